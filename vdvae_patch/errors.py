@@ -1,0 +1,56 @@
+"""Errors that a user can act on: one line, the value that was wrong, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VdvaePatchError(Exception):
+    """Base of every error this package raises on purpose.
+
+    The command line prints its message as one line and exits with `exit_code`; `--debug` shows the traceback.
+    """
+
+    exit_code = 2
+
+
+class UnknownNameError(VdvaePatchError, KeyError):
+    """A name that no registry entry, preset, host or field has."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
+
+    __str__ = Exception.__str__  # KeyError would print the repr of the message
+
+
+class InvalidValueError(VdvaePatchError, ValueError):
+    """A value of the right kind that cannot be used, such as an omega that is not positive."""
+
+
+class PatchError(VdvaePatchError, RuntimeError):
+    """A patch that cannot be applied or removed."""
+
+
+class HostError(VdvaePatchError, RuntimeError):
+    """A host code base that cannot be found, verified or imported."""
+
+
+class DataError(VdvaePatchError, RuntimeError):
+    """A data set that is missing, damaged, mis-shaped or that tries to run code."""
+
+
+class CheckpointError(VdvaePatchError, RuntimeError):
+    """A checkpoint that is damaged, or of another variant or host."""
+
+
+class RunError(VdvaePatchError, RuntimeError):
+    """A run that cannot start or go on: an occupied output folder, no space left, no such device."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'upbounded'? (known: ...)"`, the near misses first, for the end of a message."""
+    options = sorted(known)
+    near = difflib.get_close_matches(name.lower(), options, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return f"{hint} (known: {', '.join(options)})" if options else hint

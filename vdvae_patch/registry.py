@@ -1,0 +1,137 @@
+"""From a short name to a class, with arguments: `upbounded`, `upbounded(omega=2)`, `bounded(0.1, omega=1)`.
+
+Each of the four seams has one `Registry`. Specifications are parsed, never evaluated. A package of the user's adds its
+own entries through an entry point of the registry's group; they are loaded the first time that a name is not known.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from vdvae_patch.errors import InvalidValueError, UnknownNameError
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+_SPEC = re.compile(r"\s*(?P<name>[A-Za-z_][\w.-]*)\s*(?:\((?P<arguments>[^()]*)\))?\s*")
+_KEYWORD = re.compile(r"(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>.+)")
+
+
+class Registry(Generic[T]):
+    """A table of classes of one kind.
+
+    Args:
+        kind: what an entry is, for messages (`"scale"`).
+        group: the entry point group that user packages register under (`"vdvae_patch.scales"`).
+    """
+
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._classes: dict[str, Callable[..., T]] = {}
+        self._aliases: dict[str, str] = {}
+        self._entry_points_loaded = False
+
+    def register(self, name: str, *aliases: str) -> Callable[[C], C]:
+        """Class decorator that adds the class under `name` and its aliases."""
+
+        def add(cls: C) -> C:
+            for key in (name, *aliases):
+                if key in self._classes or key in self._aliases:
+                    raise InvalidValueError(f"{self.kind} {key!r} is registered twice")
+            self._classes[name] = cls
+            self._aliases.update(dict.fromkeys(aliases, name))
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        """The names of all entries, aliases left out, in alphabetical order."""
+        self._load_entry_points()
+        return sorted(self._classes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def canonical(self, name: str) -> str:
+        """The entry's own name for a name or an alias; raises `UnknownNameError` for anything else."""
+        key = name.lower()
+        if key not in self._aliases and key not in self._classes:
+            self._load_entry_points()
+        key = self._aliases.get(key, key)
+        if key not in self._classes:
+            raise UnknownNameError(self.kind, name, [*self._classes, *self._aliases])
+        return key
+
+    def get_class(self, name: str) -> Callable[..., T]:
+        """The class behind a name or alias."""
+        return self._classes[self.canonical(name)]
+
+    def get(self, spec: str) -> T:
+        """An instance from `name` or `name(arguments)`, arguments being numbers, by position or by keyword.
+
+        Raises:
+            UnknownNameError: no such entry; the message names the nearest.
+            InvalidValueError: not of the form above, an unknown or missing argument, or a value the class refuses.
+        """
+        name, positional, keywords = parse_spec(spec, self.kind)
+        cls = self.get_class(name)
+        try:
+            inspect.signature(cls).bind(*positional, **keywords)
+        except TypeError as error:
+            raise InvalidValueError(f"{self.kind} {spec!r}: {error}; its form is {self.usage(name)}") from None
+        return cls(*positional, **keywords)
+
+    def usage(self, name: str) -> str:
+        """`bounded(alpha, omega)`: the form of a specification, with defaults."""
+        key = self.canonical(name)
+        parameters = inspect.signature(self._classes[key]).parameters.values()
+        inner = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default:g}" for p in parameters)
+        return f"{key}({inner})" if inner else key
+
+    def _load_entry_points(self) -> None:
+        if self._entry_points_loaded:
+            return
+        self._entry_points_loaded = True
+        for point in entry_points(group=self.group):
+            cls = point.load()
+            if point.name not in self._classes:
+                self._classes[point.name] = cls
+
+
+def parse_spec(spec: str, kind: str) -> tuple[str, list[float], dict[str, float]]:
+    """`"bounded(0.1, omega=1)"` to `("bounded", [0.1], {"omega": 1.0})`; nothing in it is evaluated."""
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise InvalidValueError(f"{kind} {spec!r} is not of the form name or name(argument=number, ...)")
+    positional: list[float] = []
+    keywords: dict[str, float] = {}
+    for argument in filter(None, (a.strip() for a in (match["arguments"] or "").split(","))):
+        keyword = _KEYWORD.fullmatch(argument)
+        text = keyword["value"] if keyword else argument
+        try:
+            value = float(text)
+        except ValueError:
+            raise InvalidValueError(f"{kind} {spec!r}: {text!r} is not a number") from None
+        if keyword is None:
+            positional.append(value)
+        elif keyword["key"] in keywords:
+            raise InvalidValueError(f"{kind} {spec!r}: argument {keyword['key']!r} is given twice")
+        else:
+            keywords[keyword["key"]] = value
+    return match["name"], positional, keywords
+
+
+def split_top_level(text: str, separator: str) -> list[str]:
+    """Split at separators that are outside parentheses: `"a(1,2),b"` at `","` gives `["a(1,2)", "b"]`."""
+    parts, depth, start = [], 0, 0
+    for index, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == separator and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+    return [*parts, text[start:]]
