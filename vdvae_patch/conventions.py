@@ -1,0 +1,152 @@
+"""Conventions: how a host turns the value that it reads into σ, and which value gives a σ that is wanted.
+
+A patch replaces what a host reads by the pre-image v = g⁻¹(σ(p)) of the new scale, g being the convention. For a host
+that reads log sigma that is the paper's log σ̂(p), exactly.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vdvae_patch.scales import Scale
+
+CONVENTIONS: Registry[Convention] = Registry("convention", "vdvae_patch.conventions")
+
+
+class Convention(ABC):
+    """g: the value v that a host reads, to σ."""
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def sigma(self, v: Tensor) -> Tensor:
+        """g(v), the σ that the host computes."""
+
+    @abstractmethod
+    def preimage(self, scale: Scale, p: Tensor) -> Tensor:
+        """g⁻¹(scale(p)): what the host has to read to compute σ = scale(p)."""
+
+    def is_identity(self, scale: Scale) -> bool:
+        """Whether the pre-image of the scale is p itself, so that the patch has nothing to do."""
+        return False
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
+
+
+def get(spec: str | Convention) -> Convention:
+    """The convention of a specification such as `log_sigma` or `softplus(beta=2)`."""
+    return spec if isinstance(spec, Convention) else CONVENTIONS.get(spec)
+
+
+@CONVENTIONS.register("log_sigma")
+class LogSigma(Convention):
+    """σ = exp(v)."""
+
+    name = "log_sigma"
+
+    def sigma(self, v: Tensor) -> Tensor:
+        return v.exp()
+
+    def preimage(self, scale: Scale, p: Tensor) -> Tensor:
+        return scale.log_sigma(p)
+
+    def is_identity(self, scale: Scale) -> bool:
+        return scale.name == "exp"
+
+
+@CONVENTIONS.register("log_variance")
+class LogVariance(Convention):
+    """σ = exp(v / 2)."""
+
+    name = "log_variance"
+
+    def sigma(self, v: Tensor) -> Tensor:
+        return (0.5 * v).exp()
+
+    def preimage(self, scale: Scale, p: Tensor) -> Tensor:
+        return 2 * scale.log_sigma(p)
+
+
+@CONVENTIONS.register("sigma")
+class Sigma(Convention):
+    """σ = v."""
+
+    name = "sigma"
+
+    def sigma(self, v: Tensor) -> Tensor:
+        return v
+
+    def preimage(self, scale: Scale, p: Tensor) -> Tensor:
+        return scale.sigma(p)
+
+
+@CONVENTIONS.register("variance")
+class Variance(Convention):
+    """σ = √v. A σ below the root of the smallest number underflows on its way through the host."""
+
+    name = "variance"
+
+    def sigma(self, v: Tensor) -> Tensor:
+        return v.sqrt()
+
+    def preimage(self, scale: Scale, p: Tensor) -> Tensor:
+        return (2 * scale.log_sigma(p)).exp()
+
+
+@CONVENTIONS.register("softplus")
+class SoftplusOf(Convention):
+    """σ = log(1 + exp(β v)) / β + floor, as `torch.nn.functional.softplus` computes it.
+
+    With a floor the host cannot go below it: a σ(p) under the floor comes out as the floor.
+    """
+
+    name = "softplus"
+
+    def __init__(self, beta: float = 1.0, floor: float = 0.0) -> None:
+        if not beta > 0:
+            raise InvalidValueError(f"convention softplus: beta must be positive, not {beta:g}")
+        if not floor >= 0:
+            raise InvalidValueError(f"convention softplus: floor must not be negative, not {floor:g}")
+        self.beta, self.floor = float(beta), float(floor)
+
+    def sigma(self, v: Tensor) -> Tensor:
+        import torch.nn.functional as F
+
+        return F.softplus(v, beta=self.beta) + self.floor
+
+    def preimage(self, scale: Scale, p: Tensor) -> Tensor:
+        import torch
+
+        if self.floor == 0:
+            # log(expm1(βσ)) / β = σ + log(−expm1(−βσ)) / β; for a σ that underflows it is log σ + log β, over β
+            sigma, log_sigma = scale.sigma(p), scale.log_sigma(p)
+            small = log_sigma < -15
+            tail = (log_sigma + torch.log(log_sigma.new_tensor(self.beta))) / self.beta
+            sigma = torch.where(small, torch.ones_like(sigma), sigma)
+            return torch.where(small, tail, sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta)
+        sigma = (scale.sigma(p) - self.floor).clamp(min=torch.finfo(p.dtype).tiny)
+        return sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta
+
+    def is_identity(self, scale: Scale) -> bool:
+        return self.floor == 0 and scale.name == "softplus" and scale.arguments()["beta"] == self.beta
+
+    def __str__(self) -> str:
+        arguments = [f"beta={self.beta:g}"] * (self.beta != 1) + [f"floor={self.floor:g}"] * (self.floor != 0)
+        return f"softplus({', '.join(arguments)})" if arguments else "softplus"

@@ -1,0 +1,446 @@
+"""Scale parameterizations: from a raw parameter p, what a network emits, to σ and to log σ.
+
+    scale = scales.get("upbounded(omega=2)")
+    scale.sigma(p), scale.log_sigma(p), scale.inverse(sigma), scale.codomain
+
+log σ is computed directly, never as the log of an exponential (`naiveexp` apart, the fault on show). Every other scale
+is finite, monotone and inside its codomain for every finite p of every floating dtype, 0 and infinity appearing only
+where the true value rounds to them; half precision is computed in float32 and returned in the input's dtype.
+
+Each scale writes down four formulas: σ(p), log σ(p) and the derivative of each. The derivatives are explicit because
+automatic ones lose them where it matters: for large p the derivative of log(2 − exp(−p)) through `expm1` is
+1 − (1 − 0) = 0 and not exp(−p). It also means that one tensor is kept for the backward pass, p itself.
+
+Source: "Re-parameterizing VAEs for stability" (Dehaene and Brossard), sections 3 and 4, unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.transforms import Transform
+
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.registry import Registry
+
+SCALES: Registry[Scale] = Registry("scale", "vdvae_patch.scales")
+
+Formula = Callable[[Tensor], Tensor]
+
+
+def get(spec: str | Scale) -> Scale:
+    """The scale of a specification such as `explin`, `upbounded(omega=2)` or `bounded(0.1, omega=1)`.
+
+    Raises:
+        UnknownNameError: no such scale; the message names the nearest.
+        InvalidValueError: an argument that the scale refuses, such as an omega that is not positive.
+    """
+    return spec if isinstance(spec, Scale) else SCALES.get(spec)
+
+
+class Scale(Transform):
+    """A map from the real line to positive numbers, with its logarithm; elementwise, any shape.
+
+    A `torch.distributions.Transform`: `scale(p)` is σ(p), `scale.inv(sigma)` is p.
+    """
+
+    domain = constraints.real
+    bijective = True
+    sign = +1
+    event_dim = 0
+
+    def __init__(self) -> None:
+        super().__init__(cache_size=0)
+
+    def sigma(self, p: Tensor) -> Tensor:
+        """σ(p), shaped and typed like p."""
+        return _evaluate(self._sigma, self._sigma_slope, p)
+
+    def log_sigma(self, p: Tensor) -> Tensor:
+        """log σ(p), shaped and typed like p; not the log of `sigma(p)`."""
+        return _evaluate(self._log_sigma, self._log_sigma_slope, p)
+
+    @abstractmethod
+    def inverse(self, sigma: Tensor) -> Tensor:
+        """The p for which σ(p) is `sigma`; NaN for a sigma outside the codomain."""
+
+    @abstractmethod
+    def _sigma(self, p: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _sigma_slope(self, p: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _log_sigma(self, p: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _log_sigma_slope(self, p: Tensor) -> Tensor: ...
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log |dσ/dp| at x, the elementwise log determinant that `torch.distributions` asks of a transform."""
+        return torch.log(self._sigma_slope(x))
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.sigma(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.inverse(y)
+
+    def arguments(self) -> dict[str, float]:
+        """The arguments of this instance, by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def __str__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        inner = ", ".join(f"{k}={v:g}" for k, v in self.arguments().items() if v != defaults[k].default)
+        return f"{self.name}({inner})" if inner else self.name
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, Scale) and self.arguments() == other.arguments()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.arguments().values()))
+
+    name: ClassVar[str] = ""
+
+
+class _Elementwise(torch.autograd.Function):
+    """value(p), differentiated by slope(p). Differentiable again, since the backward pass is made of p alone."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(p: Tensor, value: Formula, slope: Formula) -> Tensor:
+        return value(p)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Formula, Formula], output: Tensor) -> None:
+        p, _, ctx.slope = inputs
+        ctx.save_for_backward(p)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (p,) = ctx.saved_tensors
+        return grad * ctx.slope(p), None, None
+
+
+def _evaluate(value: Formula, slope: Formula, p: Tensor) -> Tensor:
+    wide = p if p.dtype in (torch.float32, torch.float64) else p.float()
+    # apply() returns Any; the compiler traces the Function like any other code
+    result: Tensor = _Elementwise.apply(wide, value, slope)  # type: ignore[no-untyped-call]
+    return result.to(p.dtype)
+
+
+def _positive_number(scale: str, name: str, value: float) -> float:
+    if not (value > 0 and math.isfinite(value)):
+        raise InvalidValueError(f"scale {scale}: {name} must be a positive number, not {value:g}")
+    return float(value)
+
+
+def _below(scale: str, low_name: str, low: float, high_name: str, high: float) -> None:
+    if not low < high:
+        raise InvalidValueError(f"scale {scale}: {low_name} must be below {high_name}, not {low:g} against {high:g}")
+
+
+def _interval(low: float, high: float) -> constraints.Constraint:
+    interval: constraints.Constraint = constraints.interval(low, high)  # type: ignore[no-untyped-call]
+    return interval
+
+
+@SCALES.register("exp")
+class Exp(Scale):
+    """σ = exp(p), log σ = p (eq. 9)."""
+
+    name = "exp"
+    codomain = constraints.positive
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return p.exp()
+
+    _sigma_slope = _sigma
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return p.clone()
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return torch.ones_like(p)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return sigma.log()
+
+
+@SCALES.register("naiveexp")
+class NaiveExp(Exp):
+    """σ = exp(p), log σ = log(exp(p)) evaluated as written (eq. 7): −∞ below p = −103 in float32 (table 1)."""
+
+    name = "naiveexp"
+
+    def sigma(self, p: Tensor) -> Tensor:
+        return p.exp()
+
+    def log_sigma(self, p: Tensor) -> Tensor:
+        return p.exp().log()
+
+
+@SCALES.register("explin")
+class ExpLin(Scale):
+    """σ = exp(p) for p ≤ 0 and p + 1 above; log σ = p⁻ + log1p(p⁺) (eq. 11)."""
+
+    name = "explin"
+    codomain = constraints.positive
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return p.clamp(max=0).exp() + p.clamp(min=0)
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return p.clamp(max=0).exp()
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return p.clamp(max=0) + p.clamp(min=0).log1p()
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return (1 + p.clamp(min=0)).reciprocal()
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return torch.where(sigma <= 1, sigma.log(), sigma - 1)
+
+
+@SCALES.register("upbounded")
+class UpBounded(Scale):
+    """σ in (0, ω): ω/2 · exp(p) for p ≤ 0, ω/2 · (2 − exp(−p)) above (eq. 12).
+
+    ω = 1, the prior's own standard deviation, is the paper's choice for a posterior; 256 for 8-bit pixels.
+    """
+
+    name = "upbounded"
+
+    def __init__(self, omega: float = 1.0) -> None:
+        super().__init__()
+        self.omega = _positive_number(self.name, "omega", omega)
+        self.codomain = _interval(0.0, self.omega)
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return self.omega / 2 * (p.clamp(max=0).exp() - torch.expm1(-p.clamp(min=0)))
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return self.omega / 2 * torch.exp(-p.abs())
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return math.log(self.omega / 2) + p.clamp(max=0) + torch.log1p(-torch.expm1(-p.clamp(min=0)))
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        tail = torch.exp(-p.clamp(min=0))
+        return tail / (2 - tail)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        half = sigma / (self.omega / 2)
+        return torch.where(half <= 1, half.log(), -torch.log1p(1 - half))
+
+
+@SCALES.register("downbounded")
+class DownBounded(Scale):
+    """σ = α + exp(p) (eq. 14). α = 1/√12 for pixels in 0..255: the deviation of the noise that rounding hides."""
+
+    name = "downbounded"
+    _HEAD: ClassVar[float] = 80.0
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = _positive_number(self.name, "alpha", alpha)
+        self.codomain = _interval(self.alpha, math.inf)
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return self.alpha + p.exp()
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return p.exp()
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        # log σ > p always, so the maximum is exact; it takes over before exp(p) overflows
+        return torch.maximum(p, torch.log(self.alpha + p.clamp(max=self._HEAD).exp()))
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return torch.sigmoid(p - math.log(self.alpha))
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return torch.log(sigma - self.alpha)
+
+
+@SCALES.register("bounded")
+class Bounded(Scale):
+    """σ = α + (ω − α) sigmoid(p), in (α, ω) (eq. 15); the paper's choice for a likelihood, with the data's range."""
+
+    name = "bounded"
+
+    def __init__(self, alpha: float, omega: float) -> None:
+        super().__init__()
+        self.alpha = _positive_number(self.name, "alpha", alpha)
+        self.omega = _positive_number(self.name, "omega", omega)
+        _below(self.name, "alpha", alpha, "omega", omega)
+        self.codomain = _interval(self.alpha, self.omega)
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return torch.clamp(self.alpha + (self.omega - self.alpha) * torch.sigmoid(p), max=self.omega)
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return (self.omega - self.alpha) * torch.sigmoid(p) * torch.sigmoid(-p)
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        # σ is at least α > 0, so here alone the log of σ is safe, and monotone where a sum of two logs is not quite
+        return self._sigma(p).log()
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return self._sigma_slope(p) / self._sigma(p)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return torch.log(sigma - self.alpha) - torch.log(self.omega - sigma)
+
+
+@SCALES.register("constant", "cst1")
+class Constant(Scale):
+    """σ = c whatever p is, and no gradient reaches p ("Cst1", sections 3.4 and 7.4)."""
+
+    name = "constant"
+    bijective = False
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.value = _positive_number(self.name, "value", value)
+        self.codomain = _interval(self.value, self.value)
+
+    def sigma(self, p: Tensor) -> Tensor:
+        return torch.full_like(p, self.value)
+
+    def log_sigma(self, p: Tensor) -> Tensor:
+        return torch.full_like(p, math.log(self.value))
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return self.sigma(p)
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return self.log_sigma(p)
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return torch.zeros_like(p)
+
+    _log_sigma_slope = _sigma_slope
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        raise InvalidValueError("scale constant has no inverse: every raw parameter gives the same sigma")
+
+
+@SCALES.register("softplus")
+class Softplus(Scale):
+    """σ = softplus(β p) / β. Efficient-VDVAE takes β = log 2, for which σ(0) = 1."""
+
+    name = "softplus"
+    codomain = constraints.positive
+    # Below TAIL, log softplus(x) = x − exp(x)/2 to float64 rounding, and softplus itself is about to underflow;
+    # above HEAD, softplus(x) = x to float64 rounding, and exp(x) is about to overflow.
+    _TAIL: ClassVar[float] = -18.0
+    _HEAD: ClassVar[float] = 40.0
+
+    def __init__(self, beta: float = 1.0) -> None:
+        super().__init__()
+        self.beta = _positive_number(self.name, "beta", beta)
+        self._seam = math.log(math.log1p(math.exp(self._TAIL)) / self.beta)  # log σ where the two branches meet
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        body = torch.log1p((self.beta * p).clamp(max=self._HEAD).exp()) / self.beta
+        return torch.maximum(p, body)  # σ > p always, so this is exact, and monotone across the joint
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return torch.sigmoid(self.beta * p)
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        x = self.beta * p
+        tail = x - math.log(self.beta) - 0.5 * x.clamp(max=self._TAIL).exp()
+        body = torch.log(self._sigma(p.clamp(min=self._TAIL / self.beta)))
+        return torch.where(x < self._TAIL, tail.clamp(max=self._seam), body.clamp(min=self._seam))
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        x = self.beta * p
+        tail = self.beta * (1 - 0.5 * x.clamp(max=self._TAIL).exp())
+        body = torch.sigmoid(x) / self._sigma(p.clamp(min=self._TAIL / self.beta))
+        return torch.where(x < self._TAIL, tail, body)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta
+
+
+@SCALES.register("softclamp")
+class SoftClamp(Scale):
+    """σ = exp(L tanh(p / L)) + floor, L the limit. NVAE takes L = 5 and floor = 0.01."""
+
+    name = "softclamp"
+
+    def __init__(self, limit: float = 5.0, floor: float = 0.01) -> None:
+        super().__init__()
+        self.limit = _positive_number(self.name, "limit", limit)
+        self.floor = _positive_number(self.name, "floor", floor)
+        self.codomain = _interval(math.exp(-self.limit) + self.floor, math.exp(self.limit) + self.floor)
+
+    def _squash(self, p: Tensor) -> Tensor:
+        return self.limit * torch.tanh(p / self.limit)
+
+    def _squash_slope(self, p: Tensor) -> Tensor:
+        # sech² as 4 e / (1 + e)², e = exp(−2|x|): no cosh to overflow, no 1 − tanh² to cancel
+        tail = torch.exp(-2 * (p / self.limit).abs())
+        return 4 * tail / (1 + tail) ** 2
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return self._squash(p).exp() + self.floor
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return self._squash(p).exp() * self._squash_slope(p)
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return self._sigma(p).log()  # σ is at least the floor
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return torch.sigmoid(self._squash(p) - math.log(self.floor)) * self._squash_slope(p)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return self.limit * torch.atanh(torch.log(sigma - self.floor) / self.limit)
+
+
+@SCALES.register("clamp")
+class Clamp(Scale):
+    """σ = exp(½ clip(p, low, high)), p a log variance. diffusers takes −30 and 20. No gradient outside the bounds."""
+
+    name = "clamp"
+    bijective = False
+
+    def __init__(self, low: float = -30.0, high: float = 20.0) -> None:
+        super().__init__()
+        _below(self.name, "low", low, "high", high)
+        self.low, self.high = float(low), float(high)
+        self.codomain = _interval(math.exp(self.low / 2), math.exp(self.high / 2))
+
+    def _inside(self, p: Tensor) -> Tensor:
+        return ((p >= self.low) & (p <= self.high)).to(p.dtype)
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return self._log_sigma(p).exp()
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return 0.5 * self._sigma(p) * self._inside(p)
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return 0.5 * p.clamp(self.low, self.high)
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return 0.5 * self._inside(p)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return 2 * sigma.log()
