@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vdvae_patch import conventions
 from vdvae_patch.conventions import Convention
@@ -17,6 +17,32 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True)
+class CallSite:
+    """A method of the host that reads the raw parameter, and the function that takes its place.
+
+    Attributes:
+        owner: path of the module whose method it is.
+        method: the method's name.
+        function: called as `function(module, scales, *args)`, `scales` being a mapping from role to `Scale`; a role
+            that is left as it is has none. A function at the top level of a module, so that models pickle.
+    """
+
+    owner: str
+    method: str
+    function: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Rebinding:
+    """A function that a host's method looks up by a global name, and the stable one that it shall find instead."""
+
+    owner: str
+    method: str
+    name: str
+    function: Callable[..., Any]
+
+
+@dataclass(frozen=True)
 class Head:
     """The raw parameter of one Normal: a range of channels of one module's output.
 
@@ -26,6 +52,9 @@ class Head:
         start, stop: the raw parameter's channels along `dim`; `stop=None` is the end.
         dim: the dimension the channels lie along.
         convention: how the host turns the value into σ; a name or specification is looked up.
+        calls: the host's methods that read it, with functions that do the same from the new scale by stable
+            arithmetic. Without any, and always when the host's arithmetic is kept, the module's output is patched.
+        rebindings: for hosts that are patched at the output, the functions whose arithmetic is at fault.
     """
 
     path: str
@@ -34,11 +63,13 @@ class Head:
     stop: int | None = None
     dim: int = 1
     convention: Convention = field(default_factory=conventions.LogSigma)
+    calls: tuple[CallSite, ...] = field(default=(), repr=False, compare=False)
+    rebindings: tuple[Rebinding, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise InvalidValueError(f"head {self.path!r}: role must be one of {', '.join(ROLES)}, not {self.role!r}")
-        if self.stop is not None and not 0 <= self.start < self.stop:
+        if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise InvalidValueError(f"head {self.path!r}: channels {self.start}:{self.stop} are empty")
         object.__setattr__(self, "convention", conventions.get(self.convention))
 

@@ -1,0 +1,214 @@
+"""Apply a variant to the Normal heads of a model, and take it back.
+
+Patching changes no parameter and no buffer: the `state_dict` is the same before, during and after, so checkpoints go
+both ways. A patched model deep-copies, pickles, compiles and is wrapped like any other.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+from torch import nn
+
+from vdvae_patch.errors import PatchError, did_you_mean
+from vdvae_patch.heads import CallSite, Head, Rebinding, Role, table
+from vdvae_patch.patching.overrides import CallOverride, OutputOverride, Override, RebindOverride
+from vdvae_patch.patching.variant import VANILLA, Variant, resolve
+from vdvae_patch.scales import Scale
+
+Arithmetic = Literal["auto", "stable", "host"]
+"""Whose KL and sampling a patched model uses. `stable`: this package's `normal`, where the head names the host's
+functions; `host`: the host's own; `auto`: stable, unless the variant changes no scale at all."""
+
+_RECORD = "_vdvae_patch_record"
+
+
+@dataclass(frozen=True)
+class PatchedHead:
+    """A head with the scale that it was given; None where it was left as it is."""
+
+    head: Head
+    scale: Scale | None
+
+
+class PatchedHeads(tuple[PatchedHead, ...]):
+    """The heads of a patched model; prints as a table."""
+
+    def __str__(self) -> str:
+        rows = [(h.head.path, h.head.channels, h.head.role, str(h.head.convention), str(h.scale or VANILLA)) for h in self]
+        return table(("path", "channels", "role", "convention", "scale"), rows)
+
+
+@dataclass(frozen=True)
+class PatchRecord:
+    """What was done to a model; lies on the model, goes into every checkpoint beside the weights."""
+
+    variant: Variant
+    arithmetic: Arithmetic
+    heads: PatchedHeads
+    overrides: tuple[Override, ...]
+
+
+class PatchHandle:
+    """Returned by `patch`; as a context manager it unpatches when the block ends."""
+
+    def __init__(self, model: nn.Module, record: PatchRecord) -> None:
+        self.model = model
+        self.variant = record.variant
+        self.heads = record.heads
+
+    def unpatch(self) -> None:
+        """Restore the model exactly; raises `PatchError` if that was done already."""
+        unpatch(self.model)
+
+    def __enter__(self) -> PatchHandle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if is_patched(self.model):
+            self.unpatch()
+
+    def __repr__(self) -> str:
+        return f"PatchHandle({self.variant}, {len(self.heads)} heads)"
+
+    def __str__(self) -> str:
+        return str(self.heads)
+
+
+def patch(
+    model: nn.Module,
+    variant: str | Variant | None = None,
+    *,
+    heads: Iterable[Head],
+    posterior: str | Scale | None = None,
+    prior: str | Scale | None = None,
+    likelihood: str | Scale | None = None,
+    arithmetic: Arithmetic = "auto",
+) -> PatchHandle:
+    """Give every head the scale that the variant names for its role.
+
+    Args:
+        variant: `posterior/prior[/likelihood]`; one name alone sets posterior and prior, `vanilla` leaves a role
+            alone. Instead of it, one keyword a role.
+        heads: where the model emits its raw parameters: `host.heads(model)`, or `Head`s of your own.
+        arithmetic: whose KL and sampling the model then uses, see `Arithmetic`.
+
+    Raises:
+        PatchError: the model is patched already, a head does not exist, or a role that was named has no head.
+        UnknownNameError, InvalidValueError: no such scale, or arguments that it refuses.
+    """
+    chosen = resolve(variant, {"posterior": posterior, "prior": prior, "likelihood": likelihood})
+    if is_patched(model):
+        raise PatchError(f"the model is patched already (as {patch_record(model).variant}); unpatch it first")
+    head_list = list(heads)
+    one_name = isinstance(variant, str) and "/" not in variant
+    _check_heads(model, head_list, chosen, one_name)
+    patched = PatchedHeads(PatchedHead(head, chosen.for_role(head.role)) for head in head_list)
+    changed = [h for h in patched if h.scale is not None and not h.head.convention.is_identity(h.scale)]
+    stable = arithmetic == "stable" or (arithmetic == "auto" and bool(changed))
+    if not changed and not stable and not chosen.is_vanilla:
+        warnings.warn(f"variant {chosen} is what the host computes already: the patch changes nothing", stacklevel=2)
+    overrides = tuple(_overrides(model, patched if stable else PatchedHeads(changed), stable))
+    _install(overrides)
+    record = PatchRecord(chosen, "stable" if stable else "host", patched, overrides)
+    vars(model)[_RECORD] = record
+    return PatchHandle(model, record)
+
+
+def unpatch(model: nn.Module) -> None:
+    """Restore a patched model exactly, bit for bit; raises `PatchError` if it is not patched."""
+    owner = _owner(model)
+    if owner is None:
+        raise PatchError("the model is not patched")
+    for override in vars(owner)[_RECORD].overrides:
+        override.remove()
+    del vars(owner)[_RECORD]
+
+
+def is_patched(model: nn.Module) -> bool:
+    """Whether the model, or one that it wraps, is patched."""
+    return _owner(model) is not None
+
+
+def patch_record(model: nn.Module) -> PatchRecord:
+    """The variant, heads and overrides of a patched model; raises `PatchError` if it is not patched."""
+    owner = _owner(model)
+    if owner is None:
+        raise PatchError("the model is not patched")
+    record: PatchRecord = vars(owner)[_RECORD]
+    return record
+
+
+def patched_heads(model: nn.Module) -> PatchedHeads:
+    """The heads of a patched model with their scales: a tuple that prints as a table; empty for an unpatched one."""
+    return patch_record(model).heads if is_patched(model) else PatchedHeads()
+
+
+def _owner(model: nn.Module) -> nn.Module | None:
+    # wrappers (DDP, torch.compile) hold the patched model as a submodule
+    return next((module for module in model.modules() if _RECORD in vars(module)), None)
+
+
+def _check_heads(model: nn.Module, heads: list[Head], variant: Variant, one_name: bool) -> None:
+    if not heads:
+        raise PatchError("no heads to patch: the list is empty")
+    modules = dict(model.named_modules())
+    for head in heads:
+        for path in (head.path, *(c.owner for c in head.calls), *(r.owner for r in head.rebindings)):
+            if path not in modules:
+                raise PatchError(f"the model has no module {path!r}{did_you_mean(path, _emitters(modules, path))}")
+    roles = {head.role for head in heads}
+    asked: list[Role] = [r for r in ("posterior", "prior", "likelihood") if variant.for_role(r) is not None]
+    absent = [role for role in asked if role not in roles]
+    if absent and not (one_name and len(absent) < len(asked)):
+        raise PatchError(f"variant {variant} sets the {' and the '.join(absent)}, but no head has that role")
+
+
+def _emitters(modules: dict[str, nn.Module], path: str) -> list[str]:
+    near = [name for name in modules if name.split(".")[-1] == path.split(".")[-1]]
+    return (near or [name for name in modules if name])[:12]
+
+
+def _overrides(model: nn.Module, heads: PatchedHeads, stable: bool) -> Iterator[Override]:
+    """One override a method: heads that are read by the same call share it."""
+    modules = dict(model.named_modules())
+    at_output: dict[str, list[tuple[Head, Scale]]] = defaultdict(list)
+    at_call: dict[tuple[str, str], CallSite] = {}
+    scales: dict[tuple[str, str], dict[Role, Scale]] = defaultdict(dict)
+    rebound: dict[tuple[str, str], dict[str, Rebinding]] = defaultdict(dict)
+    for patched in heads:
+        if stable and patched.head.calls:
+            for site in patched.head.calls:
+                at_call[site.owner, site.method] = site
+                if patched.scale is not None:
+                    scales[site.owner, site.method][patched.head.role] = patched.scale
+            continue
+        if patched.scale is not None and not patched.head.convention.is_identity(patched.scale):
+            at_output[patched.head.path].append((patched.head, patched.scale))
+        for rebinding in patched.head.rebindings if stable else ():
+            rebound[rebinding.owner, rebinding.method][rebinding.name] = rebinding
+    for path, parts in at_output.items():
+        yield OutputOverride(modules[path], path, parts)
+    for key, site in at_call.items():
+        yield CallOverride(modules[site.owner], site, scales[key])
+    for (owner, method), names in rebound.items():
+        yield RebindOverride(modules[owner], method, list(names.values()))
+
+
+def _install(overrides: Iterable[Override]) -> None:
+    done: list[Override] = []
+    try:
+        for override in overrides:
+            override.install()
+            done.append(override)
+    except PatchError:
+        for override in done:
+            override.remove()
+        raise
