@@ -1,0 +1,72 @@
+"""A host that was imported, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from vdvae_patch.hosts.entry import HostEntry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vdvae_patch.heads import Head
+
+OriginKind = Literal["embedded", "genuine", "checkout"]
+"""`embedded`: kept with this project; `genuine`: fetched by it; `checkout`: a folder of the user's."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which code a host is, for a run's record.
+
+    Attributes:
+        kind: where it came from.
+        path: the folder it was imported from.
+        commit: the commit of a genuine code base or a checkout; None if it cannot be told.
+        verified: every imported file is as the manifest pins it, or belongs to this project.
+        modified: what was not as pinned and was used all the same, one phrase a difference.
+    """
+
+    kind: OriginKind
+    path: Path
+    commit: str | None
+    verified: bool
+    modified: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, str | bool | list[str]]:
+        """For TOML or JSON; an unknown commit is left out."""
+        record: dict[str, str | bool | list[str]] = {
+            "kind": self.kind,
+            "path": str(self.path),
+            "verified": self.verified,
+            "modified": list(self.modified),
+        }
+        return record if self.commit is None else {**record, "commit": self.commit}
+
+    def __str__(self) -> str:
+        commit = f" at {self.commit[:12]}" if self.commit else ""
+        modified = f", modified: {'; '.join(self.modified)}" if self.modified else ", not verified"
+        state = "" if self.verified else modified
+        return f"{self.kind} {self.path}{commit}{state}"
+
+
+@dataclass(frozen=True)
+class Host:
+    """An imported host: its entry in `patches/`, its modules by the names that it calls them, and its origin."""
+
+    name: str
+    entry: HostEntry
+    modules: Mapping[str, ModuleType]
+    origin: Origin
+
+    def build(self, hparams: Mapping[str, Any]) -> nn.Module:
+        """A freshly initialized model."""
+        return self.entry.build(self.modules, hparams)
+
+    def heads(self, model: nn.Module) -> list[Head]:
+        """The Normal heads of a model that `build` made."""
+        return self.entry.heads(model)
