@@ -1,0 +1,244 @@
+"""VDVAE (Child 2021), the genuine code and the embedded one.
+
+Every decoder block has two Normal heads: `enc` emits the posterior's mean and log sigma, `prior` the prior's mean, log
+sigma and a residual. The block reads both in `sample` and `sample_uncond`; those two are replaced by functions that
+take the scales, the stable KL and one fused sampling. The raw slices are read where they lie: no output is copied.
+
+A block whose `sample` was changed (in a fork) is recognised by its source. There the modules' outputs are patched,
+its own lines run, and only the two functions whose arithmetic is at fault are exchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import io
+import math
+import tokenize
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vdvae_patch.heads import CallSite, Head, Rebinding, Role
+from vdvae_patch.hosts.preset import Latent, Losses, Optimization, Preset
+from vdvae_patch.hosts.trainable import TrainableEntry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from vdvae_patch.scales import Scale
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """VDVAE's architecture; the layer strings are explained in the README of the embedded host.
+
+    Attributes:
+        width: channels of the trunk.
+        zdim: channels of each latent.
+        enc_blocks: encoder layers, such as `32x11,32d2,16x6`: 11 blocks at 32, one that pools by 2, 6 at 16.
+        dec_blocks: decoder layers, such as `1x1,4m1,4x2`: `4m1` adds the upsampled activations of resolution 1.
+        custom_width_str: widths of some resolutions, such as `512:32,256:64`.
+        bottleneck_multiple: inner width of a block over its width.
+        no_bias_above: resolutions above it start from zeros and not from a learned bias.
+        num_mixtures: components of the likelihood's mixture of discretized logistics.
+    """
+
+    width: int = 512
+    zdim: int = 16
+    enc_blocks: str = ""
+    dec_blocks: str = ""
+    custom_width_str: str = ""
+    bottleneck_multiple: float = 0.25
+    no_bias_above: int = 64
+    num_mixtures: int = 10
+
+
+# The embedded host's names for the data sets, which its likelihood looks at.
+_DATASETS = {"ffhq256": "ffhq_256", "ffhq1024": "ffhq_1024"}
+
+_SMALL = Architecture(
+    width=64,
+    zdim=8,
+    enc_blocks="32x2,32d2,16x2,16d2,8x2,8d2,4x1,4d4,1x1",
+    dec_blocks="1x1,4m1,4x1,8m4,8x2,16m8,16x2,32m16,32x2",
+)
+_DEMO = Architecture(
+    width=32, zdim=8, enc_blocks="32x1,32d2,16x1,16d2,8x1,8d2,4x1,4d4,1x1", dec_blocks="1x1,4m1,8m4,8x1,16m8,32m16"
+)
+
+
+class VDVAE(TrainableEntry):
+    """Very deep VAE: its modules, presets, heads, and how to train and sample it."""
+
+    name = "vdvae"
+    modules = ("hps", "vae", "vae_helpers")
+    embedded = "vdvae_patch.upstream.vdvae"
+    architecture = Architecture
+
+    def presets(self) -> Mapping[str, Preset]:
+        """The five published presets, `small` (under a second a step on a CPU) and `demo` (for a few minutes' run)."""
+        from vdvae_patch.upstream.vdvae.hps import HPARAMS_REGISTRY
+
+        published = {name: _published(name, dict(values)) for name, values in HPARAMS_REGISTRY.items()}
+        quick = Optimization(lr=2e-4, wd=0.01, warmup_iters=100, batch_size=16, ema_rate=0.99)
+        return published | {
+            "small": Preset(quick, _SMALL, "cifar10", "11 latent blocks; under a second a step on a CPU"),
+            "demo": Preset(quick, _DEMO, "builtin", "6 latent blocks; 300 steps take about a minute"),
+        }
+
+    def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
+        """`vae.VAE` from its hyperparameters, weights drawn by torch's default generator."""
+        H = modules["hps"].Hyperparams()
+        H.update(hparams)
+        model: nn.Module = modules["vae"].VAE(H)
+        return model
+
+    def hyperparameters(
+        self, architecture: Architecture, *, image_size: int, image_channels: int, data: str
+    ) -> dict[str, Any]:
+        """The `H` of an architecture on a data set."""
+        dataset = _DATASETS.get(data, data)
+        return asdict(architecture) | {"image_size": image_size, "image_channels": image_channels, "dataset": dataset}
+
+    def heads(self, model: nn.Module) -> list[Head]:
+        """Two heads a decoder block, in the order of the computation: posterior, then prior."""
+        blocks = [(path, module) for path, module in model.named_modules() if type(module).__name__ == "DecBlock"]
+        return [head for path, block in blocks for head in _block_heads(path, block)]
+
+    def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:
+        """One posterior pass with its loss."""
+        out = model(x, target)
+        return Losses(out["elbo"], out["distortion"], out["rate"])
+
+    def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
+        """One latent a decoder block, in order."""
+        return [Latent(s["z"], s["kl"]) for s in _bare(model).forward_get_latents(x)]
+
+    def sample(
+        self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()
+    ) -> NDArray[np.uint8]:
+        """uint8 `[n, H, W, C]` from the prior; the first latents may be given."""
+        bare = _bare(model)
+        images: NDArray[np.uint8]
+        if latents:
+            images = bare.forward_samples_set_latents(n, list(latents), t=temperature)
+        else:
+            images = bare.forward_uncond_samples(n, t=temperature)
+        return images
+
+
+def _bare(model: nn.Module) -> Any:
+    return getattr(model, "module", model)
+
+
+def _published(name: str, values: dict[str, Any]) -> Preset:
+    """A preset of the host's own registry; what it leaves out has VDVAE's defaults, which are the dataclasses'."""
+    names = {"batch_size": "n_batch"}
+
+    def pick(cls: type) -> dict[str, Any]:
+        fields = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        return {f: values[names.get(f, f)] for f in fields if names.get(f, f) in values}
+
+    return Preset(Optimization(**pick(Optimization)), Architecture(**pick(Architecture)), name)
+
+
+# --- the blocks -------------------------------------------------------------------------------------------------------
+
+# SHA-256 of the tokens of `DecBlock.sample` and `DecBlock.sample_uncond` at the commit of the manifest.
+_GENUINE = frozenset(
+    {
+        "bb4c585c4a5d211d4e75c0fb59f748e64dd5628b57ab6a7d91bb2fc790a9f04e",
+        "5c6cb92bcd6440869228bfd0270a045455aa0a725e3e529b09e644951f585b54",
+    }
+)
+
+
+def _block_heads(path: str, block: nn.Module) -> list[Head]:
+    zdim = int(block.zdim)  # type: ignore[arg-type]
+    calls: tuple[CallSite, ...] = ()
+    rebindings: tuple[Rebinding, ...] = ()
+    if _is_known(type(block)):
+        calls = (CallSite(path, "sample", _sample), CallSite(path, "sample_uncond", _sample_uncond))
+    else:
+        rebindings = (
+            Rebinding(path, "sample", "gaussian_analytical_kl", _kl),
+            Rebinding(path, "sample", "draw_gaussian_diag_samples", _draw),
+            Rebinding(path, "sample_uncond", "draw_gaussian_diag_samples", _draw),
+        )
+    return [
+        Head(f"{path}.{name}", role, zdim, 2 * zdim, calls=calls, rebindings=rebindings)
+        for name, role in (("enc", "posterior"), ("prior", "prior"))
+    ]
+
+
+def _is_known(block: type) -> bool:
+    if block.__module__.startswith(f"{VDVAE.embedded}."):
+        return True
+    return all(_fingerprint(getattr(block, method)) in _GENUINE for method in ("sample", "sample_uncond"))
+
+
+def _fingerprint(function: Any) -> str:
+    """SHA-256 over the tokens of a function's source; comments and layout do not count."""
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    source = inspect.cleandoc("\n" + inspect.getsource(function))
+    tokens = (t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in layout)
+    return hashlib.sha256(" ".join(tokens).encode()).hexdigest()
+
+
+def _sample(block: Any, scales: Mapping[Role, Scale], x: Tensor, acts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`DecBlock.sample`: z from the posterior, the trunk with the prior's residual, and the KL."""
+    import torch
+
+    from vdvae_patch import normal
+
+    mean_q, raw_q = block.enc(torch.cat([x, acts], dim=1)).split(block.zdim, dim=1)
+    mean_p, raw_p, residual = _split_prior(block, x)
+    z, kl = normal.sample_kl(
+        mean_q, _log_sigma(scales.get("posterior"), raw_q), mean_p, _log_sigma(scales.get("prior"), raw_p)
+    )
+    return z, x + residual, kl
+
+
+def _sample_uncond(
+    block: Any, scales: Mapping[Role, Scale], x: Tensor, t: float | None = None, lvs: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`DecBlock.sample_uncond`: z as given, or from the prior with its new σ multiplied by the temperature."""
+    from vdvae_patch import normal
+
+    mean, raw, residual = _split_prior(block, x)
+    if lvs is not None:
+        return lvs, x + residual
+    log_sigma = _log_sigma(scales.get("prior"), raw)
+    if t is not None:
+        log_sigma = log_sigma + (math.log(t) if t > 0 else -math.inf)
+    return normal.sample(mean, log_sigma), x + residual
+
+
+def _split_prior(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    features = block.prior(x)
+    mean, raw, residual = features.split([block.zdim, block.zdim, features.shape[1] - 2 * block.zdim], dim=1)
+    return mean, raw, residual
+
+
+def _log_sigma(scale: Scale | None, raw: Tensor) -> Tensor:
+    # contiguous: a scale keeps its p for the backward pass, and a view would keep the whole output alive
+    return raw if scale is None else scale.log_sigma(raw.contiguous())
+
+
+def _kl(mean_q: Tensor, mean_p: Tensor, log_sigma_q: Tensor, log_sigma_p: Tensor) -> Tensor:
+    from vdvae_patch import normal
+
+    return normal.kl_divergence(mean_q, log_sigma_q, mean_p, log_sigma_p)
+
+
+def _draw(mean: Tensor, log_sigma: Tensor) -> Tensor:
+    from vdvae_patch import normal
+
+    return normal.sample(mean, log_sigma)
+
+
+HOST = VDVAE()

@@ -1,0 +1,84 @@
+"""What a host's entry gives to training: presets, and the three numbers of a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vdvae_patch.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Losses(NamedTuple):
+    """Scalars in nats per dimension, averaged over the batch; elbo = distortion + rate is minimised (a NELBO)."""
+
+    elbo: Tensor
+    distortion: Tensor
+    rate: Tensor
+
+
+class Latent(NamedTuple):
+    """What one pair of posterior and prior drew: `z`, and its elementwise KL in nats."""
+
+    z: Tensor
+    kl: Tensor
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How a model is trained, whatever it is: AdamW, linear warm-up, clipping, the skip rule, EMA.
+
+    Attributes:
+        lr: learning rate after the warm-up.
+        wd: decoupled weight decay.
+        adam_beta1: decay of Adam's first moment.
+        adam_beta2: decay of Adam's second moment.
+        warmup_iters: steps over which the learning rate rises linearly from 0.
+        batch_size: images a rank and step.
+        ema_rate: decay of the moving average of the weights that is evaluated.
+        grad_clip: the norm that the gradient is clipped to.
+        skip_threshold: an update whose gradient norm (before clipping) is not below it is skipped; -1 turns that off.
+    """
+
+    lr: float = 1.5e-4
+    wd: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.9
+    warmup_iters: int = 0
+    batch_size: int = 32
+    ema_rate: float = 0.999
+    grad_clip: float = 200.0
+    skip_threshold: float = 400.0
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "lr", self.lr, "a positive number")
+        _require(self.wd >= 0, "wd", self.wd, "zero or more")
+        _require(0 <= self.adam_beta1 < 1, "adam-beta1", self.adam_beta1, "in [0, 1)")
+        _require(0 <= self.adam_beta2 < 1, "adam-beta2", self.adam_beta2, "in [0, 1)")
+        _require(self.warmup_iters >= 0, "warmup-iters", self.warmup_iters, "zero or more")
+        _require(self.batch_size >= 1, "batch-size", self.batch_size, "at least 1")
+        _require(0 <= self.ema_rate < 1, "ema-rate", self.ema_rate, "in [0, 1)")
+        _require(self.grad_clip > 0, "grad-clip", self.grad_clip, "a positive number")
+        allowed = self.skip_threshold > 0 or self.skip_threshold == -1
+        _require(allowed, "skip-threshold", self.skip_threshold, "a positive number, or -1 to turn the test off")
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0: `lr · min(1, step / warmup_iters)`."""
+        return self.lr if step >= self.warmup_iters else self.lr * step / self.warmup_iters
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named choice of architecture (a frozen dataclass of the host's entry) and optimization, with its data."""
+
+    optimization: Optimization
+    architecture: Any
+    data: str
+    note: str = ""
+
+
+def _require(condition: bool, flag: str, value: float, wanted: str) -> None:
+    if not condition:  # also for NaN
+        raise InvalidValueError(f"--{flag} must be {wanted}, not {value:g}")

@@ -1,0 +1,66 @@
+"""A host that this package trains, evaluates and samples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vdvae_patch.errors import HostError, UnknownNameError
+from vdvae_patch.hosts.entry import HostEntry
+from vdvae_patch.hosts.preset import Latent, Losses, Preset
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+
+class TrainableEntry(HostEntry):
+    """An entry with presets, a loss and samples.
+
+    Attributes:
+        architecture: a frozen dataclass of the host's architecture; each field is a flag of `train`.
+    """
+
+    architecture: ClassVar[type]
+
+    @abstractmethod
+    def presets(self) -> Mapping[str, Preset]:
+        """The presets by name; must not import torch."""
+
+    @abstractmethod
+    def hyperparameters(
+        self, architecture: Any, *, image_size: int, image_channels: int, data: str
+    ) -> Mapping[str, Any]:
+        """What `build` takes, for an architecture and a data set."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:
+        """One pass with its loss; `x` and `target` are float `[B, H, W, C]`, results in nats per dimension."""
+
+    @abstractmethod
+    def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
+        """What each pair of posterior and prior drew, in the order of the computation."""
+
+    @abstractmethod
+    def sample(
+        self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()
+    ) -> NDArray[np.uint8]:
+        """uint8 `[n, H, W, C]` from the prior at a temperature; the first latents may be given."""
+
+    def preset(self, name: str) -> Preset:
+        """A preset by name; raises `UnknownNameError` with the nearest."""
+        presets = self.presets()
+        if name not in presets:
+            raise UnknownNameError("preset", name, presets)
+        return presets[name]
+
+
+def trainable(entry: HostEntry) -> TrainableEntry:
+    """The entry, if it says how its host is trained; raises `HostError` if not."""
+    if isinstance(entry, TrainableEntry):
+        return entry
+    raise HostError(
+        f"host {entry.name!r} can be patched but not trained here: its entry has no loss; subclass TrainableEntry"
+    )
