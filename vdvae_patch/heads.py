@@ -15,6 +15,10 @@ Role = Literal["posterior", "prior", "likelihood"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
+Arithmetic = Literal["auto", "stable", "host"]
+"""Whose KL and sampling a patched model uses. `stable`: this package's `normal`, where the head names the host's
+functions; `host`: the host's own; `auto`: stable, unless the variant changes no scale at all."""
+
 
 @dataclass(frozen=True)
 class CallSite:

@@ -11,19 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
 
 from torch import nn
 
 from vdvae_patch.errors import PatchError, did_you_mean
-from vdvae_patch.heads import CallSite, Head, Rebinding, Role, table
+from vdvae_patch.heads import Arithmetic, CallSite, Head, Rebinding, Role, table
 from vdvae_patch.patching.overrides import CallOverride, OutputOverride, Override, RebindOverride
 from vdvae_patch.patching.variant import VANILLA, Variant, resolve
 from vdvae_patch.scales import Scale
-
-Arithmetic = Literal["auto", "stable", "host"]
-"""Whose KL and sampling a patched model uses. `stable`: this package's `normal`, where the head names the host's
-functions; `host`: the host's own; `auto`: stable, unless the variant changes no scale at all."""
 
 _RECORD = "_vdvae_patch_record"
 
@@ -35,13 +30,17 @@ class PatchedHead:
     head: Head
     scale: Scale | None
 
+    def row(self) -> tuple[str, str, str, str, str]:
+        """Path, channels, role, convention and scale, as text."""
+        scale = VANILLA if self.scale is None else str(self.scale)
+        return self.head.path, self.head.channels, self.head.role, str(self.head.convention), scale
+
 
 class PatchedHeads(tuple[PatchedHead, ...]):
     """The heads of a patched model; prints as a table."""
 
     def __str__(self) -> str:
-        rows = [(h.head.path, h.head.channels, h.head.role, str(h.head.convention), str(h.scale or VANILLA)) for h in self]
-        return table(("path", "channels", "role", "convention", "scale"), rows)
+        return table(("path", "channels", "role", "convention", "scale"), (h.row() for h in self))
 
 
 @dataclass(frozen=True)
