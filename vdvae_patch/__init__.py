@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vdvae_patch import scales
     from vdvae_patch.heads import Head
     from vdvae_patch.hosts import load_host
-    from vdvae_patch.patching import is_patched, patch, patched_heads, unpatch
+    from vdvae_patch.patching.apply import is_patched, patch, patched_heads, unpatch
 
 __version__ = "0.1.0"
 __all__ = ["Head", "is_patched", "load_host", "patch", "patched_heads", "scales", "unpatch"]

@@ -1,7 +1,6 @@
 """Apply and remove a patch: `patch`, `unpatch`, `is_patched`, `patched_heads`."""
 
-from vdvae_patch.patching.patch import (
-    Arithmetic,
+from vdvae_patch.patching.apply import (
     PatchedHead,
     PatchedHeads,
     PatchHandle,
@@ -16,7 +15,6 @@ from vdvae_patch.patching.variant import VANILLA, Variant
 
 __all__ = [
     "VANILLA",
-    "Arithmetic",
     "PatchHandle",
     "PatchRecord",
     "PatchedHead",
