@@ -1,0 +1,75 @@
+"""Unpacking a .tar.gz that came from elsewhere: one folder of plain files, whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from vdvae_patch.errors import DataError
+
+
+def md5_of(path: Path) -> str:
+    """The file's MD5, hexadecimal: what the archive's publisher gives; it guards against damage, not malice."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def verify_md5(path: Path, expected: str, *, size: int) -> None:
+    """Raise `DataError` unless the file is the published one; `size` in bytes tells a cut from other damage."""
+    found = md5_of(path)
+    if found != expected:
+        have = path.stat().st_size
+        cause = f"it is cut off at {have:,} of {size:,} bytes" if have < size else "it is damaged or another archive"
+        raise DataError(f"{path}: MD5 is {found}, not {expected}: {cause}; delete it and download it again")
+
+
+def extract_folder(archive: Path, into: Path, folder: str, *, max_bytes: int) -> Path:
+    """Unpack `folder`, the one top-level folder of a .tar.gz, to `into / folder`, and give that path.
+
+    It is unpacked beside its final place and moved there in one go, so a folder of that name is always whole.
+
+    Raises:
+        DataError: members outside `folder`, links or devices, more than `max_bytes`, a damaged or cut-off archive, or
+            a disk that is full or not writable.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise DataError(f"{archive}: unpacking safely needs Python 3.11.4 or later; update it")
+    try:
+        with (
+            gzip.open(archive) as stream,
+            tarfile.open(fileobj=stream) as tar,
+            tempfile.TemporaryDirectory(dir=into, prefix=".unpack-") as workplace,
+        ):
+            members = list(_checked(tar, archive, folder, max_bytes))
+            tar.extractall(workplace, members=members, filter="data")
+            while stream.read(2**20):  # to the end, where the checksum is
+                pass
+            os.rename(Path(workplace, folder), into / folder)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{archive}: cannot be unpacked to {into} ({error})") from None
+    return into / folder
+
+
+def _checked(tar: tarfile.TarFile, archive: Path, folder: str, max_bytes: int) -> Iterator[tarfile.TarInfo]:
+    total = 0
+    for member in tar:
+        path = PurePosixPath(member.name)
+        if "\\" in member.name or ".." in path.parts or path.parts[:1] != (folder,):
+            raise DataError(f"{archive}: member {member.name!r} lies outside {folder}/; nothing was unpacked")
+        if not (member.isfile() or member.isdir()):
+            raise DataError(f"{archive}: member {member.name!r} is a link or a device; nothing was unpacked")
+        total += member.size
+        if total > max_bytes:
+            raise DataError(f"{archive}: unpacks to more than {max_bytes:,} bytes; nothing was unpacked")
+        yield member
+    if total == 0:
+        raise DataError(f"{archive}: holds no file in a folder {folder}")

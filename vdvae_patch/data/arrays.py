@@ -1,0 +1,82 @@
+"""Images in .npy files, memory-mapped: VDVAE's layouts of ImageNet-32/64 and FFHQ-256, and anyone's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from vdvae_patch.data import normalization
+from vdvae_patch.data.images import Splits
+from vdvae_patch.data.normalization import Normalization
+from vdvae_patch.data.pixels import UInt8, check_pixels, select
+from vdvae_patch.data.split import hold_out
+from vdvae_patch.errors import DataError
+
+
+def read_imagenet(root: Path | None, *, size: int) -> Splits:
+    """ImageNet at 32x32 or 64x64 (van den Oord et al. 2016).
+
+    Validation: the last 5,000 of `RandomState(42).permutation(n)` of the training file; test: the validation file.
+    """
+    files = [f"imagenet{size}-train.npy", f"imagenet{size}-valid.npy"]
+    hint = "get the downsampled ImageNet from image-net.org and save its PNG files as uint8 arrays [N, H, W, 3]"
+    folder = folder_with(root, files, f"imagenet{size}", hint)
+    rows, test = (open_array(folder / name, size=size, channels=3) for name in files)
+    split = hold_out(len(rows), seed=42, count=5000, end="last", source=str(folder / files[0]))
+    published = normalization.IMAGENET32 if size == 32 else normalization.IMAGENET64
+    return Splits(select(rows, split.train), select(rows, split.held), test, published, str(folder), split.text)
+
+
+def read_ffhq256(root: Path | None) -> Splits:
+    """FFHQ at 256x256: the last 7,000 of `RandomState(5).permutation(n)` are both validation and test, as in VDVAE."""
+    hint = "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets/ffhq-256.npy is a copy"
+    path = folder_with(root, ["ffhq-256.npy"], "ffhq256", hint) / "ffhq-256.npy"
+    rows = open_array(path, size=256, channels=3)
+    split = hold_out(len(rows), seed=5, count=7000, end="last", source=str(path))
+    held = select(rows, split.held)
+    text = f"{split.text}; test: the same images"
+    return Splits(select(rows, split.train), held, held, normalization.FFHQ256, str(path), text)
+
+
+def read_arrays(root: Path | None) -> Splits:
+    """`train.npy`, `valid.npy` and `test.npy`, normalized by the training pixels' mean and standard deviation."""
+    files = ["train.npy", "valid.npy", "test.npy"]
+    folder = folder_with(root, files, "arrays", "save uint8 arrays [N, H, W, C] there with numpy.save")
+    train, valid, test = (open_array(folder / name) for name in files)
+    return Splits(train, valid, test, Normalization.measured(train, str(folder)), str(folder), "one file each")
+
+
+def folder_with(root: Path | None, names: list[str], dataset: str, hint: str) -> Path:
+    """`root`, if all of `names` are in it.
+
+    Raises:
+        DataError: no root, no such folder, or something missing; it says what was looked for, and `hint`.
+    """
+    wanted = " and ".join(names)
+    if root is None:
+        raise DataError(f"data set {dataset!r} needs --data-root, a folder with {wanted}; {hint}")
+    if not root.is_dir():
+        raise DataError(f"--data-root {root} is not a folder; data set {dataset!r} looks there for {wanted}; {hint}")
+    missing = [name for name in names if not (root / name).exists()]
+    if missing:
+        raise DataError(f"--data-root {root} has no {' and no '.join(missing)} (data set {dataset!r}); {hint}")
+    return root
+
+
+def open_array(path: Path, *, size: int | None = None, channels: int | None = None) -> UInt8:
+    """A memory-mapped .npy of uint8 images `[N, H, W, C]`; a pickled array is refused unread.
+
+    Raises:
+        DataError: not a .npy file, cut off, of Python objects, or not such images.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a whole .npy file of numbers ({reason}); save or download it again") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path}: is an .npz archive; save its one array with numpy.save")
+    check_pixels(array, str(path), size=size, channels=channels)
+    return array

@@ -1,0 +1,140 @@
+"""The table of data sets, and `load`, the one way in.
+
+A new data set is one class here, or in a package of the user's under the entry point group `vdvae_patch.datasets`.
+Readers are imported when they are used: the command line needs the names alone, and needs them without numpy.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vdvae_patch.registry import Registry, parse_spec
+
+if TYPE_CHECKING:
+    from vdvae_patch.data.images import ImageData, Splits
+
+
+class DataSet(ABC):
+    """A data set that has a name; its docstring's first line is what a listing shows."""
+
+    @abstractmethod
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        """The three splits, not yet limited or fingerprinted.
+
+        Raises:
+            DataError: files that are missing, damaged or mis-shaped.
+        """
+
+
+DATASETS: Registry[DataSet] = Registry("data set", "vdvae_patch.datasets")
+
+
+def load(
+    name: str, root: Path | None, *, seed: int = 0, limit_images: int | None = None, download: bool = True
+) -> ImageData:
+    """Read a data set.
+
+    Args:
+        name: an entry of `DATASETS`, with arguments if it takes any: `cifar10`, `builtin(train=64)`.
+        root: the folder that holds the data (`--data-root`); without one, CIFAR-10 is downloaded to the cache folder.
+        seed: chooses the images of `limit_images`; the data sets and their splits do not depend on it.
+        limit_images: train on this many images, drawn at random without replacement from the training split.
+        download: whether a download is allowed.
+
+    Raises:
+        UnknownNameError: no data set of that name.
+        InvalidValueError: a limit below 1 or above the number of training images, or a seed below 0.
+        DataError: files that are missing, damaged, mis-shaped, or that try to run code.
+    """
+    from vdvae_patch.data.images import assemble
+
+    dataset = DATASETS.get(name)
+    splits = dataset.read(None if root is None else Path(root).expanduser(), download=download)
+    key = parse_spec(name, DATASETS.kind)[0]
+    full_name = name.strip().replace(key, DATASETS.canonical(key), 1)
+    return assemble(full_name, splits, seed=seed, limit_images=limit_images)
+
+
+@DATASETS.register("cifar10")
+class Cifar10(DataSet):
+    """CIFAR-10, 32x32 RGB, 45,000 + 5,000 + 10,000 images; downloaded unless --data-root has it"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import cifar10
+
+        return cifar10.read(root, download=download)
+
+
+@DATASETS.register("imagenet32")
+class ImageNet32(DataSet):
+    """ImageNet at 32x32: imagenet32-train.npy and imagenet32-valid.npy in --data-root"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import arrays
+
+        return arrays.read_imagenet(root, size=32)
+
+
+@DATASETS.register("imagenet64")
+class ImageNet64(DataSet):
+    """ImageNet at 64x64: imagenet64-train.npy and imagenet64-valid.npy in --data-root"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import arrays
+
+        return arrays.read_imagenet(root, size=64)
+
+
+@DATASETS.register("ffhq256", "ffhq_256")
+class Ffhq256(DataSet):
+    """FFHQ at 256x256, 5-bit targets: ffhq-256.npy in --data-root"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import arrays
+
+        return arrays.read_ffhq256(root)
+
+
+@DATASETS.register("ffhq1024", "ffhq_1024")
+class Ffhq1024(DataSet):
+    """FFHQ at 1024x1024: folders train and valid of PNG images in --data-root or its folder ffhq1024"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import folder
+
+        return folder.read_ffhq1024(root)
+
+
+@DATASETS.register("images")
+class Images(DataSet):
+    """any folder of square images of one size, below --data-root"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import folder
+
+        return folder.read_images(root)
+
+
+@DATASETS.register("arrays")
+class Arrays(DataSet):
+    """uint8 arrays [N, H, W, C] of any square size: train.npy, valid.npy and test.npy in --data-root"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import arrays
+
+        return arrays.read_arrays(root)
+
+
+@DATASETS.register("builtin")
+class Builtin(DataSet):
+    """32x32 RGB images of shapes, gradients and textures, drawn by code from a seed; needs no files"""
+
+    def __init__(self, train: float = 512, valid: float = 64, test: float = 64, seed: float = 0) -> None:
+        self.train, self.valid, self.test, self.seed = train, valid, test, seed
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import builtin
+
+        return builtin.read(train=self.train, valid=self.valid, test=self.test, seed=self.seed)

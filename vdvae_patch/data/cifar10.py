@@ -1,0 +1,117 @@
+"""CIFAR-10 (Krizhevsky 2009), from its Python pickles: pixels alone, the labels are not read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from vdvae_patch.data.archive import extract_folder, verify_md5
+from vdvae_patch.data.download import cache_folder, locked
+from vdvae_patch.data.download import download as fetch
+from vdvae_patch.data.images import Splits
+from vdvae_patch.data.normalization import CIFAR10
+from vdvae_patch.data.pickles import read_arrays
+from vdvae_patch.data.pixels import UInt8
+from vdvae_patch.data.split import hold_out
+from vdvae_patch.errors import DataError
+
+FOLDER = "cifar-10-batches-py"
+TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
+TEST_FILE = "test_batch"
+ARCHIVE = "cifar-10-python.tar.gz"
+URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
+MD5 = "c58f30108f718f92721af3b95e74349a"
+ARCHIVE_BYTES = 170_498_071
+UNPACKED_BYTES = 2**28
+
+
+def read(root: Path | None, *, download: bool, url: str = URL, md5: str = MD5) -> Splits:
+    """CIFAR-10 from `root`, or from the cache folder, to which it is downloaded if it is not there.
+
+    The training files' rows are split into validation, `RandomState(11172018).permutation(n)[:5000]`, and training,
+    the rest in that order: what scikit-learn's `train_test_split(test_size=5000, random_state=11172018)` does.
+
+    Raises:
+        DataError: see `locate` and `read_batch`.
+    """
+    folder = locate(root, allow_download=download, url=url, md5=md5)
+    rows = np.concatenate([read_batch(folder / name) for name in TRAIN_FILES])
+    split = hold_out(len(rows), seed=11172018, count=5000, end="first", source=str(folder))
+    return Splits(
+        train=rows[split.train],
+        valid=rows[split.held],
+        test=read_batch(folder / TEST_FILE),
+        normalization=CIFAR10,
+        source=str(folder),
+        split=split.text,
+    )
+
+
+def locate(root: Path | None, *, allow_download: bool, url: str = URL, md5: str = MD5) -> Path:
+    """The folder with the six batch files.
+
+    `root` may be that folder, a folder with `cifar-10-batches-py` or the archive in it, or the archive. An archive is
+    verified and unpacked beside itself, or in the cache folder if that cannot be written to.
+
+    Raises:
+        DataError: nothing there, batch files missing, an archive of another MD5, or no download possible.
+    """
+    if root is not None:
+        return _locate_in(root, md5)
+    cache = cache_folder()
+    with locked(cache):
+        if (cache / FOLDER).is_dir():
+            return _complete(cache / FOLDER)
+        if not allow_download and not (cache / ARCHIVE).is_file():
+            raise DataError(
+                f"CIFAR-10 is not in {cache} and downloading is switched off; allow it, or download {url} "
+                "elsewhere and name its folder with --data-root"
+            )
+        if allow_download:
+            fetch(url, cache, md5=md5)
+        else:
+            verify_md5(cache / ARCHIVE, md5, size=ARCHIVE_BYTES)
+        return _complete(extract_folder(cache / ARCHIVE, cache, FOLDER, max_bytes=UNPACKED_BYTES))
+
+
+def _locate_in(root: Path, md5: str) -> Path:
+    if (root / TRAIN_FILES[0]).is_file():
+        return _complete(root)
+    if (root / FOLDER).is_dir():
+        return _complete(root / FOLDER)
+    archive = root if root.is_file() else root / ARCHIVE
+    if not archive.is_file():
+        raise DataError(
+            f"no CIFAR-10 in --data-root {root}: looked for {TRAIN_FILES[0]}, {FOLDER}/ and {ARCHIVE} there; "
+            f"leave --data-root out to download it, or put {URL} there"
+        )
+    beside = archive.parent
+    into = beside if os.access(beside, os.W_OK) else cache_folder()
+    with locked(into):
+        if not (into / FOLDER).is_dir():  # another rank may have been faster
+            verify_md5(archive, md5, size=ARCHIVE_BYTES)
+            extract_folder(archive, into, FOLDER, max_bytes=UNPACKED_BYTES)
+    return _complete(into / FOLDER)
+
+
+def _complete(folder: Path) -> Path:
+    missing = [name for name in (*TRAIN_FILES, TEST_FILE) if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder} has no {', '.join(missing)}: delete the folder and unpack {ARCHIVE} again ({URL})")
+    return folder
+
+
+def read_batch(path: Path) -> UInt8:
+    """The images of one batch file, `[rows, 32, 32, 3]`; it has `[rows, 3072]`, channel by channel, any number of rows.
+
+    Raises:
+        DataError: a damaged pickle, one that asks for code, or one whose `data` is missing, empty or mis-shaped.
+    """
+    data = read_arrays(path).get("data")
+    if data is None:
+        raise DataError(f"{path}: has no uint8 array `data`, so it is not a CIFAR-10 batch; get it again ({URL})")
+    if data.ndim != 2 or data.shape[1] != 3 * 32 * 32 or len(data) == 0:
+        raise DataError(f"{path}: `data` has shape {list(data.shape)}, not [rows, 3072] with at least one row")
+    return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))

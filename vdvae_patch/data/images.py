@@ -1,0 +1,93 @@
+"""A data set that has been read: its splits, how to normalize it, and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vdvae_patch.data.normalization import Normalization
+from vdvae_patch.data.pixels import Pixels, check_pixels, fingerprint, select
+from vdvae_patch.errors import InvalidValueError
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a data set's reader gives: uint8 `[N, H, W, C]` three times, and how the split was made, in words."""
+
+    train: Pixels
+    valid: Pixels
+    test: Pixels
+    normalization: Normalization
+    source: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run must write down to prove which data it saw.
+
+    Attributes:
+        source: the files that were read, or what drew the images.
+        split: the rule that made the splits.
+        train_count, valid_count, test_count: images in each, after `limit_images`.
+        chosen: with `limit_images`, the positions in the full training split of the images that are left; else None.
+        fingerprint: SHA-256 of the training pixels (`pixels.fingerprint`), hexadecimal.
+    """
+
+    source: str
+    split: str
+    train_count: int
+    valid_count: int
+    test_count: int
+    chosen: tuple[int, ...] | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images to train, validate and test on: uint8 `[N, H, W, C]`, numpy arrays or read on demand, indexed alike."""
+
+    name: str
+    train: Pixels
+    valid: Pixels
+    test: Pixels
+    normalization: Normalization
+    image_size: int
+    channels: int
+    provenance: Provenance
+
+
+def assemble(name: str, splits: Splits, *, seed: int, limit_images: int | None) -> ImageData:
+    """Check the splits against each other, keep `limit_images` training images, and take the fingerprint."""
+    check_pixels(splits.train, f"{splits.source} (train)")
+    _, size, _, channels = (int(length) for length in splits.train.shape)
+    check_pixels(splits.valid, f"{splits.source} (valid)", size=size, channels=channels)
+    check_pixels(splits.test, f"{splits.source} (test)", size=size, channels=channels)
+    train, chosen = splits.train, None
+    if limit_images is not None:
+        chosen = choose(len(train), limit_images, seed)
+        train = select(train, np.array(chosen, dtype=np.int64))
+    provenance = Provenance(
+        source=splits.source,
+        split=splits.split,
+        train_count=len(train),
+        valid_count=len(splits.valid),
+        test_count=len(splits.test),
+        chosen=chosen,
+        fingerprint=fingerprint(train),
+    )
+    return ImageData(name, train, splits.valid, splits.test, splits.normalization, size, channels, provenance)
+
+
+def choose(n: int, count: int, seed: int) -> tuple[int, ...]:
+    """`count` of `n` positions without replacement: the first of `RandomState(seed).permutation(n)`.
+
+    Raises:
+        InvalidValueError: a count outside 1..n, or a seed outside 0..2**32 - 1.
+    """
+    if not 1 <= count <= n:
+        raise InvalidValueError(f"limit_images {count} is not between 1 and the {n:,} training images")
+    if not 0 <= seed < 2**32:
+        raise InvalidValueError(f"seed {seed} is not between 0 and {2**32 - 1}")
+    return tuple(int(i) for i in np.random.RandomState(seed).permutation(n)[:count])
