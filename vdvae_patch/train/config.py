@@ -1,0 +1,185 @@
+"""The typed configuration of a run: the command line and `config.toml` are two spellings of it.
+
+Nothing here imports torch, since the command line is built from these classes.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+
+from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
+from vdvae_patch.heads import Arithmetic
+from vdvae_patch.hosts.preset import Optimization
+
+Precision = Literal["fp32", "bf16", "fp16"]
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class TrainConfig(Generic[A]):
+    """Everything that decides a run.
+
+    Attributes:
+        host: the code base that is trained.
+        preset: a named choice of architecture and hyperparameters; each of them has a flag of its own.
+        variant: scales as posterior/prior, such as vanilla, upbounded, explin/constant or upbounded/bounded(0.1,1).
+        arithmetic: whose KL and sampling a patched model uses; auto is the stable one.
+        data: the data set; the preset's own unless given.
+        data_root: the folder that holds the data.
+        limit_images: train on this many random training images.
+        steps: how many steps to train.
+        epochs: how many epochs to train, instead of steps; 300 if neither is given.
+        seed: of the initial weights, the order of the data, the noise and the choice of limit_images.
+        out: the run's folder; runs/PRESET-VARIANT-seedN unless given.
+        resume: go on with the run in the folder from its last good checkpoint.
+        weights: start from the weights of this checkpoint (a folder of ours, or a state_dict file of VDVAE).
+        allow_other_variant: accept weights that were saved under another variant.
+        upstream: a checkout of the genuine code base to use, or "genuine" for the fetched one.
+        allow_modified_upstream: accept a checkout that is not at the pinned commit or has changed files.
+        patches: a patch file of your own that defines HOST.
+        device: auto, cpu, cuda or cuda:N.
+        precision: fp32, bf16 (autocast), or fp16 (autocast with loss scaling).
+        compile: compile the model with torch.compile.
+        record_every: steps between two writes of the log; 0 is every step on a CPU and every 50 elsewhere.
+        checkpoint_every: steps between two checkpoints; 0 is one at the end only.
+        samples_every: steps between two sample grids; 0 is one at the end only.
+        evaluate_every: steps between two evaluations on the validation images; 0 is none.
+        test_images: how many test images the final evaluation uses; 0 is all of them.
+        max_consecutive_skips: end the run, with a diagnosis, after this many skipped updates in a row.
+        tensorboard: write TensorBoard event files too.
+    """
+
+    host: str = "vdvae"
+    preset: str = "cifar10"
+    variant: str = "vanilla"
+    arithmetic: Arithmetic = "auto"
+    data: str | None = None
+    data_root: Path | None = None
+    limit_images: int | None = None
+    steps: int | None = None
+    epochs: int | None = None
+    seed: int = 0
+    out: Path | None = None
+    resume: bool = False
+    weights: Path | None = None
+    allow_other_variant: bool = False
+    upstream: str | None = None
+    allow_modified_upstream: bool = False
+    patches: Path | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    compile: bool = False
+    record_every: int = 0
+    checkpoint_every: int = 1000
+    samples_every: int = 0
+    evaluate_every: int = 0
+    test_images: int = 0
+    max_consecutive_skips: int = 200
+    tensorboard: bool = False
+    optimization: Annotated[Optimization, tyro.conf.OmitArgPrefixes] = field(default_factory=Optimization)
+    architecture: Annotated[A, tyro.conf.OmitArgPrefixes] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.epochs is not None:
+            raise InvalidValueError(f"--steps {self.steps} and --epochs {self.epochs} are both given; choose one")
+        positive = ("steps", "epochs", "limit_images", "max_consecutive_skips")
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        for name in ("record_every", "checkpoint_every", "samples_every", "evaluate_every", "test_images", "seed"):
+            if getattr(self, name) < 0:
+                raise InvalidValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        if self.out is not None:
+            return self.out
+        return Path("runs") / f"{self.preset}-{slug(self.variant)}-seed{self.seed}"
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps to train in all."""
+        return self.steps if self.steps is not None else (self.epochs or 300) * steps_per_epoch
+
+    def to_toml(self) -> dict[str, Any]:
+        """Plain values for `tomli_w`; what is None is left out."""
+        table: dict[str, Any] = _plain(self)
+        return table
+
+
+def slug(variant: str) -> str:
+    """A variant as part of a file name: `upbounded(omega=2)/constant` to `upbounded-omega=2-constant`."""
+    kept = (c if c.isalnum() or c in "=._" else "-" for c in variant)
+    return "-".join(filter(None, "".join(kept).split("-")))
+
+
+def read_config(path: Path, architecture: type) -> TrainConfig[Any]:
+    """The configuration in a run's `config.toml`.
+
+    Raises:
+        RunError: the file is missing or not TOML.
+        UnknownNameError: it has a setting that this version does not know.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist: there is no run in that folder") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is not valid TOML ({error})") from None
+    table.pop("run", None)  # what the run saw; not part of what it was told
+    nested = {"optimization": Optimization, "architecture": architecture}
+    values = {key: _from_table(nested[key], value) if key in nested else value for key, value in table.items()}
+    config: TrainConfig[Any] = _from_table(TrainConfig, values)
+    return config
+
+
+def changed(old: TrainConfig[Any], new: TrainConfig[Any], allowed: frozenset[str]) -> list[str]:
+    """`["lr: 0.0002, now 0.001", ...]`: the settings in which two configurations differ, `allowed` ones left out."""
+    flat_old, flat_new = _flat(old), _flat(new)
+    return [
+        f"{key}: {flat_old.get(key)}, now {flat_new.get(key)}"
+        for key in sorted({*flat_old, *flat_new} - allowed)
+        if flat_old.get(key) != flat_new.get(key)
+    ]
+
+
+def with_out(config: TrainConfig[A], out: Path) -> TrainConfig[A]:
+    """The same configuration for another folder."""
+    return replace(config, out=out)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        items = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {key: item for key, item in items.items() if item is not None}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _flat(config: TrainConfig[Any]) -> dict[str, Any]:
+    plain = _plain(config)
+    nested = {**plain.pop("optimization"), **plain.pop("architecture", {})}
+    return {**plain, **nested}
+
+
+def _from_table(cls: type, values: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - {f.name for f in fields(cls)})
+    if unknown:
+        raise UnknownNameError("setting", unknown[0], [f.name for f in fields(cls)])
+    return cls(**{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if Path in options and isinstance(value, str):
+        return Path(value)
+    return float(value) if float in options and isinstance(value, int) else value

@@ -1,0 +1,21 @@
+"""The noise of a step is a function of seed, rank and step alone.
+
+Every step seeds the generators that hosts draw from. So a resumed run draws what the undisturbed one would have drawn,
+a single step can be done again exactly, and all variants of one seed see the same noise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+Purpose = Literal["init", "train", "evaluate", "samples"]
+_STREAMS: dict[Purpose, int] = {"init": 0, "train": 1, "evaluate": 2, "samples": 3}
+
+
+def seed_noise(purpose: Purpose, seed: int, *, rank: int = 0, step: int = 0) -> None:
+    """Seed torch's default generators, of all devices, for one use."""
+    words = np.random.SeedSequence([seed, _STREAMS[purpose], rank, step]).generate_state(2, np.uint32)
+    torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)

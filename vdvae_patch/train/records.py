@@ -1,0 +1,98 @@
+"""The lines of a run's logs, and the log files: one JSON object a line, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Literal
+
+Cause = Literal["nan_rate", "nan_distortion", "high_gradient", "loss_scale"]
+"""Why an update was skipped. `nan_rate`, `nan_distortion`: not finite on some rank; `high_gradient`: the norm was not
+below the threshold, or not finite; `loss_scale`: fp16 alone, the scaled gradient overflowed and the scale is halved."""
+
+CAUSES: tuple[Cause | None, ...] = (None, "nan_rate", "nan_distortion", "high_gradient", "loss_scale")
+"""By the code that the training step writes on the device; 0 is an update that was applied."""
+
+
+class JsonLines:
+    """An append-only log. A line that a killed process left unfinished is cut off when the log is opened again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.repaired = repair(path)
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record; NaN and infinities are written as the strings `"nan"`, `"inf"`, `"-inf"`."""
+        self._file.write(json.dumps({k: encode(v) for k, v in record.items()}, allow_nan=False) + "\n")
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until it is on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+
+def encode(value: Any) -> Any:
+    """JSON has no NaN: floats that are not finite become strings, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {k: encode(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(v) for v in value]
+    return value
+
+
+def decode(value: Any) -> Any:
+    """The inverse of `encode`."""
+    if value in ("nan", "inf", "-inf"):
+        return float(value)
+    if isinstance(value, dict):
+        return {k: decode(v) for k, v in value.items()}
+    return [decode(v) for v in value] if isinstance(value, list) else value
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a log; an unfinished last line is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                yield decode(json.loads(line))
+
+
+def repair(path: Path) -> bool:
+    """Cut an unfinished last line off; whether there was one."""
+    if not path.exists():
+        return False
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole == len(data):
+        return False
+    os.truncate(path, whole)
+    return True
+
+
+def truncate_after(path: Path, step: int) -> None:
+    """Drop the records of steps from `step` on: the resumed run does those steps again."""
+    if not path.exists():
+        return
+    kept = bytearray()
+    with path.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n") or json.loads(line)["step"] >= step:
+                break
+            kept += line
+    os.truncate(path, len(kept))
