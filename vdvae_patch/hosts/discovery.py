@@ -59,6 +59,8 @@ class HostRegistry:
         missing = [name for name in ("name", "modules") if not getattr(entry, name, None)]
         if missing:
             raise HostError(f"{source}: {type(entry).__name__} must set {' and '.join(missing)}")
+        if not entry.name.isidentifier():
+            raise HostError(f"{source}: name {entry.name!r} must be letters, digits and underscores")
         if isinstance(entry.modules, str):
             raise HostError(f"{source}: modules must be a tuple of names, not the text {entry.modules!r}")
         other = self._sources.get(entry.name, source)

@@ -42,7 +42,7 @@ def cached_path(upstream: Upstream, cache: Path | None = None) -> Path:
     return (cache or cache_folder()).absolute() / "upstream" / f"{upstream.name}-{upstream.commit[:12]}"
 
 
-def fetch(upstream: Upstream, cache: Path | None = None, *, timeout: float = 300.0) -> Verification:
+def fetch(upstream: Upstream, cache: Path | None = None, *, timeout: float = 120.0) -> Verification:
     """Clone the pinned commit into the cache, unless it lies there already, and verify it.
 
     The checkout appears whole or not at all. Submodules are left empty, and no hook runs.

@@ -88,19 +88,24 @@ def import_isolated(checkout: Checkout, modules: Iterable[str]) -> dict[str, Mod
             imported, or imports another one in a way that escapes. No module of the checkout is left in `sys.modules`
             that was not there before.
     """
-    before = dict(sys.modules)
+    before = frozenset(sys.modules)
     known = checkout.prefix in _FINDER.checkouts
     _FINDER.install(checkout)
     imported = False
     try:
         loaded = {name: _import_one(checkout, name) for name in modules}
-        _refuse_escapes(checkout, before)
         imported = True
     finally:
-        if not imported:
+        escaped = _escaped(checkout, before)
+        for name in escaped:
+            _forget(name, before)
+        if escaped or not imported:
             _forget(checkout.prefix, before)
             if not known:
                 del _FINDER.checkouts[checkout.prefix]
+    if escaped:
+        names = ", ".join(map(repr, escaped))
+        raise HostError(f"{checkout.root} imports its own {names} by a computed name, which cannot be isolated")
     return loaded
 
 
@@ -114,18 +119,18 @@ def _import_one(checkout: Checkout, name: str) -> ModuleType:
         raise HostError(f"importing {name!r} of {checkout.root} failed: {type(error).__name__}: {reason}") from error
 
 
-def _refuse_escapes(checkout: Checkout, before: Mapping[str, ModuleType]) -> None:
-    """An import whose name is computed is not redirected; with the folder on `sys.path`, it comes in by bare name."""
-    own = checkout.own_names
-    for name in sorted(set(sys.modules) - set(before)):
-        top = name.partition(".")[0]
+def _escaped(checkout: Checkout, before: frozenset[str]) -> list[str]:
+    """Own modules that came in by bare name: a computed name is not redirected, and the folder may be on `sys.path`."""
+    found = []
+    for name in sorted(set(sys.modules) - before):
         file = getattr(sys.modules[name], "__file__", None)
-        if top in own and file and Path(file).resolve().is_relative_to(checkout.root):
-            _forget(top, before)
-            raise HostError(f"{checkout.root} imports its module {name!r} by a computed name, which cannot be isolated")
+        own = name.partition(".")[0] in checkout.own_names
+        if own and file and Path(file).resolve().is_relative_to(checkout.root):
+            found.append(name)
+    return found
 
 
-def _forget(top: str, before: Mapping[str, ModuleType]) -> None:
+def _forget(top: str, before: frozenset[str]) -> None:
     """Take the modules that were imported since `before` out again: `top`, and all below it."""
     for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
         if name not in before:
