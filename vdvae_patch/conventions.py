@@ -6,11 +6,12 @@ that reads log sigma that is the paper's log σ̂(p), exactly.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.registry import Registry
+from vdvae_patch.registry import Registry, format_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,10 @@ class Convention(ABC):
     @abstractmethod
     def sigma(self, v: Tensor) -> Tensor:
         """g(v), the σ that the host computes."""
+
+    def log_sigma(self, v: Tensor) -> Tensor:
+        """log g(v), for showing: by the log of σ unless the convention knows better."""
+        return self.sigma(v).log()
 
     @abstractmethod
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
@@ -64,6 +69,9 @@ class LogSigma(Convention):
     def sigma(self, v: Tensor) -> Tensor:
         return v.exp()
 
+    def log_sigma(self, v: Tensor) -> Tensor:
+        return v
+
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
         return scale.log_sigma(p)
 
@@ -79,6 +87,9 @@ class LogVariance(Convention):
 
     def sigma(self, v: Tensor) -> Tensor:
         return (0.5 * v).exp()
+
+    def log_sigma(self, v: Tensor) -> Tensor:
+        return 0.5 * v
 
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
         return 2 * scale.log_sigma(p)
@@ -120,10 +131,10 @@ class SoftplusOf(Convention):
     name = "softplus"
 
     def __init__(self, beta: float = 1.0, floor: float = 0.0) -> None:
-        if not beta > 0:
-            raise InvalidValueError(f"convention softplus: beta must be positive, not {beta:g}")
-        if not floor >= 0:
-            raise InvalidValueError(f"convention softplus: floor must not be negative, not {floor:g}")
+        if not (beta > 0 and math.isfinite(beta)):
+            raise InvalidValueError(f"convention softplus: beta must be a positive number, not {beta:g}")
+        if not (floor >= 0 and math.isfinite(floor)):
+            raise InvalidValueError(f"convention softplus: floor must be zero or a positive number, not {floor:g}")
         self.beta, self.floor = float(beta), float(floor)
 
     def sigma(self, v: Tensor) -> Tensor:
@@ -138,7 +149,7 @@ class SoftplusOf(Convention):
             # log(expm1(βσ)) / β = σ + log(−expm1(−βσ)) / β; for a σ that underflows it is log σ + log β, over β
             sigma, log_sigma = scale.sigma(p), scale.log_sigma(p)
             small = log_sigma < -15
-            tail = (log_sigma + torch.log(log_sigma.new_tensor(self.beta))) / self.beta
+            tail = (log_sigma + math.log(self.beta)) / self.beta
             sigma = torch.where(small, torch.ones_like(sigma), sigma)
             return torch.where(small, tail, sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta)
         sigma = (scale.sigma(p) - self.floor).clamp(min=torch.finfo(p.dtype).tiny)
@@ -148,5 +159,6 @@ class SoftplusOf(Convention):
         return self.floor == 0 and scale.name == "softplus" and scale.arguments()["beta"] == self.beta
 
     def __str__(self) -> str:
-        arguments = [f"beta={self.beta:g}"] * (self.beta != 1) + [f"floor={self.floor:g}"] * (self.floor != 0)
-        return f"softplus({', '.join(arguments)})" if arguments else "softplus"
+        beta = [f"beta={format_number(self.beta)}"] if self.beta != 1 else []
+        floor = [f"floor={format_number(self.floor)}"] if self.floor != 0 else []
+        return f"softplus({', '.join(beta + floor)})" if beta or floor else "softplus"
