@@ -37,14 +37,15 @@ class Registry(Generic[T]):
         self._entry_points_loaded = False
 
     def register(self, name: str, *aliases: str) -> Callable[[C], C]:
-        """Class decorator that adds the class under `name` and its aliases."""
+        """Class decorator that adds the class under `name` and its aliases, none of which depends on case."""
 
         def add(cls: C) -> C:
-            for key in (name, *aliases):
+            own, *others = (key.lower() for key in (name, *aliases))
+            for key in (own, *others):
                 if key in self._classes or key in self._aliases:
                     raise InvalidValueError(f"{self.kind} {key!r} is registered twice")
-            self._classes[name] = cls
-            self._aliases.update(dict.fromkeys(aliases, name))
+            self._classes[own] = cls
+            self._aliases.update(dict.fromkeys(others, own))
             return cls
 
         return add
@@ -99,8 +100,7 @@ class Registry(Generic[T]):
         self._entry_points_loaded = True
         for point in entry_points(group=self.group):
             cls = point.load()
-            if point.name not in self._classes:
-                self._classes[point.name] = cls
+            self._classes.setdefault(point.name.lower(), cls)
 
 
 def parse_spec(spec: str, kind: str) -> tuple[str, list[float], dict[str, float]]:
@@ -124,6 +124,12 @@ def parse_spec(spec: str, kind: str) -> tuple[str, list[float], dict[str, float]
         else:
             keywords[keyword["key"]] = value
     return match["name"], positional, keywords
+
+
+def format_number(value: float) -> str:
+    """The shortest of `256`, `0.5` and `0.28867513459481287` that is read back as the same number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def split_top_level(text: str, separator: str) -> list[str]:

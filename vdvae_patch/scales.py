@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -28,11 +29,13 @@ from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.registry import Registry
+from vdvae_patch.registry import Registry, format_number
 
 SCALES: Registry[Scale] = Registry("scale", "vdvae_patch.scales")
 
 Formula = Callable[[Tensor], Tensor]
+
+_OVERFLOW_NEAR = 80.0  # an exponential of no more than this is finite in float32
 
 
 def get(spec: str | Scale) -> Scale:
@@ -99,7 +102,7 @@ class Scale(Transform):
 
     def __str__(self) -> str:
         defaults = inspect.signature(type(self)).parameters
-        inner = ", ".join(f"{k}={v:g}" for k, v in self.arguments().items() if v != defaults[k].default)
+        inner = ", ".join(f"{k}={format_number(v)}" for k, v in self.arguments().items() if v != defaults[k].default)
         return f"{self.name}({inner})" if inner else self.name
 
     def __repr__(self) -> str:
@@ -139,6 +142,21 @@ def _evaluate(value: Formula, slope: Formula, p: Tensor) -> Tensor:
     # apply() returns Any; the compiler traces the Function like any other code
     result: Tensor = _Elementwise.apply(wide, value, slope)  # type: ignore[no-untyped-call]
     return result.to(p.dtype)
+
+
+def _scaled_exp(x: Tensor, factor: float) -> Tensor:
+    """factor · exp(x), which factor · (a number already rounded to zero) would lose where the product is no zero."""
+    root = (0.5 * x).exp()
+    return factor * root * root
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    """The sigmoid down to the smallest number; `torch.sigmoid` gives 0 as soon as exp(−x) overflows."""
+    return x.clamp(max=0).exp() / (1 + torch.exp(-x.abs()))
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < math.log(sys.float_info.max) else math.inf
 
 
 def _positive_number(scale: str, name: str, value: float) -> float:
@@ -230,10 +248,10 @@ class UpBounded(Scale):
         self.codomain = _interval(0.0, self.omega)
 
     def _sigma(self, p: Tensor) -> Tensor:
-        return self.omega / 2 * (p.clamp(max=0).exp() - torch.expm1(-p.clamp(min=0)))
+        return _scaled_exp(p.clamp(max=0), self.omega / 2) - self.omega / 2 * torch.expm1(-p.clamp(min=0))
 
     def _sigma_slope(self, p: Tensor) -> Tensor:
-        return self.omega / 2 * torch.exp(-p.abs())
+        return _scaled_exp(-p.abs(), self.omega / 2)
 
     def _log_sigma(self, p: Tensor) -> Tensor:
         return math.log(self.omega / 2) + p.clamp(max=0) + torch.log1p(-torch.expm1(-p.clamp(min=0)))
@@ -252,12 +270,12 @@ class DownBounded(Scale):
     """σ = α + exp(p) (eq. 14). α = 1/√12 for pixels in 0..255: the deviation of the noise that rounding hides."""
 
     name = "downbounded"
-    _HEAD: ClassVar[float] = 80.0
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
         self.alpha = _positive_number(self.name, "alpha", alpha)
         self.codomain = _interval(self.alpha, math.inf)
+        self._shift = min(0.0, math.log(self.alpha) + 60)  # 0, unless α itself would underflow
 
     def _sigma(self, p: Tensor) -> Tensor:
         return self.alpha + p.exp()
@@ -267,10 +285,11 @@ class DownBounded(Scale):
 
     def _log_sigma(self, p: Tensor) -> Tensor:
         # log σ > p always, so the maximum is exact; it takes over before exp(p) overflows
-        return torch.maximum(p, torch.log(self.alpha + p.clamp(max=self._HEAD).exp()))
+        above = math.exp(math.log(self.alpha) - self._shift) + (p - self._shift).clamp(max=_OVERFLOW_NEAR).exp()
+        return torch.maximum(p, above.log() + self._shift)
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
-        return torch.sigmoid(p - math.log(self.alpha))
+        return _sigmoid(p - math.log(self.alpha))
 
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.log(sigma - self.alpha)
@@ -293,7 +312,8 @@ class Bounded(Scale):
         return torch.clamp(self.alpha + (self.omega - self.alpha) * torch.sigmoid(p), max=self.omega)
 
     def _sigma_slope(self, p: Tensor) -> Tensor:
-        return (self.omega - self.alpha) * torch.sigmoid(p) * torch.sigmoid(-p)
+        # s(p) s(−p) as e / (1 + e)², e = exp(−|p|)
+        return _scaled_exp(-p.abs(), self.omega - self.alpha) / (1 + torch.exp(-p.abs())) ** 2
 
     def _log_sigma(self, p: Tensor) -> Tensor:
         # σ is at least α > 0, so here alone the log of σ is safe, and monotone where a sum of two logs is not quite
@@ -319,7 +339,8 @@ class Constant(Scale):
         self.codomain = _interval(self.value, self.value)
 
     def sigma(self, p: Tensor) -> Tensor:
-        return torch.full_like(p, self.value)
+        # full_like refuses a number that the dtype does not hold
+        return torch.full_like(p, self.value if self.value <= torch.finfo(p.dtype).max else math.inf)
 
     def log_sigma(self, p: Tensor) -> Tensor:
         return torch.full_like(p, math.log(self.value))
@@ -346,7 +367,7 @@ class Softplus(Scale):
     name = "softplus"
     codomain = constraints.positive
     # Below TAIL, log softplus(x) = x − exp(x)/2 to float64 rounding, and softplus itself is about to underflow;
-    # above HEAD, softplus(x) = x to float64 rounding, and exp(x) is about to overflow.
+    # above HEAD, softplus(x) = x to float64 rounding, and exp(x) is about to overflow; below −HEAD it is exp(x).
     _TAIL: ClassVar[float] = -18.0
     _HEAD: ClassVar[float] = 40.0
 
@@ -356,11 +377,14 @@ class Softplus(Scale):
         self._seam = math.log(math.log1p(math.exp(self._TAIL)) / self.beta)  # log σ where the two branches meet
 
     def _sigma(self, p: Tensor) -> Tensor:
-        body = torch.log1p((self.beta * p).clamp(max=self._HEAD).exp()) / self.beta
-        return torch.maximum(p, body)  # σ > p always, so this is exact, and monotone across the joint
+        x = self.beta * p
+        tail = _scaled_exp(x.clamp(max=-self._HEAD), 1 / self.beta)
+        body = torch.log1p(x.clamp(max=self._HEAD).exp()) / self.beta
+        # σ > p always, so the maximum is exact, and monotone across the upper joint
+        return torch.where(x < -self._HEAD, tail, torch.maximum(p, body))
 
     def _sigma_slope(self, p: Tensor) -> Tensor:
-        return torch.sigmoid(self.beta * p)
+        return _sigmoid(self.beta * p)
 
     def _log_sigma(self, p: Tensor) -> Tensor:
         x = self.beta * p
@@ -388,7 +412,7 @@ class SoftClamp(Scale):
         super().__init__()
         self.limit = _positive_number(self.name, "limit", limit)
         self.floor = _positive_number(self.name, "floor", floor)
-        self.codomain = _interval(math.exp(-self.limit) + self.floor, math.exp(self.limit) + self.floor)
+        self.codomain = _interval(math.exp(-self.limit) + self.floor, _exp(self.limit) + self.floor)
 
     def _squash(self, p: Tensor) -> Tensor:
         return self.limit * torch.tanh(p / self.limit)
@@ -402,13 +426,17 @@ class SoftClamp(Scale):
         return self._squash(p).exp() + self.floor
 
     def _sigma_slope(self, p: Tensor) -> Tensor:
-        return self._squash(p).exp() * self._squash_slope(p)
+        # one exponential of the sum: for a large limit its two factors are ∞ and 0
+        x = (p / self.limit).abs()
+        return torch.exp(self._squash(p) - 2 * x) * (2 / (1 + torch.exp(-2 * x))) ** 2
 
     def _log_sigma(self, p: Tensor) -> Tensor:
-        return self._sigma(p).log()  # σ is at least the floor
+        # σ is at least the floor; above it the maximum is exact, and takes over before σ overflows
+        squashed = self._squash(p)
+        return torch.maximum(squashed, (squashed.clamp(max=_OVERFLOW_NEAR).exp() + self.floor).log())
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
-        return torch.sigmoid(self._squash(p) - math.log(self.floor)) * self._squash_slope(p)
+        return _sigmoid(self._squash(p) - math.log(self.floor)) * self._squash_slope(p)
 
     def inverse(self, sigma: Tensor) -> Tensor:
         return self.limit * torch.atanh(torch.log(sigma - self.floor) / self.limit)
@@ -425,22 +453,23 @@ class Clamp(Scale):
         super().__init__()
         _below(self.name, "low", low, "high", high)
         self.low, self.high = float(low), float(high)
-        self.codomain = _interval(math.exp(self.low / 2), math.exp(self.high / 2))
+        self.codomain = _interval(_exp(self.low / 2), _exp(self.high / 2))
 
     def _inside(self, p: Tensor) -> Tensor:
-        return ((p >= self.low) & (p <= self.high)).to(p.dtype)
+        return (p >= self.low) & (p <= self.high)
 
     def _sigma(self, p: Tensor) -> Tensor:
         return self._log_sigma(p).exp()
 
     def _sigma_slope(self, p: Tensor) -> Tensor:
-        return 0.5 * self._sigma(p) * self._inside(p)
+        return torch.where(self._inside(p), _scaled_exp(self._log_sigma(p), 0.5), 0.0)
 
     def _log_sigma(self, p: Tensor) -> Tensor:
         return 0.5 * p.clamp(self.low, self.high)
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
-        return 0.5 * self._inside(p)
+        return 0.5 * self._inside(p).to(p.dtype)
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return 2 * sigma.log()
+        inside = self.codomain.check(sigma)  # type: ignore[no-untyped-call]
+        return torch.where(inside, 2 * sigma.log(), math.nan)
