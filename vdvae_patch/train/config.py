@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 import tyro
 
@@ -85,7 +85,7 @@ class TrainConfig(Generic[A]):
     max_consecutive_skips: int = 200
     tensorboard: bool = False
     optimization: Annotated[Optimization, tyro.conf.OmitArgPrefixes] = field(default_factory=Optimization)
-    architecture: Annotated[A, tyro.conf.OmitArgPrefixes] = None  # type: ignore[assignment]
+    architecture: Annotated[A, tyro.conf.OmitArgPrefixes] = cast(Any, None)
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:

@@ -1,0 +1,125 @@
+"""From a command line to a typed configuration, with one clear line for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from vdvae_patch.errors import InvalidValueError, UnknownNameError
+from vdvae_patch.hosts import HOSTS, load_entry_file
+from vdvae_patch.hosts.preset import Optimization
+from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.train.config import TrainConfig
+
+T = TypeVar("T")
+
+
+def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-patch train") -> TrainConfig[Any]:
+    """The configuration of `train`'s flags; the preset's values are the defaults of the hyperparameters' flags.
+
+    Raises:
+        UnknownNameError: no such host, preset, data set, variant or flag; the message names the nearest.
+        InvalidValueError: a value that cannot be used.
+    """
+    patches = peek(argv, "--patches")
+    if patches is not None:
+        load_entry_file(patches)
+    host = peek(argv, "--host") or TrainConfig.host
+    entry = trainable(HOSTS.get(host))
+    preset_name = peek(argv, "--preset") or TrainConfig.preset
+    preset = entry.preset(preset_name)
+    default = TrainConfig(
+        host=host, preset=preset_name, optimization=preset.optimization, architecture=preset.architecture
+    )
+    check_flags(argv, train_flags(entry.architecture))
+    config: TrainConfig[Any] = parse(
+        TrainConfig[entry.architecture],  # type: ignore[name-defined]
+        argv,
+        default=default,
+        description=description,
+        prog=prog,
+    )
+    if config.data is not None:
+        _check_data(config.data)
+    return config
+
+
+def parse(cls: Callable[..., T], argv: Sequence[str], **options: Any) -> T:
+    """`tyro.cli`, but an error is raised as one line and not printed as a box."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            result: T = tyro.cli(cls, args=list(argv), **options)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InvalidValueError(_one_line(said.getvalue())) from None
+    return result
+
+
+def check_flags(argv: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a flag that is not among `known`, naming the nearest."""
+    for argument in argv:
+        flag = argument.split("=", 1)[0].replace("_", "-")
+        if flag.startswith("--") and flag not in known:
+            raise UnknownNameError("flag", flag, known)
+
+
+def flags_of(*classes: type) -> list[str]:
+    """The flags that tyro gives to the fields of dataclasses, booleans with their `--no-` form."""
+    flags = ["--help"]
+    for cls in classes:
+        for item in fields(cls):
+            if item.name in ("optimization", "architecture"):
+                continue
+            flag = f"--{item.name.replace('_', '-')}"
+            flags.append(flag)
+            if item.type in (bool, "bool"):
+                flags.append(f"--no-{flag[2:]}")
+    return flags
+
+
+def train_flags(architecture: type) -> list[str]:
+    """The flags of `train` for a host."""
+    nested = (architecture,) if is_dataclass(architecture) else ()
+    return flags_of(TrainConfig, Optimization, *nested)
+
+
+def peek(argv: Sequence[str], flag: str) -> str | None:
+    """The value of a flag, before the rest can be parsed; the last one if it is given twice."""
+    value = None
+    for index, argument in enumerate(argv):
+        if argument == flag and index + 1 < len(argv):
+            value = argv[index + 1]
+        elif argument.startswith(f"{flag}="):
+            value = argument.split("=", 1)[1]
+    return value
+
+
+def _check_data(name: str) -> None:
+    from vdvae_patch.data import DATASETS
+    from vdvae_patch.registry import parse_spec
+
+    DATASETS.canonical(parse_spec(name, DATASETS.kind)[0])
+
+
+def _one_line(text: str) -> str:
+    """What tyro says inside its box, joined."""
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = (line.strip("╭╮╰╯│─┃━ \t") for line in bare.splitlines())
+    words = [line for line in lines if line and not line.startswith(("Parsing error", "For full helptext"))]
+    return " ".join(words) or "the command line could not be parsed"
+
+
+def existing_folder(path: Path | None, flag: str) -> Path | None:
+    """The path, if it is a folder."""
+    if path is not None and not path.is_dir():
+        raise InvalidValueError(f"{flag} {path} is not a folder")
+    return path

@@ -1,0 +1,68 @@
+"""The NELBO of a model on a set of images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from vdvae_patch.data.batches import DeviceImages
+from vdvae_patch.data.normalization import Normalization
+from vdvae_patch.hosts.trainable import TrainableEntry
+from vdvae_patch.train.noise import seed_noise
+
+NATS_PER_BIT = math.log(2)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Averages over images, nats per dimension.
+
+    Attributes:
+        elbo: the NELBO over all batches; not finite if one of them is not.
+        filtered_elbo: over the batches whose loss is finite; NaN if none is.
+        images: how many images were used.
+        bad_batches: how many batches had a loss that is not finite.
+    """
+
+    elbo: float
+    distortion: float
+    rate: float
+    filtered_elbo: float
+    images: int
+    bad_batches: int
+
+    @property
+    def elbo_bits(self) -> float:
+        """The NELBO in bits per dimension."""
+        return self.elbo / NATS_PER_BIT
+
+
+@torch.no_grad()
+def evaluate(
+    entry: TrainableEntry,
+    model: nn.Module,
+    images: DeviceImages,
+    normalization: Normalization,
+    *,
+    batch_size: int,
+    seed: int,
+    limit: int = 0,
+) -> Evaluation:
+    """The mean NELBO of the first `limit` images (0: all), one posterior sample an image, noise fixed by `seed`."""
+    count = min(limit, len(images)) if limit else len(images)
+    rows: list[list[float]] = []
+    for number, start in enumerate(range(0, count, batch_size)):
+        seed_noise("evaluate", seed, step=number)
+        indices = np.arange(start, min(start + batch_size, count))
+        losses = entry.losses(model, *normalization.apply(images.take(indices)))
+        rows.append([float(len(indices)), *(float(loss) for loss in losses)])
+    table = np.array(rows)
+    weights = table[:, 0]
+    elbo, distortion, rate = (float(np.average(table[:, c], weights=weights)) for c in (1, 2, 3))
+    finite = np.isfinite(table[:, 1])
+    filtered = float(np.average(table[finite, 1], weights=weights[finite])) if finite.any() else math.nan
+    return Evaluation(elbo, distortion, rate, filtered, count, int((~finite).sum()))

@@ -1,0 +1,165 @@
+"""A run's folder: who may write in it, and what lies where."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import tomli_w
+
+from vdvae_patch.errors import RunError
+from vdvae_patch.train.config import TrainConfig, changed, read_config
+from vdvae_patch.train.records import decode, encode
+
+# What may differ between a run and its continuation: how long, how often, and where; never what is computed.
+_MAY_CHANGE = frozenset(
+    {
+        "allow_other_variant", "checkpoint_every", "data_root", "device", "epochs", "evaluate_every",
+        "max_consecutive_skips", "out", "record_every", "resume", "samples_every", "steps", "tensorboard",
+        "test_images", "upstream", "weights",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of design and their places. Made by `open_folder`, which holds the lock while the object lives."""
+
+    path: Path
+    lock: IO[str]
+
+    @property
+    def config(self) -> Path:
+        """What the run was told, and what it saw."""
+        return self.path / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """One record a step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def skips(self) -> Path:
+        """One record a skipped update."""
+        return self.path / "skips.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """One record an evaluation on the validation images."""
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The checkpoints' folder."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """The sample grids' folder."""
+        return self.path / "samples"
+
+    @property
+    def summary(self) -> Path:
+        """Written when the run has ended."""
+        return self.path / "summary.json"
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        self.lock.close()
+
+
+def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:
+    """Take a folder for a run, or take a run up again.
+
+    Raises:
+        RunError: it holds another run, another process works in it, the run in it was told something else than `config`
+            says, there is nothing to resume, or it cannot be written.
+    """
+    path = config.folder
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / "run.lock").open("a+")
+    except OSError as error:
+        raise RunError(f"folder {path} cannot be used: {error.strerror}") from None
+    _take(lock, path)
+    folder = RunFolder(path, lock)
+    try:
+        if resume:
+            _check_same(folder, config)
+        elif folder.config.exists():
+            state = "finished" if folder.summary.exists() else "unfinished"
+            raise RunError(f"folder {path} holds a run already ({state}); choose another --out, or go on with --resume")
+        elif unknown := sorted(p.name for p in path.iterdir() if p.name not in ("run.lock", "log.txt")):
+            raise RunError(f"folder {path} is not empty (it holds {unknown[0]!r}); choose another --out")
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def write_config(folder: RunFolder, config: TrainConfig[Any], seen: Mapping[str, Any]) -> None:
+    """Write `config.toml`: what the run was told, and under `[run]` what it saw (code, machine, data, host)."""
+    table = config.to_toml() | {"run": dict(seen)}
+    table.pop("resume", None)
+    write_whole(folder.config, tomli_w.dumps(table))
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write one JSON object, whole or not at all; floats that are not finite as strings."""
+    write_whole(path, json.dumps(encode(dict(record)), indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        record: dict[str, Any] = decode(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error})") from None
+    return record
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a text file in one move."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"{path} could not be written: {error.strerror}") from error
+
+
+def _take(lock: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        raise RunError(f"folder {path} is in use by another run (process {owner})") from None
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+
+
+def _check_same(folder: RunFolder, config: TrainConfig[Any]) -> None:
+    before = read_config(folder.config, type(config.architecture))
+    differences = changed(before, config, _MAY_CHANGE)
+    if differences:
+        raise RunError(
+            f"folder {folder.path} holds a run with other settings ({'; '.join(differences)}); "
+            "resume with the same ones, or choose another --out"
+        )

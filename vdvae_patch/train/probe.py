@@ -1,0 +1,85 @@
+"""Look at every head on one batch: the extremes of log σ, and the KL.
+
+A skipped update leaves the weights alone, and the noise of a step is a function of its number. So the step that was
+skipped can be looked at again, after the fact, at no cost to the steps that were not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.heads import Head
+from vdvae_patch.hosts.trainable import TrainableEntry
+from vdvae_patch.patching import PatchedHead, is_patched, patched_heads
+from vdvae_patch.patching.overrides import OutputOverride
+
+
+@dataclass(frozen=True)
+class HeadState:
+    """One head on one batch. `kl` is of the pair that the head belongs to, in nats, averaged over the batch."""
+
+    path: str
+    role: str
+    log_sigma_min: float
+    log_sigma_max: float
+    kl: float
+
+
+@torch.no_grad()
+def probe_heads(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> list[HeadState]:
+    """The state of every head, in the order of `heads`; the caller seeds the noise."""
+    seen: dict[int, Tensor] = {}
+    with _watching(model, heads, seen):
+        latents = entry.latents(model, x)
+    kls = [float(latent.kl.float().sum()) / len(x) for latent in latents]
+    ordinal = dict.fromkeys(("posterior", "prior", "likelihood"), -1)
+    states = []
+    for index, head in enumerate(heads):
+        ordinal[head.role] += 1
+        kl = kls[ordinal[head.role]] if head.role != "likelihood" and ordinal[head.role] < len(kls) else float("nan")
+        low, high = seen[index].aminmax() if index in seen else (torch.nan, torch.nan)
+        states.append(HeadState(head.path, head.role, float(low), float(high), kl))
+    return states
+
+
+@contextmanager
+def _watching(model: nn.Module, heads: list[Head], seen: dict[int, Tensor]) -> Iterator[None]:
+    """Forward hooks that store each head's log σ in `seen`, by the head's index."""
+    modules = dict(model.named_modules())
+    scales = {(p.head.path, p.head.role): p for p in patched_heads(model)} if is_patched(model) else {}
+    handles = [
+        modules[head.path].register_forward_hook(
+            partial(_store, seen, index, head, scales.get((head.path, head.role)))
+        )
+        for index, head in enumerate(heads)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _store(
+    seen: dict[int, Tensor],
+    index: int,
+    head: Head,
+    patched: PatchedHead | None,
+    module: nn.Module,
+    _: Any,
+    output: Tensor,
+) -> None:
+    stop = output.shape[head.dim] if head.stop is None else head.stop
+    value = output.narrow(head.dim, head.start, stop - head.start)
+    replaced_here = isinstance(vars(module).get("forward"), OutputOverride)
+    if patched is None or patched.scale is None or replaced_here:
+        seen[index] = head.convention.log_sigma(value)
+    else:
+        seen[index] = patched.scale.log_sigma(value)

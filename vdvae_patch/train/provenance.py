@@ -1,0 +1,62 @@
+"""Where a number comes from: command, code version, machine. Written beside every result."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import vdvae_patch
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Plain values for TOML or JSON."""
+    return {
+        "command": command(),
+        "version": vdvae_patch.__version__,
+        "commit": code_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": machine(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def command() -> str:
+    """The command line, as it can be typed again."""
+    program = sys.argv[0]
+    if Path(program).name == "__main__.py":
+        return shlex.join(["python", "-m", "vdvae_patch", *sys.argv[1:]])
+    return shlex.join([Path(program).name, *sys.argv[1:]])
+
+
+def code_commit() -> str:
+    """The commit of the checkout that this package runs from, `+` appended if it has changes; `"installed"` if none."""
+    root = Path(vdvae_patch.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "installed"
+    import git
+
+    repository = git.Repo(root)
+    return repository.head.commit.hexsha[:12] + ("+" if repository.is_dirty() else "")
+
+
+def machine(device: torch.device) -> str:
+    """`"Linux x86_64, 2 cores, cpu"`, or the name of the GPU."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {name}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "cpu"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")

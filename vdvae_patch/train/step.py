@@ -1,0 +1,192 @@
+"""One training step, the same for every variant: forward, backward, clip, skip rule, update, EMA.
+
+An update is applied, and the EMA moved, only if the distortion and the rate are finite on every rank and the gradient
+norm, before clipping, is below the threshold; a norm that is not finite never is. Else the step counts as one skipped
+update, and weights, EMA and optimizer moments stay bit for bit.
+
+All of it is decided on the device: the optimizer reads a `found_inf` tensor, the EMA is moved by a weight that is zero,
+and what the log needs goes into one row of a buffer there. Nothing waits for the host until the rows are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.train.config import Precision
+from vdvae_patch.train.records import CAUSES, Cause
+from vdvae_patch.train.world import World
+
+LossFunction = Callable[[Tensor, Tensor], Losses]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step as the log has it; losses in nats per dimension, averaged over ranks.
+
+    Attributes:
+        grad_norm: global norm before clipping.
+        cause: why the update was skipped; None if it was applied.
+        bad_ranks: for a cause that is a NaN or an infinity of the losses, the ranks that had it.
+    """
+
+    step: int
+    elbo: float
+    distortion: float
+    rate: float
+    grad_norm: float
+    lr: float
+    cause: Cause | None
+    bad_ranks: tuple[int, ...]
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the update was skipped."""
+        return self.cause is not None
+
+
+class TrainingStep:
+    """The optimizer, the EMA and the skip rule around one model.
+
+    Args:
+        model: the model that is updated; `loss` runs it, or a compiled or distributed wrapper of it.
+        ema: a model of the same build, whose parameters become the moving average.
+        capacity: how many steps may go by between two calls of `drain`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        ema: nn.Module,
+        loss: LossFunction,
+        optimization: Optimization,
+        world: World,
+        *,
+        precision: Precision = "fp32",
+        capacity: int = 1,
+    ) -> None:
+        self.loss, self.optimization, self.world = loss, optimization, world
+        pairs = [(p, e) for p, e in zip(model.parameters(), ema.parameters(), strict=True) if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p, _ in pairs]
+        self.ema_parameters: list[Tensor] = [e for _, e in pairs]
+        betas = (optimization.adam_beta1, optimization.adam_beta2)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=optimization.lr, betas=betas, weight_decay=optimization.wd, fused=True
+        )
+        self.precision = precision
+        self.scaler = LossScale(world.device) if precision == "fp16" else None
+        self._threshold = optimization.skip_threshold if optimization.skip_threshold > 0 else torch.inf
+        # per step: elbo, distortion, rate, norm, cause, then two flags a rank
+        self._rows = torch.zeros(capacity, 5 + 2 * world.size, device=world.device, dtype=torch.float32)
+        self._pending: list[tuple[int, float]] = []
+
+    def __call__(self, step: int, x: Tensor, target: Tensor) -> None:
+        """Do step number `step` (from 0) on one batch; its record waits on the device until `drain`."""
+        lr = self.optimization.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            losses = self.loss(x, target)
+        scaled = losses.elbo if self.scaler is None else self.scaler.scale(losses.elbo)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        self._finish(step, lr, Losses(*(loss.detach().float() for loss in losses)))
+
+    def drain(self) -> list[StepRecord]:
+        """The records since the last call; on an accelerator this is where the host waits for the device."""
+        if not self._pending:
+            return []
+        rows = self._rows[: len(self._pending)].tolist()
+        records = [self._record(step, lr, row) for (step, lr), row in zip(self._pending, rows, strict=True)]
+        self._pending.clear()
+        return records
+
+    @torch.no_grad()
+    def _finish(self, step: int, lr: float, losses: Losses) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.scaler is not None:
+            self.scaler.unscale_(gradients)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.optimization.grad_clip)
+        cause, flags = self._cause(losses, norm)
+        skip = (cause != 0).float()
+        # the fused optimizer leaves weights, moments and step counts alone where found_inf is 1
+        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self._move_ema((1 - self.optimization.ema_rate) * (1 - skip))
+        averages = self.world.mean(torch.stack([losses.elbo, losses.distortion, losses.rate]))
+        self._rows[len(self._pending)] = torch.cat([averages, norm[None].float(), cause[None], flags])
+        self._pending.append((step, lr))
+
+    def _cause(self, losses: Losses, norm: Tensor) -> tuple[Tensor, Tensor]:
+        """The code of the cause (see `CAUSES`), agreed by all ranks, and which rank's rate or distortion is bad."""
+        bad = torch.stack([~losses.rate.isfinite(), ~losses.distortion.isfinite()]).float()
+        flags = self.world.gather(bad)
+        any_rank = flags.amax(0)
+        finite = torch.where(norm < self._threshold, 0.0, 3.0)
+        if self.scaler is not None:
+            overflow = ~norm.isfinite()
+            finite = torch.where(overflow, 4.0, finite)
+            self.scaler.update_(overflow & (any_rank.amax() == 0))
+        cause = torch.where(any_rank[0] > 0, 1.0, torch.where(any_rank[1] > 0, 2.0, finite))
+        return cause, flags.flatten()
+
+    def _move_ema(self, weight: Tensor) -> None:
+        # ema += weight · (p − ema): with a weight of zero that is exact, and no branch is needed
+        difference = list(torch._foreach_sub(self.parameters, self.ema_parameters))
+        torch._foreach_mul_(difference, weight)
+        torch._foreach_add_(self.ema_parameters, difference)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.world.device.type, dtype=dtype)
+
+    def _record(self, step: int, lr: float, row: list[float]) -> StepRecord:
+        elbo, distortion, rate, norm, cause = row[:5]
+        name = CAUSES[int(cause)]
+        flags = row[5:]
+        column = {"nan_rate": 0, "nan_distortion": 1}.get(name or "")
+        bad = () if column is None else tuple(r for r in range(self.world.size) if flags[2 * r + column])
+        return StepRecord(step, elbo, distortion, rate, norm, lr, name, bad)
+
+
+class LossScale:
+    """Dynamic loss scaling for fp16, without a wait for the device.
+
+    The scale is halved by an overflow and doubled after `interval` steps without one (Micikevicius et al. 2018).
+    """
+
+    def __init__(self, device: torch.device, initial: float = 2.0**16, interval: int = 2000) -> None:
+        self.value = torch.full((), initial, device=device)
+        self.good_steps = torch.zeros((), device=device)
+        self.interval = interval
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss times the scale, in float32."""
+        return loss.float() * self.value
+
+    def unscale_(self, gradients: list[Tensor]) -> None:
+        """Divide the gradients by the scale."""
+        torch._foreach_mul_(gradients, self.value.reciprocal())
+
+    def update_(self, overflow: Tensor) -> None:
+        """Choose the next scale."""
+        self.good_steps.copy_(torch.where(overflow, 0.0, self.good_steps + 1))
+        grow = self.good_steps >= self.interval
+        self.value.mul_(torch.where(overflow, 0.5, torch.where(grow, 2.0, 1.0)))
+        self.good_steps.mul_(~grow)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Scale and counter."""
+        return {"value": self.value, "good_steps": self.good_steps}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` gave."""
+        self.value.copy_(state["value"])
+        self.good_steps.copy_(state["good_steps"])
