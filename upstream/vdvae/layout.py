@@ -158,23 +158,15 @@ class Layout:
             where = f"dec_blocks: layer {index} at resolution {layer.resolution}"
             if layer.resolution not in encoded:
                 raise ValueError(f"{where} has no activations to read; the encoder makes {sorted(encoded)}")
-            if layer.mixin is not None:
-                self._check_mixin(layer, where, ready)
+            if layer.mixin is not None and layer.mixin not in ready:
+                raise ValueError(
+                    f"{where} adds resolution {layer.mixin}, which has no trunk; there are {sorted(ready)}"
+                )
+            if layer.mixin is not None and layer.resolution % layer.mixin:
+                raise ValueError(f"{where} adds resolution {layer.mixin}, which does not divide it")
             ready.add(layer.resolution)
         if self.image_size not in ready:
             raise ValueError(f"dec_blocks ends at {max(ready)}, but the image's size is {self.image_size}")
-
-    def _check_mixin(self, layer: Layer, where: str, ready: set[int]) -> None:
-        mixin = layer.mixin or 0
-        if mixin not in ready:
-            raise ValueError(f"{where} adds resolution {mixin}, which has no trunk yet; there are {sorted(ready)}")
-        if layer.resolution % mixin:
-            raise ValueError(f"{where} adds resolution {mixin}, which does not divide it")
-        if self.widths.at(mixin) < self.widths.at(layer.resolution):
-            raise ValueError(
-                f"{where} has {self.widths.at(layer.resolution)} channels, more than the {self.widths.at(mixin)} "
-                f"of resolution {mixin} that it adds"
-            )
 
 
 def _required(H: Hyperparams, name: str) -> Any:

@@ -151,7 +151,7 @@ class Decoder(nn.Module):
         self.image_size = layout.image_size
         self.resolutions = layout.decoder_resolutions
         self.bias_resolutions = layout.bias_resolutions
-        self.zero_shapes = _zero_shapes(layout)
+        self.zero_channels = _zero_channels(layout)
         self.dec_blocks = nn.ModuleList(DecBlock(layout, layer) for layer in layout.decoder)
         self.bias_xs = nn.ParameterList(torch.zeros(1, width.at(r), r, r) for r in self.bias_resolutions)
         self.out_net = DmolNet(H)
@@ -190,9 +190,9 @@ class Decoder(nn.Module):
         return cast("Iterable[DecBlock]", self.dec_blocks)
 
     def _starts(self, n: int) -> dict[int, Tensor]:
-        # Not expand: the memory layout of what is added to a view of one bias would differ, and noise follows layout.
+        # Not expand: a view of one bias lets what is added choose the sum's memory layout, and so its convolution.
         trunks = {r: bias.repeat(n, 1, 1, 1) for r, bias in zip(self.bias_resolutions, self.bias_xs, strict=True)}
-        for r, channels in self.zero_shapes.items():
+        for r, channels in self.zero_channels.items():
             trunks[r] = self.gain.new_zeros(n, channels, r, r)
         return trunks
 
@@ -217,7 +217,7 @@ class VAE(nn.Module):
     def forward(self, x: Tensor, x_target: Tensor) -> dict[str, Tensor]:
         """The negative ELBO and its parts, batch means in nats per dimension; `x` and `x_target` are `[B, H, W, C]`.
 
-            elbo = distortion + rate,  distortion = -log p(x_target | z) / D,  rate = Σ_blocks KL / D,  D = H W C
+        elbo = distortion + rate,  distortion = -log p(x_target | z) / D,  rate = Σ_blocks KL / D,  D = H W C
         """
         px_z, latents = self.decoder(self.encoder(x))
         distortion = self.decoder.out_net.nll(px_z, x_target)
@@ -245,13 +245,11 @@ class VAE(nn.Module):
         return images
 
 
-def _zero_shapes(layout: Layout) -> dict[int, int]:
+def _zero_channels(layout: Layout) -> dict[int, int]:
     """Channels at the resolutions that start at zero; those that start with a coarser trunk need no zeros."""
     first = {layer.resolution: layer for layer in reversed(layout.decoder)}
     return {
-        r: layout.widths.at(r)
-        for r, layer in first.items()
-        if r not in layout.bias_resolutions and layer.mixin is None
+        r: layout.widths.at(r) for r, layer in first.items() if r not in layout.bias_resolutions and layer.mixin is None
     }
 
 

@@ -31,8 +31,9 @@ def gaussian_analytical_kl(mu1: Tensor, mu2: Tensor, logsigma1: Tensor, logsigma
 
 
 def draw_gaussian_diag_samples(mu: Tensor, logsigma: Tensor) -> Tensor:
-    """z = exp(log σ) ε + μ with ε ~ N(0, 1), drawn in one piece from the default generator."""
-    noise = torch.randn_like(mu)
+    """z = exp(log σ) ε + μ with ε ~ N(0, 1), drawn in one piece from the default generator, in row-major order."""
+    # randn_like would follow the strides of mu, which a compiler is free to choose, and a seed would mean other noise.
+    noise = torch.randn(mu.shape, dtype=mu.dtype, device=mu.device)
     return logsigma.exp() * noise + mu
 
 
