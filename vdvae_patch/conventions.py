@@ -55,6 +55,11 @@ class Convention(ABC):
         return hash((type(self), *vars(self).values()))
 
 
+def _wide(p: Tensor) -> Tensor:
+    # an exponential of a half number has lost its last digits
+    return p.float() if p.dtype.itemsize < 4 else p
+
+
 def get(spec: str | Convention) -> Convention:
     """The convention of a specification such as `log_sigma` or `softplus(beta=2)`."""
     return spec if isinstance(spec, Convention) else CONVENTIONS.get(spec)
@@ -118,7 +123,7 @@ class Variance(Convention):
         return v.sqrt()
 
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
-        return (2 * scale.log_sigma(p)).exp()
+        return (2 * scale.log_sigma(_wide(p))).exp().to(p.dtype)
 
 
 @CONVENTIONS.register("softplus")
@@ -129,6 +134,7 @@ class SoftplusOf(Convention):
     """
 
     name = "softplus"
+    _TAIL: ClassVar[float] = -15.0  # the next term of the tail, exp(2x)/24, is under float64 rounding here
 
     def __init__(self, beta: float = 1.0, floor: float = 0.0) -> None:
         if not (beta > 0 and math.isfinite(beta)):
@@ -145,14 +151,21 @@ class SoftplusOf(Convention):
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
         import torch
 
+        wide = _wide(p)
         if self.floor == 0:
-            # log(expm1(βσ)) / β = σ + log(−expm1(−βσ)) / β; for a σ that underflows it is log σ + log β, over β
-            sigma, log_sigma = scale.sigma(p), scale.log_sigma(p)
-            small = log_sigma < -15
-            tail = (log_sigma + math.log(self.beta)) / self.beta
-            sigma = torch.where(small, torch.ones_like(sigma), sigma)
-            return torch.where(small, tail, sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta)
-        sigma = (scale.sigma(p) - self.floor).clamp(min=torch.finfo(p.dtype).tiny)
+            # log(expm1(βσ)) = βσ + log(−expm1(−βσ)), and x + exp(x)/2, x = log(βσ), of a σ about to underflow
+            log_of_product = scale.log_sigma(wide) + math.log(self.beta)
+            small = log_of_product < self._TAIL
+            tail = log_of_product + 0.5 * log_of_product.clamp(max=self._TAIL).exp()
+            sigma = torch.where(small, 1.0, scale.sigma(wide))
+            v = torch.where(small, tail / self.beta, self._inverse(sigma))
+        else:
+            v = self._inverse((scale.sigma(wide) - self.floor).clamp(min=torch.finfo(wide.dtype).tiny))
+        return v.to(p.dtype)
+
+    def _inverse(self, sigma: Tensor) -> Tensor:
+        import torch
+
         return sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta
 
     def is_identity(self, scale: Scale) -> bool:

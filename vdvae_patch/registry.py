@@ -99,7 +99,14 @@ class Registry(Generic[T]):
             return
         self._entry_points_loaded = True
         for point in entry_points(group=self.group):
-            cls = point.load()
+            try:
+                cls = point.load()
+            except (ImportError, AttributeError) as error:
+                self._entry_points_loaded = False
+                raise InvalidValueError(
+                    f"{self.kind} {point.name!r} cannot be loaded from {point.value!r}: {error}; "
+                    "repair or remove the package that declares it"
+                ) from error
             self._classes.setdefault(point.name.lower(), cls)
 
 

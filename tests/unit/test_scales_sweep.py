@@ -251,3 +251,15 @@ def test_sigma_stays_in_the_codomain_apart_from_what_rounds_to_zero_or_infinity(
 
 def test_a_posterior_bounded_by_one_has_a_log_sigma_of_at_most_exactly_zero(values: torch.Tensor) -> None:
     assert (scales.get("upbounded").log_sigma(values).double() <= 0).all()
+
+
+@pytest.mark.parametrize("spec", REFERENCES)
+def test_neighbouring_floats_keep_their_order_where_formulas_meet(spec: str) -> None:
+    scale = scales.get(spec)
+    beta = getattr(scale, "beta", 1.0)
+    for joint in (1.0, 18 / beta, 40 / beta, 80.0):
+        bits = torch.tensor(joint).view(torch.int32) + torch.arange(-4096, 4096, dtype=torch.int32)
+        above = bits.view(torch.float32)
+        for p in (above, -above.flip(0)):
+            for result in (scale.sigma(p), scale.log_sigma(p)):
+                assert (result[1:] >= result[:-1]).all()
