@@ -47,6 +47,30 @@ class Rebinding:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What a scan saw of a head; for information, two heads that differ only here are equal.
+
+    Attributes:
+        confidence: `sure` if a density, a KL or a `Normal` showed it; `likely` if only a multiplication by noise did.
+        shape: the shape of the raw parameter in the scanned batch.
+        file, line: where the host turns the raw value into σ.
+        patch_at: `output`: the module's output is replaced; `call`: the host's expressions are; `no`: neither can be.
+        reason: why it is not the output, or why not at all.
+        evidence: in which ways it was known for a scale.
+        warnings: what is unsafe in the host as it is.
+    """
+
+    confidence: Literal["sure", "likely"]
+    shape: tuple[int, ...]
+    file: str
+    line: int
+    patch_at: Literal["output", "call", "no"] = "output"
+    reason: str = ""
+    evidence: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Head:
     """The raw parameter of one Normal: a range of channels of one module's output.
 
@@ -59,6 +83,9 @@ class Head:
         calls: the host's methods that read it, with functions that do the same from the new scale by stable
             arithmetic. Without any, and always when the host's arithmetic is kept, the module's output is patched.
         rebindings: for hosts that are patched at the output, the functions whose arithmetic is at fault.
+        sites: the host's expressions that are replaced where replacing the module's output is not exact.
+        parameter: whether `path` names a parameter (a learned global scale) and not a module.
+        found: what a scan saw; None for a head that somebody wrote down.
     """
 
     path: str
@@ -69,6 +96,9 @@ class Head:
     convention: Convention = field(default_factory=conventions.LogSigma)
     calls: tuple[CallSite, ...] = field(default=(), repr=False, compare=False)
     rebindings: tuple[Rebinding, ...] = field(default=(), repr=False, compare=False)
+    sites: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    parameter: bool = False
+    found: Found | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
