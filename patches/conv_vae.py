@@ -1,0 +1,119 @@
+"""The convolutional VAE of section 7.1, which overfits ten images.
+
+Its two methods that turn a raw scale into a sigma and a log sigma are replaced by the scale's own two formulas; all
+that it computes from them (eq. 8 for the rate, a Gaussian for the pixels) stays as it is written. The model reads and
+is measured on pixels in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.heads import CallSite, Head, Role
+from vdvae_patch.hosts.preset import Latent, Losses, Optimization, Preset
+from vdvae_patch.hosts.trainable import TrainableEntry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from vdvae_patch.scales import Scale
+
+SIZE = 32
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What can be chosen of it.
+
+    Attributes:
+        latents: size of z.
+    """
+
+    latents: int = 100
+
+
+class ConvVAE(TrainableEntry):
+    """Three convolutions down, three up, one scalar for the scale of all pixels."""
+
+    name = "conv_vae"
+    modules = ("vae",)
+    embedded = "vdvae_patch.upstream.conv_vae"
+    architecture = Architecture
+
+    def presets(self) -> Mapping[str, Preset]:
+        """`paper`: Adam at the lowest learning rate of table 2, batches of 512, no clipping and no skipping."""
+        paper = Optimization(
+            lr=0.006, adam_beta1=0.9, adam_beta2=0.999, batch_size=512, grad_clip=1e30, skip_threshold=-1
+        )
+        return {"paper": Preset(paper, Architecture(), "cifar10", "the model that overfits ten images, section 7.1")}
+
+    def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
+        """`vae.ConvVAE`, weights drawn by torch's default generator."""
+        model: nn.Module = modules["vae"].ConvVAE(**hparams)
+        return model
+
+    def hyperparameters(
+        self, architecture: Architecture, *, image_size: int, image_channels: int, data: str
+    ) -> dict[str, Any]:
+        """What `ConvVAE` takes; its layers fit images of 32x32 alone."""
+        if image_size != SIZE:
+            raise InvalidValueError(f"host conv_vae takes images of {SIZE}x{SIZE}, not of {image_size}x{image_size}")
+        return {"channels": image_channels, "latents": architecture.latents}
+
+    def heads(self, model: nn.Module) -> list[Head]:
+        """The posterior's, one value a latent, and the likelihood's, one value in all."""
+        return [
+            Head("encoder.param_sigma", "posterior", calls=(CallSite("", "posterior_scale", _posterior_scale),)),
+            Head("gamma", "likelihood", calls=(CallSite("", "likelihood_scale", _likelihood_scale),)),
+        ]
+
+    def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:
+        """One pass on the target's pixels, mapped to [0, 1]; `x` is not read, for they are the same image."""
+        out = model(((target + 1) / 2).permute(0, 3, 1, 2))
+        values = target[0].numel()
+        return Losses(out["elbo"] / values, out["distortion"] / values, out["rate"] / values)
+
+    def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
+        """The one latent of images `[B, H, W, C]` in [-1, 1]."""
+        import torch
+
+        bare: Any = getattr(model, "module", model)
+        mean, raw = bare.encoder(((x + 1) / 2).permute(0, 3, 1, 2))
+        sigma, log_sigma = bare.posterior_scale(raw)
+        return [Latent(mean + sigma * torch.randn_like(mean), 0.5 * (sigma**2 + mean**2 - 1) - log_sigma)]
+
+    def sample(
+        self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()
+    ) -> NDArray[np.uint8]:
+        """uint8 `[n, H, W, C]`: the means of latents from the prior, or of the one that is given."""
+        import torch
+
+        bare: Any = getattr(model, "module", model)
+        with torch.no_grad():
+            mean = bare.decoder(latents[0]) if latents else bare.sample(n, temperature)
+        pixels: NDArray[np.uint8] = (mean.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return pixels
+
+
+def _posterior_scale(model: Any, scales: Mapping[Role, Scale], raw: Tensor) -> tuple[Tensor, Tensor]:
+    return _evaluate(scales.get("posterior"), raw)
+
+
+def _likelihood_scale(model: Any, scales: Mapping[Role, Scale], raw: Tensor) -> tuple[Tensor, Tensor]:
+    return _evaluate(scales.get("likelihood"), raw)
+
+
+def _evaluate(scale: Scale | None, raw: Tensor) -> tuple[Tensor, Tensor]:
+    if scale is None:
+        sigma = raw.exp()
+        return sigma, sigma.log()
+    return scale.sigma(raw), scale.log_sigma(raw)
+
+
+HOST = ConvVAE()
