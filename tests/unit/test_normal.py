@@ -1,0 +1,383 @@
+"""The Normal arithmetic against 60-digit decimals and torch.distributions, and where usual forms die (table 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+from torch.distributions import kl_divergence as torch_kl_divergence
+
+from vdvae_patch import normal
+
+Quadruple = tuple[Tensor, Tensor, Tensor, Tensor]
+TINY_LOG_SIGMAS = [-45.0, -52.0, -103.0, -104.0, -1e4, -1e30, torch.finfo(torch.float32).min]
+
+
+def _host_kl(mean_q: Tensor, log_sigma_q: Tensor, mean_p: Tensor, log_sigma_p: Tensor) -> Tensor:
+    """The divergence as VDVAE writes it down."""
+    squares = torch.exp(log_sigma_q) ** 2 + (mean_q - mean_p) ** 2
+    return -0.5 + log_sigma_p - log_sigma_q + 0.5 * squares / torch.exp(log_sigma_p) ** 2
+
+
+def _exact_kl(mean_q: float, log_sigma_q: float, mean_p: float, log_sigma_p: float) -> float:
+    """The textbook form in decimals of 60 digits, whose exponents do not run out."""
+    with localcontext() as context:
+        context.prec = 60
+        m1, s1, m2, s2 = (Decimal(x) for x in (mean_q, log_sigma_q, mean_p, log_sigma_p))
+        value = s2 - s1 + ((2 * s1).exp() + (m1 - m2) ** 2) / (2 * (2 * s2).exp()) - Decimal("0.5")
+        return float(value)
+
+
+def _random(shape: tuple[int, ...], dtype: torch.dtype = torch.float64, spread: float = 1.0) -> list[Tensor]:
+    """Mean and log sigma of q, mean and log sigma of p, and noise."""
+    generator = torch.Generator().manual_seed(0)
+    return [spread * torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(5)]
+
+
+def _leaves(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.clone().requires_grad_() for t in tensors]
+
+
+def _at(log_sigma_q: float, log_sigma_p: float, mean_q: float = 0.0, mean_p: float = 0.0) -> list[Tensor]:
+    return [torch.tensor([float(x)], requires_grad=True) for x in (mean_q, log_sigma_q, mean_p, log_sigma_p)]
+
+
+def _ours(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> Tensor:
+    return normal.kl_divergence(m1, s1, m2, s2)
+
+
+def _fused(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> Tensor:
+    return normal.sample_kl(m1, s1, m2, s2, torch.ones_like(m1))[1]
+
+
+# --- right values
+
+
+@pytest.mark.parametrize(("dtype", "spread"), [(torch.float64, 100.0), (torch.float32, 20.0), (torch.float32, 1e-3)])
+def test_the_divergence_is_that_of_60_digit_decimals(dtype: torch.dtype, spread: float) -> None:
+    m1, s1, m2, s2, _ = _random((300,), dtype, spread)
+    exact = torch.tensor([_exact_kl(*row) for row in torch.stack([m1, s1, m2, s2], 1).tolist()], dtype=torch.float64)
+    # the rounding of the exponents' arguments is passed on in proportion, and near-equal sigmas differ by rounding
+    conditioning = 1 + 2 * (s1.abs() + s2.abs()).double()
+    tolerance = 4 * torch.finfo(dtype).eps * (conditioning * exact + (s1 - s2).abs().double() + (m1 - m2).abs())
+    kl = normal.kl_divergence(m1, s1, m2, s2)
+    finite = exact < torch.finfo(dtype).max
+    assert finite.sum() > 250
+    assert ((kl.double() - exact).abs() <= tolerance)[finite].all()
+    assert kl[~finite].isposinf().all()
+
+
+def test_divergence_and_density_are_those_of_torch_distributions_in_float64() -> None:
+    m1, s1, m2, s2, x = _random((7, 11))
+    q, p = Normal(m1, s1.exp()), Normal(m2, s2.exp())
+    torch.testing.assert_close(normal.kl_divergence(m1, s1, m2, s2), torch_kl_divergence(q, p))
+    torch.testing.assert_close(normal.log_prob(x, m1, s1), q.log_prob(x))
+
+
+def test_shapes_broadcast() -> None:
+    m1, s1, m2, s2, x = _random((3, 4))
+    torch.testing.assert_close(
+        normal.kl_divergence(m1, s1, m2[:1], s2[:, :1]),
+        normal.kl_divergence(m1, s1, m2[:1].expand(3, 4), s2[:, :1].expand(3, 4)),
+    )
+    assert normal.log_prob(x, m1[:1], s1[0, 0]).shape == (3, 4)
+
+
+def test_equal_normals_have_a_divergence_of_exactly_zero_and_no_gradient() -> None:
+    for dtype in (torch.float32, torch.float64):
+        mean, log_sigma = (10 * t for t in _random((200,), dtype)[:2])
+        leaves = _leaves([mean, log_sigma, mean, log_sigma])
+        kl = normal.kl_divergence(*leaves)
+        assert (kl == 0).all()
+        assert all((g == 0).all() for g in torch.autograd.grad(kl.sum(), leaves))
+
+
+def test_nearly_equal_sigmas_keep_the_digits_that_exp_minus_one_cancels() -> None:
+    difference = torch.logspace(-3, -1, 20, dtype=torch.float64)
+    zero = torch.zeros(20)
+    kl = normal.kl_divergence(zero, difference.float(), zero, zero).double()
+    exact = [_exact_kl(0, d, 0, 0) for d in difference.float().tolist()]
+    torch.testing.assert_close(kl, torch.tensor(exact, dtype=torch.float64), rtol=2e-4, atol=0)
+    slope = torch.expm1(2 * difference.float().double())
+    for form, relative, absolute in [(_ours, 0, 2e-7), (_fused, 1e-6, 0)]:
+        leaf = difference.float().requires_grad_()
+        (gradient,) = torch.autograd.grad(form(zero, leaf, zero, zero).sum(), leaf)
+        torch.testing.assert_close(gradient.double(), slope, rtol=relative, atol=absolute)
+
+
+def test_derivatives_are_those_of_finite_differences() -> None:
+    *parameters, noise = _random((2, 3))
+    leaves = _leaves(parameters)
+    assert torch.autograd.gradcheck(normal.kl_divergence, leaves)
+    assert torch.autograd.gradgradcheck(normal.kl_divergence, leaves)
+    assert torch.autograd.gradcheck(normal.log_prob, _leaves([noise, *parameters[:2]]))
+    assert torch.autograd.gradcheck(normal.sample, _leaves([*parameters[:2], noise]))
+    assert torch.autograd.gradcheck(lambda *a: normal.sample_kl(*a, noise), leaves)
+
+
+def test_a_sample_is_mean_plus_sigma_times_noise() -> None:
+    mean, log_sigma, *_, noise = _random((50,))
+    torch.testing.assert_close(normal.sample(mean, log_sigma, noise), mean + log_sigma.exp() * noise)
+
+
+def test_noise_that_is_not_given_comes_from_the_default_generator() -> None:
+    m1, s1, m2, s2, _ = _random((50,), torch.float32)
+    torch.manual_seed(3)
+    noise = torch.randn_like(m1)
+    wanted = normal.sample(m1, s1, noise)
+    torch.manual_seed(3)
+    assert torch.equal(normal.sample(m1, s1), wanted)
+    torch.manual_seed(3)
+    assert torch.equal(normal.sample_kl(m1, s1, m2, s2)[0], wanted)
+
+
+# --- where the usual forms fail
+
+
+def test_the_hosts_divergence_at_minus_45_is_zero_with_a_gradient_that_is_nan() -> None:
+    leaves = _at(-45, -45)
+    kl = _host_kl(*leaves)
+    assert kl.item() == 0
+    assert any(g.isnan().any() for g in torch.autograd.grad(kl.sum(), leaves))
+
+
+def test_the_hosts_divergence_at_minus_52_is_nan() -> None:
+    leaves = _at(-52, -52)
+    kl = _host_kl(*leaves)
+    assert kl.isnan().all()
+    assert any(g.isnan().any() for g in torch.autograd.grad(kl.sum(), leaves))
+
+
+@pytest.mark.parametrize("log_sigma", TINY_LOG_SIGMAS)
+@pytest.mark.parametrize("form", [_ours, _fused])
+def test_ours_is_right_at_any_log_sigma_that_both_share(form: Callable[..., Tensor], log_sigma: float) -> None:
+    leaves = _at(log_sigma, log_sigma)
+    kl = form(*leaves)
+    assert kl.item() == 0
+    assert [g.item() for g in torch.autograd.grad(kl.sum(), leaves)] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("form", [_ours, _fused])
+@pytest.mark.parametrize(
+    ("log_sigma_q", "log_sigma_p", "distance"), [(-60, -59, 1e-26), (-120, -50, 3e-22), (-1e4, 0, 2), (-9e37, -3, 0.1)]
+)
+def test_ours_is_right_between_different_tiny_sigmas(
+    form: Callable[..., Tensor], log_sigma_q: float, log_sigma_p: float, distance: float
+) -> None:
+    leaves = _at(log_sigma_q, log_sigma_p, mean_q=distance)
+    m1, s1, _, s2 = (leaf.item() for leaf in leaves)
+    kl = form(*leaves)
+    ratio, z = math.exp(2 * (s1 - s2)), m1 * math.exp(-s2)
+    exact = s2 - s1 + 0.5 * (ratio + z * z) - 0.5
+    slopes = [z * math.exp(-s2), ratio - 1, -z * math.exp(-s2), 1 - ratio - z * z]
+    assert kl.item() == pytest.approx(exact, rel=2e-5)
+    assert [g.item() for g in torch.autograd.grad(kl.sum(), leaves)] == pytest.approx(slopes, rel=5e-5)
+
+
+TABLE_1 = [
+    ("log of the ratio", torch.float32, -103, 1.85e-45),
+    ("log of the ratio of squares", torch.float32, -51, 7.10e-23),
+    ("log of the ratio", torch.float16, -17, 4.14e-8),
+    ("log of the ratio of squares", torch.float16, -8, 3.35e-4),
+]
+
+
+@pytest.mark.parametrize(("form", "dtype", "last", "smallest_sigma"), TABLE_1)
+def test_naive_forms_die_where_table_1_says(form: str, dtype: torch.dtype, last: int, smallest_sigma: float) -> None:
+    steps = torch.arange(0, -200, -1).to(dtype)
+    sigma, one = steps.exp(), torch.ones((), dtype=dtype)
+    if form == "log of the ratio":
+        term = one.log() - sigma.log()
+    else:
+        zero = torch.zeros((), dtype=dtype)
+        term = torch_kl_divergence(Normal(zero, sigma, validate_args=False), Normal(zero, one))
+    finite = term.isfinite()
+    assert steps[finite].min() == last
+    assert (finite == (steps >= last)).all()
+    assert math.exp(last) == pytest.approx(smallest_sigma, rel=5e-3)
+
+
+@pytest.mark.parametrize(("form", "dtype", "last", "smallest_sigma"), TABLE_1)
+def test_ours_does_not_die_there(form: str, dtype: torch.dtype, last: int, smallest_sigma: float) -> None:
+    p = torch.arange(0, -2000, -1).to(dtype).requires_grad_()
+    zero = torch.zeros_like(p)
+    for kl in (normal.kl_divergence(zero, p, zero, zero), normal.sample_kl(zero, p, zero, zero)[1]):
+        wide = p.detach().double()
+        exact = -wide + 0.5 * (2 * wide).exp() - 0.5
+        torch.testing.assert_close(kl.detach().double(), exact, rtol=1e-6, atol=1e-6)
+        (gradient,) = torch.autograd.grad(kl.sum(), p)
+        slope = torch.expm1(2 * wide)
+        torch.testing.assert_close(gradient.double(), slope, rtol=2 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("log_sigma", TINY_LOG_SIGMAS)
+def test_the_density_at_the_mean_is_finite_for_any_log_sigma(log_sigma: float) -> None:
+    x, mean, leaf = (torch.tensor([v], requires_grad=True) for v in (0.25, 0.25, log_sigma))
+    density = normal.log_prob(x, mean, leaf)
+    assert density.item() == pytest.approx(-log_sigma - 0.5 * math.log(2 * math.pi), rel=1e-6)
+    assert [g.item() for g in torch.autograd.grad(density.sum(), (x, mean, leaf))] == [0, 0, -1]
+
+
+def test_a_divergence_too_large_for_the_type_is_infinite_and_not_nan() -> None:
+    largest = torch.finfo(torch.float32).max
+    for log_sigma_q, log_sigma_p, distance in [(100, 0, 0), (0, -200, 1), (largest, -largest, 0), (-largest, -100, 1)]:
+        kl = normal.kl_divergence(*_at(log_sigma_q, log_sigma_p, mean_q=distance))
+        assert kl.isposinf().all()
+
+
+# --- one operation for a sample and its divergence
+
+
+def _both(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    return normal.sample(m1, s1, noise), normal.kl_divergence(m1, s1, m2, s2)
+
+
+def _host(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    return noise * torch.exp(s1) + m1, _host_kl(m1, s1, m2, s2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shift", [0.0, -60.0])
+def test_sample_kl_is_the_two_of_them_in_value_and_gradient(dtype: torch.dtype, shift: float) -> None:
+    m1, s1, m2, s2, noise = _random((40, 5), dtype)
+    scaled = [m1 * math.exp(shift), s1 + shift, m2 * math.exp(shift), s2 + shift]
+    weights = _random((40, 5), dtype, spread=3.0)[:2]
+    results = []
+    for form in (normal.sample_kl, _both):
+        leaves = _leaves(scaled)
+        z, kl = form(*leaves, noise)
+        loss = (weights[0] * z).sum() + (weights[1] * kl).sum()
+        results.append((z.detach(), kl.detach(), torch.autograd.grad(loss, leaves)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    tolerance = 50 * torch.finfo(dtype).eps
+    for ours, separate in zip(results[0][2], results[1][2], strict=True):
+        torch.testing.assert_close(ours, separate, rtol=tolerance, atol=tolerance * separate.abs().max().item() * 0.1)
+
+
+def test_gradients_of_the_sample_alone_and_of_the_divergence_alone_are_right() -> None:
+    *parameters, noise = _random((30,))
+    for which in (0, 1):
+        gradients = []
+        for form in (normal.sample_kl, _both):
+            leaves = _leaves(parameters)
+            gradients.append(torch.autograd.grad(form(*leaves, noise)[which].sum(), leaves, materialize_grads=True))
+        torch.testing.assert_close(*gradients)
+
+
+def test_sample_kl_broadcasts_like_the_two_of_them() -> None:
+    m1, s1, m2, s2, noise = _random((3, 4))
+    gradients = []
+    for form in (normal.sample_kl, _both):
+        leaves = _leaves([m1, s1, m2[:1], s2[:, :1]])
+        z, kl = form(*leaves, noise)
+        gradients.append(torch.autograd.grad(z.sum() + kl.sum(), leaves))
+    torch.testing.assert_close(*gradients)
+
+
+def _bytes_kept(form: Callable[..., tuple[Tensor, Tensor]], tensors: list[Tensor]) -> int:
+    """Bytes of distinct storages that wait for the backward pass; the inputs count too where they are kept."""
+    *parameters, noise = tensors
+    leaves = _leaves(parameters)
+    kept: dict[int, Tensor] = {}  # holding them keeps an address from being given out twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        results = form(*leaves, noise)
+    assert all(result.requires_grad for result in results)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def test_sample_kl_keeps_four_tensors_and_the_separate_expressions_more() -> None:
+    tensors = _random((64, 64), torch.float32)
+    one = tensors[0].nbytes
+    fused, separate, host = (_bytes_kept(form, tensors) for form in (normal.sample_kl, _both, _host))
+    assert fused == 4 * one
+    assert host == 7 * one
+    assert separate == 10 * one
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_second_derivative_of_sample_kl_is_refused(power: int) -> None:
+    *parameters, noise = _random((3,))
+    leaves = _leaves(parameters)
+    _, kl = normal.sample_kl(*leaves, noise)
+    (gradient,) = torch.autograd.grad((kl**power).sum(), leaves[1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_function_transforms_agree_with_autograd() -> None:
+    *parameters, noise = _random((6, 5))
+    leaves = _leaves(parameters)
+    z, kl = normal.sample_kl(*leaves, noise)
+    wanted = torch.autograd.grad(z.sum() + kl.sum(), leaves)
+
+    def loss(*tensors: Tensor) -> Tensor:
+        z, kl = normal.sample_kl(*tensors)
+        return z.sum() + kl.sum()
+
+    whole = torch.func.grad(loss, argnums=(0, 1, 2, 3))(*parameters, noise)
+    each = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1, 2, 3)))(*parameters, noise)
+    for got in (whole, each):
+        torch.testing.assert_close(got, wanted)
+    mapped = torch.func.vmap(normal.sample_kl, in_dims=(1, 1, 1, 1, 1), out_dims=1)(*parameters, noise)
+    torch.testing.assert_close(mapped, (z.detach(), kl.detach()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_compile_without_a_graph_break(dtype: torch.dtype) -> None:
+    def everything(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        fused = normal.sample_kl(m1, s1, m2, s2, noise)
+        return (*fused, *_both(m1, s1, m2, s2, noise), normal.log_prob(noise, m1, s1))
+
+    torch.compiler.reset()
+    *parameters, noise = _random((6, 5), dtype)
+    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
+    results = []
+    for form in (compiled, everything):
+        leaves = _leaves(parameters)
+        outputs = form(*leaves, noise)
+        results.append((outputs, torch.autograd.grad(sum(y.float().sum() for y in outputs), leaves)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_inputs_are_computed_in_float32_and_the_divergence_stays_there(dtype: torch.dtype) -> None:
+    *parameters, noise = _random((100,), dtype)
+    leaves = _leaves(parameters)
+    z, kl = normal.sample_kl(*leaves, noise)
+    assert (z.dtype, kl.dtype) == (dtype, torch.float32)
+    assert normal.sample(*leaves[:2], noise).dtype == dtype
+    wide = [t.float() for t in parameters]
+    assert torch.equal(kl, normal.kl_divergence(*wide))
+    assert torch.equal(kl, normal.kl_divergence(*leaves))
+    assert torch.equal(z, normal.sample(wide[0], wide[1], noise.float()).to(dtype))
+    assert torch.equal(normal.log_prob(noise, *leaves[:2]), normal.log_prob(noise.float(), *wide[:2]))
+    gradients = torch.autograd.grad(kl.sum(), leaves)
+    assert all(g.dtype == dtype and g.isfinite().all() for g in gradients)
+
+
+def test_under_autocast_a_divergence_of_half_activations_is_float32_and_trains() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        m1, s1, m2, s2 = layer(torch.randn(5, 8)).chunk(4, dim=1)
+        assert m1.dtype == torch.bfloat16
+        z, kl = normal.sample_kl(m1, s1 - 60, m2, s2 - 60, torch.zeros_like(m1))
+        same = normal.kl_divergence(m1, s1 - 60, m2, s2 - 60)
+    assert (z.dtype, kl.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(kl, same)
+    _, shared = normal.sample_kl(m1, s1, m1.detach(), s2, torch.zeros_like(m1))
+    shared.sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.isfinite().all()
+    assert layer.weight.grad.abs().sum() > 0
