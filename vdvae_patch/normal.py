@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -85,17 +84,24 @@ class _SampleKL(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         # saved as outputs, which is what lets torch.func transform this function
-        ctx.mark_non_differentiable(*output[2:])
         ctx.save_for_backward(*output[2:])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_z: Tensor, grad_kl: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
+        # what is saved counts as differentiable, so that a second derivative comes by here and is not taken for zero
+        if any(grad is not None for grad in grad_saved):
+            raise RuntimeError("sample_kl is differentiable once; use sample and kl_divergence for second derivatives")
         spread, growth, distance, root = ctx.saved_tensors
+        through_spread = None if grad_z is None else grad_z * spread
+        if grad_kl is None:
+            return grad_z, through_spread, None, None, None
         pull = grad_kl * distance * root * root
-        grad_log_sigma_q = grad_z * spread + grad_kl * growth
+        through_growth = grad_kl * growth
         grad_log_sigma_p = -grad_kl * (growth + distance * distance)
-        return grad_z + pull, grad_log_sigma_q, -pull, grad_log_sigma_p, None
+        if grad_z is None:
+            return pull, through_growth, -pull, grad_log_sigma_p, None
+        return grad_z + pull, through_spread + through_growth, -pull, grad_log_sigma_p, None
 
 
 def _draw_like(mean: Tensor) -> Tensor:
