@@ -1,0 +1,223 @@
+"""From a scale back to the raw value that it is computed from, and by which steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from vdvae_patch.composition import Composition, Step
+from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.graph import Node
+from vdvae_patch.scanning.replay import Expression, Spot, step_through
+
+End = Literal["raw", "sum", "product", "precisions", "variances", "several", "constant"]
+"""Where a chain begins. `raw`: one output of a network; `sum`, `product`: of two raw values, or of two scales;
+`precisions`, `variances`: added up; `several`: an expression that reads its raw value more than once."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """σ (or what a chain ends in) as steps of the value at `begin`.
+
+    Attributes:
+        begin: the raw value, or the join of several.
+        end: what `begin` is.
+        steps: first step first.
+        nodes: the computed nodes of the chain, `begin` left out, first one first.
+        moves: the nodes passed on the way that only move elements, first one first.
+    """
+
+    begin: Spot
+    end: End
+    steps: tuple[Step, ...]
+    nodes: tuple[Node, ...]
+    moves: tuple[Node, ...] = ()
+
+
+def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
+    """Walk back from a spot as long as there is one operand that a network had a part in."""
+    steps: list[Step] = []
+    nodes: list[Node] = []
+    moves: list[Node] = []
+
+    def chain(end: End) -> Chain:
+        return Chain(spot, end, tuple(steps), tuple(nodes), tuple(moves))
+
+    while True:
+        node = spot.node
+        if node.id in stops:
+            return chain("raw")
+        back = step_through(spot)
+        if back is not None:
+            moves.insert(0, node)
+            spot = back
+            continue
+        if not node.params:
+            return chain("constant")
+        if node.kind != "elementwise":
+            return chain("raw")
+        learned = [(i, n) for i, n in enumerate(node.args) if isinstance(n, Node) and n.params]
+        if len(learned) != 1:
+            if len(learned) == 2 and node.op in ("mul", "multiply") and learned[0][1] is learned[1][1]:
+                step: tuple[Step, ...] | None = (Step("pow", (2.0,)),)
+                learned = learned[:1]
+            else:
+                return chain(_join_of(node, steps))
+        else:
+            step = _steps_of(node, learned[0][0])
+        if step is None:
+            return chain("several")
+        steps[:0] = step
+        nodes.insert(0, node)
+        operand = learned[0][1]
+        spot = Spot(operand, Expression.cuts_for(spot, operand))
+
+
+def _join_of(node: Node, steps: Sequence[Step]) -> End:
+    """What the join of two learned operands is, told from how σ depends on it."""
+    if node.op in ("mul", "multiply", "div"):
+        return "product"
+    if node.op not in ("add", "sub"):
+        return "several"
+    exponent = power_of(steps)
+    if exponent is not None and math.isclose(exponent, -0.5, rel_tol=1e-6):
+        return "precisions"
+    if exponent is not None and math.isclose(exponent, 0.5, rel_tol=1e-6):
+        return "variances"
+    return "sum"
+
+
+def power_of(steps: Sequence[Step]) -> float | None:
+    """The exponent k if the steps compute a multiple of v^k, measured at three points; else None."""
+    v = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
+    logs = Composition(steps).sigma(v).log()
+    slopes = logs.diff() / math.log(2)
+    if not bool(torch.isfinite(slopes).all()) or float(slopes.max() - slopes.min()) > 1e-6:
+        return None
+    return float(slopes.mean())
+
+
+def _steps_of(node: Node, place: int) -> tuple[Step, ...] | None:
+    """The node as a function of its one learned operand."""
+    rule = _RULES.get(node.op)
+    return None if rule is None else rule(_Constants(node), place)
+
+
+class _Constants:
+    """The other operands of an operation, as numbers."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def at(self, place: int, name: str, default: float) -> float:
+        value: Any = self.node.kwargs.get(name)
+        if value is None and len(self.node.args) > place:
+            value = self.node.args[place]
+        if value is None:
+            return default
+        return value.value if isinstance(value, Node) else float(value)
+
+
+Rule = Callable[[_Constants, int], "tuple[Step, ...] | None"]
+
+
+def _add(c: _Constants, place: int, sign: float = 1.0) -> tuple[Step, ...]:
+    alpha = c.at(2, "alpha", 1.0)
+    if place == 0:
+        return (Step("add", (sign * alpha * c.at(1, "other", 0.0),)),)
+    return (Step("mul", (sign * alpha,)), Step("add", (c.at(0, "self", 0.0),)))
+
+
+def _subtract(c: _Constants, place: int) -> tuple[Step, ...]:
+    return _add(c, place, -1.0)
+
+
+def _subtract_from(c: _Constants, place: int) -> tuple[Step, ...]:
+    return (Step("mul", (-1.0,)), Step("add", (c.at(1, "other", 0.0),)))
+
+
+def _multiply(c: _Constants, place: int) -> tuple[Step, ...]:
+    factor = c.at(1 - place, "other", 1.0)
+    return (Step("mul", (factor if factor != 0 else 1.0,)),)  # an all-zero mask says nothing of the scale
+
+
+def _divide(c: _Constants, place: int) -> tuple[Step, ...]:
+    if place == 0:
+        return (Step("mul", (1 / c.at(1, "other", 1.0),)),)
+    return (Step("pow", (-1.0,)), Step("mul", (c.at(0, "self", 1.0),)))
+
+
+def _power(c: _Constants, place: int) -> tuple[Step, ...] | None:
+    if place == 1:  # base ** v
+        return (Step("mul", (math.log(c.at(0, "self", math.e)),)), Step("exp"))
+    return (Step("pow", (c.at(1, "exponent", 1.0),)),)
+
+
+def _clamp(c: _Constants, place: int) -> tuple[Step, ...]:
+    return (Step("clamp", (c.at(1, "min", -math.inf), c.at(2, "max", math.inf))),)
+
+
+def _fixed(*steps: Step) -> Rule:
+    return lambda c, place: steps
+
+
+_RULES: dict[str, Rule] = {
+    "add": _add,
+    "sub": _subtract,
+    "rsub": _subtract_from,
+    "mul": _multiply,
+    "multiply": _multiply,
+    "div": _divide,
+    "divide": _divide,
+    "true_divide": _divide,
+    "pow": _power,
+    "neg": _fixed(Step("mul", (-1.0,))),
+    "exp": _fixed(Step("exp")),
+    "exp2": _fixed(Step("mul", (math.log(2),)), Step("exp")),
+    "expm1": _fixed(Step("expm1")),
+    "log": _fixed(Step("log")),
+    "log2": _fixed(Step("log"), Step("mul", (1 / math.log(2),))),
+    "log10": _fixed(Step("log"), Step("mul", (1 / math.log(10),))),
+    "log1p": _fixed(Step("log1p")),
+    "sqrt": _fixed(Step("pow", (0.5,))),
+    "rsqrt": _fixed(Step("pow", (-0.5,))),
+    "square": _fixed(Step("pow", (2.0,))),
+    "reciprocal": _fixed(Step("pow", (-1.0,))),
+    "sigmoid": _fixed(Step("sigmoid")),
+    "tanh": _fixed(Step("tanh")),
+    "log_sigmoid": _fixed(Step("sigmoid"), Step("log")),
+    "log_sigmoid_forward": _fixed(Step("sigmoid"), Step("log")),
+    "softplus": lambda c, place: (Step("softplus", (c.at(1, "beta", 1.0),)),),
+    "clamp": _clamp,
+    "clip": _clamp,
+    "clamp_min": lambda c, place: (Step("clamp", (c.at(1, "min", -math.inf), math.inf)),),
+    "clamp_max": lambda c, place: (Step("clamp", (-math.inf, c.at(1, "max", math.inf))),),
+    "hardtanh": lambda c, place: (Step("clamp", (c.at(1, "min_val", -1.0), c.at(2, "max_val", 1.0))),),
+    "maximum": lambda c, place: (Step("clamp", (c.at(1 - place, "other", -math.inf), math.inf)),),
+    "minimum": lambda c, place: (Step("clamp", (-math.inf, c.at(1 - place, "other", math.inf))),),
+    "relu": _fixed(Step("clamp", (0.0, math.inf))),
+    "masked_fill": _fixed(),
+    "nan_to_num": _fixed(),
+}
+
+
+def scaled_noise(node: Node) -> Spot | None:
+    """The noise itself, if a node is fresh noise, moved around or times a constant; else None."""
+    spot = Spot(node)
+    for _ in range(40):
+        current = spot.node
+        if current.kind == "noise":
+            return spot
+        if not current.noise or current.params:
+            return None
+        noisy = [n for n in current.inputs if n.noise]
+        moved = current.kind == "shape" or current.op in ops.COMBINING
+        scaled = current.kind == "elementwise" and current.op in ("mul", "multiply", "div", "clamp", "masked_fill")
+        if len(noisy) != 1 or not (moved or scaled):
+            return None
+        spot = Spot(noisy[0])
+    return None

@@ -1,0 +1,248 @@
+"""Know a Gaussian density or KL by its values, however it is written.
+
+An expression ℓ of leaves (means, raw values, data) is replayed in float64. With c a constant factor and Δ = m − m₀,
+
+    −log N:  ℓ = c (Δ² / 2σ² + log σ) + …                 KL:  ℓ = c (log σ_p/σ_q + (σ_q² + Δ²) / 2σ_p²) + …
+
+so that ℓ is quadratic in a mean m with curvature A = c/σ_p². A raw value r on which A depends belongs to σ_p, of a prior
+or a likelihood: at Δ = 0 the rest of ℓ is −c/2 log A, which gives c and with it σ_p, whatever the scale is. A raw value on
+which A does not depend, and with ℓ = −c log σ + A/2 σ² + …, belongs to σ_q. Nothing is read off a name or a form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vdvae_patch.composition import Step
+from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.replay import Expression, Spot
+
+Key = tuple[int, tuple[object, ...]]
+Place = Literal["q", "p"]
+"""`q`: the first argument of a KL; `p`: the second, or the density."""
+
+_POINTS = 17
+_MOST_LEAVES = 12
+
+
+@dataclass(frozen=True)
+class GaussianTerm:
+    """A raw value's part in a density or a KL.
+
+    Attributes:
+        raw: the leaf.
+        place: whose scale it is.
+        node: the spot in the expression that is σ, or from which the suffix computes it.
+        suffix: steps from that spot to σ.
+        means: the leaves in which the term is quadratic.
+        total: where the term is complete.
+    """
+
+    raw: Spot
+    place: Place
+    node: Spot
+    suffix: tuple[Step, ...]
+    means: tuple[Spot, ...]
+    total: Node
+
+
+_SUFFIXES: tuple[tuple[Step, ...], ...] = (
+    (),
+    (Step("pow", (0.5,)),),
+    (Step("exp"),),
+    (Step("mul", (0.5,)), Step("exp")),
+    (Step("pow", (-1.0,)),),
+    (Step("pow", (-0.5,)),),
+    (Step("mul", (-1.0,)), Step("exp")),
+    (Step("mul", (-0.5,)), Step("exp")),
+)
+
+
+def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm]:
+    """All Gaussian terms of a graph, each raw value's earliest one, first those of whole elementwise expressions."""
+    seen: set[tuple[Key, Place]] = set()
+    for through_sums in (False, True):
+        for node in _totals(graph, through_sums):
+            expression = Expression(Spot(node), stops, through_sums)
+            if not 1 < len(expression.leaves) <= _MOST_LEAVES or not any(
+                spot.node.op not in _LINEAR for spot in expression.order
+            ):
+                continue
+            for term in _probe(expression, node, seen):
+                seen.add((term.raw.key, term.place))
+                yield term
+
+
+_LINEAR = frozenset({"add", "sub", "rsub", "mul", "neg", "div"})
+
+
+def _totals(graph: Graph, through_sums: bool) -> Iterator[Node]:
+    for node in graph.nodes:
+        if node.kind == "elementwise" and node.op in ("add", "sub", "rsub", "addcmul", "addcdiv") and node.params:
+            if not through_sums or any(_has_sum(n, 4) for n in node.inputs):
+                yield node
+
+
+def _has_sum(node: Node, depth: int) -> bool:
+    if node.kind == "reduction":
+        return True
+    return depth > 0 and node.kind in ("elementwise", "shape") and any(_has_sum(n, depth - 1) for n in node.inputs)
+
+
+def _probe(expression: Expression, total: Node, seen: set[tuple[Key, Place]]) -> Iterator[GaussianTerm]:
+    probe = _Probe(expression)
+    quadratic = {key: curvature for key in expression.leaves if (curvature := probe.curvature(key)) is not None}
+    if not quadratic:
+        return
+    others = [key for key in expression.leaves if key not in quadratic and expression.leaves[key].node.params]
+    factor: float | None = None
+    for key in others:
+        found = probe.as_p(key, list(quadratic))
+        if found is not None:
+            node, suffix, means, factor = found
+            if (key, "p") not in seen:
+                yield GaussianTerm(expression.leaves[key], "p", node, suffix, means, total)
+    for key in others:
+        if (key, "q") in seen:
+            continue
+        q = probe.as_q(key, list(quadratic))
+        if q is not None:
+            node, suffix, means = q
+            yield GaussianTerm(expression.leaves[key], "q", node, suffix, means, total)
+
+
+class _Probe:
+    """Values of one expression around a few settings of its leaves."""
+
+    def __init__(self, expression: Expression) -> None:
+        self.expression = expression
+        keys = list(expression.leaves)
+        generator = torch.Generator().manual_seed(len(keys))
+        self.base = {
+            key: 0.2 + 0.6 * torch.rand((), dtype=torch.float64, generator=generator) for key in keys
+        }
+        self.grid = torch.linspace(-1.5, 1.5, _POINTS, dtype=torch.float64)
+
+    def values(self, changes: dict[Key, Tensor]) -> Tensor:
+        return self.expression.value({**self.base, **changes})  # type: ignore[arg-type]
+
+    def curvature(self, key: Key, changes: dict[Key, Tensor] | None = None) -> Tensor | None:
+        """A, if ℓ is a + b m + A/2 m² in the leaf; None if it is anything else, or only linear."""
+        at = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0], dtype=torch.float64)
+        if changes:
+            size = next(iter(changes.values())).numel()
+            wide = {k: v[:, None].expand(size, 5) for k, v in changes.items()}
+            values = self.values({**wide, key: at.expand(size, 5)})
+            values = values.expand(size, 5)
+        else:
+            values = self.values({key: at}).expand(5)[None]
+        second = values[:, :-2] - 2 * values[:, 1:-1] + values[:, 2:]
+        scale = second.abs().amax(dim=1, keepdim=True)
+        if not bool(torch.isfinite(values).all()) or bool((scale <= 1e-12 * (1 + values.abs().amax())).any()):
+            return None
+        if bool(((second - second[:, :1]).abs() > 1e-7 * (scale + 1e-3 * values.abs().amax())).any()):
+            return None
+        return second[:, 1] if changes else second[0, 1]
+
+    def at_minimum(self, mean: Key, changes: dict[Key, Tensor], curvature: Tensor) -> Tensor:
+        """ℓ where its quadratic part vanishes."""
+        step = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+        size = next(iter(changes.values())).numel()
+        wide = {k: v[:, None].expand(size, 3) for k, v in changes.items()}
+        low, middle, high = self.values({**wide, mean: step.expand(size, 3)}).expand(size, 3).unbind(1)
+        slope = (high - low) / 2
+        return middle - 0.5 * slope * slope / curvature
+
+    def as_p(
+        self, key: Key, quadratic: list[Key]
+    ) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...], float] | None:
+        for mean in quadratic:
+            for grid in (self.grid, self.grid + 2.0):
+                curvature = self.curvature(mean, {key: grid})
+                if curvature is None or not bool((curvature * curvature[0] > 0).all()):
+                    continue
+                log_a = curvature.abs().log()
+                if float(log_a.max() - log_a.min()) < 1e-6:
+                    continue
+                for rest in self._rests(key, mean, grid, curvature, log_a):
+                    factor = _slope_if_linear(log_a, rest)
+                    if factor is None or factor * float(curvature[0]) >= 0:
+                        continue
+                    c = -2 * factor
+                    sigma = (c / curvature).sqrt()
+                    match = self._match(key, grid, lambda g, s=sigma: bool(torch.allclose(g, s, rtol=1e-6)))
+                    if match is not None:
+                        means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
+                        return (*match, means, c)
+        return None
+
+    def _rests(self, key: Key, mean: Key, grid: Tensor, curvature: Tensor, log_a: Tensor) -> Iterator[Tensor]:
+        """ℓ at Δ = 0, and the same less the part σ_q² A/2 of a KL, whose σ_q² is fitted."""
+        rest = self.at_minimum(mean, {key: grid}, curvature)
+        yield rest
+        design = torch.stack([torch.ones_like(log_a), log_a, curvature], dim=1)
+        fit = torch.linalg.lstsq(design, rest[:, None]).solution[:, 0]
+        yield rest - fit[2] * curvature
+
+    def as_q(self, key: Key, quadratic: list[Key]) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...]] | None:
+        grid = self.grid
+        for mean in quadratic:
+            for shift in (0.0, 2.0):
+                curvature = self.curvature(mean, {key: grid + shift})
+                if curvature is None or float((curvature - curvature[0]).abs().max()) > 1e-9 * float(curvature[0].abs()):
+                    continue
+                a = float(curvature[0])
+                rest = self.values({key: grid + shift}).expand(_POINTS)
+                match = self._match(key, grid + shift, lambda g, r=rest, a=a: _is_q_term(g, r, a))
+                if match is not None:
+                    means = tuple(self.expression.leaves[m] for m in quadratic)
+                    return (*match, means)
+        return None
+
+    def _moves(self, other: Key, mean: Key, raw: Key) -> bool:
+        """Whether another leaf's curvature changes with the raw value, too."""
+        curvature = self.curvature(other, {raw: self.grid})
+        return other == mean or (curvature is not None and float((curvature - curvature[0]).abs().max()) > 1e-9)
+
+    def _match(self, key: Key, grid: Tensor, accept: object) -> tuple[Spot, tuple[Step, ...]] | None:
+        """The spot of the expression, and the suffix, that give σ over the grid; σ itself before its powers."""
+        depends = self.expression.depends
+        own = depends.get(key) or frozenset()
+        done = self.expression.evaluate({**self.base, key: grid})  # type: ignore[dict-item]
+        spots = [s for s in self.expression.order if key in depends[s.key]]
+        spots.append(self.expression.leaves[key])  # type: ignore[index]
+        del own
+        for suffix in _SUFFIXES:
+            for spot in spots:
+                value = done[spot.key]
+                if value.numel() != _POINTS:
+                    continue
+                for step in suffix:
+                    value = step.forward(value)
+                if bool((value > 0).all()) and bool(torch.isfinite(value).all()) and accept(value):  # type: ignore[operator]
+                    return spot, suffix
+        return None
+
+
+def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:
+    """The slope of y over x, if y is a straight line and not a flat one."""
+    centred = x - x.mean()
+    slope = float((centred * (y - y.mean())).sum() / (centred * centred).sum())
+    residual = (y - y.mean() - slope * centred).abs().max()
+    spread = float(y.max() - y.min())
+    return slope if spread > 1e-9 and float(residual) < 1e-6 * spread else None
+
+
+def _is_q_term(sigma: Tensor, rest: Tensor, curvature: float) -> bool:
+    """Whether the rest is −c log σ + A/2 σ² + constant, c of A's sign."""
+    log_sigma = sigma.log()
+    if float(log_sigma.max() - log_sigma.min()) < 1e-9 or float(rest.max() - rest.min()) < 1e-12:
+        return False
+    remainder = rest - 0.5 * curvature * sigma * sigma
+    slope = _slope_if_linear(log_sigma, remainder)
+    return slope is not None and slope * curvature < 0

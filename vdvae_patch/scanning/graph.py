@@ -1,0 +1,135 @@
+"""The graph of one forward pass: a node for every tensor that came to be, with what made it and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+NodeKind = Literal["elementwise", "shape", "opaque", "reduction", "noise", "parameter", "buffer", "input", "constant"]
+
+
+class Frame(NamedTuple):
+    """A line of Python that was running.
+
+    Attributes:
+        code, lasti: the function and its instruction, which Python maps to the expression's exact columns.
+        path: the model's module that is `self` there; None elsewhere.
+        host: whether it is the host's own code, and not PyTorch's.
+    """
+
+    code: CodeType
+    lasti: int
+    path: str | None
+    host: bool
+
+    @property
+    def line(self) -> int:
+        """Line of the expression."""
+        return self.span[0] or self.code.co_firstlineno
+
+    @property
+    def span(self) -> tuple[int | None, int | None, int | None, int | None]:
+        """First line, last line, first column, last column of the expression."""
+        positions = list(self.code.co_positions())
+        return positions[self.lasti // 2]
+
+
+class Node:
+    """One tensor.
+
+    Attributes:
+        op: name of the operation without the in-place underscore; the name of a parameter, buffer or input.
+        args, kwargs: the operation's arguments, tensors replaced by their nodes.
+        index: which of several results it is.
+        data, params: whether an input, or a parameter, has an influence on it.
+        noise: bit set of the draws of Normal noise that have one.
+        frames: innermost first.
+        value: for what neither a parameter nor noise reaches, its largest element; it stands for all of them.
+    """
+
+    __slots__ = (
+        "args", "data", "frames", "func", "id", "index", "inplace", "kind", "kwargs", "noise", "op", "params", "shape",
+        "value",
+    )  # fmt: skip
+
+    def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
+        self.id = id
+        self.kind: NodeKind = kind
+        self.op = op
+        self.shape = shape
+        self.func: Any = None
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.index = 0
+        self.inplace = False
+        self.data = False
+        self.params = False
+        self.noise = 0
+        self.frames: tuple[Frame, ...] = ()
+        self.value = 0.0
+
+    @property
+    def inputs(self) -> list[Node]:
+        """The nodes among its arguments."""
+        return [a for a in flat(self.args) if isinstance(a, Node)] + [
+            a for a in self.kwargs.values() if isinstance(a, Node)
+        ]
+
+    @property
+    def learned(self) -> bool:
+        """Whether a parameter reaches it, so that it can be a network's output."""
+        return self.params
+
+    def host_frame(self) -> Frame | None:
+        """The innermost line of the host's own code."""
+        return next((frame for frame in self.frames if frame.host), None)
+
+    def __repr__(self) -> str:
+        flags = "".join(c for c, on in (("d", self.data), ("p", self.params), ("n", self.noise)) if on)
+        return f"<{self.id} {self.op}{list(self.shape)} {flags}>"
+
+
+@dataclass
+class NormalSeen:
+    """A `torch.distributions.Normal` that was made."""
+
+    loc: Node
+    scale: Node
+
+
+@dataclass
+class Graph:
+    """All nodes in the order in which they came to be."""
+
+    nodes: list[Node] = field(default_factory=list)
+    normals: list[NormalSeen] = field(default_factory=list)
+    returned: dict[int, list[str]] = field(default_factory=dict)
+    consumers: dict[int, list[Node]] = field(default_factory=dict)
+
+    def index_consumers(self) -> None:
+        """Fill `consumers` once recording is over."""
+        self.consumers = {}
+        for node in self.nodes:
+            for source in node.inputs:
+                self.consumers.setdefault(source.id, []).append(node)
+
+
+def flat(value: Any) -> Iterator[Any]:
+    """The leaves of nested lists and tuples."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from flat(item)
+    else:
+        yield value
+
+
+def representative(tensor: torch.Tensor) -> float:
+    """An element of the largest magnitude among the first 4096."""
+    if tensor.numel() == 0 or tensor.is_complex() or tensor.device.type == "meta":
+        return 0.0
+    values = tensor.detach().flatten()[:4096].double()
+    return float(values[values.abs().argmax()])

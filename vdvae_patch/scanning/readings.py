@@ -1,0 +1,187 @@
+"""Readings: every use of a raw value as a scale that a graph shows, with what it was known by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from vdvae_patch.composition import Composition, Step
+from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
+from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
+from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.replay import Expression, Spot
+
+Evidence = Literal["noise", "Normal", "q", "p"]
+"""`noise`: it multiplies fresh noise; `Normal`: of torch.distributions; `q`, `p`: its place in a KL or a density."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One raw value, read as a scale.
+
+    Attributes:
+        raw: the leaf, or the node in which several raw values are joined.
+        chain: from `raw` to `node`.
+        suffix: steps from the chain's end to σ.
+        evidence: how it is known.
+        term: the density or KL, where there is one.
+        parts: the chains of a join's operands.
+    """
+
+    raw: Spot
+    chain: Chain
+    suffix: tuple[Step, ...]
+    evidence: Evidence
+    node: Node
+    term: GaussianTerm | None = None
+    parts: tuple[Chain, ...] = ()
+
+    @property
+    def steps(self) -> tuple[Step, ...] | None:
+        """From the raw value to σ; None if the expression is not a chain."""
+        return None if self.chain.end == "several" else (*self.chain.steps, *self.suffix)
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """Something that looks like a scale and was not taken."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+@dataclass
+class Readings:
+    """All readings of a graph."""
+
+    found: list[Reading] = field(default_factory=list)
+    near_misses: list[NearMiss] = field(default_factory=list)
+    samples: set[int] = field(default_factory=set)
+    """The nodes σ ε."""
+
+
+def read(graph: Graph) -> Readings:
+    """Collect the readings of a graph: first those of samplers and `Normal`s, then those of densities and KLs."""
+    out = Readings()
+    stops: set[int] = set()
+    for spot, suffix, evidence, product in _direct(graph, out):
+        if product is not None:
+            stops.add(product.id)
+            out.samples.add(product.id)
+        for reading in _readings_of(spot, suffix, evidence, frozenset()):
+            if reading.parts:
+                stops.add(reading.raw.node.id)
+            out.found.append(reading)
+    for term in gaussian_terms(graph, frozenset(stops)):
+        chain = descend(term.node, frozenset(stops))
+        if chain.end == "constant":
+            continue
+        joined = next((r for r in out.found if r.parts and r.raw.node.id == chain.begin.node.id), None)
+        parts = joined.parts if joined is not None else ()
+        out.found.append(Reading(chain.begin, chain, term.suffix, term.place, term.node.node, term, parts))
+    _drop_unsigned(out)
+    return out
+
+
+def _direct(graph: Graph, out: Readings) -> list[tuple[Spot, tuple[Step, ...], Evidence, Node | None]]:
+    found: list[tuple[Spot, tuple[Step, ...], Evidence, Node | None]] = []
+    for normal in graph.normals:
+        found.append((Spot(normal.scale), (), "Normal", None))
+    for node in graph.nodes:
+        for operand, noise, suffix in _scaled(node):
+            if not operand.params:
+                continue
+            if noise is not None and operand.noise & noise.noise:
+                reason = "it scales a part of the same noise that it depends on, as a flow does"
+                out.near_misses.append(NearMiss(where(operand), reason))
+            else:
+                found.append((Spot(operand), suffix, "noise", node))
+    return found
+
+
+def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
+    """(what is multiplied by fresh noise, the noise, steps to σ) for an operation; usually none."""
+    inputs = [a for a in node.args if isinstance(a, Node)]
+    if node.op in ("normal", "normal_functional") and node.params:
+        std = node.kwargs.get("std", node.args[1] if len(node.args) > 1 else None)
+        return [(std, None, ())] if isinstance(std, Node) else []
+    if node.op in ("mul", "multiply") and len(inputs) == 2:
+        pairs = [(inputs[0], inputs[1]), (inputs[1], inputs[0])]
+    elif node.op == "addcmul" and len(inputs) == 3:
+        pairs = [(inputs[1], inputs[2]), (inputs[2], inputs[1])]
+    elif node.op == "div" and len(inputs) == 2:
+        fresh = scaled_noise(inputs[0])
+        return [] if fresh is None else [(inputs[1], fresh.node, (Step("pow", (-1.0,)),))]
+    else:
+        return []
+    for sigma, noise in pairs:
+        fresh = scaled_noise(noise)
+        if fresh is not None:
+            return [(sigma, fresh.node, ())]
+    return []
+
+
+def _readings_of(
+    spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, stops: frozenset[int]
+) -> list[Reading]:
+    chain = descend(spot, stops)
+    if chain.end == "constant":
+        return []
+    if chain.end in ("precisions", "variances"):
+        exponent = -0.5 if chain.end == "precisions" else 0.5
+        operands = [n for n in chain.begin.node.inputs if n.params]
+        found: list[Reading] = []
+        for operand in operands:
+            inner = Spot(operand, Expression.cuts_for(chain.begin, operand))
+            found += _readings_of(inner, (Step("pow", (exponent,)),), evidence, stops)
+        return found
+    parts: tuple[Chain, ...] = ()
+    if chain.end in ("sum", "product"):
+        operands = [n for n in chain.begin.node.inputs if n.params]
+        parts = tuple(descend(Spot(n, Expression.cuts_for(chain.begin, n)), stops) for n in operands)
+    begin = chain.begin
+    if chain.end == "several":
+        leaves = [s for s in Expression(begin, stops).leaves.values() if s.node.params]
+        if len(leaves) == 1:
+            begin = leaves[0]
+    return [Reading(begin, chain, suffix, evidence, spot.node, None, parts)]
+
+
+_GRID = torch.linspace(-4, 4, 33, dtype=torch.float64)
+
+
+def _drop_unsigned(out: Readings) -> None:
+    """Leave out what only multiplies noise and may be negative, or is a parameter that no density measures."""
+    shown = {r.raw.key for r in out.found if r.evidence != "noise"}
+    kept = []
+    for reading in out.found:
+        reason = ""
+        if reading.evidence == "noise" and reading.raw.key not in shown and not reading.parts:
+            steps = reading.steps
+            if reading.raw.node.kind == "parameter":
+                reason = "a parameter scales noise, and no density or KL measures it: a noise layer"
+            elif steps is not None and bool((Composition(steps).sigma(_GRID) < 0).any()):
+                reason = "it multiplies noise but may be negative, and no density or KL measures it"
+        if reason:
+            out.near_misses.append(NearMiss(where(reading.node), reason))
+        else:
+            kept.append(reading)
+    out.found = kept
+
+
+def where(node: Node) -> str:
+    """`file:line` of a node, or of the nearest host code before it."""
+    current: Node | None = node
+    for _ in range(20):
+        if current is None:
+            break
+        frame = current.host_frame()
+        if frame is not None:
+            return f"{frame.code.co_filename}:{frame.line}"
+        current = current.inputs[0] if current.inputs else None
+    return node.op

@@ -1,0 +1,265 @@
+"""Watch one forward pass: every operation that PyTorch dispatches becomes a node of a `Graph`.
+
+Tensors are known by where they lie (storage, offset, shape, strides), which also holds for views that autograd wraps
+anew. No tensor is kept alive: the pass needs the memory that it needs anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.graph import Frame, Graph, Node, representative
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_TORCH_KEPT = os.path.join(_TORCH, "nn", "modules") + os.sep
+
+Place = tuple[int, tuple[int, ...], tuple[int, ...]]
+
+
+class _Storage:
+    """What is known of one piece of memory."""
+
+    def __init__(self) -> None:
+        self.places: dict[Place, Node] = {}
+        self.data = self.params = False
+        self.noise = 0
+
+    def add(self, place: Place, node: Node) -> None:
+        self.places[place] = node
+        self.data |= node.data
+        self.params |= node.params
+        self.noise |= node.noise
+
+
+class Recorder(TorchDispatchMode):
+    """Records into `graph` while it is entered.
+
+    Args:
+        model: its parameters and buffers are known by name, its modules by path.
+        inputs: tensors that are data.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.graph = Graph()
+        self._storages: dict[int, _Storage] = {}
+        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._frames: dict[tuple[Frame, ...], tuple[Frame, ...]] = {}
+        self._writes: dict[Any, tuple[bool, ...]] = {}
+        self._kept: dict[str, str] = {}
+        self._draws = 0
+        for name, parameter in model.named_parameters():
+            self._source(parameter, "parameter", name)
+        for name, buffer in model.named_buffers():
+            self._source(buffer, "buffer", name)
+        for number, tensor in enumerate(inputs):
+            self._source(tensor, "input", f"input {number}")
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if torch._C._current_autograd_node() is not None:  # type: ignore[attr-defined]
+            return func(*args, **kwargs)
+        sources = tuple(self._lift(a) for a in args)
+        named = {key: self._lift(value) for key, value in kwargs.items()}
+        out = func(*args, **kwargs)
+        self._record(func, args, sources, named, out)
+        return out
+
+    def node_of(self, tensor: Tensor) -> Node:
+        """The node of a tensor; a constant if nothing is known of it."""
+        located = _locate(tensor)
+        if located is None:
+            return self._new("opaque", "unknown", tuple(tensor.shape))
+        key, place = located
+        storage = self._storages.get(key)
+        if storage is not None and place in storage.places:
+            return storage.places[place]
+        if storage is None:
+            return self._source(tensor, "constant", "constant")
+        mixed = self._new("opaque", "mixed", tuple(tensor.shape))
+        mixed.data, mixed.params, mixed.noise = storage.data, storage.params, storage.noise
+        mixed.value = representative(tensor)
+        storage.add(place, mixed)
+        return mixed
+
+    # --- one operation ---
+
+    def _record(
+        self, func: Any, args: tuple[Any, ...], sources: tuple[Any, ...], named: dict[str, Any], out: Any
+    ) -> None:
+        results = [out] if isinstance(out, Tensor) else [t for t in out if isinstance(t, Tensor)] if _many(out) else []
+        writes = self._written(func)
+        if not results:
+            return
+        name = ops.base_name(func.overloadpacket.__name__)
+        frames = self._walk()
+        inplace = any(writes)
+        for index, tensor in enumerate(results):
+            node = self._new("opaque", name, tuple(tensor.shape))
+            node.func, node.args, node.kwargs, node.index = func, sources, named, index
+            node.inplace, node.frames = inplace, frames
+            self._classify(node, tensor, args)
+            self._place(tensor, node, args, inplace)
+
+    def _classify(self, node: Node, tensor: Tensor, args: tuple[Any, ...]) -> None:
+        kind = ops.kind_of(node.op)
+        inputs = node.inputs
+        overwritten = node.inplace and node.op in {"normal", "copy", "fill", "zero"}
+        if overwritten:
+            # what lay there before has no influence
+            node.args = node.args[1:]
+            inputs = node.inputs
+        if kind != "discrete":
+            node.data = any(n.data for n in inputs)
+            node.params = any(n.params for n in inputs)
+            node.noise = 0
+            for n in inputs:
+                node.noise |= n.noise
+        if kind == "normal_noise" and not node.params:
+            node.kind = "noise"
+            node.noise |= 1 << self._draws
+            self._draws += 1
+        elif kind == "normal_noise":
+            node.noise |= 1 << self._draws  # torch.normal(mean, std), drawn and scaled in one
+            self._draws += 1
+        elif kind in ("elementwise", "shape", "reduction"):
+            node.kind = kind  # type: ignore[assignment]
+        if not (node.params or node.noise or node.data) and node.kind != "noise":
+            node.kind, node.args, node.kwargs = "constant", (), {}
+        if not (node.params or node.noise):
+            node.value = representative(tensor)
+
+    def _place(self, tensor: Tensor, node: Node, args: tuple[Any, ...], inplace: bool) -> None:
+        located = _locate(tensor)
+        if located is None:
+            return
+        key, place = located
+        storage = self._storages.get(key)
+        shared = any(isinstance(a, Tensor) and _storage_key(a) == key for a in _tensors(args))
+        if storage is None or not shared:
+            storage = self._storages[key] = _Storage()  # new memory, perhaps where something freed used to lie
+        elif inplace:
+            storage.places.clear()
+        elif node.kind == "shape" and _is_mixed(node) and place in storage.places:
+            return  # a part that was written since: what was written is what is read
+        storage.add(place, node)
+
+    # --- where it happened ---
+
+    def _walk(self) -> tuple[Frame, ...]:
+        frame: FrameType | None = sys._getframe(3)
+        found: list[Frame] = []
+        while frame is not None:
+            code = frame.f_code
+            kind = self._kept.get(code.co_filename)
+            if kind is None:
+                kind = self._kept[code.co_filename] = _file_kind(code.co_filename)
+            if kind == "own":
+                if code.co_name == _RUNNER:
+                    break
+            elif kind == "host" or (kind == "module" and code.co_name == "forward"):
+                path = None
+                if code.co_argcount and code.co_varnames[0] == "self":
+                    path = self._paths.get(id(frame.f_locals.get("self")))
+                if kind == "host" or path is not None:
+                    found.append(Frame(code, frame.f_lasti, path, kind == "host"))
+            frame = frame.f_back
+        frames = tuple(found)
+        return self._frames.setdefault(frames, frames)
+
+    # --- small things ---
+
+    def _lift(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self.node_of(value)
+        if isinstance(value, list | tuple):
+            return [self._lift(item) for item in value]
+        return value
+
+    def _new(self, kind: Any, op: str, shape: tuple[int, ...]) -> Node:
+        node = Node(len(self.graph.nodes), kind, op, shape)
+        self.graph.nodes.append(node)
+        return node
+
+    def _source(self, tensor: Tensor, kind: Any, name: str) -> Node:
+        node = self._new(kind, name, tuple(tensor.shape))
+        node.params = kind == "parameter"
+        node.data = kind == "input"
+        if not node.params:
+            node.value = representative(tensor)
+        located = _locate(tensor)
+        if located is not None:
+            key, place = located
+            self._storages.setdefault(key, _Storage()).add(place, node)
+        return node
+
+    def _written(self, func: Any) -> tuple[bool, ...]:
+        known = self._writes.get(func)
+        if known is None:
+            arguments = func._schema.arguments
+            known = tuple(a.alias_info is not None and a.alias_info.is_write for a in arguments)
+            self._writes[func] = known
+        return known
+
+
+_RUNNER = "run_watched"
+"""Name of the function of this package that calls the host: frames outside it are the caller's."""
+
+
+def run_watched(recorder: Recorder, call: Any, arguments: tuple[Any, ...]) -> Any:
+    """`call(*arguments)` under the recorder, TorchScript interpreted operation by operation."""
+    with torch.jit.optimized_execution(False), recorder:
+        return call(*arguments)
+
+
+def _file_kind(filename: str) -> str:
+    if filename.startswith(_OWN):
+        return "own"
+    if filename.startswith(_TORCH_KEPT):
+        return "module"
+    return "torch" if filename.startswith((_TORCH, "<frozen", "<string>")) else "host"
+
+
+def _is_mixed(node: Node) -> bool:
+    return any(source.op == "mixed" for source in node.inputs[:1])
+
+
+def _many(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    out: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            out.append(value)
+        elif isinstance(value, list | tuple):
+            out.extend(_tensors(value))
+    return out
+
+
+def _storage_key(tensor: Tensor) -> int | None:
+    located = _locate(tensor)
+    return None if located is None else located[0]
+
+
+def _locate(tensor: Tensor) -> tuple[int, Place] | None:
+    if tensor.layout != torch.strided:
+        return None
+    try:
+        key = tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # wrappers of torch.func have no storage
+        return None
+    return key, (tensor.storage_offset(), tuple(tensor.shape), tensor.stride())

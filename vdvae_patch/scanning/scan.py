@@ -1,0 +1,287 @@
+"""`scan`: the Normal heads of a model that nobody described."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from vdvae_patch import conventions
+from vdvae_patch.composition import Composition, Step, is_limited, named
+from vdvae_patch.conventions import Convention
+from vdvae_patch.heads import Found, Head, Role, table
+from vdvae_patch.scanning import hazards
+from vdvae_patch.scanning.emission import Emission, emission_of
+from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.readings import NearMiss, Reading, Readings, read, where
+from vdvae_patch.scanning.replay import Spot
+from vdvae_patch.scanning.watch import watch
+
+
+class Heads(list[Head]):
+    """The heads that a scan found, in the order in which the model computes them; prints as a table.
+
+    Attributes:
+        near_misses: what looked like a scale and was not taken, and why.
+        warnings: what is numerically unsafe in the host as it is.
+    """
+
+    def __init__(self, heads: Iterable[Head] = (), near_misses: Sequence[NearMiss] = ()) -> None:
+        super().__init__(heads)
+        self.near_misses = tuple(near_misses)
+        self.warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
+        return table(header, (_row(head) for head in self)) if self else "no Normal head\n" + self.why_not()
+
+    def why_not(self) -> str:
+        """The near misses, one a line."""
+        return "\n".join(f"  {miss}" for miss in self.near_misses) or "  nothing multiplies noise or enters a density"
+
+
+def _row(head: Head) -> tuple[str, ...]:
+    found = head.found
+    place = "" if found is None else f"{found.file.rsplit('/', 1)[-1]}:{found.line}"
+    kind = "parameter" if head.parameter else head.channels
+    return (
+        head.path,
+        kind,
+        head.role,
+        str(head.convention),
+        "" if found is None else found.patch_at,
+        "" if found is None else found.confidence,
+        place,
+    )
+
+
+def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None) -> Heads:
+    """Find every place where a network's output becomes the scale of a Normal.
+
+    The model, or `call(model, *inputs)`, runs once and is left as it was. A scale is known because it multiplies fresh
+    noise, reaches `torch.distributions.Normal`, or stands in a Gaussian density or KL; conventions are measured.
+
+    Args:
+        call: what to run instead of the model; give the loss, so that priors that are only compared are seen.
+
+    Warns:
+        UserWarning: no head was found; the near misses are in it, and in the result.
+
+    Raises:
+        PatchError: some weights have no values yet, or the model has no forward and no call was given.
+        Exception: whatever the model raises on these inputs.
+    """
+    graph = watch(model, inputs, call)
+    readings = read(graph)
+    heads = Heads(_heads(graph, readings), readings.near_misses)
+    heads.warnings = tuple(hazards.of_graph(graph))
+    if not heads:
+        warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
+    return heads
+
+
+# --- from readings to heads -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Group:
+    """The readings of one emitted raw value in one role."""
+
+    emission: Emission
+    role: Role
+    readings: list[Reading]
+    spot: Spot
+    sure: bool
+
+
+Key = tuple[str, int, int, int | None]
+
+
+def _heads(graph: Graph, readings: Readings) -> list[Head]:
+    groups: dict[tuple[Key, Role], _Group] = {}
+    plain = [r for r in readings.found if not r.parts]
+    for spot_readings in _by_raw(plain).values():
+        _add(groups, _group(graph, readings, spot_readings, spot_readings[0].raw))
+    owned = {key for key, _ in groups}
+    for spot_readings in _by_raw([r for r in readings.found if r.parts]).values():
+        _add(groups, _joined(graph, readings, spot_readings, owned))
+    ordered = _without_vamp(sorted(groups.values(), key=lambda g: g.spot.node.id))
+    shared = {id_ for r in readings.found for chain in r.parts for id_ in (chain.begin.node.id,)}
+    return [_head(group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
+
+
+def _by_raw(found: Iterable[Reading]) -> dict[Any, list[Reading]]:
+    out: dict[Any, list[Reading]] = {}
+    for reading in found:
+        out.setdefault(reading.raw.key, []).append(reading)
+    return out
+
+
+def _key(emission: Emission) -> Key:
+    return emission.path, emission.dim, emission.start, emission.stop
+
+
+def _add(groups: dict[tuple[Key, Role], _Group], group: _Group) -> None:
+    known = groups.setdefault((_key(group.emission), group.role), group)
+    if known is not group:
+        known.readings.extend(group.readings)
+        known.sure |= group.sure
+
+
+def _group(graph: Graph, readings: Readings, found: list[Reading], raw: Spot) -> _Group:
+    emission = emission_of(graph, raw, found[0].chain.moves)
+    role, sure = _role(graph, readings, found)
+    return _Group(emission, role, found, raw, sure)
+
+
+def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[Key]) -> _Group:
+    """A residual head: it is named by the operand that is no head of its own."""
+    emissions = [(emission_of(graph, chain.begin, chain.moves), chain) for chain in found[0].parts]
+    emission, chain = next(((e, c) for e, c in reversed(emissions) if _key(e) not in owned), emissions[-1])
+    role, sure = _role(graph, readings, found)
+    return _Group(emission, role, found, chain.begin, sure)
+
+
+def _role(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role, bool]:
+    """posterior, prior or likelihood, and whether a density or KL says so."""
+    places = {r.evidence for r in found}
+    if "q" in places:
+        return "posterior", True
+    own = {r.node.id for r in found if r.evidence == "noise"}
+    for reading in found:
+        if reading.term is not None and reading.evidence == "p":
+            return _role_of_density(graph, readings, reading, own), True
+    node = found[0].raw.node
+    sampled = "noise" in places
+    if node.noise and not (sampled and _sample_is_used(graph, readings, own)):
+        return "likelihood", False
+    return ("posterior" if node.data else "prior"), "Normal" in places
+
+
+def _role_of_density(graph: Graph, readings: Readings, reading: Reading, own: set[int]) -> Role:
+    assert reading.term is not None
+    means = reading.term.means
+    samples = [m for m in means if m.node.id in readings.samples]
+    for sample in samples:
+        if any(n.id in own for n in sample.node.inputs):
+            return "posterior"  # the log density of a sample under the distribution that it was drawn from
+    if samples or any(r.term is not None and r.term.total is reading.term.total for r in _q_terms(readings)):
+        return "prior"
+    networks = {m.node.id for m in means if m.node.params}
+    return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _q_terms(readings: Readings) -> list[Reading]:
+    return [r for r in readings.found if r.evidence == "q"]
+
+
+def _sample_is_used(graph: Graph, readings: Readings, own: set[int]) -> bool:
+    """Whether a network goes on from what was drawn."""
+    todo = [n for node in graph.nodes if node.id in readings.samples for n in [node] if _reads(node, own)]
+    seen: set[int] = set()
+    while todo:
+        node = todo.pop()
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        if node.kind == "opaque" and any(n.kind == "parameter" or _is_weight(n) for n in node.inputs):
+            return True
+        todo.extend(graph.consumers.get(node.id, ()))
+    return False
+
+
+def _is_weight(node: Any) -> bool:
+    while node.kind == "shape" and node.inputs:
+        node = node.inputs[0]
+    return bool(node.kind == "parameter")
+
+
+def _reads(product: Any, own: set[int]) -> bool:
+    return any(n.id in own for n in product.inputs)
+
+
+def _without_vamp(groups: list[_Group]) -> list[_Group]:
+    """A prior that is the posterior's own module on learned inputs (VampPrior) is the posterior's head."""
+    posteriors = {_key(g.emission) for g in groups if g.role == "posterior"}
+    return [
+        g for g in groups if g.role != "prior" or g.spot.node.data or g.spot.node.noise or _key(g.emission) not in posteriors
+    ]
+
+
+def _head(group: _Group, shared: bool) -> Head:
+    emission = group.emission
+    convention, agree = _convention(group.readings)
+    first = group.readings[0]
+    place, reason = _patch_place(group, convention, agree, shared)
+    file, _, line = where(_sigma_node(group.readings)).rpartition(":")
+    found = Found(
+        confidence="sure" if group.sure else "likely",
+        shape=first.node.shape,
+        file=file,
+        line=int(line) if line.isdigit() else 0,
+        patch_at=place,
+        reason=reason,
+        evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
+        warnings=tuple(hazards.of_head(group.role, convention, agree, emission.path)),
+    )
+    return Head(
+        emission.path, group.role, emission.start, emission.stop, emission.dim, convention,
+        parameter=emission.parameter, found=found,
+    )  # fmt: skip
+
+
+_EVIDENCE = {
+    "noise": "multiplies fresh noise",
+    "Normal": "torch.distributions.Normal",
+    "q": "first argument of a KL",
+    "p": "density, or second argument of a KL",
+}
+
+
+def _sigma_node(readings: list[Reading]) -> Any:
+    best = next((r for r in readings if r.evidence in ("Normal", "noise")), readings[0])
+    return best.chain.nodes[-1] if best.chain.nodes else best.node
+
+
+def _patch_place(
+    group: _Group, convention: Convention, agree: bool, shared: bool
+) -> tuple[Literal["output", "call", "no"], str]:
+    if group.readings[0].parts:
+        return "call", "its raw value is a sum that is formed after the modules have run"
+    if not group.emission.at_output:
+        return "call", group.emission.reason
+    if shared:
+        return "call", "its raw value is also a part of another head's"
+    if group.readings[0].steps is None:
+        return "call", "the host computes the scale from the raw value in several ways at once"
+    if not agree:
+        return "call", "the host reads the raw value in several ways that disagree"
+    if is_limited(convention):
+        return "call", f"{convention} has a floor or a bound that no raw value gets past"
+    return "output", ""
+
+
+def _convention(readings: list[Reading]) -> tuple[Convention, bool]:
+    """The convention that the readings agree on; the sampler's, and False, if they do not."""
+    chains = [(r, r.steps) for r in readings]
+    known: list[tuple[Reading, tuple[Step, ...]]] = [(r, s) for r, s in chains if s is not None]
+    if not known:
+        return conventions.Sigma(), True
+    measured = [r for r, _ in known if r.evidence in ("q", "p", "Normal")]
+    grid = torch.linspace(-3, 3, 25, dtype=torch.float64)
+    curves = [(r, Composition(s).sigma(grid)) for r, s in known]
+    reference = next((c for r, c in curves if measured and r is measured[0]), curves[0][1])
+    agree = all(_same(reference, curve, r.evidence == "noise" and bool(measured)) for r, curve in curves)
+    chosen = next(s for r, s in known if (r is measured[0] if measured else True))
+    return named(chosen), agree
+
+
+def _same(reference: torch.Tensor, curve: torch.Tensor, up_to_factor: bool) -> bool:
+    ratio = curve / reference
+    if up_to_factor:  # a temperature
+        ratio = ratio / ratio[len(ratio) // 2]
+    return torch.allclose(torch.nan_to_num(ratio, 1.0), torch.ones_like(ratio), rtol=1e-5)

@@ -1,0 +1,139 @@
+"""Run the host once under the recorder, and leave it as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._pytree import tree_leaves
+
+from vdvae_patch.errors import PatchError
+from vdvae_patch.scanning.graph import Graph, NormalSeen
+from vdvae_patch.scanning.record import Recorder, run_watched
+
+Call = Callable[..., Any]
+
+
+def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> Graph:
+    """The graph of `call(model, *inputs)`, or of `model(*inputs)`; the model is left as it was.
+
+    Raises:
+        PatchError: some parameters have no values yet (lazy, or on the meta device).
+    """
+    _require_values(model)
+    if call is None and type(model).forward is nn.Module.forward:
+        raise PatchError(
+            f"{type(model).__name__} has no forward; say what to run: scan(model, batch, call=lambda m, x: m.loss(x))"
+        )
+    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    recorder = Recorder(model, tensors)
+    paths = {id(module): path for path, module in model.named_modules()}
+
+    def returned(module: nn.Module, args: Any, output: Any) -> None:
+        path = paths.get(id(module))
+        if path is not None and isinstance(output, Tensor):
+            recorder.graph.returned.setdefault(recorder.node_of(output).id, []).append(path)
+
+    with untouched(model), _normals_watched(recorder):
+        hook = register_module_forward_hook(returned)
+        try:
+            if call is None:
+                run_watched(recorder, model, inputs)
+            else:
+                run_watched(recorder, call, (model, *inputs))
+        finally:
+            hook.remove()
+    recorder.graph.index_consumers()
+    return recorder.graph
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Restore random states, buffers, gradients and training flags at the end."""
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    versions = {name: p._version for name, p in model.named_parameters()}
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, {k: (b, None if b is None else b.clone()) for k, b in module._buffers.items()})
+        for module in model.modules()
+    ]
+    python, numpy_state = random.getstate(), _numpy_state()
+    with torch.random.fork_rng(devices=[d.index or 0 for d in devices]):
+        try:
+            for p in model.parameters():
+                p.grad = None
+            yield
+        finally:
+            random.setstate(python)
+            _set_numpy_state(numpy_state)
+            for name, p in model.named_parameters():
+                p.grad = gradients.get(name)
+            for module, training in flags:
+                module.training = training
+            for module, saved in buffers:
+                _restore_buffers(module, saved)
+    changed = [name for name, p in model.named_parameters() if name in versions and p._version != versions[name]]
+    if changed:
+        raise PatchError(
+            f"the call changed {len(changed)} parameters (first {changed[0]!r}); give one that computes the loss and "
+            "takes no optimizer step"
+        )
+
+
+def _restore_buffers(module: nn.Module, saved: dict[str, tuple[Tensor | None, Tensor | None]]) -> None:
+    for name in list(module._buffers):
+        if name not in saved:
+            del module._buffers[name]
+    for name, (buffer, copy) in saved.items():
+        if buffer is not None and copy is not None:
+            with torch.no_grad():
+                buffer.copy_(copy)
+        module._buffers[name] = buffer
+
+
+def _numpy_state() -> Any:
+    import numpy as np
+
+    return np.random.get_state()
+
+
+def _set_numpy_state(state: Any) -> None:
+    import numpy as np
+
+    np.random.set_state(state)
+
+
+def _require_values(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if torch.nn.parameter.is_lazy(tensor):
+            raise PatchError(f"parameter {name!r} is lazy and has no shape yet; run the model once on a batch, then scan")
+        if tensor.device.type == "meta":
+            raise PatchError(f"{name!r} is on the meta device and has no values; load the weights, then scan")
+        if type(tensor).__name__ == "DTensor":
+            raise PatchError(f"{name!r} is sharded (DTensor); scan the model before it is sharded")
+
+
+@contextmanager
+def _normals_watched(recorder: Recorder) -> Iterator[None]:
+    """Note every `torch.distributions.Normal`: the tensors it is given, before it expands them."""
+    made = Normal.__init__
+
+    def init(self: Normal, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
+        if isinstance(scale, Tensor):
+            mean = recorder.node_of(loc) if isinstance(loc, Tensor) else recorder._new("constant", "number", ())
+            recorder.graph.normals.append(NormalSeen(mean, recorder.node_of(scale)))
+        made(self, loc, scale, validate_args)
+
+    Normal.__init__ = init  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Normal.__init__ = made  # type: ignore[method-assign]
+
