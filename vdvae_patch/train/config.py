@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
@@ -21,6 +21,7 @@ from vdvae_patch.hosts.preset import Optimization
 
 Precision = Literal["fp32", "bf16", "fp16"]
 A = TypeVar("A")
+_OF_THE_PRESET: Any = None  # an architecture belongs to a host; the command line takes it from the preset
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class TrainConfig(Generic[A]):
     max_consecutive_skips: int = 200
     tensorboard: bool = False
     optimization: Annotated[Optimization, tyro.conf.OmitArgPrefixes] = field(default_factory=Optimization)
-    architecture: Annotated[A, tyro.conf.OmitArgPrefixes] = cast(Any, None)
+    architecture: Annotated[A, tyro.conf.OmitArgPrefixes] = _OF_THE_PRESET
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:

@@ -16,6 +16,7 @@ from vdvae_patch.data.pixels import Indices
 from vdvae_patch.errors import RunError
 from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.evaluate import Evaluation, evaluate
 from vdvae_patch.train.folder import RunFolder, open_folder, read_json, write_config, write_json
@@ -130,7 +131,7 @@ def train(config: TrainConfig[Any], *, clock: Callable[[], float] = time.perf_co
 def _assemble(
     config: TrainConfig[Any], world: World, folder: RunFolder, work: Workload, clock: Callable[[], float]
 ) -> _Run:
-    run_model = torch.compile(work.model) if config.compile else work.model
+    run_model = compile_model(work.model, world.device) if config.compile else work.model
 
     def loss(x: torch.Tensor, target: torch.Tensor) -> Losses:
         return work.entry.losses(run_model, x, target)  # type: ignore[arg-type]

@@ -1,0 +1,242 @@
+"""Step time and memory of patched models against the vanilla one: side by side, interleaved, medians.
+
+Machines are noisy, so a ratio is only as good as its pairing: in every round each contender does one step, in an order
+that rotates, and a contender's ratio is the median over rounds of its time over vanilla's time in the same round.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from vdvae_patch.data.batches import DeviceImages, batch_indices
+from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.train.compiled import compile_model
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.setup import Workload, prepare
+from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.world import World
+
+PLAIN = "plain step"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One contender.
+
+    Attributes:
+        seconds: median time of a step.
+        images_per_second: of the median step.
+        time_ratio: median over rounds of its time over the reference's in the same round.
+        spread: half the interquartile range of those ratios.
+        peak_bytes: most memory that one step allocates on top of what the contender holds between steps.
+        memory_ratio: over the reference's.
+    """
+
+    name: str
+    seconds: float
+    images_per_second: float
+    time_ratio: float
+    spread: float
+    peak_bytes: int
+    memory_ratio: float
+
+
+@dataclass
+class _Contender:
+    name: str
+    step: Callable[[int, ModelBatch], None]
+    times: list[float]
+    peak: int = 0
+
+
+def benchmark(
+    config: TrainConfig[Any],
+    variants: Sequence[str],
+    device: torch.device,
+    *,
+    rounds: int,
+    warmup: int,
+    plain: bool,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Measurement]:
+    """Measure `variants` against the first of them, on batches of the configuration's data.
+
+    Args:
+        plain: also measure vanilla trained by the plain step: eager, one tensor after the other, and waiting for the
+            device in every step to read its scalars, as VDVAE's own training script does.
+    """
+    contenders: list[_Contender] = []
+    batches: list[ModelBatch] = []
+    for variant in variants:
+        work = prepare(replace(config, variant=variant), device)
+        batches = batches or _batches(work, config, device, warmup + rounds + 1)
+        contenders.append(_Contender(variant, _our_step(work, config, device), []))
+    if plain:
+        work = prepare(replace(config, variant="vanilla"), device)
+        contenders.append(_Contender(PLAIN, _plain_step(work, config), []))
+    for number in range(warmup + rounds):
+        shift = number % len(contenders)
+        for contender in contenders[shift:] + contenders[:shift]:
+            seconds = _timed(contender, number, batches[number], device, clock)
+            if number >= warmup:
+                contender.times.append(seconds)
+    for contender in contenders:
+        contender.peak = _peak(contender, warmup + rounds, batches[-1], device)
+    return [_measurement(c, contenders[0], config.optimization.batch_size) for c in contenders]
+
+
+def _measurement(contender: _Contender, reference: _Contender, batch_size: int) -> Measurement:
+    ratios = [a / b for a, b in zip(contender.times, reference.times, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    seconds = statistics.median(contender.times)
+    return Measurement(
+        name=contender.name,
+        seconds=seconds,
+        images_per_second=batch_size / seconds,
+        time_ratio=statistics.median(ratios),
+        spread=(high - low) / 2,
+        peak_bytes=contender.peak,
+        memory_ratio=contender.peak / reference.peak,
+    )
+
+
+def _batches(work: Workload, config: TrainConfig[Any], device: torch.device, count: int) -> list[ModelBatch]:
+    images = DeviceImages(work.data.train, device)
+    size = config.optimization.batch_size
+    indices = (batch_indices(len(images), size, step, config.seed) for step in range(count))
+    return [work.data.normalization.apply(images.take(i)) for i in indices]
+
+
+def _our_step(work: Workload, config: TrainConfig[Any], device: torch.device) -> Callable[[int, ModelBatch], None]:
+    run_model: Any = compile_model(work.model, device) if config.compile else work.model
+
+    def loss(x: torch.Tensor, target: torch.Tensor) -> Losses:
+        return work.entry.losses(run_model, x, target)
+
+    engine = TrainingStep(
+        work.model, work.ema, loss, config.optimization, World(device), precision=config.precision, capacity=50
+    )
+
+    def step(number: int, batch: ModelBatch) -> None:
+        seed_noise("train", config.seed, step=number)
+        engine(number, *batch)
+        if number % 50 == 49:
+            engine.drain()
+
+    return step
+
+
+def _plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, ModelBatch], None]:
+    o = config.optimization
+    optimizer = torch.optim.AdamW(
+        work.model.parameters(), lr=o.lr, betas=(o.adam_beta1, o.adam_beta2), weight_decay=o.wd, foreach=False
+    )
+
+    def step(number: int, batch: ModelBatch) -> None:
+        seed_noise("train", config.seed, step=number)
+        work.model.zero_grad()
+        losses = work.entry.losses(work.model, *batch)
+        losses.elbo.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(work.model.parameters(), o.grad_clip, foreach=False).item()
+        numbers = [loss.item() for loss in losses]
+        if all(n == n for n in numbers) and norm < o.skip_threshold:
+            optimizer.step()
+            with torch.no_grad():
+                for average, parameter in zip(work.ema.parameters(), work.model.parameters(), strict=True):
+                    average.mul_(o.ema_rate).add_(parameter, alpha=1 - o.ema_rate)
+
+    return step
+
+
+def _timed(
+    contender: _Contender, number: int, batch: ModelBatch, device: torch.device, clock: Callable[[], float]
+) -> float:
+    _synchronize(device)
+    started = clock()
+    contender.step(number, batch)
+    _synchronize(device)
+    return clock() - started
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak(contender: _Contender, number: int, batch: ModelBatch, device: torch.device) -> int:
+    """Bytes that one step allocates at most, over what is allocated when it begins."""
+    if device.type == "cuda":
+        _synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        contender.step(number, batch)
+        _synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with _silent_profiler(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        contender.step(number, batch)
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    held = peak = 0
+    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+@contextmanager
+def _silent_profiler() -> Iterator[None]:
+    """Keep what the profiler's C++ writes to standard error, past Python, away from the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def as_record(measurements: Sequence[Measurement], about: Mapping[str, Any]) -> dict[str, Any]:
+    """For `bench.json`."""
+    return {**about, "rows": [vars(m) for m in measurements]}
+
+
+def default_config(config: TrainConfig[Any]) -> TrainConfig[Any]:
+    """Built-in images unless data are named: a benchmark needs no download."""
+    return config if config.data is not None else replace(config, data="builtin", data_root=None)
+
+
+def markdown(measurements: Sequence[Measurement], title: str, path: Path | None = None) -> str:
+    """The table, also written to `path`."""
+    lines = [
+        title,
+        "",
+        "| contender | ms a step | images/s | time over vanilla | peak MB a step | memory over vanilla |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {m.name} | {1e3 * m.seconds:.1f} | {m.images_per_second:.1f} | {m.time_ratio:.3f} ± {m.spread:.3f} "
+        f"| {m.peak_bytes / 1e6:.1f} | {m.memory_ratio:.3f} |"
+        for m in measurements
+    ]
+    text = "\n".join(lines) + "\n"
+    if path is not None:
+        path.write_text(text)
+    return text
