@@ -102,6 +102,7 @@ REFERENCES: dict[str, Callable[[Array], Truth]] = {
     "downbounded(1e-60)": lambda p: _downbounded(p, 1e-60),
     "bounded(alpha=0.0011, omega=1)": lambda p: _bounded(p, 0.0011, 1),
     "bounded(0.288675, 256)": lambda p: _bounded(p, 0.288675, 256),
+    "bounded(0.3, 0.9)": lambda p: _bounded(p, 0.3, 0.9),  # α + (ω − α) is rounded to more than ω
     "constant": _constant,
     "constant(0.5)": lambda p: _constant(p, 0.5),
     "softplus": _softplus,
