@@ -1,0 +1,100 @@
+"""`vdvae-patch compare`: train variants over seeds, side by side, and report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vdvae_patch.cli.arguments import check_flags, flags_of, parse, parse_train, peek, train_flags
+from vdvae_patch.compare.options import CompareOptions, separate
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.hosts import HOSTS, load_entry_file
+from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vdvae_patch.compare.run import Report
+    from vdvae_patch.compare.schedule import Ended
+
+DESCRIPTION = """Train variants over seeds, side by side, and report.
+
+Same seed, same initial weights, same batches for all variants; whatever is finished is not done again. Every other
+flag is one of `vdvae-patch train`, which lists them with --help, and is the same for all runs."""
+
+# flags of train that a comparison sets itself, and what to use for them
+_CHOSEN_HERE = {
+    "--variant": "--variants",
+    "--seed": "--seeds",
+    "--resume": "the same command again",
+    "--no-resume": "another --out",
+}
+
+
+def run(argv: list[str]) -> int:
+    """0 if every run has ended; 1 if one failed; 75 if a signal asked to stop before the end."""
+    return compare(argv)
+
+
+def compare(argv: Sequence[str], prog: str = "vdvae-patch compare", description: str = DESCRIPTION) -> int:
+    """Do and show the comparison that a command line asks for.
+
+    Raises:
+        UnknownNameError, InvalidValueError: a flag, variant, seed, preset or value that cannot be used.
+        RunError: the folder holds another comparison, or nothing could be run.
+    """
+    own = flags_of(CompareOptions)
+    mine, flags = separate(argv, [flag for flag in own if flag != "--help"])
+    if "--help" in flags or "-h" in flags:
+        parse(CompareOptions, ["--help"], prog=prog, description=description)
+    _check(flags, own)
+    options = parse(CompareOptions, mine, prog=prog, description=description)
+    base = parse_train(flags)
+
+    from rich.console import Console
+
+    from vdvae_patch.compare.plan import plan
+    from vdvae_patch.compare.run import do_runs, write_report
+    from vdvae_patch.train.interrupts import EXIT_RESUME, stop_requests
+
+    comparison = plan(options, flags, base)
+    console = Console()
+    with stop_requests() as stop:
+        ended = do_runs(comparison, console, stop)
+    failed = [end for end in ended if end.how == "failed"]
+    _show(console, write_report(comparison), failed)
+    if stop:
+        console.print(f"stopped by {stop.signal}; the same command goes on")
+        return EXIT_RESUME
+    return 1 if failed else 0
+
+
+def _check(flags: Sequence[str], own: Sequence[str]) -> None:
+    """Refuse what `train` would, and what a comparison decides for itself, before anything is imported or begun."""
+    for argument in flags:
+        flag = argument.split("=", 1)[0].replace("_", "-")
+        if flag in _CHOSEN_HERE:
+            raise InvalidValueError(f"{flag} is set by the comparison for each run; use {_CHOSEN_HERE[flag]}")
+    if (patches := peek(flags, "--patches")) is not None:
+        load_entry_file(patches)
+    entry = trainable(HOSTS.get(peek(flags, "--host") or TrainConfig.host))
+    check_flags(flags, [*own, *(flag for flag in train_flags(entry.architecture) if flag not in _CHOSEN_HERE)])
+
+
+def _show(console: Console, report: Report, failed: Sequence[Ended]) -> None:
+    from vdvae_patch.compare.table import CONVENTION, terminal_table
+
+    console.print(terminal_table(report.rows))
+    for line in (CONVENTION, *(f"note: {note}" for note in report.notes)):
+        console.print(line, style="dim", highlight=False, markup=False)
+    console.print()
+    for sentence in report.sentences:
+        console.print(f"• {sentence}", highlight=False, markup=False)
+    console.print()
+    for end in failed:
+        text = f"{end.run.label} failed: {end.message}"
+        console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    for name, path in (("curves", report.curves), ("images", report.gallery), ("report", report.report)):
+        if path is not None:
+            console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,156 @@
+"""The paper's Figure 2: training NELBO and cumulated skipped updates, vanilla in blue, modified in red."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from vdvae_patch.compare.palette import Look, looks
+from vdvae_patch.compare.results import Curves, Floats, RunResult
+
+BINS = 100
+"""The most points of a NELBO curve; each is the mean over its share of the steps."""
+
+STYLE: Any = {
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vdvae-patch",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is on the horizontal axis: epochs, or steps where an epoch is too short or the run is too short for it."""
+
+    unit: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class _Smooth:
+    x: Floats
+    y: Floats
+
+
+def draw_curves(results: Sequence[RunResult], variants: Sequence[str], paths: Sequence[Path]) -> None:
+    """Write the figure to every path, the format by its suffix; one thin line a run."""
+    from matplotlib import rc_context
+
+    axis = horizontal(results)
+    look = looks(variants)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _draw_nelbo(left, results, look, axis)
+        _draw_skips(right, results, look, axis)
+        present = [variant for variant in variants if any(result.variant == variant for result in results)]
+        handles = [Line2D([], [], color=look[v].color, linestyle=look[v].dashes, linewidth=2) for v in present]
+        seeds = sorted({result.seed for result in results})
+        figure.legend(
+            handles, present, loc="outside lower center", ncols=min(6, len(present)),
+            title=f"posterior / prior; one line a seed ({', '.join(map(str, seeds))})", title_fontsize=10,
+        )  # fmt: skip
+        for path in paths:
+            figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def horizontal(results: Sequence[RunResult]) -> Axis:
+    """Epochs, if there are at least two of at least two steps."""
+    steps = max((_steps_per_epoch(result.curves) for result in results), default=1)
+    long_enough = any(len(result.curves.step) >= 2 * steps for result in results)
+    return Axis("epoch", steps) if steps > 1 and long_enough else Axis("training step", 1)
+
+
+def smooth(curves: Curves, bins: int = BINS) -> _Smooth:
+    """Means of the NELBO over equal shares of the steps, of the applied updates alone; NaN where there was none."""
+    width = max(1, math.ceil(len(curves.step) / bins))
+    count = math.ceil(len(curves.step) / width)
+    usable = np.where(curves.skipped | ~np.isfinite(curves.nelbo), np.nan, curves.nelbo)
+    padded = np.full(count * width, np.nan)
+    padded[: len(usable)] = usable
+    shares = padded.reshape(count, width)
+    filled = np.isfinite(shares).any(1)
+    means = np.full(count, np.nan)
+    means[filled] = np.nanmean(shares[filled], axis=1)
+    starts = curves.step[::width].astype(np.float64)
+    return _Smooth(starts + (width - 1) / 2, means)
+
+
+def vertical_limits(lines: Sequence[Floats]) -> tuple[float, float] | None:
+    """Limits that show how the runs learn: what is far above the usual range of the NELBO is cut off."""
+    values = np.concatenate([line[np.isfinite(line)] for line in lines]) if lines else np.array([])
+    if not len(values):
+        return None
+    low, middle = float(values.min()), float(np.median(values))
+    # the start of training lies above the median, a blow-up lies orders of magnitude above it
+    high = float(values[values <= middle + 4 * max(middle - low, 0.05 * abs(middle))].max())
+    margin = 0.06 * (high - low) or 0.1
+    return low - margin, high + margin
+
+
+def _draw_nelbo(ax: Any, results: Sequence[RunResult], look: dict[str, Look], axis: Axis) -> None:
+    lines = {id(result): smooth(result.curves) for result in results}
+    for result in results:
+        line = lines[id(result)]
+        style = look[result.variant]
+        ax.plot(line.x / axis.steps, line.y, color=style.color, linestyle=style.dashes, linewidth=1.4, alpha=0.85)
+        if result.outcome == "stopped":
+            seen = np.flatnonzero(np.isfinite(line.y))
+            if len(seen):
+                ax.plot(line.x[seen[-1]] / axis.steps, line.y[seen[-1]], "x", color=style.color, markersize=8, mew=2)
+    limits = vertical_limits([line.y for line in lines.values()])
+    title = "Training NELBO"
+    if limits is not None:
+        ax.set_ylim(*limits)
+        highest = max(float(np.nanmax(line.y)) for line in lines.values() if np.isfinite(line.y).any())
+        if highest > limits[1]:
+            title += f" (cut off; highest {highest:.2g})"
+    ax.set_title(title)
+    ax.set_xlabel(axis.unit)
+    ax.set_ylabel("NELBO (nats per dimension)")
+    bits = ax.secondary_yaxis("right", functions=(lambda y: y / math.log(2), lambda y: y * math.log(2)))
+    bits.set_ylabel("bits per dimension")
+    bits.spines["right"].set_visible(True)
+
+
+def _draw_skips(ax: Any, results: Sequence[RunResult], look: dict[str, Look], axis: Axis) -> None:
+    highest = 0
+    for result in results:
+        total = np.cumsum(result.curves.skipped)
+        style = look[result.variant]
+        x = (result.curves.step + 1) / axis.steps
+        ax.step(x, total, where="post", color=style.color, linestyle=style.dashes, linewidth=1.6, alpha=0.85)
+        if len(total):
+            highest = max(highest, int(total[-1]))
+            if result.outcome == "stopped":
+                ax.plot(x[-1], total[-1], "x", color=style.color, markersize=8, mew=2)
+    ax.set_title("Skipped updates (high gradient or NaN)")
+    ax.set_xlabel(axis.unit)
+    ax.set_ylabel("cumulated skipped updates")
+    if highest > 20:  # few skips of one run and hundreds of another are both to be seen
+        ax.set_yscale("symlog", linthresh=5, linscale=0.7)
+        ticks = [t for t in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, *(10**k for k in range(3, 8))) if t <= 2 * highest]
+        ax.set_yticks(ticks, [f"{t:,}" for t in ticks])
+        ax.minorticks_off()
+    ax.set_ylim(bottom=-0.03 * max(highest, 1) if highest <= 20 else -0.4)
+
+
+def _steps_per_epoch(curves: Curves) -> int:
+    """Told by the first step of the second epoch; all steps, if there is none."""
+    later = np.flatnonzero(curves.epoch > curves.epoch[0]) if len(curves.epoch) else np.array([])
+    return int(later[0]) if len(later) else max(1, len(curves.step))

@@ -1,0 +1,133 @@
+"""The runs of a comparison: every variant with every seed, and nothing else different."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vdvae_patch.compare.options import CompareOptions
+from vdvae_patch.errors import InvalidValueError, RunError
+from vdvae_patch.patching import Variant
+from vdvae_patch.train.config import TrainConfig, slug
+
+# What may differ between two runs of a comparison: who they are, and what has no influence on what is computed.
+_MAY_DIFFER = frozenset(
+    {
+        "variant", "seed", "out", "resume", "data_root", "checkpoint_every", "evaluate_every", "record_every",
+        "samples_every", "tensorboard", "max_consecutive_skips",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One variant with one seed: what it is told, and the flags that tell it."""
+
+    config: TrainConfig[Any]
+    flags: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.config.folder
+
+    @property
+    def label(self) -> str:
+        """`upbounded seed 0`."""
+        return f"{self.config.variant} seed {self.config.seed}"
+
+    def command(self, *, resume: bool) -> list[str]:
+        """The command line of the process that does it."""
+        own = ["--variant", self.config.variant, "--seed", str(self.config.seed), "--out", str(self.folder)]
+        return [sys.executable, "-m", "vdvae_patch", "train", *self.flags, *own, *(["--resume"] if resume else [])]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that share every setting but variant and seed.
+
+    Attributes:
+        out: the folder that holds theirs, and the report.
+        base: the settings they share.
+        variants: as canonical text, in the order of the table's rows.
+        runs: all variants of the first seed, then all of the next.
+        threads: processor threads of each run.
+    """
+
+    out: Path
+    base: TrainConfig[Any]
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    runs: tuple[PlannedRun, ...]
+    jobs: int
+    threads: int
+
+
+def plan(options: CompareOptions, flags: Sequence[str], base: TrainConfig[Any]) -> Comparison:
+    """The comparison that a command line asks for; `flags` are those for `train`, `base` what they mean.
+
+    Raises:
+        UnknownNameError, InvalidValueError: a variant or seed that does not exist or is named twice.
+        RunError: the folder holds runs with other settings.
+    """
+    variants = [str(Variant.parse(name)) for name in options.variant_list()]
+    twice = next((name for name in variants if variants.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidValueError(f"--variants {options.variants!r} names {twice} twice")
+    out = options.out or Path("runs") / f"compare-{base.preset}"
+    seeds = options.seed_list()
+    runs = [
+        PlannedRun(replace(base, variant=variant, seed=seed, out=out / f"{slug(variant)}-seed{seed}"), tuple(flags))
+        for seed in seeds
+        for variant in variants
+    ]
+    _check_folder(out, base)
+    threads = options.threads or max(1, len(os.sched_getaffinity(0)) // options.jobs)
+    return Comparison(out, base, tuple(variants), tuple(seeds), tuple(runs), options.jobs, threads)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The flat settings in a run's `config.toml`, what the run saw left out.
+
+    Raises:
+        RunError: it is missing or not TOML.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is not valid TOML ({error})") from None
+    table.pop("run", None)
+    return flatten(table)
+
+
+def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables inside a table put beside its plain values."""
+    flat = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    for value in table.values():
+        if isinstance(value, Mapping):
+            flat |= value
+    return flat
+
+
+def _check_folder(out: Path, base: TrainConfig[Any]) -> None:
+    """Refuse a folder in which any run, asked for or not, was told something else."""
+    now = flatten(base.to_toml())
+    for path in sorted(out.glob("*/config.toml")):
+        before = read_settings(path)
+        different = [
+            f"{key}: {before.get(key, 'none')}, now {now.get(key, 'none')}"
+            for key in sorted({*before, *now} - _MAY_DIFFER)
+            if before.get(key) != now.get(key)
+        ]
+        if different:
+            raise RunError(
+                f"folder {out} holds a comparison with other settings ({path.parent.name}: {'; '.join(different)}); "
+                "use the same ones, or choose another --out"
+            )

@@ -1,0 +1,87 @@
+"""The table in plain words, computed from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vdvae_patch.compare.results import Row
+from vdvae_patch.compare.table import number
+
+
+def reading(rows: Sequence[Row]) -> list[str]:
+    """Sentences about which variants skipped updates, how often, and how good the models became."""
+    rows = [row for row in rows if row.counted]
+    if not rows:
+        return ["No run has ended yet."]
+    ordered = sorted(rows, key=lambda row: row.variant != "vanilla")
+    return [*map(_skips, ordered), *_nelbos(ordered), *_caution(ordered)]
+
+
+def _skips(row: Row) -> str:
+    runs = row.counted
+    hit = [run for run in runs if run.high_gradient + run.nan]
+    steps = sum(run.steps for run in runs)
+    if not hit:
+        return f"{row.variant} skipped no update in {_times(len(runs), 'run')} ({steps:,} steps)."
+    nan, high = sum(run.nan for run in runs), sum(run.high_gradient for run in runs)
+    sentence = (
+        f"{row.variant} skipped updates in {len(hit)} of {_times(len(runs), 'run')}: {nan:,} for NaN and {high:,} for "
+        f"a high gradient, {100 * (nan + high) / steps:.1f}% of its steps"
+    )
+    stopped = [run for run in runs if run.outcome == "stopped"]
+    at_end = [run for run in runs if run not in stopped and run.curves.skipped[-_tail(run.steps) :].all()]
+    if stopped:
+        sentence += f"; {_times(len(stopped), 'run')} ended early, since no update could be applied any more"
+    if at_end:
+        sentence += f"; {_times(len(at_end), 'run')} applied no update in the last {_tail(at_end[0].steps)} steps"
+    return f"{sentence}."
+
+
+def _tail(steps: int) -> int:
+    return max(1, steps // 20)
+
+
+def _nelbos(rows: Sequence[Row]) -> list[str]:
+    measured = [row for row in rows if row.nats.mean is not None]
+    lines = []
+    if len(measured) > 1:
+        whole = [row for row in measured if row.nats.count == row.seeds]
+        best = min(whole or measured, key=lambda row: row.nats.mean or 0.0)
+        others = ", ".join(f"{r.variant} {number(r.nats.mean)}" for r in measured if r is not best)
+        lines.append(
+            f"The lowest mean test NELBO has {best.variant}: {number(best.nats.mean)} nats per dimension ({others})"
+            f"{_apart(best, measured)}."
+        )
+    for row in rows:
+        if row.nats.count < len(row.counted):
+            missing = _times(len(row.counted) - row.nats.count, "run")
+            lines.append(f"{row.variant} has no finite test NELBO in {missing}; the mean leaves that out.")
+    return lines
+
+
+def _apart(best: Row, rows: Sequence[Row]) -> str:
+    """Whether the seeds of the others overlap with those of the best."""
+    if best.nats.std is None or best.nats.mean is None:
+        return ""
+    near = [
+        row.variant
+        for row in rows
+        if row is not best
+        and row.nats.mean is not None
+        and abs(row.nats.mean - best.nats.mean) <= best.nats.std + (row.nats.std or 0.0)
+    ]
+    return f"; within one standard deviation of it: {', '.join(near)}" if near else ""
+
+
+def _caution(rows: Sequence[Row]) -> list[str]:
+    seeds = max(len(row.counted) for row in rows)
+    differ = [row.variant for row in rows if len({bool(run.high_gradient + run.nan) for run in row.counted}) > 1]
+    lines = []
+    if differ:
+        lines.append(f"Whether updates are skipped depends on the seed for {', '.join(differ)}.")
+    lines.append(f"{_times(seeds, 'seed')} show what can happen, not how often: a rate needs more of them.")
+    return lines
+
+
+def _times(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

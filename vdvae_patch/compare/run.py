@@ -1,0 +1,139 @@
+"""A comparison from beginning to end: do the runs, then write what they showed."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vdvae_patch.compare.curves import draw_curves
+from vdvae_patch.compare.gallery import draw_gallery
+from vdvae_patch.compare.plan import Comparison, flatten
+from vdvae_patch.compare.progress import ComparisonProgress
+from vdvae_patch.compare.reading import reading
+from vdvae_patch.compare.report import CURVES, GALLERY, gallery_section, report
+from vdvae_patch.compare.results import Row, RunResult, collect, summarise
+from vdvae_patch.compare.schedule import Ended, execute
+from vdvae_patch.compare.states import state_of
+from vdvae_patch.compare.table import CONVENTION, HEADINGS, as_csv, as_record, cells, markdown, notes
+from vdvae_patch.errors import RunError, VdvaePatchError
+from vdvae_patch.train.folder import write_json, write_whole
+from vdvae_patch.train.interrupts import StopRequest
+from vdvae_patch.train.provenance import command
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was shown and written.
+
+    Attributes:
+        sentences: the table in plain words.
+        notes: what its means leave out.
+        curves, gallery: the figures; None where there is nothing to draw.
+        report: the document that holds all.
+    """
+
+    rows: tuple[Row, ...]
+    sentences: tuple[str, ...]
+    notes: tuple[str, ...]
+    curves: Path | None
+    gallery: Path | None
+    report: Path
+
+
+def do_runs(comparison: Comparison, console: Console, stop: StopRequest) -> list[Ended]:
+    """Do what is left to do; how each of those ended."""
+    left = [run for run in comparison.runs if state_of(run) not in ("finished", "stopped")]
+    if ready := len(comparison.runs) - len(left):
+        console.print(f"{ready} of {len(comparison.runs)} runs have ended before and are not done again")
+    if not left:
+        return []
+    with hold(comparison.out), ComparisonProgress(len(left), console) as progress:
+        return execute(comparison, progress, stop)
+
+
+def write_report(comparison: Comparison) -> Report:
+    """Read the runs' folders and write table, figures and report into the comparison's.
+
+    Raises:
+        RunError: no run has done a step, a run's file is damaged, or a file cannot be written.
+    """
+    out = comparison.out
+    results = collect(comparison.runs)
+    if not results:
+        raise RunError(f"no run in {out} has done a step; see the log.txt of each")
+    rows = summarise(comparison.variants, len(comparison.seeds), results)
+    write_whole(out / "table.md", markdown(HEADINGS, [cells(row) for row in rows]) + f"\n{CONVENTION}\n")
+    write_whole(out / "table.csv", as_csv(rows))
+    write_json(out / "comparison.json", _record(comparison, rows, results))
+    curves = out / CURVES
+    draw_curves(results, comparison.variants, [curves, curves.with_suffix(".svg")])
+    section, gallery = _gallery(comparison)
+    sentences = reading(rows)
+    write_whole(out / "report.md", report(comparison, rows, results, sentences, section, command()))
+    return Report(tuple(rows), tuple(sentences), tuple(notes(rows, results)), curves, gallery, out / "report.md")
+
+
+@contextmanager
+def hold(out: Path) -> Iterator[None]:
+    """Keep a second comparison out of a folder.
+
+    Raises:
+        RunError: one works in it already, or the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / "compare.lock").open("a+")
+    except OSError as error:
+        raise RunError(f"folder {out} cannot be used: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another comparison is at work in {out}; wait for it, or choose another --out") from None
+        yield
+
+
+def _gallery(comparison: Comparison) -> tuple[str, Path | None]:
+    """The report's section on images. Whatever keeps it from being drawn is said there; the numbers do not need it."""
+    path = comparison.out / GALLERY
+    path.unlink(missing_ok=True)
+    try:
+        caption = draw_gallery(comparison.runs, path)
+    except VdvaePatchError as error:
+        return f"The images could not be drawn: {error}.", None
+    if caption is None:
+        return "No run has a checkpoint to draw images from.", None
+    return gallery_section(caption), path
+
+
+def _record(comparison: Comparison, rows: Sequence[Row], results: Sequence[RunResult]) -> dict[str, Any]:
+    return {
+        "command": command(),
+        "std": "sample standard deviation (n - 1); null for one value",
+        "settings": flatten(comparison.base.to_toml()),
+        "rows": [as_record(row) for row in rows],
+        "runs": [_run_record(result) for result in results],
+    }
+
+
+def _run_record(result: RunResult) -> dict[str, Any]:
+    return {
+        "variant": result.variant,
+        "seed": result.seed,
+        "folder": result.folder.name,
+        "outcome": result.outcome,
+        "steps": result.steps,
+        "high_gradient_count": result.high_gradient,
+        "nan_count": result.nan,
+        "test_nelbo_nats_per_dim": result.nelbo,
+        "test_nelbo_bits_per_dim": result.bits,
+        "problems": list(result.problems),
+        **{key: value for key, value in result.summary.items() if key != "run"},
+        "run": result.seen,
+    }

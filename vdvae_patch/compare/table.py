@@ -1,0 +1,133 @@
+"""The comparison as the paper's Table 4: in a terminal, as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from vdvae_patch.compare.results import Row, RunResult, Spread
+
+HEADINGS = (
+    "posterior / prior",
+    "high gradients",
+    "NaN",
+    "test NELBO (nats/dim)",
+    "test NELBO (bits/dim)",
+    "seeds",
+)
+CONVENTION = (
+    "Mean ± sample standard deviation (n − 1 in the denominator) over the seeds. High gradients and NaN: skipped "
+    "updates of a run. Test NELBO: of the averaged weights (EMA) on the test images, lower is better; the mean is over "
+    "the runs in which it is finite."
+)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row's texts, in the order of `HEADINGS`."""
+    return (
+        row.variant,
+        _counts(row.high_gradient),
+        _counts(row.nan),
+        _nelbo(row.nats),
+        _nelbo(row.bits),
+        str(row.seeds) if len(row.counted) == row.seeds else f"{len(row.counted)} of {row.seeds}",
+    )
+
+
+def notes(rows: Sequence[Row], results: Sequence[RunResult]) -> list[str]:
+    """What the means leave out, a line a run."""
+    lines = [f"{result.label}: {remark}" for result in results for remark in remarks(result)]
+    for row in rows:
+        if missing := row.seeds - len(row.runs):
+            lines.append(f"{row.variant}: {missing} of {row.seeds} runs did no step")
+    return lines
+
+
+def remarks(result: RunResult) -> list[str]:
+    """What is unusual about a run."""
+    lines = []
+    if result.outcome == "stopped":
+        lines.append(f"stopped at step {result.steps}: no longer learns; it has no test NELBO")
+    if result.outcome == "unfinished":
+        lines.append(f"not finished ({result.steps} steps so far); it is left out of the means")
+    if result.nelbo is not None and not math.isfinite(result.nelbo):
+        lines.append(
+            f"test NELBO is {result.nelbo}; over the batches where it is finite ({result.bad_batches} left out) it is "
+            f"{number(result.filtered)} nats/dim"
+        )
+    lines.extend(f"its files disagree: {problem}" for problem in result.problems)
+    return lines
+
+
+def terminal_table(rows: Sequence[Row]) -> Table:
+    """For rich."""
+    table = Table(title="Skipped updates and test NELBO")
+    for index, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*cells(row))
+    return table
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned to the right."""
+    lines = [headings, [":--", *["--:"] * (len(headings) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Unrounded; what does not exist is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = ("high_gradient", "nan", "test_nelbo_nats_per_dim", "test_nelbo_bits_per_dim")
+    numbers = [f"{name}_{part}" for name in names for part in ("mean", "std")]
+    writer.writerow(["variant", *numbers, "finite_test_nelbos", "runs_counted", "seeds"])
+    for row in rows:
+        spreads = (row.high_gradient, row.nan, row.nats, row.bits)
+        values = [value for spread in spreads for value in (spread.mean, spread.std)]
+        writer.writerow([row.variant, *values, row.nats.count, len(row.counted), row.seeds])
+    return out.getvalue()
+
+
+def as_record(row: Row) -> dict[str, Any]:
+    """A row for JSON."""
+    return {
+        "variant": row.variant,
+        "high_gradient": asdict(row.high_gradient),
+        "nan": asdict(row.nan),
+        "test_nelbo_nats_per_dim": asdict(row.nats),
+        "test_nelbo_bits_per_dim": asdict(row.bits),
+        "runs_counted": len(row.counted),
+        "seeds": row.seeds,
+    }
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`3.912`, `2.1e+18`, `inf`, or `-` for a value that does not exist."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.2g}"
+
+
+def _counts(spread: Spread) -> str:
+    if spread.mean is None:
+        return "-"
+    digits = 0 if spread.mean >= 10 or (spread.mean.is_integer() and not spread.std) else 1
+    return _plus_minus(spread, digits)
+
+
+def _nelbo(spread: Spread) -> str:
+    text = "-" if spread.mean is None else _plus_minus(spread, 3)
+    return text if spread.count == spread.total else f"{text} ({spread.count} of {spread.total} finite)"
+
+
+def _plus_minus(spread: Spread, digits: int) -> str:
+    return number(spread.mean, digits) + ("" if spread.std is None else f" ± {number(spread.std, digits)}")
