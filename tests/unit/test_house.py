@@ -1,0 +1,117 @@
+"""The layout keeps its rules: imports run downward, hosts know nothing of patches, names stay with the project."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# From the top to the ground; a room may import rooms below it, and its own.
+LAYERS = [
+    ["cli"],
+    ["compare", "experiments", "benchmark"],
+    ["train", "launch"],
+    ["patches"],
+    ["hosts", "data"],
+    ["scanning"],
+    ["patching"],
+    ["distributions"],
+    ["heads"],
+    ["composition"],
+    ["conventions"],
+    ["scales"],
+    ["normal"],
+    ["registry"],
+    ["errors"],
+]
+HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every absolute import of a file, and whether it happens when the file is imported, for types aside."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, True) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            if node.module in ("vdvae_patch", "vdvae_patch.upstream"):
+                yield from ((f"{node.module}.{alias.name}", True) for alias in node.names)
+            else:
+                yield node.module, True
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "vdvae_patch" else parts[0]
+
+
+@pytest.mark.parametrize("path", python_files("upstream"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_host_knows_nothing_of_patches(path: Path) -> None:
+    assert not [name for name, _ in imported(path) if name.split(".")[0] in ("vdvae_patch", "patches", "launch")]
+
+
+def test_imports_run_downward() -> None:
+    wrong = []
+    for path in python_files("vdvae_patch", "patches", "launch"):
+        room = room_of(path)
+        if room in ("__init__", "__main__"):
+            continue
+        assert room in HEIGHT, f"{path} is in a room that has no place in LAYERS"
+        for name, _ in imported(path):
+            parts = name.split(".")
+            if parts[0] != "vdvae_patch" or len(parts) < 2 or parts[1] in ("upstream", "__version__"):
+                continue
+            if HEIGHT.get(parts[1], 0) > HEIGHT[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_nothing_below_hosts_knows_a_host_by_name() -> None:
+    hosts = [path.stem for path in python_files("patches") if path.stem != "__init__"]
+    below = [p for p in python_files("vdvae_patch") if HEIGHT.get(room_of(p), 0) < HEIGHT["hosts"]]
+    assert hosts
+    assert below
+    for path in below:
+        code = "\n".join(_without_docs(path))
+        assert not [host for host in hosts if f"{host!r}" in code or f'"{host}"' in code], path
+
+
+def test_every_package_is_installed() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = set()
+    for init in python_files("vdvae_patch", "upstream", "patches", "launch"):
+        if init.name == "__init__.py":
+            dotted = ".".join(init.parent.relative_to(ROOT).parts)
+            found.add(dotted if dotted.startswith("vdvae_patch") else f"vdvae_patch.{dotted}")
+    assert listed == found
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["compare", "--help"], ["bench", "--help"]])
+def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys, vdvae_patch.cli\n"
+        "try:\n    vdvae_patch.cli.main(sys.argv[1:])\n"
+        "except SystemExit as stop:\n    assert stop.code in (0, None), stop.code\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def _without_docs(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+            yield repr(node.value)
