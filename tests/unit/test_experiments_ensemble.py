@@ -68,7 +68,7 @@ def test_a_run_in_the_ensemble_equals_the_same_run_alone_over_20_steps(how: Lowe
     ensemble.train(20)
     for row, run in enumerate(THREE):
         _, losses = train_alone(build, run, 20)
-        torch.testing.assert_close(ensemble.losses()[:, row], torch.tensor(losses), rtol=1e-3, atol=0)
+        torch.testing.assert_close(ensemble.trace()[:, row], torch.tensor(losses), rtol=1e-3, atol=0)
 
 
 # Batch normalization takes the mean away, and with it these biases: their gradient is rounding alone, and Adam makes
@@ -85,7 +85,7 @@ def test_what_is_left_between_ensemble_and_single_run_is_rounding_and_vanishes_i
     for row, run in enumerate(THREE):
         alone, losses = train_alone(build, run, 20, double)
         member = ensemble.stack.load_row(row, build(run.seed))
-        torch.testing.assert_close(ensemble.losses()[:, row], torch.tensor(losses, dtype=double), rtol=1e-9, atol=0)
+        torch.testing.assert_close(ensemble.trace()[:, row], torch.tensor(losses, dtype=double), rtol=1e-9, atol=0)
         for name, value in alone.named_parameters():
             if name not in WITHOUT_EFFECT:
                 torch.testing.assert_close(member.get_parameter(name), value, rtol=1e-5, atol=1e-8)
@@ -96,7 +96,7 @@ def test_a_run_looped_in_the_ensemble_is_bit_for_bit_the_run_alone_but_for_the_o
     ensemble = Ensemble([Run(3, 0.006), Run(4, 0.006)], build, images, how="loop")
     ensemble.step()
     _, losses = train_alone(build, Run(4, 0.006), 1)
-    assert ensemble.losses()[0, 1].item() == losses[0]
+    assert ensemble.trace()[0, 1].item() == losses[0]
 
 
 def test_a_run_does_not_notice_that_another_one_fails() -> None:
@@ -106,7 +106,7 @@ def test_a_run_does_not_notice_that_another_one_fails() -> None:
     quiet = Ensemble([Run(0, 0.001)], build, images, how="loop")
     quiet.train(8)
     assert with_a_wild_one.alive == [0]
-    assert torch.equal(with_a_wild_one.losses()[:, 0], quiet.losses()[:, 0])
+    assert torch.equal(with_a_wild_one.trace()[:, 0], quiet.trace()[:, 0])
 
 
 def test_a_failed_run_is_recorded_with_its_step_and_cause_and_leaves_the_computation() -> None:
@@ -114,11 +114,11 @@ def test_a_failed_run_is_recorded_with_its_step_and_cause_and_leaves_the_computa
     ensemble = Ensemble([Run(0, 0.001), Run(1, 1e4)], build, images, how="loop", check_every=2)
     ensemble.train(8)
     failure = ensemble.failures[1]
-    losses = ensemble.losses()[:, 1]
+    losses = ensemble.trace()[:, 1]
     assert failure.step == int((~torch.isfinite(losses)).nonzero()[0])
     assert failure.cause in ("nan_rate", "nan_distortion", "nan_weights")
     assert ensemble.stack.flat.shape[0] == 1
-    assert torch.isfinite(ensemble.losses()[:, 0]).all()
+    assert torch.isfinite(ensemble.trace()[:, 0]).all()
 
 
 @pytest.mark.parametrize("rule", [Rule(), Rule(AdamSettings(0.9, 0.9, wd=0.01), warmup=5, clip=200.0, skip=4000.0)])
@@ -133,9 +133,7 @@ def test_an_ensemble_that_was_stopped_goes_on_as_if_it_had_not(rule: Rule, tmp_p
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     second.train(8)
     assert torch.equal(second.stack.flat, whole.stack.flat)
-    assert torch.equal(second.losses(), whole.losses()) or torch.allclose(
-        second.losses(), whole.losses(), rtol=0, atol=0, equal_nan=True
-    )
+    assert torch.allclose(second.trace(), whole.trace(), rtol=0, atol=0, equal_nan=True)
     assert second.failures == whole.failures
     assert torch.equal(second.high_steps, whole.high_steps)
 

@@ -70,8 +70,8 @@ class Ensemble:
 
     Args:
         runs: the runs; results are in their order.
-        build: from a seed to a freshly initialized model, patched or not; its forward returns scalars `elbo` (which is
-            minimised), `distortion` and `rate`.
+        build: from a seed to a freshly initialized model, patched or not; its forward returns scalars `elbo`,
+            `distortion` and `rate`. What is minimised is `objective` if there is one, and else `elbo`.
         batches: see `Batches`.
         high_norm: a gradient norm that is counted as high.
         check_every: steps between two looks at which runs failed; each costs a synchronization with the device.
@@ -104,8 +104,7 @@ class Ensemble:
         self.stack = Stack.of([build(run.seed) for run in runs], self.device)
         self.adam = StackedAdam.of(self.stack.flat, self.rule.adam)
         self.noise_size = count_normals(self.stack.template, *(part[0] for part in self._batch(0)))
-        self.history: list[Tensor] = []
-        self.extremes: list[Tensor] = []
+        self._traces: dict[str, list[Tensor]] = {}
         self.nan_steps = torch.zeros(len(runs), dtype=torch.int64, device=self.device)
         self.high_steps = self.nan_steps.clone()
         self._first_bad = torch.full((len(runs),), -1, dtype=torch.int64, device=self.device)
@@ -141,7 +140,7 @@ class Ensemble:
         warm = min(1.0, self.step_count / self.rule.warmup) if self.rule.warmup else 1.0
         with torch.no_grad():
             self.adam.step(self.stack.flat, grad, self._lr * warm, applied)
-        self._remember(losses)
+        self._remember(losses | {"grad_norm": norm})
         self.step_count += 1
 
     def _judge(self, losses: dict[str, Tensor], norm: Tensor, finite: Tensor) -> Tensor | None:
@@ -161,7 +160,7 @@ class Ensemble:
         self.stack.flat.grad = None
         noise = normals(self.seeds, self.step_count, self.noise_size, self.device)
         losses = self.stack(self._batch(self.step_count), noise, how)
-        torch.autograd.backward(losses["elbo"].sum())
+        torch.autograd.backward(losses.get("objective", losses["elbo"]).sum())
         return {name: value.detach() for name, value in losses.items()}
 
     def _try(self, how: Lowering) -> None:
@@ -172,12 +171,11 @@ class Ensemble:
     def _batch(self, step: int) -> Batch:
         return self.batches(self.seeds, step)
 
-    def _remember(self, losses: dict[str, Tensor]) -> None:
-        for name, rows in (("elbo", self.history), ("gamma_min", self.extremes)):
-            if name in losses:
-                row = losses[name].new_full((len(self.runs),), float("nan"))
-                row[self._rows] = losses[name]
-                rows.append(row)
+    def _remember(self, scalars: dict[str, Tensor]) -> None:
+        for name, value in scalars.items():
+            row = value.new_full((len(self.runs),), float("nan"))
+            row[self._rows] = value
+            self._traces.setdefault(name, []).append(row)
 
     def drop_failed(self) -> None:
         """Record the runs that failed, and go on with the others alone."""
@@ -202,13 +200,10 @@ class Ensemble:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def losses(self) -> Tensor:
-        """The loss of every step, `[steps, R]`; NaN after a failure."""
-        return torch.stack(self.history).cpu() if self.history else torch.empty(0, len(self.runs))
-
-    def smallest_scales(self) -> Tensor:
-        """The smallest likelihood scale of every step's batch, `[steps, R]`, of a model that reports `gamma_min`."""
-        return torch.stack(self.extremes).cpu() if self.extremes else torch.empty(0, len(self.runs))
+    def trace(self, name: str = "elbo") -> Tensor:
+        """A scalar of the model, or `grad_norm` before clipping, at every step: `[steps, R]`; NaN after a failure."""
+        rows = self._traces.get(name, [])
+        return torch.stack(rows).cpu() if rows else torch.empty(0, len(self.runs))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on with the next step as if there had been no stop."""
@@ -221,8 +216,7 @@ class Ensemble:
             "buffers": {name: buffer.cpu() for name, buffer in self.stack.buffers.items()},
             "adam": [t.cpu() for t in (self.adam.mean, self.adam.square, self.adam.updates)],
             "counts": [t.cpu() for t in (self.nan_steps, self.high_steps, self._first_bad, self._cause)],
-            "history": self.losses(),
-            "extremes": self.smallest_scales(),
+            "traces": {name: self.trace(name) for name in self._traces},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -237,6 +231,5 @@ class Ensemble:
         self.adam = StackedAdam(self.rule.adam, mean, square, updates)
         counts = (t.to(self.device) for t in state["counts"])
         self.nan_steps, self.high_steps, self._first_bad, self._cause = counts
-        self.history = list(state["history"].to(self.device))
-        self.extremes = list(state["extremes"].to(self.device))
+        self._traces = {name: list(rows.to(self.device)) for name, rows in state["traces"].items()}
         self._arrange()

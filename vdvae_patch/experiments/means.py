@@ -1,0 +1,103 @@
+"""Other readings of VDVAE's means: what a patch of the scales leaves open.
+
+A prior scale with an upper bound can still be small where the two means are far apart, and `(μ_q − μ_p)² / 2 σ_p²`
+explodes. Readings of the mean channels, as functions that take the place of `DecBlock.sample` and `sample_uncond`
+through the patch's own call sites (`heads_reading`):
+
+- `plain`: as the host reads them.
+- `residual`: μ_q = μ_p + Δμ, σ_q = σ_p Δσ (NVAE, Vahdat and Kautz 2020, section 3.2); the rate holds (Δμ / σ_p)².
+- `relative`: μ_q = μ_p + σ_p Δμ, σ_q = σ_p Δσ; the rate is KL(N(Δμ, Δσ) ‖ N(0, 1)), in which σ_p does not occur.
+
+Δσ is the posterior's scale of the variant. `residual` and `relative` change what the posterior's channels mean, so a
+model must be trained with them from its start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vdvae_patch import normal
+from vdvae_patch.heads import CallSite, Head, Role
+from vdvae_patch.scales import Scale
+
+Means = Literal["plain", "residual", "relative"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the means of a decoder block are read.
+
+    Attributes:
+        means: of the three readings above.
+        limit: every mean channel m, of posterior and prior, is read as `limit · tanh(m / limit)`; None leaves it.
+    """
+
+    means: Means = "plain"
+    limit: float | None = None
+
+    def squash(self, mean: Tensor) -> Tensor:
+        """The mean that a channel stands for."""
+        return mean if self.limit is None else self.limit * torch.tanh(mean / self.limit)
+
+
+def heads_reading(heads: Iterable[Head], reading: Reading) -> list[Head]:
+    """The same heads, whose blocks read their means in that way."""
+    return [replace(head, calls=_calls(head.path.rsplit(".", 1)[0], reading)) for head in heads]
+
+
+def _calls(block: str, reading: Reading) -> tuple[CallSite, ...]:
+    return CallSite(block, "sample", Sample(reading)), CallSite(block, "sample_uncond", SampleUncond(reading))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`DecBlock.sample(x, acts)`: z from the posterior, the trunk with the prior's residual, and the rate in nats."""
+
+    reading: Reading
+
+    def __call__(
+        self, block: Any, scales: Mapping[Role, Scale], x: Tensor, acts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, raw = block.enc(torch.cat([x, acts], dim=1)).split(block.zdim, dim=1)
+        mean = self.reading.squash(mean)
+        log_sigma = _log_sigma(scales.get("posterior"), raw)
+        mean_p, log_sigma_p, residual = _prior(block, scales, x, self.reading)
+        if self.reading.means == "relative":
+            zero = torch.zeros_like(mean)
+            unit, rate = normal.sample_kl(mean, log_sigma, zero, zero)
+            return mean_p + log_sigma_p.exp() * unit, x + residual, rate
+        if self.reading.means == "residual":
+            mean, log_sigma = mean_p + mean, log_sigma_p + log_sigma
+        z, rate = normal.sample_kl(mean, log_sigma, mean_p, log_sigma_p)
+        return z, x + residual, rate
+
+
+@dataclass(frozen=True)
+class SampleUncond:
+    """`DecBlock.sample_uncond(x, t, lvs)`: z as given, or from the prior with σ multiplied by the temperature."""
+
+    reading: Reading
+
+    def __call__(
+        self, block: Any, scales: Mapping[Role, Scale], x: Tensor, t: float | None = None, lvs: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        mean, log_sigma, residual = _prior(block, scales, x, self.reading)
+        if t is not None:
+            log_sigma = log_sigma + (math.log(t) if t > 0 else -math.inf)
+        return normal.sample(mean, log_sigma) if lvs is None else lvs, x + residual
+
+
+def _prior(block: Any, scales: Mapping[Role, Scale], x: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+    channels = block.prior(x)
+    mean, raw, residual = channels.tensor_split((block.zdim, 2 * block.zdim), dim=1)
+    return reading.squash(mean), _log_sigma(scales.get("prior"), raw), residual
+
+
+def _log_sigma(scale: Scale | None, raw: Tensor) -> Tensor:
+    return raw if scale is None else scale.log_sigma(raw)

@@ -1,0 +1,109 @@
+"""Options of the experiments: each dataclass is a subcommand of `reproduce`. This module does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every experiment takes.
+
+    Attributes:
+        publish: also write the report to docs/results.
+        out: folder of states, results and the report; by default runs/reproduce/NAME, or NAME-quick.
+    """
+
+    publish: bool = False
+    out: Path | None = None
+
+    def folder(self, name: str) -> Path:
+        """Where this experiment writes."""
+        return self.out or Path("runs", "reproduce", name)
+
+
+@dataclass(frozen=True)
+class Trained(Common):
+    """What every experiment that trains takes.
+
+    Attributes:
+        quick: a smaller version that ends within ten minutes on two CPU cores.
+        data_root: folder of the data; without it they are downloaded to the cache folder.
+        device: such as cpu or cuda:0; by default cuda where there is one.
+        minutes: stop after this time with the state saved; the same command goes on from there.
+    """
+
+    quick: bool = False
+    data_root: Path | None = None
+    device: str | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Table1(Common):
+    """The smallest raw parameter for which each form of the log ratio is finite, and the same for every scale."""
+
+
+@dataclass(frozen=True)
+class Table2(Trained):
+    """The convolutional VAE that overfits ten images: 36 cells of 10 runs.
+
+    Attributes:
+        seeds: runs a cell; 10 unless quick.
+        steps: steps a run; 20,000 unless quick.
+        batch_size: images a batch, drawn from the ten; 512 unless quick.
+        chunk: runs that are computed together; by default all of a pair of scales, or what fits the GPU's memory.
+    """
+
+    seeds: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class Table3(Trained):
+    """The MLP VAE on MNIST: six likelihood scales, two means.
+
+    Attributes:
+        seeds: runs a cell; 5 unless quick.
+        epochs: passes over the training images; 1,000 unless quick.
+        dataset: mnist or fashion-mnist, which has the same format.
+    """
+
+    seeds: int | None = None
+    epochs: int | None = None
+    dataset: str = "mnist"
+
+
+@dataclass(frozen=True)
+class Figure1(Trained):
+    """The smallest likelihood scale over the iterations, going on at two learning rates.
+
+    Attributes:
+        epochs: passes over the training images before and again after the fork; 1,000 unless quick.
+    """
+
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class Stress(Trained):
+    """Every remedy on a VDVAE that overfits ten images at raised learning rates.
+
+    Attributes:
+        seeds: runs a remedy and learning rate; 10 unless quick.
+        steps: steps a run; 300 unless quick.
+        lr: learning rates.
+        remedies: names of the remedies to try; all by default.
+        jobs: worker processes, each with one thread and a remedy at a time.
+        upstream: a checkout of the genuine code, instead of the embedded one.
+    """
+
+    seeds: int | None = None
+    steps: int | None = None
+    lr: tuple[float, ...] = ()
+    remedies: tuple[str, ...] = ()
+    jobs: int = 1
+    upstream: str | None = None

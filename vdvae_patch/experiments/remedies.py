@@ -1,0 +1,73 @@
+"""The remedies that are put on the stress test, each a choice of scales, arithmetic, means, penalty and update rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vdvae_patch.errors import UnknownNameError
+from vdvae_patch.experiments.means import Means, Reading
+from vdvae_patch.heads import Arithmetic
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One way to keep VDVAE from breaking.
+
+    Attributes:
+        name: in tables and on the command line.
+        source: who uses it, or why it is tried.
+        variant: scales as `posterior/prior`.
+        arithmetic: whose KL and sampling.
+        reading: how the means are read.
+        spectral: weight of spectral regularization, in nats per image.
+        clip: gradient norm that is clipped to; None clips none.
+        skip: gradient norm from which an update is skipped, as for NaN; None applies every update.
+    """
+
+    name: str
+    source: str
+    variant: str = "vanilla"
+    arithmetic: Arithmetic = "stable"
+    reading: Reading = field(default_factory=Reading)
+    spectral: float = 0.0
+    clip: float | None = 200.0
+    skip: float | None = 400.0
+
+
+def _means(means: Means, limit: float | None = None) -> Reading:
+    return Reading(means, limit)
+
+
+_FLOOR = "bounded(0.1, 1)"
+_LOG2 = "softplus(0.6931472)"
+
+REMEDIES: tuple[Remedy, ...] = (
+    Remedy("vanilla", "VDVAE: clips at 200, skips at 400 and NaN", arithmetic="host"),
+    Remedy("clipping alone", "VDVAE without skipping", arithmetic="host", skip=None),
+    Remedy("skipping alone", "VDVAE without clipping", arithmetic="host", clip=None),
+    Remedy("stable KL", "the KL of eq. 10 in place of the host's"),
+    Remedy("clamp", "diffusers", "clamp"),
+    Remedy("softclamp", "NVAE", "softclamp"),
+    Remedy("softplus log 2", "Efficient-VDVAE", _LOG2),
+    Remedy("upbounded", "the paper", "upbounded"),
+    Remedy("explin", "the paper", "explin"),
+    Remedy("upbounded/constant", "the paper", "upbounded/constant"),
+    Remedy("explin/constant", "the paper", "explin/constant"),
+    Remedy("upbounded/bounded", "a prior with a floor", f"upbounded/{_FLOOR}"),
+    Remedy("explin/bounded", "a prior with a floor", f"explin/{_FLOOR}"),
+    Remedy("explin/constant, means in 5", "bounded means", "explin/constant", reading=_means("plain", 5.0)),
+    Remedy("explin/bounded, means in 5", "floor and bounded means", f"explin/{_FLOOR}", reading=_means("plain", 5.0)),
+    Remedy("residual softclamp, spectral", "NVAE", "softclamp", reading=_means("residual"), spectral=0.1),
+    Remedy("relative explin", "rate free of the prior's scale", "explin", reading=_means("relative")),
+    Remedy("relative upbounded", "rate free of the prior's scale", "upbounded", reading=_means("relative")),
+    Remedy("relative explin/constant", "the same, prior scale 1", "explin/constant", reading=_means("relative")),
+    Remedy("relative explin/constant, means in 5", "and bounded", "explin/constant", reading=_means("relative", 5.0)),
+)
+
+
+def find(name: str) -> Remedy:
+    """The remedy of that name; raises `UnknownNameError` with the nearest."""
+    for remedy in REMEDIES:
+        if remedy.name == name:
+            return remedy
+    raise UnknownNameError("remedy", name, [remedy.name for remedy in REMEDIES])

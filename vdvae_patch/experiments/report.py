@@ -1,0 +1,167 @@
+"""What an experiment found, as Markdown, CSV, JSON and a figure (PNG and SVG), with where each number comes from."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import device as Device
+
+PUBLISHED = Path("docs/results")
+"""Where `--publish` puts reports, below the folder that the command is run in."""
+
+Cell = str | int | float | None
+_PATHS = ("--data-root", "--out", "--upstream")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report; `name` is its file's, after the report's own.
+
+    A `None` cell is a number that there is not: not published, or not finite.
+    """
+
+    name: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise ValueError(f"table {self.name}: a row of {len(row)} cells under {len(self.header)} columns")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the numbers come from. `seconds` is the time that all pieces of the computation took."""
+
+    command: str
+    commit: str
+    machine: str
+    torch: str
+    seeds: tuple[int, ...]
+    seconds: float
+
+    @classmethod
+    def here(cls, device: Device, seeds: Sequence[int], seconds: float) -> Origin:
+        """Of the running command; paths of this machine are left out of it."""
+        import torch
+
+        from vdvae_patch.train.provenance import code_commit, command, machine
+
+        return cls(
+            without_paths(command()), code_commit(), machine(device), torch.__version__, tuple(seeds), round(seconds, 1)
+        )
+
+    def lines(self) -> list[str]:
+        """As a Markdown list."""
+        seeds = "none" if not self.seeds else ", ".join(map(str, self.seeds))
+        minutes = f"{self.seconds:.1f} s" if self.seconds < 120 else f"{self.seconds / 60:.1f} min"
+        return [
+            f"- command: `{self.command}`",
+            f"- commit: {self.commit}",
+            f"- machine: {self.machine}; torch {self.torch}",
+            f"- seeds: {seeds}",
+            f"- duration: {minutes}",
+        ]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One experiment.
+
+    Attributes:
+        name: the files' name.
+        introduction: what was done, in a paragraph or two of Markdown.
+        notes: what the numbers say, and what was tried where they are not the paper's; a paragraph each.
+    """
+
+    name: str
+    title: str
+    introduction: str
+    tables: tuple[Table, ...]
+    origin: Origin
+    notes: tuple[str, ...] = field(default=())
+
+    def markdown(self, *, figure: bool) -> str:
+        """The whole report; with a figure, a link to its PNG."""
+        parts = [f"# {self.title}", self.introduction]
+        if figure:
+            parts.append(f"![{self.title}]({self.name}.png)")
+        for table in self.tables:
+            parts += [f"## {table.caption}", _markdown_table(table)]
+        if self.notes:
+            parts += ["## Notes", *self.notes]
+        return "\n\n".join([*parts, "## Where this comes from", "\n".join(self.origin.lines())]) + "\n"
+
+    def write(self, folder: Path, figure: Figure | None = None) -> list[Path]:
+        """Write `NAME.md`, `NAME.json`, `NAME-TABLE.csv` and, with a figure, `NAME.png` and `NAME.svg`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = [folder / f"{self.name}.md", folder / f"{self.name}.json"]
+        written[0].write_text(self.markdown(figure=figure is not None))
+        written[1].write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        for table in self.tables:
+            written.append(folder / f"{self.name}-{table.name}.csv")
+            with written[-1].open("w", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows([table.header, *table.rows])
+        if figure is not None:
+            for suffix in ("png", "svg"):
+                written.append(folder / f"{self.name}.{suffix}")
+                figure.savefig(written[-1], dpi=150, bbox_inches="tight", metadata=_undated(suffix))
+        return written
+
+
+def publish(report: Report, folder: Path, figure: Figure | None, *, to_docs: bool) -> None:
+    """Write the report to its folder, and to `docs/results` too if asked; say where it lies."""
+    report.write(folder, figure)
+    print(f"written to {folder / report.name}.md")
+    if to_docs:
+        report.write(PUBLISHED, figure)
+        print(f"published as {PUBLISHED / report.name}.md")
+
+
+def without_paths(command: str) -> str:
+    """The command with `PATH` for the folders it names, which mean something on one machine only."""
+    words = shlex.split(command)
+    for index, word in enumerate(words):
+        option, equals, _ = word.partition("=")
+        if option in _PATHS and equals:
+            words[index] = f"{option}=PATH"
+        elif index and words[index - 1] in _PATHS:
+            words[index] = "PATH"
+    return shlex.join(words)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for a table: `digits` behind the point, or scientific where that would show nothing or too much."""
+    if value != value:
+        return "NaN"
+    if value in (float("inf"), float("-inf")):
+        return "inf" if value > 0 else "-inf"
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2e}"
+    return f"{value:.{digits}f}"
+
+
+def _markdown_table(table: Table) -> str:
+    def line(cells: Sequence[Cell]) -> str:
+        return "| " + " | ".join("" if cell is None else _shown(cell) for cell in cells) + " |"
+
+    return "\n".join([line(table.header), "|" + " --- |" * len(table.header), *(line(row) for row in table.rows)])
+
+
+def _shown(cell: str | int | float) -> str:
+    return number(cell) if isinstance(cell, float) else str(cell)
+
+
+def _undated(suffix: str) -> dict[str, str | None]:
+    # the same numbers give the same file
+    return {"Date": None} if suffix == "svg" else {"Software": None}

@@ -1,0 +1,180 @@
+"""Ensembles that are trained in pieces: state is saved, and a command that was stopped goes on from there."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.experiments.ensemble import Ensemble
+
+Result = dict[str, Any]
+"""What is kept of a finished ensemble: plain values, as they go into a JSON file."""
+
+
+@dataclass
+class Session:
+    """One experiment's folder, and the time that this piece of it has.
+
+    Args:
+        folder: where the state and the finished results lie.
+        settings: plain values that the results depend on; a folder with results of others is refused.
+        minutes: stop, with the state saved, after this time; None trains to the end.
+        save_seconds, say_seconds: time between two saves, and between two lines of progress.
+
+    Raises:
+        RunError: the folder holds results of other settings.
+    """
+
+    folder: Path
+    settings: Result
+    minutes: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    console: Console = field(default_factory=lambda: Console(file=sys.stderr))
+    save_seconds: float = 60.0
+    say_seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "settings.json"
+        text = json.dumps(self.settings, indent=2, sort_keys=True)
+        if path.exists() and path.read_text() != text:
+            changed = _differences(json.loads(path.read_text()), json.loads(text))
+            raise RunError(
+                f"{self.folder} holds results of other settings ({changed}); name another --out, or delete it"
+            )
+        _write(path, text)
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether this piece's minutes are over."""
+        return self.minutes is not None and self.clock() - self.started >= 60 * self.minutes
+
+    def finished(self, key: str) -> Result | None:
+        """The result of an ensemble that was finished in this piece or an earlier one."""
+        path = self.folder / f"{key}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def train(
+        self,
+        key: str,
+        make: Callable[[], Ensemble],
+        steps: int,
+        summarize: Callable[[Ensemble], Result],
+        *,
+        every: Callable[[Ensemble], None] | None = None,
+        place: str = "",
+    ) -> Result | None:
+        """Train an ensemble to its end, or to the end of this piece's time.
+
+        Args:
+            key: its name in the folder; must be a file name.
+            make: builds it at its start.
+            summarize: its result, once it has ended.
+            every: called after every step, for evaluation along the way.
+            place: where it stands among the others, such as `3/12`.
+
+        Returns:
+            Its result, or None if the time is over: its state is saved, and the next piece goes on with it.
+        """
+        if (done := self.finished(key)) is not None:
+            return done
+        if self.out_of_time:
+            return None
+        ensemble = make()
+        state_path = self.folder / f"{key}.pt"
+        before = self._load(ensemble, state_path)
+        watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, every)
+        ensemble.train(steps, go_on=watch.go_on)
+        ensemble.drop_failed()
+        if ensemble.step_count < steps and ensemble.alive:
+            watch.save()
+            return None
+        result = {"seconds": watch.seconds, **summarize(ensemble)}
+        _write(self.folder / f"{key}.json", json.dumps(result, indent=1))
+        state_path.unlink(missing_ok=True)
+        watch.say()
+        return result
+
+    def _load(self, ensemble: Ensemble, path: Path) -> float:
+        """Load a saved state if there is one; the seconds that went into it."""
+        if not path.exists():
+            return 0.0
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        except (OSError, RuntimeError, EOFError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again") from None
+        ensemble.load_state_dict(state["ensemble"])
+        return float(state["seconds"])
+
+
+class _Watch:
+    """Progress, saves and the end of a piece, after every step of one ensemble."""
+
+    def __init__(
+        self,
+        session: Session,
+        label: str,
+        ensemble: Ensemble,
+        steps: int,
+        path: Path,
+        before: float,
+        every: Callable[[Ensemble], None] | None,
+    ) -> None:
+        self.session, self.label, self.ensemble, self.steps, self.path = session, label, ensemble, steps, path
+        self.before, self.every = before, every
+        self.first = ensemble.step_count
+        self.started = self.saved = self.said = session.clock()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + self.session.clock() - self.started
+
+    def go_on(self) -> bool:
+        if self.every is not None:
+            self.every(self.ensemble)
+        now = self.session.clock()
+        if now - self.said >= self.session.say_seconds:
+            self.said = now
+            self.say()
+        if now - self.saved >= self.session.save_seconds:
+            self.save()
+            self.saved = now
+        return not self.session.out_of_time
+
+    def say(self) -> None:
+        done = self.ensemble.step_count - self.first
+        speed = done / max(self.session.clock() - self.started, 1e-9)
+        left = (self.steps - self.ensemble.step_count) / speed if speed else float("inf")
+        self.session.console.print(
+            f"{self.label}: step {self.ensemble.step_count}/{self.steps}, {len(self.ensemble.alive)} alive, "
+            f"{len(self.ensemble.failures)} failed, {speed:.2f} steps/s, {left:.0f} s left",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def save(self) -> None:
+        temporary = self.path.with_suffix(".part")
+        torch.save({"seconds": self.seconds, "ensemble": self.ensemble.state_dict()}, temporary)
+        temporary.replace(self.path)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _differences(old: Result, new: Result) -> str:
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return ", ".join(f"{key}: {old.get(key)} there, {new.get(key)} asked for" for key in keys[:3])
