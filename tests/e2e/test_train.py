@@ -1,0 +1,289 @@
+"""`vdvae-patch train` as a user runs it, on a model small enough for a test."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from vdvae_patch.patches.vdvae import HOST
+
+import vdvae_patch
+from vdvae_patch.cli import main
+from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.data.batches import batch_indices
+from vdvae_patch.train import checkpoint, records
+from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.setup import prepare
+
+# A model of some thousand weights: a step takes a few milliseconds.
+TINY = [
+    "--preset=demo", "--data=builtin(train=24,valid=8,test=8)", "--width=8", "--zdim=4", "--num-mixtures=2",
+    "--enc-blocks=32x1,32d8,4x1,4d4,1x1", "--dec-blocks=1x1,4m1,32m4", "--batch-size=4", "--warmup-iters=5",
+]  # fmt: skip
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `train` to a folder of its own; the exit status must be the one given."""
+
+    def call(name: str, *flags: str, status: int = 0) -> Path:
+        folder = tmp_path / name
+        with pytest.raises(SystemExit) as stop:
+            main(["train", *TINY, "--out", str(folder), *flags])
+        assert stop.value.code == status
+        return folder
+
+    return call
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return list(records.read(folder / "metrics.jsonl"))
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return loaded
+
+
+class TestARun:
+    def test_leaves_the_files_that_the_design_names(self, run: Run) -> None:
+        folder = run("a", "--steps=6", "--variant=explin/constant")
+        assert {p.name for p in folder.iterdir()} >= {
+            "config.toml", "metrics.jsonl", "skips.jsonl", "checkpoints", "samples", "summary.json",
+        }  # fmt: skip
+        rows = metrics(folder)
+        assert [r["step"] for r in rows] == list(range(6))
+        named = {"epoch", "elbo", "distortion", "rate", "grad_norm", "lr", "skipped", "cause", "step_time"}
+        assert named <= set(rows[0])
+        assert all(r["elbo"] == pytest.approx(r["distortion"] + r["rate"], rel=1e-5) for r in rows)
+        assert [r["lr"] for r in rows] == pytest.approx([2e-4 * min(1, s / 5) for s in range(6)])
+
+    def test_sums_up_in_both_units_with_its_origin(self, run: Run) -> None:
+        result = summary(run("a", "--steps=3", "--variant=upbounded"))
+        assert {
+            "variant", "seed", "steps", "high_gradient_count", "nan_count", "test_nelbo_nats_per_dim",
+            "test_nelbo_bits_per_dim", "images_per_second", "peak_memory_bytes",
+        } <= set(result)  # fmt: skip
+        bits = result["test_nelbo_nats_per_dim"] / np.log(2)
+        assert result["test_nelbo_bits_per_dim"] == pytest.approx(bits)
+        assert result["test"]["images"] == 8
+        assert {"command", "commit", "machine", "host", "data"} <= set(result["run"])
+
+    def test_can_be_run_again_from_its_config(self, run: Run) -> None:
+        folder = run("a", "--steps=2", "--lr=0.001", "--variant=vanilla/constant")
+        table = tomllib.loads((folder / "config.toml").read_text())
+        assert table["optimization"]["lr"] == 0.001
+        assert table["variant"] == "vanilla/constant"
+        assert table["architecture"]["dec_blocks"] == "1x1,4m1,32m4"
+
+    def test_lowers_the_nelbo_and_the_grid_has_its_rows(self, run: Run) -> None:
+        folder = run("a", "--steps=150", "--lr=2e-3", "--variant=explin/constant")
+        rows = metrics(folder)
+        assert rows[-1]["elbo"] < 0.9 * rows[0]["elbo"]
+        grid = iio.imread(folder / "samples" / "final.png")
+        assert grid.shape == (32 * (1 + 5 + 4), 32 * 8, 3)
+        config = parse_train([*TINY, "--steps=150", "--seed=0"])
+        work = prepare(config, torch.device("cpu"))
+        originals = np.array(work.data.train[np.arange(8)])
+        assert np.array_equal(grid[:32], np.concatenate(list(originals), axis=1))
+
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_in_half_precision_stays_near_float32(self, run: Run, precision: str) -> None:
+        exact = metrics(run("fp32", "--steps=5", "--variant=upbounded"))
+        half = metrics(run(precision, "--steps=5", "--variant=upbounded", f"--precision={precision}"))
+        assert not any(r["skipped"] for r in half)
+        for a, b in zip(exact, half, strict=True):
+            assert b["elbo"] == pytest.approx(a["elbo"], rel=0.03)
+
+
+class TestTheStep:
+    def test_is_the_one_of_the_published_code(self, run: Run) -> None:
+        """The same six steps written out plainly: clip at the norm, AdamW, skip at the threshold, EMA."""
+        flags = ["--steps=6", "--lr=0.01", "--skip-threshold=3", "--grad-clip=2", "--ema-rate=0.9"]
+        folder = run("a", *flags)
+        config = parse_train([*TINY, *flags])
+        work = prepare(config, torch.device("cpu"))
+        optimizer = torch.optim.AdamW(work.model.parameters(), betas=(0.9, 0.9), weight_decay=0.01, fused=False)
+        average = {k: v.clone() for k, v in work.model.state_dict().items()}
+        for step, row in enumerate(metrics(folder)):
+            pixels = torch.from_numpy(np.array(work.data.train[batch_indices(24, 4, step, 0)]))
+            seed_noise("train", 0, step=step)
+            losses = HOST.losses(work.model, *work.data.normalization.apply(pixels))
+            optimizer.zero_grad()
+            losses.elbo.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(work.model.parameters(), 2.0)
+            assert row["elbo"] == pytest.approx(losses.elbo.item(), rel=1e-4)
+            assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-3)
+            assert row["skipped"] == (norm.item() >= 3)
+            if norm < 3:
+                optimizer.param_groups[0]["lr"] = 0.01 * min(1, step / 5)
+                optimizer.step()
+                for key, value in work.model.state_dict().items():
+                    average[key].mul_(0.9).add_(value, alpha=0.1)
+        _, state = checkpoint.load(folder / "checkpoints" / "step-00000006")
+        for key, value in work.model.state_dict().items():
+            torch.testing.assert_close(state["model"][key], value, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(state["ema"][key], average[key], rtol=1e-3, atol=1e-5)
+
+    def test_a_skipped_update_leaves_weights_average_and_moments_bit_for_bit(self, run: Run) -> None:
+        folder = run("a", "--steps=4", "--skip-threshold=1e-9", "--checkpoint-every=2")
+        assert [r["cause"] for r in metrics(folder)] == ["high_gradient"] * 4
+        assert summary(folder)["high_gradient_count"] == 4
+        work = prepare(parse_train([*TINY, "--steps=4"]), torch.device("cpu"))
+        _, state = checkpoint.load(folder / "checkpoints" / "step-00000004")
+        for key, value in work.model.state_dict().items():
+            assert torch.equal(state["model"][key], value)
+            assert torch.equal(state["ema"][key], value)
+        for moments in state["optimizer"]["state"].values():
+            assert moments["step"] == 0
+            assert not moments["exp_avg"].any()
+
+    def test_a_skip_is_recorded_with_its_heads_and_images(self, run: Run) -> None:
+        folder = run("a", "--steps=2", "--skip-threshold=1e-9", "--variant=upbounded")
+        first = next(iter(records.read(folder / "skips.jsonl")))
+        assert first["cause"] == "high_gradient"
+        assert first["indices"] == batch_indices(24, 4, 0, 0).tolist()
+        assert [h["role"] for h in first["heads"]] == ["posterior", "prior"] * 3
+        for head in first["heads"]:
+            assert head["log_sigma_min"] <= head["log_sigma_max"] <= 0  # upbounded by 1
+            assert head["kl"] >= 0
+        total = sum(h["kl"] for h in first["heads"] if h["role"] == "posterior")
+        assert total / (32 * 32 * 3) == pytest.approx(first["rate"], rel=1e-4, abs=1e-7)
+
+    @pytest.mark.parametrize("threshold", ["400", "-1"])
+    def test_a_nan_is_skipped_whatever_the_threshold_and_the_run_says_why(
+        self, run: Run, threshold: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        losses = type(HOST).losses
+        monkeypatch.setattr(
+            type(HOST),
+            "losses",
+            lambda self, *args: (lambda out: out._replace(elbo=out.elbo * torch.nan, rate=out.rate * torch.nan))(
+                losses(self, *args)
+            ),
+        )
+        folder = run("a", "--steps=9", f"--skip-threshold={threshold}", "--max-consecutive-skips=3", status=2)
+        assert [r["cause"] for r in metrics(folder)] == ["nan_rate"] * 3
+        assert "3 updates in a row were skipped" in capsys.readouterr().err
+
+
+class TestVariants:
+    def test_share_initial_weights_and_batches_and_differ_by_the_patch_alone(self, run: Run) -> None:
+        works = [prepare(parse_train([*TINY, f"--variant={v}", "--seed=3"]), torch.device("cpu"))
+                 for v in ("vanilla", "explin/constant")]  # fmt: skip
+        vanilla, patched = works
+        for key, value in vanilla.model.state_dict().items():
+            assert torch.equal(patched.model.state_dict()[key], value)
+        assert vanilla.data.provenance == patched.data.provenance
+        assert vdvae_patch.is_patched(patched.model)
+        assert vdvae_patch.is_patched(patched.ema)
+        vdvae_patch.unpatch(patched.model)
+        pixels = torch.from_numpy(np.array(vanilla.data.train[np.arange(4)]))
+        outputs = []
+        for work in works:
+            seed_noise("train", 3, step=0)
+            outputs.append(HOST.losses(work.model, *work.data.normalization.apply(pixels)).elbo)
+        assert torch.equal(*outputs)
+
+    def test_a_checkpoint_of_another_variant_is_refused_unless_asked_for(
+        self, run: Run, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = run("a", "--steps=1", "--variant=explin")
+        saved = folder / "checkpoints" / "step-00000001"
+        run("b", "--steps=1", "--variant=upbounded", f"--weights={saved}", status=2)
+        assert "saved under variant explin, not upbounded" in capsys.readouterr().err
+        run("c", "--steps=1", "--variant=upbounded", f"--weights={saved}", "--allow-other-variant")
+
+    def test_weights_of_a_plain_state_dict_are_taken(self, run: Run, tmp_path: Path) -> None:
+        work = prepare(parse_train([*TINY, "--seed=9"]), torch.device("cpu"))
+        file = tmp_path / "latest-model.th"
+        torch.save({f"module.{k}": v for k, v in work.model.state_dict().items()}, file)
+        folder = run("a", "--steps=1", "--skip-threshold=1e-9", f"--weights={file}")
+        _, state = checkpoint.load(folder / "checkpoints" / "step-00000001")
+        assert all(torch.equal(state["model"][k], v) for k, v in work.model.state_dict().items())
+
+
+class TestBadInput:
+    """One clear line, a non-zero exit, and nothing lost."""
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--variant=upbouned"], "unknown scale 'upbouned'; did you mean 'upbounded'"),
+            (["--variant=upbounded(omega=-1)"], "omega must be a positive number, not -1"),
+            (["--variant=bounded(2,1)"], "alpha must be below omega"),
+            (["--preset=cifar1"], "unknown preset 'cifar1'; did you mean 'cifar10'"),
+            (["--host=vdvea"], "unknown host 'vdvea'; did you mean 'vdvae'"),
+            (["--data=cifar"], "unknown data set 'cifar'; did you mean"),
+            (["--stps=3"], "unknown flag '--stps'; did you mean '--steps'"),
+            (["--lr=fast"], "--lr"),
+            (["--lr=-1"], "--lr must be a positive number, not -1"),
+            (["--steps=3", "--epochs=1"], "choose one"),
+            (["--steps=0"], "--steps must be at least 1, not 0"),
+            (["--limit-images=25"], "limit_images 25 is not between 1 and the 24 training images"),
+            (["--data=cifar10", "--data-root=/nonexistent"], "/nonexistent"),
+            (["--upstream=/nonexistent"], "does not exist"),
+            (["--weights=/nonexistent"], "weights file /nonexistent does not exist"),
+            (["--device=tpu"], "--device 'tpu'"),
+            (["--resume"], "there is no run in that folder"),
+        ],
+    )
+    def test_is_named_with_its_value_and_what_to_do(
+        self, run: Run, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+    ) -> None:
+        run("a", *flags, status=2)
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("vdvae-patch: error: ")
+        assert len(error.splitlines()) == 1
+        assert message in error
+        assert "Traceback" not in error
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+    def test_cuda_without_a_device(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        run("a", "--device=cuda", status=2)
+        assert "has no CUDA device; use --device cpu" in capsys.readouterr().err
+
+    def test_a_folder_with_another_run_is_left_alone(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        before = metrics(run("a", "--steps=1"))
+        folder = run("a", "--steps=2", status=2)
+        assert "holds a run already (finished)" in capsys.readouterr().err
+        assert metrics(folder) == before
+
+    def test_a_folder_with_other_files_is_left_alone(
+        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "thesis.tex").write_text("years of work")
+        run("a", "--steps=1", status=2)
+        assert "not empty (it holds 'thesis.tex')" in capsys.readouterr().err
+
+    def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+        self, run: Run, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = run("a", "--steps=4", "--checkpoint-every=2")
+        file = folder / "checkpoints" / "step-00000004" / "state.pt"
+        file.write_bytes(file.read_bytes()[:-100])
+        run("a", "--steps=6", "--checkpoint-every=2", "--resume")
+        said = capsys.readouterr()
+        assert str(file) in said.out + said.err
+        assert "step-00000002" in said.out + said.err
+        assert [r["step"] for r in metrics(folder)] == list(range(6))
+
+    def test_resuming_under_other_settings_is_refused(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        run("a", "--steps=1")
+        run("a", "--steps=2", "--lr=0.5", "--resume", status=2)
+        assert "lr: 0.0002, now 0.5" in capsys.readouterr().err
