@@ -22,17 +22,28 @@ from vdvae_patch.errors import InvalidValueError
 
 def generator(device: torch.device, seed: int, step: int, purpose: str) -> torch.Generator:
     """A generator at the start of the stream of (seed, step, purpose)."""
-    # hashed: the CPU's generator keeps 32 bits of a seed, and neighbouring seeds must not share streams
-    key = hashlib.blake2b(f"{purpose}/{seed}/{step}".encode(), digest_size=4).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(key, "little"))
+    return torch.Generator(device).manual_seed(_key(seed, step, purpose))
 
 
 def normals(seeds: Sequence[int], step: int, count: int, device: torch.device) -> Tensor:
     """N(0, 1), `[len(seeds), count]`: row r depends on `seeds[r]` and `step` alone."""
     out = torch.empty(len(seeds), count, device=device)
+    stream = torch.Generator(device)
     for row, seed in zip(out, seeds, strict=True):
-        row.normal_(generator=generator(device, seed, step, "noise"))
+        row.normal_(generator=stream.manual_seed(_key(seed, step, "noise")))
     return out
+
+
+def draws(seeds: Sequence[int], step: int, high: int, count: int) -> Tensor:
+    """Whole numbers from 0 to `high - 1` with replacement, `[len(seeds), count]` on the CPU; rows as in `normals`."""
+    stream = torch.Generator()
+    rows = [torch.randint(high, (count,), generator=stream.manual_seed(_key(s, step, "batch"))) for s in seeds]
+    return torch.stack(rows)
+
+
+def _key(seed: int, step: int, purpose: str) -> int:
+    # hashed: the CPU's generator keeps 32 bits of a seed, and neighbouring seeds must not share streams
+    return int.from_bytes(hashlib.blake2b(f"{purpose}/{seed}/{step}".encode(), digest_size=4).digest(), "little")
 
 
 class SuppliedNoise(TorchFunctionMode):

@@ -27,7 +27,7 @@ from vdvae_patch.experiments.adam import AdamSettings
 from vdvae_patch.experiments.data import Images, pick_device, ten_images
 from vdvae_patch.experiments.ensemble import Batch, Ensemble, Rule, Run
 from vdvae_patch.experiments.means import Reading, heads_reading
-from vdvae_patch.experiments.noise import generator
+from vdvae_patch.experiments.noise import draws
 from vdvae_patch.experiments.options import Stress
 from vdvae_patch.experiments.remedies import REMEDIES, Remedy, find
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number, publish
@@ -182,10 +182,7 @@ class _Batches:
         self.device = device
 
     def __call__(self, seeds: Sequence[int], step: int) -> Batch:
-        draws = [
-            torch.randint(10, (self.size,), generator=generator(torch.device("cpu"), s, step, "batch")) for s in seeds
-        ]
-        pixels = self.images.take(seeds, torch.stack(draws).to(self.device))
+        pixels = self.images.take(seeds, draws(seeds, step, 10, self.size).to(self.device))
         batch = self.normalization.apply(pixels)
         return batch.input, batch.target
 
