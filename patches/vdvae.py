@@ -14,6 +14,7 @@ import hashlib
 import inspect
 import io
 import math
+import re
 import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -91,9 +92,16 @@ class VDVAE(TrainableEntry):
         }
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
-        """`vae.VAE` from its hyperparameters, weights drawn by torch's default generator."""
+        """`vae.VAE` from its hyperparameters, such as `HPARAMS_REGISTRY["cifar10"]`.
+
+        What a registry entry leaves out has VDVAE's defaults; the image has the encoder's first resolution and three
+        channels. The weights are drawn by torch's default generator.
+        """
         H = modules["hps"].Hyperparams()
-        H.update(hparams)
+        H.update({**asdict(Architecture()), "image_channels": 3, **hparams})
+        first = re.match(r"\d+", H.enc_blocks)
+        if H.image_size is None and first is not None:
+            H.image_size = int(first[0])
         model: nn.Module = modules["vae"].VAE(H)
         return model
 
