@@ -1,0 +1,1 @@
+"""How a run becomes processes: torchrun, mpiexec, SLURM; and the published runs as presets."""

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any
+
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from launch.elastic import start_ranks
+else:
+    from vdvae_patch.launch.elastic import start_ranks
+
+# Set by `start_ranks` for the processes that it starts, which are given the same command line.
+_STARTED = "VDVAE_PATCH_STARTED_RANKS"
 
 
 def run(argv: list[str]) -> int:
     """Train a host as one variant: same code, same batches, the patch is the only difference."""
     config = parse_train(argv, description=run.__doc__ or "")
+    if config.dry_run:
+        return _dry_run(config)
+    if config.nproc > 1 and _STARTED not in os.environ:
+        os.environ[_STARTED] = str(config.nproc)
+        return start_ranks(["train", *argv], config.nproc, config.folder)
 
     from vdvae_patch.train.interrupts import EXIT_RESUME
     from vdvae_patch.train.loop import train
@@ -15,6 +32,8 @@ def run(argv: list[str]) -> int:
     outcome = train(config)
     if outcome.summary is None:
         return EXIT_RESUME
+    if not outcome.is_main:
+        return 0
     summary = outcome.summary
     print(
         f"{summary['variant']} seed {summary['seed']}: test NELBO {summary['test_nelbo_nats_per_dim']:.4f} nats per "
@@ -23,4 +42,11 @@ def run(argv: list[str]) -> int:
         f"{summary['images_per_second']:.1f} images/s"
     )
     print(f"run folder: {config.folder}")
+    return 0
+
+
+def _dry_run(config: TrainConfig[Any]) -> int:
+    from vdvae_patch.train.estimate import estimate
+
+    print(estimate(config))
     return 0

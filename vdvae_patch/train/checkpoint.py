@@ -7,6 +7,7 @@ them all before a byte is interpreted, and then only `weights_only`: no code in 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -49,21 +50,21 @@ class CheckpointInfo:
     nelbo: float | None
 
 
-def save(folder: Path, info: CheckpointInfo, state: Mapping[str, Any]) -> Path:
-    """Write `folder/step-NNNNNNNN`, durably, and return it.
+def save(folder: Path, info: CheckpointInfo, state: Mapping[str, Any], *, name: str | None = None) -> Path:
+    """Write `folder/step-NNNNNNNN`, or `folder/name`, durably, and return it.
 
     Raises:
         RunError: no space left, or the folder cannot be written; earlier checkpoints are untouched.
     """
-    final = folder / f"step-{info.step:08d}"
-    partial = folder / f".partial-{info.step:08d}-{os.getpid()}"
+    final = folder / (name or f"step-{info.step:08d}")
+    partial = folder / f".partial-{final.name}-{os.getpid()}"
     try:
         partial.mkdir(parents=True)
         digest, size = _write_state(partial / STATE, state)
         _write_manifest(partial / MANIFEST, info, digest, size)
         _sync(partial)
         if final.exists():  # a resumed run comes by a step that it had reached before
-            shutil.rmtree(final)
+            delete(final)
         partial.rename(final)
         _sync(folder)
     except OSError as error:
@@ -100,13 +101,15 @@ def read_manifest(path: Path) -> tuple[CheckpointInfo, dict[str, dict[str, Any]]
     """The manifest alone, checked against its own checksum; raises `CheckpointError`."""
     file = path / MANIFEST
     try:
-        manifest = json.loads(file.read_bytes())
+        data = file.read_bytes()
+        manifest = json.loads(data)
         checksum = manifest.pop("checksum")
     except FileNotFoundError:
         raise CheckpointError(f"{path} is not a checkpoint: it has no {MANIFEST}") from None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(f"checkpoint file {file} is damaged") from None
-    if checksum != _checksum(manifest):
+    # byte for byte: JSON reads some damaged text, such as 1E-05 for 1e-05, as what it was
+    if checksum != _checksum(manifest) or data != _manifest_bytes(manifest):
         raise CheckpointError(f"checkpoint file {file} is damaged: its checksum does not match")
     if manifest["format"] != FORMAT:
         raise CheckpointError(f"checkpoint {path} has format {manifest['format']}; this version reads {FORMAT}")
@@ -148,16 +151,35 @@ def newest(folder: Path) -> Found:
 
 
 def prune(folder: Path, keep: int = 2) -> None:
-    """Delete old checkpoints, but for the last `keep`, the last finite and the best one."""
-    paths = checkpoints(folder)
-    kept = set(paths[:keep])
-    infos = {path: read_manifest(path)[0] for path in paths}
-    kept.update([path for path in paths if infos[path].finite][:1])
+    """Delete old checkpoints, but for the last `keep`, the last finite and the best one.
+
+    Damaged ones do not count, and are left for somebody to look at.
+    """
+    infos: dict[Path, CheckpointInfo] = {}
+    for path in checkpoints(folder):
+        with contextlib.suppress(CheckpointError):
+            infos[path] = read_manifest(path)[0]
+    kept = set(list(infos)[:keep])
+    kept.update([path for path, info in infos.items() if info.finite][:1])
     measured = {path: info.nelbo for path, info in infos.items() if info.nelbo is not None and info.nelbo == info.nelbo}
     if measured:
         kept.add(min(measured, key=lambda path: measured[path]))
-    for path in set(paths) - kept:
-        shutil.rmtree(path)
+    for path in set(infos) - kept:
+        delete(path)
+
+
+def delete(path: Path) -> None:
+    """Delete a checkpoint; if that is cut short, what is left does not look like one."""
+    doomed = path.with_name(f".deleted-{path.name}-{os.getpid()}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def clean(folder: Path) -> None:
+    """Delete what killed processes left behind; the caller holds the run's lock."""
+    for pattern in (".partial-*", ".deleted-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
 
 
 class _Hashing(io.RawIOBase):
@@ -200,10 +222,14 @@ def _write_manifest(path: Path, info: CheckpointInfo, digest: str, size: int) ->
         "info": encode(vars(info)),
         "files": {STATE: {"sha256": digest, "bytes": size}},
     }
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(manifest | {"checksum": _checksum(manifest)}, file, indent=1)
+    with path.open("wb") as file:
+        file.write(_manifest_bytes(manifest))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1).encode()
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

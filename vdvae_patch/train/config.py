@@ -55,7 +55,11 @@ class TrainConfig(Generic[A]):
         evaluate_every: steps between two evaluations on the validation images; 0 is none.
         test_images: how many test images the final evaluation uses; 0 is all of them.
         max_consecutive_skips: end the run, with a diagnosis, after this many skipped updates in a row.
+        watch_every: steps between two looks at every head (extremes of log sigma, KL, gradient); 0 is none.
+        record_skips: keep what is needed to do this many skipped updates again, for `replay`; 0 keeps none.
         tensorboard: write TensorBoard event files too.
+        nproc: how many processes to start on this machine; each takes batch_size images a step.
+        dry_run: say what the run would cost (steps, images, hours, checkpoint size), and write nothing.
     """
 
     host: str = "vdvae"
@@ -84,19 +88,24 @@ class TrainConfig(Generic[A]):
     evaluate_every: int = 0
     test_images: int = 0
     max_consecutive_skips: int = 200
+    watch_every: int = 100
+    record_skips: int = 5
     tensorboard: bool = False
+    nproc: int = 1
+    dry_run: bool = False
     optimization: Annotated[Optimization, tyro.conf.OmitArgPrefixes] = field(default_factory=Optimization)
     architecture: Annotated[A, tyro.conf.OmitArgPrefixes] = _OF_THE_PRESET
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise InvalidValueError(f"--steps {self.steps} and --epochs {self.epochs} are both given; choose one")
-        positive = ("steps", "epochs", "limit_images", "max_consecutive_skips")
+        positive = ("steps", "epochs", "limit_images", "max_consecutive_skips", "nproc")
         for name in positive:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-        for name in ("record_every", "checkpoint_every", "samples_every", "evaluate_every", "test_images", "seed"):
+        counts = ("record_every", "checkpoint_every", "samples_every", "evaluate_every", "watch_every", "record_skips")
+        for name in (*counts, "test_images", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
 

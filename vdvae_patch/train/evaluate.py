@@ -13,6 +13,7 @@ from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.hosts.trainable import TrainableEntry
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.world import World
 
 NATS_PER_BIT = math.log(2)
 
@@ -51,16 +52,24 @@ def evaluate(
     batch_size: int,
     seed: int,
     limit: int = 0,
+    world: World | None = None,
 ) -> Evaluation:
-    """The mean NELBO of the first `limit` images (0: all), one posterior sample an image, noise fixed by `seed`."""
+    """The mean NELBO of the first `limit` images (0: all), one posterior sample an image, noise fixed by `seed`.
+
+    Ranks share the batches; the result is the same on all of them, and whatever their number.
+    """
     count = min(limit, len(images)) if limit else len(images)
-    rows: list[list[float]] = []
-    for number, start in enumerate(range(0, count, batch_size)):
+    world = world or World(images.device)
+    starts = range(0, count, batch_size)
+    rows = torch.zeros(len(starts), 4, dtype=torch.float64, device=images.device)
+    for number, start in enumerate(starts):
+        if number % world.size != world.rank:
+            continue
         seed_noise("evaluate", seed, step=number)
         indices = np.arange(start, min(start + batch_size, count))
         losses = entry.losses(model, *normalization.apply(images.take(indices)))
-        rows.append([float(len(indices)), *(float(loss) for loss in losses)])
-    table = np.array(rows)
+        rows[number] = torch.stack([torch.tensor(float(len(indices))), *(loss.float().cpu() for loss in losses)])
+    table = world.total(rows).cpu().numpy()
     weights = table[:, 0]
     elbo, distortion, rate = (float(np.average(table[:, c], weights=weights)) for c in (1, 2, 3))
     finite = np.isfinite(table[:, 1])

@@ -19,19 +19,19 @@ from vdvae_patch.train.records import decode, encode
 # What may differ between a run and its continuation: how long, how often, and where; never what is computed.
 _MAY_CHANGE = frozenset(
     {
-        "allow_other_variant", "checkpoint_every", "data_root", "device", "epochs", "evaluate_every",
-        "max_consecutive_skips", "out", "record_every", "resume", "samples_every", "steps", "tensorboard",
-        "test_images", "upstream", "weights",
+        "allow_other_variant", "checkpoint_every", "data_root", "device", "dry_run", "epochs", "evaluate_every",
+        "max_consecutive_skips", "nproc", "out", "record_every", "record_skips", "resume", "samples_every", "steps",
+        "tensorboard", "test_images", "upstream", "watch_every", "weights",
     }
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of design and their places. Made by `open_folder`, which holds the lock while the object lives."""
+    """The files of a run and their places. `open_folder` makes it and takes the lock; other ranks have none."""
 
     path: Path
-    lock: IO[str]
+    lock: IO[str] | None = None
 
     @property
     def config(self) -> Path:
@@ -47,6 +47,21 @@ class RunFolder:
     def skips(self) -> Path:
         """One record a skipped update."""
         return self.path / "skips.jsonl"
+
+    @property
+    def heads(self) -> Path:
+        """One record each time that the heads were looked at."""
+        return self.path / "heads.jsonl"
+
+    @property
+    def recordings(self) -> Path:
+        """What is needed to do a skipped update again; one folder each."""
+        return self.path / "recordings"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
 
     @property
     def evaluations(self) -> Path:
@@ -70,7 +85,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others have the folder."""
-        self.lock.close()
+        if self.lock is not None:
+            self.lock.close()
 
 
 def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:

@@ -2,64 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
+import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vdvae_patch.data.batches import DeviceImages, batch_indices, rank_slice, steps_per_epoch
-from vdvae_patch.data.normalization import ModelBatch
-from vdvae_patch.data.pixels import Indices
-from vdvae_patch.errors import RunError
+from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.hosts.preset import Losses
-from vdvae_patch.train import checkpoint
+from vdvae_patch.train.agreement import require_same
+from vdvae_patch.train.board import Board
 from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.evaluate import Evaluation, evaluate
+from vdvae_patch.train.flight import WeightsBefore
 from vdvae_patch.train.folder import RunFolder, open_folder, read_json, write_config, write_json
 from vdvae_patch.train.interrupts import StopRequest, stop_requests
+from vdvae_patch.train.logbook import write_steps
 from vdvae_patch.train.noise import seed_noise
-from vdvae_patch.train.probe import probe_heads
 from vdvae_patch.train.progress import TrainingProgress
 from vdvae_patch.train.provenance import provenance
-from vdvae_patch.train.records import JsonLines, truncate_after
+from vdvae_patch.train.ranks import distribute
+from vdvae_patch.train.records import JsonLines
+from vdvae_patch.train.run import Counters, Logs, Run, drain_interval
 from vdvae_patch.train.samples import sample_grid, write_png
-from vdvae_patch.train.setup import Workload, buffers_follow, prepare, require_variant
-from vdvae_patch.train.step import StepRecord, TrainingStep
-from vdvae_patch.train.world import World, resolve_device
+from vdvae_patch.train.saving import Position, restore, save
+from vdvae_patch.train.setup import Workload, buffers_follow, prepare
+from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.watch import HeadWatch
+from vdvae_patch.train.world import World, connect
+from vdvae_patch.train.writer import BackgroundWriter
+
+if TYPE_CHECKING:
+    from launch.environment import restarts
+else:
+    from vdvae_patch.launch.environment import restarts
 
 SAMPLE_COLUMNS = 8
-
-
-@dataclass
-class Counters:
-    """What a run has seen so far; part of every checkpoint."""
-
-    high_gradient: int = 0
-    nan: int = 0
-    loss_scale: int = 0
-    consecutive_skips: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    last_finite: bool = True
-    nelbo: float | None = None
-
-    def add(self, record: StepRecord, images: int) -> None:
-        """Count one step."""
-        self.high_gradient += record.cause == "high_gradient"
-        self.nan += record.cause in ("nan_rate", "nan_distortion")
-        self.loss_scale += record.cause == "loss_scale"
-        self.consecutive_skips = self.consecutive_skips + 1 if record.skipped else 0
-        self.last_finite = record.cause not in ("nan_rate", "nan_distortion")
-        self.images += images
-
-    @property
-    def images_per_second(self) -> float:
-        """Images over the time spent in steps."""
-        return self.images / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -68,245 +51,181 @@ class Outcome:
 
     summary: dict[str, Any] | None
     interrupted: str | None = None
-
-
-@dataclass
-class _Run:
-    config: TrainConfig[Any]
-    world: World
-    folder: RunFolder
-    work: Workload
-    engine: TrainingStep
-    images: DeviceImages
-    metrics: JsonLines
-    skips: JsonLines
-    seen: dict[str, Any]
-    clock: Callable[[], float]
-    counters: Counters = field(default_factory=Counters)
-    first_step: int = 0
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.optimization.batch_size * self.world.size
-
-    @property
-    def per_epoch(self) -> int:
-        return steps_per_epoch(len(self.images), self.batch_size)
-
-    @property
-    def total(self) -> int:
-        return self.config.total_steps(self.per_epoch)
-
-    @property
-    def record_every(self) -> int:
-        return self.config.record_every or (1 if self.world.device.type == "cpu" else 50)
-
-    def indices(self, step: int) -> Indices:
-        everyone = batch_indices(len(self.images), self.batch_size, step, self.config.seed)
-        return rank_slice(everyone, self.world.rank, self.world.size)
-
-    def batch(self, step: int) -> ModelBatch:
-        return self.work.data.normalization.apply(self.images.take(self.indices(step)))
+    is_main: bool = True
 
 
 def train(config: TrainConfig[Any], *, clock: Callable[[], float] = time.perf_counter) -> Outcome:
-    """Do a run, or go on with one.
+    """Do a run, or go on with one; as one rank of several where a launcher started this process.
 
     Raises:
-        RunError: the folder cannot be used, or updates were skipped `max_consecutive_skips` times in a row.
+        RunError: the folder cannot be used, a rank is lost, or updates were skipped `max_consecutive_skips` times in a
+            row.
         CheckpointError: nothing good to resume from, or a checkpoint of another variant.
         HostError, DataError, UnknownNameError, InvalidValueError, PatchError: as `prepare` raises them.
     """
-    world = World(resolve_device(config.device))
-    work = prepare(config, world.device)
-    folder = open_folder(config, resume=config.resume)
+    if restarts(os.environ) and (config.folder / "config.toml").exists():
+        config = resumed(config)  # torchrun starts its ranks again with the command that they had
+    with connect(config.device) as world:
+        work = prepare(config, world.device)
+        require_same(config, work, world)
+        folder = _open(config, world)
+        try:
+            return _train(config, world, folder, work, clock)
+        finally:
+            folder.close()
+
+
+def _train(
+    config: TrainConfig[Any], world: World, folder: RunFolder, work: Workload, clock: Callable[[], float]
+) -> Outcome:
+    progress = TrainingProgress(f"{config.variant} seed {config.seed}", quiet=not world.is_main)
+    run = _assemble(config, world, folder, work, clock, progress.say)
     try:
-        run = _assemble(config, world, folder, work, clock)
         with stop_requests() as stop:
-            return _finish(run) if _steps(run, stop) else Outcome(None, stop.signal)
+            if _steps(run, progress, stop):
+                return _finish(run)
+            return Outcome(None, stop.signal or "another rank's signal")
     finally:
-        folder.close()
+        progress.close()
+        run.writer.close()
+        if run.logs is not None:
+            run.logs.close()
+
+
+def _open(config: TrainConfig[Any], world: World) -> RunFolder:
+    """The folder; rank 0 takes its lock."""
+    taken: list[RunFolder] = []
+    world.on_main(lambda: taken.append(open_folder(config, resume=config.resume)))
+    return taken[0] if taken else RunFolder(config.folder)
 
 
 def _assemble(
-    config: TrainConfig[Any], world: World, folder: RunFolder, work: Workload, clock: Callable[[], float]
-) -> _Run:
-    run_model = compile_model(work.model, world.device) if config.compile else work.model
-
-    def loss(x: torch.Tensor, target: torch.Tensor) -> Losses:
-        return work.entry.losses(run_model, x, target)  # type: ignore[arg-type]
-
-    capacity = config.record_every or (1 if world.device.type == "cpu" else 50)
-    engine = TrainingStep(
-        work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity
-    )
+    config: TrainConfig[Any],
+    world: World,
+    folder: RunFolder,
+    work: Workload,
+    clock: Callable[[], float],
+    say: Callable[[str], None],
+) -> Run:
+    engine, before = _engine(config, world, work)
+    position = restore(folder, work, engine, world, say) if config.resume else None
+    position = position or Position(0, Counters(), _first_batch(config, world, folder))
     seen = provenance(world.device) | {"host": work.host.origin.record(), "data": _plain(asdict(work.data.provenance))}
-    first_step, counters = _restore(config, folder, work, engine) if config.resume else (0, Counters())
-    write_config(folder, config, seen)
-    return _Run(
-        config, world, folder, work, engine, DeviceImages(work.data.train, world.device),
-        JsonLines(folder.metrics), JsonLines(folder.skips), seen, clock, counters, first_step,
+    seen |= {"ranks": world.size, "launcher": world.launcher, "global_batch": position.global_batch}
+    world.on_main(lambda: write_config(folder, config, seen))
+    board = Board(folder.tensorboard, position.step) if config.tensorboard and world.is_main else None
+    return Run(
+        config, world, folder, work, engine, DeviceImages(work.data.train, world.device), position.global_batch,
+        Logs(folder, board) if world.is_main else None, BackgroundWriter(beside=world.device.type != "cpu"),
+        HeadWatch(work.entry, work.model, work.heads, engine, world), before, seen, clock, say, position.counters,
+        position.step,
     )  # fmt: skip
 
 
-def _restore(
-    config: TrainConfig[Any], folder: RunFolder, work: Workload, engine: TrainingStep
-) -> tuple[int, Counters]:
-    found = checkpoint.newest(folder.checkpoints)
-    for problem in found.problems:
-        print(f"{problem}; using {found.path.name}")
-    expected = work.checkpoint_info(0, finite=True, nelbo=None)
-    require_variant(found.info, expected.variant, found.path)
-    state = found.state
-    work.model.load_state_dict(state["model"])
-    work.ema.load_state_dict(state["ema"])
-    engine.optimizer.load_state_dict(state["optimizer"])
-    if engine.scaler is not None:
-        engine.scaler.load_state_dict(state["loss_scale"])
-    for log in (folder.metrics, folder.skips, folder.evaluations):
-        truncate_after(log, found.info.step)
-    return found.info.step, Counters(**state["counters"])
+def _engine(config: TrainConfig[Any], world: World, work: Workload) -> tuple[TrainingStep, WeightsBefore | None]:
+    built = compile_model(work.model, world.device) if config.compile else work.model
+    run_model, local_gradient = distribute(built, world)
+
+    def loss(x: torch.Tensor, target: torch.Tensor) -> Losses:
+        return work.entry.losses(run_model, x, target)
+
+    capacity = drain_interval(config, world)
+    engine = TrainingStep(
+        work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity
+    )
+    engine.local_gradient = local_gradient
+    before = WeightsBefore(engine.parameters) if config.record_skips and capacity > 1 else None
+    engine.before_update = before
+    return engine, before
 
 
-def _steps(run: _Run, stop: StopRequest) -> bool:
+def _first_batch(config: TrainConfig[Any], world: World, folder: RunFolder) -> int:
+    """Images a step of a run without a checkpoint: as at its first launch, even if it is resumed on other ranks."""
+    batch = config.optimization.batch_size * world.size
+    if config.resume:
+        table = tomllib.loads(folder.config.read_text())
+        batch = int(table.get("run", {}).get("global_batch", batch))
+    return batch
+
+
+def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
     """All steps that are left; whether they were done, or a signal asked to stop."""
-    config = run.config
-    label = f"{config.variant} seed {config.seed}"
-    progress = TrainingProgress(label, run.total, run.first_step)
+    config, alone = run.config, run.world.size == 1
+    progress.begin(run.total, run.first_step)
     started = run.clock()
-    try:
-        for step in range(run.first_step, run.total):
-            x, target = run.batch(step)
+    for step in range(run.first_step, run.total):
+        x, target = run.batch(step)
+        if _due(step, config.watch_every):
             seed_noise("train", config.seed, rank=run.world.rank, step=step)
-            run.engine(step, x, target)
-            for buffer, average in buffers_follow(run.work.model, run.work.ema):
-                average.copy_(buffer)
-            done = step + 1
-            due = _due(done, config.checkpoint_every) or _due(done, config.samples_every)
-            if _due(done, run.record_every) or done == run.total or due or stop:
-                _record(run, progress, run.clock() - started)
-                _between(run, done)
-                started = run.clock()
-            elif done + 1 < run.total:
-                run.images.prefetch(run.indices(done))
-            if stop and done < run.total:
-                _save(run, done)
-                progress.say(f"{label}: {stop.signal} after step {done}: saved; go on with --resume")
-                return False
-        return True
-    finally:
-        progress.close()
-        run.metrics.close()
-        run.skips.close()
+            run.watch.look(step, x)
+        seed_noise("train", config.seed, rank=run.world.rank, step=step)
+        run.engine(step, x, target, stop=bool(stop))
+        for buffer, average in buffers_follow(run.work.model, run.work.ema):
+            average.copy_(buffer)
+        done = step + 1
+        due = _due(done, config.checkpoint_every) or _due(done, config.samples_every)
+        due = due or _due(done, config.evaluate_every) or _due(done, run.record_every)
+        if due or done == run.total or (alone and stop):
+            last = write_steps(run, run.clock() - started)
+            counters = run.counters
+            progress.update(last, counters.high_gradient, counters.nan, counters.images_per_second)
+            _between(run, done)
+            started = run.clock()
+        elif done + 1 < run.total:
+            run.images.prefetch(run.indices(done))
+        if (stop if alone else run.engine.stop_agreed) and done < run.total:
+            save(run, done)
+            run.writer.wait()
+            progress.say(f"{stop.signal or 'a signal to another rank'} after step {done}: saved; go on with --resume")
+            return False
+    return True
 
 
 def _due(done: int, every: int) -> bool:
     return bool(every) and done % every == 0
 
 
-def _record(run: _Run, progress: TrainingProgress, seconds: float) -> None:
-    """Write the steps since the last time; `seconds` is what they took together."""
-    records = run.engine.drain()
-    run.counters.seconds += seconds
-    for record in records:
-        run.counters.add(record, run.batch_size)
-        row = asdict(record) | {"epoch": record.step // run.per_epoch, "skipped": record.skipped}
-        row.pop("bad_ranks")
-        run.metrics.write(row | {"step_time": seconds / len(records)})
-        if record.skipped:
-            run.skips.write(_explain(run, record, exact=len(records) == 1))
-            run.skips.flush()
-        if run.counters.consecutive_skips >= run.config.max_consecutive_skips:
-            run.metrics.flush()
-            raise RunError(_diagnosis(run, record))
-    run.metrics.flush()
-    counters = run.counters
-    progress.update(records[-1], counters.high_gradient, counters.nan, counters.images_per_second)
-
-
-def _explain(run: _Run, record: StepRecord, *, exact: bool) -> dict[str, Any]:
-    """A skipped update's record. `exact` is false where later updates have moved the weights that are looked at."""
-    seed_noise("train", run.config.seed, rank=run.world.rank, step=record.step)
-    states = probe_heads(run.work.entry, run.work.model, run.work.heads, run.batch(record.step).input)
-    everyone = batch_indices(len(run.images), run.batch_size, record.step, run.config.seed)
-    return {
-        "step": record.step,
-        "epoch": record.step // run.per_epoch,
-        "cause": record.cause,
-        "ranks": list(record.bad_ranks),
-        "elbo": record.elbo,
-        "distortion": record.distortion,
-        "rate": record.rate,
-        "grad_norm": record.grad_norm,
-        "indices": everyone.tolist(),
-        "heads_exact": exact,
-        "heads": [asdict(state) for state in states],
-    }
-
-
-def _diagnosis(run: _Run, last: StepRecord) -> str:
-    counters = run.counters
-    return (
-        f"{counters.consecutive_skips} updates in a row were skipped (the last for {last.cause}, gradient norm "
-        f"{last.grad_norm:g}): this run no longer learns. So far {counters.high_gradient} high-gradient and "
-        f"{counters.nan} NaN skips; the heads at each are in {run.folder.skips}. Try --variant explin/constant, "
-        "a lower --lr, or a higher --max-consecutive-skips"
-    )
-
-
-def _between(run: _Run, done: int) -> None:
+def _between(run: Run, done: int) -> None:
     config = run.config
     if _due(done, config.evaluate_every):
         result = _evaluate(run, DeviceImages(run.work.data.valid, run.world.device), limit=0)
         run.counters.nelbo = result.elbo
-        log = JsonLines(run.folder.evaluations)
-        log.write({"step": done - 1, **asdict(result)})
-        log.close()
+        if run.logs is not None:
+            log = JsonLines(run.folder.evaluations)
+            log.write({"step": done - 1, **asdict(result)})
+            log.close()
+            if run.logs.board is not None:
+                run.logs.board.evaluation(done - 1, result.elbo, result.elbo_bits)
     if _due(done, config.samples_every):
         _draw_samples(run, f"step-{done:08d}.png")
     if _due(done, config.checkpoint_every) and done < run.total:
-        _save(run, done)
+        save(run, done)
 
 
-def _save(run: _Run, done: int) -> None:
-    run.metrics.sync()
-    run.skips.sync()
-    info = run.work.checkpoint_info(done, finite=run.counters.last_finite, nelbo=run.counters.nelbo)
-    state = {
-        "model": run.work.model.state_dict(),
-        "ema": run.work.ema.state_dict(),
-        "optimizer": run.engine.optimizer.state_dict(),
-        "counters": asdict(run.counters),
-    }
-    if run.engine.scaler is not None:
-        state["loss_scale"] = run.engine.scaler.state_dict()
-    checkpoint.save(run.folder.checkpoints, info, state)
-    checkpoint.prune(run.folder.checkpoints)
-
-
-def _evaluate(run: _Run, images: DeviceImages, *, limit: int) -> Evaluation:
+def _evaluate(run: Run, images: DeviceImages, *, limit: int) -> Evaluation:
     return evaluate(
         run.work.entry, run.work.ema, images, run.work.data.normalization,
-        batch_size=run.config.optimization.batch_size, seed=run.config.seed, limit=limit,
+        batch_size=run.config.optimization.batch_size, seed=run.config.seed, limit=limit, world=run.world,
     )  # fmt: skip
 
 
-def _draw_samples(run: _Run, name: str) -> None:
+def _draw_samples(run: Run, name: str) -> None:
+    if not run.world.is_main:
+        return
     columns = range(min(SAMPLE_COLUMNS, len(run.images)))
     pixels = run.images.take(torch.tensor(list(columns)).numpy())
     grid = sample_grid(run.work.entry, run.work.ema, pixels, run.work.data.normalization, seed=run.config.seed)
     write_png(run.folder.samples / name, grid)
 
 
-def _finish(run: _Run) -> Outcome:
+def _finish(run: Run) -> Outcome:
     if run.first_step == run.total and run.folder.summary.exists():
-        return Outcome(read_json(run.folder.summary))
+        return Outcome(read_json(run.folder.summary), is_main=run.world.is_main)
     _draw_samples(run, "final.png")
     test = _evaluate(run, DeviceImages(run.work.data.test, run.world.device), limit=run.config.test_images)
     run.counters.nelbo = test.elbo
-    run.metrics = JsonLines(run.folder.metrics)
-    run.skips = JsonLines(run.folder.skips)
-    _save(run, run.total)
+    save(run, run.total)
+    run.writer.wait()
     counters = run.counters
     summary = {
         "variant": run.config.variant,
@@ -323,8 +242,8 @@ def _finish(run: _Run) -> Outcome:
         "train_seconds": counters.seconds,
         "run": run.seen,
     }
-    write_json(run.folder.summary, summary)
-    return Outcome(summary)
+    run.world.on_main(lambda: write_json(run.folder.summary, summary))
+    return Outcome(summary, is_main=run.world.is_main)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -32,21 +32,44 @@ class HeadState:
     kl: float
 
 
-@torch.no_grad()
 def probe_heads(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> list[HeadState]:
     """The state of every head, in the order of `heads`; the caller seeds the noise."""
+    return head_states(heads, probe_rows(entry, model, heads, x))
+
+
+@torch.no_grad()
+def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> Tensor:
+    """`[heads, 3]` on the device: minimum and maximum of log σ, and KL; NaN where a head was not seen.
+
+    A forward pass in training mode may move buffers (running statistics); they are put back.
+    """
     seen: dict[int, Tensor] = {}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with _watching(model, heads, seen):
         latents = entry.latents(model, x)
-    kls = [float(latent.kl.float().sum()) / len(x) for latent in latents]
+    for buffer, before in buffers:
+        buffer.copy_(before)
+    kls = [latent.kl.float().sum() / len(x) for latent in latents]
+    unknown = torch.full((), torch.nan, device=x.device)
     ordinal = dict.fromkeys(("posterior", "prior", "likelihood"), -1)
-    states = []
+    rows = []
     for index, head in enumerate(heads):
         ordinal[head.role] += 1
-        kl = kls[ordinal[head.role]] if head.role != "likelihood" and ordinal[head.role] < len(kls) else float("nan")
-        low, high = seen[index].aminmax() if index in seen else (torch.nan, torch.nan)
-        states.append(HeadState(head.path, head.role, float(low), float(high), kl))
-    return states
+        of_pair = head.role != "likelihood" and ordinal[head.role] < len(kls)
+        low, high = seen[index].float().aminmax() if index in seen else (unknown, unknown)
+        rows.append(torch.stack([low, high, kls[ordinal[head.role]] if of_pair else unknown]))
+    return torch.stack(rows)
+
+
+def head_states(heads: list[Head], rows: Tensor) -> list[HeadState]:
+    """What `probe_rows` measured, on the host."""
+    values = rows.tolist()
+    return [HeadState(head.path, head.role, *row) for head, row in zip(heads, values, strict=True)]
+
+
+def over_ranks(rows: Tensor) -> Tensor:
+    """`[ranks, heads, 3]` to `[heads, 3]`: least minimum, greatest maximum, mean KL; NaN if a rank has it."""
+    return torch.stack([rows[:, :, 0].amin(0), rows[:, :, 1].amax(0), rows[:, :, 2].mean(0)], dim=1)
 
 
 @contextmanager
@@ -55,9 +78,7 @@ def _watching(model: nn.Module, heads: list[Head], seen: dict[int, Tensor]) -> I
     modules = dict(model.named_modules())
     scales = {(p.head.path, p.head.role): p for p in patched_heads(model)} if is_patched(model) else {}
     handles = [
-        modules[head.path].register_forward_hook(
-            partial(_store, seen, index, head, scales.get((head.path, head.role)))
-        )
+        modules[head.path].register_forward_hook(partial(_store, seen, index, head, scales.get((head.path, head.role))))
         for index, head in enumerate(heads)
     ]
     try:

@@ -18,31 +18,36 @@ class TrainingProgress:
     """Counts skipped updates and shows the losses, the speed and the time left.
 
     Args:
-        total, done: steps to do in all, and done before by the run that is resumed.
+        quiet: say nothing at all; for all ranks but the first.
         clock: seconds, passed in so that tests need not wait.
     """
 
     def __init__(
         self,
         label: str,
-        total: int,
-        done: int,
         *,
+        quiet: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.console = console or Console(file=sys.stderr)
+        self.console = console or Console(file=sys.stderr, quiet=quiet)
         self.clock = clock
-        self.label, self.total, self.first = label, total, done
+        self.label = label
+        self.total = self.first = 0
         self.started = self.said = clock()
         self._bar: Progress | None = None
         self._task = TaskID(0)
+
+    def begin(self, total: int, done: int) -> None:
+        """`total` steps to do in all, of which an earlier process did `done`."""
+        self.total, self.first = total, done
+        self.started = self.said = self.clock()
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                 TextColumn("{task.fields[status]}"), console=self.console,
             )  # fmt: skip
-            self._task = self._bar.add_task(label, total=total, completed=done, status="")
+            self._task = self._bar.add_task(self.label, total=total, completed=done, status="")
             self._bar.start()
 
     def update(self, record: StepRecord, high_gradients: int, nans: int, images_per_second: float) -> None:
@@ -57,11 +62,11 @@ class TrainingProgress:
         elif self.clock() - self.said >= QUIET_SECONDS or done == self.total:
             self.said = self.clock()
             left = (self.said - self.started) / max(1, done - self.first) * (self.total - done)
-            self.say(f"{self.label}: step {done}/{self.total}, {status}, {left:.0f} s left")
+            self.say(f"step {done}/{self.total}, {status}, {left:.0f} s left")
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(f"{self.label}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -6,8 +6,11 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
+
+from vdvae_patch.errors import RunError
 
 Cause = Literal["nan_rate", "nan_distortion", "high_gradient", "loss_scale"]
 """Why an update was skipped. `nan_rate`, `nan_distortion`: not finite on some rank; `high_gradient`: the norm was not
@@ -27,20 +30,34 @@ class JsonLines:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record; NaN and infinities are written as the strings `"nan"`, `"inf"`, `"-inf"`."""
-        self._file.write(json.dumps({k: encode(v) for k, v in record.items()}, allow_nan=False) + "\n")
+        with self._explained():
+            self._file.write(json.dumps({k: encode(v) for k, v in record.items()}, allow_nan=False) + "\n")
 
     def flush(self) -> None:
-        """Hand what was written to the operating system."""
-        self._file.flush()
+        """Hand what was written to the operating system; raises `RunError` if there is no space left."""
+        with self._explained():
+            self._file.flush()
 
     def sync(self) -> None:
-        """Wait until it is on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Wait until it is on the disk; raises `RunError` if there is no space left."""
+        with self._explained():
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush and close."""
-        self._file.close()
+        with self._explained():
+            self._file.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"log {self.path} could not be written ({error.strerror}); "
+                "the checkpoints are whole: free space and --resume"
+            ) from error
 
 
 def encode(value: Any) -> Any:
@@ -89,10 +106,17 @@ def truncate_after(path: Path, step: int) -> None:
     """Drop the records of steps from `step` on: the resumed run does those steps again."""
     if not path.exists():
         return
-    kept = bytearray()
+    kept = 0
     with path.open("rb") as lines:
         for line in lines:
-            if not line.endswith(b"\n") or json.loads(line)["step"] >= step:
+            if not line.endswith(b"\n") or not _is_before(line, step):
                 break
-            kept += line
-    os.truncate(path, len(kept))
+            kept += len(line)
+    os.truncate(path, kept)
+
+
+def _is_before(line: bytes, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] < step)
+    except ValueError:  # a crash of the machine may leave a block of zeros in the place of the last lines
+        return False

@@ -19,10 +19,20 @@ from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
 from vdvae_patch.train.config import Precision
+from vdvae_patch.train.ranks import LocalGradient
 from vdvae_patch.train.records import CAUSES, Cause
 from vdvae_patch.train.world import World
 
 LossFunction = Callable[[Tensor, Tensor], Losses]
+
+
+@dataclass(frozen=True)
+class BadRanks:
+    """The ranks whose rate, distortion or own gradient (before it was averaged over ranks) was not finite."""
+
+    rate: tuple[int, ...] = ()
+    distortion: tuple[int, ...] = ()
+    gradient: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class StepRecord:
     Attributes:
         grad_norm: global norm before clipping.
         cause: why the update was skipped; None if it was applied.
-        bad_ranks: for a cause that is a NaN or an infinity of the losses, the ranks that had it.
+        sites: where values were not finite, and on which ranks.
     """
 
     step: int
@@ -42,12 +52,17 @@ class StepRecord:
     grad_norm: float
     lr: float
     cause: Cause | None
-    bad_ranks: tuple[int, ...]
+    sites: BadRanks
 
     @property
     def skipped(self) -> bool:
         """Whether the update was skipped."""
         return self.cause is not None
+
+    @property
+    def bad_ranks(self) -> tuple[int, ...]:
+        """The ranks on which anything was not finite."""
+        return tuple(sorted({*self.sites.rate, *self.sites.distortion, *self.sites.gradient}))
 
 
 class TrainingStep:
@@ -81,21 +96,32 @@ class TrainingStep:
         self.precision = precision
         self.scaler = LossScale(world.device) if precision == "fp16" else None
         self._threshold = optimization.skip_threshold if optimization.skip_threshold > 0 else torch.inf
-        # per step: elbo, distortion, rate, norm, cause, then two flags a rank
-        self._rows = torch.zeros(capacity, 5 + 2 * world.size, device=world.device, dtype=torch.float32)
+        # per step: elbo, distortion, rate, norm, cause, whether a rank was asked to stop, then three flags a rank
+        self._rows = torch.zeros(capacity, 6 + 3 * world.size, device=world.device, dtype=torch.float32)
         self._pending: list[tuple[int, float]] = []
+        self.stop_agreed = False
+        """Whether any rank had been asked to stop by the last step that was drained; the same on all ranks."""
+        self.before_clip: Callable[[], None] | None = None
+        """Called once in every step, when the gradients are there and nothing was clipped."""
+        self.before_update: Callable[[Tensor], None] | None = None
+        """Called once in every step with 1 if the update will be skipped, else 0, while the weights are still old."""
+        self.local_gradient: LocalGradient | None = None
+        """Set where the gradients are averages over ranks."""
 
-    def __call__(self, step: int, x: Tensor, target: Tensor) -> None:
-        """Do step number `step` (from 0) on one batch; its record waits on the device until `drain`."""
+    def __call__(self, step: int, x: Tensor, target: Tensor, *, stop: bool = False) -> None:
+        """Do step number `step` (from 0) on one batch; its record waits on the device until `drain`.
+
+        `stop` says that this rank was asked to stop; all ranks then know from `stop_agreed` after the same step.
+        """
         lr = self.optimization.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
+        with self.autocast():
             losses = self.loss(x, target)
         scaled = losses.elbo if self.scaler is None else self.scaler.scale(losses.elbo)
         scaled.backward()  # type: ignore[no-untyped-call]
-        self._finish(step, lr, Losses(*(loss.detach().float() for loss in losses)))
+        self._finish(step, lr, Losses(*(loss.detach().float() for loss in losses)), stop)
 
     def drain(self) -> list[StepRecord]:
         """The records since the last call; on an accelerator this is where the host waits for the device."""
@@ -104,36 +130,42 @@ class TrainingStep:
         rows = self._rows[: len(self._pending)].tolist()
         records = [self._record(step, lr, row) for (step, lr), row in zip(self._pending, rows, strict=True)]
         self._pending.clear()
+        self.stop_agreed = any(row[5] for row in rows)
         return records
 
     @torch.no_grad()
-    def _finish(self, step: int, lr: float, losses: Losses) -> None:
+    def _finish(self, step: int, lr: float, losses: Losses, stop: bool) -> None:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if self.scaler is not None:
             self.scaler.unscale_(gradients)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.optimization.grad_clip)
-        cause, flags = self._cause(losses, norm)
+        if self.before_clip is not None:
+            self.before_clip()
+        own_norm = nn.utils.clip_grad_norm_(self.parameters, self.optimization.grad_clip).float()
+        finite = own_norm.isfinite() if self.local_gradient is None else self.local_gradient.take()
+        bad = torch.stack([~losses.rate.isfinite(), ~losses.distortion.isfinite(), ~finite]).float()
+        said = torch.stack([losses.elbo, losses.distortion, losses.rate, own_norm, torch.full_like(own_norm, stop)])
+        everyone = self.world.gather(torch.cat([said, bad]))
+        norm, flags = everyone[0, 3], everyone[:, 5:]
+        cause = self._cause(flags.amax(0), norm)
         skip = (cause != 0).float()
+        if self.before_update is not None:
+            self.before_update(skip)
         # the fused optimizer leaves weights, moments and step counts alone where found_inf is 1
         self.optimizer.found_inf = skip  # type: ignore[attr-defined]
         self.optimizer.step()
         self._move_ema((1 - self.optimization.ema_rate) * (1 - skip))
-        averages = self.world.mean(torch.stack([losses.elbo, losses.distortion, losses.rate]))
-        self._rows[len(self._pending)] = torch.cat([averages, norm[None].float(), cause[None], flags])
+        shared = torch.stack([norm, cause, everyone[:, 4].amax()])
+        self._rows[len(self._pending)] = torch.cat([everyone[:, :3].mean(0), shared, flags.flatten()])
         self._pending.append((step, lr))
 
-    def _cause(self, losses: Losses, norm: Tensor) -> tuple[Tensor, Tensor]:
-        """The code of the cause (see `CAUSES`), agreed by all ranks, and which rank's rate or distortion is bad."""
-        bad = torch.stack([~losses.rate.isfinite(), ~losses.distortion.isfinite()]).float()
-        flags = self.world.gather(bad)
-        any_rank = flags.amax(0)
-        finite = torch.where(norm < self._threshold, 0.0, 3.0)
+    def _cause(self, any_rank: Tensor, norm: Tensor) -> Tensor:
+        """The code of the cause (see `CAUSES`); `any_rank` flags a bad rate, distortion and gradient on some rank."""
+        finite = torch.where((norm < self._threshold) & (any_rank[2] == 0), 0.0, 3.0)
         if self.scaler is not None:
             overflow = ~norm.isfinite()
             finite = torch.where(overflow, 4.0, finite)
-            self.scaler.update_(overflow & (any_rank.amax() == 0))
-        cause = torch.where(any_rank[0] > 0, 1.0, torch.where(any_rank[1] > 0, 2.0, finite))
-        return cause, flags.flatten()
+            self.scaler.update_(overflow & (any_rank[:2].amax() == 0))
+        return torch.where(any_rank[0] > 0, 1.0, torch.where(any_rank[1] > 0, 2.0, finite))
 
     def _move_ema(self, weight: Tensor) -> None:
         # ema += weight · (p − ema): with a weight of zero that is exact, and no branch is needed
@@ -141,7 +173,8 @@ class TrainingStep:
         torch._foreach_mul_(difference, weight)
         torch._foreach_add_(self.ema_parameters, difference)
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of the forward pass."""
         if self.precision == "fp32":
             return nullcontext()
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
@@ -149,11 +182,9 @@ class TrainingStep:
 
     def _record(self, step: int, lr: float, row: list[float]) -> StepRecord:
         elbo, distortion, rate, norm, cause = row[:5]
-        name = CAUSES[int(cause)]
-        flags = row[5:]
-        column = {"nan_rate": 0, "nan_distortion": 1}.get(name or "")
-        bad = () if column is None else tuple(r for r in range(self.world.size) if flags[2 * r + column])
-        return StepRecord(step, elbo, distortion, rate, norm, lr, name, bad)
+        flags = row[6:]
+        sites = BadRanks(*(tuple(r for r in range(self.world.size) if flags[3 * r + site]) for site in range(3)))
+        return StepRecord(step, elbo, distortion, rate, norm, lr, CAUSES[int(cause)], sites)
 
 
 class LossScale:

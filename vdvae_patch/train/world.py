@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from vdvae_patch.errors import RunError
+from vdvae_patch.errors import RunError, VdvaePatchError
+from vdvae_patch.train.heartbeat import Heartbeat
+
+if TYPE_CHECKING:  # where the folder lies in the repository; installed it is a subpackage
+    from launch.environment import Placement, recognise
+    from launch.mpi import agree
+else:
+    from vdvae_patch.launch.environment import Placement, recognise
+    from vdvae_patch.launch.mpi import agree
+
+MEETING_SECONDS = 25
+"""How long the ranks wait for each other at the start."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -18,31 +37,135 @@ class World:
     device: torch.device
     rank: int = 0
     size: int = 1
+    launcher: str = "none"
+    where: str = ""
+    heartbeat: Heartbeat | None = field(default=None, repr=False)
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and talks to the terminal."""
         return self.rank == 0
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The average over ranks; NaN if any rank has NaN."""
-        if self.size > 1:
-            dist.all_reduce(values)
-            values /= self.size
-        return values
-
     def gather(self, values: Tensor) -> Tensor:
         """Every rank's values, `[size, *values.shape]`."""
         if self.size == 1:
             return values[None]
-        out = values.new_empty((self.size, *values.shape))
-        dist.all_gather_into_tensor(out, values)
-        return out
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(parts, values.contiguous())
+        return torch.stack(parts)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Every rank's value, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """What rank 0 gets from `work`, on every rank; its error ends all ranks, and rank 0 alone reports it.
+
+        Raises:
+            VdvaePatchError: what `work` raised, on rank 0.
+            SystemExit: on the others then.
+        """
+        if self.size == 1:
+            return work()
+        answer: list[Any] = [None, None]
+        failure: VdvaePatchError | None = None
+        if self.is_main:
+            try:
+                answer[0] = work()
+            except VdvaePatchError as error:
+                failure, answer[1] = error, error.exit_code
+        dist.broadcast_object_list(answer)
+        if failure is not None:
+            raise failure
+        if answer[1] is not None:
+            raise SystemExit(answer[1])
+        result: T = answer[0]
+        return result
 
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:
             dist.barrier()
+
+
+@contextmanager
+def connect(device: str, environ: Mapping[str, str] | None = None) -> Iterator[World]:
+    """Meet the other ranks, if there are any, for as long as the block runs. NCCL on GPUs, Gloo on CPUs.
+
+    Raises:
+        RunError: a rank cannot be reached, or one is lost on the way; the message has rank, address and port.
+        InvalidValueError: the environment contradicts itself.
+    """
+    placement = recognise(os.environ if environ is None else environ)
+    if placement is None or placement.size == 1:
+        yield World(resolve_device(device, placement.local_rank if placement else 0))
+        return
+    world = _meet(placement, device)
+    assert world.heartbeat is not None
+    try:
+        yield world
+        world.barrier()
+    except VdvaePatchError as error:
+        world.heartbeat.accuse(str(error))
+        raise
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        verdict = world.heartbeat.wait_for_verdict()
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{verdict}; rank {world.rank} ends too ({reason}); go on with --resume") from error
+    else:
+        dist.destroy_process_group()
+    finally:
+        world.heartbeat.close()
+
+
+def _meet(placement: Placement, device_name: str) -> World:
+    if placement.launcher in ("openmpi", "hydra") and placement.address is None:
+        placement = agree(placement)
+    device = resolve_device(device_name, placement.local_rank)
+    where = f"{placement.address}:{placement.port}"
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = str(placement.address), str(placement.port)
+    patience = timedelta(seconds=MEETING_SECONDS)
+    try:
+        store, _, _ = next(rendezvous("env://", placement.rank, placement.size, timeout=patience))
+        store.set_timeout(patience)
+        heartbeat = Heartbeat(store, placement.rank, placement.size, where)
+        store.set(f"vdvae_patch/here/{placement.rank}", "1")
+        store.wait([f"vdvae_patch/here/{rank}" for rank in range(placement.size)], patience)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # the collectives may wait long for a slow rank: it is the heartbeat that notices one that is gone
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store, rank=placement.rank, world_size=placement.size, timeout=timedelta(minutes=30),
+            device_id=device if device.type == "cuda" else None,
+        )  # fmt: skip
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"rank {placement.rank} of {placement.size} could not meet the others at {where} within "
+            f"{MEETING_SECONDS} s ({reason}); were all {placement.size} started, and can they reach that address?"
+        ) from None
+    return World(device, placement.rank, placement.size, placement.launcher, where, heartbeat)
+
+
+_LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "connection refused", "remote process")
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    # Gloo's errors have no type of their own
+    return isinstance(error, dist.DistError) or any(phrase in str(error).lower() for phrase in _LOST)
 
 
 def resolve_device(name: str, local_rank: int = 0) -> torch.device:

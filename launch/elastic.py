@@ -1,0 +1,60 @@
+"""`--nproc N`: start the ranks of a run on this machine, through torch's elastic launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vdvae_patch.errors import InvalidValueError, RunError
+
+from .environment import recognise
+
+EXIT_RESUME = 75
+
+
+def start_ranks(arguments: Sequence[str], nproc: int, folder: Path) -> int:
+    """Run `python -m vdvae_patch ARGUMENTS` in `nproc` processes; the exit status of the one that failed first, or 0.
+
+    A signal to this process goes on to the ranks, which save and exit with 75, "resume me".
+
+    Raises:
+        InvalidValueError: another launcher has started this process already.
+        RunError: a rank was killed.
+    """
+    placement = recognise(os.environ)
+    if placement is not None and placement.size > 1:
+        raise InvalidValueError(
+            f"--nproc {nproc} in a process that is rank {placement.rank} of {placement.size} already "
+            f"({placement.launcher}); leave --nproc out"
+        )
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # the ranks report their own errors; the launcher's report of them would be the second
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=nproc, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        run_id=f"vdvae-patch-{os.getpid()}", max_restarts=0,
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)("-m", "vdvae_patch", *arguments)
+    except ChildFailedError as failed:
+        codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+        killed = {rank: code for rank, code in codes.items() if code < 0}
+        if killed:
+            rank, code = next(iter(killed.items()))
+            raise RunError(
+                f"rank {rank} of {nproc} was ended by {signal.Signals(-code).name} and all others after it; "
+                f"go on with --resume (folder {folder})"
+            ) from None
+        return max(codes.values())
+    except SignalException:
+        return EXIT_RESUME
+    return 0

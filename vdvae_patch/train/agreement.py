@@ -1,0 +1,57 @@
+"""Ranks that would not do the same computation are refused before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import vdvae_patch
+from vdvae_patch.errors import RunError
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.provenance import code_commit
+from vdvae_patch.train.setup import Workload
+from vdvae_patch.train.world import World
+
+# Where things lie, and who restarted what, may differ from machine to machine.
+_MAY_DIFFER = frozenset({"data_root", "out", "patches", "resume", "upstream"})
+
+
+def require_same(config: TrainConfig[Any], work: Workload, world: World) -> None:
+    """Compare settings, versions, upstream commits and data of all ranks.
+
+    Raises:
+        RunError: on rank 0, naming the rank and what differs; the others exit.
+    """
+    prints = world.gather_objects(fingerprint(config, work))
+
+    def compare() -> None:
+        for rank, other in enumerate(prints):
+            for key in sorted({*prints[0], *other}):
+                ours, theirs = prints[0].get(key), other.get(key)
+                if ours != theirs:
+                    raise RunError(
+                        f"rank {rank} differs from rank 0 in {key}: {theirs} there, {ours} on rank 0; "
+                        "start all ranks with the same command, package and upstream"
+                    )
+
+    world.on_main(compare)
+
+
+def fingerprint(config: TrainConfig[Any], work: Workload) -> dict[str, str]:
+    """Everything that must be the same on all ranks, by name."""
+    told = config.to_toml()
+    settings = {**told, **told.pop("optimization"), **told.pop("architecture", {})}
+    settings.pop("optimization", None)
+    settings.pop("architecture", None)
+    origin = work.host.origin
+    return {
+        **{f"--{k.replace('_', '-')}": str(v) for k, v in settings.items() if k not in _MAY_DIFFER},
+        "package version": vdvae_patch.__version__,
+        "package commit": code_commit(),
+        "torch version": torch.__version__,
+        "upstream kind": origin.kind,
+        "upstream commit": str(origin.commit),
+        "upstream changes": "; ".join(origin.modified) or "none",
+        "training images": str(len(work.data.train)),
+    }

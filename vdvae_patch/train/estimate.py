@@ -1,0 +1,90 @@
+"""What a run would cost, from a few of its own steps: `train --dry-run`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vdvae_patch.data.batches import DeviceImages, batch_indices, steps_per_epoch
+from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.train.compiled import compile_model
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.provenance import machine
+from vdvae_patch.train.setup import prepare
+from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.world import World, resolve_device
+
+# float32: weights, EMA, and Adam's two moments
+_BYTES_A_PARAMETER = 16
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of a run.
+
+    Attributes:
+        ranks: processes that the estimate is for; their exchange of gradients is not in the measured step.
+        images: seen in training, over all ranks.
+        step_seconds: measured here, on one rank.
+        checkpoint_bytes: of one checkpoint.
+    """
+
+    label: str
+    ranks: int
+    steps: int
+    images: int
+    parameters: int
+    step_seconds: float
+    checkpoint_bytes: int
+    machine: str
+
+    @property
+    def hours(self) -> float:
+        """Expected, without evaluation and samples."""
+        return self.steps * self.step_seconds / 3600
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label}: {self.steps:,} steps of {self.images // self.steps} images on {self.ranks} rank(s), "
+            f"{self.images:,} images; {self.parameters:,} parameters; {self.step_seconds:.3f} s a step measured on "
+            f"{self.machine}: {self.hours:,.1f} hours; {self.checkpoint_bytes / 1e6:,.1f} MB a checkpoint"
+        )
+
+
+def estimate(
+    config: TrainConfig[Any], *, measured: int = 3, clock: Callable[[], float] = time.perf_counter
+) -> Estimate:
+    """Build the model and do `measured` steps, the first of which does not count; nothing is written.
+
+    Raises:
+        HostError, DataError, RunError, UnknownNameError, InvalidValueError, PatchError: as the run itself would.
+    """
+    world = World(resolve_device(config.device))
+    work = prepare(config, world.device)
+    run_model = compile_model(work.model, world.device) if config.compile else work.model
+
+    def loss(x: Any, target: Any) -> Losses:
+        return work.entry.losses(run_model, x, target)
+
+    engine = TrainingStep(work.model, work.ema, loss, config.optimization, world, precision=config.precision)
+    images = DeviceImages(work.data.train, world.device)
+    batch_size = config.optimization.batch_size
+    seconds = []
+    for step in range(measured + 1):
+        start = clock()
+        seed_noise("train", config.seed, step=step)
+        indices = batch_indices(len(images), batch_size, step, config.seed)
+        engine(step, *work.data.normalization.apply(images.take(indices)))
+        engine.drain()
+        seconds.append(clock() - start)
+    global_batch = batch_size * config.nproc
+    steps = config.total_steps(steps_per_epoch(len(images), global_batch))
+    parameters = sum(p.numel() for p in work.model.parameters())
+    return Estimate(
+        f"{config.preset} {config.variant} seed {config.seed}", config.nproc, steps, steps * global_batch, parameters,
+        statistics.median(seconds[1:]), parameters * _BYTES_A_PARAMETER, machine(world.device),
+    )  # fmt: skip

@@ -1,0 +1,177 @@
+"""The flight recorder: of a skipped update, what is needed to do that step again.
+
+The batch's indices, the random states of all ranks, and the weights as they were before the step. A skipped update
+leaves the weights alone, so where the log is written after each step they are at hand. Where many steps go by between
+two writes, a second copy on the device follows the weights, and stops at the first skipped update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.errors import RunError
+from vdvae_patch.train import checkpoint
+from vdvae_patch.train.checkpoint import CheckpointInfo
+from vdvae_patch.train.generators import generator_states
+from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.step import BadRanks, StepRecord
+
+MADE_BY = "train with --record-skips N (N > 0) and, for a finished run, again from its seed in another --out"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One skipped update.
+
+    Attributes:
+        info: variant and host that it was skipped under.
+        record: what the run logged.
+        weights: the `state_dict` of before.
+        indices: the global batch.
+        generators: the random states of every rank.
+        threads: of the processor, which decide the order in which sums are taken.
+    """
+
+    path: Path
+    info: CheckpointInfo
+    record: StepRecord
+    weights: dict[str, Tensor]
+    indices: Tensor
+    generators: list[dict[str, Any]]
+    threads: int
+    loss_scale: float | None
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks shared the batch."""
+        return len(self.generators)
+
+
+class WeightsBefore:
+    """A copy of the weights on the device that follows every update and stops at the first one that is skipped."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self.parameters = parameters
+        self._copy = [p.detach().clone() for p in parameters]
+        self._stopped = torch.zeros((), device=parameters[0].device)
+
+    def __call__(self, skip: Tensor) -> None:
+        """For `TrainingStep.before_update`; no wait for the host: exact, since one of two products is zero."""
+        moved = torch._foreach_mul(self.parameters, 1 - self._stopped)
+        torch._foreach_mul_(self._copy, self._stopped)
+        torch._foreach_add_(self._copy, moved)
+        self._stopped.copy_(torch.maximum(self._stopped, skip))
+
+    def release(self) -> None:
+        """Follow the weights again."""
+        self._stopped.zero_()
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """The weights of before in the model, while the block runs."""
+        now = [p.detach().clone() for p in self.parameters]
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self._copy)
+            try:
+                yield
+            finally:
+                torch._foreach_copy_(self.parameters, now)
+
+
+def record(
+    folder: Path,
+    info: CheckpointInfo,
+    row: StepRecord,
+    model: nn.Module,
+    indices: Tensor,
+    *,
+    seed: int,
+    ranks: int,
+    device: torch.device,
+    loss_scale: float | None,
+) -> Recording:
+    """Write a recording; `model` has the weights of before. Rank 0 knows every rank's noise: it is made of seeds."""
+    generators = []
+    for rank in range(ranks):
+        seed_noise("train", seed, rank=rank, step=row.step)
+        generators.append(generator_states(device))
+    state = {
+        "record": asdict(row) | {"sites": [list(site) for site in asdict(row.sites).values()]},
+        "model": {key: value.detach().cpu() for key, value in model.state_dict().items()},
+        "indices": indices,
+        "generators": generators,
+        "threads": torch.get_num_threads(),
+        "loss_scale": loss_scale,
+    }
+    path = checkpoint.save(folder, info, state, name=_name(row.step))
+    return _recording(path, info, state)
+
+
+def read(path: Path) -> Recording:
+    """Read a recording; raises `CheckpointError` if it is damaged."""
+    return _recording(path, *checkpoint.load(path))
+
+
+def recordings(folder: Path) -> list[Path]:
+    """The recordings of a run, the first skipped update first."""
+    return sorted(folder.glob("skip-*"))
+
+
+def choose(folder: Path, number: int) -> Path:
+    """Recording `number`, from 1.
+
+    Raises:
+        RunError: the run has none, or not as many.
+    """
+    paths = recordings(folder)
+    if not paths:
+        raise RunError(f"{folder.parent} has no recorded skips; to get them, {MADE_BY}")
+    if not 1 <= number <= len(paths):
+        listed = ", ".join(f"{n} (step {int(path.name[5:])})" for n, path in enumerate(paths, 1))
+        raise RunError(f"{folder.parent} has no skip {number}; it recorded {listed}")
+    return paths[number - 1]
+
+
+def drop_from(folder: Path, step: int) -> None:
+    """Delete the recordings of steps from `step` on: the resumed run does those steps again."""
+    for path in recordings(folder):
+        if int(path.name[5:]) >= step:
+            checkpoint.delete(path)
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes."""
+    return sum(file.stat().st_size for file in path.iterdir())
+
+
+def recordable(rows: list[StepRecord]) -> list[StepRecord]:
+    """The skipped updates of these steps whose weights are known: the first, and those right after it."""
+    first = next((n for n, row in enumerate(rows) if row.skipped), len(rows))
+    end = next((n for n in range(first, len(rows)) if not rows[n].skipped), len(rows))
+    return rows[first:end]
+
+
+def same_bits(a: float, b: float) -> bool:
+    """Equal, or both NaN."""
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+def _name(step: int) -> str:
+    return f"skip-{step:08d}"
+
+
+def _recording(path: Path, info: CheckpointInfo, state: dict[str, Any]) -> Recording:
+    values = dict(state["record"])
+    sites = BadRanks(*(tuple(site) for site in values.pop("sites")))
+    return Recording(
+        path, info, StepRecord(**values, sites=sites), state["model"], state["indices"], state["generators"],
+        state["threads"], state["loss_scale"],
+    )  # fmt: skip

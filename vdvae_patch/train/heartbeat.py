@@ -1,0 +1,111 @@
+"""Notice a rank that is gone, and end with its name.
+
+A collective operation waits for every rank, and for minutes. Here each rank says every half second, in the store where
+the ranks met, that it lives, and listens to its right-hand neighbour. A slow rank is not a dead one: what counts is
+this thread's sign and not the progress of the training.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from torch.distributed.distributed_c10d import Store
+
+TICK_SECONDS = 0.5
+SILENCE_SECONDS = 12.0
+EXIT_LOST = 2
+
+_VERDICT = "vdvae_patch/verdict"
+
+
+class Heartbeat:
+    """A thread beside the training of one rank.
+
+    Args:
+        store: where the ranks met; the thread has a connection of its own.
+        where: address and port of that store, for messages.
+        on_loss: called with a message when a rank is gone; prints it and ends this process unless given.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        where: str,
+        *,
+        on_loss: Callable[[str], None] | None = None,
+    ) -> None:
+        self.rank, self.size, self.where = rank, size, where
+        self.on_loss = on_loss or _end
+        self.verdict: str | None = None
+        self._store: Store = store.clone()  # type: ignore[attr-defined]  # missing in the stubs
+        self._known = threading.Event()
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Say that this rank is done, and stop; a rank that is done is not missed."""
+        self._leave.set()
+        self._thread.join()
+
+    def accuse(self, message: str) -> None:
+        """Tell all ranks why this one ends."""
+        if not self._store.check([_VERDICT]):
+            self._store.set(_VERDICT, f"rank {self.rank} failed: {message}")
+        # the store may live in this process: the others need a moment to read it
+        self._leave.wait(3 * TICK_SECONDS)
+
+    def wait_for_verdict(self) -> str:
+        """Which rank is gone, as far as it can be told in time; for a rank whose connection broke."""
+        self.on_loss = lambda message: None  # the caller ends the process
+        self._known.wait(SILENCE_SECONDS + 4 * TICK_SECONDS)
+        return self.verdict or f"a connection between ranks broke (they met at {self.where})"
+
+    def _run(self) -> None:
+        neighbour = (self.rank + 1) % self.size
+        beats, heard, since = 0, "", time.monotonic()
+        try:
+            while not self._leave.is_set():
+                beats += 1
+                self._store.set(_key(self.rank), str(beats))
+                if self._store.check([_VERDICT]):
+                    self._conclude(self._store.get(_VERDICT).decode())
+                    return
+                news = self._store.get(_key(neighbour)).decode() if self._store.check([_key(neighbour)]) else ""
+                if news != heard or news == "done":
+                    heard, since = news, time.monotonic()
+                elif time.monotonic() - since > SILENCE_SECONDS:
+                    self._store.set(_VERDICT, self._silent(neighbour))
+                self._leave.wait(TICK_SECONDS)
+            self._store.set(_key(self.rank), "done")
+        except RuntimeError:  # of the store: its process, which is rank 0 or its launcher, is gone
+            if not self._leave.is_set():
+                self._conclude(f"rank 0 or its launcher is gone: no answer from {self.where}")
+
+    def _silent(self, rank: int) -> str:
+        return f"rank {rank} is gone: no sign of it for {SILENCE_SECONDS:g} s at {self.where}"
+
+    def _conclude(self, message: str) -> None:
+        self.verdict = message
+        self._known.set()
+        if not self._leave.is_set():
+            # time for the training thread to notice by itself, and to end in good order
+            self._leave.wait(4 * TICK_SECONDS)
+        if not self._leave.is_set():
+            self.on_loss(f"{message}; rank {self.rank} ends too")
+
+
+def _key(rank: int) -> str:
+    return f"vdvae_patch/alive/{rank}"
+
+
+def _end(message: str) -> None:
+    # sys.exit would end this thread only, and the main thread waits in an operation that nobody will join
+    print(f"vdvae-patch: error: {message}; go on with --resume", file=sys.stderr, flush=True)
+    os._exit(EXIT_LOST)

@@ -1,0 +1,123 @@
+"""After some steps: read what waits on the device, write it down, explain and record the skipped updates."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from vdvae_patch.errors import RunError
+from vdvae_patch.train import flight
+from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.probe import head_states, over_ranks, probe_rows
+from vdvae_patch.train.run import Run
+from vdvae_patch.train.step import StepRecord
+
+SITES = ("rate", "distortion", "gradient")
+
+
+def write_steps(run: Run, seconds: float) -> StepRecord:
+    """Log the steps since the last time, which took `seconds` together; the last one is returned. All ranks call it.
+
+    Raises:
+        RunError: too many updates in a row were skipped, or a log could not be written.
+    """
+    records = run.engine.drain()
+    run.counters.seconds += seconds
+    known = {row.step for row in flight.recordable(records)}
+    for record in records:
+        run.counters.add(record, run.global_batch)
+        _write_step(run, record, seconds / len(records))
+        if record.skipped:
+            _write_skip(run, record, exact=record.step in known and (len(records) == 1 or run.before is not None))
+        if run.counters.consecutive_skips >= run.config.max_consecutive_skips:
+            _give_up(run, record)
+    if run.before is not None:
+        run.before.release()
+    looks = run.watch.take()
+    if run.logs is not None:
+        for look in looks:
+            run.logs.heads.write(look)
+            if run.logs.board is not None:
+                run.logs.board.heads(look)
+        run.logs.flush()
+    return records[-1]
+
+
+def _write_step(run: Run, record: StepRecord, seconds: float) -> None:
+    if run.logs is None:
+        return
+    row = asdict(record) | {"epoch": record.step // run.per_epoch, "skipped": record.skipped}
+    row.pop("sites")
+    run.logs.metrics.write(row | {"step_time": seconds})
+    if run.logs.board is not None:
+        run.logs.board.step(record)
+
+
+def _write_skip(run: Run, record: StepRecord, *, exact: bool) -> None:
+    """`exact` says that the weights of before the step are at hand; else later updates have moved them."""
+    old = run.before.restored() if exact and run.before is not None else nullcontext()
+    with old:
+        explained = _explain(run, record, exact=exact)
+        if run.logs is not None:
+            run.logs.skips.write(explained)
+            run.logs.skips.flush()
+            if exact and record.cause != "loss_scale":
+                _keep(run, record)
+
+
+def _explain(run: Run, record: StepRecord, *, exact: bool) -> dict[str, Any]:
+    seed_noise("train", run.config.seed, rank=run.world.rank, step=record.step)
+    with run.engine.autocast():
+        rows = probe_rows(run.work.entry, run.work.model, run.work.heads, run.batch(record.step).input)
+    states = head_states(run.work.heads, over_ranks(run.world.gather(rows)))
+    return {
+        "step": record.step,
+        "epoch": record.step // run.per_epoch,
+        "cause": record.cause,
+        "ranks": list(record.bad_ranks),
+        "sites": {site: list(ranks) for site in SITES if (ranks := getattr(record.sites, site))},
+        "elbo": record.elbo,
+        "distortion": record.distortion,
+        "rate": record.rate,
+        "grad_norm": record.grad_norm,
+        "indices": run.global_indices(record.step).tolist(),
+        "heads_exact": exact,
+        "heads": [asdict(state) for state in states],
+    }
+
+
+def _keep(run: Run, record: StepRecord) -> None:
+    kept = len(flight.recordings(run.folder.recordings))
+    if kept >= run.config.record_skips:
+        return
+    scaler = run.engine.scaler
+    recording = flight.record(
+        run.folder.recordings, run.work.checkpoint_info(record.step, finite=False, nelbo=None), record, run.work.model,
+        torch.from_numpy(run.global_indices(record.step).copy()), seed=run.config.seed, ranks=run.world.size,
+        device=run.world.device, loss_scale=None if scaler is None else float(scaler.value),
+    )  # fmt: skip
+    megabytes = flight.size_on_disk(recording.path) / 1e6
+    where = "; ".join(
+        f"{site} on rank {', '.join(map(str, ranks))}" for site in SITES if (ranks := getattr(record.sites, site))
+    )
+    run.say(
+        f"step {record.step}: update skipped ({record.cause}{f': not finite: {where}' if where else ''}), recorded in "
+        f"{recording.path.name} ({megabytes:.1f} MB, {kept + 1} of at most {run.config.record_skips}); "
+        f"look at it with: python -m vdvae_patch replay {run.folder.path} --skip {kept + 1}"
+    )
+
+
+def _give_up(run: Run, last: StepRecord) -> None:
+    if run.logs is None:
+        raise SystemExit(RunError.exit_code)
+    run.logs.flush()
+    counters = run.counters
+    raise RunError(
+        f"{counters.consecutive_skips} updates in a row were skipped (the last for {last.cause}, gradient norm "
+        f"{last.grad_norm:g}): this run no longer learns. So far {counters.high_gradient} high-gradient and "
+        f"{counters.nan} NaN skips; the heads at each are in {run.folder.skips}. Try --variant explin/constant, "
+        "a lower --lr, or a higher --max-consecutive-skips"
+    )

@@ -1,0 +1,137 @@
+"""A run while it goes: its parts, its counters, and which images belong to which step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vdvae_patch.data.batches import DeviceImages, batch_indices, rank_slice, steps_per_epoch
+from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.data.pixels import Indices
+from vdvae_patch.train.board import Board
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.flight import WeightsBefore
+from vdvae_patch.train.folder import RunFolder
+from vdvae_patch.train.records import JsonLines
+from vdvae_patch.train.setup import Workload
+from vdvae_patch.train.step import StepRecord, TrainingStep
+from vdvae_patch.train.watch import HeadWatch
+from vdvae_patch.train.world import World
+from vdvae_patch.train.writer import BackgroundWriter
+
+
+@dataclass
+class Counters:
+    """What a run has seen so far; part of every checkpoint."""
+
+    high_gradient: int = 0
+    nan: int = 0
+    loss_scale: int = 0
+    consecutive_skips: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    last_finite: bool = True
+    nelbo: float | None = None
+
+    def add(self, record: StepRecord, images: int) -> None:
+        """Count one step."""
+        self.high_gradient += record.cause == "high_gradient"
+        self.nan += record.cause in ("nan_rate", "nan_distortion")
+        self.loss_scale += record.cause == "loss_scale"
+        self.consecutive_skips = self.consecutive_skips + 1 if record.skipped else 0
+        self.last_finite = record.cause not in ("nan_rate", "nan_distortion")
+        self.images += images
+
+    @property
+    def images_per_second(self) -> float:
+        """Images over the time spent in steps."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+
+class Logs:
+    """The logs that grow with the steps; rank 0 has them."""
+
+    def __init__(self, folder: RunFolder, board: Board | None) -> None:
+        self.metrics, self.skips, self.heads = (JsonLines(p) for p in (folder.metrics, folder.skips, folder.heads))
+        self.board = board
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        for log in (self.metrics, self.skips, self.heads):
+            log.flush()
+        if self.board is not None:
+            self.board.flush()
+
+    def sync(self) -> None:
+        """Wait until it is on the disk."""
+        for log in (self.metrics, self.skips, self.heads):
+            log.sync()
+
+    def close(self) -> None:
+        """Flush and close."""
+        for log in (self.metrics, self.skips, self.heads):
+            log.close()
+        if self.board is not None:
+            self.board.close()
+
+
+@dataclass
+class Run:
+    """Everything that a training loop works on.
+
+    Attributes:
+        global_batch: images a step over all ranks; fixed when the run is begun, whatever the number of ranks later.
+        logs: None on all ranks but the first.
+        seen: code, machine, data and host, for the record.
+        before: a copy of the weights that stops at a skipped update; None where none is needed.
+    """
+
+    config: TrainConfig[Any]
+    world: World
+    folder: RunFolder
+    work: Workload
+    engine: TrainingStep
+    images: DeviceImages
+    global_batch: int
+    logs: Logs | None
+    writer: BackgroundWriter
+    watch: HeadWatch
+    before: WeightsBefore | None
+    seen: dict[str, Any]
+    clock: Callable[[], float]
+    say: Callable[[str], None]
+    counters: Counters = field(default_factory=Counters)
+    first_step: int = 0
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps after which each image was seen once."""
+        return steps_per_epoch(len(self.images), self.global_batch)
+
+    @property
+    def total(self) -> int:
+        """Steps to train in all."""
+        return self.config.total_steps(self.per_epoch)
+
+    @property
+    def record_every(self) -> int:
+        """Steps between two looks at what waits on the device."""
+        return drain_interval(self.config, self.world)
+
+    def global_indices(self, step: int) -> Indices:
+        """The images of a step, of all ranks."""
+        return batch_indices(len(self.images), self.global_batch, step, self.config.seed)
+
+    def indices(self, step: int) -> Indices:
+        """The images of a step, of this rank."""
+        return rank_slice(self.global_indices(step), self.world.rank, self.world.size)
+
+    def batch(self, step: int) -> ModelBatch:
+        """This rank's batch of a step."""
+        return self.work.data.normalization.apply(self.images.take(self.indices(step)))
+
+
+def drain_interval(config: TrainConfig[Any], world: World) -> int:
+    """Steps between two looks at what waits on the device: each look is a wait for it."""
+    return config.record_every or (1 if world.device.type == "cpu" else 50)
