@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Cut, Spot, apply_operation
+from vdvae_patch.scanning.replay import Cut, Spot, apply_operation, settle
 
 _LARGEST = 1 << 26
 
@@ -44,7 +44,7 @@ def emission_of(graph: Graph, raw: Spot, moves: Sequence[Node]) -> Emission:
     if node.kind == "parameter":
         reason = "it is a parameter, which no module emits"
         return Emission(node.op, True, 0, 0, None, False, reason)
-    dim, start, stop, contiguous = _channels(node, raw, moves)
+    dim, start, stop, contiguous = _channels(node, raw, _moves(graph, raw) or moves)
     owner = next((f for f in node.frames if f.path is not None), None)
     if owner is None or owner.path is None:
         return Emission("", False, dim, start, stop, False, "no module computes it")
@@ -115,6 +115,20 @@ def _channels_by_index(node: Node, path: Sequence[Node], default: int) -> tuple[
         return _outward(node, default), 0, None, full
     dim = partial[-1]
     return _outward(node, dim), *ranges[dim], full and len(partial) == 1
+
+
+def _moves(graph: Graph, raw: Spot) -> list[Node]:
+    """The operations that move elements and lead from the leaf's node to just what the leaf is."""
+    todo: list[tuple[Node, list[Node]]] = [(raw.node, [])]
+    for node, path in todo:
+        for user in graph.consumers.get(node.id, ()):
+            if user.kind != "shape" or len(path) > 12 or len(todo) > 500:
+                continue
+            longer = [*path, user]
+            if settle(Spot(user)).key == raw.key:
+                return longer
+            todo.append((user, longer))
+    return []
 
 
 def _is_cut(node: Node) -> bool:

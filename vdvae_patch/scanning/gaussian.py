@@ -73,9 +73,25 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
                 spot.node.op not in _LINEAR for spot in expression.order
             ):
                 continue
-            for term in _probe(expression, node, seen):
-                seen.add((term.raw.key, term.place))
-                yield term
+            for attempt in (expression, *_with_differences(expression, stops, through_sums)):
+                terms = list(_probe(attempt, node, seen))
+                for term in terms:
+                    seen.add((term.raw.key, term.place))
+                    yield term
+                if terms or any(_Probe(attempt).curvature(key) is not None for key in attempt.leaves):
+                    break
+
+
+def _with_differences(expression: Expression, stops: frozenset[int], through_sums: bool) -> Iterator[Expression]:
+    """The expression with a squared difference as a leaf, for means that are themselves computed from their leaves."""
+    for spot in expression.order:
+        if spot.node.op not in ("pow", "square", "mul"):
+            continue
+        node: Node | None = spot.node.inputs[0]
+        while node is not None and node.kind == "elementwise" and node.op in ("div", "mul", "neg", "pow", "square"):
+            node = next((n for n in node.inputs if n.params), None)
+        if node is not None and node.kind == "elementwise" and node.id not in stops:
+            yield Expression(expression.end, stops | {node.id}, through_sums)
 
 
 _LINEAR = frozenset({"add", "sub", "rsub", "mul", "neg", "div"})
@@ -185,9 +201,12 @@ class _Probe:
         """ℓ at Δ = 0, and the same less the part σ_q² A/2 of a KL, whose σ_q² is fitted."""
         rest = self.at_minimum(mean, {key: grid}, curvature)
         yield rest
+        if not bool(torch.isfinite(rest).all()):
+            return
         design = torch.stack([torch.ones_like(log_a), log_a, curvature], dim=1)
-        fit = torch.linalg.lstsq(design, rest[:, None]).solution[:, 0]
-        yield rest - fit[2] * curvature
+        fit = _fit(design, rest)
+        if fit is not None:
+            yield rest - fit[2] * curvature
 
     def as_q(self, key: Key, quadratic: list[Key]) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...]] | None:
         grid = self.grid
@@ -212,11 +231,9 @@ class _Probe:
     def _match(self, key: Key, grid: Tensor, accept: object) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression, and the suffix, that give σ over the grid; σ itself before its powers."""
         depends = self.expression.depends
-        own = depends.get(key) or frozenset()
         done = self.expression.evaluate({**self.base, key: grid})  # type: ignore[dict-item]
         spots = [s for s in self.expression.order if key in depends[s.key]]
         spots.append(self.expression.leaves[key])  # type: ignore[index]
-        del own
         for suffix in _SUFFIXES:
             for spot in spots:
                 value = done[spot.key]
@@ -227,6 +244,14 @@ class _Probe:
                 if bool((value > 0).all()) and bool(torch.isfinite(value).all()) and accept(value):  # type: ignore[operator]
                     return spot, suffix
         return None
+
+
+def _fit(design: Tensor, values: Tensor) -> Tensor | None:
+    """Least squares, the columns brought to one size; None where a column is not finite or all zero."""
+    norm = design.abs().amax(dim=0)
+    if not bool(torch.isfinite(norm).all()) or not bool((norm > 0).all()):
+        return None
+    return torch.linalg.lstsq(design / norm, values[:, None], driver="gelsd").solution[:, 0] / norm
 
 
 def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:
@@ -241,8 +266,15 @@ def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:
 def _is_q_term(sigma: Tensor, rest: Tensor, curvature: float) -> bool:
     """Whether the rest is −c log σ + A/2 σ² + constant, c of A's sign."""
     log_sigma = sigma.log()
-    if float(log_sigma.max() - log_sigma.min()) < 1e-9 or float(rest.max() - rest.min()) < 1e-12:
+    if not bool(torch.isfinite(rest).all()) or float(log_sigma.max() - log_sigma.min()) < 1e-9:
         return False
-    remainder = rest - 0.5 * curvature * sigma * sigma
-    slope = _slope_if_linear(log_sigma, remainder)
-    return slope is not None and slope * curvature < 0
+    if float(rest.max() - rest.min()) < 1e-12:
+        return False
+    design = torch.stack([torch.ones_like(sigma), log_sigma, sigma * sigma], dim=1)
+    fit = _fit(design, rest)
+    if fit is None or not torch.allclose(fit[2], torch.tensor(0.5 * curvature, dtype=torch.float64), rtol=1e-4):
+        return False
+    residual = (design @ fit - rest).abs().max()
+    spread = float(rest.max() - rest.min())
+    share = abs(float(fit[1])) * float(log_sigma.max() - log_sigma.min())
+    return float(residual) < 1e-6 * spread < 1e-3 * share and float(fit[1]) * curvature < 0

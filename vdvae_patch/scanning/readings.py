@@ -11,7 +11,7 @@ from vdvae_patch.composition import Composition, Step
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Expression, Spot
+from vdvae_patch.scanning.replay import Expression, Spot, settle
 
 Evidence = Literal["noise", "Normal", "q", "p"]
 """`noise`: it multiplies fresh noise; `Normal`: of torch.distributions; `q`, `p`: its place in a KL or a density."""
@@ -63,6 +63,8 @@ class Readings:
     near_misses: list[NearMiss] = field(default_factory=list)
     samples: set[int] = field(default_factory=set)
     """The nodes σ ε."""
+    merged: set[int] = field(default_factory=set)
+    """Sums of precisions or variances: no head's raw value, but leaves of a density."""
 
 
 def read(graph: Graph) -> Readings:
@@ -73,13 +75,15 @@ def read(graph: Graph) -> Readings:
         if product is not None:
             stops.add(product.id)
             out.samples.add(product.id)
-        for reading in _readings_of(spot, suffix, evidence, frozenset()):
+            stops.update(_means_of(graph, product))
+        for reading in _readings_of(spot, suffix, evidence, out.merged):
             if reading.parts:
                 stops.add(reading.raw.node.id)
             out.found.append(reading)
+    stops |= out.merged
     for term in gaussian_terms(graph, frozenset(stops)):
         chain = descend(term.node, frozenset(stops))
-        if chain.end == "constant":
+        if chain.end == "constant" or chain.begin.node.id in out.merged:
             continue
         joined = next((r for r in out.found if r.parts and r.raw.node.id == chain.begin.node.id), None)
         parts = joined.parts if joined is not None else ()
@@ -102,6 +106,16 @@ def _direct(graph: Graph, out: Readings) -> list[tuple[Spot, tuple[Step, ...], E
             else:
                 found.append((Spot(operand), suffix, "noise", node))
     return found
+
+
+def _means_of(graph: Graph, product: Node) -> set[int]:
+    """What σ ε is added to, where that is computed and not a network's plain output."""
+    means = set()
+    for user in graph.consumers.get(product.id, ()):
+        if user.op == "add":
+            others = [n for n in user.inputs if n is not product and n.params]
+            means |= {n.id for n in others if settle(Spot(n)).node.kind == "elementwise"}
+    return means
 
 
 def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
@@ -127,26 +141,27 @@ def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
 
 
 def _readings_of(
-    spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, stops: frozenset[int]
+    spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, merged: set[int]
 ) -> list[Reading]:
-    chain = descend(spot, stops)
+    chain = descend(spot)
     if chain.end == "constant":
         return []
     if chain.end in ("precisions", "variances"):
         exponent = -0.5 if chain.end == "precisions" else 0.5
+        merged.add(chain.begin.node.id)
         operands = [n for n in chain.begin.node.inputs if n.params]
         found: list[Reading] = []
         for operand in operands:
             inner = Spot(operand, Expression.cuts_for(chain.begin, operand))
-            found += _readings_of(inner, (Step("pow", (exponent,)),), evidence, stops)
+            found += _readings_of(inner, (Step("pow", (exponent,)),), evidence, merged)
         return found
     parts: tuple[Chain, ...] = ()
     if chain.end in ("sum", "product"):
         operands = [n for n in chain.begin.node.inputs if n.params]
-        parts = tuple(descend(Spot(n, Expression.cuts_for(chain.begin, n)), stops) for n in operands)
+        parts = tuple(descend(Spot(n, Expression.cuts_for(chain.begin, n))) for n in operands)
     begin = chain.begin
     if chain.end == "several":
-        leaves = [s for s in Expression(begin, stops).leaves.values() if s.node.params]
+        leaves = [s for s in Expression(begin).leaves.values() if s.node.params]
         if len(leaves) == 1:
             begin = leaves[0]
     return [Reading(begin, chain, suffix, evidence, spot.node, None, parts)]

@@ -117,8 +117,8 @@ class Recorder(TorchDispatchMode):
         kind = ops.kind_of(node.op)
         inputs = node.inputs
         overwritten = node.inplace and node.op in {"normal", "copy", "fill", "zero"}
-        if overwritten:
-            # what lay there before has no influence
+        if overwritten or node.op.endswith("_like") or node.op.startswith("new_"):
+            # what lay there before has no influence; and of a model to be like only the shape is taken
             node.args = node.args[1:]
             inputs = node.inputs
         if kind != "discrete":

@@ -46,7 +46,9 @@ def step_through(spot: Spot) -> Spot | None:
     node = spot.node
     if node.op in ops.COMBINING:
         learned = [n for n in node.inputs if n.params or n.noise]
-        return Spot(learned[0], ()) if len(learned) == 1 and learned[0].kind != "parameter" else None
+        # what comes from parameters alone is a weight
+        moved = len(learned) == 1 and (learned[0].data or learned[0].noise)
+        return Spot(learned[0], ()) if moved else None
     if node.kind != "shape" or not node.inputs:
         return None
     if node.op in ("cat", "stack"):
@@ -245,10 +247,8 @@ def apply_operation(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tens
         place = 0 if node.op == "where" else 1
         args[place] = args[place].bool()
     if func.overloadpacket.__name__.endswith("_"):
-        args[0] = args[0].clone()
-        if args[0].dim() == 0:
-            size = max((a.numel() for a in args if isinstance(a, Tensor)), default=1)
-            args[0] = args[0].expand(size).clone()
+        shape = torch.broadcast_shapes(*(a.shape for a in args if isinstance(a, Tensor)))
+        args[0] = args[0].expand(shape).clone()
     result = func(*args, **kwargs)
     return result if isinstance(result, Tensor) else result[node.index]
 

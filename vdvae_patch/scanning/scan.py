@@ -96,6 +96,8 @@ class _Group:
     readings: list[Reading]
     spot: Spot
     sure: bool
+    steps: tuple[Step, ...] | None = None
+    """Of a factor of a product of scales: from its raw value to the factor."""
 
 
 Key = tuple[str, int, int, int | None]
@@ -143,7 +145,8 @@ def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[K
     emissions = [(emission_of(graph, chain.begin, chain.moves), chain) for chain in found[0].parts]
     emission, chain = next(((e, c) for e, c in reversed(emissions) if _key(e) not in owned), emissions[-1])
     role, sure = _role(graph, readings, found)
-    return _Group(emission, role, found, chain.begin, sure)
+    steps = chain.steps if found[0].chain.end == "product" else None
+    return _Group(emission, role, found, chain.begin, sure, steps)
 
 
 def _role(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role, bool]:
@@ -215,6 +218,8 @@ def _without_vamp(groups: list[_Group]) -> list[_Group]:
 def _head(group: _Group, shared: bool) -> Head:
     emission = group.emission
     convention, agree = _convention(group.readings)
+    if group.steps is not None:
+        convention = named(group.steps)
     first = group.readings[0]
     place, reason = _patch_place(group, convention, agree, shared)
     file, _, line = where(_sigma_node(group.readings)).rpartition(":")
