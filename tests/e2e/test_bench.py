@@ -1,0 +1,57 @@
+"""`vdvae-patch bench`: what it measures, and the part of it that does not depend on the clock."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vdvae_patch.benchmark import PLAIN, benchmark
+from vdvae_patch.cli import main
+from vdvae_patch.cli.arguments import parse_train
+
+SMALL = ["--preset=demo", "--data=builtin(train=24,valid=8,test=8)", "--batch-size=4"]
+VARIANTS = ["vanilla", "upbounded", "explin", "vanilla/constant", "upbounded/constant", "explin/constant"]
+
+
+def test_no_variant_of_the_paper_takes_more_memory_than_vanilla() -> None:
+    torch.set_num_threads(1)
+    rows = benchmark(parse_train(SMALL), VARIANTS, torch.device("cpu"), rounds=1, warmup=0, plain=False)
+    assert [row.name for row in rows] == VARIANTS
+    assert all(row.peak_bytes > 10e6 for row in rows)
+    assert all(row.memory_ratio <= 1.0 for row in rows)
+
+
+def test_ratios_are_medians_of_paired_rounds() -> None:
+    """A clock by which every second step takes twice as long: steps are timed one by one, in rotating order."""
+    ticks = itertools.chain.from_iterable(itertools.repeat([0.0, 1.0, 10.0, 12.0]))
+    rows = benchmark(
+        parse_train(SMALL), ["vanilla", "explin"], torch.device("cpu"), rounds=3, warmup=0, plain=False,
+        clock=lambda: next(ticks),
+    )  # fmt: skip
+    # rounds: vanilla 1 explin 2; explin 1 vanilla 2; vanilla 1 explin 2 -> ratios 2, 1/2, 2
+    assert rows[0].seconds == 1.0
+    assert rows[1].time_ratio == 2.0
+    assert rows[1].images_per_second == 4 / 2.0
+
+
+def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        flags = ["--variants=vanilla,upbounded", "--rounds=1", "--warmup=0", "--plain", f"--out={tmp_path}"]
+        main(["bench", *SMALL, *flags])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.strip() == (tmp_path / "bench.md").read_text().strip()
+    record = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["name"] for row in record["rows"]] == ["vanilla", "upbounded", PLAIN]
+    assert {"command", "commit", "machine"} <= set(record["run"])
+
+
+def test_an_unknown_flag_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "--round=3"])
+    assert stop.value.code == 2
+    assert "unknown flag '--round'; did you mean '--rounds'" in capsys.readouterr().err
