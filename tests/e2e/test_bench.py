@@ -39,8 +39,8 @@ def test_ratios_are_medians_of_paired_rounds() -> None:
 
 
 def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--variants=vanilla,upbounded", "--rounds=1", "--warmup=0", "--plain", f"--out={tmp_path}"]
     with pytest.raises(SystemExit) as stop:
-        flags = ["--variants=vanilla,upbounded", "--rounds=1", "--warmup=0", "--plain", f"--out={tmp_path}"]
         main(["bench", *SMALL, *flags])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
