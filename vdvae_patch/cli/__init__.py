@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a host as one variant",
     "compare": "train variants over seeds, side by side, and report",
     "demo": "the comparison in a few minutes, on built-in images",
+    "replay": "do a skipped update again: which head, which operation",
     "bench": "step time and memory, patched against vanilla",
     "upstream": "list, fetch and verify the genuine code bases",
 }

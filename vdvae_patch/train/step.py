@@ -121,7 +121,7 @@ class TrainingStep:
             losses = self.loss(x, target)
         scaled = losses.elbo if self.scaler is None else self.scaler.scale(losses.elbo)
         scaled.backward()  # type: ignore[no-untyped-call]
-        self._finish(step, lr, Losses(*(loss.detach().float() for loss in losses)), stop)
+        self.finish(step, lr, Losses(*(loss.detach().float() for loss in losses)), stop)
 
     def drain(self) -> list[StepRecord]:
         """The records since the last call; on an accelerator this is where the host waits for the device."""
@@ -134,7 +134,8 @@ class TrainingStep:
         return records
 
     @torch.no_grad()
-    def _finish(self, step: int, lr: float, losses: Losses, stop: bool) -> None:
+    def finish(self, step: int, lr: float, losses: Losses, stop: bool = False) -> None:
+        """From the gradients on: clip, decide with all ranks, update; `losses` are of this rank, float32."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if self.scaler is not None:
             self.scaler.unscale_(gradients)
@@ -175,16 +176,21 @@ class TrainingStep:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the forward pass."""
-        if self.precision == "fp32":
-            return nullcontext()
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
-        return torch.autocast(self.world.device.type, dtype=dtype)
+        return autocast(self.precision, self.world.device)
 
     def _record(self, step: int, lr: float, row: list[float]) -> StepRecord:
         elbo, distortion, rate, norm, cause = row[:5]
         flags = row[6:]
         sites = BadRanks(*(tuple(r for r in range(self.world.size) if flags[3 * r + site]) for site in range(3)))
         return StepRecord(step, elbo, distortion, rate, norm, lr, CAUSES[int(cause)], sites)
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward pass in `precision`; fp32 needs none."""
+    if precision == "fp32":
+        return nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
 
 
 class LossScale:

@@ -34,7 +34,7 @@ class HeadWatch:
             rows = over_ranks(self.world.gather(probe_rows(self.entry, self.model, self.heads, x)))
 
         def before_clip() -> None:
-            self._looks.append((step, rows, torch.stack([_norm(layer, x.device) for layer in self._layers])))
+            self._looks.append((step, rows, torch.stack([gradient_norm(layer, x.device) for layer in self._layers])))
             self.engine.before_clip = None
 
         self.engine.before_clip = before_clip
@@ -56,7 +56,8 @@ def last_layer(module: nn.Module | None) -> list[nn.Parameter]:
     return next((parameters for parameters in reversed(layers) if parameters), [])
 
 
-def _norm(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
+def gradient_norm(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
+    """Over all of them together; NaN where there is no gradient."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.full((), torch.nan, device=device)

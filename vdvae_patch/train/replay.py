@@ -1,0 +1,204 @@
+"""Do a recorded step again, and look into it.
+
+The ranks' shares of the batch are computed one after the other, each with its rank's recorded noise, and the gradients
+are averaged as the ranks would have done it. On a CPU the loss, the norm and every NaN come out bit for bit.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vdvae_patch
+from vdvae_patch.data.batches import rank_slice
+from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.flight import Recording, same_bits
+from vdvae_patch.train.generators import restore_generators
+from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
+from vdvae_patch.train.setup import Workload, prepare
+from vdvae_patch.train.step import LossScale, StepRecord, TrainingStep, autocast
+from vdvae_patch.train.trace import Event, Tracer
+from vdvae_patch.train.watch import gradient_norm, last_layer
+from vdvae_patch.train.world import World
+
+
+@dataclass(frozen=True)
+class HeadReplay:
+    """A head in the replayed step; `grad_norm` is of its last layer, before clipping."""
+
+    state: HeadState
+    grad_norm: float
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A step done again.
+
+    Attributes:
+        record: as the run would have logged it.
+        exact: whether loss, norm and cause are those that the run logged, bit for bit.
+        heads: in the order of the computation.
+        first_bad: where the first value that is not finite or explodes was made; None if there is none.
+        first_not_finite: where the first one that is not finite was made.
+        bad_rank: the rank whose share of the batch had it.
+    """
+
+    variant: str
+    record: StepRecord
+    exact: bool
+    heads: tuple[HeadReplay, ...]
+    first_bad: Event | None
+    first_not_finite: Event | None
+    bad_rank: int | None
+
+
+def replay(config: TrainConfig[Any], recording: Recording, variant: str | None = None, *, limit: float = 1e6) -> Replay:
+    """Do the step again, under its own variant or another one.
+
+    Args:
+        variant: another variant for the same weights, batch and noise.
+        limit: a value above it explodes.
+
+    Raises:
+        HostError, DataError, UnknownNameError, InvalidValueError, PatchError: as `prepare` raises them.
+    """
+    config = replace(config, variant=variant or config.variant, weights=None, device="cpu")
+    work = prepare(config, torch.device("cpu"))
+    work.model.load_state_dict(recording.weights)
+    with _threads(recording.threads):
+        culprits, rank = _culprits(config, recording, work, limit)
+        heads_rows = _heads(config, recording, work)
+        record, norms = _step(config, recording, work)
+    states = head_states(work.heads, heads_rows)
+    heads = tuple(HeadReplay(state, norm) for state, norm in zip(states, norms, strict=True))
+    not_finite = next((event for event in culprits if not event.finite), None)
+    own = recording.record
+    exact = record.cause == own.cause and all(
+        same_bits(getattr(record, name), getattr(own, name)) for name in ("elbo", "distortion", "rate", "grad_norm")
+    )
+    return Replay(str(config.variant), record, exact, heads, culprits[0] if culprits else None, not_finite, rank)
+
+
+def shares(recording: Recording, work: Workload) -> Iterator[ModelBatch]:
+    """Each rank's batch, with the generators as that rank had them."""
+    for rank in range(recording.ranks):
+        indices = rank_slice(recording.indices.numpy(), rank, recording.ranks)
+        pixels = torch.from_numpy(work.data.train[indices])
+        restore_generators(recording.generators[rank], torch.device("cpu"))
+        yield work.data.normalization.apply(pixels)
+
+
+@dataclass(frozen=True)
+class _PlayedWorld(World):
+    """The ranks of a run that is over: what each would have said is known already."""
+
+    said: tuple[Losses, ...] = ()
+    finite: tuple[bool, ...] = ()
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The rows that `TrainingStep.finish` exchanges, with each rank's losses and flags in its own."""
+        rows = []
+        for losses, finite in zip(self.said, self.finite, strict=True):
+            bad = [~losses.rate.isfinite(), ~losses.distortion.isfinite(), torch.tensor(not finite)]
+            rows.append(torch.cat([torch.stack([*losses]), values[3:5], torch.stack(bad).float()]))
+        return torch.stack(rows)
+
+
+def _step(config: TrainConfig[Any], recording: Recording, work: Workload) -> tuple[StepRecord, list[float]]:
+    """The step's record, and for each head the gradient norm of its last layer before clipping."""
+    scaler = _scaler(config, recording)
+    said: list[Losses] = []
+    parts: list[list[Tensor | None]] = []
+    for x, target in shares(recording, work):
+        work.model.zero_grad(set_to_none=True)
+        with _autocast(config):
+            losses = work.entry.losses(work.model, x, target)
+        scaled = losses.elbo if scaler is None else scaler.scale(losses.elbo)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        said.append(Losses(*(loss.detach().float() for loss in losses)))
+        parts.append([p.grad for p in work.model.parameters()])
+    finite = [all(bool(g.isfinite().all()) for g in part if g is not None) for part in parts]
+    for parameter, *own in zip(work.model.parameters(), *parts, strict=True):
+        parameter.grad = _average([g for g in own if g is not None], recording.ranks)
+    world = _PlayedWorld(torch.device("cpu"), 0, recording.ranks, said=tuple(said), finite=tuple(finite))
+    loss = partial(work.entry.losses, work.model)
+    engine = TrainingStep(work.model, work.ema, loss, config.optimization, world, precision=config.precision)
+    engine.scaler = scaler
+    norms: list[float] = []
+    layers = [last_layer(dict(work.model.named_modules()).get(head.path)) for head in work.heads]
+    engine.before_clip = lambda: norms.extend(float(gradient_norm(layer, world.device)) for layer in layers)
+    engine.finish(recording.record.step, recording.record.lr, said[0])
+    return engine.drain()[0], norms
+
+
+def _average(gradients: list[Tensor], ranks: int) -> Tensor | None:
+    """As the ranks form it: each divides its own, then they are summed in the order of ranks."""
+    if not gradients or ranks == 1:
+        return gradients[0] if gradients else None
+    total = gradients[0] / ranks
+    for gradient in gradients[1:]:
+        total = total + gradient / ranks
+    return total
+
+
+def _heads(config: TrainConfig[Any], recording: Recording, work: Workload) -> Tensor:
+    rows = []
+    for x, _ in shares(recording, work):
+        with _autocast(config):
+            rows.append(probe_rows(work.entry, work.model, work.heads, x))
+    return over_ranks(torch.stack(rows))
+
+
+def _culprits(
+    config: TrainConfig[Any], recording: Recording, work: Workload, limit: float
+) -> tuple[list[Event], int | None]:
+    """The bad values of the first rank that has any which count."""
+    package = Path(vdvae_patch.__file__).parent
+    entry = Path(inspect.getfile(type(work.entry))).parent
+    sources = [work.host.origin.path, entry, package / "normal.py", package / "scales.py"]
+    scaler = _scaler(config, recording)
+    for rank, (x, target) in enumerate(shares(recording, work)):
+        work.model.zero_grad(set_to_none=True)
+        tracer = Tracer(work.model, sources, limit)
+        with tracer.modules(), tracer:
+            with _autocast(config):
+                losses = work.entry.losses(work.model, x, target)
+            tracer.reach(losses)
+            if not tracer.trace.reached:
+                tracer.backward()
+                (losses.elbo if scaler is None else scaler.scale(losses.elbo)).backward()  # type: ignore[no-untyped-call]
+                tracer.reach([p.grad for p in work.model.parameters() if p.grad is not None])
+        if tracer.trace.reached:
+            return tracer.trace.culprits, rank
+    return [], None
+
+
+def _autocast(config: TrainConfig[Any]) -> AbstractContextManager[object]:
+    return autocast(config.precision, torch.device("cpu"))
+
+
+def _scaler(config: TrainConfig[Any], recording: Recording) -> LossScale | None:
+    if config.precision != "fp16" or recording.loss_scale is None:
+        return None
+    return LossScale(torch.device("cpu"), initial=recording.loss_scale)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Sums are taken in an order that depends on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,239 @@
+"""Follow every value of a step through the host's operations, and find where the first bad one was made.
+
+A value is bad if it is not finite, or larger than `limit` where it explodes. A dispatch mode sees each operation of the
+forward and the backward pass in order. Bad values that lead nowhere (an infinity that a mask throws away) are told from
+those that reach the loss: for each bad result, the bad results that it was computed from are remembered, and the path
+is followed back from the losses, and from the gradients, to where it began.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Pass = Literal["forward", "backward"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an operation stands in the source.
+
+    Attributes:
+        module: path of the innermost module that was running.
+        file, line: of the host's (or the patch's) source; for the backward pass, of the forward operation.
+        text: that line.
+    """
+
+    module: str
+    file: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """An operation that gave a bad value.
+
+    Attributes:
+        operation: such as `aten.div.Tensor`.
+        value: what made it bad: the largest magnitude, or NaN or infinity.
+        finite: whether it is merely too large.
+        causes: the events whose bad results it took.
+        inputs: magnitude of its inputs, smallest to largest, as text.
+    """
+
+    number: int
+    phase: Pass
+    operation: str
+    place: Place
+    value: str
+    inputs: str
+    finite: bool
+    causes: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operation} in the {self.phase} pass gave {self.value} from {self.inputs}, "
+            f"in module {self.place.module or '(the model itself)'}, at {self.place}"
+        )
+
+
+@dataclass
+class Trace:
+    """The bad values of a step, in the order of the computation."""
+
+    events: list[Event] = field(default_factory=list)
+    reached: list[int] = field(default_factory=list)
+
+    @property
+    def culprits(self) -> list[Event]:
+        """The events on the way to a bad loss or gradient, in the order of the computation."""
+        wanted, todo = set(self.reached), list(self.reached)
+        while todo:
+            for cause in self.events[todo.pop()].causes:
+                if cause not in wanted:
+                    wanted.add(cause)
+                    todo.append(cause)
+        return [self.events[number] for number in sorted(wanted)]
+
+
+class Tracer(TorchDispatchMode):
+    """Watches the operations while it is entered.
+
+    Args:
+        model: whose modules name the places.
+        sources: folders whose files count as the host's; the innermost frame in one of them is the place.
+        limit: values above it explode.
+    """
+
+    def __init__(self, model: nn.Module, sources: Sequence[Path], limit: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace = Trace()
+        self.limit = limit
+        self._sources = tuple(str(path.resolve()) for path in sources)
+        self._stack: list[str] = [""]
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._model = model
+        self._phase: Pass = "forward"
+        self._made_by: dict[int, int] = {}  # storage of a bad value to the event that made it
+        self._alive: list[Tensor] = []  # so that no storage's address is used a second time
+        self._forward_places: dict[int, Place] = {}  # autograd's number of an operation to its place
+
+    def backward(self) -> None:
+        """The operations from here on are those of the backward pass."""
+        self._phase = "backward"
+
+    def reach(self, values: Iterable[Tensor]) -> None:
+        """Say which results count: the losses, or the gradients."""
+        for value in values:
+            event = self._made_by.get(_storage(value))
+            if event is not None and self._is_bad(value):
+                self.trace.reached.append(event)
+
+    @contextmanager
+    def modules(self) -> Iterator[None]:
+        """Follow which module runs, while the block does."""
+        handles = []
+        for module in self._model.modules():
+            handles.append(module.register_forward_pre_hook(self._enter))
+            handles.append(module.register_forward_hook(self._leave, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, then look at what it gave."""
+        before = self._causes((args, kwargs))
+        inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        # in-place operations overwrite what the message needs, and they are rare
+        spans = _spans(inputs) if func._schema.is_mutable else None
+        result = func(*args, **(kwargs or {}))
+        if self._phase == "forward":
+            # autograd numbers an operation just before it runs it
+            self._forward_places.setdefault(_sequence_number() - 1, self._place())
+        for output in tree_leaves(result):
+            if isinstance(output, Tensor) and output.is_floating_point():
+                if self._is_bad(output):
+                    self._note(func, output, spans or _spans(inputs), before)
+                elif func._schema.is_mutable:
+                    self._made_by.pop(_storage(output), None)
+        return result
+
+    def _note(self, func: Any, output: Tensor, inputs: str, causes: tuple[int, ...]) -> None:
+        number = len(self.trace.events)
+        place = self._place() if self._phase == "forward" else self._backward_place()
+        self.trace.events.append(
+            Event(
+                number, self._phase, str(func), place, _describe(output, self.limit), inputs, _is_finite(output), causes
+            )
+        )
+        self._made_by[_storage(output)] = number
+        self._alive.append(output)
+
+    def _causes(self, arguments: Any) -> tuple[int, ...]:
+        keys = (_storage(t) for t in tree_leaves(arguments) if isinstance(t, Tensor))
+        return tuple(sorted({self._made_by[key] for key in keys if key in self._made_by}))
+
+    def _is_bad(self, value: Tensor) -> bool:
+        if not value.numel():
+            return False
+        largest = value.detach().abs().amax()
+        return not bool(largest <= self.limit)
+
+    def _enter(self, module: nn.Module, arguments: Any) -> None:
+        self._stack.append(self._names[id(module)])
+
+    def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        self._stack.pop()
+
+    def _place(self) -> Place:
+        frame: Any = sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            if code.co_filename.startswith(self._sources) and code.co_filename != __file__:
+                return Place(self._stack[-1], code.co_filename, frame.f_lineno, _line(code.co_filename, frame.f_lineno))
+            frame = frame.f_back
+        return Place(self._stack[-1], "(no line of the host)", 0, "")
+
+    def _backward_place(self) -> Place:
+        node = torch._C._current_autograd_node()
+        known = None if node is None else self._forward_places.get(node._sequence_nr())
+        if known is None:
+            name = "the end of the graph" if node is None else node.name()
+            return Place("", f"(no line of the host: {name})", 0, "")
+        return known
+
+
+def _sequence_number() -> int:
+    # missing in torch's stubs
+    number: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+    return number
+
+
+def _storage(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(value.detach().isfinite().all())
+
+
+def _describe(value: Tensor, limit: float) -> str:
+    detached = value.detach()
+    if detached.isnan().any():
+        kind = "NaN"
+    elif detached.isinf().any():
+        kind = "-inf" if (detached == -torch.inf).any() else "inf"
+    else:
+        kind = f"{float(detached.abs().amax()):.3g}"
+    bad = int((~(detached.abs() <= limit)).sum())
+    return f"{kind} ({bad} of {value.numel()} values)"
+
+
+def _spans(values: Sequence[Tensor]) -> str:
+    spans = [
+        f"[{float(low):.3g}, {float(high):.3g}]"
+        for low, high in (v.detach().aminmax() for v in values if v.is_floating_point() and v.numel())
+    ]
+    return " and ".join(spans) or "no tensor"
+
+
+@lru_cache(maxsize=4096)
+def _line(file: str, number: int) -> str:
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    return lines[number - 1].strip() if 0 < number <= len(lines) else ""

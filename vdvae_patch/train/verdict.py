@@ -1,0 +1,143 @@
+"""A replayed step in words and in a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from vdvae_patch.errors import RunError
+from vdvae_patch.heads import table
+from vdvae_patch.train.replay import HeadReplay, Replay
+from vdvae_patch.train.step import StepRecord
+from vdvae_patch.train.trace import Event
+
+
+def report(own: Replay, other: Replay | None, threshold: float) -> str:
+    """What happened, per head in the order of the computation; what would have happened under another variant."""
+    lines = [f"step {own.record.step}, {own.variant}: {outcome(own.record, threshold)}"]
+    again = "the same, bit for bit" if own.exact else "NOT what the run logged (another machine, torch or precision?)"
+    lines += [f"done again: loss, norm and cause are {again}", "", _heads(own), "", _blame(own)]
+    if other is not None:
+        lines += ["", f"the same step and weights under {other.variant}: {outcome(other.record, threshold)}", ""]
+        lines += [_heads(other), "", _blame(other)]
+    return "\n".join(lines)
+
+
+def outcome(record: StepRecord, threshold: float) -> str:
+    """The losses, the norm, and whether the update was applied."""
+    limit = "no threshold" if threshold <= 0 else f"threshold {threshold:g}"
+    verdict = "update applied" if record.cause is None else f"update skipped ({record.cause})"
+    return (
+        f"NELBO {record.elbo:.4g} nats/dim (distortion {record.distortion:.4g} + rate {record.rate:.4g}), "
+        f"gradient norm {record.grad_norm:.4g} ({limit}): {verdict}"
+    )
+
+
+def suspects(event: Event, heads: Sequence[HeadReplay]) -> list[HeadReplay]:
+    """The heads of the module in which a bad value was made, the most extreme log σ first."""
+    module = event.place.module
+    # no head may be as deep as the module: then the innermost module around it that has some
+    while True:
+        near = [h for h in heads if _belongs(h.state.path, module)]
+        if near or not module:
+            return sorted(near, key=_extremity, reverse=True)
+        module = module.rpartition(".")[0]
+
+
+def draw(path: Path, replays: Sequence[Replay]) -> None:
+    """A PNG: log σ from minimum to maximum, and KL, by head in the order of the computation; one colour a variant.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(3, 1, figsize=(max(7, 0.16 * len(replays[0].heads)), 8), sharex="row")
+    for color, item in zip(("tab:red", "tab:blue"), replays, strict=False):
+        for axis, role in zip(axes, ("posterior", "prior"), strict=False):
+            _spans(axis, [h for h in item.heads if h.state.role == role], color, item.variant)
+            axis.set_ylabel(f"{role} log σ")
+        pairs = [h.state.kl for h in item.heads if h.state.role == "posterior"]
+        drawn = [kl if math.isfinite(kl) else math.nan for kl in pairs]
+        axes[2].plot(drawn, "o-", color=color, markersize=3, label=item.variant)
+        for index, kl in enumerate(pairs):
+            if not math.isfinite(kl):
+                axes[2].axvline(index, color=color, linestyle=":", linewidth=1)
+    axes[2].set_yscale("symlog", linthresh=1e-3)
+    axes[2].set_ylabel("KL (nats an image)")
+    axes[2].set_xlabel("block, in the order of the computation; dotted: not finite")
+    axes[0].legend(loc="best", fontsize=8)
+    axes[0].set_title(f"step {replays[0].record.step}: the same weights, batch and noise", fontsize=10)
+    figure.tight_layout()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise RunError(f"{path} could not be written: {error.strerror}") from error
+    finally:
+        plt.close(figure)
+
+
+def _spans(axis: object, heads: Sequence[HeadReplay], color: str, label: str) -> None:
+    for index, head in enumerate(heads):
+        low, high = head.state.log_sigma_min, head.state.log_sigma_max
+        if math.isfinite(low) and math.isfinite(high):
+            axis.plot([index, index], [low, high], "_-", color=color, alpha=0.7, label=label if index == 0 else None)  # type: ignore[attr-defined]
+        else:
+            axis.axvline(index, color=color, linestyle=":", linewidth=1)  # type: ignore[attr-defined]
+
+
+def _heads(replay: Replay) -> str:
+    header = ("head", "role", "min log σ", "max log σ", "KL (nats)", "gradient of its last layer")
+    rows = [
+        (
+            h.state.path, h.state.role, f"{h.state.log_sigma_min:.4g}", f"{h.state.log_sigma_max:.4g}",
+            f"{h.state.kl:.4g}", f"{h.grad_norm:.4g}",
+        )
+        for h in replay.heads
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def _blame(replay: Replay) -> str:
+    event = replay.first_bad
+    if event is None:
+        steepest = max(replay.heads, key=lambda h: h.grad_norm if math.isfinite(h.grad_norm) else -1.0)
+        return (
+            f"{replay.variant}: every value is finite and none explodes; "
+            f"the largest gradient of a head is {steepest.grad_norm:.4g} at {steepest.state.path}"
+        )
+    near = suspects(event, replay.heads)
+    head = ""
+    if near:
+        state = near[0].state
+        head = (
+            f"\n  head: {state.path} ({state.role}), log σ from {state.log_sigma_min:.4g} to {state.log_sigma_max:.4g}"
+        )
+    text = f"{replay.variant}: the first value that {'explodes' if event.finite else 'is not finite'}{head}\n"
+    text += _where(event, replay.bad_rank)
+    later = replay.first_not_finite
+    if event.finite and later is not None:
+        text += f"\nand the first that is not finite\n{_where(later, replay.bad_rank)}"
+    return text
+
+
+def _where(event: Event, rank: int | None) -> str:
+    return (
+        f"  {event.phase} pass of rank {rank}, module {event.place.module or '(the model itself)'}\n"
+        f"  operation {event.operation}: {event.value} from inputs in {event.inputs}\n"
+        f"  line {event.place}"
+    )
+
+
+def _belongs(path: str, module: str) -> bool:
+    return not module or path == module or path.startswith(f"{module}.") or module.startswith(f"{path}.")
+
+
+def _extremity(head: HeadReplay) -> float:
+    extremes = (head.state.log_sigma_min, head.state.log_sigma_max)
+    return max((abs(v) if math.isfinite(v) else math.inf) for v in extremes)
