@@ -17,6 +17,7 @@ from torch import nn
 from vdvae_patch.errors import PatchError, did_you_mean
 from vdvae_patch.heads import Arithmetic, CallSite, Head, Rebinding, Role, table
 from vdvae_patch.patching.overrides import CallOverride, OutputOverride, Override, RebindOverride
+from vdvae_patch.patching.sites import site_overrides
 from vdvae_patch.patching.variant import VANILLA, Variant, resolve
 from vdvae_patch.scales import Scale
 
@@ -90,6 +91,7 @@ def patch(
     prior: str | Scale | None = None,
     likelihood: str | Scale | None = None,
     arithmetic: Arithmetic = "auto",
+    verify: bool = True,
 ) -> PatchHandle:
     """Give every head the scale that the variant names for its role.
 
@@ -98,9 +100,12 @@ def patch(
             alone. Instead of it, one keyword a role.
         heads: where the model emits its raw parameters: `host.heads(model)`, or `Head`s of your own.
         arithmetic: whose KL and sampling the model then uses, see `Arithmetic`.
+        verify: for heads that a scan found, run the model once more on the scanned batch and compare the σ that it
+            really uses with scale(p). Heads that somebody wrote down come without a batch and are taken at their word.
 
     Raises:
-        PatchError: the model is patched already, a head does not exist, or a role that was named has no head.
+        PatchError: the model is patched already, a head does not exist or cannot be patched, a role that was named has
+            no head, or the verification saw another σ; the model is then as it was.
         UnknownNameError, InvalidValueError: no such scale, or arguments that it refuses.
     """
     chosen = resolve(variant, {"posterior": posterior, "prior": prior, "likelihood": likelihood})
@@ -118,6 +123,13 @@ def patch(
     _install(overrides)
     record = PatchRecord(chosen, "stable" if stable else "host", patched, overrides)
     vars(model)[_RECORD] = record
+    check = getattr(heads, "check", None)
+    if verify and check is not None:
+        try:
+            check(model, patched)
+        except PatchError:
+            unpatch(model)
+            raise
     return PatchHandle(model, record)
 
 
@@ -160,6 +172,8 @@ def _check_heads(model: nn.Module, heads: list[Head], variant: Variant, one_name
         raise PatchError("no heads to patch: the list is empty")
     modules = dict(model.named_modules())
     for head in heads:
+        if head.parameter:
+            continue
         for path in (head.path, *(c.owner for c in head.calls), *(r.owner for r in head.rebindings)):
             if path not in modules:
                 raise PatchError(f"the model has no module {path!r}{did_you_mean(path, _emitters(modules, path))}")
@@ -180,6 +194,7 @@ def _overrides(model: nn.Module, heads: PatchedHeads, stable: bool) -> Iterator[
     modules = dict(model.named_modules())
     at_output: dict[str, list[tuple[Head, Scale]]] = defaultdict(list)
     at_call: dict[tuple[str, str], CallSite] = {}
+    at_site: list[tuple[Head, Scale]] = []
     scales: dict[tuple[str, str], dict[Role, Scale]] = defaultdict(dict)
     rebound: dict[tuple[str, str], dict[str, Rebinding]] = defaultdict(dict)
     for patched in heads:
@@ -190,15 +205,43 @@ def _overrides(model: nn.Module, heads: PatchedHeads, stable: bool) -> Iterator[
                     scales[site.owner, site.method][patched.head.role] = patched.scale
             continue
         if patched.scale is not None and not patched.head.convention.is_identity(patched.scale):
-            at_output[patched.head.path].append((patched.head, patched.scale))
+            if _is_at_call(patched.head):
+                at_site.append((patched.head, patched.scale))
+            elif not _is_there(at_output[patched.head.path], patched.head, patched.scale):
+                at_output[patched.head.path].append((patched.head, patched.scale))
         for rebinding in patched.head.rebindings if stable else ():
             rebound[rebinding.owner, rebinding.method][rebinding.name] = rebinding
     for path, parts in at_output.items():
         yield OutputOverride(modules[path], path, parts)
+    yield from site_overrides(modules, at_site)
     for key, site in at_call.items():
         yield CallOverride(modules[site.owner], site, scales[key])
     for (owner, method), names in rebound.items():
         yield RebindOverride(modules[owner], method, list(names.values()))
+
+
+def _is_at_call(head: Head) -> bool:
+    if head.found is not None and head.found.patch_at != "output":
+        if not head.sites:
+            raise PatchError(
+                f"head {head} of {head.found.file}:{head.found.line} cannot be patched: {head.found.reason}; write a patch "
+                "file whose Head has a CallSite, a function of yours that takes the place of the method that reads it"
+            )
+        return True
+    return bool(head.sites)
+
+
+def _is_there(known: list[tuple[Head, Scale]], head: Head, scale: Scale) -> bool:
+    """Whether the same channels are patched in the same way already: one module called for two roles."""
+    for other, given in known:
+        if (other.start, other.stop, other.dim) == (head.start, head.stop, head.dim):
+            if given == scale:
+                return True
+            raise PatchError(
+                f"{head.path}[{head.channels}] emits the {other.role} and the {head.role}; at its output both get one "
+                f"scale, not {given} and {scale}"
+            )
+    return False
 
 
 def _install(overrides: Iterable[Override]) -> None:

@@ -28,6 +28,7 @@ class Chain:
         end: what `begin` is.
         steps: first step first.
         nodes: the computed nodes of the chain, `begin` left out, first one first.
+        by_node: the steps of each of those nodes.
         moves: the nodes passed on the way that only move elements, first one first.
     """
 
@@ -36,6 +37,7 @@ class Chain:
     steps: tuple[Step, ...]
     nodes: tuple[Node, ...]
     moves: tuple[Node, ...] = ()
+    by_node: tuple[tuple[Step, ...], ...] = ()
 
 
 def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
@@ -43,9 +45,10 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
     steps: list[Step] = []
     nodes: list[Node] = []
     moves: list[Node] = []
+    by_node: list[tuple[Step, ...]] = []
 
     def chain(end: End) -> Chain:
-        return Chain(spot, end, tuple(steps), tuple(nodes), tuple(moves))
+        return Chain(spot, end, tuple(steps), tuple(nodes), tuple(moves), tuple(by_node))
 
     while True:
         node = spot.node
@@ -72,6 +75,7 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
         if step is None:
             return chain("several")
         steps[:0] = step
+        by_node.insert(0, step)
         nodes.insert(0, node)
         operand = learned[0][1]
         spot = Spot(operand, Expression.cuts_for(spot, operand))

@@ -17,8 +17,10 @@ from vdvae_patch.heads import Found, Head, Role, table
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.emission import Emission, emission_of
 from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.placing import CannotPlaceError, sites_of
 from vdvae_patch.scanning.readings import NearMiss, Reading, Readings, read, where
 from vdvae_patch.scanning.replay import Spot
+from vdvae_patch.scanning.verify import check_sigma
 from vdvae_patch.scanning.watch import watch
 
 
@@ -34,6 +36,12 @@ class Heads(list[Head]):
         super().__init__(heads)
         self.near_misses = tuple(near_misses)
         self.warnings: tuple[str, ...] = ()
+        self._run: tuple[tuple[Any, ...], Callable[..., Any] | None] | None = None
+
+    def check(self, model: nn.Module, patched: Iterable[Any]) -> None:
+        """Run the scanned batch through the patched model and compare the σ that it uses; see `patch`'s `verify`."""
+        if self._run is not None:
+            check_sigma(model, *self._run, patched)
 
     def __str__(self) -> str:
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
@@ -79,6 +87,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     readings = read(graph)
     heads = Heads(_heads(graph, readings), readings.near_misses)
     heads.warnings = tuple(hazards.of_graph(graph))
+    heads._run = (inputs, call)
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
     return heads
@@ -113,7 +122,7 @@ def _heads(graph: Graph, readings: Readings) -> list[Head]:
         _add(groups, _joined(graph, readings, spot_readings, owned))
     ordered = _without_vamp(sorted(groups.values(), key=lambda g: g.spot.node.id))
     shared = {id_ for r in readings.found for chain in r.parts for id_ in (chain.begin.node.id,)}
-    return [_head(group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
+    return [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
 
 
 def _by_raw(found: Iterable[Reading]) -> dict[Any, list[Reading]]:
@@ -215,13 +224,19 @@ def _without_vamp(groups: list[_Group]) -> list[_Group]:
     ]
 
 
-def _head(group: _Group, shared: bool) -> Head:
+def _head(graph: Graph, group: _Group, shared: bool) -> Head:
     emission = group.emission
     convention, agree = _convention(group.readings)
     if group.steps is not None:
         convention = named(group.steps)
     first = group.readings[0]
     place, reason = _patch_place(group, convention, agree, shared)
+    sites: tuple[Any, ...] = ()
+    if place == "call":
+        try:
+            sites = sites_of(graph, group.readings)
+        except CannotPlaceError as error:
+            place, reason = "no", f"{reason}, and {error}"
     file, _, line = where(_sigma_node(group.readings)).rpartition(":")
     found = Found(
         confidence="sure" if group.sure else "likely",
@@ -235,7 +250,7 @@ def _head(group: _Group, shared: bool) -> Head:
     )
     return Head(
         emission.path, group.role, emission.start, emission.stop, emission.dim, convention,
-        parameter=emission.parameter, found=found,
+        sites=sites, parameter=emission.parameter, found=found,
     )  # fmt: skip
 
 

@@ -1,0 +1,152 @@
+"""Patches of a host's expressions, for scales that no module's output can give exactly.
+
+A `Site` names one expression by the function it stands in and its exact place in the source. The function is compiled
+again from its own source with that expression replaced, and stands in for the module's method through an `Override`: the
+host's file, class and other instances are not touched. Functions and classes in between (a helper, a distribution class)
+are compiled again for this caller only, so that two calls of one helper can have two scales.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from vdvae_patch.conventions import Convention
+from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import Head
+from vdvae_patch.patching.overrides import Override
+from vdvae_patch.patching.rewrite import Change, Span, callee, method_function, rewritten
+from vdvae_patch.scales import Scale
+
+
+class CallStep(NamedTuple):
+    """A call on the way from a module's method to the function that holds the expression."""
+
+    span: Span
+    module: str
+    qualname: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """An expression of the host that is computed from a raw parameter.
+
+    Attributes:
+        owner: path of the module whose method is compiled again.
+        method: that method.
+        calls: from the method to the function that holds the expression; empty if the method itself holds it.
+        first: the innermost expression of the chain, which has the raw parameter as an operand.
+        last: the expression that is replaced.
+        operand: position of the raw parameter in the first expression's operation; −1 if `last` is itself the raw value,
+            −2 if it is the only variable of that expression.
+        rest: from the value of `last` to σ.
+        parameter: the attribute that is the raw value, where it is a parameter.
+    """
+
+    owner: str
+    method: str
+    calls: tuple[CallStep, ...]
+    first: Span
+    last: Span
+    operand: int
+    rest: Convention
+    parameter: str = ""
+
+
+@dataclass(frozen=True)
+class ActivationSite:
+    """A module without parameters (a Hardtanh, a Softplus) whose input is the raw parameter."""
+
+    path: str
+    rest: Convention
+
+
+class Reader:
+    """p to what the host must have at a site, so that its remaining steps give scale(p)."""
+
+    def __init__(self, scale: Scale, rest: Convention) -> None:
+        self.scale = scale
+        self.rest = rest
+
+    def __call__(self, p: Tensor) -> Tensor:
+        return self.rest.preimage(self.scale, p)
+
+
+class ActivationOverride(Override):
+    """Stands in for the forward of an activation."""
+
+    def __init__(self, module: nn.Module, site: ActivationSite, scale: Scale) -> None:
+        super().__init__(module, "forward")
+        self.read = Reader(scale, site.rest)
+
+    def __call__(self, p: Tensor) -> Tensor:
+        return self.read(p)
+
+
+class SiteOverride(Override):
+    """Runs a method of the host compiled again, with the expressions of some sites replaced."""
+
+    def __init__(self, module: nn.Module, method: str, edits: Sequence[tuple[Site, Scale]]) -> None:
+        self.edits = tuple(edits)
+        super().__init__(module, method)
+
+    def _bind_original(self) -> Any:
+        function = method_function(type(self.module), self.method)
+        # deduplicated: several sites may lead through one call
+        return types.MethodType(_compile(function, list(self.edits), 0), self.module)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original(*args, **kwargs)
+
+
+def site_overrides(modules: Mapping[str, nn.Module], heads: Sequence[tuple[Head, Scale]]) -> Iterator[Override]:
+    """One override a method, or an activation, for heads with sites."""
+    by_method: dict[tuple[str, str], list[tuple[Site, Scale]]] = {}
+    activations: dict[str, tuple[ActivationSite, Scale]] = {}
+    for head, scale in heads:
+        for site in head.sites:
+            if isinstance(site, ActivationSite):
+                _, known = activations.setdefault(site.path, (site, scale))
+                if known != scale:
+                    raise PatchError(f"{site.path} serves two heads, which were given {known} and {scale}; give one scale")
+            else:
+                by_method.setdefault((site.owner, site.method), []).append((site, scale))
+    for path, (activation, scale) in activations.items():
+        yield ActivationOverride(modules[path], activation, scale)
+    for (owner, method), edits in by_method.items():
+        yield SiteOverride(modules[owner], method, edits)
+
+
+def _compile(function: types.FunctionType, edits: list[tuple[Site, Scale]], level: int) -> types.FunctionType:
+    changes: list[Change] = []
+    inner: dict[CallStep, list[tuple[Site, Scale]]] = {}
+    for site, scale in edits:
+        if len(site.calls) == level:
+            change = Change(site.first, site.last, site.operand, Reader(scale, site.rest), site.parameter)
+            known = next((c for c in changes if c.last == change.last), None)
+            if known is None:
+                changes.append(change)
+            elif _text(known.reader) != _text(change.reader):
+                raise PatchError(
+                    f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given different "
+                    f"ones ({known.reader.scale} and {scale}); give both the same"
+                )
+        else:
+            inner.setdefault(site.calls[level], []).append((site, scale))
+    replaced = {}
+    for step, below in inner.items():
+        target = callee(step.module, step.qualname)
+        if isinstance(target, type):
+            init = _compile(method_function(target, "__init__"), below, level + 1)
+            replaced[step.span] = types.new_class(target.__name__, (target,), {}, lambda ns, i=init: ns.update(__init__=i))
+        else:
+            replaced[step.span] = _compile(target, below, level + 1)
+    return rewritten(function, changes, replaced)
+
+
+def _text(reader: Reader) -> str:
+    return f"{reader.scale} {reader.rest}"

@@ -1,0 +1,180 @@
+"""Which of the host's expressions have to be replaced for a head that its module's output cannot give."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import torch
+
+from vdvae_patch.composition import Step, is_limited, named
+from vdvae_patch.conventions import Convention
+from vdvae_patch.patching.rewrite import Span
+from vdvae_patch.patching.sites import ActivationSite, CallStep, Site
+from vdvae_patch.scanning.graph import Frame, Graph, Node
+from vdvae_patch.scanning.readings import Reading
+
+
+class CannotPlaceError(Exception):
+    """No expression of the host could be replaced exactly; the message says why."""
+
+
+def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | ActivationSite, ...]:
+    """The sites of one head, from the readings of all its calls.
+
+    One site serves all readings if they share the steps up to it, and the rest can be undone; otherwise each reading
+    gets its own.
+    """
+    by_raw: dict[object, list[Reading]] = {}
+    for reading in readings:
+        by_raw.setdefault(reading.raw.key, []).append(reading)
+    found: dict[Site | ActivationSite, None] = {}
+    for group in by_raw.values():
+        for site in _sites_of_raw(graph, group):
+            found[site] = None
+    return tuple(found)
+
+
+def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
+    if group[0].chain.end == "product":
+        raise CannotPlaceError("it is a factor of a product of two scales, which no one expression reads")
+    chained = [r for r in group if r.steps is not None]
+    if chained:
+        cut = _common_cut(chained)
+        if cut is not None:
+            return [_site(graph, chained[0], *cut)]
+    sites: list[Site | ActivationSite] = []
+    for reading in {r.node.id: r for r in group}.values():
+        if reading.chain.end == "several":
+            sites.append(_whole_expression(reading))
+        elif reading.chain.nodes:
+            sites.append(_site(graph, reading, len(reading.chain.nodes), named(reading.suffix)))
+        elif not any(r.chain.end == "several" and r.node.id != reading.node.id for r in group):
+            raise CannotPlaceError("the host reads the raw value itself, with no step of its own that could be replaced")
+    return sites
+
+
+def _common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
+    """How many nodes are passed before the readings part, with the rest undoable; and that rest."""
+    shortest = min(len(r.chain.nodes) for r in readings)
+    joined = bool(readings[0].parts) and readings[0].chain.end in ("sum", "raw")
+    for count in range(0 if joined else 1, shortest + 1):
+        if len({tuple(n.id for n in r.chain.nodes[:count]) for r in readings}) > 1:
+            return None
+        rests = [_rest(r, count) for r in readings]
+        if not any(is_limited(rest) for rest in rests) and _all_alike(rests):
+            return count, rests[0]
+    return None
+
+
+def _rest(reading: Reading, count: int) -> Convention:
+    steps: list[Step] = [step for node in reading.chain.by_node[count:] for step in node]
+    return named((*steps, *reading.suffix))
+
+
+def _all_alike(rests: Sequence[Convention]) -> bool:
+    v = torch.linspace(0.05, 3, 30, dtype=torch.float64)
+    first = rests[0].sigma(v)
+    for rest in rests[1:]:
+        ratio = rest.sigma(v) / first
+        if not torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-6):  # up to a temperature
+            return False
+    return True
+
+
+def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> Site | ActivationSite:
+    nodes = list(reading.chain.nodes[:count])
+    parameter = reading.raw.node.op.rpartition(".")[2] if reading.raw.node.kind == "parameter" else ""
+    if count == 0:
+        return _in_source([reading.raw.node], -1, rest)
+    activation = _activation(graph, nodes)
+    if activation is not None:
+        return ActivationSite(activation, rest)
+    first = nodes[0]
+    operand = next((i for i, a in enumerate(first.args) if isinstance(a, Node) and a.params), 0)
+    if _same_expression(reading.raw.node, first, nodes):
+        raise CannotPlaceError("the layer and the scale are computed in one call, which holds no expression to replace")
+    return _in_source(nodes, operand, rest, parameter)
+
+
+def _whole_expression(reading: Reading) -> Site:
+    node = reading.chain.nodes[-1] if reading.chain.nodes else reading.node
+    while node.kind == "shape" and node.inputs:
+        node = node.inputs[0]
+    return _in_source([node], -2, named(reading.suffix))
+
+
+def _activation(graph: Graph, nodes: Sequence[Node]) -> str | None:
+    """The parameterless module of PyTorch's own that computes the nodes and nothing else."""
+    frames = [n.frames[0] if n.frames else None for n in nodes]
+    first = frames[0]
+    if first is None or first.host or first.path is None or any(f is None or f.path != first.path for f in frames):
+        return None
+    own = {n.op for n in nodes}
+    others = [n for n in graph.nodes if n.frames and n.frames[0].path == first.path and n.op not in own]
+    calls = [n for n in graph.nodes if n.frames and n.frames[0].path == first.path and n.op == nodes[-1].op]
+    lines = {tuple((f.code, f.lasti) for f in n.frames[1:2]) for n in calls}
+    return first.path if not others and len(lines) == 1 else None
+
+
+def _same_expression(raw: Node, first: Node, nodes: Sequence[Node]) -> bool:
+    level = _level(nodes)
+    sequence, other = _outer_first(first), _outer_first(raw)
+    return len(other) > level and other[: level + 1] == sequence[: level + 1] and raw.kind != "parameter"
+
+
+def _in_source(nodes: Sequence[Node], operand: int, rest: Convention, parameter: str = "") -> Site:
+    level = _level(nodes)
+    sequence = _outer_first(nodes[0])
+    owner = next((i for i in range(level, -1, -1) if sequence[i].path is not None), None)
+    if owner is None:
+        frame = sequence[level]
+        raise CannotPlaceError(
+            f"{os.path.basename(frame.code.co_filename)}:{frame.line} is outside the model, in a function that no module calls"
+        )
+    calls = []
+    for index in range(owner, level):
+        code = sequence[index + 1].code
+        calls.append(CallStep(_span(sequence[index]), _module_of(code.co_filename), code.co_qualname))
+    first, last = _span(sequence[level]), _span(_outer_first(nodes[-1])[level])
+    path = sequence[owner].path
+    assert path is not None
+    return Site(path, sequence[owner].code.co_name, tuple(calls), first, last, operand, rest, parameter)
+
+
+def _outer_first(node: Node) -> list[Frame]:
+    frames = [f for f in reversed(node.frames) if f.host]
+    if not frames:
+        raise CannotPlaceError("it is computed where no Python of the host runs")
+    return frames
+
+
+def _level(nodes: Sequence[Node]) -> int:
+    """The innermost function that all nodes are computed in or under."""
+    sequences = [_outer_first(node) for node in nodes]
+    level = 0
+    while all(len(s) > level for s in sequences) and len({(s[level].code, s[level].lasti) for s in sequences}) == 1:
+        level += 1
+    if all(len(s) > level for s in sequences) and len({s[level].code for s in sequences}) == 1:
+        return level
+    return level - 1
+
+
+def _span(frame: Frame) -> Span:
+    first, last, start, end = frame.span
+    if first is None or last is None or start is None or end is None:
+        raise CannotPlaceError("its code carries no positions (python -X no_debug_ranges)")
+    return first, last, start, end
+
+
+@lru_cache(maxsize=256)
+def _module_of(filename: str) -> str:
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file is not None and (file == filename or os.path.realpath(file) == os.path.realpath(filename)):
+            return name
+    raise CannotPlaceError(f"{filename} is no imported module")
+
+
