@@ -22,11 +22,11 @@ from vdvae_patch.hosts import load_host
 CPU = torch.device("cpu")
 
 
-def conv_vae(variant: str, dtype: torch.dtype = torch.float32) -> Callable[[int], nn.Module]:
+def conv_vae(variant: str, dtype: torch.dtype = torch.float32) -> Callable[[Run], nn.Module]:
     host = load_host("conv_vae")
 
-    def build(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
+    def build(run: Run) -> nn.Module:
+        torch.manual_seed(run.seed)
         model = host.build({"channels": 3}).to(dtype)
         vdvae_patch.patch(model, variant, heads=host.heads(model), arithmetic="stable")
         return model
@@ -40,10 +40,10 @@ def images(seeds: Sequence[int], step: int, dtype: torch.dtype = torch.float32) 
 
 
 def train_alone(
-    build: Callable[[int], nn.Module], run: Run, steps: int, dtype: torch.dtype = torch.float32
+    build: Callable[[Run], nn.Module], run: Run, steps: int, dtype: torch.dtype = torch.float32
 ) -> tuple[nn.Module, list[float]]:
     """The same run without an ensemble: an ordinary model and `torch.optim.Adam`."""
-    model = build(run.seed)
+    model = build(run)
     optimizer = torch.optim.Adam(model.parameters(), lr=run.lr)
     losses = []
     for step in range(steps):
@@ -84,7 +84,7 @@ def test_what_is_left_between_ensemble_and_single_run_is_rounding_and_vanishes_i
     ensemble.train(20)
     for row, run in enumerate(THREE):
         alone, losses = train_alone(build, run, 20, double)
-        member = ensemble.stack.load_row(row, build(run.seed))
+        member = ensemble.stack.load_row(row, build(run))
         torch.testing.assert_close(ensemble.trace()[:, row], torch.tensor(losses, dtype=double), rtol=1e-9, atol=0)
         for name, value in alone.named_parameters():
             if name not in WITHOUT_EFFECT:
@@ -239,7 +239,7 @@ def test_noise_that_does_not_suffice_is_an_error() -> None:
 
 
 def test_counting_the_noise_leaves_the_model_as_it_was() -> None:
-    model = conv_vae("exp/vanilla/exp")(0)
+    model = conv_vae("exp/vanilla/exp")(Run(0, 0.1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert count_normals(model, torch.rand(3, 3, 32, 32)) == 300
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -248,13 +248,13 @@ def test_counting_the_noise_leaves_the_model_as_it_was() -> None:
 @pytest.mark.parametrize("how", LOWERINGS)
 def test_every_run_updates_its_own_batch_statistics(how: Lowering) -> None:
     build = conv_vae("exp/vanilla/exp")
-    stack = Stack.of([build(0), build(1)])
+    stack = Stack.of([build(Run(0, 0.1)), build(Run(1, 0.1))])
     (batch,) = images([0, 1], 0)
     stack((batch,), normals([0, 1], 0, 1200, CPU), how)
     for row in (0, 1):
-        alone = build(row)
+        alone = build(Run(row, 0.1))
         with SuppliedNoise(normals([row], 0, 1200, CPU)[0]):
             alone(batch[row])
-        member = stack.load_row(row, build(row))
+        member = stack.load_row(row, build(Run(row, 0.1)))
         for name, value in alone.named_buffers():
             torch.testing.assert_close(member.get_buffer(name), value, rtol=1e-5, atol=1e-6)

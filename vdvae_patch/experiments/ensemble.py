@@ -8,7 +8,7 @@ with its step and cause, and leaves the computation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -30,10 +30,11 @@ _CAUSES: tuple[Cause, ...] = ("nan_rate", "nan_distortion", "nan_weights")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of an ensemble."""
+    """One run of an ensemble; `scale` is for models that select theirs from several (`select`)."""
 
     seed: int
     lr: float
+    scale: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Ensemble:
 
     Args:
         runs: the runs; results are in their order.
-        build: from a seed to a freshly initialized model, patched or not; its forward returns scalars `elbo`,
+        build: from a run to its freshly initialized model, patched or not; its forward returns scalars `elbo`,
             `distortion` and `rate`. What is minimised is `objective` if there is one, and else `elbo`.
         batches: see `Batches`.
         high_norm: a gradient norm that is counted as high.
@@ -80,7 +81,7 @@ class Ensemble:
     def __init__(
         self,
         runs: Sequence[Run],
-        build: Callable[[int], nn.Module],
+        build: Callable[[Run], nn.Module],
         batches: Batches,
         rule: Rule | None = None,
         *,
@@ -101,7 +102,7 @@ class Ensemble:
         self.step_count = 0
         self.alive = list(range(len(runs)))
         self.failures: dict[int, Failure] = {}
-        self.stack = Stack.of([build(run.seed) for run in runs], self.device)
+        self.stack = Stack.of([build(run) for run in runs], self.device)
         self.adam = StackedAdam.of(self.stack.flat, self.rule.adam)
         self.noise_size = count_normals(self.stack.template, *(part[0] for part in self._batch(0)))
         self._traces: dict[str, list[Tensor]] = {}
@@ -205,10 +206,22 @@ class Ensemble:
         rows = self._traces.get(name, [])
         return torch.stack(rows).cpu() if rows else torch.empty(0, len(self.runs))
 
+    def fork(self, state: dict[str, Any], row: int = 0) -> None:
+        """Let every run start from one row of another ensemble's `state_dict`: weights, buffers and optimizer."""
+        runs = len(self.runs)
+
+        def spread(tensor: Tensor) -> Tensor:
+            return tensor[row].to(self.device).expand(runs, *tensor.shape[1:]).clone()
+
+        buffers = {name: spread(buffer) for name, buffer in state["buffers"].items()}
+        self.stack = Stack(self.stack.template, spread(state["flat"]).requires_grad_(), buffers)
+        mean, square, updates = (spread(tensor) for tensor in state["adam"])
+        self.adam = StackedAdam(self.rule.adam, mean, square, updates)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on with the next step as if there had been no stop."""
         return {
-            "runs": [(run.seed, run.lr) for run in self.runs],
+            "runs": [astuple(run) for run in self.runs],
             "step": self.step_count,
             "alive": self.alive,
             "failures": {index: (f.step, f.cause) for index, f in self.failures.items()},
@@ -221,7 +234,7 @@ class Ensemble:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of an ensemble of the same runs; raises `InvalidValueError` for others."""
-        if [tuple(run) for run in state["runs"]] != [(run.seed, run.lr) for run in self.runs]:
+        if [tuple(run) for run in state["runs"]] != [astuple(run) for run in self.runs]:
             raise InvalidValueError("the saved state is of other seeds or learning rates; delete it, or ask for those")
         self.step_count, self.alive = state["step"], list(state["alive"])
         self.failures = {index: Failure(step, cause) for index, (step, cause) in state["failures"].items()}

@@ -8,13 +8,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.experiments.ensemble import Ensemble
+
+
+class Observer(Protocol):
+    """Looks at an ensemble after every step, and is saved and restored with it."""
+
+    def __call__(self, ensemble: Ensemble) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
 
 Result = dict[str, Any]
 """What is kept of a finished ensemble: plain values, as they go into a JSON file."""
@@ -71,7 +82,7 @@ class Session:
         steps: int,
         summarize: Callable[[Ensemble], Result],
         *,
-        every: Callable[[Ensemble], None] | None = None,
+        observer: Observer | None = None,
         place: str = "",
     ) -> Result | None:
         """Train an ensemble to its end, or to the end of this piece's time.
@@ -80,7 +91,7 @@ class Session:
             key: its name in the folder; must be a file name.
             make: builds it at its start.
             summarize: its result, once it has ended.
-            every: called after every step, for evaluation along the way.
+            observer: called after every step, for evaluation along the way.
             place: where it stands among the others, such as `3/12`.
 
         Returns:
@@ -92,8 +103,8 @@ class Session:
             return None
         ensemble = make()
         state_path = self.folder / f"{key}.pt"
-        before = self._load(ensemble, state_path)
-        watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, every)
+        before = self._load(ensemble, observer, state_path)
+        watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, observer)
         ensemble.train(steps, go_on=watch.go_on)
         ensemble.drop_failed()
         if ensemble.step_count < steps and ensemble.alive:
@@ -105,7 +116,7 @@ class Session:
         watch.say()
         return result
 
-    def _load(self, ensemble: Ensemble, path: Path) -> float:
+    def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> float:
         """Load a saved state if there is one; the seconds that went into it."""
         if not path.exists():
             return 0.0
@@ -115,6 +126,8 @@ class Session:
             reason = " ".join(str(error).split())[:120]
             raise CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again") from None
         ensemble.load_state_dict(state["ensemble"])
+        if observer is not None:
+            observer.load_state_dict(state["observer"])
         return float(state["seconds"])
 
 
@@ -129,10 +142,10 @@ class _Watch:
         steps: int,
         path: Path,
         before: float,
-        every: Callable[[Ensemble], None] | None,
+        observer: Observer | None,
     ) -> None:
         self.session, self.label, self.ensemble, self.steps, self.path = session, label, ensemble, steps, path
-        self.before, self.every = before, every
+        self.before, self.observer = before, observer
         self.first = ensemble.step_count
         self.started = self.saved = self.said = session.clock()
 
@@ -141,8 +154,8 @@ class _Watch:
         return self.before + self.session.clock() - self.started
 
     def go_on(self) -> bool:
-        if self.every is not None:
-            self.every(self.ensemble)
+        if self.observer is not None:
+            self.observer(self.ensemble)
         now = self.session.clock()
         if now - self.said >= self.session.say_seconds:
             self.said = now
@@ -165,7 +178,8 @@ class _Watch:
 
     def save(self) -> None:
         temporary = self.path.with_suffix(".part")
-        torch.save({"seconds": self.seconds, "ensemble": self.ensemble.state_dict()}, temporary)
+        observed = self.observer.state_dict() if self.observer is not None else {}
+        torch.save({"seconds": self.seconds, "ensemble": self.ensemble.state_dict(), "observer": observed}, temporary)
         temporary.replace(self.path)
 
 

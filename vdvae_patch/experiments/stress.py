@@ -145,19 +145,19 @@ def _ensemble(task: _Task, runs: Sequence[Run]) -> Ensemble:
 
 
 class _Builder:
-    """From a seed to a model with the remedy on it."""
+    """From a run to a model with the remedy on it."""
 
     def __init__(self, remedy: Remedy, protocol: Protocol, upstream: str | None) -> None:
         self.remedy, self.protocol = remedy, protocol
         self.host = load_host("vdvae", upstream)
         self.entry = trainable(self.host.entry)
 
-    def __call__(self, seed: int) -> nn.Module:
+    def __call__(self, run: Run) -> nn.Module:
         p = self.protocol
         architecture = replace(
             self.entry.preset("small").architecture, width=p.width, enc_blocks=p.enc_blocks, dec_blocks=p.dec_blocks
         )
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         model = self.host.build(
             self.entry.hyperparameters(architecture, image_size=p.image_size, image_channels=3, data="cifar10")
         )

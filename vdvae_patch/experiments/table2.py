@@ -59,7 +59,7 @@ class Size:
 
 
 FULL = Size()
-QUICK = Size(seeds=3, steps=200, batch_size=16)
+QUICK = Size(seeds=3, steps=160, batch_size=16)
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,14 @@ def _parts(
 
 
 class Builder:
-    """From a seed to a convolutional VAE with a pair of scales."""
+    """From a run to a convolutional VAE with a pair of scales."""
 
     def __init__(self, posterior: str, decoder: str) -> None:
         self.variant = f"{POSTERIORS[posterior]}/vanilla/{DECODERS[decoder]}"
         self.host = load_host("conv_vae")
 
-    def __call__(self, seed: int) -> nn.Module:
-        torch.manual_seed(seed)
+    def __call__(self, run: Run) -> nn.Module:
+        torch.manual_seed(run.seed)
         model = self.host.build({"channels": 3})
         # stable: the host's own functions of a raw scale are replaced, for Exp too, which its heads otherwise are
         vdvae_patch.patch(model, self.variant, heads=self.host.heads(model), arithmetic="stable")
@@ -198,8 +198,8 @@ def _introduction(size: Size, limit: float) -> str:
     return (
         "The convolutional VAE of section 7.1 on 10 random CIFAR-10 images a run, Adam, pixels in [0, 1], the scale of "
         f"the decoder one learned scalar.{part} NaiveExp is log(exp(p)) as written, in eq. 8. A run failed "
-        f"if its loss was not finite at a step, or if its negative ELBO, averaged over the last twentieth of the steps, is above "
-        f"{limit:,.0f} nats per image: {FACTOR:g} times that of the untrained model."
+        f"if its loss was not finite at a step, or if its negative ELBO, averaged over the last twentieth of its "
+        f"steps, is above {limit:,.0f} nats per image: {FACTOR:g} times that of the untrained model."
     )
 
 
