@@ -55,6 +55,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.started = self.clock()
+        self._has_trained = False
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "settings.json"
         text = json.dumps(self.settings, indent=2, sort_keys=True)
@@ -99,8 +100,9 @@ class Session:
         """
         if (done := self.finished(key)) is not None:
             return done
-        if self.out_of_time:
+        if self.out_of_time and self._has_trained:  # however short a piece is, it gets something done
             return None
+        self._has_trained = True
         ensemble = make()
         state_path = self.folder / f"{key}.pt"
         before = self._load(ensemble, observer, state_path)

@@ -1,0 +1,284 @@
+"""The tables judge, compare and resume as they say."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vdvae_patch import scales
+from vdvae_patch.data import mnist
+from vdvae_patch.errors import InvalidValueError, RunError
+from vdvae_patch.experiments import digits, figure1, table1, table2, table3
+from vdvae_patch.experiments.ensemble import Ensemble, Run
+from vdvae_patch.experiments.memory import runs_that_fit
+from vdvae_patch.experiments.noise import normals
+from vdvae_patch.experiments.options import Figure1, Table1, Table2, Table3
+from vdvae_patch.experiments.report import Origin
+
+CPU = torch.device("cpu")
+ORIGIN = Origin("command", "commit", "machine", "2", (0,), 1.0)
+
+
+# --- table 1 ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("published", table1.PUBLISHED, ids=lambda p: f"{p.dtype} {p.form}")
+def test_the_search_finds_every_published_number_of_table_1(published: table1.Published) -> None:
+    p = table1.last_finite(table1.FORMS[published.form], scales.get("naiveexp"), published.dtype)
+    assert p == published.p
+    assert f"{math.exp(p):.2e}" == published.sigma
+
+
+@pytest.mark.parametrize("dtype", table1.DTYPES)
+def test_the_stable_kl_is_finite_for_every_raw_parameter_down_to_the_smallest_number(dtype: torch.dtype) -> None:
+    for gradient in (False, True):
+        assert table1.last_finite(table1.stable_kl, scales.get("exp"), dtype, gradient=gradient) is None
+
+
+def test_the_search_goes_both_ways_and_finds_overflow_too() -> None:
+    p = table1.last_finite(table1.torch_kl, scales.get("exp"), torch.float32, direction="largest")
+    assert p == 44  # exp(2 · 44) is finite in float32, exp(2 · 45) is not
+    assert table1.last_finite(table1.torch_kl, scales.get("upbounded"), torch.float32, direction="largest") is None
+
+
+def test_table_1_is_written_and_says_that_all_eight_are_equal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert table1.run(Table1(out=tmp_path)) == 0
+    assert "8 of 8 published numbers are equal" in capsys.readouterr().out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"table1.md", "table1.json", "table1.png", "table1.svg", "table1-published.csv"} <= names
+    lines = (tmp_path / "table1-scales-smallest.csv").read_text().splitlines()
+    assert {line.split(",")[0].strip('"') for line in lines[1:]} >= set(scales.SCALES.names()) - {
+        "bounded",
+        "downbounded",
+    }
+
+
+# --- table 2 ----------------------------------------------------------------------------------------------------------
+
+
+def row(posterior: str = "Exp", nelbo: float | None = 100.0, cause: str | None = None, seed: int = 0) -> table2.Row:
+    return table2.Row(posterior, "Exp", 0.008, seed, 3000.0, nelbo, 5 if cause else None, cause)
+
+
+def test_a_run_fails_by_nan_or_by_a_nelbo_orders_of_magnitude_above_normal() -> None:
+    rows = [row(), row(nelbo=-9e3), row(nelbo=2e8), row(nelbo=None, cause="nan_rate"), row(nelbo=None)]
+    limit = table2.threshold(rows)
+    assert limit == 30_000
+    assert [r.failed(limit) for r in rows] == [False, False, True, True, True]
+
+
+def every_cell() -> list[table2.Row]:
+    return [
+        table2.Row(p, d, lr, seed, 3000.0, None if p == "NaiveExp" else -1.0, 7 if p == "NaiveExp" else None,
+                   "nan_rate" if p == "NaiveExp" else None)
+        for p in table2.POSTERIORS for d in table2.DECODERS for lr in table2.LEARNING_RATES for seed in range(2)
+    ]  # fmt: skip
+
+
+def test_table_2_stands_beside_the_papers_with_the_difference_and_the_threshold() -> None:
+    report = table2.build_report(every_cell(), table2.QUICK, Table2(quick=True), ORIGIN)
+    text = report.markdown(figure=False)
+    assert "above 30,000 nats per image" in text
+    failures = {(line[0], line[1]): line[2:] for line in report.tables[0].rows}
+    assert failures[0.008, "NaiveExp"] == ("2/2", "10/10", "+0 %") * 3
+    assert failures[0.006, "NaiveExp"][-3:] == ("2/2", "3/10", "+70 %")
+    assert failures[0.007, "Exp"][:3] == ("0/2", "4/10", "-40 %")
+    assert "Failed in all: NaiveExp 18 of 18, Exp 0 of 18" in text
+
+
+def test_the_quick_table_2_says_what_was_cut_and_the_full_one_does_not() -> None:
+    full = table2.build_report(every_cell(), table2.FULL, Table2(), ORIGIN)
+    quick = table2.build_report(every_cell(), table2.QUICK, Table2(quick=True), ORIGIN)
+    assert "batches of 512; here" in quick.introduction
+    assert "here" not in full.introduction
+    assert (full.name, quick.name) == ("table2", "table2-quick")
+
+
+def test_the_pieces_of_table_2_are_36_cells_of_10_runs() -> None:
+    batches = table2.TenImages(np.zeros((20, 32, 32, 3), np.uint8), range(10), 4, CPU)
+    parts = list(table2._parts(Table2(), table2.FULL, batches, CPU))
+    cells = {(p, d, run.lr) for _, p, d, runs in parts for run in runs}
+    assert (len(parts), len(cells), sum(len(runs) for *_, runs in parts)) == (12, 36, 360)
+    chunked = list(table2._parts(Table2(chunk=8), table2.FULL, batches, CPU))
+    assert sum(len(runs) for *_, runs in chunked) == 360
+    assert max(len(runs) for *_, runs in chunked) == 8
+    assert len({key for key, *_ in chunked}) == len(chunked)
+
+
+def test_every_seed_has_ten_images_of_its_own_whatever_it_is_beside() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+    batches = table2.TenImages(pixels, range(3), 64, CPU)
+    (both,), (alone,) = batches([2, 1], 4), batches([1], 4)
+    assert both.shape == (2, 64, 3, 32, 32)
+    assert torch.equal(both[1], alone[0])
+    assert len({tuple(image.flatten().tolist()) for image in alone[0]}) == 10
+    assert not torch.equal(both[0], both[1])
+
+
+def test_a_size_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="batches of 2"):
+        table2.run(Table2(batch_size=1))
+
+
+# --- table 3 and figure 1 ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_digits(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for file, count in ((mnist.TRAIN_FILE, 10_120), (mnist.TEST_FILE, 40)):
+        pixels = (rng.random((count, 28, 28)) < 0.2).astype(np.uint8) * 255
+        pixels[:, :4] = 0  # a border that is always black, as MNIST's is
+        header = struct.pack(">IIII", 0x803, count, 28, 28)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / file).write_bytes(gzip.compress(header + pixels.tobytes(), 1))
+    return tmp_path / "data"
+
+
+def test_the_unit_of_table_3_is_bits_per_dimension_on_0_to_255() -> None:
+    # a uniform density on [0, 1] is one of 1/256 on 0..256: 8 bits
+    assert digits.bits_per_dimension(0.0) == pytest.approx(8)
+    # one scalar scale of 0.09, its error of the same size: what the paper prints for Global
+    nats = 784 * (math.log(0.09) + 0.5 * math.log(2 * math.pi) + 0.5)
+    assert digits.bits_per_dimension(nats) == pytest.approx(6.57, abs=0.01)
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_each_seed() -> None:
+    images = torch.arange(10, dtype=torch.uint8)[:, None].expand(10, 784)
+    epochs = digits.Epochs(images, 4)
+    assert epochs.per_epoch == 3
+    seen = torch.cat([epochs([7, 8], step)[0][:, :, 0] for step in range(3)], dim=1) * 255
+    for order in seen.round().int().tolist():
+        assert sorted(order) == list(range(10))
+    assert seen[0].tolist() != seen[1].tolist()
+    assert torch.equal(epochs([8], 1)[0][0, :, 0] * 255, seen[1, 4:8])
+
+
+def test_noise_is_added_for_evaluation_only_and_stays_inside_a_pixels_bin() -> None:
+    pixels = torch.tensor([[0, 255]], dtype=torch.uint8).repeat(1, 392)
+    noisy = digits.noisy(pixels, 0, "test")
+    assert torch.equal((noisy * 256).floor().to(torch.uint8), pixels)
+    (batch,) = digits.Epochs(pixels, 1)([0], 0)
+    assert batch.unique().tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("how", ["loop", "grouped"])
+def test_runs_that_select_their_scale_are_the_runs_that_have_it(how: str) -> None:
+    names = ("NaiveExp", "Exp", "UpBounded", "DownBounded", "Bounded")
+    images = torch.randint(0, 256, (40, 784), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    runs = [Run(0, 1e-3, index) for index in range(5)]
+    together = Ensemble(runs, digits.Builder(names, "sigmoid"), digits.Epochs(images, 10), how=how)
+    together.train(4)
+    for index, name in enumerate(names):
+        alone = Ensemble([Run(0, 1e-3)], digits.Builder((name,), "sigmoid"), digits.Epochs(images, 10), how="loop")
+        alone.train(4)
+        torch.testing.assert_close(together.trace()[:, index], alone.trace()[:, 0], rtol=1e-4, atol=1e-3)
+
+
+def test_a_scale_that_is_not_selected_cannot_give_nan() -> None:
+    names = ("NaiveExp", "Bounded")
+    builder = digits.Builder(names, "identity")
+    models = [builder(Run(0, 1e-3, index)) for index in (0, 1)]
+    raw = torch.tensor([500.0, -500.0], requires_grad=True)
+    sigma, log_sigma = models[1].likelihood_scale(raw)  # type: ignore[operator]
+    (sigma.sum() + log_sigma.sum()).backward()
+    assert torch.isfinite(sigma).all()
+    assert torch.isfinite(raw.grad).all()
+    assert not torch.isfinite(models[0].likelihood_scale(raw)[1]).any()  # type: ignore[operator]
+
+
+def test_the_best_validation_model_is_kept_and_tested() -> None:
+    images = torch.randint(0, 256, (30, 784), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    valid, test = digits.noisy(images, 0, "validation"), digits.noisy(images, 0, "test")
+    builder = digits.Builder(("Bounded",), "identity")
+    ensemble = Ensemble([Run(0, 1e-3), Run(1, 0.5)], builder, digits.Epochs(images, 10))
+    best = table3.BestOnValidation(valid, 3, 2)
+    values = []
+    while ensemble.step_count < 12:
+        ensemble.step()
+        best(ensemble)
+        if ensemble.step_count % 3 == 0:
+            values.append(digits.evaluate(ensemble, valid))
+    assert best.best == torch.stack(values).min(0).values.tolist()
+    assert best.step == [3 * (i + 1) for i in torch.stack(values).argmin(0).tolist()]
+    rows = table3.judge(ensemble, builder, best, test)
+    kept = torch.stack([best.flat[0], best.flat[1]])
+    assert [r.nll for r in rows] == digits.evaluate(ensemble, test, kept).tolist()
+
+
+def test_the_evaluation_is_the_models_own_negative_elbo() -> None:
+    images = torch.rand(7, 784, generator=torch.Generator().manual_seed(0))
+    ensemble = Ensemble([Run(3, 1e-3)], digits.Builder(("Exp",), "identity"), lambda seeds, step: (images[None],))
+    noise = normals([-1], 0, 7 * 128, CPU)
+    alone = ensemble.stack((images[None],), noise, "loop")["elbo"]
+    assert digits.evaluate(ensemble, images).item() == pytest.approx(alone.item(), rel=1e-6)
+
+
+def test_the_arrival_is_where_the_line_through_log_gamma_meets_underflow() -> None:
+    falling = torch.exp(-0.01 * torch.arange(300.0))
+    assert table3.arrival_step(falling) == pytest.approx(-table3.LOG_UNDERFLOW / 0.01, rel=1e-4)
+    assert table3.arrival_step(torch.full((300,), 0.1)) is None
+    # the definition of the limit: half of the smallest float32, rooted
+    just_above, just_below = (torch.tensor(math.exp(table3.LOG_UNDERFLOW + d)) for d in (0.01, -0.01))
+    assert (just_above**2).item() > 0
+    assert (just_below**2).item() == 0
+
+
+def test_table_3_runs_in_pieces_and_ends_as_if_in_one(few_digits: Path, tmp_path: Path) -> None:
+    def options(out: str, minutes: float | None) -> Table3:
+        return Table3(quick=True, data_root=few_digits, out=tmp_path / out, seeds=1, epochs=1, minutes=minutes)
+
+    assert table3.run(options("whole", None)) == 0
+    for _ in range(100):
+        assert table3.run(options("pieces", 1e-4)) == 0
+        if (tmp_path / "pieces" / "table3-quick.md").exists():
+            break
+    whole, pieces = ((tmp_path / name / "table3-quick-nll.csv").read_text() for name in ("whole", "pieces"))
+    assert whole == pieces
+    assert whole.count("\n") == 13
+
+
+def test_a_folder_with_results_of_other_settings_is_refused(few_digits: Path, tmp_path: Path) -> None:
+    table3.run(Table3(quick=True, data_root=few_digits, out=tmp_path / "o", seeds=1, epochs=1, minutes=0.0))
+    with pytest.raises(RunError, match=r"other settings \(epochs: 1 there, 2 asked for\)"):
+        table3.run(Table3(quick=True, data_root=few_digits, out=tmp_path / "o", seeds=1, epochs=2))
+
+
+def test_figure_1_goes_on_from_one_model_at_two_learning_rates(few_digits: Path, tmp_path: Path) -> None:
+    assert figure1.run(Figure1(quick=True, data_root=few_digits, out=tmp_path / "f", epochs=4)) == 0
+    assert (tmp_path / "f" / "figure1-quick.svg").stat().st_size > 1000
+    state = torch.load(tmp_path / "f" / "pretrained-weights.pt", weights_only=True)
+    assert state["step"] == 8
+    text = (tmp_path / "f" / "figure1-quick.md").read_text()
+    assert "after, lr 5e-05" in text
+
+
+def test_a_fork_starts_where_its_origin_stopped() -> None:
+    images = torch.randint(0, 256, (20, 784), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    builder, batches = digits.Builder(("NaiveExp",), "identity"), digits.Epochs(images, 10)
+    origin = Ensemble([Run(0, 1e-3)], builder, batches, how="loop")
+    origin.train(4)
+    fork = Ensemble([Run(0, 1e-3), Run(0, 1e-4)], builder, figure1._Later(batches, 4), how="loop")
+    fork.fork(origin.state_dict())
+    assert torch.equal(fork.stack.flat[0], fork.stack.flat[1])
+    assert torch.equal(fork.stack.flat[0], origin.stack.flat[0])
+    assert fork.adam.updates.tolist() == [4, 4]
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_as_many_runs_as_fit_the_memory_stay_within_it() -> None:
+    # 2 GiB of fixed cost, 1 GiB a run, of 20 GiB: 16 are used, 14 runs
+    gib = 2**30
+    assert runs_that_fit(20 * gib, 3 * gib, 4 * gib) == 14
+    with pytest.raises(RunError, match="choose a smaller batch"):
+        runs_that_fit(2 * gib, 3 * gib, 4 * gib)
