@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vdvae_patch import conventions
 from vdvae_patch.conventions import Convention
-from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.registry import format_number
 from vdvae_patch.scales import Scale
 
@@ -142,10 +142,51 @@ class Composition(Convention):
         return f"Composition({self.steps!r})"
 
 
+class Measured(Convention):
+    """σ = g(v) for a g that is known at some points only; in between, straight lines."""
+
+    name = "measured"
+
+    def __init__(self, points: Sequence[tuple[float, float]]) -> None:
+        self.points = tuple(points)
+
+    def sigma(self, v: Tensor) -> Tensor:
+        at, value = torch.tensor(self.points, dtype=v.dtype, device=v.device).unbind(1)
+        index = torch.searchsorted(at, v.contiguous()).clamp(1, len(at) - 1)
+        share = (v - at[index - 1]) / (at[index] - at[index - 1])
+        return torch.lerp(value[index - 1], value[index], share.clamp(0, 1))
+
+    def preimage(self, scale: Scale, p: Tensor) -> Tensor:
+        raise PatchError("a convention that was only measured cannot be undone; patch the expression that computes σ")
+
+    def __repr__(self) -> str:
+        return f"Measured({self.points!r})"
+
+
+def back(convention: Convention, sigma: Tensor, log_sigma: Tensor) -> Tensor:
+    """The value that a convention turns into σ, for a σ at hand."""
+    if isinstance(convention, Composition):
+        target = Target(sigma, log_sigma)
+        for step in reversed(convention.steps):
+            target = step.back(target)
+        return target.value
+    if isinstance(convention, conventions.LogSigma):
+        return log_sigma
+    if isinstance(convention, conventions.LogVariance):
+        return 2 * log_sigma
+    if isinstance(convention, conventions.Variance):
+        return sigma * sigma
+    if isinstance(convention, conventions.SoftplusOf):
+        return _softplus_back(_plain(sigma - convention.floor), convention.beta).value
+    return sigma
+
+
 def is_limited(convention: Convention) -> bool:
     """Whether a host with this convention cannot compute every positive σ."""
     if isinstance(convention, Composition):
         return convention.limited
+    if isinstance(convention, Measured):
+        return True
     return isinstance(convention, conventions.SoftplusOf) and convention.floor > 0
 
 

@@ -205,9 +205,9 @@ def _overrides(model: nn.Module, heads: PatchedHeads, stable: bool) -> Iterator[
                     scales[site.owner, site.method][patched.head.role] = patched.scale
             continue
         if patched.scale is not None and not patched.head.convention.is_identity(patched.scale):
-            if _is_at_call(patched.head):
+            if _has_sites(patched.head):
                 at_site.append((patched.head, patched.scale))
-            elif not _is_there(at_output[patched.head.path], patched.head, patched.scale):
+            if _is_at_output(patched.head) and not _is_there(at_output[patched.head.path], patched.head, patched.scale):
                 at_output[patched.head.path].append((patched.head, patched.scale))
         for rebinding in patched.head.rebindings if stable else ():
             rebound[rebinding.owner, rebinding.method][rebinding.name] = rebinding
@@ -220,14 +220,16 @@ def _overrides(model: nn.Module, heads: PatchedHeads, stable: bool) -> Iterator[
         yield RebindOverride(modules[owner], method, list(names.values()))
 
 
-def _is_at_call(head: Head) -> bool:
-    if head.found is not None and head.found.patch_at != "output":
-        if not head.sites:
-            raise PatchError(
-                f"head {head} of {head.found.file}:{head.found.line} cannot be patched: {head.found.reason}; write a patch "
-                "file whose Head has a CallSite, a function of yours that takes the place of the method that reads it"
-            )
-        return True
+def _is_at_output(head: Head) -> bool:
+    return not head.sites if head.found is None else head.found.patch_at == "output"
+
+
+def _has_sites(head: Head) -> bool:
+    if head.found is not None and head.found.patch_at != "output" and not head.sites:
+        raise PatchError(
+            f"head {head} of {head.found.file}:{head.found.line} cannot be patched: {head.found.reason}; write a patch "
+            "file whose Head has a CallSite, a function of yours that takes the place of the method that reads it"
+        )
     return bool(head.sites)
 
 

@@ -25,6 +25,8 @@ class Change(NamedTuple):
     operand: int
     reader: Any
     parameter: str = ""
+    also: tuple[tuple[Span, int], ...] = ()
+    """Further expressions and operands, whose raw parameters are added to the first."""
 
 
 def callee(module: str, qualname: str) -> Any:
@@ -64,7 +66,8 @@ def rewritten(
     edit = _Edit(function, shift, names)
     for span, target in callees.items():
         edit.call(tree, span, target)
-    for change in changes:
+    # first those that read several expressions, while these still stand where the source has them
+    for change in sorted(changes, key=lambda c: (not c.also, c.first == c.last)):
         edit.change(tree, change)
     return _compile(function, tree, names)
 
@@ -121,6 +124,7 @@ class _Edit:
         self.function = function
         self.shift = shift
         self.names = names
+        self._kept = 0
 
     def call(self, tree: ast.AST, span: Span, target: Any) -> None:
         """Replace what is called at a span."""
@@ -139,14 +143,23 @@ class _Edit:
         if change.operand < 0:
             self._replace(tree, last, self._read(change, last))
             return
-        first = self._at(tree, change.first)
+        raws = [self._captured(tree, last, self._at(tree, change.first), change)]
+        for span, operand in change.also:
+            raws.append(self._captured(tree, last, self._at(tree, span), change._replace(operand=operand)))
+        total = raws[0]
+        for raw in raws[1:]:
+            total = ast.BinOp(total, ast.Add(), raw)
+        self._replace(tree, last, self._read(change, total))
+
+    def _captured(self, tree: ast.AST, last: ast.AST, first: ast.AST, change: Change) -> ast.expr:
+        """The raw parameter, as an expression that can stand where the last expression stands."""
         raw = self._operand(first, change)
         if any(node is first for node in ast.walk(last)):
-            self._replace(tree, last, self._read(change, raw))
-            return
-        kept = f"_vdvae_patch_raw_{len(self.names)}"
+            return raw
+        self._kept += 1
+        kept = f"_vdvae_patch_raw_{self._kept}"
         self._replace(tree, raw, ast.NamedExpr(ast.Name(kept, ast.Store()), raw))
-        self._replace(tree, last, self._read(change, ast.Name(kept, ast.Load())))
+        return ast.Name(kept, ast.Load())
 
     def _read(self, change: Change, raw: ast.AST) -> ast.Call:
         return ast.Call(self._name("read", change.reader), [raw], [])  # type: ignore[list-item]
@@ -160,7 +173,7 @@ class _Edit:
         lines, columns = self.shift
         wanted = (span[0] - lines, span[1] - lines, span[2] - columns, span[3] - columns)
         for node in ast.walk(tree):
-            if isinstance(node, ast.expr | ast.AugAssign):
+            if isinstance(node, ast.expr | ast.AugAssign) and hasattr(node, "lineno"):
                 place = (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
                 if place == wanted:
                     return node

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from vdvae_patch.composition import back
 from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
@@ -45,6 +46,9 @@ class Site:
             −2 if it is the only variable of that expression.
         rest: from the value of `last` to σ.
         parameter: the attribute that is the raw value, where it is a parameter.
+        also: further first expressions with their operands, for a product of scales: log sigmas that are added up.
+        reads: the convention that the others read this raw value by, where this site is one that disagrees with them and
+            their pre-image is what it finds.
     """
 
     owner: str
@@ -55,6 +59,8 @@ class Site:
     operand: int
     rest: Convention
     parameter: str = ""
+    also: tuple[tuple[Span, int], ...] = ()
+    reads: Convention | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,20 @@ class ActivationSite:
 class Reader:
     """p to what the host must have at a site, so that its remaining steps give scale(p)."""
 
-    def __init__(self, scale: Scale, rest: Convention) -> None:
+    def __init__(self, scale: Scale, rest: Convention, reads: Convention | None = None) -> None:
         self.scale = scale
         self.rest = rest
+        self.reads = reads
 
     def __call__(self, p: Tensor) -> Tensor:
+        if self.reads is not None:
+            sigma = self.reads.sigma(p)
+            return back(self.rest, sigma, sigma.log())
         return self.rest.preimage(self.scale, p)
+
+    def same_as(self, other: Reader) -> bool:
+        """Whether the two read alike."""
+        return (self.scale, self.rest, self.reads) == (other.scale, other.rest, other.reads)
 
 
 class ActivationOverride(Override):
@@ -126,11 +140,12 @@ def _compile(function: types.FunctionType, edits: list[tuple[Site, Scale]], leve
     inner: dict[CallStep, list[tuple[Site, Scale]]] = {}
     for site, scale in edits:
         if len(site.calls) == level:
-            change = Change(site.first, site.last, site.operand, Reader(scale, site.rest), site.parameter)
+            reader = Reader(scale, site.rest, site.reads)
+            change = Change(site.first, site.last, site.operand, reader, site.parameter, site.also)
             known = next((c for c in changes if c.last == change.last), None)
             if known is None:
                 changes.append(change)
-            elif _text(known.reader) != _text(change.reader):
+            elif not known.reader.same_as(change.reader):
                 raise PatchError(
                     f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given different "
                     f"ones ({known.reader.scale} and {scale}); give both the same"
@@ -147,6 +162,3 @@ def _compile(function: types.FunctionType, edits: list[tuple[Site, Scale]], leve
             replaced[step.span] = _compile(target, below, level + 1)
     return rewritten(function, changes, replaced)
 
-
-def _text(reader: Reader) -> str:
-    return f"{reader.scale} {reader.rest}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
 
 from vdvae_patch.composition import Step, is_limited, named
-from vdvae_patch.conventions import Convention
+from vdvae_patch.conventions import Convention, LogSigma
 from vdvae_patch.patching.rewrite import Span
 from vdvae_patch.patching.sites import ActivationSite, CallStep, Site
 from vdvae_patch.scanning.graph import Frame, Graph, Node
@@ -38,8 +39,9 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
 
 
 def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
-    if group[0].chain.end == "product":
-        raise CannotPlaceError("it is a factor of a product of two scales, which no one expression reads")
+    product = next((r for r in group if r.chain.end == "product"), None)
+    if product is not None:
+        return [_product(product)]
     chained = [r for r in group if r.steps is not None]
     if chained:
         cut = _common_cut(chained)
@@ -54,6 +56,35 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         elif not any(r.chain.end == "several" and r.node.id != reading.node.id for r in group):
             raise CannotPlaceError("the host reads the raw value itself, with no step of its own that could be replaced")
     return sites
+
+
+def disagreeing(graph: Graph, readings: Iterable[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:
+    """Sites for the readings that do not follow the convention that is kept: they shall compute its σ."""
+    sites: dict[Site | ActivationSite, None] = {}
+    v = torch.linspace(-3, 3, 25, dtype=torch.float64)
+    for reading in readings:
+        steps = reading.steps
+        if steps is not None and torch.allclose(named(steps).sigma(v), convention.sigma(v), rtol=1e-5):
+            continue
+        if not reading.chain.nodes:
+            raise CannotPlaceError("one of its readings has no step of its own that could be replaced")
+        site = _site(graph, reading, len(reading.chain.nodes), named(reading.suffix))
+        if isinstance(site, ActivationSite):
+            raise CannotPlaceError(f"{site.path} reads it in another way than the rest")
+        sites[replace(site, reads=convention)] = None
+    return tuple(sites)
+
+
+def _product(reading: Reading) -> Site:
+    """σ = exp(a) exp(b): the product's expression reads scale(a + b)."""
+    if any(named(part.steps) != LogSigma() or part.end != "raw" or not part.nodes for part in reading.parts):
+        raise CannotPlaceError("it is a factor of a product of scales that are no plain exponentials")
+    nodes = [part.nodes[0] for part in reading.parts]
+    join = reading.chain.begin.node
+    level = _level([*nodes, join])
+    spans = [_span(_outer_first(n)[level]) for n in nodes]
+    site = _in_source([*nodes, join], 0, named((*reading.chain.steps, *reading.suffix)))
+    return replace(site, also=((spans[1], 0),))
 
 
 def _common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
@@ -94,7 +125,7 @@ def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> Site 
         return ActivationSite(activation, rest)
     first = nodes[0]
     operand = next((i for i, a in enumerate(first.args) if isinstance(a, Node) and a.params), 0)
-    if _same_expression(reading.raw.node, first, nodes):
+    if not parameter and _same_expression(reading.raw.node, first, nodes):
         raise CannotPlaceError("the layer and the scale are computed in one call, which holds no expression to replace")
     return _in_source(nodes, operand, rest, parameter)
 
@@ -122,7 +153,7 @@ def _activation(graph: Graph, nodes: Sequence[Node]) -> str | None:
 def _same_expression(raw: Node, first: Node, nodes: Sequence[Node]) -> bool:
     level = _level(nodes)
     sequence, other = _outer_first(first), _outer_first(raw)
-    return len(other) > level and other[: level + 1] == sequence[: level + 1] and raw.kind != "parameter"
+    return len(other) > level and other[: level + 1] == sequence[: level + 1]
 
 
 def _in_source(nodes: Sequence[Node], operand: int, rest: Convention, parameter: str = "") -> Site:

@@ -31,6 +31,7 @@ class _Storage:
 
     def __init__(self) -> None:
         self.places: dict[Place, Node] = {}
+        self.written: set[Place] = set()
         self.data = self.params = False
         self.noise = 0
 
@@ -151,10 +152,27 @@ class Recorder(TorchDispatchMode):
         if storage is None or not shared:
             storage = self._storages[key] = _Storage()  # new memory, perhaps where something freed used to lie
         elif inplace:
-            storage.places.clear()
-        elif node.kind == "shape" and _is_mixed(node) and place in storage.places:
+            self._overwrite(storage, place, node)
+        elif node.kind == "shape" and place in storage.written:
             return  # a part that was written since: what was written is what is read
         storage.add(place, node)
+
+    def _overwrite(self, storage: _Storage, place: Place, node: Node) -> None:
+        """A write to a part changes the whole: the whole becomes its old self with the part put in."""
+        storage.written.add(place)
+        for other, old in list(storage.places.items()):
+            if other == place:
+                continue
+            del storage.places[other]
+            narrowed = _narrowed(other, place)
+            if narrowed is None:
+                storage.written.discard(other)
+                continue
+            whole = self._new("shape", "slice_scatter", other[1])
+            whole.args = (old, node, *narrowed)
+            whole.data, whole.params = old.data or node.data, old.params or node.params
+            whole.noise, whole.frames, whole.value = old.noise | node.noise, node.frames, old.value
+            storage.add(other, whole)
 
     # --- where it happened ---
 
@@ -232,8 +250,18 @@ def _file_kind(filename: str) -> str:
     return "torch" if filename.startswith((_TORCH, "<frozen", "<string>")) else "host"
 
 
-def _is_mixed(node: Node) -> bool:
-    return any(source.op == "mixed" for source in node.inputs[:1])
+def _narrowed(whole: Place, part: Place) -> tuple[int, int, int] | None:
+    """(dim, start, stop) if the part is a range of one dimension of the whole; else None."""
+    (offset, shape, strides), (inner_offset, inner, inner_strides) = whole, part
+    if len(shape) != len(inner) or strides != inner_strides:
+        return None
+    differing = [d for d in range(len(shape)) if shape[d] != inner[d]]
+    if len(differing) != 1 or strides[differing[0]] == 0:
+        return None
+    dim = differing[0]
+    start, rest = divmod(inner_offset - offset, strides[dim])
+    fits = rest == 0 and start >= 0 and start + inner[dim] <= shape[dim]
+    return (dim, start, start + inner[dim]) if fits else None
 
 
 def _many(value: Any) -> bool:

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from vdvae_patch import conventions
-from vdvae_patch.composition import Composition, Step, is_limited, named
+from vdvae_patch.composition import Composition, Measured, Step, is_limited, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head, Role, table
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.emission import Emission, emission_of
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.placing import CannotPlaceError, sites_of
+from vdvae_patch.scanning.placing import CannotPlaceError, disagreeing, sites_of
 from vdvae_patch.scanning.readings import NearMiss, Reading, Readings, read, where
-from vdvae_patch.scanning.replay import Spot
+from vdvae_patch.scanning.replay import Expression, Spot
 from vdvae_patch.scanning.verify import check_sigma
 from vdvae_patch.scanning.watch import watch
 
@@ -234,7 +234,11 @@ def _head(graph: Graph, group: _Group, shared: bool) -> Head:
     sites: tuple[Any, ...] = ()
     if place == "call":
         try:
-            sites = sites_of(graph, group.readings)
+            if group.emission.at_output and not agree and not is_limited(convention) and not shared:
+                sites = disagreeing(graph, group.readings, convention)
+                place = "output"
+            else:
+                sites = sites_of(graph, group.readings)
         except CannotPlaceError as error:
             place, reason = "no", f"{reason}, and {error}"
     file, _, line = where(_sigma_node(group.readings)).rpartition(":")
@@ -288,6 +292,9 @@ def _patch_place(
 def _convention(readings: list[Reading]) -> tuple[Convention, bool]:
     """The convention that the readings agree on; the sampler's, and False, if they do not."""
     chains = [(r, r.steps) for r in readings]
+    whole = next((r for r in readings if r.steps is None), None)
+    if whole is not None:
+        return _measured(whole), True
     known: list[tuple[Reading, tuple[Step, ...]]] = [(r, s) for r, s in chains if s is not None]
     if not known:
         return conventions.Sigma(), True
@@ -298,6 +305,17 @@ def _convention(readings: list[Reading]) -> tuple[Convention, bool]:
     agree = all(_same(reference, curve, r.evidence == "noise" and bool(measured)) for r, curve in curves)
     chosen = next(s for r, s in known if (r is measured[0] if measured else True))
     return named(chosen), agree
+
+
+def _measured(reading: Reading) -> Convention:
+    expression = Expression(Spot(reading.node))
+    if reading.raw.key not in expression.leaves:
+        return conventions.Sigma()
+    grid = torch.linspace(-8, 8, 65, dtype=torch.float64)
+    sigma = expression.value({key: torch.zeros_like(grid) for key in expression.leaves} | {reading.raw.key: grid})
+    for step in reading.suffix:
+        sigma = step.forward(sigma)
+    return Measured(tuple(zip(grid.tolist(), sigma.expand_as(grid).tolist(), strict=True)))
 
 
 def _same(reference: torch.Tensor, curve: torch.Tensor, up_to_factor: bool) -> bool:

@@ -63,8 +63,11 @@ def _sources(graph: Graph, reading: Reading) -> Iterable[tuple[tuple[str, int, i
 
 
 def _sigma(leaf: Spot, expression: Expression, reading: Reading, p: Tensor) -> tuple[Tensor, Tensor]:
-    """σ at a raw parameter of p (zero for the others that are added to it), and its own σ(p) sources."""
-    others = {key: torch.zeros((), dtype=torch.float64) for key in expression.leaves}
+    """σ at a raw parameter of p (masks as they are, zero for what is added to it), and that p."""
+    others = {
+        key: torch.tensor(0.0 if spot.node.params else spot.node.value, dtype=torch.float64)
+        for key, spot in expression.leaves.items()
+    }
     value = expression.value({**others, leaf.key: p})
     for step in reading.suffix:
         value = step.forward(value)

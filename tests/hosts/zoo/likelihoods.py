@@ -124,7 +124,7 @@ class GaussianLoss(nn.Module):
 
 
 class Functional(nn.Module):
-    """The layer is applied by hand, so that no module returns the raw value; ELU + 1 as sigma."""
+    """The layer is applied by hand, so that no module returns the raw value; a parabola joined to an exponential."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class Functional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean, raw = F.linear(x, self.weight).chunk(2, -1)
-        sigma = torch.where(raw > 0, raw + 1, torch.exp(torch.clamp(raw, max=0)))
+        sigma = torch.where(raw > 0, 1 + raw + raw * raw / 2, torch.exp(torch.clamp(raw, max=0)))
         z = mean + sigma * torch.randn_like(mean)
         kl = 0.5 * (mean**2 + sigma**2) - torch.log(sigma) - 0.5
         return (kl.sum(-1) + (self.dec(z) - x).pow(2).sum(-1)).mean()
