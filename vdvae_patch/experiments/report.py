@@ -113,9 +113,7 @@ class Report:
             with written[-1].open("w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows([table.header, *table.rows])
         if figure is not None:
-            for suffix in ("png", "svg"):
-                written.append(folder / f"{self.name}.{suffix}")
-                figure.savefig(written[-1], dpi=150, bbox_inches="tight", metadata=_undated(suffix))
+            written += _save_figure(figure, folder / self.name)
         return written
 
 
@@ -162,6 +160,13 @@ def _shown(cell: str | int | float) -> str:
     return number(cell) if isinstance(cell, float) else str(cell)
 
 
-def _undated(suffix: str) -> dict[str, str | None]:
-    # the same numbers give the same file
-    return {"Date": None} if suffix == "svg" else {"Software": None}
+def _save_figure(figure: Figure, path: Path) -> list[Path]:
+    """As PNG and SVG, without dates and random names: the same numbers give the same files."""
+    import matplotlib
+
+    undated: dict[str, dict[str, str | None]] = {".png": {"Software": None}, ".svg": {"Date": None}}
+    written = [path.with_name(path.name + suffix) for suffix in undated]
+    with matplotlib.rc_context({"svg.hashsalt": path.name}):
+        for file in written:
+            figure.savefig(file, dpi=150, bbox_inches="tight", metadata=undated[file.suffix])
+    return written

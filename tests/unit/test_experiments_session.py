@@ -1,0 +1,182 @@
+"""An experiment in pieces: saved, resumed, refused where it does not fit, and talkative about it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from vdvae_patch.cli import reproduce
+from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.experiments.ensemble import Ensemble, Run
+from vdvae_patch.experiments.lowering import choose
+from vdvae_patch.experiments.session import Result, Session
+
+
+class Parabola(nn.Module):
+    """w², which seed 1 starts so high that it is infinite."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([1e30 if seed == 1 else 3.0]))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        rate = (self.w**2).sum() + 0 * x.sum()
+        return {"elbo": rate, "rate": rate, "distortion": torch.zeros(())}
+
+
+def ensemble() -> Ensemble:
+    runs = [Run(0, 0.1), Run(1, 0.1), Run(2, 0.2)]
+    batches = lambda seeds, step: (torch.zeros(len(seeds), 1),)  # noqa: E731
+    return Ensemble(runs, lambda run: Parabola(run.seed), batches, how="loop", check_every=2)
+
+
+def summarize(trained: Ensemble) -> Result:
+    return {"w": trained.stack.flat.flatten().tolist(), "failed": sorted(trained.failures)}
+
+
+class Clock:
+    """A second later each time that it is asked."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+class Counter:
+    """An observer that counts steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def __call__(self, trained: Ensemble) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.steps = state["steps"]
+
+
+def session(folder: Path, minutes: float | None = None, **settings: int) -> Session:
+    quiet = Console(file=io.StringIO())
+    return Session(folder, settings, minutes, clock=Clock(), console=quiet, say_seconds=5, save_seconds=3)
+
+
+def test_pieces_give_what_one_go_gives(tmp_path: Path) -> None:
+    whole = session(tmp_path / "whole").train("k", ensemble, 10, summarize)
+    assert whole is not None
+    assert whole["failed"] == [1]
+    counters: list[Counter] = []
+    result = None
+    while result is None and len(counters) < 20:
+        counters.append(Counter())
+        result = session(tmp_path / "pieces", 0.05).train("k", ensemble, 10, summarize, observer=counters[-1])
+    assert len(counters) > 2
+    assert counters[-1].steps == 10
+    assert result is not None
+    assert result["w"] == whole["w"]
+    assert result["failed"] == whole["failed"]
+
+
+def test_a_result_is_not_computed_twice_and_leaves_no_state_behind(tmp_path: Path) -> None:
+    first = session(tmp_path).train("k", ensemble, 4, summarize)
+    again = session(tmp_path).train("k", lambda: pytest.fail("built again"), 4, summarize)
+    assert again == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k.json", "settings.json"]
+
+
+def test_state_is_saved_along_the_way_so_that_a_kill_costs_little(tmp_path: Path) -> None:
+    saved = []
+
+    class Watching(Counter):
+        def __call__(self, trained: Ensemble) -> None:
+            super().__call__(trained)
+            saved.append((tmp_path / "k.pt").exists())
+
+    session(tmp_path).train("k", ensemble, 10, summarize, observer=Watching())
+    assert not saved[0]
+    assert saved[-1]
+
+
+def test_a_damaged_state_is_named_and_not_trained_over(tmp_path: Path) -> None:
+    session(tmp_path, 0.01).train("k", ensemble, 10, summarize)
+    path = tmp_path / "k.pt"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match=r"k\.pt is damaged .* delete it to start this part again"):
+        session(tmp_path).train("k", ensemble, 10, summarize)
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
+    session(tmp_path, steps=5)
+    session(tmp_path, steps=5)
+    with pytest.raises(RunError, match=r"other settings \(steps: 5 there, 6 asked for\); name another --out"):
+        session(tmp_path, steps=6)
+
+
+def test_progress_says_runs_alive_failed_speed_and_time_left(tmp_path: Path) -> None:
+    out = io.StringIO()
+    talking = Session(tmp_path, {}, clock=Clock(), console=Console(file=out, width=200), say_seconds=5)
+    talking.train("cell", ensemble, 30, summarize, place="3/12")
+    lines = out.getvalue().splitlines()
+    assert len(lines) > 2
+    assert lines[-1].startswith("cell 3/12: step 30/30, 2 alive, 1 failed, ")
+    assert "steps/s" in lines[0]
+    assert lines[-1].endswith(" 0 s left")
+
+
+def test_an_ensemble_whose_runs_have_all_failed_is_finished(tmp_path: Path) -> None:
+    def hopeless() -> Ensemble:
+        batches = lambda seeds, step: (torch.zeros(len(seeds), 1),)  # noqa: E731
+        return Ensemble([Run(1, 0.1)], lambda run: Parabola(1), batches, how="loop", check_every=2)
+
+    result = session(tmp_path).train("k", hopeless, 1000, lambda e: {"steps": e.step_count, "failed": len(e.failures)})
+    assert result is not None
+    assert (result["steps"], result["failed"]) == (2, 1)
+    assert json.loads((tmp_path / "k.json").read_text())["failed"] == 1
+
+
+def test_the_fastest_lowering_is_chosen_by_trying() -> None:
+    # not by the clock: each way burns a different amount of it
+    import time
+
+    burnt = {"grouped": 3e-3, "matmul": 1e-4, "loop": 6e-3}
+
+    def step(how: str) -> None:
+        end = time.perf_counter() + burnt[how]
+        while time.perf_counter() < end:
+            pass
+
+    assert choose(step, lambda: None) == "matmul"
+
+
+def test_the_command_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        reproduce.run(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("table1", "table2", "table3", "figure1", "stress"))
+
+
+def test_the_help_does_not_import_torch() -> None:
+    code = (
+        "import sys\n"
+        "from vdvae_patch.cli import reproduce\n"
+        "try:\n    reproduce.run(['table2', '--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--quick" in done.stdout
