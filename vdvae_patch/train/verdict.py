@@ -55,12 +55,15 @@ def draw(path: Path, replays: Sequence[Replay]) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = plt.subplots(3, 1, figsize=(max(7, 0.16 * len(replays[0].heads)), 8), sharex="row")
     for color, item in zip(("tab:red", "tab:blue"), replays, strict=False):
         for axis, role in zip(axes, ("posterior", "prior"), strict=False):
             _spans(axis, [h for h in item.heads if h.state.role == role], color, item.variant)
             axis.set_ylabel(f"{role} log σ")
+            axis.set_yscale("symlog", linthresh=10)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         pairs = [h.state.kl for h in item.heads if h.state.role == "posterior"]
         drawn = [kl if math.isfinite(kl) else math.nan for kl in pairs]
         axes[2].plot(drawn, "o-", color=color, markersize=3, label=item.variant)
@@ -68,6 +71,7 @@ def draw(path: Path, replays: Sequence[Replay]) -> None:
             if not math.isfinite(kl):
                 axes[2].axvline(index, color=color, linestyle=":", linewidth=1)
     axes[2].set_yscale("symlog", linthresh=1e-3)
+    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[2].set_ylabel("KL (nats an image)")
     axes[2].set_xlabel("block, in the order of the computation; dotted: not finite")
     axes[0].legend(loc="best", fontsize=8)

@@ -1,0 +1,45 @@
+"""What runs in the processes of `runs`; the server imports this once, and torch with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo  # an optimizer imports it, which takes seconds
+import torch.nn.parallel.distributed
+
+import vdvae_patch.data.builtin
+import vdvae_patch.patches.vdvae
+import vdvae_patch.train.loop
+from vdvae_patch.cli import main
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.upstream.vdvae import vae
+
+IMPORTED = (vdvae_patch.data.builtin, vdvae_patch.patches.vdvae, vae)
+
+
+def work(
+    config: TrainConfig[Any],
+    environ: Mapping[str, str],
+    log: Path,
+    prepare: Callable[..., None] | None,
+    options: Mapping[str, Any],
+) -> None:
+    """One rank: as `vdvae-patch train` would do it, with `prepare` called first in the process."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    os.environ.update(environ)
+    torch.set_num_threads(1)
+    if prepare is not None:
+        prepare(**options)
+    from vdvae_patch.cli import train as command
+
+    command.parse_train = lambda argv, description="": config  # the command line is tested elsewhere
+    main(["train"])
