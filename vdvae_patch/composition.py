@@ -151,7 +151,7 @@ class Measured(Convention):
         self.points = tuple(points)
 
     def sigma(self, v: Tensor) -> Tensor:
-        at, value = torch.tensor(self.points, dtype=v.dtype, device=v.device).unbind(1)
+        at, value = (torch.tensor(column, dtype=v.dtype, device=v.device) for column in zip(*self.points, strict=True))
         index = torch.searchsorted(at, v.contiguous()).clamp(1, len(at) - 1)
         share = (v - at[index - 1]) / (at[index] - at[index - 1])
         return torch.lerp(value[index - 1], value[index], share.clamp(0, 1))

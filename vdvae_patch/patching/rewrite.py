@@ -207,7 +207,7 @@ class _Edit:
             free = (n for n in ast.walk(node) if isinstance(n, ast.Name) and not self._is_constant(n))
             candidates = list({n.id: n for n in free}.values())
         else:
-            candidates = [c for c in self._operands(node) if not self._is_constant(c)]
+            candidates = [c for c in self._operands(node) if not self._is_constant(c)] or self._attributes(node)
         if isinstance(node, ast.BinOp) and len(candidates) == 2:
             candidates = [candidates[change.operand]]
         if len(candidates) != 1:
@@ -216,6 +216,13 @@ class _Edit:
                 f"{ast.unparse(node)!r} is the raw parameter cannot be told"
             )
         return candidates[0]
+
+    def _attributes(self, node: ast.AST) -> list[ast.expr]:
+        """Attributes of `self` that a helper object keeps tensors in."""
+        found = [c for c in self._operands(node) if isinstance(c, ast.Attribute)]
+        if not found and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            found = [node.func.value] if isinstance(node.func.value, ast.Attribute) else []
+        return found
 
     def _operands(self, node: ast.AST) -> list[ast.expr]:
         if isinstance(node, ast.BinOp):

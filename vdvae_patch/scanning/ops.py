@@ -32,6 +32,8 @@ DISCRETE = frozenset(
 )
 """Their results say which, not how much: no gradient comes through, so what is computed from them is no network's."""
 
+COMPARING = frozenset("eq ne lt le gt ge logical_and logical_or logical_xor".split())
+
 COMBINING = frozenset("matmul mm bmm baddbmm einsum".split())
 """With one operand that no parameter reaches (an alignment, a mask) they only move and repeat the other's elements."""
 

@@ -87,7 +87,12 @@ def read(graph: Graph) -> Readings:
             continue
         joined = next((r for r in out.found if r.parts and r.raw.node.id == chain.begin.node.id), None)
         parts = joined.parts if joined is not None else ()
-        out.found.append(Reading(chain.begin, chain, term.suffix, term.place, term.node.node, term, parts))
+        if _is_flow(graph, term):
+            reason = "its density is of a value that it is computed from, as a flow's is"
+            out.near_misses.append(NearMiss(where(term.total), reason))
+            continue
+        begin = term.raw if chain.end == "several" else chain.begin
+        out.found.append(Reading(begin, chain, term.suffix, term.place, term.node.node, term, parts))
     _drop_unsigned(out)
     return out
 
@@ -165,6 +170,22 @@ def _readings_of(
         if len(leaves) == 1:
             begin = leaves[0]
     return [Reading(begin, chain, suffix, evidence, spot.node, None, parts)]
+
+
+def _is_flow(graph: Graph, term: GaussianTerm) -> bool:
+    """Whether the raw value is computed from what its density is evaluated at."""
+    means = {m.node.id for m in term.means if m.node.noise or (m.node.kind == "input" and not term.raw.node.noise)}
+    if term.place != "p" or not means:
+        return False
+    todo, seen = [term.raw.node], set[int]()
+    while todo:
+        node = todo.pop()
+        if node.id in means and node is not term.raw.node:
+            return True
+        if node.id not in seen:
+            seen.add(node.id)
+            todo.extend(node.inputs)
+    return False
 
 
 _GRID = torch.linspace(-4, 4, 33, dtype=torch.float64)

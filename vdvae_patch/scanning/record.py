@@ -137,6 +137,9 @@ class Recorder(TorchDispatchMode):
             self._draws += 1
         elif kind in ("elementwise", "shape", "reduction"):
             node.kind = kind  # type: ignore[assignment]
+        elif node.op in ops.COMPARING and any(n.params for n in inputs):
+            node.kind = "elementwise"  # the condition of a `where` is computed again, though nothing is learned through it
+            return
         if not (node.params or node.noise or node.data) and node.kind != "noise":
             node.kind, node.args, node.kwargs = "constant", (), {}
         if not (node.params or node.noise):

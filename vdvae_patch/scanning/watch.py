@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.modules.module import register_module_forward_hook
-from torch.utils._pytree import tree_leaves
 
 from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning.graph import Graph, NormalSeen
@@ -31,7 +31,7 @@ def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
         raise PatchError(
             f"{type(model).__name__} has no forward; say what to run: scan(model, batch, call=lambda m, x: m.loss(x))"
         )
-    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    tensors = list(_tensors(inputs))
     recorder = Recorder(model, tensors)
     paths = {id(module): path for path, module in model.named_modules()}
 
@@ -51,6 +51,21 @@ def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
             hook.remove()
     recorder.graph.index_consumers()
     return recorder.graph
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of nested sequences, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
 
 
 @contextmanager
