@@ -88,9 +88,9 @@ def test_table_2_stands_beside_the_papers_with_the_difference_and_the_threshold(
     text = report.markdown(figure=False)
     assert "above 30,000 nats per image" in text
     failures = {(line[0], line[1]): line[2:] for line in report.tables[0].rows}
-    assert failures[0.008, "NaiveExp"] == ("2/2", "10/10", "+0 %") * 3
-    assert failures[0.006, "NaiveExp"][-3:] == ("2/2", "3/10", "+70 %")
-    assert failures[0.007, "Exp"][:3] == ("0/2", "4/10", "-40 %")
+    assert failures[0.008, "NaiveExp"] == ("2/2", "10/10", "+0 points") * 3
+    assert failures[0.006, "NaiveExp"][-3:] == ("2/2", "3/10", "+70 points")
+    assert failures[0.007, "Exp"][:3] == ("0/2", "4/10", "-40 points")
     assert "Failed in all: NaiveExp 18 of 18, Exp 0 of 18" in text
 
 

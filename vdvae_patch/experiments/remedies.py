@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from vdvae_patch.errors import UnknownNameError
 from vdvae_patch.experiments.means import Means, Reading
@@ -21,7 +22,8 @@ class Remedy:
         reading: how the means are read.
         spectral: weight of spectral regularization, in nats per image.
         clip: gradient norm that is clipped to; None clips none.
-        skip: gradient norm from which an update is skipped, as for NaN; None applies every update.
+        skip: gradient norm from which an update is skipped, as for NaN; infinity skips for NaN alone, None applies
+            every update.
     """
 
     name: str
@@ -62,6 +64,9 @@ REMEDIES: tuple[Remedy, ...] = (
     Remedy("relative upbounded", "rate free of the prior's scale", "upbounded", reading=_means("relative")),
     Remedy("relative explin/constant", "the same, prior scale 1", "explin/constant", reading=_means("relative")),
     Remedy("relative explin/constant, means in 5", "and bounded", "explin/constant", reading=_means("relative", 5.0)),
+    Remedy("vanilla, only NaN skipped", "an update of high gradient is clipped, not lost", arithmetic="host", skip=inf),
+    Remedy("explin/constant, only NaN skipped", "the same", "explin/constant", skip=inf),
+    Remedy("explin/constant, clipped at 5", "the same, clipped harder", "explin/constant", clip=5.0, skip=inf),
 )
 
 

@@ -248,17 +248,42 @@ def _introduction(p: Protocol) -> str:
 
 
 def _ranking(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> str:
+    """Per learning rate the remedies with the fewest bad steps, and what they cost where nothing breaks."""
     lines = []
     for lr in protocol.lr:
         scores = []
         for remedy, result in done:
             rows = [row for row in result["runs"] if row["lr"] == lr]
-            bad = sum(row["nan"] + row["high"] for row in rows)
-            scores.append((bad, remedy.name))
-        best = sorted(scores)[:3]
-        text = ", ".join(f"{name} ({bad} bad steps)" for bad, name in best)
-        lines.append(f"- learning rate {lr:g}: fewest bad steps, NaN and high gradients together: {text}")
-    return "\n".join(lines)
+            nan, high = (sum(row[kind] for row in rows) for kind in ("nan", "high"))
+            scores.append((nan + high, nan, remedy.name))
+        untouched = [name for bad, _, name in scores if bad == 0]
+        without_nan = [name for _, nan, name in scores if nan == 0]
+        best = ", ".join(f"{name} ({bad} bad steps)" for bad, _, name in sorted(scores)[:5])
+        lines.append(
+            f"- learning rate {lr:g}: {len(untouched)} of {len(scores)} remedies had neither NaN nor a high gradient "
+            f"in any seed, {len(without_nan)} no NaN. Fewest of both together: {best}."
+        )
+    return "\n".join([*lines, *_cost(done, min(protocol.lr))])
+
+
+def _cost(done: Sequence[tuple[Remedy, Result]], lr: float) -> list[str]:
+    """The NELBO of every remedy against vanilla's at a learning rate, seed by seed; none if vanilla is not there."""
+    final = {
+        remedy.name: {row["seed"]: row["nelbo"] for row in result["runs"] if row["lr"] == lr} for remedy, result in done
+    }
+    vanilla = final.pop("vanilla", {})
+    costs = []
+    for name, values in final.items():
+        pairs = [(values[s], vanilla[s]) for s in values if values[s] is not None and vanilla.get(s) is not None]
+        if pairs:
+            costs.append((median(ours - theirs for ours, theirs in pairs), name))
+    if not costs:
+        return []
+    (low, first), (high, last) = min(costs), max(costs)
+    return [
+        f"- cost in NELBO at learning rate {lr:g}, median over seeds of the difference to vanilla in nats per "
+        f"dimension: from {low:+.3f} ({first}) to {high:+.3f} ({last})."
+    ]
 
 
 def draw(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> Figure:

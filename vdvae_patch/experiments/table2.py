@@ -129,7 +129,9 @@ def _parts(
     for posterior in POSTERIORS:
         for decoder in DECODERS:
             for start in range(0, len(runs), chunk):
-                yield f"{posterior}-{decoder}-{start}", posterior, decoder, runs[start : start + chunk]
+                part = runs[start : start + chunk]
+                # the range is in the key: a piece that fits other chunks than the last one mixes nothing up
+                yield f"{posterior}-{decoder}-{start}-{start + len(part)}", posterior, decoder, part
 
 
 class Builder:
@@ -215,7 +217,8 @@ def _failures(rows: Sequence[Row], limit: float) -> Table:
             for index, decoder in enumerate(DECODERS):
                 cell = _cell(rows, lr, posterior, decoder)
                 failed, paper = sum(r.failed(limit) for r in cell), PAPER.get((lr, posterior), (0, 0, 0))[index]
-                cells += [f"{failed}/{len(cell)}", f"{paper}/10", f"{100 * (failed / len(cell) - paper / 10):+.0f} %"]
+                difference = 100 * (failed / len(cell) - paper / 10)
+                cells += [f"{failed}/{len(cell)}", f"{paper}/10", f"{difference:+.0f} points"]
             lines.append(tuple(cells))
     header = ["learning rate", "posterior"]
     for decoder in DECODERS:
