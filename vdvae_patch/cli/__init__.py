@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "train variants over seeds, side by side, and report",
     "demo": "the comparison in a few minutes, on built-in images",
     "replay": "do a skipped update again: which head, which operation",
+    "launch": "the published runs as commands, and what they would cost",
     "bench": "step time and memory, patched against vanilla",
     "upstream": "list, fetch and verify the genuine code bases",
 }
@@ -53,6 +54,12 @@ def main(argv: list[str] | None = None) -> None:
         status = 130
     except BrokenPipeError:
         status = 141
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        if debug:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"vdvae-patch: error: {error.strerror or error}{where}", file=sys.stderr)
+        status = 2
     sys.exit(status)
 
 

@@ -1,0 +1,49 @@
+"""The published runs, by name."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+
+from vdvae_patch.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class RunPreset:
+    """Variants and seeds that belong together, and the flags of `train` that they share."""
+
+    name: str
+    about: str
+    flags: tuple[str, ...]
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def commands(self, more: tuple[str, ...] = ()) -> Iterator[list[str]]:
+        """The arguments of `vdvae-patch train`, one list a run; `more` come last and so have the last word."""
+        for variant in self.variants:
+            for seed in self.seeds:
+                yield [*self.flags, "--variant", variant, "--seed", str(seed), *more]
+
+    def script(self, more: tuple[str, ...] = ()) -> str:
+        """The commands, one a line."""
+        return "\n".join(shlex.join(["python", "-m", "vdvae_patch", "train", *c]) for c in self.commands(more))
+
+
+def presets() -> dict[str, RunPreset]:
+    """All of `presets.toml`."""
+    table = tomllib.loads(resources.files(__package__).joinpath("presets.toml").read_text(encoding="utf-8"))
+    return {
+        name: RunPreset(name, v["about"], tuple(v["flags"]), tuple(v["variants"]), tuple(v["seeds"]))
+        for name, v in table.items()
+    }
+
+
+def preset(name: str) -> RunPreset:
+    """A preset; raises `UnknownNameError` with the nearest."""
+    known = presets()
+    if name not in known:
+        raise UnknownNameError("run preset", name, known)
+    return known[name]

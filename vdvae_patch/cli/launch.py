@@ -1,0 +1,38 @@
+"""`vdvae-patch launch NAME`: the published runs, as commands, and what they would cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vdvae_patch.cli.arguments import parse_train
+
+if TYPE_CHECKING:
+    from launch.presets import preset, presets
+else:
+    from vdvae_patch.launch.presets import preset, presets
+
+
+def run(argv: list[str]) -> int:
+    """Print the commands of the published runs, one a line; with --dry-run, what they would cost."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: vdvae-patch launch NAME [--dry-run] [flags of train]\n\n" + (run.__doc__ or "") + "\n")
+        print("\n".join(f"  {name}  {item.about}" for name, item in presets().items()))
+        return 0 if argv else 2
+    chosen = preset(argv[0])
+    more = tuple(argument for argument in argv[1:] if argument != "--dry-run")
+    if "--dry-run" not in argv:
+        print(chosen.script(more))
+        return 0
+
+    from vdvae_patch.train.estimate import estimate
+
+    runs = list(chosen.commands(more))
+    # variants cost the same but for a fraction of a step; the first is measured for all
+    cost = estimate(parse_train(runs[0]))
+    print(cost)
+    print(
+        f"{len(runs)} runs ({len(chosen.variants)} variants, {len(chosen.seeds)} seeds): {len(runs) * cost.steps:,} "
+        f"steps, {len(runs) * cost.images:,} images, {len(runs) * cost.hours:,.1f} hours on {cost.ranks} devices of "
+        f"this kind, one run after the other; {len(runs) * 4 * cost.checkpoint_bytes / 1e9:,.1f} GB of checkpoints"
+    )
+    return 0
