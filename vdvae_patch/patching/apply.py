@@ -112,8 +112,7 @@ def patch(
     if is_patched(model):
         raise PatchError(f"the model is patched already (as {patch_record(model).variant}); unpatch it first")
     head_list = list(heads)
-    one_name = isinstance(variant, str) and "/" not in variant
-    _check_heads(model, head_list, chosen, one_name)
+    _check_heads(model, head_list, chosen)
     patched = PatchedHeads(PatchedHead(head, chosen.for_role(head.role)) for head in head_list)
     changed = [h for h in patched if h.scale is not None and not h.head.convention.is_identity(h.scale)]
     stable = arithmetic == "stable" or (arithmetic == "auto" and bool(changed))
@@ -138,7 +137,10 @@ def unpatch(model: nn.Module) -> None:
     owner = _owner(model)
     if owner is None:
         raise PatchError("the model is not patched")
-    for override in vars(owner)[_RECORD].overrides:
+    overrides = vars(owner)[_RECORD].overrides
+    for override in overrides:  # all before any is removed: a refusal must leave the model as it was
+        override.require_in_place()
+    for override in overrides:
         override.remove()
     del vars(owner)[_RECORD]
 
@@ -167,7 +169,7 @@ def _owner(model: nn.Module) -> nn.Module | None:
     return next((module for module in model.modules() if _RECORD in vars(module)), None)
 
 
-def _check_heads(model: nn.Module, heads: list[Head], variant: Variant, one_name: bool) -> None:
+def _check_heads(model: nn.Module, heads: list[Head], variant: Variant) -> None:
     if not heads:
         raise PatchError("no heads to patch: the list is empty")
     modules = dict(model.named_modules())
@@ -180,7 +182,7 @@ def _check_heads(model: nn.Module, heads: list[Head], variant: Variant, one_name
     roles = {head.role for head in heads}
     asked: list[Role] = [r for r in ("posterior", "prior", "likelihood") if variant.for_role(r) is not None]
     absent = [role for role in asked if role not in roles]
-    if absent and not (one_name and len(absent) < len(asked)):
+    if absent and not (variant.one_name and len(absent) < len(asked)):
         raise PatchError(f"variant {variant} sets the {' and the '.join(absent)}, but no head has that role")
 
 
@@ -252,7 +254,7 @@ def _install(overrides: Iterable[Override]) -> None:
         for override in overrides:
             override.install()
             done.append(override)
-    except PatchError:
+    except BaseException:
         for override in done:
             override.remove()
         raise

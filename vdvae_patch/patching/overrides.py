@@ -40,11 +40,15 @@ class Override:
 
     def remove(self) -> None:
         """Give the method back to the class; refuses if another replacement was put over this one."""
+        self.require_in_place()
+        del vars(self.module)[self.method]
+
+    def require_in_place(self) -> None:
+        """Raise `PatchError` unless this object is what stands in for the method."""
         if vars(self.module).get(self.method) is not self:
             raise PatchError(
                 f"{type(self.module).__name__}.{self.method} was replaced after it was patched; remove that first"
             )
-        del vars(self.module)[self.method]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError

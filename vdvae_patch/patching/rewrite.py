@@ -140,7 +140,7 @@ class _Edit:
     def change(self, tree: ast.AST, change: Change) -> None:
         """Put reader(p) in the place of an expression."""
         last = self._at(tree, change.last)
-        if change.operand < 0:
+        if change.operand == -1:
             self._replace(tree, last, self._read(change, last))
             return
         raws = [self._captured(tree, last, self._at(tree, change.first), change)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.errors import InvalidValueError, UnknownNameError
 from vdvae_patch.heads import ROLES, Role
 from vdvae_patch.registry import split_top_level
 from vdvae_patch.scales import SCALES, Scale, get
@@ -14,11 +14,15 @@ VANILLA = "vanilla"
 
 @dataclass(frozen=True)
 class Variant:
-    """The scale of each role; `None` leaves the role's heads as the host has them."""
+    """The scale of each role; `None` leaves the role's heads as the host has them.
+
+    `one_name`: posterior and prior were set by one name, which a host with only one of the two may have.
+    """
 
     posterior: Scale | None = None
     prior: Scale | None = None
     likelihood: Scale | None = None
+    one_name: bool = field(default=False, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Variant:
@@ -32,7 +36,7 @@ class Variant:
             raise InvalidValueError(f"variant {text!r} is not of the form posterior/prior[/likelihood]")
         chosen = [_scale_or_none(name) for name in names]
         if len(chosen) == 1:
-            return cls(posterior=chosen[0], prior=chosen[0])
+            return cls(posterior=chosen[0], prior=chosen[0], one_name=True)
         return cls(*chosen)
 
     def for_role(self, role: Role) -> Scale | None:
@@ -69,8 +73,11 @@ def resolve(variant: str | Variant | None, roles: dict[Role, str | Scale | None]
 
 
 def _scale_or_none(name: str | Scale) -> Scale | None:
-    if isinstance(name, str) and name.lower() == VANILLA:
+    if isinstance(name, Scale):
+        return name
+    if name.lower() == VANILLA:
         return None
-    if isinstance(name, str) and "(" not in name and name.lower() not in SCALES:
-        SCALES.canonical(name)  # raises, with the near misses
-    return get(name)
+    try:
+        return get(name)
+    except UnknownNameError:
+        raise UnknownNameError("scale", name.split("(")[0], [VANILLA, *SCALES]) from None

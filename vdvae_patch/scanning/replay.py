@@ -236,8 +236,7 @@ class Expression:
             count = _numel(node.inputs[0].shape) / max(1, _numel(node.shape))
             return inner * count if node.op == "sum" else inner
         args = [lower(a) for a in node.args]
-        result = apply_operation(node, args, {k: lower(v) for k, v in node.kwargs.items()})
-        return result
+        return apply_operation(node, args, {k: lower(v) for k, v in node.kwargs.items()}).double()
 
 
 def apply_operation(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:

@@ -49,8 +49,11 @@ def check_sigma(
         places = seen.get((head.path, head.start, head.stop), [])
         if not places:
             raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
-        if not any(_follows(head, entry.scale, *place) for place in places) or head.found is None:
-            _complain(head, entry.scale, *places[0])
+        # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
+        alone = [place for place in places if sum(s.node.params for s in place[1].leaves.values()) == 1]
+        wrong = [place for place in alone or places if not _follows(head, entry.scale, *place)]
+        if wrong and (alone or len(wrong) == len(places)):
+            _complain(head, entry.scale, *wrong[0])
 
 
 def _sources(graph: Graph, reading: Reading) -> Iterable[tuple[tuple[str, int, int | None], Spot, Expression]]:
