@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import math
 import struct
@@ -20,6 +21,7 @@ from vdvae_patch.experiments.memory import runs_that_fit
 from vdvae_patch.experiments.noise import normals
 from vdvae_patch.experiments.options import Figure1, Table1, Table2, Table3
 from vdvae_patch.experiments.report import Origin
+from vdvae_patch.experiments.session import Session
 
 CPU = torch.device("cpu")
 ORIGIN = Origin("command", "commit", "machine", "2", (0,), 1.0)
@@ -183,6 +185,29 @@ def test_runs_that_select_their_scale_are_the_runs_that_have_it(how: str) -> Non
         torch.testing.assert_close(together.trace()[:, index], alone.trace()[:, 0], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_table_3_is_60_runs_one_ensemble_a_cell_or_all_decoded_scales_of_a_mean_together(together: bool) -> None:
+    groups = list(table3._groups(together=together))
+    assert len(groups) == (4 if together else 12)
+    cells = {(likelihood, group.mean) for group in groups for likelihood in group.likelihoods}
+    assert cells == set(table3.PAPER)
+
+
+def test_cells_that_are_trained_together_are_reported_apart(few_digits: Path, tmp_path: Path) -> None:
+    size = table3.size_of(True, 1, 1)
+    data = digits.Digits.load("mnist", few_digits, CPU, size.train, size.valid, size.test)
+    together = digits.Builder(("NaiveExp", "Exp", "UpBounded", "DownBounded", "Bounded"), "identity")
+    alone = digits.Builder(("Bounded",), "identity")
+    rows = []
+    for name, builder in (("together", together), ("alone", alone)):
+        result = table3._train(Session(tmp_path / name, {}), builder, data, size, "1/1")
+        assert result is not None
+        rows.append(result["rows"])
+    assert [row["likelihood"] for row in rows[0]] == list(together.likelihoods)
+    assert rows[0][-1]["nll"] == pytest.approx(rows[1][0]["nll"], rel=1e-3)
+    assert rows[0][0]["nll"] != pytest.approx(rows[1][0]["nll"], rel=1e-3)
+
+
 def test_a_scale_that_is_not_selected_cannot_give_nan() -> None:
     names = ("NaiveExp", "Bounded")
     builder = digits.Builder(names, "identity")
@@ -200,7 +225,7 @@ def test_the_best_validation_model_is_kept_and_tested() -> None:
     valid, test = digits.noisy(images, 0, "validation"), digits.noisy(images, 0, "test")
     builder = digits.Builder(("Bounded",), "identity")
     ensemble = Ensemble([Run(0, 1e-3), Run(1, 0.5)], builder, digits.Epochs(images, 10))
-    best = table3.BestOnValidation(valid, 3, 2)
+    best = table3.BestOnValidation(valid, 3, 12, 2)
     values = []
     while ensemble.step_count < 12:
         ensemble.step()
@@ -244,6 +269,8 @@ def test_table_3_runs_in_pieces_and_ends_as_if_in_one(few_digits: Path, tmp_path
     whole, pieces = ((tmp_path / name / "table3-quick-nll.csv").read_text() for name in ("whole", "pieces"))
     assert whole == pieces
     assert whole.count("\n") == 13
+    rows = list(csv.DictReader(whole.splitlines()))
+    assert all(row["bits/dim on 0..255"] for row in rows if row["failed"] == "0% NaN")
 
 
 def test_a_folder_with_results_of_other_settings_is_refused(few_digits: Path, tmp_path: Path) -> None:

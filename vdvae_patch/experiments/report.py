@@ -118,7 +118,8 @@ class Report:
 
 
 def publish(report: Report, folder: Path, figure: Figure | None, *, to_docs: bool) -> None:
-    """Write the report to its folder, and to `docs/results` too if asked; say where it lies."""
+    """Write the report to its folder, and to `docs/results` too if asked; show its main table and say where it lies."""
+    print("\n".join([report.title, "", _markdown_table(report.tables[0]), "", *report.notes, ""]))
     report.write(folder, figure)
     print(f"written to {folder / report.name}.md")
     if to_docs:

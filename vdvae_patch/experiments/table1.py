@@ -120,7 +120,6 @@ def run(options: Table1) -> int:
         Origin.here(torch.device("cpu"), (), time.perf_counter() - start),
         (f"{equal} of 8 published numbers are equal.",),
     )
-    print(report.markdown(figure=False))
     publish(report, options.folder("table1"), draw(), to_docs=options.publish)
     return 0 if equal == 8 else 1
 

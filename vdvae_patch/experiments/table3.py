@@ -90,16 +90,16 @@ def size_of(quick: bool, seeds: int | None, epochs: int | None) -> Size:
 
 
 class BestOnValidation:
-    """Validates after every few epochs, and keeps each run's best parameters."""
+    """Validates every few steps and after the last one, and keeps each run's best parameters."""
 
-    def __init__(self, images: Tensor, every: int, runs: int) -> None:
-        self.images, self.every = images, every
+    def __init__(self, images: Tensor, every: int, last: int, runs: int) -> None:
+        self.images, self.every, self.last = images, every, last
         self.best: list[float] = [math.inf] * runs
         self.step: list[int] = [-1] * runs
         self.flat: dict[int, Tensor] = {}
 
     def __call__(self, ensemble: Ensemble) -> None:
-        if ensemble.step_count % self.every:
+        if ensemble.step_count % self.every and ensemble.step_count != self.last:
             return
         ensemble.drop_failed()
         if not ensemble.alive:
@@ -177,14 +177,14 @@ def _train(session: Session, builder: Builder, digits: Digits, size: Size, place
     batches = Epochs(digits.train, size.batch_size)
     runs = [Run(s, size.lr, index) for index in range(len(builder.likelihoods)) for s in range(size.seeds)]
     images = noisy(digits.valid, 0, "validation")
-    best = BestOnValidation(images, size.validate_every * batches.per_epoch, len(runs))
+    steps = size.epochs * batches.per_epoch
+    best = BestOnValidation(images, size.validate_every * batches.per_epoch, steps, len(runs))
     device = digits.train.device
 
     def summarize(ensemble: Ensemble) -> Result:
         return {"rows": [asdict(row) for row in judge(ensemble, builder, best, noisy(digits.test, 0, "test"))]}
 
     key = f"{'-'.join(builder.likelihoods)}-{builder.mean}"
-    steps = size.epochs * batches.per_epoch
     make = lambda: Ensemble(runs, builder, batches, device=device)  # noqa: E731
     return session.train(key, make, steps, summarize, observer=best, place=place)
 
