@@ -11,6 +11,7 @@ its own lines run, and only the two functions whose arithmetic is at fault are e
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import io
 import math
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.heads import CallSite, Head, Rebinding, Role
 from vdvae_patch.hosts.preset import Latent, Losses, Optimization, Preset
 from vdvae_patch.hosts.trainable import TrainableEntry
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """VDVAE's architecture; the layer strings are explained in the README of the embedded host.
+    """VDVAE's architecture.
 
     Attributes:
         width: channels of the trunk.
@@ -56,6 +58,15 @@ class Architecture:
     bottleneck_multiple: float = 0.25
     no_bias_above: int = 64
     num_mixtures: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("width", "zdim", "num_mixtures"):
+            if getattr(self, name) < 1:
+                raise InvalidValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if not self.width * self.bottleneck_multiple >= 1:
+            raise InvalidValueError(
+                f"--bottleneck-multiple {self.bottleneck_multiple:g} of --width {self.width} leaves a block no channel"
+            )
 
 
 # The embedded host's names for the data sets, which its likelihood looks at.
@@ -82,9 +93,8 @@ class VDVAE(TrainableEntry):
 
     def presets(self) -> Mapping[str, Preset]:
         """The five published presets, `small` (under a second a step on a CPU) and `demo` (for a few minutes' run)."""
-        from vdvae_patch.upstream.vdvae.hps import HPARAMS_REGISTRY
-
-        published = {name: _published(name, dict(values)) for name, values in HPARAMS_REGISTRY.items()}
+        registry = importlib.import_module(f"{self.embedded}.hps").HPARAMS_REGISTRY
+        published = {name: _published(name, dict(values)) for name, values in registry.items()}
         quick = Optimization(lr=2e-4, wd=0.01, warmup_iters=100, batch_size=16, ema_rate=0.99)
         return published | {
             "small": Preset(quick, _SMALL, "cifar10", "11 latent blocks; under a second a step on a CPU"),
@@ -156,45 +166,61 @@ def _published(name: str, values: dict[str, Any]) -> Preset:
 
 # --- the blocks -------------------------------------------------------------------------------------------------------
 
-# SHA-256 of the tokens of `DecBlock.sample` and `DecBlock.sample_uncond` at the commit of the manifest.
+# SHA-256 of the tokens of each function, in the code at the commit of the manifest. What is not among them was changed
+# by somebody, and is left to run as it is written.
 _GENUINE = frozenset(
     {
-        "bb4c585c4a5d211d4e75c0fb59f748e64dd5628b57ab6a7d91bb2fc790a9f04e",
-        "5c6cb92bcd6440869228bfd0270a045455aa0a725e3e529b09e644951f585b54",
+        "ebd59f50b4e6cff979de7ceb8c496bc48d484e8b6b91052a7097691f2d7ab9ef",  # DecBlock.sample
+        "bfdda5063458e5ddfd0d3bcb17f454b570539bb426b8c2487820a5638920e074",  # DecBlock.sample_uncond
+        "f64521d8cac739dab3eff8378f077dfa3be158739d6d0b936f5dbd98992d0974",  # gaussian_analytical_kl
+        "07a62b8a2421f9ba69de8168e52be0164c378d711265cdd9a01597415b756cea",  # draw_gaussian_diag_samples
     }
 )
+_STABLE = {"gaussian_analytical_kl": "_kl", "draw_gaussian_diag_samples": "_draw"}
 
 
 def _block_heads(path: str, block: nn.Module) -> list[Head]:
     zdim = int(block.zdim)  # type: ignore[arg-type]
+    methods = {name: getattr(type(block), name) for name in ("sample", "sample_uncond")}
+    known = {
+        name for method in methods.values() for name in _STABLE
+        if name in method.__code__.co_names and _is_known(method.__globals__[name])
+    }  # fmt: skip
     calls: tuple[CallSite, ...] = ()
     rebindings: tuple[Rebinding, ...] = ()
-    if _is_known(type(block)):
+    if len(known) == len(_STABLE) and all(map(_is_known, methods.values())):
         calls = (CallSite(path, "sample", _sample), CallSite(path, "sample_uncond", _sample_uncond))
     else:
-        rebindings = (
-            Rebinding(path, "sample", "gaussian_analytical_kl", _kl),
-            Rebinding(path, "sample", "draw_gaussian_diag_samples", _draw),
-            Rebinding(path, "sample_uncond", "draw_gaussian_diag_samples", _draw),
+        rebindings = tuple(
+            Rebinding(path, method, name, globals()[_STABLE[name]])
+            for method, function in methods.items()
+            for name in sorted(known)
+            if name in function.__code__.co_names
         )
+    roles: tuple[tuple[str, Role], ...] = (("enc", "posterior"), ("prior", "prior"))
     return [
-        Head(f"{path}.{name}", role, zdim, 2 * zdim, calls=calls, rebindings=rebindings)
-        for name, role in (("enc", "posterior"), ("prior", "prior"))
+        Head(f"{path}.{name}", role, zdim, 2 * zdim, calls=calls, rebindings=rebindings) for name, role in roles
     ]
 
 
-def _is_known(block: type) -> bool:
-    if block.__module__.startswith(f"{VDVAE.embedded}."):
+def _is_known(function: Any) -> bool:
+    """Whether a function is the embedded host's, or token for token the genuine one."""
+    written = getattr(function, "_torchdynamo_inline", function)  # what TorchScript was made from
+    if written.__module__.startswith(f"{VDVAE.embedded}."):
         return True
-    return all(_fingerprint(getattr(block, method)) in _GENUINE for method in ("sample", "sample_uncond"))
+    try:
+        return _fingerprint(written) in _GENUINE
+    except (OSError, TypeError):  # no source: defined at a prompt, or not in Python
+        return False
 
 
 def _fingerprint(function: Any) -> str:
-    """SHA-256 over the tokens of a function's source; comments and layout do not count."""
-    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    """SHA-256 over the tokens of a function's source; comments and the width of indentation do not count."""
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER}
     source = inspect.cleandoc("\n" + inspect.getsource(function))
-    tokens = (t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in layout)
-    return hashlib.sha256(" ".join(tokens).encode()).hexdigest()
+    tokens = (t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in skipped)
+    text = " ".join(tokenize.tok_name[t.type] if t.string.isspace() or not t.string else t.string for t in tokens)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sample(block: Any, scales: Mapping[Role, Scale], x: Tensor, acts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

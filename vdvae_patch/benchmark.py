@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -223,8 +222,8 @@ def default_config(config: TrainConfig[Any]) -> TrainConfig[Any]:
     return config if config.data is not None else replace(config, data="builtin", data_root=None)
 
 
-def markdown(measurements: Sequence[Measurement], title: str, path: Path | None = None) -> str:
-    """The table, also written to `path`."""
+def markdown(measurements: Sequence[Measurement], title: str) -> str:
+    """The table."""
     lines = [
         title,
         "",
@@ -236,7 +235,4 @@ def markdown(measurements: Sequence[Measurement], title: str, path: Path | None 
         f"| {m.peak_bytes / 1e6:.1f} | {m.memory_ratio:.3f} |"
         for m in measurements
     ]
-    text = "\n".join(lines) + "\n"
-    if path is not None:
-        path.write_text(text)
-    return text
+    return "\n".join(lines) + "\n"

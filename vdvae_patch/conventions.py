@@ -69,8 +69,6 @@ def get(spec: str | Convention) -> Convention:
 class LogSigma(Convention):
     """σ = exp(v)."""
 
-    name = "log_sigma"
-
     def sigma(self, v: Tensor) -> Tensor:
         return v.exp()
 
@@ -81,14 +79,14 @@ class LogSigma(Convention):
         return scale.log_sigma(p)
 
     def is_identity(self, scale: Scale) -> bool:
-        return scale.name == "exp"
+        from vdvae_patch.scales import Exp
+
+        return type(scale) is Exp
 
 
 @CONVENTIONS.register("log_variance")
 class LogVariance(Convention):
     """σ = exp(v / 2)."""
-
-    name = "log_variance"
 
     def sigma(self, v: Tensor) -> Tensor:
         return (0.5 * v).exp()
@@ -104,8 +102,6 @@ class LogVariance(Convention):
 class Sigma(Convention):
     """σ = v."""
 
-    name = "sigma"
-
     def sigma(self, v: Tensor) -> Tensor:
         return v
 
@@ -116,8 +112,6 @@ class Sigma(Convention):
 @CONVENTIONS.register("variance")
 class Variance(Convention):
     """σ = √v. A σ below the root of the smallest number underflows on its way through the host."""
-
-    name = "variance"
 
     def sigma(self, v: Tensor) -> Tensor:
         return v.sqrt()
@@ -133,7 +127,6 @@ class SoftplusOf(Convention):
     With a floor the host cannot go below it: a σ(p) under the floor comes out as the floor.
     """
 
-    name = "softplus"
     _TAIL: ClassVar[float] = -15.0  # the next term of the tail, exp(2x)/24, is under float64 rounding here
 
     def __init__(self, beta: float = 1.0, floor: float = 0.0) -> None:
@@ -169,7 +162,9 @@ class SoftplusOf(Convention):
         return sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta
 
     def is_identity(self, scale: Scale) -> bool:
-        return self.floor == 0 and scale.name == "softplus" and scale.arguments()["beta"] == self.beta
+        from vdvae_patch.scales import Softplus
+
+        return self.floor == 0 and type(scale) is Softplus and scale.beta == self.beta
 
     def __str__(self) -> str:
         beta = [f"beta={format_number(self.beta)}"] if self.beta != 1 else []

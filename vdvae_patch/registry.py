@@ -37,13 +37,17 @@ class Registry(Generic[T]):
         self._entry_points_loaded = False
 
     def register(self, name: str, *aliases: str) -> Callable[[C], C]:
-        """Class decorator that adds the class under `name` and its aliases, none of which depends on case."""
+        """Class decorator that adds the class under `name` and its aliases, none of which depends on case.
+
+        The class's attribute `name` becomes its name here, so that it is stated once.
+        """
 
         def add(cls: C) -> C:
             own, *others = (key.lower() for key in (name, *aliases))
             for key in (own, *others):
                 if key in self._classes or key in self._aliases:
                     raise InvalidValueError(f"{self.kind} {key!r} is registered twice")
+            cls.name = own  # type: ignore[attr-defined]
             self._classes[own] = cls
             self._aliases.update(dict.fromkeys(others, own))
             return cls

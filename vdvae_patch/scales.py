@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import Transform
+from torch.nn import functional as F
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.registry import Registry, format_number
@@ -87,8 +88,11 @@ class Scale(Transform):
     def _log_sigma_slope(self, p: Tensor) -> Tensor: ...
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """log |dσ/dp| at x, the elementwise log determinant that `torch.distributions` asks of a transform."""
-        return torch.log(self._sigma_slope(x))
+        """log |dσ/dp| at x, the elementwise log determinant that `torch.distributions` asks of a transform.
+
+        As log σ + log (d log σ / dp): the derivative of σ itself underflows where its logarithm is an ordinary number.
+        """
+        return self._log_sigma(x) + torch.log(self._log_sigma_slope(x))
 
     def _call(self, x: Tensor) -> Tensor:
         return self.sigma(x)
@@ -179,7 +183,6 @@ def _interval(low: float, high: float) -> constraints.Constraint:
 class Exp(Scale):
     """σ = exp(p), log σ = p (eq. 9)."""
 
-    name = "exp"
     codomain = constraints.positive
 
     def _sigma(self, p: Tensor) -> Tensor:
@@ -201,8 +204,6 @@ class Exp(Scale):
 class NaiveExp(Exp):
     """σ = exp(p), log σ = log(exp(p)) evaluated as written (eq. 7): −∞ below p = −103 in float32 (table 1)."""
 
-    name = "naiveexp"
-
     def sigma(self, p: Tensor) -> Tensor:
         return p.exp()
 
@@ -214,7 +215,6 @@ class NaiveExp(Exp):
 class ExpLin(Scale):
     """σ = exp(p) for p ≤ 0 and p + 1 above; log σ = p⁻ + log1p(p⁺) (eq. 11)."""
 
-    name = "explin"
     codomain = constraints.positive
 
     def _sigma(self, p: Tensor) -> Tensor:
@@ -240,8 +240,6 @@ class UpBounded(Scale):
     ω = 1, the prior's own standard deviation, is the paper's choice for a posterior; 256 for 8-bit pixels.
     """
 
-    name = "upbounded"
-
     def __init__(self, omega: float = 1.0) -> None:
         super().__init__()
         self.omega = _positive_number(self.name, "omega", omega)
@@ -260,6 +258,9 @@ class UpBounded(Scale):
         tail = torch.exp(-p.clamp(min=0))
         return tail / (2 - tail)
 
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return math.log(self.omega / 2) - x.abs()
+
     def inverse(self, sigma: Tensor) -> Tensor:
         half = sigma / (self.omega / 2)
         return torch.where(half <= 1, half.log(), -torch.log1p(1 - half))
@@ -268,8 +269,6 @@ class UpBounded(Scale):
 @SCALES.register("downbounded")
 class DownBounded(Scale):
     """σ = α + exp(p) (eq. 14). α = 1/√12 for pixels in 0..255: the deviation of the noise that rounding hides."""
-
-    name = "downbounded"
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
@@ -299,8 +298,6 @@ class DownBounded(Scale):
 class Bounded(Scale):
     """σ = α + (ω − α) sigmoid(p), in (α, ω) (eq. 15); the paper's choice for a likelihood, with the data's range."""
 
-    name = "bounded"
-
     def __init__(self, alpha: float, omega: float) -> None:
         super().__init__()
         self.alpha = _positive_number(self.name, "alpha", alpha)
@@ -309,18 +306,33 @@ class Bounded(Scale):
         self.codomain = _interval(self.alpha, self.omega)
 
     def _sigma(self, p: Tensor) -> Tensor:
-        return torch.clamp(self.alpha + (self.omega - self.alpha) * torch.sigmoid(p), max=self.omega)
+        # torch's own is monotone across zero, ours goes on where it rounds to zero
+        share = _sigmoid(p) if self._is_wide else torch.sigmoid(p)
+        return torch.clamp(self.alpha + (self.omega - self.alpha) * share, max=self.omega)
 
     def _sigma_slope(self, p: Tensor) -> Tensor:
         # s(p) s(−p) as e / (1 + e)², e = exp(−|p|)
         return _scaled_exp(-p.abs(), self.omega - self.alpha) / (1 + torch.exp(-p.abs())) ** 2
 
     def _log_sigma(self, p: Tensor) -> Tensor:
-        # σ is at least α > 0, so here alone the log of σ is safe, and monotone where a sum of two logs is not quite
+        if self._is_wide:
+            low = math.log(self.alpha) + F.logsigmoid(-p)
+            return torch.logaddexp(low, math.log(self.omega) + F.logsigmoid(p))
+        # σ is at least α, so here the log of σ is safe, and monotone where a sum of two logs is not quite
         return self._sigma(p).log()
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        if self._is_wide:
+            return torch.exp(self.log_abs_det_jacobian(p, p) - self._log_sigma(p))
         return self._sigma_slope(p) / self._sigma(p)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return math.log(self.omega - self.alpha) + F.logsigmoid(x) + F.logsigmoid(-x)
+
+    @property
+    def _is_wide(self) -> bool:
+        # then ω s(p) rounds to zero, in float32, before it is small against α
+        return self.alpha < 1e-25 * self.omega
 
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.log(sigma - self.alpha) - torch.log(self.omega - sigma)
@@ -330,7 +342,6 @@ class Bounded(Scale):
 class Constant(Scale):
     """σ = c whatever p is, and no gradient reaches p ("Cst1", sections 3.4 and 7.4)."""
 
-    name = "constant"
     bijective = False
 
     def __init__(self, value: float = 1.0) -> None:
@@ -364,7 +375,6 @@ class Constant(Scale):
 class Softplus(Scale):
     """σ = softplus(β p) / β. Efficient-VDVAE takes β = log 2, for which σ(0) = 1."""
 
-    name = "softplus"
     codomain = constraints.positive
     # Below TAIL, log softplus(x) = x − exp(x)/2 to float64 rounding, and softplus itself is about to underflow;
     # above HEAD, softplus(x) = x to float64 rounding, and exp(x) is about to overflow; below −HEAD it is exp(x).
@@ -406,8 +416,6 @@ class Softplus(Scale):
 class SoftClamp(Scale):
     """σ = exp(L tanh(p / L)) + floor, L the limit. NVAE takes L = 5 and floor = 0.01."""
 
-    name = "softclamp"
-
     def __init__(self, limit: float = 5.0, floor: float = 0.01) -> None:
         super().__init__()
         self.limit = _positive_number(self.name, "limit", limit)
@@ -446,7 +454,6 @@ class SoftClamp(Scale):
 class Clamp(Scale):
     """σ = exp(½ clip(p, low, high)), p a log variance. diffusers takes −30 and 20. No gradient outside the bounds."""
 
-    name = "clamp"
     bijective = False
 
     def __init__(self, low: float = -30.0, high: float = 20.0) -> None:

@@ -150,11 +150,16 @@ class TestPatchAndUnpatch:
     def test_a_foreign_replacement_put_on_top_is_not_silently_dropped(
         self, model: nn.Module, heads: list[Head]
     ) -> None:
+        before = everything(model)
         vdvae_patch.patch(model, "explin", heads=heads)
-        block = model.decoder.dec_blocks[0]  # type: ignore[union-attr, index]
-        block.sample = lambda *_: None
+        block = model.decoder.dec_blocks[1]  # type: ignore[union-attr, index]
+        ours, block.sample = block.sample, lambda *_: None
         with pytest.raises(PatchError, match="replaced after"):
             vdvae_patch.unpatch(model)
+        assert vdvae_patch.is_patched(model)
+        block.sample = ours
+        vdvae_patch.unpatch(model)
+        assert equal(everything(model), before)
 
 
 class TestTheNewSigmaIsUsed:
@@ -330,9 +335,10 @@ class TestVariants:
         with pytest.raises(InvalidValueError, match="posterior/prior"):
             Variant.parse(text)
 
-    def test_misspelt_are_refused_with_the_nearest_name(self) -> None:
-        with pytest.raises(UnknownNameError, match="did you mean 'upbounded'"):
-            Variant.parse("upbouned/constant")
+    @pytest.mark.parametrize(("text", "nearest"), [("upbouned/constant", "upbounded"), ("vanila", "vanilla")])
+    def test_misspelt_are_refused_with_the_nearest_name(self, text: str, nearest: str) -> None:
+        with pytest.raises(UnknownNameError, match=f"did you mean '{nearest}'"):
+            Variant.parse(text)
 
     def test_keywords_say_the_same(self, model: nn.Module, heads: list[Head]) -> None:
         with vdvae_patch.patch(model, posterior="explin", prior="constant", heads=heads):
@@ -417,6 +423,14 @@ class TestAtAModulesOutput:
                 model(torch.randn(4, 6))
         assert pointers == [layer_outputs[-1].data_ptr()]
 
+    def test_one_name_serves_a_host_that_has_no_learned_prior(self) -> None:
+        head = Head("to_stats", "posterior", 5, 10, convention="log_variance")
+        for variant in ("explin", Variant.parse("explin")):
+            with vdvae_patch.patch(Gaussian(), variant, heads=[head]) as handle:
+                assert len(handle.heads) == 1
+        with pytest.raises(PatchError, match="prior, but no head"):
+            vdvae_patch.patch(Gaussian(), "explin/explin", heads=[head])
+
     def test_too_many_channels_and_other_outputs_are_errors_that_name_the_head(self) -> None:
         model = Gaussian()
         vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 11)])
@@ -456,6 +470,17 @@ class TestAForkOfTheHost:
             mean_q, scales.get("explin").log_sigma(raw_q), mean_p, scales.get("upbounded").log_sigma(raw_p)
         )
         torch.testing.assert_close(kl, expected)
+
+    def test_keeps_a_kl_of_its_own(self, fork: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+        import forked_vdvae
+
+        monkeypatch.setattr(forked_vdvae, "gaussian_analytical_kl", forked_vdvae.kl_with_free_bits)
+        heads = HOST.heads(fork)
+        assert {r.name for r in heads[0].rebindings} == {"draw_gaussian_diag_samples"}
+        block = fork.decoder.dec_blocks[0]  # type: ignore[union-attr, index]
+        x = torch.randn(2, block.width, block.base, block.base)
+        with vdvae_patch.patch(fork, "explin/upbounded", heads=heads):
+            assert (block.sample(x, x)[2] >= 0.25).all()
 
     def test_is_restored_bit_for_bit(self, fork: nn.Module) -> None:
         before = everything(fork)

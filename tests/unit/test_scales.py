@@ -11,7 +11,7 @@ import torch
 from torch.distributions import LogNormal, Normal, TransformedDistribution
 from torch.distributions.transforms import Transform
 
-from vdvae_patch import scales
+from vdvae_patch import conventions, scales
 from vdvae_patch.errors import InvalidValueError, UnknownNameError
 
 SPECS = [
@@ -318,3 +318,30 @@ def test_naiveexp_fails_where_table_1_says(dtype: torch.dtype, last: int, sigma:
     assert torch.equal(exact.log_sigma(p), p)
     (gradient,) = torch.autograd.grad(exact.log_sigma(q).sum(), q)
     assert gradient.item() == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "p", "expected"),
+    [("exp", -110.0, -110.0), ("upbounded", 200.0, math.log(0.5) - 200), ("bounded(1e-30,1)", -150.0, -150.0)],
+)
+def test_the_log_determinant_survives_where_the_derivative_underflows(spec: str, p: float, expected: float) -> None:
+    x = torch.tensor([p])
+    found = scales.get(spec).log_abs_det_jacobian(x, x)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_lower_bound_far_below_the_range_of_float32_is_kept() -> None:
+    scale = scales.get("bounded(1e-50,1)")
+    p = torch.tensor([-95.0, -110.0, -200.0, 3.0])
+    expected = torch.tensor([math.log(1e-50 + math.exp(x) / (1 + math.exp(x))) for x in p.tolist()])
+    torch.testing.assert_close(scale.log_sigma(p), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_scale_has_the_name_it_is_registered_by_and_is_not_taken_for_its_base() -> None:
+    class Tempered(scales.Exp):
+        def _log_sigma(self, p: torch.Tensor) -> torch.Tensor:
+            return 0.5 * p
+
+    assert scales.get("exp").name == "exp"
+    assert scales.get("cst1").name == "constant"
+    assert not conventions.get("log_sigma").is_identity(Tempered())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -52,16 +51,23 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
 
 
 def parse(cls: Callable[..., T], argv: Sequence[str], **options: Any) -> T:
-    """`tyro.cli`, but an error is raised as one line and not printed as a box."""
+    """`tyro.cli`, with `one_line_errors`."""
+    with one_line_errors():
+        result: T = tyro.cli(cls, args=list(argv), **options)
+    return result
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What tyro would print as a box, and exit with, is raised as an `InvalidValueError` of one line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            result: T = tyro.cli(cls, args=list(argv), **options)
+            yield
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise InvalidValueError(_one_line(said.getvalue())) from None
-    return result
 
 
 def check_flags(argv: Sequence[str], known: Sequence[str]) -> None:
@@ -111,15 +117,10 @@ def _check_data(name: str) -> None:
 
 
 def _one_line(text: str) -> str:
-    """What tyro says inside its box, joined."""
+    """What tyro says inside its box, joined; its title repeats the first line, or says which nesting it was in."""
     bare = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = (line.strip("╭╮╰╯│─┃━ \t") for line in bare.splitlines())
-    words = [line for line in lines if line and not line.startswith(("Parsing error", "For full helptext"))]
-    return " ".join(words) or "the command line could not be parsed"
-
-
-def existing_folder(path: Path | None, flag: str) -> Path | None:
-    """The path, if it is a folder."""
-    if path is not None and not path.is_dir():
-        raise InvalidValueError(f"{flag} {path} is not a folder")
-    return path
+    titles = ("Parsing error", "For full helptext", "Value error", "Invalid choice", "Argument helptext")
+    said = [line for line in lines if line and not line.startswith(titles)]
+    joined = " ".join(said[1:] if len(said) > 1 and said[1].startswith(said[0]) else said)
+    return re.sub(r"^Error parsing \w+: ", "", joined) or "the command line could not be parsed"

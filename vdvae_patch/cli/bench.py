@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from vdvae_patch.cli.arguments import check_flags, flags_of, parse, parse_train, train_flags
+from vdvae_patch.cli.arguments import check_flags, flags_of, parse, parse_train, peek, train_flags
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.hosts.trainable import TrainableEntry
+from vdvae_patch.hosts import HOSTS, load_entry_file
+from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.train.config import TrainConfig
+
+_NOT_MEASURED = frozenset({"--variant", "--steps", "--epochs", "--resume", "--no-resume", "--weights", "--seed"})
 
 PAPER_VARIANTS = "vanilla,upbounded,explin,vanilla/constant,upbounded/constant,explin/constant"
 
@@ -51,6 +55,8 @@ def run(argv: list[str]) -> int:
     from vdvae_patch.train.provenance import provenance
     from vdvae_patch.train.world import resolve_device
 
+    if bench.out is not None:
+        bench.out.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of measuring
     device = resolve_device(config.device)
     about = provenance(device)
     names = [name.strip() for name in split_top_level(bench.variants, ",")]
@@ -62,31 +68,28 @@ def run(argv: list[str]) -> int:
         f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds; {about['machine']}, "
         f"{about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
     )
+    print(benchmark.markdown(rows, title))
     if bench.out is not None:
-        bench.out.mkdir(parents=True, exist_ok=True)
+        (bench.out / "bench.md").write_text(benchmark.markdown(rows, title))
         write_json(bench.out / "bench.json", benchmark.as_record(rows, {"title": title, "run": about}))
-    print(benchmark.markdown(rows, title, bench.out / "bench.md" if bench.out else None))
     return 0
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     """Our own flags, and those that are passed on to `train`'s parser."""
-    names = {f"--{item.name}" for item in fields(BenchConfig)} | {"--no-plain", "--help", "-h"}
-    check_flags(argv, [*names, *train_flags(_architecture(argv)), *flags_of(BenchConfig)])
-    own: list[str] = []
+    own = flags_of(BenchConfig)
+    for argument in argv:
+        if (flag := argument.split("=", 1)[0]) in _NOT_MEASURED:
+            raise InvalidValueError(f"{flag} means nothing here; bench has --variants, --rounds and --warmup")
+    if (patches := peek(argv, "--patches")) is not None:
+        load_entry_file(patches)
+    entry = trainable(HOSTS.get(peek(argv, "--host") or TrainConfig.host))
+    check_flags(argv, [*own, *(flag for flag in train_flags(entry.architecture) if flag not in _NOT_MEASURED)])
+    mine: list[str] = []
     passed: list[str] = []
     target = passed
     for argument in argv:
         if argument.startswith("-"):
-            target = own if argument.split("=")[0] in names else passed
+            target = mine if argument.split("=", 1)[0] in (*own, "-h") else passed
         target.append(argument)
-    return own, passed
-
-
-def _architecture(argv: list[str]) -> type:
-    from vdvae_patch.cli.arguments import peek
-    from vdvae_patch.hosts import HOSTS
-    from vdvae_patch.hosts.trainable import trainable
-
-    entry: TrainableEntry = trainable(HOSTS.get(peek(argv, "--host") or "vdvae"))
-    return entry.architecture
+    return mine, passed

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from vdvae_patch.cli.arguments import one_line_errors
 from vdvae_patch.hosts import fetch as fetching
 from vdvae_patch.hosts.manifest import Upstream, get_upstream, upstreams
 from vdvae_patch.hosts.verify import Verification, inspect_checkout, verify
@@ -22,7 +23,8 @@ _app = tyro.extras.SubcommandApp()
 def run(argv: Sequence[str]) -> int:
     """Run `upstream` with its arguments; 0, or an error of `vdvae_patch.errors` is raised."""
     description = "The genuine code bases that hosts were written for, each pinned to a commit."
-    _app.cli(prog="vdvae-patch upstream", description=description, args=list(argv))
+    with one_line_errors():
+        _app.cli(prog="vdvae-patch upstream", description=description, args=list(argv))
     return 0
 
 

@@ -59,7 +59,10 @@ class DeviceImages:
         """
         self._check(indices)
         if self._resident is not None:
-            return self._resident.index_select(0, torch.from_numpy(np.array(indices, np.int64)).to(self.device))
+            positions = torch.from_numpy(np.array(indices, np.int64))
+            if self.device.type == "cuda":
+                positions = positions.pin_memory()  # else the copy waits for all that the device has to do
+            return self._resident.index_select(0, positions.to(self.device, non_blocking=True))
         if self._ahead is not None and np.array_equal(self._ahead.indices, indices):
             batch = self._ahead.batch.result()
             self._ahead = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts.entry import HostEntry
 
 if TYPE_CHECKING:
@@ -64,8 +65,15 @@ class Host:
     origin: Origin
 
     def build(self, hparams: Mapping[str, Any]) -> nn.Module:
-        """A freshly initialized model."""
-        return self.entry.build(self.modules, hparams)
+        """A freshly initialized model.
+
+        Raises:
+            InvalidValueError: the host refuses the hyperparameters, such as layers that do not fit the image.
+        """
+        try:
+            return self.entry.build(self.modules, hparams)
+        except ValueError as error:
+            raise InvalidValueError(f"host {self.name!r} refuses these hyperparameters: {error}") from error
 
     def heads(self, model: nn.Module) -> list[Head]:
         """The Normal heads of a model that `build` made."""
