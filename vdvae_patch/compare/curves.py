@@ -60,13 +60,19 @@ def draw_curves(results: Sequence[RunResult], variants: Sequence[str], paths: Se
         _draw_skips(right, results, look, axis)
         present = [variant for variant in variants if any(result.variant == variant for result in results)]
         handles = [Line2D([], [], color=look[v].color, linestyle=look[v].dashes, linewidth=2) for v in present]
-        seeds = sorted({result.seed for result in results})
+        seeds = ", ".join(str(seed) for seed in sorted({result.seed for result in results}))
         figure.legend(
-            handles, present, loc="outside lower center", ncols=min(6, len(present)),
-            title=f"posterior / prior; one line a seed ({', '.join(map(str, seeds))})", title_fontsize=10,
+            handles, [_label(variant, results) for variant in present], loc="outside lower center",
+            ncols=min(3, len(present)), title=f"posterior / prior; one line a seed ({seeds})", title_fontsize=10,
         )  # fmt: skip
         for path in paths:
             figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _label(variant: str, results: Sequence[RunResult]) -> str:
+    """With the number of skips, since lines that stay at zero hide each other."""
+    skips = [int(result.curves.skipped.sum()) for result in results if result.variant == variant]
+    return f"{variant}: {' + '.join(map(str, skips))} skipped"
 
 
 def horizontal(results: Sequence[RunResult]) -> Axis:
@@ -92,14 +98,16 @@ def smooth(curves: Curves, bins: int = BINS) -> _Smooth:
 
 
 def vertical_limits(lines: Sequence[Floats]) -> tuple[float, float] | None:
-    """Limits that show how the runs learn: what is far above the usual range of the NELBO is cut off."""
-    values = np.concatenate([line[np.isfinite(line)] for line in lines]) if lines else np.array([])
-    if not len(values):
+    """From the lowest NELBO to a little above where training began; what lies above it is no progress, and is cut."""
+    finite = [line[np.isfinite(line)] for line in lines]
+    finite = [line for line in finite if len(line)]
+    if not finite:
         return None
-    low, middle = float(values.min()), float(np.median(values))
-    # the start of training lies above the median, a blow-up lies orders of magnitude above it
-    high = float(values[values <= middle + 4 * max(middle - low, 0.05 * abs(middle))].max())
-    margin = 0.06 * (high - low) or 0.1
+    low = min(float(line.min()) for line in finite)
+    begin = float(np.median([line[0] for line in finite]))
+    highest = max(float(line.max()) for line in finite)
+    high = min(highest, begin + 0.35 * (begin - low))
+    margin = 0.05 * (high - low) or 0.1
     return low - margin, high + margin
 
 
@@ -131,14 +139,13 @@ def _draw_nelbo(ax: Any, results: Sequence[RunResult], look: dict[str, Look], ax
 def _draw_skips(ax: Any, results: Sequence[RunResult], look: dict[str, Look], axis: Axis) -> None:
     highest = 0
     for result in results:
-        total = np.cumsum(result.curves.skipped)
         style = look[result.variant]
-        x = (result.curves.step + 1) / axis.steps
+        total = np.concatenate([[0], np.cumsum(result.curves.skipped)])
+        x = np.concatenate([[0], result.curves.step + 1]) / axis.steps
         ax.step(x, total, where="post", color=style.color, linestyle=style.dashes, linewidth=1.6, alpha=0.85)
-        if len(total):
-            highest = max(highest, int(total[-1]))
-            if result.outcome == "stopped":
-                ax.plot(x[-1], total[-1], "x", color=style.color, markersize=8, mew=2)
+        highest = max(highest, int(total[-1]))
+        if result.outcome == "stopped":
+            ax.plot(x[-1], total[-1], "x", color=style.color, markersize=8, mew=2)
     ax.set_title("Skipped updates (high gradient or NaN)")
     ax.set_xlabel(axis.unit)
     ax.set_ylabel("cumulated skipped updates")
@@ -147,7 +154,11 @@ def _draw_skips(ax: Any, results: Sequence[RunResult], look: dict[str, Look], ax
         ticks = [t for t in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, *(10**k for k in range(3, 8))) if t <= 2 * highest]
         ax.set_yticks(ticks, [f"{t:,}" for t in ticks])
         ax.minorticks_off()
-    ax.set_ylim(bottom=-0.03 * max(highest, 1) if highest <= 20 else -0.4)
+        ax.set_ylim(-0.4, 1.3 * highest)
+    else:
+        top = max(5, highest)
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.set_ylim(-0.03 * top, 1.05 * top)
 
 
 def _steps_per_epoch(curves: Curves) -> int:

@@ -23,6 +23,7 @@ from vdvae_patch.train.setup import Workload, prepare, require_variant
 from vdvae_patch.train.world import resolve_device
 
 Images = NDArray[np.uint8]
+WIDTH = 11.0  # inches
 
 
 @dataclass(frozen=True)
@@ -109,29 +110,22 @@ def _draw(pictures: Sequence[Pictures], path: Path) -> None:
     look = looks([picture.variant for picture in pictures])
     top = [("originals", pictures[0].originals), *((p.variant, p.reconstructions) for p in pictures)]
     bottom = [(p.variant, p.samples) for p in pictures]
-    rows = len(top) + len(bottom)
-    columns = pictures[0].originals.shape[0]
-    width = 11.0
-    cell = (width - 1.9) / columns
-    figure = Figure(figsize=(width, rows * cell + 1.0), layout="constrained")
+    longest = max(len(name) for name, _ in top)
+    cell = (WIDTH - 0.09 * longest) / len(pictures[0].originals)
+    figure = Figure(figsize=(WIDTH, (len(top) + len(bottom)) * cell + 1.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=[len(top), len(bottom)])
-    for ax, title, block in ((upper, "Originals and reconstructions", top), (lower, "Samples", bottom)):
-        _show(ax, title, block, look)
+    _show(upper, "Originals and reconstructions", top, look)
+    upper.set_xticks(_halves(upper), ["training images", "test images"], fontsize=10)
+    _show(lower, "Samples", bottom, look)
     figure.savefig(path, dpi=200)
 
 
 def _show(ax: Any, title: str, block: Sequence[tuple[str, Images]], look: dict[str, Any]) -> None:
     images = np.stack([row for _, row in block])
-    size = images.shape[2]
-    half = images.shape[1] // 2
-    if block[0][0] == "originals":
-        gap = max(2, size // 6)
-        left, right = (tile(part) for part in (images[:, :half], images[:, half:]))
-        middle = np.full((left.shape[0], gap, left.shape[2]), 255, np.uint8)
-        picture = np.concatenate([left, middle, right], axis=1)
-    else:
-        gap = 0
-        picture = tile(images)
+    size, half = images.shape[2], images.shape[1] // 2
+    left, right = tile(images[:, :half]), tile(images[:, half:])
+    gap = np.full((len(left), max(2, size // 6), left.shape[2]), 255, np.uint8)
+    picture = np.concatenate([left, gap, right], axis=1)
     picture = picture[:, :, 0] if picture.shape[2] == 1 else picture
     ax.imshow(picture, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
     ax.set_title(title, fontsize=12, loc="left")
@@ -141,5 +135,9 @@ def _show(ax: Any, title: str, block: Sequence[tuple[str, Images]], look: dict[s
         label.set_color(look[name].color if name in look else "black")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    if gap:
-        ax.set_xticks([half * size / 2, half * size * 1.5 + gap], ["training images", "test images"], fontsize=10)
+
+
+def _halves(ax: Any) -> list[float]:
+    """Where the middles of the two halves of a picture are."""
+    width = ax.get_xlim()[1] - ax.get_xlim()[0]
+    return [width * 0.25, width * 0.75]

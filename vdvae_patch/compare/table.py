@@ -17,14 +17,14 @@ HEADINGS = (
     "posterior / prior",
     "high gradients",
     "NaN",
-    "test NELBO (nats/dim)",
-    "test NELBO (bits/dim)",
+    "test nats/dim",
+    "test bits/dim",
     "seeds",
 )
 CONVENTION = (
-    "Mean ± sample standard deviation (n − 1 in the denominator) over the seeds. High gradients and NaN: skipped "
-    "updates of a run. Test NELBO: of the averaged weights (EMA) on the test images, lower is better; the mean is over "
-    "the runs in which it is finite."
+    "Mean ± sample standard deviation (n − 1 in the denominator) over the seeds. High gradients and NaN: updates that "
+    "a run skipped, by cause. Test nats/dim and bits/dim: NELBO of the averaged weights (EMA) on the test images, in "
+    "nats and in bits per dimension, lower is better; (2/3) is a mean over the 2 of 3 runs in which it is finite."
 )
 
 
@@ -36,7 +36,7 @@ def cells(row: Row) -> tuple[str, ...]:
         _counts(row.nan),
         _nelbo(row.nats),
         _nelbo(row.bits),
-        str(row.seeds) if len(row.counted) == row.seeds else f"{len(row.counted)} of {row.seeds}",
+        str(row.seeds) if len(row.counted) == row.seeds else f"{len(row.counted)}/{row.seeds}",
     )
 
 
@@ -69,7 +69,9 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     """For rich."""
     table = Table(title="Skipped updates and test NELBO")
     for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        # wrapped where there is room to: a number that is broken in two cannot be read
+        text = heading if index == 0 else heading.replace(" ", "\n")
+        table.add_column(text, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*cells(row))
     return table
@@ -126,7 +128,7 @@ def _counts(spread: Spread) -> str:
 
 def _nelbo(spread: Spread) -> str:
     text = "-" if spread.mean is None else _plus_minus(spread, 3)
-    return text if spread.count == spread.total else f"{text} ({spread.count} of {spread.total} finite)"
+    return text if spread.count == spread.total else f"{text} ({spread.count}/{spread.total})"
 
 
 def _plus_minus(spread: Spread, digits: int) -> str:

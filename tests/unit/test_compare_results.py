@@ -1,0 +1,172 @@
+"""From the runs' files to the rows of a table, and nothing dropped silently."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+from compare_samples import make_plan, write_run
+
+from vdvae_patch.compare.plan import Comparison
+from vdvae_patch.compare.reading import reading
+from vdvae_patch.compare.results import collect, read_run, spread, summarise
+from vdvae_patch.compare.run import write_report
+from vdvae_patch.compare.table import as_csv, cells, notes
+from vdvae_patch.errors import RunError
+from vdvae_patch.train.folder import read_json
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    """Three variants with three seeds: one breaks, one ends early, one has an infinite test NELBO."""
+    made = make_plan(tmp_path, "vanilla,upbounded,explin/constant", "0,1,2", "--max-consecutive-skips", "3")
+    vanilla = [run for run in made.runs if run.config.variant == "vanilla"]
+    upbounded = [run for run in made.runs if run.config.variant == "upbounded"]
+    explin = [run for run in made.runs if run.config.variant == "explin/constant"]
+    write_run(vanilla[0], [None, "nan_rate", "nan_distortion", "high_gradient", None, None], nelbo=4.5)
+    write_run(vanilla[1], [None, "nan_rate", "nan_rate", "nan_rate"], nelbo=None)
+    write_run(vanilla[2], nelbo=4.1)
+    for run, nelbo in zip(upbounded, (4.0, math.inf, 4.2), strict=True):
+        write_run(run, nelbo=nelbo)
+    for run, nelbo in zip(explin, (3.9, 4.0, 4.4), strict=True):
+        write_run(run, nelbo=nelbo)
+    return made
+
+
+def rows_of(comparison: Comparison) -> dict[str, tuple[str, ...]]:
+    rows = summarise(comparison.variants, len(comparison.seeds), collect(comparison.runs))
+    return {row.variant: cells(row)[1:] for row in rows}
+
+
+def test_the_spread_is_the_sample_standard_deviation() -> None:
+    values = [3.9, 4.0, 4.4]
+    found = spread(values, 3)
+    assert found.mean == pytest.approx(statistics.mean(values))
+    assert found.std == pytest.approx(statistics.stdev(values))
+
+
+def test_one_value_has_no_standard_deviation_and_none_no_mean() -> None:
+    assert (spread([4.0], 1).mean, spread([4.0], 1).std) == (4.0, None)
+    assert spread([math.nan, None, math.inf], 3).mean is None
+
+
+def test_the_table_counts_each_cause_and_a_run_that_stopped(comparison: Comparison) -> None:
+    rows = rows_of(comparison)
+    assert rows["vanilla"] == ("0.3 ± 0.6", "1.7 ± 1.5", "4.300 ± 0.283 (2/3)", "6.204 ± 0.408 (2/3)", "3")
+    assert rows["explin/constant"] == ("0 ± 0", "0 ± 0", "4.100 ± 0.265", "5.915 ± 0.382", "3")
+
+
+def test_an_infinite_test_nelbo_is_marked_and_explained(comparison: Comparison) -> None:
+    results = collect(comparison.runs)
+    rows = summarise(comparison.variants, 3, results)
+    assert rows_of(comparison)["upbounded"][2] == "4.100 ± 0.141 (2/3)"
+    assert notes(rows, results) == [
+        "vanilla seed 1: stopped at step 4: no longer learns; it has no test NELBO",
+        "upbounded seed 1: test NELBO is inf; over the batches where it is finite (1 left out) it is 3.500 nats/dim",
+    ]
+
+
+def test_an_unfinished_run_is_left_out_of_the_means_and_said_to_be(tmp_path: Path) -> None:
+    made = make_plan(tmp_path, "vanilla", "0,1,2")
+    write_run(made.runs[0], ["high_gradient", None], nelbo=5.0)
+    write_run(made.runs[1], ["nan_rate"] * 6, nelbo=None, checkpoint=True)
+    results = collect(made.runs)
+    rows = summarise(made.variants, 3, results)
+    assert cells(rows[0])[1:] == ("1", "0", "5.000 (1/3)", "7.213 (1/3)", "1/3")
+    assert notes(rows, results) == [
+        "vanilla seed 1: not finished (6 steps so far); it is left out of the means",
+        "vanilla: 1 of 3 runs did no step",
+    ]
+
+
+def test_a_variant_without_any_run_keeps_its_row(tmp_path: Path) -> None:
+    made = make_plan(tmp_path, "vanilla,explin", "0")
+    write_run(made.runs[0])
+    assert rows_of(made)["explin"] == ("-", "-", "- (0/1)", "- (0/1)", "0/1")
+
+
+def test_a_summary_that_contradicts_the_log_is_noticed(tmp_path: Path) -> None:
+    run = make_plan(tmp_path, "vanilla", "0").runs[0]
+    write_run(run, [None, "nan_rate"], nan_count=0)
+    assert read_run(run).problems == ("summary.json says 0 for nan_count, metrics.jsonl 1",)
+
+
+def test_a_log_with_a_damaged_line_is_refused(tmp_path: Path) -> None:
+    run = make_plan(tmp_path, "vanilla", "0").runs[0]
+    write_run(run)
+    (run.folder / "metrics.jsonl").write_text("{broken\n")
+    with pytest.raises(RunError, match=r"metrics.jsonl cannot be read"):
+        read_run(run)
+
+
+def test_the_csv_holds_unrounded_numbers_and_leaves_empty_what_does_not_exist(comparison: Comparison) -> None:
+    rows = summarise(comparison.variants, 3, collect(comparison.runs))
+    table = {line["variant"]: line for line in csv.DictReader(io.StringIO(as_csv(rows)))}
+    assert float(table["vanilla"]["nan_mean"]) == pytest.approx(5 / 3)
+    assert float(table["upbounded"]["test_nelbo_nats_per_dim_std"]) == pytest.approx(statistics.stdev([4.0, 4.2]))
+    assert table["upbounded"]["finite_test_nelbos"] == "2"
+    one = make_plan(comparison.out, "upbounded", "0")
+    assert ",," in as_csv(summarise(one.variants, 1, collect(one.runs)))
+
+
+def test_the_files_of_a_comparison_agree_with_each_other(comparison: Comparison) -> None:
+    made = write_report(comparison)
+    record = read_json(comparison.out / "comparison.json")
+    assert json.loads((comparison.out / "comparison.json").read_text())  # no NaN: it is JSON for everyone
+    by_variant = {row["variant"]: row for row in record["rows"]}
+    assert list(by_variant) == ["vanilla", "upbounded", "explin/constant"]
+    assert by_variant["vanilla"]["nan"]["mean"] == pytest.approx(5 / 3)
+    assert by_variant["vanilla"]["high_gradient"]["std"] == pytest.approx(statistics.stdev([1, 0, 0]))
+    assert by_variant["explin/constant"]["test_nelbo_nats_per_dim"] == pytest.approx(
+        {"mean": 4.1, "std": statistics.stdev([3.9, 4.0, 4.4]), "count": 3, "total": 3}
+    )
+    assert len(record["runs"]) == 9
+    assert sum(run["nan_count"] for run in record["runs"] if run["variant"] == "vanilla") == 5
+    assert record["settings"]["steps"] == 6
+    document = made.report.read_text()
+    table = (comparison.out / "table.md").read_text().split("\n\n")[0]
+    assert table in document
+    for text in ("![training NELBO and skipped updates](curves.png)", "stopped: no longer learns", "commit: abc"):
+        assert text in document
+
+
+def test_images_that_cannot_be_drawn_are_explained_in_the_report(comparison: Comparison) -> None:
+    made = write_report(comparison)
+    assert made.gallery is None
+    assert "No run has a checkpoint to draw images from." in made.report.read_text()
+
+
+def test_without_a_single_step_there_is_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run in .* has done a step"):
+        write_report(make_plan(tmp_path))
+
+
+def test_the_reading_follows_the_numbers(comparison: Comparison) -> None:
+    said = reading(summarise(comparison.variants, 3, collect(comparison.runs)))
+    assert said[0] == (
+        "vanilla skipped updates in 2 of 3 runs: 5 for NaN and 1 for a high gradient, 37.5% of its steps; 1 run ended "
+        "early, since no update could be applied any more."
+    )
+    assert said[1:3] == [
+        "upbounded skipped no update in 3 runs (18 steps).",
+        "explin/constant skipped no update in 3 runs (18 steps).",
+    ]
+    assert said[3].startswith("The lowest mean test NELBO has explin/constant: 4.100 nats per dimension")
+    assert "upbounded has no finite test NELBO in 1 run" in said[5]
+    assert "depends on the seed for vanilla" in said[6]
+
+
+def test_the_reading_does_not_praise_a_patched_variant_that_broke(tmp_path: Path) -> None:
+    made = make_plan(tmp_path, "vanilla,explin", "0")
+    write_run(made.runs[0])
+    write_run(made.runs[1], ["high_gradient"] * 6, nelbo=9.0)
+    said = reading(summarise(made.variants, 1, collect(made.runs)))
+    assert said[0] == "vanilla skipped no update in 1 run (6 steps)."
+    assert said[1].startswith("explin skipped updates in 1 of 1 run: 0 for NaN and 6 for a high gradient, 100.0%")
+    assert "applied no update in the last 1 step" in said[1]
+    assert said[2].startswith("The lowest mean test NELBO has vanilla: 4.000")
