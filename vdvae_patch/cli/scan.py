@@ -1,0 +1,189 @@
+"""`vdvae-patch scan PACKAGE.MODULE:FACTORY --input 2x3x32x32`: the Normal heads of a model that nobody described."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vdvae_patch.errors import HostError, InvalidValueError, RunError, VdvaePatchError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from vdvae_patch.scanning import Heads
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `scan` with its arguments; 0 if there are heads, 1 if there are none, or an error is raised."""
+    options = _parser().parse_args(list(argv))
+    for folder in reversed(options.path):
+        sys.path.insert(0, str(Path(folder).expanduser().resolve()))
+    factory = _resolve(options.factory, options.path)
+    call = _resolve(options.call, options.path) if options.call else None
+    model = _build(factory, options.factory)
+    inputs = [_tensor(text, options.seed) for text in options.input]
+    heads = _scan(model, inputs, call, options.input)
+    if options.json:
+        print(json.dumps(_record(heads), indent=2))
+    else:
+        _report(heads)
+    if options.patch and heads:
+        _try_patch(model, heads, options.patch, silent=options.json)
+    if options.write and heads:
+        from vdvae_patch.scanning.write import entry_file
+
+        text = entry_file(options.factory, heads)
+        Path(options.write).write_text(text)
+        print(f"wrote {options.write}; use it with --patches {options.write}", file=sys.stderr)
+    return 0 if heads else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vdvae-patch scan", description="Find the Normal heads of a model, say what a patch would do, and warn."
+    )
+    parser.add_argument("factory", metavar="PACKAGE.MODULE:FACTORY", help="a class or function that makes the model")
+    parser.add_argument(
+        "--input",
+        action="append",
+        required=True,
+        metavar="2x3x32x32[:DTYPE]",
+        help="shape of an input, drawn from N(0, 1), or zeros for an integer type; once for each input",
+    )
+    parser.add_argument("--path", action="append", default=[], metavar="FOLDER", help="where to import from; repeatable")
+    parser.add_argument("--call", metavar="PACKAGE.MODULE:LOSS", help="run LOSS(model, *inputs) instead of the model")
+    parser.add_argument("--patch", metavar="VARIANT", help="patch with it and verify the sigma that is used")
+    parser.add_argument("--write", metavar="FILE", help="write a patch file with what was found")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and inputs (default 0)")
+    return parser
+
+
+def _resolve(spec: str, folders: Sequence[str]) -> Any:
+    module_name, colon, attribute = spec.partition(":")
+    if not colon or not module_name or not attribute:
+        raise InvalidValueError(f"{spec!r} is not of the form PACKAGE.MODULE:NAME, such as my_vae.model:VAE")
+    tried = ", ".join([*folders, "the installed packages"])
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise HostError(f"cannot import {module_name!r}: {error} (tried {tried}); name its folder with --path") from error
+    except Exception as error:  # whatever a user's module raises while it runs
+        raise HostError(f"importing {module_name!r} failed: {type(error).__name__}: {error}") from error
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            from vdvae_patch.errors import did_you_mean
+
+            public = [n for n in vars(found) if not n.startswith("_")]
+            raise HostError(f"{module_name!r} has no {name!r}{did_you_mean(name, public)}")
+        found = getattr(found, name)
+    return found
+
+
+def _build(factory: Any, spec: str) -> nn.Module:
+    import torch
+
+    torch.manual_seed(0)
+    try:
+        model = factory() if callable(factory) else factory
+    except Exception as error:  # the user's own factory
+        raise HostError(f"{spec}() failed: {type(error).__name__}: {error}; give a factory without arguments") from error
+    if not isinstance(model, torch.nn.Module):
+        raise HostError(f"{spec}() gave a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _tensor(text: str, seed: int) -> Tensor:
+    import torch
+
+    shape_text, _, dtype_name = text.partition(":")
+    try:
+        shape = [int(part) for part in shape_text.split("x")]
+    except ValueError:
+        raise InvalidValueError(f"--input {text!r} is not a shape such as 2x3x32x32") from None
+    dtype = getattr(torch, dtype_name or "float32", None)
+    if not isinstance(dtype, torch.dtype):
+        raise InvalidValueError(f"--input {text!r}: torch has no dtype {dtype_name!r}; try float32 or int64")
+    if not dtype.is_floating_point:
+        return torch.zeros(shape, dtype=dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def _scan(model: nn.Module, inputs: list[Tensor], call: Callable[..., Any] | None, shapes: list[str]) -> Heads:
+    import warnings
+
+    from vdvae_patch.scanning import scan
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it says is printed below
+        try:
+            return scan(model, *inputs, call=call)
+        except VdvaePatchError:
+            raise
+        except Exception as error:  # the model's own
+            name = type(model).__name__ if call is None else getattr(call, "__name__", "call")
+            arguments = ", ".join((["model"] if call else []) + shapes)
+            raise RunError(f"{name}({arguments}) failed: {type(error).__name__}: {error}") from error
+
+
+def _report(heads: Heads) -> None:
+    print(heads)
+    if not heads:
+        return
+    print("\nwhat a patch does:")
+    for head in heads:
+        found = head.found
+        if found is None:
+            continue
+        how = {
+            "output": f"replaces the output of {head.path or 'the model'}",
+            "call": f"replaces the expression at {found.file}:{found.line}, because {found.reason}",
+            "no": f"cannot patch it: {found.reason}; write a patch file (--write) and give its Head a CallSite",
+        }[found.patch_at]
+        print(f"  {head.path}[{head.channels}] {head.role}: {how}")
+    unsafe = dict.fromkeys([w for head in heads if head.found for w in head.found.warnings] + list(heads.warnings))
+    if unsafe:
+        print("\nunsafe in the host as it is:")
+        for warning in unsafe:
+            print(f"  {warning}")
+
+
+def _record(heads: Heads) -> dict[str, Any]:
+    rows = []
+    for head in heads:
+        found = head.found
+        row: dict[str, Any] = {
+            "path": head.path,
+            "parameter": head.parameter,
+            "dim": head.dim,
+            "start": head.start,
+            "stop": head.stop,
+            "role": head.role,
+            "convention": str(head.convention),
+        }
+        if found is not None:
+            row |= {
+                "confidence": found.confidence,
+                "shape": list(found.shape),
+                "file": found.file,
+                "line": found.line,
+                "patch_at": found.patch_at,
+                "reason": found.reason,
+                "evidence": list(found.evidence),
+                "warnings": list(found.warnings),
+            }
+        rows.append(row)
+    return {"heads": rows, "near_misses": [str(miss) for miss in heads.near_misses], "warnings": list(heads.warnings)}
+
+
+def _try_patch(model: nn.Module, heads: Heads, variant: str, *, silent: bool) -> None:
+    from vdvae_patch.patching import patch
+
+    handle = patch(model, variant, heads=heads)
+    if not silent:
+        print(f"\npatched as {handle.variant}, and the sigma that the model then uses was compared with it:\n{handle}")
