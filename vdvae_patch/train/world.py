@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,6 +140,8 @@ def _meet(placement: Placement, device_name: str) -> World:
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = str(placement.address), str(placement.port)
     patience = timedelta(seconds=MEETING_SECONDS)
     try:
+        if placement.rank != 0:
+            _reach(str(placement.address), int(placement.port or 0))
         store, _, _ = next(rendezvous("env://", placement.rank, placement.size, timeout=patience))
         store.set_timeout(patience)
         heartbeat = Heartbeat(store, placement.rank, placement.size, where)
@@ -151,13 +155,27 @@ def _meet(placement: Placement, device_name: str) -> World:
             store=store, rank=placement.rank, world_size=placement.size, timeout=timedelta(minutes=30),
             device_id=device if device.type == "cuda" else None,
         )  # fmt: skip
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(
             f"rank {placement.rank} of {placement.size} could not meet the others at {where} within "
             f"{MEETING_SECONDS} s ({reason}); were all {placement.size} started, and can they reach that address?"
         ) from None
     return World(device, placement.rank, placement.size, placement.launcher, where, heartbeat)
+
+
+def _reach(address: str, port: int) -> None:
+    # torch tries for its time-out twice, and prints a page for each
+    deadline = time.monotonic() + MEETING_SECONDS
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=2).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 _LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "connection refused", "remote process")
