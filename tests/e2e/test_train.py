@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -207,11 +208,18 @@ class TestVariants:
         run("b", "--steps=1", "--variant=upbounded", f"--weights={saved}", status=2)
         assert "saved under variant explin, not upbounded" in capsys.readouterr().err
         run("c", "--steps=1", "--variant=upbounded", f"--weights={saved}", "--allow-other-variant")
+        run("d", "--steps=1", "--variant=explin", f"--weights={saved}", "--width=12", status=2)
+        error = capsys.readouterr().err
+        assert re.search(r"does not fit the model: 0 tensors missing, 0 unknown, \d+ of another shape", error)
 
-    def test_weights_of_a_plain_state_dict_are_taken(self, run: Run, tmp_path: Path) -> None:
+    def test_weights_of_a_plain_state_dict_are_taken_as_vanilla(
+        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         work = prepare(parse_train([*TINY, "--seed=9"]), torch.device("cpu"))
         file = tmp_path / "latest-model.th"
         torch.save({f"module.{k}": v for k, v in work.model.state_dict().items()}, file)
+        run("b", "--steps=1", "--variant=explin", f"--weights={file}", status=2)
+        assert "train it as explin with --allow-other-variant" in capsys.readouterr().err
         folder = run("a", "--steps=1", "--skip-threshold=1e-9", f"--weights={file}")
         _, state = checkpoint.load(folder / "checkpoints" / "step-00000001")
         assert all(torch.equal(state["model"][k], v) for k, v in work.model.state_dict().items())
@@ -240,6 +248,9 @@ class TestBadInput:
             (["--weights=/nonexistent"], "weights file /nonexistent does not exist"),
             (["--device=tpu"], "--device 'tpu'"),
             (["--resume"], "there is no run in that folder"),
+            (["--enc-blocks=foo"], "enc_blocks has the layer 'foo'"),
+            (["--width=0"], "--width must be at least 1, not 0"),
+            (["--variant=vanila"], "did you mean 'vanilla'"),
         ],
     )
     def test_is_named_with_its_value_and_what_to_do(
@@ -282,6 +293,28 @@ class TestBadInput:
         assert str(file) in said.out + said.err
         assert "step-00000002" in said.out + said.err
         assert [r["step"] for r in metrics(folder)] == list(range(6))
+
+    def test_resuming_with_fewer_steps_than_were_done_is_refused(
+        self, run: Run, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = run("a", "--steps=4")
+        before = summary(folder)
+        run("a", "--steps=3", "--resume", status=2)
+        assert "has done 4 steps, more than the 3 asked for" in capsys.readouterr().err
+        assert summary(folder) == before
+
+    def test_a_training_that_cannot_be_evaluated_is_not_lost(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def full(path: Path, image: Any) -> None:
+            raise OSError(28, "No space left on device", str(path))
+
+        with monkeypatch.context() as patched:
+            patched.setattr("vdvae_patch.train.loop.write_png", full)
+            folder = run("a", "--steps=3", status=2)
+        assert "No space left on device" in capsys.readouterr().err
+        run("a", "--steps=3", "--resume")
+        assert summary(folder)["steps"] == 3
 
     def test_resuming_under_other_settings_is_refused(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         run("a", "--steps=1")

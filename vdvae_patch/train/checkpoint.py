@@ -63,10 +63,11 @@ def save(folder: Path, info: CheckpointInfo, state: Mapping[str, Any], *, name: 
         digest, size = _write_state(partial / STATE, state)
         _write_manifest(partial / MANIFEST, info, digest, size)
         _sync(partial)
-        if final.exists():  # a resumed run comes by a step that it had reached before
-            delete(final)
+        replaced = set_aside(final) if final.exists() else None  # a run may come by a step that it had reached before
         partial.rename(final)
         _sync(folder)
+        if replaced is not None:
+            shutil.rmtree(replaced)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         reason = "no space left" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else error.strerror
@@ -170,13 +171,23 @@ def prune(folder: Path, keep: int = 2) -> None:
 
 def delete(path: Path) -> None:
     """Delete a checkpoint; if that is cut short, what is left does not look like one."""
-    doomed = path.with_name(f".deleted-{path.name}-{os.getpid()}")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
+    shutil.rmtree(set_aside(path))
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint so that it no longer looks like one."""
+    aside = path.with_name(f".deleted-{path.name}-{os.getpid()}")
+    path.rename(aside)
+    return aside
 
 
 def clean(folder: Path) -> None:
     """Delete what killed processes left behind; the caller holds the run's lock."""
+    for aside in folder.glob(".deleted-*"):
+        # killed between setting the old one aside and putting the new one in its place
+        original = folder / aside.name.removeprefix(".deleted-").rsplit("-", 1)[0]
+        if not original.exists() and any(folder.glob(f".partial-{original.name}-*")):
+            aside.rename(original)
     for pattern in (".partial-*", ".deleted-*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Leave in good order: SIGTERM, and the warning that a scheduler sends before its limit, end a run at the next step."""
+"""Leave in good order: SIGTERM, Ctrl-C, and a scheduler's warning before its limit, end a run at the next step."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ class StopRequest:
         return self.signal is not None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.signal == "SIGINT" and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGTERM and SIGUSR1 (SLURM's warning in `launch/`) while the block runs; needs the main thread."""
+    """Catch SIGTERM, SIGUSR1 (SLURM's warning in `launch/`) and Ctrl-C while the block runs; needs the main thread.
+
+    A second Ctrl-C does not wait for the step to end.
+    """
     request = StopRequest()
-    previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     try:
         yield request
     finally:

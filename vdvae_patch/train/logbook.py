@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -18,13 +19,17 @@ from vdvae_patch.train.step import StepRecord
 SITES = ("rate", "distortion", "gradient")
 
 
-def write_steps(run: Run, seconds: float) -> StepRecord:
-    """Log the steps since the last time, which took `seconds` together; the last one is returned. All ranks call it.
+def write_steps(run: Run, elapsed: Callable[[], float]) -> StepRecord:
+    """Log the steps since the last time; the last one is returned. All ranks call it.
+
+    `elapsed` gives the seconds since then. It is asked when the device has done the steps, and not when the host has
+    only asked for them.
 
     Raises:
         RunError: too many updates in a row were skipped, or a log could not be written.
     """
     records = run.engine.drain()
+    seconds = elapsed()
     run.counters.seconds += seconds
     known = {row.step for row in flight.recordable(records)}
     for record in records:
@@ -71,8 +76,8 @@ def _write_skip(run: Run, record: StepRecord, *, exact: bool) -> None:
 def _explain(run: Run, record: StepRecord, *, exact: bool) -> dict[str, Any]:
     seed_noise("train", run.config.seed, rank=run.world.rank, step=record.step)
     with run.engine.autocast():
-        rows = probe_rows(run.work.entry, run.work.model, run.work.heads, run.batch(record.step).input)
-    states = head_states(run.work.heads, over_ranks(run.world.gather(rows)))
+        rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, run.batch(record.step).input)
+    states = head_states(run.work.latent_heads, over_ranks(run.world.gather(rows)))
     return {
         "step": record.step,
         "epoch": record.step // run.per_epoch,

@@ -8,11 +8,13 @@ import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vdvae_patch.data.batches import DeviceImages
+from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
+from vdvae_patch.errors import RunError
 from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
@@ -110,6 +112,12 @@ def _assemble(
     engine, before = _engine(config, world, work)
     position = restore(folder, work, engine, world, say) if config.resume else None
     position = position or Position(0, Counters(), _first_batch(config, world, folder))
+    total = config.total_steps(steps_per_epoch(len(work.data.train), position.global_batch))
+    if position.step > total:
+        raise RunError(f"the run in {folder.path} has done {position.step} steps, more than the {total} asked for")
+    if position.step < total:
+        # a summary belongs to the end; one of a shorter run must not pass for it if this one is killed
+        world.on_main(lambda: folder.summary.unlink(missing_ok=True))
     seen = provenance(world.device) | {"host": work.host.origin.record(), "data": _plain(asdict(work.data.provenance))}
     seen |= {"ranks": world.size, "launcher": world.launcher, "global_batch": position.global_batch}
     world.on_main(lambda: write_config(folder, config, seen))
@@ -117,8 +125,8 @@ def _assemble(
     return Run(
         config, world, folder, work, engine, DeviceImages(work.data.train, world.device), position.global_batch,
         Logs(folder, board) if world.is_main else None, BackgroundWriter(beside=world.device.type != "cpu"),
-        HeadWatch(work.entry, work.model, work.heads, engine, world), before, seen, clock, say, position.counters,
-        position.step,
+        HeadWatch(work.entry, work.model, work.latent_heads, engine, world), before, seen, clock, say,
+        position.counters, position.step,
     )  # fmt: skip
 
 
@@ -166,7 +174,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
         due = _due(done, config.checkpoint_every) or _due(done, config.samples_every)
         due = due or _due(done, config.evaluate_every) or _due(done, run.record_every)
         if due or done == run.total or (alone and stop):
-            last = write_steps(run, run.clock() - started)
+            last = write_steps(run, partial(_since, run.clock, started))
             counters = run.counters
             progress.update(last, counters.high_gradient, counters.nan, counters.images_per_second)
             _between(run, done)
@@ -179,6 +187,10 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             progress.say(f"{stop.signal or 'a signal to another rank'} after step {done}: saved; go on with --resume")
             return False
     return True
+
+
+def _since(clock: Callable[[], float], moment: float) -> float:
+    return clock() - moment
 
 
 def _due(done: int, every: int) -> bool:
@@ -221,10 +233,12 @@ def _draw_samples(run: Run, name: str) -> None:
 def _finish(run: Run) -> Outcome:
     if run.first_step == run.total and run.folder.summary.exists():
         return Outcome(read_json(run.folder.summary), is_main=run.world.is_main)
+    save(run, run.total)  # before anything that may fail or be interrupted: the training is done
+    run.writer.wait()
     _draw_samples(run, "final.png")
     test = _evaluate(run, DeviceImages(run.work.data.test, run.world.device), limit=run.config.test_images)
     run.counters.nelbo = test.elbo
-    save(run, run.total)
+    save(run, run.total)  # once more, with what it is worth
     run.writer.wait()
     counters = run.counters
     summary = {

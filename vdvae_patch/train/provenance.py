@@ -38,14 +38,20 @@ def command() -> str:
 
 
 def code_commit() -> str:
-    """The commit of the checkout that this package runs from, `+` appended if it has changes; `"installed"` if none."""
+    """The commit of the checkout that this package runs from, `+` appended if it has changes.
+
+    `"installed"` where there is no checkout, `"unknown"` where git does not say.
+    """
     root = Path(vdvae_patch.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return "installed"
     import git
 
-    repository = git.Repo(root)
-    return repository.head.commit.hexsha[:12] + ("+" if repository.is_dirty() else "")
+    try:
+        with git.Repo(root) as repository:
+            return repository.head.commit.hexsha[:12] + ("+" if repository.is_dirty() else "")
+    except (git.GitError, ValueError):  # no commit yet, or a checkout of another user, which git does not read
+        return "unknown"
 
 
 def machine(device: torch.device) -> str:

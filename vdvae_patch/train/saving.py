@@ -13,7 +13,7 @@ from vdvae_patch.train.folder import RunFolder
 from vdvae_patch.train.generators import generator_states, restore_generators
 from vdvae_patch.train.records import truncate_after
 from vdvae_patch.train.run import Counters, Run
-from vdvae_patch.train.setup import Workload, require_variant
+from vdvae_patch.train.setup import Workload, require_host, require_variant
 from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.world import World
 
@@ -72,6 +72,7 @@ def restore(
         return None
     info, state = checkpoint.load(chosen)
     expected = work.checkpoint_info(0, finite=True, nelbo=None)
+    require_host(info, expected.host, chosen)
     require_variant(info, expected.variant, chosen)
     work.model.load_state_dict(state["model"])
     work.ema.load_state_dict(state["ema"])
@@ -105,6 +106,7 @@ def cut_logs(folder: RunFolder, step: int) -> None:
 
 
 def _choose(folder: RunFolder, say: Callable[[str], None]) -> Path | None:
+    checkpoint.clean(folder.checkpoints)
     if not checkpoint.checkpoints(folder.checkpoints):
         say("no checkpoint yet: starting again at step 0")
         cut_logs(folder, 0)

@@ -34,6 +34,11 @@ class Workload:
     ema: nn.Module
     heads: list[Head]
 
+    @property
+    def latent_heads(self) -> list[Head]:
+        """The heads that a pass through the latents computes: posteriors and priors."""
+        return [head for head in self.heads if head.role != "likelihood"]
+
     def checkpoint_info(self, step: int, *, finite: bool, nelbo: float | None) -> CheckpointInfo:
         """What a checkpoint says about itself."""
         record = patch_record(self.model) if is_patched(self.model) else None
@@ -76,7 +81,7 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     # built, not deep-copied: a host may hold references to its own modules that a copy would share
     ema = host.build(hparams)
     if config.weights is not None:
-        model.load_state_dict(read_weights(config.weights, str(variant), config.allow_other_variant))
+        load_weights(model, read_weights(config, str(variant)), config.weights)
     ema.load_state_dict(model.state_dict())
     model.to(device)
     ema.to(device).eval().requires_grad_(False)
@@ -87,16 +92,21 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     return Workload(host, entry, data, model, ema, heads)
 
 
-def read_weights(path: Path, variant: str, allow_other_variant: bool) -> dict[str, Tensor]:
+def read_weights(config: TrainConfig[Any], variant: str) -> dict[str, Tensor]:
     """The weights in a checkpoint folder of ours, or in a `state_dict` file such as VDVAE's `-model.th`.
 
+    A file says nothing about variants: it is taken for what the host's own script saves, vanilla.
+
     Raises:
-        CheckpointError: damaged, not a `state_dict`, or saved under another variant.
+        CheckpointError: damaged, not a `state_dict`, or saved under another variant or host.
     """
+    path = config.weights
+    assert path is not None
     if path.is_dir():
         info, state = checkpoint.load(path)
-        if not allow_other_variant:
+        if not config.allow_other_variant:
             require_variant(info, variant, path)
+        require_host(info, config.host, path)
         weights: dict[str, Tensor] = state["ema"]
         return weights
     try:
@@ -107,7 +117,27 @@ def read_weights(path: Path, variant: str, allow_other_variant: bool) -> dict[st
         raise CheckpointError(f"weights file {path} cannot be read as a state_dict: {type(error).__name__}") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"weights file {path} does not hold a state_dict")
+    if variant != VANILLA and not config.allow_other_variant:
+        raise CheckpointError(
+            f"weights file {path} is a plain state_dict, of a vanilla model as far as anyone can tell; "
+            f"train it as {variant} with --allow-other-variant"
+        )
     return {key.removeprefix("module."): value for key, value in loaded.items()}
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Strictly; raises `CheckpointError` if names or shapes are not the model's."""
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    theirs = {key: tuple(value.shape) for key, value in weights.items()}
+    if own != theirs:
+        missing, unknown = sorted(own.keys() - theirs), sorted(theirs.keys() - own)
+        other = [key for key in own.keys() & theirs if own[key] != theirs[key]]
+        first = next(iter([*missing, *unknown, *sorted(other)]))
+        raise CheckpointError(
+            f"checkpoint {path} does not fit the model: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{len(other)} of another shape (such as {first!r}); is it of another preset or host?"
+        )
+    model.load_state_dict(weights)
 
 
 def require_variant(info: CheckpointInfo, variant: str, path: Path) -> None:
@@ -117,6 +147,12 @@ def require_variant(info: CheckpointInfo, variant: str, path: Path) -> None:
             f"checkpoint {path} was saved under variant {info.variant}, not {variant}; "
             f"train with --variant {info.variant}, or accept it with --allow-other-variant"
         )
+
+
+def require_host(info: CheckpointInfo, host: str, path: Path) -> None:
+    """Refuse weights of another host."""
+    if info.host != host:
+        raise CheckpointError(f"checkpoint {path} is of host {info.host}, not {host}; train with --host {info.host}")
 
 
 def buffers_follow(source: nn.Module, target: nn.Module) -> Iterable[tuple[Tensor, Tensor]]:
