@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -17,7 +17,7 @@ from torch import nn
 from vdvae_patch.errors import PatchError, did_you_mean
 from vdvae_patch.heads import Arithmetic, CallSite, Head, Rebinding, Role, table
 from vdvae_patch.patching.overrides import CallOverride, OutputOverride, Override, RebindOverride
-from vdvae_patch.patching.sites import site_overrides
+from vdvae_patch.patching.sites import NormalSite, site_overrides
 from vdvae_patch.patching.variant import VANILLA, Variant, resolve
 from vdvae_patch.scales import Scale
 
@@ -118,7 +118,8 @@ def patch(
     stable = arithmetic == "stable" or (arithmetic == "auto" and bool(changed))
     if not changed and not stable and not chosen.is_vanilla:
         warnings.warn(f"variant {chosen} is what the host computes already: the patch changes nothing", stacklevel=2)
-    overrides = tuple(_overrides(model, patched if stable else PatchedHeads(changed), stable))
+    normals = getattr(heads, "normals", ()) if stable else ()
+    overrides = tuple(_overrides(model, patched if stable else PatchedHeads(changed), stable, normals))
     _install(overrides)
     record = PatchRecord(chosen, "stable" if stable else "host", patched, overrides)
     vars(model)[_RECORD] = record
@@ -191,7 +192,9 @@ def _emitters(modules: dict[str, nn.Module], path: str) -> list[str]:
     return (near or [name for name in modules if name])[:12]
 
 
-def _overrides(model: nn.Module, heads: PatchedHeads, stable: bool) -> Iterator[Override]:
+def _overrides(
+    model: nn.Module, heads: PatchedHeads, stable: bool, normals: Sequence[NormalSite]
+) -> Iterator[Override]:
     """One override a method: heads that are read by the same call share it."""
     modules = dict(model.named_modules())
     at_output: dict[str, list[tuple[Head, Scale]]] = defaultdict(list)
@@ -215,7 +218,7 @@ def _overrides(model: nn.Module, heads: PatchedHeads, stable: bool) -> Iterator[
             rebound[rebinding.owner, rebinding.method][rebinding.name] = rebinding
     for path, parts in at_output.items():
         yield OutputOverride(modules[path], path, parts)
-    yield from site_overrides(modules, at_site)
+    yield from site_overrides(modules, at_site, normals)
     for key, site in at_call.items():
         yield CallOverride(modules[site.owner], site, scales[key])
     for (owner, method), names in rebound.items():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.composition import back
 from vdvae_patch.conventions import Convention
+from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.patching.overrides import Override
@@ -71,6 +72,21 @@ class ActivationSite:
     rest: Convention
 
 
+@dataclass(frozen=True)
+class NormalSite:
+    """A place where the host makes a `torch.distributions.Normal`, which shall be a stable one.
+
+    Attributes:
+        owner, method, calls: as of a `Site`.
+        span: the call of `Normal`.
+    """
+
+    owner: str
+    method: str
+    calls: tuple[CallStep, ...]
+    span: Span
+
+
 class Reader:
     """p to what the host must have at a site, so that its remaining steps give scale(p)."""
 
@@ -104,7 +120,7 @@ class ActivationOverride(Override):
 class SiteOverride(Override):
     """Runs a method of the host compiled again, with the expressions of some sites replaced."""
 
-    def __init__(self, module: nn.Module, method: str, edits: Sequence[tuple[Site, Scale]]) -> None:
+    def __init__(self, module: nn.Module, method: str, edits: Sequence[Edit]) -> None:
         self.edits = tuple(edits)
         super().__init__(module, method)
 
@@ -117,9 +133,14 @@ class SiteOverride(Override):
         return self.original(*args, **kwargs)
 
 
-def site_overrides(modules: Mapping[str, nn.Module], heads: Sequence[tuple[Head, Scale]]) -> Iterator[Override]:
-    """One override a method, or an activation, for heads with sites."""
-    by_method: dict[tuple[str, str], list[tuple[Site, Scale]]] = {}
+Edit = tuple[Site, Scale] | tuple[NormalSite, None]
+
+
+def site_overrides(
+    modules: Mapping[str, nn.Module], heads: Sequence[tuple[Head, Scale]], normals: Sequence[NormalSite] = ()
+) -> Iterator[Override]:
+    """One override a method, or an activation, for heads with sites and for `Normal`s that become stable ones."""
+    by_method: dict[tuple[str, str], list[Edit]] = {}
     activations: dict[str, tuple[ActivationSite, Scale]] = {}
     for head, scale in heads:
         for site in head.sites:
@@ -129,17 +150,25 @@ def site_overrides(modules: Mapping[str, nn.Module], heads: Sequence[tuple[Head,
                     raise PatchError(f"{site.path} serves two heads, which were given {known} and {scale}; give one scale")
             else:
                 by_method.setdefault((site.owner, site.method), []).append((site, scale))
+    for normal in normals:
+        by_method.setdefault((normal.owner, normal.method), []).append((normal, None))
     for path, (activation, scale) in activations.items():
         yield ActivationOverride(modules[path], activation, scale)
     for (owner, method), edits in by_method.items():
         yield SiteOverride(modules[owner], method, edits)
 
 
-def _compile(function: types.FunctionType, edits: list[tuple[Site, Scale]], level: int) -> types.FunctionType:
+def _compile(function: types.FunctionType, edits: list[Edit], level: int) -> types.FunctionType:
     changes: list[Change] = []
-    inner: dict[CallStep, list[tuple[Site, Scale]]] = {}
-    for site, scale in edits:
-        if len(site.calls) == level:
+    inner: dict[CallStep, list[Edit]] = {}
+    replaced: dict[Span, Any] = {}
+    for edit in edits:
+        site, scale = edit
+        if len(site.calls) > level:
+            inner.setdefault(site.calls[level], []).append(edit)
+        elif isinstance(site, NormalSite) or scale is None:
+            replaced[site.span] = StableNormal  # type: ignore[union-attr]
+        else:
             reader = Reader(scale, site.rest, site.reads)
             change = Change(site.first, site.last, site.operand, reader, site.parameter, site.also)
             known = next((c for c in changes if c.last == change.last), None)
@@ -150,9 +179,6 @@ def _compile(function: types.FunctionType, edits: list[tuple[Site, Scale]], leve
                     f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given different "
                     f"ones ({known.reader.scale} and {scale}); give both the same"
                 )
-        else:
-            inner.setdefault(site.calls[level], []).append((site, scale))
-    replaced = {}
     for step, below in inner.items():
         target = callee(step.module, step.qualname)
         if isinstance(target, type):

@@ -95,10 +95,11 @@ class Node:
 
 @dataclass
 class NormalSeen:
-    """A `torch.distributions.Normal` that was made."""
+    """A `torch.distributions.Normal` that was made; `frames` are empty if PyTorch made it for another distribution."""
 
     loc: Node
     scale: Node
+    frames: tuple[Frame, ...] = ()
 
 
 @dataclass

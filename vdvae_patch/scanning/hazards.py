@@ -9,7 +9,7 @@ import torch
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning.chain import descend
-from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.replay import Spot
 
 _SOURCE = '"Re-parameterizing VAEs for stability"'
@@ -47,11 +47,23 @@ def of_graph(graph: Graph) -> Iterator[str]:
             continue
         place = (frame.code.co_filename, frame.line)
         if node.op == "log" and place not in seen:
-            names = [step.name for step in descend(Spot(node)).steps]
-            if "exp" in names[: names.index("log")] if "log" in names else False:
+            if _is_log_of_exponential(node):
                 seen.add(place)
                 yield (
                     f"{place[0]}:{place[1]}: the log of an exponential is −∞ as soon as the exponential underflows "
                     f"(raw values below −103 in float32, below −51 of a square; {_SOURCE}, table 1); remedy: the stable "
                     "arithmetic, which never takes it"
                 )
+
+
+def _is_log_of_exponential(node: Node) -> bool:
+    """Whether a log is taken of an exponential, or of a ratio of two, with no floor in between."""
+    chains = [descend(Spot(node.inputs[0]))] if node.inputs else []
+    if chains and chains[0].end == "product":
+        begin = chains[0].begin
+        chains += [descend(Spot(n)) for n in begin.node.inputs if n.params]
+    for chain in chains:
+        names = [step.name for step in chain.steps]
+        if "exp" in names and not {"add", "clamp"} & set(names[names.index("exp") :]):
+            return True
+    return False

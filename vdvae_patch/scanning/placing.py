@@ -13,7 +13,7 @@ import torch
 from vdvae_patch.composition import Step, is_limited, named
 from vdvae_patch.conventions import Convention, LogSigma
 from vdvae_patch.patching.rewrite import Span
-from vdvae_patch.patching.sites import ActivationSite, CallStep, Site
+from vdvae_patch.patching.sites import ActivationSite, CallStep, NormalSite, Site
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.readings import Reading
 
@@ -173,6 +173,33 @@ def _in_source(nodes: Sequence[Node], operand: int, rest: Convention, parameter:
     path = sequence[owner].path
     assert path is not None
     return Site(path, sequence[owner].code.co_name, tuple(calls), first, last, operand, rest, parameter)
+
+
+def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:
+    """The calls at which the host makes Normals, as far as a module's method leads to them."""
+    found: dict[NormalSite, None] = {}
+    for seen in graph.normals:
+        frames = [f for f in reversed(seen.frames) if f.host]
+        owner = next((i for i in range(len(frames) - 1, -1, -1) if frames[i].path is not None), None)
+        if owner is None:
+            continue
+        try:
+            steps = tuple(
+                CallStep(_span(frames[i]), _module_of(frames[i + 1].code.co_filename), frames[i + 1].code.co_qualname)
+                for i in range(owner, len(frames) - 1)
+            )
+            path = frames[owner].path
+            assert path is not None
+            site = NormalSite(path, frames[owner].code.co_name, steps, _span(frames[-1]))
+        except CannotPlaceError:
+            continue  # it stays PyTorch's own; `hazards` warns of it
+        if _is_plain(site):
+            found[site] = None
+    return tuple(found)
+
+
+def _is_plain(site: NormalSite) -> bool:
+    return all("<locals>" not in step.qualname and "<lambda>" not in step.qualname for step in site.calls)
 
 
 def _outer_first(node: Node) -> list[Frame]:

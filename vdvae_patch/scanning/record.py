@@ -179,8 +179,8 @@ class Recorder(TorchDispatchMode):
 
     # --- where it happened ---
 
-    def _walk(self) -> tuple[Frame, ...]:
-        frame: FrameType | None = sys._getframe(3)
+    def _walk(self, depth: int = 3) -> tuple[Frame, ...]:
+        frame: FrameType | None = sys._getframe(depth)
         found: list[Frame] = []
         while frame is not None:
             code = frame.f_code

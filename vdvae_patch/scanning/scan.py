@@ -14,10 +14,11 @@ from vdvae_patch import conventions
 from vdvae_patch.composition import Composition, Measured, Step, is_limited, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head, Role, table
+from vdvae_patch.patching.sites import NormalSite
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.emission import Emission, emission_of
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.placing import CannotPlaceError, disagreeing, sites_of
+from vdvae_patch.scanning.placing import CannotPlaceError, disagreeing, normal_sites, sites_of
 from vdvae_patch.scanning.readings import NearMiss, Reading, Readings, read, where
 from vdvae_patch.scanning.replay import Expression, Spot
 from vdvae_patch.scanning.verify import check_sigma
@@ -30,12 +31,15 @@ class Heads(list[Head]):
     Attributes:
         near_misses: what looked like a scale and was not taken, and why.
         warnings: what is numerically unsafe in the host as it is.
+        normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
+            carries log σ.
     """
 
     def __init__(self, heads: Iterable[Head] = (), near_misses: Sequence[NearMiss] = ()) -> None:
         super().__init__(heads)
         self.near_misses = tuple(near_misses)
         self.warnings: tuple[str, ...] = ()
+        self.normals: tuple[NormalSite, ...] = ()
         self._run: tuple[tuple[Any, ...], Callable[..., Any] | None] | None = None
 
     def check(self, model: nn.Module, patched: Iterable[Any]) -> None:
@@ -88,6 +92,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     heads = Heads(_heads(graph, readings), readings.near_misses)
     heads.warnings = tuple(hazards.of_graph(graph))
     heads._run = (inputs, call)
+    heads.normals = normal_sites(graph)
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
     return heads

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -14,7 +16,7 @@ from torch.distributions import Normal
 from torch.nn.modules.module import register_module_forward_hook
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.scanning.graph import Graph, NormalSeen
+from vdvae_patch.scanning.graph import Frame, Graph, NormalSeen
 from vdvae_patch.scanning.record import Recorder, run_watched
 
 Call = Callable[..., Any]
@@ -143,7 +145,7 @@ def _normals_watched(recorder: Recorder) -> Iterator[None]:
     def init(self: Normal, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
         if isinstance(scale, Tensor):
             mean = recorder.node_of(loc) if isinstance(loc, Tensor) else recorder._new("constant", "number", ())
-            recorder.graph.normals.append(NormalSeen(mean, recorder.node_of(scale)))
+            recorder.graph.normals.append(NormalSeen(mean, recorder.node_of(scale), _made_at(recorder, self)))
         made(self, loc, scale, validate_args)
 
     Normal.__init__ = init  # type: ignore[method-assign]
@@ -152,3 +154,10 @@ def _normals_watched(recorder: Recorder) -> Iterator[None]:
     finally:
         Normal.__init__ = made  # type: ignore[method-assign]
 
+
+
+def _made_at(recorder: Recorder, normal: Normal) -> tuple[Frame, ...]:
+    caller = sys._getframe(2)
+    if type(normal) is not Normal or caller.f_code.co_filename.startswith(os.path.dirname(torch.__file__) + os.sep):
+        return ()
+    return recorder._walk(3)

@@ -1,0 +1,117 @@
+"""One call that makes a model stable; Normals of torch.distributions that carry log sigma."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+from zoo import likelihoods, plain, rows, without
+
+from vdvae_patch.distributions import StableNormal
+from vdvae_patch.errors import PatchError
+from vdvae_patch.scanning import stabilize
+
+
+def test_a_stable_normal_agrees_with_pytorch_where_pytorch_is_right() -> None:
+    g = torch.Generator().manual_seed(0)
+    loc, raw, other, raw2, x = (torch.randn(50, generator=g, dtype=torch.float64) for _ in range(5))
+    q, p = Normal(loc, raw.exp()), Normal(other, raw2.exp())
+    stable_q, stable_p = StableNormal(loc, raw.exp()), StableNormal(other, raw2.exp())
+    torch.testing.assert_close(kl_divergence(stable_q, stable_p), kl_divergence(q, p))
+    torch.testing.assert_close(kl_divergence(stable_q, p), kl_divergence(q, p))
+    torch.testing.assert_close(kl_divergence(q, stable_p), kl_divergence(q, p))
+    torch.testing.assert_close(stable_q.log_prob(x), q.log_prob(x))
+    torch.testing.assert_close(stable_q.entropy(), q.entropy())
+    wide = Independent(stable_q.expand((3, 50)), 1)
+    torch.testing.assert_close(wide.log_prob(x.expand(3, 50)), q.log_prob(x).sum().expand(3))
+
+
+def test_a_stable_normal_is_finite_where_pytorch_divides_zero_by_zero() -> None:
+    raw = torch.tensor([-60.0, -87.0, -300.0])
+    standard = Normal(torch.zeros(3), torch.ones(3))
+    assert torch.isinf(kl_divergence(Normal(torch.zeros(3), raw.clamp(min=-100).exp()), standard)).all()
+    stable = StableNormal(torch.zeros(3), raw.exp().clamp(min=1e-45), log_scale=raw)
+    torch.testing.assert_close(kl_divergence(stable, standard), -raw - 0.5)
+
+
+class DeadPosterior(nn.Module):
+    """A posterior that has collapsed to a point: its log sigma is −60."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = nn.Linear(6, 8)
+        self.dec = nn.Linear(4, 6)
+        with torch.no_grad():
+            self.enc.bias[4:] = -60
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_sigma = self.enc(x).chunk(2, 1)
+        q = Normal(mean, log_sigma.exp())
+        z = q.rsample()
+        kl = kl_divergence(q, Normal(torch.zeros_like(z), torch.ones_like(z)))
+        return kl.sum() + (self.dec(z) - x).square().sum()
+
+
+def test_the_fault_of_pytorchs_divergence_is_gone_without_touching_the_host() -> None:
+    model, x = DeadPosterior(), rows()()[0]
+    assert torch.isinf(model(x))
+    handle = stabilize(model, x, file=io.StringIO())
+    loss = model(x)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert torch.isfinite(pickle.loads(pickle.dumps(copy.deepcopy(model)))(x))
+    handle.unpatch()
+    assert torch.isinf(model(x))
+
+
+def test_stabilize_prints_what_it_did_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    case = next(c for c in likelihoods.CASES if c.name == "NormalDecoder")
+    handle = stabilize(case.build(), *case.inputs())
+    out = capsys.readouterr().out
+    assert "enc   4:8       posterior" in out
+    assert "exponential below 0, linear above" in out
+    assert "left as it is: name a scale for it" in out
+    assert "3 calls of torch.distributions.Normal" in out
+    assert [str(h.scale) for h in handle.heads] == ["explin", "None"]
+
+
+def test_a_likelihood_scale_is_used_when_it_is_named() -> None:
+    case = next(c for c in likelihoods.CASES if c.name == "NormalDecoder")
+    handle = stabilize(case.build(), *case.inputs(), likelihood="bounded(0.1, 1)", file=io.StringIO())
+    assert [str(h.scale) for h in handle.heads] == ["explin", "bounded(alpha=0.1, omega=1)"]
+
+
+@pytest.mark.filterwarnings("ignore:no Normal head")
+def test_a_model_without_heads_is_refused_with_the_near_misses() -> None:
+    with pytest.raises(PatchError, match=r"no Normal head was found in Flow; near misses:\n.*as a flow does"):
+        stabilize(without.Flow(), *rows()())
+
+
+def test_a_lazy_model_is_asked_to_run_first() -> None:
+    with pytest.raises(PatchError, match=r"parameter 'weight' is lazy .* run the model once"):
+        stabilize(nn.LazyLinear(3), torch.randn(2, 4))
+
+
+def test_a_model_on_the_meta_device_is_asked_to_load_its_weights() -> None:
+    with torch.device("meta"):
+        model = plain.SeparateLayers()
+    with pytest.raises(PatchError, match=r"'fc1.weight' is on the meta device .* load the weights"):
+        stabilize(model, torch.randn(2, 6))
+
+
+def test_a_call_that_takes_an_optimizer_step_is_refused() -> None:
+    model, x = plain.ThreeWays(), rows()()[0]
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step(model: nn.Module, x: Tensor) -> None:
+        model(x).backward()
+        optimizer.step()
+
+    with pytest.raises(PatchError, match="changed 4 parameters"):
+        stabilize(model, x, call=step)

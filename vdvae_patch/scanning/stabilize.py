@@ -1,0 +1,70 @@
+"""`stabilize`: scan, patch and stable arithmetic in one call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from torch import nn
+
+from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import Role, table
+from vdvae_patch.patching import PatchHandle, patch
+from vdvae_patch.scales import Scale
+from vdvae_patch.scanning.scan import Heads, scan
+
+_WHY = {
+    "explin": "exponential below 0, linear above: no gradient explodes, and a small σ stays possible",
+    "upbounded": "σ stays below the prior's own: no large value, and a small σ stays possible",
+    "bounded": "σ stays inside the data's range",
+    "downbounded": "σ stays above the rounding of the data",
+    "constant": "σ is fixed",
+}
+
+
+def stabilize(
+    model: nn.Module,
+    *inputs: Any,
+    call: Callable[..., Any] | None = None,
+    posterior: str | Scale = "explin",
+    prior: str | Scale = "explin",
+    likelihood: str | Scale | None = None,
+    file: TextIO | None = None,
+) -> PatchHandle:
+    """Find the Normal heads, give each role its scale, use stable arithmetic, verify, and print what was done and why.
+
+    Args:
+        inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
+        posterior, prior, likelihood: the scale of each role; a likelihood needs the data's range, so none is presumed.
+        file: where the table goes, standard output if left out.
+
+    Raises:
+        PatchError: no head was found (the near misses are named), or one cannot be patched.
+    """
+    heads = scan(model, *inputs, call=call)
+    if not heads:
+        raise PatchError(f"no Normal head was found in {type(model).__name__}; near misses:\n{heads.why_not()}")
+    scales: dict[Role, str | Scale | None] = {"posterior": posterior, "prior": prior, "likelihood": likelihood}
+    present = {head.role for head in heads}
+    chosen = {role: scale for role, scale in scales.items() if scale is not None and role in present}
+    if not chosen:
+        raise PatchError(f"only {', '.join(present)} heads were found; name their scale, such as likelihood='bounded(0.1, 1)'")
+    handle = patch(model, heads=heads, **chosen)
+    print(_table(heads, handle), file=file or sys.stdout)
+    return handle
+
+
+def _table(heads: Heads, handle: PatchHandle) -> str:
+    rows = []
+    for patched in handle.heads:
+        head, scale = patched.head, patched.scale
+        found = head.found
+        place = "" if found is None else {"output": "module's output", "call": f"line {found.line}", "no": ""}[found.patch_at]
+        why = "left as it is: name a scale for it" if scale is None else _WHY.get(scale.name, "as asked")
+        rows.append((head.path, head.channels, head.role, str(head.convention), str(scale or "vanilla"), place, why))
+    lines = [table(("path", "channels", "role", "host's σ", "scale", "patched at", "why"), rows)]
+    if heads.normals:
+        lines.append(f"{len(heads.normals)} calls of torch.distributions.Normal make one that carries log σ.")
+    lines += [f"note: {warning}" for head in heads if head.found for warning in head.found.warnings if "lower bound" in warning]
+    return "\n".join(lines)
