@@ -21,12 +21,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from vdvae_patch.data.batches import DeviceImages, batch_indices
 from vdvae_patch.data.normalization import ModelBatch
-from vdvae_patch.hosts.preset import Losses
-from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.run import drain_interval
 from vdvae_patch.train.setup import Workload, prepare
-from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.world import World
 
 PLAIN = "plain step"
@@ -121,19 +120,13 @@ def _batches(work: Workload, config: TrainConfig[Any], device: torch.device, cou
 
 
 def _our_step(work: Workload, config: TrainConfig[Any], device: torch.device) -> Callable[[int, ModelBatch], None]:
-    run_model: Any = compile_model(work.model, device) if config.compile else work.model
-
-    def loss(x: torch.Tensor, target: torch.Tensor) -> Losses:
-        return work.entry.losses(run_model, x, target)
-
-    engine = TrainingStep(
-        work.model, work.ema, loss, config.optimization, World(device), precision=config.precision, capacity=50
-    )
+    world = World(device)
+    engine, every = make_engine(config, world, work).step, drain_interval(config, world)
 
     def step(number: int, batch: ModelBatch) -> None:
         seed_noise("train", config.seed, step=number)
         engine(number, *batch)
-        if number % 50 == 49:
+        if number % every == every - 1:
             engine.drain()
 
     return step

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdvae_patch.data.batches import DeviceImages, batch_indices, steps_per_epoch
-from vdvae_patch.hosts.preset import Losses
-from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.provenance import machine
 from vdvae_patch.train.setup import prepare
-from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.world import World, resolve_device
 
 # float32: weights, EMA, and Adam's two moments
@@ -65,12 +63,7 @@ def estimate(
     """
     world = World(resolve_device(config.device))
     work = prepare(config, world.device)
-    run_model = compile_model(work.model, world.device) if config.compile else work.model
-
-    def loss(x: Any, target: Any) -> Losses:
-        return work.entry.losses(run_model, x, target)
-
-    engine = TrainingStep(work.model, work.ema, loss, config.optimization, world, precision=config.precision)
+    engine = make_engine(config, world, work).step
     images = DeviceImages(work.data.train, world.device)
     batch_size = config.optimization.batch_size
     seconds = []

@@ -15,26 +15,22 @@ import torch
 
 from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
 from vdvae_patch.errors import RunError
-from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
-from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.evaluate import Evaluation, evaluate
-from vdvae_patch.train.flight import WeightsBefore
 from vdvae_patch.train.folder import RunFolder, open_folder, read_json, write_config, write_json
 from vdvae_patch.train.interrupts import StopRequest, stop_requests
 from vdvae_patch.train.logbook import write_steps
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.progress import TrainingProgress
 from vdvae_patch.train.provenance import provenance
-from vdvae_patch.train.ranks import distribute
 from vdvae_patch.train.records import JsonLines
-from vdvae_patch.train.run import Counters, Logs, Run, drain_interval
+from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save
 from vdvae_patch.train.setup import Workload, buffers_follow, prepare
-from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.watch import HeadWatch
 from vdvae_patch.train.world import World, connect
 from vdvae_patch.train.writer import BackgroundWriter
@@ -109,7 +105,8 @@ def _assemble(
     clock: Callable[[], float],
     say: Callable[[str], None],
 ) -> Run:
-    engine, before = _engine(config, world, work)
+    made = make_engine(config, world, work)
+    engine, before = made.step, made.before
     position = restore(folder, work, engine, world, say) if config.resume else None
     position = position or Position(0, Counters(), _first_batch(config, world, folder))
     total = config.total_steps(steps_per_epoch(len(work.data.train), position.global_batch))
@@ -128,23 +125,6 @@ def _assemble(
         HeadWatch(work.entry, work.model, work.latent_heads, engine, world), before, seen, clock, say,
         position.counters, position.step,
     )  # fmt: skip
-
-
-def _engine(config: TrainConfig[Any], world: World, work: Workload) -> tuple[TrainingStep, WeightsBefore | None]:
-    built = compile_model(work.model, world.device) if config.compile else work.model
-    run_model, local_gradient = distribute(built, world)
-
-    def loss(x: torch.Tensor, target: torch.Tensor) -> Losses:
-        return work.entry.losses(run_model, x, target)
-
-    capacity = drain_interval(config, world)
-    engine = TrainingStep(
-        work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity
-    )
-    engine.local_gradient = local_gradient
-    before = WeightsBefore(engine.parameters) if config.record_skips and capacity > 1 else None
-    engine.before_update = before
-    return engine, before
 
 
 def _first_batch(config: TrainConfig[Any], world: World, folder: RunFolder) -> int:

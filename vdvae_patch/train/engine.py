@@ -1,0 +1,47 @@
+"""The training step of a workload, put together: compiled if asked for, over ranks, with the weights of before at hand.
+
+`train`, its cost estimate and the benchmark all take it from here, so that what is measured is what is run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.train.compiled import compile_model
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.flight import WeightsBefore
+from vdvae_patch.train.ranks import distribute
+from vdvae_patch.train.run import drain_interval
+from vdvae_patch.train.setup import Workload
+from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.world import World
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The step, and the copy of the weights that it keeps where skipped updates are only seen later."""
+
+    step: TrainingStep
+    before: WeightsBefore | None
+
+
+def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engine:
+    """The step of `config` for a workload."""
+    built = compile_model(work.model, world.device) if config.compile else work.model
+    run_model, local_gradient = distribute(built, world)
+
+    def loss(x: Tensor, target: Tensor) -> Losses:
+        return work.entry.losses(run_model, x, target)
+
+    capacity = drain_interval(config, world)
+    step = TrainingStep(
+        work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity
+    )
+    step.local_gradient = local_gradient
+    before = WeightsBefore(step.parameters) if config.record_skips and capacity > 1 else None
+    step.before_update = before
+    return Engine(step, before)
