@@ -117,30 +117,24 @@ def test_a_run_that_gave_up_since_it_no_longer_learns_has_not_failed(tmp_path: P
     assert [end.how for end in do(replace(comparison, runs=(run,)))] == ["stopped"]
 
 
-def test_what_has_ended_is_not_done_again_and_what_has_a_checkpoint_goes_on(tmp_path: Path) -> None:
-    comparison = scripted(tmp_path, *["import sys; open('did', 'a').write(' '.join(sys.argv[1:]) + ';')"] * 4)
-    finished, resumable, abandoned, _ = make_plan(tmp_path, "vanilla", "0,1,2,3").runs
+def test_what_has_ended_is_not_done_again_and_what_was_begun_is_resumed(tmp_path: Path) -> None:
+    comparison = scripted(tmp_path, *["import sys; open('did', 'a').write(' '.join(sys.argv[1:]) + ';')"] * 3)
+    finished, begun, _ = make_plan(tmp_path, "vanilla", "0,1,2").runs
     write_run(finished)
-    write_run(resumable, nelbo=None, checkpoint=True)
-    write_run(abandoned, nelbo=None)
+    write_run(begun, nelbo=None, checkpoint=True)
     watcher = Notes()
     do(comparison, watcher)
-    assert watcher.begun_runs == [
-        ("vanilla seed 1", "resumable"), ("vanilla seed 2", "abandoned"), ("vanilla seed 3", "absent"),
-    ]  # fmt: skip
-    assert Path("did").read_text() == "--resume;;;"
-    assert not (abandoned.folder / "metrics.jsonl").exists()
+    assert watcher.begun_runs == [("vanilla seed 1", "begun"), ("vanilla seed 2", "absent")]
+    assert Path("did").read_text() == "--resume;;"
 
 
-def test_an_abandoned_run_among_files_of_others_fails_and_is_kept(tmp_path: Path) -> None:
-    comparison = scripted(tmp_path, "pass", BEGIN_AND_END)
-    abandoned = make_plan(tmp_path, "vanilla", "0").runs[0]
-    write_run(abandoned, nelbo=None)
-    (abandoned.folder / "notes.md").write_text("mine")
-    ended = do(comparison)
-    assert [end.how for end in ended] == ["failed", "finished"]
-    assert "notes.md" in ended[0].message
-    assert (abandoned.folder / "notes.md").read_text() == "mine"
+def test_a_folder_that_someone_else_takes_meanwhile_fails_that_run_alone(tmp_path: Path) -> None:
+    second = tmp_path / "vanilla-seed1"
+    take = f"import pathlib; p = pathlib.Path({str(second)!r}); p.mkdir(); (p / 'notes.md').write_text('mine')"
+    ended = do(scripted(tmp_path, take, "pass", BEGIN_AND_END))
+    assert [end.how for end in ended] == ["finished", "failed", "finished"]
+    assert "holds no run" in ended[1].message
+    assert [path.name for path in second.iterdir()] == ["notes.md"]
 
 
 def test_a_request_to_stop_lets_the_runs_save_and_begins_no_other(tmp_path: Path) -> None:

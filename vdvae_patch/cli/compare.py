@@ -29,6 +29,7 @@ _CHOSEN_HERE = {
     "--seed": "--seeds",
     "--resume": "the same command again",
     "--no-resume": "another --out",
+    "--dry-run": "vdvae-patch train --dry-run",
 }
 
 
@@ -62,11 +63,11 @@ def compare(argv: Sequence[str], prog: str = "vdvae-patch compare", description:
     console = Console()
     with stop_requests() as stop:
         ended = do_runs(comparison, console, stop)
-    failed = [end for end in ended if end.how == "failed"]
-    _show(console, write_report(comparison), failed)
     if stop:
         console.print(f"stopped by {stop.signal}; the same command goes on")
         return EXIT_RESUME
+    failed = [end for end in ended if end.how == "failed"]
+    _show(console, write_report(comparison), failed)
     return 1 if failed else 0
 
 
@@ -75,7 +76,7 @@ def _check(flags: Sequence[str], own: Sequence[str]) -> None:
     for argument in flags:
         flag = argument.split("=", 1)[0].replace("_", "-")
         if flag in _CHOSEN_HERE:
-            raise InvalidValueError(f"{flag} is set by the comparison for each run; use {_CHOSEN_HERE[flag]}")
+            raise InvalidValueError(f"{flag} is not for a whole comparison; use {_CHOSEN_HERE[flag]}")
     if (patches := peek(flags, "--patches")) is not None:
         load_entry_file(patches)
     entry = trainable(HOSTS.get(peek(flags, "--host") or TrainConfig.host))

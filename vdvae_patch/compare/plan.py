@@ -18,8 +18,8 @@ from vdvae_patch.train.config import TrainConfig, slug
 # What may differ between two runs of a comparison: who they are, and what has no influence on what is computed.
 _MAY_DIFFER = frozenset(
     {
-        "variant", "seed", "out", "resume", "data_root", "checkpoint_every", "evaluate_every", "record_every",
-        "samples_every", "tensorboard", "max_consecutive_skips",
+        "variant", "seed", "out", "resume", "dry_run", "data_root", "checkpoint_every", "evaluate_every",
+        "record_every", "record_skips", "samples_every", "tensorboard", "max_consecutive_skips", "watch_every",
     }
 )  # fmt: skip
 

@@ -20,7 +20,7 @@ from vdvae_patch.compare.table import number
 from vdvae_patch.train.records import decode
 
 _TAIL_BYTES = 4096
-_HOW = {"absent": "begins", "abandoned": "begins again (it had no checkpoint)", "resumable": "goes on"}
+_HOW = {"absent": "begins", "begun": "goes on"}
 
 
 class ComparisonProgress:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from vdvae_patch.compare.plan import Comparison, PlannedRun
-from vdvae_patch.compare.states import LOG, RunState, clear, state_of
+from vdvae_patch.compare.states import LOG, RunState, state_of
 from vdvae_patch.errors import RunError
 from vdvae_patch.train.interrupts import EXIT_RESUME, StopRequest
 
@@ -59,7 +59,7 @@ def execute(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Ended]:
-    """Do the runs that are neither finished nor stopped, `jobs` at a time; those with a checkpoint go on from it.
+    """Do the runs that are neither finished nor stopped, `jobs` at a time; those that were begun are resumed.
 
     After a request to stop no run is begun, and those under way are asked to save and end.
     """
@@ -96,8 +96,6 @@ def execute(
 def _begin(run: PlannedRun, threads: int, watcher: Watcher, clock: Callable[[], float]) -> _Job | Ended:
     try:
         state = state_of(run)
-        if state == "abandoned":
-            clear(run)
         run.folder.mkdir(parents=True, exist_ok=True)
     except (RunError, OSError) as error:
         ended = Ended(run, "failed", 0.0, str(error))
@@ -105,7 +103,7 @@ def _begin(run: PlannedRun, threads: int, watcher: Watcher, clock: Callable[[], 
         return ended
     with (run.folder / LOG).open("ab") as log:
         process = subprocess.Popen(
-            run.command(resume=state == "resumable"),
+            run.command(resume=state == "begun"),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

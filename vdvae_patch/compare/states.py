@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -11,16 +9,12 @@ from vdvae_patch.compare.plan import PlannedRun, read_settings
 from vdvae_patch.errors import RunError
 from vdvae_patch.train import records
 
-RunState = Literal["absent", "abandoned", "resumable", "stopped", "finished"]
-"""`absent`: not begun. `abandoned`: begun, and ended before its first checkpoint. `resumable`: has a checkpoint and is
-not at its end. `stopped`: ended by itself, since updates were skipped `max_consecutive_skips` times in a row.
-`finished`: has a summary."""
+RunState = Literal["absent", "begun", "stopped", "finished"]
+"""`absent`: not begun. `begun`: to be resumed, from its last checkpoint or else from its first step. `stopped`: ended
+by itself, since updates were skipped `max_consecutive_skips` times in a row. `finished`: has a summary."""
 
 LOG = "log.txt"
 _BEFORE_START = frozenset({"run.lock", LOG})
-_OURS = _BEFORE_START | {
-    "config.toml", "metrics.jsonl", "skips.jsonl", "evaluations.jsonl", "samples", "checkpoints", "tensorboard",
-}  # fmt: skip
 
 
 def state_of(run: PlannedRun) -> RunState:
@@ -35,9 +29,7 @@ def state_of(run: PlannedRun) -> RunState:
     _check_identity(run)
     if (folder / "summary.json").exists():
         return "finished"
-    if trailing_skips(folder) >= run.config.max_consecutive_skips:
-        return "stopped"
-    return "resumable" if any((folder / "checkpoints").glob("step-*")) else "abandoned"
+    return "stopped" if trailing_skips(folder) >= run.config.max_consecutive_skips else "begun"
 
 
 def trailing_skips(folder: Path) -> int:
@@ -46,28 +38,6 @@ def trailing_skips(folder: Path) -> int:
     for record in records.read(folder / "metrics.jsonl"):
         count = count + 1 if record["skipped"] else 0
     return count
-
-
-def clear(run: PlannedRun) -> None:
-    """Remove an abandoned run's folder, after proof that there is nothing else in it: its steps are done again.
-
-    Raises:
-        RunError: a process still works in it, or it holds a file that no run writes.
-    """
-    folder = run.folder
-    _check_identity(run)
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if unknown := sorted(names - _OURS):
-        raise RunError(
-            f"folder {folder} holds a run that never reached a checkpoint, and {unknown[0]!r}, which no run writes; "
-            "move it away, or choose another --out"
-        )
-    with (folder / "run.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"folder {folder} is in use by another run") from None
-        shutil.rmtree(folder)
 
 
 def _check_identity(run: PlannedRun) -> None:
