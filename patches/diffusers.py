@@ -1,0 +1,79 @@
+"""diffusers: `AutoencoderKL` and every other autoencoder whose `encode` makes a `DiagonalGaussianDistribution`.
+
+The distribution cuts its log variance to [−30, 20] and computes σ, variance and KL from that. The cut is what is
+replaced: there, log variance = 2 log scale(p), past either bound, and everything that reads it agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vdvae_patch.errors import HostError
+from vdvae_patch.heads import Head
+from vdvae_patch.hosts.entry import HostEntry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_DISTRIBUTION = "DiagonalGaussianDistribution"
+_ENCODERS = ("_encode", "encode")
+
+
+class Diffusers(HostEntry):
+    """The Gaussian autoencoders of diffusers; hyperparameters are `class` and that class's arguments."""
+
+    name = "diffusers"
+    modules = ("diffusers",)
+
+    def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
+        """The class of that name (`AutoencoderKL` unless given), from its arguments."""
+        arguments = dict(hparams)
+        name = arguments.pop("class", "AutoencoderKL")
+        cls = getattr(modules["diffusers"], name, None)
+        if cls is None:
+            raise HostError(f"diffusers has no {name!r}; give the name of an autoencoder class")
+        model: nn.Module = cls(**arguments)
+        return model
+
+    def heads(self, model: nn.Module) -> list[Head]:
+        """One: the posterior's log variance, the second half of the moments."""
+        import inspect
+
+        from vdvae_patch.conventions import get
+        from vdvae_patch.patching import find
+        from vdvae_patch.patching.sites import CallStep, Site
+
+        method = next((m for m in _ENCODERS if _makes_distribution(type(model), m)), None)
+        if method is None:
+            raise HostError(f"{type(model).__name__} makes no {_DISTRIBUTION} in encode; find its heads with scan")
+        module = inspect.getmodule(inspect.unwrap(getattr(type(model), method)))
+        distribution = getattr(module, _DISTRIBUTION)
+        clamp = find.expressions(distribution, "__init__", "torch.clamp(self.logvar, -30.0, 20.0)")[0]
+        sites = tuple(
+            Site("", method, (CallStep(span, distribution.__module__, f"{_DISTRIBUTION}.__init__"),), clamp, clamp, 0,
+                 get("log_variance"))
+            for span in find.calls(type(model), method, _DISTRIBUTION)
+        )  # fmt: skip
+        path, channels = _moments(model)
+        return [Head(path, "posterior", channels // 2, channels, convention="log_variance", sites=sites)]
+
+
+def _makes_distribution(cls: type, method: str) -> bool:
+    import inspect
+
+    function = inspect.unwrap(getattr(cls, method, object.__init__))
+    return _DISTRIBUTION in getattr(getattr(function, "__code__", None), "co_names", ())
+
+
+def _moments(model: Any) -> tuple[str, int]:
+    """The convolution that emits mean and log variance, and how many channels that is."""
+    named = [(p, m) for p, m in model.named_modules() if p == "quant_conv" and m is not None]
+    if not named:
+        named = [(p, m) for p, m in model.named_modules() if p.startswith("encoder.") and hasattr(m, "out_channels")]
+    path, module = named[-1]
+    return path, int(getattr(module, "out_channels", 2 * model.config.get("latent_channels", 4)))
+
+
+HOST = Diffusers()

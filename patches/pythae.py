@@ -1,0 +1,53 @@
+"""pythae: VAE, beta-VAE, VAMP, IWAE, HVAE and the others whose encoder emits `log_covariance`.
+
+pythae's own encoders emit it by a layer `log_var`; the models read it as a log variance, HVAE as a softplus. A user's own
+encoder may have any other layer: its heads are found by a scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vdvae_patch.errors import HostError
+from vdvae_patch.heads import Head
+from vdvae_patch.hosts.entry import HostEntry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SOFTPLUS = frozenset({"HVAE"})
+_WITHOUT = frozenset({"AE", "RAE_L2", "RAE_GP", "WAE_MMD", "VQVAE", "SVAE", "PoincareVAE", "Adversarial_AE"})
+
+
+class Pythae(HostEntry):
+    """The Gaussian models of pythae; hyperparameters are `model` and the arguments of its configuration."""
+
+    name = "pythae"
+    modules = ("pythae.models",)
+
+    def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
+        """The model of that name (`VAE` unless given), with pythae's own networks."""
+        arguments = dict(hparams)
+        name = arguments.pop("model", "VAE")
+        models = modules["pythae.models"]
+        cls, config = getattr(models, name, None), getattr(models, f"{name}Config", None)
+        config = config or getattr(models, f"{name}_Config", None)
+        if cls is None or config is None:
+            raise HostError(f"pythae has no model {name!r}; give a name such as VAE, BetaVAE, VAMP or HVAE")
+        model: nn.Module = cls(config(**arguments))
+        return model
+
+    def heads(self, model: nn.Module) -> list[Head]:
+        """One: the posterior's, which is also VAMP's prior."""
+        name = type(model).__name__
+        if name in _WITHOUT:
+            raise HostError(f"pythae's {name} has no Normal head of this form; find its heads with scan")
+        if "encoder.log_var" not in dict(model.named_modules()):
+            raise HostError(f"the encoder of this {name} has no layer log_var; find its heads with scan")
+        convention = "softplus" if name in _SOFTPLUS else "log_variance"
+        return [Head("encoder.log_var", "posterior", convention=convention)]
+
+
+HOST = Pythae()
