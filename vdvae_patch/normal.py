@@ -73,12 +73,13 @@ class _SampleKL(torch.autograd.Function):
     def forward(
         mean_q: Tensor, log_sigma_q: Tensor, mean_p: Tensor, log_sigma_p: Tensor, noise: Tensor
     ) -> tuple[Tensor, ...]:
-        spread = log_sigma_q.exp().mul_(noise)
+        # in place where it can be: these tensors are small, and a new one costs more than the arithmetic on it
+        spread = log_sigma_q.exp() * noise
         log_ratio = _log_ratio(log_sigma_q, log_sigma_p)
-        growth = torch.expm1(2 * log_ratio)
+        growth = (2 * log_ratio).expm1_()
         root = _root_precision(log_sigma_p)
         distance = (mean_q - mean_p) * root * root
-        kl = 0.5 * growth - log_ratio + 0.5 * distance * distance
+        kl = torch.addcmul(growth.mul(0.5).sub_(log_ratio), distance, distance, value=0.5)
         return mean_q + spread, kl, spread, growth, distance, root
 
     @staticmethod
@@ -97,11 +98,10 @@ class _SampleKL(torch.autograd.Function):
         if grad_kl is None:
             return grad_z, through_spread, None, None, None
         pull = grad_kl * distance * root * root
-        through_growth = grad_kl * growth
-        grad_log_sigma_p = -grad_kl * (growth + distance * distance)
-        if grad_z is None:
-            return pull, through_growth, -pull, grad_log_sigma_p, None
-        return grad_z + pull, through_spread + through_growth, -pull, grad_log_sigma_p, None
+        grad_log_sigma_p = torch.addcmul(growth, distance, distance) * -grad_kl
+        if through_spread is None or grad_z is None:
+            return pull, grad_kl * growth, -pull, grad_log_sigma_p, None
+        return grad_z + pull, torch.addcmul(through_spread, grad_kl, growth), -pull, grad_log_sigma_p, None
 
 
 def _draw_like(mean: Tensor) -> Tensor:
@@ -116,13 +116,13 @@ def _wide(x: Tensor) -> Tensor:
 def _log_ratio(log_sigma_q: Tensor, log_sigma_p: Tensor) -> Tensor:
     # the difference of two finite numbers may overflow, and ∞ − ∞ is NaN in the divergence
     largest = torch.finfo(log_sigma_q.dtype).max
-    return (log_sigma_q - log_sigma_p).clamp(max=largest)
+    return (log_sigma_q - log_sigma_p).clamp_(max=largest)
 
 
 def _root_precision(log_sigma: Tensor) -> Tensor:
     """exp(−½ log σ), but finite: times a distance of zero it must stay zero."""
     limit = math.log(torch.finfo(log_sigma.dtype).max) - 1
-    return torch.exp((-0.5 * log_sigma).clamp(max=limit))
+    return (-0.5 * log_sigma).clamp_(max=limit).exp_()
 
 
 def _standardize(difference: Tensor, log_sigma: Tensor) -> Tensor:

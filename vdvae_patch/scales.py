@@ -224,10 +224,10 @@ class ExpLin(Scale):
         return p.clamp(max=0).exp()
 
     def _log_sigma(self, p: Tensor) -> Tensor:
-        return p.clamp(max=0) + p.clamp(min=0).log1p()
+        return p.clamp(min=0).log1p_().add_(p.clamp(max=0))
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
-        return (1 + p.clamp(min=0)).reciprocal()
+        return p.clamp(min=0).add_(1).reciprocal_()
 
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.where(sigma <= 1, sigma.log(), sigma - 1)
@@ -252,10 +252,11 @@ class UpBounded(Scale):
         return _scaled_exp(-p.abs(), self.omega / 2)
 
     def _log_sigma(self, p: Tensor) -> Tensor:
-        return math.log(self.omega / 2) + p.clamp(max=0) + torch.log1p(-torch.expm1(-p.clamp(min=0)))
+        above = p.clamp(min=0).neg_().expm1_().neg_().log1p_()
+        return above.add_(p.clamp(max=0)).add_(math.log(self.omega / 2))
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
-        tail = torch.exp(-p.clamp(min=0))
+        tail = p.clamp(min=0).neg_().exp_()
         return tail / (2 - tail)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
