@@ -61,7 +61,7 @@ def run(options: Figure1) -> int:
     if first is None or second is None:
         print("not finished; the same command goes on from here")
         return 0
-    origin = Origin.here(device, (SEED,), first["seconds"] + second["seconds"])
+    origin = Origin.of(device, (SEED,), [first, second])
     report = build_report(first, second, size, steps, rates, options, origin)
     publish(report, folder, draw(second, steps, rates), to_docs=options.publish)
     return 0

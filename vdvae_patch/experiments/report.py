@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,15 +51,21 @@ class Origin:
     seconds: float
 
     @classmethod
-    def here(cls, device: Device, seeds: Sequence[int], seconds: float) -> Origin:
-        """Of the running command; paths of this machine are left out of it."""
+    def here(cls, device: Device, seeds: Sequence[int], seconds: float, commits: Iterable[str] = ()) -> Origin:
+        """Of the running command, its paths left out; `commits` are those that the numbers were computed at."""
         import torch
 
         from vdvae_patch.train.provenance import code_commit, command, machine
 
-        return cls(
-            without_paths(command()), code_commit(), machine(device), torch.__version__, tuple(seeds), round(seconds, 1)
-        )
+        commit = ", ".join(sorted(set(commits))) or code_commit()
+        threads = f"{machine(device)}, threads: {torch.get_num_threads()}"
+        return cls(without_paths(command()), commit, threads, torch.__version__, tuple(seeds), round(seconds, 1))
+
+    @classmethod
+    def of(cls, device: Device, seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> Origin:
+        """Of finished ensembles: the sum of their seconds, and every commit that one was finished at."""
+        seconds = sum(result["seconds"] for result in results)
+        return cls.here(device, seeds, seconds, (result["commit"] for result in results))
 
     def lines(self) -> list[str]:
         """As a Markdown list."""

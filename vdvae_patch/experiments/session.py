@@ -15,6 +15,7 @@ from rich.console import Console
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.experiments.ensemble import Ensemble
+from vdvae_patch.train.provenance import code_commit
 
 
 class Observer(Protocol):
@@ -56,6 +57,7 @@ class Session:
     def __post_init__(self) -> None:
         self.started = self.clock()
         self._has_trained = False
+        self._commit = code_commit()  # of the code that is running, whatever is committed meanwhile
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "settings.json"
         text = json.dumps(self.settings, indent=2, sort_keys=True)
@@ -112,7 +114,7 @@ class Session:
         if ensemble.step_count < steps and ensemble.alive:
             watch.save()
             return None
-        result = {"seconds": watch.seconds, **summarize(ensemble)}
+        result = {"seconds": watch.seconds, "commit": self._commit, "how": ensemble.how, **summarize(ensemble)}
         _write(self.folder / f"{key}.json", json.dumps(result, indent=1))
         state_path.unlink(missing_ok=True)
         watch.say()

@@ -203,7 +203,7 @@ def summarize(ensemble: Ensemble, steps: int) -> Result:
         count = nan[index] if failure is None else steps - failure.step
         value = final[index] if failure is None and math.isfinite(final[index]) else None
         rows.append({"seed": run_.seed, "lr": run_.lr, "nan": count, "high": high[index], "nelbo": value})
-    return {"runs": rows, "how": ensemble.how}
+    return {"runs": rows}
 
 
 def build_report(done: Sequence[tuple[Remedy, Result]], protocol: Protocol, options: Stress) -> Report:
@@ -217,13 +217,12 @@ def build_report(done: Sequence[tuple[Remedy, Result]], protocol: Protocol, opti
         for lr in protocol.lr:
             cells += _cells([row for row in result["runs"] if row["lr"] == lr])
         rows.append(tuple(cells))
-    seconds = sum(result["seconds"] for _, result in done)
     return Report(
         "stress-quick" if options.quick else "stress",
         "Stress test: which remedy survives a raised learning rate",
         _introduction(protocol),
         (Table("remedies", "Remedies", tuple(header), tuple(rows)),),
-        Origin.here(pick_device(options.device), range(protocol.seeds), seconds),
+        Origin.of(pick_device(options.device), range(protocol.seeds), [result for _, result in done]),
         (_ranking(done, protocol),),
     )
 

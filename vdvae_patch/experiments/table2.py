@@ -89,7 +89,7 @@ def run(options: Table2) -> int:
     batches = TenImages(load("cifar10", options.data_root).train, range(size.seeds), size.batch_size, device)
     parts = list(_parts(options, size, batches, device))
     rows: list[Row] = []
-    seconds = 0.0
+    results: list[Result] = []
     for place, (key, posterior, decoder, runs) in enumerate(parts, 1):
         result = session.train(
             key,
@@ -102,8 +102,8 @@ def run(options: Table2) -> int:
             print(f"{place - 1} of {len(parts)} ensembles are finished; the same command goes on from here")
             return 0
         rows += [Row(**row) for row in result["rows"]]
-        seconds += result["seconds"]
-    report = build_report(rows, size, options, Origin.here(device, range(size.seeds), seconds))
+        results.append(result)
+    report = build_report(rows, size, options, Origin.of(device, range(size.seeds), results))
     publish(report, folder, draw(rows), to_docs=options.publish)
     return 0
 
@@ -281,6 +281,3 @@ def draw(rows: Sequence[Row]) -> Figure:
     figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     return figure
-
-
-__all__ = ["FACTOR", "FULL", "PAPER", "QUICK", "Builder", "Result", "Row", "Size", "TenImages", "judge", "run"]
