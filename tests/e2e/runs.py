@@ -28,9 +28,7 @@ def tiny(out: Path, **settings: Any) -> TrainConfig[Any]:
     """A run of about 5,000 parameters, a few milliseconds a step."""
     from vdvae_patch.patches.vdvae import Architecture
 
-    architecture = Architecture(
-        width=8, zdim=2, enc_blocks="32d8,4d4,1x1", dec_blocks="1x1,4m1,32m4", num_mixtures=2
-    )
+    architecture = Architecture(width=8, zdim=2, enc_blocks="32d8,4d4,1x1", dec_blocks="1x1,4m1,32m4", num_mixtures=2)
     optimization = Optimization(lr=1e-3, batch_size=2, warmup_iters=10, ema_rate=0.9)
     chosen = {
         "preset": "demo", "data": "builtin(train=24, valid=2, test=4)", "checkpoint_every": 7,
@@ -166,5 +164,3 @@ def assert_same(a: Any, b: Any, path: str = "") -> None:
         assert torch.equal(a.view(torch.uint8) if a.dim() else a, b.view(torch.uint8) if b.dim() else b), path
     else:
         assert a == b, path
-
-

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import torch._dynamo  # an optimizer imports it, which takes seconds
 import torch.nn.parallel.distributed
+import vdvae_patch.patches.vdvae
+from vdvae_patch.upstream.vdvae import vae
 
 import vdvae_patch.data.builtin
-import vdvae_patch.patches.vdvae
 import vdvae_patch.train.loop
 from vdvae_patch.cli import main
 from vdvae_patch.train.config import TrainConfig
-from vdvae_patch.upstream.vdvae import vae
 
 IMPORTED = (vdvae_patch.data.builtin, vdvae_patch.patches.vdvae, vae)
 

@@ -6,10 +6,9 @@ import random
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from runs import Launched, assert_same_run, count_lines, final_state, finish, metrics, tiny
+from runs import Launched, assert_same_run, count_lines, finish, metrics, tiny
 
 KILLS = 20
 

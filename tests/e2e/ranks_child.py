@@ -1,0 +1,128 @@
+"""What the ranks of `test_ranks` do: functions that run in forked processes, one call a rank."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.train.ranks import distribute
+from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.world import World, connect
+
+SITES = (
+    "rate=nan", "rate=inf", "distortion=nan", "distortion=inf",
+    "gradient=nan@first", "gradient=inf@first", "gradient=nan@last", "gradient=inf@last",
+)  # fmt: skip
+
+
+def call(work: Callable[..., Any], environ: Mapping[str, str], answers: Any, arguments: tuple[Any, ...]) -> None:
+    """One rank: connect, work, and put `(rank, result)` into the queue."""
+    os.environ.update(environ)
+    torch.set_num_threads(1)
+    with connect("cpu") as world:
+        answers.put((world.rank, work(world, *arguments)))
+
+
+class Poison(torch.autograd.Function):
+    """The identity, whose gradient is a given value."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: float) -> Tensor:
+        ctx.value = value
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return torch.full_like(grad, ctx.value), None
+
+
+class Net(nn.Module):
+    """Two layers; a site names the value that is made bad."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, site: str) -> Losses:
+        what, _, rest = site.partition("=")
+        value, _, where = rest.partition("@")
+        hidden = self.first(x)
+        if what == "gradient" and where == "first":
+            hidden = Poison.apply(hidden, float(value))
+        out = self.last(hidden.tanh())
+        if what == "gradient" and where == "last":
+            out = Poison.apply(out, float(value))
+        losses = {"distortion": out[:, 0].square().mean(), "rate": out[:, 1].square().mean()}
+        if what in losses:
+            losses[what] = losses[what] * float(value)
+        return Losses(losses["distortion"] + losses["rate"], **losses)
+
+
+def inject(world: World) -> list[dict[str, Any]]:
+    """One good step, then one bad step for each site, on the first and on the last rank."""
+    torch.manual_seed(0)
+    model, ema = Net(), Net()
+    ema.load_state_dict(model.state_dict())
+    wrapped, local = distribute(model, world)
+    site = ""
+    engine = TrainingStep(
+        model, ema, lambda x, target: wrapped(x, site), Optimization(skip_threshold=-1, ema_rate=0.5), world
+    )
+    engine.local_gradient = local
+    results = []
+    torch.manual_seed(world.rank)
+    engine(0, torch.randn(8, 4), torch.zeros(0))
+    assert not engine.drain()[0].skipped
+    for bad in SITES:
+        for rank in {0, world.size - 1}:
+            before = snapshot(model, ema, engine)
+            site = bad if world.rank == rank else ""
+            engine(1, torch.randn(8, 4), torch.zeros(0))
+            record = engine.drain()[0]
+            same = all(torch.equal(a, b) for a, b in zip(before, snapshot(model, ema, engine), strict=True))
+            results.append({"site": bad, "rank": rank, "record": record, "same": same})
+    site = ""
+    engine(2, torch.randn(8, 4), torch.zeros(0))
+    assert not engine.drain()[0].skipped
+    return results
+
+
+def snapshot(model: nn.Module, ema: nn.Module, engine: TrainingStep) -> list[Tensor]:
+    states = engine.optimizer.state_dict()["state"].values()
+    moments = [state[key] for state in states for key in ("exp_avg", "exp_avg_sq", "step")]
+    return [t.detach().clone() for t in (*model.parameters(), *ema.parameters(), *moments)]
+
+
+def gradients(world: World, images: int) -> list[Any]:
+    """The averaged gradients of the tiny model on `images` images, the noise of an image being its own."""
+    from runs import tiny
+    from vdvae_patch.upstream.vdvae import vae
+
+    from vdvae_patch.train.noise import seed_noise
+    from vdvae_patch.train.setup import prepare
+
+    config = tiny(Path("unused"))
+    work = prepare(config, torch.device("cpu"))
+    share = images // world.size
+    mine = slice(world.rank * share, (world.rank + 1) * share)
+    original = vae.draw_gaussian_diag_samples
+
+    def draw(mu: Tensor, logsigma: Tensor) -> Tensor:
+        return mu + logsigma.exp() * torch.randn(images, *mu.shape[1:])[mine]
+
+    vae.draw_gaussian_diag_samples = draw
+    try:
+        wrapped, _ = distribute(work.model, world)
+        pixels = torch.from_numpy(work.data.train[:images])[mine]
+        seed_noise("train", 0)
+        work.entry.losses(wrapped, *work.data.normalization.apply(pixels)).elbo.backward()
+    finally:
+        vae.draw_gaussian_diag_samples = original
+    # numpy: a tensor in a queue is a handle to memory of a process that is gone
+    return [p.grad.numpy().copy() for p in work.model.parameters() if p.grad is not None]

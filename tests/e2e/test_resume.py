@@ -1,0 +1,152 @@
+"""Where a run may be stopped, and what may have happened to its files meanwhile."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from runs import SERVER, Launched, assert_same_run, count_lines, finish, metrics, tiny
+
+from vdvae_patch.train import checkpoint
+from vdvae_patch.train.loop import train
+
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def streaky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run, each step of which was saved, and whose threshold skips about a third of its updates."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("streaky")
+    train(tiny(folder / "plain", steps=STEPS))
+    norms = sorted(row["grad_norm"] for row in metrics(folder / "plain"))
+    threshold = norms[len(norms) * 2 // 3]
+    out = folder / "run"
+    keep = checkpoint.prune
+    checkpoint.prune = lambda folder, keep=2: None  # type: ignore[assignment]
+    try:
+        train(tiny(out, steps=STEPS, skip_threshold=threshold, checkpoint_every=1))
+    finally:
+        checkpoint.prune = keep
+    return out, threshold
+
+
+def moments(out: Path) -> dict[str, int]:
+    """Steps after which the run is stopped."""
+    skipped = [row["skipped"] for row in metrics(out)]
+    pairs = [n for n in range(1, STEPS - 2) if skipped[n - 1]]
+    streaks = [n for n in pairs if skipped[n]]
+    per_epoch = 12  # 24 images, 2 a step
+    return {"right after a skip": pairs[0], "inside a streak": streaks[0] if streaks else pairs[-1], "epoch": per_epoch}
+
+
+@pytest.mark.parametrize("moment", ["right after a skip", "inside a streak", "epoch"])
+def test_a_run_resumed_there_is_the_undisturbed_run(streaky: tuple[Path, float], moment: str, tmp_path: Path) -> None:
+    undisturbed, threshold = streaky
+    stop = moments(undisturbed)[moment]
+    out = tmp_path / "run"
+    shutil.copytree(undisturbed, out)
+    (out / "summary.json").unlink()
+    for path in checkpoint.checkpoints(out / "checkpoints"):
+        if int(path.name[5:]) > stop:
+            shutil.rmtree(path)
+    train(tiny(out, steps=STEPS, skip_threshold=threshold, checkpoint_every=1, resume=True))
+    assert_same_run(undisturbed, out)
+
+
+def test_a_damaged_newest_checkpoint_and_a_cut_log_are_survived(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    train(tiny(tmp_path / "undisturbed"))
+    out = tmp_path / "run"
+    train(tiny(out, steps=50))
+    newest = checkpoint.checkpoints(out / "checkpoints")[0]
+    state = bytearray((newest / checkpoint.STATE).read_bytes())
+    state[len(state) // 2] ^= 1
+    (newest / checkpoint.STATE).write_bytes(state)
+    log = out / "metrics.jsonl"
+    log.write_bytes(log.read_bytes()[:-20])
+    said = finish(tiny(out, resume=True))
+    assert f"{newest / checkpoint.STATE} is damaged" in said
+    assert "using step-00000049" in said
+    for name in ("metrics.jsonl", "heads.jsonl"):
+        assert metrics(tmp_path / "undisturbed", name) == metrics(out, name)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    launched = Launched(tiny(out, checkpoint_every=0, steps=1000))
+    launched.until(lambda: count_lines(out / "metrics.jsonl") > 2)
+    launched.kill()
+    launched.wait()
+    said = finish(tiny(out, checkpoint_every=0, steps=5, resume=True))
+    assert "starting again at step 0" in said
+    assert [row["step"] for row in metrics(out)] == list(range(5))
+
+
+def limit_file_size(limit: int) -> None:
+    """No file of this process may grow beyond `limit` bytes: what a full disk looks like."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def save_limited(folder: Path, limit: int) -> None:
+    """Save a second checkpoint with no space left."""
+    from vdvae_patch.errors import RunError
+    from vdvae_patch.train.checkpoint import CheckpointInfo
+
+    limit_file_size(limit)
+    info = CheckpointInfo(2, "vdvae", "vanilla", "host", (), True, None)
+    try:
+        checkpoint.save(folder, info, {"w": torch.zeros(5000)})
+    except RunError as error:
+        raise SystemExit(3 if "no space left" in str(error) else 4) from None
+
+
+def test_no_space_left_at_any_of_fifty_points_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    info = checkpoint.CheckpointInfo(1, "vdvae", "vanilla", "host", (), True, None)
+    path = checkpoint.save(tmp_path, info, {"w": torch.zeros(5000)})
+    size = (path / checkpoint.STATE).stat().st_size
+    processes = [SERVER.Process(target=save_limited, args=(tmp_path, size * n // 50)) for n in range(50)]
+    for process in processes:
+        process.start()
+        process.join(60)
+    assert [process.exitcode for process in processes] == [3] * 50
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+    assert checkpoint.newest(tmp_path).info.step == 1
+
+
+@pytest.mark.parametrize("limit", [500, 4000, 60_000])
+def test_a_run_without_space_ends_with_one_line_and_goes_on_later(tmp_path: Path, limit: int) -> None:
+    out = tmp_path / "run"
+    finish(tiny(out, steps=8))
+    launched = Launched(tiny(out, steps=30, resume=True), prepare=limit_file_size, limit=limit)
+    assert launched.wait() == [2]
+    assert "vdvae-patch: error:" in launched.said()
+    assert "Traceback" not in launched.said()
+    assert checkpoint.newest(out / "checkpoints").info.step >= 7
+    finish(tiny(out, steps=30, resume=True))
+    assert [row["step"] for row in metrics(out)] == list(range(30))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = Launched(tiny(out, steps=100_000))
+    first.until(lambda: count_lines(out / "metrics.jsonl") > 0)
+    second = Launched(tiny(out, steps=100_000, resume=True))
+    assert second.wait() == [2]
+    assert "is in use by another run" in second.said()
+    first.kill()
+    first.wait()
+
+
+def test_a_signal_saves_and_the_exit_status_says_resume_me(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    finish(tiny(tmp_path / "undisturbed"))
+    run = Launched(tiny(out, checkpoint_every=0))
+    run.until(lambda: count_lines(out / "metrics.jsonl") > 10)
+    run.terminate()
+    assert run.wait() == [75]
+    finish(tiny(out, checkpoint_every=0, resume=True))
+    assert metrics(tmp_path / "undisturbed") == metrics(out)
