@@ -76,6 +76,7 @@ def test_a_run_in_the_ensemble_equals_the_same_run_alone_over_20_steps(how: Lowe
 WITHOUT_EFFECT = ("encoder.main.0.bias", "encoder.main.3.bias", "decoder.main.0.bias", "decoder.main.3.bias")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", LOWERINGS)
 def test_what_is_left_between_ensemble_and_single_run_is_rounding_and_vanishes_in_float64(how: Lowering) -> None:
     double = torch.float64

@@ -192,8 +192,8 @@ def test_the_names_of_the_remedies_are_unique_and_a_wrong_one_is_told_its_neares
 
 
 @pytest.fixture
-def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CIFAR-10 of 30 images."""
+def few_images(tmp_path: Path) -> Path:
+    """A CIFAR-10 of noise, as small as its split allows."""
     import numpy as np
 
     folder = tmp_path / "data" / cifar10.FOLDER

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import pickle
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from vdvae_patch import scales
-from vdvae_patch.data import mnist
+from vdvae_patch.data import cifar10, mnist
 from vdvae_patch.errors import InvalidValueError, RunError
 from vdvae_patch.experiments import digits, figure1, table1, table2, table3
 from vdvae_patch.experiments.ensemble import Ensemble, Run
@@ -107,12 +109,12 @@ def test_the_quick_table_2_says_what_was_cut_and_the_full_one_does_not() -> None
 def test_the_pieces_of_table_2_are_36_cells_of_10_runs() -> None:
     batches = table2.TenImages(np.zeros((20, 32, 32, 3), np.uint8), range(10), 4, CPU)
     parts = list(table2._parts(Table2(), table2.FULL, batches, CPU))
-    cells = {(p, d, run.lr) for _, p, d, runs in parts for run in runs}
-    assert (len(parts), len(cells), sum(len(runs) for *_, runs in parts)) == (12, 36, 360)
+    cells = {(part.posterior, part.decoder, run.lr) for part in parts for run in part.runs}
+    assert (len(parts), len(cells), sum(len(part.runs) for part in parts)) == (12, 36, 360)
     chunked = list(table2._parts(Table2(chunk=8), table2.FULL, batches, CPU))
-    assert sum(len(runs) for *_, runs in chunked) == 360
-    assert max(len(runs) for *_, runs in chunked) == 8
-    assert len({key for key, *_ in chunked}) == len(chunked)
+    assert sum(len(part.runs) for part in chunked) == 360
+    assert max(len(part.runs) for part in chunked) == 8
+    assert len({part.key for part in chunked}) == len(chunked)
 
 
 def test_every_seed_has_ten_images_of_its_own_whatever_it_is_beside() -> None:
@@ -123,6 +125,31 @@ def test_every_seed_has_ten_images_of_its_own_whatever_it_is_beside() -> None:
     assert torch.equal(both[1], alone[0])
     assert len({tuple(image.flatten().tolist()) for image in alone[0]}) == 10
     assert not torch.equal(both[0], both[1])
+
+
+@pytest.mark.slow
+def test_table_2_runs_in_pieces_and_reports(tmp_path: Path) -> None:
+    write_cifar10(tmp_path / "data")
+    options = Table2(quick=True, data_root=tmp_path / "data", out=tmp_path / "o", seeds=1, steps=20, batch_size=4)
+    assert table2.run(replace(options, minutes=0.01)) == 0
+    assert not (tmp_path / "o" / "table2-quick.md").exists()
+    assert table2.run(options) == 0
+    lines = list(csv.DictReader((tmp_path / "o" / "table2-quick-failures.csv").read_text().splitlines()))
+    assert len(lines) == 12
+    assert {line["decoder Exp"] for line in lines} <= {"0/1", "1/1"}
+    text = (tmp_path / "o" / "table2-quick.md").read_text()
+    assert str(tmp_path) not in text
+    assert (tmp_path / "o" / "table2-quick.png").stat().st_size > 1000
+
+
+def write_cifar10(root: Path) -> None:
+    folder = root / cifar10.FOLDER
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in (*cifar10.TRAIN_FILES, cifar10.TEST_FILE):
+        rows = 5 if name == cifar10.TEST_FILE else 1010  # 5,000 of the five files' are for validation
+        with (folder / name).open("wb") as file:
+            pickle.dump({b"data": rng.integers(0, 256, (rows, 3072), dtype=np.uint8)}, file, protocol=2)
 
 
 def test_a_size_that_makes_no_sense_is_refused() -> None:
@@ -257,6 +284,7 @@ def test_the_arrival_is_where_the_line_through_log_gamma_meets_underflow() -> No
     assert (just_below**2).item() == 0
 
 
+@pytest.mark.slow
 def test_table_3_runs_in_pieces_and_ends_as_if_in_one(few_digits: Path, tmp_path: Path) -> None:
     def options(out: str, minutes: float | None) -> Table3:
         return Table3(quick=True, data_root=few_digits, out=tmp_path / out, seeds=1, epochs=1, minutes=minutes)

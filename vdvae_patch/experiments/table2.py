@@ -90,14 +90,8 @@ def run(options: Table2) -> int:
     parts = list(_parts(options, size, batches, device))
     rows: list[Row] = []
     results: list[Result] = []
-    for place, (key, posterior, decoder, runs) in enumerate(parts, 1):
-        result = session.train(
-            key,
-            lambda p=posterior, d=decoder, r=runs: Ensemble(r, Builder(p, d), batches, device=device),  # type: ignore[misc]
-            size.steps,
-            lambda e, p=posterior, d=decoder: {"rows": [asdict(row) for row in judge(e, p, d)]},  # type: ignore[misc]
-            place=f"{place}/{len(parts)}",
-        )
+    for place, part in enumerate(parts, 1):
+        result = _train(session, part, batches, size.steps, device, f"{place}/{len(parts)}")
         if result is None:
             print(f"{place - 1} of {len(parts)} ensembles are finished; the same command goes on from here")
             return 0
@@ -108,30 +102,53 @@ def run(options: Table2) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Part:
+    """One ensemble: the names of its two scales, and its runs, which are those from `start` of the pair's."""
+
+    posterior: str
+    decoder: str
+    start: int
+    runs: tuple[Run, ...]
+
+    @property
+    def key(self) -> str:
+        """Its file name. The range is in it: a piece that fits other chunks than the last one mixes nothing up."""
+        return f"{self.posterior}-{self.decoder}-{self.start}-{self.start + len(self.runs)}"
+
+
+def _train(
+    session: Session, part: Part, batches: TenImages, steps: int, device: torch.device, place: str
+) -> Result | None:
+    def make() -> Ensemble:
+        return Ensemble(part.runs, Builder(part.posterior, part.decoder), batches, device=device)
+
+    def summarize(ensemble: Ensemble) -> Result:
+        return {"rows": [asdict(row) for row in judge(ensemble, part.posterior, part.decoder)]}
+
+    return session.train(part.key, make, steps, summarize, place=place)
+
+
 def _size(options: Table2) -> Size:
     base = QUICK if options.quick else FULL
-    size = Size(
-        options.seeds or base.seeds, options.steps or base.steps, options.batch_size or base.batch_size
-    )
+    size = Size(options.seeds or base.seeds, options.steps or base.steps, options.batch_size or base.batch_size)
     if size.steps < 20 or size.seeds < 1 or size.batch_size < 2:
         raise InvalidValueError("table2 needs at least 20 steps, one seed and batches of 2 for batch normalization")
     return size
 
 
-def _parts(
-    options: Table2, size: Size, batches: TenImages, device: torch.device
-) -> Iterator[tuple[str, str, str, list[Run]]]:
-    """Every ensemble: its key, the names of its two scales and its runs."""
-    runs = [Run(seed, lr) for lr in LEARNING_RATES for seed in range(size.seeds)]
-    chunk = options.chunk or largest_chunk(
-        lambda n: Ensemble(runs[:n], Builder("UpBounded", "Bounded"), batches, device=device), len(runs), device
-    )
+def _parts(options: Table2, size: Size, batches: TenImages, device: torch.device) -> Iterator[Part]:
+    """Every ensemble: all runs of a pair of scales, or as many as one computation holds."""
+    runs = tuple(Run(seed, lr) for lr in LEARNING_RATES for seed in range(size.seeds))
+
+    def first(count: int) -> Ensemble:
+        return Ensemble(runs[:count], Builder("UpBounded", "Bounded"), batches, device=device)
+
+    chunk = options.chunk or largest_chunk(first, len(runs), device)
     for posterior in POSTERIORS:
         for decoder in DECODERS:
             for start in range(0, len(runs), chunk):
-                part = runs[start : start + chunk]
-                # the range is in the key: a piece that fits other chunks than the last one mixes nothing up
-                yield f"{posterior}-{decoder}-{start}-{start + len(part)}", posterior, decoder, part
+                yield Part(posterior, decoder, start, runs[start : start + chunk])
 
 
 class Builder:
