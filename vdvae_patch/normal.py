@@ -31,7 +31,7 @@ def kl_divergence(mean_q: Tensor, log_sigma_q: Tensor, mean_p: Tensor, log_sigma
     mean_q, log_sigma_q, mean_p, log_sigma_p = (_wide(t) for t in (mean_q, log_sigma_q, mean_p, log_sigma_p))
     log_ratio = _log_ratio(log_sigma_q, log_sigma_p)
     distance = _standardize(mean_q - mean_p, log_sigma_p)
-    return 0.5 * torch.expm1(2 * log_ratio) - log_ratio + 0.5 * distance * distance
+    return _combine(torch.expm1(2 * log_ratio), log_ratio, distance)
 
 
 def sample(mean: Tensor, log_sigma: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -79,8 +79,7 @@ class _SampleKL(torch.autograd.Function):
         growth = (2 * log_ratio).expm1_()
         root = _root_precision(log_sigma_p)
         distance = (mean_q - mean_p) * root * root
-        kl = torch.addcmul(growth.mul(0.5).sub_(log_ratio), distance, distance, value=0.5)
-        return mean_q + spread, kl, spread, growth, distance, root
+        return mean_q + spread, _combine(growth, log_ratio, distance), spread, growth, distance, root
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
@@ -113,16 +112,21 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+def _combine(growth: Tensor, log_ratio: Tensor, distance: Tensor) -> Tensor:
+    """½ growth − log ratio + ½ distance²."""
+    return torch.addcmul(0.5 * growth - log_ratio, distance, distance, value=0.5)
+
+
 def _log_ratio(log_sigma_q: Tensor, log_sigma_p: Tensor) -> Tensor:
     # the difference of two finite numbers may overflow, and ∞ − ∞ is NaN in the divergence
     largest = torch.finfo(log_sigma_q.dtype).max
-    return (log_sigma_q - log_sigma_p).clamp_(max=largest)
+    return (log_sigma_q - log_sigma_p).clamp(max=largest)
 
 
 def _root_precision(log_sigma: Tensor) -> Tensor:
     """exp(−½ log σ), but finite: times a distance of zero it must stay zero."""
     limit = math.log(torch.finfo(log_sigma.dtype).max) - 1
-    return (-0.5 * log_sigma).clamp_(max=limit).exp_()
+    return (-0.5 * log_sigma).clamp(max=limit).exp_()
 
 
 def _standardize(difference: Tensor, log_sigma: Tensor) -> Tensor:
