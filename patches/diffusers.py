@@ -57,7 +57,7 @@ class Diffusers(HostEntry):
             for span in find.calls(type(model), method, _DISTRIBUTION)
         )  # fmt: skip
         path, channels = _moments(model)
-        return [Head(path, "posterior", channels // 2, channels, convention="log_variance", sites=sites)]
+        return [Head(path, "posterior", channels // 2, channels, convention=get("log_variance"), sites=sites)]
 
 
 def _makes_distribution(cls: type, method: str) -> bool:

@@ -1,8 +1,8 @@
 """Efficient-VDVAE (Hazami et al. 2022), the torch version: every block has a `prior_layer` and a `posterior_layer`.
 
-Each is a `GaussianLatentLayer` whose `projection` emits a mean and a raw value. Its configuration says how that is read:
-`std` takes softplus with β = log 2, `logstd` takes exp(β p); in both the KL gets what the sampler gets, so replacing the
-projection's output is exact.
+Each is a `GaussianLatentLayer` whose `projection` emits a mean and a raw value. Its configuration says how that is
+read: `std` takes softplus with β = log 2, `logstd` takes exp(β p). In both the KL gets what the sampler gets, so
+replacing the projection's output is exact.
 """
 
 from __future__ import annotations
@@ -44,10 +44,8 @@ class EfficientVDVAE(HostEntry):
             if type(layer).__name__ != _LAYER:
                 continue
             role: Role = "prior" if path.endswith("prior_layer") else "posterior"
-            channels = int(layer.projection.out_channels)  # type: ignore[union-attr, arg-type]
-            heads.append(
-                Head(f"{path}.projection", role, channels // 2, channels, convention=_convention(layer))
-            )
+            channels = int(layer.projection.out_channels)
+            heads.append(Head(f"{path}.projection", role, channels // 2, channels, convention=_convention(layer)))
         return heads
 
 

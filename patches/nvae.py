@@ -1,8 +1,8 @@
 """NVAE (Vahdat and Kautz 2020): σ = exp(5 tanh(p / 5)) + 0.01, the posterior's p a sum with the prior's.
 
-Every Normal is made by one class from a mean and a log sigma. `enc_sampler` emits the posterior's raw value, residual to
-that of `dec_sampler`, the prior's; the first prior is a fixed N(0, 1) of the same class and stays as it is. So the patch
-sits in the calls of that class, each with the scale of its role: σ_q = scale(p_p + p_q), σ_p = scale(p_p).
+Every Normal is made by one class from a mean and a log sigma. `enc_sampler` emits the posterior's raw value, residual
+to that of `dec_sampler`, the prior's; the first prior is a fixed N(0, 1) of the same class and stays as it is. So the
+patch sits in the calls of that class, each with the scale of its role: σ_q = scale(p_p + p_q), σ_p = scale(p_p).
 """
 
 from __future__ import annotations

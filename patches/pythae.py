@@ -1,7 +1,7 @@
 """pythae: VAE, beta-VAE, VAMP, IWAE, HVAE and the others whose encoder emits `log_covariance`.
 
-pythae's own encoders emit it by a layer `log_var`; the models read it as a log variance, HVAE as a softplus. A user's own
-encoder may have any other layer: its heads are found by a scan.
+pythae's own encoders emit it by a layer `log_var`; the models read it as a log variance, HVAE as a softplus. A user's
+own encoder may have any other layer: its heads are found by a scan.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ class Pythae(HostEntry):
             raise HostError(f"pythae's {name} has no Normal head of this form; find its heads with scan")
         if "encoder.log_var" not in dict(model.named_modules()):
             raise HostError(f"the encoder of this {name} has no layer log_var; find its heads with scan")
+        from vdvae_patch.conventions import get
+
         convention = "softplus" if name in _SOFTPLUS else "log_variance"
-        return [Head("encoder.log_var", "posterior", convention=convention)]
+        return [Head("encoder.log_var", "posterior", convention=get(convention))]
 
 
 HOST = Pythae()

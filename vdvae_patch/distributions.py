@@ -1,8 +1,8 @@
 """A `torch.distributions.Normal` that carries log σ, with KL and log density by stable arithmetic.
 
 PyTorch's KL of two Normals takes ½ log (σ_q/σ_p)², whose square underflows at log σ_q − log σ_p = −51 in float32, half
-as far as σ itself ("Re-parameterizing VAEs for stability", table 1). Here no square is taken before a ratio, nor a log of
-one; the divergence stays finite as long as σ is not rounded to zero, and beyond where log σ is given.
+as far as σ itself ("Re-parameterizing VAEs for stability", table 1). Here no square is taken before a ratio, nor a
+log of one; the divergence stays finite as long as σ is not rounded to zero, and beyond where log σ is given.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class StableNormal(Normal):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> StableNormal:
         """As `Normal.expand`."""
-        new = self._get_checked_instance(StableNormal, _instance)
+        new: StableNormal = self._get_checked_instance(StableNormal, _instance)  # type: ignore[no-untyped-call]
         batch_shape = torch.Size(batch_shape)
         new.loc, new.scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
         new.log_scale = self.log_scale.expand(batch_shape)
@@ -61,8 +61,9 @@ def _log_scale(distribution: Normal) -> Tensor:
     return distribution.log_scale if isinstance(distribution, StableNormal) else _log(distribution.scale)
 
 
-@register_kl(StableNormal, StableNormal)
-@register_kl(StableNormal, Normal)
-@register_kl(Normal, StableNormal)
 def _kl(q: Normal, p: Normal) -> Tensor:
     return normal.kl_divergence(q.loc, _log_scale(q), p.loc, _log_scale(p))
+
+
+for _pair in ((StableNormal, StableNormal), (StableNormal, Normal), (Normal, StableNormal)):
+    register_kl(*_pair)(_kl)  # type: ignore[no-untyped-call]

@@ -1,4 +1,5 @@
-"""The entries of code bases by name: the real diffusers and pythae, look-alikes of NVAE's and Efficient-VDVAE's heads."""
+"""The entries of code bases by name: the real diffusers and pythae, look-alikes of NVAE's and Efficient-VDVAE's
+heads."""
 
 from __future__ import annotations
 
@@ -76,7 +77,9 @@ def test_pythae_entry_and_scan_agree_and_the_patched_model_trains(name: str) -> 
     from pythae.data.datasets import DatasetOutput
 
     torch.manual_seed(0)
-    model = HOSTS.get("pythae").build({"pythae.models": models}, {"model": name, "input_dim": (1, 4, 4), "latent_dim": 3})
+    model = HOSTS.get("pythae").build(
+        {"pythae.models": models}, {"model": name, "input_dim": (1, 4, 4), "latent_dim": 3}
+    )
     batch = DatasetOutput(data=torch.rand(6, 1, 4, 4))
 
     def loss(model: Any, batch: Any) -> Tensor:
@@ -180,7 +183,9 @@ def test_nvae_entry_gives_each_role_its_scale_of_the_summed_raw_parameter() -> N
 # --- Efficient-VDVAE's look-alike -----------------------------------------------------------------------------------
 
 hparams = types.SimpleNamespace(
-    model=types.SimpleNamespace(distribution_base="std", gradient_smoothing_beta=0.6931472, use_residual_distribution=False)
+    model=types.SimpleNamespace(
+        distribution_base="std", gradient_smoothing_beta=0.6931472, use_residual_distribution=False
+    )
 )
 
 

@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="2x3x32x32[:DTYPE]",
         help="shape of an input, drawn from N(0, 1), or zeros for an integer type; once for each input",
     )
-    parser.add_argument("--path", action="append", default=[], metavar="FOLDER", help="where to import from; repeatable")
+    parser.add_argument(
+        "--path", action="append", default=[], metavar="FOLDER", help="where to import from; repeatable"
+    )
     parser.add_argument("--call", metavar="PACKAGE.MODULE:LOSS", help="run LOSS(model, *inputs) instead of the model")
     parser.add_argument("--patch", metavar="VARIANT", help="patch with it and verify the sigma that is used")
     parser.add_argument("--write", metavar="FILE", help="write a patch file with what was found")
@@ -72,7 +74,9 @@ def _resolve(spec: str, folders: Sequence[str]) -> Any:
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise HostError(f"cannot import {module_name!r}: {error} (tried {tried}); name its folder with --path") from error
+        raise HostError(
+            f"cannot import {module_name!r}: {error} (tried {tried}); name its folder with --path"
+        ) from error
     except Exception as error:  # whatever a user's module raises while it runs
         raise HostError(f"importing {module_name!r} failed: {type(error).__name__}: {error}") from error
     for name in attribute.split("."):
@@ -92,7 +96,9 @@ def _build(factory: Any, spec: str) -> nn.Module:
     try:
         model = factory() if callable(factory) else factory
     except Exception as error:  # the user's own factory
-        raise HostError(f"{spec}() failed: {type(error).__name__}: {error}; give a factory without arguments") from error
+        raise HostError(
+            f"{spec}() failed: {type(error).__name__}: {error}; give a factory without arguments"
+        ) from error
     if not isinstance(model, torch.nn.Module):
         raise HostError(f"{spec}() gave a {type(model).__name__}, not a torch.nn.Module")
     return model

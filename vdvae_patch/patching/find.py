@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 import types
+from collections.abc import Callable
 
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching.rewrite import Span, method_function
@@ -34,7 +35,7 @@ def calls(owner: type, method: str, name: str) -> list[Span]:
     return _places(method_function(owner, method), is_call, f"{name}(...)")
 
 
-def _places(function: types.FunctionType, accept: object, text: str) -> list[Span]:
+def _places(function: types.FunctionType, accept: Callable[[ast.expr], bool], text: str) -> list[Span]:
     source = inspect.getsource(function)
     flat = textwrap.dedent(source)
     indent = len(source.split("\n", 1)[0]) - len(flat.split("\n", 1)[0])
@@ -42,7 +43,10 @@ def _places(function: types.FunctionType, accept: object, text: str) -> list[Spa
     found = [
         (node.lineno + first, node.end_lineno + first, node.col_offset + indent, node.end_col_offset + indent)
         for node in ast.walk(ast.parse(flat))
-        if isinstance(node, ast.expr) and accept(node) and node.end_lineno is not None and node.end_col_offset is not None  # type: ignore[operator]
+        if isinstance(node, ast.expr)
+        and accept(node)
+        and node.end_lineno is not None
+        and node.end_col_offset is not None
     ]
     if not found:
         raise PatchError(

@@ -8,7 +8,7 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vdvae_patch.errors import PatchError
@@ -36,7 +36,9 @@ def callee(module: str, qualname: str) -> Any:
         PatchError: it is defined inside a function, where it cannot be found again.
     """
     if "<locals>" in qualname:
-        raise PatchError(f"{module}.{qualname} is defined inside a function; write a patch file that replaces its caller")
+        raise PatchError(
+            f"{module}.{qualname} is defined inside a function; write a patch file that replaces its caller"
+        )
     found: Any = sys.modules.get(module) or importlib.import_module(module)
     names = qualname.split(".")
     for name in names[:-1] if names[-1] == "__init__" else names:
@@ -49,7 +51,9 @@ def method_function(cls: type, name: str) -> types.FunctionType:
     found = inspect.getattr_static(cls, name)
     found = inspect.unwrap(found)
     if not isinstance(found, types.FunctionType):
-        raise PatchError(f"{cls.__name__}.{name} is a {type(found).__name__}, not a Python function that could be patched")
+        raise PatchError(
+            f"{cls.__name__}.{name} is a {type(found).__name__}, not a Python function that could be patched"
+        )
     return found
 
 
@@ -76,7 +80,9 @@ def _parse(function: types.FunctionType) -> tuple[ast.FunctionDef, tuple[int, in
     try:
         source = inspect.getsource(function)
     except OSError:
-        raise PatchError(f"the source of {function.__qualname__} cannot be found, so it cannot be patched at a call") from None
+        raise PatchError(
+            f"the source of {function.__qualname__} cannot be found, so it cannot be patched at a call"
+        ) from None
     flat = textwrap.dedent(source)
     tree = ast.parse(flat).body[0]
     if not isinstance(tree, ast.FunctionDef):
@@ -130,11 +136,13 @@ class _Edit:
         """Replace what is called at a span."""
         node = self._at(tree, span)
         if not isinstance(node, ast.Call):
-            raise PatchError(f"{self.function.__qualname__} line {span[0]} calls a function in a way that is not understood")
+            raise PatchError(
+                f"{self.function.__qualname__} line {span[0]} calls a function in a way that is not understood"
+            )
         bound = isinstance(target, types.FunctionType) and isinstance(node.func, ast.Attribute)
-        if bound and isinstance(node.func, ast.Attribute) and not self._is_namespace(node.func.value):
-            if inspect.signature(target).parameters and "self" in list(inspect.signature(target).parameters)[:1]:
-                node.args.insert(0, node.func.value)
+        takes_self = bound and list(inspect.signature(target).parameters)[:1] == ["self"]
+        if takes_self and isinstance(node.func, ast.Attribute) and not self._is_namespace(node.func.value):
+            node.args.insert(0, node.func.value)
         node.func = self._name("call", target)
 
     def change(self, tree: ast.AST, change: Change) -> None:
@@ -201,8 +209,8 @@ class _Edit:
 
     def _operand(self, node: ast.AST, change: Change) -> ast.expr:
         if change.parameter:
-            attributes = (n for n in ast.walk(node) if isinstance(n, ast.Attribute) and n.attr == change.parameter)
-            candidates: list[ast.expr] = list(attributes)[:1]
+            named = [n for n in ast.walk(node) if isinstance(n, ast.Attribute) and n.attr == change.parameter]
+            candidates: list[ast.expr] = [*named[:1]]
         elif change.operand == -2:
             free = (n for n in ast.walk(node) if isinstance(n, ast.Name) and not self._is_constant(n))
             candidates = list({n.id: n for n in free}.values())
@@ -219,7 +227,7 @@ class _Edit:
 
     def _attributes(self, node: ast.AST) -> list[ast.expr]:
         """Attributes of `self` that a helper object keeps tensors in."""
-        found = [c for c in self._operands(node) if isinstance(c, ast.Attribute)]
+        found: list[ast.expr] = [c for c in self._operands(node) if isinstance(c, ast.Attribute)]
         if not found and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             found = [node.func.value] if isinstance(node.func.value, ast.Attribute) else []
         return found
@@ -258,6 +266,3 @@ def _root(node: ast.expr) -> str | None:
     while isinstance(node, ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else None
-
-
-Builder = Callable[[], types.FunctionType]

@@ -1,9 +1,9 @@
 """Patches of a host's expressions, for scales that no module's output can give exactly.
 
 A `Site` names one expression by the function it stands in and its exact place in the source. The function is compiled
-again from its own source with that expression replaced, and stands in for the module's method through an `Override`: the
-host's file, class and other instances are not touched. Functions and classes in between (a helper, a distribution class)
-are compiled again for this caller only, so that two calls of one helper can have two scales.
+again from its own source with that expression replaced, and stands in for the module's method through an `Override`:
+the host's file, class and other instances are not touched. Functions and classes in between (a helper, a distribution
+class) are compiled again for this caller only, so that two calls of one helper can have two scales.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ class Site:
         calls: from the method to the function that holds the expression; empty if the method itself holds it.
         first: the innermost expression of the chain, which has the raw parameter as an operand.
         last: the expression that is replaced.
-        operand: position of the raw parameter in the first expression's operation; −1 if `last` is itself the raw value,
+        operand: position of the raw parameter in the first expression's operation; −1 if `last` is itself the raw
+        value,
             −2 if it is the only variable of that expression.
         rest: from the value of `last` to σ.
         parameter: the attribute that is the raw value, where it is a parameter.
         also: further first expressions with their operands, for a product of scales: log sigmas that are added up.
-        reads: the convention that the others read this raw value by, where this site is one that disagrees with them and
+        reads: the convention that the others read this raw value by, where this site is one that disagrees with them
+        and
             their pre-image is what it finds.
     """
 
@@ -147,7 +149,9 @@ def site_overrides(
             if isinstance(site, ActivationSite):
                 _, known = activations.setdefault(site.path, (site, scale))
                 if known != scale:
-                    raise PatchError(f"{site.path} serves two heads, which were given {known} and {scale}; give one scale")
+                    raise PatchError(
+                        f"{site.path} serves two heads, which were given {known} and {scale}; give one scale"
+                    )
             else:
                 by_method.setdefault((site.owner, site.method), []).append((site, scale))
     for normal in normals:
@@ -176,15 +180,15 @@ def _compile(function: types.FunctionType, edits: list[Edit], level: int) -> typ
                 changes.append(change)
             elif not known.reader.same_as(change.reader):
                 raise PatchError(
-                    f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given different "
+                    f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given "
+                    f"different "
                     f"ones ({known.reader.scale} and {scale}); give both the same"
                 )
     for step, below in inner.items():
         target = callee(step.module, step.qualname)
         if isinstance(target, type):
             init = _compile(method_function(target, "__init__"), below, level + 1)
-            replaced[step.span] = types.new_class(target.__name__, (target,), {}, lambda ns, i=init: ns.update(__init__=i))
+            replaced[step.span] = type(target.__name__, (target,), {"__init__": init, "__module__": target.__module__})
         else:
             replaced[step.span] = _compile(target, below, level + 1)
     return rewritten(function, changes, replaced)
-

@@ -61,7 +61,13 @@ def emission_of(graph: Graph, raw: Spot, moves: Sequence[Node]) -> Emission:
     if returned:
         return Emission(returned[0], False, dim, start, stop, contiguous)
     return Emission(
-        owner.path, False, dim, start, stop, False, f"{owner.code.co_name} computes it in passing and does not return it"
+        owner.path,
+        False,
+        dim,
+        start,
+        stop,
+        False,
+        f"{owner.code.co_name} computes it in passing and does not return it",
     )
 
 
@@ -104,7 +110,7 @@ def _channels_by_index(node: Node, path: Sequence[Node], default: int) -> tuple[
         if move.op in ("cat", "stack", "copy", "index", "gather", "index_select", "slice_scatter"):
             continue
         index = apply_operation(move, [index, *move.args[1:]], dict(move.kwargs))
-    kept = index.unique()
+    kept: torch.Tensor = index.unique()  # type: ignore[no-untyped-call]
     ranges = []
     for dim, size in enumerate(node.shape):
         coordinate = kept // math.prod(node.shape[dim + 1 :]) % size

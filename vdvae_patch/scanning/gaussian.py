@@ -4,9 +4,10 @@ An expression ℓ of leaves (means, raw values, data) is replayed in float64. Wi
 
     −log N:  ℓ = c (Δ² / 2σ² + log σ) + …                 KL:  ℓ = c (log σ_p/σ_q + (σ_q² + Δ²) / 2σ_p²) + …
 
-so that ℓ is quadratic in a mean m with curvature A = c/σ_p². A raw value r on which A depends belongs to σ_p, of a prior
-or a likelihood: at Δ = 0 the rest of ℓ is −c/2 log A, which gives c and with it σ_p, whatever the scale is. A raw value on
-which A does not depend, and with ℓ = −c log σ + A/2 σ² + …, belongs to σ_q. Nothing is read off a name or a form.
+so that ℓ is quadratic in a mean m with curvature A = c/σ_p². A raw value r on which A depends belongs to σ_p, of a
+prior or a likelihood: at Δ = 0 the rest of ℓ is −c/2 log A, which gives c and with it σ_p, whatever the scale is. A raw
+value on which A does not depend, and with ℓ = −c log σ + A/2 σ² + …, belongs to σ_q. Nothing is read off a name or a
+form.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from torch import Tensor
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Expression, Spot
+from vdvae_patch.scanning.replay import Expression, Key, Spot
 
-Key = tuple[int, tuple[object, ...]]
 Place = Literal["q", "p"]
 """`q`: the first argument of a KL; `p`: the second, or the density."""
 
@@ -99,9 +99,9 @@ _LINEAR = frozenset({"add", "sub", "rsub", "mul", "neg", "div"})
 
 def _totals(graph: Graph, through_sums: bool) -> Iterator[Node]:
     for node in graph.nodes:
-        if node.kind == "elementwise" and node.op in ("add", "sub", "rsub", "addcmul", "addcdiv") and node.params:
-            if not through_sums or any(_has_sum(n, 4) for n in node.inputs):
-                yield node
+        added = node.kind == "elementwise" and node.op in ("add", "sub", "rsub", "addcmul", "addcdiv") and node.params
+        if added and (not through_sums or any(_has_sum(n, 4) for n in node.inputs)):
+            yield node
 
 
 def _has_sum(node: Node, depth: int) -> bool:
@@ -116,11 +116,10 @@ def _probe(expression: Expression, total: Node, seen: set[tuple[Key, Place]]) ->
     if not quadratic:
         return
     others = [key for key in expression.leaves if key not in quadratic and expression.leaves[key].node.params]
-    factor: float | None = None
     for key in others:
         found = probe.as_p(key, list(quadratic))
         if found is not None:
-            node, suffix, means, factor = found
+            node, suffix, means, _ = found
             if (key, "p") not in seen:
                 yield GaussianTerm(expression.leaves[key], "p", node, suffix, means, total)
     for key in others:
@@ -139,13 +138,11 @@ class _Probe:
         self.expression = expression
         keys = list(expression.leaves)
         generator = torch.Generator().manual_seed(len(keys))
-        self.base = {
-            key: 0.2 + 0.6 * torch.rand((), dtype=torch.float64, generator=generator) for key in keys
-        }
+        self.base = {key: 0.2 + 0.6 * torch.rand((), dtype=torch.float64, generator=generator) for key in keys}
         self.grid = torch.linspace(-1.5, 1.5, _POINTS, dtype=torch.float64)
 
     def values(self, changes: dict[Key, Tensor]) -> Tensor:
-        return self.expression.value({**self.base, **changes})  # type: ignore[arg-type]
+        return self.expression.value({**self.base, **changes})
 
     def curvature(self, key: Key, changes: dict[Key, Tensor] | None = None) -> Tensor | None:
         """A, if ℓ is a + b m + A/2 m² in the leaf; None if it is anything else, or only linear."""
@@ -174,9 +171,7 @@ class _Probe:
         slope = (high - low) / 2
         return middle - 0.5 * slope * slope / curvature
 
-    def as_p(
-        self, key: Key, quadratic: list[Key]
-    ) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...], float] | None:
+    def as_p(self, key: Key, quadratic: list[Key]) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...], float] | None:
         for mean in quadratic:
             for grid in (self.grid, self.grid + 2.0):
                 curvature = self.curvature(mean, {key: grid})
@@ -213,7 +208,9 @@ class _Probe:
         for mean in quadratic:
             for shift in (0.0, 2.0):
                 curvature = self.curvature(mean, {key: grid + shift})
-                if curvature is None or float((curvature - curvature[0]).abs().max()) > 1e-9 * float(curvature[0].abs()):
+                if curvature is None or float((curvature - curvature[0]).abs().max()) > 1e-9 * float(
+                    curvature[0].abs()
+                ):
                     continue
                 a = float(curvature[0])
                 rest = self.values({key: grid + shift}).expand(_POINTS)
@@ -231,9 +228,9 @@ class _Probe:
     def _match(self, key: Key, grid: Tensor, accept: object) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression, and the suffix, that give σ over the grid; σ itself before its powers."""
         depends = self.expression.depends
-        done = self.expression.evaluate({**self.base, key: grid})  # type: ignore[dict-item]
+        done = self.expression.evaluate({**self.base, key: grid})
         spots = [s for s in self.expression.order if key in depends[s.key]]
-        spots.append(self.expression.leaves[key])  # type: ignore[index]
+        spots.append(self.expression.leaves[key])
         for suffix in _SUFFIXES:
             for spot in spots:
                 value = done[spot.key]
@@ -251,7 +248,8 @@ def _fit(design: Tensor, values: Tensor) -> Tensor | None:
     norm = design.abs().amax(dim=0)
     if not bool(torch.isfinite(norm).all()) or not bool((norm > 0).all()):
         return None
-    return torch.linalg.lstsq(design / norm, values[:, None], driver="gelsd").solution[:, 0] / norm
+    solution: Tensor = torch.linalg.lstsq(design / norm, values[:, None], driver="gelsd").solution
+    return solution[:, 0] / norm
 
 
 def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:

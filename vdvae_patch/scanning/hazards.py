@@ -21,17 +21,20 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str) -> Itera
     low, high = (float(s) for s in convention.sigma(far))
     if not agree:
         yield (
-            f"{path}: the host reads this raw value in ways that disagree, so it samples from one Normal and computes the "
+            f"{path}: the host reads this raw value in ways that disagree, so it samples from one Normal and "
+            f"computes the "
             "density of another; a patch makes them one"
         )
     if high > 1e6 and role != "likelihood":
         yield (
-            f"{path}: σ grows exponentially with the raw parameter, so one large value makes a gradient that ends the run "
+            f"{path}: σ grows exponentially with the raw parameter, so one large value makes a gradient that "
+            f"ends the run "
             f"({_SOURCE}, section 3); remedy: explin or upbounded"
         )
     if low < 1e-6 and role == "likelihood":
         yield (
-            f"{path}: the likelihood's σ has no lower bound, so the density of a well reconstructed value grows without "
+            f"{path}: the likelihood's σ has no lower bound, so the density of a well reconstructed value grows "
+            f"without "
             f"limit ({_SOURCE}, section 4); remedy: downbounded or bounded"
         )
     if low < 0:
@@ -46,14 +49,15 @@ def of_graph(graph: Graph) -> Iterator[str]:
         if frame is None or not node.params:
             continue
         place = (frame.code.co_filename, frame.line)
-        if node.op == "log" and place not in seen:
-            if _is_log_of_exponential(node):
-                seen.add(place)
-                yield (
-                    f"{place[0]}:{place[1]}: the log of an exponential is −∞ as soon as the exponential underflows "
-                    f"(raw values below −103 in float32, below −51 of a square; {_SOURCE}, table 1); remedy: the stable "
-                    "arithmetic, which never takes it"
-                )
+        if node.op == "log" and place not in seen and _is_log_of_exponential(node):
+            seen.add(place)
+            yield (
+                f"{place[0]}:{place[1]}: the log of an exponential is −∞ as soon as the exponential underflows "
+                f"(raw values "
+                f"below −103 in float32, below −51 of a square; {_SOURCE}, table 1); remedy: the stable "
+                f"arithmetic, which "
+                "never takes it"
+            )
 
 
 def _is_log_of_exponential(node: Node) -> bool:

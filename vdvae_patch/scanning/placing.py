@@ -54,7 +54,9 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         elif reading.chain.nodes:
             sites.append(_site(graph, reading, len(reading.chain.nodes), named(reading.suffix)))
         elif not any(r.chain.end == "several" and r.node.id != reading.node.id for r in group):
-            raise CannotPlaceError("the host reads the raw value itself, with no step of its own that could be replaced")
+            raise CannotPlaceError(
+                "the host reads the raw value itself, with no step of its own that could be replaced"
+            )
     return sites
 
 
@@ -163,7 +165,8 @@ def _in_source(nodes: Sequence[Node], operand: int, rest: Convention, parameter:
     if owner is None:
         frame = sequence[level]
         raise CannotPlaceError(
-            f"{os.path.basename(frame.code.co_filename)}:{frame.line} is outside the model, in a function that no module calls"
+            f"{os.path.basename(frame.code.co_filename)}:{frame.line} is outside the model, in a function that "
+            f"no module calls"
         )
     calls = []
     for index in range(owner, level):
@@ -234,5 +237,3 @@ def _module_of(filename: str) -> str:
         if file is not None and (file == filename or os.path.realpath(file) == os.path.realpath(filename)):
             return name
     raise CannotPlaceError(f"{filename} is no imported module")
-
-

@@ -145,9 +145,7 @@ def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
     return []
 
 
-def _readings_of(
-    spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, merged: set[int]
-) -> list[Reading]:
+def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, merged: set[int]) -> list[Reading]:
     chain = descend(spot)
     if chain.end == "constant":
         return []

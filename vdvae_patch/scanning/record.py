@@ -42,7 +42,7 @@ class _Storage:
         self.noise |= node.noise
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records into `graph` while it is entered.
 
     Args:
@@ -51,7 +51,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self._storages: dict[int, _Storage] = {}
         self._paths = {id(module): path for path, module in model.named_modules()}
@@ -70,7 +70,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if torch._C._current_autograd_node() is not None:  # type: ignore[attr-defined]
+        if torch._C._current_autograd_node() is not None:
             return func(*args, **kwargs)
         sources = tuple(self._lift(a) for a in args)
         named = {key: self._lift(value) for key, value in kwargs.items()}
@@ -136,9 +136,11 @@ class Recorder(TorchDispatchMode):
             node.noise |= 1 << self._draws  # torch.normal(mean, std), drawn and scaled in one
             self._draws += 1
         elif kind in ("elementwise", "shape", "reduction"):
-            node.kind = kind  # type: ignore[assignment]
+            node.kind = kind
         elif node.op in ops.COMPARING and any(n.params for n in inputs):
-            node.kind = "elementwise"  # the condition of a `where` is computed again, though nothing is learned through it
+            node.kind = (
+                "elementwise"  # the condition of a `where` is computed again, though nothing is learned through it
+            )
             return
         if not (node.params or node.noise or node.data) and node.kind != "noise":
             node.kind, node.args, node.kwargs = "constant", (), {}
@@ -241,7 +243,7 @@ _RUNNER = "run_watched"
 
 def run_watched(recorder: Recorder, call: Any, arguments: tuple[Any, ...]) -> Any:
     """`call(*arguments)` under the recorder, TorchScript interpreted operation by operation."""
-    with torch.jit.optimized_execution(False), recorder:
+    with torch.jit.optimized_execution(False), recorder:  # type: ignore[attr-defined]
         return call(*arguments)
 
 
@@ -293,4 +295,4 @@ def _locate(tensor: Tensor) -> tuple[int, Place] | None:
         key = tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):  # wrappers of torch.func have no storage
         return None
-    return key, (tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+    return key, (int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())

@@ -29,6 +29,10 @@ class Cut(NamedTuple):
     size: int
 
 
+Key = tuple[int, tuple[Cut, ...]]
+"""Of a part of a tensor: its node's number, and what is cut out."""
+
+
 class Spot(NamedTuple):
     """A node, and what is cut out of it on the way to where it is read (the last cut first)."""
 
@@ -36,7 +40,7 @@ class Spot(NamedTuple):
     cuts: tuple[Cut, ...] = ()
 
     @property
-    def key(self) -> tuple[int, tuple[Cut, ...]]:
+    def key(self) -> Key:
         """Equal for equal parts of one tensor."""
         return self.node.id, self.cuts
 
@@ -155,12 +159,12 @@ class Expression:
         self.end = end
         self.stops = stops
         self.through_sums = through_sums
-        self.leaves: dict[tuple[int, tuple[Cut, ...]], Spot] = {}
+        self.leaves: dict[Key, Spot] = {}
         self.order: list[Spot] = []  # computed spots, operands before what is computed of them
-        self.depends: dict[tuple[int, tuple[Cut, ...]], frozenset[tuple[int, tuple[Cut, ...]]]] = {}
+        self.depends: dict[Key, frozenset[Key]] = {}
         self._collect(end, 0)
 
-    def _collect(self, spot: Spot, depth: int) -> frozenset[tuple[int, tuple[Cut, ...]]]:
+    def _collect(self, spot: Spot, depth: int) -> frozenset[Key]:
         spot = self._settle(spot)
         key = spot.key
         if key in self.depends:
@@ -172,7 +176,7 @@ class Expression:
             self.leaves[key] = spot
             self.depends[key] = frozenset({key})
             return self.depends[key]
-        found = frozenset[tuple[int, tuple[Cut, ...]]]().union(
+        found = frozenset[Key]().union(
             *(self._collect(Spot(n, self.cuts_for(spot, n)), depth + 1) for n in spot.node.inputs)
         )
         self.depends[key] = found
@@ -205,20 +209,20 @@ class Expression:
                 kept.append(cut._replace(dim=dim))
         return tuple(kept)
 
-    def evaluate(self, values: Mapping[tuple[int, tuple[Cut, ...]], Tensor]) -> dict[tuple[int, tuple[Cut, ...]], Tensor]:
+    def evaluate(self, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
         """Every spot's value (float64), for values of all leaves."""
         done = dict(values)
         for spot in self.order:
             done[spot.key] = self._apply(spot, done)
         return done
 
-    def value(self, values: Mapping[tuple[int, tuple[Cut, ...]], Tensor]) -> Tensor:
+    def value(self, values: Mapping[Key, Tensor]) -> Tensor:
         """The end's value."""
         end = self._settle(self.end)
         done = self.evaluate(values)
         return done[end.key] if end.key in done else torch.tensor(end.node.value, dtype=torch.float64)
 
-    def _apply(self, spot: Spot, done: Mapping[tuple[int, tuple[Cut, ...]], Tensor]) -> Tensor:
+    def _apply(self, spot: Spot, done: Mapping[Key, Tensor]) -> Tensor:
         node = spot.node
 
         def lower(value: Any) -> Any:
@@ -226,13 +230,11 @@ class Expression:
                 inner = self._settle(Spot(value, self.cuts_for(spot, value)))
                 if inner.key in done:
                     return done[inner.key]
-                # a mask stands for its largest element
-                value = torch.tensor(inner.node.value, dtype=torch.float64)
-                return value
+                return torch.tensor(inner.node.value, dtype=torch.float64)  # a mask stands for its largest element
             return [lower(v) for v in value] if isinstance(value, list | tuple) else value
 
         if node.kind == "reduction":
-            inner = lower(node.args[0])
+            inner: Tensor = lower(node.args[0])
             count = _numel(node.inputs[0].shape) / max(1, _numel(node.shape))
             return inner * count if node.op == "sum" else inner
         args = [lower(a) for a in node.args]
@@ -246,7 +248,9 @@ def apply_operation(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tens
         place = 0 if node.op == "where" else 1
         args[place] = args[place].bool()
     if func.overloadpacket.__name__.endswith("_"):
-        shape = torch.broadcast_shapes(*(a.shape for a in args if isinstance(a, Tensor)))
+        shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+            *(a.shape for a in args if isinstance(a, Tensor))
+        )
         args[0] = args[0].expand(shape).clone()
     result = func(*args, **kwargs)
     return result if isinstance(result, Tensor) else result[node.index]

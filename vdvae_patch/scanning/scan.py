@@ -224,9 +224,12 @@ def _reads(product: Any, own: set[int]) -> bool:
 def _without_vamp(groups: list[_Group]) -> list[_Group]:
     """A prior that is the posterior's own module on learned inputs (VampPrior) is the posterior's head."""
     posteriors = {_key(g.emission) for g in groups if g.role == "posterior"}
-    return [
-        g for g in groups if g.role != "prior" or g.spot.node.data or g.spot.node.noise or _key(g.emission) not in posteriors
-    ]
+
+    def is_vamp(group: _Group) -> bool:
+        learned_input = not (group.spot.node.data or group.spot.node.noise)
+        return group.role == "prior" and learned_input and _key(group.emission) in posteriors
+
+    return [group for group in groups if not is_vamp(group)]
 
 
 def _head(graph: Graph, group: _Group, shared: bool) -> Head:

@@ -49,8 +49,16 @@ def stabilize(
     present = {head.role for head in heads}
     chosen = {role: scale for role, scale in scales.items() if scale is not None and role in present}
     if not chosen:
-        raise PatchError(f"only {', '.join(present)} heads were found; name their scale, such as likelihood='bounded(0.1, 1)'")
-    handle = patch(model, heads=heads, **chosen)
+        raise PatchError(
+            f"only {', '.join(present)} heads were found; name their scale, such as likelihood='bounded(0.1, 1)'"
+        )
+    handle = patch(
+        model,
+        heads=heads,
+        posterior=chosen.get("posterior"),
+        prior=chosen.get("prior"),
+        likelihood=chosen.get("likelihood"),
+    )
     print(_table(heads, handle), file=file or sys.stdout)
     return handle
 
@@ -60,11 +68,13 @@ def _table(heads: Heads, handle: PatchHandle) -> str:
     for patched in handle.heads:
         head, scale = patched.head, patched.scale
         found = head.found
-        place = "" if found is None else {"output": "module's output", "call": f"line {found.line}", "no": ""}[found.patch_at]
+        at_call = found is not None and found.patch_at == "call"
+        place = f"line {found.line}" if found is not None and at_call else "module's output"
         why = "left as it is: name a scale for it" if scale is None else _WHY.get(scale.name, "as asked")
         rows.append((head.path, head.channels, head.role, str(head.convention), str(scale or "vanilla"), place, why))
     lines = [table(("path", "channels", "role", "host's σ", "scale", "patched at", "why"), rows)]
     if heads.normals:
         lines.append(f"{len(heads.normals)} calls of torch.distributions.Normal make one that carries log σ.")
-    lines += [f"note: {warning}" for head in heads if head.found for warning in head.found.warnings if "lower bound" in warning]
+    warnings = [warning for head in heads if head.found for warning in head.found.warnings]
+    lines += [f"note: {warning}" for warning in warnings if "lower bound" in warning]
     return "\n".join(lines)

@@ -130,7 +130,9 @@ def _set_numpy_state(state: Any) -> None:
 def _require_values(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
-            raise PatchError(f"parameter {name!r} is lazy and has no shape yet; run the model once on a batch, then scan")
+            raise PatchError(
+                f"parameter {name!r} is lazy and has no shape yet; run the model once on a batch, then scan"
+            )
         if tensor.device.type == "meta":
             raise PatchError(f"{name!r} is on the meta device and has no values; load the weights, then scan")
         if type(tensor).__name__ == "DTensor":
@@ -153,7 +155,6 @@ def _normals_watched(recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         Normal.__init__ = made  # type: ignore[method-assign]
-
 
 
 def _made_at(recorder: Recorder, normal: Normal) -> tuple[Frame, ...]:

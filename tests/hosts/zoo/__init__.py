@@ -11,7 +11,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class True_:
+class TrueHead:
     """A true head: path, channels, role, and σ as a function of the raw value (None where several are joined)."""
 
     path: str
@@ -27,7 +27,7 @@ class Case:
 
     build: Callable[[], nn.Module]
     inputs: Callable[[], tuple[Any, ...]]
-    heads: tuple[True_, ...]
+    heads: tuple[TrueHead, ...]
     call: Callable[..., Any] | None = None
 
     @property

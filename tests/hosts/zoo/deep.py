@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo import Case, True_, rows
+from zoo import Case, TrueHead, rows
 from zoo.plain import half
 
 
@@ -196,21 +196,21 @@ CASES = (
         ResidualSum,
         rows(),
         (
-            True_("q1", 4, 8, "posterior", soft_floor),
-            True_("p2", 4, 8, "prior", soft_floor),
-            True_("q2", 4, 8, "posterior", soft_floor),
+            TrueHead("q1", 4, 8, "posterior", soft_floor),
+            TrueHead("p2", 4, 8, "prior", soft_floor),
+            TrueHead("q2", 4, 8, "posterior", soft_floor),
         ),
     ),
-    Case(ResidualProduct, rows(), (True_("prior", 4, 8, "prior"), True_("delta", 4, 8, "posterior"))),
+    Case(ResidualProduct, rows(), (TrueHead("prior", 4, 8, "prior"), TrueHead("delta", 4, 8, "posterior"))),
     Case(
         Ladder,
         rows(),
         (
-            True_("up_raw", 0, None, "posterior", lambda v: F.softplus(v).sqrt()),
-            True_("down", 4, 8, "prior", lambda v: F.softplus(v).sqrt()),
+            TrueHead("up_raw", 0, None, "posterior", lambda v: F.softplus(v).sqrt()),
+            TrueHead("down", 4, 8, "prior", lambda v: F.softplus(v).sqrt()),
         ),
     ),
-    Case(Recurrent, video, (True_("prior", 4, 8, "prior", floor), True_("posterior", 4, 8, "posterior", floor))),
-    Case(Vamp, rows(), (True_("logvar.0", 0, None, "posterior", two_clamped),)),
-    Case(SharedHead, rows(), (True_("stats", 3, 6, "posterior"), True_("stats", 3, 6, "prior"))),
+    Case(Recurrent, video, (TrueHead("prior", 4, 8, "prior", floor), TrueHead("posterior", 4, 8, "posterior", floor))),
+    Case(Vamp, rows(), (TrueHead("logvar.0", 0, None, "posterior", two_clamped),)),
+    Case(SharedHead, rows(), (TrueHead("stats", 3, 6, "posterior"), TrueHead("stats", 3, 6, "prior"))),
 )

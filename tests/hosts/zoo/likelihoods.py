@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, LogNormal, Normal, TransformedDistribution, kl_divergence
 from torch.distributions.transforms import TanhTransform
 
-from zoo import Case, True_, rows
+from zoo import Case, TrueHead, rows
 from zoo.plain import half
 
 
@@ -147,37 +147,37 @@ CASES = (
     Case(
         NormalDecoder,
         rows(),
-        (True_("enc", 4, 8, "posterior"), True_("dec", 6, 12, "likelihood", lambda v: F.softplus(v) + 1e-3)),
+        (TrueHead("enc", 4, 8, "posterior"), TrueHead("dec", 6, 12, "likelihood", lambda v: F.softplus(v) + 1e-3)),
     ),
     Case(
         GlobalScale,
         rows(),
         (
-            True_("enc", 4, 8, "posterior", half),
-            True_("log_sigma", 0, None, "likelihood", lambda v: torch.exp(-6 + F.softplus(v + 6))),
+            TrueHead("enc", 4, 8, "posterior", half),
+            TrueHead("log_sigma", 0, None, "likelihood", lambda v: torch.exp(-6 + F.softplus(v + 6))),
         ),
     ),
-    Case(Disagreeing, rows(), (True_("enc", 4, 8, "posterior", half),)),
+    Case(Disagreeing, rows(), (TrueHead("enc", 4, 8, "posterior", half),)),
     Case(
         MonteCarlo,
         labelled,
         (
-            True_("enc", 4, 8, "posterior", lambda v: F.softplus(v, beta=0.7)),
-            True_("cond", 4, 8, "prior", lambda v: F.softplus(v, beta=0.7)),
+            TrueHead("enc", 4, 8, "posterior", lambda v: F.softplus(v, beta=0.7)),
+            TrueHead("cond", 4, 8, "prior", lambda v: F.softplus(v, beta=0.7)),
         ),
     ),
     Case(
         Squashed,
         rows(),
         (
-            True_("enc", 4, 8, "posterior", lambda v: v.clamp(-5, 2).exp()),
-            True_("dec", 6, 12, "likelihood", root_exp),
+            TrueHead("enc", 4, 8, "posterior", lambda v: v.clamp(-5, 2).exp()),
+            TrueHead("dec", 6, 12, "likelihood", root_exp),
         ),
     ),
     Case(
         GaussianLoss,
         rows(),
-        (True_("enc", 4, 8, "posterior", F.softplus), True_("dec_var", 0, None, "likelihood", half)),
+        (TrueHead("enc", 4, 8, "posterior", F.softplus), TrueHead("dec_var", 0, None, "likelihood", half)),
     ),
-    Case(Functional, rows(), (True_("", 4, 8, "posterior", None),)),
+    Case(Functional, rows(), (TrueHead("", 4, 8, "posterior", None),)),
 )

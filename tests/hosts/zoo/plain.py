@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo import Case, True_, images, rows
+from zoo import Case, TrueHead, images, rows
 
 
 def half(v: Tensor) -> Tensor:
@@ -192,11 +192,11 @@ class Scripted(nn.Module):
 
 
 CASES = (
-    Case(SeparateLayers, rows(), (True_("fc22", 0, None, "posterior", half),), separate_loss),
-    Case(LyingName, images(), (True_("head", 4, 8, "posterior"),), run_loss),
-    Case(ThreeWays, rows(), (True_("net", 4, 8, "posterior", lambda v: F.softplus(v) + 0.1),)),
-    Case(ClampedLogVariance, images(), (True_("quant", 4, 8, "posterior", lambda v: half(v.clamp(-30, 20))),)),
-    Case(OnlySampled, rows(), (True_("to_std", 0, None, "posterior", lambda v: 2 * v.sigmoid()),)),
-    Case(Masked, speech, (True_("enc", 4, 8, "posterior"), True_("text", 4, 8, "prior"))),
-    Case(Scripted, rows(), (True_("enc", 4, 8, "posterior"), True_("prior", 4, 8, "prior"))),
+    Case(SeparateLayers, rows(), (TrueHead("fc22", 0, None, "posterior", half),), separate_loss),
+    Case(LyingName, images(), (TrueHead("head", 4, 8, "posterior"),), run_loss),
+    Case(ThreeWays, rows(), (TrueHead("net", 4, 8, "posterior", lambda v: F.softplus(v) + 0.1),)),
+    Case(ClampedLogVariance, images(), (TrueHead("quant", 4, 8, "posterior", lambda v: half(v.clamp(-30, 20))),)),
+    Case(OnlySampled, rows(), (TrueHead("to_std", 0, None, "posterior", lambda v: 2 * v.sigmoid()),)),
+    Case(Masked, speech, (TrueHead("enc", 4, 8, "posterior"), TrueHead("text", 4, 8, "prior"))),
+    Case(Scripted, rows(), (TrueHead("enc", 4, 8, "posterior"), TrueHead("prior", 4, 8, "prior"))),
 )
