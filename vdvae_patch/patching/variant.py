@@ -37,7 +37,8 @@ class Variant:
         chosen = [_scale_or_none(name) for name in names]
         if len(chosen) == 1:
             return cls(posterior=chosen[0], prior=chosen[0], one_name=True)
-        return cls(*chosen)
+        posterior, prior, likelihood = [*chosen, None][: len(ROLES)]
+        return cls(posterior, prior, likelihood)
 
     def for_role(self, role: Role) -> Scale | None:
         """The scale of a role's heads, or None for those left alone."""
@@ -69,7 +70,8 @@ def resolve(variant: str | Variant | None, roles: dict[Role, str | Scale | None]
         return variant
     if variant is not None:
         return Variant.parse(variant)
-    return Variant(**{role: _scale_or_none(scale) for role, scale in given.items()})
+    scales = {role: _scale_or_none(scale) for role, scale in given.items()}
+    return Variant(scales.get("posterior"), scales.get("prior"), scales.get("likelihood"))
 
 
 def _scale_or_none(name: str | Scale) -> Scale | None:
