@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from vdvae_patch.cli import reproduce
-from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.errors import CheckpointError, InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.experiments.ensemble import Ensemble, Run
 from vdvae_patch.experiments.lowering import choose
 from vdvae_patch.experiments.session import Result, Session
@@ -180,3 +180,14 @@ def test_the_help_does_not_import_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
     assert "--quick" in done.stdout
+
+
+def test_an_experiment_or_a_flag_that_there_is_not_is_told_its_nearest_in_one_line() -> None:
+    with pytest.raises(UnknownNameError, match="unknown experiment 'tabel2'; did you mean 'table2'"):
+        reproduce.run(["tabel2"])
+    with pytest.raises(UnknownNameError, match="unknown flag '--step'; did you mean '--steps'"):
+        reproduce.run(["table2", "--step", "3"])
+    with pytest.raises(InvalidValueError) as refused:
+        reproduce.run(["table2", "--steps", "many"])
+    assert "\n" not in str(refused.value)
+    assert "many" in str(refused.value)

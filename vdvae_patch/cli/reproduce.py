@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from vdvae_patch.cli.arguments import check_flags, flags_of, one_line_errors
+from vdvae_patch.errors import UnknownNameError
 from vdvae_patch.experiments import options
 
 _Choice = (
@@ -18,24 +20,38 @@ _Choice = (
     | Annotated[options.Stress, tyro.conf.subcommand("stress")]
 )
 
-# Named, not imported: each imports torch, and the help must not.
-_MODULES: dict[type, str] = {
-    options.Table1: "table1",
-    options.Table2: "table2",
-    options.Table3: "table3",
-    options.Figure1: "figure1",
-    options.Stress: "stress",
+# An experiment is a dataclass of options, a line above and one here, and a module of that name in `experiments` with
+# `run(options) -> exit status`. Named, not imported: each imports torch, and the help must not.
+_OPTIONS: dict[str, type] = {
+    "table1": options.Table1,
+    "table2": options.Table2,
+    "table3": options.Table3,
+    "figure1": options.Figure1,
+    "stress": options.Stress,
 }
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `reproduce` with its arguments; 0, or an error of `vdvae_patch.errors` is raised."""
-    chosen: Any = tyro.cli(
-        _Choice,
-        prog="vdvae-patch reproduce",
-        description="The paper's experiments, each from one command. Reports are Markdown, CSV, JSON and a figure.",
-        args=list(argv),
-    )
-    module = importlib.import_module(f"vdvae_patch.experiments.{_MODULES[type(chosen)]}")
-    status: int = module.run(chosen)
+    """Run `reproduce` with its arguments.
+
+    Returns:
+        0; 1 if table 1 is not as published; 75 if `--minutes` are over and the same command is to go on.
+
+    Raises:
+        UnknownNameError, InvalidValueError: no such experiment or flag, or a value that cannot be used.
+    """
+    arguments = list(argv)
+    if arguments and not arguments[0].startswith("-"):
+        if arguments[0] not in _OPTIONS:
+            raise UnknownNameError("experiment", arguments[0], _OPTIONS)
+        check_flags(arguments[1:], flags_of(_OPTIONS[arguments[0]]))
+    with one_line_errors():
+        chosen: Any = tyro.cli(
+            _Choice,
+            prog="vdvae-patch reproduce",
+            description="The paper's experiments, each from one command. Reports: Markdown, CSV, JSON and a figure.",
+            args=arguments,
+        )
+    name = next(name for name, kind in _OPTIONS.items() if type(chosen) is kind)
+    status: int = importlib.import_module(f"vdvae_patch.experiments.{name}").run(chosen)
     return status

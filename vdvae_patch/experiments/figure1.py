@@ -21,6 +21,7 @@ from vdvae_patch.experiments.options import Figure1
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, publish
 from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.experiments.table3 import Size, size_of
+from vdvae_patch.train.interrupts import EXIT_RESUME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ class _Later:
 
 
 def run(options: Figure1) -> int:
-    """Train what is left to train, and report if all of it is done."""
+    """Train what is left to train, and report if all of it is done; `EXIT_RESUME` if it is not."""
     size = size_of(options.quick, 1, options.epochs or (QUICK_EPOCHS if options.quick else None))
     device = pick_device(options.device)
     folder = options.folder("figure1-quick" if options.quick else "figure1")
@@ -60,7 +61,7 @@ def run(options: Figure1) -> int:
         )
     if first is None or second is None:
         print("not finished; the same command goes on from here")
-        return 0
+        return EXIT_RESUME
     origin = Origin.of(device, (SEED,), [first, second])
     report = build_report(first, second, size, steps, rates, options, origin)
     publish(report, folder, draw(second, steps, rates), to_docs=options.publish)

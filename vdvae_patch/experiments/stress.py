@@ -35,6 +35,7 @@ from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.experiments.spectral import SpectrallyRegularized
 from vdvae_patch.hosts import load_host
 from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.train.interrupts import EXIT_RESUME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +83,7 @@ QUICK = Protocol(
 
 
 def run(options: Stress) -> int:
-    """Train what is left to train, and report if all of it is done."""
+    """Train what is left to train, and report if all of it is done; `EXIT_RESUME` if it is not."""
     protocol = _protocol(options)
     chosen = [find(name) for name in options.remedies] or list(REMEDIES)
     folder = options.folder("stress-quick" if options.quick else "stress")
@@ -96,7 +97,7 @@ def run(options: Stress) -> int:
     done = [(task.remedy, result) for task, result in zip(tasks, results, strict=True) if result is not None]
     if len(done) < len(tasks):
         print(f"{len(done)} of {len(tasks)} remedies are finished; the same command goes on from here")
-        return 0
+        return EXIT_RESUME
     report = build_report(done, protocol, options)
     publish(report, folder, draw(done, protocol), to_docs=options.publish)
     return 0

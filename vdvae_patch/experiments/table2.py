@@ -28,6 +28,7 @@ from vdvae_patch.experiments.options import Table2
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number, publish
 from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.hosts import load_host
+from vdvae_patch.train.interrupts import EXIT_RESUME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +82,7 @@ class Row:
 
 
 def run(options: Table2) -> int:
-    """Train what is left to train, and report if all of it is done."""
+    """Train what is left to train, and report if all of it is done; `EXIT_RESUME` if it is not."""
     size = _size(options)
     device = pick_device(options.device)
     folder = options.folder("table2-quick" if options.quick else "table2")
@@ -94,7 +95,7 @@ def run(options: Table2) -> int:
         result = _train(session, part, batches, size.steps, device, f"{place}/{len(parts)}")
         if result is None:
             print(f"{place - 1} of {len(parts)} ensembles are finished; the same command goes on from here")
-            return 0
+            return EXIT_RESUME
         rows += [Row(**row) for row in result["rows"]]
         results.append(result)
     report = build_report(rows, size, options, Origin.of(device, range(size.seeds), results))

@@ -35,6 +35,7 @@ from vdvae_patch.experiments.ensemble import Ensemble, Run
 from vdvae_patch.experiments.options import Table3
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number, publish
 from vdvae_patch.experiments.session import Result, Session
+from vdvae_patch.train.interrupts import EXIT_RESUME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,7 +145,7 @@ class Row:
 
 
 def run(options: Table3) -> int:
-    """Train what is left to train, and report if all of it is done."""
+    """Train what is left to train, and report if all of it is done; `EXIT_RESUME` if it is not."""
     size = size_of(options.quick, options.seeds, options.epochs)
     device = pick_device(options.device)
     folder = options.folder("table3-quick" if options.quick else "table3")
@@ -158,7 +159,7 @@ def run(options: Table3) -> int:
         result = _train(session, builder, digits, size, f"{place}/{len(groups)}")
         if result is None:
             print(f"{place - 1} of {len(groups)} ensembles are finished; the same command goes on from here")
-            return 0
+            return EXIT_RESUME
         rows += [Row(**row) for row in result["rows"]]
         results.append(result)
     origin = Origin.of(device, range(size.seeds), results)
