@@ -1,0 +1,100 @@
+"""`vdvae-patch scan`: the table, JSON, a patch file, and errors that say what to do."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import zoo
+
+from vdvae_patch.cli import scan as command
+from vdvae_patch.errors import HostError, InvalidValueError, PatchError, RunError
+from vdvae_patch.hosts.discovery import HostRegistry, load_entry_file
+from vdvae_patch.patching import patch
+
+FOLDER = str(Path(zoo.__file__).parents[1])
+
+
+def run(*arguments: str) -> int:
+    return command.run([*arguments, "--path", FOLDER])
+
+
+def test_it_prints_each_head_with_its_place_and_what_a_patch_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("zoo.likelihoods:NormalDecoder", "--input", "5x6", "--patch", "explin") == 0
+    out = capsys.readouterr().out
+    assert "enc   4:8       posterior   log_sigma              output" in out
+    assert "replaces the output of enc" in out
+    assert "softplus(floor=0.001) has a floor or a bound" in out
+    assert "remedy: explin or upbounded" in out
+    assert "patched as explin, and the sigma that the model then uses was compared with it" in out
+
+
+def test_it_warns_of_a_likelihood_without_a_lower_bound_and_of_a_log_of_an_exponential(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("zoo.likelihoods:GaussianLoss", "--input", "5x6") == 0
+    assert run("zoo.deep:ResidualProduct", "--input", "5x6") == 0
+    out = capsys.readouterr().out
+    assert "the likelihood's σ has no lower bound" in out
+    assert "the log of an exponential is −∞" in out
+
+
+def test_json_has_every_field_of_a_head(capsys: pytest.CaptureFixture[str]) -> None:
+    run("zoo.plain:SeparateLayers", "--input", "5x6", "--call", "zoo.plain:separate_loss", "--json")
+    (head,) = json.loads(capsys.readouterr().out)["heads"]
+    assert (head["path"], head["role"], head["convention"]) == ("fc22", "posterior", "log_variance")
+    assert head["confidence"] == "sure"
+    assert head["shape"] == [5, 4]
+    assert head["file"].endswith("plain.py")
+    assert head["patch_at"] == "output"
+
+
+@pytest.mark.parametrize("name", ["deep:ResidualSum", "plain:ThreeWays", "deep:Vamp", "plain:OnlySampled"])
+def test_the_patch_file_that_it_writes_gives_the_same_heads(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    assert run(f"zoo.{name}", "--input", "5x6", "--write", str(file)) == 0
+    entry = load_entry_file(file, HostRegistry("vdvae_patch.patches", "none"))
+    module = importlib.import_module(f"zoo.{name.split(':')[0]}")
+    model = entry.build({module.__name__: module}, {})
+    patch(model, posterior="explin", heads=entry.heads(model))
+    assert torch.isfinite(model(torch.randn(5, 6))).all()
+
+
+def test_a_model_without_heads_ends_with_1_and_the_near_misses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("zoo.without:GAN", "--input", "5x6") == 1
+    out = capsys.readouterr().out
+    assert out.startswith("no Normal head")
+    assert "a parameter scales noise, and no density or KL measures it: a noise layer" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("zoo.nothing:X", "--input", "5x6"), HostError, "tried .*; name its folder with --path"),
+        (("zoo.plain:ThreeWay", "--input", "5x6"), HostError, "did you mean 'ThreeWays'"),
+        (("zoo.plain", "--input", "5x6"), InvalidValueError, "not of the form PACKAGE.MODULE:NAME"),
+        (("zoo.plain:ThreeWays", "--input", "5x7"), RunError, r"ThreeWays\(5x7\) failed: .*cannot be multiplied"),
+        (("zoo.plain:ThreeWays", "--input", "5by6"), InvalidValueError, "is not a shape"),
+        (("zoo.plain:ThreeWays", "--input", "5x6:fp32"), InvalidValueError, "no dtype 'fp32'"),
+        (("zoo.plain:LyingName", "--input", "2x3x8x8"), PatchError, "has no forward; say what to run"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_to_do(arguments: tuple[str, ...], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        run(*arguments)
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from vdvae_patch.cli import scan\ntry: scan.run(['--help'])\nexcept SystemExit: pass\n"
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}assert 'torch' not in sys.modules"], capture_output=True, text=True, check=True
+    )
+    assert "PACKAGE.MODULE:FACTORY" in done.stdout
+    assert time.perf_counter() - start < 30
