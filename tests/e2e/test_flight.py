@@ -25,8 +25,8 @@ WILD = Architecture(
 
 def wild(out: Path, **settings: object):  # type: ignore[no-untyped-def]
     config = tiny(
-        out, steps=400, lr=0.3, batch_size=8, warmup_iters=5, skip_threshold=-1.0, max_consecutive_skips=3, record_skips=50,
-        checkpoint_every=0, limit_images=10, data="builtin", **settings,
+        out, steps=400, lr=0.3, batch_size=8, warmup_iters=5, skip_threshold=-1.0, max_consecutive_skips=3,
+        record_skips=50, checkpoint_every=0, limit_images=10, data="builtin", **settings,
     )  # fmt: skip
     from dataclasses import replace
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from vdvae_patch.launch.environment import first_node, recognise, restarts
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.launch.environment import first_node, recognise, restarts
 
 TORCHRUN = {
     "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500",

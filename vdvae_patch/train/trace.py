@@ -8,6 +8,7 @@ is followed back from the losses, and from the gradients, to where it began.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,9 @@ class Place:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.text}"
+        here = str(Path.cwd())
+        file = os.path.relpath(self.file) if self.file.startswith(f"{here}{os.sep}") else self.file
+        return f"{file}:{self.line}: {self.text}"
 
 
 @dataclass(frozen=True)
