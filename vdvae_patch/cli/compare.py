@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,8 @@ def compare(argv: Sequence[str], prog: str = "vdvae-patch compare", description:
     from vdvae_patch.train.interrupts import EXIT_RESUME, stop_requests
 
     comparison = plan(options, flags, base)
-    console = Console()
+    # in a file or a pipe, lines are as long as they need to be
+    console = Console(width=None if sys.stdout.isatty() else 200)
     with stop_requests() as stop:
         ended = do_runs(comparison, console, stop)
     if stop:

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from vdvae_patch.compare.palette import Look, looks
 from vdvae_patch.compare.results import Curves, Floats, RunResult
 
-BINS = 100
+BINS = 60
 """The most points of a NELBO curve; each is the mean over its share of the steps."""
 
 STYLE: Any = {

@@ -65,7 +65,8 @@ def draw_gallery(runs: Sequence[PlannedRun], path: Path) -> str | None:
     return (
         f"Seed {seed}, averaged weights (EMA) after {' or '.join(map(str, steps))} steps. Left of the gap training "
         "images, right of it test images; reconstructions take every latent from the posterior, samples come from the "
-        f"prior at temperature 1, with the same noise for every variant.{note}"
+        f"prior at temperature 1, with the same noise for every variant. Pixels are drawn from the likelihood: where a "
+        f"model is not sure of them they are grainy.{note}"
     )
 
 
@@ -123,6 +124,9 @@ def _draw(pictures: Sequence[Pictures], path: Path) -> None:
 def _show(ax: Any, title: str, block: Sequence[tuple[str, Images]], look: dict[str, Any]) -> None:
     images = np.stack([row for _, row in block])
     size, half = images.shape[2], images.shape[1] // 2
+    edge = max(1, size // 32)
+    images = np.pad(images, ((0, 0), (0, 0), (edge, 0), (edge, 0), (0, 0)), constant_values=255)
+    size += edge
     left, right = tile(images[:, :half]), tile(images[:, half:])
     gap = np.full((len(left), max(2, size // 6), left.shape[2]), 255, np.uint8)
     picture = np.concatenate([left, gap, right], axis=1)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vdvae_patch.compare.options import CompareOptions
-from vdvae_patch.errors import InvalidValueError, RunError
+from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.patching import Variant
-from vdvae_patch.train.config import TrainConfig, slug
+from vdvae_patch.train.config import TrainConfig, changed, read_config, slug
 
 # What may differ between two runs of a comparison: who they are, and what has no influence on what is computed.
 _MAY_DIFFER = frozenset(
@@ -91,22 +90,6 @@ def plan(options: CompareOptions, flags: Sequence[str], base: TrainConfig[Any]) 
     return Comparison(out, base, tuple(variants), tuple(seeds), tuple(runs), options.jobs, threads)
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The flat settings in a run's `config.toml`, what the run saw left out.
-
-    Raises:
-        RunError: it is missing or not TOML.
-    """
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is not valid TOML ({error})") from None
-    table.pop("run", None)
-    return flatten(table)
-
-
 def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
     """The tables inside a table put beside its plain values."""
     flat = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
@@ -118,14 +101,11 @@ def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_folder(out: Path, base: TrainConfig[Any]) -> None:
     """Refuse a folder in which any run, asked for or not, was told something else."""
-    now = flatten(base.to_toml())
     for path in sorted(out.glob("*/config.toml")):
-        before = read_settings(path)
-        different = [
-            f"{key}: {before.get(key, 'none')}, now {now.get(key, 'none')}"
-            for key in sorted({*before, *now} - _MAY_DIFFER)
-            if before.get(key) != now.get(key)
-        ]
+        try:
+            different = changed(read_config(path, type(base.architecture)), base, _MAY_DIFFER)
+        except UnknownNameError as error:
+            different = [str(error)]
         if different:
             raise RunError(
                 f"folder {out} holds a comparison with other settings ({path.parent.name}: {'; '.join(different)}); "

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from vdvae_patch.compare.results import Row, RunResult, Spread
@@ -67,11 +68,9 @@ def remarks(result: RunResult) -> list[str]:
 
 def terminal_table(rows: Sequence[Row]) -> Table:
     """For rich."""
-    table = Table(title="Skipped updates and test NELBO")
+    table = Table(title="Skipped updates and test NELBO", box=SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(HEADINGS):
-        # wrapped where there is room to: a number that is broken in two cannot be read
-        text = heading if index == 0 else heading.replace(" ", "\n")
-        table.add_column(text, justify="left" if index == 0 else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         table.add_row(*cells(row))
     return table
