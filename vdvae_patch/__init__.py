@@ -1,5 +1,6 @@
 """Numerically stable VAEs, without editing their code.
 
+    heads = vdvae_patch.scan(model, batch)
     handle = vdvae_patch.patch(model, "explin/constant", heads=heads)
     print(vdvae_patch.patched_heads(model))
     handle.unpatch()
@@ -18,9 +19,21 @@ if TYPE_CHECKING:
     from vdvae_patch.heads import Head
     from vdvae_patch.hosts import load_host
     from vdvae_patch.patching.apply import is_patched, patch, patched_heads, unpatch
+    from vdvae_patch.scanning.scan import scan
+    from vdvae_patch.scanning.stabilize import stabilize
 
 __version__ = "0.1.0"
-__all__ = ["Head", "is_patched", "load_host", "patch", "patched_heads", "scales", "unpatch"]
+__all__ = [
+    "Head",
+    "is_patched",
+    "load_host",
+    "patch",
+    "patched_heads",
+    "scales",
+    "scan",
+    "stabilize",
+    "unpatch",
+]
 
 # torch takes two seconds to import, and `--help` has half of one: names are resolved when they are first used.
 _LAZY = {
@@ -29,6 +42,8 @@ _LAZY = {
     "load_host": "vdvae_patch.hosts",
     "patch": "vdvae_patch.patching",
     "patched_heads": "vdvae_patch.patching",
+    "scan": "vdvae_patch.scanning",
+    "stabilize": "vdvae_patch.scanning",
     "unpatch": "vdvae_patch.patching",
 }
 

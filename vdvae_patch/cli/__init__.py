@@ -12,11 +12,13 @@ import sys
 from vdvae_patch.errors import UnknownNameError, VdvaePatchError
 
 COMMANDS = {
+    "scan": "find the Normal heads of any model, and what is unsafe in it",
     "train": "train a host as one variant",
     "compare": "train variants over seeds, side by side, and report",
     "demo": "the comparison in a few minutes, on built-in images",
     "replay": "do a skipped update again: which head, which operation",
     "launch": "the published runs as commands, and what they would cost",
+    "reproduce": "the paper's tables and figures, and the stress test of remedies",
     "bench": "step time and memory, patched against vanilla",
     "upstream": "list, fetch and verify the genuine code bases",
 }
