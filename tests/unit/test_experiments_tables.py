@@ -292,7 +292,7 @@ def test_table_3_runs_in_pieces_and_ends_as_if_in_one(few_digits: Path, tmp_path
 
     assert table3.run(options("whole", None)) == 0
     for _ in range(100):
-        if table3.run(options("pieces", 1e-4)) == 0:
+        if table3.run(options("pieces", 0.005)) == 0:
             break
     whole, pieces = ((tmp_path / name / "table3-quick-nll.csv").read_text() for name in ("whole", "pieces"))
     assert whole == pieces
