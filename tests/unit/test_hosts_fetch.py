@@ -13,7 +13,7 @@ import git
 import pytest
 
 from vdvae_patch.cli import upstream as command
-from vdvae_patch.errors import HostError, UnknownNameError
+from vdvae_patch.errors import HostError, InvalidValueError, UnknownNameError
 from vdvae_patch.hosts import fetch as fetching
 from vdvae_patch.hosts import manifest
 from vdvae_patch.hosts.fetch import cache_folder, cached_path, fetch, verify_cached
@@ -310,5 +310,5 @@ def test_the_command_refuses_what_it_does_not_know(manifest_of_toys: Upstream) -
         command.run(["fetch", "toyy"])
     with pytest.raises(HostError, match="'toy' was not fetched; run: python -m vdvae_patch upstream fetch toy"):
         command.run(["verify", "toy"])
-    with pytest.raises(SystemExit):
+    with pytest.raises(InvalidValueError, match="remove.*Available subcommands: list, fetch, verify"):
         command.run(["remove", "toy"])
