@@ -64,7 +64,7 @@ def compare(argv: Sequence[str], prog: str = "vdvae-patch compare", description:
     # in a file or a pipe, lines are as long as they need to be
     console = Console(width=None if sys.stdout.isatty() else 200)
     with stop_requests() as stop:
-        ended = do_runs(comparison, console, stop)
+        ended = do_runs(comparison, console, stop, options.executor)
     if stop:
         console.print(f"stopped by {stop.signal}; the same command goes on")
         return EXIT_RESUME

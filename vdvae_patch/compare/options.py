@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vdvae_patch.compare.executor import Executor
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.registry import split_top_level
 
@@ -17,6 +18,7 @@ class CompareOptions:
     Attributes:
         variants: variants with commas between them, each as `train --variant` takes it; the paper's Table 4 by default.
         seeds: seeds with commas between them.
+        executor: processes of this machine, or jobs that submitit hands to slurm (or, to try it, to this machine).
         jobs: how many runs go on side by side.
         threads: processor threads of each run; 0 is the number of cores over --jobs.
         out: the folder of the comparison, one folder a run inside it; runs/compare-PRESET unless given.
@@ -24,6 +26,7 @@ class CompareOptions:
 
     variants: str = "vanilla,upbounded,explin,vanilla/constant,upbounded/constant,explin/constant"
     seeds: str = "0,1,2"
+    executor: Executor = "processes"
     jobs: int = 1
     threads: int = 0
     out: Path | None = None

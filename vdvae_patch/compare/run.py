@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from vdvae_patch.compare.curves import draw_curves
+from vdvae_patch.compare.executor import Executor, starter
 from vdvae_patch.compare.gallery import draw_gallery
 from vdvae_patch.compare.plan import Comparison, flatten
 from vdvae_patch.compare.progress import ComparisonProgress
@@ -46,7 +47,9 @@ class Report:
     report: Path
 
 
-def do_runs(comparison: Comparison, console: Console, stop: StopRequest) -> list[Ended]:
+def do_runs(
+    comparison: Comparison, console: Console, stop: StopRequest, executor: Executor = "processes"
+) -> list[Ended]:
     """Do what is left to do; how each of those ended."""
     left = [run for run in comparison.runs if state_of(run) not in ("finished", "stopped")]
     if ready := len(comparison.runs) - len(left):
@@ -54,7 +57,7 @@ def do_runs(comparison: Comparison, console: Console, stop: StopRequest) -> list
     if not left:
         return []
     with hold(comparison.out), ComparisonProgress(len(left), console) as progress:
-        return execute(comparison, progress, stop)
+        return execute(comparison, progress, stop, start=starter(executor, comparison.out))
 
 
 def write_report(comparison: Comparison) -> Report:

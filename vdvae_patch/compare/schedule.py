@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from vdvae_patch.compare.executor import Running, Start, start_process
 from vdvae_patch.compare.plan import Comparison, PlannedRun
 from vdvae_patch.compare.states import LOG, RunState, state_of
 from vdvae_patch.errors import RunError
@@ -47,7 +46,7 @@ class Watcher(Protocol):
 @dataclass
 class _Job:
     run: PlannedRun
-    process: subprocess.Popen[bytes]
+    process: Running
     started: float
 
 
@@ -56,6 +55,7 @@ def execute(
     watcher: Watcher,
     stop: StopRequest,
     *,
+    start: Start = start_process,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Ended]:
@@ -70,7 +70,7 @@ def execute(
     try:
         while active or (waiting and not stop):
             while waiting and len(active) < comparison.jobs and not stop:
-                job = _begin(waiting.popleft(), comparison.threads, watcher, clock)
+                job = _begin(waiting.popleft(), comparison.threads, watcher, clock, start)
                 if isinstance(job, _Job):
                     active.append(job)
                 else:
@@ -93,7 +93,7 @@ def execute(
     return done
 
 
-def _begin(run: PlannedRun, threads: int, watcher: Watcher, clock: Callable[[], float]) -> _Job | Ended:
+def _begin(run: PlannedRun, threads: int, watcher: Watcher, clock: Callable[[], float], start: Start) -> _Job | Ended:
     try:
         state = state_of(run)
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -101,15 +101,9 @@ def _begin(run: PlannedRun, threads: int, watcher: Watcher, clock: Callable[[], 
         ended = Ended(run, "failed", 0.0, str(error))
         watcher.ended(ended)
         return ended
-    with (run.folder / LOG).open("ab") as log:
-        process = subprocess.Popen(
-            run.command(resume=state == "begun"),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-            process_group=0,  # an interrupt from the keyboard reaches this process alone, which lets the runs save
-        )
+    resume = run.command(resume=True)
+    begin = resume if state == "begun" else run.command(resume=False)
+    process = start(begin, resume, run.folder / LOG, threads)
     watcher.begun(run, state)
     return _Job(run, process, clock())
 

@@ -11,6 +11,10 @@ EXIT_RESUME = 75
 """The exit status that means "saved; start me again with --resume" (EX_TEMPFAIL of sysexits.h)."""
 
 
+# SIGUSR1: SLURM's warning in `launch/`; SIGUSR2: that of jobs which submitit handed to it; SIGINT: Ctrl-C
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
 class StopRequest:
     """Whether the run was asked to stop, and by which signal."""
 
@@ -28,12 +32,12 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGTERM, SIGUSR1 (SLURM's warning in `launch/`) and Ctrl-C while the block runs; needs the main thread.
+    """Catch SIGTERM, a scheduler's warnings and Ctrl-C while the block runs; needs the main thread.
 
     A second Ctrl-C does not wait for the step to end.
     """
     request = StopRequest()
-    previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    previous = {number: signal.signal(number, request) for number in _SIGNALS}
     try:
         yield request
     finally:
