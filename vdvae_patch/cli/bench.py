@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdvae_patch.cli.arguments import check_flags, flags_of, parse, parse_train, peek, train_flags
+from vdvae_patch.cli.scaling import scaling
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts import HOSTS, load_entry_file
 from vdvae_patch.hosts.trainable import trainable
@@ -27,6 +28,7 @@ class BenchConfig:
         rounds: steps of each variant that count.
         warmup: steps of each variant that do not.
         plain: also measure the plain step that VDVAE's own script does: eager, unfused, waiting for every scalar.
+        scaling: measure 1 and 2 processes instead, with the flags of train.
         out: write bench.md and bench.json into this folder.
     """
 
@@ -34,6 +36,7 @@ class BenchConfig:
     rounds: int = 30
     warmup: int = 5
     plain: bool = False
+    scaling: bool = False
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -47,6 +50,9 @@ def run(argv: list[str]) -> int:
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=BenchConfig.__doc__ or "")
     if not any(a.split("=")[0] == "--preset" for a in passed):
         passed = ["--preset", "small", *passed]
+    if bench.scaling:
+        parse_train(passed, prog="vdvae-patch bench")
+        return scaling(passed, bench.out)
     config = parse_train(passed, prog="vdvae-patch bench")
 
     from vdvae_patch import benchmark

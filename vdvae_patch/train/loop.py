@@ -225,6 +225,7 @@ def _finish(run: Run) -> Outcome:
         "variant": run.config.variant,
         "seed": run.config.seed,
         "steps": run.total,
+        "parameters": sum(p.numel() for p in run.work.model.parameters()),
         "high_gradient_count": counters.high_gradient,
         "nan_count": counters.nan,
         "loss_scale_count": counters.loss_scale,

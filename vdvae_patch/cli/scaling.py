@@ -1,0 +1,75 @@
+"""`vdvae-patch bench --scaling`: images per second for 1 and 2 processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vdvae_patch.errors import RunError
+from vdvae_patch.heads import table
+from vdvae_patch.scaling import reduced_bytes
+
+STEPS = 24
+WARMUP = 4
+RANKS = (1, 2)
+
+
+def scaling(flags: list[str], out: Path | None) -> int:
+    """Train for a few steps with each number of processes and compare; `flags` are of `train`.
+
+    Each rank has the same batch, so that twice the ranks do twice the images. Processes share this machine's cores
+    equally: with two ranks on two cores each rank has one, and so has the rank that runs alone.
+
+    Raises:
+        RunError: a run failed.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // max(RANKS))
+    rows = [_measure(flags, ranks, threads) for ranks in RANKS]
+    alone = rows[0]["images_per_second"]
+    for row in rows:
+        row["efficiency"] = row["images_per_second"] / (alone * row["ranks"])
+    lines = [
+        (
+            str(row["ranks"]), f"{row['images_per_second']:.2f}", f"{row['efficiency']:.2f}",
+            f"{row['reduced_bytes_a_rank']:,.0f}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    text = table(("processes", "images a second", "efficiency", "bytes all-reduced a rank and step"), lines)
+    print(f"{rows[0]['machine']}, {threads} thread(s) a process, batch {rows[0]['batch']} a process\n\n{text}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "scaling.json").write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+def _measure(flags: list[str], ranks: int, threads: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        own = ["--steps", str(STEPS), "--nproc", str(ranks), "--out", str(run), "--test-images", "1"]
+        own += ["--checkpoint-every", "0", "--watch-every", "0", "--record-every", "1"]
+        command = [sys.executable, "-m", "vdvae_patch", "train", *flags, *own]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RunError(f"training with {ranks} process(es) failed: {(done.stderr or done.stdout).strip()[-500:]}")
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        summary = json.loads((run / "summary.json").read_text())
+    seconds = statistics.median(record["step_time"] for record in records[WARMUP:])
+    batch = summary["run"]["global_batch"]
+    parameters = summary["parameters"]
+    return {
+        "ranks": ranks,
+        "batch": batch // ranks,
+        "step_seconds": seconds,
+        "images_per_second": batch / seconds,
+        "parameters": parameters,
+        "reduced_bytes_a_rank": reduced_bytes(parameters, ranks),
+        "machine": summary["run"]["machine"],
+    }
