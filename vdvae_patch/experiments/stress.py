@@ -243,7 +243,8 @@ def _introduction(p: Protocol) -> str:
         f"AdamW with betas (0.9, 0.9) and weight decay 0.01, warm-up over {p.warmup} steps; clipped at 200 and skipped "
         f"at {HIGH_NORM:g} unless the remedy says otherwise. {p.seeds} seeds at each learning rate. A run is clean if "
         f"it had no NaN step and no gradient norm of {HIGH_NORM:g} or more, whether or not that step was skipped. "
-        f"NELBO is the mean of the last {LAST} steps in nats per dimension, the median over seeds."
+        "A skipped update leaves the weights where they are, so a model whose gradient stays high is skipped to its "
+        f"end. NELBO is the mean of the last {LAST} steps in nats per dimension, the median over seeds."
     )
 
 
@@ -258,6 +259,9 @@ def _ranking(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> str:
             scores.append((nan + high, nan, remedy.name))
         untouched = [name for bad, _, name in scores if bad == 0]
         without_nan = [name for _, nan, name in scores if nan == 0]
+        if len(untouched) == len(scores):
+            lines.append(f"- learning rate {lr:g}: nothing broke, with any of the {len(scores)} remedies.")
+            continue
         best = ", ".join(f"{name} ({bad} bad steps)" for bad, _, name in sorted(scores)[:5])
         lines.append(
             f"- learning rate {lr:g}: {len(untouched)} of {len(scores)} remedies had neither NaN nor a high gradient "
