@@ -63,3 +63,15 @@ def test_a_scan_leaves_the_model_as_it_was(case: Case) -> None:
         assert torch.equal(value, before[name])
     assert all(torch.equal(p.grad, torch.ones_like(p)) for p in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_models_own_error_says_which_call_was_made() -> None:
+    model = plain.ThreeWays()
+    with pytest.raises(RuntimeError, match="cannot be multiplied") as caught:
+        scan(model, torch.randn(5, 7))
+    assert caught.value.__notes__ == ["while vdvae_patch.scan ran ThreeWays(float32[5, 7])"]
+
+
+def test_a_model_without_a_head_warns_and_names_the_near_misses() -> None:
+    with pytest.warns(UserWarning, match=r"no Normal head was found in GAN:\n.*a noise layer"):
+        assert scan(without.GAN(), torch.randn(5, 6)) == []

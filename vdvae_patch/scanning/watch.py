@@ -49,10 +49,25 @@ def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
                 run_watched(recorder, model, inputs)
             else:
                 run_watched(recorder, call, (model, *inputs))
+        except Exception as error:
+            error.add_note(f"while vdvae_patch.scan ran {_written(model, inputs, call)}")
+            raise
         finally:
             hook.remove()
     recorder.graph.index_consumers()
     return recorder.graph
+
+
+def _written(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> str:
+    """The call as a reader would write it, tensors by type and shape."""
+    words = [
+        f"{str(value.dtype).removeprefix('torch.')}[{', '.join(map(str, value.shape))}]"
+        if isinstance(value, Tensor)
+        else type(value).__name__
+        for value in inputs
+    ]
+    name = type(model).__name__
+    return f"{name}({', '.join(words)})" if call is None else f"call({', '.join([name, *words])})"
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
