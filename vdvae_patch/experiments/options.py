@@ -28,7 +28,7 @@ class Trained(Common):
     """What every experiment that trains takes.
 
     Attributes:
-        quick: a smaller version that ends within ten minutes on two CPU cores.
+        quick: a smaller version, of minutes on two CPU cores.
         data_root: folder of the data; without it they are downloaded to the cache folder.
         device: such as cpu or cuda:0; by default cuda where there is one.
         minutes: stop after this time with the state saved; the same command goes on from there.
