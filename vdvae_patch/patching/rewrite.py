@@ -147,6 +147,9 @@ class _Edit:
 
     def change(self, tree: ast.AST, change: Change) -> None:
         """Put reader(p) in the place of an expression."""
+        if change.operand == -3:
+            self._everywhere(tree, change)
+            return
         last = self._at(tree, change.last)
         if change.operand == -1:
             self._replace(tree, last, self._read(change, last))
@@ -158,6 +161,13 @@ class _Edit:
         for raw in raws[1:]:
             total = ast.BinOp(total, ast.Add(), raw)
         self._replace(tree, last, self._read(change, total))
+
+    def _everywhere(self, tree: ast.AST, change: Change) -> None:
+        named = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == change.parameter]
+        if not named:
+            raise PatchError(f"{self.function.__qualname__} does not name its parameter {change.parameter!r}")
+        for node in named:
+            self._replace(tree, node, self._read(change, node))
 
     def _captured(self, tree: ast.AST, last: ast.AST, first: ast.AST, change: Change) -> ast.expr:
         """The raw parameter, as an expression that can stand where the last expression stands."""

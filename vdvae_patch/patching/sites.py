@@ -45,7 +45,7 @@ class Site:
         last: the expression that is replaced.
         operand: position of the raw parameter in the first expression's operation; −1 if `last` is itself the raw
         value,
-            −2 if it is the only variable of that expression.
+            −2 if it is the only variable of that expression; −3 for a parameter, replaced wherever the method names it.
         rest: from the value of `last` to σ.
         parameter: the attribute that is the raw value, where it is a parameter.
         also: further first expressions with their operands, for a product of scales: log sigmas that are added up.

@@ -76,6 +76,8 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
             for attempt in (expression, *_with_differences(expression, stops, through_sums)):
                 terms = list(_probe(attempt, node, seen))
                 for term in terms:
+                    if term.raw.node.kind == "elementwise" and term.raw.node.id not in stops:
+                        continue  # the difference itself, which no network emits
                     seen.add((term.raw.key, term.place))
                     yield term
                 if terms or any(_Probe(attempt).curvature(key) is not None for key in attempt.leaves):

@@ -39,6 +39,9 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
 
 
 def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
+    everywhere = _attribute(group)
+    if everywhere is not None:
+        return [everywhere]
     product = next((r for r in group if r.chain.end == "product"), None)
     if product is not None:
         return [_product(product)]
@@ -58,6 +61,20 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
                 "the host reads the raw value itself, with no step of its own that could be replaced"
             )
     return sites
+
+
+def _attribute(group: Sequence[Reading]) -> Site | None:
+    """For a parameter that can be replaced wherever its method names it, so that all readings agree."""
+    reading = group[0]
+    if reading.raw.node.kind != "parameter" or any(r.steps is None or not r.chain.nodes for r in group):
+        return None
+    rests = [_rest(r, 0) for r in group]
+    if any(is_limited(rest) for rest in rests) or not _all_alike(rests):
+        return None
+    places = {_in_source([r.chain.nodes[0]], 0, rests[0], reading.raw.node.op.rpartition(".")[2]) for r in group}
+    if len({(site.owner, site.method, site.calls) for site in places}) > 1:
+        return None
+    return replace(min(places, key=lambda site: site.first), operand=-3)
 
 
 def disagreeing(graph: Graph, readings: Iterable[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:
@@ -161,6 +178,8 @@ def _same_expression(raw: Node, first: Node, nodes: Sequence[Node]) -> bool:
 def _in_source(nodes: Sequence[Node], operand: int, rest: Convention, parameter: str = "") -> Site:
     level = _level(nodes)
     sequence = _outer_first(nodes[0])
+    if level < 0 or any(len(_outer_first(node)) <= level for node in nodes):
+        raise CannotPlaceError("its steps are spread over functions that no common one calls")
     owner = next((i for i in range(level, -1, -1) if sequence[i].path is not None), None)
     if owner is None:
         frame = sequence[level]

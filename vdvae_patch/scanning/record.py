@@ -194,8 +194,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     break
             elif kind == "host" or (kind == "module" and code.co_name == "forward"):
                 path = None
-                if code.co_argcount and code.co_varnames[0] == "self":
-                    path = self._paths.get(id(frame.f_locals.get("self")))
+                if code.co_argcount:
+                    path = self._paths.get(id(frame.f_locals.get(code.co_varnames[0])))
                 if kind == "host" or path is not None:
                     found.append(Frame(code, frame.f_lasti, path, kind == "host"))
             frame = frame.f_back
