@@ -152,3 +152,14 @@ def test_mpi_without_a_library_says_how_to_install_one(tmp_path: Path) -> None:
     env = environment(PMI_RANK="0", PMI_SIZE="2", MPI4PY_LIBMPI=str(tmp_path / "none.so"))
     said = do([sys.executable, "-m", "vdvae_patch", "train", *flags(tmp_path / "run")], env, expect=2)
     assert "pip install 'vdvae-patch[mpi]'" in said
+
+
+def test_two_nodes_meet_through_c10d_and_do_the_run_of_nproc(by_nproc: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}", "--rdzv-id", "7"]
+    command = [*torchrun, *meeting, "--local-addr", "127.0.0.1", "-m", "vdvae_patch", "train", *flags(out)]
+    with (tmp_path / "log").open("w") as log:
+        agents = [subprocess.Popen(command, env=environment(), stdout=log, stderr=log, cwd=ROOT) for _ in range(2)]
+    assert [agent.wait(240) for agent in agents] == [0, 0], (tmp_path / "log").read_text()
+    assert_same_run(by_nproc, out)

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from vdvae_patch.errors import RunError, VdvaePatchError
 from vdvae_patch.train.heartbeat import Heartbeat
 
 if TYPE_CHECKING:  # where the folder lies in the repository; installed it is a subpackage
-    from launch.environment import Placement, recognise
+    from launch.environment import Placement, recognise, restarts
     from launch.mpi import agree
 else:
-    from vdvae_patch.launch.environment import Placement, recognise
+    from vdvae_patch.launch.environment import Placement, recognise, restarts
     from vdvae_patch.launch.mpi import agree
 
 MEETING_SECONDS = 25
@@ -143,6 +144,8 @@ def _meet(placement: Placement, device_name: str) -> World:
         if placement.rank != 0:
             _reach(str(placement.address), int(placement.port or 0))
         store, _, _ = next(rendezvous("env://", placement.rank, placement.size, timeout=patience))
+        # torchrun keeps its store when it starts killed ranks again: what they left there must not be read
+        store = PrefixStore(f"start-{restarts(os.environ)}", store)
         store.set_timeout(patience)
         heartbeat = Heartbeat(store, placement.rank, placement.size, where)
         store.set(f"vdvae_patch/here/{placement.rank}", "1")
