@@ -27,7 +27,7 @@ else:
     from vdvae_patch.launch.environment import Placement, recognise, restarts
     from vdvae_patch.launch.mpi import agree
 
-MEETING_SECONDS = 25
+MEETING_SECONDS = 20
 """How long the ranks wait for each other at the start."""
 
 T = TypeVar("T")
