@@ -87,7 +87,9 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
 def _with_differences(expression: Expression, stops: frozenset[int], through_sums: bool) -> Iterator[Expression]:
     """The expression with a squared difference as a leaf, for means that are themselves computed from their leaves."""
     for spot in expression.order:
-        if spot.node.op not in ("pow", "square", "mul"):
+        inputs = spot.node.inputs
+        product = spot.node.op == "mul" and len(inputs) == 2 and inputs[0] is inputs[1]
+        if spot.node.op not in ("pow", "square") and not product:
             continue
         node: Node | None = spot.node.inputs[0]
         while node is not None and node.kind == "elementwise" and node.op in ("div", "mul", "neg", "pow", "square"):
@@ -188,7 +190,9 @@ class _Probe:
                         continue
                     c = -2 * factor
                     sigma = (c / curvature).sqrt()
-                    match = self._match(key, grid, lambda g, s=sigma: bool(torch.allclose(g, s, rtol=1e-6)))
+                    match = self._match(
+                        key, grid, frozenset(quadratic), lambda g, s=sigma: bool(torch.allclose(g, s, rtol=1e-6))
+                    )
                     if match is not None:
                         means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
                         return (*match, means, c)
@@ -216,7 +220,7 @@ class _Probe:
                     continue
                 a = float(curvature[0])
                 rest = self.values({key: grid + shift}).expand(_POINTS)
-                match = self._match(key, grid + shift, lambda g, r=rest, a=a: _is_q_term(g, r, a))
+                match = self._match(key, grid + shift, frozenset(quadratic), lambda g, r=rest, a=a: _is_q_term(g, r, a))
                 if match is not None:
                     means = tuple(self.expression.leaves[m] for m in quadratic)
                     return (*match, means)
@@ -227,11 +231,14 @@ class _Probe:
         curvature = self.curvature(other, {raw: self.grid})
         return other == mean or (curvature is not None and float((curvature - curvature[0]).abs().max()) > 1e-9)
 
-    def _match(self, key: Key, grid: Tensor, accept: object) -> tuple[Spot, tuple[Step, ...]] | None:
+    def _match(
+        self, key: Key, grid: Tensor, means: frozenset[Key], accept: object
+    ) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression, and the suffix, that give σ over the grid; σ itself before its powers."""
         depends = self.expression.depends
         done = self.expression.evaluate({**self.base, key: grid})
-        spots = [s for s in self.expression.order if key in depends[s.key]]
+        # a scale is computed of no mean; (x − m)² / σ² alone would pass for the σ² of another term
+        spots = [s for s in self.expression.order if key in depends[s.key] and not depends[s.key] & means]
         spots.append(self.expression.leaves[key])
         for suffix in _SUFFIXES:
             for spot in spots:

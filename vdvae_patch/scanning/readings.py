@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -91,6 +91,8 @@ def read(graph: Graph) -> Readings:
             reason = "its density is of a value that it is computed from, as a flow's is"
             out.near_misses.append(NearMiss(where(term.total), reason))
             continue
+        if joined is None and chain.end not in ("raw", "several"):
+            chain = replace(chain, end="several")
         begin = term.raw if chain.end == "several" else chain.begin
         out.found.append(Reading(begin, chain, term.suffix, term.place, term.node.node, term, parts))
     _drop_unsigned(out)
