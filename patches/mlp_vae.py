@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.heads import CallSite, Head, Role
 from vdvae_patch.hosts.preset import Latent, Losses, Optimization, Preset
 from vdvae_patch.hosts.trainable import TrainableEntry
@@ -64,8 +65,14 @@ class MlpVAE(TrainableEntry):
     def hyperparameters(
         self, architecture: Architecture, *, image_size: int, image_channels: int, data: str
     ) -> dict[str, Any]:
-        """What `BasicVAE` takes."""
-        return {"pixels": image_size**2 * image_channels, **asdict(architecture)}
+        """What `BasicVAE` takes.
+
+        Raises:
+            InvalidValueError: images with colours, which a flat list of pixels does not tell from a larger image.
+        """
+        if image_channels != 1:
+            raise InvalidValueError(f"host 'mlp_vae' takes grey images; {data} has {image_channels} channels")
+        return {"pixels": image_size**2, **asdict(architecture)}
 
     def heads(self, model: nn.Module) -> list[Head]:
         """The posterior's channels of the encoder, and the likelihood's of the decoder or of the one scalar."""
@@ -105,7 +112,7 @@ class MlpVAE(TrainableEntry):
         with torch.no_grad():
             mean = bare.decode(latents[0])[0] if latents else bare.sample(n, temperature)
         images: NDArray[np.uint8] = (mean * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-        return images.reshape(n, side, side, -1)
+        return images.reshape(n, side, side, 1)
 
 
 def _posterior_scale(model: Any, scales: Mapping[Role, Scale], raw: Tensor) -> tuple[Tensor, Tensor]:

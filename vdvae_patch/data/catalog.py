@@ -138,3 +138,23 @@ class Builtin(DataSet):
         from vdvae_patch.data import builtin
 
         return builtin.read(train=self.train, valid=self.valid, test=self.test, seed=self.seed)
+
+
+@DATASETS.register("mnist")
+class Mnist(DataSet):
+    """MNIST, 28x28 grey, 50,000 + 10,000 + 10,000 images; downloaded unless --data-root has it"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import mnist
+
+        return mnist.read(root, download=download, name="mnist")
+
+
+@DATASETS.register("fashion-mnist", "fashion_mnist")
+class FashionMnist(DataSet):
+    """Fashion-MNIST, in MNIST's format; downloaded unless --data-root has it"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import mnist
+
+        return mnist.read(root, download=download, name="fashion-mnist")
