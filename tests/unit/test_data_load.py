@@ -25,7 +25,8 @@ def test_names_are_known_without_numpy_or_torch() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     names, loaded = answer.stdout.splitlines()
     assert names.split() == [
-        "arrays", "builtin", "cifar10", "ffhq1024", "ffhq256", "imagenet32", "imagenet64", "images",
+        "arrays", "builtin", "cifar10", "fashion-mnist", "ffhq1024", "ffhq256", "imagenet32", "imagenet64", "images",
+        "mnist",
     ]  # fmt: skip
     assert loaded == "set()"
 

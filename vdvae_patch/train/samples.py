@@ -44,6 +44,6 @@ def tile(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image `[H, W, C]`, creating the folder."""
+    """Write an image `[H, W, C]`, C = 1 or 3, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    iio.imwrite(path, image)
+    iio.imwrite(path, image[..., 0] if image.shape[-1] == 1 else image)
