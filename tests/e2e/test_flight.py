@@ -189,3 +189,9 @@ def test_a_run_that_no_longer_learns_ends_with_a_diagnosis(nan_run: Path) -> Non
     assert len(skip["indices"]) == 8
     assert os.path.exists(nan_run / "recordings" / f"skip-{skip['step']:08d}")
     assert runs.count_lines(nan_run / "skips.jsonl") >= 3
+
+
+def test_pictures_beside_the_recordings_are_not_taken_for_some(nan_run: Path) -> None:
+    before = flight.recordings(nan_run / "recordings")
+    (nan_run / "recordings" / f"{before[0].name}-explin.png").write_bytes(b"")
+    assert flight.recordings(nan_run / "recordings") == before

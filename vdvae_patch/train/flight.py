@@ -122,7 +122,7 @@ def read(path: Path) -> Recording:
 
 def recordings(folder: Path) -> list[Path]:
     """The recordings of a run, the first skipped update first."""
-    return sorted(folder.glob("skip-*"))
+    return sorted(path for path in folder.glob("skip-*") if path.is_dir())  # pictures lie beside them
 
 
 def choose(folder: Path, number: int) -> Path:
