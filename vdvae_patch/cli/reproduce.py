@@ -16,7 +16,10 @@ _Choice = (
     Annotated[options.Table1, tyro.conf.subcommand("table1")]
     | Annotated[options.Table2, tyro.conf.subcommand("table2")]
     | Annotated[options.Table3, tyro.conf.subcommand("table3")]
+    | Annotated[options.Table4, tyro.conf.subcommand("table4")]
     | Annotated[options.Figure1, tyro.conf.subcommand("figure1")]
+    | Annotated[options.Figure2, tyro.conf.subcommand("figure2")]
+    | Annotated[options.Figure3, tyro.conf.subcommand("figure3")]
     | Annotated[options.Stress, tyro.conf.subcommand("stress")]
 )
 
@@ -26,7 +29,10 @@ _OPTIONS: dict[str, type] = {
     "table1": options.Table1,
     "table2": options.Table2,
     "table3": options.Table3,
+    "table4": options.Table4,
     "figure1": options.Figure1,
+    "figure2": options.Figure2,
+    "figure3": options.Figure3,
     "stress": options.Stress,
 }
 

@@ -1,0 +1,48 @@
+"""`reproduce table4` on a model small enough for a test: real runs, the paper's values beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vdvae_patch.cli import main
+from vdvae_patch.experiments import table4
+from vdvae_patch.experiments.options import Figure2, Table4
+
+RUNS = ["--preset=demo", "--data=builtin(train=24,valid=8,test=8)", "--variants=vanilla,explin/constant", "--seeds=0"]
+
+
+def test_the_longest_fair_comparison_in_a_time_says_what_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(table4, "_SHARE", 0.02)
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "table4", *RUNS, "--budget=1", f"--out={tmp_path}"])
+    assert stop.value.code == 0
+    steps = json.loads((tmp_path / "budget.json").read_text())["steps"]
+    report = (tmp_path / "table4.md").read_text()
+    assert f"{steps} steps a run instead of 300 epochs" in report
+    assert "preset demo instead of cifar10" in report
+    assert "not to be compared with the paper's" in report
+    for published in ("22 ± 9", "2.014 ± 0.009", "1 ± 1", "2.006 ± 0.008"):
+        assert published in report
+    assert (tmp_path / "table4-curves.png").stat().st_size > 10_000
+    summaries = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("*/summary.json"))]
+    assert [s["steps"] for s in summaries] == [steps, steps]
+    # the same command goes on from what is there, with the steps that were chosen first
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "table4", *RUNS, "--budget=1", f"--out={tmp_path}"])
+    assert stop.value.code == 0
+    assert "2 of 2 runs have ended before" in capsys.readouterr().out
+
+
+def test_the_settings_are_the_papers_unless_told_otherwise() -> None:
+    flags, base = table4._settings(Table4())
+    assert base.preset == "cifar10"
+    assert base.epochs == 300
+    assert base.optimization.lr == 2e-4
+    assert "--lr" not in flags
+    assert len(Table4().variants.split(",")) == len(table4.PAPER) == 6
+    assert Figure2().report == "figure2"

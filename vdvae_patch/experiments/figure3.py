@@ -1,0 +1,5 @@
+"""Figure 3: originals, reconstructions and samples, vanilla beside upbounded; a part of table 4's runs."""
+
+from vdvae_patch.experiments.table4 import run
+
+__all__ = ["run"]
