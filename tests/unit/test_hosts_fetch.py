@@ -310,5 +310,5 @@ def test_the_command_refuses_what_it_does_not_know(manifest_of_toys: Upstream) -
         command.run(["fetch", "toyy"])
     with pytest.raises(HostError, match="'toy' was not fetched; run: python -m vdvae_patch upstream fetch toy"):
         command.run(["verify", "toy"])
-    with pytest.raises(InvalidValueError, match="remove.*Available subcommands: list, fetch, verify"):
+    with pytest.raises(InvalidValueError, match=r"remove.*Available subcommands: list, fetch, verify"):
         command.run(["remove", "toy"])

@@ -169,7 +169,8 @@ def _introduction(options: Table4, comparison: Comparison, seconds: float | None
     changes = f" Cut: {'; '.join(cut)}. Values are then not to be compared with the paper's." if cut else ""
     return (
         "Sections 7.3 and 7.4: the same weights, batches and noise for all variants of a seed. The paper: 300 epochs "
-        f"of CIFAR-10, seeds 0 to 2, two GPUs, the cifar10 preset; its NELBO is in nats whatever its label says.{changes}"
+        "of CIFAR-10, seeds 0 to 2, two GPUs, the cifar10 preset; its NELBO is in nats whatever its label says."
+        + changes
     )
 
 
