@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import HostError
 from vdvae_patch.heads import Head
-from vdvae_patch.hosts.entry import HostEntry
+from vdvae_patch.hosts.entry import Example, HostEntry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _DISTRIBUTION = "DiagonalGaussianDistribution"
 _ENCODERS = ("_encode", "encode")
@@ -26,6 +26,7 @@ class Diffusers(HostEntry):
 
     name = "diffusers"
     modules = ("diffusers",)
+    installed = True
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
         """The class of that name (`AutoencoderKL` unless given), from its arguments."""
@@ -36,6 +37,16 @@ class Diffusers(HostEntry):
             raise HostError(f"diffusers has no {name!r}; give the name of an autoencoder class")
         model: nn.Module = cls(**arguments)
         return model
+
+    def example(self, modules: Mapping[str, ModuleType]) -> Example:
+        """An `AutoencoderKL` of three levels on images of 32x32; squared error plus a thousandth of the KL."""
+        import torch
+
+        arguments = {
+            "block_out_channels": (32, 64, 64), "norm_num_groups": 8, "sample_size": 32,
+            "down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3,
+        }  # fmt: skip
+        return Example(self.build(modules, arguments), (torch.randn(8, 3, 32, 32),), _loss)
 
     def heads(self, model: nn.Module) -> list[Head]:
         """One: the posterior's log variance, the second half of the moments."""
@@ -58,6 +69,13 @@ class Diffusers(HostEntry):
         )  # fmt: skip
         path, channels = _moments(model)
         return [Head(path, "posterior", channels // 2, channels, convention=get("log_variance"), sites=sites)]
+
+
+def _loss(model: Any, x: Tensor) -> Tensor:
+    posterior = model.encode(x).latent_dist
+    error = ((model.decode(posterior.sample()).sample - x) ** 2).mean()
+    loss: Tensor = error + 1e-3 * posterior.kl().mean()
+    return loss
 
 
 def _makes_distribution(cls: type, method: str) -> bool:

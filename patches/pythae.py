@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import HostError
 from vdvae_patch.heads import Head
-from vdvae_patch.hosts.entry import HostEntry
+from vdvae_patch.hosts.entry import Example, HostEntry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _SOFTPLUS = frozenset({"HVAE"})
 _WITHOUT = frozenset({"AE", "RAE_L2", "RAE_GP", "WAE_MMD", "VQVAE", "SVAE", "PoincareVAE", "Adversarial_AE"})
@@ -26,6 +26,7 @@ class Pythae(HostEntry):
 
     name = "pythae"
     modules = ("pythae.models",)
+    installed = True
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
         """The model of that name (`VAE` unless given), with pythae's own networks."""
@@ -39,6 +40,13 @@ class Pythae(HostEntry):
         model: nn.Module = cls(config(**arguments))
         return model
 
+    def example(self, modules: Mapping[str, ModuleType]) -> Example:
+        """The plain `VAE` with pythae's own networks on images of 28x28, 16 latents."""
+        import torch
+
+        model = self.build(modules, {"input_dim": (1, 28, 28), "latent_dim": 16})
+        return Example(model, (torch.rand(64, 1, 28, 28),), _loss)
+
     def heads(self, model: nn.Module) -> list[Head]:
         """One: the posterior's, which is also VAMP's prior."""
         name = type(model).__name__
@@ -50,6 +58,11 @@ class Pythae(HostEntry):
 
         convention = "softplus" if name in _SOFTPLUS else "log_variance"
         return [Head("encoder.log_var", "posterior", convention=get(convention))]
+
+
+def _loss(model: Any, x: Tensor) -> Tensor:
+    loss: Tensor = model({"data": x}).loss
+    return loss
 
 
 HOST = Pythae()

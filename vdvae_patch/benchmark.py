@@ -21,6 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from vdvae_patch.data.batches import DeviceImages, batch_indices
 from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.hosts import Host
+from vdvae_patch.patching import Variant, patch
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.noise import seed_noise
@@ -56,7 +58,7 @@ class Measurement:
 @dataclass
 class _Contender:
     name: str
-    step: Callable[[int, ModelBatch], None]
+    step: Callable[[int, Any], None]
     times: list[float]
     peak: int = 0
 
@@ -86,15 +88,63 @@ def benchmark(
     if plain:
         work = prepare(replace(config, variant="vanilla"), device)
         contenders.append(_Contender(PLAIN, _plain_step(work, config), []))
-    for number in range(warmup + rounds):
+    return _measure(contenders, batches, config.optimization.batch_size, device, warmup, clock)
+
+
+def benchmark_example(
+    host: Host,
+    variants: Sequence[str],
+    device: torch.device,
+    *,
+    rounds: int,
+    warmup: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Measurement]:
+    """The same for a host that is not trained here, on the example of its entry: forward, backward, AdamW."""
+    contenders: list[_Contender] = []
+    for variant in variants:
+        torch.manual_seed(0)
+        model, inputs, loss = host.entry.example(host.modules)
+        model.to(device)
+        placed = tuple(x.to(device) for x in inputs)
+        if not Variant.parse(variant).is_vanilla:
+            patch(model, variant, heads=host.heads(model))
+        contenders.append(_Contender(variant, _example_step(model, placed, loss), []))
+    return _measure(contenders, [None] * (warmup + rounds + 1), len(inputs[0]), device, warmup, clock)
+
+
+def _example_step(
+    model: nn.Module, inputs: tuple[torch.Tensor, ...], loss: Callable[..., torch.Tensor]
+) -> Callable[[int, None], None]:
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+
+    def step(number: int, _: None) -> None:
+        torch.manual_seed(number)
+        optimizer.zero_grad()
+        loss(model, *inputs).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def _measure(
+    contenders: list[_Contender],
+    batches: Sequence[Any],
+    batch_size: int,
+    device: torch.device,
+    warmup: int,
+    clock: Callable[[], float],
+) -> list[Measurement]:
+    """One step a contender and batch, in rotating order; the last batch is for the memory."""
+    for number, batch in enumerate(batches[:-1]):
         shift = number % len(contenders)
         for contender in contenders[shift:] + contenders[:shift]:
-            seconds = _timed(contender, number, batches[number], device, clock)
+            seconds = _timed(contender, number, batch, device, clock)
             if number >= warmup:
                 contender.times.append(seconds)
     for contender in contenders:
-        contender.peak = _peak(contender, warmup + rounds, batches[-1], device)
-    return [_measurement(c, contenders[0], config.optimization.batch_size) for c in contenders]
+        contender.peak = _peak(contender, len(batches) - 1, batches[-1], device)
+    return [_measurement(c, contenders[0], batch_size) for c in contenders]
 
 
 def _measurement(contender: _Contender, reference: _Contender, batch_size: int) -> Measurement:
@@ -155,7 +205,7 @@ def _plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, Mode
 
 
 def _timed(
-    contender: _Contender, number: int, batch: ModelBatch, device: torch.device, clock: Callable[[], float]
+    contender: _Contender, number: int, batch: Any, device: torch.device, clock: Callable[[], float]
 ) -> float:
     _synchronize(device)
     started = clock()
@@ -169,7 +219,7 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _peak(contender: _Contender, number: int, batch: ModelBatch, device: torch.device) -> int:
+def _peak(contender: _Contender, number: int, batch: Any, device: torch.device) -> int:
     """Bytes that one step allocates at most, over what is allocated when it begins."""
     if device.type == "cuda":
         _synchronize(device)

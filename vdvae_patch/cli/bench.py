@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.cli.arguments import check_flags, flags_of, parse, parse_train, peek, train_flags
 from vdvae_patch.cli.scaling import scaling
+from vdvae_patch.compare.options import separate
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts import HOSTS, load_entry_file
-from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 from vdvae_patch.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from vdvae_patch.benchmark import Measurement
 
 _NOT_MEASURED = frozenset({"--variant", "--steps", "--epochs", "--resume", "--no-resume", "--weights", "--seed"})
 
 PAPER_VARIANTS = "vanilla,upbounded,explin,vanilla/constant,upbounded/constant,explin/constant"
+ONE_NAME_VARIANTS = "vanilla,upbounded,explin"
 
 
 @dataclass(frozen=True)
 class BenchConfig:
     """Step time and memory of each variant over the first one's: interleaved steps, medians of ratios.
 
-    Any flag of `train` may follow: --host, --preset (small unless given), --device, --compile, --precision, ...
+    Any flag of `train` may follow: --host, --preset (small unless given), --device, --compile, --precision, ... For a
+    host that is not trained here, such as diffusers or pythae, the example of its entry is measured.
 
     Attributes:
         variants: what is compared, separated by commas; the first is the reference.
@@ -46,6 +54,11 @@ class BenchConfig:
 
 def run(argv: list[str]) -> int:
     """Measure, print the table, and write it if asked."""
+    name = peek(argv, "--host") or TrainConfig.host
+    if (patches := peek(argv, "--patches")) is not None:
+        load_entry_file(patches)
+    if not isinstance(HOSTS.get(name), TrainableEntry):
+        return _run_example(name, argv)
     own, passed = _split(argv)
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=BenchConfig.__doc__ or "")
     if not any(a.split("=")[0] == "--preset" for a in passed):
@@ -57,7 +70,6 @@ def run(argv: list[str]) -> int:
 
     from vdvae_patch import benchmark
     from vdvae_patch.registry import split_top_level
-    from vdvae_patch.train.folder import write_json
     from vdvae_patch.train.provenance import provenance
     from vdvae_patch.train.world import resolve_device
 
@@ -74,11 +86,45 @@ def run(argv: list[str]) -> int:
         f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds; {about['machine']}, "
         f"{about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
     )
-    print(benchmark.markdown(rows, title))
-    if bench.out is not None:
-        (bench.out / "bench.md").write_text(benchmark.markdown(rows, title))
-        write_json(bench.out / "bench.json", benchmark.as_record(rows, {"title": title, "run": about}))
+    _show(rows, title, bench.out, about)
     return 0
+
+
+def _run_example(name: str, argv: list[str]) -> int:
+    """A host that is not trained here: its entry's example, on the CPU or the GPU that there is."""
+    check_flags(argv, [*flags_of(BenchConfig), "--host", "--patches", "--device"])
+    own, others = separate(argv, [f"--{item.name}" for item in fields(BenchConfig)])
+    bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=BenchConfig.__doc__ or "")
+    variants = ONE_NAME_VARIANTS if bench.variants == PAPER_VARIANTS else bench.variants
+
+    from vdvae_patch import benchmark
+    from vdvae_patch.hosts import load_host
+    from vdvae_patch.registry import split_top_level
+    from vdvae_patch.train.provenance import provenance
+    from vdvae_patch.train.world import resolve_device
+
+    device = resolve_device(peek(others, "--device") or "auto")
+    about = provenance(device)
+    host = load_host(name)
+    names = [variant.strip() for variant in split_top_level(variants, ",")]
+    rows = benchmark.benchmark_example(host, names, device, rounds=bench.rounds, warmup=bench.warmup)
+    title = (
+        f"{name} {host.origin.commit}, the example of its entry; {bench.rounds} interleaved rounds; "
+        f"{about['machine']}, {about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
+    )
+    _show(rows, title, bench.out, about | {"host": host.origin.record()})
+    return 0
+
+
+def _show(rows: Sequence[Measurement], title: str, out: Path | None, about: Mapping[str, Any]) -> None:
+    from vdvae_patch import benchmark
+    from vdvae_patch.train.folder import write_json
+
+    print(benchmark.markdown(rows, title))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "bench.md").write_text(benchmark.markdown(rows, title))
+        write_json(out / "bench.json", benchmark.as_record(rows, {"title": title, "run": about}))
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -87,8 +133,6 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     for argument in argv:
         if (flag := argument.split("=", 1)[0]) in _NOT_MEASURED:
             raise InvalidValueError(f"{flag} means nothing here; bench has --variants, --rounds and --warmup")
-    if (patches := peek(argv, "--patches")) is not None:
-        load_entry_file(patches)
     entry = trainable(HOSTS.get(peek(argv, "--host") or TrainConfig.host))
     check_flags(argv, [*own, *(flag for flag in train_flags(entry.architecture) if flag not in _NOT_MEASURED)])
     mine: list[str] = []

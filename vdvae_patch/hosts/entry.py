@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vdvae_patch.errors import HostError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from vdvae_patch.heads import Head
+
+
+class Example(NamedTuple):
+    """A small model of a host with a batch and a loss, `loss(model, *inputs)`: for a benchmark, or a first scan."""
+
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+    loss: Callable[..., Tensor]
 
 
 class HostEntry(ABC):
@@ -23,11 +33,13 @@ class HostEntry(ABC):
         name: the short name; a code base of the same name in the manifest pins this host's files.
         modules: dotted names of the host's modules that are imported, as the host's own scripts would write them.
         embedded: the package that holds modules of the same names, if one is kept with the project.
+        installed: the host is a package that pip installs; its modules are imported under their own names.
     """
 
     name: str
     modules: tuple[str, ...]
     embedded: str | None = None
+    installed: bool = False
 
     @abstractmethod
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
@@ -36,3 +48,7 @@ class HostEntry(ABC):
     @abstractmethod
     def heads(self, model: nn.Module) -> list[Head]:
         """Every Normal head of a model that `build` made."""
+
+    def example(self, modules: Mapping[str, ModuleType]) -> Example:
+        """A small model with a batch and a loss; raises `HostError` where an entry gives none."""
+        raise HostError(f"host {self.name!r} gives no example to measure; its entry can define `example`")

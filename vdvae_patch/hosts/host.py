@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from vdvae_patch.heads import Head
 
-OriginKind = Literal["embedded", "genuine", "checkout"]
-"""`embedded`: kept with this project; `genuine`: fetched by it; `checkout`: a folder of the user's."""
+OriginKind = Literal["embedded", "genuine", "checkout", "installed"]
+"""`embedded`: kept with this project; `genuine`: fetched by it; `checkout`: a folder of the user's; `installed`: a
+package that pip installed, whose version stands for the commit."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from importlib import metadata
 from pathlib import Path
 
 from vdvae_patch.errors import HostError
@@ -21,8 +22,8 @@ def load_host(name: str, upstream: Path | str | None = None, *, allow_modified: 
 
     Args:
         name: a name of `HOSTS`.
-        upstream: None is the embedded host, or the fetched one where none is embedded; `"embedded"` and `"genuine"` ask
-            for one of the two; anything else is the folder of a checkout.
+        upstream: None is the embedded host or the installed package, or the fetched one where there is neither;
+            `"embedded"` and `"genuine"` ask for one of the two; anything else is the folder of a checkout.
         allow_modified: use a checkout that is at another commit, or has changed files, as it is; the differences are
             in `Host.origin`. Without it, only files that the manifest pins are imported.
 
@@ -42,6 +43,8 @@ def load_entry(
     cache: Path | None = None,
 ) -> Host:
     """`load_host` for an entry and a pin at hand; a checkout of a host that nothing pins is imported unverified."""
+    if upstream is None and entry.installed:
+        return _load_installed(entry)
     if upstream is None:
         upstream = "embedded" if entry.embedded else "genuine"
     if upstream == "embedded":
@@ -69,6 +72,16 @@ def _load_embedded(entry: HostEntry) -> Host:
         raise HostError(f"host {entry.name!r}: embedded {entry.embedded} cannot be imported: {error}") from error
     path = Path(os.path.commonpath(package.__path__))
     return Host(entry.name, entry, modules, Origin("embedded", path, None, verified=True))
+
+
+def _load_installed(entry: HostEntry) -> Host:
+    try:
+        modules = {name: importlib.import_module(name) for name in entry.modules}
+        version = metadata.version(entry.name)
+    except (ImportError, metadata.PackageNotFoundError) as error:
+        raise HostError(f"host {entry.name!r} is not installed ({error}); pip install 'vdvae-patch[hosts]'") from error
+    path = Path(os.path.commonpath(next(iter(modules.values())).__path__))
+    return Host(entry.name, entry, modules, Origin("installed", path, version, verified=False))
 
 
 def _load_pinned(entry: HostEntry, pin: Upstream, verification: Verification, kind: OriginKind) -> Host:
