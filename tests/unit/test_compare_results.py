@@ -10,10 +10,11 @@ import statistics
 from pathlib import Path
 
 import pytest
-from compare_samples import make_plan, write_run
+from compare_samples import FLAGS, make_plan, write_run
 
+from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.compare.plan import Comparison
-from vdvae_patch.compare.reading import reading
+from vdvae_patch.compare.reading import reading, unusual
 from vdvae_patch.compare.results import collect, read_run, spread, summarise
 from vdvae_patch.compare.run import write_report
 from vdvae_patch.compare.table import as_csv, cells, notes
@@ -156,7 +157,7 @@ def test_the_reading_follows_the_numbers(comparison: Comparison) -> None:
         "upbounded skipped no update in 3 runs (18 steps).",
         "explin/constant skipped no update in 3 runs (18 steps).",
     ]
-    assert said[3].startswith("The lowest mean test NELBO has explin/constant: 4.100 nats per dimension")
+    assert said[3].startswith("explin/constant has the lowest mean test NELBO, 4.100 nats per dimension")
     assert "upbounded has no finite test NELBO in 1 run" in said[5]
     assert "depends on the seed for vanilla" in said[6]
 
@@ -169,4 +170,13 @@ def test_the_reading_does_not_praise_a_patched_variant_that_broke(tmp_path: Path
     assert said[0] == "vanilla skipped no update in 1 run (6 steps)."
     assert said[1].startswith("explin skipped updates in 1 of 1 run: 0 for NaN and 6 for a high gradient, 100.0%")
     assert "applied no update in the last 1 step" in said[1]
-    assert said[2].startswith("The lowest mean test NELBO has vanilla: 4.000")
+    assert said[2].startswith("vanilla has the lowest mean test NELBO, 4.000")
+
+
+def test_a_raised_learning_rate_and_a_handful_of_images_are_said() -> None:
+    raised = parse_train([*FLAGS, "--lr", "1.2e-2", "--limit-images", "10"])
+    said = " ".join(unusual(raised, preset_lr=2e-4))
+    assert "0.012, 60 times the preset's 0.0002" in said
+    assert "10 training images alone" in said
+    assert unusual(parse_train(FLAGS), preset_lr=2e-4) == []
+    assert unusual(parse_train(FLAGS), preset_lr=1e-3) == ["The learning rate is 0.0002, below the preset's 0.001."]

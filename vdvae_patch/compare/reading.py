@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vdvae_patch.compare.results import Row
 from vdvae_patch.compare.table import number
+from vdvae_patch.train.config import TrainConfig
 
 
 def reading(rows: Sequence[Row]) -> list[str]:
@@ -15,6 +17,25 @@ def reading(rows: Sequence[Row]) -> list[str]:
         return ["No run has ended yet."]
     ordered = sorted(rows, key=lambda row: row.variant != "vanilla")
     return [*map(_skips, ordered), *_nelbos(ordered), *_caution(ordered)]
+
+
+def unusual(config: TrainConfig[Any], preset_lr: float) -> list[str]:
+    """What about the settings keeps the numbers from being those of ordinary training."""
+    lines = []
+    lr = config.optimization.lr
+    if lr > preset_lr:
+        lines.append(
+            f"The learning rate is {lr:g}, {lr / preset_lr:.3g} times the preset's {preset_lr:g}: raised, it makes "
+            "happen in minutes what takes days."
+        )
+    elif lr < preset_lr:
+        lines.append(f"The learning rate is {lr:g}, below the preset's {preset_lr:g}.")
+    if config.limit_images is not None:
+        lines.append(
+            f"Each run sees {_times(config.limit_images, 'training image')} alone: its test NELBO says how well it "
+            "does on images unlike them, not how good a variant is."
+        )
+    return lines
 
 
 def _skips(row: Row) -> str:
@@ -49,7 +70,7 @@ def _nelbos(rows: Sequence[Row]) -> list[str]:
         best = min(whole or measured, key=lambda row: row.nats.mean or 0.0)
         others = ", ".join(f"{r.variant} {number(r.nats.mean)}" for r in measured if r is not best)
         lines.append(
-            f"The lowest mean test NELBO has {best.variant}: {number(best.nats.mean)} nats per dimension ({others})"
+            f"{best.variant} has the lowest mean test NELBO, {number(best.nats.mean)} nats per dimension ({others})"
             f"{_apart(best, measured)}."
         )
     for row in rows:

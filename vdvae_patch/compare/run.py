@@ -16,7 +16,7 @@ from vdvae_patch.compare.executor import Executor, starter
 from vdvae_patch.compare.gallery import draw_gallery
 from vdvae_patch.compare.plan import Comparison, flatten
 from vdvae_patch.compare.progress import ComparisonProgress
-from vdvae_patch.compare.reading import reading
+from vdvae_patch.compare.reading import reading, unusual
 from vdvae_patch.compare.report import CURVES, GALLERY, gallery_section, report
 from vdvae_patch.compare.results import Row, RunResult, collect, summarise
 from vdvae_patch.compare.schedule import Ended, execute
@@ -26,6 +26,7 @@ from vdvae_patch.errors import RunError, VdvaePatchError
 from vdvae_patch.train.folder import write_json, write_whole
 from vdvae_patch.train.interrupts import StopRequest
 from vdvae_patch.train.provenance import command
+from vdvae_patch.train.setup import find_entry
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ def do_runs(
         console.print(f"{ready} of {len(comparison.runs)} runs have ended before and are not done again")
     if not left:
         return []
+    console.print(f"{len(left)} runs, {min(comparison.jobs, len(left))} at a time, into {comparison.out}")
+    for line in _unusual(comparison):
+        console.print(line, highlight=False)
     with hold(comparison.out), ComparisonProgress(len(left), console) as progress:
         return execute(comparison, progress, stop, start=starter(executor, comparison.out))
 
@@ -77,7 +81,7 @@ def write_report(comparison: Comparison) -> Report:
     curves = out / CURVES
     draw_curves(results, comparison.variants, [curves, curves.with_suffix(".svg")])
     section, gallery = _gallery(comparison)
-    sentences = reading(rows)
+    sentences = [*reading(rows), *_unusual(comparison)]
     write_whole(out / "report.md", report(comparison, rows, results, sentences, section, command()))
     return Report(tuple(rows), tuple(sentences), tuple(notes(rows, results)), curves, gallery, out / "report.md")
 
@@ -100,6 +104,11 @@ def hold(out: Path) -> Iterator[None]:
         except BlockingIOError:
             raise RunError(f"another comparison is at work in {out}; wait for it, or choose another --out") from None
         yield
+
+
+def _unusual(comparison: Comparison) -> list[str]:
+    preset = find_entry(comparison.base).preset(comparison.base.preset)
+    return unusual(comparison.base, preset.optimization.lr)
 
 
 def _gallery(comparison: Comparison) -> tuple[str, Path | None]:
