@@ -117,7 +117,7 @@ def test_no_space_left_at_any_of_fifty_points_leaves_the_last_checkpoint_whole(t
     assert checkpoint.newest(tmp_path).info.step == 1
 
 
-@pytest.mark.parametrize("limit", [500, 4000, 60_000])
+@pytest.mark.parametrize("limit", [800, 4000, 60_000])
 def test_a_run_without_space_ends_with_one_line_and_goes_on_later(tmp_path: Path, limit: int) -> None:
     out = tmp_path / "run"
     finish(tiny(out, steps=8))
