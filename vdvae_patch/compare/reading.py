@@ -54,7 +54,9 @@ def _skips(row: Row) -> str:
     if stopped:
         sentence += f"; {_times(len(stopped), 'run')} ended early, since no update could be applied any more"
     if at_end:
-        sentence += f"; {_times(len(at_end), 'run')} applied no update in the last {_tail(at_end[0].steps)} steps"
+        sentence += (
+            f"; {_times(len(at_end), 'run')} applied no update in the last {_times(_tail(at_end[0].steps), 'step')}"
+        )
     return f"{sentence}."
 
 
@@ -68,7 +70,7 @@ def _nelbos(rows: Sequence[Row]) -> list[str]:
     if len(measured) > 1:
         whole = [row for row in measured if row.nats.count == row.seeds]
         best = min(whole or measured, key=lambda row: row.nats.mean or 0.0)
-        others = ", ".join(f"{r.variant} {number(r.nats.mean)}" for r in measured if r is not best)
+        others = ", ".join(_beside(row) for row in measured if row is not best)
         lines.append(
             f"{best.variant} has the lowest mean test NELBO, {number(best.nats.mean)} nats per dimension ({others})"
             f"{_apart(best, measured)}."
@@ -76,8 +78,13 @@ def _nelbos(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.nats.count < len(row.counted):
             missing = _times(len(row.counted) - row.nats.count, "run")
-            lines.append(f"{row.variant} has no finite test NELBO in {missing}; the mean leaves that out.")
+            lines.append(f"{row.variant} has no finite test NELBO in {missing}.")
     return lines
+
+
+def _beside(row: Row) -> str:
+    finite = "" if row.nats.count == row.seeds else f" in the {row.nats.count} of {row.seeds} runs where it is finite"
+    return f"{row.variant} {number(row.nats.mean)}{finite}"
 
 
 def _apart(best: Row, rows: Sequence[Row]) -> str:
@@ -100,7 +107,8 @@ def _caution(rows: Sequence[Row]) -> list[str]:
     lines = []
     if differ:
         lines.append(f"Whether updates are skipped depends on the seed for {', '.join(differ)}.")
-    lines.append(f"{_times(seeds, 'seed')} show what can happen, not how often: a rate needs more of them.")
+    show = "shows" if seeds == 1 else "show"
+    lines.append(f"{_times(seeds, 'seed')} {show} what can happen, not how often: a rate needs more of them.")
     return lines
 
 
