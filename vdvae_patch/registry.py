@@ -7,6 +7,7 @@ own entries through an entry point of the registry's group; they are loaded the 
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -17,8 +18,9 @@ from vdvae_patch.errors import InvalidValueError, UnknownNameError
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
-_SPEC = re.compile(r"\s*(?P<name>[A-Za-z_][\w.-]*)\s*(?:\((?P<arguments>[^()]*)\))?\s*")
-_KEYWORD = re.compile(r"(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>.+)")
+_SPEC = re.compile(r"\s*(?P<name>[A-Za-z_][\w.-]*)\s*(?:\((?P<arguments>[^()]*)\))?\s*", re.ASCII)
+_KEYWORD = re.compile(r"(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>.+)", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # float() takes more: 1_0, ١, infinity
 
 
 class Registry(Generic[T]):
@@ -115,19 +117,25 @@ class Registry(Generic[T]):
 
 
 def parse_spec(spec: str, kind: str) -> tuple[str, list[float], dict[str, float]]:
-    """`"bounded(0.1, omega=1)"` to `("bounded", [0.1], {"omega": 1.0})`; nothing in it is evaluated."""
+    """`"bounded(0.1, omega=1)"` to `("bounded", [0.1], {"omega": 1.0})`; nothing in it is evaluated.
+
+    Raises:
+        InvalidValueError: anything but finite decimal numbers with one comma between two, those with a name last and
+            each name once.
+    """
     match = _SPEC.fullmatch(spec)
     if match is None:
         raise InvalidValueError(f"{kind} {spec!r} is not of the form name or name(argument=number, ...)")
     positional: list[float] = []
     keywords: dict[str, float] = {}
-    for argument in filter(None, (a.strip() for a in (match["arguments"] or "").split(","))):
+    inside = (match["arguments"] or "").strip()
+    for argument in (part.strip() for part in inside.split(",")) if inside else ():
+        if not argument:
+            raise InvalidValueError(f"{kind} {spec!r}: an argument is missing beside a comma")
         keyword = _KEYWORD.fullmatch(argument)
-        text = keyword["value"] if keyword else argument
-        try:
-            value = float(text)
-        except ValueError:
-            raise InvalidValueError(f"{kind} {spec!r}: {text!r} is not a number") from None
+        value = _number(keyword["value"] if keyword else argument, f"{kind} {spec!r}")
+        if keyword is None and keywords:
+            raise InvalidValueError(f"{kind} {spec!r}: {argument!r} has no name, but follows an argument that has one")
         if keyword is None:
             positional.append(value)
         elif keyword["key"] in keywords:
@@ -135,6 +143,15 @@ def parse_spec(spec: str, kind: str) -> tuple[str, list[float], dict[str, float]
         else:
             keywords[keyword["key"]] = value
     return match["name"], positional, keywords
+
+
+def _number(text: str, where: str) -> float:
+    if _NUMBER.fullmatch(text) is None:
+        raise InvalidValueError(f"{where}: {text!r} is not a number")
+    value = float(text)
+    if not math.isfinite(value):
+        raise InvalidValueError(f"{where}: {text!r} is too large for a number in double precision")
+    return value
 
 
 def format_number(value: float) -> str:

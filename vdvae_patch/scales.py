@@ -459,6 +459,8 @@ class Clamp(Scale):
 
     def __init__(self, low: float = -30.0, high: float = 20.0) -> None:
         super().__init__()
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise InvalidValueError(f"scale {self.name}: low and high must be finite, not {low:g} and {high:g}")
         _below(self.name, "low", low, "high", high)
         self.low, self.high = float(low), float(high)
         self.codomain = _interval(_exp(self.low / 2), _exp(self.high / 2))

@@ -25,7 +25,8 @@ def test_an_empty_variant_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("0,-1", "'-1' is no seed"), ("0,x", "'x'"), ("", "''"), ("1,2,1", "twice")]
+    ("text", "said"),
+    [("0,-1", "'-1' is no seed"), ("0,x", "'x'"), ("\u0661", "is no seed"), ("", "''"), ("1,2,1", "twice")],
 )
 def test_seeds_that_are_none_or_named_twice_are_refused(text: str, said: str) -> None:
     with pytest.raises(InvalidValueError, match=said):

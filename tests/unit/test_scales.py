@@ -114,16 +114,19 @@ def test_an_unknown_name_is_answered_with_the_nearest(spec: str, near: str) -> N
     [
         ("upbounded(0)", "upbounded: omega must be a positive number, not 0"),
         ("upbounded(omega=-2)", "omega must be a positive number, not -2"),
-        ("upbounded(nan)", "omega must be a positive number, not nan"),
-        ("upbounded(inf)", "omega must be a positive number, not inf"),
+        ("upbounded(nan)", "'nan' is not a number"),
+        ("upbounded(inf)", "'inf' is not a number"),
+        ("clamp(high=1e999)", "'1e999' is too large for a number"),
+        ("upbounded(1e-400)", "omega must be a positive number, not 0"),
+        ("bounded(0.1,,1)", "an argument is missing beside a comma"),
+        ("bounded(omega=1, 0.1)", "'0.1' has no name, but follows an argument that has one"),
+        ("bounded(0.1, 1, alpha=0.2)", "multiple values for argument 'alpha'"),
         ("downbounded(0)", "alpha must be a positive number"),
         ("bounded(1, 1)", "alpha must be below omega, not 1 against 1"),
         ("bounded(alpha=2, omega=1)", "alpha must be below omega, not 2 against 1"),
-        ("bounded(nan, 1)", "alpha must be a positive number"),
         ("softplus(beta=-1)", "beta must be a positive number"),
         ("softclamp(floor=0)", "floor must be a positive number"),
         ("clamp(low=30)", "low must be below high, not 30 against 20"),
-        ("clamp(nan)", "low must be below high"),
         ("constant(-1)", "value must be a positive number"),
         ("bounded(0.1)", r"missing a required argument: 'omega'; its form is bounded\(alpha, omega\)"),
         ("upbounded(1, 2)", r"too many positional arguments; its form is upbounded\(omega=1\)"),
@@ -143,6 +146,15 @@ def test_a_wrong_specification_is_refused_in_one_line_that_says_why(spec: str, m
     with pytest.raises(InvalidValueError, match=message) as caught:
         scales.get(spec)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_argument_that_is_not_finite_is_refused_by_every_scale(value: float) -> None:
+    for spec in (s for s in ALL if "(" in s):
+        kind, arguments = type(scales.get(spec)), scales.get(spec).arguments()
+        for name in arguments:
+            with pytest.raises(InvalidValueError, match="must be"):
+                kind(**arguments | {name: value})
 
 
 # --- a transform

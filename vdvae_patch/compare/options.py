@@ -48,7 +48,7 @@ class CompareOptions:
         """The seeds, each once."""
         seeds: list[int] = []
         for text in self.seeds.split(","):
-            if not text.strip().isdecimal():
+            if not (text.strip().isascii() and text.strip().isdecimal()):
                 raise InvalidValueError(f"--seeds {self.seeds!r}: {text.strip()!r} is no seed; write 0,1,2")
             seeds.append(int(text))
         twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
