@@ -165,7 +165,7 @@ def _culprits(
     """The bad values of the first rank that has any which count."""
     package = Path(vdvae_patch.__file__).parent
     entry = Path(inspect.getfile(type(work.entry))).parent
-    sources = [work.host.origin.path, entry, package / "normal.py", package / "scales.py"]
+    sources = [work.host.origin.path, entry, package / "normal.py", package / "scales"]
     scaler = _scaler(config, recording)
     for rank, (x, target) in enumerate(shares(recording, work)):
         work.model.zero_grad(set_to_none=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -29,6 +30,9 @@ else:
 
 MEETING_SECONDS = 20
 """How long the ranks wait for each other at the start."""
+
+PARTING_SECONDS = 0.5
+"""What Gloo's threads are given to let go of the last collective, where the group cannot end because an error holds it."""
 
 T = TypeVar("T")
 
@@ -127,8 +131,13 @@ def connect(device: str, environ: Mapping[str, str] | None = None) -> Iterator[W
         verdict = world.heartbeat.wait_for_verdict()
         reason = str(error).splitlines()[0]
         raise RunError(f"{verdict}; rank {world.rank} ends too ({reason}); go on with --resume") from error
+    except SystemExit:  # another rank says why
+        time.sleep(PARTING_SECONDS)
+        raise
     else:
+        # the group waits for its threads when it goes, and goes with what points at it: see ranks._group_for_gradients
         dist.destroy_process_group()
+        gc.collect()
     finally:
         world.heartbeat.close()
 
