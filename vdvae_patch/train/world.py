@@ -32,7 +32,7 @@ MEETING_SECONDS = 20
 """How long the ranks wait for each other at the start."""
 
 PARTING_SECONDS = 0.5
-"""What Gloo's threads are given to let go of the last collective, where the group cannot end because an error holds it."""
+"""What Gloo's threads are given to let go of the last collective, where an error keeps their group alive."""
 
 T = TypeVar("T")
 
