@@ -1,0 +1,127 @@
+"""What code bases do of their own accord: Efficient-VDVAE's softplus, NVAE's soft clamp, the clamp of diffusers."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, exp_or_inf, scaled_exp, sigmoid
+from vdvae_patch.scales.scale import SCALES, Scale, below, interval, positive_number
+
+
+@SCALES.register("softplus")
+class Softplus(Scale):
+    """σ = softplus(β p) / β. Efficient-VDVAE takes β = log 2, for which σ(0) = 1."""
+
+    codomain = constraints.positive
+    # Below TAIL, log softplus(x) = x − exp(x)/2 to float64 rounding, and softplus itself is about to underflow;
+    # above HEAD, softplus(x) = x to float64 rounding, and exp(x) is about to overflow; below −HEAD it is exp(x).
+    _TAIL: ClassVar[float] = -18.0
+    _HEAD: ClassVar[float] = 40.0
+
+    def __init__(self, beta: float = 1.0) -> None:
+        super().__init__()
+        self.beta = positive_number(self.name, "beta", beta)
+        self._seam = math.log(math.log1p(math.exp(self._TAIL)) / self.beta)  # log σ where the two branches meet
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        x = self.beta * p
+        tail = scaled_exp(x.clamp(max=-self._HEAD), 1 / self.beta)
+        body = torch.log1p(x.clamp(max=self._HEAD).exp()) / self.beta
+        # σ > p always, so the maximum is exact, and monotone across the upper joint
+        return torch.where(x < -self._HEAD, tail, torch.maximum(p, body))
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return sigmoid(self.beta * p)
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        x = self.beta * p
+        tail = x - math.log(self.beta) - 0.5 * x.clamp(max=self._TAIL).exp()
+        body = torch.log(self._sigma(p.clamp(min=self._TAIL / self.beta)))
+        return torch.where(x < self._TAIL, tail.clamp(max=self._seam), body.clamp(min=self._seam))
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        x = self.beta * p
+        tail = self.beta * (1 - 0.5 * x.clamp(max=self._TAIL).exp())
+        body = torch.sigmoid(x) / self._sigma(p.clamp(min=self._TAIL / self.beta))
+        return torch.where(x < self._TAIL, tail, body)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta
+
+
+@SCALES.register("softclamp")
+class SoftClamp(Scale):
+    """σ = exp(L tanh(p / L)) + floor, L the limit. NVAE takes L = 5 and floor = 0.01."""
+
+    def __init__(self, limit: float = 5.0, floor: float = 0.01) -> None:
+        super().__init__()
+        self.limit = positive_number(self.name, "limit", limit)
+        self.floor = positive_number(self.name, "floor", floor)
+        self.codomain = interval(math.exp(-self.limit) + self.floor, exp_or_inf(self.limit) + self.floor)
+
+    def _squash(self, p: Tensor) -> Tensor:
+        return self.limit * torch.tanh(p / self.limit)
+
+    def _squash_slope(self, p: Tensor) -> Tensor:
+        # sech² as 4 e / (1 + e)², e = exp(−2|x|): no cosh to overflow, no 1 − tanh² to cancel
+        tail = torch.exp(-2 * (p / self.limit).abs())
+        return 4 * tail / (1 + tail) ** 2
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return self._squash(p).exp() + self.floor
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        # one exponential of the sum: for a large limit its two factors are ∞ and 0
+        x = (p / self.limit).abs()
+        return torch.exp(self._squash(p) - 2 * x) * (2 / (1 + torch.exp(-2 * x))) ** 2
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        # σ is at least the floor; above it the maximum is exact, and takes over before σ overflows
+        squashed = self._squash(p)
+        return torch.maximum(squashed, (squashed.clamp(max=OVERFLOW_NEAR).exp() + self.floor).log())
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return sigmoid(self._squash(p) - math.log(self.floor)) * self._squash_slope(p)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return self.limit * torch.atanh(torch.log(sigma - self.floor) / self.limit)
+
+
+@SCALES.register("clamp")
+class Clamp(Scale):
+    """σ = exp(½ clip(p, low, high)), p a log variance. diffusers takes −30 and 20. No gradient outside the bounds."""
+
+    bijective = False
+
+    def __init__(self, low: float = -30.0, high: float = 20.0) -> None:
+        super().__init__()
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise InvalidValueError(f"scale {self.name}: low and high must be finite, not {low:g} and {high:g}")
+        below(self.name, "low", low, "high", high)
+        self.low, self.high = float(low), float(high)
+        self.codomain = interval(exp_or_inf(self.low / 2), exp_or_inf(self.high / 2))
+
+    def _inside(self, p: Tensor) -> Tensor:
+        return (p >= self.low) & (p <= self.high)
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return self._log_sigma(p).exp()
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return torch.where(self._inside(p), scaled_exp(self._log_sigma(p), 0.5), 0.0)
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return 0.5 * p.clamp(self.low, self.high)
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return 0.5 * self._inside(p).to(p.dtype)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        inside = self.codomain.check(sigma)  # type: ignore[no-untyped-call]
+        return torch.where(inside, 2 * sigma.log(), math.nan)

@@ -1,0 +1,207 @@
+"""The paper's scales: "Re-parameterizing VAEs for stability" (Dehaene and Brossard), sections 3 and 4."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, scaled_exp, sigmoid
+from vdvae_patch.scales.scale import SCALES, Scale, below, interval, positive_number
+
+
+@SCALES.register("exp")
+class Exp(Scale):
+    """σ = exp(p), log σ = p (eq. 9)."""
+
+    codomain = constraints.positive
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return p.exp()
+
+    _sigma_slope = _sigma
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return p.clone()
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return torch.ones_like(p)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return sigma.log()
+
+
+@SCALES.register("naiveexp")
+class NaiveExp(Exp):
+    """σ = exp(p), log σ = log(exp(p)) evaluated as written (eq. 7): −∞ below p = −103 in float32 (table 1)."""
+
+    def sigma(self, p: Tensor) -> Tensor:
+        return p.exp()
+
+    def log_sigma(self, p: Tensor) -> Tensor:
+        return p.exp().log()
+
+
+@SCALES.register("explin")
+class ExpLin(Scale):
+    """σ = exp(p) for p ≤ 0 and p + 1 above; log σ = p⁻ + log1p(p⁺) (eq. 11)."""
+
+    codomain = constraints.positive
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return p.clamp(max=0).exp() + p.clamp(min=0)
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return p.clamp(max=0).exp()
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return p.clamp(min=0).log1p_().add_(p.clamp(max=0))
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return p.clamp(min=0).add_(1).reciprocal_()
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return torch.where(sigma <= 1, sigma.log(), sigma - 1)
+
+
+@SCALES.register("upbounded")
+class UpBounded(Scale):
+    """σ in (0, ω): ω/2 · exp(p) for p ≤ 0, ω/2 · (2 − exp(−p)) above (eq. 12).
+
+    ω = 1, the prior's own standard deviation, is the paper's choice for a posterior; 256 for 8-bit pixels.
+    """
+
+    def __init__(self, omega: float = 1.0) -> None:
+        super().__init__()
+        self.omega = positive_number(self.name, "omega", omega)
+        self.codomain = interval(0.0, self.omega)
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return scaled_exp(p.clamp(max=0), self.omega / 2) - self.omega / 2 * torch.expm1(-p.clamp(min=0))
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return scaled_exp(-p.abs(), self.omega / 2)
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        above = p.clamp(min=0).neg_().expm1_().neg_().log1p_()
+        return above.add_(p.clamp(max=0)).add_(math.log(self.omega / 2))
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        tail = p.clamp(min=0).neg_().exp_()
+        return tail / (2 - tail)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return math.log(self.omega / 2) - x.abs()
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        half = sigma / (self.omega / 2)
+        return torch.where(half <= 1, half.log(), -torch.log1p(1 - half))
+
+
+@SCALES.register("downbounded")
+class DownBounded(Scale):
+    """σ = α + exp(p) (eq. 14). α = 1/√12 for pixels in 0..255: the deviation of the noise that rounding hides."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = positive_number(self.name, "alpha", alpha)
+        self.codomain = interval(self.alpha, math.inf)
+        self._shift = min(0.0, math.log(self.alpha) + 60)  # 0, unless α itself would underflow
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return self.alpha + p.exp()
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return p.exp()
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        # log σ > p always, so the maximum is exact; it takes over before exp(p) overflows
+        above = math.exp(math.log(self.alpha) - self._shift) + (p - self._shift).clamp(max=OVERFLOW_NEAR).exp()
+        return torch.maximum(p, above.log() + self._shift)
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        return sigmoid(p - math.log(self.alpha))
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return torch.log(sigma - self.alpha)
+
+
+@SCALES.register("bounded")
+class Bounded(Scale):
+    """σ = α + (ω − α) sigmoid(p), in (α, ω) (eq. 15); the paper's choice for a likelihood, with the data's range."""
+
+    def __init__(self, alpha: float, omega: float) -> None:
+        super().__init__()
+        self.alpha = positive_number(self.name, "alpha", alpha)
+        self.omega = positive_number(self.name, "omega", omega)
+        below(self.name, "alpha", alpha, "omega", omega)
+        self.codomain = interval(self.alpha, self.omega)
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        # torch's own is monotone across zero, ours goes on where it rounds to zero
+        share = sigmoid(p) if self._is_wide else torch.sigmoid(p)
+        return torch.clamp(self.alpha + (self.omega - self.alpha) * share, max=self.omega)
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        # s(p) s(−p) as e / (1 + e)², e = exp(−|p|)
+        return scaled_exp(-p.abs(), self.omega - self.alpha) / (1 + torch.exp(-p.abs())) ** 2
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        if self._is_wide:
+            low = math.log(self.alpha) + F.logsigmoid(-p)
+            return torch.logaddexp(low, math.log(self.omega) + F.logsigmoid(p))
+        # σ is at least α, so here the log of σ is safe, and monotone where a sum of two logs is not quite
+        return self._sigma(p).log()
+
+    def _log_sigma_slope(self, p: Tensor) -> Tensor:
+        if self._is_wide:
+            return torch.exp(self.log_abs_det_jacobian(p, p) - self._log_sigma(p))
+        return self._sigma_slope(p) / self._sigma(p)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return math.log(self.omega - self.alpha) + F.logsigmoid(x) + F.logsigmoid(-x)
+
+    @property
+    def _is_wide(self) -> bool:
+        # then ω s(p) rounds to zero, in float32, before it is small against α
+        return self.alpha < 1e-25 * self.omega
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        return torch.log(sigma - self.alpha) - torch.log(self.omega - sigma)
+
+
+@SCALES.register("constant", "cst1")
+class Constant(Scale):
+    """σ = c whatever p is, and no gradient reaches p ("Cst1", sections 3.4 and 7.4)."""
+
+    bijective = False
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.value = positive_number(self.name, "value", value)
+        self.codomain = interval(self.value, self.value)
+
+    def sigma(self, p: Tensor) -> Tensor:
+        # full_like refuses a number that the dtype does not hold
+        return torch.full_like(p, self.value if self.value <= torch.finfo(p.dtype).max else math.inf)
+
+    def log_sigma(self, p: Tensor) -> Tensor:
+        return torch.full_like(p, math.log(self.value))
+
+    def _sigma(self, p: Tensor) -> Tensor:
+        return self.sigma(p)
+
+    def _log_sigma(self, p: Tensor) -> Tensor:
+        return self.log_sigma(p)
+
+    def _sigma_slope(self, p: Tensor) -> Tensor:
+        return torch.zeros_like(p)
+
+    _log_sigma_slope = _sigma_slope
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        raise InvalidValueError("scale constant has no inverse: every raw parameter gives the same sigma")

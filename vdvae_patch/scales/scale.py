@@ -1,0 +1,146 @@
+"""What a scale is: four formulas, made a differentiable transform with a name and arguments."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.transforms import Transform
+
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.registry import Registry, format_number
+
+SCALES: Registry[Scale] = Registry("scale", "vdvae_patch.scales")
+
+Formula = Callable[[Tensor], Tensor]
+
+
+def get(spec: str | Scale) -> Scale:
+    """The scale of a specification such as `explin`, `upbounded(omega=2)` or `bounded(0.1, omega=1)`.
+
+    Raises:
+        UnknownNameError: no such scale; the message names the nearest.
+        InvalidValueError: an argument that the scale refuses, such as an omega that is not positive.
+    """
+    return spec if isinstance(spec, Scale) else SCALES.get(spec)
+
+
+class Scale(Transform):
+    """A map from the real line to positive numbers, with its logarithm; elementwise, any shape.
+
+    A `torch.distributions.Transform`: `scale(p)` is σ(p), `scale.inv(sigma)` is p.
+    """
+
+    domain = constraints.real
+    bijective = True
+    sign = +1
+    event_dim = 0
+
+    def __init__(self) -> None:
+        super().__init__(cache_size=0)
+
+    def sigma(self, p: Tensor) -> Tensor:
+        """σ(p), shaped and typed like p."""
+        return _evaluate(self._sigma, self._sigma_slope, p)
+
+    def log_sigma(self, p: Tensor) -> Tensor:
+        """log σ(p), shaped and typed like p; not the log of `sigma(p)`."""
+        return _evaluate(self._log_sigma, self._log_sigma_slope, p)
+
+    @abstractmethod
+    def inverse(self, sigma: Tensor) -> Tensor:
+        """The p for which σ(p) is `sigma`; NaN for a sigma outside the codomain."""
+
+    @abstractmethod
+    def _sigma(self, p: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _sigma_slope(self, p: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _log_sigma(self, p: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _log_sigma_slope(self, p: Tensor) -> Tensor: ...
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log |dσ/dp| at x, the elementwise log determinant that `torch.distributions` asks of a transform.
+
+        As log σ + log (d log σ / dp): the derivative of σ itself underflows where its logarithm is an ordinary number.
+        """
+        return self._log_sigma(x) + torch.log(self._log_sigma_slope(x))
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.sigma(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.inverse(y)
+
+    def arguments(self) -> dict[str, float]:
+        """The arguments of this instance, by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def __str__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        inner = ", ".join(f"{k}={format_number(v)}" for k, v in self.arguments().items() if v != defaults[k].default)
+        return f"{self.name}({inner})" if inner else self.name
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, Scale) and self.arguments() == other.arguments()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.arguments().values()))
+
+    name: ClassVar[str] = ""
+
+
+class _Elementwise(torch.autograd.Function):
+    """value(p), differentiated by slope(p). Differentiable again, since the backward pass is made of p alone."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(p: Tensor, value: Formula, slope: Formula) -> Tensor:
+        return value(p)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Formula, Formula], output: Tensor) -> None:
+        p, _, ctx.slope = inputs
+        ctx.save_for_backward(p)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (p,) = ctx.saved_tensors
+        return grad * ctx.slope(p), None, None
+
+
+def _evaluate(value: Formula, slope: Formula, p: Tensor) -> Tensor:
+    wide = p if p.dtype in (torch.float32, torch.float64) else p.float()
+    # apply() returns Any; the compiler traces the Function like any other code
+    result: Tensor = _Elementwise.apply(wide, value, slope)  # type: ignore[no-untyped-call]
+    return result.to(p.dtype)
+
+
+def positive_number(scale: str, name: str, value: float) -> float:
+    if not (value > 0 and math.isfinite(value)):
+        raise InvalidValueError(f"scale {scale}: {name} must be a positive number, not {value:g}")
+    return float(value)
+
+
+def below(scale: str, low_name: str, low: float, high_name: str, high: float) -> None:
+    if not low < high:
+        raise InvalidValueError(f"scale {scale}: {low_name} must be below {high_name}, not {low:g} against {high:g}")
+
+
+def interval(low: float, high: float) -> constraints.Constraint:
+    interval: constraints.Constraint = constraints.interval(low, high)  # type: ignore[no-untyped-call]
+    return interval
