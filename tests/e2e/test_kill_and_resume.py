@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,33 +14,52 @@ from runs import Launched, assert_same_run, count_lines, finish, metrics, tiny
 KILLS = 20
 
 
-def kill_and_resume(out: Path, ranks: int, kills: int, steps: int, seed: int) -> int:
-    """Kill a run `kills` times at random moments, every fourth time in the middle of a save; how many were such."""
+@dataclass
+class Kills:
+    """What the kills of a run met.
+
+    Attributes:
+        met: how many met a run that was at work, and not one that had ended.
+        in_a_save: how many of them left half a checkpoint behind.
+    """
+
+    met: int = 0
+    in_a_save: int = 0
+
+
+def kill_and_resume(out: Path, ranks: int, kills: int, steps: int, seed: int) -> Kills:
+    """Kill a run `kills` times at random moments, every fourth time in the middle of a save, and let it end."""
     moments = random.Random(seed)
     config = tiny(out, steps=steps)
-    in_a_save = 0
+    counted = Kills()
     for number in range(kills):
         resume = replace(config, resume=(out / "config.toml").exists())
         launched = Launched(resume, ranks)
         if number % 4 == 3:
-            saving = launched.until(lambda: any((out / "checkpoints").glob(".partial-*")))
-            in_a_save += saving
+            launched.until(lambda: half_saved(out))
         else:
             # somewhere in this share of the run, and somewhere in that step
             goal = (number + moments.random()) * steps / kills
             launched.until(lambda goal=goal: count_lines(out / "metrics.jsonl") >= goal)
             time.sleep(0.02 * moments.random())
         launched.kill()
-        launched.wait()
+        counted.met += set(launched.wait()) == {-signal.SIGKILL}
+        counted.in_a_save += half_saved(out)
     finish(replace(config, resume=(out / "config.toml").exists()), ranks)
-    return in_a_save
+    return counted
+
+
+def half_saved(out: Path) -> bool:
+    """Whether half a checkpoint lies in a run's folder."""
+    return any((out / "checkpoints").glob(".partial-*"))
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, ranks: int) -> None:
     steps = 120
     finish(tiny(tmp_path / "undisturbed", steps=steps), ranks)
-    in_a_save = kill_and_resume(tmp_path / "killed", ranks, KILLS, steps, seed=ranks)
-    assert in_a_save > 0
+    counted = kill_and_resume(tmp_path / "killed", ranks, KILLS, steps, seed=ranks)
+    assert counted.met == KILLS
+    assert counted.in_a_save > 0
     assert_same_run(tmp_path / "undisturbed", tmp_path / "killed")
     assert [row["step"] for row in metrics(tmp_path / "killed")] == list(range(steps))
