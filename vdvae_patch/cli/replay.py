@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +9,9 @@ from typing import Annotated, Any
 import tyro
 
 from vdvae_patch.cli.arguments import check_flags, flags_of, parse
-from vdvae_patch.errors import RunError
 from vdvae_patch.hosts import HOSTS, load_entry_file
 from vdvae_patch.hosts.trainable import trainable
-from vdvae_patch.train.config import TrainConfig, read_config, slug
+from vdvae_patch.train.config import RunFile, TrainConfig, slug
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,7 @@ def read_run(folder: Path) -> TrainConfig[Any]:
     Raises:
         RunError: there is none.
     """
-    file = folder / "config.toml"
-    try:
-        table = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        raise RunError(f"{file} does not exist: there is no run in {folder}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{file} is not valid TOML ({error})") from None
-    if "patches" in table:
-        load_entry_file(table["patches"])
-    return read_config(file, trainable(HOSTS.get(str(table.get("host")))).architecture)
+    file = RunFile.read(folder / "config.toml")
+    if "patches" in file.told:
+        load_entry_file(file.told["patches"])
+    return file.config(trainable(HOSTS.get(str(file.told.get("host")))).architecture)

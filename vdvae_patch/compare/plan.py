@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from vdvae_patch.compare.options import CompareOptions
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.patching import Variant
-from vdvae_patch.train.config import TrainConfig, changed, read_config, slug
+from vdvae_patch.train.config import RunFile, TrainConfig, changed, slug
 
 # What may differ between two runs of a comparison: who they are, and what has no influence on what is computed.
 _MAY_DIFFER = frozenset(
@@ -90,20 +90,11 @@ def plan(options: CompareOptions, flags: Sequence[str], base: TrainConfig[Any]) 
     return Comparison(out, base, tuple(variants), tuple(seeds), tuple(runs), options.jobs, threads)
 
 
-def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables inside a table put beside its plain values."""
-    flat = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
-    for value in table.values():
-        if isinstance(value, Mapping):
-            flat |= value
-    return flat
-
-
 def _check_folder(out: Path, base: TrainConfig[Any]) -> None:
     """Refuse a folder in which any run, asked for or not, was told something else."""
     for path in sorted(out.glob("*/config.toml")):
         try:
-            different = changed(read_config(path, type(base.architecture)), base, _MAY_DIFFER)
+            different = changed(RunFile.read(path).config(type(base.architecture)), base, _MAY_DIFFER)
         except UnknownNameError as error:
             different = [str(error)]
         if different:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tomli_w
 
-from vdvae_patch.compare.plan import Comparison, flatten
+from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.results import Row, RunResult
 from vdvae_patch.compare.table import CONVENTION, HEADINGS, cells, markdown, notes, number
 
@@ -78,7 +78,7 @@ def _run_cells(result: RunResult) -> tuple[str, ...]:
 
 def _settings(comparison: Comparison) -> str:
     own = {"variant", "seed", "out", "resume"}
-    table = {key: value for key, value in flatten(comparison.base.to_toml()).items() if key not in own}
+    table = {key: value for key, value in comparison.base.settings().items() if key not in own}
     return tomli_w.dumps(table)
 
 

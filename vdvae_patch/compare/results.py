@@ -15,6 +15,7 @@ from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.compare.states import state_of
 from vdvae_patch.errors import RunError
 from vdvae_patch.train import records
+from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import read_json
 
 Floats = NDArray[np.float64]
@@ -152,7 +153,7 @@ def read_run(run: PlannedRun) -> RunResult:
         filtered=test.get("filtered_elbo"),
         bad_batches=test.get("bad_batches", 0),
         summary=summary,
-        seen=_seen(folder / "config.toml"),
+        seen=RunFile.read(folder / "config.toml").seen,
         curves=curves,
         problems=_contradictions(summary, steps=len(rows), high_gradient_count=high_gradient, nan_count=nan),
     )
@@ -190,13 +191,6 @@ def _records(path: Path) -> list[dict[str, Any]]:
         return list(records.read(path))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}); remove the run's folder to do it again") from None
-
-
-def _seen(path: Path) -> dict[str, Any]:
-    import tomllib
-
-    seen: dict[str, Any] = tomllib.loads(path.read_text())["run"]
-    return seen
 
 
 def _contradictions(summary: dict[str, Any], **counted: int) -> tuple[str, ...]:

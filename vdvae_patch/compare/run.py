@@ -14,7 +14,7 @@ from rich.console import Console
 from vdvae_patch.compare.curves import draw_curves
 from vdvae_patch.compare.executor import Executor, starter
 from vdvae_patch.compare.gallery import draw_gallery
-from vdvae_patch.compare.plan import Comparison, flatten
+from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.progress import ComparisonProgress
 from vdvae_patch.compare.reading import reading, unusual
 from vdvae_patch.compare.report import CURVES, GALLERY, gallery_section, report
@@ -128,7 +128,7 @@ def _record(comparison: Comparison, rows: Sequence[Row], results: Sequence[RunRe
     return {
         "command": command(),
         "std": "sample standard deviation (n - 1); null for one value",
-        "settings": flatten(comparison.base.to_toml()),
+        "settings": comparison.base.settings(),
         "rows": [as_record(row) for row in rows],
         "runs": [_run_record(result) for result in results],
     }

@@ -8,7 +8,7 @@ from typing import Literal
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.errors import RunError
 from vdvae_patch.train import records
-from vdvae_patch.train.config import read_config
+from vdvae_patch.train.config import RunFile
 
 RunState = Literal["absent", "begun", "stopped", "finished"]
 """`absent`: not begun. `begun`: to be resumed, from its last checkpoint or else from its first step. `stopped`: ended
@@ -45,7 +45,7 @@ def _check_identity(run: PlannedRun) -> None:
     path = run.folder / "config.toml"
     if not path.exists():
         raise RunError(f"folder {run.folder} is not empty and holds no run; choose another --out")
-    settings = read_config(path, type(run.config.architecture))
+    settings = RunFile.read(path).config(type(run.config.architecture))
     found = f"{settings.variant} seed {settings.seed}"
     if found != run.label:
         raise RunError(f"folder {run.folder} should hold {run.label}, but holds {found}; choose another --out")

@@ -125,6 +125,12 @@ class TrainConfig(Generic[A]):
         table: dict[str, Any] = _plain(self)
         return table
 
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its name, those of the optimization and the architecture beside the others."""
+        table = self.to_toml()
+        nested = table.pop("optimization"), table.pop("architecture", {})
+        return {**table, **nested[0], **nested[1]}
+
 
 def slug(variant: str) -> str:
     """A variant as part of a file name: `upbounded(omega=2)/constant` to `upbounded-omega=2-constant`."""
@@ -132,33 +138,56 @@ def slug(variant: str) -> str:
     return "-".join(filter(None, "".join(kept).split("-")))
 
 
-def read_config(path: Path, architecture: type) -> TrainConfig[Any]:
-    """The configuration in a run's `config.toml`.
+@dataclass(frozen=True)
+class RunFile:
+    """A run's `config.toml`.
 
-    Raises:
-        RunError: the file is missing or not TOML.
-        UnknownNameError: it has a setting that this version does not know.
+    Attributes:
+        path: where it lies, for messages.
+        told: what the run was told, as plain values.
+        seen: what it saw: code, machine, data, host; the file's table `[run]`.
     """
-    try:
-        table = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist: there is no run in that folder") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is not valid TOML ({error})") from None
-    table.pop("run", None)  # what the run saw; not part of what it was told
-    nested = {"optimization": Optimization, "architecture": architecture}
-    values = {key: _from_table(nested[key], value) if key in nested else value for key, value in table.items()}
-    config: TrainConfig[Any] = _from_table(TrainConfig, values)
-    return config
+
+    path: Path
+    told: Mapping[str, Any]
+    seen: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> RunFile:
+        """Read the file.
+
+        Raises:
+            RunError: it is missing, cannot be read, or is not TOML.
+        """
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{path} does not exist: there is no run in that folder") from None
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} is not valid TOML ({error})") from None
+        return cls(path, table, table.pop("run", {}))
+
+    def config(self, architecture: type) -> TrainConfig[Any]:
+        """What the run was told, typed; `architecture` is the class of its host's.
+
+        Raises:
+            UnknownNameError: it has a setting that this version does not know.
+        """
+        nested = {"optimization": Optimization, "architecture": architecture}
+        values = {key: _from_table(nested[key], item) if key in nested else item for key, item in self.told.items()}
+        config: TrainConfig[Any] = _from_table(TrainConfig, values)
+        return config
 
 
 def changed(old: TrainConfig[Any], new: TrainConfig[Any], allowed: frozenset[str]) -> list[str]:
     """`["lr: 0.0002, now 0.001", ...]`: the settings in which two configurations differ, `allowed` ones left out."""
-    flat_old, flat_new = _flat(old), _flat(new)
+    before, now = old.settings(), new.settings()
     return [
-        f"{key}: {flat_old.get(key)}, now {flat_new.get(key)}"
-        for key in sorted({*flat_old, *flat_new} - allowed)
-        if flat_old.get(key) != flat_new.get(key)
+        f"{key}: {before.get(key)}, now {now.get(key)}"
+        for key in sorted({*before, *now} - allowed)
+        if before.get(key) != now.get(key)
     ]
 
 
@@ -172,12 +201,6 @@ def _plain(value: Any) -> Any:
         items = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
         return {key: item for key, item in items.items() if item is not None}
     return str(value) if isinstance(value, Path) else value
-
-
-def _flat(config: TrainConfig[Any]) -> dict[str, Any]:
-    plain = _plain(config)
-    nested = {**plain.pop("optimization"), **plain.pop("architecture", {})}
-    return {**plain, **nested}
 
 
 def _from_table(cls: type, values: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import IO, Any
 import tomli_w
 
 from vdvae_patch.errors import RunError
-from vdvae_patch.train.config import TrainConfig, changed, read_config
+from vdvae_patch.train.config import RunFile, TrainConfig, changed
 from vdvae_patch.train.records import decode, encode
 
 # What may differ between a run and its continuation: how long, how often, and where; never what is computed.
@@ -172,7 +172,7 @@ def _take(lock: IO[str], path: Path) -> None:
 
 
 def _check_same(folder: RunFolder, config: TrainConfig[Any]) -> None:
-    before = read_config(folder.config, type(config.architecture))
+    before = RunFile.read(folder.config).config(type(config.architecture))
     differences = changed(before, config, _MAY_CHANGE)
     if differences:
         raise RunError(

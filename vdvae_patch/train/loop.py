@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
 from vdvae_patch.errors import RunError
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
-from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.evaluate import Evaluation, evaluate
 from vdvae_patch.train.folder import RunFolder, open_folder, read_json, write_config, write_json
@@ -131,8 +130,7 @@ def _first_batch(config: TrainConfig[Any], world: World, folder: RunFolder) -> i
     """Images a step of a run without a checkpoint: as at its first launch, even if it is resumed on other ranks."""
     batch = config.optimization.batch_size * world.size
     if config.resume:
-        table = tomllib.loads(folder.config.read_text())
-        batch = int(table.get("run", {}).get("global_batch", batch))
+        batch = int(RunFile.read(folder.config).seen.get("global_batch", batch))
     return batch
 
 

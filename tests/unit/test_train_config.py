@@ -1,0 +1,83 @@
+"""A run's configuration and its file say the same, and the file has one reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from vdvae_patch.errors import RunError, UnknownNameError
+from vdvae_patch.hosts.preset import Optimization
+from vdvae_patch.train.config import RunFile, TrainConfig, changed
+from vdvae_patch.train.folder import RunFolder, write_config
+
+
+@dataclass(frozen=True)
+class Architecture:
+    width: int = 16
+    blocks: str = "8x2,4m8"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig[Architecture]:
+    return TrainConfig(
+        variant="bounded(0.1, 1)", data_root=Path("data"), out=tmp_path, steps=3, precision="bf16",
+        optimization=Optimization(lr=1e-3, batch_size=7), architecture=Architecture(width=32),
+    )  # fmt: skip
+
+
+def test_what_a_run_was_told_and_what_it_saw_are_read_back(config: TrainConfig[Architecture]) -> None:
+    seen = {"commit": "0123456", "data": {"images": 10}}
+    write_config(RunFolder(config.folder), config, seen)
+    file = RunFile.read(config.folder / "config.toml")
+    assert file.config(Architecture) == config
+    assert file.seen == seen
+
+
+def test_a_file_that_says_nothing_of_what_the_run_saw_is_still_read(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('variant = "explin"\n[optimization]\nlr = 1\n')
+    file = RunFile.read(tmp_path / "config.toml")
+    assert file.seen == {}
+    assert file.config(Architecture).optimization.lr == 1.0
+
+
+def test_settings_are_plain_values_on_one_level(config: TrainConfig[Architecture]) -> None:
+    settings = config.settings()
+    expected = {"variant": "bounded(0.1, 1)", "data_root": "data", "lr": 1e-3, "batch_size": 7, "width": 32}
+    assert {key: settings[key] for key in expected} == expected
+    assert not [key for key, value in settings.items() if isinstance(value, dict)]
+    assert "epochs" not in settings  # not given
+    assert "optimization" not in settings
+
+
+def test_a_configuration_without_a_host_has_settings_too() -> None:
+    assert TrainConfig[None]().settings()["lr"] == Optimization().lr
+
+
+def test_what_changed_is_named_with_both_values(config: TrainConfig[Architecture]) -> None:
+    new = replace(config, steps=None, seed=4, optimization=replace(config.optimization, lr=2e-3))
+    said = ["lr: 0.001, now 0.002", "steps: 3, now None"]
+    assert changed(config, new, frozenset({"seed"})) == said
+
+
+def test_no_run_a_folder_and_a_damaged_file_are_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    with pytest.raises(RunError, match="does not exist: there is no run in that folder"):
+        RunFile.read(file)
+    file.write_bytes(b"variant = \xff")
+    with pytest.raises(RunError, match="is not valid TOML"):
+        RunFile.read(file)
+    file.write_text("variant = ")
+    with pytest.raises(RunError, match="is not valid TOML"):
+        RunFile.read(file)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(RunError, match="cannot be read: Is a directory"):
+        RunFile.read(file)
+
+
+def test_a_setting_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("varient = 1\n")
+    with pytest.raises(UnknownNameError, match="unknown setting 'varient'; did you mean 'variant'"):
+        RunFile.read(tmp_path / "config.toml").config(Architecture)
