@@ -236,7 +236,7 @@ def _sample(block: Any, scales: Mapping[Role, Scale], x: Tensor, acts: Tensor) -
     mean_q, raw_q = block.enc(torch.cat([x, acts], dim=1)).split(block.zdim, dim=1)
     mean_p, raw_p, residual = _split_prior(block, x)
     z, kl = normal.sample_kl(
-        mean_q, _log_sigma(scales.get("posterior"), raw_q), mean_p, _log_sigma(scales.get("prior"), raw_p)
+        mean_q, raw_q, mean_p, raw_p, scale_q=scales.get("posterior"), scale_p=scales.get("prior")
     )
     return z, x + residual, kl
 
@@ -250,7 +250,8 @@ def _sample_uncond(
     mean, raw, residual = _split_prior(block, x)
     if lvs is not None:
         return lvs, x + residual
-    log_sigma = _log_sigma(scales.get("prior"), raw)
+    scale = scales.get("prior")
+    log_sigma = raw if scale is None else scale.log_sigma(raw)
     if t is not None:
         log_sigma = log_sigma + (math.log(t) if t > 0 else -math.inf)
     return normal.sample(mean, log_sigma), x + residual
@@ -260,11 +261,6 @@ def _split_prior(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     features = block.prior(x)
     mean, raw, residual = features.split([block.zdim, block.zdim, features.shape[1] - 2 * block.zdim], dim=1)
     return mean, raw, residual
-
-
-def _log_sigma(scale: Scale | None, raw: Tensor) -> Tensor:
-    # contiguous: a scale keeps its p for the backward pass, and a view would keep the whole output alive
-    return raw if scale is None else scale.log_sigma(raw.contiguous())
 
 
 def _kl(mean_q: Tensor, mean_p: Tensor, log_sigma_q: Tensor, log_sigma_p: Tensor) -> Tensor:

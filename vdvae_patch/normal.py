@@ -10,25 +10,30 @@ No σ² is formed on its own, so nothing underflows before a ratio is taken:
 two factors exp(−½ log σ), so that (0 · ∞) cannot arise where the means agree. Half precision is computed, and the
 divergence returned, in float32: it is summed over many thousands of values.
 
-`sample_kl` does both at once and keeps four tensors for the backward pass, where VDVAE's own expressions keep seven and
-the two functions above ten.
+`sample_kl` does both at once, from the raw parameters if it is given their scales. It keeps four tensors for the
+backward pass, and one more a scale, where VDVAE's own expressions keep seven and the two functions above ten.
 Source: "Re-parameterizing VAEs for stability", eq. 6 to 10.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from vdvae_patch.scales.arithmetic import wide
+
+if TYPE_CHECKING:
+    from vdvae_patch.scales import Scale
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def kl_divergence(mean_q: Tensor, log_sigma_q: Tensor, mean_p: Tensor, log_sigma_p: Tensor) -> Tensor:
     """KL(N(mean_q, σ_q) ‖ N(mean_p, σ_p)) in nats, elementwise; shapes broadcast."""
-    mean_q, log_sigma_q, mean_p, log_sigma_p = (_wide(t) for t in (mean_q, log_sigma_q, mean_p, log_sigma_p))
+    mean_q, log_sigma_q, mean_p, log_sigma_p = (wide(t) for t in (mean_q, log_sigma_q, mean_p, log_sigma_p))
     log_ratio = _log_ratio(log_sigma_q, log_sigma_p)
     distance = _standardize(mean_q - mean_p, log_sigma_p)
     return _combine(torch.expm1(2 * log_ratio), log_ratio, distance)
@@ -37,33 +42,49 @@ def kl_divergence(mean_q: Tensor, log_sigma_q: Tensor, mean_p: Tensor, log_sigma
 def sample(mean: Tensor, log_sigma: Tensor, noise: Tensor | None = None) -> Tensor:
     """mean + exp(log sigma) · noise; the noise is drawn from N(0, 1) by the default generator unless given."""
     noise = _draw_like(mean) if noise is None else noise
-    wide = _wide(mean) + _wide(log_sigma).exp() * _wide(noise)
-    return wide.to(mean.dtype)
+    result = wide(mean) + wide(log_sigma).exp() * wide(noise)
+    return result.to(mean.dtype)
 
 
 def log_prob(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
     """Log density of N(mean, σ) at x in nats, elementwise."""
-    x, mean, log_sigma = _wide(x), _wide(mean), _wide(log_sigma)
+    x, mean, log_sigma = wide(x), wide(mean), wide(log_sigma)
     distance = _standardize(x - mean, log_sigma)
     return -0.5 * distance * distance - log_sigma - HALF_LOG_2PI
 
 
 def sample_kl(
-    mean_q: Tensor, log_sigma_q: Tensor, mean_p: Tensor, log_sigma_p: Tensor, noise: Tensor | None = None
+    mean_q: Tensor,
+    raw_q: Tensor,
+    mean_p: Tensor,
+    raw_p: Tensor,
+    noise: Tensor | None = None,
+    *,
+    scale_q: Scale | None = None,
+    scale_p: Scale | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A sample of q and KL(q‖p), elementwise, in one operation that is differentiable once; equal shapes.
+    """A sample of q and KL(q‖p), elementwise, in one operation that is differentiable once; shapes broadcast.
 
     Values are those of `sample` and `kl_divergence`; kept for the backward pass are σ_q ε, expm1(2 log σ_q/σ_p), the
-    standardized distance of the means and exp(−½ log σ_p).
+    standardized distance of the means, exp(−½ log σ_p), and of each scale the derivative d log σ / dp.
+
+    Args:
+        raw_q, raw_p: log σ; with a scale the raw parameter, of which the scale makes log σ in the same operation.
+        noise: drawn from N(0, 1) by the default generator unless given.
     """
     noise = _draw_like(mean_q) if noise is None else noise
-    wide = [_wide(t) for t in (mean_q, log_sigma_q, mean_p, log_sigma_p, noise)]
+    # a scale widens by itself: one of them shows what happens if that is forgotten
+    mean_q, mean_p, noise, dtype = wide(mean_q), wide(mean_p), wide(noise), mean_q.dtype
+    raw_q, raw_p = (wide(raw) if scale is None else raw for raw, scale in ((raw_q, scale_q), (raw_p, scale_p)))
     if torch.compiler.is_compiling():
         # the compiler chooses what to keep by itself, and better the more it sees
-        z, kl = sample(wide[0], wide[1], wide[4]), kl_divergence(wide[0], wide[1], wide[2], wide[3])
+        log_sigma_q = raw_q if scale_q is None else wide(scale_q.log_sigma(raw_q))
+        log_sigma_p = raw_p if scale_p is None else wide(scale_p.log_sigma(raw_p))
+        z, kl = sample(mean_q, log_sigma_q, noise), kl_divergence(mean_q, log_sigma_q, mean_p, log_sigma_p)
     else:
-        z, kl = _SampleKL.apply(*wide)[:2]  # type: ignore[no-untyped-call]
-    return z.to(mean_q.dtype), kl
+        tensors = (mean_q, raw_q, mean_p, raw_p, noise)
+        z, kl = _SampleKL.apply(*tensors, scale_q, scale_p)[:2]  # type: ignore[no-untyped-call]
+    return z.to(dtype), kl
 
 
 class _SampleKL(torch.autograd.Function):
@@ -71,20 +92,30 @@ class _SampleKL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        mean_q: Tensor, log_sigma_q: Tensor, mean_p: Tensor, log_sigma_p: Tensor, noise: Tensor
+        mean_q: Tensor,
+        raw_q: Tensor,
+        mean_p: Tensor,
+        raw_p: Tensor,
+        noise: Tensor,
+        scale_q: Scale | None,
+        scale_p: Scale | None,
     ) -> tuple[Tensor, ...]:
+        log_sigma_q, *slope_q = _log_sigma(raw_q, scale_q)
+        log_sigma_p, *slope_p = _log_sigma(raw_p, scale_p)
         # in place where it can be: these tensors are small, and a new one costs more than the arithmetic on it
         spread = log_sigma_q.exp() * noise
         log_ratio = _log_ratio(log_sigma_q, log_sigma_p)
         growth = (2 * log_ratio).expm1_()
         root = _root_precision(log_sigma_p)
         distance = (mean_q - mean_p) * root * root
-        return mean_q + spread, _combine(growth, log_ratio, distance), spread, growth, distance, root
+        kl = _combine(growth, log_ratio, distance)
+        return mean_q + spread, kl, spread, growth, distance, root, *slope_q, *slope_p
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         # saved as outputs, which is what lets torch.func transform this function
         ctx.save_for_backward(*output[2:])
+        ctx.scaled = [scale is not None for scale in inputs[5:]]
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -92,24 +123,32 @@ class _SampleKL(torch.autograd.Function):
         # what is saved counts as differentiable, so that a second derivative comes by here and is not taken for zero
         if any(grad is not None for grad in grad_saved):
             raise RuntimeError("sample_kl is differentiable once; use sample and kl_divergence for second derivatives")
-        spread, growth, distance, root = ctx.saved_tensors
+        spread, growth, distance, root, *slopes = ctx.saved_tensors
+        slope_q = slopes.pop(0) if ctx.scaled[0] else None
+        slope_p = slopes.pop(0) if ctx.scaled[1] else None
         through_spread = None if grad_z is None else grad_z * spread
         if grad_kl is None:
-            return grad_z, through_spread, None, None, None
+            return grad_z, _times(through_spread, slope_q), None, None, None, None, None
         pull = grad_kl * distance * root * root
+        grad_log_sigma_q, grad_mean_q = grad_kl * growth, pull
+        if through_spread is not None and grad_z is not None:
+            grad_log_sigma_q, grad_mean_q = torch.addcmul(through_spread, grad_kl, growth), grad_z + pull
         grad_log_sigma_p = torch.addcmul(growth, distance, distance) * -grad_kl
-        if through_spread is None or grad_z is None:
-            return pull, grad_kl * growth, -pull, grad_log_sigma_p, None
-        return grad_z + pull, torch.addcmul(through_spread, grad_kl, growth), -pull, grad_log_sigma_p, None
+        grad_raw_q, grad_raw_p = _times(grad_log_sigma_q, slope_q), _times(grad_log_sigma_p, slope_p)
+        return grad_mean_q, grad_raw_q, -pull, grad_raw_p, None, None, None
+
+
+def _log_sigma(raw: Tensor, scale: Scale | None) -> tuple[Tensor, ...]:
+    return (raw,) if scale is None else scale.log_sigma_and_slope(raw)
+
+
+def _times(grad: Tensor | None, slope: Tensor | None) -> Tensor | None:
+    return grad if grad is None or slope is None else grad * slope
 
 
 def _draw_like(mean: Tensor) -> Tensor:
     # by shape and not by `randn_like`: a compiler may give the mean other strides, and a seed then means other noise
     return torch.randn(mean.shape, dtype=mean.dtype, device=mean.device)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def _combine(growth: Tensor, log_ratio: Tensor, distance: Tensor) -> Tensor:

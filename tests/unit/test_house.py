@@ -26,8 +26,8 @@ LAYERS = [
     ["heads"],
     ["composition"],
     ["conventions"],
-    ["scales"],
     ["normal"],
+    ["scales"],
     ["registry"],
     ["errors"],
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from decimal import Decimal, localcontext
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as torch_kl_divergence
 
-from vdvae_patch import normal
+from vdvae_patch import normal, scales
 
 Quadruple = tuple[Tensor, Tensor, Tensor, Tensor]
 TINY_LOG_SIGMAS = [-45.0, -52.0, -103.0, -104.0, -1e4, -1e30, torch.finfo(torch.float32).min]
@@ -271,6 +272,48 @@ def test_gradients_of_the_sample_alone_and_of_the_divergence_alone_are_right() -
         torch.testing.assert_close(*gradients)
 
 
+SCALES = [
+    "exp", "naiveexp", "explin", "upbounded", "upbounded(omega=2)", "downbounded(0.1)", "bounded(0.001, 1)",
+    "constant", "softplus", "softclamp", "clamp",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("spec_p", ["exp", "constant", "upbounded"])
+@pytest.mark.parametrize("spec_q", SCALES)
+def test_sample_kl_of_raw_parameters_is_that_of_the_scales_log_sigmas(
+    spec_q: str, spec_p: str, dtype: torch.dtype
+) -> None:
+    scale_q, scale_p = scales.get(spec_q), scales.get(spec_p)
+    *parameters, noise = _random((40, 5), dtype)
+    weights = _random((40, 5), dtype, spread=3.0)[:2]
+    results = []
+    for fused in (True, False):
+        leaves = _leaves(parameters)
+        m1, p1, m2, p2 = leaves
+        if fused:
+            z, kl = normal.sample_kl(m1, p1, m2, p2, noise, scale_q=scale_q, scale_p=scale_p)
+        else:
+            z, kl = normal.sample_kl(m1, scale_q.log_sigma(p1), m2, scale_p.log_sigma(p2), noise)
+        assert (z.dtype, kl.dtype) == (dtype, torch.promote_types(dtype, torch.float32))
+        loss = (weights[0] * z).sum() + (weights[1] * kl).sum()
+        results.append((z.detach(), kl.detach(), *torch.autograd.grad(loss, leaves, materialize_grads=True)))
+    # half precision is no longer rounded between the scale and what is made of it
+    tolerance = (50 if dtype in (torch.float64, torch.float32) else 8) * torch.finfo(dtype).eps
+    for ours, separate in zip(*results, strict=True):
+        torch.testing.assert_close(ours, separate, rtol=tolerance, atol=tolerance * separate.abs().max().item())
+
+
+def test_the_fault_of_naiveexp_is_the_same_inside_sample_kl() -> None:
+    scale, zero = scales.get("naiveexp"), torch.zeros(2)
+    for dtype, fatal in ((torch.float32, -104.0), (torch.float16, -18.0)):
+        p = torch.tensor([fatal, fatal / 2], dtype=dtype, requires_grad=True)
+        _, kl = normal.sample_kl(zero, p, zero, zero, zero, scale_q=scale)
+        (gradient,) = torch.autograd.grad(kl.sum(), p)
+        assert kl.isfinite().tolist() == [False, True]
+        assert gradient.isfinite().tolist() == [False, True]
+
+
 def test_sample_kl_broadcasts_like_the_two_of_them() -> None:
     m1, s1, m2, s2, noise = _random((3, 4))
     gradients = []
@@ -305,6 +348,11 @@ def test_sample_kl_keeps_four_tensors_and_the_separate_expressions_more() -> Non
     assert host == 7 * one
     assert separate == 9 * one
 
+    def scaled(m1: Tensor, p1: Tensor, m2: Tensor, p2: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return normal.sample_kl(m1, p1, m2, p2, noise, scale_q=scales.get("upbounded"), scale_p=scales.get("explin"))
+
+    assert _bytes_kept(scaled, tensors) == 6 * one
+
 
 @pytest.mark.parametrize("loss", [Tensor.sum, lambda kl: kl.square().sum()], ids=["linear", "square"])
 def test_a_second_derivative_of_sample_kl_is_refused_and_not_taken_for_zero(loss: Callable[[Tensor], Tensor]) -> None:
@@ -321,21 +369,23 @@ def test_a_second_derivative_of_sample_kl_is_refused_and_not_taken_for_zero(loss
         torch.func.grad(lambda s: torch.func.grad(of_log_sigma)(s).sum())(s1)
 
 
-def test_function_transforms_agree_with_autograd() -> None:
+@pytest.mark.parametrize("spec", [None, "upbounded"])
+def test_function_transforms_agree_with_autograd(spec: str | None) -> None:
+    fused = partial(normal.sample_kl, scale_q=None if spec is None else scales.get(spec))
     *parameters, noise = _random((6, 5))
     leaves = _leaves(parameters)
-    z, kl = normal.sample_kl(*leaves, noise)
+    z, kl = fused(*leaves, noise)
     wanted = torch.autograd.grad(z.sum() + kl.sum(), leaves)
 
     def loss(*tensors: Tensor) -> Tensor:
-        z, kl = normal.sample_kl(*tensors)
+        z, kl = fused(*tensors)
         return z.sum() + kl.sum()
 
     whole = torch.func.grad(loss, argnums=(0, 1, 2, 3))(*parameters, noise)
     each = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1, 2, 3)))(*parameters, noise)
     for got in (whole, each):
         torch.testing.assert_close(got, wanted)
-    mapped = torch.func.vmap(normal.sample_kl, in_dims=(1, 1, 1, 1, 1), out_dims=1)(*parameters, noise)
+    mapped = torch.func.vmap(fused, in_dims=(1, 1, 1, 1, 1), out_dims=1)(*parameters, noise)
     torch.testing.assert_close(mapped, (z.detach(), kl.detach()))
 
 

@@ -12,6 +12,11 @@ OVERFLOW_NEAR = 80.0
 """An exponential of no more than this is finite in float32."""
 
 
+def wide(x: Tensor) -> Tensor:
+    """x, in float32 if it is in half precision."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
 def scaled_exp(x: Tensor, factor: float) -> Tensor:
     """factor · exp(x), which factor · (a number already rounded to zero) would lose where the product is no zero."""
     root = (0.5 * x).exp()

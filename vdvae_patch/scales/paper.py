@@ -10,7 +10,7 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, scaled_exp, sigmoid
+from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, scaled_exp, sigmoid, wide
 from vdvae_patch.scales.scale import SCALES, Scale, below, interval, positive_number
 
 
@@ -44,6 +44,11 @@ class NaiveExp(Exp):
 
     def log_sigma(self, p: Tensor) -> Tensor:
         return p.exp().log()
+
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        # in p's own dtype, by the chain rule as it is applied to what is written: (1 / exp(p)) exp(p)
+        sigma = p.exp()
+        return wide(sigma.log()), wide(sigma.reciprocal() * sigma)
 
 
 @SCALES.register("explin")

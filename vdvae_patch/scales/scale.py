@@ -15,6 +15,7 @@ from torch.distributions.transforms import Transform
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.registry import Registry, format_number
+from vdvae_patch.scales.arithmetic import wide
 
 SCALES: Registry[Scale] = Registry("scale", "vdvae_patch.scales")
 
@@ -52,6 +53,14 @@ class Scale(Transform):
     def log_sigma(self, p: Tensor) -> Tensor:
         """log σ(p), shaped and typed like p; not the log of `sigma(p)`."""
         return _evaluate(self._log_sigma, self._log_sigma_slope, p)
+
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """log σ(p) and its derivative d log σ/dp, in float32 or wider, for an operation that differentiates by itself.
+
+        What it returns has no gradient. Values are those of `log_sigma` and of its gradient.
+        """
+        p = wide(p)
+        return self._log_sigma(p), self._log_sigma_slope(p)
 
     @abstractmethod
     def inverse(self, sigma: Tensor) -> Tensor:
@@ -124,9 +133,8 @@ class _Elementwise(torch.autograd.Function):
 
 
 def _evaluate(value: Formula, slope: Formula, p: Tensor) -> Tensor:
-    wide = p if p.dtype in (torch.float32, torch.float64) else p.float()
     # apply() returns Any; the compiler traces the Function like any other code
-    result: Tensor = _Elementwise.apply(wide, value, slope)  # type: ignore[no-untyped-call]
+    result: Tensor = _Elementwise.apply(wide(p), value, slope)  # type: ignore[no-untyped-call]
     return result.to(p.dtype)
 
 
