@@ -1,4 +1,4 @@
-"""What runs in the processes of `runs`; the server imports this once, and torch with it."""
+"""What runs in the processes of `runs`, which their server has imported torch and the package for."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # an optimizer imports it, which takes seconds
-import torch.nn.parallel.distributed
-import vdvae_patch.patches.vdvae
-from vdvae_patch.upstream.vdvae import vae
 
-import vdvae_patch.data.builtin
-import vdvae_patch.train.loop
 from vdvae_patch.cli import main
 from vdvae_patch.train.config import TrainConfig
-
-IMPORTED = (vdvae_patch.data.builtin, vdvae_patch.patches.vdvae, vae)
 
 
 def work(
@@ -30,6 +22,9 @@ def work(
     options: Mapping[str, Any],
 ) -> None:
     """One rank: as `vdvae-patch train` would do it, with `prepare` called first in the process."""
+    assert "vdvae_patch.train.loop" in sys.modules, (
+        "the server has imported nothing: every process would spend seconds on it"
+    )
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
