@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from vdvae_patch import tables
 from vdvae_patch.data.batches import DeviceImages, batch_indices
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.hosts import Host
@@ -267,15 +268,12 @@ def default_config(config: TrainConfig[Any]) -> TrainConfig[Any]:
 
 def markdown(measurements: Sequence[Measurement], title: str) -> str:
     """The table."""
-    lines = [
-        title,
-        "",
-        "| contender | ms a step | images/s | time over vanilla | peak MB a step | memory over vanilla |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {m.name} | {1e3 * m.seconds:.1f} | {m.images_per_second:.1f} | {m.time_ratio:.3f} ± {m.spread:.3f} "
-        f"| {m.peak_bytes / 1e6:.1f} | {m.memory_ratio:.3f} |"
+    header = ("contender", "ms a step", "images/s", "time over vanilla", "peak MB a step", "memory over vanilla")
+    rows = [
+        (
+            m.name, f"{1e3 * m.seconds:.1f}", f"{m.images_per_second:.1f}", f"{m.time_ratio:.3f} ± {m.spread:.3f}",
+            f"{m.peak_bytes / 1e6:.1f}", f"{m.memory_ratio:.3f}",
+        )
         for m in measurements
-    ]
-    return "\n".join(lines) + "\n"
+    ]  # fmt: skip
+    return f"{title}\n\n{tables.markdown(header, rows)}"

@@ -9,7 +9,7 @@ import pytest
 
 from vdvae_patch import conventions
 from vdvae_patch.errors import InvalidValueError, UnknownNameError
-from vdvae_patch.heads import ROLES, CallSite, Head, Rebinding, table
+from vdvae_patch.heads import ROLES, CallSite, Head, Rebinding
 
 
 def _stable(*arguments: object) -> None:
@@ -81,22 +81,3 @@ def test_heads_are_the_same_place_whatever_replaces_the_functions_there() -> Non
     assert plain != Head("enc", "posterior", 1)
     assert plain != Head("enc", "prior")
     assert plain != Head("enc", "posterior", convention="log_variance")
-
-
-def test_a_table_lines_its_columns_up_without_trailing_blanks() -> None:
-    text = table(("head", "role"), [("encoder.out", "prior"), ("d", "posterior")])
-    assert text.splitlines() == [
-        "head         role",
-        "-----------  ---------",
-        "encoder.out  prior",
-        "d            posterior",
-    ]
-
-
-def test_a_table_without_rows_is_its_header() -> None:
-    assert table(("head",), []).splitlines() == ["head", "----"]
-
-
-def test_rows_of_another_length_are_refused() -> None:
-    with pytest.raises((ValueError, IndexError)):
-        table(("a", "b"), [("1",)])

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import RunError
-from vdvae_patch.heads import table
 from vdvae_patch.scaling import reduced_bytes
+from vdvae_patch.tables import columns
 
 STEPS = 24
 WARMUP = 4
@@ -41,7 +41,7 @@ def scaling(flags: list[str], out: Path | None) -> int:
         )
         for row in rows
     ]  # fmt: skip
-    text = table(("processes", "images a second", "efficiency", "bytes all-reduced a rank and step"), lines)
+    text = columns(("processes", "images a second", "efficiency", "bytes all-reduced a rank and step"), lines)
     print(f"{rows[0]['machine']}, {threads} thread(s) a process, batch {rows[0]['batch']} a process\n\n{text}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ import tomli_w
 
 from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.results import Row, RunResult
-from vdvae_patch.compare.table import CONVENTION, HEADINGS, cells, markdown, notes, number
+from vdvae_patch.compare.table import CONVENTION, HEADINGS, cells, notes, number
+from vdvae_patch.tables import markdown
 
 CURVES = "curves.png"
 GALLERY = "images.png"

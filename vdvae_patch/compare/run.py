@@ -21,8 +21,9 @@ from vdvae_patch.compare.report import CURVES, GALLERY, gallery_section, report
 from vdvae_patch.compare.results import Row, RunResult, collect, summarise
 from vdvae_patch.compare.schedule import Ended, execute
 from vdvae_patch.compare.states import state_of
-from vdvae_patch.compare.table import CONVENTION, HEADINGS, as_csv, as_record, cells, markdown, notes
+from vdvae_patch.compare.table import CONVENTION, HEADINGS, as_csv, as_record, cells, notes
 from vdvae_patch.errors import RunError, VdvaePatchError
+from vdvae_patch.tables import markdown
 from vdvae_patch.train.folder import write_json, write_whole
 from vdvae_patch.train.interrupts import StopRequest
 from vdvae_patch.train.provenance import command

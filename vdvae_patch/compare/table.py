@@ -76,12 +76,6 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned to the right."""
-    lines = [headings, [":--", *["--:"] * (len(headings) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def as_csv(rows: Sequence[Row]) -> str:
     """Unrounded; what does not exist is empty."""
     out = io.StringIO()

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vdvae_patch.tables import markdown
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import device as Device
@@ -157,10 +159,8 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    def line(cells: Sequence[Cell]) -> str:
-        return "| " + " | ".join("" if cell is None else _shown(cell) for cell in cells) + " |"
-
-    return "\n".join([line(table.header), "|" + " --- |" * len(table.header), *(line(row) for row in table.rows)])
+    rows = [["" if cell is None else _shown(cell) for cell in row] for row in table.rows]
+    return markdown(table.header, rows, numbers=False).rstrip("\n")
 
 
 def _shown(cell: str | int | float) -> str:

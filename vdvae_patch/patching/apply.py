@@ -15,11 +15,12 @@ from types import TracebackType
 from torch import nn
 
 from vdvae_patch.errors import PatchError, did_you_mean
-from vdvae_patch.heads import Arithmetic, CallSite, Head, Rebinding, Role, table
+from vdvae_patch.heads import Arithmetic, CallSite, Head, Rebinding, Role
 from vdvae_patch.patching.overrides import CallOverride, OutputOverride, Override, RebindOverride
 from vdvae_patch.patching.sites import NormalSite, site_overrides
 from vdvae_patch.patching.variant import VANILLA, Variant, resolve
 from vdvae_patch.scales import Scale
+from vdvae_patch.tables import columns
 
 _RECORD = "_vdvae_patch_record"
 
@@ -41,7 +42,7 @@ class PatchedHeads(tuple[PatchedHead, ...]):
     """The heads of a patched model; prints as a table."""
 
     def __str__(self) -> str:
-        return table(("path", "channels", "role", "convention", "scale"), (h.row() for h in self))
+        return columns(("path", "channels", "role", "convention", "scale"), (h.row() for h in self))
 
 
 @dataclass(frozen=True)

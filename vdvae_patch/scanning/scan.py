@@ -13,7 +13,7 @@ from torch import nn
 from vdvae_patch import conventions
 from vdvae_patch.composition import Composition, Measured, Step, is_limited, named
 from vdvae_patch.conventions import Convention
-from vdvae_patch.heads import Found, Head, Role, table
+from vdvae_patch.heads import Found, Head, Role
 from vdvae_patch.patching.sites import NormalSite
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.emission import Emission, emission_of
@@ -23,6 +23,7 @@ from vdvae_patch.scanning.readings import NearMiss, Reading, Readings, read, whe
 from vdvae_patch.scanning.replay import Expression, Spot
 from vdvae_patch.scanning.verify import check_sigma
 from vdvae_patch.scanning.watch import watch
+from vdvae_patch.tables import columns
 
 
 class Heads(list[Head]):
@@ -49,7 +50,7 @@ class Heads(list[Head]):
 
     def __str__(self) -> str:
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
-        return table(header, (_row(head) for head in self)) if self else "no Normal head\n" + self.why_not()
+        return columns(header, (_row(head) for head in self)) if self else "no Normal head\n" + self.why_not()
 
     def why_not(self) -> str:
         """The near misses, one a line."""

@@ -9,10 +9,11 @@ from typing import Any, TextIO
 from torch import nn
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.heads import Role, table
+from vdvae_patch.heads import Role
 from vdvae_patch.patching import PatchHandle, patch
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.scan import Heads, scan
+from vdvae_patch.tables import columns
 
 _WHY = {
     "explin": "exponential below 0, linear above: no gradient explodes, and a small σ stays possible",
@@ -72,7 +73,7 @@ def _table(heads: Heads, handle: PatchHandle) -> str:
         place = f"line {found.line}" if found is not None and at_call else "module's output"
         why = "left as it is: name a scale for it" if scale is None else _WHY.get(scale.name, "as asked")
         rows.append((head.path, head.channels, head.role, str(head.convention), str(scale or "vanilla"), place, why))
-    lines = [table(("path", "channels", "role", "host's σ", "scale", "patched at", "why"), rows)]
+    lines = [columns(("path", "channels", "role", "host's σ", "scale", "patched at", "why"), rows)]
     if heads.normals:
         lines.append(f"{len(heads.normals)} calls of torch.distributions.Normal make one that carries log σ.")
     warnings = [warning for head in heads if head.found for warning in head.found.warnings]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vdvae_patch.errors import RunError
-from vdvae_patch.heads import table
+from vdvae_patch.tables import columns
 from vdvae_patch.train.replay import HeadReplay, Replay
 from vdvae_patch.train.step import StepRecord
 from vdvae_patch.train.trace import Event
@@ -104,7 +104,7 @@ def _heads(replay: Replay) -> str:
         )
         for h in replay.heads
     ]  # fmt: skip
-    return table(header, rows)
+    return columns(header, rows)
 
 
 def _blame(replay: Replay) -> str:
