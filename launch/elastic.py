@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vdvae_patch.errors import InvalidValueError, RunError
+from vdvae_patch.machine import usable_cores
+from vdvae_patch.train.interrupts import EXIT_RESUME
 
 from .environment import recognise
-
-EXIT_RESUME = 75
 
 
 def start_ranks(arguments: Sequence[str], nproc: int, folder: Path) -> int:
@@ -37,7 +37,7 @@ def start_ranks(arguments: Sequence[str], nproc: int, folder: Path) -> int:
 
     # the ranks report their own errors; the launcher's report of them would be the second
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // nproc)))
     signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=nproc, rdzv_backend="c10d", rdzv_endpoint="localhost:0",

@@ -14,11 +14,11 @@ import pytest
 
 from vdvae_patch.cli import upstream as command
 from vdvae_patch.errors import HostError, InvalidValueError, UnknownNameError
-from vdvae_patch.hosts import fetch as fetching
 from vdvae_patch.hosts import manifest
-from vdvae_patch.hosts.fetch import cache_folder, cached_path, fetch, verify_cached
+from vdvae_patch.hosts.fetch import cached_path, fetch, verify_cached
 from vdvae_patch.hosts.manifest import Upstream
 from vdvae_patch.hosts.verify import inspect_checkout, verify
+from vdvae_patch.machine import CACHE_VARIABLE
 
 OLD = {"vae.py": "import utils\nVALUE = 'pinned'\n", "utils.py": "NAME = 'utils'\n", "README": "not pinned\n"}
 
@@ -202,13 +202,6 @@ def test_a_cache_that_cannot_be_written_is_one_line(remote: Remote, cache: Path)
         fetch(remote.pinned, cache)
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("VDVAE_PATCH_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv("VDVAE_PATCH_CACHE")
-    assert cache_folder().name == "vdvae_patch"
-
-
 def test_a_checkout_at_the_pinned_commit_is_verified(remote: Remote, checkout: Path) -> None:
     (checkout / "README").write_text("a changed file that is never imported")
     found = verify(checkout, remote.pinned)
@@ -266,7 +259,7 @@ def test_a_path_that_is_no_folder_is_refused(remote: Remote, tmp_path: Path) -> 
 @pytest.fixture
 def manifest_of_toys(remote: Remote, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Upstream:
     monkeypatch.setattr(manifest, "_own_manifest", lambda: {"toy": remote.pinned})
-    monkeypatch.setenv(fetching.CACHE_VARIABLE, str(cache))
+    monkeypatch.setenv(CACHE_VARIABLE, str(cache))
     return remote.pinned
 
 

@@ -29,7 +29,7 @@ LAYERS = [
     ["normal"],
     ["scales"],
     ["registry"],
-    ["errors", "tables"],
+    ["errors", "machine", "tables"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.machine import usable_cores
 from vdvae_patch.scaling import reduced_bytes
 from vdvae_patch.tables import columns
 
@@ -29,7 +30,7 @@ def scaling(flags: list[str], out: Path | None) -> int:
     Raises:
         RunError: a run failed.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // max(RANKS))
+    threads = max(1, usable_cores() // max(RANKS))
     rows = [_measure(flags, ranks, threads) for ranks in RANKS]
     alone = rows[0]["images_per_second"]
     for row in rows:

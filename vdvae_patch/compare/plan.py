@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from vdvae_patch.compare.options import CompareOptions
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
+from vdvae_patch.machine import usable_cores
 from vdvae_patch.patching import Variant
 from vdvae_patch.train.config import RunFile, TrainConfig, changed, slug
 
@@ -86,7 +86,7 @@ def plan(options: CompareOptions, flags: Sequence[str], base: TrainConfig[Any]) 
         for variant in variants
     ]
     _check_folder(out, base)
-    threads = options.threads or max(1, len(os.sched_getaffinity(0)) // options.jobs)
+    threads = options.threads or max(1, usable_cores() // options.jobs)
     return Comparison(out, base, tuple(variants), tuple(seeds), tuple(runs), options.jobs, threads)
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from vdvae_patch.data.archive import extract_folder, verify_md5
-from vdvae_patch.data.download import cache_folder, locked
 from vdvae_patch.data.download import download as fetch
+from vdvae_patch.data.download import locked
 from vdvae_patch.data.images import Splits
 from vdvae_patch.data.normalization import CIFAR10
 from vdvae_patch.data.pickles import read_arrays
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.data.split import hold_out
 from vdvae_patch.errors import DataError
+from vdvae_patch.machine import cache_folder
 
 FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))

@@ -15,18 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import DataError
+from vdvae_patch.machine import CACHE_VARIABLE
 
-CACHE_VARIABLE = "VDVAE_PATCH_CACHE"
 _BLOCK = 2**18
-
-
-def cache_folder() -> Path:
-    """Where downloads go: `$VDVAE_PATCH_CACHE`, or the user's cache folder of this operating system."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("vdvae_patch"))
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vdvae_patch.data.download import cache_folder, download, locked
+from vdvae_patch.data.download import download, locked
 from vdvae_patch.data.images import Splits
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError, UnknownNameError
+from vdvae_patch.machine import cache_folder
 
 TRAIN_FILE = "train-images-idx3-ubyte.gz"
 TEST_FILE = "t10k-images-idx3-ubyte.gz"

@@ -11,8 +11,7 @@ from typing import Any
 from vdvae_patch.errors import HostError
 from vdvae_patch.hosts.manifest import Upstream
 from vdvae_patch.hosts.verify import OPT_IN, Verification, import_git, inspect_checkout
-
-CACHE_VARIABLE = "VDVAE_PATCH_CACHE"
+from vdvae_patch.machine import CACHE_VARIABLE, cache_folder
 
 _CONFIGURATION = {
     "core.hooksPath": os.devnull,  # a hook of the user's template would run code on checkout
@@ -25,16 +24,6 @@ _CONFIGURATION = {
     "http.lowSpeedTime": "30",
 }
 _UNREACHABLE = ("could not resolve", "unable to access", "could not read from remote", "timeout:")
-
-
-def cache_folder() -> Path:
-    """`$VDVAE_PATCH_CACHE`, or the operating system's cache folder for this project."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("vdvae_patch"))
 
 
 def cached_path(upstream: Upstream, cache: Path | None = None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ import torch
 
 from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
 from vdvae_patch.errors import RunError
+from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import RunFile, TrainConfig
@@ -243,7 +243,7 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: the most that torch held on a GPU, or the most that the process held in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_resident_bytes()
 
 
 def _plain(value: Any) -> Any:

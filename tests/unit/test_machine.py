@@ -1,0 +1,46 @@
+"""What a process is told of its machine, on Linux and on macOS."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vdvae_patch.machine import cache_folder, peak_resident_bytes, usable_cores
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VDVAE_PATCH_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.setenv("VDVAE_PATCH_CACHE", "~/there")
+    assert cache_folder() == Path.home() / "there"
+    monkeypatch.delenv("VDVAE_PATCH_CACHE")
+    assert cache_folder().name == "vdvae_patch"
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 6}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == 64
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_peak_memory_is_in_bytes_whatever_the_system_counts_in(
+    monkeypatch: pytest.MonkeyPatch, platform: str, unit: int
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=5000))
+    assert peak_resident_bytes() == 5000 * unit
+
+
+def test_peak_memory_holds_what_was_allocated() -> None:
+    block = bytearray(b"x") * 2**25
+    assert 2**25 <= len(block) <= peak_resident_bytes() < 2**40
