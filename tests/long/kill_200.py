@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))
 
+import runs
 import torch
 from runs import assert_same_run, finish, tiny
 from test_kill_and_resume import kill_and_resume
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)  # as the runs do
+    runs.PATIENCE = 30  # it may run for long, beside other work
     results = []
     for ranks in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
