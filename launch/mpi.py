@@ -16,12 +16,13 @@ def agree(placement: Placement) -> Placement:
     MPI is finalized at once: a rank that fails later must not wait for the others in its last call.
 
     Raises:
-        RunError: no MPI library, or MPI counts the ranks differently from the environment.
+        RunError: no MPI library, one of another MPI than mpiexec, or it counts the ranks differently from the
+            environment.
     """
     try:
         import mpi4py
 
-        mpi4py.rc.finalize = False
+        mpi4py.rc.initialize = mpi4py.rc.finalize = False
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise RunError(
@@ -29,17 +30,30 @@ def agree(placement: Placement) -> Placement:
             f"loaded ({str(error).splitlines()[0]}); install one with: pip install 'vdvae-patch[mpi]', "
             "load your cluster's MPI module, or use --nproc or torchrun"
         ) from None
+    _require_of_one_kind(placement, MPI.Get_library_version())
+    MPI.Init_thread()
     world = MPI.COMM_WORLD
     if (world.rank, world.size) != (placement.rank, placement.size):
         raise RunError(
             f"mpiexec says rank {placement.rank} of {placement.size}, the MPI library rank {world.rank} of "
-            f"{world.size}: mpiexec and the library that mpi4py loads are not of the same MPI; use that MPI's mpiexec"
+            f"{world.size}: {_OTHER}"
         )
     one_machine = len(set(world.allgather(socket.gethostname()))) == 1
     offer = (("127.0.0.1" if one_machine else socket.getfqdn()), free_port()) if world.rank == 0 else None
     address, port = world.bcast(offer)
     MPI.Finalize()
     return replace(placement, address=address, port=port)
+
+
+_OTHER = "mpiexec and the library that mpi4py loads are not of the same MPI; use that library's mpiexec"
+_OF_MPICH = ("MPICH", "MVAPICH", "Intel(R) MPI")
+
+
+def _require_of_one_kind(placement: Placement, version: str) -> None:
+    # asked before MPI begins: MPICH aborts the process if it finds itself under Open MPI's mpiexec
+    if placement.launcher == "openmpi" and version.startswith(_OF_MPICH):
+        library = " ".join(version.splitlines()[0].split())
+        raise RunError(f"Open MPI's mpiexec started this process, but the MPI library is {library!r}: {_OTHER}")
 
 
 def free_port() -> int:

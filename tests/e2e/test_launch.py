@@ -89,6 +89,47 @@ def test_mpiexec_does_the_run_of_nproc(by_nproc: Path, tmp_path: Path) -> None:
     assert_same_run(by_nproc, tmp_path / "run")
 
 
+OPEN_MPI = os.environ.get("VDVAE_PATCH_OPEN_MPI", "")
+"""The bin folder of an environment that has Open MPI, mpi4py, and this package with what it needs."""
+
+
+def open_mpi(python: str, *arguments: str) -> list[str]:
+    if not OPEN_MPI:
+        pytest.skip("no Open MPI: VDVAE_PATCH_OPEN_MPI names no environment's bin folder (docs/clusters.md)")
+    allowed = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    mpiexec = [str(Path(OPEN_MPI) / "mpiexec"), *allowed, "--oversubscribe", "-n", "2"]
+    return [*mpiexec, python, "-m", "vdvae_patch", "train", *arguments]
+
+
+def test_mpiexec_of_open_mpi_does_the_run_of_nproc(by_nproc: Path, tmp_path: Path) -> None:
+    do(open_mpi(f"{OPEN_MPI}/python", *flags(tmp_path / "run")))
+    assert_same_run(by_nproc, tmp_path / "run")
+    assert 'launcher = "openmpi"' in (tmp_path / "run" / "config.toml").read_text()
+
+
+def test_a_warning_to_mpiexec_of_open_mpi_saves_and_says_resume_me(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with (tmp_path / "log").open("w") as log:
+        parent = subprocess.Popen(
+            open_mpi(f"{OPEN_MPI}/python", *flags(out, 100_000)), env=environment(), stdout=log, stderr=log, cwd=ROOT
+        )
+    while count_lines(out / "metrics.jsonl") < 5:
+        assert parent.poll() is None, (tmp_path / "log").read_text()
+    parent.send_signal(signal.SIGUSR1)
+    assert parent.wait(60) == 75, (tmp_path / "log").read_text()
+    assert final_state(out)["position"]["step"] == len(metrics(out))
+
+
+def test_the_library_of_mpich_under_mpiexec_of_open_mpi_is_refused(tmp_path: Path) -> None:
+    if not (BIN / "mpiexec").exists():
+        pytest.skip("no MPICH: install the extra 'mpi'")
+    env = environment(OMPI_COMM_WORLD_RANK="0", OMPI_COMM_WORLD_SIZE="2")
+    said = do([sys.executable, "-m", "vdvae_patch", "train", *flags(tmp_path / "run")], env, expect=2)
+    assert "Open MPI's mpiexec started this process, but the MPI library is 'MPICH" in said
+    assert "use that library's mpiexec" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_batch_script_does_the_run_of_nproc_and_resumes_it(by_nproc: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     more = {"VARIANT": "vanilla", "PRESET": "demo", "OUT": str(out)}
