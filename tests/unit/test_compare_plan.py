@@ -10,7 +10,9 @@ from compare_samples import FLAGS, make_plan, write_run
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.compare.options import CompareOptions, separate
 from vdvae_patch.compare.plan import plan
+from vdvae_patch.compare.run import hold
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
+from vdvae_patch.train.folder import open_folder
 
 
 def test_commas_inside_parentheses_belong_to_the_scale() -> None:
@@ -99,3 +101,40 @@ def test_settings_without_influence_on_the_numbers_may_change(tmp_path: Path) ->
     write_run(make_plan(tmp_path).runs[0])
     again = make_plan(tmp_path, "explin", "0", "--checkpoint-every", "2", "--max-consecutive-skips", "9")
     assert again.variants == ("explin",)
+
+
+@pytest.mark.parametrize(("inside", "said"), [("", "holds a run"), ("more/deep", "is inside that of a run")])
+def test_a_comparison_in_a_runs_own_folder_is_refused(tmp_path: Path, inside: str, said: str) -> None:
+    run = make_plan(tmp_path, "vanilla", "0").runs[0]
+    write_run(run)
+    before = sorted(run.folder.iterdir())
+    with pytest.raises(RunError, match=f"{said}.*a comparison needs a folder of its own; choose another --out"):
+        make_plan(run.folder / inside)
+    assert sorted(run.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_in_a_comparisons_own_folder_is_refused_and_leaves_nothing_there(tmp_path: Path, resume: bool) -> None:
+    with hold(tmp_path):
+        pass
+    before = sorted(tmp_path.iterdir())
+    config = parse_train([*FLAGS, "--out", str(tmp_path)])
+    with pytest.raises(RunError, match="holds a comparison, and a run needs a folder of its own; choose another"):
+        open_folder(config, resume=resume)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_inside_a_runs_folder_is_refused(tmp_path: Path) -> None:
+    run = make_plan(tmp_path, "vanilla", "0").runs[0]
+    write_run(run)
+    config = parse_train([*FLAGS, "--out", str(run.folder / "second")])
+    with pytest.raises(RunError, match=r"second is inside that of a run \(.*/vanilla-seed0\); choose another --out"):
+        open_folder(config, resume=False)
+    assert not (run.folder / "second").exists()
+
+
+def test_a_run_of_a_comparison_may_be_done_by_its_own_command(tmp_path: Path) -> None:
+    run = make_plan(tmp_path, "vanilla", "0").runs[0]
+    with hold(tmp_path):
+        write_run(run)
+    make_plan(tmp_path, "vanilla", "0")  # the folder is still that of a comparison

@@ -13,6 +13,7 @@ from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.machine import usable_cores
 from vdvae_patch.patching import Variant
 from vdvae_patch.train.config import RunFile, TrainConfig, changed, slug
+from vdvae_patch.train.folder import run_around
 
 # What may differ between two runs of a comparison: who they are, and what has no influence on what is computed.
 _MAY_DIFFER = frozenset(
@@ -72,7 +73,7 @@ def plan(options: CompareOptions, flags: Sequence[str], base: TrainConfig[Any]) 
 
     Raises:
         UnknownNameError, InvalidValueError: a variant or seed that does not exist or is named twice.
-        RunError: the folder holds runs with other settings.
+        RunError: the folder is a run's own or lies inside one, or holds runs with other settings.
     """
     variants = [str(Variant.parse(name)) for name in options.variant_list()]
     twice = next((name for name in variants if variants.count(name) > 1), None)
@@ -91,7 +92,10 @@ def plan(options: CompareOptions, flags: Sequence[str], base: TrainConfig[Any]) 
 
 
 def _check_folder(out: Path, base: TrainConfig[Any]) -> None:
-    """Refuse a folder in which any run, asked for or not, was told something else."""
+    """Refuse a run's own folder, and one in which any run, asked for or not, was told something else."""
+    if (run := run_around(out)) is not None:
+        where = "holds a run" if run == out.absolute() else f"is inside that of a run ({run})"
+        raise RunError(f"folder {out} {where}, and a comparison needs a folder of its own; choose another --out")
     for path in sorted(out.glob("*/config.toml")):
         try:
             different = changed(RunFile.read(path).config(type(base.architecture)), base, _MAY_DIFFER)

@@ -24,7 +24,7 @@ from vdvae_patch.compare.states import state_of
 from vdvae_patch.compare.table import CONVENTION, HEADINGS, as_csv, as_record, cells, notes
 from vdvae_patch.errors import RunError, VdvaePatchError
 from vdvae_patch.tables import markdown
-from vdvae_patch.train.folder import write_json, write_whole
+from vdvae_patch.train.folder import COMPARISON_LOCK, write_json, write_whole
 from vdvae_patch.train.interrupts import StopRequest
 from vdvae_patch.train.provenance import command
 from vdvae_patch.train.setup import find_entry
@@ -96,7 +96,7 @@ def hold(out: Path) -> Iterator[None]:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / "compare.lock").open("a+")
+        lock = (out / COMPARISON_LOCK).open("a+")
     except OSError as error:
         raise RunError(f"folder {out} cannot be used: {error.strerror}") from None
     with lock:

@@ -9,13 +9,14 @@ from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.errors import RunError
 from vdvae_patch.train import records
 from vdvae_patch.train.config import RunFile
+from vdvae_patch.train.folder import LOCK
 
 RunState = Literal["absent", "begun", "stopped", "finished"]
 """`absent`: not begun. `begun`: to be resumed, from its last checkpoint or else from its first step. `stopped`: ended
 by itself, since updates were skipped `max_consecutive_skips` times in a row. `finished`: has a summary."""
 
 LOG = "log.txt"
-_BEFORE_START = frozenset({"run.lock", LOG})
+_BEFORE_START = frozenset({LOCK, LOG})
 
 
 def state_of(run: PlannedRun) -> RunState:

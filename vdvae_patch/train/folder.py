@@ -26,6 +26,11 @@ _MAY_CHANGE = frozenset(
 )  # fmt: skip
 
 
+LOCK = "run.lock"
+COMPARISON_LOCK = "compare.lock"
+"""What the folder of a comparison has, and that of a run has not."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of a run and their places. `open_folder` makes it and takes the lock; other ranks have none."""
@@ -93,13 +98,17 @@ def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:
     """Take a folder for a run, or take a run up again.
 
     Raises:
-        RunError: it holds another run, another process works in it, the run in it was told something else than `config`
-            says, there is nothing to resume, or it cannot be written.
+        RunError: it holds another run or a comparison, it lies inside a run's folder, another process works in it, the
+            run in it was told something else than `config` says, there is nothing to resume, or it cannot be written.
     """
     path = config.folder
+    if os.path.exists(path / COMPARISON_LOCK):  # asked before there is a lock: nothing is left in the other's folder
+        raise RunError(f"folder {path} holds a comparison, and a run needs a folder of its own; choose another --out")
+    if (outer := run_around(path.absolute().parent)) is not None:
+        raise RunError(f"folder {path} is inside that of a run ({outer}); choose another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / "run.lock").open("a+")
+        lock = (path / LOCK).open("a+")
     except OSError as error:
         raise RunError(f"folder {path} cannot be used: {error.strerror}") from None
     _take(lock, path)
@@ -110,12 +119,18 @@ def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:
         elif folder.config.exists():
             state = "finished" if folder.summary.exists() else "unfinished"
             raise RunError(f"folder {path} holds a run already ({state}); choose another --out, or go on with --resume")
-        elif unknown := sorted(p.name for p in path.iterdir() if p.name not in ("run.lock", "log.txt")):
+        elif unknown := sorted(p.name for p in path.iterdir() if p.name not in (LOCK, "log.txt")):
             raise RunError(f"folder {path} is not empty (it holds {unknown[0]!r}); choose another --out")
     except BaseException:
         folder.close()
         raise
     return folder
+
+
+def run_around(path: Path) -> Path | None:
+    """The nearest folder that holds a run, of `path` and those that it lies in."""
+    folders = (path.absolute(), *path.absolute().parents)
+    return next((f for f in folders if os.path.exists(f / LOCK) and os.path.exists(f / "config.toml")), None)
 
 
 def write_config(folder: RunFolder, config: TrainConfig[Any], seen: Mapping[str, Any]) -> None:
