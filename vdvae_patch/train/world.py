@@ -24,9 +24,11 @@ from vdvae_patch.train.heartbeat import Heartbeat
 if TYPE_CHECKING:  # where the folder lies in the repository; installed it is a subpackage
     from launch.environment import Placement, recognise, restarts
     from launch.mpi import agree
+    from launch.network import interface_towards
 else:
     from vdvae_patch.launch.environment import Placement, recognise, restarts
     from vdvae_patch.launch.mpi import agree
+    from vdvae_patch.launch.network import interface_towards
 
 MEETING_SECONDS = 20
 """How long the ranks wait for each other at the start."""
@@ -161,6 +163,8 @@ def _meet(placement: Placement, device_name: str) -> World:
         store.wait([f"vdvae_patch/here/{rank}" for rank in range(placement.size)], patience)
         if device.type == "cuda":
             torch.cuda.set_device(device)
+        elif interface := interface_towards(str(placement.address)):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         # the collectives may wait long for a slow rank: it is the heartbeat that notices one that is gone
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
