@@ -1,8 +1,7 @@
 """The convolutional VAE of section 7.1, which overfits ten images.
 
-Its two methods that turn a raw scale into a sigma and a log sigma are replaced by the scale's own two formulas; all
-that it computes from them (eq. 8 for the rate, a Gaussian for the pixels) stays as it is written. The model reads and
-is measured on pixels in [0, 1].
+Its scales are patched as `one_latent` says; eq. 8 for the rate and a Gaussian for the pixels stay as they are written.
+The model reads and is measured on pixels in [0, 1].
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from vdvae_patch.patches import one_latent
+
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.heads import CallSite, Head, Role
-from vdvae_patch.hosts.preset import Latent, Losses, Optimization, Preset
+from vdvae_patch.heads import Head
+from vdvae_patch.hosts.preset import Latent, Losses, Preset
 from vdvae_patch.hosts.trainable import TrainableEntry
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
-
-    from vdvae_patch.scales import Scale
 
 SIZE = 32
 
@@ -48,9 +47,7 @@ class ConvVAE(TrainableEntry):
 
     def presets(self) -> Mapping[str, Preset]:
         """`paper`: Adam at the lowest learning rate of table 2, batches of 512, no clipping and no skipping."""
-        paper = Optimization(
-            lr=0.006, adam_beta1=0.9, adam_beta2=0.999, batch_size=512, grad_clip=1e30, skip_threshold=-1
-        )
+        paper = one_latent.plain_adam(lr=0.006, batch_size=512)
         return {"paper": Preset(paper, Architecture(), "cifar10", "the model that overfits ten images, section 7.1")}
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
@@ -69,24 +66,21 @@ class ConvVAE(TrainableEntry):
     def heads(self, model: nn.Module) -> list[Head]:
         """The posterior's, one value a latent, and the likelihood's, one value in all."""
         return [
-            Head("encoder.param_sigma", "posterior", calls=(CallSite("", "posterior_scale", _posterior_scale),)),
-            Head("gamma", "likelihood", calls=(CallSite("", "likelihood_scale", _likelihood_scale),)),
+            Head("encoder.param_sigma", "posterior", calls=one_latent.POSTERIOR),
+            Head("gamma", "likelihood", calls=one_latent.LIKELIHOOD),
         ]
 
     def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:
         """One pass on the target's pixels, mapped to [0, 1]; `x` is not read, for they are the same image."""
-        out = model(((target + 1) / 2).permute(0, 3, 1, 2))
-        values = target[0].numel()
-        return Losses(out["elbo"] / values, out["distortion"] / values, out["rate"] / values)
+        out = model(one_latent.unit_pixels(target).permute(0, 3, 1, 2))
+        return one_latent.per_dimension(out, target)
 
     def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
         """The one latent of images `[B, H, W, C]` in [-1, 1]."""
-        import torch
-
         bare: Any = getattr(model, "module", model)
-        mean, raw = bare.encoder(((x + 1) / 2).permute(0, 3, 1, 2))
+        mean, raw = bare.encoder(one_latent.unit_pixels(x).permute(0, 3, 1, 2))
         sigma, log_sigma = bare.posterior_scale(raw)
-        return [Latent(mean + sigma * torch.randn_like(mean), 0.5 * (sigma**2 + mean**2 - 1) - log_sigma)]
+        return [one_latent.latent(mean, sigma, log_sigma)]
 
     def sample(
         self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()
@@ -99,21 +93,6 @@ class ConvVAE(TrainableEntry):
             mean = bare.decoder(latents[0]) if latents else bare.sample(n, temperature)
         pixels: NDArray[np.uint8] = (mean.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         return pixels
-
-
-def _posterior_scale(model: Any, scales: Mapping[Role, Scale], raw: Tensor) -> tuple[Tensor, Tensor]:
-    return _evaluate(scales.get("posterior"), raw)
-
-
-def _likelihood_scale(model: Any, scales: Mapping[Role, Scale], raw: Tensor) -> tuple[Tensor, Tensor]:
-    return _evaluate(scales.get("likelihood"), raw)
-
-
-def _evaluate(scale: Scale | None, raw: Tensor) -> tuple[Tensor, Tensor]:
-    if scale is None:
-        sigma = raw.exp()
-        return sigma, sigma.log()
-    return scale.sigma(raw), scale.log_sigma(raw)
 
 
 HOST = ConvVAE()

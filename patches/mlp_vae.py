@@ -1,8 +1,7 @@
 """The MLP VAE of section 7.2, which learns a scale for every pixel of MNIST.
 
-Its two methods that turn a raw scale into a sigma and a log sigma are replaced by the scale's own two formulas; all
-that it computes from them (eq. 8 for the rate, eq. 13 in a Gaussian for the pixels) stays as it is written. The model
-reads and is measured on pixels in [0, 1], flattened.
+Its scales are patched as `one_latent` says; eq. 8 for the rate and eq. 13 in a Gaussian for the pixels stay as they are
+written. The model reads and is measured on pixels in [0, 1], flattened.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from vdvae_patch.patches import one_latent
+
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.heads import CallSite, Head, Role
-from vdvae_patch.hosts.preset import Latent, Losses, Optimization, Preset
+from vdvae_patch.heads import Head
+from vdvae_patch.hosts.preset import Latent, Losses, Preset
 from vdvae_patch.hosts.trainable import TrainableEntry
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
-
-    from vdvae_patch.scales import Scale
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,7 @@ class MlpVAE(TrainableEntry):
 
     def presets(self) -> Mapping[str, Preset]:
         """`paper`: Adam at 1e-4, no clipping and no skipping."""
-        paper = Optimization(
-            lr=1e-4, adam_beta1=0.9, adam_beta2=0.999, batch_size=1667, grad_clip=1e30, skip_threshold=-1
-        )
+        paper = one_latent.plain_adam(lr=1e-4, batch_size=1667)
         return {"paper": Preset(paper, Architecture(), "mnist", "the model with a scale for every pixel, section 7.2")}
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
@@ -77,29 +74,24 @@ class MlpVAE(TrainableEntry):
     def heads(self, model: nn.Module) -> list[Head]:
         """The posterior's channels of the encoder, and the likelihood's of the decoder or of the one scalar."""
         bare: Any = model
-        posterior = (CallSite("", "posterior_scale", _posterior_scale),)
-        likelihood = (CallSite("", "likelihood_scale", _likelihood_scale),)
         pixels = (
-            Head("decoder", "likelihood", bare.pixels, 2 * bare.pixels, calls=likelihood)
+            Head("decoder", "likelihood", bare.pixels, 2 * bare.pixels, calls=one_latent.LIKELIHOOD)
             if bare.gamma is None
-            else Head("gamma", "likelihood", calls=likelihood)
+            else Head("gamma", "likelihood", calls=one_latent.LIKELIHOOD)
         )
-        return [Head("encoder", "posterior", bare.latents, 2 * bare.latents, calls=posterior), pixels]
+        return [Head("encoder", "posterior", bare.latents, 2 * bare.latents, calls=one_latent.POSTERIOR), pixels]
 
     def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:
         """One pass on the target's pixels, mapped to [0, 1]; `x` is not read, for they are the same image."""
-        out = model(((target + 1) / 2).flatten(1))
-        values = target[0].numel()
-        return Losses(out["elbo"] / values, out["distortion"] / values, out["rate"] / values)
+        out = model(one_latent.unit_pixels(target).flatten(1))
+        return one_latent.per_dimension(out, target)
 
     def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
         """The one latent of images `[B, H, W, C]` in [-1, 1]."""
-        import torch
-
         bare: Any = getattr(model, "module", model)
-        mean, raw = bare.encoder(((x + 1) / 2).flatten(1)).chunk(2, dim=1)
+        mean, raw = bare.encoder(one_latent.unit_pixels(x).flatten(1)).chunk(2, dim=1)
         sigma, log_sigma = bare.posterior_scale(raw)
-        return [Latent(mean + sigma * torch.randn_like(mean), 0.5 * (sigma**2 + mean**2 - 1) - log_sigma)]
+        return [one_latent.latent(mean, sigma, log_sigma)]
 
     def sample(
         self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()
@@ -113,21 +105,6 @@ class MlpVAE(TrainableEntry):
             mean = bare.decode(latents[0])[0] if latents else bare.sample(n, temperature)
         images: NDArray[np.uint8] = (mean * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         return images.reshape(n, side, side, 1)
-
-
-def _posterior_scale(model: Any, scales: Mapping[Role, Scale], raw: Tensor) -> tuple[Tensor, Tensor]:
-    return _evaluate(scales.get("posterior"), raw)
-
-
-def _likelihood_scale(model: Any, scales: Mapping[Role, Scale], raw: Tensor) -> tuple[Tensor, Tensor]:
-    return _evaluate(scales.get("likelihood"), raw)
-
-
-def _evaluate(scale: Scale | None, raw: Tensor) -> tuple[Tensor, Tensor]:
-    if scale is None:
-        sigma = raw.exp()
-        return sigma, sigma.log()
-    return scale.sigma(raw), scale.log_sigma(raw)
 
 
 HOST = MlpVAE()

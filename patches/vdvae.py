@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from vdvae_patch.hosts.reading import Reading
     from vdvae_patch.scales import Scale
 
 
@@ -130,6 +131,12 @@ class VDVAE(TrainableEntry):
         """Two heads a decoder block, in the order of the computation: posterior, then prior."""
         blocks = [(path, module) for path, module in model.named_modules() if type(module).__name__ == "DecBlock"]
         return [head for path, block in blocks for head in _block_heads(path, block)]
+
+    def heads_reading(self, model: nn.Module, reading: Reading) -> list[Head]:
+        """The same heads; every block reads the means of its posterior and its prior in that way."""
+        from vdvae_patch.patches import vdvae_means
+
+        return vdvae_means.heads_reading(self.heads(model), reading)
 
     def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:
         """One posterior pass with its loss."""

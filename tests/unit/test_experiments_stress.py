@@ -15,14 +15,14 @@ from torch.distributions import Normal, kl_divergence
 
 import vdvae_patch
 from vdvae_patch.data import cifar10
-from vdvae_patch.errors import InvalidValueError, UnknownNameError
+from vdvae_patch.errors import HostError, InvalidValueError, UnknownNameError
 from vdvae_patch.experiments import remedies, stress
 from vdvae_patch.experiments.ensemble import Ensemble, Rule, Run
-from vdvae_patch.experiments.means import Means, Reading, heads_reading
 from vdvae_patch.experiments.options import Stress
 from vdvae_patch.experiments.report import Origin, Report, Table, number, without_paths
 from vdvae_patch.experiments.spectral import SpectrallyRegularized
 from vdvae_patch.hosts import load_host
+from vdvae_patch.hosts.reading import Means, Reading
 
 TINY = {
     "image_size": 4, "image_channels": 3, "dataset": "cifar10", "width": 8, "zdim": 4, "num_mixtures": 2,
@@ -37,10 +37,8 @@ def model(variant: str, reading: Reading | None = None) -> Any:
     with torch.no_grad():
         for parameter in built.parameters():  # the prior starts at 0, where many things are equal by accident
             parameter.add_(0.1 * torch.randn(parameter.shape))
-    heads = host.heads(built)
-    vdvae_patch.patch(
-        built, variant, heads=heads if reading is None else heads_reading(heads, reading), arithmetic="stable"
-    )
+    heads = host.heads(built) if reading is None else host.entry.heads_reading(built, reading)
+    vdvae_patch.patch(built, variant, heads=heads, arithmetic="stable")
     return built
 
 
@@ -118,6 +116,17 @@ def test_sampling_without_an_image_draws_from_the_same_prior(limit: float | None
     torch.manual_seed(9)
     sigma = torch.where(raw > 0, raw + 1, raw.exp())
     torch.testing.assert_close(warm, mean + 0.5 * sigma * torch.randn(mean.shape), rtol=1e-4, atol=1e-5)
+
+
+def test_a_host_whose_means_nobody_described_says_so() -> None:
+    host = load_host("conv_vae")
+    with pytest.raises(HostError, match="'conv_vae' cannot have its means read in another way"):
+        host.entry.heads_reading(host.build({"channels": 3}), Reading("relative"))
+
+
+def test_a_limit_that_bounds_nothing_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="positive limit, not by 0"):
+        Reading(limit=0.0)
 
 
 def test_a_model_with_other_means_pickles_and_unpatches() -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from math import inf
 
 from vdvae_patch.errors import UnknownNameError
-from vdvae_patch.experiments.means import Means, Reading
 from vdvae_patch.heads import Arithmetic
+from vdvae_patch.hosts.reading import Means, Reading
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.experiments.adam import AdamSettings
 from vdvae_patch.experiments.data import Images, pick_device, ten_images
 from vdvae_patch.experiments.ensemble import Batch, Ensemble, Rule, Run
-from vdvae_patch.experiments.means import Reading, heads_reading
 from vdvae_patch.experiments.noise import draws
 from vdvae_patch.experiments.options import Stress
 from vdvae_patch.experiments.remedies import REMEDIES, Remedy, find
@@ -34,6 +33,7 @@ from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number, 
 from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.experiments.spectral import SpectrallyRegularized
 from vdvae_patch.hosts import load_host
+from vdvae_patch.hosts.reading import Reading
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
@@ -162,9 +162,8 @@ class _Builder:
         model = self.host.build(
             self.entry.hyperparameters(architecture, image_size=p.image_size, image_channels=3, data="cifar10")
         )
-        heads = self.host.heads(model)
-        if self.remedy.reading != Reading():
-            heads = heads_reading(heads, self.remedy.reading)
+        reading = self.remedy.reading
+        heads = self.host.heads(model) if reading == Reading() else self.entry.heads_reading(model, reading)
         vdvae_patch.patch(model, self.remedy.variant, heads=heads, arithmetic=self.remedy.arithmetic)
         if not self.remedy.spectral:
             return model

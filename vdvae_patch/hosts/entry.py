@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vdvae_patch.heads import Head
+    from vdvae_patch.hosts.reading import Reading
 
 
 class Example(NamedTuple):
@@ -48,6 +49,16 @@ class HostEntry(ABC):
     @abstractmethod
     def heads(self, model: nn.Module) -> list[Head]:
         """Every Normal head of a model that `build` made."""
+
+    def heads_reading(self, model: nn.Module, reading: Reading) -> list[Head]:
+        """The heads, with the means that belong to them read in another way.
+
+        Raises:
+            HostError: the entry does not say where the host reads its means.
+        """
+        raise HostError(
+            f"host {self.name!r} cannot have its means read in another way; its entry can define `heads_reading`"
+        )
 
     def example(self, modules: Mapping[str, ModuleType]) -> Example:
         """A small model with a batch and a loss; raises `HostError` where an entry gives none."""

@@ -1,54 +1,24 @@
-"""Other readings of VDVAE's means: what a patch of the scales leaves open.
-
-A prior scale with an upper bound can still be small where the two means are far apart, and `(μ_q − μ_p)² / 2 σ_p²`
-explodes. Readings of the mean channels, as functions that take the place of `DecBlock.sample` and `sample_uncond`
-through the patch's own call sites (`heads_reading`):
-
-- `plain`: as the host reads them.
-- `residual`: μ_q = μ_p + Δμ, σ_q = σ_p Δσ (NVAE, Vahdat and Kautz 2020, section 3.2); the rate holds (Δμ / σ_p)².
-- `relative`: μ_q = μ_p + σ_p Δμ, σ_q = σ_p Δσ; the rate is KL(N(Δμ, Δσ) ‖ N(0, 1)), in which σ_p does not occur.
-
-Δσ is the posterior's scale of the variant. `residual` and `relative` change what the posterior's channels mean, so a
-model must be trained with them from its start.
-"""
+"""VDVAE's blocks with their means read in another way: functions for the call sites of its heads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from vdvae_patch import normal
 from vdvae_patch.heads import CallSite, Head, Role
-from vdvae_patch.scales import Scale
+from vdvae_patch.hosts.reading import Reading
 
-Means = Literal["plain", "residual", "relative"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Reading:
-    """How the means of a decoder block are read.
-
-    Attributes:
-        means: of the three readings above.
-        limit: every mean channel m, of posterior and prior, is read as `limit · tanh(m / limit)`; None leaves it.
-    """
-
-    means: Means = "plain"
-    limit: float | None = None
-
-    def squash(self, mean: Tensor) -> Tensor:
-        """The mean that a channel stands for."""
-        return mean if self.limit is None else self.limit * torch.tanh(mean / self.limit)
+    from vdvae_patch.scales import Scale
 
 
 def heads_reading(heads: Iterable[Head], reading: Reading) -> list[Head]:
     """The same heads, whose blocks read their means in that way."""
-    return [replace(head, calls=_calls(head.path.rsplit(".", 1)[0], reading)) for head in heads]
+    return [replace(head, calls=_calls(head.path.rsplit(".", 1)[0], reading), rebindings=()) for head in heads]
 
 
 def _calls(block: str, reading: Reading) -> tuple[CallSite, ...]:
@@ -64,6 +34,10 @@ class Sample:
     def __call__(
         self, block: Any, scales: Mapping[Role, Scale], x: Tensor, acts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        import torch
+
+        from vdvae_patch import normal
+
         mean, raw = block.enc(torch.cat([x, acts], dim=1)).split(block.zdim, dim=1)
         mean = self.reading.squash(mean)
         log_sigma = _log_sigma(scales.get("posterior"), raw)
@@ -87,6 +61,8 @@ class SampleUncond:
     def __call__(
         self, block: Any, scales: Mapping[Role, Scale], x: Tensor, t: float | None = None, lvs: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        from vdvae_patch import normal
+
         mean, log_sigma, residual = _prior(block, scales, x, self.reading)
         if t is not None:
             log_sigma = log_sigma + (math.log(t) if t > 0 else -math.inf)
