@@ -22,7 +22,7 @@ def test_names_are_known_without_numpy_or_torch() -> None:
         "import sys; from vdvae_patch.data import DATASETS; print(*DATASETS.names());"
         "print({'numpy', 'torch'} & {*sys.modules})"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, loaded = answer.stdout.splitlines()
     assert names.split() == [
         "arrays", "builtin", "cifar10", "fashion-mnist", "ffhq1024", "ffhq256", "imagenet32", "imagenet64", "images",
@@ -156,7 +156,7 @@ def test_built_in_normalization_is_that_of_the_default_images() -> None:
     assert load("builtin(8, seed=5)", None).normalization == data.normalization
 
 
-@pytest.mark.parametrize("spec", ["builtin(0)", "builtin(1.5)", "builtin(train=inf)", "builtin(8, 8, 8, -1)"])
+@pytest.mark.parametrize("spec", ["builtin(0)", "builtin(1.5)", "builtin(train=-8)", "builtin(8, 8, 8, -1)"])
 def test_counts_that_are_not_whole_are_refused(spec: str) -> None:
     with pytest.raises(InvalidValueError, match="is not a whole number from"):
         load(spec, None)
