@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,20 @@ class HostEntry(ABC):
     modules: tuple[str, ...]
     embedded: str | None = None
     installed: bool = False
+
+    def stand_ins(self, root: Path) -> Mapping[str, ModuleType]:
+        """Modules to serve to the imported code instead of what it imports by these names; see `hosts.stand_ins`.
+
+        Args:
+            root: the folder that the host's scripts would be started in.
+        """
+        return {}
+
+    def adapt(self, modules: Mapping[str, ModuleType]) -> None:  # noqa: B027 - most hosts presume nothing
+        """Change what the imported code presumes of its surroundings, such as a GPU; must bear being called again.
+
+        No file is touched: it changes the modules of this one import, and must leave alone what they compute.
+        """
 
     @abstractmethod
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:

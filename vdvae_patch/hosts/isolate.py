@@ -14,7 +14,7 @@ import importlib.util
 import linecache
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.abc import Loader, MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec, PathFinder
@@ -36,12 +36,14 @@ class Checkout:
         label: readable start of the package's name.
         digests: SHA-256 of files by their path from `root`; such a file is refused if its bytes are others.
         closed: whether `digests` names all that may be imported; else other files of the folder may be, unverified.
+        stand_ins: modules that its code finds under these names instead of installed ones.
     """
 
     root: Path
     label: str
     digests: Mapping[str, str]
     closed: bool
+    stand_ins: Mapping[str, ModuleType] = field(default_factory=dict, compare=False)
 
     @cached_property
     def prefix(self) -> str:
@@ -52,7 +54,7 @@ class Checkout:
     @cached_property
     def own_names(self) -> frozenset[str]:
         """The top-level module names that mean a file of this folder, as they would for a script started in it."""
-        names = {path.partition("/")[0].removesuffix(".py") for path in self.digests}
+        names = {path.partition("/")[0].removesuffix(".py") for path in self.digests} | set(self.stand_ins)
         for entry in self.root.iterdir():
             is_module = entry.suffix == ".py" or (entry / "__init__.py").is_file()
             if is_module or (entry.is_dir() and entry.name.isidentifier() and not _installed(entry.name)):
@@ -93,6 +95,8 @@ def import_isolated(checkout: Checkout, modules: Iterable[str]) -> dict[str, Mod
     _FINDER.install(checkout)
     imported = False
     try:
+        for name, module in checkout.stand_ins.items():
+            sys.modules.setdefault(f"{checkout.prefix}.{name}", module)
         loaded = {name: _import_one(checkout, name) for name in modules}
         imported = True
     finally:
@@ -116,6 +120,8 @@ def _import_one(checkout: Checkout, name: str) -> ModuleType:
         raise
     except Exception as error:  # foreign code can raise anything while it runs; say which module it was
         reason = str(error).replace(f"{checkout.prefix}.", "")
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith(checkout.prefix):
+            reason += f"; install the package that {error.name.partition('.')[0]!r} is in"
         raise HostError(f"importing {name!r} of {checkout.root} failed: {type(error).__name__}: {reason}") from error
 
 

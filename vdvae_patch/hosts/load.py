@@ -92,19 +92,24 @@ def _load_pinned(entry: HostEntry, pin: Upstream, verification: Verification, ki
         pinned = {path: seen for path in pinned if (seen := verification.digests.get(prefix + path)) is not None}
     commit = verification.commit or (pin.commit if verification.verified else None)
     root = import_root(verification.path, pin)
-    checkout = Checkout(root, _label(entry, commit), pinned, closed=verification.verified)
+    checkout = Checkout(root, _label(entry, commit), pinned, verification.verified, entry.stand_ins(root))
     modified = tuple(map(str, verification.differences))
     origin = Origin(kind, verification.path, commit, verification.verified, modified)
-    return Host(entry.name, entry, import_isolated(checkout, entry.modules), origin)
+    return _imported(entry, checkout, origin)
 
 
 def _load_unpinned(entry: HostEntry, folder: Path) -> Host:
     files = (f"{name.replace('.', '/')}.py" for name in entry.modules)
     digests = {file: digest for file in files if (digest := file_digest(folder / file)) is not None}
     commit = head_commit(folder) if (folder / ".git").exists() else None
-    checkout = Checkout(folder, _label(entry, commit), digests, closed=False)
-    origin = Origin("checkout", folder, commit, verified=False)
-    return Host(entry.name, entry, import_isolated(checkout, entry.modules), origin)
+    checkout = Checkout(folder, _label(entry, commit), digests, False, entry.stand_ins(folder))
+    return _imported(entry, checkout, Origin("checkout", folder, commit, verified=False))
+
+
+def _imported(entry: HostEntry, checkout: Checkout, origin: Origin) -> Host:
+    modules = import_isolated(checkout, entry.modules)
+    entry.adapt(modules)
+    return Host(entry.name, entry, modules, origin)
 
 
 def _label(entry: HostEntry, commit: str | None) -> str:
