@@ -214,15 +214,27 @@ def _candidates(chain: Composition) -> list[Convention]:
 
 
 def simplify(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Neighbouring additions, factors and powers joined; those that do nothing left out."""
+    """Neighbouring additions, factors and powers joined, powers of exponentials made factors; those that do nothing
+    left out."""
     out: list[Step] = []
-    for step in steps:
+    for step in _powers_as_factors(steps):
         if out and out[-1].name == step.name and step.name in _JOINS:
             step = Step(step.name, (_JOINS[step.name](out.pop().constants[0], step.constants[0]),))
         if step.name in _NEUTRAL and step.constants[0] == _NEUTRAL[step.name]:
             continue
         out.append(step)
     return tuple(out)
+
+
+def _powers_as_factors(steps: Sequence[Step]) -> Sequence[Step]:
+    """exp(v)^k is exp(k v)."""
+    out: list[Step] = []
+    for step in steps:
+        if step.name == "pow" and out and out[-1].name == "exp":
+            out[-1:] = [Step("mul", step.constants), Step("exp")]
+        else:
+            out.append(step)
+    return out
 
 
 _JOINS: dict[str, Callable[[float, float], float]] = {

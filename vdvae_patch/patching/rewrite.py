@@ -99,7 +99,7 @@ def _parse(function: types.FunctionType) -> tuple[ast.FunctionDef, tuple[int, in
 def _compile(function: types.FunctionType, tree: ast.FunctionDef, names: dict[str, Any]) -> types.FunctionType:
     outer = ast.parse(f"def outer({', '.join(function.__code__.co_freevars)}):\n    pass").body[0]
     assert isinstance(outer, ast.FunctionDef)
-    outer.body = [tree]
+    outer.body = [ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)]
     module = ast.fix_missing_locations(ast.Module([outer], []))
     code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True, flags=_future_flags(function))
     built = next(c for c in code.co_consts if isinstance(c, types.CodeType))

@@ -193,14 +193,19 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if code.co_name == _RUNNER:
                     break
             elif kind == "host" or (kind == "module" and code.co_name == "forward"):
-                path = None
-                if code.co_argcount:
-                    path = self._paths.get(id(frame.f_locals.get(code.co_varnames[0])))
+                path = self._path_of_self(frame)
                 if kind == "host" or path is not None:
                     found.append(Frame(code, frame.f_lasti, path, kind == "host"))
             frame = frame.f_back
         frames = tuple(found)
         return self._frames.setdefault(frames, frames)
+
+    def _path_of_self(self, frame: FrameType) -> str | None:
+        """The module's path if the frame runs one of its methods, and is no function that is merely given it."""
+        code = frame.f_code
+        owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        path = self._paths.get(id(owner))
+        return path if path is not None and hasattr(type(owner), code.co_name) else None
 
     # --- small things ---
 
