@@ -82,6 +82,8 @@ class Head:
         convention: how the host turns the value into σ; a name or specification is looked up.
         calls: the host's methods that read it, with functions that do the same from the new scale by stable
             arithmetic. Without any, and always when the host's arithmetic is kept, the module's output is patched.
+        only_at_calls: whether replacing the module's output would not be exact, so that `calls` are used even when
+            the host's arithmetic is kept.
         rebindings: for hosts that are patched at the output, the functions whose arithmetic is at fault.
         sites: the host's expressions that are replaced where replacing the module's output is not exact.
         parameter: whether `path` names a parameter (a learned global scale) and not a module.
@@ -98,6 +100,7 @@ class Head:
     rebindings: tuple[Rebinding, ...] = field(default=(), repr=False, compare=False)
     sites: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     parameter: bool = False
+    only_at_calls: bool = False
     found: Found | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:

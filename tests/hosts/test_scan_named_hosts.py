@@ -223,7 +223,29 @@ def test_efficient_vdvae_entry_reads_the_configuration(base: str, monkeypatch: p
     torch.testing.assert_close(sigma_p, scales.get("upbounded").sigma(raw_p))
 
 
-def test_efficient_vdvae_entry_refuses_the_residual_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hparams.model, "use_residual_distribution", True)
-    with pytest.raises(HostError, match="forms a sum after the layers have run"):
+def test_efficient_vdvae_entry_refuses_a_base_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hparams.model, "distribution_base", "logvar")
+    with pytest.raises(HostError, match="distribution_base is 'logvar'; known are 'std' and 'logstd'"):
         HOSTS.get("efficient_vdvae").heads(LikeEfficientBlock())
+
+
+@pytest.mark.parametrize("base", ["std", "logstd"])
+@pytest.mark.parametrize("variant", ["explin/upbounded", "explin/constant"])
+def test_efficient_vdvaes_residual_posterior_follows_the_sum_of_raw_values(
+    base: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hparams.model, "distribution_base", base)
+    monkeypatch.setattr(hparams.model, "use_residual_distribution", True)
+    torch.manual_seed(0)
+    model, x = LikeEfficientBlock(), torch.randn(2, 4, 3, 3)
+    raw_p, raw_q = (layer.projection(x).chunk(2, 1)[1] for layer in (model.prior_layer, model.posterior_layer))
+    patch(model, variant, heads=HOSTS.get("efficient_vdvae").heads(model))
+    prior: Any = model.prior_layer(x, return_sample=False)
+    posterior: Any = model.posterior_layer(x, prior_stats=prior, return_sample=False)
+    q, p = (scales.get(name) for name in variant.split("/"))
+    sigma_p, sigma_q = (
+        stats[1] if base == "std" else torch.exp(hparams.model.gradient_smoothing_beta * stats[1])
+        for stats in (prior, posterior)
+    )
+    torch.testing.assert_close(sigma_p, p.sigma(raw_p))
+    torch.testing.assert_close(sigma_q, q.sigma(raw_p + raw_q))

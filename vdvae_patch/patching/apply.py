@@ -120,7 +120,9 @@ def patch(
     if not changed and not stable and not chosen.is_vanilla:
         warnings.warn(f"variant {chosen} is what the host computes already: the patch changes nothing", stacklevel=2)
     normals = getattr(heads, "normals", ()) if stable else ()
-    overrides = tuple(_overrides(model, patched if stable else PatchedHeads(changed), stable, normals))
+    # heads that only calls can patch hand raw values on to each other: all their calls are replaced, or none
+    whole = stable or any(h.head.only_at_calls for h in changed)
+    overrides = tuple(_overrides(model, patched if whole else PatchedHeads(changed), stable, normals))
     _install(overrides)
     record = PatchRecord(chosen, "stable" if stable else "host", patched, overrides)
     vars(model)[_RECORD] = record
@@ -204,7 +206,7 @@ def _overrides(
     scales: dict[tuple[str, str], dict[Role, Scale]] = defaultdict(dict)
     rebound: dict[tuple[str, str], dict[str, Rebinding]] = defaultdict(dict)
     for patched in heads:
-        if stable and patched.head.calls:
+        if patched.head.calls and (stable or patched.head.only_at_calls):
             for site in patched.head.calls:
                 at_call[site.owner, site.method] = site
                 if patched.scale is not None:
