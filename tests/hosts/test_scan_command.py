@@ -6,7 +6,6 @@ import importlib
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -92,9 +91,7 @@ def test_bad_input_is_one_line_that_says_what_to_do(arguments: tuple[str, ...], 
 
 def test_help_needs_no_torch() -> None:
     code = "import sys; from vdvae_patch.cli import scan\ntry: scan.run(['--help'])\nexcept SystemExit: pass\n"
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", f"{code}assert 'torch' not in sys.modules"], capture_output=True, text=True, check=True
     )
     assert "PACKAGE.MODULE:FACTORY" in done.stdout
-    assert time.perf_counter() - start < 30

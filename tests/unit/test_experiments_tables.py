@@ -17,7 +17,16 @@ import torch
 from vdvae_patch import scales
 from vdvae_patch.data import cifar10, mnist
 from vdvae_patch.errors import InvalidValueError, RunError
-from vdvae_patch.experiments import digits, figure1, table1, table2, table3
+from vdvae_patch.experiments import (
+    digits,
+    figure1,
+    table1,
+    table2,
+    table2_cells,
+    table2_report,
+    table3,
+    table3_cells,
+)
 from vdvae_patch.experiments.ensemble import Ensemble, Run
 from vdvae_patch.experiments.memory import runs_that_fit
 from vdvae_patch.experiments.noise import normals
@@ -69,27 +78,27 @@ def test_table_1_is_written_and_says_that_all_eight_are_equal(
 # --- table 2 ----------------------------------------------------------------------------------------------------------
 
 
-def row(posterior: str = "Exp", nelbo: float | None = 100.0, cause: str | None = None, seed: int = 0) -> table2.Row:
-    return table2.Row(posterior, "Exp", 0.008, seed, 3000.0, nelbo, 5 if cause else None, cause)
+def row(posterior: str = "Exp", nelbo: float | None = 100.0, cause: str | None = None, seed: int = 0) -> table2_cells.Row:
+    return table2_cells.Row(posterior, "Exp", 0.008, seed, 3000.0, nelbo, 5 if cause else None, cause)
 
 
 def test_a_run_fails_by_nan_or_by_a_nelbo_orders_of_magnitude_above_normal() -> None:
     rows = [row(), row(nelbo=-9e3), row(nelbo=2e8), row(nelbo=None, cause="nan_rate"), row(nelbo=None)]
-    limit = table2.threshold(rows)
+    limit = table2_report.threshold(rows)
     assert limit == 30_000
     assert [r.failed(limit) for r in rows] == [False, False, True, True, True]
 
 
-def every_cell() -> list[table2.Row]:
+def every_cell() -> list[table2_cells.Row]:
     return [
-        table2.Row(p, d, lr, seed, 3000.0, None if p == "NaiveExp" else -1.0, 7 if p == "NaiveExp" else None,
+        table2_cells.Row(p, d, lr, seed, 3000.0, None if p == "NaiveExp" else -1.0, 7 if p == "NaiveExp" else None,
                    "nan_rate" if p == "NaiveExp" else None)
-        for p in table2.POSTERIORS for d in table2.DECODERS for lr in table2.LEARNING_RATES for seed in range(2)
+        for p in table2_cells.POSTERIORS for d in table2_cells.DECODERS for lr in table2_cells.LEARNING_RATES for seed in range(2)
     ]  # fmt: skip
 
 
 def test_table_2_stands_beside_the_papers_with_the_difference_and_the_threshold() -> None:
-    report = table2.build_report(every_cell(), table2.QUICK, Table2(quick=True), ORIGIN)
+    report = table2_report.build_report(every_cell(), table2_cells.QUICK, Table2(quick=True), ORIGIN)
     text = report.markdown(figure=False)
     assert "above 30,000 nats per image" in text
     failures = {(line[0], line[1]): line[2:] for line in report.tables[0].rows}
@@ -100,8 +109,8 @@ def test_table_2_stands_beside_the_papers_with_the_difference_and_the_threshold(
 
 
 def test_the_quick_table_2_says_what_was_cut_and_the_full_one_does_not() -> None:
-    full = table2.build_report(every_cell(), table2.FULL, Table2(), ORIGIN)
-    quick = table2.build_report(every_cell(), table2.QUICK, Table2(quick=True), ORIGIN)
+    full = table2_report.build_report(every_cell(), table2_cells.FULL, Table2(), ORIGIN)
+    quick = table2_report.build_report(every_cell(), table2_cells.QUICK, Table2(quick=True), ORIGIN)
     assert "batches of 512; here" in quick.introduction
     assert "here" not in full.introduction
     assert (full.name, quick.name) == ("table2", "table2-quick")
@@ -109,10 +118,10 @@ def test_the_quick_table_2_says_what_was_cut_and_the_full_one_does_not() -> None
 
 def test_the_pieces_of_table_2_are_36_cells_of_10_runs() -> None:
     batches = table2.TenImages(np.zeros((20, 32, 32, 3), np.uint8), range(10), 4, CPU)
-    parts = list(table2._parts(Table2(), table2.FULL, batches, CPU))
+    parts = list(table2._parts(Table2(), table2_cells.FULL, batches, CPU))
     cells = {(part.posterior, part.decoder, run.lr) for part in parts for run in part.runs}
     assert (len(parts), len(cells), sum(len(part.runs) for part in parts)) == (12, 36, 360)
-    chunked = list(table2._parts(Table2(chunk=8), table2.FULL, batches, CPU))
+    chunked = list(table2._parts(Table2(chunk=8), table2_cells.FULL, batches, CPU))
     assert sum(len(part.runs) for part in chunked) == 360
     assert max(len(part.runs) for part in chunked) == 8
     assert len({part.key for part in chunked}) == len(chunked)
@@ -132,7 +141,7 @@ def test_every_seed_has_ten_images_of_its_own_whatever_it_is_beside() -> None:
 def test_table_2_runs_in_pieces_and_reports(tmp_path: Path) -> None:
     write_cifar10(tmp_path / "data")
     options = Table2(quick=True, data_root=tmp_path / "data", out=tmp_path / "o", seeds=1, steps=20, batch_size=4)
-    assert table2.run(replace(options, minutes=0.01)) == EXIT_RESUME
+    assert table2.run(replace(options, minutes=0.0)) == EXIT_RESUME
     assert not (tmp_path / "o" / "table2-quick.md").exists()
     assert table2.run(options) == 0
     lines = list(csv.DictReader((tmp_path / "o" / "table2-quick-failures.csv").read_text().splitlines()))
@@ -218,11 +227,11 @@ def test_table_3_is_60_runs_one_ensemble_a_cell_or_all_decoded_scales_of_a_mean_
     groups = list(table3._groups(together=together))
     assert len(groups) == (4 if together else 12)
     cells = {(likelihood, group.mean) for group in groups for likelihood in group.likelihoods}
-    assert cells == set(table3.PAPER)
+    assert cells == set(table3_cells.PAPER)
 
 
 def test_cells_that_are_trained_together_are_reported_apart(few_digits: Path, tmp_path: Path) -> None:
-    size = table3.size_of(True, 1, 1)
+    size = table3_cells.size_of(True, 1, 1)
     data = digits.Digits.load("mnist", few_digits, CPU, size.train, size.valid, size.test)
     together = digits.Builder(("NaiveExp", "Exp", "UpBounded", "DownBounded", "Bounded"), "identity")
     alone = digits.Builder(("Bounded",), "identity")
@@ -291,9 +300,12 @@ def test_table_3_runs_in_pieces_and_ends_as_if_in_one(few_digits: Path, tmp_path
         return Table3(quick=True, data_root=few_digits, out=tmp_path / out, seeds=1, epochs=1, minutes=minutes)
 
     assert table3.run(options("whole", None)) == 0
-    for _ in range(100):
-        if table3.run(options("pieces", 0.005)) == 0:
-            break
+    # a piece without any time still gets something done, the same on every machine
+    statuses = [table3.run(options("pieces", 0.0))]
+    while statuses[-1] == EXIT_RESUME and len(statuses) < 100:
+        statuses.append(table3.run(options("pieces", 0.0)))
+    assert statuses[-1] == 0
+    assert len(statuses) > 12  # of twelve ensembles, none in one piece
     whole, pieces = ((tmp_path / name / "table3-quick-nll.csv").read_text() for name in ("whole", "pieces"))
     assert whole == pieces
     assert whole.count("\n") == 13

@@ -40,17 +40,21 @@ def context(lowering: Lowering) -> contextlib.AbstractContextManager[Any]:
     return MatmulConvolutions() if lowering == "matmul" else contextlib.nullcontext()
 
 
-def choose(step: Callable[[Lowering], object], synchronize: Callable[[], None]) -> Lowering:
+def choose(
+    step: Callable[[Lowering], object],
+    synchronize: Callable[[], None],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Lowering:
     """The faster one: each takes one step to warm up and two that are timed."""
     seconds: dict[Lowering, float] = {}
     for lowering in LOWERINGS:
         step(lowering)
         synchronize()
-        start = time.perf_counter()
+        start = clock()
         step(lowering)
         step(lowering)
         synchronize()
-        seconds[lowering] = time.perf_counter() - start
+        seconds[lowering] = clock() - start
     return min(LOWERINGS, key=lambda lowering: seconds[lowering])
 
 
