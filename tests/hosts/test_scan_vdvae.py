@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -12,8 +14,8 @@ from vdvae_patch.patching import patch
 from vdvae_patch.scanning import scan
 
 
-def small() -> tuple[Any, nn.Module, torch.Tensor]:
-    host = load_host("vdvae")
+def small(upstream: str | None = None) -> tuple[Any, nn.Module, torch.Tensor]:
+    host = load_host("vdvae", upstream)
     entry: Any = host.entry
     architecture = entry.presets()["demo"].architecture
     torch.manual_seed(0)
@@ -40,3 +42,25 @@ def test_scanned_heads_compute_what_the_entrys_heads_compute() -> None:
         return elbo
 
     torch.testing.assert_close(loss(scan(model, x, x)), loss(host.heads(model)))
+
+
+@pytest.mark.genuine
+def test_a_scan_of_the_genuine_code_finds_exactly_the_heads_of_the_embedded_one_and_patches_them() -> None:
+    path = os.environ.get("VDVAE_PATCH_GENUINE_VDVAE")
+    if not path:
+        pytest.skip("VDVAE_PATCH_GENUINE_VDVAE names no checkout of openai/vdvae")
+    (_, embedded, x), (host, genuine, _) = small(), small(path)
+    found = scan(genuine, x, x)
+    assert host.origin.verified
+    assert list(found) == list(scan(embedded, x, x))
+    with torch.no_grad():
+        for parameter, other in zip(genuine.parameters(), embedded.parameters(), strict=True):
+            other.copy_(parameter.add_(0.02 * torch.randn_like(parameter)))  # away from the start, where priors are zero
+
+    def loss(model: nn.Module, heads: Any) -> torch.Tensor:
+        with patch(model, "explin/upbounded", heads=heads):  # verified
+            torch.manual_seed(1)
+            elbo: torch.Tensor = model(x, x)["elbo"]
+        return elbo
+
+    torch.testing.assert_close(loss(genuine, found), loss(embedded, scan(embedded, x, x)), rtol=1e-5, atol=0)
