@@ -22,17 +22,18 @@ from vdvae_patch.experiments import (
     figure1,
     table1,
     table2,
-    table2_cells,
     table2_report,
     table3,
-    table3_cells,
 )
+from vdvae_patch.experiments import table2_cells as cells2
+from vdvae_patch.experiments import table3_cells as cells3
 from vdvae_patch.experiments.ensemble import Ensemble, Run
 from vdvae_patch.experiments.memory import runs_that_fit
 from vdvae_patch.experiments.noise import normals
 from vdvae_patch.experiments.options import Figure1, Table1, Table2, Table3
 from vdvae_patch.experiments.report import Origin
 from vdvae_patch.experiments.session import Session
+from vdvae_patch.experiments.table2_cells import Row
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 CPU = torch.device("cpu")
@@ -78,8 +79,8 @@ def test_table_1_is_written_and_says_that_all_eight_are_equal(
 # --- table 2 ----------------------------------------------------------------------------------------------------------
 
 
-def row(posterior: str = "Exp", nelbo: float | None = 100.0, cause: str | None = None, seed: int = 0) -> table2_cells.Row:
-    return table2_cells.Row(posterior, "Exp", 0.008, seed, 3000.0, nelbo, 5 if cause else None, cause)
+def row(posterior: str = "Exp", nelbo: float | None = 100.0, cause: str | None = None, seed: int = 0) -> Row:
+    return Row(posterior, "Exp", 0.008, seed, 3000.0, nelbo, 5 if cause else None, cause)
 
 
 def test_a_run_fails_by_nan_or_by_a_nelbo_orders_of_magnitude_above_normal() -> None:
@@ -89,16 +90,16 @@ def test_a_run_fails_by_nan_or_by_a_nelbo_orders_of_magnitude_above_normal() -> 
     assert [r.failed(limit) for r in rows] == [False, False, True, True, True]
 
 
-def every_cell() -> list[table2_cells.Row]:
+def every_cell() -> list[Row]:
     return [
-        table2_cells.Row(p, d, lr, seed, 3000.0, None if p == "NaiveExp" else -1.0, 7 if p == "NaiveExp" else None,
+        Row(p, d, lr, seed, 3000.0, None if p == "NaiveExp" else -1.0, 7 if p == "NaiveExp" else None,
                    "nan_rate" if p == "NaiveExp" else None)
-        for p in table2_cells.POSTERIORS for d in table2_cells.DECODERS for lr in table2_cells.LEARNING_RATES for seed in range(2)
+        for p in cells2.POSTERIORS for d in cells2.DECODERS for lr in cells2.LEARNING_RATES for seed in range(2)
     ]  # fmt: skip
 
 
 def test_table_2_stands_beside_the_papers_with_the_difference_and_the_threshold() -> None:
-    report = table2_report.build_report(every_cell(), table2_cells.QUICK, Table2(quick=True), ORIGIN)
+    report = table2_report.build_report(every_cell(), cells2.QUICK, Table2(quick=True), ORIGIN)
     text = report.markdown(figure=False)
     assert "above 30,000 nats per image" in text
     failures = {(line[0], line[1]): line[2:] for line in report.tables[0].rows}
@@ -109,8 +110,8 @@ def test_table_2_stands_beside_the_papers_with_the_difference_and_the_threshold(
 
 
 def test_the_quick_table_2_says_what_was_cut_and_the_full_one_does_not() -> None:
-    full = table2_report.build_report(every_cell(), table2_cells.FULL, Table2(), ORIGIN)
-    quick = table2_report.build_report(every_cell(), table2_cells.QUICK, Table2(quick=True), ORIGIN)
+    full = table2_report.build_report(every_cell(), cells2.FULL, Table2(), ORIGIN)
+    quick = table2_report.build_report(every_cell(), cells2.QUICK, Table2(quick=True), ORIGIN)
     assert "batches of 512; here" in quick.introduction
     assert "here" not in full.introduction
     assert (full.name, quick.name) == ("table2", "table2-quick")
@@ -118,10 +119,10 @@ def test_the_quick_table_2_says_what_was_cut_and_the_full_one_does_not() -> None
 
 def test_the_pieces_of_table_2_are_36_cells_of_10_runs() -> None:
     batches = table2.TenImages(np.zeros((20, 32, 32, 3), np.uint8), range(10), 4, CPU)
-    parts = list(table2._parts(Table2(), table2_cells.FULL, batches, CPU))
+    parts = list(table2._parts(Table2(), cells2.FULL, batches, CPU))
     cells = {(part.posterior, part.decoder, run.lr) for part in parts for run in part.runs}
     assert (len(parts), len(cells), sum(len(part.runs) for part in parts)) == (12, 36, 360)
-    chunked = list(table2._parts(Table2(chunk=8), table2_cells.FULL, batches, CPU))
+    chunked = list(table2._parts(Table2(chunk=8), cells2.FULL, batches, CPU))
     assert sum(len(part.runs) for part in chunked) == 360
     assert max(len(part.runs) for part in chunked) == 8
     assert len({part.key for part in chunked}) == len(chunked)
@@ -227,11 +228,11 @@ def test_table_3_is_60_runs_one_ensemble_a_cell_or_all_decoded_scales_of_a_mean_
     groups = list(table3._groups(together=together))
     assert len(groups) == (4 if together else 12)
     cells = {(likelihood, group.mean) for group in groups for likelihood in group.likelihoods}
-    assert cells == set(table3_cells.PAPER)
+    assert cells == set(cells3.PAPER)
 
 
 def test_cells_that_are_trained_together_are_reported_apart(few_digits: Path, tmp_path: Path) -> None:
-    size = table3_cells.size_of(True, 1, 1)
+    size = cells3.size_of(True, 1, 1)
     data = digits.Digits.load("mnist", few_digits, CPU, size.train, size.valid, size.test)
     together = digits.Builder(("NaiveExp", "Exp", "UpBounded", "DownBounded", "Bounded"), "identity")
     alone = digits.Builder(("Bounded",), "identity")

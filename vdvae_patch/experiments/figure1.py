@@ -20,7 +20,7 @@ from vdvae_patch.experiments.ensemble import Batch, Ensemble, Run
 from vdvae_patch.experiments.options import Figure1
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, publish
 from vdvae_patch.experiments.session import Result, Session
-from vdvae_patch.experiments.table3 import Size, size_of
+from vdvae_patch.experiments.table3_cells import Size, size_of
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 if TYPE_CHECKING:
