@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from vdvae_patch.patches import one_latent
-
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts.preset import Latent, Losses, Preset
@@ -22,6 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from patches import one_latent
+else:
+    from vdvae_patch.patches import one_latent
 
 SIZE = 32
 

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from patches import vdvae_means
     from vdvae_patch.hosts.reading import Reading
     from vdvae_patch.scales import Scale
+else:
+    from vdvae_patch.patches import vdvae_means
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,6 @@ class VDVAE(TrainableEntry):
 
     def heads_reading(self, model: nn.Module, reading: Reading) -> list[Head]:
         """The same heads; every block reads the means of its posterior and its prior in that way."""
-        from vdvae_patch.patches import vdvae_means
-
         return vdvae_means.heads_reading(self.heads(model), reading)
 
     def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:
