@@ -38,6 +38,22 @@ def test_the_longest_fair_comparison_in_a_time_says_what_was_cut(
     assert "2 of 2 runs have ended before" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("seconds", "batch_size"), [(60.0, 4), (600.0, 4), (36_000.0, 16), (0.5, 16)])
+def test_a_budget_pays_for_the_test_too(seconds: float, batch_size: int) -> None:
+    step = 0.1
+    budget = table4._Budget.of(seconds, step, batch_size, most=10**9)
+    images = budget.test_images or 10_000
+    needed = step * (budget.steps + images / batch_size / 3)
+    assert needed <= seconds + step
+    assert needed > seconds - 2 * step  # and nothing is left over
+    assert budget.steps >= 0.75 * seconds / step
+    assert (budget.test_images == 0) == (seconds >= 600)
+
+
+def test_a_budget_does_not_train_longer_than_the_paper() -> None:
+    assert table4._Budget.of(1e9, 0.1, 16, most=500).steps == 500
+
+
 def test_the_settings_are_the_papers_unless_told_otherwise() -> None:
     flags, base = table4._settings(Table4())
     assert base.preset == "cifar10"

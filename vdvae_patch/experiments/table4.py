@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,30 @@ PAPER: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, fl
     "upbounded/constant": ((2645, 2063), (0, 0), (2.028, 0.007)),
     "explin/constant": ((1, 1), (0, 0), (2.006, 0.008)),
 }
-# Of a budget, what is left for training after starting processes, evaluating and drawing.
+# Of a budget, what is left for training and testing after starting processes and drawing.
 _SHARE = 0.8
+# Of that, what the test may take, at a forward pass in a third of a step.
+_TESTING = 0.2
+_FORWARD = 1 / 3
+_TEST_IMAGES = 10_000  # that CIFAR-10 has
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What every run does in a time: steps, test images (0: all), at a step of `step_seconds`."""
+
+    steps: int
+    test_images: int
+    step_seconds: float
+
+    @classmethod
+    def of(cls, seconds: float, step_seconds: float, batch_size: int, most: int) -> _Budget:
+        """The most steps, up to `most`, that fit into the seconds of one run beside its test."""
+        fitting = seconds / step_seconds
+        batches = min(_TEST_IMAGES / batch_size, max(1, int(_TESTING * fitting / _FORWARD)))
+        images = int(batches * batch_size)
+        steps = max(1, min(int(fitting - _FORWARD * batches), most))
+        return cls(steps, 0 if images >= _TEST_IMAGES else images, step_seconds)
 
 
 def run(options: Table4) -> int:
@@ -48,10 +70,11 @@ def run(options: Table4) -> int:
     name = options.report
     folder = options.folder(name)
     flags, base = _settings(options)
-    seconds = None
+    budget = None
     if options.budget is not None:
-        steps, seconds = _steps_in(options, base, folder)
-        flags, base = [*flags, "--steps", str(steps)], replace(base, steps=steps, epochs=None)
+        budget = _fit(options, base, folder)
+        flags = [*flags, "--steps", str(budget.steps), "--test-images", str(budget.test_images)]
+        base = replace(base, steps=budget.steps, test_images=budget.test_images, epochs=None)
     comparison = plan(
         CompareOptions(variants=options.variants, seeds=options.seeds, jobs=options.jobs, out=folder), flags, base
     )
@@ -62,7 +85,7 @@ def run(options: Table4) -> int:
         console.print(f"stopped by {stop.signal}; the same command goes on")
         return EXIT_RESUME
     compared = write_report(comparison)
-    report = build_report(options, comparison, compared, seconds)
+    report = build_report(options, comparison, compared, budget)
     for target in (folder, PUBLISHED) if options.publish else (folder,):
         target.mkdir(parents=True, exist_ok=True)
         _copy_figures(compared, target, name)
@@ -70,7 +93,7 @@ def run(options: Table4) -> int:
     return 1 if any(end.how == "failed" for end in ended) else 0
 
 
-def build_report(options: Table4, comparison: Comparison, compared: Compared, seconds: float | None) -> Report:
+def build_report(options: Table4, comparison: Comparison, compared: Compared, budget: _Budget | None) -> Report:
     """The table beside the paper's, with the two figures among the notes."""
     device = resolve_device(comparison.base.device)
     trained = sum(float(run.summary.get("train_seconds", 0)) for row in compared.rows for run in row.runs)
@@ -85,7 +108,7 @@ def build_report(options: Table4, comparison: Comparison, compared: Compared, se
     return Report(
         options.report,
         f"{options.report[:-1].capitalize()} {options.report[-1]}: VDVAE on CIFAR-10",
-        _introduction(options, comparison, seconds),
+        _introduction(options, comparison, budget),
         (Table("variants", "Skipped updates and test NELBO", header, tuple(map(_row, compared.rows))),),
         Origin.here(device, comparison.seeds, trained, commits),
         (*compared.sentences, *compared.notes, *figures),
@@ -131,31 +154,32 @@ def _settings(options: Table4) -> tuple[list[str], TrainConfig[Any]]:
     return (flags if options.lr is None else [*flags, "--lr", str(options.lr)]), base
 
 
-def _steps_in(options: Table4, base: TrainConfig[Any], folder: Path) -> tuple[int, float]:
-    """Steps of each run within the budget, and the seconds that one was measured to take; the first call's choice."""
+def _fit(options: Table4, base: TrainConfig[Any], folder: Path) -> _Budget:
+    """What each run does within the budget, from a measured step; the first call's choice."""
     chosen = folder / "budget.json"
     if chosen.exists():
-        record = json.loads(chosen.read_text())
-        return int(record["steps"]), float(record["step_seconds"])
+        return _Budget(**json.loads(chosen.read_text()))
     cost = estimate(replace(base, epochs=options.epochs))
     settings = CompareOptions(variants=options.variants, seeds=options.seeds)
     runs = len(settings.variant_list()) * len(settings.seed_list())
     assert options.budget is not None
-    steps = int(_SHARE * options.budget * 60 * options.jobs / (runs * cost.step_seconds))
-    steps = max(1, min(steps, cost.steps))
+    seconds = _SHARE * options.budget * 60 * options.jobs / runs
+    budget = _Budget.of(seconds, cost.step_seconds, base.optimization.batch_size, cost.steps)
     folder.mkdir(parents=True, exist_ok=True)
-    chosen.write_text(json.dumps({"steps": steps, "step_seconds": cost.step_seconds, "minutes": options.budget}) + "\n")
-    return steps, cost.step_seconds
+    chosen.write_text(json.dumps(asdict(budget)) + "\n")
+    return budget
 
 
-def _introduction(options: Table4, comparison: Comparison, seconds: float | None) -> str:
+def _introduction(options: Table4, comparison: Comparison, budget: _Budget | None) -> str:
     base = comparison.base
     cut = []
-    if options.budget is not None:
+    if budget is not None:
         cut.append(
             f"{base.steps} steps a run instead of {EPOCHS} epochs, as many as {len(comparison.runs)} runs do in "
-            f"{options.budget:g} minutes at {seconds:.3g} s a step"
+            f"{options.budget:g} minutes at {budget.step_seconds:.3g} s a step"
         )
+        if budget.test_images:
+            cut.append(f"tested on the first {budget.test_images:,} test images")
     elif options.epochs != EPOCHS:
         cut.append(f"{options.epochs} epochs instead of {EPOCHS}")
     if options.preset != "cifar10":
