@@ -14,8 +14,8 @@ _IFREQ = struct.Struct("16s4x4s16x")
 def interface_towards(address: str) -> str | None:
     """The network interface by which this machine reaches `address`, such as `eth0`; None to leave it to the library.
 
-    Gloo, unless told, listens where the machine's own name leads. On many machines that is 127.0.0.1 or 127.0.1.1, which
-    no other machine can reach. None where `address` is this machine's loopback, where it has no IPv4 address, and on
+    Gloo, unless told, listens where the machine's own name leads. On many machines that is 127.0.0.1 or 127.0.1.1, and
+    no other machine can reach it. None where `address` is this machine's loopback, where it has no IPv4 address, and on
     systems other than Linux.
     """
     if sys.platform != "linux":

@@ -2,7 +2,10 @@
 
 A collective operation waits for every rank, and for minutes. Here each rank says every half second, in the store where
 the ranks met, that it lives, and listens to its right-hand neighbour. A slow rank is not a dead one: what counts is
-this thread's sign and not the progress of the training.
+this thread's sign and not the progress of the training. Time is counted in ticks of one's own: a run that is stopped
+as a whole and continued has missed nothing.
+
+Where the network breaks, the store does not answer, and a call of it does not return. A second thread watches for that.
 """
 
 from __future__ import annotations
@@ -10,23 +13,24 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 
 from torch.distributed.distributed_c10d import Store
 
 TICK_SECONDS = 0.5
 SILENCE_SECONDS = 12.0
+SILENT_TICKS = SILENCE_SECONDS / TICK_SECONDS
+PARTING_SECONDS = 5.0
 EXIT_LOST = 2
 
 _VERDICT = "vdvae_patch/verdict"
 
 
 class Heartbeat:
-    """A thread beside the training of one rank.
+    """Threads beside the training of one rank.
 
     Args:
-        store: where the ranks met; the thread has a connection of its own.
+        store: where the ranks met; the threads have a connection of their own.
         where: address and port of that store, for messages.
         on_loss: called with a message when a rank is gone; prints it and ends this process unless given.
     """
@@ -46,13 +50,19 @@ class Heartbeat:
         self._store: Store = store.clone()  # type: ignore[attr-defined]  # missing in the stubs
         self._known = threading.Event()
         self._leave = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self._thread.start()
+        self._answers = 0
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("heartbeat", self._run), ("heartbeat-guard", self._guard))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Say that this rank is done, and stop; a rank that is done is not missed."""
         self._leave.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(PARTING_SECONDS)  # and no longer: a store that cannot be reached does not answer
 
     def accuse(self, message: str) -> None:
         """Tell all ranks why this one ends."""
@@ -69,7 +79,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         neighbour = (self.rank + 1) % self.size
-        beats, heard, since = 0, "", time.monotonic()
+        beats, heard, silent = 0, "", 0
         try:
             while not self._leave.is_set():
                 beats += 1
@@ -78,15 +88,26 @@ class Heartbeat:
                     self._conclude(self._store.get(_VERDICT).decode())
                     return
                 news = self._store.get(_key(neighbour)).decode() if self._store.check([_key(neighbour)]) else ""
-                if news != heard or news == "done":
-                    heard, since = news, time.monotonic()
-                elif time.monotonic() - since > SILENCE_SECONDS:
+                silent = 0 if news != heard or news == "done" else silent + 1
+                heard = news
+                if silent > SILENT_TICKS:
                     self._store.set(_VERDICT, self._silent(neighbour))
+                self._answers += 1
                 self._leave.wait(TICK_SECONDS)
             self._store.set(_key(self.rank), "done")
         except RuntimeError:  # of the store: its process, which is rank 0 or its launcher, is gone
             if not self._leave.is_set():
                 self._conclude(f"rank 0 or its launcher is gone: no answer from {self.where}")
+
+    def _guard(self) -> None:
+        seen, silent = -1, 0
+        while not self._leave.wait(TICK_SECONDS) and not self._known.is_set():
+            silent = 0 if self._answers != seen else silent + 1
+            seen = self._answers
+            if silent > SILENT_TICKS:
+                self._conclude(
+                    f"rank 0 or its launcher cannot be reached: no answer from {self.where} for {SILENCE_SECONDS:g} s"
+                )
 
     def _silent(self, rank: int) -> str:
         return f"rank {rank} is gone: no sign of it for {SILENCE_SECONDS:g} s at {self.where}"
