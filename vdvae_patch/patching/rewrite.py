@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
 import sys
@@ -27,6 +28,10 @@ class Change(NamedTuple):
     parameter: str = ""
     also: tuple[tuple[Span, int], ...] = ()
     """Further expressions and operands, whose raw parameters are added to the first."""
+    drops: tuple[Span, ...] = ()
+    """In-place operations on the way to the last expression that are left out, so that the raw parameter lasts."""
+    inplace: bool = False
+    """Whether the last expression changes its operand in place, which then gets the value."""
 
 
 def callee(module: str, qualname: str) -> Any:
@@ -93,13 +98,14 @@ def _parse(function: types.FunctionType) -> tuple[ast.FunctionDef, tuple[int, in
         raise PatchError(f"{function.__qualname__} is decorated with {strange[0]}, which would be lost")
     tree.decorator_list = []
     indent = len(source.split("\n", 1)[0]) - len(flat.split("\n", 1)[0])
-    return tree, (function.__code__.co_firstlineno - 1, indent)
+    # the lines of the file, so that tracebacks point where the host's code is
+    return ast.increment_lineno(tree, function.__code__.co_firstlineno - 1), (0, indent)
 
 
 def _compile(function: types.FunctionType, tree: ast.FunctionDef, names: dict[str, Any]) -> types.FunctionType:
     outer = ast.parse(f"def outer({', '.join(function.__code__.co_freevars)}):\n    pass").body[0]
     assert isinstance(outer, ast.FunctionDef)
-    outer.body = [ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)]
+    outer.body = [tree]
     module = ast.fix_missing_locations(ast.Module([outer], []))
     code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True, flags=_future_flags(function))
     built = next(c for c in code.co_consts if isinstance(c, types.CodeType))
@@ -150,9 +156,14 @@ class _Edit:
         if change.operand == -3:
             self._everywhere(tree, change)
             return
+        for span in change.drops:
+            self._drop(tree, self._at(tree, span))
         last = self._at(tree, change.last)
         if change.operand == -1:
             self._replace(tree, last, self._read(change, last))
+            return
+        if change.inplace:
+            self._write(tree, last, change)
             return
         raws = [self._captured(tree, last, self._at(tree, change.first), change)]
         for span, operand in change.also:
@@ -161,6 +172,58 @@ class _Edit:
         for raw in raws[1:]:
             total = ast.BinOp(total, ast.Add(), raw)
         self._replace(tree, last, self._read(change, total))
+
+    def _drop(self, tree: ast.AST, node: ast.AST) -> None:
+        """Take an in-place operation out; what it changes stays in its place."""
+        if isinstance(node, ast.AugAssign):
+            self._replace_statement(tree, node, ast.Pass())
+        else:
+            self._replace(tree, node, self._target(node))
+
+    def _write(self, tree: ast.AST, last: ast.AST, change: Change) -> None:
+        """target.copy_(reader(p)) in the place of an in-place operation, so that other views of the target follow."""
+        target = self._target(last)
+        raw: ast.expr | None = None
+        if change.first != change.last:
+            raw = self._captured(tree, last, self._at(tree, change.first), change)
+        if isinstance(target, ast.Name):
+            again: ast.expr = ast.Name(target.id, ast.Load())
+            target = again
+        else:
+            self._kept += 1
+            again = ast.Name(f"_vdvae_patch_raw_{self._kept}", ast.Load())
+            target = ast.NamedExpr(ast.Name(again.id, ast.Store()), target)
+        if raw is None:  # a copy: what the reader keeps for the backward pass must not change under it
+            raw = ast.Call(ast.Attribute(again, "clone", ast.Load()), [], [])
+        new = ast.Call(ast.Attribute(target, "copy_", ast.Load()), [self._read(change, raw)], [])
+        if isinstance(last, ast.AugAssign):
+            self._replace_statement(tree, last, ast.Expr(new))
+        else:
+            self._replace(tree, last, new)
+
+    def _target(self, node: ast.AST) -> ast.expr:
+        """What an in-place operation changes: x of `x += 1`, `x.exp_()`, `torch.exp_(x)`."""
+        if isinstance(node, ast.AugAssign):
+            target = copy.deepcopy(node.target)
+            target.ctx = ast.Load()
+            return target
+        if isinstance(node, ast.Call) and not any(k.arg == "out" for k in node.keywords):
+            if isinstance(node.func, ast.Attribute) and not self._is_namespace(node.func.value):
+                return node.func.value
+            if node.args:
+                return node.args[0]
+        raise PatchError(
+            f"{self.function.__qualname__} line {getattr(node, 'lineno', 0)} changes its raw parameter in place in a "
+            "way that is not understood; write a patch file whose Head has a CallSite"
+        )
+
+    @staticmethod
+    def _replace_statement(tree: ast.AST, old: ast.stmt, new: ast.stmt) -> None:
+        for parent in ast.walk(tree):
+            for _, value in ast.iter_fields(parent):
+                if isinstance(value, list) and any(item is old for item in value):
+                    value[next(i for i, item in enumerate(value) if item is old)] = ast.copy_location(new, old)
+                    return
 
     def _everywhere(self, tree: ast.AST, change: Change) -> None:
         named = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == change.parameter]
@@ -248,7 +311,7 @@ class _Edit:
         if isinstance(node, ast.UnaryOp):
             return [node.operand]
         if isinstance(node, ast.AugAssign):
-            raise PatchError(f"{self.function.__qualname__} changes its raw parameter in place; write a patch file")
+            return [node.target, node.value]
         if isinstance(node, ast.Call):
             arguments = [*node.args, *(k.value for k in node.keywords)]
             if isinstance(node.func, ast.Attribute) and not self._is_namespace(node.func.value):

@@ -52,6 +52,8 @@ class Site:
         reads: the convention that the others read this raw value by, where this site is one that disagrees with them
         and
             their pre-image is what it finds.
+        drops: in-place operations on the way, which are left out.
+        inplace: whether `last` changes its operand in place.
     """
 
     owner: str
@@ -64,14 +66,19 @@ class Site:
     parameter: str = ""
     also: tuple[tuple[Span, int], ...] = ()
     reads: Convention | None = None
+    drops: tuple[Span, ...] = ()
+    inplace: bool = False
 
 
 @dataclass(frozen=True)
 class ActivationSite:
-    """A module without parameters (a Hardtanh, a Softplus) whose input is the raw parameter."""
+    """A module without parameters (a Hardtanh, a Softplus) whose input is the raw parameter.
+
+    `rest` is None where the module lets its input pass, because a further site behind it computes the scale.
+    """
 
     path: str
-    rest: Convention
+    rest: Convention | None
 
 
 @dataclass(frozen=True)
@@ -113,10 +120,10 @@ class ActivationOverride(Override):
 
     def __init__(self, module: nn.Module, site: ActivationSite, scale: Scale) -> None:
         super().__init__(module, "forward")
-        self.read = Reader(scale, site.rest)
+        self.read = None if site.rest is None else Reader(scale, site.rest)
 
     def __call__(self, p: Tensor) -> Tensor:
-        return self.read(p)
+        return p if self.read is None else self.read(p)
 
 
 class SiteOverride(Override):
@@ -147,8 +154,8 @@ def site_overrides(
     for head, scale in heads:
         for site in head.sites:
             if isinstance(site, ActivationSite):
-                _, known = activations.setdefault(site.path, (site, scale))
-                if known != scale:
+                other, known = activations.setdefault(site.path, (site, scale))
+                if other != site or (known != scale and site.rest is not None):
                     raise PatchError(
                         f"{site.path} serves two heads, which were given {known} and {scale}; give one scale"
                     )
@@ -174,7 +181,9 @@ def _compile(function: types.FunctionType, edits: list[Edit], level: int) -> typ
             replaced[site.span] = StableNormal  # type: ignore[union-attr]
         else:
             reader = Reader(scale, site.rest, site.reads)
-            change = Change(site.first, site.last, site.operand, reader, site.parameter, site.also)
+            change = Change(
+                site.first, site.last, site.operand, reader, site.parameter, site.also, site.drops, site.inplace
+            )
             known = next((c for c in changes if c.last == change.last), None)
             if known is None:
                 changes.append(change)
