@@ -59,6 +59,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._writes: dict[Any, tuple[bool, ...]] = {}
         self._kept: dict[str, str] = {}
         self._draws = 0
+        self._own = {key: p for p in model.parameters() if (key := _storage_key(p)) is not None}
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
         for name, parameter in model.named_parameters():
             self._source(parameter, "parameter", name)
         for name, buffer in model.named_buffers():
@@ -74,9 +76,26 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         sources = tuple(self._lift(a) for a in args)
         named = {key: self._lift(value) for key, value in kwargs.items()}
+        if any(self._written(func)):
+            self._keep_parameters(args)
         out = func(*args, **kwargs)
         self._record(func, args, sources, named, out)
         return out
+
+    def restore_parameters(self) -> None:
+        """Write back every parameter that an operation was about to change."""
+        with torch.no_grad():
+            for parameter, copy in self._before.values():
+                parameter.copy_(copy)
+        self._before.clear()
+
+    def _keep_parameters(self, args: tuple[Any, ...]) -> None:
+        """Copy the parameters that an operation may write to, each before its first change."""
+        for tensor in _tensors(args):
+            key = _storage_key(tensor)
+            if key is not None and key in self._own and key not in self._before:
+                parameter = self._own[key].detach()
+                self._before[key] = parameter, parameter.clone()
 
     def node_of(self, tensor: Tensor) -> Node:
         """The node of a tensor; a constant if nothing is known of it."""

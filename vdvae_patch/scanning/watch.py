@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.modules.module import register_module_forward_hook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning.graph import Frame, Graph, NormalSeen
@@ -42,7 +43,7 @@ def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
         if path is not None and isinstance(output, Tensor):
             recorder.graph.returned.setdefault(recorder.node_of(output).id, []).append(path)
 
-    with untouched(model), _normals_watched(recorder):
+    with untouched(model, recorder), _normals_watched(recorder):
         hook = register_module_forward_hook(returned)
         try:
             if call is None:
@@ -86,37 +87,63 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Restore random states, buffers, gradients and training flags at the end."""
+def untouched(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Restore random states, parameters, buffers, gradients and training flags at the end.
+
+    A parameter that is written to is copied before it is, by the recorder, so that nothing is copied in vain.
+
+    Raises:
+        PatchError: an optimizer takes a step; it is stopped before it changes a parameter or its own state.
+    """
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     gradients = {name: p.grad for name, p in model.named_parameters()}
-    versions = {name: p._version for name, p in model.named_parameters()}
     flags = [(module, module.training) for module in model.modules()]
+    parameters = [
+        (module, {k: (p, None if p is None else p.data) for k, p in module._parameters.items()})
+        for module in model.modules()
+    ]
     buffers = [
         (module, {k: (b, None if b is None else b.clone()) for k, b in module._buffers.items()})
         for module in model.modules()
     ]
     python, numpy_state = random.getstate(), _numpy_state()
+    no_step = register_optimizer_step_pre_hook(_refuse_step)
     with torch.random.fork_rng(devices=[d.index or 0 for d in devices]):
         try:
             for p in model.parameters():
                 p.grad = None
             yield
         finally:
+            no_step.remove()
             random.setstate(python)
             _set_numpy_state(numpy_state)
-            for name, p in model.named_parameters():
-                p.grad = gradients.get(name)
             for module, training in flags:
                 module.training = training
+            for module, kept in parameters:
+                _restore_parameters(module, kept)
+            recorder.restore_parameters()
+            for name, p in model.named_parameters():
+                p.grad = gradients.get(name)
             for module, saved in buffers:
                 _restore_buffers(module, saved)
-    changed = [name for name, p in model.named_parameters() if name in versions and p._version != versions[name]]
-    if changed:
-        raise PatchError(
-            f"the call changed {len(changed)} parameters (first {changed[0]!r}); give one that computes the loss and "
-            "takes no optimizer step"
-        )
+
+
+def _refuse_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    raise PatchError(
+        f"the call takes a step of {type(optimizer).__name__}, which would change the model; nothing was changed. Give "
+        "a call that computes the loss and takes no step, such as call=lambda model, batch: model.loss(batch)"
+    )
+
+
+def _restore_parameters(module: nn.Module, kept: dict[str, tuple[nn.Parameter | None, Tensor | None]]) -> None:
+    """Take out what a first pass made, put back what was replaced, and give each parameter its own memory again."""
+    for name in list(module._parameters):
+        if name not in kept:
+            del module._parameters[name]
+    for name, (parameter, data) in kept.items():
+        module._parameters[name] = parameter
+        if parameter is not None and data is not None and parameter.data_ptr() != data.data_ptr():
+            parameter.data = data
 
 
 def _restore_buffers(module: nn.Module, saved: dict[str, tuple[Tensor | None, Tensor | None]]) -> None:

@@ -1,0 +1,84 @@
+"""A scan changes nothing, whatever the call does to the model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.errors import PatchError
+from vdvae_patch.scanning import scan
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.dec = nn.Linear(6, 8), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.enc(x).chunk(2, 1)
+        return self.dec(mean + raw.exp() * torch.randn_like(mean))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, torch.optim.LBFGS])
+def test_an_optimizers_step_in_the_call_is_refused_before_it_changes_anything(kind: Any) -> None:
+    model, x = Small(), torch.randn(5, 6)
+    optimizer = kind(model.parameters(), lr=0.1)
+
+    def step(model: nn.Module, x: Tensor) -> Tensor:
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value: Tensor = model(x).square().mean()
+            value.backward()
+            return value
+
+        result: Tensor = optimizer.step(loss) if kind is torch.optim.LBFGS else loss()
+        optimizer.step()
+        return result
+
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(PatchError, match=f"takes a step of {kind.__name__}, .* nothing was changed. Give a call"):
+        scan(model, x, call=step)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not optimizer.state
+    optimizer.step(lambda: torch.zeros(())) if kind is torch.optim.LBFGS else optimizer.step()  # allowed again
+
+
+class Careless(Small):
+    """Clamps, replaces and adds parameters while it runs, as spectral or data-dependent initializations do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.enc.bias.clamp_(0.5, 0.6)
+            self.enc.weight[:, 1].zero_()
+        self.dec.bias.data = torch.ones(6)
+        self.dec.weight = nn.Parameter(2 * self.dec.weight.detach())
+        self.late = nn.Parameter(torch.ones(6))
+        return super().forward(x) + self.late
+
+
+def test_parameters_that_a_pass_writes_to_replaces_or_makes_are_as_they_were() -> None:
+    model = Careless()
+    before, parameters = copy.deepcopy(model.state_dict()), dict(model.named_parameters())
+    places = {name: p.data_ptr() for name, p in parameters.items()}
+    heads = scan(model, torch.randn(5, 6))
+    assert [head.path for head in heads] == ["enc"]
+    assert dict(model.named_parameters()) == parameters
+    assert {name: p.data_ptr() for name, p in model.named_parameters()} == places
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_function_that_is_given_the_model_is_no_method_of_it() -> None:
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        mean, raw = model.enc(x).chunk(2, 1)  # type: ignore[operator]
+        return mean + (raw.exp() + 0.1) * torch.randn_like(mean)
+
+    (head,) = scan(Small(), torch.randn(5, 6), call=loss)
+    assert head.found is not None
+    assert head.found.patch_at == "no"
+    assert "is outside the model, in a function that no module calls" in head.found.reason
