@@ -129,8 +129,13 @@ class Composition(Convention):
 
     @property
     def limited(self) -> bool:
-        """Whether some step cannot be undone for every positive σ."""
-        return any(step.limited for step in self.steps)
+        """Whether some positive σ is out of reach: a step says so, or the σ of very small and large v do."""
+        if any(step.limited for step in self.steps):
+            return True
+        sizes = torch.tensor([1e-30, 1e-3, 1.0, 10.0, 100.0, 1e4, 1e30], dtype=torch.float64)
+        sigma = self.sigma(torch.cat([-sizes, torch.zeros(1, dtype=torch.float64), sizes]))
+        sigma = sigma[~sigma.isnan()]
+        return bool(sigma.numel()) and (float(sigma.min()) > 1e-6 or float(sigma.max()) < 1e6)
 
     def __str__(self) -> str:
         text = "v"

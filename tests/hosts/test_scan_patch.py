@@ -180,24 +180,13 @@ def test_one_module_in_two_roles_refuses_two_scales() -> None:
         patch(model, "explin/upbounded", heads=heads)
 
 
-class TwoScalesInOneCall(nn.Module):
-    """The layer and its softplus in a chain of modules with a floor: no expression in between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.enc = nn.Linear(6, 4)
-        self.dec = nn.Linear(4, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        raw = self.enc(x)
-        raw += 0.5
-        raw.exp_()
-        raw += 0.1
-        return self.dec(x[:, :4] + raw * torch.randn_like(raw))
-
-
 def test_a_head_that_cannot_be_patched_says_why_and_what_to_write() -> None:
-    model, x = TwoScalesInOneCall(), torch.randn(3, 6)
-    heads = scan(model, x)
-    with pytest.raises(PatchError, match="in place; write a patch file"):
+    model, x = nn.Linear(6, 4), torch.randn(3, 6)
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        sigma = model(x).exp() + 0.1
+        return x[:, :4] + sigma * torch.randn_like(sigma)
+
+    heads = scan(model, x, call=loss)
+    with pytest.raises(PatchError, match=r"outside the model, in a function that no module calls; write a patch file"):
         patch(model, posterior="explin", heads=heads)

@@ -55,7 +55,8 @@ def test_a_scan_of_the_genuine_code_finds_exactly_the_heads_of_the_embedded_one_
     assert list(found) == list(scan(embedded, x, x))
     with torch.no_grad():
         for parameter, other in zip(genuine.parameters(), embedded.parameters(), strict=True):
-            other.copy_(parameter.add_(0.02 * torch.randn_like(parameter)))  # away from the start, where priors are zero
+            # away from the start, where priors are zero
+            other.copy_(parameter.add_(0.02 * torch.randn_like(parameter)))
 
     def loss(model: nn.Module, heads: Any) -> torch.Tensor:
         with patch(model, "explin/upbounded", heads=heads):  # verified

@@ -49,13 +49,13 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
     if chained:
         cut = _common_cut(chained)
         if cut is not None:
-            return [_site(graph, chained[0], *cut)]
+            return _site(graph, chained[0], *cut)
     sites: list[Site | ActivationSite] = []
     for reading in {r.node.id: r for r in group}.values():
         if reading.chain.end == "several":
             sites.append(_whole_expression(reading))
         elif reading.chain.nodes:
-            sites.append(_site(graph, reading, len(reading.chain.nodes), named(reading.suffix)))
+            sites += _site(graph, reading, len(reading.chain.nodes), named(reading.suffix))
         elif not any(r.chain.end == "several" and r.node.id != reading.node.id for r in group):
             raise CannotPlaceError(
                 "the host reads the raw value itself, with no step of its own that could be replaced"
@@ -87,10 +87,10 @@ def disagreeing(graph: Graph, readings: Iterable[Reading], convention: Conventio
             continue
         if not reading.chain.nodes:
             raise CannotPlaceError("one of its readings has no step of its own that could be replaced")
-        site = _site(graph, reading, len(reading.chain.nodes), named(reading.suffix))
-        if isinstance(site, ActivationSite):
-            raise CannotPlaceError(f"{site.path} reads it in another way than the rest")
-        sites[replace(site, reads=convention)] = None
+        for site in _site(graph, reading, len(reading.chain.nodes), named(reading.suffix)):
+            if isinstance(site, ActivationSite):
+                raise CannotPlaceError(f"{site.path} reads it in another way than the rest")
+            sites[replace(site, reads=convention)] = None
     return tuple(sites)
 
 
@@ -134,19 +134,85 @@ def _all_alike(rests: Sequence[Convention]) -> bool:
     return True
 
 
-def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> Site | ActivationSite:
+def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[Site | ActivationSite]:
     nodes = list(reading.chain.nodes[:count])
-    parameter = reading.raw.node.op.rpartition(".")[2] if reading.raw.node.kind == "parameter" else ""
     if count == 0:
-        return _in_source([reading.raw.node], -1, rest)
+        return [_in_source([reading.raw.node], -1, rest)]
     activation = _activation(graph, nodes)
     if activation is not None:
-        return ActivationSite(activation, rest)
+        return [ActivationSite(activation, rest)]
     first = nodes[0]
-    operand = next((i for i, a in enumerate(first.args) if isinstance(a, Node) and a.params), 0)
+    parameter = reading.raw.node.op.rpartition(".")[2] if reading.raw.node.kind == "parameter" else ""
     if not parameter and _same_expression(reading.raw.node, first, nodes):
-        raise CannotPlaceError("the layer and the scale are computed in one call, which holds no expression to replace")
-    return _in_source(nodes, operand, rest, parameter)
+        return _behind_activation(graph, nodes, rest)
+    if any(node.inplace for node in nodes) and not _within_calls(nodes):
+        return [_in_place(graph, nodes, rest, parameter)]
+    return [_in_source(nodes, _operand(first), rest, parameter)]
+
+
+def _operand(node: Node) -> int:
+    return next((i for i, a in enumerate(node.args) if isinstance(a, Node) and a.params), 0)
+
+
+def _behind_activation(graph: Graph, nodes: Sequence[Node], rest: Convention) -> list[Site | ActivationSite]:
+    """For a layer and an activation in one call, and further steps of the host behind it: a floor after a Sequential.
+
+    The activation lets the raw parameter pass, and the host's steps become the scale.
+    """
+    for count in range(len(nodes) - 1, 0, -1):
+        activation = _activation(graph, nodes[:count])
+        if activation is None:
+            continue
+        behind = nodes[count:]
+        if _is_read_elsewhere(graph, nodes[count - 1], behind[0]):
+            raise CannotPlaceError(f"what {activation} returns is used in another way, too")
+        return [ActivationSite(activation, None), _in_source(behind, _operand(behind[0]), rest)]
+    raise CannotPlaceError("the layer and the scale are computed in one call, which holds no expression to replace")
+
+
+def _in_place(graph: Graph, nodes: Sequence[Node], rest: Convention, parameter: str) -> Site:
+    """For steps that overwrite their operand: those before the last are left out, so that it holds the raw value."""
+    start = next(i for i, node in enumerate(nodes) if node.inplace)
+    for node, following in zip(nodes[start:-1], nodes[start + 1 :], strict=True):
+        if _is_read_elsewhere(graph, node, following):
+            frame = node.host_frame()
+            line = "" if frame is None else f" (line {frame.line})"
+            raise CannotPlaceError(f"the host changes the raw value in place{line} and reads it on the way")
+    # what is left out leaves the raw value where the first step that makes something new finds it
+    first = nodes[0] if start else next((node for node in nodes if not node.inplace), nodes[-1])
+    whole = _in_source([first, nodes[-1]], _operand(first), rest, parameter)
+    level = _level([first, *nodes[start:]])
+    if level != _level([first, nodes[-1]]):
+        raise CannotPlaceError("the host changes the raw value in place in several functions")
+    drops = tuple(_span(_outer_first(node)[level]) for node in nodes[start:-1] if node.inplace)
+    return replace(whole, drops=drops, inplace=nodes[-1].inplace)
+
+
+def _within_calls(nodes: Sequence[Node]) -> bool:
+    """Whether all in-place steps are hidden in calls of functions, and change what these made themselves."""
+    level = _level([nodes[0], nodes[-1]])
+    spans = [(frames[level].code, frames[level].lasti) for frames in map(_outer_first, nodes)]
+    hidden = [
+        len(_outer_first(node)) > level + 1 or spans.count(spans[i]) > 1 for i, node in enumerate(nodes) if node.inplace
+    ]
+    if nodes[0].inplace and hidden[0] and spans[0] != spans[-1]:
+        raise CannotPlaceError("a function that the host calls changes the raw value in place")
+    return all(hidden)
+
+
+def _is_read_elsewhere(graph: Graph, node: Node, following: Node) -> bool:
+    """Whether anything but the next step reads a node, moved around or not."""
+    todo = list(graph.consumers.get(node.id, ()))
+    seen: set[int] = set()
+    while todo:
+        user = todo.pop()
+        if user is following or user.id in seen:
+            continue
+        seen.add(user.id)
+        if user.kind != "shape":
+            return True
+        todo.extend(graph.consumers.get(user.id, ()))
+    return False
 
 
 def _whole_expression(reading: Reading) -> Site:

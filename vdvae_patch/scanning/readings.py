@@ -81,7 +81,9 @@ def read(graph: Graph) -> Readings:
                 stops.add(reading.raw.node.id)
             out.found.append(reading)
     stops |= out.merged
+    direct = [r for r in out.found if not r.parts]
     for term in gaussian_terms(graph, frozenset(stops)):
+        term = _with_bounds(term, direct, frozenset(stops))
         chain = descend(term.node, frozenset(stops))
         if chain.end == "constant" or chain.begin.node.id in out.merged:
             continue
@@ -97,6 +99,22 @@ def read(graph: Graph) -> Readings:
         out.found.append(Reading(begin, chain, term.suffix, term.place, term.node.node, term, parts))
     _drop_unsigned(out)
     return out
+
+
+def _with_bounds(term: GaussianTerm, direct: list[Reading], stops: frozenset[int]) -> GaussianTerm:
+    """The term with σ as the sampler has it, where a floor or clamp that the probed values do not reach is in between.
+
+    That is so if the term reads the raw value only through what the sampler uses.
+    """
+    for reading in direct:
+        chain = reading.chain
+        longer = [node.id for node in chain.nodes[:-1]]
+        if reading.raw.key != term.raw.key or term.suffix or term.node.node.id not in longer:
+            continue
+        through = Expression(Spot(term.total), stops | {chain.nodes[-1].id}, through_sums=True)
+        if term.raw.key not in through.leaves:
+            return replace(term, node=Spot(chain.nodes[-1]))
+    return term
 
 
 def _direct(graph: Graph, out: Readings) -> list[tuple[Spot, tuple[Step, ...], Evidence, Node | None]]:

@@ -17,7 +17,8 @@ from vdvae_patch.scanning.readings import Reading, read
 from vdvae_patch.scanning.replay import Expression, Spot
 from vdvae_patch.scanning.watch import watch
 
-_GRID = torch.linspace(-4, 4, 33, dtype=torch.float64)
+_FAR = torch.tensor([-15.0, -12.0, -8.0, 8.0, 12.0], dtype=torch.float64)  # past the floors and clamps of most hosts
+_GRID = torch.cat([torch.linspace(-4, 4, 33, dtype=torch.float64), _FAR])
 
 
 class Patched(Protocol):
