@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from vdvae_patch.cli import demo
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # From the top to the ground; a room may import rooms below it, and its own.
@@ -108,6 +110,15 @@ def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
+    assert "Attributes:" not in done.stdout  # a docstring's list, which the flags' own help repeats
+
+
+def test_the_demos_help_shows_what_the_demo_chooses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        demo.run(["--seeds", "7", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for default in ("vanilla,upbounded,explin/constant", "7", "runs/demo"):
+        assert f"(default: {default})" in text
 
 
 def _without_docs(path: Path) -> Iterator[str]:

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 
 _NOT_MEASURED = frozenset({"--variant", "--steps", "--epochs", "--resume", "--no-resume", "--weights", "--seed"})
 
+DESCRIPTION = """Step time and memory of each variant over the first one's: interleaved steps, medians of ratios.
+
+Any flag of `train` may follow: --host, --preset (small unless given), --device, --compile, --precision, ... For a host
+that is not trained here, such as diffusers or pythae, the example of its entry is measured."""
+
 PAPER_VARIANTS = "vanilla,upbounded,explin,vanilla/constant,upbounded/constant,explin/constant"
 ONE_NAME_VARIANTS = "vanilla,upbounded,explin"
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Step time and memory of each variant over the first one's: interleaved steps, medians of ratios.
-
-    Any flag of `train` may follow: --host, --preset (small unless given), --device, --compile, --precision, ... For a
-    host that is not trained here, such as diffusers or pythae, the example of its entry is measured.
+    """What to measure, and how long.
 
     Attributes:
         variants: what is compared, separated by commas; the first is the reference.
@@ -60,7 +62,7 @@ def run(argv: list[str]) -> int:
     if not isinstance(HOSTS.get(name), TrainableEntry):
         return _run_example(name, argv)
     own, passed = _split(argv)
-    bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=BenchConfig.__doc__ or "")
+    bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
     if not any(a.split("=")[0] == "--preset" for a in passed):
         passed = ["--preset", "small", *passed]
     if bench.scaling:
@@ -94,7 +96,7 @@ def _run_example(name: str, argv: list[str]) -> int:
     """A host that is not trained here: its entry's example, on the CPU or the GPU that there is."""
     check_flags(argv, [*flags_of(BenchConfig), "--host", "--patches", "--device"])
     own, others = separate(argv, [f"--{item.name}" for item in fields(BenchConfig)])
-    bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=BenchConfig.__doc__ or "")
+    bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
     variants = ONE_NAME_VARIANTS if bench.variants == PAPER_VARIANTS else bench.variants
 
     from vdvae_patch import benchmark

@@ -49,7 +49,8 @@ def compare(argv: Sequence[str], prog: str = "vdvae-patch compare", description:
     own = flags_of(CompareOptions)
     mine, flags = separate(argv, [flag for flag in own if flag != "--help"])
     if "--help" in flags or "-h" in flags:
-        parse(CompareOptions, ["--help"], prog=prog, description=description)
+        chosen = parse(CompareOptions, mine, prog=prog)  # what the help calls the defaults: those of `demo` are its own
+        parse(CompareOptions, ["--help"], prog=prog, description=description, default=chosen)
     _check(flags, own)
     options = parse(CompareOptions, mine, prog=prog, description=description)
     base = parse_train(flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.cli.arguments import parse_train
@@ -48,5 +49,6 @@ def run(argv: list[str]) -> int:
 def _dry_run(config: TrainConfig[Any]) -> int:
     from vdvae_patch.train.estimate import estimate
 
+    print("doing a few steps to time them ...", file=sys.stderr, flush=True)
     print(estimate(config))
     return 0

@@ -16,7 +16,7 @@ class CompareOptions:
     """What is compared, and how the runs share the machine.
 
     Attributes:
-        variants: variants with commas between them, each as `train --variant` takes it; the paper's Table 4 by default.
+        variants: variants with commas between them, each as `train --variant` takes it.
         seeds: seeds with commas between them.
         executor: processes of this machine, or jobs that submitit hands to slurm (or, to try it, to this machine).
         jobs: how many runs go on side by side.

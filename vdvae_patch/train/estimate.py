@@ -54,9 +54,16 @@ class Estimate:
 
 
 def estimate(
-    config: TrainConfig[Any], *, measured: int = 3, clock: Callable[[], float] = time.perf_counter
+    config: TrainConfig[Any],
+    *,
+    measured: int = 3,
+    limit_seconds: float = 60.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Estimate:
-    """Build the model and do `measured` steps, the first of which does not count; nothing is written.
+    """Build the model and do a few steps; nothing is written.
+
+    One step that does not count, since it also prepares, and then `measured` that do. No step begins after
+    `limit_seconds`: of a model for which the first one takes that long, the first one is the measure.
 
     Raises:
         HostError, DataError, RunError, UnknownNameError, InvalidValueError, PatchError: as the run itself would.
@@ -66,9 +73,9 @@ def estimate(
     engine = make_engine(config, world, work).step
     images = DeviceImages(work.data.train, world.device)
     batch_size = config.optimization.batch_size
-    seconds = []
-    for step in range(measured + 1):
-        start = clock()
+    seconds: list[float] = []
+    while len(seconds) <= measured and sum(seconds) < limit_seconds:
+        step, start = len(seconds), clock()
         seed_noise("train", config.seed, step=step)
         indices = batch_indices(len(images), batch_size, step, config.seed)
         engine(step, *work.data.normalization.apply(images.take(indices)))
@@ -79,5 +86,5 @@ def estimate(
     parameters = sum(p.numel() for p in work.model.parameters())
     return Estimate(
         f"{config.preset} {config.variant} seed {config.seed}", config.nproc, steps, steps * global_batch, parameters,
-        statistics.median(seconds[1:]), parameters * _BYTES_A_PARAMETER, machine(world.device),
+        statistics.median(seconds[1:] or seconds), parameters * _BYTES_A_PARAMETER, machine(world.device),
     )  # fmt: skip
