@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from runs import count_lines, metrics
+from test_launch import ROOT, environment
 
 from vdvae_patch.compare.executor import Running, starter
 from vdvae_patch.errors import RunError
@@ -20,8 +26,8 @@ folder = pathlib.Path(sys.argv[1])
 with (folder / "calls").open("a") as calls:
     calls.write(sys.argv[2] + "\\n")
 (folder / "config.toml").write_text("")
-if sys.argv[3] == "lost" and sys.argv[2] == "begin":
-    os.kill(os.getppid(), signal.SIGKILL)
+if sys.argv[3] in ("lost", "killed") and sys.argv[2] == "begin":
+    os.kill(os.getppid() if sys.argv[3] == "lost" else os.getpid(), signal.SIGKILL)
 sys.exit(75 if sys.argv[3] == "saved" and sys.argv[2] == "begin" else int(sys.argv[4]))
 """
 
@@ -52,10 +58,11 @@ def calls(folder: Path) -> list[str]:
         ("well", 0, ["begin"]),
         ("well", 3, ["begin"]),
         ("lost", 0, ["begin", "resume"]),
+        ("killed", 0, ["begin", "resume"]),
         ("saved", 0, ["begin", "resume"]),
     ],
 )
-def test_a_job_that_is_lost_or_saved_is_submitted_again_and_resumes(
+def test_a_job_that_is_lost_killed_or_saved_is_submitted_again_and_resumes(
     tmp_path: Path, fate: str, status: int, expected: list[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -67,3 +74,48 @@ def test_a_machine_without_slurm_is_told_what_to_use(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RunError, match=r"--executor slurm: .*--executor local"):
         starter("slurm", tmp_path)
+
+
+COMPARE = (
+    "--preset=demo", "--data=builtin(train=24,valid=2,test=4)", "--width=8", "--zdim=2", "--num-mixtures=2",
+    "--enc-blocks=32d8,4d4,1x1", "--dec-blocks=1x1,4m1,32m4", "--batch-size=2", "--steps=60", "--checkpoint-every=2",
+    "--device=cpu", "--seeds=0", "--variants=vanilla,explin/constant", "--jobs=2", "--threads=1",
+)  # fmt: skip
+
+
+def test_a_comparison_by_jobs_one_of_which_is_lost_has_the_tables_of_one_by_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vdvae_patch", "compare", *COMPARE, "--out"]
+    subprocess.run([*command, str(tmp_path / "processes")], env=environment(), cwd=ROOT, timeout=300, check=True)
+    out = tmp_path / "by_jobs"
+    with (tmp_path / "log").open("w") as log:
+        comparing = subprocess.Popen(
+            [*command, str(out), "--executor=local"], env=environment(), cwd=ROOT, stdout=log, stderr=log
+        )
+    run = out / "vanilla-seed0"
+    while count_lines(run / "metrics.jsonl") < 5:
+        assert comparing.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.01)
+    os.kill(job_of(run, comparing.pid), signal.SIGKILL)
+    assert comparing.wait(300) == 0, (tmp_path / "log").read_text()
+    assert len(list((out / "jobs").glob("*_submitted.pkl"))) == 3, "two jobs, one of them twice"
+    for name in ("table.md", "table.csv"):
+        assert (out / name).read_text() == (tmp_path / "processes" / name).read_text()
+    assert [row["step"] for row in metrics(run)] == list(range(60))
+
+
+def job_of(run: Path, comparison: int) -> int:
+    """The process of the job that does a run: the parent of its training, in the family of the comparison."""
+    jobs = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            told = command.read_bytes().split(b"\0")
+            if b"train" in told and str(run).encode() in told:
+                jobs.append(parent(int(command.parent.name)))
+    (job,) = jobs
+    controller = parent(job)
+    assert parent(controller) == comparison
+    return job
+
+
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])

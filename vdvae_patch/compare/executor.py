@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -80,7 +83,7 @@ class RunJob:
         """The exit status of the run."""
         os.chdir(self.folder)
         begun = (self.log.parent / "config.toml").exists()
-        self._child = _popen(self.resume if begun else self.begin, self.log, self.threads)
+        self._child = _popen(self.resume if begun else self.begin, self.log, self.threads, _end_with_parent)
         return self._child.wait()
 
     def checkpoint(self) -> Any:
@@ -97,7 +100,7 @@ class RunJob:
 
 
 class Submitted:
-    """A job; one that is lost, or that was told to save and come again, is submitted again and resumes."""
+    """A job; one that is lost or killed, or that was told to save and come again, is submitted again and resumes."""
 
     def __init__(self, cluster: Any, job: RunJob) -> None:
         self.cluster, self.job = cluster, job
@@ -112,7 +115,8 @@ class Submitted:
             status: int | None = self.returncode
             return status
         status = self._result()
-        if status in (None, EXIT_RESUME) and self._left and not self._ending:
+        lost = status is None or status < 0 or status == EXIT_RESUME
+        if lost and self._left and not self._ending:
             self._left -= 1
             self._submitted = self.cluster.submit(self.job)
             return None
@@ -141,7 +145,9 @@ class Submitted:
         return status
 
 
-def _popen(command: Sequence[str], log: Path, threads: int) -> subprocess.Popen[bytes]:
+def _popen(
+    command: Sequence[str], log: Path, threads: int, at_start: Callable[[], None] | None = None
+) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
         return subprocess.Popen(
             command,
@@ -150,4 +156,19 @@ def _popen(command: Sequence[str], log: Path, threads: int) -> subprocess.Popen[
             stderr=subprocess.STDOUT,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
             process_group=0,  # an interrupt from the keyboard reaches this process alone, which lets the runs save
+            preexec_fn=at_start,
         )
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Called in a new process: it is killed when its parent is.
+
+    A run that outlives its job would keep the folder's lock from the job that is submitted in its place. Linux has this
+    alone; elsewhere nothing is done.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
