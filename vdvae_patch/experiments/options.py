@@ -97,6 +97,7 @@ class Stress(Trained):
         steps: steps a run; 300 unless quick.
         lr: learning rates.
         remedies: names of the remedies to try; all by default.
+        image_size: 32, or 16 or 8 pooled, each with a model of its own; 8 if quick.
         jobs: worker processes, each with one thread and a remedy at a time.
         upstream: a checkout of the genuine code, instead of the embedded one.
     """
@@ -105,6 +106,7 @@ class Stress(Trained):
     steps: int | None = None
     lr: tuple[float, ...] = ()
     remedies: tuple[str, ...] = ()
+    image_size: int | None = None
     jobs: int = 1
     upstream: str | None = None
 
@@ -126,6 +128,7 @@ class Table4(Common):
         device: such as cpu or cuda:0; by default cuda where there is one.
         nproc: processes (GPUs) of each run.
         jobs: runs side by side.
+        threads: processor threads of each run; 0 is the number of cores over --jobs.
     """
 
     variants: str = "vanilla,upbounded,explin,vanilla/constant,upbounded/constant,explin/constant"
@@ -140,6 +143,7 @@ class Table4(Common):
     device: str | None = None
     nproc: int = 1
     jobs: int = 1
+    threads: int = 0
 
     @property
     def report(self) -> str:

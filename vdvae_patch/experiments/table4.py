@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from vdvae_patch.compare.options import CompareOptions
@@ -75,9 +76,7 @@ def run(options: Table4) -> int:
         budget = _fit(options, base, folder)
         flags = [*flags, "--steps", str(budget.steps), "--test-images", str(budget.test_images)]
         base = replace(base, steps=budget.steps, test_images=budget.test_images, epochs=None)
-    comparison = plan(
-        CompareOptions(variants=options.variants, seeds=options.seeds, jobs=options.jobs, out=folder), flags, base
-    )
+    comparison = plan(_compare_options(options, folder), flags, base)
     console = Console()
     with stop_requests() as stop:
         ended = do_runs(comparison, console, stop)
@@ -154,15 +153,22 @@ def _settings(options: Table4) -> tuple[list[str], TrainConfig[Any]]:
     return (flags if options.lr is None else [*flags, "--lr", str(options.lr)]), base
 
 
+def _compare_options(options: Table4, folder: Path) -> CompareOptions:
+    return CompareOptions(
+        variants=options.variants, seeds=options.seeds, jobs=options.jobs, threads=options.threads, out=folder
+    )
+
+
 def _fit(options: Table4, base: TrainConfig[Any], folder: Path) -> _Budget:
     """What each run does within the budget, from a measured step; the first call's choice."""
     chosen = folder / "budget.json"
     if chosen.exists():
         return _Budget(**json.loads(chosen.read_text()))
-    cost = estimate(replace(base, epochs=options.epochs))
-    settings = CompareOptions(variants=options.variants, seeds=options.seeds)
-    runs = len(settings.variant_list()) * len(settings.seed_list())
     assert options.budget is not None
+    planned = plan(_compare_options(options, folder), [], base)
+    torch.set_num_threads(planned.threads)  # a step is measured with as many as a run has
+    cost = estimate(replace(base, epochs=options.epochs))
+    runs = len(planned.runs)
     seconds = _SHARE * options.budget * 60 * options.jobs / runs
     budget = _Budget.of(seconds, cost.step_seconds, base.optimization.batch_size, cost.steps)
     folder.mkdir(parents=True, exist_ok=True)
