@@ -16,7 +16,7 @@ from torch.distributions import Normal, kl_divergence
 import vdvae_patch
 from vdvae_patch.data import cifar10
 from vdvae_patch.errors import HostError, InvalidValueError, UnknownNameError
-from vdvae_patch.experiments import remedies, stress
+from vdvae_patch.experiments import remedies, stress, stress_protocol, stress_report
 from vdvae_patch.experiments.ensemble import Ensemble, Rule, Run
 from vdvae_patch.experiments.options import Stress
 from vdvae_patch.experiments.report import Origin, Report, Table, number, without_paths
@@ -183,7 +183,7 @@ def test_an_ensemble_minimises_the_objective_and_reports_the_elbo() -> None:
 
 @pytest.mark.parametrize("remedy", remedies.REMEDIES, ids=lambda r: r.name)
 def test_every_remedy_trains(remedy: remedies.Remedy) -> None:
-    protocol = stress.Protocol(4, 8, "4,4d4,1", "1,4m1", 2, 22, 1, (1e-3,), warmup=2)
+    protocol = stress_protocol.Protocol(4, 8, "4,4d4,1", "1,4m1", 2, 22, 1, (1e-3,), warmup=2)
     build = stress._Builder(remedy, protocol, None)
     x = torch.randn(1, 2, 4, 4, 3, generator=torch.Generator().manual_seed(0))
     rule = Rule(clip=remedy.clip, skip=remedy.skip)
@@ -191,6 +191,30 @@ def test_every_remedy_trains(remedy: remedies.Remedy) -> None:
     ensemble.train(2)
     assert torch.isfinite(ensemble.trace()).all()
     assert not ensemble.failures
+
+
+def test_the_control_has_the_gradient_of_the_distortion_and_reports_the_whole_elbo() -> None:
+    x = torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    alone = stress.DistortionAlone(model("exp"))
+    out = alone(x, x)
+    assert out["rate"] > 0
+    torch.testing.assert_close(out["elbo"], out["distortion"] + out["rate"])
+    gradients = [torch.autograd.grad(out[k], list(alone.parameters()), retain_graph=True, allow_unused=True)
+                 for k in ("objective", "distortion")]  # fmt: skip
+    for ours, expected in zip(*gradients, strict=True):
+        assert (ours is None and expected is None) or torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("channels", [1e3, -1e3])
+def test_with_every_term_bounded_no_latent_costs_more_than_55_nats(channels: float) -> None:
+    remedy = remedies.find("bounded/constant, means in 5")
+    block = model(remedy.variant, remedy.reading).decoder.dec_blocks[0]
+    with torch.no_grad():
+        for head, sign in ((block.enc, 1), (block.prior, -1)):
+            head.c4.bias.fill_(sign * channels)
+    _, rate = sampled(block, *inputs(block))
+    assert rate.max() <= 55
+    assert rate.max() >= 50  # means as far apart as they go
 
 
 def test_the_names_of_the_remedies_are_unique_and_a_wrong_one_is_told_its_nearest() -> None:
@@ -253,6 +277,21 @@ def test_a_run_that_died_of_an_applied_nan_counts_every_step_since() -> None:
         (row,) = stress.summarize(ensemble, 30)["runs"]
         assert row["nan"] == expected
         assert (row["nelbo"] is None) == (skip is None)
+
+
+def test_each_size_has_a_report_of_its_own_and_a_size_that_there_is_not_is_told_those_that_there_are() -> None:
+    asked = {"stress": Stress(), "stress-16": Stress(image_size=16), "stress-quick": Stress(quick=True)}
+    for name, options in asked.items():
+        assert stress_report.report_name(stress_protocol.chosen(options)) == name
+    assert stress_protocol.chosen(Stress(image_size=8)) == stress_protocol.chosen(Stress(quick=True))
+    with pytest.raises(InvalidValueError, match="one of 32, 16, 8, not 12"):
+        stress_protocol.chosen(Stress(image_size=12))
+
+
+@pytest.mark.parametrize("protocol", stress_protocol.SIZES.values(), ids=lambda p: str(p.image_size))
+def test_every_size_has_steps_left_after_its_warm_up(protocol: stress_protocol.Protocol) -> None:
+    assert protocol.steps >= 2 * protocol.warmup
+    assert protocol.enc_blocks.startswith(f"{protocol.image_size}x")
 
 
 def test_too_few_steps_are_refused() -> None:

@@ -21,6 +21,7 @@ class Remedy:
         arithmetic: whose KL and sampling.
         reading: how the means are read.
         spectral: weight of spectral regularization, in nats per image.
+        rate: whether the rate is minimised; without it the gradient is the distortion's alone. A control, no remedy.
         clip: gradient norm that is clipped to; None clips none.
         skip: gradient norm from which an update is skipped, as for NaN; infinity skips for NaN alone, None applies
             every update.
@@ -32,6 +33,7 @@ class Remedy:
     arithmetic: Arithmetic = "stable"
     reading: Reading = field(default_factory=Reading)
     spectral: float = 0.0
+    rate: bool = True
     clip: float | None = 200.0
     skip: float | None = 400.0
 
@@ -41,7 +43,10 @@ def _means(means: Means, limit: float | None = None) -> Reading:
 
 
 _FLOOR = "bounded(0.1, 1)"
+# log σ_q bounded both ways, so that with a constant prior and means in 5 a latent's rate is 55 nats at most
+_BOTH = "bounded(0.01, 1)/constant"
 _LOG2 = "softplus(0.6931472)"
+_IN_5 = Reading("plain", 5.0)
 
 REMEDIES: tuple[Remedy, ...] = (
     Remedy("vanilla", "VDVAE: clips at 200, skips at 400 and NaN", arithmetic="host"),
@@ -67,7 +72,13 @@ REMEDIES: tuple[Remedy, ...] = (
     Remedy("vanilla, only NaN skipped", "an update of high gradient is clipped, not lost", arithmetic="host", skip=inf),
     Remedy("explin/constant, only NaN skipped", "the same", "explin/constant", skip=inf),
     Remedy("explin/constant, clipped at 5", "the same, clipped harder", "explin/constant", clip=5.0, skip=inf),
-)
+    Remedy("explin/constant, clipped at 1", "below every usual norm", "explin/constant", clip=1.0, skip=inf),
+    Remedy("vanilla, clipped at 1", "what clipping does by itself", arithmetic="host", clip=1.0, skip=inf),
+    Remedy("bounded/constant, means in 5", "every term of the rate bounded", _BOTH, reading=_IN_5, skip=inf),
+    Remedy("bounded/constant, means in 5, clipped at 1", "and clipped", _BOTH, reading=_IN_5, clip=1.0, skip=inf),
+    Remedy("distortion alone", "control: no rate, so what is left is no Normal's", _BOTH, reading=_IN_5, rate=False,
+           clip=1.0, skip=inf),
+)  # fmt: skip
 
 
 def find(name: str) -> Remedy:
