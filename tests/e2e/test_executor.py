@@ -19,15 +19,19 @@ from vdvae_patch.errors import RunError
 
 pytest.importorskip("submitit")
 
-# A run in a few lines: it begins by writing config.toml, is killed once if it is told to, and says how it was called.
+# A run in a few lines: it locks its folder, says how it was called, and then ends, or is killed or loses its job the first
+# time, as it is told to.
 RUN = """
-import os, pathlib, signal, sys
+import fcntl, os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
+lock = (folder / "run.lock").open("w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 with (folder / "calls").open("a") as calls:
     calls.write(sys.argv[2] + "\\n")
 (folder / "config.toml").write_text("")
 if sys.argv[3] in ("lost", "killed") and sys.argv[2] == "begin":
     os.kill(os.getppid() if sys.argv[3] == "lost" else os.getpid(), signal.SIGKILL)
+    time.sleep(100)  # a run that outlives its job keeps its lock
 sys.exit(75 if sys.argv[3] == "saved" and sys.argv[2] == "begin" else int(sys.argv[4]))
 """
 
