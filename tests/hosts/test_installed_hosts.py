@@ -33,8 +33,8 @@ def test_one_that_is_not_there_says_how_to_install_it() -> None:
 
 
 def test_a_host_without_an_example_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(HostError, match="'nvae' gives no example"):
-        HOSTS.get("nvae").example({})
+    with pytest.raises(HostError, match="'vdvae' gives no example"):
+        HOSTS.get("vdvae").example({})
     with pytest.raises(SystemExit) as stop:
         main(["bench", "--host=diffusers", "--preset=small"])
     assert stop.value.code == 2

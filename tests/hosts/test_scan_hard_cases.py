@@ -211,3 +211,227 @@ def test_a_raw_value_that_is_read_between_two_changes_is_refused_with_the_line()
     heads = scan(model, x)
     with pytest.raises(PatchError, match=r"in place \(line \d+\) and reads it on the way; write a patch file"):
         patch(model, posterior="explin", heads=heads)
+
+
+def test_a_change_in_place_through_another_view_is_refused_with_the_reason() -> None:
+    model, x = build(ThroughAView)
+    heads = scan(model, x)
+    with pytest.raises(PatchError, match=r"in place through a view of another shape, .*; write a patch file"):
+        patch(model, posterior="explin", heads=heads)
+
+
+# --- one module in two roles ------------------------------------------------------------------------------------------
+
+
+class TwoRoles(nn.Module):
+    """One network gives the posterior of the data, and the prior of what came before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.head, self.dec = nn.Linear(6, 4), nn.Sequential(nn.SiLU(), nn.Linear(4, 8)), nn.Linear(4, 6)
+        self.start = nn.Parameter(torch.zeros(4))
+        self.used: dict[str, Tensor] = {}
+
+    def stats(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.head(h).chunk(2, 1)
+        return mean, raw.exp()
+
+    def roles(self, x: Tensor, h: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        return self.stats(self.enc(x)), self.stats(h)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kl = torch.zeros(())
+        (m0, s0), h = self.stats(self.start[None]), torch.zeros(len(x), 4)
+        h = h + m0 + s0 * torch.randn(len(x), 4)
+        (mq, sq), (mp, sp) = self.roles(x, h)
+        kl = (torch.log(sp / sq) + (sq**2 + (mq - mp) ** 2) / (2 * sp**2) - 0.5).mean()
+        self.used = {"posterior": sq, "prior": sp}
+        return kl + F.mse_loss(self.dec(mq + sq * torch.randn_like(sq)), x)
+
+
+class CalledTwice(TwoRoles):
+    def roles(self, x: Tensor, h: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        mean_q, raw_q = self.head(self.enc(x)).chunk(2, 1)
+        mean_p, raw_p = self.head(h).chunk(2, 1)
+        return (mean_q, raw_q.exp()), (mean_p, raw_p.exp())
+
+
+class InALoop(TwoRoles):
+    def roles(self, x: Tensor, h: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        one, other = (self.stats(value) for value in (self.enc(x), h))
+        return one, other
+
+
+@pytest.mark.parametrize("cls", [TwoRoles, CalledTwice])
+@pytest.mark.parametrize("variant", ["explin/upbounded", "explin/vanilla", "vanilla/upbounded", "upbounded"])
+def test_one_module_in_two_roles_gets_the_scale_of_each_role_where_it_is_called(cls: Any, variant: str) -> None:
+    torch.manual_seed(0)
+    model, x = cls(), torch.randn(5, 6)
+    heads = scan(model, x)
+    assert {(h.path, h.role) for h in heads} == {("head.1", "posterior"), ("head.1", "prior")}
+    inputs: list[Tensor] = []
+    handle = patch(model, variant, heads=heads)
+    model.head.register_forward_pre_hook(lambda m, args: inputs.append(args[0].detach()))
+    model(x)
+    weight, bias = model.head[1].weight, model.head[1].bias
+    posterior, prior = (F.linear(F.silu(h), weight, bias).chunk(2, 1)[1] for h in inputs[1:])
+    names = (variant.split("/") * 2)[:2]
+    for role, name, raw in (("posterior", names[0], posterior), ("prior", names[1], prior)):
+        expected = raw.exp() if name == "vanilla" else scales.get(name).sigma(raw)
+        torch.testing.assert_close(model.used[role], expected)
+    handle.unpatch()
+
+
+def test_one_module_in_two_roles_at_one_place_takes_one_scale_and_refuses_two() -> None:
+    torch.manual_seed(0)
+    model, x = InALoop(), torch.randn(5, 6)
+    heads = scan(model, x)
+    patch(model, "explin", heads=heads).unpatch()
+    for variant in ("explin/upbounded", "explin/vanilla"):
+        with pytest.raises(PatchError, match=r"emits the .* and the .*, and where it is called they cannot be told"):
+            patch(model, variant, heads=heads)
+
+
+# --- lambdas, local functions, closures -------------------------------------------------------------------------------
+
+
+class LocalFunction(Base):
+    def sigma(self, x: Tensor) -> Tensor:
+        floor = 1e-3
+
+        def positive(value: Tensor) -> Tensor:
+            return F.softplus(value) + floor
+
+        self.other = positive(x)  # another use, which must stay as it is
+        return positive(self.raw(x))
+
+
+class LocalLambda(Base):
+    def sigma(self, x: Tensor) -> Tensor:
+        floor = 1e-3
+        positive = lambda value: F.softplus(value) + floor  # noqa: E731
+        self.other = positive(x)
+        return positive(self.raw(x))
+
+
+POSITIVE = lambda value: F.softplus(value) + 1e-3  # noqa: E731
+
+
+class GlobalLambda(Base):
+    def sigma(self, x: Tensor) -> Tensor:
+        self.other = POSITIVE(x)
+        return POSITIVE(self.raw(x))
+
+
+ACTIVATIONS = {"relu": lambda v: F.relu(v), "softplus": lambda v: F.softplus(v) + 1e-3}
+
+
+class ChosenByText(Base):
+    kind = "softplus"
+
+    def sigma(self, x: Tensor) -> Tensor:
+        return ACTIVATIONS[self.kind](self.raw(x))
+
+
+class AttributeLambda(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        floor = 1e-3
+        self.positive = lambda value: F.softplus(value) + floor
+
+    def sigma(self, x: Tensor) -> Tensor:
+        self.other = self.positive(x)
+        return self.positive(self.raw(x))
+
+
+def make_positive(floor: float) -> Any:
+    def positive(value: Tensor) -> Tensor:
+        return F.softplus(value) + floor
+
+    return positive
+
+
+class AttributeClosure(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.positive = make_positive(1e-3)
+
+    def sigma(self, x: Tensor) -> Tensor:
+        return self.positive(self.raw(x))  # type: ignore[no-any-return]
+
+
+class Comprehension(Base):
+    def sigma(self, x: Tensor) -> Tensor:
+        (sigma,) = [F.softplus(self.raw(v)) + 1e-3 for v in (x,)]
+        return sigma
+
+
+INSIDE = [LocalFunction, LocalLambda, GlobalLambda, ChosenByText, AttributeLambda, AttributeClosure, Comprehension]
+
+
+@pytest.mark.parametrize("cls", INSIDE)
+def test_code_in_lambdas_local_functions_and_closures_is_patched_for_its_call_alone(cls: Any) -> None:
+    keeps_its_promise(cls)
+    model, x = build(cls)
+    model(x)
+    before = getattr(model, "other", None)
+    patch(model, posterior="explin", heads=scan(model, x))
+    model(x)
+    assert before is None or torch.equal(model.other, before)
+
+
+class OutOfReach(Base):
+    def choose(self) -> Any:
+        return lambda value: F.softplus(value) + 1e-3
+
+    def sigma(self, x: Tensor) -> Tensor:
+        return self.choose()(self.raw(x))  # type: ignore[no-any-return]
+
+
+def test_a_function_that_a_call_makes_is_refused_with_what_to_write() -> None:
+    model, x = build(OutOfReach)
+    heads = scan(model, x)
+    with pytest.raises(
+        PatchError, match=r"calls OutOfReach.choose.<locals>.<lambda>, which cannot be found .* CallSite"
+    ):
+        patch(model, posterior="explin", heads=heads)
+
+
+# --- a posterior that is residual to its prior ------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    """σ_q = σ_p r, by a product of two softplus, or of two exponentials."""
+
+    def __init__(self, positive: Any) -> None:
+        super().__init__()
+        self.q, self.p, self.dec = nn.Linear(6, 8), nn.Linear(4, 8), nn.Linear(4, 6)
+        self.positive = positive
+
+    def forward(self, x: Tensor) -> Tensor:
+        (mq, rq), (mp, rp) = self.q(x).chunk(2, 1), self.p(torch.randn(len(x), 4)).chunk(2, 1)
+        if self.positive == "exp":
+            sp = torch.exp(rp)
+            sq = torch.exp(rq) * torch.exp(rp)
+        else:
+            sp = F.softplus(rp)
+            sq = F.softplus(rq) * sp
+        kl = torch.log(sp / sq) + (sq**2 + (mq - mp) ** 2) / (2 * sp**2) - 0.5
+        return F.mse_loss(self.dec(mq + sq * torch.randn_like(sq)), x) + kl.mean()
+
+
+@pytest.mark.parametrize("positive", ["exp", "softplus"])
+def test_a_residual_posterior_that_is_left_alone_must_not_change_with_its_prior(positive: str) -> None:
+    torch.manual_seed(0)
+    model, x = Residual(positive), torch.randn(5, 6)
+    heads = scan(model, x)
+    assert {(h.path, h.role) for h in heads} == {("q", "posterior"), ("p", "prior")}
+    torch.manual_seed(1)
+    before = model(x)
+    if positive == "exp":  # the prior's σ is computed apart from the posterior's
+        patch(model, "vanilla/upbounded", heads=heads).unpatch()
+    else:
+        with pytest.raises(PatchError, match=r"head q\[4:8\] .* is left as it is, but .* give it a scale, too"):
+            patch(model, "vanilla/upbounded", heads=heads)
+    torch.manual_seed(1)
+    assert torch.equal(model(x), before)

@@ -173,11 +173,14 @@ def test_verification_refuses_a_head_whose_convention_is_wrong() -> None:
     assert torch.equal(run(case, model), before)
 
 
-def test_one_module_in_two_roles_refuses_two_scales() -> None:
+def test_one_module_in_two_roles_takes_two_scales_where_its_calls_tell_them_apart() -> None:
     case = next(c for c in CASES if c.name == "SharedHead")
     model, heads = built(case)
-    with pytest.raises(PatchError, match="emits the posterior and the prior"):
-        patch(model, "explin/upbounded", heads=heads)
+    before = run(case, model)
+    handle = patch(model, "explin/upbounded", heads=heads)  # verified
+    assert not torch.equal(run(case, model), before)
+    handle.unpatch()
+    assert torch.equal(run(case, model), before)
 
 
 def test_a_head_that_cannot_be_patched_says_why_and_what_to_write() -> None:

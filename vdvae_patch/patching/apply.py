@@ -122,7 +122,8 @@ def patch(
     normals = getattr(heads, "normals", ()) if stable else ()
     # heads that only calls can patch hand raw values on to each other: all their calls are replaced, or none
     whole = stable or any(h.head.only_at_calls for h in changed)
-    overrides = tuple(_overrides(model, patched if whole else PatchedHeads(changed), stable, normals))
+    apart = _patched_apart(patched)
+    overrides = tuple(_overrides(model, patched if whole else PatchedHeads(changed), stable, normals, apart))
     _install(overrides)
     record = PatchRecord(chosen, "stable" if stable else "host", patched, overrides)
     vars(model)[_RECORD] = record
@@ -196,9 +197,9 @@ def _emitters(modules: dict[str, nn.Module], path: str) -> list[str]:
 
 
 def _overrides(
-    model: nn.Module, heads: PatchedHeads, stable: bool, normals: Sequence[NormalSite]
+    model: nn.Module, heads: PatchedHeads, stable: bool, normals: Sequence[NormalSite], apart: set[_Emitted]
 ) -> Iterator[Override]:
-    """One override a method: heads that are read by the same call share it."""
+    """One override a method: heads that are read by the same call share it; `apart`: see `_patched_apart`."""
     modules = dict(model.named_modules())
     at_output: dict[str, list[tuple[Head, Scale]]] = defaultdict(list)
     at_call: dict[tuple[str, str], CallSite] = {}
@@ -213,8 +214,11 @@ def _overrides(
                     scales[site.owner, site.method][patched.head.role] = patched.scale
             continue
         if patched.scale is not None and not patched.head.convention.is_identity(patched.scale):
-            if _has_sites(patched.head):
+            by_call = _emitted(patched.head) in apart
+            if _has_sites(patched.head) and (by_call or not _is_alternative(patched.head)):
                 at_site.append((patched.head, patched.scale))
+            if by_call:
+                continue
             if _is_at_output(patched.head) and not _is_there(at_output[patched.head.path], patched.head, patched.scale):
                 at_output[patched.head.path].append((patched.head, patched.scale))
         for rebinding in patched.head.rebindings if stable else ():
@@ -241,17 +245,42 @@ def _has_sites(head: Head) -> bool:
     return bool(head.sites)
 
 
-def _is_there(known: list[tuple[Head, Scale]], head: Head, scale: Scale) -> bool:
-    """Whether the same channels are patched in the same way already: one module called for two roles."""
-    for other, given in known:
-        if (other.start, other.stop, other.dim) == (head.start, head.stop, head.dim):
-            if given == scale:
-                return True
+_Emitted = tuple[str, int, int | None, int]
+
+
+def _emitted(head: Head) -> _Emitted:
+    return head.path, head.start, head.stop, head.dim
+
+
+def _is_alternative(head: Head) -> bool:
+    """Whether the head's sites are calls of its module, which do what replacing its output does."""
+    return bool(head.sites) and all(getattr(site, "channels", None) is not None for site in head.sites)
+
+
+def _patched_apart(heads: PatchedHeads) -> set[_Emitted]:
+    """The channels that one module emits for two roles with two scales: these are patched where it is called."""
+    first: dict[_Emitted, PatchedHead] = {}
+    apart: set[_Emitted] = set()
+    for patched in heads:
+        head = patched.head
+        if head.calls or not (_is_at_output(head) or _is_alternative(head)):
+            continue
+        other = first.setdefault(_emitted(head), patched)
+        if other.scale == patched.scale:
+            continue
+        if not (_is_alternative(head) and _is_alternative(other.head)):
+            given = " and ".join(VANILLA if h.scale is None else str(h.scale) for h in (other, patched))
             raise PatchError(
-                f"{head.path}[{head.channels}] emits the {other.role} and the {head.role}; at its output both get one "
-                f"scale, not {given} and {scale}"
+                f"{head.path}[{head.channels}] emits the {other.head.role} and the {head.role}, and where it is called "
+                f"they cannot be told apart; at its output both get one scale, not {given}"
             )
-    return False
+        apart.add(_emitted(head))
+    return apart
+
+
+def _is_there(known: list[tuple[Head, Scale]], head: Head, scale: Scale) -> bool:
+    """Whether the same channels are patched already: one module that serves two roles with one scale."""
+    return any(_emitted(other) == _emitted(head) and given == scale for other, given in known)
 
 
 def _install(overrides: Iterable[Override]) -> None:

@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.patching.rewrite import Span, method_function
+from vdvae_patch.patching.source import Span, method_function
 
 
 def expressions(owner: type, method: str, text: str) -> list[Span]:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import ast
 import copy
-import importlib
 import inspect
-import sys
-import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vdvae_patch.errors import PatchError
-
-Span = tuple[int, int, int, int]
-"""First line, last line, first column, last column (in bytes), as `code.co_positions` gives them."""
+from vdvae_patch.patching.source import Span, find, parse
 
 
 class Change(NamedTuple):
@@ -34,32 +29,11 @@ class Change(NamedTuple):
     """Whether the last expression changes its operand in place, which then gets the value."""
 
 
-def callee(module: str, qualname: str) -> Any:
-    """A function or class by module and qualified name; of `Class.__init__`, the class.
+class LocalFunction(NamedTuple):
+    """Changes of a function, or a lambda, that is defined in the function which calls it, for this call alone."""
 
-    Raises:
-        PatchError: it is defined inside a function, where it cannot be found again.
-    """
-    if "<locals>" in qualname:
-        raise PatchError(
-            f"{module}.{qualname} is defined inside a function; write a patch file that replaces its caller"
-        )
-    found: Any = sys.modules.get(module) or importlib.import_module(module)
-    names = qualname.split(".")
-    for name in names[:-1] if names[-1] == "__init__" else names:
-        found = inspect.getattr_static(found, name) if isinstance(found, type) else getattr(found, name)
-    return found.__func__ if isinstance(found, staticmethod) else found
-
-
-def method_function(cls: type, name: str) -> types.FunctionType:
-    """The plain function behind a method."""
-    found = inspect.getattr_static(cls, name)
-    found = inspect.unwrap(found)
-    if not isinstance(found, types.FunctionType):
-        raise PatchError(
-            f"{cls.__name__}.{name} is a {type(found).__name__}, not a Python function that could be patched"
-        )
-    return found
+    changes: Sequence[Change]
+    callees: Mapping[Span, Any]
 
 
 def rewritten(
@@ -70,36 +44,10 @@ def rewritten(
     Raises:
         PatchError: its source cannot be found, is not what runs, or holds no such expression.
     """
-    tree, shift = _parse(function)
+    tree = parse(function)
     names: dict[str, Any] = {}
-    edit = _Edit(function, shift, names)
-    for span, target in callees.items():
-        edit.call(tree, span, target)
-    # first those that read several expressions, while these still stand where the source has them
-    for change in sorted(changes, key=lambda c: (not c.also, c.first == c.last)):
-        edit.change(tree, change)
+    _Edit(function, names).all(tree, changes, callees)
     return _compile(function, tree, names)
-
-
-def _parse(function: types.FunctionType) -> tuple[ast.FunctionDef, tuple[int, int]]:
-    try:
-        source = inspect.getsource(function)
-    except OSError:
-        raise PatchError(
-            f"the source of {function.__qualname__} cannot be found, so it cannot be patched at a call"
-        ) from None
-    flat = textwrap.dedent(source)
-    tree = ast.parse(flat).body[0]
-    if not isinstance(tree, ast.FunctionDef):
-        raise PatchError(f"{function.__qualname__} is not a plain function")
-    plain = {"staticmethod", "override"}
-    strange = [ast.unparse(d) for d in tree.decorator_list if ast.unparse(d).split(".")[-1] not in plain]
-    if strange and hasattr(function, "__wrapped__"):
-        raise PatchError(f"{function.__qualname__} is decorated with {strange[0]}, which would be lost")
-    tree.decorator_list = []
-    indent = len(source.split("\n", 1)[0]) - len(flat.split("\n", 1)[0])
-    # the lines of the file, so that tracebacks point where the host's code is
-    return ast.increment_lineno(tree, function.__code__.co_firstlineno - 1), (0, indent)
 
 
 def _compile(function: types.FunctionType, tree: ast.FunctionDef, names: dict[str, Any]) -> types.FunctionType:
@@ -109,7 +57,7 @@ def _compile(function: types.FunctionType, tree: ast.FunctionDef, names: dict[st
     module = ast.fix_missing_locations(ast.Module([outer], []))
     code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True, flags=_future_flags(function))
     built = next(c for c in code.co_consts if isinstance(c, types.CodeType))
-    inner = next(c for c in built.co_consts if isinstance(c, types.CodeType) and c.co_name == function.__name__)
+    inner = next(c for c in built.co_consts if isinstance(c, types.CodeType) and c.co_name == tree.name)
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     # no __name__: torch.compile would look the globals of a named module up in that module
     scope = {key: value for key, value in function.__globals__.items() if key != "__name__"} | names
@@ -132,11 +80,18 @@ def _future_flags(function: types.FunctionType) -> int:
 class _Edit:
     """Changes one syntax tree in place."""
 
-    def __init__(self, function: types.FunctionType, shift: tuple[int, int], names: dict[str, Any]) -> None:
+    def __init__(self, function: types.FunctionType, names: dict[str, Any]) -> None:
         self.function = function
-        self.shift = shift
         self.names = names
         self._kept = 0
+
+    def all(self, tree: ast.AST, changes: Sequence[Change], callees: Mapping[Span, Any]) -> None:
+        """Replace what is called at some spans, and some expressions."""
+        for span, target in callees.items():
+            self.call(tree, span, target)
+        # first those that read several expressions, while these still stand where the source has them
+        for change in sorted(changes, key=lambda c: (not c.also, c.first == c.last)):
+            self.change(tree, change)
 
     def call(self, tree: ast.AST, span: Span, target: Any) -> None:
         """Replace what is called at a span."""
@@ -145,11 +100,37 @@ class _Edit:
             raise PatchError(
                 f"{self.function.__qualname__} line {span[0]} calls a function in a way that is not understood"
             )
+        if isinstance(target, LocalFunction):
+            node.func = self._local(tree, node.func, target)
+            return
         bound = isinstance(target, types.FunctionType) and isinstance(node.func, ast.Attribute)
         takes_self = bound and list(inspect.signature(target).parameters)[:1] == ["self"]
-        if takes_self and isinstance(node.func, ast.Attribute) and not self._is_namespace(node.func.value):
+        if takes_self and isinstance(node.func, ast.Attribute) and not self._is_class(node.func.value):
             node.args.insert(0, node.func.value)
         node.func = self._name("call", target)
+
+    def _local(self, tree: ast.AST, called: ast.expr, target: LocalFunction) -> ast.Name:
+        """A changed copy of the definition, right behind it, where it sees the same variables."""
+        assert isinstance(called, ast.Name)
+        for parent in ast.walk(tree):
+            for _, block in ast.iter_fields(parent):
+                for index, node in enumerate(block if isinstance(block, list) else ()):
+                    if not _defines(node, called.id):
+                        continue
+                    new = copy.deepcopy(node)
+                    self.all(new, target.changes, target.callees)
+                    name = f"_vdvae_patch_local_{len(self.names)}"
+                    self.names[name] = None  # taken; the copy is bound where it is defined
+                    if isinstance(new, ast.FunctionDef):
+                        new.name = name
+                    else:
+                        new.targets = [ast.Name(name, ast.Store())]
+                    block.insert(index + 1, new)
+                    return ast.Name(name, ast.Load())
+        raise PatchError(
+            f"{self.function.__qualname__} calls {called.id!r}, a variable that is no function defined in it; write a "
+            "patch file whose Head has a CallSite"
+        )
 
     def change(self, tree: ast.AST, change: Change) -> None:
         """Put reader(p) in the place of an expression."""
@@ -251,13 +232,9 @@ class _Edit:
         return ast.Name(name, ast.Load())
 
     def _at(self, tree: ast.AST, span: Span) -> ast.expr | ast.stmt:
-        lines, columns = self.shift
-        wanted = (span[0] - lines, span[1] - lines, span[2] - columns, span[3] - columns)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.expr | ast.AugAssign) and hasattr(node, "lineno"):
-                place = (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
-                if place == wanted:
-                    return node
+        node = find(tree, span)
+        if node is not None:
+            return node
         raise PatchError(
             f"{self.function.__qualname__} has no expression at line {span[0]}, columns {span[2]} to {span[3]}; "
             "was its file edited after it was imported?"
@@ -329,10 +306,22 @@ class _Edit:
             return True  # a setting or a layer; a parameter of the model's own is handled as such
         return root is not None and root in self.function.__globals__
 
+    def _is_class(self, node: ast.expr) -> bool:
+        """Whether a method's owner is a class, or `super()`, so that the call names the instance itself or nobody."""
+        return isinstance(node, ast.Name) and isinstance(self.function.__globals__.get(node.id), type)
+
     def _is_namespace(self, node: ast.expr) -> bool:
         """Whether an attribute's owner is a module, a class or the model, and not a tensor."""
         root = _root(node)
         return root == "self" or (root is not None and root in self.function.__globals__)
+
+
+def _defines(node: Any, name: str) -> bool:
+    """Whether a statement defines a function of that name, or binds the name to a lambda."""
+    if isinstance(node, ast.FunctionDef):
+        return node.name == name
+    target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+    return isinstance(target, ast.Name) and target.id == name and isinstance(node.value, ast.Lambda)
 
 
 def _root(node: ast.expr) -> str | None:

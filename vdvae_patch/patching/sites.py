@@ -20,8 +20,9 @@ from vdvae_patch.conventions import Convention
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
-from vdvae_patch.patching.overrides import Override
-from vdvae_patch.patching.rewrite import Change, Span, callee, method_function, rewritten
+from vdvae_patch.patching.overrides import Override, replace_raw
+from vdvae_patch.patching.rewrite import Change, LocalFunction, rewritten
+from vdvae_patch.patching.source import LOCAL, Span, called, method_function
 from vdvae_patch.scales import Scale
 
 
@@ -54,6 +55,8 @@ class Site:
             their pre-image is what it finds.
         drops: in-place operations on the way, which are left out.
         inplace: whether `last` changes its operand in place.
+        channels: dimension, start and stop of the raw value in what `last` returns, where that is a call of the module
+            that emits it: for a module that serves two roles, each patched where it is called.
     """
 
     owner: str
@@ -68,6 +71,7 @@ class Site:
     reads: Convention | None = None
     drops: tuple[Span, ...] = ()
     inplace: bool = False
+    channels: tuple[int, int, int | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,31 @@ class Reader:
             return back(self.rest, sigma, sigma.log())
         return self.rest.preimage(self.scale, p)
 
-    def same_as(self, other: Reader) -> bool:
+    def same_as(self, other: Reader | OutputReader) -> bool:
         """Whether the two read alike."""
-        return (self.scale, self.rest, self.reads) == (other.scale, other.rest, other.reads)
+        return isinstance(other, Reader) and vars(self) == vars(other)
+
+
+class OutputReader:
+    """What a module returns, to the same with the pre-image of scale(p) in the raw value's channels."""
+
+    def __init__(self, scale: Scale, rest: Convention, channels: tuple[int, int, int | None]) -> None:
+        dim, start, stop = channels
+        self.scale = scale
+        self.head = Head("", "posterior", start, stop, dim, convention=rest)
+
+    def __call__(self, output: Tensor) -> Tensor:
+        return replace_raw(output, self.head, self.scale)
+
+    def same_as(self, other: Reader | OutputReader) -> bool:
+        """Whether the two read alike."""
+        return isinstance(other, OutputReader) and vars(self) == vars(other)
+
+
+def _reader(site: Site, scale: Scale) -> Reader | OutputReader:
+    if site.channels is not None:
+        return OutputReader(scale, site.rest, site.channels)
+    return Reader(scale, site.rest, site.reads)
 
 
 class ActivationOverride(Override):
@@ -136,7 +162,7 @@ class SiteOverride(Override):
     def _bind_original(self) -> Any:
         function = method_function(type(self.module), self.method)
         # deduplicated: several sites may lead through one call
-        return types.MethodType(_compile(function, list(self.edits), 0), self.module)
+        return types.MethodType(_compile(function, list(self.edits), 0, self.module), self.module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.original(*args, **kwargs)
@@ -169,7 +195,14 @@ def site_overrides(
         yield SiteOverride(modules[owner], method, edits)
 
 
-def _compile(function: types.FunctionType, edits: list[Edit], level: int) -> types.FunctionType:
+def _compile(function: types.FunctionType, edits: list[Edit], level: int, instance: Any) -> types.FunctionType:
+    return rewritten(function, *_plan(function, edits, level, instance))
+
+
+def _plan(
+    function: types.FunctionType, edits: list[Edit], level: int, instance: Any
+) -> tuple[list[Change], dict[Span, Any]]:
+    """The changes of a function, and what it shall call at some spans."""
     changes: list[Change] = []
     inner: dict[CallStep, list[Edit]] = {}
     replaced: dict[Span, Any] = {}
@@ -180,7 +213,7 @@ def _compile(function: types.FunctionType, edits: list[Edit], level: int) -> typ
         elif isinstance(site, NormalSite) or scale is None:
             replaced[site.span] = StableNormal  # type: ignore[union-attr]
         else:
-            reader = Reader(scale, site.rest, site.reads)
+            reader = _reader(site, scale)
             change = Change(
                 site.first, site.last, site.operand, reader, site.parameter, site.also, site.drops, site.inplace
             )
@@ -194,10 +227,13 @@ def _compile(function: types.FunctionType, edits: list[Edit], level: int) -> typ
                     f"ones ({known.reader.scale} and {scale}); give both the same"
                 )
     for step, below in inner.items():
-        target = callee(step.module, step.qualname)
-        if isinstance(target, type):
-            init = _compile(method_function(target, "__init__"), below, level + 1)
+        target = called(function, step.span, step.module, step.qualname, instance)
+        if target is LOCAL:
+            replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance))
+        elif isinstance(target, type):
+            init = _compile(method_function(target, "__init__"), below, level + 1, None)
             replaced[step.span] = type(target.__name__, (target,), {"__init__": init, "__module__": target.__module__})
         else:
-            replaced[step.span] = _compile(target, below, level + 1)
-    return rewritten(function, changes, replaced)
+            own = instance if isinstance(getattr(type(instance), target.__name__, None), types.FunctionType) else None
+            replaced[step.span] = _compile(target, below, level + 1, own)
+    return changes, replaced

@@ -44,6 +44,9 @@ def emission_of(graph: Graph, raw: Spot, moves: Sequence[Node]) -> Emission:
     if node.kind == "parameter":
         reason = "it is a parameter, which no module emits"
         return Emission(node.op, True, 0, 0, None, False, reason)
+    if node.op == "mixed":
+        reason = "the host changes it in place through a view of another shape, and what it was cannot be told"
+        return Emission("", False, 0, 0, None, False, reason)
     dim, start, stop, contiguous = _channels(node, raw, _moves(graph, raw) or moves)
     owner = next((f for f in node.frames if f.path is not None), None)
     if owner is None or owner.path is None:

@@ -12,8 +12,9 @@ import torch
 
 from vdvae_patch.composition import Step, is_limited, named
 from vdvae_patch.conventions import Convention, LogSigma
-from vdvae_patch.patching.rewrite import Span
 from vdvae_patch.patching.sites import ActivationSite, CallStep, NormalSite, Site
+from vdvae_patch.patching.source import Span
+from vdvae_patch.scanning.emission import Emission
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.readings import Reading
 
@@ -241,12 +242,53 @@ def _same_expression(raw: Node, first: Node, nodes: Sequence[Node]) -> bool:
     return len(other) > level and other[: level + 1] == sequence[: level + 1]
 
 
+def calls_of_module(
+    graph: Graph, readings: Iterable[Reading], emission: Emission, rest: Convention, outward: int = 0
+) -> tuple[Site, ...]:
+    """The expressions that call the module which emits the raw values of some readings, and get just its output.
+
+    Args:
+        outward: how many methods further out the calls are to be told apart by.
+    """
+    sites: dict[Site, None] = {}
+    for node in {reading.raw.node.id: reading.raw.node for reading in readings}.values():
+        returning = {emission.path, *graph.returned.get(node.id, ())}
+        inside = [i for i, frame in enumerate(node.frames) if frame.path in returning]
+        if not inside:
+            raise CannotPlaceError("no call of its module is seen")
+        sequence = [frame for frame in reversed(node.frames[inside[-1] + 1 :]) if frame.host]
+        if not sequence:
+            raise CannotPlaceError("its module is the model itself, which nothing of the host calls")
+        span = _span(sequence[-1])
+        site = _site_in(sequence, len(sequence) - 1, span, span, -1, rest, outward=outward)
+        sites[replace(site, channels=(emission.dim, emission.start, emission.stop))] = None
+    return tuple(sites)
+
+
 def _in_source(nodes: Sequence[Node], operand: int, rest: Convention, parameter: str = "") -> Site:
     level = _level(nodes)
     sequence = _outer_first(nodes[0])
     if level < 0 or any(len(_outer_first(node)) <= level for node in nodes):
         raise CannotPlaceError("its steps are spread over functions that no common one calls")
-    owner = next((i for i in range(level, -1, -1) if sequence[i].path is not None), None)
+    first, last = _span(sequence[level]), _span(_outer_first(nodes[-1])[level])
+    return _site_in(sequence, level, first, last, operand, rest, parameter)
+
+
+def _site_in(
+    sequence: Sequence[Frame],
+    level: int,
+    first: Span,
+    last: Span,
+    operand: int,
+    rest: Convention,
+    parameter: str = "",
+    outward: int = 0,
+) -> Site:
+    """The site of an expression in the function at a level of a sequence of calls, outermost first."""
+    methods = [i for i in range(level, -1, -1) if sequence[i].path is not None]
+    if outward >= len(methods) > 0 or len({sequence[i].path for i in methods[: outward + 1]}) > 1:
+        raise CannotPlaceError("its calls come from another module")
+    owner = methods[outward] if methods else None
     if owner is None:
         frame = sequence[level]
         raise CannotPlaceError(
@@ -256,11 +298,15 @@ def _in_source(nodes: Sequence[Node], operand: int, rest: Convention, parameter:
     calls = []
     for index in range(owner, level):
         code = sequence[index + 1].code
+        if code.co_name in _COMPREHENSIONS:
+            continue  # its expressions stand in the text of the function around it
         calls.append(CallStep(_span(sequence[index]), _module_of(code.co_filename), code.co_qualname))
-    first, last = _span(sequence[level]), _span(_outer_first(nodes[-1])[level])
     path = sequence[owner].path
     assert path is not None
     return Site(path, sequence[owner].code.co_name, tuple(calls), first, last, operand, rest, parameter)
+
+
+_COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"})
 
 
 def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -18,10 +18,10 @@ from vdvae_patch.patching.sites import NormalSite
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.emission import Emission, emission_of
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.placing import CannotPlaceError, disagreeing, normal_sites, sites_of
+from vdvae_patch.scanning.placing import CannotPlaceError, calls_of_module, disagreeing, normal_sites, sites_of
 from vdvae_patch.scanning.readings import NearMiss, Reading, Readings, read, where
 from vdvae_patch.scanning.replay import Expression, Spot
-from vdvae_patch.scanning.verify import check_sigma
+from vdvae_patch.scanning.verify import HeadKey, check_sigma, residual_curves
 from vdvae_patch.scanning.watch import watch
 from vdvae_patch.tables import columns
 
@@ -42,11 +42,12 @@ class Heads(list[Head]):
         self.warnings: tuple[str, ...] = ()
         self.normals: tuple[NormalSite, ...] = ()
         self._run: tuple[tuple[Any, ...], Callable[..., Any] | None] | None = None
+        self._residual: dict[HeadKey, list[torch.Tensor]] = {}
 
     def check(self, model: nn.Module, patched: Iterable[Any]) -> None:
         """Run the scanned batch through the patched model and compare the σ that it uses; see `patch`'s `verify`."""
         if self._run is not None:
-            check_sigma(model, *self._run, patched)
+            check_sigma(model, *self._run, patched, self._residual)
 
     def __str__(self) -> str:
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
@@ -93,6 +94,8 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     heads = Heads(_heads(graph, readings), readings.near_misses)
     heads.warnings = tuple(hazards.of_graph(graph))
     heads._run = (inputs, call)
+    residual = {(h.path, h.start, h.stop) for h in heads if h.found is not None and h.found.reason.startswith(_SUM)}
+    heads._residual = residual_curves(graph, readings.found, frozenset(residual))
     heads.normals = normal_sites(graph)
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
@@ -128,7 +131,34 @@ def _heads(graph: Graph, readings: Readings) -> list[Head]:
         _add(groups, _joined(graph, readings, spot_readings, owned))
     ordered = _without_vamp(sorted(groups.values(), key=lambda g: g.spot.node.id))
     shared = {id_ for r in readings.found for chain in r.parts for id_ in (chain.begin.node.id,)}
-    return [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
+    heads = [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
+    return _with_calls(graph, ordered, heads)
+
+
+def _with_calls(graph: Graph, groups: list[_Group], heads: list[Head]) -> list[Head]:
+    """Heads of one module that serves two roles, with the calls where each can be patched by itself."""
+    by_key: dict[Key, list[int]] = {}
+    for index, (group, head) in enumerate(zip(groups, heads, strict=True)):
+        if head.found is not None and head.found.patch_at == "output" and not head.sites:
+            by_key.setdefault(_key(group.emission), []).append(index)
+    for places in by_key.values():
+        for outward in range(_MOST_METHODS if len(places) > 1 else 0):
+            try:
+                sites = [
+                    calls_of_module(graph, groups[i].readings, groups[i].emission, heads[i].convention, outward)
+                    for i in places
+                ]
+            except CannotPlaceError:
+                break  # at the output, then, where both get one scale
+            if len({site for found in sites for site in found}) == sum(map(len, sites)):
+                for i, found in zip(places, sites, strict=True):
+                    heads[i] = replace(heads[i], sites=found)
+                break
+    return heads
+
+
+_MOST_METHODS = 4
+"""How many methods of one module, each called by the next, are looked through for calls that tell two roles apart."""
 
 
 def _by_raw(found: Iterable[Reading]) -> dict[Any, list[Reading]]:
@@ -227,7 +257,7 @@ def _without_vamp(groups: list[_Group]) -> list[_Group]:
     posteriors = {_key(g.emission) for g in groups if g.role == "posterior"}
 
     def is_vamp(group: _Group) -> bool:
-        learned_input = not (group.spot.node.data or group.spot.node.noise)
+        learned_input = not any(r.raw.node.data or r.raw.node.noise for r in group.readings)
         return group.role == "prior" and learned_input and _key(group.emission) in posteriors
 
     return [group for group in groups if not is_vamp(group)]
@@ -280,11 +310,14 @@ def _sigma_node(readings: list[Reading]) -> Any:
     return best.chain.nodes[-1] if best.chain.nodes else best.node
 
 
+_SUM = "its raw value is a sum that is formed after the modules have run"
+
+
 def _patch_place(
     group: _Group, convention: Convention, agree: bool, shared: bool
 ) -> tuple[Literal["output", "call", "no"], str]:
     if group.readings[0].parts:
-        return "call", "its raw value is a sum that is formed after the modules have run"
+        return "call", _SUM
     if not group.emission.at_output:
         return "call", group.emission.reason
     if shared:

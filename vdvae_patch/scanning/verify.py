@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -30,24 +30,54 @@ class Patched(Protocol):
     def scale(self) -> Scale | None: ...
 
 
+HeadKey = tuple[str, int, int | None]
+"""Path, start and stop."""
+
+
+def residual_curves(graph: Graph, found: Iterable[Reading], keys: frozenset[HeadKey]) -> dict[HeadKey, list[Tensor]]:
+    """σ of residual heads over a grid of their own raw values: what they must still compute if they are left as they
+    are while the head that they are residual to is patched."""
+    curves: dict[HeadKey, list[Tensor]] = {}
+    for reading in found:
+        for key, leaf, expression in _sources(graph, reading):
+            if key in keys and _learned(expression) > 1:
+                curves.setdefault(key, []).append(_sigma(leaf, expression, reading, _GRID, 0.5)[0])
+    return curves
+
+
+def _learned(expression: Expression) -> int:
+    return sum(spot.node.params for spot in expression.leaves.values())
+
+
 def check_sigma(
-    model: nn.Module, inputs: tuple[Any, ...], call: Callable[..., Any] | None, patched: Iterable[Patched]
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    call: Callable[..., Any] | None,
+    patched: Iterable[Patched],
+    residual: Mapping[HeadKey, list[Tensor]],
 ) -> None:
     """Run the patched model and compare every σ that it uses, as a function of the raw parameter, with scale(p).
 
+    Args:
+        residual: see `residual_curves`.
+
     Raises:
-        PatchError: one differs by more than rounding, or leaves the codomain; names head, expected and seen.
+        PatchError: one differs by more than rounding, or leaves the codomain; names head, expected and seen. Or a
+            residual head that is left as it is computes another σ than before.
     """
     graph = watch(model, inputs, call)
-    seen: dict[tuple[str, int, int | None], list[tuple[Spot, Expression, Reading]]] = {}
+    seen: dict[HeadKey, list[tuple[Spot, Expression, Reading]]] = {}
     for reading in read(graph).found:
         for key, leaf, expression in _sources(graph, reading):
             seen.setdefault(key, []).append((leaf, expression, reading))
     for entry in patched:
+        head = entry.head
+        if entry.scale is None:
+            key = (head.path, head.start, head.stop)
+            _check_left_alone(head, seen.get(key, []), residual.get(key, []))
         if entry.scale is None or entry.scale.name == "constant":
             continue
-        head = entry.head
-        places = seen.get((head.path, head.start, head.stop), [])
+        places = [p for p in seen.get((head.path, head.start, head.stop), []) if _is_call_of(head, p[0])]
         if not places:
             raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
         # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
@@ -57,7 +87,26 @@ def check_sigma(
             _complain(head, entry.scale, *wrong[0])
 
 
-def _sources(graph: Graph, reading: Reading) -> Iterable[tuple[tuple[str, int, int | None], Spot, Expression]]:
+def _check_left_alone(head: Head, places: list[tuple[Spot, Expression, Reading]], before: list[Tensor]) -> None:
+    for leaf, expression, reading in places:
+        if not before or _learned(expression) < 2:
+            continue
+        after, _ = _sigma(leaf, expression, reading, _GRID, 0.5)
+        if not any(torch.allclose(after, curve, rtol=1e-4, atol=1e-7) for curve in before):
+            raise PatchError(
+                f"head {head} is left as it is, but the host computes its σ from that of a head that is patched, so "
+                "it would change with it; give it a scale, too. The patch was taken back"
+            )
+
+
+def _is_call_of(head: Head, leaf: Spot) -> bool:
+    """Whether a raw value comes from one of the head's own calls, where its module is called for another role, too."""
+    sites = [site for site in head.sites if getattr(site, "channels", None) is not None]
+    spans = {frame.span for frame in leaf.node.frames}
+    return not sites or any({site.last, *(step.span for step in site.calls)} <= spans for site in sites)
+
+
+def _sources(graph: Graph, reading: Reading) -> Iterable[tuple[HeadKey, Spot, Expression]]:
     node = reading.term.node if reading.term is not None else Spot(reading.node)
     expression = Expression(node)
     for leaf in expression.leaves.values():
@@ -66,10 +115,12 @@ def _sources(graph: Graph, reading: Reading) -> Iterable[tuple[tuple[str, int, i
             yield (emission.path, emission.start, emission.stop), leaf, expression
 
 
-def _sigma(leaf: Spot, expression: Expression, reading: Reading, p: Tensor) -> tuple[Tensor, Tensor]:
-    """σ at a raw parameter of p (masks as they are, zero for what is added to it), and that p."""
+def _sigma(
+    leaf: Spot, expression: Expression, reading: Reading, p: Tensor, other: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """σ at a raw parameter of p (masks as they are, `other` for what is added to it), and that p."""
     others = {
-        key: torch.tensor(0.0 if spot.node.params else spot.node.value, dtype=torch.float64)
+        key: torch.tensor(other if spot.node.params else spot.node.value, dtype=torch.float64)
         for key, spot in expression.leaves.items()
     }
     value = expression.value({**others, leaf.key: p})
