@@ -279,6 +279,33 @@ def test_a_run_that_died_of_an_applied_nan_counts_every_step_since() -> None:
         assert (row["nelbo"] is None) == (skip is None)
 
 
+def result(nan: int = 0, high: int = 0, nelbo: float = 4.0) -> dict[str, Any]:
+    return {"runs": [{"seed": s, "lr": 0.02, "nan": nan, "high": high, "nelbo": nelbo} for s in (0, 1)]}
+
+
+def test_the_report_says_who_lost_no_update_and_leaves_the_control_out_of_the_ranking() -> None:
+    done = [
+        (remedies.find("vanilla"), result(nan=3)),
+        (remedies.find("explin/constant"), result(high=2)),
+        (remedies.find("explin/constant, clipped at 5"), result(high=1, nelbo=3.5)),
+        (remedies.find("distortion alone"), result(high=4, nelbo=90.0)),
+    ]
+    protocol = stress_protocol.chosen(Stress(image_size=16, seeds=2, lr=(0.02,)))
+    text = stress_report._ranking(done, protocol)
+    assert "0 of 3 remedies had neither" in text
+    assert "together: explin/constant, clipped at 5 (2), explin/constant (4), vanilla (6)." in text
+    assert "No NaN and no update skipped in any seed: explin/constant, clipped at 5." in text
+    assert "control: distortion alone had 8 bad steps" in text
+    assert "from -0.500 (explin/constant, clipped at 5) to +0.000 (explin/constant)" in text
+
+
+def test_a_learning_rate_at_which_nothing_happens_is_said_to_be_one() -> None:
+    protocol = stress_protocol.chosen(Stress(image_size=16, seeds=2, lr=(0.02,)))
+    assert "nothing broke, with any of the 1 remedies" in stress_report._ranking(
+        [(remedies.find("explin"), result())], protocol
+    )
+
+
 def test_each_size_has_a_report_of_its_own_and_a_size_that_there_is_not_is_told_those_that_there_are() -> None:
     asked = {"stress": Stress(), "stress-16": Stress(image_size=16), "stress-quick": Stress(quick=True)}
     for name, options in asked.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -67,26 +68,46 @@ def _introduction(p: Protocol) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Score:
+    """All seeds of a remedy at one learning rate; `skipped` are updates that its own rule did not apply."""
+
+    bad: int
+    nan: int
+    skipped: int
+    name: str
+
+
+def _score(remedy: Remedy, result: Result, lr: float) -> _Score:
+    rows = [row for row in result["runs"] if row["lr"] == lr]
+    nan, high = (sum(row[kind] for row in rows) for kind in ("nan", "high"))
+    skips_high = remedy.skip is not None and math.isfinite(remedy.skip)
+    return _Score(nan + high, nan, nan + high if skips_high else nan, remedy.name)
+
+
 def _ranking(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> str:
     """Per learning rate the remedies with the fewest bad steps, and what they cost where nothing breaks."""
     lines = []
     for lr in protocol.lr:
-        scores = []
-        for remedy, result in done:
-            rows = [row for row in result["runs"] if row["lr"] == lr]
-            nan, high = (sum(row[kind] for row in rows) for kind in ("nan", "high"))
-            scores.append((nan + high, nan, remedy.name))
-        untouched = [name for bad, _, name in scores if bad == 0]
-        without_nan = [name for _, nan, name in scores if nan == 0]
-        if len(untouched) == len(scores):
+        scores = [_score(remedy, result, lr) for remedy, result in done if remedy.rate]
+        controls = [_score(remedy, result, lr) for remedy, result in done if not remedy.rate]
+        if not any(score.bad for score in [*scores, *controls]):
             lines.append(f"- learning rate {lr:g}: nothing broke, with any of the {len(scores)} remedies.")
             continue
-        best = ", ".join(f"{name} ({bad} bad steps)" for bad, _, name in sorted(scores)[:5])
+        untouched = sum(score.bad == 0 for score in scores)
+        whole = [score.name for score in scores if score.skipped == 0]
+        best = ", ".join(f"{score.name} ({score.bad})" for score in sorted(scores, key=lambda s: (s.bad, s.nan))[:5])
         lines.append(
-            f"- learning rate {lr:g}: {len(untouched)} of {len(scores)} remedies had neither NaN nor a high gradient "
-            f"in any seed, {len(without_nan)} no NaN. Fewest of both together: {best}."
+            f"- learning rate {lr:g}: {untouched} of {len(scores)} remedies had neither NaN nor a high gradient in any "
+            f"seed. Fewest of both together: {best}. No NaN and no update skipped in any seed: "
+            f"{', '.join(whole) or 'none'}."
         )
-    return "\n".join([*lines, *_cost(done, min(protocol.lr))])
+        lines += [
+            f"- learning rate {lr:g}, control: {score.name} had {score.bad} bad steps. What breaks without a rate no "
+            "treatment of a Normal can mend."
+            for score in controls
+        ]
+    return "\n".join([*lines, *_cost([pair for pair in done if pair[0].rate], min(protocol.lr))])
 
 
 def _cost(done: Sequence[tuple[Remedy, Result]], lr: float) -> list[str]:
