@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from vdvae_patch.heads import Head
     from vdvae_patch.hosts import load_host
     from vdvae_patch.patching.apply import is_patched, patch, patched_heads, unpatch
-    from vdvae_patch.scanning.scan import scan
-    from vdvae_patch.scanning.stabilize import stabilize
+    from vdvae_patch.scanning.finder import scan
+    from vdvae_patch.scanning.stabilizer import stabilize
 
 __version__ = "0.1.0"
 __all__ = [

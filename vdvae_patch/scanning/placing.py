@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 
 from vdvae_patch.composition import Step, is_limited, named
 from vdvae_patch.conventions import Convention, LogSigma
-from vdvae_patch.patching.sites import ActivationSite, CallStep, NormalSite, Site
-from vdvae_patch.patching.source import Span
-from vdvae_patch.scanning.emission import Emission
-from vdvae_patch.scanning.graph import Frame, Graph, Node
+from vdvae_patch.patching.sites import ActivationSite, Site
+from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
+from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.readings import Reading
-
-
-class CannotPlaceError(Exception):
-    """No expression of the host could be replaced exactly; the message says why."""
 
 
 def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | ActivationSite, ...]:
@@ -72,7 +64,7 @@ def _attribute(group: Sequence[Reading]) -> Site | None:
     rests = [_rest(r, 0) for r in group]
     if any(is_limited(rest) for rest in rests) or not _all_alike(rests):
         return None
-    places = {_in_source([r.chain.nodes[0]], 0, rests[0], reading.raw.node.op.rpartition(".")[2]) for r in group}
+    places = {site_of_nodes([r.chain.nodes[0]], 0, rests[0], reading.raw.node.op.rpartition(".")[2]) for r in group}
     if len({(site.owner, site.method, site.calls) for site in places}) > 1:
         return None
     return replace(min(places, key=lambda site: site.first), operand=-3)
@@ -101,9 +93,9 @@ def _product(reading: Reading) -> Site:
         raise CannotPlaceError("it is a factor of a product of scales that are no plain exponentials")
     nodes = [part.nodes[0] for part in reading.parts]
     join = reading.chain.begin.node
-    level = _level([*nodes, join])
-    spans = [_span(_outer_first(n)[level]) for n in nodes]
-    site = _in_source([*nodes, join], 0, named((*reading.chain.steps, *reading.suffix)))
+    level = common_level([*nodes, join])
+    spans = [span_of(outer_first(n)[level]) for n in nodes]
+    site = site_of_nodes([*nodes, join], 0, named((*reading.chain.steps, *reading.suffix)))
     return replace(site, also=((spans[1], 0),))
 
 
@@ -138,7 +130,7 @@ def _all_alike(rests: Sequence[Convention]) -> bool:
 def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[Site | ActivationSite]:
     nodes = list(reading.chain.nodes[:count])
     if count == 0:
-        return [_in_source([reading.raw.node], -1, rest)]
+        return [site_of_nodes([reading.raw.node], -1, rest)]
     activation = _activation(graph, nodes)
     if activation is not None:
         return [ActivationSite(activation, rest)]
@@ -148,7 +140,7 @@ def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[
         return _behind_activation(graph, nodes, rest)
     if any(node.inplace for node in nodes) and not _within_calls(nodes):
         return [_in_place(graph, nodes, rest, parameter)]
-    return [_in_source(nodes, _operand(first), rest, parameter)]
+    return [site_of_nodes(nodes, _operand(first), rest, parameter)]
 
 
 def _operand(node: Node) -> int:
@@ -167,7 +159,7 @@ def _behind_activation(graph: Graph, nodes: Sequence[Node], rest: Convention) ->
         behind = nodes[count:]
         if _is_read_elsewhere(graph, nodes[count - 1], behind[0]):
             raise CannotPlaceError(f"what {activation} returns is used in another way, too")
-        return [ActivationSite(activation, None), _in_source(behind, _operand(behind[0]), rest)]
+        return [ActivationSite(activation, None), site_of_nodes(behind, _operand(behind[0]), rest)]
     raise CannotPlaceError("the layer and the scale are computed in one call, which holds no expression to replace")
 
 
@@ -181,20 +173,20 @@ def _in_place(graph: Graph, nodes: Sequence[Node], rest: Convention, parameter: 
             raise CannotPlaceError(f"the host changes the raw value in place{line} and reads it on the way")
     # what is left out leaves the raw value where the first step that makes something new finds it
     first = nodes[0] if start else next((node for node in nodes if not node.inplace), nodes[-1])
-    whole = _in_source([first, nodes[-1]], _operand(first), rest, parameter)
-    level = _level([first, *nodes[start:]])
-    if level != _level([first, nodes[-1]]):
+    whole = site_of_nodes([first, nodes[-1]], _operand(first), rest, parameter)
+    level = common_level([first, *nodes[start:]])
+    if level != common_level([first, nodes[-1]]):
         raise CannotPlaceError("the host changes the raw value in place in several functions")
-    drops = tuple(_span(_outer_first(node)[level]) for node in nodes[start:-1] if node.inplace)
+    drops = tuple(span_of(outer_first(node)[level]) for node in nodes[start:-1] if node.inplace)
     return replace(whole, drops=drops, inplace=nodes[-1].inplace)
 
 
 def _within_calls(nodes: Sequence[Node]) -> bool:
     """Whether all in-place steps are hidden in calls of functions, and change what these made themselves."""
-    level = _level([nodes[0], nodes[-1]])
-    spans = [(frames[level].code, frames[level].lasti) for frames in map(_outer_first, nodes)]
+    level = common_level([nodes[0], nodes[-1]])
+    spans = [(frames[level].code, frames[level].lasti) for frames in map(outer_first, nodes)]
     hidden = [
-        len(_outer_first(node)) > level + 1 or spans.count(spans[i]) > 1 for i, node in enumerate(nodes) if node.inplace
+        len(outer_first(node)) > level + 1 or spans.count(spans[i]) > 1 for i, node in enumerate(nodes) if node.inplace
     ]
     if nodes[0].inplace and hidden[0] and spans[0] != spans[-1]:
         raise CannotPlaceError("a function that the host calls changes the raw value in place")
@@ -220,7 +212,7 @@ def _whole_expression(reading: Reading) -> Site:
     node = reading.chain.nodes[-1] if reading.chain.nodes else reading.node
     while node.kind == "shape" and node.inputs:
         node = node.inputs[0]
-    return _in_source([node], -2, named(reading.suffix))
+    return site_of_nodes([node], -2, named(reading.suffix))
 
 
 def _activation(graph: Graph, nodes: Sequence[Node]) -> str | None:
@@ -237,134 +229,6 @@ def _activation(graph: Graph, nodes: Sequence[Node]) -> str | None:
 
 
 def _same_expression(raw: Node, first: Node, nodes: Sequence[Node]) -> bool:
-    level = _level(nodes)
-    sequence, other = _outer_first(first), _outer_first(raw)
+    level = common_level(nodes)
+    sequence, other = outer_first(first), outer_first(raw)
     return len(other) > level and other[: level + 1] == sequence[: level + 1]
-
-
-def calls_of_module(
-    graph: Graph, readings: Iterable[Reading], emission: Emission, rest: Convention, outward: int = 0
-) -> tuple[Site, ...]:
-    """The expressions that call the module which emits the raw values of some readings, and get just its output.
-
-    Args:
-        outward: how many methods further out the calls are to be told apart by.
-    """
-    sites: dict[Site, None] = {}
-    for node in {reading.raw.node.id: reading.raw.node for reading in readings}.values():
-        returning = {emission.path, *graph.returned.get(node.id, ())}
-        inside = [i for i, frame in enumerate(node.frames) if frame.path in returning]
-        if not inside:
-            raise CannotPlaceError("no call of its module is seen")
-        sequence = [frame for frame in reversed(node.frames[inside[-1] + 1 :]) if frame.host]
-        if not sequence:
-            raise CannotPlaceError("its module is the model itself, which nothing of the host calls")
-        span = _span(sequence[-1])
-        site = _site_in(sequence, len(sequence) - 1, span, span, -1, rest, outward=outward)
-        sites[replace(site, channels=(emission.dim, emission.start, emission.stop))] = None
-    return tuple(sites)
-
-
-def _in_source(nodes: Sequence[Node], operand: int, rest: Convention, parameter: str = "") -> Site:
-    level = _level(nodes)
-    sequence = _outer_first(nodes[0])
-    if level < 0 or any(len(_outer_first(node)) <= level for node in nodes):
-        raise CannotPlaceError("its steps are spread over functions that no common one calls")
-    first, last = _span(sequence[level]), _span(_outer_first(nodes[-1])[level])
-    return _site_in(sequence, level, first, last, operand, rest, parameter)
-
-
-def _site_in(
-    sequence: Sequence[Frame],
-    level: int,
-    first: Span,
-    last: Span,
-    operand: int,
-    rest: Convention,
-    parameter: str = "",
-    outward: int = 0,
-) -> Site:
-    """The site of an expression in the function at a level of a sequence of calls, outermost first."""
-    methods = [i for i in range(level, -1, -1) if sequence[i].path is not None]
-    if outward >= len(methods) > 0 or len({sequence[i].path for i in methods[: outward + 1]}) > 1:
-        raise CannotPlaceError("its calls come from another module")
-    owner = methods[outward] if methods else None
-    if owner is None:
-        frame = sequence[level]
-        raise CannotPlaceError(
-            f"{os.path.basename(frame.code.co_filename)}:{frame.line} is outside the model, in a function that "
-            f"no module calls"
-        )
-    calls = []
-    for index in range(owner, level):
-        code = sequence[index + 1].code
-        if code.co_name in _COMPREHENSIONS:
-            continue  # its expressions stand in the text of the function around it
-        calls.append(CallStep(_span(sequence[index]), _module_of(code.co_filename), code.co_qualname))
-    path = sequence[owner].path
-    assert path is not None
-    return Site(path, sequence[owner].code.co_name, tuple(calls), first, last, operand, rest, parameter)
-
-
-_COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"})
-
-
-def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:
-    """The calls at which the host makes Normals, as far as a module's method leads to them."""
-    found: dict[NormalSite, None] = {}
-    for seen in graph.normals:
-        frames = [f for f in reversed(seen.frames) if f.host]
-        owner = next((i for i in range(len(frames) - 1, -1, -1) if frames[i].path is not None), None)
-        if owner is None:
-            continue
-        try:
-            steps = tuple(
-                CallStep(_span(frames[i]), _module_of(frames[i + 1].code.co_filename), frames[i + 1].code.co_qualname)
-                for i in range(owner, len(frames) - 1)
-            )
-            path = frames[owner].path
-            assert path is not None
-            site = NormalSite(path, frames[owner].code.co_name, steps, _span(frames[-1]))
-        except CannotPlaceError:
-            continue  # it stays PyTorch's own; `hazards` warns of it
-        if _is_plain(site):
-            found[site] = None
-    return tuple(found)
-
-
-def _is_plain(site: NormalSite) -> bool:
-    return all("<locals>" not in step.qualname and "<lambda>" not in step.qualname for step in site.calls)
-
-
-def _outer_first(node: Node) -> list[Frame]:
-    frames = [f for f in reversed(node.frames) if f.host]
-    if not frames:
-        raise CannotPlaceError("it is computed where no Python of the host runs")
-    return frames
-
-
-def _level(nodes: Sequence[Node]) -> int:
-    """The innermost function that all nodes are computed in or under."""
-    sequences = [_outer_first(node) for node in nodes]
-    level = 0
-    while all(len(s) > level for s in sequences) and len({(s[level].code, s[level].lasti) for s in sequences}) == 1:
-        level += 1
-    if all(len(s) > level for s in sequences) and len({s[level].code for s in sequences}) == 1:
-        return level
-    return level - 1
-
-
-def _span(frame: Frame) -> Span:
-    first, last, start, end = frame.span
-    if first is None or last is None or start is None or end is None:
-        raise CannotPlaceError("its code carries no positions (python -X no_debug_ranges)")
-    return first, last, start, end
-
-
-@lru_cache(maxsize=256)
-def _module_of(filename: str) -> str:
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file is not None and (file == filename or os.path.realpath(file) == os.path.realpath(filename)):
-            return name
-    raise CannotPlaceError(f"{filename} is no imported module")

@@ -12,7 +12,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Role
 from vdvae_patch.patching import PatchHandle, patch
 from vdvae_patch.scales import Scale
-from vdvae_patch.scanning.scan import Heads, scan
+from vdvae_patch.scanning.finder import Heads, scan
 from vdvae_patch.tables import columns
 
 _WHY = {

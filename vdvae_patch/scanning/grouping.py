@@ -1,108 +1,24 @@
-"""`scan`: the Normal heads of a model that nobody described."""
+"""From readings to heads: which readings are one head, its role, its convention, and where it can be patched."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from vdvae_patch import conventions
 from vdvae_patch.composition import Composition, Measured, Step, is_limited, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head, Role
-from vdvae_patch.patching.sites import NormalSite
 from vdvae_patch.scanning import hazards
+from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_module
 from vdvae_patch.scanning.emission import Emission, emission_of
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.placing import CannotPlaceError, calls_of_module, disagreeing, normal_sites, sites_of
-from vdvae_patch.scanning.readings import NearMiss, Reading, Readings, read, where
+from vdvae_patch.scanning.placing import disagreeing, sites_of
+from vdvae_patch.scanning.readings import Reading, Readings, where
 from vdvae_patch.scanning.replay import Expression, Spot
-from vdvae_patch.scanning.verify import HeadKey, check_sigma, residual_curves
-from vdvae_patch.scanning.watch import watch
-from vdvae_patch.tables import columns
-
-
-class Heads(list[Head]):
-    """The heads that a scan found, in the order in which the model computes them; prints as a table.
-
-    Attributes:
-        near_misses: what looked like a scale and was not taken, and why.
-        warnings: what is numerically unsafe in the host as it is.
-        normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
-            carries log σ.
-    """
-
-    def __init__(self, heads: Iterable[Head] = (), near_misses: Sequence[NearMiss] = ()) -> None:
-        super().__init__(heads)
-        self.near_misses = tuple(near_misses)
-        self.warnings: tuple[str, ...] = ()
-        self.normals: tuple[NormalSite, ...] = ()
-        self._run: tuple[tuple[Any, ...], Callable[..., Any] | None] | None = None
-        self._residual: dict[HeadKey, list[torch.Tensor]] = {}
-
-    def check(self, model: nn.Module, patched: Iterable[Any]) -> None:
-        """Run the scanned batch through the patched model and compare the σ that it uses; see `patch`'s `verify`."""
-        if self._run is not None:
-            check_sigma(model, *self._run, patched, self._residual)
-
-    def __str__(self) -> str:
-        header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
-        return columns(header, (_row(head) for head in self)) if self else "no Normal head\n" + self.why_not()
-
-    def why_not(self) -> str:
-        """The near misses, one a line."""
-        return "\n".join(f"  {miss}" for miss in self.near_misses) or "  nothing multiplies noise or enters a density"
-
-
-def _row(head: Head) -> tuple[str, ...]:
-    found = head.found
-    place = "" if found is None else f"{found.file.rsplit('/', 1)[-1]}:{found.line}"
-    kind = "parameter" if head.parameter else head.channels
-    return (
-        head.path,
-        kind,
-        head.role,
-        str(head.convention),
-        "" if found is None else found.patch_at,
-        "" if found is None else found.confidence,
-        place,
-    )
-
-
-def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None) -> Heads:
-    """Find every place where a network's output becomes the scale of a Normal.
-
-    The model, or `call(model, *inputs)`, runs once and is left as it was. A scale is known because it multiplies fresh
-    noise, reaches `torch.distributions.Normal`, or stands in a Gaussian density or KL; conventions are measured.
-
-    Args:
-        call: what to run instead of the model; give the loss, so that priors that are only compared are seen.
-
-    Warns:
-        UserWarning: no head was found; the near misses are in it, and in the result.
-
-    Raises:
-        PatchError: some weights have no values yet, or the model has no forward and no call was given.
-        Exception: whatever the model raises on these inputs.
-    """
-    graph = watch(model, inputs, call)
-    readings = read(graph)
-    heads = Heads(_heads(graph, readings), readings.near_misses)
-    heads.warnings = tuple(hazards.of_graph(graph))
-    heads._run = (inputs, call)
-    residual = {(h.path, h.start, h.stop) for h in heads if h.found is not None and h.found.reason.startswith(_SUM)}
-    heads._residual = residual_curves(graph, readings.found, frozenset(residual))
-    heads.normals = normal_sites(graph)
-    if not heads:
-        warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
-    return heads
-
-
-# --- from readings to heads -------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -121,7 +37,8 @@ class _Group:
 Key = tuple[str, int, int, int | None]
 
 
-def _heads(graph: Graph, readings: Readings) -> list[Head]:
+def heads_of(graph: Graph, readings: Readings) -> list[Head]:
+    """The heads of all readings, in the order in which the model computes them."""
     groups: dict[tuple[Key, Role], _Group] = {}
     plain = [r for r in readings.found if not r.parts]
     for spot_readings in _by_raw(plain).values():
@@ -310,14 +227,14 @@ def _sigma_node(readings: list[Reading]) -> Any:
     return best.chain.nodes[-1] if best.chain.nodes else best.node
 
 
-_SUM = "its raw value is a sum that is formed after the modules have run"
+SUM = "its raw value is a sum that is formed after the modules have run"
 
 
 def _patch_place(
     group: _Group, convention: Convention, agree: bool, shared: bool
 ) -> tuple[Literal["output", "call", "no"], str]:
     if group.readings[0].parts:
-        return "call", _SUM
+        return "call", SUM
     if not group.emission.at_output:
         return "call", group.emission.reason
     if shared:

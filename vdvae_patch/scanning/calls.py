@@ -1,0 +1,151 @@
+"""Where in the host's text an operation was called: from recorded frames to sites and spans."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from vdvae_patch.conventions import Convention
+from vdvae_patch.patching.sites import CallStep, NormalSite, Site
+from vdvae_patch.patching.source import Span
+from vdvae_patch.scanning.emission import Emission
+from vdvae_patch.scanning.graph import Frame, Graph, Node
+from vdvae_patch.scanning.readings import Reading
+
+
+class CannotPlaceError(Exception):
+    """No expression of the host could be replaced exactly; the message says why."""
+
+
+def calls_of_module(
+    graph: Graph, readings: Iterable[Reading], emission: Emission, rest: Convention, outward: int = 0
+) -> tuple[Site, ...]:
+    """The expressions that call the module which emits the raw values of some readings, and get just its output.
+
+    Args:
+        outward: how many methods further out the calls are to be told apart by.
+    """
+    sites: dict[Site, None] = {}
+    for node in {reading.raw.node.id: reading.raw.node for reading in readings}.values():
+        returning = {emission.path, *graph.returned.get(node.id, ())}
+        inside = [i for i, frame in enumerate(node.frames) if frame.path in returning]
+        if not inside:
+            raise CannotPlaceError("no call of its module is seen")
+        sequence = [frame for frame in reversed(node.frames[inside[-1] + 1 :]) if frame.host]
+        if not sequence:
+            raise CannotPlaceError("its module is the model itself, which nothing of the host calls")
+        span = span_of(sequence[-1])
+        site = _site_in(sequence, len(sequence) - 1, span, span, -1, rest, outward=outward)
+        sites[replace(site, channels=(emission.dim, emission.start, emission.stop))] = None
+    return tuple(sites)
+
+
+def site_of_nodes(nodes: Sequence[Node], operand: int, rest: Convention, parameter: str = "") -> Site:
+    """The site whose first and last expressions computed the first and the last of some nodes."""
+    level = common_level(nodes)
+    sequence = outer_first(nodes[0])
+    if level < 0 or any(len(outer_first(node)) <= level for node in nodes):
+        raise CannotPlaceError("its steps are spread over functions that no common one calls")
+    first, last = span_of(sequence[level]), span_of(outer_first(nodes[-1])[level])
+    return _site_in(sequence, level, first, last, operand, rest, parameter)
+
+
+def _site_in(
+    sequence: Sequence[Frame],
+    level: int,
+    first: Span,
+    last: Span,
+    operand: int,
+    rest: Convention,
+    parameter: str = "",
+    outward: int = 0,
+) -> Site:
+    """The site of an expression in the function at a level of a sequence of calls, outermost first."""
+    methods = [i for i in range(level, -1, -1) if sequence[i].path is not None]
+    if outward >= len(methods) > 0 or len({sequence[i].path for i in methods[: outward + 1]}) > 1:
+        raise CannotPlaceError("its calls come from another module")
+    owner = methods[outward] if methods else None
+    if owner is None:
+        frame = sequence[level]
+        raise CannotPlaceError(
+            f"{os.path.basename(frame.code.co_filename)}:{frame.line} is outside the model, in a function that "
+            f"no module calls"
+        )
+    calls = []
+    for index in range(owner, level):
+        code = sequence[index + 1].code
+        if code.co_name in _COMPREHENSIONS:
+            continue  # its expressions stand in the text of the function around it
+        calls.append(CallStep(span_of(sequence[index]), _module_of(code.co_filename), code.co_qualname))
+    path = sequence[owner].path
+    assert path is not None
+    return Site(path, sequence[owner].code.co_name, tuple(calls), first, last, operand, rest, parameter)
+
+
+_COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"})
+
+
+def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:
+    """The calls at which the host makes Normals, as far as a module's method leads to them."""
+    found: dict[NormalSite, None] = {}
+    for seen in graph.normals:
+        frames = [f for f in reversed(seen.frames) if f.host]
+        owner = next((i for i in range(len(frames) - 1, -1, -1) if frames[i].path is not None), None)
+        if owner is None:
+            continue
+        try:
+            steps = tuple(
+                CallStep(span_of(frames[i]), _module_of(frames[i + 1].code.co_filename), frames[i + 1].code.co_qualname)
+                for i in range(owner, len(frames) - 1)
+            )
+            path = frames[owner].path
+            assert path is not None
+            site = NormalSite(path, frames[owner].code.co_name, steps, span_of(frames[-1]))
+        except CannotPlaceError:
+            continue  # it stays PyTorch's own; `hazards` warns of it
+        if _is_plain(site):
+            found[site] = None
+    return tuple(found)
+
+
+def _is_plain(site: NormalSite) -> bool:
+    return all("<locals>" not in step.qualname and "<lambda>" not in step.qualname for step in site.calls)
+
+
+def outer_first(node: Node) -> list[Frame]:
+    """The lines of the host that were running, outermost first."""
+    frames = [f for f in reversed(node.frames) if f.host]
+    if not frames:
+        raise CannotPlaceError("it is computed where no Python of the host runs")
+    return frames
+
+
+def common_level(nodes: Sequence[Node]) -> int:
+    """The innermost function that all nodes are computed in or under."""
+    sequences = [outer_first(node) for node in nodes]
+    level = 0
+    while all(len(s) > level for s in sequences) and len({(s[level].code, s[level].lasti) for s in sequences}) == 1:
+        level += 1
+    if all(len(s) > level for s in sequences) and len({s[level].code for s in sequences}) == 1:
+        return level
+    return level - 1
+
+
+def span_of(frame: Frame) -> Span:
+    """Where the expression stands that a frame was computing."""
+    first, last, start, end = frame.span
+    if first is None or last is None or start is None or end is None:
+        raise CannotPlaceError("its code carries no positions (python -X no_debug_ranges)")
+    return first, last, start, end
+
+
+@lru_cache(maxsize=256)
+def _module_of(filename: str) -> str:
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file is not None and (file == filename or os.path.realpath(file) == os.path.realpath(filename)):
+            return name
+    raise CannotPlaceError(f"{filename} is no imported module")
