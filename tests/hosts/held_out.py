@@ -120,7 +120,7 @@ class Computed(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and out.is_floating_point():
+        if isinstance(out, Tensor) and out.is_floating_point() and out.layout == torch.strided:
             self.values.append(out.detach().flatten().clone())
         return out
 

@@ -129,8 +129,15 @@ def flat(value: Any) -> Iterator[Any]:
 
 
 def representative(tensor: torch.Tensor) -> float:
-    """An element of the largest magnitude among the first 4096."""
-    if tensor.numel() == 0 or tensor.is_complex() or tensor.device.type == "meta":
+    """An element of the largest magnitude among the first 4096; of a sparse tensor, among those that it stores."""
+    if tensor.layout == torch.sparse_coo:
+        tensor = tensor._values()
+    elif tensor.layout in _COMPRESSED:
+        tensor = tensor.values()
+    if tensor.numel() == 0 or tensor.is_complex() or tensor.device.type == "meta" or tensor.layout != torch.strided:
         return 0.0
     values = tensor.detach().flatten()[:4096].double()
     return float(values[values.abs().argmax()])
+
+
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)

@@ -64,10 +64,21 @@ def _attribute(group: Sequence[Reading]) -> Site | None:
     rests = [_rest(r, 0) for r in group]
     if any(is_limited(rest) for rest in rests) or not _all_alike(rests):
         return None
-    places = {site_of_nodes([r.chain.nodes[0]], 0, rests[0], reading.raw.node.op.rpartition(".")[2]) for r in group}
+    names = {_attribute_read(r.raw.node, r.chain.nodes[0]) for r in group}
+    if "" in names:
+        return None
+    (name,) = names
+    places = {site_of_nodes([r.chain.nodes[0]], 0, rests[0], name) for r in group}
     if len({(site.owner, site.method, site.calls) for site in places}) > 1:
         return None
     return replace(min(places, key=lambda site: site.first), operand=-3)
+
+
+def _attribute_read(raw: Node, first: Node) -> str:
+    """The parameter's name, if the function that reads it names it; empty for a network's output, or an argument."""
+    name = raw.op.rpartition(".")[2] if raw.kind == "parameter" else ""
+    frames = outer_first(first) if name else []
+    return name if frames and name in frames[common_level([first])].code.co_names else ""
 
 
 def disagreeing(graph: Graph, readings: Iterable[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:
@@ -135,8 +146,8 @@ def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[
     if activation is not None:
         return [ActivationSite(activation, rest)]
     first = nodes[0]
-    parameter = reading.raw.node.op.rpartition(".")[2] if reading.raw.node.kind == "parameter" else ""
-    if not parameter and _same_expression(reading.raw.node, first, nodes):
+    parameter = _attribute_read(reading.raw.node, first)
+    if reading.raw.node.kind != "parameter" and _same_expression(reading.raw.node, first, nodes):
         return _behind_activation(graph, nodes, rest)
     if any(node.inplace for node in nodes) and not _within_calls(nodes):
         return [_in_place(graph, nodes, rest, parameter)]

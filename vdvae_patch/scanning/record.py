@@ -1,19 +1,23 @@
 """Watch one forward pass: every operation that PyTorch dispatches becomes a node of a `Graph`.
 
 Tensors are known by where they lie (storage, offset, shape, strides), which also holds for views that autograd wraps
-anew. No tensor is kept alive: the pass needs the memory that it needs anyway.
+anew; sparse ones, which have no storage, by their object. No tensor is kept alive: the pass needs the memory that it
+needs anyway. A weak reference to each storage keeps its few bytes of bookkeeping, and with them its address, so that a
+tensor that PyTorch makes unseen (`torch.tensor`, `from_numpy`) never passes for a freed one.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vdvae_patch.scanning import ops
@@ -29,7 +33,8 @@ Place = tuple[int, tuple[int, ...], tuple[int, ...]]
 class _Storage:
     """What is known of one piece of memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, tensor: Tensor) -> None:
+        self.address = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
         self.places: dict[Place, Node] = {}
         self.written: set[Place] = set()
         self.data = self.params = False
@@ -54,6 +59,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self._storages: dict[int, _Storage] = {}
+        self._sparse: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._frames: dict[tuple[Frame, ...], tuple[Frame, ...]] = {}
         self._writes: dict[Any, tuple[bool, ...]] = {}
@@ -101,7 +107,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The node of a tensor; a constant if nothing is known of it."""
         located = _locate(tensor)
         if located is None:
-            return self._new("opaque", "unknown", tuple(tensor.shape))
+            return self._without_storage(tensor)
         key, place = located
         storage = self._storages.get(key)
         if storage is not None and place in storage.places:
@@ -113,6 +119,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         mixed.value = representative(tensor)
         storage.add(place, mixed)
         return mixed
+
+    def _without_storage(self, tensor: Tensor) -> Node:
+        known, node = self._sparse.get(id(tensor), (None, None))
+        if known is not None and node is not None and known() is tensor:
+            return node
+        return self._new("opaque", "unknown", tuple(tensor.shape))
 
     # --- one operation ---
 
@@ -169,12 +181,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _place(self, tensor: Tensor, node: Node, args: tuple[Any, ...], inplace: bool) -> None:
         located = _locate(tensor)
         if located is None:
+            self._sparse[id(tensor)] = weakref.ref(tensor), node
             return
         key, place = located
         storage = self._storages.get(key)
         shared = any(isinstance(a, Tensor) and _storage_key(a) == key for a in _tensors(args))
         if storage is None or not shared:
-            storage = self._storages[key] = _Storage()  # new memory, perhaps where something freed used to lie
+            storage = self._storages[key] = _Storage(tensor)
         elif inplace:
             self._overwrite(storage, place, node)
         elif node.kind == "shape" and place in storage.written:
@@ -249,7 +262,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         located = _locate(tensor)
         if located is not None:
             key, place = located
-            self._storages.setdefault(key, _Storage()).add(place, node)
+            if key not in self._storages:
+                self._storages[key] = _Storage(tensor)
+            self._storages[key].add(place, node)
+        else:
+            self._sparse[id(tensor)] = weakref.ref(tensor), node
         return node
 
     def _written(self, func: Any) -> tuple[bool, ...]:
