@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.train.config import Precision
 from vdvae_patch.train.ranks import distribute
-from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.step import TrainingStep, autocast
 from vdvae_patch.train.world import World, connect
 
 SITES = (
@@ -64,7 +65,7 @@ class Net(nn.Module):
         return Losses(losses["distortion"] + losses["rate"], **losses)
 
 
-def inject(world: World) -> list[dict[str, Any]]:
+def inject(world: World, precision: Precision) -> list[dict[str, Any]]:
     """One good step, then one bad step for each site, on the first and on the last rank."""
     torch.manual_seed(0)
     model, ema = Net(), Net()
@@ -72,21 +73,27 @@ def inject(world: World) -> list[dict[str, Any]]:
     wrapped, local = distribute(model, world)
     site = ""
     engine = TrainingStep(
-        model, ema, lambda x, target: wrapped(x, site), Optimization(skip_threshold=-1, ema_rate=0.5), world
-    )
+        model, ema, lambda x, target: wrapped(x, site), Optimization(skip_threshold=-1, ema_rate=0.5), world,
+        precision=precision,
+    )  # fmt: skip
     engine.local_gradient = local
     results = []
     torch.manual_seed(world.rank)
-    engine(0, torch.randn(8, 4), torch.zeros(0))
-    assert not engine.drain()[0].skipped
+    for _ in range(8):  # until the loss scale of fp16 is low enough
+        engine(0, torch.randn(8, 4), torch.zeros(0))
+        good = not engine.drain()[0].skipped
+        if good or precision != "fp16":
+            break
+    assert good
     for bad in SITES:
         for rank in {0, world.size - 1}:
-            before = snapshot(model, ema, engine)
+            before, scale = snapshot(model, ema, engine), loss_scale(engine)
             site = bad if world.rank == rank else ""
             engine(1, torch.randn(8, 4), torch.zeros(0))
             record = engine.drain()[0]
             same = all(torch.equal(a, b) for a, b in zip(before, snapshot(model, ema, engine), strict=True))
-            results.append({"site": bad, "rank": rank, "record": record, "same": same})
+            scaled = loss_scale(engine) / scale
+            results.append({"site": bad, "rank": rank, "record": record, "same": same, "scaled": scaled})
     site = ""
     engine(2, torch.randn(8, 4), torch.zeros(0))
     assert not engine.drain()[0].skipped
@@ -99,7 +106,11 @@ def snapshot(model: nn.Module, ema: nn.Module, engine: TrainingStep) -> list[Ten
     return [t.detach().clone() for t in (*model.parameters(), *ema.parameters(), *moments)]
 
 
-def gradients(world: World, images: int) -> list[Any]:
+def loss_scale(engine: TrainingStep) -> float:
+    return float(engine.scaler.value) if engine.scaler else 1.0
+
+
+def gradients(world: World, images: int, precision: Precision) -> list[Any]:
     """The averaged gradients of the tiny model on `images` images, the noise of an image being its own."""
     from runs import tiny
     from vdvae_patch.upstream.vdvae import vae
@@ -121,8 +132,11 @@ def gradients(world: World, images: int) -> list[Any]:
         wrapped, _ = distribute(work.model, world)
         pixels = torch.from_numpy(work.data.train[:images])[mine]
         seed_noise("train", 0)
-        work.entry.losses(wrapped, *work.data.normalization.apply(pixels)).elbo.backward()
+        with autocast(precision, world.device):
+            losses = work.entry.losses(wrapped, *work.data.normalization.apply(pixels))
+        scale = 2.0**16 if precision == "fp16" else 1.0  # as a run's loss is scaled, or small gradients would be zero
+        (losses.elbo.float() * scale).backward()
     finally:
         vae.draw_gaussian_diag_samples = original
     # numpy: a tensor in a queue is a handle to memory of a process that is gone
-    return [p.grad.numpy().copy() for p in work.model.parameters() if p.grad is not None]
+    return [p.grad.numpy() / scale for p in work.model.parameters() if p.grad is not None]

@@ -32,26 +32,39 @@ def on_ranks(work: Callable[..., Any], ranks: int, *arguments: Any) -> list[Any]
     return [results[rank] for rank in range(ranks)]
 
 
-def test_a_bad_value_at_any_of_eight_sites_on_any_rank_skips_on_all() -> None:
-    everyone = on_ranks(ranks_child.inject, 2)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_bad_value_at_any_of_eight_sites_on_any_rank_skips_on_all(precision: str) -> None:
+    everyone = on_ranks(ranks_child.inject, 2, precision)
     assert len(everyone[0]) == 2 * len(ranks_child.SITES)
+    overflow = "loss_scale" if precision == "fp16" else "high_gradient"
     for mine, others in zip(*everyone, strict=True):
         site, rank, record = mine["site"].partition("=")[0], mine["rank"], mine["record"]
         assert mine["same"], f"{mine['site']} on rank {rank} moved something"
         assert others["same"]
         assert repr(record) == repr(others["record"]), "the ranks disagree"
-        expected = {"rate": "nan_rate", "distortion": "nan_distortion", "gradient": "high_gradient"}[site]
+        expected = {"rate": "nan_rate", "distortion": "nan_distortion", "gradient": overflow}[site]
         assert record.cause == expected
         assert getattr(record.sites, site) == (rank,)
         assert record.bad_ranks == (rank,)
+        assert mine["scaled"] == others["scaled"] == (0.5 if expected == "loss_scale" else 1)
 
 
-def test_gradients_of_two_ranks_of_eight_are_those_of_one_of_sixteen() -> None:
-    together = on_ranks(ranks_child.gradients, 2, 16)
-    alone = on_ranks(ranks_child.gradients, 1, 16)[0]
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 2**-6), ("fp16", 2**-9)])
+def test_gradients_of_two_ranks_of_eight_are_those_of_one_of_sixteen(precision: str, tolerance: float) -> None:
+    """To the rounding of the type that they are computed in, relative to a parameter's largest."""
+    together = on_ranks(ranks_child.gradients, 2, 16, precision)
+    alone = on_ranks(ranks_child.gradients, 1, 16, precision)[0]
     for first, second, whole in zip(*together, alone, strict=True):
         assert np.array_equal(first, second)
-        np.testing.assert_allclose(first, whole, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(first, whole, rtol=0, atol=tolerance * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_in_half_precision_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path, precision: str) -> None:
+    finish(tiny(tmp_path / "undisturbed", steps=20, precision=precision), 2)
+    finish(tiny(tmp_path / "run", steps=9, precision=precision), 2)
+    finish(tiny(tmp_path / "run", steps=20, precision=precision, resume=True), 2)
+    runs.assert_same_run(tmp_path / "undisturbed", tmp_path / "run")
 
 
 def test_ranks_with_different_settings_are_refused_before_the_first_step(tmp_path: Path) -> None:
