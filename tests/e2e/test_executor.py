@@ -19,8 +19,8 @@ from vdvae_patch.errors import RunError
 
 pytest.importorskip("submitit")
 
-# A run in a few lines: it locks its folder, says how it was called, and ends; or the first time, if it is told to, it is
-# killed or loses its job.
+# A run in a few lines: it locks its folder, says how it was called, and ends; or, if it is told to and for the first
+# time, is killed or loses its job.
 RUN = """
 import fcntl, os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
