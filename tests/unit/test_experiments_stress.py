@@ -293,7 +293,7 @@ def test_the_report_says_who_lost_no_update_and_leaves_the_control_out_of_the_ra
     protocol = stress_protocol.chosen(Stress(image_size=16, seeds=2, lr=(0.02,)))
     text = stress_report._ranking(done, protocol)
     assert "0 of 3 remedies had neither" in text
-    assert "together: explin/constant, clipped at 5 (2), explin/constant (4), vanilla (6)." in text
+    assert "together: explin/constant, clipped at 5 (2); explin/constant (4); vanilla (6)." in text
     assert "No NaN and no update skipped in any seed: explin/constant, clipped at 5." in text
     assert "control: distortion alone had 8 bad steps" in text
     assert "from -0.500 (explin/constant, clipped at 5) to +0.000 (explin/constant)" in text

@@ -76,7 +76,7 @@ REMEDIES: tuple[Remedy, ...] = (
     Remedy("vanilla, clipped at 1", "what clipping does by itself", arithmetic="host", clip=1.0, skip=inf),
     Remedy("bounded/constant, means in 5", "every term of the rate bounded", _BOTH, reading=_IN_5, skip=inf),
     Remedy("bounded/constant, means in 5, clipped at 1", "and clipped", _BOTH, reading=_IN_5, clip=1.0, skip=inf),
-    Remedy("distortion alone", "control: no rate, so what is left is no Normal's", _BOTH, reading=_IN_5, rate=False,
+    Remedy("distortion alone", "control: only the rate's gradient is gone", _BOTH, reading=_IN_5, rate=False,
            clip=1.0, skip=inf),
 )  # fmt: skip
 

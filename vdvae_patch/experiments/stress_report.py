@@ -96,16 +96,17 @@ def _ranking(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> str:
             continue
         untouched = sum(score.bad == 0 for score in scores)
         whole = [score.name for score in scores if score.skipped == 0]
-        best = ", ".join(f"{score.name} ({score.bad})" for score in sorted(scores, key=lambda s: (s.bad, s.nan))[:5])
+        best = "; ".join(f"{score.name} ({score.bad})" for score in sorted(scores, key=lambda s: (s.bad, s.nan))[:5])
         lines.append(
             f"- learning rate {lr:g}: {untouched} of {len(scores)} remedies had neither NaN nor a high gradient in any "
             f"seed. Fewest of both together: {best}. No NaN and no update skipped in any seed: "
-            f"{', '.join(whole) or 'none'}."
+            f"{'; '.join(whole) or 'none'}."
         )
         lines += [
-            f"- learning rate {lr:g}, control: {score.name} had {score.bad} bad steps. What breaks without a rate no "
-            "treatment of a Normal can mend."
+            f"- learning rate {lr:g}, control: {score.name} had {score.bad} bad steps, which no treatment of the rate "
+            "can mend."
             for score in controls
+            if score.bad
         ]
     return "\n".join([*lines, *_cost([pair for pair in done if pair[0].rate], min(protocol.lr))])
 
@@ -148,6 +149,6 @@ def draw(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> Figure:
         axis.set(title=f"learning rate {lr:g}", xlabel="% of all steps", xlim=(0, max(5.0, *left) * 1.05))
         axis.grid(axis="x", alpha=0.3)
     axes[0].invert_yaxis()
-    axes[-1].legend(loc="lower right", fontsize="small")
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=2, frameon=False)
+    figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 1))
     return figure
