@@ -50,6 +50,24 @@ def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.Capture
     assert {"command", "commit", "machine"} <= set(record["run"])
 
 
+def test_scaling_measures_one_and_two_processes_and_says_what_they_exchange(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = ["--width=8", "--zdim=2", "--num-mixtures=2", "--enc-blocks=32d8,4d4,1x1", "--dec-blocks=1x1,4m1,32m4"]
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "--scaling", *SMALL, *tiny, "--device=cpu", f"--out={tmp_path / 'out'}"])
+    assert stop.value.code == 0
+    record = json.loads((tmp_path / "out" / "scaling.json").read_text())
+    assert {"command", "commit", "machine", "threads"} <= set(record["run"])
+    alone, both = record["rows"]
+    assert (alone["ranks"], both["ranks"], alone["batch"], both["batch"]) == (1, 2, 4, 4)
+    assert both["images_per_second"] == 8 / both["step_seconds"]
+    assert both["efficiency"] == both["images_per_second"] / (2 * alone["images_per_second"])
+    # a ring of two: each sends every gradient once, 4 bytes each
+    assert (alone["reduced_bytes_a_rank"], both["reduced_bytes_a_rank"]) == (0, 4 * both["parameters"])
+    assert f"{both['reduced_bytes_a_rank']:,.0f}" in capsys.readouterr().out
+
+
 def test_an_unknown_flag_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["bench", "--round=3"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -30,6 +31,8 @@ def scaling(flags: list[str], out: Path | None) -> int:
     Raises:
         RunError: a run failed.
     """
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of measuring
     threads = max(1, usable_cores() // max(RANKS))
     rows = [_measure(flags, ranks, threads) for ranks in RANKS]
     alone = rows[0]["images_per_second"]
@@ -43,10 +46,16 @@ def scaling(flags: list[str], out: Path | None) -> int:
         for row in rows
     ]  # fmt: skip
     text = columns(("processes", "images a second", "efficiency", "bytes all-reduced a rank and step"), lines)
-    print(f"{rows[0]['machine']}, {threads} thread(s) a process, batch {rows[0]['batch']} a process\n\n{text}")
+    about, _ = (row.pop("run") for row in rows)
+    print(
+        f"{about['machine']}, {threads} thread(s) a process, batch {rows[0]['batch']} a process, torch "
+        f"{about['torch']}, commit {about['commit']}\n\n{text}"
+    )
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "scaling.json").write_text(json.dumps(rows, indent=1) + "\n")
+        from vdvae_patch.train.folder import write_json
+
+        command = shlex.join(["python", "-m", "vdvae_patch", "bench", "--scaling", *flags])
+        write_json(out / "scaling.json", {"run": about | {"command": command, "threads": threads}, "rows": rows})
     return 0
 
 
@@ -72,5 +81,5 @@ def _measure(flags: list[str], ranks: int, threads: int) -> dict[str, Any]:
         "images_per_second": batch / seconds,
         "parameters": parameters,
         "reduced_bytes_a_rank": reduced_bytes(parameters, ranks),
-        "machine": summary["run"]["machine"],
+        "run": {name: summary["run"][name] for name in ("version", "commit", "python", "torch", "numpy", "machine")},
     }
