@@ -191,7 +191,47 @@ def _site(method: str, calls: tuple[Any, ...], normal: type) -> Any:
 
     first = find.expressions(normal, "__init__", "soft_clamp5(log_sigma)")[0]
     last = find.expressions(normal, "__init__", "torch.exp(log_sigma) + 1e-2")[0]
-    return Site("", method, calls, first, last, 0, get("sigma"))
+    return Site("", method, calls, first, last, 0, get("sigma"), wrap=with_log_sigma)
+
+
+def with_log_sigma(normal: Any, scale: Any) -> type:
+    """The host's Normal with log σ beside σ, from which its density and its KL are then computed.
+
+    The host takes log (σ_q / σ_p). Its floor of 0.01 made that safe; a scale without one needs log σ from p itself.
+    """
+    import math
+
+    class StableNormal(normal):  # type: ignore[misc]
+        def __init__(self, mu: Tensor, log_sigma: Tensor, temp: float = 1.0) -> None:
+            super().__init__(mu, log_sigma, temp)
+            self.log_sigma = scale.log_sigma(log_sigma) + math.log(temp)
+
+        def log_p(self, samples: Tensor) -> Tensor:
+            return log_density(self, samples)
+
+        def kl(self, normal_dist: Any) -> Tensor:
+            return divergence(self, normal_dist)
+
+    StableNormal.__name__, StableNormal.__qualname__ = normal.__name__, normal.__qualname__
+    return StableNormal
+
+
+def log_density(normal: Any, samples: Tensor) -> Tensor:
+    """log N(samples; μ, σ) in nats, elementwise."""
+    from vdvae_patch.normal import log_prob
+
+    return log_prob(samples, normal.mu, _log_sigma(normal))
+
+
+def divergence(q: Any, p: Any) -> Tensor:
+    """KL(q ‖ p) in nats, elementwise; one of the two may be the host's own Normal, with a floor."""
+    from vdvae_patch.normal import kl_divergence
+
+    return kl_divergence(q.mu, _log_sigma(q), p.mu, _log_sigma(p))
+
+
+def _log_sigma(normal: Any) -> Any:
+    return normal.log_sigma if hasattr(normal, "log_sigma") else normal.sigma.log()
 
 
 def _global(owner: type, method: str, name: str) -> Any:

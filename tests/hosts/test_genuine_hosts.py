@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from vdvae_patch.patches import nvae as nvae_entry
 
 from vdvae_patch import load_host, scales
 from vdvae_patch.errors import HostError, InvalidValueError, PatchError
@@ -110,7 +111,7 @@ def test_scanned_heads_and_the_entrys_heads_compute_the_same_and_can_be_taken_ba
     for variant in VARIANTS if host.name == "efficient_vdvae" else VARIANTS[2:4]:  # NVAE takes its time
         with patch(model, variant, heads=found):  # verified
             scanned = seeded(loss, model, x)
-        with patch(model, variant, heads=host.heads(model)):
+        with patch(model, variant, heads=host.heads(model), arithmetic="host"):
             entry = seeded(loss, model, x)
         assert not torch.equal(scanned, before), variant
         assert torch.equal(scanned, entry), variant
@@ -134,7 +135,7 @@ def train(model: nn.Module, x: Tensor, loss: Callable[..., Tensor], steps: int =
 
 @pytest.fixture
 def compared(nvae: Host, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
-    """Of every KL that the genuine `Normal` computes, the two σ."""
+    """Of every KL, by the genuine `Normal` or by stable arithmetic, the two σ."""
     seen: list[tuple[Tensor, Tensor]] = []
     normal: Any = nvae.modules["distributions"]
     kl = normal.Normal.kl
@@ -144,7 +145,13 @@ def compared(nvae: Host, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, 
         result: Tensor = kl(self, other)
         return result
 
+    def watched_stable(q: Any, p: Any) -> Tensor:
+        seen.append((q.sigma.detach(), p.sigma.detach()))
+        return stable(q, p)
+
+    stable = nvae_entry.divergence
     monkeypatch.setattr(normal.Normal, "kl", watched)
+    monkeypatch.setattr(nvae_entry, "divergence", watched_stable)
     return seen
 
 
@@ -156,11 +163,13 @@ def raw_values(samplers: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("variant", ["explin/upbounded", "upbounded/constant"])
-@pytest.mark.parametrize("residual", [True, False])
-def test_nvae_trains_with_the_promised_sigmas(nvae: Host, compared: Any, variant: str, residual: bool) -> None:
+@pytest.mark.parametrize(("residual", "arithmetic"), [(True, "stable"), (True, "host"), (False, "stable")])
+def test_nvae_trains_with_the_promised_sigmas(
+    nvae: Host, compared: Any, variant: str, residual: bool, arithmetic: Any
+) -> None:
     model, x, loss = example(nvae)
     model.res_dist = residual
-    patch(model, variant, heads=nvae.heads(model))
+    patch(model, variant, heads=nvae.heads(model), arithmetic=arithmetic)
     values = train(model, x, loss)
     assert all(map(torch.isfinite, map(torch.tensor, values)))
     assert values[-1] < values[0]
@@ -173,6 +182,34 @@ def test_nvae_trains_with_the_promised_sigmas(nvae: Host, compared: Any, variant
     for (sigma_q, sigma_p), raw_q, raw_p in zip(compared[1:], posteriors[1:], priors, strict=True):
         torch.testing.assert_close(sigma_q, q.sigma(raw_q + raw_p if residual else raw_q))
         torch.testing.assert_close(sigma_p, p.sigma(raw_p))
+
+
+@pytest.mark.parametrize("variant", ["explin", "explin/constant", "upbounded"])
+def test_nvae_with_a_sigma_that_underflows_has_a_finite_loss_and_gradient(nvae: Host, variant: str) -> None:
+    model, x, loss = example(nvae)
+    with torch.no_grad():
+        for sampler in model.enc_sampler:
+            sampler.bias[4:] -= 120.0
+    results = {}
+    for arithmetic in ("host", "stable"):
+        with patch(model, variant, heads=nvae.heads(model), arithmetic=arithmetic):  # type: ignore[arg-type]
+            results[arithmetic] = seeded(loss, model, x)
+    assert not torch.isfinite(results["host"])
+    with patch(model, variant, heads=nvae.heads(model)):
+        value = loss(model, x)
+        value.backward()
+    assert torch.isfinite(value)
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+
+
+def test_nvaes_stable_arithmetic_agrees_with_its_own_where_that_is_sound(nvae: Host) -> None:
+    model, x, _ = example(nvae)
+    values = []
+    for arithmetic in ("host", "stable"):
+        with patch(model, "explin/upbounded", heads=nvae.heads(model), arithmetic=arithmetic):  # type: ignore[arg-type]
+            values.append(seeded(lambda model, x: torch.stack(model(x)[3]), model, x))
+    assert not torch.equal(*values)
+    torch.testing.assert_close(*values, rtol=1e-5, atol=0)
 
 
 def test_nvae_samples_from_its_prior_with_the_promised_sigma(

@@ -17,7 +17,7 @@ from torch import nn
 from vdvae_patch.errors import PatchError, did_you_mean
 from vdvae_patch.heads import Arithmetic, CallSite, Head, Rebinding, Role
 from vdvae_patch.patching.overrides import CallOverride, OutputOverride, Override, RebindOverride
-from vdvae_patch.patching.sites import NormalSite, site_overrides
+from vdvae_patch.patching.sites import NormalSite, site_overrides, with_host_arithmetic
 from vdvae_patch.patching.variant import VANILLA, Variant, resolve
 from vdvae_patch.scales import Scale
 from vdvae_patch.tables import columns
@@ -216,7 +216,7 @@ def _overrides(
         if patched.scale is not None and not patched.head.convention.is_identity(patched.scale):
             by_call = _emitted(patched.head) in apart
             if _has_sites(patched.head) and (by_call or not _is_alternative(patched.head)):
-                at_site.append((patched.head, patched.scale))
+                at_site.append((patched.head if stable else with_host_arithmetic(patched.head), patched.scale))
             if by_call:
                 continue
             if _is_at_output(patched.head) and not _is_there(at_output[patched.head.path], patched.head, patched.scale):

@@ -9,8 +9,8 @@ class) are compiled again for this caller only, so that two calls of one helper 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -57,6 +57,9 @@ class Site:
         inplace: whether `last` changes its operand in place.
         channels: dimension, start and stop of the raw value in what `last` returns, where that is a call of the module
             that emits it: for a module that serves two roles, each patched where it is called.
+        wrap: for an expression in a class's `__init__`, a function of that class and the scale which gives a subclass
+            with stable arithmetic; left out where the host's arithmetic is kept. At the top level of a module, so that
+            models pickle.
     """
 
     owner: str
@@ -72,6 +75,7 @@ class Site:
     drops: tuple[Span, ...] = ()
     inplace: bool = False
     channels: tuple[int, int, int | None] | None = None
+    wrap: Callable[[type, Scale], type] | None = None
 
 
 @dataclass(frozen=True)
@@ -232,8 +236,21 @@ def _plan(
             replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance))
         elif isinstance(target, type):
             init = _compile(method_function(target, "__init__"), below, level + 1, None)
-            replaced[step.span] = type(target.__name__, (target,), {"__init__": init, "__module__": target.__module__})
+            made = type(target.__name__, (target,), {"__init__": init, "__module__": target.__module__})
+            replaced[step.span] = _wrapped(made, below, level + 1)
         else:
             own = instance if isinstance(getattr(type(instance), target.__name__, None), types.FunctionType) else None
             replaced[step.span] = _compile(target, below, level + 1, own)
     return changes, replaced
+
+
+def _wrapped(made: type, edits: list[Edit], level: int) -> type:
+    for site, scale in edits:
+        if isinstance(site, Site) and site.wrap is not None and scale is not None and len(site.calls) == level:
+            return site.wrap(made, scale)
+    return made
+
+
+def with_host_arithmetic(head: Head) -> Head:
+    """The head with sites that change σ and nothing else."""
+    return replace(head, sites=tuple(replace(s, wrap=None) if isinstance(s, Site) else s for s in head.sites))
