@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from vdvae_patch import scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import Heads, scan
+from vdvae_patch.scanning.write import entry_file
 
 
 class Base(nn.Module):
@@ -397,6 +400,15 @@ def test_a_function_that_a_call_makes_is_refused_with_what_to_write() -> None:
         patch(model, posterior="explin", heads=heads)
 
 
+class Disagreeing(Base):
+    """Softplus in the sampler, an exponential in the KL."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.mean(x), self.raw(x)
+        kl = 0.5 * (mean**2 + torch.exp(2 * raw)) - raw - 0.5
+        return F.mse_loss(self.dec(mean + F.softplus(raw) * torch.randn_like(raw)), x) + kl.mean()
+
+
 # --- a posterior that is residual to its prior ------------------------------------------------------------------------
 
 
@@ -435,3 +447,30 @@ def test_a_residual_posterior_that_is_left_alone_must_not_change_with_its_prior(
             patch(model, "vanilla/upbounded", heads=heads)
     torch.manual_seed(1)
     assert torch.equal(model(x), before)
+
+
+# --- written as a patch file ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [ModuleFloor, Augmented, LocalLambda, CalledTwice, Disagreeing])
+@pytest.mark.parametrize("variant", ["explin", "explin/upbounded"])
+def test_heads_that_are_written_to_a_file_and_read_back_compute_the_same(
+    cls: Any, variant: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model, x = cls(), torch.randn(5, 6)
+    heads = scan(model, x)
+    if len({head.role for head in heads}) == 1:
+        variant = variant.split("/")[0]
+    (tmp_path / "entry.py").write_text(entry_file(f"host:{cls.__name__}", heads))
+    written = runpy.run_path(str(tmp_path / "entry.py"))["HOST"].heads(model)
+
+    def loss(heads: Any) -> Tensor:
+        with patch(model, variant, heads=heads):
+            torch.manual_seed(1)
+            value: Tensor = model(x)
+        return value
+
+    torch.manual_seed(1)
+    assert not torch.equal(loss(written), model(x))
+    assert torch.equal(loss(written), loss(heads))

@@ -233,7 +233,10 @@ def _overrides(
 
 
 def _is_at_output(head: Head) -> bool:
-    return not head.sites if head.found is None else head.found.patch_at == "output"
+    if head.found is not None:
+        return head.found.patch_at == "output"
+    # sites that stand beside the output: of readings that disagree with it, or instead of it where two roles share it
+    return _is_alternative(head) or all(getattr(site, "reads", None) is not None for site in head.sites)
 
 
 def _has_sites(head: Head) -> bool:
