@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import runpy
 from pathlib import Path
 from typing import Any
@@ -381,6 +382,25 @@ def test_code_in_lambdas_local_functions_and_closures_is_patched_for_its_call_al
     patch(model, posterior="explin", heads=scan(model, x))
     model(x)
     assert before is None or torch.equal(model.other, before)
+
+
+@pytest.mark.parametrize("cls", INSIDE)
+def test_a_copy_of_a_model_with_such_code_computes_with_its_own_parameters(cls: Any) -> None:
+    model, x = build(cls)
+    patch(model, posterior="explin", heads=scan(model, x))
+
+    def run(model: Any) -> Tensor:
+        torch.manual_seed(1)
+        value: Tensor = model(x)
+        model.used, model.other = [], None  # tensors of a graph cannot be copied
+        return value
+
+    expected = run(model)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(run(twin), expected)
 
 
 class OutOfReach(Base):

@@ -168,7 +168,15 @@ class SiteOverride(Override):
         # deduplicated: several sites may lead through one call
         return types.MethodType(_compile(function, list(self.edits), 0, self.module), self.module)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        try:
+            super().__setstate__(state)
+        except PatchError:
+            self.original = None  # a function kept in the module, which a copy fills after its overrides
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.original is None:
+            self.original = self._bind_original()
         return self.original(*args, **kwargs)
 
 
