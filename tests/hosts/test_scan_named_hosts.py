@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vdvae_patch import scales
 from vdvae_patch.errors import HostError
-from vdvae_patch.hosts import HOSTS
+from vdvae_patch.hosts import HOSTS, get_upstream
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import scan
 
@@ -107,6 +107,16 @@ def test_pythaes_plain_autoencoder_has_no_head() -> None:
     assert scan(model, DatasetOutput(data=torch.rand(6, 1, 4, 4)), call=lambda m, b: m(b).loss) == []
     with pytest.raises(HostError, match="AE has no Normal head"):
         HOSTS.get("pythae").heads(model)
+
+
+def test_the_manifest_pins_both_and_says_that_nvae_is_not_for_commercial_use() -> None:
+    nvae, efficient = get_upstream("nvae"), get_upstream("efficient_vdvae")
+    assert nvae.commit == "9fc1a288fb831c87d93a4e2663bc30ccf9225b29"
+    assert "NVIDIA" in nvae.license
+    assert "non-commercial use only" in nvae.note
+    assert {"model.py", "distributions.py", "utils.py"} < nvae.importable().keys()
+    assert efficient.commit == "f779c40f24bbd69129bf477593baf4792f05147e"
+    assert {"hparams.cfg", "model/latent_layers.py"} < efficient.importable().keys()
 
 
 # --- NVAE's look-alike: the names that its patch file looks for ------------------------------------------------------
