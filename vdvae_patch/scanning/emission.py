@@ -47,8 +47,9 @@ def emission_of(graph: Graph, raw: Spot, moves: Sequence[Node]) -> Emission:
     if node.op == "mixed":
         reason = "the host changes it in place through a view of another shape, and what it was cannot be told"
         return Emission("", False, 0, 0, None, False, reason)
-    dim, start, stop, contiguous = _channels(node, raw, _moves(graph, raw) or moves)
     owner = next((f for f in node.frames if f.path is not None), None)
+    emitted = _Emitted.of(graph, node, None if owner is None else owner.path)
+    dim, start, stop, contiguous = _channels(graph, emitted, raw, moves)
     if owner is None or owner.path is None:
         return Emission("", False, dim, start, stop, False, "no module computes it")
     returned = graph.returned.get(node.id, [])
@@ -85,29 +86,92 @@ def _scripted_owner(node: Node) -> str | None:
     return None
 
 
-def _channels(node: Node, raw: Spot, path: Sequence[Node]) -> tuple[int, int, int | None, bool]:
+@dataclass(frozen=True)
+class _Emitted:
+    """A module's output in the shape in which it is returned.
+
+    Attributes:
+        node: the output: PyTorch's layers compute on fewer or more dimensions than they return.
+        op: what computes it.
+        ranks: how many dimensions the module's outputs have, over all its calls.
+    """
+
+    node: Node
+    op: str
+    ranks: frozenset[int]
+
+    @classmethod
+    def of(cls, graph: Graph, node: Node, path: str | None) -> _Emitted:
+        """What the module at a path returns of a node that it computes; the node itself if it does not return it."""
+        if path is None:
+            return cls(node, node.op, frozenset({len(node.shape)}))
+        outputs = [graph.nodes[number] for number, paths in graph.returned.items() if path in paths]
+        ranks = frozenset(len(output.shape) for output in outputs) or frozenset({len(node.shape)})
+        returned = {output.id for output in outputs}
+        current: Node | None = node
+        while current is not None:
+            if current.id in returned:
+                return cls(current, node.op, ranks)
+            current = next(
+                (
+                    user
+                    for user in graph.consumers.get(current.id, ())
+                    if user.kind == "shape" and user.op in _RESHAPING and user.frames and user.frames[0].path == path
+                ),
+                None,
+            )
+        return cls(node, node.op, ranks)
+
+    def outward(self, dim: int) -> int:
+        """The last dimension as −1 where a layer acts on it, since there may be more or fewer before it."""
+        last = dim == len(self.node.shape) - 1
+        return (
+            -1 if last and self.op not in _CONVOLUTIONS and (len(self.node.shape) > 2 or len(self.ranks) > 1) else dim
+        )
+
+    @property
+    def usual(self) -> int:
+        """The dimension along which the channels of a whole output lie."""
+        rank = len(self.node.shape)
+        if rank < 2:
+            return self.outward(0)
+        return self.outward(rank - 1 if self.op in _PRODUCTS else 1)
+
+
+_CONVOLUTIONS = frozenset({"convolution", "_convolution"})
+_PRODUCTS = frozenset({"addmm", "mm", "bmm", "baddbmm", "linear", "mv", "addmv", "add"})
+_RESHAPING = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze"})
+
+
+def _channels(graph: Graph, emitted: _Emitted, raw: Spot, moves: Sequence[Node]) -> tuple[int, int, int | None, bool]:
     """Dimension, start, stop, and whether that is all there is to it."""
-    rank = len(node.shape)
-    default = min(1, rank - 1) if rank else 0
+    node = emitted.node
     if not raw.cuts:
-        return _outward(node, default), 0, None, True
-    first = path[0] if path else None
-    if len(raw.cuts) == 1 and first is not None and _is_cut(first):
+        return emitted.usual, 0, None, True
+    exact = _moves(graph, raw)
+    path = exact or list(moves)
+    if node in path:
+        path = path[path.index(node) + 1 :]
+    if len(raw.cuts) == 1 and (not exact or _is_cut(path[0])):
         cut = raw.cuts[0]
-        if cut.start >= 0 and rank > cut.dim and node.shape[cut.dim] == cut.size:
-            return _range(node, cut)
-    if math.prod(node.shape) > _LARGEST:
-        return default, 0, None, False
-    return _channels_by_index(node, path, default)
+        if cut.start >= 0 and len(node.shape) > cut.dim and node.shape[cut.dim] == cut.size:
+            return _range(emitted, cut)
+    if math.prod(node.shape) <= _LARGEST and path:
+        try:
+            return _channels_by_index(emitted, path)
+        except (RuntimeError, IndexError):  # arithmetic on the way gave it another shape
+            pass
+    return emitted.usual, 0, None, False
 
 
-def _range(node: Node, cut: Cut) -> tuple[int, int, int | None, bool]:
+def _range(emitted: _Emitted, cut: Cut) -> tuple[int, int, int | None, bool]:
     stop = cut.start + cut.length
-    return _outward(node, cut.dim), cut.start, None if stop == cut.size and cut.start == 0 else stop, True
+    return emitted.outward(cut.dim), cut.start, None if stop == cut.size and cut.start == 0 else stop, True
 
 
-def _channels_by_index(node: Node, path: Sequence[Node], default: int) -> tuple[int, int, int | None, bool]:
+def _channels_by_index(emitted: _Emitted, path: Sequence[Node]) -> tuple[int, int, int | None, bool]:
     """Follow the number of every element through the recorded moves."""
+    node = emitted.node
     index = torch.arange(math.prod(node.shape)).reshape(node.shape)
     for move in path:
         if move.op in ("cat", "stack", "copy", "index", "gather", "index_select", "slice_scatter"):
@@ -121,9 +185,9 @@ def _channels_by_index(node: Node, path: Sequence[Node], default: int) -> tuple[
     partial = [d for d, (low, high) in enumerate(ranges) if high - low < node.shape[d]]
     full = math.prod(high - low for low, high in ranges) == kept.numel()
     if not partial:
-        return _outward(node, default), 0, None, full
+        return emitted.usual, 0, None, full
     dim = partial[-1]
-    return _outward(node, dim), *ranges[dim], full and len(partial) == 1
+    return emitted.outward(dim), *ranges[dim], full and len(partial) == 1
 
 
 def _moves(graph: Graph, raw: Spot) -> list[Node]:
@@ -142,10 +206,3 @@ def _moves(graph: Graph, raw: Spot) -> list[Node]:
 
 def _is_cut(node: Node) -> bool:
     return node.op in ("split", "chunk", "split_with_sizes", "slice", "narrow")
-
-
-def _outward(node: Node, dim: int) -> int:
-    """The last dimension as −1 where a layer acts on it, since there may be more or fewer before it."""
-    if dim == len(node.shape) - 1 and len(node.shape) > 2 and node.op not in ("convolution", "_convolution"):
-        return -1
-    return dim

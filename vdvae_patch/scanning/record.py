@@ -167,7 +167,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             node.noise |= 1 << self._draws  # torch.normal(mean, std), drawn and scaled in one
             self._draws += 1
         elif kind in ("elementwise", "shape", "reduction"):
-            node.kind = kind
+            node.kind = "opaque" if _adds_bias(node) else kind
         elif node.op in ops.COMPARING and any(n.params for n in inputs):
             node.kind = (
                 "elementwise"  # the condition of a `where` is computed again, though nothing is learned through it
@@ -294,6 +294,14 @@ def _file_kind(filename: str) -> str:
     if filename.startswith(_TORCH_KEPT):
         return "module"
     return "torch" if filename.startswith((_TORCH, "<frozen", "<string>")) else "host"
+
+
+def _adds_bias(node: Node) -> bool:
+    """Whether a layer of PyTorch's own adds its bias in a step apart, as Linear does for transposed inputs."""
+    layer = node.frames[0] if node.frames else None
+    if node.op != "add" or layer is None or layer.host or layer.path is None:
+        return False
+    return any(n.kind == "parameter" and n.op == f"{layer.path}.bias" for n in node.inputs)
 
 
 def _narrowed(whole: Place, part: Place) -> tuple[int, int, int] | None:

@@ -96,6 +96,8 @@ def _through_scatter(spot: Spot) -> Spot | None:
     cut = spot.cuts[-1]
     if (cut.start, cut.length) == (start, stop - start):
         return Spot(source, spot.cuts[:-1])
+    if start <= cut.start and cut.start + cut.length <= stop:
+        return Spot(source, (*spot.cuts[:-1], cut._replace(start=cut.start - start, size=stop - start)))
     if cut.start >= stop or cut.start + cut.length <= start:
         return Spot(base, spot.cuts)
     return None

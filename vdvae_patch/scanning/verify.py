@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.scales import Scale
+from vdvae_patch.scanning.bystanders import require_only_sigma
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.readings import Reading, read
@@ -63,13 +64,15 @@ def check_sigma(
 
     Raises:
         PatchError: one differs by more than rounding, or leaves the codomain; names head, expected and seen. Or a
-            residual head that is left as it is computes another σ than before.
+            residual head that is left as it is computes another σ than before. Or a mean, or whatever is no σ, goes
+            through a scale, too.
     """
     graph = watch(model, inputs, call)
     seen: dict[HeadKey, list[tuple[Spot, Expression, Reading]]] = {}
     for reading in read(graph).found:
         for key, leaf, expression in _sources(graph, reading):
             seen.setdefault(key, []).append((leaf, expression, reading))
+    require_only_sigma(graph, [leaf for places in seen.values() for leaf, _, _ in places])
     for entry in patched:
         head = entry.head
         if entry.scale is None:
