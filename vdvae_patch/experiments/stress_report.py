@@ -103,8 +103,8 @@ def _ranking(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> str:
             f"{'; '.join(whole) or 'none'}."
         )
         lines += [
-            f"- learning rate {lr:g}, control: {score.name} had {score.bad} bad steps, which no treatment of the rate "
-            "can mend."
+            f"- learning rate {lr:g}, control: {score.name} had {score.bad} bad steps, by the gradient of the "
+            "distortion."
             for score in controls
             if score.bad
         ]
