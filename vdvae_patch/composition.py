@@ -53,7 +53,7 @@ class Step:
         """Whether there are positive numbers that no v reaches, so that a σ wanted there cannot be had."""
         if self.name == "add":
             return self.constants[0] > 0
-        return self.name in {"clamp", "sigmoid", "tanh"}
+        return self.name in {"clamp", "sigmoid", "tanh"}  # elu alone is no scale, and one is added to it
 
     def write(self, inner: str) -> str:
         """The step applied to a written expression."""
@@ -87,6 +87,10 @@ def _softplus_back(target: Target, beta: float) -> Target:
     return _plain(torch.where(small, tail, value + torch.log(-torch.expm1(-beta * value)) / beta))
 
 
+def _elu_back(value: Tensor, alpha: float) -> Tensor:
+    return torch.where(value < 0, torch.log1p(value.clamp(max=0) / alpha), value)
+
+
 def _multiplied_back(target: Target, factor: float) -> Target:
     log = target.log - math.log(factor) if target.log is not None and factor > 0 else None
     return Target(target.value / factor, log)
@@ -103,6 +107,7 @@ _STEPS: dict[str, _Kind] = {
     "tanh": _Kind("tanh({0})", lambda v: v.tanh(), lambda t: _plain(t.value.atanh())),
     "expm1": _Kind("expm1({0})", lambda v: v.expm1(), lambda t: _plain(t.value.log1p())),
     "log1p": _Kind("log1p({0})", lambda v: v.log1p(), lambda t: _plain(t.value.expm1())),
+    "elu": _Kind("elu({0}, alpha={1})", lambda v, a: F.elu(v, a), lambda t, a: _plain(_elu_back(t.value, a))),
     "clamp": _Kind("clip({0}, {1}, {2})", lambda v, a, b: v.clamp(a, b), lambda t, a, b: t),
 }
 

@@ -81,6 +81,25 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
         spot = Spot(operand, Expression.cuts_for(spot, operand))
 
 
+def bounded_steps(end: Spot, raw: Spot) -> tuple[Step, ...] | None:
+    """Steps from a raw value to a spot that is computed of it and of parameters, these as they are now; a parameter of
+    several elements by its largest. None if other learned values take part, or the raw value does more than once."""
+    steps: list[Step] = []
+    spot = end
+    while spot.key != raw.key:
+        back = step_through(spot)
+        if back is None:
+            operands = [(i, n) for i, n in enumerate(spot.node.args) if isinstance(n, Node) and n.params]
+            values = [(i, n) for i, n in operands if n.kind != "parameter"]
+            step = _steps_of(spot.node, values[0][0]) if len(values) == 1 else None
+            if spot.node.kind != "elementwise" or step is None:
+                return None
+            steps[:0] = step
+            back = Spot(values[0][1], Expression.cuts_for(spot, values[0][1]))
+        spot = back
+    return tuple(steps)
+
+
 def _join_of(node: Node, steps: Sequence[Step]) -> End:
     """What the join of two learned operands is, told from how σ depends on it."""
     if node.op in ("mul", "multiply", "div"):
@@ -165,6 +184,10 @@ def _clamp(c: _Constants, place: int) -> tuple[Step, ...]:
     return (Step("clamp", (c.at(1, "min", -math.inf), c.at(2, "max", math.inf))),)
 
 
+def _is_plain_elu(c: _Constants) -> bool:
+    return c.at(2, "scale", 1.0) == 1 and c.at(3, "input_scale", 1.0) == 1  # selu is elu with others
+
+
 def _fixed(*steps: Step) -> Rule:
     return lambda c, place: steps
 
@@ -196,6 +219,7 @@ _RULES: dict[str, Rule] = {
     "log_sigmoid": _fixed(Step("sigmoid"), Step("log")),
     "log_sigmoid_forward": _fixed(Step("sigmoid"), Step("log")),
     "softplus": lambda c, place: (Step("softplus", (c.at(1, "beta", 1.0),)),),
+    "elu": lambda c, place: (Step("elu", (c.at(1, "alpha", 1.0),)),) if _is_plain_elu(c) else None,
     "clamp": _clamp,
     "clip": _clamp,
     "clamp_min": lambda c, place: (Step("clamp", (c.at(1, "min", -math.inf), math.inf)),),

@@ -12,6 +12,7 @@ form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Expression, Key, Spot
+from vdvae_patch.scanning.replay import Expression, Key, Spot, settle
 
 Place = Literal["q", "p"]
 """`q`: the first argument of a KL; `p`: the second, or the density."""
@@ -221,10 +222,45 @@ class _Probe:
                 a = float(curvature[0])
                 rest = self.values({key: grid + shift}).expand(_POINTS)
                 match = self._match(key, grid + shift, frozenset(quadratic), lambda g, r=rest, a=a: _is_q_term(g, r, a))
-                if match is not None:
+                if match is not None and self._weighs_alike(key, grid + shift, mean, match):
                     means = tuple(self.expression.leaves[m] for m in quadratic)
                     return (*match, means)
         return None
+
+    def _weighs_alike(self, key: Key, grid: Tensor, mean: Key, match: tuple[Spot, tuple[Step, ...]]) -> bool:
+        """Whether the factor c of −c log σ is a constant, or one of the whole KL: in a Poisson loss it is a count."""
+        weights = [self._weights({key: grid}, mean, match)]
+        for other in self.expression.leaves.keys() - {key, mean}:
+            weights.append(self._weights({key: grid, other: self.base[other] + 2.0}, mean, match))
+        for node in self._data():
+            value, node.value = node.value, node.value + 2.0
+            weights.append(self._weights({key: grid}, mean, match))
+            node.value = value
+        known = [w for w in weights if w is not None]
+        return all(any(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(w, known[0], strict=True)) for w in known)
+
+    def _weights(
+        self, changes: dict[Key, Tensor], mean: Key, match: tuple[Spot, tuple[Step, ...]]
+    ) -> tuple[float, float] | None:
+        """c, and c over the curvature in the mean."""
+        size = (_POINTS,)
+        curvature = self.curvature(mean, {k: v.expand(size) for k, v in changes.items()})
+        sigma = self.expression.evaluate({**self.base, **changes})[match[0].key].expand(size)
+        for step in match[1]:
+            sigma = step.forward(sigma)
+        design = torch.stack([torch.ones_like(sigma), sigma.log(), sigma * sigma], dim=1)
+        fit = _fit(design, self.values(changes).expand(size))
+        if curvature is None or fit is None or not bool(torch.isfinite(fit).all()):
+            return None
+        return float(fit[1]), float(fit[1] / curvature[0])
+
+    def _data(self) -> list[Node]:
+        """What is computed of the data alone."""
+        read = (n for spot in self.expression.order for n in spot.node.inputs)
+        settled = (settle(Spot(n)).node for n in read)
+        return list(
+            {n.id: n for n in settled if n.data and not n.params and not n.noise and n.kind != "input"}.values()
+        )
 
     def _moves(self, other: Key, mean: Key, raw: Key) -> bool:
         """Whether another leaf's curvature changes with the raw value, too."""

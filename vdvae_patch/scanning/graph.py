@@ -48,7 +48,8 @@ class Node:
         data, params: whether an input, or a parameter, has an influence on it.
         noise: bit set of the draws of Normal noise that have one.
         frames: innermost first.
-        value: for what neither a parameter nor noise reaches, its largest element; it stands for all of them.
+        value: of a parameter, and of what neither a parameter nor noise reaches, its largest element; it stands for
+            all of them.
     """
 
     __slots__ = (

@@ -14,6 +14,7 @@ from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head, Role
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_module
+from vdvae_patch.scanning.chain import bounded_steps
 from vdvae_patch.scanning.emission import Emission, emission_of
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.placing import disagreeing, sites_of
@@ -46,6 +47,7 @@ def heads_of(graph: Graph, readings: Readings) -> list[Head]:
     owned = {key for key, _ in groups}
     for spot_readings in _by_raw([r for r in readings.found if r.parts]).values():
         _add(groups, _joined(graph, readings, spot_readings, owned))
+    _join_steps(groups)
     ordered = _without_vamp(sorted(groups.values(), key=lambda g: g.spot.node.id))
     shared = {id_ for r in readings.found for chain in r.parts for id_ in (chain.begin.node.id,)}
     heads = [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
@@ -94,6 +96,19 @@ def _add(groups: dict[tuple[Key, Role], _Group], group: _Group) -> None:
     if known is not group:
         known.readings.extend(group.readings)
         known.sure |= group.sure
+
+
+def _join_steps(groups: dict[tuple[Key, Role], _Group]) -> None:
+    """What no density shows takes the role of another call by the same lines: of a loop whose KL shows one step."""
+    for place, group in list(groups.items()):
+        if group.sure:
+            continue
+        frames = {reading.raw.node.frames for reading in group.readings}
+        others = [g for (key, _), g in groups.items() if key == place[0] and g is not group and g.sure]
+        same = [g for g in others if frames <= {reading.raw.node.frames for reading in g.readings}]
+        if len(others) == len(same) == 1:
+            same[0].readings.extend(group.readings)
+            del groups[place]
 
 
 def _group(graph: Graph, readings: Readings, found: list[Reading], raw: Spot) -> _Group:
@@ -267,11 +282,19 @@ def _convention(readings: list[Reading]) -> tuple[Convention, bool]:
 
 
 def _measured(reading: Reading) -> Convention:
+    """Of an expression that is no chain: by what its parameters are, or by points."""
     expression = Expression(Spot(reading.node))
     if reading.raw.key not in expression.leaves:
         return conventions.Sigma()
+    steps = bounded_steps(Spot(reading.node), reading.raw)
+    if steps is not None:
+        return named((*steps, *reading.suffix))
     grid = torch.linspace(-8, 8, 65, dtype=torch.float64)
-    sigma = expression.value({key: torch.zeros_like(grid) for key in expression.leaves} | {reading.raw.key: grid})
+    others = {
+        key: torch.full_like(grid, spot.node.value if spot.node.kind == "parameter" else 0.0)  # such as learned bounds
+        for key, spot in expression.leaves.items()
+    }
+    sigma = expression.value(others | {reading.raw.key: grid})
     for step in reading.suffix:
         sigma = step.forward(sigma)
     return Measured(tuple(zip(grid.tolist(), sigma.expand_as(grid).tolist(), strict=True)))

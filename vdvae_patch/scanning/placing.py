@@ -13,6 +13,7 @@ from vdvae_patch.patching.sites import ActivationSite, Site
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.readings import Reading
+from vdvae_patch.scanning.replay import Expression, operands
 
 
 def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | ActivationSite, ...]:
@@ -43,6 +44,9 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         cut = _common_cut(chained)
         if cut is not None:
             return _site(graph, chained[0], *cut)
+    bounded = _bounded(group)
+    if bounded is not None:
+        return [bounded]
     sites: list[Site | ActivationSite] = []
     for reading in {r.node.id: r for r in group}.values():
         if reading.chain.end == "several":
@@ -54,6 +58,25 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
                 "the host reads the raw value itself, with no step of its own that could be replaced"
             )
     return sites
+
+
+def _bounded(group: Sequence[Reading]) -> Site | None:
+    """For a scale that all readings compute of one value, which parameters bound: that value's expression."""
+    first = group[0]
+    ends = {(r.chain.end, r.chain.begin.key) for r in group}
+    if len(ends) > 1 or first.chain.end != "several" or first.chain.begin.node.kind != "elementwise":
+        return None
+    expression = Expression(first.chain.begin)
+    others = [spot for key, spot in expression.leaves.items() if key != first.raw.key and spot.node.params]
+    reads = {s.node: [o.key for o in operands(expression, s)] for s in expression.order}
+    readers = [node for node, keys in reads.items() if first.raw.key in keys]
+    rests = [_rest(r, 0) for r in group]
+    if not others or any(o.node.kind != "parameter" for o in others) or len(readers) != 1 or not _all_alike(rests):
+        return None
+    if any(is_limited(rest) for rest in rests):
+        return None
+    operand = reads[readers[0]].index(first.raw.key)
+    return site_of_nodes([readers[0], first.chain.begin.node], operand, rests[0])
 
 
 def _attribute(group: Sequence[Reading]) -> Site | None:

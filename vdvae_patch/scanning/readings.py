@@ -82,6 +82,8 @@ def read(graph: Graph) -> Readings:
             out.found.append(reading)
     stops |= out.merged
     direct = [r for r in out.found if not r.parts]
+    # a scale that the host gives to a Normal is no flow's, whatever it is computed of
+    given = {r.raw.key for r in out.found if r.evidence == "Normal"}
     for term in gaussian_terms(graph, frozenset(stops)):
         term = _with_bounds(term, direct, frozenset(stops))
         chain = descend(term.node, frozenset(stops))
@@ -89,7 +91,7 @@ def read(graph: Graph) -> Readings:
             continue
         joined = next((r for r in out.found if r.parts and r.raw.node.id == chain.begin.node.id), None)
         parts = joined.parts if joined is not None else ()
-        if _is_flow(graph, term):
+        if term.raw.key not in given and _is_flow(graph, term):
             reason = "its density is of a value that it is computed from, as a flow's is"
             out.near_misses.append(NearMiss(where(term.total), reason))
             continue
@@ -97,6 +99,7 @@ def read(graph: Graph) -> Readings:
             chain = replace(chain, end="several")
         begin = term.raw if chain.end == "several" else chain.begin
         out.found.append(Reading(begin, chain, term.suffix, term.place, term.node.node, term, parts))
+    _drop_bounds(out)
     _drop_unsigned(out)
     return out
 
@@ -207,6 +210,20 @@ def _is_flow(graph: Graph, term: GaussianTerm) -> bool:
 
 
 _GRID = torch.linspace(-4, 4, 33, dtype=torch.float64)
+
+
+def _drop_bounds(out: Readings) -> None:
+    """Leave out parameters that a scale reads beside a network's output, and not as a term or a factor of it."""
+    networks = {(r.chain.begin.key, r.chain.end) for r in out.found if r.raw.node.kind != "parameter"}
+    kept = []
+    for reading in out.found:
+        beside = reading.chain.end == "several" and (reading.chain.begin.key, "several") in networks
+        if reading.raw.node.kind == "parameter" and beside:
+            reason = f"{reading.raw.node.op} bounds or shifts a scale that a network emits"
+            out.near_misses.append(NearMiss(where(reading.node), reason))
+        else:
+            kept.append(reading)
+    out.found = kept
 
 
 def _drop_unsigned(out: Readings) -> None:

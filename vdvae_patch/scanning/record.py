@@ -257,8 +257,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self._new(kind, name, tuple(tensor.shape))
         node.params = kind == "parameter"
         node.data = kind == "input"
-        if not node.params:
-            node.value = representative(tensor)
+        node.value = representative(tensor)
         located = _locate(tensor)
         if located is not None:
             key, place = located
