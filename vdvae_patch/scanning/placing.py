@@ -255,7 +255,7 @@ def _activation(graph: Graph, nodes: Sequence[Node]) -> str | None:
     first = frames[0]
     if first is None or first.host or first.path is None or any(f is None or f.path != first.path for f in frames):
         return None
-    own = {n.op for n in nodes}
+    own = {"detach", *(n.op for n in nodes)}  # autograd detaches a result that it keeps
     others = [n for n in graph.nodes if n.frames and n.frames[0].path == first.path and n.op not in own]
     calls = [n for n in graph.nodes if n.frames and n.frames[0].path == first.path and n.op == nodes[-1].op]
     lines = {tuple((f.code, f.lasti) for f in n.frames[1:2]) for n in calls}
