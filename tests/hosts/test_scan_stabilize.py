@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
-from zoo import likelihoods, plain, rows, without
+from zoo import deep, likelihoods, plain, rows, without
 
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import PatchError
@@ -85,6 +85,16 @@ def test_a_likelihood_scale_is_used_when_it_is_named() -> None:
     case = next(c for c in likelihoods.CASES if c.name == "NormalDecoder")
     handle = stabilize(case.build(), *case.inputs(), likelihood="bounded(0.1, 1)", file=io.StringIO())
     assert [str(h.scale) for h in handle.heads] == ["explin", "bounded(alpha=0.1, omega=1)"]
+
+
+@pytest.mark.parametrize("name", ["Masked", "ResidualSum", "ResidualProduct", "Ladder", "Recurrent", "SharedHead"])
+def test_a_learned_prior_becomes_constant_and_is_verified_beside_its_posterior(name: str) -> None:
+    case = next(c for c in (*plain.CASES, *deep.CASES) if c.name == name)
+    said = io.StringIO()
+    handle = stabilize(case.build(), *case.inputs(), file=said)
+    assert {(h.head.role, str(h.scale)) for h in handle.heads} == {("posterior", "explin"), ("prior", "constant")}
+    assert "a prior that can go to zero" in said.getvalue()
+    assert "skip only updates that are not finite" in said.getvalue()
 
 
 @pytest.mark.filterwarnings("ignore:no Normal head")

@@ -73,6 +73,8 @@ def check_sigma(
         for key, leaf, expression in _sources(graph, reading):
             seen.setdefault(key, []).append((leaf, expression, reading))
     require_only_sigma(graph, [leaf for places in seen.values() for leaf, _, _ in places])
+    patched = list(patched)
+    constants = [float(e.scale.sigma(torch.zeros(()))) for e in patched if e.scale and e.scale.name == "constant"]
     for entry in patched:
         head = entry.head
         if entry.scale is None:
@@ -85,7 +87,7 @@ def check_sigma(
             raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
         # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
         alone = [place for place in places if sum(s.node.params for s in place[1].leaves.values()) == 1]
-        wrong = [place for place in alone or places if not _follows(head, entry.scale, *place)]
+        wrong = [place for place in alone or places if not _follows(entry.scale, constants, *place)]
         if wrong and (alone or len(wrong) == len(places)):
             _complain(head, entry.scale, *wrong[0])
 
@@ -132,10 +134,12 @@ def _sigma(
     return value.expand_as(p), p
 
 
-def _follows(head: Head, scale: Scale, leaf: Spot, expression: Expression, reading: Reading) -> bool:
+def _follows(scale: Scale, constants: list[float], leaf: Spot, expression: Expression, reading: Reading) -> bool:
     seen, p = _sigma(leaf, expression, reading, _GRID)
     expected = scale.sigma(p)
-    if torch.allclose(seen, expected, rtol=1e-4, atol=1e-7):
+    # a head that was merged with another, by precision or variance, is so still where the other has become a constant
+    merged = [(expected**power + c**power) ** (1 / power) for c in constants for power in (-2, 2)]
+    if any(torch.allclose(seen, right, rtol=1e-4, atol=1e-7) for right in (expected, *merged)):
         return True
     ratio = seen / expected  # a temperature
     return reading.evidence == "noise" and torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)
