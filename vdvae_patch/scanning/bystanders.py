@@ -17,7 +17,8 @@ _SCALES = (os.path.dirname(os.path.abspath(scales.__file__)) + os.sep, conventio
 def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
     """Compare what the patched model reads through its new scales with what it reads as σ.
 
-    A patch of too many channels moves a mean, or whatever else the same module emits, and every σ is still right.
+    A patch of too many channels moves a mean, or whatever else the same module emits, and every σ is still right. What
+    a constant scale replaces depends on no raw value any more, and is not followed.
 
     Args:
         graph: of the patched model.
