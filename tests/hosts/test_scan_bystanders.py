@@ -46,14 +46,15 @@ def test_what_is_cut_out_behind_a_mask_is_a_head_of_its_channels_alone() -> None
     torch.testing.assert_close(model.proj(x)[:, 4:], before[:, 4:], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("scale", ["upbounded(omega=2)", "constant"])
 @pytest.mark.parametrize(("start", "stop", "moved"), [(0, None, "(0:2|4:6)"), (0, 4, "0:2"), (2, None, "4:6")])
 def test_a_patch_that_also_moves_the_mean_or_other_channels_is_refused_and_taken_back(
-    start: int, stop: int | None, moved: str
+    start: int, stop: int | None, moved: str, scale: str
 ) -> None:
     model, x = Masked(), torch.randn(2, 3, 5)
     heads = with_channels(scan(model, x), start, stop)
     before = model.proj(x)
     with pytest.raises(PatchError, match=f"also changes .*{moved} along dimension 1"):
-        patch(model, posterior="upbounded(omega=2)", heads=heads)
+        patch(model, posterior=scale, heads=heads)
     assert not is_patched(model)
     torch.testing.assert_close(model.proj(x), before, rtol=0, atol=0)

@@ -19,8 +19,10 @@ from vdvae_patch.heads import Arithmetic, CallSite, Head, Rebinding, Role
 from vdvae_patch.patching.overrides import CallOverride, OutputOverride, Override, RebindOverride
 from vdvae_patch.patching.sites import NormalSite, site_overrides, with_host_arithmetic
 from vdvae_patch.patching.variant import VANILLA, Variant, resolve
-from vdvae_patch.scales import Scale
+from vdvae_patch.scales import Constant, ExpLin, Scale
 from vdvae_patch.tables import columns
+
+_EXPLIN = ExpLin()
 
 _RECORD = "_vdvae_patch_record"
 
@@ -102,7 +104,8 @@ def patch(
         heads: where the model emits its raw parameters: `host.heads(model)`, or `Head`s of your own.
         arithmetic: whose KL and sampling the model then uses, see `Arithmetic`.
         verify: for heads that a scan found, run the model once more on the scanned batch and compare the σ that it
-            really uses with scale(p). Heads that somebody wrote down come without a batch and are taken at their word.
+            really uses with scale(p). A constant σ follows no p, so with one it is first done with explin in its place.
+            Heads that somebody wrote down come without a batch and are taken at their word.
 
     Raises:
         PatchError: the model is patched already, a head does not exist or cannot be patched, a role that was named has
@@ -114,6 +117,9 @@ def patch(
         raise PatchError(f"the model is patched already (as {patch_record(model).variant}); unpatch it first")
     head_list = list(heads)
     _check_heads(model, head_list, chosen)
+    check = getattr(heads, "check", None) if verify else None
+    if check is not None:
+        _rehearse(model, heads, chosen, arithmetic)
     patched = PatchedHeads(PatchedHead(head, chosen.for_role(head.role)) for head in head_list)
     changed = [h for h in patched if h.scale is not None and not h.head.convention.is_identity(h.scale)]
     stable = arithmetic == "stable" or (arithmetic == "auto" and bool(changed))
@@ -127,14 +133,21 @@ def patch(
     _install(overrides)
     record = PatchRecord(chosen, "stable" if stable else "host", patched, overrides)
     vars(model)[_RECORD] = record
-    check = getattr(heads, "check", None)
-    if verify and check is not None:
+    if check is not None:
         try:
             check(model, patched)
         except PatchError:
             unpatch(model)
             raise
     return PatchHandle(model, record)
+
+
+def _rehearse(model: nn.Module, heads: Iterable[Head], chosen: Variant, arithmetic: Arithmetic) -> None:
+    """Patch and verify with a scale that follows its raw parameter where the variant has one that does not."""
+    given = (chosen.posterior, chosen.prior, chosen.likelihood)
+    following = Variant(*(_EXPLIN if isinstance(scale, Constant) else scale for scale in given), chosen.one_name)
+    if following != chosen:
+        patch(model, following, heads=heads, arithmetic=arithmetic).unpatch()
 
 
 def unpatch(model: nn.Module) -> None:

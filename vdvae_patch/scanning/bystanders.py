@@ -18,7 +18,7 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
     """Compare what the patched model reads through its new scales with what it reads as σ.
 
     A patch of too many channels moves a mean, or whatever else the same module emits, and every σ is still right. What
-    a constant scale replaces depends on no raw value any more, and is not followed.
+    a constant scale replaces depends on no raw value any more, and is not followed: `patch` tries another one before.
 
     Args:
         graph: of the patched model.
