@@ -145,7 +145,8 @@ def patch(
 def _rehearse(model: nn.Module, heads: Iterable[Head], chosen: Variant, arithmetic: Arithmetic) -> None:
     """Patch and verify with a scale that follows its raw parameter where the variant has one that does not."""
     given = (chosen.posterior, chosen.prior, chosen.likelihood)
-    following = Variant(*(_EXPLIN if isinstance(scale, Constant) else scale for scale in given), chosen.one_name)
+    posterior, prior, likelihood = (_EXPLIN if isinstance(scale, Constant) else scale for scale in given)
+    following = Variant(posterior, prior, likelihood, chosen.one_name)
     if following != chosen:
         patch(model, following, heads=heads, arithmetic=arithmetic).unpatch()
 
