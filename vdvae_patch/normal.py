@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vdvae_patch.scales.arithmetic import wide
+from vdvae_patch.scales.arithmetic import remember_signature, wide
 
 if TYPE_CHECKING:
     from vdvae_patch.scales import Scale
@@ -136,6 +136,9 @@ class _SampleKL(torch.autograd.Function):
         grad_log_sigma_p = torch.addcmul(growth, distance, distance) * -grad_kl
         grad_raw_q, grad_raw_p = _times(grad_log_sigma_q, slope_q), _times(grad_log_sigma_p, slope_p)
         return grad_mean_q, grad_raw_q, -pull, grad_raw_p, None, None, None
+
+
+remember_signature(_SampleKL.forward)
 
 
 def _log_sigma(raw: Tensor, scale: Scale | None) -> tuple[Tensor, ...]:

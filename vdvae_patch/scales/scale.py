@@ -15,7 +15,7 @@ from torch.distributions.transforms import Transform
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.registry import Registry, format_number
-from vdvae_patch.scales.arithmetic import wide
+from vdvae_patch.scales.arithmetic import remember_signature, wide
 
 SCALES: Registry[Scale] = Registry("scale", "vdvae_patch.scales")
 
@@ -130,6 +130,9 @@ class _Elementwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (p,) = ctx.saved_tensors
         return grad * ctx.slope(p), None, None
+
+
+remember_signature(_Elementwise.forward)
 
 
 def _evaluate(value: Formula, slope: Formula, p: Tensor) -> Tensor:
