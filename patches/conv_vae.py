@@ -84,9 +84,7 @@ class ConvVAE(TrainableEntry):
         sigma, log_sigma = bare.posterior_scale(raw)
         return [one_latent.latent(mean, sigma, log_sigma)]
 
-    def sample(
-        self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()
-    ) -> NDArray[np.uint8]:
+    def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
         """uint8 `[n, H, W, C]`: the means of latents from the prior, or of the one that is given."""
         import torch
 

@@ -95,9 +95,7 @@ class MlpVAE(TrainableEntry):
         sigma, log_sigma = bare.posterior_scale(raw)
         return [one_latent.latent(mean, sigma, log_sigma)]
 
-    def sample(
-        self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()
-    ) -> NDArray[np.uint8]:
+    def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
         """uint8 `[n, H, W, 1]`: the means of latents from the prior, or of the one that is given."""
         import torch
 

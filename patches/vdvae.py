@@ -148,9 +148,7 @@ class VDVAE(TrainableEntry):
         """One latent a decoder block, in order."""
         return [Latent(s["z"], s["kl"]) for s in _bare(model).forward_get_latents(x)]
 
-    def sample(
-        self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()
-    ) -> NDArray[np.uint8]:
+    def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
         """uint8 `[n, H, W, C]` from the prior; the first latents may be given."""
         bare = _bare(model)
         images: NDArray[np.uint8]
@@ -210,9 +208,7 @@ def _block_heads(path: str, block: nn.Module) -> list[Head]:
             if name in function.__code__.co_names
         )
     roles: tuple[tuple[str, Role], ...] = (("enc", "posterior"), ("prior", "prior"))
-    return [
-        Head(f"{path}.{name}", role, zdim, 2 * zdim, calls=calls, rebindings=rebindings) for name, role in roles
-    ]
+    return [Head(f"{path}.{name}", role, zdim, 2 * zdim, calls=calls, rebindings=rebindings) for name, role in roles]
 
 
 def _is_known(function: Any) -> bool:
@@ -243,9 +239,7 @@ def _sample(block: Any, scales: Mapping[Role, Scale], x: Tensor, acts: Tensor) -
 
     mean_q, raw_q = block.enc(torch.cat([x, acts], dim=1)).split(block.zdim, dim=1)
     mean_p, raw_p, residual = _split_prior(block, x)
-    z, kl = normal.sample_kl(
-        mean_q, raw_q, mean_p, raw_p, scale_q=scales.get("posterior"), scale_p=scales.get("prior")
-    )
+    z, kl = normal.sample_kl(mean_q, raw_q, mean_p, raw_p, scale_q=scales.get("posterior"), scale_p=scales.get("prior"))
     return z, x + residual, kl
 
 

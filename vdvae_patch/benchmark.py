@@ -205,9 +205,7 @@ def _plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, Mode
     return step
 
 
-def _timed(
-    contender: _Contender, number: int, batch: Any, device: torch.device, clock: Callable[[], float]
-) -> float:
+def _timed(contender: _Contender, number: int, batch: Any, device: torch.device, clock: Callable[[], float]) -> float:
     _synchronize(device)
     started = clock()
     contender.step(number, batch)

@@ -1,6 +1,6 @@
 """Trains a patched VDVAE for three steps on some ranks, wrapped in DDP or FSDP2; rank 0 saves the weights.
 
-    python distributed_patching.py none|ddp|fsdp2 RANKS OUT
+python distributed_patching.py none|ddp|fsdp2 RANKS OUT
 """
 
 from __future__ import annotations

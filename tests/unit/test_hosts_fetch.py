@@ -238,9 +238,7 @@ def test_a_changed_and_a_missing_file_are_both_named(remote: Remote, checkout: P
 
 
 @pytest.mark.parametrize("content", ["gitdir: /gone/elsewhere\n", ""])
-def test_a_git_folder_that_cannot_be_read_counts_as_a_difference(
-    remote: Remote, checkout: Path, content: str
-) -> None:
+def test_a_git_folder_that_cannot_be_read_counts_as_a_difference(remote: Remote, checkout: Path, content: str) -> None:
     shutil.rmtree(checkout / ".git")
     (checkout / ".git").write_text(content)
     assert inspect_checkout(checkout, remote.pinned).commit is None

@@ -147,9 +147,7 @@ def test_a_folder_without_init_does_not_hide_an_installed_package_but_a_file_doe
         ("import utils\ndef f(:\n", "SyntaxError"),
     ],
 )
-def test_a_failing_import_says_which_module_and_leaves_nothing_behind(
-    tmp_path: Path, broken: str, reason: str
-) -> None:
+def test_a_failing_import_says_which_module_and_leaves_nothing_behind(tmp_path: Path, broken: str, reason: str) -> None:
     write(tmp_path, {"vae.py": "import broken\n", "broken.py": broken, "utils.py": ""})
     checkout = unpinned(tmp_path)
     with pytest.raises(HostError) as caught:

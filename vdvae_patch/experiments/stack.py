@@ -1,9 +1,9 @@
 """Many models of one shape as one: their parameters are the rows of one matrix.
 
-    stack = Stack.of([build(seed) for seed in seeds])
-    losses = stack(batch, noise)          # a dict of [R]: what the model's forward returns, a value a run
-    losses["elbo"].sum().backward()       # row r of stack.flat.grad is the gradient of run r
-    stack = stack.keep(torch.tensor([0, 2]))
+stack = Stack.of([build(seed) for seed in seeds])
+losses = stack(batch, noise)          # a dict of [R]: what the model's forward returns, a value a run
+losses["elbo"].sum().backward()       # row r of stack.flat.grad is the gradient of run r
+stack = stack.keep(torch.tensor([0, 2]))
 """
 
 from __future__ import annotations

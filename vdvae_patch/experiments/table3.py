@@ -129,9 +129,7 @@ def judge(ensemble: Ensemble, builder: Builder, best: BestOnValidation, test: Te
         likelihood = builder.likelihoods[run_.scale]
         nll_ = values.get(index)
         nll_ = nll_ if nll_ is not None and math.isfinite(nll_) else None
-        rows.append(
-            Row(likelihood, builder.mean, run_.seed, nll_, best.step[index], step, cause, smallest, arrival)
-        )
+        rows.append(Row(likelihood, builder.mean, run_.seed, nll_, best.step[index], step, cause, smallest, arrival))
     return rows
 
 

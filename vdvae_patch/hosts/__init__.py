@@ -1,9 +1,9 @@
 """Find, fetch, verify and import the code bases that are patched, each isolated from all else.
 
-    host = load_host("vdvae")                           # the embedded one
-    host = load_host("vdvae", "genuine")                # what `upstream fetch vdvae` left in the cache
-    host = load_host("vdvae", "~/src/vdvae")            # a checkout, verified against the manifest
-    model = host.build(hparams)
+host = load_host("vdvae")                           # the embedded one
+host = load_host("vdvae", "genuine")                # what `upstream fetch vdvae` left in the cache
+host = load_host("vdvae", "~/src/vdvae")            # a checkout, verified against the manifest
+model = host.build(hparams)
 """
 
 from vdvae_patch.hosts.discovery import HOSTS, HostRegistry, load_entry_file

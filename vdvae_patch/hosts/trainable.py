@@ -44,9 +44,7 @@ class TrainableEntry(HostEntry):
         """What each pair of posterior and prior drew, in the order of the computation."""
 
     @abstractmethod
-    def sample(
-        self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()
-    ) -> NDArray[np.uint8]:
+    def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
         """uint8 `[n, H, W, C]` from the prior at a temperature; the first latents may be given."""
 
     def preset(self, name: str) -> Preset:
