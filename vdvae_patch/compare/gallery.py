@@ -118,7 +118,8 @@ def _draw(pictures: Sequence[Pictures], path: Path) -> None:
     _show(upper, "Originals and reconstructions", top, look)
     upper.set_xticks(_halves(upper), ["training images", "test images"], fontsize=10)
     _show(lower, "Samples", bottom, look)
-    figure.savefig(path, dpi=200)
+    # a name wider than was reckoned with widens the picture and is not cut off
+    figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.05)
 
 
 def _show(ax: Any, title: str, block: Sequence[tuple[str, Images]], look: dict[str, Any]) -> None:
