@@ -18,7 +18,7 @@ from collections.abc import Callable
 from torch.distributed.distributed_c10d import Store
 
 TICK_SECONDS = 0.5
-SILENCE_SECONDS = 12.0
+SILENCE_SECONDS = 14.0
 SILENT_TICKS = SILENCE_SECONDS / TICK_SECONDS
 PARTING_SECONDS = 5.0
 EXIT_LOST = 2
@@ -88,7 +88,8 @@ class Heartbeat:
                     self._conclude(self._store.get(_VERDICT).decode())
                     return
                 news = self._store.get(_key(neighbour)).decode() if self._store.check([_key(neighbour)]) else ""
-                silent = 0 if news != heard or news == "done" else silent + 1
+                # one that was never heard may still be on its way: how long it may take is for the meeting to say
+                silent = silent + 1 if heard and news == heard != "done" else 0
                 heard = news
                 if silent > SILENT_TICKS:
                     self._store.set(_VERDICT, self._silent(neighbour))
