@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-
 import pytest
 from torch.distributed import TCPStore
 
@@ -15,9 +13,9 @@ FAST = 0.02
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[TCPStore]:
+def store(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
     monkeypatch.setattr(heartbeat, "TICK_SECONDS", FAST)
-    yield TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 def listen(store: TCPStore, rank: int, said: list[str]) -> Heartbeat:
