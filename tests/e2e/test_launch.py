@@ -154,7 +154,7 @@ def test_torchrun_starts_killed_ranks_again_and_they_resume(tmp_path: Path) -> N
     steps = 40
     do([sys.executable, "-m", "vdvae_patch", "train", "--nproc", "2", *flags(tmp_path / "undisturbed", steps)])
     out = tmp_path / "run"
-    # one restart is for the kill; a machine that is far too busy may need another for a rank that it kept from answering
+    # one restart is for the kill; a machine that is far too busy may need another, for a rank that could not answer
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3"]
     command = [*torchrun, "--master-port", str(free_port()), "-m", "vdvae_patch", "train", *flags(out, steps)]
     with (tmp_path / "log").open("w") as log:
