@@ -22,12 +22,12 @@ import held_out_vaes
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from zoo import Case, TrueHead
+from zoo import Case, TrueHead, built
 
 from vdvae_patch import scales
 from vdvae_patch.heads import Head
 from vdvae_patch.patching import patch
-from vdvae_patch.scanning import Heads, scan
+from vdvae_patch.scanning import Heads
 
 WITH_HEADS = (*held_out_vaes.CASES, *held_out_sequences.CASES, *held_out_regressions.CASES)
 WITHOUT = held_out_others.CASES
@@ -94,15 +94,6 @@ def match(true: Iterable[TrueHead], found: Iterable[Head]) -> tuple[list[tuple[T
                     left.remove(head)
                     break
     return pairs, left
-
-
-def built(case: Case) -> tuple[nn.Module, Heads]:
-    """The model from seed 0, and its scan."""
-    torch.manual_seed(0)
-    model = case.build()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return model, scan(model, *case.inputs(), call=case.call)
 
 
 def same_sigma(true: TrueHead, head: Head) -> bool:

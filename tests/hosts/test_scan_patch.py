@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from zoo import Case, deep, likelihoods, plain
+from zoo import Case, built, deep, likelihoods, plain
 
 from vdvae_patch import scales
 from vdvae_patch.errors import PatchError
@@ -21,14 +20,6 @@ from vdvae_patch.scanning import Heads, scan
 
 CASES = (*plain.CASES, *deep.CASES, *likelihoods.CASES)
 ids = {"ids": lambda case: case.name}
-
-
-def built(case: Case) -> tuple[nn.Module, Heads]:
-    torch.manual_seed(0)
-    model = case.build()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return model, scan(model, *case.inputs(), call=case.call)
 
 
 def roles(heads: Heads, scale: str) -> dict[str, Any]:

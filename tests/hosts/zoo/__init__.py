@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+from vdvae_patch.scanning import Heads, scan
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,15 @@ class Case:
     @property
     def name(self) -> str:
         return self.build.__name__
+
+
+def built(case: Case) -> tuple[nn.Module, Heads]:
+    """The model from seed 0, and its scan."""
+    torch.manual_seed(0)
+    model = case.build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model, scan(model, *case.inputs(), call=case.call)
 
 
 def rows(width: int = 6, batch: int = 5) -> Callable[[], tuple[Any, ...]]:
