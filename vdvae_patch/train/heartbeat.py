@@ -20,7 +20,7 @@ from torch.distributed.distributed_c10d import Store
 TICK_SECONDS = 0.5
 SILENCE_SECONDS = 14.0
 SILENT_TICKS = SILENCE_SECONDS / TICK_SECONDS
-PARTING_SECONDS = 5.0
+JOIN_SECONDS = 5.0
 EXIT_LOST = 2
 
 _VERDICT = "vdvae_patch/verdict"
@@ -62,7 +62,7 @@ class Heartbeat:
         """Say that this rank is done, and stop; a rank that is done is not missed."""
         self._leave.set()
         for thread in self._threads:
-            thread.join(PARTING_SECONDS)  # and no longer: a store that cannot be reached does not answer
+            thread.join(JOIN_SECONDS)  # and no longer: a store that cannot be reached does not answer
 
     def accuse(self, message: str) -> None:
         """Tell all ranks why this one ends."""
