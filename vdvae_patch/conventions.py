@@ -95,7 +95,7 @@ class LogVariance(Convention):
         return 0.5 * v
 
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
-        return 2 * scale.log_sigma(p)
+        return scale.log_variance(p)
 
 
 @CONVENTIONS.register("sigma")

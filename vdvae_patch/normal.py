@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vdvae_patch.scales.arithmetic import remember_signature, wide
+from vdvae_patch.scales.arithmetic import wide
+from vdvae_patch.scales.operation import Operation
 
 if TYPE_CHECKING:
     from vdvae_patch.scales import Scale
@@ -82,14 +83,11 @@ def sample_kl(
         log_sigma_p = raw_p if scale_p is None else wide(scale_p.log_sigma(raw_p))
         z, kl = sample(mean_q, log_sigma_q, noise), kl_divergence(mean_q, log_sigma_q, mean_p, log_sigma_p)
     else:
-        tensors = (mean_q, raw_q, mean_p, raw_p, noise)
-        z, kl = _SampleKL.apply(*tensors, scale_q, scale_p)[:2]  # type: ignore[no-untyped-call]
+        z, kl = _SampleKL.run(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)[:2]
     return z.to(dtype), kl
 
 
-class _SampleKL(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _SampleKL(Operation):
     @staticmethod
     def forward(
         mean_q: Tensor,
@@ -136,9 +134,6 @@ class _SampleKL(torch.autograd.Function):
         grad_log_sigma_p = torch.addcmul(growth, distance, distance) * -grad_kl
         grad_raw_q, grad_raw_p = _times(grad_log_sigma_q, slope_q), _times(grad_log_sigma_p, slope_p)
         return grad_mean_q, grad_raw_q, -pull, grad_raw_p, None, None, None
-
-
-remember_signature(_SampleKL.forward)
 
 
 def _log_sigma(raw: Tensor, scale: Scale | None) -> tuple[Tensor, ...]:

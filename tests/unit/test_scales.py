@@ -262,6 +262,31 @@ def test_one_tensor_is_kept_for_the_backward_pass(scale: scales.Scale) -> None:
     assert [tensor.data_ptr() for tensor in kept] == [p.data_ptr()]
 
 
+@pytest.mark.parametrize("spec", ALL)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_the_log_variance_is_twice_log_sigma_in_value_and_gradient(spec: str, dtype: torch.dtype) -> None:
+    scale = scales.get(spec)
+    once = torch.linspace(-9, 9, 37).to(dtype).requires_grad_()
+    twice = once.detach().clone().requires_grad_()
+    value, want = scale.log_variance(once), 2 * scale.log_sigma(twice)
+    torch.testing.assert_close(value, want, rtol=1e-6 if dtype == torch.float32 else 1e-3, atol=1e-7)
+    if want.requires_grad:
+        value.float().sum().backward()
+        want.float().sum().backward()
+        torch.testing.assert_close(once.grad, twice.grad)
+
+
+def test_outside_a_transform_no_signature_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("at every call, which takes longer than a scale on a small tensor")
+
+    explin, p = scales.get("explin"), torch.zeros(3, requires_grad=True)
+    monkeypatch.setattr("inspect.signature", refuse)
+    explin.log_sigma(p).sum().backward()
+    assert p.grad is not None
+    assert p.grad.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_no_gradient_reaches_the_raw_parameter_of_a_constant() -> None:
     p = torch.zeros(3, requires_grad=True)
     constant = scales.get("constant(2)")

@@ -91,6 +91,8 @@ def replace_raw(output: Tensor, head: Head, scale: Scale) -> Tensor:
             f"head {head}: the module returns a {type(output).__name__}, not a tensor; "
             "name the module that emits the raw parameter itself"
         )
+    if head.start == 0 and head.stop is None:
+        return head.convention.preimage(scale, output)
     size = output.shape[head.dim]
     stop = size if head.stop is None else head.stop
     if stop > size:

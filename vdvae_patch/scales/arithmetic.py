@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 OVERFLOW_NEAR = 80.0
 """An exponential of no more than this is finite in float32."""
-
-
-def remember_signature(function: Callable[..., Any]) -> None:
-    """Have `inspect.signature` look the function's signature up instead of working it out.
-
-    `torch.autograd.Function.apply` asks for that of `forward` at every call, and that took longer than a scale's own
-    arithmetic on a small tensor.
-    """
-    vars(function)["__signature__"] = inspect.signature(function)
 
 
 def wide(x: Tensor) -> Tensor:

@@ -45,6 +45,9 @@ class NaiveExp(Exp):
     def log_sigma(self, p: Tensor) -> Tensor:
         return p.exp().log()
 
+    def log_variance(self, p: Tensor) -> Tensor:
+        return 2 * self.log_sigma(p)
+
     def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
         # in p's own dtype, by the chain rule as it is applied to what is written: (1 / exp(p)) exp(p)
         sigma = p.exp()
@@ -64,7 +67,8 @@ class ExpLin(Scale):
         return p.clamp(max=0).exp()
 
     def _log_sigma(self, p: Tensor) -> Tensor:
-        return p.clamp(min=0).log1p_().add_(p.clamp(max=0))
+        # above 0 log1p(p) is below p, and at 0 and below it is made 0
+        return torch.minimum(p, p.clamp(min=0).log1p_())
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         return p.clamp(min=0).add_(1).reciprocal_()
@@ -92,12 +96,24 @@ class UpBounded(Scale):
         return scaled_exp(-p.abs(), self.omega / 2)
 
     def _log_sigma(self, p: Tensor) -> Tensor:
-        above = p.clamp(min=0).neg_().expm1_().neg_().log1p_()
-        return above.add_(p.clamp(max=0)).add_(math.log(self.omega / 2))
+        return self._log_share(p).add_(math.log(self.omega / 2))
+
+    def _log_variance(self, p: Tensor) -> Tensor:
+        return torch.rsub(self._log_share(p), 2 * math.log(self.omega / 2), alpha=-2)
+
+    @staticmethod
+    def _log_share(p: Tensor) -> Tensor:
+        """log (σ / (ω/2))."""
+        above = p.clamp(min=0).neg_().expm1_().neg_().log1p_()  # below p above 0, and 0 at 0 and below
+        return torch.minimum(p, above)
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         tail = p.clamp(min=0).neg_().exp_()
         return tail / (2 - tail)
+
+    def _log_variance_slope(self, p: Tensor) -> Tensor:
+        tail = p.clamp(min=0).neg_().exp_()
+        return tail / torch.rsub(tail, 1, alpha=0.5)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return math.log(self.omega / 2) - x.abs()
@@ -196,6 +212,9 @@ class Constant(Scale):
 
     def log_sigma(self, p: Tensor) -> Tensor:
         return torch.full_like(p, math.log(self.value))
+
+    def log_variance(self, p: Tensor) -> Tensor:
+        return torch.full_like(p, 2 * math.log(self.value))
 
     def _sigma(self, p: Tensor) -> Tensor:
         return self.sigma(p)

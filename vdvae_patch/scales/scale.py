@@ -15,7 +15,8 @@ from torch.distributions.transforms import Transform
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.registry import Registry, format_number
-from vdvae_patch.scales.arithmetic import remember_signature, wide
+from vdvae_patch.scales.arithmetic import wide
+from vdvae_patch.scales.operation import Operation
 
 SCALES: Registry[Scale] = Registry("scale", "vdvae_patch.scales")
 
@@ -54,6 +55,10 @@ class Scale(Transform):
         """log σ(p), shaped and typed like p; not the log of `sigma(p)`."""
         return _evaluate(self._log_sigma, self._log_sigma_slope, p)
 
+    def log_variance(self, p: Tensor) -> Tensor:
+        """log σ² = 2 log σ(p), shaped and typed like p, in one operation."""
+        return _evaluate(self._log_variance, self._log_variance_slope, p)
+
     def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """log σ(p) and its derivative d log σ/dp, in float32 or wider, for an operation that differentiates by itself.
 
@@ -77,6 +82,12 @@ class Scale(Transform):
 
     @abstractmethod
     def _log_sigma_slope(self, p: Tensor) -> Tensor: ...
+
+    def _log_variance(self, p: Tensor) -> Tensor:
+        return 2 * self._log_sigma(p)
+
+    def _log_variance_slope(self, p: Tensor) -> Tensor:
+        return 2 * self._log_sigma_slope(p)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """log |dσ/dp| at x, the elementwise log determinant that `torch.distributions` asks of a transform.
@@ -112,10 +123,8 @@ class Scale(Transform):
     name: ClassVar[str] = ""
 
 
-class _Elementwise(torch.autograd.Function):
+class _Elementwise(Operation):
     """value(p), differentiated by slope(p). Differentiable again, since the backward pass is made of p alone."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(p: Tensor, value: Formula, slope: Formula) -> Tensor:
@@ -132,12 +141,8 @@ class _Elementwise(torch.autograd.Function):
         return grad * ctx.slope(p), None, None
 
 
-remember_signature(_Elementwise.forward)
-
-
 def _evaluate(value: Formula, slope: Formula, p: Tensor) -> Tensor:
-    # apply() returns Any; the compiler traces the Function like any other code
-    result: Tensor = _Elementwise.apply(wide(p), value, slope)  # type: ignore[no-untyped-call]
+    result: Tensor = _Elementwise.run(wide(p), value, slope)
     return result.to(p.dtype)
 
 
