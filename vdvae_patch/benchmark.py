@@ -1,27 +1,30 @@
 """Step time and memory of patched models against the vanilla one: side by side, interleaved, medians.
 
 Machines are noisy, so a ratio is only as good as its pairing: in every round each contender does one step, in an order
-that rotates, and a contender's ratio is the median over rounds of its time over vanilla's time in the same round.
+that rotates, and a contender's ratio is the median over rounds of its time over vanilla's time in the same round. Name
+vanilla twice to see what the machine makes of no difference at all.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from vdvae_patch import tables
 from vdvae_patch.data.batches import DeviceImages, batch_indices
 from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.heads import Head
 from vdvae_patch.hosts import Host
 from vdvae_patch.patching import Variant, patch
 from vdvae_patch.train.config import TrainConfig
@@ -32,6 +35,7 @@ from vdvae_patch.train.setup import Workload, prepare
 from vdvae_patch.train.world import World
 
 PLAIN = "plain step"
+_MEASURED = "the step whose memory counts"
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Measurement:
         seconds: median time of a step.
         images_per_second: of the median step.
         time_ratio: median over rounds of its time over the reference's in the same round.
-        spread: half the interquartile range of those ratios.
+        low, high: of that median, the distribution-free interval of 95 % between two of the sorted ratios.
         peak_bytes: most memory that one step allocates on top of what the contender holds between steps.
         memory_ratio: over the reference's.
     """
@@ -51,17 +55,30 @@ class Measurement:
     seconds: float
     images_per_second: float
     time_ratio: float
-    spread: float
+    low: float
+    high: float
     peak_bytes: int
     memory_ratio: float
 
 
 @dataclass
 class _Contender:
+    """What is timed. With `shared`, the context in which a model that all contenders share becomes this one's: two models
+    lie elsewhere in memory, which alone makes a short step a percent faster or slower."""
+
     name: str
     step: Callable[[int, Any], None]
     times: list[float]
     peak: int = 0
+    shared: Callable[[], AbstractContextManager[Any]] | None = None
+
+    def timed(self, number: int, batch: Any, device: torch.device, clock: Callable[[], float]) -> float:
+        """Seconds of a step; of a shared model, a step behind the first one since it was changed."""
+        if self.shared is None:
+            return _timed(self, number, batch, device, clock)
+        with self.shared():
+            self.step(number, batch)
+            return _timed(self, number, batch, device, clock)
 
 
 def benchmark(
@@ -102,16 +119,19 @@ def benchmark_example(
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Measurement]:
     """The same for a host that is not trained here, on the example of its entry: forward, backward, AdamW."""
-    contenders: list[_Contender] = []
-    for variant in variants:
-        torch.manual_seed(0)
-        model, inputs, loss = host.entry.example(host.modules)
-        model.to(device)
-        placed = tuple(x.to(device) for x in inputs)
-        if not Variant.parse(variant).is_vanilla:
-            patch(model, variant, heads=host.heads(model))
-        contenders.append(_Contender(variant, _example_step(model, placed, loss), []))
+    torch.manual_seed(0)
+    model, inputs, loss = host.entry.example(host.modules)
+    model.to(device)
+    heads = host.heads(model)
+    step = _example_step(model, tuple(x.to(device) for x in inputs), loss)
+    contenders = [_Contender(name, step, [], shared=_as_variant(model, name, heads)) for name in variants]
     return _measure(contenders, [None] * (warmup + rounds + 1), len(inputs[0]), device, warmup, clock)
+
+
+def _as_variant(model: nn.Module, variant: str, heads: Sequence[Head]) -> Callable[[], AbstractContextManager[Any]]:
+    if Variant.parse(variant).is_vanilla:
+        return nullcontext
+    return lambda: patch(model, variant, heads=heads)
 
 
 def _example_step(
@@ -140,27 +160,37 @@ def _measure(
     for number, batch in enumerate(batches[:-1]):
         shift = number % len(contenders)
         for contender in contenders[shift:] + contenders[:shift]:
-            seconds = _timed(contender, number, batch, device, clock)
+            seconds = contender.timed(number, batch, device, clock)
             if number >= warmup:
                 contender.times.append(seconds)
     for contender in contenders:
-        contender.peak = _peak(contender, len(batches) - 1, batches[-1], device)
+        with nullcontext() if contender.shared is None else contender.shared():
+            contender.peak = _peak(contender, len(batches) - 1, batches[-1], device)
     return [_measurement(c, contenders[0], batch_size) for c in contenders]
 
 
 def _measurement(contender: _Contender, reference: _Contender, batch_size: int) -> Measurement:
     ratios = [a / b for a, b in zip(contender.times, reference.times, strict=True)]
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    low, high = _interval_of_median(ratios)
     seconds = statistics.median(contender.times)
     return Measurement(
         name=contender.name,
         seconds=seconds,
         images_per_second=batch_size / seconds,
         time_ratio=statistics.median(ratios),
-        spread=(high - low) / 2,
+        low=low,
+        high=high,
         peak_bytes=contender.peak,
         memory_ratio=contender.peak / reference.peak,
     )
+
+
+def _interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+    """Where the median lies with 95 % confidence, whatever the distribution: by the normal approximation of how many
+    of n values fall below it, n/2 ± 0.98 √n; of fewer than six values all of them."""
+    ordered, n = sorted(values), len(values)
+    first = max(0, math.floor(n / 2 - 0.98 * math.sqrt(n))) if n > 5 else 0
+    return ordered[first], ordered[n - 1 - first]
 
 
 def _batches(work: Workload, config: TrainConfig[Any], device: torch.device, count: int) -> list[ModelBatch]:
@@ -227,13 +257,18 @@ def _peak(contender: _Contender, number: int, batch: Any, device: torch.device) 
         contender.step(number, batch)
         _synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    # the second of two: it frees nothing but what the profiler saw being allocated
     with _silent_profiler(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         contender.step(number, batch)
+        with record_function(_MEASURED):
+            contender.step(number, batch)
     assert profiler.profiler is not None
     assert profiler.profiler.kineto_results is not None
+    events = profiler.profiler.kineto_results.events()
+    start = next(event.start_ns() for event in events if event.name() == _MEASURED)
     held = peak = 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]" and event.start_ns() >= start:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
@@ -269,7 +304,7 @@ def markdown(measurements: Sequence[Measurement], title: str) -> str:
     header = ("contender", "ms a step", "images/s", "time over vanilla", "peak MB a step", "memory over vanilla")
     rows = [
         (
-            m.name, f"{1e3 * m.seconds:.1f}", f"{m.images_per_second:.1f}", f"{m.time_ratio:.3f} ± {m.spread:.3f}",
+            m.name, f"{1e3 * m.seconds:.1f}", f"{m.images_per_second:.1f}", f"{m.time_ratio:.3f} ({m.low:.3f} to {m.high:.3f})",
             f"{m.peak_bytes / 1e6:.1f}", f"{m.memory_ratio:.3f}",
         )
         for m in measurements
