@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from vdvae_patch import conventions
 from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Role = Literal["posterior", "prior", "likelihood"]
 """`posterior`: encoded; `prior`: decoded in latent space; `likelihood`: decoded in data space."""
@@ -18,6 +21,27 @@ ROLES: tuple[Role, ...] = get_args(Role)
 Arithmetic = Literal["auto", "stable", "host"]
 """Whose KL and sampling a patched model uses. `stable`: this package's `normal`, where the head names the host's
 functions; `host`: the host's own; `auto`: stable, unless the variant changes no scale at all."""
+
+
+class ChannelRange(NamedTuple):
+    """Which channels of a module's output are meant: `start:stop:step` along `dim`, as a slice has them.
+
+    A step of 2 is that of a mean and a scale which take turns, as in `output.view(n, latents, 2)`.
+    """
+
+    dim: int = 1
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+
+    def of(self, output: Tensor) -> Tensor:
+        """These channels of an output, as a view of it."""
+        before = (slice(None),) * (self.dim % output.dim())
+        return output[(*before, slice(self.start, self.stop, self.step))]
+
+    def __str__(self) -> str:
+        stop = "" if self.stop is None else self.stop
+        return f"{self.start or ''}:{stop}{f':{self.step}' if self.step > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +103,7 @@ class Head:
         role: which of the three Normals it belongs to.
         start, stop: the raw parameter's channels along `dim`; `stop=None` is the end.
         dim: the dimension the channels lie along.
+        step: every how many channels one is meant; 2 where means and scales take turns.
         convention: how the host turns the value into σ; a name or specification is looked up.
         calls: the host's methods that read it, with functions that do the same from the new scale by stable
             arithmetic. Without any, and always when the host's arithmetic is kept, the module's output is patched.
@@ -102,19 +127,26 @@ class Head:
     parameter: bool = False
     only_at_calls: bool = False
     found: Found | None = field(default=None, repr=False, compare=False)
+    step: int = 1
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise InvalidValueError(f"head {self.path!r}: role must be one of {', '.join(ROLES)}, not {self.role!r}")
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise InvalidValueError(f"head {self.path!r}: channels {self.start}:{self.stop} are empty")
+        if self.step < 1:
+            raise InvalidValueError(f"head {self.path!r}: step must be 1 or more, not {self.step}")
         object.__setattr__(self, "convention", conventions.get(self.convention))
 
     @property
+    def channel_range(self) -> ChannelRange:
+        """Where the raw parameter lies in the module's output."""
+        return ChannelRange(self.dim, self.start, self.stop, self.step)
+
+    @property
     def channels(self) -> str:
-        """`"16:32"`, or `":"` for a whole output."""
-        start = str(self.start) if self.start else ""
-        return f"{start}:{'' if self.stop is None else self.stop}"
+        """`"16:32"`, `"1:8:2"` for every second one, or `":"` for a whole output."""
+        return str(self.channel_range)
 
     def __str__(self) -> str:
         return f"{self.path}[{self.channels}] ({self.role}, {self.convention})"

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from zoo import Case, TrueHead, built
 
 from vdvae_patch import scales
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import Heads
 
@@ -159,7 +159,7 @@ def promised(model: nn.Module, heads: Heads, case: Case, scale: str) -> list[Tru
         right = bool(emitted[true.path]) and true.role == head.role
         for value in emitted[true.path]:
             dim = channel_dim(model, head)
-            raw = value if true.stop is None else value.narrow(dim, true.start, true.stop - true.start)
+            raw = ChannelRange(dim, true.start, true.stop, getattr(true, "step", 1)).of(value)
             sigma = scales.get(scale).sigma(raw)
             right &= any(computed.hold(sigma**power) for power in (1, 2, -1, -2))
         if right:

@@ -51,7 +51,6 @@ def test_a_true_head_names_a_module_or_a_parameter_whose_channels_hold_its_range
 
 
 KNOWN_MISSES = {
-    "TotalCorrelation": "means and scales are interleaved, and a head holds one range of channels",
     "Hyperprior": "a difference of Φ is no density that is known",
 }
 

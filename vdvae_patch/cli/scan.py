@@ -169,6 +169,7 @@ def _record(heads: Heads) -> dict[str, Any]:
             "dim": head.dim,
             "start": head.start,
             "stop": head.stop,
+            "step": head.step,
             "role": head.role,
             "convention": str(head.convention),
         }

@@ -15,7 +15,7 @@ from types import TracebackType
 from torch import nn
 
 from vdvae_patch.errors import PatchError, did_you_mean
-from vdvae_patch.heads import Arithmetic, CallSite, Head, Rebinding, Role
+from vdvae_patch.heads import Arithmetic, CallSite, ChannelRange, Head, Rebinding, Role
 from vdvae_patch.patching.overrides import CallOverride, OutputOverride, Override, RebindOverride
 from vdvae_patch.patching.sites import NormalSite, site_overrides, with_host_arithmetic
 from vdvae_patch.patching.variant import VANILLA, Variant, resolve
@@ -262,11 +262,11 @@ def _has_sites(head: Head) -> bool:
     return bool(head.sites)
 
 
-_Emitted = tuple[str, int, int | None, int]
+_Emitted = tuple[str, ChannelRange]
 
 
 def _emitted(head: Head) -> _Emitted:
-    return head.path, head.start, head.stop, head.dim
+    return head.path, head.channel_range
 
 
 def _is_alternative(head: Head) -> bool:

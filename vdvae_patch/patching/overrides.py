@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.heads import CallSite, Head, Rebinding, Role
+from vdvae_patch.heads import CallSite, ChannelRange, Head, Rebinding, Role
 from vdvae_patch.scales import Scale
 
 
@@ -91,21 +91,37 @@ def replace_raw(output: Tensor, head: Head, scale: Scale) -> Tensor:
             f"head {head}: the module returns a {type(output).__name__}, not a tensor; "
             "name the module that emits the raw parameter itself"
         )
-    if head.start == 0 and head.stop is None:
+    if head.start == 0 and head.stop is None and head.step == 1:
         return head.convention.preimage(scale, output)
     size = output.shape[head.dim]
-    stop = size if head.stop is None else head.stop
-    if stop > size:
+    if (head.start if head.stop is None else head.stop - 1) >= size:
         raise PatchError(f"head {head}: the module's output has {size} channels along dimension {head.dim}")
-    if head.start == 0 and stop == size:
+    if head.step > 1:
+        return _replace_every(output, head, scale)
+    if head.start == 0 and head.stop == size:
         return head.convention.preimage(scale, output)
     # a copy of the slice alone: what is kept for the backward pass must not keep the whole output alive
-    raw = output.narrow(head.dim, head.start, stop - head.start).clone(memory_format=torch.contiguous_format)
+    channels = head.channel_range
+    raw = channels.of(output).clone(memory_format=torch.contiguous_format)
     value = head.convention.preimage(scale, raw)
     if _is_unshared(output):
-        output.narrow(head.dim, head.start, stop - head.start).copy_(value)
+        channels.of(output).copy_(value)
         return output
-    return torch.slice_scatter(output, value, head.dim, head.start, stop)
+    return torch.slice_scatter(output, value, head.dim, head.start, head.stop)
+
+
+def _replace_every(output: Tensor, head: Head, scale: Scale) -> Tensor:
+    """For channels that take turns: each turn by itself, and then in turn again."""
+    dim, step, size = head.dim % output.dim(), head.step, output.shape[head.dim]
+    stop = size if head.stop is None else head.stop
+    if size % step or head.start >= step or size - stop >= step:
+        raise PatchError(
+            f"head {head}: the module's {size} channels do not take turns by {step}s from the first to the last, which "
+            "is what a patch at its output can follow; write a patch file whose Head has a CallSite"
+        )
+    turns = [ChannelRange(dim, place, None, step).of(output) for place in range(step)]
+    turns[head.start] = head.convention.preimage(scale, turns[head.start])
+    return torch.stack(turns, dim + 1).flatten(dim, dim + 1)
 
 
 # Operations whose result autograd does not keep, and which is a new tensor that only the module's caller holds.

@@ -19,7 +19,7 @@ from vdvae_patch.composition import back
 from vdvae_patch.conventions import Convention
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import PatchError
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.patching.overrides import Override, replace_raw
 from vdvae_patch.patching.rewrite import Change, LocalFunction, rewritten
 from vdvae_patch.patching.source import LOCAL, Span, called, method_function
@@ -55,8 +55,8 @@ class Site:
             their pre-image is what it finds.
         drops: in-place operations on the way, which are left out.
         inplace: whether `last` changes its operand in place.
-        channels: dimension, start and stop of the raw value in what `last` returns, where that is a call of the module
-            that emits it: for a module that serves two roles, each patched where it is called.
+        channels: of the raw value in what `last` returns, where that is a call of the module that emits it: for a module
+            that serves two roles, each patched where it is called.
         wrap: for an expression in a class's `__init__`, a function of that class and the scale which gives a subclass
             with stable arithmetic; left out where the host's arithmetic is kept. At the top level of a module, so that
             models pickle.
@@ -74,7 +74,7 @@ class Site:
     reads: Convention | None = None
     drops: tuple[Span, ...] = ()
     inplace: bool = False
-    channels: tuple[int, int, int | None] | None = None
+    channels: ChannelRange | None = None
     wrap: Callable[[type, Scale], type] | None = None
 
 
@@ -126,10 +126,10 @@ class Reader:
 class OutputReader:
     """What a module returns, to the same with the pre-image of scale(p) in the raw value's channels."""
 
-    def __init__(self, scale: Scale, rest: Convention, channels: tuple[int, int, int | None]) -> None:
-        dim, start, stop = channels
+    def __init__(self, scale: Scale, rest: Convention, channels: ChannelRange) -> None:
+        dim, start, stop, step = channels
         self.scale = scale
-        self.head = Head("", "posterior", start, stop, dim, convention=rest)
+        self.head = Head("", "posterior", start, stop, dim, convention=rest, step=step)
 
     def __call__(self, output: Tensor) -> Tensor:
         return replace_raw(output, self.head, self.scale)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from vdvae_patch import composition, conventions, scales
 from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.readings import where
 from vdvae_patch.scanning.replay import Cut, Expression, Spot
@@ -75,7 +76,7 @@ def _joined(cuts: tuple[Cut, ...]) -> tuple[Cut, ...]:
     """A range of a range as one range."""
     out: list[Cut] = []
     for cut in reversed(cuts):
-        if out and cut.start >= 0 and out[0].start >= 0 and (cut.dim, cut.size) == (out[0].dim, out[0].length):
+        if out and cut.step == out[0].step == 1 and (cut.dim, cut.size) == (out[0].dim, out[0].length):
             cut = Cut(cut.dim, out[0].start + cut.start, cut.length, out.pop(0).size)
         out.insert(0, cut)
     return tuple(out)
@@ -86,10 +87,10 @@ def _holds(whole: tuple[Cut, ...], part: tuple[Cut, ...]) -> bool:
     whole, part = _joined(whole), _joined(part)
     if not whole or part[len(part) - len(whole) :] == whole:
         return True
-    if len(whole) != 1 or not part or whole[0].start < 0:
+    if len(whole) != 1 or not part or whole[0].step != 1:
         return False
     first, outer = part[-1], whole[0]
-    inside = outer.start <= first.start and first.start + first.length <= outer.start + outer.length
+    inside = outer.start <= first.start and first.start + first.step * first.length <= outer.start + outer.length
     return (first.dim, first.size) == (outer.dim, outer.size) and inside
 
 
@@ -97,4 +98,6 @@ def _text(spot: Spot) -> str:
     if not spot.cuts:
         return "all of it"
     cuts = reversed(_joined(spot.cuts))
-    return " of ".join(f"{c.start}:{c.start + c.length} along dimension {c.dim}" for c in cuts)
+    return " of ".join(
+        f"{ChannelRange(c.dim, c.start, c.start + c.step * c.length, c.step)} along dimension {c.dim}" for c in cuts
+    )

@@ -39,7 +39,7 @@ def calls_of_module(
             raise CannotPlaceError("its module is the model itself, which nothing of the host calls")
         span = span_of(sequence[-1])
         site = _site_in(sequence, len(sequence) - 1, span, span, -1, rest, outward=outward)
-        sites[replace(site, channels=(emission.dim, emission.start, emission.stop))] = None
+        sites[replace(site, channels=emission.channels)] = None
     return tuple(sites)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Cut, Spot, apply_operation, settle
+from vdvae_patch.scanning.replay import Spot, apply_operation, settle
 
 _LARGEST = 1 << 26
 
@@ -21,16 +23,14 @@ class Emission:
     Attributes:
         path: the module's name in the model, or the parameter's.
         parameter: whether it is a parameter and no module.
-        dim, start, stop: the channels, `stop=None` for all to the end.
+        channels: which of its output.
         at_output: whether the module returns it, so that its output can be replaced.
         reason: why not, otherwise.
     """
 
     path: str
     parameter: bool
-    dim: int
-    start: int
-    stop: int | None
+    channels: ChannelRange
     at_output: bool
     reason: str = ""
 
@@ -43,36 +43,29 @@ def emission_of(graph: Graph, raw: Spot, moves: Sequence[Node]) -> Emission:
     node = raw.node
     if node.kind == "parameter":
         reason = "it is a parameter, which no module emits"
-        return Emission(node.op, True, 0, 0, None, False, reason)
+        return Emission(node.op, True, ChannelRange(0), False, reason)
     if node.op == "mixed":
         reason = "the host changes it in place through a view of another shape, and what it was cannot be told"
-        return Emission("", False, 0, 0, None, False, reason)
+        return Emission("", False, ChannelRange(0), False, reason)
     owner = next((f for f in node.frames if f.path is not None), None)
     emitted = _Emitted.of(graph, node, None if owner is None else owner.path)
-    dim, start, stop, contiguous = _channels(graph, emitted, raw, moves)
+    channels, exact = _channels(graph, emitted, raw, moves)
     if owner is None or owner.path is None:
-        return Emission("", False, dim, start, stop, False, "no module computes it")
+        return Emission("", False, channels, False, "no module computes it")
     returned = graph.returned.get(node.id, [])
     builtin = not owner.host and owner.code.co_name == "forward"
     scripted = _scripted_owner(node)
     if scripted is not None and not builtin and scripted not in returned:
         reason = "it is computed inside TorchScript, where no Python runs that could be replaced"
-        return Emission(scripted, False, dim, start, stop, False, reason)
+        return Emission(scripted, False, channels, False, reason)
     if builtin or owner.path in returned:
-        if not contiguous:
-            return Emission(owner.path, False, dim, 0, None, False, "its channels are not one range")
-        return Emission(owner.path, False, dim, start, stop, True)
+        if not exact:
+            return Emission(owner.path, False, ChannelRange(channels.dim), False, "its channels are no regular range")
+        return Emission(owner.path, False, channels, True)
     if returned:
-        return Emission(returned[0], False, dim, start, stop, contiguous)
-    return Emission(
-        owner.path,
-        False,
-        dim,
-        start,
-        stop,
-        False,
-        f"{owner.code.co_name} computes it in passing and does not return it",
-    )
+        return Emission(returned[0], False, channels, exact)
+    reason = f"{owner.code.co_name} computes it in passing and does not return it"
+    return Emission(owner.path, False, channels, False, reason)
 
 
 def _scripted_owner(node: Node) -> str | None:
@@ -143,33 +136,37 @@ _PRODUCTS = frozenset({"addmm", "mm", "bmm", "baddbmm", "linear", "mv", "addmv",
 _RESHAPING = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze"})
 
 
-def _channels(graph: Graph, emitted: _Emitted, raw: Spot, moves: Sequence[Node]) -> tuple[int, int, int | None, bool]:
-    """Dimension, start, stop, and whether that is all there is to it."""
+def _channels(graph: Graph, emitted: _Emitted, raw: Spot, moves: Sequence[Node]) -> tuple[ChannelRange, bool]:
+    """The channels, and whether that is all there is to it."""
     node = emitted.node
     if not raw.cuts:
-        return emitted.usual, 0, None, True
+        return ChannelRange(emitted.usual), True
     exact = _moves(graph, raw)
     path = exact or list(moves)
     if node in path:
         path = path[path.index(node) + 1 :]
     if len(raw.cuts) == 1 and (not exact or _is_cut(path[0])):
         cut = raw.cuts[0]
-        if cut.start >= 0 and len(node.shape) > cut.dim and node.shape[cut.dim] == cut.size:
-            return _range(emitted, cut)
+        if len(node.shape) > cut.dim and node.shape[cut.dim] == cut.size:
+            return _range(emitted, cut.dim, range(cut.start, cut.start + cut.step * cut.length, cut.step)), True
     if math.prod(node.shape) <= _LARGEST and path:
         try:
             return _channels_by_index(emitted, path)
         except (RuntimeError, IndexError):  # arithmetic on the way gave it another shape
             pass
-    return emitted.usual, 0, None, False
+    return ChannelRange(emitted.usual), False
 
 
-def _range(emitted: _Emitted, cut: Cut) -> tuple[int, int, int | None, bool]:
-    stop = cut.start + cut.length
-    return emitted.outward(cut.dim), cut.start, None if stop == cut.size and cut.start == 0 else stop, True
+def _range(emitted: _Emitted, dim: int, kept: range) -> ChannelRange:
+    size = emitted.node.shape[dim]
+    stop = kept[-1] + 1
+    if size - stop < kept.step:
+        stop = size  # 0:8:2, and not 0:7:2, of eight channels
+    whole = kept.start == 0 and kept.step == 1 and stop == size
+    return ChannelRange(emitted.outward(dim), kept.start, None if whole else stop, kept.step)
 
 
-def _channels_by_index(emitted: _Emitted, path: Sequence[Node]) -> tuple[int, int, int | None, bool]:
+def _channels_by_index(emitted: _Emitted, path: Sequence[Node]) -> tuple[ChannelRange, bool]:
     """Follow the number of every element through the recorded moves."""
     node = emitted.node
     index = torch.arange(math.prod(node.shape)).reshape(node.shape)
@@ -178,16 +175,22 @@ def _channels_by_index(emitted: _Emitted, path: Sequence[Node]) -> tuple[int, in
             continue
         index = apply_operation(move, [index, *move.args[1:]], dict(move.kwargs))
     kept: torch.Tensor = index.unique()  # type: ignore[no-untyped-call]
-    ranges = []
-    for dim, size in enumerate(node.shape):
-        coordinate = kept // math.prod(node.shape[dim + 1 :]) % size
-        ranges.append((int(coordinate.min()), int(coordinate.max()) + 1))
-    partial = [d for d, (low, high) in enumerate(ranges) if high - low < node.shape[d]]
-    full = math.prod(high - low for low, high in ranges) == kept.numel()
+    ranges = [
+        _progression((kept // math.prod(node.shape[dim + 1 :]) % size).unique().tolist())  # type: ignore[no-untyped-call]
+        for dim, size in enumerate(node.shape)
+    ]
+    partial = [d for d, kept_there in enumerate(ranges) if len(kept_there) < node.shape[d]]
+    full = math.prod(map(len, ranges)) == kept.numel()
     if not partial:
-        return emitted.usual, 0, None, full
-    dim = partial[-1]
-    return emitted.outward(dim), *ranges[dim], full and len(partial) == 1
+        return ChannelRange(emitted.usual), full
+    return _range(emitted, partial[-1], ranges[partial[-1]]), full and len(partial) == 1
+
+
+def _progression(ascending: list[int]) -> range:
+    """The smallest range that holds some numbers: theirs, if they follow each other at one distance."""
+    steps = {b - a for a, b in itertools.pairwise(ascending)}
+    step = steps.pop() if len(steps) == 1 else 1
+    return range(ascending[0], ascending[-1] + step, step)
 
 
 def _moves(graph: Graph, raw: Spot) -> list[Node]:

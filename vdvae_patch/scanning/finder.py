@@ -15,7 +15,7 @@ from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
 from vdvae_patch.scanning.readings import NearMiss, read
-from vdvae_patch.scanning.verify import HeadKey, check_sigma, residual_curves
+from vdvae_patch.scanning.verify import HeadKey, check_sigma, head_key, residual_curves
 from vdvae_patch.scanning.watch import watch
 from vdvae_patch.tables import columns
 
@@ -88,7 +88,9 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     heads = Heads(heads_of(graph, readings), readings.near_misses)
     heads.warnings = tuple(hazards.of_graph(graph))
     heads._run = (inputs, call)
-    residual = {(h.path, h.start, h.stop) for h in heads if h.found is not None and h.found.reason.startswith(SUM)}
+    residual = {
+        head_key(h.path, h.channel_range) for h in heads if h.found is not None and h.found.reason.startswith(SUM)
+    }
     heads._residual = residual_curves(graph, readings.found, frozenset(residual))
     heads.normals = normal_sites(graph)
     if not heads:

@@ -11,7 +11,7 @@ import torch
 from vdvae_patch import conventions
 from vdvae_patch.composition import Composition, Measured, Step, is_limited, named
 from vdvae_patch.conventions import Convention
-from vdvae_patch.heads import Found, Head, Role
+from vdvae_patch.heads import ChannelRange, Found, Head, Role
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_module
 from vdvae_patch.scanning.chain import bounded_steps
@@ -35,7 +35,7 @@ class _Group:
     """Of a factor of a product of scales: from its raw value to the factor."""
 
 
-Key = tuple[str, int, int, int | None]
+Key = tuple[str, ChannelRange]
 
 
 def heads_of(graph: Graph, readings: Readings) -> list[Head]:
@@ -88,7 +88,7 @@ def _by_raw(found: Iterable[Reading]) -> dict[Any, list[Reading]]:
 
 
 def _key(emission: Emission) -> Key:
-    return emission.path, emission.dim, emission.start, emission.stop
+    return emission.path, emission.channels
 
 
 def _add(groups: dict[tuple[Key, Role], _Group], group: _Group) -> None:
@@ -200,7 +200,7 @@ def _head(graph: Graph, group: _Group, shared: bool) -> Head:
     convention, agree = _convention(group.readings)
     if group.steps is not None:
         convention = named(group.steps)
-    first = group.readings[0]
+    first, channels = group.readings[0], emission.channels
     place, reason = _patch_place(group, convention, agree, shared)
     sites: tuple[Any, ...] = ()
     if place == "call":
@@ -224,8 +224,8 @@ def _head(graph: Graph, group: _Group, shared: bool) -> Head:
         warnings=tuple(hazards.of_head(group.role, convention, agree, emission.path)),
     )
     return Head(
-        emission.path, group.role, emission.start, emission.stop, emission.dim, convention,
-        sites=sites, parameter=emission.parameter, found=found,
+        emission.path, group.role, channels.start, channels.stop, channels.dim, convention,
+        sites=sites, parameter=emission.parameter, found=found, step=channels.step,
     )  # fmt: skip
 
 

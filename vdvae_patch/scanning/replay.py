@@ -21,12 +21,13 @@ DEPTH = 80
 
 
 class Cut(NamedTuple):
-    """A range of a dimension of a given size."""
+    """A range of a dimension of a given size: `length` places from `start`, every `step`-th one."""
 
     dim: int
     start: int
     length: int
     size: int
+    step: int = 1
 
 
 Key = tuple[int, tuple[Cut, ...]]
@@ -75,9 +76,21 @@ def _through_cat(spot: Spot) -> Spot | None:
             if last.dim == dim % len(node.shape) and (last.start, last.length) == (start, size):
                 return Spot(part, tuple(outer))
             start += size
+    if node.op == "stack" and spot.cuts and (place := _turn(spot.cuts[-1], dim % len(node.shape), parts)) is not None:
+        return Spot(parts[place], spot.cuts[:-1])
     if len({_signature(part) for part in parts}) == 1:
         return Spot(parts[0], spot.cuts if node.op == "cat" else ())
     return None
+
+
+def _turn(cut: Cut, dim: int, parts: list[Node]) -> int | None:
+    """Which of some stacked parts a cut takes out: one place along the new dimension, or, where that was made one with
+    the dimension before it, every so many places."""
+    if cut == Cut(dim, cut.start, 1, len(parts)):
+        return cut.start
+    size = parts[0].shape[dim - 1] if dim else 0
+    turns = Cut(dim - 1, cut.start, size, size * len(parts), len(parts))
+    return cut.start if dim and cut == turns and cut.start < len(parts) else None
 
 
 def _signature(node: Node) -> tuple[Any, ...]:
@@ -91,7 +104,7 @@ def _through_scatter(spot: Spot) -> Spot | None:
     dim, start, stop = (_argument(node, i, name, 0) for i, name in ((2, "dim"), (3, "start"), (4, "end")))
     dim %= len(base.shape)
     stop = min(stop, base.shape[dim])
-    if not spot.cuts or spot.cuts[-1].dim != dim:
+    if not spot.cuts or spot.cuts[-1].dim != dim or spot.cuts[-1].step != 1:
         return None
     cut = spot.cuts[-1]
     if (cut.start, cut.length) == (start, stop - start):
@@ -136,7 +149,7 @@ def _cut_of(node: Node, source: Node) -> Cut | None:
         start = _argument(node, 2, "start", 0)
         start = max(0, start + source.shape[dim] if start < 0 else start)
         step = _argument(node, 4, "step", 1) if node.op == "slice" else 1
-        cut = Cut(dim, start if step == 1 else -start - step, node.shape[dim], source.shape[dim])
+        cut = Cut(dim, start, node.shape[dim], source.shape[dim], step)
     else:
         return None
     return None if cut.length == cut.size and cut.start == 0 else cut

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.bystanders import require_only_sigma
 from vdvae_patch.scanning.emission import emission_of
@@ -31,8 +31,12 @@ class Patched(Protocol):
     def scale(self) -> Scale | None: ...
 
 
-HeadKey = tuple[str, int, int | None]
-"""Path, start and stop."""
+HeadKey = tuple[str, int, int | None, int]
+"""Path, and start, stop and step of the channels; the dimension may be counted from either end."""
+
+
+def head_key(path: str, channels: ChannelRange) -> HeadKey:
+    return path, channels.start, channels.stop, channels.step
 
 
 def residual_curves(graph: Graph, found: Iterable[Reading], keys: frozenset[HeadKey]) -> dict[HeadKey, list[Tensor]]:
@@ -78,11 +82,11 @@ def check_sigma(
     for entry in patched:
         head = entry.head
         if entry.scale is None:
-            key = (head.path, head.start, head.stop)
+            key = head_key(head.path, head.channel_range)
             _check_left_alone(head, seen.get(key, []), residual.get(key, []))
         if entry.scale is None or entry.scale.name == "constant":
             continue
-        places = [p for p in seen.get((head.path, head.start, head.stop), []) if _is_call_of(head, p[0])]
+        places = [p for p in seen.get(head_key(head.path, head.channel_range), []) if _is_call_of(head, p[0])]
         if not places:
             raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
         # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
@@ -117,7 +121,7 @@ def _sources(graph: Graph, reading: Reading) -> Iterable[tuple[HeadKey, Spot, Ex
     for leaf in expression.leaves.values():
         if leaf.node.params:
             emission = emission_of(graph, leaf, ())
-            yield (emission.path, emission.start, emission.stop), leaf, expression
+            yield head_key(emission.path, emission.channels), leaf, expression
 
 
 def _sigma(

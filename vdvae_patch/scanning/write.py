@@ -63,6 +63,7 @@ def entry_file(factory: str, heads: Sequence[Head]) -> str:
 _IMPORTS = {
     "Composition Measured Step": "vdvae_patch.composition",
     "get": "vdvae_patch.conventions",
+    "ChannelRange": "vdvae_patch.heads",
     "ActivationSite CallStep Site": "vdvae_patch.patching.sites",
 }
 
@@ -73,6 +74,8 @@ def _head(head: Head) -> str:
         arguments.append(f"start={head.start}")
     if head.stop is not None:
         arguments.append(f"stop={head.stop}")
+    if head.step != 1:
+        arguments.append(f"step={head.step}")
     if head.dim != 1:
         arguments.append(f"dim={head.dim}")
     arguments.append(f"convention={_convention(head.convention)}")

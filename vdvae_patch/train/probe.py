@@ -97,8 +97,7 @@ def _store(
     _: Any,
     output: Tensor,
 ) -> None:
-    stop = output.shape[head.dim] if head.stop is None else head.stop
-    value = output.narrow(head.dim, head.start, stop - head.start)
+    value = head.channel_range.of(output)
     replaced_here = isinstance(vars(module).get("forward"), OutputOverride)
     if patched is None or patched.scale is None or replaced_here:
         seen[index] = head.convention.log_sigma(value)
