@@ -63,8 +63,8 @@ class Measurement:
 
 @dataclass
 class _Contender:
-    """What is timed. With `shared`, the context in which a model that all contenders share becomes this one's: two models
-    lie elsewhere in memory, which alone makes a short step a percent faster or slower."""
+    """What is timed. With `shared`, the context in which a model that all contenders share becomes this one's: two
+    models lie elsewhere in memory, which alone makes a short step a percent faster or slower."""
 
     name: str
     step: Callable[[int, Any], None]
@@ -304,7 +304,8 @@ def markdown(measurements: Sequence[Measurement], title: str) -> str:
     header = ("contender", "ms a step", "images/s", "time over vanilla", "peak MB a step", "memory over vanilla")
     rows = [
         (
-            m.name, f"{1e3 * m.seconds:.1f}", f"{m.images_per_second:.1f}", f"{m.time_ratio:.3f} ({m.low:.3f} to {m.high:.3f})",
+            m.name, f"{1e3 * m.seconds:.1f}", f"{m.images_per_second:.1f}",
+            f"{m.time_ratio:.3f} ({m.low:.3f} to {m.high:.3f})",
             f"{m.peak_bytes / 1e6:.1f}", f"{m.memory_ratio:.3f}",
         )
         for m in measurements

@@ -55,8 +55,8 @@ class Site:
             their pre-image is what it finds.
         drops: in-place operations on the way, which are left out.
         inplace: whether `last` changes its operand in place.
-        channels: of the raw value in what `last` returns, where that is a call of the module that emits it: for a module
-            that serves two roles, each patched where it is called.
+        channels: of the raw value in what `last` returns, where that is a call of the module that emits it: for a
+            module that serves two roles, each patched where it is called.
         wrap: for an expression in a class's `__init__`, a function of that class and the scale which gives a subclass
             with stable arithmetic; left out where the host's arithmetic is kept. At the top level of a module, so that
             models pickle.

@@ -15,9 +15,9 @@ _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambd
 class Operation(Function):
     """An autograd function with a `setup_context`, as `torch.func` and its `vmap` need it; call it by `run`.
 
-    `Function.apply` binds the arguments of such a function to its signature at every call, and looks for what transforms
-    have left in them, which takes longer than the arithmetic on a small tensor. Outside a transform `run` takes a twin
-    with `forward(ctx, ...)`, by the call that `Function.apply` itself ends in.
+    `Function.apply` binds the arguments of such a function to its signature at every call, and looks for what
+    transforms have left in them, which takes longer than the arithmetic on a small tensor. Outside a transform `run`
+    takes a twin with `forward(ctx, ...)`, by the call that `Function.apply` itself ends in.
     """
 
     generate_vmap_rule = True

@@ -81,7 +81,7 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
                         continue  # the difference itself, which no network emits
                     seen.add((term.raw.key, term.place))
                     yield term
-                if terms or any(_Probe(attempt).curvature(key) is not None for key in attempt.leaves):
+                if terms or any(Probe(attempt).curvature(key) is not None for key in attempt.leaves):
                     break
 
 
@@ -116,7 +116,7 @@ def _has_sum(node: Node, depth: int) -> bool:
 
 
 def _probe(expression: Expression, total: Node, seen: set[tuple[Key, Place]]) -> Iterator[GaussianTerm]:
-    probe = _Probe(expression)
+    probe = Probe(expression)
     quadratic = {key: curvature for key in expression.leaves if (curvature := probe.curvature(key)) is not None}
     if not quadratic:
         return
@@ -136,7 +136,7 @@ def _probe(expression: Expression, total: Node, seen: set[tuple[Key, Place]]) ->
             yield GaussianTerm(expression.leaves[key], "q", node, suffix, means, total)
 
 
-class _Probe:
+class Probe:
     """Values of one expression around a few settings of its leaves."""
 
     def __init__(self, expression: Expression) -> None:
@@ -191,7 +191,7 @@ class _Probe:
                         continue
                     c = -2 * factor
                     sigma = (c / curvature).sqrt()
-                    match = self._match(
+                    match = self.match(
                         key, grid, frozenset(quadratic), lambda g, s=sigma: bool(torch.allclose(g, s, rtol=1e-6))
                     )
                     if match is not None:
@@ -221,7 +221,7 @@ class _Probe:
                     continue
                 a = float(curvature[0])
                 rest = self.values({key: grid + shift}).expand(_POINTS)
-                match = self._match(key, grid + shift, frozenset(quadratic), lambda g, r=rest, a=a: _is_q_term(g, r, a))
+                match = self.match(key, grid + shift, frozenset(quadratic), lambda g, r=rest, a=a: _is_q_term(g, r, a))
                 if match is not None and self._weighs_alike(key, grid + shift, mean, match):
                     means = tuple(self.expression.leaves[m] for m in quadratic)
                     return (*match, means)
@@ -267,7 +267,7 @@ class _Probe:
         curvature = self.curvature(other, {raw: self.grid})
         return other == mean or (curvature is not None and float((curvature - curvature[0]).abs().max()) > 1e-9)
 
-    def _match(
+    def match(
         self, key: Key, grid: Tensor, means: frozenset[Key], accept: object
     ) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression, and the suffix, that give σ over the grid; σ itself before its powers."""

@@ -15,6 +15,7 @@ square pow
     gelu mish selu celu abs where maximum minimum addcmul addcdiv log_sigmoid log_sigmoid_forward erf erfc sin cos tan
     sinh cosh asin acos atan asinh acosh atan2 hardsigmoid hardswish hardshrink softshrink logaddexp logaddexp2 lerp
     threshold nan_to_num masked_fill sign floor ceil round trunc frac fmod remainder hypot xlogy fmax fmin
+    special_erf special_erfc special_ndtr
     _prelu_kernel prelu logical_not lgamma digamma"""
 ELEMENTWISE = frozenset(_ELEMENTWISE.split())
 _SHAPE = """view _unsafe_view reshape _reshape_alias permute transpose t numpy_T swapaxes swapdims squeeze unsqueeze

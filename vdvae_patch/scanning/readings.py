@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,6 +12,7 @@ from vdvae_patch.composition import Composition, Step
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.masses import interval_masses
 from vdvae_patch.scanning.replay import Expression, Spot, settle
 
 Evidence = Literal["noise", "Normal", "q", "p"]
@@ -84,7 +86,7 @@ def read(graph: Graph) -> Readings:
     direct = [r for r in out.found if not r.parts]
     # a scale that the host gives to a Normal is no flow's, whatever it is computed of
     given = {r.raw.key for r in out.found if r.evidence == "Normal"}
-    for term in gaussian_terms(graph, frozenset(stops)):
+    for term in itertools.chain(gaussian_terms(graph, frozenset(stops)), interval_masses(graph, frozenset(stops))):
         term = _with_bounds(term, direct, frozenset(stops))
         chain = descend(term.node, frozenset(stops))
         if chain.end == "constant" or chain.begin.node.id in out.merged:

@@ -25,6 +25,7 @@ from vdvae_patch.scanning.graph import Frame, Graph, Node, representative
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _TORCH_KEPT = os.path.join(_TORCH, "nn", "modules") + os.sep
 
 Place = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -218,6 +219,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found: list[Frame] = []
         while frame is not None:
             code = frame.f_code
+            if code is _APPLY:
+                found.clear()  # what a custom autograd function does cannot be told apart from its call
             kind = self._kept.get(code.co_filename)
             if kind is None:
                 kind = self._kept[code.co_filename] = _file_kind(code.co_filename)

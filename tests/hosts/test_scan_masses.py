@@ -1,0 +1,62 @@
+"""Scales that are seen only in the mass of an interval, a difference of two Φ."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+import vdvae_patch
+from vdvae_patch import scales
+
+BIN = 1 / 255
+
+
+class QuantizedPixels(nn.Module):
+    """The quantized Normal: the mass of each pixel's bin, of which a loss takes the logarithm."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 12))
+
+    def cdf(self, value: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        if self.form == "Normal.cdf":
+            return Normal(mean, raw.exp()).cdf(value)
+        if self.form == "erf":
+            return 0.5 * (1 + torch.erf((value - mean) * torch.exp(-raw) / 2**0.5))
+        if self.form == "ndtr":
+            return torch.special.ndtr((value - mean) / raw.exp())
+        return torch.sigmoid((value - mean) * torch.exp(-raw))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.net(x).chunk(2, dim=1)
+        mass = self.cdf(x + BIN, mean, raw) - self.cdf(x - BIN, mean, raw)
+        return -mass.clamp(min=1e-12).log().mean()
+
+
+def made(form: str) -> tuple[QuantizedPixels, Tensor]:
+    torch.manual_seed(0)
+    return QuantizedPixels(form), torch.rand(5, 6)
+
+
+@pytest.mark.parametrize("form", ["Normal.cdf", "erf", "ndtr"])
+def test_a_difference_of_two_phi_shows_a_likelihood(form: str) -> None:
+    model, x = made(form)
+    heads = vdvae_patch.scan(model, x)
+    assert [(h.path, h.channels, h.role, str(h.convention)) for h in heads] == [
+        ("net.2", "6:12", "likelihood", "log_sigma")
+    ]
+    raw = model.net(x)[:, 6:]
+    vdvae_patch.patch(model, heads=heads, likelihood="bounded(0.1, 2)")
+    torch.testing.assert_close(model.net(x)[:, 6:], scales.get("bounded(0.1, 2)").log_sigma(raw))
+
+
+def test_a_difference_of_two_logistic_functions_is_no_normals() -> None:
+    model, x = made("logistic")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert vdvae_patch.scan(model, x) == []
