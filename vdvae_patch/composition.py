@@ -108,6 +108,7 @@ _STEPS: dict[str, _Kind] = {
     "expm1": _Kind("expm1({0})", lambda v: v.expm1(), lambda t: _plain(t.value.log1p())),
     "log1p": _Kind("log1p({0})", lambda v: v.log1p(), lambda t: _plain(t.value.expm1())),
     "elu": _Kind("elu({0}, alpha={1})", lambda v, a: F.elu(v, a), lambda t, a: _plain(_elu_back(t.value, a))),
+    "abs": _Kind("|{0}|", lambda v: v.abs(), lambda t: t),
     "clamp": _Kind("clip({0}, {1}, {2})", lambda v, a, b: v.clamp(a, b), lambda t, a, b: t),
 }
 
@@ -203,10 +204,11 @@ def is_limited(convention: Convention) -> bool:
 def named(steps: Sequence[Step]) -> Convention:
     """The convention that a chain of steps computes: one with a name if there is one, or the chain itself.
 
-    Decided by values in float64 at 45 points from −90 to 90, never by the form of the chain.
+    Decided by values in float64 at 48 points from −90 to 90, three of them next to zero, where a floor of a variance
+    shows; never by the form of the chain.
     """
     chain = Composition(simplify(steps))
-    v = torch.cat([torch.linspace(-6, 6, 41), torch.tensor([-90.0, -35.0, 35.0, 90.0])]).double()
+    v = torch.cat([torch.linspace(-6, 6, 41), torch.tensor([-90.0, -35.0, 35.0, 90.0, 1e-9, 1e-6, 1e-3])]).double()
     sigma = chain.sigma(v)
     for candidate in _candidates(chain):
         if torch.allclose(candidate.sigma(v), sigma, rtol=1e-6, atol=1e-12, equal_nan=True):
@@ -228,12 +230,17 @@ def simplify(steps: Sequence[Step]) -> tuple[Step, ...]:
     left out."""
     out: list[Step] = []
     for step in _powers_as_factors(steps):
-        if out and out[-1].name == step.name and step.name in _JOINS:
+        if out and out[-1].name == step.name and step.name in _JOINS and not _loses_sign(out[-1], step):
             step = Step(step.name, (_JOINS[step.name](out.pop().constants[0], step.constants[0]),))
         if step.name in _NEUTRAL and step.constants[0] == _NEUTRAL[step.name]:
             continue
         out.append(step)
     return tuple(out)
+
+
+def _loses_sign(first: Step, second: Step) -> bool:
+    """Whether (v^a)^b is |v|^(ab) and not v^(ab)."""
+    return first.name == "pow" and first.constants[0] % 2 == 0 and second.constants[0] % 1 != 0
 
 
 def _powers_as_factors(steps: Sequence[Step]) -> Sequence[Step]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import vdvae_patch
 from vdvae_patch import scales
-from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts import HOSTS, load_entry_file
 from vdvae_patch.scanning.write import entry_file
@@ -104,13 +103,16 @@ def test_a_written_patch_file_keeps_the_step(
     assert [(h.path, h.channels) for h in heads] == [(path, channels)]
 
 
-def test_turns_among_other_channels_are_found_and_refused_with_the_reason() -> None:
+def test_turns_among_other_channels_leave_these_alone() -> None:
     model, x = made(WithFeatures, (5, 6))
+    before = model.net(x)
     heads = vdvae_patch.scan(model, x)
     assert [h.channels for h in heads] == ["1:6:2"]
-    with pytest.raises(PatchError, match="do not take turns by 2s"):
-        vdvae_patch.patch(model, "explin", heads=heads)
-    assert not vdvae_patch.is_patched(model)
+    vdvae_patch.patch(model, "explin", heads=heads)
+    after = model.net(x)
+    torch.testing.assert_close(after[:, 1:6:2], scales.get("explin").log_sigma(before[:, 1:6:2]))
+    others = [0, 2, 4, 6, 7, 8]
+    assert torch.equal(after[:, others], before[:, others])
 
 
 def test_a_head_that_somebody_writes_takes_a_step() -> None:

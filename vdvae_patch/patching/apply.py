@@ -271,7 +271,8 @@ def _emitted(head: Head) -> _Emitted:
 
 def _is_alternative(head: Head) -> bool:
     """Whether the head's sites are calls of its module, which do what replacing its output does."""
-    return bool(head.sites) and all(getattr(site, "channels", None) is not None for site in head.sites)
+    known = (getattr(site, "channels", None) is not None for site in head.sites)
+    return bool(head.sites) and not head.parameter and all(known)
 
 
 def _patched_apart(heads: PatchedHeads) -> set[_Emitted]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.heads import CallSite, ChannelRange, Head, Rebinding, Role
+from vdvae_patch.heads import CallSite, Head, Rebinding, Role
 from vdvae_patch.scales import Scale
 
 
@@ -96,9 +96,7 @@ def replace_raw(output: Tensor, head: Head, scale: Scale) -> Tensor:
     size = output.shape[head.dim]
     if (head.start if head.stop is None else head.stop - 1) >= size:
         raise PatchError(f"head {head}: the module's output has {size} channels along dimension {head.dim}")
-    if head.step > 1:
-        return _replace_every(output, head, scale)
-    if head.start == 0 and head.stop == size:
+    if head.start == 0 and head.stop == size and head.step == 1:
         return head.convention.preimage(scale, output)
     # a copy of the slice alone: what is kept for the backward pass must not keep the whole output alive
     channels = head.channel_range
@@ -107,21 +105,7 @@ def replace_raw(output: Tensor, head: Head, scale: Scale) -> Tensor:
     if _is_unshared(output):
         channels.of(output).copy_(value)
         return output
-    return torch.slice_scatter(output, value, head.dim, head.start, head.stop)
-
-
-def _replace_every(output: Tensor, head: Head, scale: Scale) -> Tensor:
-    """For channels that take turns: each turn by itself, and then in turn again."""
-    dim, step, size = head.dim % output.dim(), head.step, output.shape[head.dim]
-    stop = size if head.stop is None else head.stop
-    if size % step or head.start >= step or size - stop >= step:
-        raise PatchError(
-            f"head {head}: the module's {size} channels do not take turns by {step}s from the first to the last, which "
-            "is what a patch at its output can follow; write a patch file whose Head has a CallSite"
-        )
-    turns = [ChannelRange(dim, place, None, step).of(output) for place in range(step)]
-    turns[head.start] = head.convention.preimage(scale, turns[head.start])
-    return torch.stack(turns, dim + 1).flatten(dim, dim + 1)
+    return torch.slice_scatter(output, value, head.dim, head.start, head.stop, head.step)
 
 
 # Operations whose result autograd does not keep, and which is a new tensor that only the module's caller holds.

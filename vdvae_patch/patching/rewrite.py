@@ -106,7 +106,10 @@ class _Edit:
         bound = isinstance(target, types.FunctionType) and isinstance(node.func, ast.Attribute)
         takes_self = bound and list(inspect.signature(target).parameters)[:1] == ["self"]
         if takes_self and isinstance(node.func, ast.Attribute) and not self._is_class(node.func.value):
-            node.args.insert(0, node.func.value)
+            owner = node.func.value
+            if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
+                owner = ast.Name(self.function.__code__.co_varnames[0], ast.Load())  # a proxy takes no attributes
+            node.args.insert(0, owner)
         node.func = self._name("call", target)
 
     def _local(self, tree: ast.AST, called: ast.expr, target: LocalFunction) -> ast.Name:
@@ -220,7 +223,13 @@ class _Edit:
             return raw
         self._kept += 1
         kept = f"_vdvae_patch_raw_{self._kept}"
-        self._replace(tree, raw, ast.NamedExpr(ast.Name(kept, ast.Store()), raw))
+        if any(raw in list(ast.walk(node)) for node in ast.walk(first) if isinstance(node, ast.Lambda)):
+            # a name that a lambda binds is its own: (kept := raw, first)[1]
+            binding = ast.NamedExpr(ast.Name(kept, ast.Store()), copy.deepcopy(raw))
+            both = ast.Tuple([binding, first], ast.Load())  # type: ignore[list-item]
+            self._replace(tree, first, ast.Subscript(both, ast.Constant(1), ast.Load()))
+        else:
+            self._replace(tree, raw, ast.NamedExpr(ast.Name(kept, ast.Store()), raw))
         return ast.Name(kept, ast.Load())
 
     def _read(self, change: Change, raw: ast.AST) -> ast.Call:
@@ -262,10 +271,10 @@ class _Edit:
             named = [n for n in ast.walk(node) if isinstance(n, ast.Attribute) and n.attr == change.parameter]
             candidates: list[ast.expr] = [*named[:1]]
         elif change.operand == -2:
-            free = (n for n in ast.walk(node) if isinstance(n, ast.Name) and not self._is_constant(n))
-            candidates = list({n.id: n for n in free}.values())
+            candidates = self._variables(node)
         else:
             candidates = [c for c in self._operands(node) if not self._is_constant(c)] or self._attributes(node)
+            candidates = candidates or self._variables(node)  # a table of lambdas, of which one is called
         if isinstance(node, ast.BinOp) and len(candidates) == 2:
             candidates = [candidates[change.operand]]
         if len(candidates) != 1:
@@ -274,6 +283,10 @@ class _Edit:
                 f"{ast.unparse(node)!r} is the raw parameter cannot be told"
             )
         return candidates[0]
+
+    def _variables(self, node: ast.AST) -> list[ast.expr]:
+        free = (n for n in ast.walk(node) if isinstance(n, ast.Name) and not self._is_constant(n))
+        return list({n.id: n for n in free}.values())
 
     def _attributes(self, node: ast.AST) -> list[ast.expr]:
         """Attributes of `self` that a helper object keeps tensors in."""
@@ -302,7 +315,7 @@ class _Edit:
         if isinstance(node, ast.UnaryOp):
             return self._is_constant(node.operand)
         root = _root(node)
-        if root == "self":
+        if root in ("self", "cls"):
             return True  # a setting or a layer; a parameter of the model's own is handled as such
         return root is not None and root in self.function.__globals__
 
@@ -313,7 +326,7 @@ class _Edit:
     def _is_namespace(self, node: ast.expr) -> bool:
         """Whether an attribute's owner is a module, a class or the model, and not a tensor."""
         root = _root(node)
-        return root == "self" or (root is not None and root in self.function.__globals__)
+        return root in ("self", "cls") or (root is not None and root in self.function.__globals__)
 
 
 def _defines(node: Any, name: str) -> bool:

@@ -22,7 +22,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.patching.overrides import Override, replace_raw
 from vdvae_patch.patching.rewrite import Change, LocalFunction, rewritten
-from vdvae_patch.patching.source import LOCAL, Span, called, method_function
+from vdvae_patch.patching.source import LOCAL, Span, called, method_function, owner_of
 from vdvae_patch.scales import Scale
 
 
@@ -56,7 +56,7 @@ class Site:
         drops: in-place operations on the way, which are left out.
         inplace: whether `last` changes its operand in place.
         channels: of the raw value in what `last` returns, where that is a call of the module that emits it: for a
-            module that serves two roles, each patched where it is called.
+            module that serves two roles, each patched where it is called. Or of the raw value in a parameter.
         wrap: for an expression in a class's `__init__`, a function of that class and the scale which gives a subclass
             with stable arithmetic; left out where the host's arithmetic is kept. At the top level of a module, so that
             models pickle.
@@ -242,6 +242,10 @@ def _plan(
         target = called(function, step.span, step.module, step.qualname, instance)
         if target is LOCAL:
             replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance))
+        elif isinstance(target, classmethod):
+            written: Any = target.__func__
+            inner_function = _compile(written, below, level + 1, None)
+            replaced[step.span] = types.MethodType(inner_function, owner_of(step.module, step.qualname))
         elif isinstance(target, type):
             init = _compile(method_function(target, "__init__"), below, level + 1, None)
             made = type(target.__name__, (target,), {"__init__": init, "__module__": target.__module__})

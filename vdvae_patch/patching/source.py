@@ -34,7 +34,7 @@ def method_function(cls: type, name: str) -> types.FunctionType:
 
 
 def called(function: types.FunctionType, span: Span, module: str, qualname: str, instance: Any) -> Any:
-    """What a function calls at a span: a function, a class for its `__init__`, or `LOCAL`.
+    """What a function calls at a span: a function, a class method, a class for its `__init__`, or `LOCAL`.
 
     Functions at the top level and methods are known by module and qualified name. What was defined inside a function,
     or is a lambda, is looked up as the call names it: in the closure, the globals, or an attribute of the instance.
@@ -66,6 +66,11 @@ def _by_name(module: str, qualname: str) -> Any:
     for name in names[:-1] if names[-1] == "__init__" else names:
         found = inspect.getattr_static(found, name) if isinstance(found, type) else getattr(found, name)
     return found.__func__ if isinstance(found, staticmethod) else found
+
+
+def owner_of(module: str, qualname: str) -> Any:
+    """The class whose method a qualified name is."""
+    return _by_name(module, qualname.rpartition(".")[0])
 
 
 def _look_up(node: ast.expr | None, function: types.FunctionType, instance: Any) -> Any:
@@ -109,7 +114,7 @@ def parse(function: types.FunctionType) -> ast.FunctionDef:
     tree = ast.parse(flat).body[0]
     if not isinstance(tree, ast.FunctionDef):
         raise PatchError(f"{function.__qualname__} is not a plain function")
-    plain = {"staticmethod", "override"}
+    plain = {"staticmethod", "classmethod", "override"}
     strange = [ast.unparse(d) for d in tree.decorator_list if ast.unparse(d).split(".")[-1] not in plain]
     if strange and hasattr(function, "__wrapped__"):
         raise PatchError(f"{function.__qualname__} is decorated with {strange[0]}, which would be lost")

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from vdvae_patch import composition, conventions, scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
+from vdvae_patch.scanning.cuts import Cuts
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.readings import where
-from vdvae_patch.scanning.replay import Cut, Expression, Spot
+from vdvae_patch.scanning.replay import Expression, Spot
 
 _SCALES = (os.path.dirname(os.path.abspath(scales.__file__)) + os.sep, conventions.__file__, composition.__file__)
 
@@ -72,32 +73,18 @@ def _origin(spot: Spot) -> str | None:
     return next((frame.path for frame in spot.node.frames if frame.path is not None), None)
 
 
-def _joined(cuts: tuple[Cut, ...]) -> tuple[Cut, ...]:
-    """A range of a range as one range."""
-    out: list[Cut] = []
-    for cut in reversed(cuts):
-        if out and cut.step == out[0].step == 1 and (cut.dim, cut.size) == (out[0].dim, out[0].length):
-            cut = Cut(cut.dim, out[0].start + cut.start, cut.length, out.pop(0).size)
-        out.insert(0, cut)
-    return tuple(out)
-
-
-def _holds(whole: tuple[Cut, ...], part: tuple[Cut, ...]) -> bool:
-    """Whether a part lies in a whole, both as what was cut out of one tensor, the first cut last."""
-    whole, part = _joined(whole), _joined(part)
-    if not whole or part[len(part) - len(whole) :] == whole:
-        return True
-    if len(whole) != 1 or not part or whole[0].step != 1:
-        return False
-    first, outer = part[-1], whole[0]
-    inside = outer.start <= first.start and first.start + first.step * first.length <= outer.start + outer.length
-    return (first.dim, first.size) == (outer.dim, outer.size) and inside
+def _holds(whole: Cuts, part: Cuts) -> bool:
+    """Whether a part of a tensor lies in another part of it."""
+    own = {cut.dim: cut for cut in part}
+    return all(
+        cut == own.get(cut.dim) or (cut.dim in own and set(own[cut.dim].places) <= set(cut.places)) for cut in whole
+    )
 
 
 def _text(spot: Spot) -> str:
     if not spot.cuts:
         return "all of it"
-    cuts = reversed(_joined(spot.cuts))
-    return " of ".join(
-        f"{ChannelRange(c.dim, c.start, c.start + c.step * c.length, c.step)} along dimension {c.dim}" for c in cuts
+    return ", ".join(
+        f"{ChannelRange(c.dim, c.start, c.start + c.step * c.length, c.step)} along dimension {c.dim}"
+        for c in spot.cuts
     )

@@ -29,14 +29,12 @@ class Chain:
         steps: first step first.
         nodes: the computed nodes of the chain, `begin` left out, first one first.
         by_node: the steps of each of those nodes.
-        moves: the nodes passed on the way that only move elements, first one first.
     """
 
     begin: Spot
     end: End
     steps: tuple[Step, ...]
     nodes: tuple[Node, ...]
-    moves: tuple[Node, ...] = ()
     by_node: tuple[tuple[Step, ...], ...] = ()
 
 
@@ -44,11 +42,10 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
     """Walk back from a spot as long as there is one operand that a network had a part in."""
     steps: list[Step] = []
     nodes: list[Node] = []
-    moves: list[Node] = []
     by_node: list[tuple[Step, ...]] = []
 
     def chain(end: End) -> Chain:
-        return Chain(spot, end, tuple(steps), tuple(nodes), tuple(moves), tuple(by_node))
+        return Chain(spot, end, tuple(steps), tuple(nodes), tuple(by_node))
 
     while True:
         node = spot.node
@@ -56,7 +53,6 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
             return chain("raw")
         back = step_through(spot)
         if back is not None:
-            moves.insert(0, node)
             spot = back
             continue
         if not node.params:
@@ -69,7 +65,8 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
                 step: tuple[Step, ...] | None = (Step("pow", (2.0,)),)
                 learned = learned[:1]
             else:
-                return chain(_join_of(node, steps))
+                read = [s for s in Expression(spot).leaves.values() if s.node.params]
+                return chain("several" if len(read) == 1 else _join_of(node, steps))
         else:
             step = _steps_of(node, learned[0][0])
         if step is None:
@@ -202,6 +199,7 @@ _RULES: dict[str, Rule] = {
     "divide": _divide,
     "true_divide": _divide,
     "pow": _power,
+    "abs": _fixed(Step("abs")),
     "neg": _fixed(Step("mul", (-1.0,))),
     "exp": _fixed(Step("exp")),
     "exp2": _fixed(Step("mul", (math.log(2),)), Step("exp")),

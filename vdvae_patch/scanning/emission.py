@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from vdvae_patch.heads import ChannelRange
+from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.cuts import UNKNOWN, Cut
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Spot, apply_operation, settle
-
-_LARGEST = 1 << 26
+from vdvae_patch.scanning.replay import Spot
 
 
 @dataclass(frozen=True)
@@ -35,29 +30,32 @@ class Emission:
     reason: str = ""
 
 
-def emission_of(graph: Graph, raw: Spot, moves: Sequence[Node]) -> Emission:
-    """The emission of a leaf that is read after some operations that move elements.
+def emission_of(graph: Graph, raw: Spot) -> Emission:
+    """The emission of a leaf.
 
     The emitter is the innermost module whose `forward` computed the value, if it returns it.
     """
     node = raw.node
     if node.kind == "parameter":
         reason = "it is a parameter, which no module emits"
-        return Emission(node.op, True, ChannelRange(0), False, reason)
+        cut = _cut_of_channels(raw)
+        channels = ChannelRange(0) if cut is None else _range_of(cut, cut.dim)
+        return Emission(node.op, True, channels, False, reason)
     if node.op == "mixed":
         reason = "the host changes it in place through a view of another shape, and what it was cannot be told"
         return Emission("", False, ChannelRange(0), False, reason)
     owner = next((f for f in node.frames if f.path is not None), None)
     emitted = _Emitted.of(graph, node, None if owner is None else owner.path)
-    channels, exact = _channels(graph, emitted, raw, moves)
-    if owner is None or owner.path is None:
-        return Emission("", False, channels, False, "no module computes it")
-    returned = graph.returned.get(node.id, [])
-    builtin = not owner.host and owner.code.co_name == "forward"
+    channels, exact = _channels(emitted, raw)
     scripted = _scripted_owner(node)
-    if scripted is not None and not builtin and scripted not in returned:
-        reason = "it is computed inside TorchScript, where no Python runs that could be replaced"
-        return Emission(scripted, False, channels, False, reason)
+    if owner is None or owner.path is None:
+        if scripted is not None:
+            return Emission(scripted, False, channels, False, _SCRIPTED)
+        return Emission("", False, channels, False, "no module computes it")
+    returned = graph.returned.get(emitted.node.id, [])
+    builtin = not owner.host and owner.code.co_name == "forward"
+    if scripted is not None and not builtin and scripted not in (owner.path, *returned):
+        return Emission(scripted, False, channels, False, _SCRIPTED)
     if builtin or owner.path in returned:
         if not exact:
             return Emission(owner.path, False, ChannelRange(channels.dim), False, "its channels are no regular range")
@@ -66,6 +64,9 @@ def emission_of(graph: Graph, raw: Spot, moves: Sequence[Node]) -> Emission:
         return Emission(returned[0], False, channels, exact)
     reason = f"{owner.code.co_name} computes it in passing and does not return it"
     return Emission(owner.path, False, channels, False, reason)
+
+
+_SCRIPTED = "it is computed inside TorchScript, where no Python runs that could be replaced"
 
 
 def _scripted_owner(node: Node) -> str | None:
@@ -109,7 +110,7 @@ class _Emitted:
                 (
                     user
                     for user in graph.consumers.get(current.id, ())
-                    if user.kind == "shape" and user.op in _RESHAPING and user.frames and user.frames[0].path == path
+                    if user.op in _KEEPING_CHANNELS and user.frames and user.frames[0].path == path and _moves(user)
                 ),
                 None,
             )
@@ -132,80 +133,47 @@ class _Emitted:
 
 
 _CONVOLUTIONS = frozenset({"convolution", "_convolution"})
+_NORMS = frozenset({"native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "native_group_norm"})
 _PRODUCTS = frozenset({"addmm", "mm", "bmm", "baddbmm", "linear", "mv", "addmv", "add"})
-_RESHAPING = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze"})
+_KEEPING_CHANNELS = frozenset(
+    {"view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze", "mm", "bmm"}
+)
 
 
-def _channels(graph: Graph, emitted: _Emitted, raw: Spot, moves: Sequence[Node]) -> tuple[ChannelRange, bool]:
-    """The channels, and whether that is all there is to it."""
-    node = emitted.node
-    if not raw.cuts:
+def _moves(node: Node) -> bool:
+    """Whether a product only sums over neighbours, as a graph layer does: its other operand is no network's."""
+    return node.op not in ops.COMBINING or sum(n.params for n in node.inputs) == 1
+
+
+def _channels(emitted: _Emitted, raw: Spot) -> tuple[ChannelRange, bool]:
+    """The channels, and whether they are all there is to it."""
+    if any(cut.dim == UNKNOWN for cut in raw.cuts):
+        return ChannelRange(emitted.usual), False
+    cut = _cut_of_channels(raw)
+    if cut is None:
         return ChannelRange(emitted.usual), True
-    exact = _moves(graph, raw)
-    path = exact or list(moves)
-    if node in path:
-        path = path[path.index(node) + 1 :]
-    if len(raw.cuts) == 1 and (not exact or _is_cut(path[0])):
-        cut = raw.cuts[0]
-        if len(node.shape) > cut.dim and node.shape[cut.dim] == cut.size:
-            return _range(emitted, cut.dim, range(cut.start, cut.start + cut.step * cut.length, cut.step)), True
-    if math.prod(node.shape) <= _LARGEST and path:
-        try:
-            return _channels_by_index(emitted, path)
-        except (RuntimeError, IndexError):  # arithmetic on the way gave it another shape
-            pass
-    return ChannelRange(emitted.usual), False
+    # layers compute on more or fewer leading dimensions than they return
+    dim = len(emitted.node.shape) - len(raw.node.shape) + cut.dim
+    if dim < 0 or emitted.node.shape[dim] != cut.size:
+        return ChannelRange(emitted.usual), False
+    return _range_of(cut, emitted.outward(dim)), True
 
 
-def _range(emitted: _Emitted, dim: int, kept: range) -> ChannelRange:
-    size = emitted.node.shape[dim]
-    stop = kept[-1] + 1
-    if size - stop < kept.step:
-        stop = size  # 0:8:2, and not 0:7:2, of eight channels
-    whole = kept.start == 0 and kept.step == 1 and stop == size
-    return ChannelRange(emitted.outward(dim), kept.start, None if whole else stop, kept.step)
+def _range_of(cut: Cut, dim: int) -> ChannelRange:
+    stop = cut.places[-1] + 1
+    if cut.size - stop < cut.step:
+        stop = cut.size  # 0:8:2, and not 0:7:2, of eight channels
+    return ChannelRange(dim, cut.start, stop, cut.step)
 
 
-def _channels_by_index(emitted: _Emitted, path: Sequence[Node]) -> tuple[ChannelRange, bool]:
-    """Follow the number of every element through the recorded moves."""
-    node = emitted.node
-    index = torch.arange(math.prod(node.shape)).reshape(node.shape)
-    for move in path:
-        if move.op in ("cat", "stack", "copy", "index", "gather", "index_select", "slice_scatter"):
-            continue
-        index = apply_operation(move, [index, *move.args[1:]], dict(move.kwargs))
-    kept: torch.Tensor = index.unique()  # type: ignore[no-untyped-call]
-    ranges = [
-        _progression((kept // math.prod(node.shape[dim + 1 :]) % size).unique().tolist())  # type: ignore[no-untyped-call]
-        for dim, size in enumerate(node.shape)
-    ]
-    partial = [d for d, kept_there in enumerate(ranges) if len(kept_there) < node.shape[d]]
-    full = math.prod(map(len, ranges)) == kept.numel()
-    if not partial:
-        return ChannelRange(emitted.usual), full
-    return _range(emitted, partial[-1], ranges[partial[-1]]), full and len(partial) == 1
-
-
-def _progression(ascending: list[int]) -> range:
-    """The smallest range that holds some numbers: theirs, if they follow each other at one distance."""
-    steps = {b - a for a, b in itertools.pairwise(ascending)}
-    step = steps.pop() if len(steps) == 1 else 1
-    return range(ascending[0], ascending[-1] + step, step)
-
-
-def _moves(graph: Graph, raw: Spot) -> list[Node]:
-    """The operations that move elements and lead from the leaf's node to just what the leaf is."""
-    todo: list[tuple[Node, list[Node]]] = [(raw.node, [])]
-    for node, path in todo:
-        for user in graph.consumers.get(node.id, ()):
-            if user.kind != "shape" or len(path) > 12 or len(todo) > 500:
-                continue
-            longer = [*path, user]
-            if settle(Spot(user)).key == raw.key:
-                return longer
-            todo.append((user, longer))
-    return []
-
-
-def _is_cut(node: Node) -> bool:
-    return node.op in ("split", "chunk", "split_with_sizes", "slice", "narrow")
+def _cut_of_channels(raw: Spot) -> Cut | None:
+    """Of what is cut out of a layer's output, the channels; the rest are examples, steps of time, or places."""
+    node, cuts = raw.node, raw.cuts
+    rank = len(node.shape)
+    if node.kind == "parameter" or rank == 1:
+        return cuts[-1] if cuts else None
+    if node.op in _CONVOLUTIONS | _NORMS or (rank > 3 and node.op not in _PRODUCTS):
+        return next((c for c in cuts if c.dim == 1), None)
+    last = next((c for c in cuts if c.dim == rank - 1), None)
+    between = [c for c in cuts if 0 < c.dim < rank - 1 and c.length > 1]
+    return last or (between[-1] if between else None)

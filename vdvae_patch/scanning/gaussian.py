@@ -12,8 +12,9 @@ form.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Expression, Key, Spot, settle
+from vdvae_patch.scanning.replay import Expression, Key, Spot, operands, settle
 
 Place = Literal["q", "p"]
 """`q`: the first argument of a KL; `p`: the second, or the density."""
@@ -144,7 +145,8 @@ class Probe:
         keys = list(expression.leaves)
         generator = torch.Generator().manual_seed(len(keys))
         self.base = {key: 0.2 + 0.6 * torch.rand((), dtype=torch.float64, generator=generator) for key in keys}
-        self.grid = torch.linspace(-1.5, 1.5, _POINTS, dtype=torch.float64)
+        # of both signs, to tell v from |v|, and without the zero at which a log σ of |v| is infinite
+        self.grid = torch.linspace(-1.48, 1.52, _POINTS, dtype=torch.float64)
 
     def values(self, changes: dict[Key, Tensor]) -> Tensor:
         return self.expression.value({**self.base, **changes})
@@ -191,9 +193,7 @@ class Probe:
                         continue
                     c = -2 * factor
                     sigma = (c / curvature).sqrt()
-                    match = self.match(
-                        key, grid, frozenset(quadratic), lambda g, s=sigma: bool(torch.allclose(g, s, rtol=1e-6))
-                    )
+                    match = self.match(key, grid, frozenset(quadratic), functools.partial(is_close, sigma=sigma))
                     if match is not None:
                         means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
                         return (*match, means, c)
@@ -221,7 +221,8 @@ class Probe:
                     continue
                 a = float(curvature[0])
                 rest = self.values({key: grid + shift}).expand(_POINTS)
-                match = self.match(key, grid + shift, frozenset(quadratic), lambda g, r=rest, a=a: _is_q_term(g, r, a))
+                accept = functools.partial(_is_q_term, rest=rest, curvature=a)
+                match = self.match(key, grid + shift, frozenset(quadratic), accept)
                 if match is not None and self._weighs_alike(key, grid + shift, mean, match):
                     means = tuple(self.expression.leaves[m] for m in quadratic)
                     return (*match, means)
@@ -268,24 +269,41 @@ class Probe:
         return other == mean or (curvature is not None and float((curvature - curvature[0]).abs().max()) > 1e-9)
 
     def match(
-        self, key: Key, grid: Tensor, means: frozenset[Key], accept: object
+        self, key: Key, grid: Tensor, means: frozenset[Key], accept: Callable[[Tensor, float], bool]
     ) -> tuple[Spot, tuple[Step, ...]] | None:
-        """The spot of the expression, and the suffix, that give σ over the grid; σ itself before its powers."""
+        """The spot of the expression, and the suffix, that give σ over the grid; σ itself before its powers.
+
+        Args:
+            accept: whether values over the grid are σ, to a relative tolerance.
+        """
         depends = self.expression.depends
         done = self.expression.evaluate({**self.base, key: grid})
         # a scale is computed of no mean; (x − m)² / σ² alone would pass for the σ² of another term
         spots = [s for s in self.expression.order if key in depends[s.key] and not depends[s.key] & means]
-        spots.append(self.expression.leaves[key])
-        for suffix in _SUFFIXES:
-            for spot in spots:
-                value = done[spot.key]
-                if value.numel() != _POINTS:
-                    continue
-                for step in suffix:
-                    value = step.forward(value)
-                if bool((value > 0).all()) and bool(torch.isfinite(value).all()) and accept(value):  # type: ignore[operator]
-                    return spot, suffix
+        spots = [s for s in (*spots, self.expression.leaves[key]) if done[s.key].numel() == _POINTS]
+        for tolerance in _TOLERANCES:
+            for suffix in _SUFFIXES:
+                for spot in spots:
+                    value = done[spot.key]
+                    for step in suffix:
+                        value = step.forward(value)
+                    if bool((value > 0).all()) and bool(torch.isfinite(value).all()) and accept(value, tolerance):
+                        return self._behind_limits(spot, done), suffix
         return None
+
+    def _behind_limits(self, spot: Spot, done: Mapping[Key, Tensor]) -> Spot:
+        """The spot behind clamps of the host's that the grid does not reach."""
+        for later in self.expression.order:
+            read = [operand.key for operand in operands(self.expression, later)]
+            limits = later.node.op in _LIMITING and not later.node.inplace
+            if limits and spot.key in read and torch.equal(done[later.key].double(), done[spot.key].double()):
+                spot = later
+        return spot
+
+
+_LIMITING = frozenset({"clamp", "clip", "clamp_min", "clamp_max", "hardtanh", "maximum", "minimum"})
+_TOLERANCES = (1e-10, 1e-6)
+"""A σ with a small constant added, as in log(σ + 1e-7), is taken only where nothing fits better."""
 
 
 def _fit(design: Tensor, values: Tensor) -> Tensor | None:
@@ -306,7 +324,12 @@ def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:
     return slope if spread > 1e-9 and float(residual) < 1e-6 * spread else None
 
 
-def _is_q_term(sigma: Tensor, rest: Tensor, curvature: float) -> bool:
+def is_close(value: Tensor, tolerance: float, *, sigma: Tensor) -> bool:
+    """Whether values are σ."""
+    return torch.allclose(value, sigma, rtol=tolerance)
+
+
+def _is_q_term(sigma: Tensor, tolerance: float, *, rest: Tensor, curvature: float) -> bool:
     """Whether the rest is −c log σ + A/2 σ² + constant, c of A's sign."""
     log_sigma = sigma.log()
     if not bool(torch.isfinite(rest).all()) or float(log_sigma.max() - log_sigma.min()) < 1e-9:
@@ -320,4 +343,4 @@ def _is_q_term(sigma: Tensor, rest: Tensor, curvature: float) -> bool:
     residual = (design @ fit - rest).abs().max()
     spread = float(rest.max() - rest.min())
     share = abs(float(fit[1])) * float(log_sigma.max() - log_sigma.min())
-    return float(residual) < 1e-6 * spread < 1e-3 * share and float(fit[1]) * curvature < 0
+    return float(residual) < tolerance * spread and spread < 1e3 * share and float(fit[1]) * curvature < 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_module
 from vdvae_patch.scanning.chain import bounded_steps
 from vdvae_patch.scanning.emission import Emission, emission_of
-from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.placing import disagreeing, sites_of
 from vdvae_patch.scanning.readings import Reading, Readings, where
 from vdvae_patch.scanning.replay import Expression, Spot
@@ -33,6 +34,11 @@ class _Group:
     sure: bool
     steps: tuple[Step, ...] | None = None
     """Of a factor of a product of scales: from its raw value to the factor."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether a density or a KL has it."""
+        return any(reading.term is not None for reading in self.readings)
 
 
 Key = tuple[str, ChannelRange]
@@ -101,10 +107,10 @@ def _add(groups: dict[tuple[Key, Role], _Group], group: _Group) -> None:
 def _join_steps(groups: dict[tuple[Key, Role], _Group]) -> None:
     """What no density shows takes the role of another call by the same lines: of a loop whose KL shows one step."""
     for place, group in list(groups.items()):
-        if group.sure:
+        if group.shown:
             continue
         frames = {reading.raw.node.frames for reading in group.readings}
-        others = [g for (key, _), g in groups.items() if key == place[0] and g is not group and g.sure]
+        others = [g for (key, _), g in groups.items() if key == place[0] and g is not group and g.shown]
         same = [g for g in others if frames <= {reading.raw.node.frames for reading in g.readings}]
         if len(others) == len(same) == 1:
             same[0].readings.extend(group.readings)
@@ -112,14 +118,14 @@ def _join_steps(groups: dict[tuple[Key, Role], _Group]) -> None:
 
 
 def _group(graph: Graph, readings: Readings, found: list[Reading], raw: Spot) -> _Group:
-    emission = emission_of(graph, raw, found[0].chain.moves)
+    emission = emission_of(graph, raw)
     role, sure = _role(graph, readings, found)
     return _Group(emission, role, found, raw, sure)
 
 
 def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[Key]) -> _Group:
     """A residual head: it is named by the operand that is no head of its own."""
-    emissions = [(emission_of(graph, chain.begin, chain.moves), chain) for chain in found[0].parts]
+    emissions = [(emission_of(graph, chain.begin), chain) for chain in found[0].parts]
     emission, chain = next(((e, c) for e, c in reversed(emissions) if _key(e) not in owned), emissions[-1])
     role, sure = _role(graph, readings, found)
     steps = chain.steps if found[0].chain.end == "product" else None
@@ -131,15 +137,21 @@ def _role(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role,
     places = {r.evidence for r in found}
     if "q" in places:
         return "posterior", True
-    own = {r.node.id for r in found if r.evidence == "noise"}
-    for reading in found:
-        if reading.term is not None and reading.evidence == "p":
-            return _role_of_density(graph, readings, reading, own), True
+    own = {r.node.id if r.used < 0 else r.used for r in found if r.evidence == "noise"}
+    roles = [_role_of_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
+    if roles:
+        return ("posterior" if "posterior" in roles else roles[0]), True
     node = found[0].raw.node
     sampled = "noise" in places
     if node.noise and not (sampled and _sample_is_used(graph, readings, own)):
-        return "likelihood", False
+        return ("likelihood" if _has_shape_of_data(graph, node) else "prior"), False
+    if not sampled and _has_shape_of_data(graph, node):
+        return "likelihood", False  # a Normal that is made of the data, and never drawn from
     return ("posterior" if node.data else "prior"), "Normal" in places
+
+
+def _has_shape_of_data(graph: Graph, node: Node) -> bool:
+    return any(n.kind == "input" and math.prod(n.shape) == math.prod(node.shape) for n in graph.nodes)
 
 
 def _role_of_density(graph: Graph, readings: Readings, reading: Reading, own: set[int]) -> Role:

@@ -11,12 +11,13 @@ not the area, belongs to σ, which the variance then gives.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from vdvae_patch.scanning.gaussian import GaussianTerm, Probe
+from vdvae_patch.scanning.gaussian import GaussianTerm, Probe, is_close
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.replay import Expression, Key, Spot
 
@@ -58,7 +59,7 @@ def _terms(expression: Expression, total: Node) -> Iterator[GaussianTerm]:
             if not sigmas:
                 continue
             sigma = next(iter(sigmas.values()))
-            match = probe.match(key, grid, frozenset(sigmas), lambda g, s=sigma: torch.allclose(g, s, rtol=1e-5))
+            match = probe.match(key, grid, frozenset(sigmas), functools.partial(is_close, sigma=sigma))
             if match is not None:
                 means = tuple(expression.leaves[m] for m in sigmas)
                 yield GaussianTerm(leaf, "p", *match, means, total)

@@ -23,7 +23,8 @@ expand
     expand_as slice select split split_with_sizes chunk unbind narrow clone contiguous detach alias _to_copy to
     lift_fresh lift_fresh_copy lift repeat flatten unflatten index_select gather index flip roll as_strided movedim
     constant_pad_nd repeat_interleave copy view_as real unfold diagonal pad expand_copy slice_copy _conj resolve_conj
-    resolve_neg positive stack cat broadcast_tensors slice_scatter view_copy permute_copy"""
+    resolve_neg positive stack cat broadcast_tensors slice_scatter select_scatter diag_embed
+    view_copy permute_copy"""
 SHAPE = frozenset(_SHAPE.split())
 _NORMAL_NOISE = "randn randn_like normal normal_functional"
 NORMAL_NOISE = frozenset(_NORMAL_NOISE.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -11,9 +12,10 @@ from vdvae_patch.composition import Step, is_limited, named
 from vdvae_patch.conventions import Convention, LogSigma
 from vdvae_patch.patching.sites import ActivationSite, Site
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
+from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.readings import Reading
-from vdvae_patch.scanning.replay import Expression, operands
+from vdvae_patch.scanning.replay import Expression, Spot, operands, step_through
 
 
 def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | ActivationSite, ...]:
@@ -33,7 +35,7 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
 
 
 def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
-    everywhere = _attribute(group)
+    everywhere = _attribute(graph, group)
     if everywhere is not None:
         return [everywhere]
     product = next((r for r in group if r.chain.end == "product"), None)
@@ -79,7 +81,7 @@ def _bounded(group: Sequence[Reading]) -> Site | None:
     return site_of_nodes([readers[0], first.chain.begin.node], operand, rests[0])
 
 
-def _attribute(group: Sequence[Reading]) -> Site | None:
+def _attribute(graph: Graph, group: Sequence[Reading]) -> Site | None:
     """For a parameter that can be replaced wherever its method names it, so that all readings agree."""
     reading = group[0]
     if reading.raw.node.kind != "parameter" or any(r.steps is None or not r.chain.nodes for r in group):
@@ -94,7 +96,8 @@ def _attribute(group: Sequence[Reading]) -> Site | None:
     places = {site_of_nodes([r.chain.nodes[0]], 0, rests[0], name) for r in group}
     if len({(site.owner, site.method, site.calls) for site in places}) > 1:
         return None
-    return replace(min(places, key=lambda site: site.first), operand=-3)
+    whole = replace(min(places, key=lambda site: site.first), operand=-3)
+    return replace(whole, channels=emission_of(graph, reading.raw).channels) if reading.raw.cuts else whole
 
 
 def _attribute_read(raw: Node, first: Node) -> str:
@@ -165,36 +168,54 @@ def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[
     nodes = list(reading.chain.nodes[:count])
     if count == 0:
         return [site_of_nodes([reading.raw.node], -1, rest)]
-    activation = _activation(graph, nodes)
-    if activation is not None:
-        return [ActivationSite(activation, rest)]
+    activations = _activations(graph, nodes)
+    if activations:
+        return [*(ActivationSite(path, None) for path in activations[:-1]), ActivationSite(activations[-1], rest)]
     first = nodes[0]
-    parameter = _attribute_read(reading.raw.node, first)
+    # of a part of a parameter the expression has a variable
+    parameter = "" if reading.raw.cuts else _attribute_read(reading.raw.node, first)
     if reading.raw.node.kind != "parameter" and _same_expression(reading.raw.node, first, nodes):
-        return _behind_activation(graph, nodes, rest)
+        return _behind_activation(graph, reading.raw.node, nodes, rest)
+    if _is_cut_inside(reading, nodes):
+        return _behind_activation(graph, reading.raw.node, nodes, rest)
     if any(node.inplace for node in nodes) and not _within_calls(nodes):
         return [_in_place(graph, nodes, rest, parameter)]
     return [site_of_nodes(nodes, _operand(first), rest, parameter)]
+
+
+def _is_cut_inside(reading: Reading, nodes: Sequence[Node]) -> bool:
+    """Whether the call that computes the first node cuts the raw value out itself, so that its operand is more."""
+    level, sequence = common_level(nodes), outer_first(nodes[0])
+    if len(sequence) <= level + 1:
+        return False
+    spot = Spot(nodes[0].inputs[_operand(nodes[0])], ()) if nodes[0].inputs else None
+    while spot is not None and spot.node is not reading.raw.node:
+        frames = [frame for frame in reversed(spot.node.frames) if frame.host]
+        back = step_through(spot)
+        if back is not None and back.cuts != spot.cuts and frames[: level + 1] == sequence[: level + 1]:
+            return True
+        spot = back
+    return False
 
 
 def _operand(node: Node) -> int:
     return next((i for i, a in enumerate(node.args) if isinstance(a, Node) and a.params), 0)
 
 
-def _behind_activation(graph: Graph, nodes: Sequence[Node], rest: Convention) -> list[Site | ActivationSite]:
-    """For a layer and an activation in one call, and further steps of the host behind it: a floor after a Sequential.
+def _behind_activation(graph: Graph, raw: Node, nodes: Sequence[Node], rest: Convention) -> list[Site | ActivationSite]:
+    """For a layer and activations in one call, and further steps of the host behind it: a floor after a Sequential.
 
-    The activation lets the raw parameter pass, and the host's steps become the scale.
+    The activations let the raw parameter pass, and the host's steps become the scale.
     """
     for count in range(len(nodes) - 1, 0, -1):
-        activation = _activation(graph, nodes[:count])
-        if activation is None:
+        activations, behind = _activations(graph, nodes[:count]), nodes[count:]
+        if not activations or _same_expression(raw, behind[0], behind):
             continue
-        behind = nodes[count:]
         if _is_read_elsewhere(graph, nodes[count - 1], behind[0]):
-            raise CannotPlaceError(f"what {activation} returns is used in another way, too")
-        return [ActivationSite(activation, None), site_of_nodes(behind, _operand(behind[0]), rest)]
-    raise CannotPlaceError("the layer and the scale are computed in one call, which holds no expression to replace")
+            raise CannotPlaceError(f"what {activations[-1]} returns is used in another way, too")
+        passing = [ActivationSite(path, None) for path in activations]
+        return [*passing, site_of_nodes(behind, _operand(behind[0]), rest)]
+    raise CannotPlaceError("the raw value and the scale are computed in one call, which holds no expression to replace")
 
 
 def _in_place(graph: Graph, nodes: Sequence[Node], rest: Convention, parameter: str) -> Site:
@@ -249,6 +270,17 @@ def _whole_expression(reading: Reading) -> Site:
     return site_of_nodes([node], -2, named(reading.suffix))
 
 
+def _activations(graph: Graph, nodes: Sequence[Node]) -> list[str]:
+    """The activations, one behind the other, that compute the nodes and nothing else; empty if others have a part."""
+    found = []
+    for _, own in itertools.groupby(nodes, key=lambda node: node.frames[0].path if node.frames else None):
+        path = _activation(graph, list(own))
+        if path is None:
+            return []
+        found.append(path)
+    return found
+
+
 def _activation(graph: Graph, nodes: Sequence[Node]) -> str | None:
     """The parameterless module of PyTorch's own that computes the nodes and nothing else."""
     frames = [n.frames[0] if n.frames else None for n in nodes]
@@ -263,6 +295,8 @@ def _activation(graph: Graph, nodes: Sequence[Node]) -> str | None:
 
 
 def _same_expression(raw: Node, first: Node, nodes: Sequence[Node]) -> bool:
+    if raw.kind == "parameter":
+        return False
     level = common_level(nodes)
     sequence, other = outer_first(first), outer_first(raw)
     return len(other) > level and other[: level + 1] == sequence[: level + 1]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 
 from vdvae_patch.composition import Composition, Step
-from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
+from vdvae_patch.scanning.chain import Chain, descend, power_of, scaled_noise
+from vdvae_patch.scanning.cuts import Cut, argument
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import interval_masses
-from vdvae_patch.scanning.replay import Expression, Spot, settle
+from vdvae_patch.scanning.replay import Expression, Spot, pieces, settle
 
 Evidence = Literal["noise", "Normal", "q", "p"]
 """`noise`: it multiplies fresh noise; `Normal`: of torch.distributions; `q`, `p`: its place in a KL or a density."""
@@ -30,6 +32,7 @@ class Reading:
         evidence: how it is known.
         term: the density or KL, where there is one.
         parts: the chains of a join's operands.
+        used: the number of the σ that is used, where this one is merged into it.
     """
 
     raw: Spot
@@ -39,6 +42,7 @@ class Reading:
     node: Node
     term: GaussianTerm | None = None
     parts: tuple[Chain, ...] = ()
+    used: int = -1
 
     @property
     def steps(self) -> tuple[Step, ...] | None:
@@ -72,13 +76,13 @@ class Readings:
 def read(graph: Graph) -> Readings:
     """Collect the readings of a graph: first those of samplers and `Normal`s, then those of densities and KLs."""
     out = Readings()
-    stops: set[int] = set()
-    for spot, suffix, evidence, product in _direct(graph, out):
+    direct_uses = _direct(graph, out)
+    out.samples.update(product.id for _, _, _, product in direct_uses if product is not None)
+    stops = set(out.samples)
+    for spot, suffix, evidence, product in direct_uses:
         if product is not None:
-            stops.add(product.id)
-            out.samples.add(product.id)
             stops.update(_means_of(graph, product))
-        for reading in _readings_of(spot, suffix, evidence, out.merged):
+        for reading in _readings_of(spot, suffix, evidence, out):
             if reading.parts:
                 stops.add(reading.raw.node.id)
             out.found.append(reading)
@@ -103,6 +107,7 @@ def read(graph: Graph) -> Readings:
         out.found.append(Reading(begin, chain, term.suffix, term.place, term.node.node, term, parts))
     _drop_bounds(out)
     _drop_unsigned(out)
+    _drop_statistics(out)
     return out
 
 
@@ -170,24 +175,25 @@ def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
     return []
 
 
-def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, merged: set[int]) -> list[Reading]:
+def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: Readings) -> list[Reading]:
     chain = descend(spot)
+    begin = chain.begin
     if chain.end == "constant":
         return []
-    if chain.end in ("precisions", "variances"):
-        exponent = -0.5 if chain.end == "precisions" else 0.5
-        merged.add(chain.begin.node.id)
-        operands = [n for n in chain.begin.node.inputs if n.params]
-        found: list[Reading] = []
-        for operand in operands:
-            inner = Spot(operand, Expression.cuts_for(chain.begin, operand))
-            found += _readings_of(inner, (Step("pow", (exponent,)),), evidence, merged)
-        return found
+    if chain.end in ("sum", "several") and any(settle(Spot(n)).node.id in out.samples for n in begin.node.inputs):
+        reason = "it is computed of a value that is itself drawn"
+        out.near_misses.append(NearMiss(where(begin.node), reason))
+        return []
+    merged = _merged(chain, suffix)
+    if merged is not None:
+        out.merged.add(begin.node.id)
+        operands, own = merged
+        found = (reading for operand in operands for reading in _readings_of(operand, own, evidence, out))
+        return [replace(reading, used=spot.node.id) for reading in found]
     parts: tuple[Chain, ...] = ()
     if chain.end in ("sum", "product"):
-        operands = [n for n in chain.begin.node.inputs if n.params]
-        parts = tuple(descend(Spot(n, Expression.cuts_for(chain.begin, n))) for n in operands)
-    begin = chain.begin
+        learned = [n for n in begin.node.inputs if n.params]
+        parts = tuple(descend(Spot(n, Expression.cuts_for(begin, n))) for n in learned)
     if chain.end == "several":
         leaves = [s for s in Expression(begin).leaves.values() if s.node.params]
         if len(leaves) == 1:
@@ -195,9 +201,71 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, merge
     return [Reading(begin, chain, suffix, evidence, spot.node, None, parts)]
 
 
+_MOST_EXPERTS = 16
+
+
+def _merged(chain: Chain, suffix: tuple[Step, ...]) -> tuple[list[Spot], tuple[Step, ...]] | None:
+    """For a scale in which several are merged, these, and the steps from each to a σ of its own; else None.
+
+    Precisions or variances are added up, one by one or along a dimension in which they were stacked, or a condition
+    chooses between two.
+    """
+    begin, node = chain.begin, chain.begin.node
+    if chain.end in ("precisions", "variances"):
+        learned = [n for n in node.inputs if n.params]
+        exponent = -0.5 if chain.end == "precisions" else 0.5
+        return [Spot(n, Expression.cuts_for(begin, n)) for n in learned], (Step("pow", (exponent,)),)
+    if node.op == "where" and chain.end == "several":
+        branches = [Spot(n, Expression.cuts_for(begin, n)) for n in node.args[1:] if isinstance(n, Node) and n.params]
+        read = [key for branch in branches for key, leaf in Expression(branch).leaves.items() if leaf.node.params]
+        if len(branches) == 2 and len(read) == len(set(read)):  # else it is one function, in two pieces
+            return branches, (*chain.steps, *suffix)
+    if node.op == "sum" and chain.end == "raw":
+        return _stacked_experts(chain)
+    if node.op in ("cat", "stack") and chain.end == "raw":
+        parts = pieces(begin)
+        return (parts, (*chain.steps, *suffix)) if 1 < len(parts) <= _MOST_EXPERTS else None
+    if node.op == "add" and chain.end == "sum":
+        blended = [_masked(Spot(n, Expression.cuts_for(begin, n))) for n in node.inputs if n.params]
+        known = [spot for spot in blended if spot is not None]
+        return (known, (*chain.steps, *suffix)) if len(known) == 2 else None
+    return None
+
+
+def _masked(spot: Spot) -> Spot | None:
+    """What is multiplied by data, as one branch of (1 − t) a + t b is; else None."""
+    spot = settle(spot)
+    if spot.node.op not in ("mul", "multiply") or len(spot.node.inputs) != 2:
+        return None
+    learned = [n for n in spot.node.inputs if n.params]
+    masks = [n for n in spot.node.inputs if n.data and not n.params and not n.noise]
+    return Spot(learned[0], Expression.cuts_for(spot, learned[0])) if len(learned) == len(masks) == 1 else None
+
+
+def _stacked_experts(chain: Chain) -> tuple[list[Spot], tuple[Step, ...]] | None:
+    source = chain.begin.node.inputs[0]
+    dims = argument(chain.begin.node, 1, "dim", None)
+    exponent = power_of(chain.steps)
+    if not isinstance(dims, list | tuple) or len(dims) != 1 or exponent is None:
+        return None
+    if not math.isclose(abs(exponent), 0.5, rel_tol=1e-4):
+        return None
+    dim = dims[0] % len(source.shape)
+    size = source.shape[dim]
+    if not 1 < size <= _MOST_EXPERTS:
+        return None
+    experts = [Spot(source, (Cut(dim, place, 1, size),)) for place in range(size)]
+    learned = [e for e in experts if descend(e).end != "constant"]
+    if len({descend(e).begin.key for e in learned}) < 2:
+        return None
+    return learned, (Step("pow", (math.copysign(0.5, exponent),)),)
+
+
 def _is_flow(graph: Graph, term: GaussianTerm) -> bool:
-    """Whether the raw value is computed from what its density is evaluated at."""
-    means = {m.node.id for m in term.means if m.node.noise or (m.node.kind == "input" and not term.raw.node.noise)}
+    """Whether the raw value is computed from what its density is evaluated at, with no fresh noise in between: p(h|z)
+    of a z that was drawn from q(z|h) is a prior."""
+    noise = term.raw.node.noise
+    means = {m.node.id for m in term.means if not noise & ~m.node.noise and (m.node.noise or m.node.kind == "input")}
     if term.place != "p" or not means:
         return False
     todo, seen = [term.raw.node], set[int]()
@@ -211,6 +279,7 @@ def _is_flow(graph: Graph, term: GaussianTerm) -> bool:
     return False
 
 
+_PRODUCTS = frozenset({"mm", "addmm", "bmm", "convolution"})
 _GRID = torch.linspace(-4, 4, 33, dtype=torch.float64)
 
 
@@ -223,6 +292,31 @@ def _drop_bounds(out: Readings) -> None:
         if reading.raw.node.kind == "parameter" and beside:
             reason = f"{reading.raw.node.op} bounds or shifts a scale that a network emits"
             out.near_misses.append(NearMiss(where(reading.node), reason))
+        else:
+            kept.append(reading)
+    out.found = kept
+
+
+def _drop_statistics(out: Readings) -> None:
+    """Leave out what is averaged over values that the host computes: a σ made of the residuals is no network's. And a
+    layer's output whose weights are the variances of others: the σ is theirs."""
+    kept = []
+    raws = {reading.raw.key for reading in out.found}
+    for reading in out.found:
+        node = reading.raw.node
+        weights = [n for n in node.inputs if n.params and not (n.data or n.noise)] if node.op in _PRODUCTS else []
+        if any(
+            key in raws
+            for n in weights
+            if settle(Spot(n)).node.kind == "elementwise"
+            for key in Expression(Spot(n)).leaves
+        ):
+            out.near_misses.append(NearMiss(where(node), "it adds up variances of weights, whose scales are heads"))
+            continue
+        source = settle(Spot(node.inputs[0])).node if node.kind == "reduction" and node.inputs else None
+        if source is not None and source.kind == "elementwise":
+            reason = "it is a statistic of values that the host computes, and no network's output"
+            out.near_misses.append(NearMiss(where(node), reason))
         else:
             kept.append(reading)
     out.found = kept

@@ -154,7 +154,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # what lay there before has no influence; and of a model to be like only the shape is taken
             node.args = node.args[1:]
             inputs = node.inputs
-        if kind != "discrete":
+        constant = node.op == "scatter" and len(inputs) == 2 and not inputs[0].data  # a one-hot vector
+        if kind != "discrete" and not constant:
             node.data = any(n.data for n in inputs)
             node.params = any(n.params for n in inputs)
             node.noise = 0
@@ -202,12 +203,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if other == place:
                 continue
             del storage.places[other]
-            narrowed = _narrowed(other, place)
-            if narrowed is None:
+            narrowed, selected = _narrowed(other, place), _selected(other, place)
+            if narrowed is None and selected is None:
                 storage.written.discard(other)
                 continue
-            whole = self._new("shape", "slice_scatter", other[1])
-            whole.args = (old, node, *narrowed)
+            whole = self._new("shape", "select_scatter" if narrowed is None else "slice_scatter", other[1])
+            whole.args = (old, node, *(narrowed or selected or ()))
             whole.data, whole.params = old.data or node.data, old.params or node.params
             whole.noise, whole.frames, whole.value = old.noise | node.noise, node.frames, old.value
             storage.add(other, whole)
@@ -306,18 +307,31 @@ def _adds_bias(node: Node) -> bool:
     return any(n.kind == "parameter" and n.op == f"{layer.path}.bias" for n in node.inputs)
 
 
-def _narrowed(whole: Place, part: Place) -> tuple[int, int, int] | None:
-    """(dim, start, stop) if the part is a range of one dimension of the whole; else None."""
+def _narrowed(whole: Place, part: Place) -> tuple[int, int, int, int] | None:
+    """(dim, start, stop, step) if the part is a range of one dimension of the whole; else None."""
     (offset, shape, strides), (inner_offset, inner, inner_strides) = whole, part
-    if len(shape) != len(inner) or strides != inner_strides:
+    if len(shape) != len(inner):
         return None
-    differing = [d for d in range(len(shape)) if shape[d] != inner[d]]
+    differing = [d for d in range(len(shape)) if shape[d] != inner[d] or strides[d] != inner_strides[d]]
     if len(differing) != 1 or strides[differing[0]] == 0:
         return None
     dim = differing[0]
     start, rest = divmod(inner_offset - offset, strides[dim])
-    fits = rest == 0 and start >= 0 and start + inner[dim] <= shape[dim]
-    return (dim, start, start + inner[dim]) if fits else None
+    step, part_of_step = divmod(inner_strides[dim], strides[dim])
+    stop = start + step * (inner[dim] - 1) + 1
+    fits = rest == part_of_step == 0 and start >= 0 and step > 0 and stop <= shape[dim]
+    return (dim, start, stop, step) if fits else None
+
+
+def _selected(whole: Place, part: Place) -> tuple[int, int] | None:
+    """(dim, index) if the part is one place of one dimension of the whole; else None."""
+    (offset, shape, strides), (inner_offset, inner, inner_strides) = whole, part
+    for dim, stride in enumerate(strides):
+        others = tuple(s for d, s in enumerate(shape) if d != dim), tuple(s for d, s in enumerate(strides) if d != dim)
+        index, rest = divmod(inner_offset - offset, stride) if stride else (0, 1)
+        if others == (inner, inner_strides) and rest == 0 and 0 <= index < shape[dim]:
+            return dim, index
+    return None
 
 
 def _many(value: Any) -> bool:

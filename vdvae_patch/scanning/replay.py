@@ -14,20 +14,11 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.cuts import Cut, Cuts, argument, broadcast, cut_of, source_cuts
 from vdvae_patch.scanning.graph import Node
 
 DEPTH = 80
 """Steps after which an expression counts as a leaf: no host computes a scale by a longer one, but a trunk is a sum."""
-
-
-class Cut(NamedTuple):
-    """A range of a dimension of a given size: `length` places from `start`, every `step`-th one."""
-
-    dim: int
-    start: int
-    length: int
-    size: int
-    step: int = 1
 
 
 Key = tuple[int, tuple[Cut, ...]]
@@ -35,7 +26,7 @@ Key = tuple[int, tuple[Cut, ...]]
 
 
 class Spot(NamedTuple):
-    """A node, and what is cut out of it on the way to where it is read (the last cut first)."""
+    """A node, and what is cut out of it on the way to where it is read."""
 
     node: Node
     cuts: tuple[Cut, ...] = ()
@@ -51,108 +42,101 @@ def step_through(spot: Spot) -> Spot | None:
     node = spot.node
     if node.op in ops.COMBINING:
         learned = [n for n in node.inputs if n.params or n.noise]
-        # what comes from parameters alone is a weight
-        moved = len(learned) == 1 and (learned[0].data or learned[0].noise)
+        # what comes from parameters alone is a weight, unless constants (a one-hot vector) pick from it
+        looked_up = bool(node.frames) and node.frames[0].host and not any(n.data for n in node.inputs)
+        moved = len(learned) == 1 and (learned[0].data or learned[0].noise or looked_up)
         return Spot(learned[0], ()) if moved else None
     if node.kind != "shape" or not node.inputs:
         return None
     if node.op in ("cat", "stack"):
         return _through_cat(spot)
-    if node.op == "slice_scatter":
+    if node.op in ("slice_scatter", "select_scatter"):
         return _through_scatter(spot)
     source = node.inputs[0]
-    cut = _cut_of(node, source)
-    return Spot(source, spot.cuts if cut is None else (*spot.cuts, cut))
+    return Spot(source, source_cuts(node, source, spot.cuts))
 
 
 def _through_cat(spot: Spot) -> Spot | None:
+    """Into the part that a cut lies in; where there are several, into one of them if they are all of one kind."""
+    return _one_of(pieces(spot))
+
+
+def pieces(spot: Spot) -> list[Spot]:
+    """The pieces of tensors that were joined or stacked, of which a part of the result is made."""
     node, parts = spot.node, spot.node.inputs
-    dim = _argument(node, 1, "dim", 0)
-    if node.op == "cat" and spot.cuts:
-        *outer, last = spot.cuts
-        start = 0
-        for part in parts:
-            size = part.shape[dim] if len(part.shape) > dim else 0
-            if last.dim == dim % len(node.shape) and (last.start, last.length) == (start, size):
-                return Spot(part, tuple(outer))
-            start += size
-    if node.op == "stack" and spot.cuts and (place := _turn(spot.cuts[-1], dim % len(node.shape), parts)) is not None:
-        return Spot(parts[place], spot.cuts[:-1])
-    if len({_signature(part) for part in parts}) == 1:
-        return Spot(parts[0], spot.cuts if node.op == "cat" else ())
+    dim = argument(node, 1, "dim", 0) % len(node.shape)
+    own = next((c for c in spot.cuts if c.dim == dim), None)
+    rest = tuple(c for c in spot.cuts if c is not own)
+    if node.op == "stack":
+        outward = tuple(c._replace(dim=c.dim - (c.dim > dim)) for c in rest)
+        kept = parts if own is None else [parts[place] for place in own.places]
+        return [Spot(part, outward) for part in kept]
+    return _pieces(parts, dim, own, rest)
+
+
+def _pieces(parts: list[Node], dim: int, own: Cut | None, rest: Cuts) -> list[Spot]:
+    """The pieces of joined tensors that a cut along the joint takes a share of."""
+    pieces, start = [], 0
+    for part in parts:
+        size = part.shape[dim] if len(part.shape) > dim else 0
+        inside = range(start, start + size)
+        there = inside if own is None else [place for place in own.places if place in inside]
+        if len(there):
+            step = own.step if own is not None and len(there) > 1 else 1
+            kept = range(there[0] - start, there[-1] - start + 1, step)
+            pieces.append(Spot(part, rest if len(kept) == size else tuple(sorted((*rest, cut_of(dim, kept, size))))))
+        start += size
+    return pieces
+
+
+def _one_of(pieces: list[Spot]) -> Spot | None:
+    """One of some pieces, if all are the same part of one tensor, or results of one line: of a loop over time."""
+    settled = [settle(piece) for piece in pieces]
+    # the rest are zeros, or parameters, before the first step
+    variable = [spot for spot in settled if is_variable(spot.node)]
+    variable = [spot for spot in variable if spot.node.data or spot.node.noise] or variable
+    if not variable:
+        return next(iter(settled), None)
+    if len({spot.key for spot in variable}) == 1 or len({_signature(spot) for spot in variable}) == 1:
+        return variable[-1]
     return None
 
 
-def _turn(cut: Cut, dim: int, parts: list[Node]) -> int | None:
-    """Which of some stacked parts a cut takes out: one place along the new dimension, or, where that was made one with
-    the dimension before it, every so many places."""
-    if cut == Cut(dim, cut.start, 1, len(parts)):
-        return cut.start
-    size = parts[0].shape[dim - 1] if dim else 0
-    turns = Cut(dim - 1, cut.start, size, size * len(parts), len(parts))
-    return cut.start if dim and cut == turns and cut.start < len(parts) else None
-
-
-def _signature(node: Node) -> tuple[Any, ...]:
-    # results of one line in a loop over time
-    return (node.op, node.index, node.frames[0][:2] if node.frames else node.id)
+def _signature(spot: Spot) -> tuple[Any, ...]:
+    node = spot.node
+    if not node.frames:
+        return (node.id, spot.cuts)
+    return node.op, node.index, tuple(frame[:2] for frame in node.frames[:2]), spot.cuts
 
 
 def _through_scatter(spot: Spot) -> Spot | None:
+    """Into what was written to a part, or what it was written to; into one of them as of joined pieces."""
     node = spot.node
     base, source = node.inputs[:2]
-    dim, start, stop = (_argument(node, i, name, 0) for i, name in ((2, "dim"), (3, "start"), (4, "end")))
-    dim %= len(base.shape)
-    stop = min(stop, base.shape[dim])
-    if not spot.cuts or spot.cuts[-1].dim != dim or spot.cuts[-1].step != 1:
-        return None
-    cut = spot.cuts[-1]
-    if (cut.start, cut.length) == (start, stop - start):
-        return Spot(source, spot.cuts[:-1])
-    if start <= cut.start and cut.start + cut.length <= stop:
-        return Spot(source, (*spot.cuts[:-1], cut._replace(start=cut.start - start, size=stop - start)))
-    if cut.start >= stop or cut.start + cut.length <= start:
-        return Spot(base, spot.cuts)
-    return None
-
-
-def _argument(node: Node, position: int, name: str, default: Any) -> Any:
-    if name in node.kwargs and node.kwargs[name] is not None:
-        return node.kwargs[name]
-    value = node.args[position] if len(node.args) > position else None
-    return default if value is None else value
-
-
-def _cut_of(node: Node, source: Node) -> Cut | None:
-    """What a narrowing operation keeps of its source; None for one that keeps all."""
-    if not source.shape:
-        return None
-    rank = len(source.shape)
-    if node.op in ("split", "chunk", "split_with_sizes", "unsafe_split"):
-        dim = _argument(node, 2, "dim", 0) % rank
-        sizes = node.args[1]
-        if isinstance(sizes, list | tuple):
-            start = sum(sizes[: node.index])
-        elif node.op == "chunk":
-            start = node.index * -(-source.shape[dim] // sizes)
-        else:
-            start = node.index * sizes
-        cut = Cut(dim, start, node.shape[dim], source.shape[dim])
-    elif node.op == "unbind":
-        dim = _argument(node, 1, "dim", 0) % rank
-        cut = Cut(dim, node.index, 1, source.shape[dim])
-    elif node.op == "select":
-        dim, place = node.args[1] % rank, node.args[2]
-        cut = Cut(dim, place % source.shape[dim], 1, source.shape[dim])
-    elif node.op in ("slice", "narrow"):
-        dim = _argument(node, 1, "dim", 0) % rank
-        start = _argument(node, 2, "start", 0)
-        start = max(0, start + source.shape[dim] if start < 0 else start)
-        step = _argument(node, 4, "step", 1) if node.op == "slice" else 1
-        cut = Cut(dim, start, node.shape[dim], source.shape[dim], step)
+    dim = argument(node, 2, "dim", 0) % len(base.shape)
+    size = base.shape[dim]
+    start = argument(node, 3, "index" if node.op == "select_scatter" else "start", 0)
+    start = start % size if start < 0 else start
+    if node.op == "select_scatter":
+        written = range(start, start + 1)
     else:
-        return None
-    return None if cut.length == cut.size and cut.start == 0 else cut
+        stop, step = argument(node, 4, "end", None), argument(node, 5, "step", 1)
+        written = range(start, size if stop is None else min(stop, size), step)
+    own = next((c for c in spot.cuts if c.dim == dim), None)
+    rest = tuple(c for c in spot.cuts if c is not own)
+    inside = [written.index(place) for place in (range(size) if own is None else own.places) if place in written]
+    if not inside:
+        return Spot(base, spot.cuts)
+    if node.op == "select_scatter":
+        inner = Spot(source, tuple(c._replace(dim=c.dim - (c.dim > dim)) for c in rest))
+    elif len(inside) == len(written):
+        inner = Spot(source, rest)
+    else:
+        kept = range(inside[0], inside[-1] + 1, inside[1] - inside[0] if len(inside) > 1 else 1)
+        inner = Spot(source, tuple(sorted((*rest, cut_of(dim, kept, len(written))))))
+    if len(inside) == (size if own is None else own.length):
+        return inner
+    return _one_of([Spot(base, spot.cuts), inner])
 
 
 def settle(spot: Spot) -> Spot:
@@ -216,13 +200,7 @@ class Expression:
         """What is read of an operand; one that is repeated along a cut dimension is not cut there."""
         if spot.node.kind == "reduction":
             return ()
-        missing = len(spot.node.shape) - len(operand.shape)
-        kept = []
-        for cut in spot.cuts:
-            dim = cut.dim - missing
-            if 0 <= dim < len(operand.shape) and operand.shape[dim] == cut.size:
-                kept.append(cut._replace(dim=dim))
-        return tuple(kept)
+        return broadcast(spot.cuts, spot.node, operand)
 
     def evaluate(self, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
         """Every spot's value (float64), for values of all leaves."""

@@ -110,7 +110,7 @@ def _check_left_alone(head: Head, places: list[tuple[Spot, Expression, Reading]]
 
 def _is_call_of(head: Head, leaf: Spot) -> bool:
     """Whether a raw value comes from one of the head's own calls, where its module is called for another role, too."""
-    sites = [site for site in head.sites if getattr(site, "channels", None) is not None]
+    sites = [site for site in head.sites if getattr(site, "channels", None) is not None and not head.parameter]
     spans = {frame.span for frame in leaf.node.frames}
     return not sites or any({site.last, *(step.span for step in site.calls)} <= spans for site in sites)
 
@@ -120,7 +120,7 @@ def _sources(graph: Graph, reading: Reading) -> Iterable[tuple[HeadKey, Spot, Ex
     expression = Expression(node)
     for leaf in expression.leaves.values():
         if leaf.node.params:
-            emission = emission_of(graph, leaf, ())
+            emission = emission_of(graph, leaf)
             yield head_key(emission.path, emission.channels), leaf, expression
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import MultivariateNormal, Normal
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.scanning.graph import Frame, Graph, NormalSeen
+from vdvae_patch.scanning.graph import Frame, Graph, Node, NormalSeen
 from vdvae_patch.scanning.record import Recorder, run_watched
 
 Call = Callable[..., Any]
@@ -56,7 +56,37 @@ def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
         finally:
             hook.remove()
     recorder.graph.index_consumers()
+    _join_layers(recorder.graph)
     return recorder.graph
+
+
+def _join_layers(graph: Graph) -> None:
+    """What a module returns after it has added, or multiplied by, a parameter of its own is a layer's output, as a
+    bias is within PyTorch's layers: a bias behind a graph convolution, a gain behind a convolution."""
+    for number, paths in graph.returned.items():
+        node = graph.nodes[number]
+        while node.kind == "shape" and node.inputs:
+            node = node.inputs[0]
+        owners = [path for path in paths if path]
+        operands = [n for n in node.inputs if n.params]
+        if node.kind != "elementwise" or node.op not in ("add", "mul") or len(operands) != 2 or not owners:
+            continue
+        weights = [n for n in operands if any(_is_made_of(n, path) for path in owners)]
+        layer = next((n for n in operands if n not in weights), None)
+        if layer is None or len(weights) != 1:
+            continue
+        while layer.kind == "shape" and layer.inputs:
+            layer = layer.inputs[0]
+        if layer.kind == "opaque":
+            node.kind = "opaque"
+
+
+def _is_made_of(weight: Node, path: str) -> bool:
+    """Whether a value is computed of parameters of a module itself, and of nothing else."""
+    if weight.kind == "parameter":
+        return weight.op.rpartition(".")[0] == path
+    learned = [n for n in weight.inputs if n.params]
+    return weight.kind in ("elementwise", "shape") and all(_is_made_of(n, path) for n in learned)
 
 
 def _written(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> str:
@@ -101,6 +131,7 @@ def untouched(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     parameters = [
         (module, {k: (p, None if p is None else p.data) for k, p in module._parameters.items()})
         for module in model.modules()
+        if not _is_script(module)  # whose parameters cannot be taken out or exchanged
     ]
     buffers = [
         (module, {k: (b, None if b is None else b.clone()) for k, b in module._buffers.items()})
@@ -147,14 +178,21 @@ def _restore_parameters(module: nn.Module, kept: dict[str, tuple[nn.Parameter | 
 
 
 def _restore_buffers(module: nn.Module, saved: dict[str, tuple[Tensor | None, Tensor | None]]) -> None:
-    for name in list(module._buffers):
-        if name not in saved:
-            del module._buffers[name]
-    for name, (buffer, copy) in saved.items():
+    for buffer, copy in saved.values():
         if buffer is not None and copy is not None:
             with torch.no_grad():
                 buffer.copy_(copy)
+    if _is_script(module):
+        return
+    for name in list(module._buffers):
+        if name not in saved:
+            del module._buffers[name]
+    for name, (buffer, _) in saved.items():
         module._buffers[name] = buffer
+
+
+def _is_script(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 def _numpy_state() -> Any:
@@ -183,8 +221,16 @@ def _require_values(model: nn.Module) -> None:
 
 @contextmanager
 def _normals_watched(recorder: Recorder) -> Iterator[None]:
-    """Note every `torch.distributions.Normal`: the tensors it is given, before it expands them."""
-    made = Normal.__init__
+    """Note every `torch.distributions.Normal`: the tensors it is given, before it expands them. And every
+    `MultivariateNormal` whose `scale_tril` is a diagonal."""
+    made, made_of_many = Normal.__init__, MultivariateNormal.__init__
+
+    def init_of_many(self: MultivariateNormal, loc: Any, *args: Any, **kwargs: Any) -> None:
+        scale = kwargs.get("scale_tril", args[2] if len(args) > 2 else None)
+        node = recorder.node_of(scale) if isinstance(scale, Tensor) else None
+        if node is not None and node.op == "diag_embed" and isinstance(loc, Tensor):
+            recorder.graph.normals.append(NormalSeen(recorder.node_of(loc), node.inputs[0]))
+        made_of_many(self, loc, *args, **kwargs)
 
     def init(self: Normal, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
         if isinstance(scale, Tensor):
@@ -193,10 +239,12 @@ def _normals_watched(recorder: Recorder) -> Iterator[None]:
         made(self, loc, scale, validate_args)
 
     Normal.__init__ = init  # type: ignore[method-assign]
+    MultivariateNormal.__init__ = init_of_many  # type: ignore[method-assign]
     try:
         yield
     finally:
         Normal.__init__ = made  # type: ignore[method-assign]
+        MultivariateNormal.__init__ = made_of_many  # type: ignore[method-assign]
 
 
 def _made_at(recorder: Recorder, normal: Normal) -> tuple[Frame, ...]:

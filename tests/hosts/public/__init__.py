@@ -1,17 +1,19 @@
 """Models of public code that nobody here has written, each with its true heads beside it.
 
 A case names the repository and the commit, or the package and the version, that its code is of. None of that code is
-kept here: a repository is imported from a checkout in the folder that `VDVAE_PATCH_PUBLIC` names, in isolation; a package
-from where it is installed. What a machine lacks is skipped, and said.
+kept here: a repository is imported from a checkout in the folder that `VDVAE_PATCH_PUBLIC` names, in isolation; a
+package from where it is installed. What a machine lacks is skipped, and said.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
+import re
 import subprocess
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -33,8 +35,8 @@ class NotHereError(Exception):
 
 
 def without(**attributes: str) -> dict[str, ModuleType]:
-    """Stand-ins for modules that the code imports and its models never use: dotted names, a dot written as `__`, and the
-    names that are imported from each, as in `without(torchvision="", torchvision__models="vgg19_bn resnet18")`."""
+    """Stand-ins for modules that the code imports and its models never use: dotted names, a dot written as `__`, and
+    the names that are imported from each, as in `without(torchvision="", torchvision__models="vgg19_bn resnet18")`."""
     made = {
         name.replace("__", "."): unused(name.replace("__", "."), *names.split()) for name, names in attributes.items()
     }
@@ -72,9 +74,8 @@ class Repository:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         if head.stdout.strip() != self.commit:
             raise NotHereError(f"{folder} is at {head.stdout.strip()[:12]}; git checkout {self.commit}")
-        checkout = Checkout(
-            folder / self.root, folder.name.partition("+")[2].replace("-", "_").lower(), {}, False, self.stand_ins
-        )
+        label = re.sub(r"\W", "_", folder.name.partition("+")[2].lower())
+        checkout = Checkout(folder / self.root, label, {}, False, self.stand_ins)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded = import_isolated(checkout, modules)
@@ -139,3 +140,13 @@ class PublicCase:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return model, scan(model, *inputs, call=self.call)
+
+
+FIELDS = ("images", "sequences", "packages")
+
+
+def all_cases() -> Iterator[tuple[str, PublicCase]]:
+    """Every case, with the file that it stands in."""
+    for field_of in FIELDS:
+        for case in importlib.import_module(f"public.{field_of}").CASES:
+            yield field_of, case

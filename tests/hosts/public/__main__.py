@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import sys
 
-import public
+from public import NotHereError, all_cases
 from public.judge import judge, table
 
 
 def main(words: list[str]) -> None:
+    """Judge the cases that the machine has, print the table, and name the rest."""
     verdicts, absent = [], []
-    for module in sorted(m.name for m in pkgutil.iter_modules(public.__path__, "public.")):
-        for case in getattr(importlib.import_module(module), "CASES", ()):
-            if words and not any(w.lower() in f"{case.name} {case.source}".lower() for w in words):
-                continue
-            try:
-                case.made()
-            except public.NotHereError as reason:
-                absent.append(f"{case.name}: {reason}")
-                continue
-            print(case.name, case.source, file=sys.stderr)
-            verdicts.append(judge(case))
+    for file, case in all_cases():
+        if words and not any(w.lower() in f"{case.name} {case.source} {file}".lower() for w in words):
+            continue
+        try:
+            case.made()
+        except NotHereError as reason:
+            absent.append(f"{case.name}: {reason}")
+            continue
+        print(case.name, case.source, file=sys.stderr)
+        verdicts.append(judge(case))
     print(table(verdicts))
     print("\n".join(["", *(f"not here: {line}" for line in absent)]))
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -798,7 +798,7 @@ CASES = (
         (TrueHead("z_encoder.var_encoder", 0, None, "posterior", variance_floor),
          TrueHead("l_encoder.var_encoder", 0, None, "posterior", variance_floor),
          TrueHead("px_r", 0, None, "likelihood")), scvi_loss,
-        truth="nn/_base_components.py:303-304: Normal(q_m, sqrt(exp(.) + 1e-4)) twice; module/_vae.py:518, 536: px_r "
+        truth="nn/_base_components.py:303-304: Normal(q_m, sqrt(exp(.) + 1e-4)) twice; module/_vae.py:518, 532: px_r "
         "is "
         "exponentiated and is the scale of a Normal of the counts; the library's prior is data",
     ),
@@ -809,7 +809,7 @@ CASES = (
          TrueHead("decoder.py_back_mean_log_beta.fc_layers.Layer 0.0", 0, None, "posterior",
                   lambda v: F.softplus(v) + 1e-8),
          TrueHead("background_pro_log_beta", 0, None, "prior")), scvi_loss,
-        truth="nn/_base_components.py (EncoderTOTALVI): z and library, sqrt(exp(.) + 1e-4); 907-911: softplus + 1e-8, "
+        truth="nn/_base_components.py:1049, 1056: z and library, sqrt(exp(.) + 1e-4); 907-911: softplus + 1e-8, "
         "sampled, first in a KL; module/_totalvae.py:633-640: the prior is exp(parameter), picked by the one-hot batch",
     ),
     PublicCase(
@@ -862,7 +862,7 @@ CASES = (
               for m in "ab" for name in ("log_var", "style_log_var"))
         + tuple(TrueHead(f"logvars_priors.{m}", 0, None, "prior", lambda v: F.softplus(v) + 1e-6)
                 for m in ("a", "b", "shared")), output_loss,
-        truth="models/mmvaePlus/mmvaePlus_model.py:115-123: softplus + 1e-6 of a 'log_var'; parameters as priors, "
+        truth="models/mmvaePlus/mmvaePlus_model.py:113-123: softplus + 1e-6 of a 'log_var'; parameters as priors, "
         "88-111: "
         "those of the modalities are only drawn from, the shared one's density is taken",
     ),
@@ -871,7 +871,7 @@ CASES = (
         (*(TrueHead(f"bottom_up_blocks.{m}.0.log_var", 0, None, "posterior", None) for m in "ab"),
          *(TrueHead(f"posterior_blocks.{m}.0.log_var", 0, None, "posterior", None) for m in "ab"),
          TrueHead("prior_blocks.0.log_var", 0, None, "prior", half)), output_loss,
-        truth="models/mhvae/mhvae_model.py:117-196: products of experts (the prior is one of them) and a KL to the "
+        truth="models/mhvae/mhvae_model.py:133, 174, 182: products of experts (one is the prior), a KL to the "
         "prior",
     ),
     PublicCase(
@@ -899,7 +899,7 @@ CASES = (
     PublicCase(
         "MeanScaleHyperprior", COMPRESSAI, hyperprior, fixed(unit(2, 3, 64, 64)),
         (TrueHead("h_s.4", 0, 6, "prior", lambda v: v.clamp_min(0.11)),), hyperprior_loss,
-        truth="models/google.py, MeanScaleHyperprior.forward (chunk: scales first); entropy_models.py:685-706: LowerBound(0.11), then a "
+        truth="models/google.py:415 (scales first); entropy_models.py:685-706: LowerBound(0.11), then a "
         "difference of two erfc: a Normal convolved with a uniform, the learned prior of the noisy latent",
     ),
     PublicCase(

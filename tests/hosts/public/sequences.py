@@ -57,18 +57,6 @@ def module(name: str, **attributes: Any) -> ModuleType:
     return made
 
 
-class Undotted(Repository):
-    """A repository whose name has a dot, which no package's may."""
-
-    def load(self, *modules: str) -> list[ModuleType]:
-        folder = Path(os.environ.get(FOLDER, "")) / self.name.replace("/", "+")
-        if FOLDER not in os.environ or not folder.is_dir():
-            raise NotHereError(f"no checkout {folder}; set {FOLDER} and check {self.name} out there")
-        label = self.name.rpartition("/")[2].replace(".", "_").replace("-", "_")
-        loaded = import_isolated(Checkout(folder / self.root, label, {}, False, self.stand_ins), modules)
-        return [loaded[name] for name in modules]
-
-
 # --------------------------------------------------------------------------------------------------------- speech
 
 
@@ -204,7 +192,7 @@ def vaenar_loss(model: nn.Module, *inputs: Any) -> Tensor:
 
 DREAMER_V3 = Repository("NM512/dreamerv3-torch", "6ef8646d807cd10ce0c88e10a7e943211e7fc44c")
 PLANET = Repository("Kaixhin/PlaNet", "28c8491bc01e8f1b911300749e04c308c03db051")
-SLAC = Undotted("toshikwa/slac.pytorch", "8b9d520a0020dbeba4ea1fc7e3c013be8b3a5d7d")
+SLAC = Repository("toshikwa/slac.pytorch", "8b9d520a0020dbeba4ea1fc7e3c013be8b3a5d7d")
 WORLD_MODELS = Repository("ctallec/world-models", "d6abd9ce97409734a766eb67ccf0d1967ba9bf0c")
 
 
