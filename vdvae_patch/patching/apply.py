@@ -255,9 +255,10 @@ def _is_at_output(head: Head) -> bool:
 
 def _has_sites(head: Head) -> bool:
     if head.found is not None and head.found.patch_at != "output" and not head.sites:
+        place = f" of {head.found.file}:{head.found.line}" if head.found.line else ""
         raise PatchError(
-            f"head {head} of {head.found.file}:{head.found.line} cannot be patched: {head.found.reason}; write a patch "
-            "file whose Head has a CallSite, a function of yours that takes the place of the method that reads it"
+            f"head {head}{place} cannot be patched: {head.found.reason}; write a patch file whose Head has a CallSite, "
+            "a function of yours that takes the place of the method that reads it"
         )
     return bool(head.sites)
 

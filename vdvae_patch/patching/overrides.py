@@ -8,7 +8,8 @@ ordinary picklable object that refers to its module, so a deep copy or a pickle 
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,6 +66,19 @@ class Override:
         self.original = self._bind_original()
 
 
+_observers: list[Callable[[nn.Module, Any], None]] = []
+
+
+@contextmanager
+def outputs_observed(observe: Callable[[nn.Module, Any], None]) -> Iterator[None]:
+    """Call `observe(module, output)` with what patched modules return before it is replaced, as a hook cannot."""
+    _observers.append(observe)
+    try:
+        yield
+    finally:
+        _observers.remove(observe)
+
+
 class OutputOverride(Override):
     """Replaces the raw channels in what a module returns by the pre-images of their new scales."""
 
@@ -75,6 +89,8 @@ class OutputOverride(Override):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self.original(*args, **kwargs)
+        for observe in _observers:
+            observe(self.module, output)
         for head, scale in self.heads:
             output = replace_raw(output, head, scale)
         return output

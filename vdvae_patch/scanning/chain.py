@@ -66,6 +66,8 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
                 learned = learned[:1]
             else:
                 read = [s for s in Expression(spot).leaves.values() if s.node.params]
+                if not read:
+                    return chain("constant")  # a part into which no network's output was written
                 return chain("several" if len(read) == 1 else _join_of(node, steps))
         else:
             step = _steps_of(node, learned[0][0])

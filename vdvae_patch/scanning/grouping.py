@@ -17,7 +17,7 @@ from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_module
 from vdvae_patch.scanning.chain import bounded_steps
 from vdvae_patch.scanning.emission import Emission, emission_of
-from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.placing import disagreeing, sites_of
 from vdvae_patch.scanning.readings import Reading, Readings, where
 from vdvae_patch.scanning.replay import Expression, Spot
@@ -144,14 +144,20 @@ def _role(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role,
     node = found[0].raw.node
     sampled = "noise" in places
     if node.noise and not (sampled and _sample_is_used(graph, readings, own)):
-        return ("likelihood" if _has_shape_of_data(graph, node) else "prior"), False
-    if not sampled and _has_shape_of_data(graph, node):
+        return ("likelihood" if _has_size_of_data(graph, found[0].raw) else "prior"), False
+    if not sampled and _has_size_of_data(graph, found[0].raw):
         return "likelihood", False  # a Normal that is made of the data, and never drawn from
     return ("posterior" if node.data else "prior"), "Normal" in places
 
 
-def _has_shape_of_data(graph: Graph, node: Node) -> bool:
-    return any(n.kind == "input" and math.prod(n.shape) == math.prod(node.shape) for n in graph.nodes)
+def _has_size_of_data(graph: Graph, raw: Spot) -> bool:
+    size = math.prod(_shape_of(raw))
+    return any(n.kind == "input" and math.prod(n.shape) == size for n in graph.nodes)
+
+
+def _shape_of(spot: Spot) -> tuple[int, ...]:
+    kept = {cut.dim: cut.length for cut in spot.cuts}
+    return tuple(kept.get(dim, size) for dim, size in enumerate(spot.node.shape))
 
 
 def _role_of_density(graph: Graph, readings: Readings, reading: Reading, own: set[int]) -> Role:
@@ -227,7 +233,7 @@ def _head(graph: Graph, group: _Group, shared: bool) -> Head:
     file, _, line = where(_sigma_node(group.readings)).rpartition(":")
     found = Found(
         confidence="sure" if group.sure else "likely",
-        shape=first.node.shape,
+        shape=first.node.shape if first.used < 0 else _shape_of(first.raw),
         file=file,
         line=int(line) if line.isdigit() else 0,
         patch_at=place,
@@ -295,10 +301,10 @@ def _convention(readings: list[Reading]) -> tuple[Convention, bool]:
 
 def _measured(reading: Reading) -> Convention:
     """Of an expression that is no chain: by what its parameters are, or by points."""
-    expression = Expression(Spot(reading.node))
+    expression = Expression(reading.spot)
     if reading.raw.key not in expression.leaves:
         return conventions.Sigma()
-    steps = bounded_steps(Spot(reading.node), reading.raw)
+    steps = bounded_steps(reading.spot, reading.raw)
     if steps is not None:
         return named((*steps, *reading.suffix))
     grid = torch.linspace(-8, 8, 65, dtype=torch.float64)

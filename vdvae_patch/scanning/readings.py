@@ -11,7 +11,7 @@ import torch
 
 from vdvae_patch.composition import Composition, Step
 from vdvae_patch.scanning.chain import Chain, descend, power_of, scaled_noise
-from vdvae_patch.scanning.cuts import Cut, argument
+from vdvae_patch.scanning.cuts import Cut, Cuts, argument
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import interval_masses
@@ -33,6 +33,7 @@ class Reading:
         term: the density or KL, where there is one.
         parts: the chains of a join's operands.
         used: the number of the σ that is used, where this one is merged into it.
+        cuts: the part of `node` that is read.
     """
 
     raw: Spot
@@ -43,6 +44,12 @@ class Reading:
     term: GaussianTerm | None = None
     parts: tuple[Chain, ...] = ()
     used: int = -1
+    cuts: Cuts = ()
+
+    @property
+    def spot(self) -> Spot:
+        """What is read as a scale, up to the suffix."""
+        return Spot(self.node, self.cuts) if self.term is None else self.term.node
 
     @property
     def steps(self) -> tuple[Step, ...] | None:
@@ -198,7 +205,7 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
         leaves = [s for s in Expression(begin).leaves.values() if s.node.params]
         if len(leaves) == 1:
             begin = leaves[0]
-    return [Reading(begin, chain, suffix, evidence, spot.node, None, parts)]
+    return [Reading(begin, chain, suffix, evidence, spot.node, None, parts, cuts=spot.cuts)]
 
 
 _MOST_EXPERTS = 16
@@ -221,6 +228,8 @@ def _merged(chain: Chain, suffix: tuple[Step, ...]) -> tuple[list[Spot], tuple[S
         if len(branches) == 2 and len(read) == len(set(read)):  # else it is one function, in two pieces
             return branches, (*chain.steps, *suffix)
     if node.op == "sum" and chain.end == "raw":
+        if math.prod(node.shape) == math.prod(node.inputs[0].shape):  # of one expert
+            return [Spot(node.inputs[0])], (*chain.steps, *suffix)
         return _stacked_experts(chain)
     if node.op in ("cat", "stack") and chain.end == "raw":
         parts = pieces(begin)
@@ -233,12 +242,12 @@ def _merged(chain: Chain, suffix: tuple[Step, ...]) -> tuple[list[Spot], tuple[S
 
 
 def _masked(spot: Spot) -> Spot | None:
-    """What is multiplied by data, as one branch of (1 − t) a + t b is; else None."""
+    """What is multiplied by a mask, as one branch of (1 − t) a + t b is; else None."""
     spot = settle(spot)
     if spot.node.op not in ("mul", "multiply") or len(spot.node.inputs) != 2:
         return None
     learned = [n for n in spot.node.inputs if n.params]
-    masks = [n for n in spot.node.inputs if n.data and not n.params and not n.noise]
+    masks = [n for n in spot.node.inputs if not n.params and not n.noise and math.prod(n.shape) > 1]
     return Spot(learned[0], Expression.cuts_for(spot, learned[0])) if len(learned) == len(masks) == 1 else None
 
 

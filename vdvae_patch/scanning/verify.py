@@ -116,8 +116,7 @@ def _is_call_of(head: Head, leaf: Spot) -> bool:
 
 
 def _sources(graph: Graph, reading: Reading) -> Iterable[tuple[HeadKey, Spot, Expression]]:
-    node = reading.term.node if reading.term is not None else Spot(reading.node)
-    expression = Expression(node)
+    expression = Expression(reading.spot)
     for leaf in expression.leaves.values():
         if leaf.node.params:
             emission = emission_of(graph, leaf)

@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from vdvae_patch.errors import PatchError
+from vdvae_patch.patching.overrides import outputs_observed
 from vdvae_patch.scanning.graph import Frame, Graph, Node, NormalSeen
 from vdvae_patch.scanning.record import Recorder, run_watched
 
@@ -43,7 +44,10 @@ def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
         if path is not None and isinstance(output, Tensor):
             recorder.graph.returned.setdefault(recorder.node_of(output).id, []).append(path)
 
-    with untouched(model, recorder), _normals_watched(recorder):
+    def emitted(module: nn.Module, output: Any) -> None:
+        returned(module, None, output)
+
+    with untouched(model, recorder), _normals_watched(recorder), outputs_observed(emitted):
         hook = register_module_forward_hook(returned)
         try:
             if call is None:
@@ -101,19 +105,27 @@ def _written(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> st
     return f"{name}({', '.join(words)})" if call is None else f"call({', '.join([name, *words])})"
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of nested sequences, mappings and dataclasses."""
+def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
+    """The tensors of nested sequences and mappings, and of the attributes of a batch that is an object."""
     if isinstance(value, Tensor):
         yield value
+    elif depth > _DEPTH or isinstance(value, nn.Module | type):
+        return
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item)
+            yield from _tensors(item, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors(item)
-    elif is_dataclass(value) and not isinstance(value, type):
+            yield from _tensors(item, depth + 1)
+    elif is_dataclass(value):
         for field in fields(value):
-            yield from _tensors(getattr(value, field.name))
+            yield from _tensors(getattr(value, field.name), depth + 1)
+    elif hasattr(value, "__dict__"):
+        for item in vars(value).values():
+            yield from _tensors(item, depth + 1)
+
+
+_DEPTH = 6
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`PYTHONPATH=tests/hosts python -m public [NAME ...]`: the table, of all cases or of those whose name or source fits."""
+"""`PYTHONPATH=tests/hosts python -m public [WORD ...]`: the table, of all cases or of those that a word fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main(words: list[str]) -> None:
             continue
         try:
             case.made()
-        except NotHereError as reason:
+        except (NotHereError, ModuleNotFoundError) as reason:
             absent.append(f"{case.name}: {reason}")
             continue
         print(case.name, case.source, file=sys.stderr)

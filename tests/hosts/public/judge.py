@@ -1,7 +1,7 @@
 """Judges the scan on public code: `PYTHONPATH=tests/hosts python -m public [NAME ...]` prints the table.
 
-A head is found if its path and channels are right; its role and convention are counted apart. Then all that was found is
-patched, once with each scale, the package verifies σ on the scanned batch, and the patched model trains some steps.
+A head is found if its path and channels are right; its role and convention are counted apart. Then all that was found
+is patched, once with each scale, the package verifies σ on the scanned batch, and the patched model trains some steps.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def _totals(verdicts: Sequence[Verdict]) -> Iterable[str]:
         )
     with_heads = [v for v in verdicts if v.case.heads]
     yield (
-        f"Of {len(with_heads)} models with heads, {sum(v.exact for v in with_heads)} have exactly their heads and roles, "
+        f"Of {len(with_heads)} models with heads, {sum(v.exact for v in with_heads)} have exactly their heads and "
+        "roles, "
         f"{sum(v.patched for v in with_heads)} are patched and verified, {sum(v.trained for v in with_heads)} train; of "
         f"{len(verdicts) - len(with_heads)} without, {sum(not v.false for v in verdicts if not v.case.heads)} raise no "
         "false alarm."
