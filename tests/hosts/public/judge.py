@@ -133,7 +133,7 @@ def _totals(verdicts: Sequence[Verdict]) -> Iterable[str]:
     yield (
         f"Of {len(with_heads)} models with heads, {sum(v.exact for v in with_heads)} have exactly their heads and "
         "roles, "
-        f"{sum(v.patched for v in with_heads)} are patched and verified, {sum(v.trained for v in with_heads)} train; of "
-        f"{len(verdicts) - len(with_heads)} without, {sum(not v.false for v in verdicts if not v.case.heads)} raise no "
+        f"{sum(v.patched for v in with_heads)} are patched and verified, {sum(v.trained for v in with_heads)} train; "
+        f"of {len(verdicts) - len(with_heads)} without, {sum(not v.false for v in verdicts if not v.case.heads)} raise no "
         "false alarm."
     )

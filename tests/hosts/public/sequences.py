@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections import namedtuple
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -16,8 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from zoo import TrueHead
 
-from public import FOLDER, NotHereError, PublicCase, Repository, without
-from vdvae_patch.hosts.isolate import Checkout, import_isolated
+from public import PublicCase, Repository, without
 
 
 def generator(seed: int) -> torch.Generator:
