@@ -130,10 +130,9 @@ def _totals(verdicts: Sequence[Verdict]) -> Iterable[str]:
             f"recall {right}/{true} = {right / max(1, true):.3f}.\n"
         )
     with_heads = [v for v in verdicts if v.case.heads]
+    without = [v for v in verdicts if not v.case.heads]
     yield (
         f"Of {len(with_heads)} models with heads, {sum(v.exact for v in with_heads)} have exactly their heads and "
-        "roles, "
-        f"{sum(v.patched for v in with_heads)} are patched and verified, {sum(v.trained for v in with_heads)} train; "
-        f"of {len(verdicts) - len(with_heads)} without, {sum(not v.false for v in verdicts if not v.case.heads)} raise no "
-        "false alarm."
+        f"roles, {sum(v.patched for v in with_heads)} are patched and verified, {sum(v.trained for v in with_heads)} "
+        f"train; of {len(without)} without, {sum(not v.false for v in without)} raise no false alarm."
     )
