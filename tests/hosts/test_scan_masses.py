@@ -1,4 +1,4 @@
-"""Scales that are seen only in the mass of an interval, a difference of two Φ."""
+"""Scales that are seen only in the mass of an interval, a difference of two Φ, or in a density that is no logarithm."""
 
 from __future__ import annotations
 
@@ -60,3 +60,28 @@ def test_a_difference_of_two_logistic_functions_is_no_normals() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert vdvae_patch.scan(model, x) == []
+
+
+class WrittenOut(nn.Module):
+    """A mixture density network in linear space: densities are multiplied and added, and a logarithm comes last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pi, self.mu, self.sigma = nn.Linear(6, 3), nn.Linear(6, 18), nn.Linear(6, 18)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        pi, mu = self.pi(x).softmax(1), self.mu(x).view(-1, 3, 6)
+        sigma = torch.exp(self.sigma(x)).view(-1, 3, 6)
+        target = y.unsqueeze(1).expand_as(sigma)
+        density = torch.exp(-0.5 * ((target - mu) / sigma) ** 2) / sigma / (2 * torch.pi) ** 0.5
+        return -torch.log((pi * density.prod(2)).sum(1) + 1e-12).mean()
+
+
+def test_a_density_in_linear_space_shows_a_likelihood() -> None:
+    torch.manual_seed(0)
+    model, x, y = WrittenOut(), torch.rand(5, 6), torch.rand(5, 6)
+    heads = vdvae_patch.scan(model, x, y)
+    assert [(h.path, h.channels, h.role, str(h.convention)) for h in heads] == [
+        ("sigma", ":", "likelihood", "log_sigma")
+    ]
+    vdvae_patch.patch(model, heads=heads, likelihood="bounded(0.1, 2)")

@@ -1,12 +1,13 @@
-"""Know a Normal's mass in an interval, a difference of two Φ, by its values.
+"""Know a Normal by its values where no log density is written.
 
-Learned compression and quantized likelihoods never write a density: they take
+Learned compression and quantized likelihoods take the mass in an interval, a difference of two Φ; mixtures written out
+take the density itself:
 
-    ℓ = Φ((a − m) / σ) − Φ((b − m) / σ),    a − b = w.
+    ℓ = Φ((a − m) / σ) − Φ((b − m) / σ),  a − b = w,        ℓ = c exp(−½ ((x − m) / σ)²) / σ.
 
-Over the mean m that is a bump of area w, variance σ² + w²/12 and fourth cumulant −w⁴/120, those of a Normal plus a
-uniform number (a difference of logistic functions has a positive one). A raw value r on which the variance depends, and
-not the area, belongs to σ, which the variance then gives.
+Over the mean m the first is a bump of area w, variance σ² + w²/12 and fourth cumulant −w⁴/120, those of a Normal plus a
+uniform number (a difference of logistic functions has a positive one); the second has variance σ² and a fourth cumulant
+of zero. A raw value r on which the variance depends, and not the area, belongs to σ, which the variance then gives.
 """
 
 from __future__ import annotations
@@ -22,40 +23,45 @@ from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.replay import Expression, Key, Spot
 
 _PHI = frozenset({"erf", "erfc", "special_erf", "special_erfc", "special_ndtr"})
+_EXP = frozenset({"exp"})
 _MEANS = torch.linspace(-40, 40, 5121, dtype=torch.float64)
 _MOST_LEAVES = 8
 
 
-def interval_masses(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm]:
-    """All such differences of a graph, each raw value's earliest one."""
+def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm]:
+    """All such expressions of a graph, each raw value's earliest one."""
     seen: set[Key] = set()
     for node in graph.nodes:
         operands = [n for n in node.inputs if n.params]
-        if node.op != "sub" or len(operands) != 2 or not all(_is_phi(n, 6) for n in operands):
+        mass = node.op == "sub" and len(operands) == 2 and all(_is_made_by(_PHI, n, 6) for n in operands)
+        density = node.op in ("mul", "div") and any(_is_made_by(_EXP, n, 2) for n in operands)
+        if node.kind != "elementwise" or not (mass or density):
             continue
         expression = Expression(Spot(node), stops)
         if not 1 < len(expression.leaves) <= _MOST_LEAVES:
             continue
-        for term in _terms(expression, node):
+        for term in _terms(expression, node, mass):
             if term.raw.key not in seen:
                 seen.add(term.raw.key)
                 yield term
 
 
-def _is_phi(node: Node, depth: int) -> bool:
-    """Whether a node is Φ of something, up to steps such as ½ (1 + erf)."""
-    if node.op in _PHI:
+def _is_made_by(functions: frozenset[str], node: Node, depth: int) -> bool:
+    """Whether a node is one of some functions of something, up to steps such as ½ (1 + erf)."""
+    if node.op in functions:
         return True
-    return depth > 0 and node.kind in ("elementwise", "shape") and any(_is_phi(n, depth - 1) for n in node.inputs)
+    inner = node.inputs if depth > 0 and node.kind in ("elementwise", "shape") else []
+    return any(_is_made_by(functions, n, depth - 1) for n in inner)
 
 
-def _terms(expression: Expression, total: Node) -> Iterator[GaussianTerm]:
+def _terms(expression: Expression, total: Node, mass: bool) -> Iterator[GaussianTerm]:
     probe = Probe(expression)
     for key, leaf in expression.leaves.items():
         if not leaf.node.params:
             continue
         for grid in (probe.grid, probe.grid + 2.0):
-            sigmas = {m: s for m in expression.leaves if m != key and (s := _sigma(probe, key, grid, m)) is not None}
+            others = (m for m in expression.leaves if m != key and _vanishes(probe, m))
+            sigmas = {m: s for m in others if (s := _sigma(probe, key, grid, m, mass)) is not None}
             if not sigmas:
                 continue
             sigma = next(iter(sigmas.values()))
@@ -66,19 +72,26 @@ def _terms(expression: Expression, total: Node) -> Iterator[GaussianTerm]:
                 break
 
 
-def _sigma(probe: Probe, key: Key, grid: Tensor, mean: Key) -> Tensor | None:
-    """σ over a grid of the raw value, if ℓ is a Normal's mass as a function of the mean; else None."""
+def _vanishes(probe: Probe, mean: Key) -> bool:
+    """Whether ℓ is zero far from everything."""
+    ends = probe.values({mean: _MEANS[[0, -1]]})
+    return bool((ends.abs() < 1e-9).all())
+
+
+def _sigma(probe: Probe, key: Key, grid: Tensor, mean: Key, mass: bool) -> Tensor | None:
+    """σ over a grid of the raw value, if ℓ is a Normal's as a function of the mean; else None."""
     size = (len(grid), len(_MEANS))
-    mass = probe.values({key: grid[:, None].expand(size), mean: _MEANS.expand(size)}).expand(size)
-    ends = mass[:, [0, -1]].abs().amax()
-    if not bool(torch.isfinite(mass).all()) or float(ends) > 1e-9 or float(mass.min()) < -1e-9:
+    bump = probe.values({key: grid[:, None].expand(size), mean: _MEANS.expand(size)}).expand(size)
+    ends = bump[:, [0, -1]].abs().amax()
+    if not bool(torch.isfinite(bump).all()) or float(ends) > 1e-9 or float(bump.min()) < -1e-9:
         return None
-    width = torch.trapezoid(mass, _MEANS)
-    if not bool((width > 1e-6).all()) or not torch.allclose(width, width[:1].expand_as(width), rtol=1e-6):
+    area = torch.trapezoid(bump, _MEANS)
+    if not bool((area > 1e-6).all()) or not torch.allclose(area, area[:1].expand_as(area), rtol=1e-6):
         return None
-    share = mass / width[:, None]
+    share = bump / area[:, None]
     centred = _MEANS - torch.trapezoid(share * _MEANS, _MEANS)[:, None]
     variance, fourth = (torch.trapezoid(share * centred**k, _MEANS) for k in (2, 4))
+    width = area if mass else torch.zeros_like(area)
     sigma = (variance - width**2 / 12).clamp(min=0).sqrt()
     excess = fourth - 3 * variance**2 + width**4 / 120
     if not bool((sigma > 0).all()) or float((excess / variance**2).abs().max()) > 1e-4:

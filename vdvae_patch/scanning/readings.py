@@ -14,7 +14,7 @@ from vdvae_patch.scanning.chain import Chain, descend, power_of, scaled_noise
 from vdvae_patch.scanning.cuts import Cut, Cuts, argument
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.masses import interval_masses
+from vdvae_patch.scanning.masses import masses_and_densities
 from vdvae_patch.scanning.replay import Expression, Spot, pieces, settle
 
 Evidence = Literal["noise", "Normal", "q", "p"]
@@ -97,7 +97,7 @@ def read(graph: Graph) -> Readings:
     direct = [r for r in out.found if not r.parts]
     # a scale that the host gives to a Normal is no flow's, whatever it is computed of
     given = {r.raw.key for r in out.found if r.evidence == "Normal"}
-    for term in itertools.chain(gaussian_terms(graph, frozenset(stops)), interval_masses(graph, frozenset(stops))):
+    for term in itertools.chain(gaussian_terms(graph, frozenset(stops)), masses_and_densities(graph, frozenset(stops))):
         term = _with_bounds(term, direct, frozenset(stops))
         chain = descend(term.node, frozenset(stops))
         if chain.end == "constant" or chain.begin.node.id in out.merged:
