@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -273,14 +275,15 @@ def _stacked_experts(chain: Chain) -> tuple[list[Spot], tuple[Step, ...]] | None
 def _is_flow(graph: Graph, term: GaussianTerm) -> bool:
     """Whether the raw value is computed from what its density is evaluated at, with no fresh noise in between: p(h|z)
     of a z that was drawn from q(z|h) is a prior."""
-    noise = term.raw.node.noise
+    raws = [leaf.node for leaf in Expression(term.node).leaves.values()]
+    noise = functools.reduce(operator.or_, (node.noise for node in raws), term.raw.node.noise)
     means = {m.node.id for m in term.means if not noise & ~m.node.noise and (m.node.noise or m.node.kind == "input")}
     if term.place != "p" or not means:
         return False
-    todo, seen = [term.raw.node], set[int]()
+    todo, seen = [term.raw.node, *raws], set[int]()
     while todo:
         node = todo.pop()
-        if node.id in means and node is not term.raw.node:
+        if node.id in means and node not in (term.raw.node, *raws):
             return True
         if node.id not in seen:
             seen.add(node.id)
