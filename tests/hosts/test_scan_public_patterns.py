@@ -332,6 +332,64 @@ class LocalReparameterization(nn.Module):
         return F.mse_loss(out, x) + 0.01 * (0.5 * (std**2 + self.m**2 - 1) - torch.log(std)).mean()
 
 
+class ResidualBlock(nn.Module):
+    """What it returns is the sum of two of its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.SiLU(), nn.Linear(6, 6), nn.SiLU(), nn.Linear(6, 8))
+        self.shortcut = nn.Sequential(nn.Linear(6, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x) + self.shortcut(x)
+
+
+class EncodedByABlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.dec = ResidualBlock(), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.block(x).split(4, 1)
+        q = Normal(mean, F.softplus(raw))
+        return F.mse_loss(self.dec(q.rsample()), x) + kl_divergence(q, Normal(0.0, torch.ones(4))).mean()
+
+
+class PartsInTheKl(nn.Module):
+    """One σ is computed and drawn with as a whole; the KL takes a rotation and the rest apart, by two priors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.dec = nn.Linear(6, 8), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_sigma = self.enc(x).split(4, 1)
+        sigma = log_sigma.exp()
+        z = draw(mean, sigma)
+        prior = 0.3
+        rotation = -log_sigma[:, :1] + 0.5 * (sigma[:, :1] ** 2 + mean[:, :1] ** 2) / prior**2
+        rest = kl_to_standard(mean[:, 1:], log_sigma[:, 1:])
+        return F.mse_loss(self.dec(z), x) + rotation.mean() + rest
+
+
+class FixedPrior(nn.Module):
+    """The prior's log variance is a parameter, so that it moves with the model, but is never trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.dec = nn.Linear(6, 8), nn.Linear(4, 6)
+        self.log_var = nn.Parameter(torch.zeros(1, 4), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.enc(x).chunk(2, 1)
+        z = draw(mean, torch.exp(0.5 * log_var))
+
+        def log_normal(mean: Tensor | float, log_var: Tensor) -> Tensor:
+            return (-0.5 * (log_var + (z - mean) ** 2 / log_var.exp())).mean()
+
+        return F.mse_loss(self.dec(z), x) + log_normal(mean, log_var) - log_normal(0.0, self.log_var)
+
+
 class Diagonal(nn.Module):
     """A density in the data with a diagonal `scale_tril`."""
 
@@ -396,6 +454,9 @@ CASES = [
         LocalReparameterization, rows(),
         (TrueHead("rho", 0, None, "posterior", lambda v: 1e-6 + F.softplus(v)),),
     ),
+    Case(EncodedByABlock, rows(), (TrueHead("block", 4, 8, "posterior", F.softplus),)),
+    Case(PartsInTheKl, rows(), (TrueHead("enc", 4, 8, "posterior"),)),
+    Case(FixedPrior, rows(), (TrueHead("enc", 4, 8, "posterior", half),)),
     Case(Diagonal, rows(), (TrueHead("net", 6, 12, "likelihood", F.softplus),)),
 ]  # fmt: skip
 

@@ -109,6 +109,8 @@ class Graph:
 
     nodes: list[Node] = field(default_factory=list)
     normals: list[NormalSeen] = field(default_factory=list)
+    fixed: frozenset[str] = frozenset()
+    """Parameters that are not trained, in a model of which others are."""
     returned: dict[int, list[str]] = field(default_factory=dict)
     consumers: dict[int, list[Node]] = field(default_factory=dict)
 

@@ -54,6 +54,7 @@ def heads_of(graph: Graph, readings: Readings) -> list[Head]:
     for spot_readings in _by_raw([r for r in readings.found if r.parts]).values():
         _add(groups, _joined(graph, readings, spot_readings, owned))
     _join_steps(groups)
+    _join_parts(groups)
     ordered = _without_vamp(sorted(groups.values(), key=lambda g: g.spot.node.id))
     shared = {id_ for r in readings.found for chain in r.parts for id_ in (chain.begin.node.id,)}
     heads = [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
@@ -115,6 +116,28 @@ def _join_steps(groups: dict[tuple[Key, Role], _Group]) -> None:
         if len(others) == len(same) == 1:
             same[0].readings.extend(group.readings)
             del groups[place]
+
+
+def _join_parts(groups: dict[tuple[Key, Role], _Group]) -> None:
+    """Parts of channels that are read together elsewhere are one head: σ is computed of all, and a KL takes some."""
+    for place, whole in list(groups.items()):
+        path, channels = place[0]
+        if whole.shown or channels.stop is None:
+            continue
+        own = set(range(channels.start, channels.stop, channels.step))
+        parts = [
+            other
+            for other, group in groups.items()
+            if other[0][0] == path and other != place and group.shown and _places(other[0][1]) < own
+        ]
+        if parts and len({role for _, role in parts}) == 1:
+            for part in parts:
+                whole.readings.extend(groups.pop(part).readings)
+            whole.role, whole.sure = parts[0][1], True
+
+
+def _places(channels: ChannelRange) -> set[int]:
+    return set() if channels.stop is None else set(range(channels.start, channels.stop, channels.step))
 
 
 def _group(graph: Graph, readings: Readings, found: list[Reading], raw: Spot) -> _Group:

@@ -117,6 +117,7 @@ def read(graph: Graph) -> Readings:
     _drop_bounds(out)
     _drop_unsigned(out)
     _drop_statistics(out)
+    _drop_fixed(graph, out)
     return out
 
 
@@ -329,6 +330,17 @@ def _drop_statistics(out: Readings) -> None:
         if source is not None and source.kind == "elementwise":
             reason = "it is a statistic of values that the host computes, and no network's output"
             out.near_misses.append(NearMiss(where(node), reason))
+        else:
+            kept.append(reading)
+    out.found = kept
+
+
+def _drop_fixed(graph: Graph, out: Readings) -> None:
+    """Leave out parameters that are not trained: constants by another name."""
+    kept = []
+    for reading in out.found:
+        if reading.raw.node.kind == "parameter" and reading.raw.node.op in graph.fixed:
+            out.near_misses.append(NearMiss(reading.raw.node.op, "it is a parameter that is not trained"))
         else:
             kept.append(reading)
     out.found = kept

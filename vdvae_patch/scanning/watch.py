@@ -37,6 +37,9 @@ def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
         )
     tensors = list(_tensors(inputs))
     recorder = Recorder(model, tensors)
+    fixed = frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
+    if any(p.requires_grad for p in model.parameters()):
+        recorder.graph.fixed = fixed
     paths = {id(module): path for path, module in model.named_modules()}
 
     def returned(module: nn.Module, args: Any, output: Any) -> None:
@@ -66,7 +69,8 @@ def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
 
 def _join_layers(graph: Graph) -> None:
     """What a module returns after it has added, or multiplied by, a parameter of its own is a layer's output, as a
-    bias is within PyTorch's layers: a bias behind a graph convolution, a gain behind a convolution."""
+    bias is within PyTorch's layers: a bias behind a graph convolution, a gain behind a convolution. And the sum of what
+    two of its layers compute, as of a residual block."""
     for number, paths in graph.returned.items():
         node = graph.nodes[number]
         while node.kind == "shape" and node.inputs:
@@ -74,6 +78,9 @@ def _join_layers(graph: Graph) -> None:
         owners = [path for path in paths if path]
         operands = [n for n in node.inputs if n.params]
         if node.kind != "elementwise" or node.op not in ("add", "mul") or len(operands) != 2 or not owners:
+            continue
+        if node.op == "add" and any(all(_comes_from(n, f"{path}.") for n in operands) for path in owners):
+            node.kind = "opaque"
             continue
         weights = [n for n in operands if any(_is_made_of(n, path) for path in owners)]
         layer = next((n for n in operands if n not in weights), None)
@@ -83,6 +90,14 @@ def _join_layers(graph: Graph) -> None:
             layer = layer.inputs[0]
         if layer.kind == "opaque":
             node.kind = "opaque"
+
+
+def _comes_from(node: Node, prefix: str) -> bool:
+    """Whether a layer below a module computes a value: of two such a residual block returns the sum."""
+    while node.kind == "shape" and node.inputs:
+        node = node.inputs[0]
+    path = next((frame.path for frame in node.frames if frame.path is not None), None)
+    return node.kind == "opaque" and path is not None and path.startswith(prefix)
 
 
 def _is_made_of(weight: Node, path: str) -> bool:
