@@ -20,6 +20,7 @@ from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.registry import format_number
 from vdvae_patch.scales import Scale
+from vdvae_patch.scales.arithmetic import free_exp
 
 
 class Target(NamedTuple):
@@ -76,7 +77,7 @@ def _log_of(target: Target) -> Tensor:
 
 def _powered(target: Target, exponent: float) -> Target:
     log = exponent * _log_of(target)
-    return Target(log.exp(), log)
+    return Target(free_exp(log), log)
 
 
 def _softplus_back(target: Target, beta: float) -> Target:
@@ -100,7 +101,7 @@ _STEPS: dict[str, _Kind] = {
     "add": _Kind("{0} + {1}", lambda v, c: v + c, lambda t, c: _plain(t.value - c)),
     "mul": _Kind("{1} * ({0})", lambda v, c: v * c, _multiplied_back),
     "exp": _Kind("exp({0})", lambda v: v.exp(), lambda t: _plain(_log_of(t))),
-    "log": _Kind("log({0})", lambda v: v.log(), lambda t: Target(t.value.exp(), t.value)),
+    "log": _Kind("log({0})", lambda v: v.log(), lambda t: Target(free_exp(t.value), t.value)),
     "pow": _Kind("({0})^{1}", lambda v, c: v**c, lambda t, c: _powered(t, 1 / c)),
     "softplus": _Kind("softplus({0}, beta={1})", lambda v, b: F.softplus(v, beta=b), _softplus_back),
     "sigmoid": _Kind("sigmoid({0})", lambda v: v.sigmoid(), lambda t: _plain(t.value.logit())),

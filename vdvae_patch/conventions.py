@@ -117,7 +117,9 @@ class Variance(Convention):
         return v.sqrt()
 
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
-        return (2 * scale.log_sigma(_wide(p))).exp().to(p.dtype)
+        from vdvae_patch.scales.arithmetic import free_exp
+
+        return free_exp(scale.log_variance(_wide(p))).to(p.dtype)
 
 
 @CONVENTIONS.register("softplus")

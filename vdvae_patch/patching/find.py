@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
 import types
 from collections.abc import Callable
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.patching.source import Span, method_function
+from vdvae_patch.patching.source import Span, definition, method_function
 
 
 def expressions(owner: type, method: str, text: str) -> list[Span]:
@@ -36,13 +34,9 @@ def calls(owner: type, method: str, name: str) -> list[Span]:
 
 
 def _places(function: types.FunctionType, accept: Callable[[ast.expr], bool], text: str) -> list[Span]:
-    source = inspect.getsource(function)
-    flat = textwrap.dedent(source)
-    indent = len(source.split("\n", 1)[0]) - len(flat.split("\n", 1)[0])
-    first = function.__code__.co_firstlineno - 1
     found = [
-        (node.lineno + first, node.end_lineno + first, node.col_offset + indent, node.end_col_offset + indent)
-        for node in ast.walk(ast.parse(flat))
+        (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
+        for node in ast.walk(definition(function))
         if isinstance(node, ast.expr)
         and accept(node)
         and node.end_lineno is not None

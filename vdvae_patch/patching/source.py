@@ -6,7 +6,6 @@ import ast
 import importlib
 import inspect
 import sys
-import textwrap
 import types
 from typing import Any
 
@@ -109,9 +108,7 @@ def parse(function: types.FunctionType) -> ast.FunctionDef:
     """
     if function.__name__ == "<lambda>":
         return _parse_lambda(function)
-    source = _source(function)
-    flat = textwrap.dedent(source)
-    tree = ast.parse(flat).body[0]
+    tree = definition(function)
     if not isinstance(tree, ast.FunctionDef):
         raise PatchError(f"{function.__qualname__} is not a plain function")
     plain = {"staticmethod", "classmethod", "override"}
@@ -119,13 +116,22 @@ def parse(function: types.FunctionType) -> ast.FunctionDef:
     if strange and hasattr(function, "__wrapped__"):
         raise PatchError(f"{function.__qualname__} is decorated with {strange[0]}, which would be lost")
     tree.decorator_list = []
-    indent = len(source.split("\n", 1)[0]) - len(flat.split("\n", 1)[0])
-    # spans fit then, and tracebacks point where the host's code is
-    for node in ast.walk(ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)):
-        if isinstance(node, ast.expr | ast.stmt | ast.arg | ast.keyword):
-            node.col_offset += indent
-            node.end_col_offset = None if node.end_col_offset is None else node.end_col_offset + indent
     return tree
+
+
+def definition(function: types.FunctionType) -> ast.stmt:
+    """The statement that defines a function, with the lines and columns of its file.
+
+    Raises:
+        PatchError: the source cannot be found.
+    """
+    source = _source(function)
+    # in a block of its own and not dedented: columns stay, and a comment at the left edge is no end of the method
+    indented = source[:1].isspace()
+    found = ast.parse(f"if True:\n{source}" if indented else source).body[0]
+    inner = found.body[0] if isinstance(found, ast.If) and indented else found
+    ast.increment_lineno(inner, function.__code__.co_firstlineno - (2 if indented else 1))
+    return inner
 
 
 def _source(function: types.FunctionType) -> str:

@@ -28,6 +28,11 @@ def sigmoid(x: Tensor) -> Tensor:
     return x.clamp(max=0).exp() / (1 + torch.exp(-x.abs()))
 
 
+def free_exp(x: Tensor) -> Tensor:
+    """exp(x), as a tensor that the backward pass does not keep: a host may go on and change it in place."""
+    return x.exp().clone()
+
+
 def exp_or_inf(x: float) -> float:
     """exp(x) in double precision, infinite where `math.exp` raises."""
     return math.exp(x) if x < math.log(sys.float_info.max) else math.inf

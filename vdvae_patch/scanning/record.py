@@ -168,6 +168,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif kind == "normal_noise":
             node.noise |= 1 << self._draws  # torch.normal(mean, std), drawn and scaled in one
             self._draws += 1
+        elif node.op == "mse_loss" and node.shape == inputs[0].shape:
+            node.kind = "elementwise"  # with reduction="none"
         elif kind in ("elementwise", "shape", "reduction"):
             node.kind = "opaque" if _adds_bias(node) else kind
         elif node.op in ops.COMPARING and any(n.params for n in inputs):
