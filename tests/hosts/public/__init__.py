@@ -142,7 +142,7 @@ class PublicCase:
             return model, scan(model, *inputs, call=self.call)
 
 
-FIELDS = ("images", "sequences", "packages")
+FIELDS = ("images", "sequences", "packages", "second_images", "second_sequences")
 
 
 def all_cases() -> Iterator[tuple[str, PublicCase]]:

@@ -62,7 +62,6 @@ def likelihood(path: str, start: int = 0, stop: int | None = None, sigma: Callab
 # ---------------------------------------------------------------------------------------------------- recommenders
 
 MULTI_VAE = Repository("younggyoseo/vae-cf-pytorch", "3619878f8eaf77f4018be697f1ecfdbd95f9a23b")
-REC_VAE = Repository("ilya-shenbin/RecVAE", "05fdd528a3c973bc125ad001cdf34af526ad78d9")
 SASREC = Repository("pmixer/SASRec.pytorch", "fde8a9c08febc2c898dc269b1d98ab762c50d2be", root="python")
 
 
@@ -81,15 +80,6 @@ def multi_vae_loss(model: nn.Module, x: Tensor) -> Tensor:
     (models,) = MULTI_VAE.load("models")
     decoded, mu, logvar = model(x)
     return models.loss_function(decoded, x, mu, logvar, 0.2)
-
-
-def rec_vae() -> nn.Module:
-    (model,) = REC_VAE.load("model")
-    return model.VAE(8, 3, 12)
-
-
-def rec_vae_loss(model: nn.Module, x: Tensor) -> Tensor:
-    return model(x, gamma=0.005, dropout_rate=0.5)[1]
 
 
 def sasrec() -> nn.Module:
@@ -681,12 +671,6 @@ CASES = (
     PublicCase(
         "MultiVAE", MULTI_VAE, multi_vae, ratings, (posterior("q_layers.1", 3, 6),), multi_vae_loss,
         truth="models.py:98-104 std = exp(0.5 logvar), the second half of the last of q_layers",
-    ),
-    PublicCase(
-        "RecVAE", REC_VAE, rec_vae, ratings,
-        (posterior("encoder.fc_logvar"), prior("prior.encoder_old.fc_logvar")), rec_vae_loss,
-        truth="model.py:90, 35-38: the old encoder, frozen, gives a part of a mixture prior (log_norm_pdf, :14); the "
-        "other two parts are constants (Parameters without gradient)",
     ),
     PublicCase("SASRec", SASREC, sasrec, visits, (), sasrec_loss, truth="model.py: no distribution"),
     PublicCase(

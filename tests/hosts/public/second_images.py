@@ -1,4 +1,5 @@
-"""A second look: image, 3-D, molecule, time-series and tabular models of public code that no rule was ever tuned on.
+"""A second look: image, 3-D, molecule, time-series and tabular models of public code, first scanned when no rule had
+been tuned on them.
 
 Every truth was written from reading the code, before any of these models was scanned. Widths are small where the code
 allows it; two models ask for CUDA by name (DIVA, VAE-GAN), which is made to do nothing while they are built or called.
