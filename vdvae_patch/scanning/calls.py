@@ -13,7 +13,7 @@ from vdvae_patch.patching.sites import CallStep, NormalSite, Site
 from vdvae_patch.patching.source import Span
 from vdvae_patch.scanning.emission import Emission
 from vdvae_patch.scanning.graph import Frame, Graph, Node
-from vdvae_patch.scanning.readings import Reading
+from vdvae_patch.scanning.reading import Reading
 
 
 class CannotPlaceError(Exception):

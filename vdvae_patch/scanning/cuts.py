@@ -59,10 +59,7 @@ def source_cuts(node: Node, source: Node, cuts: Cuts) -> Cuts:
     narrowing = _narrowing(node, source)
     if narrowing is not None:
         return _with(cuts, narrowing)
-    if node.shape == source.shape and node.op not in _SHUFFLING:
-        permutation = _permutation(node, rank)
-        return tuple(sorted(c._replace(dim=permutation[c.dim]) if c.dim >= 0 else c for c in cuts))
-    if node.op in _PERMUTING:
+    if node.op in _PERMUTING or (node.shape == source.shape and node.op not in _SHUFFLING):
         permutation = _permutation(node, rank)
         return tuple(sorted(c._replace(dim=permutation[c.dim]) if c.dim >= 0 else c for c in cuts))
     if node.op in _REPEATING:

@@ -14,7 +14,8 @@ from vdvae_patch.patching.sites import NormalSite
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
-from vdvae_patch.scanning.readings import NearMiss, read
+from vdvae_patch.scanning.reading import NearMiss
+from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.verify import HeadKey, check_sigma, head_key, residual_curves
 from vdvae_patch.scanning.watch import watch
 from vdvae_patch.tables import columns

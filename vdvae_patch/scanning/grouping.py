@@ -19,7 +19,7 @@ from vdvae_patch.scanning.chain import bounded_steps
 from vdvae_patch.scanning.emission import Emission, emission_of
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.placing import disagreeing, sites_of
-from vdvae_patch.scanning.readings import Reading, Readings, where
+from vdvae_patch.scanning.reading import Reading, Readings, where
 from vdvae_patch.scanning.replay import Expression, Spot
 
 

@@ -14,7 +14,7 @@ from vdvae_patch.patching.sites import ActivationSite, Site
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.readings import Reading
+from vdvae_patch.scanning.reading import Reading
 from vdvae_patch.scanning.replay import Expression, Spot, operands, step_through
 
 

@@ -14,7 +14,8 @@ from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.bystanders import require_only_sigma
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.readings import Reading, read
+from vdvae_patch.scanning.reading import Reading
+from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.replay import Expression, Spot
 from vdvae_patch.scanning.watch import watch
 
