@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from zoo import TrueHead
 
+from vdvae_patch.errors import HostError
 from vdvae_patch.hosts.isolate import Checkout, import_isolated
 from vdvae_patch.hosts.stand_ins import unused
 from vdvae_patch.scanning import Heads, scan
@@ -78,7 +79,12 @@ class Repository:
         checkout = Checkout(folder / self.root, label, {}, False, self.stand_ins)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loaded = import_isolated(checkout, modules)
+            try:
+                loaded = import_isolated(checkout, modules)
+            except HostError as error:
+                if isinstance(error.__cause__, ModuleNotFoundError):
+                    raise NotHereError(str(error)) from None
+                raise
         return [loaded[name] for name in modules]
 
 

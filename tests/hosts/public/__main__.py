@@ -1,4 +1,4 @@
-"""`PYTHONPATH=tests/hosts python -m public [WORD ...]`: the table, of all cases or of those that a word fits."""
+"""`PYTHONPATH=tests/hosts python -m public [WORD ...]`: the table, of all cases, of a file's, or of those that a word fits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def main(words: list[str]) -> None:
     """Judge the cases that the machine has, print the table, and name the rest."""
     verdicts, absent = [], []
     for file, case in all_cases():
-        if words and not any(w.lower() in f"{case.name} {case.source} {file}".lower() for w in words):
+        if words and not any(w == file or w.lower() in f"{case.name} {case.source}".lower() for w in words):
             continue
         try:
             case.made()
