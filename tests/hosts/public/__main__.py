@@ -1,4 +1,4 @@
-"""`PYTHONPATH=tests/hosts python -m public [WORD ...]`: the table of all cases, of a file, or of those that fit a word."""
+"""`PYTHONPATH=tests/hosts python -m public [WORD ...]`: the table of all cases, or of those that a word fits."""
 
 from __future__ import annotations
 
