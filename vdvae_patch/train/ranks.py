@@ -37,18 +37,8 @@ def distribute(module: nn.Module, world: World) -> tuple[nn.Module, LocalGradien
     if world.size == 1:
         return module, None
     on_device = [world.device.index] if world.device.type == "cuda" else None
-    group = _group_for_gradients(world)
-    wrapped = DistributedDataParallel(module, device_ids=on_device, process_group=group, gradient_as_bucket_view=True)
+    wrapped = DistributedDataParallel(module, device_ids=on_device, gradient_as_bucket_view=True)
     watch = LocalGradient(world.device)
     # a function without annotations: torch compares them with its types, and ours are text
-    wrapped.register_comm_hook(group, lambda state, bucket: watch.hook(state, bucket))
+    wrapped.register_comm_hook(dist.group.WORLD, lambda state, bucket: watch.hook(state, bucket))
     return wrapped, watch
-
-
-def _group_for_gradients(world: World) -> dist.ProcessGroup | None:
-    """DDP never lets go of its group, and Gloo's threads live as long as their group.
-
-    Such a thread may free the tensors of the last collective while the interpreter shuts down, which aborts the process
-    (`terminate called without an active exception`). With a group of DDP's own, the one that says goodbye can end.
-    """
-    return dist.group.WORLD if world.device.type == "cuda" else dist.new_group()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before a group is made: its defaults keep the one that is there, see `connect`
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
@@ -137,7 +138,10 @@ def connect(device: str, environ: Mapping[str, str] | None = None) -> Iterator[W
         time.sleep(PARTING_SECONDS)
         raise
     else:
-        # the group waits for its threads when it goes, and goes with what points at it: see ranks._group_for_gradients
+        # Gloo's threads live as long as their group. One that frees the last collective's tensors while the interpreter
+        # shuts down aborts the process ("terminate called without an active exception"), so nothing may keep the group:
+        # neither a run, which points at itself in many places, nor `torch.distributed.nn`, whose functions have the
+        # group of the time of their import for a default, and which DDP imports by way of torch._dynamo.
         dist.destroy_process_group()
         gc.collect()
     finally:
