@@ -10,13 +10,9 @@ its own lines run, and only the two functions whose arithmetic is at fault are e
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import inspect
-import io
 import math
 import re
-import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import ModuleType
@@ -24,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.heads import CallSite, Head, Rebinding, Role
+from vdvae_patch.hosts.fingerprint import is_one_of
 from vdvae_patch.hosts.preset import Latent, Losses, Optimization, Preset
 from vdvae_patch.hosts.trainable import TrainableEntry
 
@@ -214,21 +211,7 @@ def _block_heads(path: str, block: nn.Module) -> list[Head]:
 def _is_known(function: Any) -> bool:
     """Whether a function is the embedded host's, or token for token the genuine one."""
     written = getattr(function, "_torchdynamo_inline", function)  # what TorchScript was made from
-    if written.__module__.startswith(f"{VDVAE.embedded}."):
-        return True
-    try:
-        return _fingerprint(written) in _GENUINE
-    except (OSError, TypeError):  # no source: defined at a prompt, or not in Python
-        return False
-
-
-def _fingerprint(function: Any) -> str:
-    """SHA-256 over the tokens of a function's source; comments and the width of indentation do not count."""
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER}
-    source = inspect.cleandoc("\n" + inspect.getsource(function))
-    tokens = (t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in skipped)
-    text = " ".join(tokenize.tok_name[t.type] if t.string.isspace() or not t.string else t.string for t in tokens)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return written.__module__.startswith(f"{VDVAE.embedded}.") or is_one_of(function, _GENUINE)
 
 
 def _sample(block: Any, scales: Mapping[Role, Scale], x: Tensor, acts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

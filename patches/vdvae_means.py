@@ -43,8 +43,7 @@ class Sample:
         log_sigma = _log_sigma(scales.get("posterior"), raw)
         mean_p, log_sigma_p, residual = _prior(block, scales, x, self.reading)
         if self.reading.means == "relative":
-            zero = torch.zeros_like(mean)
-            unit, rate = normal.sample_kl(mean, log_sigma, zero, zero)
+            unit, rate = normal.sample_kl(mean, log_sigma)
             return mean_p + log_sigma_p.exp() * unit, x + residual, rate
         if self.reading.means == "residual":
             mean, log_sigma = mean_p + mean, log_sigma_p + log_sigma

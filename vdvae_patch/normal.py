@@ -11,7 +11,8 @@ two factors exp(−½ log σ), so that (0 · ∞) cannot arise where the means a
 divergence returned, in float32: it is summed over many thousands of values.
 
 `sample_kl` does both at once, from the raw parameters if it is given their scales. It keeps four tensors for the
-backward pass, and one more a scale, where VDVAE's own expressions keep seven and the two functions above ten.
+backward pass, and one more a scale, where VDVAE's own expressions keep seven and the two functions above ten. Both take
+N(0, 1) for p where none is given, at less than the price of one that is.
 Source: "Re-parameterizing VAEs for stability", eq. 6 to 10.
 """
 
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.scales.operation import Operation
 
@@ -32,9 +34,19 @@ if TYPE_CHECKING:
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
-def kl_divergence(mean_q: Tensor, log_sigma_q: Tensor, mean_p: Tensor, log_sigma_p: Tensor) -> Tensor:
-    """KL(N(mean_q, σ_q) ‖ N(mean_p, σ_p)) in nats, elementwise; shapes broadcast."""
-    mean_q, log_sigma_q, mean_p, log_sigma_p = (wide(t) for t in (mean_q, log_sigma_q, mean_p, log_sigma_p))
+def kl_divergence(
+    mean_q: Tensor, log_sigma_q: Tensor, mean_p: Tensor | None = None, log_sigma_p: Tensor | None = None
+) -> Tensor:
+    """KL(N(mean_q, σ_q) ‖ N(mean_p, σ_p)) in nats, elementwise; shapes broadcast. Without a p it is N(0, 1).
+
+    Raises:
+        InvalidValueError: half a p.
+    """
+    mean_q, log_sigma_q = wide(mean_q), wide(log_sigma_q)
+    given = _both_or_neither(mean_p, log_sigma_p)
+    if given is None:
+        return _combine(torch.expm1(2 * log_sigma_q), log_sigma_q, mean_q)
+    mean_p, log_sigma_p = map(wide, given)
     log_ratio = _log_ratio(log_sigma_q, log_sigma_p)
     distance = _standardize(mean_q - mean_p, log_sigma_p)
     return _combine(torch.expm1(2 * log_ratio), log_ratio, distance)
@@ -57,8 +69,8 @@ def log_prob(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
 def sample_kl(
     mean_q: Tensor,
     raw_q: Tensor,
-    mean_p: Tensor,
-    raw_p: Tensor,
+    mean_p: Tensor | None = None,
+    raw_p: Tensor | None = None,
     noise: Tensor | None = None,
     *,
     scale_q: Scale | None = None,
@@ -70,21 +82,32 @@ def sample_kl(
     standardized distance of the means, exp(−½ log σ_p), and of each scale the derivative d log σ / dp.
 
     Args:
+        mean_p, raw_p: of p; N(0, 1) without.
         raw_q, raw_p: log σ; with a scale the raw parameter, of which the scale makes log σ in the same operation.
         noise: drawn from N(0, 1) by the default generator unless given.
+
+    Raises:
+        InvalidValueError: half a p, or a scale without what it is the scale of.
     """
+    given = _both_or_neither(mean_p, raw_p)
+    if given is None and scale_p is not None:
+        raise InvalidValueError("sample_kl: scale_p is the scale of raw_p, which is not given")
     noise = _draw_like(mean_q) if noise is None else noise
+    dtype = mean_q.dtype
     # a scale widens by itself: one of them shows what happens if that is forgotten
-    mean_q, mean_p, noise, dtype = wide(mean_q), wide(mean_p), wide(noise), mean_q.dtype
-    raw_q, raw_p = (wide(raw) if scale is None else raw for raw, scale in ((raw_q, scale_q), (raw_p, scale_p)))
+    mean_q, raw_q, noise = wide(mean_q), raw_q if scale_q is not None else wide(raw_q), wide(noise)
+    if given is not None:
+        mean_p, raw_p = wide(given[0]), given[1] if scale_p is not None else wide(given[1])
     if torch.compiler.is_compiling():
         # the compiler chooses what to keep by itself, and better the more it sees
         log_sigma_q = raw_q if scale_q is None else wide(scale_q.log_sigma(raw_q))
-        log_sigma_p = raw_p if scale_p is None else wide(scale_p.log_sigma(raw_p))
+        log_sigma_p = raw_p if scale_p is None or raw_p is None else wide(scale_p.log_sigma(raw_p))
         z, kl = sample(mean_q, log_sigma_q, noise), kl_divergence(mean_q, log_sigma_q, mean_p, log_sigma_p)
+    elif given is None:
+        z, kl = _SampleKLToUnit.run(mean_q, raw_q, noise, scale_q)[:2]
     else:
         z, kl = _SampleKL.run(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)[:2]
-    return z.to(dtype), kl
+    return z if z.dtype == dtype else z.to(dtype), kl
 
 
 class _SampleKL(Operation):
@@ -118,9 +141,7 @@ class _SampleKL(Operation):
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
-        # what is saved counts as differentiable, so that a second derivative comes by here and is not taken for zero
-        if any(grad is not None for grad in grad_saved):
-            raise RuntimeError("sample_kl is differentiable once; use sample and kl_divergence for second derivatives")
+        _refuse_second_derivative(grad_saved)
         spread, growth, distance, root, *slopes = ctx.saved_tensors
         slope_q = slopes.pop(0) if ctx.scaled[0] else None
         slope_p = slopes.pop(0) if ctx.scaled[1] else None
@@ -134,6 +155,47 @@ class _SampleKL(Operation):
         grad_log_sigma_p = torch.addcmul(growth, distance, distance) * -grad_kl
         grad_raw_q, grad_raw_p = _times(grad_log_sigma_q, slope_q), _times(grad_log_sigma_p, slope_p)
         return grad_mean_q, grad_raw_q, -pull, grad_raw_p, None, None, None
+
+
+class _SampleKLToUnit(Operation):
+    @staticmethod
+    def forward(mean: Tensor, raw: Tensor, noise: Tensor, scale: Scale | None) -> tuple[Tensor, ...]:
+        log_sigma, *slope = _log_sigma(raw, scale)
+        spread = log_sigma.exp() * noise
+        growth = (2 * log_sigma).expm1_()
+        return mean + spread, _combine(growth, log_sigma, mean), spread, growth, *slope
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(inputs[0], *output[2:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
+        _refuse_second_derivative(grad_saved)
+        mean, spread, growth, *slopes = ctx.saved_tensors
+        slope = slopes[0] if slopes else None
+        through_spread = None if grad_z is None else grad_z * spread
+        if grad_kl is None:
+            return grad_z, _times(through_spread, slope), None, None
+        if grad_z is None or through_spread is None:
+            return grad_kl * mean, _times(grad_kl * growth, slope), None, None
+        grad_log_sigma = torch.addcmul(through_spread, grad_kl, growth)
+        return torch.addcmul(grad_z, grad_kl, mean), _times(grad_log_sigma, slope), None, None
+
+
+def _refuse_second_derivative(grad_saved: tuple[Tensor | None, ...]) -> None:
+    # what is saved counts as differentiable, so that a second derivative comes by here and is not taken for zero
+    if any(grad is not None for grad in grad_saved):
+        raise RuntimeError("sample_kl is differentiable once; use sample and kl_divergence for second derivatives")
+
+
+def _both_or_neither(mean_p: Tensor | None, raw_p: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    if mean_p is None and raw_p is None:
+        return None
+    if mean_p is None or raw_p is None:
+        raise InvalidValueError("a prior has a mean and a scale: give both, or neither for N(0, 1)")
+    return mean_p, raw_p
 
 
 def _log_sigma(raw: Tensor, scale: Scale | None) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as torch_kl_divergence
 
 from vdvae_patch import normal, scales
+from vdvae_patch.errors import InvalidValueError
 
 Quadruple = tuple[Tensor, Tensor, Tensor, Tensor]
 TINY_LOG_SIGMAS = [-45.0, -52.0, -103.0, -104.0, -1e4, -1e30, torch.finfo(torch.float32).min]
@@ -272,6 +273,10 @@ def test_gradients_of_the_sample_alone_and_of_the_divergence_alone_are_right() -
         torch.testing.assert_close(*gradients)
 
 
+def _with_a_unit_prior(mean: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(mean), torch.zeros_like(mean)
+
+
 SCALES = [
     "exp", "naiveexp", "explin", "upbounded", "upbounded(omega=2)", "downbounded(0.1)", "bounded(0.001, 1)",
     "constant", "softplus", "softclamp", "clamp",
@@ -437,3 +442,83 @@ def test_under_autocast_a_divergence_of_half_activations_is_float32_and_trains()
     assert layer.weight.grad is not None
     assert layer.weight.grad.isfinite().all()
     assert layer.weight.grad.abs().sum() > 0
+
+
+# --- against N(0, 1), which need not be given
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spec", [None, *SCALES])
+@pytest.mark.parametrize("weights", [(1.0, 0.3), (1.0, 0.0), (0.0, 1.0)])
+def test_without_a_prior_it_is_the_unit_normal_in_value_and_gradient(
+    spec: str | None, dtype: torch.dtype, weights: tuple[float, float]
+) -> None:
+    scale = None if spec is None else scales.get(spec)
+    mean, raw, _, _, noise = _random((40, 5), dtype)
+    results = []
+    for prior in ((), _with_a_unit_prior(mean)):
+        leaves = _leaves([mean, raw])
+        z, kl = normal.sample_kl(*leaves, *(prior or (None, None)), noise, scale_q=scale)
+        assert (z.dtype, kl.dtype) == (dtype, torch.promote_types(dtype, torch.float32))
+        # a weight of zero leaves that result out of the graph
+        loss = torch.stack([w * y.float().sum() for w, y in zip(weights, (z, kl), strict=True) if w]).sum()
+        results.append((z.detach(), kl.detach(), *torch.autograd.grad(loss, leaves, materialize_grads=True)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    for ours, general in zip(*results, strict=True):
+        torch.testing.assert_close(ours, general)
+
+
+def test_the_divergence_from_the_unit_normal_survives_every_log_sigma_and_broadcasts() -> None:
+    for log_sigma in (*TINY_LOG_SIGMAS, *LARGE_LOG_SIGMAS):
+        leaves = _leaves([torch.tensor([2.0]), torch.tensor([log_sigma])])
+        kl = normal.kl_divergence(*leaves)
+        assert torch.equal(kl, normal.kl_divergence(*leaves, torch.zeros(1), torch.zeros(1)))
+        assert not kl.isnan()
+    mean, log_sigma, *_ = _random((3, 4))
+    z, kl = normal.sample_kl(mean, log_sigma[:1])
+    assert z.shape == kl.shape == (3, 4)
+
+
+def test_the_unit_form_keeps_three_tensors_and_one_for_the_scale() -> None:
+    mean, raw, *_, noise = _random((64, 64), torch.float32)
+
+    def unit(m: Tensor, p: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return normal.sample_kl(m, p, noise=noise)
+
+    def scaled(m: Tensor, p: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return normal.sample_kl(m, p, noise=noise, scale_q=scales.get("upbounded"))
+
+    assert _bytes_kept(unit, [mean, raw, noise]) == 3 * mean.nbytes
+    assert _bytes_kept(scaled, [mean, raw, noise]) == 4 * mean.nbytes
+
+
+def test_the_unit_form_transforms_compiles_and_refuses_a_second_derivative() -> None:
+    mean, raw, *_, noise = _random((6, 5))
+    unit = partial(normal.sample_kl, scale_q=scales.get("upbounded"))
+
+    def loss(m: Tensor, p: Tensor) -> Tensor:
+        z, kl = unit(m, p, noise=noise)
+        return z.sum() + kl.sum()
+
+    leaves = _leaves([mean, raw])
+    wanted = torch.autograd.grad(loss(*leaves), leaves)
+    torch.testing.assert_close(torch.func.grad(loss, argnums=(0, 1))(mean, raw), wanted)
+    torch.compiler.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(torch.autograd.grad(compiled(*leaves), leaves), wanted)
+    (gradient,) = torch.autograd.grad(loss(*leaves), leaves[1], create_graph=True)
+    with pytest.raises(RuntimeError, match="sample_kl is differentiable once"):
+        torch.autograd.grad(gradient.sum(), leaves[1])
+
+
+def test_half_a_prior_is_refused() -> None:
+    mean, raw, *_ = _random((3,))
+    for call in (
+        lambda: normal.kl_divergence(mean, raw, mean),
+        lambda: normal.sample_kl(mean, raw, raw_p=raw),
+    ):
+        with pytest.raises(InvalidValueError, match=r"both, or neither for N\(0, 1\)"):
+            call()
+    with pytest.raises(InvalidValueError, match="scale_p is the scale of raw_p"):
+        normal.sample_kl(mean, raw, scale_p=scales.get("explin"))

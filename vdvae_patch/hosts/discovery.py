@@ -21,7 +21,8 @@ class HostRegistry:
     """Entries by name.
 
     Args:
-        package: every module of it that defines `HOST` is an entry.
+        package: every module of it that defines `HOST` is an entry. One whose name begins with an underscore is left
+            for an entry to import: it may need torch, or the host, which a list of names must not wait for.
         group: the entry point group under which an installed package adds its own.
     """
 
@@ -75,6 +76,8 @@ class HostRegistry:
             return
         package = importlib.import_module(self.package)
         for found in pkgutil.iter_modules(package.__path__, f"{self.package}."):
+            if found.name.rpartition(".")[2].startswith("_"):
+                continue
             module = importlib.import_module(found.name)
             if hasattr(module, ATTRIBUTE):
                 self.add(getattr(module, ATTRIBUTE), found.name)

@@ -73,6 +73,11 @@ class ExpLin(Scale):
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         return p.clamp(min=0).add_(1).reciprocal_()
 
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        p = wide(p)
+        above = p.clamp(min=0)
+        return torch.minimum(p, above.log1p()), above.add_(1).reciprocal_()
+
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.where(sigma <= 1, sigma.log(), sigma - 1)
 
@@ -103,17 +108,22 @@ class UpBounded(Scale):
 
     @staticmethod
     def _log_share(p: Tensor) -> Tensor:
-        """log (σ / (ω/2))."""
-        above = p.clamp(min=0).neg_().expm1_().neg_().log1p_()  # below p above 0, and 0 at 0 and below
-        return torch.minimum(p, above)
+        """log (σ / (ω/2)); above 0 log (2 − exp(−p)) is below p, and at 0 and below it is made 0."""
+        return torch.minimum(p, torch.rsub(_tail(p), 2).log_())
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
-        tail = p.clamp(min=0).neg_().exp_()
+        tail = _tail(p)
         return tail / (2 - tail)
 
     def _log_variance_slope(self, p: Tensor) -> Tensor:
-        tail = p.clamp(min=0).neg_().exp_()
+        tail = _tail(p)
         return tail / torch.rsub(tail, 1, alpha=0.5)
+
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        p = wide(p)
+        tail = _tail(p)
+        rest = 2 - tail
+        return torch.minimum(p, rest.log()).add_(math.log(self.omega / 2)), tail.div_(rest)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return math.log(self.omega / 2) - x.abs()
@@ -121,6 +131,11 @@ class UpBounded(Scale):
     def inverse(self, sigma: Tensor) -> Tensor:
         half = sigma / (self.omega / 2)
         return torch.where(half <= 1, half.log(), -torch.log1p(1 - half))
+
+
+def _tail(p: Tensor) -> Tensor:
+    """exp(−p⁺)."""
+    return p.clamp(min=0).neg_().exp_()
 
 
 @SCALES.register("downbounded")

@@ -143,7 +143,7 @@ class _Elementwise(Operation):
 
 def _evaluate(value: Formula, slope: Formula, p: Tensor) -> Tensor:
     result: Tensor = _Elementwise.run(wide(p), value, slope)
-    return result.to(p.dtype)
+    return result if result.dtype == p.dtype else result.to(p.dtype)
 
 
 def positive_number(scale: str, name: str, value: float) -> float:
