@@ -1,14 +1,15 @@
 """Step time and memory of patched models against the vanilla one: side by side, interleaved, medians.
 
 Machines are noisy, so a ratio is only as good as its pairing: in every round each contender does one step, in an order
-that rotates, and a contender's ratio is the median over rounds of its time over vanilla's time in the same round. Name
-vanilla twice to see what the machine makes of no difference at all.
+drawn anew, so that each follows on each, whose caches it finds. A contender's ratio is the median over rounds of its time
+over vanilla's time in the same round. Name vanilla twice to see what the machine makes of no difference at all.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import random
 import statistics
 import sys
 import time
@@ -156,10 +157,10 @@ def _measure(
     warmup: int,
     clock: Callable[[], float],
 ) -> list[Measurement]:
-    """One step a contender and batch, in rotating order; the last batch is for the memory."""
+    """One step a contender and batch; the last batch is for the memory."""
+    orders = random.Random(0)
     for number, batch in enumerate(batches[:-1]):
-        shift = number % len(contenders)
-        for contender in contenders[shift:] + contenders[:shift]:
+        for contender in orders.sample(contenders, len(contenders)):
             seconds = contender.timed(number, batch, device, clock)
             if number >= warmup:
                 contender.times.append(seconds)
