@@ -1,8 +1,8 @@
 """Step time and memory of patched models against the vanilla one: side by side, interleaved, medians.
 
 Machines are noisy, so a ratio is only as good as its pairing: in every round each contender does one step, in an order
-drawn anew, so that each follows on each, whose caches it finds. A contender's ratio is the median over rounds of its time
-over vanilla's time in the same round. Name vanilla twice to see what the machine makes of no difference at all.
+drawn anew, so that each follows on each, whose caches it finds. A contender's ratio is the median over rounds of its
+time over vanilla's time in the same round. Name vanilla twice to see what the machine makes of no difference at all.
 """
 
 from __future__ import annotations
