@@ -4,8 +4,8 @@ pythae's own encoders emit it by a layer `log_var`; the models read it as a log 
 own encoder may have any other layer: its heads are found by a scan.
 
 That layer's output is patched, for the model and for all who read the encoder: samplers, `get_nll`. VAE and beta-VAE,
-with an encoder of pythae's and unchanged, also get a `forward` with the stable KL, which takes the raw parameter, the
-sample and the KL in one operation: the host's expression 1 + log σ² − μ² − σ² cancels where σ is nearly 1.
+with an encoder of pythae's and unchanged, are patched at the encoder's output, and get a `forward` with the stable KL:
+the host's expression 1 + log σ² − μ² − σ² cancels where σ is nearly 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import HostError
-from vdvae_patch.heads import CallSite, Head
+from vdvae_patch.heads import Head
 from vdvae_patch.hosts.entry import Example, HostEntry
 
 if TYPE_CHECKING:
@@ -60,14 +60,11 @@ class Pythae(HostEntry):
             raise HostError(f"the encoder of this {name} has no layer log_var; find its heads with scan")
         from vdvae_patch.conventions import get
 
-        if TYPE_CHECKING:  # where the folder lies in the repository; installed it is a subpackage
-            from patches import _pythae_vae
-        else:
-            from vdvae_patch.patches import _pythae_vae
+        from . import _pythae_vae
 
         convention = "softplus" if name in _SOFTPLUS else "log_variance"
-        calls = (CallSite("", "forward", _pythae_vae.forward),) if _pythae_vae.is_known(model) else ()
-        return [Head("encoder.log_var", "posterior", convention=get(convention), calls=calls, beside_output=True)]
+        calls = _pythae_vae.call_sites(model)
+        return [Head("encoder.log_var", "posterior", convention=get(convention), calls=calls)]
 
 
 def _loss(model: Any, x: Tensor) -> Tensor:

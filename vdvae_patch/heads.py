@@ -109,8 +109,6 @@ class Head:
             arithmetic. Without any, and always when the host's arithmetic is kept, the module's output is patched.
         only_at_calls: whether replacing the module's output would not be exact, so that `calls` are used even when
             the host's arithmetic is kept.
-        beside_output: whether the output is patched even where `calls` are used, for others who read it; the calls'
-            functions read the raw parameter within `patching.raw_output`.
         rebindings: for hosts that are patched at the output, the functions whose arithmetic is at fault.
         sites: the host's expressions that are replaced where replacing the module's output is not exact.
         parameter: whether `path` names a parameter (a learned global scale) and not a module.
@@ -128,7 +126,6 @@ class Head:
     sites: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     parameter: bool = False
     only_at_calls: bool = False
-    beside_output: bool = field(default=False, compare=False)
     found: Found | None = field(default=None, repr=False, compare=False)
     step: int = 1
 

@@ -104,6 +104,8 @@ def sample_kl(
         log_sigma_p = raw_p if scale_p is None or raw_p is None else wide(scale_p.log_sigma(raw_p))
         z, kl = sample(mean_q, log_sigma_q, noise), kl_divergence(mean_q, log_sigma_q, mean_p, log_sigma_p)
     elif given is None:
+        # it is kept for the backward pass, where a part of a wider tensor would keep the whole
+        mean_q = mean_q.clone() if mean_q._is_view() else mean_q
         z, kl = _SampleKLToUnit.run(mean_q, raw_q, noise, scale_q)[:2]
     else:
         z, kl = _SampleKL.run(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)[:2]
@@ -187,7 +189,10 @@ class _SampleKLToUnit(Operation):
 def _refuse_second_derivative(grad_saved: tuple[Tensor | None, ...]) -> None:
     # what is saved counts as differentiable, so that a second derivative comes by here and is not taken for zero
     if any(grad is not None for grad in grad_saved):
-        raise RuntimeError("sample_kl is differentiable once; use sample and kl_divergence for second derivatives")
+        raise RuntimeError(
+            "sample_kl is differentiable once; for second derivatives use sample and kl_divergence, or patch the model "
+            'with arithmetic="host"'
+        )
 
 
 def _both_or_neither(mean_p: Tensor | None, raw_p: Tensor | None) -> tuple[Tensor, Tensor] | None:

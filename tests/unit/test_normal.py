@@ -490,6 +490,8 @@ def test_the_unit_form_keeps_three_tensors_and_one_for_the_scale() -> None:
         return normal.sample_kl(m, p, noise=noise, scale_q=scales.get("upbounded"))
 
     assert _bytes_kept(unit, [mean, raw, noise]) == 3 * mean.nbytes
+    # of a mean that is a part of a wider tensor the part alone
+    assert _bytes_kept(lambda w, p, n: unit(w[:, :64], p, n), [torch.randn(64, 640), raw, noise]) == 3 * mean.nbytes
     assert _bytes_kept(scaled, [mean, raw, noise]) == 4 * mean.nbytes
 
 

@@ -13,7 +13,9 @@ _LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER}
 
 
 def is_one_of(function: Callable[..., Any], known: Collection[str]) -> bool:
-    """Whether the function's fingerprint is among those; False for one without a source."""
+    """Whether the function's fingerprint is among those; False for one without a source, or that wraps another."""
+    if hasattr(function, "__wrapped__"):  # its source would be that of the other
+        return False
     try:
         return fingerprint(function) in known
     except (OSError, TypeError):  # defined at a prompt, or not in Python

@@ -11,7 +11,6 @@ from vdvae_patch.patching.apply import (
     patched_heads,
     unpatch,
 )
-from vdvae_patch.patching.overrides import raw_output
 from vdvae_patch.patching.variant import VANILLA, Variant
 
 __all__ = [
@@ -25,6 +24,5 @@ __all__ = [
     "patch",
     "patch_record",
     "patched_heads",
-    "raw_output",
     "unpatch",
 ]

@@ -226,8 +226,7 @@ def _overrides(
                 at_call[site.owner, site.method] = site
                 if patched.scale is not None:
                     scales[site.owner, site.method][patched.head.role] = patched.scale
-            if not patched.head.beside_output:
-                continue
+            continue
         if patched.scale is not None and not patched.head.convention.is_identity(patched.scale):
             by_call = _emitted(patched.head) in apart
             if _has_sites(patched.head) and (by_call or not _is_alternative(patched.head)):
@@ -283,8 +282,7 @@ def _patched_apart(heads: PatchedHeads) -> set[_Emitted]:
     apart: set[_Emitted] = set()
     for patched in heads:
         head = patched.head
-        at_calls = bool(head.calls) and not head.beside_output
-        if at_calls or not (_is_at_output(head) or _is_alternative(head)):
+        if head.calls or not (_is_at_output(head) or _is_alternative(head)):
             continue
         other = first.setdefault(_emitted(head), patched)
         if other.scale == patched.scale:

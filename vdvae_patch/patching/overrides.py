@@ -7,7 +7,6 @@ ordinary picklable object that refers to its module, so a deep copy or a pickle 
 
 from __future__ import annotations
 
-import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,22 +79,6 @@ def outputs_observed(observe: Callable[[nn.Module, Any], None]) -> Iterator[None
         _observers.remove(observe)
 
 
-_raw: set[tuple[int, nn.Module]] = set()
-
-
-class raw_output:  # noqa: N801  a context manager that reads like a function, as torch.no_grad is
-    """Let a patched module return its raw output to this thread, for a function that takes the scale by itself."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.reader = threading.get_ident(), module
-
-    def __enter__(self) -> None:
-        _raw.add(self.reader)
-
-    def __exit__(self, *error: object) -> None:
-        _raw.discard(self.reader)
-
-
 class OutputOverride(Override):
     """Replaces the raw channels in what a module returns by the pre-images of their new scales."""
 
@@ -108,8 +91,6 @@ class OutputOverride(Override):
         output = self.original(*args, **kwargs)
         for observe in _observers:
             observe(self.module, output)
-        if _raw and (threading.get_ident(), self.module) in _raw:
-            return output
         for head, scale in self.heads:
             output = replace_raw(output, head, scale)
         return output

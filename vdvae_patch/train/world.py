@@ -125,6 +125,9 @@ def connect(device: str, environ: Mapping[str, str] | None = None) -> Iterator[W
     try:
         yield world
         world.barrier()
+        # the store goes with the group of rank 0: before that nobody may ask it any more
+        world.heartbeat.close()
+        world.barrier()
     except VdvaePatchError as error:
         world.heartbeat.accuse(str(error))
         raise
