@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vdvae_patch import scales
     from vdvae_patch.heads import Head
-    from vdvae_patch.hosts import load_host
+    from vdvae_patch.hosts import load_entry_file, load_host
     from vdvae_patch.patching.apply import is_patched, patch, patched_heads, unpatch
     from vdvae_patch.scanning.finder import scan
     from vdvae_patch.scanning.stabilizer import stabilize
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Head",
     "is_patched",
+    "load_entry_file",
     "load_host",
     "patch",
     "patched_heads",
@@ -39,6 +40,7 @@ __all__ = [
 _LAZY = {
     "Head": "vdvae_patch.heads",
     "is_patched": "vdvae_patch.patching",
+    "load_entry_file": "vdvae_patch.hosts",
     "load_host": "vdvae_patch.hosts",
     "patch": "vdvae_patch.patching",
     "patched_heads": "vdvae_patch.patching",

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal, register_kl
+from torch.distributions import Normal, constraints, register_kl
 from torch.distributions.utils import broadcast_all
 
 from vdvae_patch import normal
@@ -24,6 +24,9 @@ class StableNormal(Normal):
         loc, scale: mean and σ, as `Normal` takes them.
         log_scale: log σ, where it is known better than as the log of `scale`.
     """
+
+    # a σ that rounds to zero, which `Normal` refuses, is no fault of one that is known by its logarithm
+    arg_constraints = {"loc": constraints.real, "scale": constraints.nonnegative}  # noqa: RUF012  as its base has them
 
     def __init__(
         self, loc: Any, scale: Any, validate_args: bool | None = None, *, log_scale: Tensor | None = None

@@ -32,6 +32,10 @@ class PatchError(VdvaePatchError, RuntimeError):
     """A patch that cannot be applied or removed."""
 
 
+class SharedScaleError(PatchError):
+    """Two heads were given different scales, and the host computes both in one place."""
+
+
 class HostError(VdvaePatchError, RuntimeError):
     """A host code base that cannot be found, verified or imported."""
 

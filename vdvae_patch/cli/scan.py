@@ -23,6 +23,10 @@ def run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(list(argv))
     for folder in reversed(options.path):
         sys.path.insert(0, str(Path(folder).expanduser().resolve()))
+    if options.patch:
+        from vdvae_patch.patching import Variant
+
+        Variant.parse(options.patch)  # what cannot be meant is told before the model is built
     factory = _resolve(options.factory, options.path)
     call = _resolve(options.call, options.path) if options.call else None
     model = _build(factory, options.factory)
@@ -39,7 +43,11 @@ def run(argv: Sequence[str]) -> int:
 
         text = entry_file(options.factory, heads)
         Path(options.write).write_text(text)
-        print(f"wrote {options.write}; use it with --patches {options.write}", file=sys.stderr)
+        print(
+            f'wrote {options.write}; vdvae_patch.load_entry_file("{options.write}").heads(model) gives the heads to '
+            "patch",
+            file=sys.stderr,
+        )
     return 0 if heads else 1
 
 

@@ -14,8 +14,9 @@ from types import TracebackType
 
 from torch import nn
 
-from vdvae_patch.errors import PatchError, did_you_mean
+from vdvae_patch.errors import PatchError, SharedScaleError, did_you_mean
 from vdvae_patch.heads import Arithmetic, CallSite, ChannelRange, Head, Rebinding, Role
+from vdvae_patch.patching import floors
 from vdvae_patch.patching.overrides import CallOverride, OutputOverride, Override, RebindOverride
 from vdvae_patch.patching.sites import NormalSite, site_overrides, with_host_arithmetic
 from vdvae_patch.patching.variant import VANILLA, Variant, resolve
@@ -107,6 +108,9 @@ def patch(
             really uses with scale(p). A constant σ follows no p, so with one it is first done with explin in its place.
             Heads that somebody wrote down come without a batch and are taken at their word.
 
+    Warns:
+        UserWarning: the patch changes nothing, or takes away a lower bound of σ that the host's arithmetic may need.
+
     Raises:
         PatchError: the model is patched already, a head does not exist or cannot be patched, a role that was named has
             no head, or the verification saw another σ; the model is then as it was.
@@ -139,6 +143,8 @@ def patch(
         except PatchError:
             unpatch(model)
             raise
+    for line in floors.lost(((h.head, h.scale) for h in patched), stable):
+        warnings.warn(line, stacklevel=2)
     return PatchHandle(model, record)
 
 
@@ -148,7 +154,9 @@ def _rehearse(model: nn.Module, heads: Iterable[Head], chosen: Variant, arithmet
     posterior, prior, likelihood = (_EXPLIN if isinstance(scale, Constant) else scale for scale in given)
     following = Variant(posterior, prior, likelihood, chosen.one_name)
     if following != chosen:
-        patch(model, following, heads=heads, arithmetic=arithmetic).unpatch()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # they are of scales that nobody asked for
+            patch(model, following, heads=heads, arithmetic=arithmetic).unpatch()
 
 
 def unpatch(model: nn.Module) -> None:
@@ -272,7 +280,8 @@ def _emitted(head: Head) -> _Emitted:
 
 def _is_alternative(head: Head) -> bool:
     """Whether the head's sites are calls of its module, which do what replacing its output does."""
-    known = (getattr(site, "channels", None) is not None for site in head.sites)
+    # those inside the module are of a layer whose output is not the module's
+    known = (getattr(site, "channels", None) is not None and site.owner != head.path for site in head.sites)
     return bool(head.sites) and not head.parameter and all(known)
 
 
@@ -289,7 +298,7 @@ def _patched_apart(heads: PatchedHeads) -> set[_Emitted]:
             continue
         if not (_is_alternative(head) and _is_alternative(other.head)):
             given = " and ".join(VANILLA if h.scale is None else str(h.scale) for h in (other, patched))
-            raise PatchError(
+            raise SharedScaleError(
                 f"{head.path}[{head.channels}] emits the {other.head.role} and the {head.role}, and where it is called "
                 f"they cannot be told apart; at its output both get one scale, not {given}"
             )

@@ -246,7 +246,7 @@ class _Edit:
             return node
         raise PatchError(
             f"{self.function.__qualname__} has no expression at line {span[0]}, columns {span[2]} to {span[3]}; "
-            "was its file edited after it was imported?"
+            "was its file edited since it was scanned, or imported? scan it again"
         )
 
     def _replace(self, tree: ast.AST, old: ast.AST, new: ast.AST) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vdvae_patch.composition import back
 from vdvae_patch.conventions import Convention
 from vdvae_patch.distributions import StableNormal
-from vdvae_patch.errors import PatchError
+from vdvae_patch.errors import PatchError, SharedScaleError
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.patching.overrides import Override, replace_raw
 from vdvae_patch.patching.rewrite import Change, LocalFunction, rewritten
@@ -180,6 +180,8 @@ class SiteOverride(Override):
         return self.original(*args, **kwargs)
 
 
+_GIVE_ONE = 'give both the same, such as posterior="explin", prior="explin"'
+
 Edit = tuple[Site, Scale] | tuple[NormalSite, None]
 
 
@@ -194,8 +196,8 @@ def site_overrides(
             if isinstance(site, ActivationSite):
                 other, known = activations.setdefault(site.path, (site, scale))
                 if other != site or (known != scale and site.rest is not None):
-                    raise PatchError(
-                        f"{site.path} serves two heads, which were given {known} and {scale}; give one scale"
+                    raise SharedScaleError(
+                        f"{site.path} serves two heads, which were given {known} and {scale}; {_GIVE_ONE}"
                     )
             else:
                 by_method.setdefault((site.owner, site.method), []).append((site, scale))
@@ -233,10 +235,9 @@ def _plan(
             if known is None:
                 changes.append(change)
             elif not known.reader.same_as(change.reader):
-                raise PatchError(
+                raise SharedScaleError(
                     f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given "
-                    f"different "
-                    f"ones ({known.reader.scale} and {scale}); give both the same"
+                    f"different ones ({known.reader.scale} and {scale}); {_GIVE_ONE}"
                 )
     for step, below in inner.items():
         target = called(function, step.span, step.module, step.qualname, instance)

@@ -43,6 +43,19 @@ def calls_of_module(
     return tuple(sites)
 
 
+def calls_of_layer(readings: Iterable[Reading], emission: Emission, rest: Convention) -> tuple[Site, ...]:
+    """The expressions in a module's own `forward` that call the layer of PyTorch which it is a subclass of."""
+    sites: dict[Site, None] = {}
+    for reading in readings:
+        sequence = outer_first(reading.raw.node)
+        if sequence[-1].path != emission.path:
+            raise CannotPlaceError("the layer is not called by the module itself")
+        span = span_of(sequence[-1])
+        site = _site_in(sequence, len(sequence) - 1, span, span, -1, rest)
+        sites[replace(site, channels=emission.channels)] = None
+    return tuple(sites)
+
+
 def site_of_nodes(nodes: Sequence[Node], operand: int, rest: Convention, parameter: str = "") -> Site:
     """The site whose first and last expressions computed the first and the last of some nodes."""
     level = common_level(nodes)

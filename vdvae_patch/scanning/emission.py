@@ -21,6 +21,8 @@ class Emission:
         channels: which of its output.
         at_output: whether the module returns it, so that its output can be replaced.
         reason: why not, otherwise.
+        layer: whether the module is a subclass of a layer of PyTorch's whose own `forward` calls the layer's, and
+            returns something else: parts of what that call gives.
     """
 
     path: str
@@ -28,6 +30,7 @@ class Emission:
     channels: ChannelRange
     at_output: bool
     reason: str = ""
+    layer: bool = False
 
 
 def emission_of(graph: Graph, raw: Spot) -> Emission:
@@ -53,7 +56,10 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
             return Emission(scripted, False, channels, False, _SCRIPTED)
         return Emission("", False, channels, False, "no module computes it")
     returned = graph.returned.get(emitted.node.id, [])
-    builtin = not owner.host and owner.code.co_name == "forward"
+    # a subclass of PyTorch's layer runs in it, too, and may return something else
+    layer = not owner.host and owner.code.co_name == "forward"
+    around = [f for f in node.frames if f.path == owner.path and f.host and f.code.co_name == "forward"]
+    builtin = layer and not around
     if scripted is not None and not builtin and scripted not in (owner.path, *returned):
         return Emission(scripted, False, channels, False, _SCRIPTED)
     if builtin or owner.path in returned:
@@ -63,7 +69,7 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
     if returned:
         return Emission(returned[0], False, channels, exact)
     reason = f"{owner.code.co_name} computes it in passing and does not return it"
-    return Emission(owner.path, False, channels, False, reason)
+    return Emission(owner.path, False, channels, False, reason, layer=layer and exact)
 
 
 _SCRIPTED = "it is computed inside TorchScript, where no Python runs that could be replaced"

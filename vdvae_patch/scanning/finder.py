@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
+from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.patching.sites import NormalSite
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
+from vdvae_patch.scanning.placing import replaceable
 from vdvae_patch.scanning.reading import NearMiss
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.verify import HeadKey, check_sigma, head_key, residual_curves
@@ -31,7 +33,7 @@ class Heads(list[Head]):
             carries log σ.
     """
 
-    def __init__(self, heads: Iterable[Head] = (), near_misses: Sequence[NearMiss] = ()) -> None:
+    def __init__(self, heads: Iterable[Head] = (), near_misses: Iterable[NearMiss] = ()) -> None:
         super().__init__(heads)
         self.near_misses = tuple(near_misses)
         self.warnings: tuple[str, ...] = ()
@@ -46,11 +48,29 @@ class Heads(list[Head]):
 
     def __str__(self) -> str:
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
-        return columns(header, (_row(head) for head in self)) if self else "no Normal head\n" + self.why_not()
+        if not self:
+            return "no Normal head\n" + self.why_not()
+        hint = f"\n{ONLY_SAMPLED}" if self.only_sampled else ""
+        return columns(header, (_row(head) for head in self)) + hint
+
+    @property
+    def only_sampled(self) -> bool:
+        """Whether no head was seen in a density or a KL."""
+        return not any(map(_is_compared, self))
 
     def why_not(self) -> str:
         """The near misses, one a line."""
         return "\n".join(f"  {miss}" for miss in self.near_misses) or "  nothing multiplies noise or enters a density"
+
+
+ONLY_SAMPLED = (
+    "no density and no KL was seen: if the loss is computed outside of what was run, give it as the call, so that "
+    "priors and likelihoods are seen, too"
+)
+
+
+def _is_compared(head: Head) -> bool:
+    return head.found is None or any("noise" not in way for way in head.found.evidence)
 
 
 def _row(head: Head) -> tuple[str, ...]:
@@ -84,9 +104,11 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         PatchError: some weights have no values yet, or the model has no forward and no call was given.
         Exception: whatever the model raises on these inputs.
     """
+    if isinstance(model, type):
+        raise PatchError(f"{model.__name__} is a class; give scan an instance of it")
     graph = watch(model, inputs, call)
     readings = read(graph)
-    heads = Heads(heads_of(graph, readings), readings.near_misses)
+    heads = Heads(replaceable(model, heads_of(graph, readings)), dict.fromkeys(readings.near_misses))
     heads.warnings = tuple(hazards.of_graph(graph))
     heads._run = (inputs, call)
     residual = {

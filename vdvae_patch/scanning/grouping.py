@@ -14,7 +14,7 @@ from vdvae_patch.composition import Composition, Measured, Step, is_limited, nam
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import ChannelRange, Found, Head, Role
 from vdvae_patch.scanning import hazards
-from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_module
+from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
 from vdvae_patch.scanning.chain import bounded_steps
 from vdvae_patch.scanning.emission import Emission, emission_of
 from vdvae_patch.scanning.graph import Graph
@@ -249,6 +249,8 @@ def _head(graph: Graph, group: _Group, shared: bool) -> Head:
             if group.emission.at_output and not agree and not is_limited(convention) and not shared:
                 sites = disagreeing(graph, group.readings, convention)
                 place = "output"
+            elif reason == emission.reason and emission.layer and _is_at_layer(group, convention, agree, shared):
+                sites = calls_of_layer(group.readings, emission, convention)
             else:
                 sites = sites_of(graph, group.readings)
         except CannotPlaceError as error:
@@ -268,6 +270,12 @@ def _head(graph: Graph, group: _Group, shared: bool) -> Head:
         emission.path, group.role, channels.start, channels.stop, channels.dim, convention,
         sites=sites, parameter=emission.parameter, found=found, step=channels.step,
     )  # fmt: skip
+
+
+def _is_at_layer(group: _Group, convention: Convention, agree: bool, shared: bool) -> bool:
+    """Whether nothing but the module's class keeps the head from being patched where the raw value is emitted."""
+    at_output = replace(group, emission=replace(group.emission, at_output=True))
+    return _patch_place(at_output, convention, agree, shared)[0] == "output"
 
 
 _EVIDENCE = {

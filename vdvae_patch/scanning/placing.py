@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from vdvae_patch.composition import Step, is_limited, named
 from vdvae_patch.conventions import Convention, LogSigma
+from vdvae_patch.heads import Head
 from vdvae_patch.patching.sites import ActivationSite, Site
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
 from vdvae_patch.scanning.emission import emission_of
@@ -105,6 +108,23 @@ def _attribute_read(raw: Node, first: Node) -> str:
     name = raw.op.rpartition(".")[2] if raw.kind == "parameter" else ""
     frames = outer_first(first) if name else []
     return name if frames and name in frames[common_level([first])].code.co_names else ""
+
+
+def replaceable(model: nn.Module, heads: Iterable[Head]) -> Iterator[Head]:
+    """The heads; those with a site in what is no method, and so cannot be replaced on an instance, patched nowhere."""
+    modules = dict(model.named_modules())
+    for head in heads:
+        properties = [
+            f"{type(modules[site.owner]).__name__}.{site.method}"
+            for site in head.sites
+            if isinstance(site, Site)
+            and isinstance(inspect.getattr_static(type(modules[site.owner]), site.method, None), property)
+        ]
+        if properties and head.found is not None:
+            reason = f"{head.found.reason}, and it is computed in the property {properties[0]}, which is no method"
+            yield replace(head, sites=(), found=replace(head.found, patch_at="no", reason=reason))
+        else:
+            yield head
 
 
 def disagreeing(graph: Graph, readings: Iterable[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from torch import nn
 
-from vdvae_patch.errors import PatchError
+from vdvae_patch.errors import PatchError, SharedScaleError
 from vdvae_patch.heads import Role
 from vdvae_patch.patching import PatchHandle, patch
 from vdvae_patch.scales import Scale
-from vdvae_patch.scanning.finder import Heads, scan
+from vdvae_patch.scanning.finder import ONLY_SAMPLED, Heads, scan
 from vdvae_patch.tables import columns
 
 _WHY = {
@@ -31,15 +31,17 @@ def stabilize(
     *inputs: Any,
     call: Callable[..., Any] | None = None,
     posterior: str | Scale = "explin",
-    prior: str | Scale = "constant",
+    prior: str | Scale | None = None,
     likelihood: str | Scale | None = None,
     file: TextIO | None = None,
 ) -> PatchHandle:
     """Find the Normal heads, give each role its scale, use stable arithmetic, verify, and print what was done and why.
 
-    A learned prior gets a constant σ of 1, the paper's choice (section 7.4): in ten seeds of a raised learning rate
-    (docs/results/stress-ten-seeds.md) it had no NaN, where a prior with a learned σ had 86 NaN steps of 1,000. A model
-    that was trained with a learned σ is another model then: name `prior="explin"` to keep its σ learned.
+    A learned prior gets a constant σ of 1 unless another scale is named, the paper's choice (section 7.4): in ten seeds
+    of a raised learning rate (docs/results/stress-ten-seeds.md) it had no NaN, where a prior with a learned σ had 86
+    NaN steps of 1,000. A model that was trained with a learned σ is another model then: name `prior="explin"` to keep
+    its σ learned. Where the host computes posterior and prior in one place, so that they cannot have two scales, the
+    prior gets the posterior's.
 
     Args:
         inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
@@ -52,22 +54,35 @@ def stabilize(
     heads = scan(model, *inputs, call=call)
     if not heads:
         raise PatchError(f"no Normal head was found in {type(model).__name__}; near misses:\n{heads.why_not()}")
-    scales: dict[Role, str | Scale | None] = {"posterior": posterior, "prior": prior, "likelihood": likelihood}
+    scales: dict[Role, str | Scale | None] = {
+        "posterior": posterior, "prior": "constant" if prior is None else prior, "likelihood": likelihood,
+    }  # fmt: skip
     present = {head.role for head in heads}
     chosen = {role: scale for role, scale in scales.items() if scale is not None and role in present}
     if not chosen:
         raise PatchError(
             f"only {', '.join(present)} heads were found; name their scale, such as likelihood='bounded(0.1, 1)'"
         )
-    handle = patch(
+    notes = []
+    try:
+        handle = _patch(model, heads, chosen)
+    except SharedScaleError as error:
+        if prior is not None or "prior" not in chosen or "posterior" not in chosen:
+            raise
+        handle = _patch(model, heads, chosen | {"prior": posterior})
+        notes.append(f"note: the prior got the posterior's scale and not a constant one: {error}")
+    print("\n".join([_table(heads, handle), *notes, ADVICE]), file=file or sys.stdout)
+    return handle
+
+
+def _patch(model: nn.Module, heads: Heads, scales: Mapping[Role, str | Scale | None]) -> PatchHandle:
+    return patch(
         model,
         heads=heads,
-        posterior=chosen.get("posterior"),
-        prior=chosen.get("prior"),
-        likelihood=chosen.get("likelihood"),
+        posterior=scales.get("posterior"),
+        prior=scales.get("prior"),
+        likelihood=scales.get("likelihood"),
     )
-    print(_table(heads, handle), file=file or sys.stdout)
-    return handle
 
 
 def _table(heads: Heads, handle: PatchHandle) -> str:
@@ -81,8 +96,11 @@ def _table(heads: Heads, handle: PatchHandle) -> str:
         rows.append((head.path, head.channels, head.role, str(head.convention), str(scale or "vanilla"), place, why))
     lines = [columns(("path", "channels", "role", "host's σ", "scale", "patched at", "why"), rows)]
     if heads.normals:
-        lines.append(f"{len(heads.normals)} calls of torch.distributions.Normal make one that carries log σ.")
+        calls = "call" if len(heads.normals) == 1 else "calls"
+        makes = "makes" if len(heads.normals) == 1 else "make"
+        lines.append(f"{len(heads.normals)} {calls} of torch.distributions.Normal {makes} one that carries log σ.")
+    if heads.only_sampled:
+        lines.append(f"note: {ONLY_SAMPLED}")
     warnings = [warning for head in heads if head.found for warning in head.found.warnings]
     lines += [f"note: {warning}" for warning in warnings if "lower bound" in warning]
-    lines.append(ADVICE)
     return "\n".join(lines)

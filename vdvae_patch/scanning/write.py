@@ -10,7 +10,11 @@ from vdvae_patch.composition import Composition, Measured
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Head
 
-_TEMPLATE = '''"""Patch entry of {factory}, written by a scan; correct it where you know better."""
+_TEMPLATE = '''"""Patch entry of {factory}, written by a scan; correct it where you know better.
+
+    heads = vdvae_patch.load_entry_file("this_file.py").heads(model)
+    vdvae_patch.patch(model, "explin", heads=heads)
+"""
 
 from __future__ import annotations
 

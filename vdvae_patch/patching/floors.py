@@ -1,0 +1,42 @@
+"""Lower bounds of σ that a host has and a patch takes away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from vdvae_patch.conventions import Convention
+from vdvae_patch.heads import Head
+from vdvae_patch.scales import Scale
+
+_GRID = torch.linspace(-700, 700, 141, dtype=torch.float64)
+_NO_FLOOR = 1e-30  # what an exponential, or the root of one, comes to at the end of the grid
+
+
+def lost(heads: Iterable[tuple[Head, Scale | None]], stable: bool) -> Iterator[str]:
+    """A line for each head whose host bounds σ from below, goes on to compute with σ itself, and loses the bound.
+
+    Args:
+        stable: whether functions of ours, and Normals that carry log σ, stand in for the host's arithmetic where the
+            head names any.
+    """
+    for head, scale in heads:
+        if scale is None or (stable and (head.calls or head.rebindings or _is_in_distributions(head))):
+            continue
+        floor, new = _least(head.convention), float(scale.sigma(_GRID).min())
+        if floor > _NO_FLOOR and new < 0.999 * floor:
+            yield (
+                f"head {head}: the host keeps σ at {floor:.3g} or above, {scale} does not; if the host takes log σ or "
+                f"1/σ² itself, a σ that rounds to zero makes them infinite. downbounded({floor:.3g}), or bounded from "
+                f"{floor:.3g} on, keep the bound"
+            )
+
+
+def _least(convention: Convention) -> float:
+    sigma = convention.sigma(_GRID)
+    return float(sigma[sigma.isfinite()].min()) if sigma.isfinite().any() else 0.0
+
+
+def _is_in_distributions(head: Head) -> bool:
+    return head.found is not None and "torch.distributions.Normal" in head.found.evidence
