@@ -24,12 +24,9 @@ from torch.distributions import Bernoulli
 from zoo import TrueHead
 
 from public import NotHereError, PublicCase, Repository, without
+from public.draws import half
 
 Inputs = Callable[[], tuple[Any, ...]]
-
-
-def half(v: Tensor) -> Tensor:
-    return torch.exp(0.5 * v)
 
 
 def half_softplus(v: Tensor) -> Tensor:

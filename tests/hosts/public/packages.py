@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo import TrueHead
 
 from public import Package, PublicCase, without
+from public.draws import half
 
 BAYESIAN_TORCH = Package("bayesian-torch", "0.5.0")
 BLITZ = Package("blitz-bayesian-pytorch", "0.2.8")
@@ -74,10 +75,6 @@ def noise(*shape: int, seed: int = 1) -> Tensor:
 
 def unit(*shape: int, seed: int = 1) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def half(v: Tensor) -> Tensor:
-    return torch.exp(0.5 * v)
 
 
 def clamped_half(v: Tensor) -> Tensor:

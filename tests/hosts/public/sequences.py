@@ -15,26 +15,7 @@ from torch.distributions import Normal, kl_divergence
 from zoo import TrueHead
 
 from public import PublicCase, Repository, without
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape: int, seed: int = 5) -> Tensor:
-    return torch.randn(*shape, generator=generator(seed))
-
-
-def rand(*shape: int, seed: int = 6) -> Tensor:
-    return torch.rand(*shape, generator=generator(seed))
-
-
-def tokens(high: int, *shape: int, low: int = 0, seed: int = 7) -> Tensor:
-    return torch.randint(low, high, shape, generator=generator(seed))
-
-
-def half(v: Tensor) -> Tensor:
-    return torch.exp(0.5 * v)
+from public.draws import half, rand, randn, tokens
 
 
 def softplus_tenth(v: Tensor) -> Tensor:
