@@ -193,6 +193,24 @@ def test_a_loss_that_was_not_run_is_asked_for() -> None:
     assert hint in out.getvalue()
 
 
+@pytest.mark.parametrize("eps", [1e-6, 1e-4])
+def test_the_clamp_inside_pytorchs_gaussian_loss_is_named(eps: float) -> None:
+    class Likelihood(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(4, 2), nn.Linear(2, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mean, raw = self.decoder(torch.tanh(self.encoder(x))).chunk(2, 1)
+            return F.gaussian_nll_loss(mean, torch.ones_like(x), F.softplus(raw), eps=eps)
+
+    heads = scan(Likelihood(), X)
+    assert [head.role for head in heads] == ["likelihood"]
+    (warning,) = heads.warnings
+    assert f"eps of {eps:g} as eps, so a σ below {eps**0.5:.3g} of any scale" in warning
+    assert not scan(Floor(distributions=False), X).warnings
+
+
 def test_a_class_is_no_model() -> None:
     given: Any = LayerOfItsOwn
     with pytest.raises(PatchError, match="LayerOfItsOwn is a class; give scan an instance"):

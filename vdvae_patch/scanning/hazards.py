@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -21,21 +22,18 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str) -> Itera
     low, high = (float(s) for s in convention.sigma(far))
     if not agree:
         yield (
-            f"{path}: the host reads this raw value in ways that disagree, so it samples from one Normal and "
-            f"computes the "
-            "density of another; a patch makes them one"
+            f"{path}: the host reads this raw value in ways that disagree, so it samples from one Normal and computes "
+            "the density of another; a patch makes them one"
         )
     if high > 1e6 and role != "likelihood":
         yield (
-            f"{path}: σ grows exponentially with the raw parameter, so one large value makes a gradient that "
-            f"ends the run "
-            f"({_SOURCE}, section 3); remedy: explin or upbounded"
+            f"{path}: σ grows exponentially with the raw parameter, so one large value makes a gradient that ends the "
+            f"run ({_SOURCE}, section 3); remedy: explin or upbounded"
         )
     if low < 1e-6 and role == "likelihood":
         yield (
             f"{path}: the likelihood's σ has no lower bound, so the density of a well reconstructed value grows "
-            f"without "
-            f"limit ({_SOURCE}, section 4); remedy: downbounded or bounded"
+            f"without limit ({_SOURCE}, section 4); remedy: downbounded or bounded"
         )
     if low < 0:
         yield f"{path}: nothing keeps σ positive; remedy: any scale of this package"
@@ -52,12 +50,23 @@ def of_graph(graph: Graph) -> Iterator[str]:
         if node.op == "log" and place not in seen and _is_log_of_exponential(node):
             seen.add(place)
             yield (
-                f"{place[0]}:{place[1]}: the log of an exponential is −∞ as soon as the exponential underflows "
-                f"(raw values "
-                f"below −103 in float32, below −51 of a square; {_SOURCE}, table 1); remedy: the stable "
-                f"arithmetic, which "
-                "never takes it"
+                f"{place[0]}:{place[1]}: the log of an exponential is −∞ as soon as the exponential underflows (raw "
+                f"values below −103 in float32, below −51 of a square; {_SOURCE}, table 1); remedy: the stable "
+                "arithmetic, which never takes it"
             )
+        elif _is_clamp_of_nll(node) and place not in seen:
+            seen.add(place)
+            yield (
+                f"{place[0]}:{place[1]}: gaussian_nll_loss counts a variance below its eps of {node.args[1]:g} as eps, "
+                f"so a σ below {math.sqrt(node.args[1]):.3g} of any scale as that; remedy: a smaller eps, or a scale "
+                "with a lower bound above it"
+            )
+
+
+def _is_clamp_of_nll(node: Node) -> bool:
+    """The clamp inside PyTorch's Gaussian loss, which changes a copy of the variance that it was given."""
+    calls = any("gaussian_nll_loss" in frame.code.co_names for frame in node.frames)
+    return calls and node.op in ("clamp", "clamp_") and node.inplace and isinstance(node.args[1], float)
 
 
 def _is_log_of_exponential(node: Node) -> bool:
