@@ -79,7 +79,8 @@ def sample_kl(
     """A sample of q and KL(q‖p), elementwise, in one operation that is differentiable once; shapes broadcast.
 
     Values are those of `sample` and `kl_divergence`; kept for the backward pass are σ_q ε, expm1(2 log σ_q/σ_p), the
-    standardized distance of the means, exp(−½ log σ_p), and of each scale the derivative d log σ / dp.
+    standardized distance of the means, exp(−½ log σ_p), and of each scale the derivative d log σ / dp. Against N(0, 1)
+    the last but one falls away.
 
     Args:
         mean_p, raw_p: of p; N(0, 1) without.

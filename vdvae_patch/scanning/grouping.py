@@ -249,7 +249,7 @@ def _head(graph: Graph, group: _Group, shared: bool) -> Head:
             if group.emission.at_output and not agree and not is_limited(convention) and not shared:
                 sites = disagreeing(graph, group.readings, convention)
                 place = "output"
-            elif reason == emission.reason and emission.layer and _is_at_layer(group, convention, agree, shared):
+            elif emission.layer and _is_at_layer(group, convention, agree, shared):
                 sites = calls_of_layer(group.readings, emission, convention)
             else:
                 sites = sites_of(graph, group.readings)
