@@ -156,7 +156,7 @@ def _report(heads: Heads) -> None:
             continue
         how = {
             "output": f"replaces the output of {head.path or 'the model'}",
-            "call": f"replaces the expression at {found.file}:{found.line}, because {found.reason}",
+            "call": f"replaces an expression on the way to the σ of {found.file}:{found.line}, because {found.reason}",
             "no": f"cannot patch it: {found.reason}; write a patch file (--write) and give its Head a CallSite",
         }[found.patch_at]
         print(f"  {head.path}[{head.channels}] {head.role}: {how}")
