@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vdvae_patch import normal
+from vdvae_patch.attach.graft import host_class, stands_in
 from vdvae_patch.heads import CallSite, Role
 from vdvae_patch.hosts.fingerprint import is_one_of
 
@@ -59,7 +60,7 @@ def call_sites(model: Any) -> tuple[CallSite, ...]:
 
 def encoder_forward(encoder: Any, scales: Mapping[Role, Scale], *args: Any, **kwargs: Any) -> Any:
     """The encoder's output, with the log variance of the new scale."""
-    output, scale = type(encoder).forward(encoder, *args, **kwargs), scales.get("posterior")
+    output, scale = host_class(encoder).forward(encoder, *args, **kwargs), scales.get("posterior")
     if scale is not None and "log_covariance" in output:  # it is not if layers below were asked for
         output["log_covariance"] = scale.log_variance(output["log_covariance"])
     return output
@@ -67,21 +68,25 @@ def encoder_forward(encoder: Any, scales: Mapping[Role, Scale], *args: Any, **kw
 
 def vae_forward(model: Any, scales: Mapping[Role, Scale], inputs: Mapping[str, Tensor], **kwargs: Any) -> Any:
     """The output of VAE, with its losses in nats an image, averaged over the batch."""
-    return _forward(model, scales, inputs, None) or type(model).forward(model, inputs, **kwargs)
+    return _forward(model, scales, inputs, None) or host_class(model).forward(model, inputs, **kwargs)
 
 
 def beta_vae_forward(model: Any, scales: Mapping[Role, Scale], inputs: Mapping[str, Tensor], **kwargs: Any) -> Any:
     """The output of BetaVAE, with its losses in nats an image, averaged over the batch."""
-    return _forward(model, scales, inputs, model.beta) or type(model).forward(model, inputs, **kwargs)
+    return _forward(model, scales, inputs, model.beta) or host_class(model).forward(model, inputs, **kwargs)
 
 
 def _forward(model: Any, scales: Mapping[Role, Scale], inputs: Mapping[str, Tensor], beta: float | None) -> Any:
     """None where the encoder must be called as the host does: it has hooks, or was wrapped after it was patched."""
     encoder, scale = model.encoder, scales.get("posterior")
-    if getattr(vars(encoder).get("forward"), "function", None) is not encoder_forward or _has_hooks(encoder):
+    if (
+        "forward" in vars(encoder)
+        or getattr(stands_in(encoder).get("forward"), "function", None) is not encoder_forward
+        or _has_hooks(encoder)
+    ):
         return None
     x = inputs["data"]
-    encoded = type(encoder).forward(encoder, x)
+    encoded = host_class(encoder).forward(encoder, x)
     raw = encoded["log_covariance"]
     z, kl = normal.sample_kl(encoded["embedding"], 0.5 * raw if scale is None else raw, scale_q=scale)
     reconstruction = model.decoder(z)["reconstruction"]

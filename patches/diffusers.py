@@ -52,14 +52,15 @@ class Diffusers(HostEntry):
         """One: the posterior's log variance, the second half of the moments."""
         import inspect
 
+        from vdvae_patch.attach import find
+        from vdvae_patch.attach.decorators import function_of
+        from vdvae_patch.attach.sites import CallStep, Site
         from vdvae_patch.conventions import get
-        from vdvae_patch.patching import find
-        from vdvae_patch.patching.sites import CallStep, Site
 
         method = next((m for m in _ENCODERS if _makes_distribution(type(model), m)), None)
         if method is None:
             raise HostError(f"{type(model).__name__} makes no {_DISTRIBUTION} in encode; find its heads with scan")
-        module = inspect.getmodule(inspect.unwrap(getattr(type(model), method)))
+        module = inspect.getmodule(function_of(getattr(type(model), method)))
         distribution = getattr(module, _DISTRIBUTION)
         clamp = find.expressions(distribution, "__init__", "torch.clamp(self.logvar, -30.0, 20.0)")[0]
         sites = tuple(
@@ -79,9 +80,9 @@ def _loss(model: Any, x: Tensor) -> Tensor:
 
 
 def _makes_distribution(cls: type, method: str) -> bool:
-    import inspect
+    from vdvae_patch.attach.decorators import function_of
 
-    function = inspect.unwrap(getattr(cls, method, object.__init__))
+    function = function_of(getattr(cls, method, None))
     return _DISTRIBUTION in getattr(getattr(function, "__code__", None), "co_names", ())
 
 

@@ -151,8 +151,8 @@ def _convention() -> Any:
 
 def _sites(model: type, calls: tuple[tuple[str, str], ...]) -> tuple[Any, ...]:
     """The Normals that are made in the named calls of the model's methods."""
-    from vdvae_patch.patching import find
-    from vdvae_patch.patching.sites import CallStep
+    from vdvae_patch.attach import find
+    from vdvae_patch.attach.sites import CallStep
 
     normal = _global(model, "forward", "Normal")
     return tuple(
@@ -164,8 +164,8 @@ def _sites(model: type, calls: tuple[tuple[str, str], ...]) -> tuple[Any, ...]:
 
 def _decoder_sites(model: type) -> tuple[Any, ...]:
     """The Normal that `NormalDecoder` makes of the decoder's output."""
-    from vdvae_patch.patching import find
-    from vdvae_patch.patching.sites import CallStep
+    from vdvae_patch.attach import find
+    from vdvae_patch.attach.sites import CallStep
 
     method, text = _DECODER
     decoder = _global(model, method, "NormalDecoder")
@@ -185,9 +185,9 @@ def _decoder_sites(model: type) -> tuple[Any, ...]:
 
 
 def _site(method: str, calls: tuple[Any, ...], normal: type) -> Any:
+    from vdvae_patch.attach import find
+    from vdvae_patch.attach.sites import Site
     from vdvae_patch.conventions import get
-    from vdvae_patch.patching import find
-    from vdvae_patch.patching.sites import Site
 
     first = find.expressions(normal, "__init__", "soft_clamp5(log_sigma)")[0]
     last = find.expressions(normal, "__init__", "torch.exp(log_sigma) + 1e-2")[0]

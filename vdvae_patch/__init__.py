@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from vdvae_patch import scales
     from vdvae_patch.heads import Head
     from vdvae_patch.hosts import load_entry_file, load_host
-    from vdvae_patch.patching.apply import is_patched, patch, patched_heads, unpatch
+    from vdvae_patch.patching import check_intact, is_patched, patch, patched_heads, unpatch
     from vdvae_patch.scanning.finder import scan
     from vdvae_patch.scanning.stabilizer import stabilize
 
 __version__ = "0.1.0"
 __all__ = [
     "Head",
+    "check_intact",
     "is_patched",
     "load_entry_file",
     "load_host",
@@ -39,6 +40,7 @@ __all__ = [
 # torch takes two seconds to import, and `--help` has half of one: names are resolved when they are first used.
 _LAZY = {
     "Head": "vdvae_patch.heads",
+    "check_intact": "vdvae_patch.patching",
     "is_patched": "vdvae_patch.patching",
     "load_entry_file": "vdvae_patch.hosts",
     "load_host": "vdvae_patch.hosts",

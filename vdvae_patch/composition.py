@@ -129,7 +129,10 @@ class Composition(Convention):
         return v
 
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
-        target = Target(scale.sigma(p), scale.log_sigma(p))
+        return self.undo(Target(scale.sigma(p), scale.log_sigma(p)))
+
+    def undo(self, target: Target) -> Tensor:
+        """The value that the steps turn into a σ."""
         for step in reversed(self.steps):
             target = step.back(target)
         return target.value
@@ -175,22 +178,37 @@ class Measured(Convention):
         return f"Measured({self.points!r})"
 
 
-def back(convention: Convention, sigma: Tensor, log_sigma: Tensor) -> Tensor:
-    """The value that a convention turns into σ, for a σ at hand."""
+def undo(convention: Convention, target: Target) -> Tensor:
+    """The value that a convention turns into σ, for a σ at hand and not that of a scale."""
     if isinstance(convention, Composition):
-        target = Target(sigma, log_sigma)
-        for step in reversed(convention.steps):
-            target = step.back(target)
-        return target.value
-    if isinstance(convention, conventions.LogSigma):
-        return log_sigma
-    if isinstance(convention, conventions.LogVariance):
-        return 2 * log_sigma
-    if isinstance(convention, conventions.Variance):
-        return sigma * sigma
-    if isinstance(convention, conventions.SoftplusOf):
-        return _softplus_back(_plain(sigma - convention.floor), convention.beta).value
-    return sigma
+        return convention.undo(target)
+    return convention.preimage(_AtHand(target), target.value)
+
+
+class _AtHand(Scale):
+    """σ as it was computed already, whatever the raw parameter; so that any convention can be asked for its value."""
+
+    name = "at hand"
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self._target = target
+
+    def sigma(self, p: Tensor) -> Tensor:
+        return self._target.value.to(p.dtype)
+
+    def log_sigma(self, p: Tensor) -> Tensor:
+        log = self._target.value.log() if self._target.log is None else self._target.log
+        return log.to(p.dtype)
+
+    def log_variance(self, p: Tensor) -> Tensor:
+        return 2 * self.log_sigma(p)
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    # what a convention asks for is above; these are of a raw parameter, and there is none
+    _sigma = _log_sigma = _sigma_slope = _log_sigma_slope = inverse  # type: ignore[assignment]
 
 
 def is_limited(convention: Convention) -> bool:

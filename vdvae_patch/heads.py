@@ -113,6 +113,7 @@ class Head:
         sites: the host's expressions that are replaced where replacing the module's output is not exact.
         parameter: whether `path` names a parameter (a learned global scale) and not a module.
         found: what a scan saw; None for a head that somebody wrote down.
+        scan: the scan that found it, by which `patch` verifies; a copy or a pickle of the head is without it.
     """
 
     path: str
@@ -128,6 +129,7 @@ class Head:
     only_at_calls: bool = False
     found: Found | None = field(default=None, repr=False, compare=False)
     step: int = 1
+    scan: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.scales.arithmetic import wide
-from vdvae_patch.scales.operation import Operation
+from vdvae_patch.scales.operation import Operation, is_forward_mode
 
 if TYPE_CHECKING:
     from vdvae_patch.scales import Scale
@@ -99,8 +99,8 @@ def sample_kl(
     mean_q, raw_q, noise = wide(mean_q), raw_q if scale_q is not None else wide(raw_q), wide(noise)
     if given is not None:
         mean_p, raw_p = wide(given[0]), given[1] if scale_p is not None else wide(given[1])
-    if torch.compiler.is_compiling():
-        # the compiler chooses what to keep by itself, and better the more it sees
+    if torch.compiler.is_compiling() or is_forward_mode():
+        # the compiler chooses what to keep by itself, and better the more it sees; forward mode keeps nothing
         log_sigma_q = raw_q if scale_q is None else wide(scale_q.log_sigma(raw_q))
         log_sigma_p = raw_p if scale_p is None or raw_p is None else wide(scale_p.log_sigma(raw_p))
         z, kl = sample(mean_q, log_sigma_q, noise), kl_divergence(mean_q, log_sigma_q, mean_p, log_sigma_p)

@@ -27,7 +27,7 @@ from zoo import Case, TrueHead, built
 from vdvae_patch import scales
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.patching import patch
-from vdvae_patch.scanning import Heads
+from vdvae_patch.scanning import ScanResult
 
 WITH_HEADS = (*held_out_vaes.CASES, *held_out_sequences.CASES, *held_out_regressions.CASES)
 WITHOUT = held_out_others.CASES
@@ -133,7 +133,7 @@ def channel_dim(model: nn.Module, head: Head) -> int:
     return 1 if isinstance(model.get_submodule(head.path), second) else -1
 
 
-def promised(model: nn.Module, heads: Heads, case: Case, scale: str) -> list[TrueHead]:
+def promised(model: nn.Module, heads: ScanResult, case: Case, scale: str) -> list[TrueHead]:
     """The true heads whose σ is really scale(p) after all that was found is patched."""
     pairs, _ = match(case.heads, heads)
     originals = {t.path: copy.deepcopy(model.get_submodule(t.path)) for t, h in pairs if not h.parameter}

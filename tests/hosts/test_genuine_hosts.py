@@ -22,7 +22,7 @@ from vdvae_patch.errors import HostError, InvalidValueError, PatchError
 from vdvae_patch.hosts import Host, get_upstream
 from vdvae_patch.hosts.verify import verify
 from vdvae_patch.patching import patch
-from vdvae_patch.scanning import Heads, scan
+from vdvae_patch.scanning import ScanResult, scan
 
 pytestmark = pytest.mark.genuine
 
@@ -354,7 +354,7 @@ def test_a_scan_of_the_residual_posterior_finds_all_heads_and_refuses_what_it_ca
     efficient: Host, base: str
 ) -> None:
     model, x, loss = efficient_model(efficient, base, residual=True)
-    found: Heads = scan(model, x, call=loss)
+    found: ScanResult = scan(model, x, call=loss)
     assert {(h.path, h.role) for h in found} == {(h.path, h.role) for h in efficient.heads(model)}
     with pytest.raises(PatchError, match="write a patch file whose Head has a CallSite"):
         patch(model, "explin", heads=found)

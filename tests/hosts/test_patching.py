@@ -433,10 +433,9 @@ class TestAtAModulesOutput:
 
     def test_too_many_channels_and_other_outputs_are_errors_that_name_the_head(self) -> None:
         model = Gaussian()
-        vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 11)])
-        with pytest.raises(PatchError, match=r"to_stats\[5:11\].*has 10 channels"):
-            model(torch.randn(4, 6))
-        vdvae_patch.unpatch(model)
+        with pytest.raises(PatchError, match=r"to_stats\[5:11\].*emits 10 channels"):
+            vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 11)])
+        assert not vdvae_patch.is_patched(model)
         vdvae_patch.patch(model, posterior="explin", heads=[Head("", "posterior")])
         with pytest.raises(PatchError, match="returns a tuple"):
             model(torch.randn(4, 6))

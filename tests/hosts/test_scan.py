@@ -9,13 +9,13 @@ import pytest
 import torch
 from zoo import Case, deep, likelihoods, plain, without
 
-from vdvae_patch.scanning import Heads, scan
+from vdvae_patch.scanning import ScanResult, scan
 
 WITH_HEADS = (*plain.CASES, *deep.CASES, *likelihoods.CASES)
 ALL = (*WITH_HEADS, *without.CASES)
 
 
-def scanned(case: Case) -> Heads:
+def scanned(case: Case) -> ScanResult:
     torch.manual_seed(0)
     model = case.build()
     with warnings.catch_warnings():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching import is_patched, patch
-from vdvae_patch.scanning import Heads, scan
+from vdvae_patch.scanning import ScanResult, scan
 
 
 class Masked(nn.Module):
@@ -29,11 +29,9 @@ class Masked(nn.Module):
         return kl.sum() + (self.dec(torch.cat([z, more], 1)) - x).square().sum()
 
 
-def with_channels(heads: Heads, start: int, stop: int | None) -> Heads:
+def with_channels(heads: ScanResult, start: int, stop: int | None) -> ScanResult:
     """The heads of one scan, the first with other channels, as a mistaken scan would give them."""
-    mistaken = Heads([replace(heads[0], start=start, stop=stop), *heads[1:]])
-    mistaken._run = heads._run
-    return mistaken
+    return ScanResult([replace(heads[0], start=start, stop=stop), *heads[1:]])
 
 
 def test_what_is_cut_out_behind_a_mask_is_a_head_of_its_channels_alone() -> None:

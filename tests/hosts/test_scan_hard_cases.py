@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vdvae_patch import scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching import patch
-from vdvae_patch.scanning import Heads, scan
+from vdvae_patch.scanning import ScanResult, scan
 from vdvae_patch.scanning.write import entry_file
 
 
@@ -42,7 +42,7 @@ def build(cls: type[Base]) -> tuple[Any, Tensor]:
     return cls(), torch.randn(5, 6)
 
 
-def keeps_its_promise(cls: type[Base], convention: str | None = None) -> Heads:
+def keeps_its_promise(cls: type[Base], convention: str | None = None) -> ScanResult:
     """Scan, patch (verified), compare σ with the scale of the raw values and its gradient, train, and take it back."""
     model, x = build(cls)
     heads = scan(model, x)

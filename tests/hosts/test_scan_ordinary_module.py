@@ -13,13 +13,13 @@ from zoo import likelihoods, plain
 
 from vdvae_patch import scales
 from vdvae_patch.patching import is_patched, patch
-from vdvae_patch.scanning import Heads
+from vdvae_patch.scanning import ScanResult
 
 CASE = next(c for c in plain.CASES if c.name == "ThreeWays")
 
 
 @pytest.fixture
-def patched() -> tuple[nn.Module, Heads]:
+def patched() -> tuple[nn.Module, ScanResult]:
     model, heads = built(CASE)
     patch(model, heads=heads, **roles(heads, "explin"))
     return model, heads
@@ -29,7 +29,7 @@ def expected_sigma(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return scales.get("explin").sigma(model.net(x)[..., 4:8])
 
 
-def test_functional_call_uses_the_weights_it_is_given(patched: tuple[nn.Module, Heads]) -> None:
+def test_functional_call_uses_the_weights_it_is_given(patched: tuple[nn.Module, ScanResult]) -> None:
     model, _ = patched
     (x,) = CASE.inputs()
     zeros = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
@@ -38,14 +38,14 @@ def test_functional_call_uses_the_weights_it_is_given(patched: tuple[nn.Module, 
     torch.testing.assert_close(loss, x.square().mean())  # explin(0) = 1: the posterior is the prior
 
 
-def test_vmap_maps_over_the_patched_method(patched: tuple[nn.Module, Heads]) -> None:
+def test_vmap_maps_over_the_patched_method(patched: tuple[nn.Module, ScanResult]) -> None:
     model, _ = patched
     (x,) = CASE.inputs()
     deviation = vmap(lambda row: model.encode(row).deviation)(x)
     torch.testing.assert_close(deviation, expected_sigma(model, x))
 
 
-def test_autocast_computes_the_scale_in_half_precision_without_overflow(patched: tuple[nn.Module, Heads]) -> None:
+def test_autocast_computes_the_scale_in_half_precision_without_overflow(patched: tuple[nn.Module, ScanResult]) -> None:
     model, _ = patched
     (x,) = CASE.inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -54,7 +54,7 @@ def test_autocast_computes_the_scale_in_half_precision_without_overflow(patched:
     torch.testing.assert_close(deviation.float(), expected_sigma(model, x), rtol=0.02, atol=0.02)
 
 
-def test_ddp_wraps_and_synchronizes_it(patched: tuple[nn.Module, Heads], tmp_path: object) -> None:
+def test_ddp_wraps_and_synchronizes_it(patched: tuple[nn.Module, ScanResult], tmp_path: object) -> None:
     model, _ = patched
     (x,) = CASE.inputs()
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,17 +13,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from zoo import Case, built, deep, likelihoods, plain
 
-from vdvae_patch import scales
+from vdvae_patch import conventions, scales
 from vdvae_patch.errors import PatchError
-from vdvae_patch.heads import Head
 from vdvae_patch.patching import patch
-from vdvae_patch.scanning import Heads, scan
+from vdvae_patch.scanning import ScanResult, scan
 
 CASES = (*plain.CASES, *deep.CASES, *likelihoods.CASES)
 ids = {"ids": lambda case: case.name}
 
 
-def roles(heads: Heads, scale: str) -> dict[str, Any]:
+def roles(heads: ScanResult, scale: str) -> dict[str, Any]:
     return dict.fromkeys({head.role for head in heads}, scale)
 
 
@@ -157,10 +157,10 @@ def test_the_posterior_of_a_residual_sum_follows_the_sum_and_the_prior_keeps_its
 def test_verification_refuses_a_head_whose_convention_is_wrong() -> None:
     case = plain.CASES[0]
     model, heads = built(case)
-    heads[0] = Head("fc22", "posterior", convention="softplus", found=heads[0].found)
+    mistaken = replace(heads[0], convention=conventions.get("softplus"))
     before = run(case, model)
     with pytest.raises(PatchError, match=r"fc22.*at p = .* the host uses σ = .*, not explin"):
-        patch(model, posterior="explin", heads=heads)
+        patch(model, posterior="explin", heads=[mistaken, *heads[1:]])
     assert torch.equal(run(case, model), before)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from pathlib import Path
@@ -116,13 +117,27 @@ class Property(nn.Module):
         return loss
 
 
-def test_a_scale_in_a_property_is_found_and_said_to_be_out_of_reach() -> None:
+class CachedProperty(Property):
+    @functools.cached_property
+    def sigma(self) -> Tensor:  # type: ignore[override]
+        return self.rho.exp()
+
+
+def test_a_scale_in_a_property_is_patched_there() -> None:
     model = Property()
+    likelihood = next(head for head in scan(model, X) if head.role == "likelihood")
+    assert likelihood.path == "rho"
+    with patch(model, likelihood="bounded(0.01, 1)", heads=scan(model, X)):
+        torch.testing.assert_close(model.sigma, torch.full((4,), 0.01 + 0.99 / 2))
+    torch.testing.assert_close(model.sigma, torch.ones(4))
+
+
+def test_a_scale_in_a_cached_property_is_found_and_said_to_be_out_of_reach() -> None:
+    model = CachedProperty()
     heads = scan(model, X)
     likelihood = next(head for head in heads if head.role == "likelihood")
     assert likelihood.found.patch_at == "no"
-    assert "the property Property.sigma, which is no method" in likelihood.found.reason
-    with pytest.raises(PatchError, match=r"the property Property\.sigma"):
+    with pytest.raises(PatchError, match=r"the cached_property CachedProperty\.sigma"):
         patch(model, likelihood="bounded(0.01, 1)", heads=heads)
     patch(model, posterior="explin", heads=heads)
 

@@ -24,6 +24,7 @@ LAYERS = [
     ["hosts", "data"],
     ["scanning"],
     ["patching"],
+    ["attach"],
     ["distributions"],
     ["heads"],
     ["composition"],

@@ -15,7 +15,7 @@ from vdvae_patch.errors import HostError, InvalidValueError, RunError, VdvaePatc
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from vdvae_patch.scanning import Heads
+    from vdvae_patch.scanning import ScanResult
 
 
 def run(argv: Sequence[str]) -> int:
@@ -128,7 +128,7 @@ def _tensor(text: str, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def _scan(model: nn.Module, inputs: list[Tensor], call: Callable[..., Any] | None, shapes: list[str]) -> Heads:
+def _scan(model: nn.Module, inputs: list[Tensor], call: Callable[..., Any] | None, shapes: list[str]) -> ScanResult:
     import warnings
 
     from vdvae_patch.scanning import scan
@@ -145,7 +145,7 @@ def _scan(model: nn.Module, inputs: list[Tensor], call: Callable[..., Any] | Non
             raise RunError(f"{name}({arguments}) failed: {type(error).__name__}: {error}") from error
 
 
-def _report(heads: Heads) -> None:
+def _report(heads: ScanResult) -> None:
     print(heads)
     if not heads:
         return
@@ -167,7 +167,7 @@ def _report(heads: Heads) -> None:
             print(f"  {warning}")
 
 
-def _record(heads: Heads) -> dict[str, Any]:
+def _record(heads: ScanResult) -> dict[str, Any]:
     rows = []
     for head in heads:
         found = head.found
@@ -196,7 +196,7 @@ def _record(heads: Heads) -> dict[str, Any]:
     return {"heads": rows, "near_misses": [str(miss) for miss in heads.near_misses], "warnings": list(heads.warnings)}
 
 
-def _try_patch(model: nn.Module, heads: Heads, variant: str, *, silent: bool) -> None:
+def _try_patch(model: nn.Module, heads: ScanResult, variant: str, *, silent: bool) -> None:
     from vdvae_patch.patching import patch
 
     handle = patch(model, variant, heads=heads)

@@ -1,15 +1,14 @@
-"""Apply and remove a patch: `patch`, `unpatch`, `is_patched`, `patched_heads`."""
+"""Apply and remove a patch: `patch`, `unpatch`, `is_patched`, `patched_heads`, `check_intact`."""
 
-from vdvae_patch.patching.apply import (
+from vdvae_patch.patching.apply import PatchHandle, patch, unpatch
+from vdvae_patch.patching.intact import check_intact
+from vdvae_patch.patching.record import (
     PatchedHead,
     PatchedHeads,
-    PatchHandle,
     PatchRecord,
     is_patched,
-    patch,
     patch_record,
     patched_heads,
-    unpatch,
 )
 from vdvae_patch.patching.variant import VANILLA, Variant
 
@@ -20,6 +19,7 @@ __all__ = [
     "PatchedHead",
     "PatchedHeads",
     "Variant",
+    "check_intact",
     "is_patched",
     "patch",
     "patch_record",

@@ -7,9 +7,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch.autograd import Function
+from torch.autograd import forward_ad as _forward_ad
 
 # Private, and so looked up: where a later torch lacks it, every call takes the way that is right for all.
 _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+
+
+def is_forward_mode() -> bool:
+    """Whether derivatives are carried along (`torch.func.jvp`, `jacfwd`, `hessian`, dual numbers)."""
+    return bool(_forward_ad._current_level >= 0)
 
 
 class Operation(Function):
@@ -18,10 +24,14 @@ class Operation(Function):
     `Function.apply` binds the arguments of such a function to its signature at every call, and looks for what
     transforms have left in them, which takes longer than the arithmetic on a small tensor. Outside a transform `run`
     takes a twin with `forward(ctx, ...)`, by the call that `Function.apply` itself ends in.
+
+    A subclass may define `tangent(ctx, *tangents)`, its forward-mode derivative, of what `ctx.save_for_forward` kept.
+    It is called `jvp` in a third class alone, since a compiler refuses any function that has one.
     """
 
     generate_vmap_rule = True
     _apply_twin: ClassVar[Callable[..., Any]]
+    _apply_forward_mode: ClassVar[Callable[..., Any]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -33,10 +43,21 @@ class Operation(Function):
 
         body = {"forward": staticmethod(forward), "backward": staticmethod(cls.backward), "__doc__": cls.__doc__}
         cls._apply_twin = super(Function, type(cls.__name__, (Function,), body)).apply  # type: ignore[misc]
+        cls._apply_forward_mode = cls.apply
+        if hasattr(cls, "tangent"):
+            parts = {name: staticmethod(getattr(cls, name)) for name in ("forward", "setup_context", "backward")}
+            named = {**parts, "jvp": staticmethod(cls.tangent), "generate_vmap_rule": True, "__doc__": cls.__doc__}
+            cls._apply_forward_mode = type(cls.__name__, (Function,), named).apply  # type: ignore[attr-defined]
 
     @classmethod
     def run(cls, *args: Any) -> Any:
         """What `apply` gives."""
-        if _transforms_active() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return cls.apply(*args)  # type: ignore[no-untyped-call]
+        if is_forward_mode():
+            return cls._apply_forward_mode(*args)
+        if _transforms_active():
+            return cls.apply(*args)  # type: ignore[no-untyped-call]
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return cls.forward(*args)  # a function in Python cannot be saved with a trace; its operations can
         return cls._apply_twin(*args)

@@ -134,11 +134,18 @@ class _Elementwise(Operation):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Formula, Formula], output: Tensor) -> None:
         p, _, ctx.slope = inputs
         ctx.save_for_backward(p)
+        ctx.save_for_forward(p)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (p,) = ctx.saved_tensors
         return grad * ctx.slope(p), None, None
+
+    @staticmethod
+    def tangent(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        (p,) = ctx.saved_tensors
+        result: Tensor = tangent * ctx.slope(p)
+        return result
 
 
 def _evaluate(value: Formula, slope: Formula, p: Tensor) -> Tensor:

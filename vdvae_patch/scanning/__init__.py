@@ -1,6 +1,7 @@
 """Find the Normal heads of a model that nobody described: `scan`; and patch them at once: `stabilize`."""
 
-from vdvae_patch.scanning.finder import Heads, scan
+from vdvae_patch.scanning.finder import scan
+from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.stabilizer import stabilize
 
-__all__ = ["Heads", "scan", "stabilize"]
+__all__ = ["ScanResult", "scan", "stabilize"]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
+from vdvae_patch.attach.sites import CallStep, NormalSite, Site
+from vdvae_patch.attach.source import Span
 from vdvae_patch.conventions import Convention
-from vdvae_patch.patching.sites import CallStep, NormalSite, Site
-from vdvae_patch.patching.source import Span
 from vdvae_patch.scanning.emission import Emission
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.reading import Reading
@@ -80,7 +78,9 @@ def _site_in(
     methods = [i for i in range(level, -1, -1) if sequence[i].path is not None]
     if outward >= len(methods) > 0 or len({sequence[i].path for i in methods[: outward + 1]}) > 1:
         raise CannotPlaceError("its calls come from another module")
-    owner = methods[outward] if methods else None
+    # a base class's method, reached by super(), is entered by the method of the class itself, further out
+    own = [i for i in methods if sequence[i].method]
+    owner = own[outward] if len(own) > outward else None
     if owner is None:
         frame = sequence[level]
         raise CannotPlaceError(
@@ -92,10 +92,10 @@ def _site_in(
         code = sequence[index + 1].code
         if code.co_name in _COMPREHENSIONS:
             continue  # its expressions stand in the text of the function around it
-        calls.append(CallStep(span_of(sequence[index]), _module_of(code.co_filename), code.co_qualname))
+        calls.append(CallStep(span_of(sequence[index]), _module_of(sequence[index + 1]), code.co_qualname))
     path = sequence[owner].path
     assert path is not None
-    return Site(path, sequence[owner].code.co_name, tuple(calls), first, last, operand, rest, parameter)
+    return Site(path, sequence[owner].method, tuple(calls), first, last, operand, rest, parameter)
 
 
 _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"})
@@ -106,17 +106,19 @@ def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:
     found: dict[NormalSite, None] = {}
     for seen in graph.normals:
         frames = [f for f in reversed(seen.frames) if f.host]
-        owner = next((i for i in range(len(frames) - 1, -1, -1) if frames[i].path is not None), None)
+        owner = next(
+            (i for i in range(len(frames) - 1, -1, -1) if frames[i].path is not None and frames[i].method), None
+        )
         if owner is None:
             continue
         try:
             steps = tuple(
-                CallStep(span_of(frames[i]), _module_of(frames[i + 1].code.co_filename), frames[i + 1].code.co_qualname)
+                CallStep(span_of(frames[i]), _module_of(frames[i + 1]), frames[i + 1].code.co_qualname)
                 for i in range(owner, len(frames) - 1)
             )
             path = frames[owner].path
             assert path is not None
-            site = NormalSite(path, frames[owner].code.co_name, steps, span_of(frames[-1]))
+            site = NormalSite(path, frames[owner].method, steps, span_of(frames[-1]))
         except CannotPlaceError:
             continue  # it stays PyTorch's own; `hazards` warns of it
         if _is_plain(site):
@@ -155,10 +157,7 @@ def span_of(frame: Frame) -> Span:
     return first, last, start, end
 
 
-@lru_cache(maxsize=256)
-def _module_of(filename: str) -> str:
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file is not None and (file == filename or os.path.realpath(file) == os.path.realpath(filename)):
-            return name
-    raise CannotPlaceError(f"{filename} is no imported module")
+def _module_of(frame: Frame) -> str:
+    if not frame.module:
+        raise CannotPlaceError(f"{frame.code.co_filename} is no imported module")
+    return frame.module

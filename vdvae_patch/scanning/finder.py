@@ -1,94 +1,30 @@
-"""`scan`: the Normal heads of a model that nobody described."""
+"""`scan`: the Normal heads of a model that nobody described, and the run by which a patch of them is verified."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
-from vdvae_patch.heads import Head
-from vdvae_patch.patching.sites import NormalSite
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
 from vdvae_patch.scanning.placing import replaceable
-from vdvae_patch.scanning.reading import NearMiss
 from vdvae_patch.scanning.readings import read
-from vdvae_patch.scanning.verify import HeadKey, check_sigma, head_key, residual_curves
+from vdvae_patch.scanning.result import ScanResult
+from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, residual_curves
 from vdvae_patch.scanning.watch import watch
-from vdvae_patch.tables import columns
 
 
-class Heads(list[Head]):
-    """The heads that a scan found, in the order in which the model computes them; prints as a table.
-
-    Attributes:
-        near_misses: what looked like a scale and was not taken, and why.
-        warnings: what is numerically unsafe in the host as it is.
-        normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
-            carries log σ.
-    """
-
-    def __init__(self, heads: Iterable[Head] = (), near_misses: Iterable[NearMiss] = ()) -> None:
-        super().__init__(heads)
-        self.near_misses = tuple(near_misses)
-        self.warnings: tuple[str, ...] = ()
-        self.normals: tuple[NormalSite, ...] = ()
-        self._run: tuple[tuple[Any, ...], Callable[..., Any] | None] | None = None
-        self._residual: dict[HeadKey, list[torch.Tensor]] = {}
-
-    def check(self, model: nn.Module, patched: Iterable[Any]) -> None:
-        """Run the scanned batch through the patched model and compare the σ that it uses; see `patch`'s `verify`."""
-        if self._run is not None:
-            check_sigma(model, *self._run, patched, self._residual)
-
-    def __str__(self) -> str:
-        header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
-        if not self:
-            return "no Normal head\n" + self.why_not()
-        hint = f"\n{ONLY_SAMPLED}" if self.only_sampled else ""
-        return columns(header, (_row(head) for head in self)) + hint
-
-    @property
-    def only_sampled(self) -> bool:
-        """Whether no head was seen in a density or a KL."""
-        return not any(map(_is_compared, self))
-
-    def why_not(self) -> str:
-        """The near misses, one a line."""
-        return "\n".join(f"  {miss}" for miss in self.near_misses) or "  nothing multiplies noise or enters a density"
-
-
-ONLY_SAMPLED = (
-    "no density and no KL was seen: if the loss is computed outside of what was run, give it as the call, so that "
-    "priors and likelihoods are seen, too"
-)
-
-
-def _is_compared(head: Head) -> bool:
-    return head.found is None or any("noise" not in way for way in head.found.evidence)
-
-
-def _row(head: Head) -> tuple[str, ...]:
-    found = head.found
-    place = "" if found is None else f"{found.file.rsplit('/', 1)[-1]}:{found.line}"
-    kind = "parameter" if head.parameter else head.channels
-    return (
-        head.path,
-        kind,
-        head.role,
-        str(head.convention),
-        "" if found is None else found.patch_at,
-        "" if found is None else found.confidence,
-        place,
-    )
-
-
-def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None) -> Heads:
+def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None) -> ScanResult:
     """Find every place where a network's output becomes the scale of a Normal.
 
     The model, or `call(model, *inputs)`, runs once and is left as it was. A scale is known because it multiplies fresh
@@ -108,14 +44,110 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         raise PatchError(f"{model.__name__} is a class; give scan an instance of it")
     graph = watch(model, inputs, call)
     readings = read(graph)
-    heads = Heads(replaceable(model, heads_of(graph, readings)), dict.fromkeys(readings.near_misses))
-    heads.warnings = tuple(hazards.of_graph(graph))
-    heads._run = (inputs, call)
+    found = list(replaceable(model, heads_of(graph, readings)))
     residual = {
-        head_key(h.path, h.channel_range) for h in heads if h.found is not None and h.found.reason.startswith(SUM)
+        head_key(h.path, h.channel_range) for h in found if h.found is not None and h.found.reason.startswith(SUM)
     }
-    heads._residual = residual_curves(graph, readings.found, frozenset(residual))
-    heads.normals = normal_sites(graph)
+    curves = residual_curves(graph, readings.found, frozenset(residual))
+    run = ScanRun(model, inputs, call, curves, normal_sites(graph))
+    heads = ScanResult(
+        (replace(head, scan=run) for head in found),
+        dict.fromkeys(readings.near_misses),
+        hazards.of_graph(graph),
+        dict.fromkeys(graph.notes),
+    )
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
     return heads
+
+
+class ScanRun:
+    """The scanned call, by which heads are verified; every head of a scan refers to it.
+
+    It keeps the batch alive for as long as one of its heads lives. A pickle is without batch and call, which may not
+    pickle, and cannot verify.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[Any, ...],
+        call: Callable[..., Any] | None,
+        residual: Mapping[HeadKey, list[Tensor]],
+        normals: Iterable[NormalSite],
+    ) -> None:
+        self.inputs = inputs
+        self.call = call
+        self.residual = dict(residual)
+        self.normals = tuple(normals)
+        self.can_verify = True
+        self._place = _place(model)
+
+    def verify(self, model: nn.Module, patched: Iterable[Patched]) -> None:
+        """Run the scanned batch through the patched model and compare the σ that it uses; see `patch`'s `verify`.
+
+        The batch follows the model to another device and floating type.
+
+        Raises:
+            PatchError: a σ is another one, or the call cannot be run again.
+        """
+        if not self.can_verify:
+            raise PatchError("these heads come from a pickle, without the scanned batch; scan the model again")
+        inputs = moved(self.inputs, self._place, _place(model))
+        try:
+            check_sigma(model, inputs, self.call, patched, self.residual)
+        except PatchError:
+            raise
+        except Exception as error:
+            hint = ""
+            if _place(model) != self._place:
+                hint = f"; the model was {_text(self._place)} when it was scanned and is {_text(_place(model))} now"
+            raise PatchError(
+                f"the scanned call cannot be run again, so that nothing can be verified: {type(error).__name__}: "
+                f"{_first_line(error)}{hint}. Scan the model as it is now, or patch it with verify=False"
+            ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "inputs": (), "call": None, "can_verify": False}
+
+
+# --- a batch follows its model ----------------------------------------------------------------------------------------
+
+Place = tuple[torch.device, torch.dtype]
+
+
+def _place(model: nn.Module) -> Place | None:
+    """Device and type of the model's first floating parameter."""
+    first = next((p for p in model.parameters() if p.is_floating_point()), None)
+    return None if first is None else (first.device, first.dtype)
+
+
+def _text(place: Place | None) -> str:
+    return "without parameters" if place is None else f"{str(place[1]).removeprefix('torch.')} on {place[0]}"
+
+
+def moved(value: Any, before: Place | None, now: Place | None) -> Any:
+    """A batch that was where the model was, where the model is now: tensors of its device and floating type, in nested
+    sequences, mappings and dataclasses."""
+    if before is None or now is None or before == now:
+        return value
+    if isinstance(value, Tensor):
+        device = now[0] if value.device == before[0] else value.device
+        return value.to(device, now[1] if value.dtype == before[1] else value.dtype)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(moved(item, before, now) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(moved(item, before, now) for item in value)
+    if isinstance(value, dict):
+        new = copy.copy(value)
+        new.update((key, moved(item, before, now)) for key, item in value.items())
+        return new
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{k: moved(v, before, now) for k, v in vars(value).items()})
+    if hasattr(value, "to"):
+        return value.to(now[0])
+    return value
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0]

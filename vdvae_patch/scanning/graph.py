@@ -19,12 +19,17 @@ class Frame(NamedTuple):
         code, lasti: the function and its instruction, which Python maps to the expression's exact columns.
         path: the model's module that is `self` there; None elsewhere.
         host: whether it is the host's own code, and not PyTorch's.
+        method: the name by which the module's class reaches this function; empty if it does not, as of a base class's
+            `forward` that is called by `super()`.
+        module: the module of Python in whose globals the function runs.
     """
 
     code: CodeType
     lasti: int
     path: str | None
     host: bool
+    method: str = ""
+    module: str = ""
 
     @property
     def line(self) -> int:
@@ -111,6 +116,8 @@ class Graph:
     normals: list[NormalSeen] = field(default_factory=list)
     fixed: frozenset[str] = frozenset()
     """Parameters that are not trained, in a model of which others are."""
+    notes: list[str] = field(default_factory=list)
+    """What was presumed of data that no input held."""
     returned: dict[int, list[str]] = field(default_factory=dict)
     consumers: dict[int, list[Node]] = field(default_factory=dict)
 

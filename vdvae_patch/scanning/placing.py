@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
 
+from vdvae_patch.attach.sites import ActivationSite, Site
 from vdvae_patch.composition import Step, is_limited, named
 from vdvae_patch.conventions import Convention, LogSigma
 from vdvae_patch.heads import Head
-from vdvae_patch.patching.sites import ActivationSite, Site
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.graph import Graph, Node
@@ -104,27 +105,32 @@ def _attribute(graph: Graph, group: Sequence[Reading]) -> Site | None:
 
 
 def _attribute_read(raw: Node, first: Node) -> str:
-    """The parameter's name, if the function that reads it names it; empty for a network's output, or an argument."""
+    """The parameter's name in the model, if the function that reads it names it; empty for what it is given."""
     name = raw.op.rpartition(".")[2] if raw.kind == "parameter" else ""
     frames = outer_first(first) if name else []
-    return name if frames and name in frames[common_level([first])].code.co_names else ""
+    return raw.op if frames and name in frames[common_level([first])].code.co_names else ""
 
 
 def replaceable(model: nn.Module, heads: Iterable[Head]) -> Iterator[Head]:
-    """The heads; those with a site in what is no method, and so cannot be replaced on an instance, patched nowhere."""
+    """The heads; those with a site in what is neither a method nor a property, and so cannot be replaced on an
+    instance, patched nowhere."""
     modules = dict(model.named_modules())
     for head in heads:
-        properties = [
-            f"{type(modules[site.owner]).__name__}.{site.method}"
-            for site in head.sites
-            if isinstance(site, Site)
-            and isinstance(inspect.getattr_static(type(modules[site.owner]), site.method, None), property)
-        ]
-        if properties and head.found is not None:
-            reason = f"{head.found.reason}, and it is computed in the property {properties[0]}, which is no method"
+        strange = [text for site in head.sites if isinstance(site, Site) and (text := _strange(modules, site))]
+        if strange and head.found is not None:
+            reason = f"{head.found.reason}, and it is computed in {strange[0]}, which no patch can stand in for"
             yield replace(head, sites=(), found=replace(head.found, patch_at="no", reason=reason))
         else:
             yield head
+
+
+def _strange(modules: Mapping[str, nn.Module], site: Site) -> str:
+    """A cached property, or another object that a class has in the place of a function."""
+    cls = type(modules[site.owner])
+    found = inspect.getattr_static(cls, site.method, None)
+    if isinstance(found, types.FunctionType | property):
+        return ""
+    return f"the {type(found).__name__} {cls.__name__}.{site.method}"
 
 
 def disagreeing(graph: Graph, readings: Iterable[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:

@@ -8,11 +8,13 @@ tensor that PyTorch makes unseen (`torch.tensor`, `from_numpy`) never passes for
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
-from types import FrameType
+from collections.abc import Iterator, Mapping, Sequence
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -20,8 +22,13 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vdvae_patch.attach.decorators import chain, plain
+from vdvae_patch.attach.graft import is_stand_in
+from vdvae_patch.attach.source import mangled
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.draws import PrivateDraws, is_random
 from vdvae_patch.scanning.graph import Frame, Graph, Node, representative
+from vdvae_patch.scanning.inputs import tensors_in
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -38,6 +45,8 @@ class _Storage:
         self.address = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
         self.places: dict[Place, Node] = {}
         self.written: set[Place] = set()
+        self.before = False
+        """Whether it was there before the call."""
         self.data = self.params = False
         self.noise = 0
 
@@ -54,10 +63,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         model: its parameters and buffers are known by name, its modules by path.
         inputs: tensors that are data.
+        arrays: where the memory of arrays that are data begins and ends.
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], arrays: Sequence[tuple[int, int]] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.draws = PrivateDraws()
+        self._arrays = tuple(arrays)
+        # without any input that is known, a tensor that no operation made is the batch, and not a constant
+        self._presume_data = not inputs
+        self._outside: dict[int, str] = {}
+        self._literal = False
         self.graph = Graph()
         self._storages: dict[int, _Storage] = {}
         self._sparse: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
@@ -66,8 +82,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._writes: dict[Any, tuple[bool, ...]] = {}
         self._kept: dict[str, str] = {}
         self._draws = 0
-        self._own = {key: p for p in model.parameters() if (key := _storage_key(p)) is not None}
-        self._before: dict[int, tuple[Tensor, Tensor]] = {}
+        self._methods: dict[tuple[CodeType, type], tuple[bool, str]] = {}
+        self._modules: dict[CodeType, str] = {}
+        self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._attributes = {key for t in _attributes(model) if (key := _storage_key(t)) is not None}
         for name, parameter in model.named_parameters():
             self._source(parameter, "parameter", name)
         for name, buffer in model.named_buffers():
@@ -79,30 +97,42 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if any(self._written(func)):
+            self._keep_memory(func, args, kwargs)
         if torch._C._current_autograd_node() is not None:
-            return func(*args, **kwargs)
+            return self._run(func, args, kwargs)
+        self._literal = func.overloadpacket.__name__ in _LITERAL
         sources = tuple(self._lift(a) for a in args)
         named = {key: self._lift(value) for key, value in kwargs.items()}
-        if any(self._written(func)):
-            self._keep_parameters(args)
-        out = func(*args, **kwargs)
+        out = self._run(func, args, kwargs)
         self._record(func, args, sources, named, out)
         return out
 
-    def restore_parameters(self) -> None:
-        """Write back every parameter that an operation was about to change."""
-        with torch.no_grad():
-            for parameter, copy in self._before.values():
-                parameter.copy_(copy)
-        self._before.clear()
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.draws.run(func, args, kwargs) if is_random(func) else func(*args, **kwargs)
 
-    def _keep_parameters(self, args: tuple[Any, ...]) -> None:
-        """Copy the parameters that an operation may write to, each before its first change."""
-        for tensor in _tensors(args):
+    def put_back(self) -> None:
+        """Write back what operations changed of memory from before the call: parameters, the batch, a history."""
+        for storage, copy in self._before.values():
+            storage.copy_(copy)
+        self._before.clear()
+        self.draws.put_back()
+
+    def names(self, word: str) -> bool:
+        """Whether a function of the host that ran names something so."""
+        return any(word in code.co_names for code in self._modules)
+
+    def _keep_memory(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Copy the memory from before the call that an operation writes to, before its first change."""
+        writes = [a.name for a, written in zip(func._schema.arguments, self._written(func), strict=True) if written]
+        names = [a.name for a in func._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        for tensor in _tensors([given[name] for name in writes if name in given]):
             key = _storage_key(tensor)
-            if key is not None and key in self._own and key not in self._before:
-                parameter = self._own[key].detach()
-                self._before[key] = parameter, parameter.clone()
+            storage = None if key is None else self._storages.get(key)
+            if key is not None and key not in self._before and (storage is None or storage.before):
+                memory = tensor.untyped_storage()
+                self._before[key] = memory, memory.clone()  # type: ignore[no-untyped-call]
 
     def node_of(self, tensor: Tensor) -> Node:
         """The node of a tensor; a constant if nothing is known of it."""
@@ -114,12 +144,35 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if storage is not None and place in storage.places:
             return storage.places[place]
         if storage is None:
-            return self._source(tensor, "constant", "constant")
+            return self._from_outside(tensor)
         mixed = self._new("opaque", "mixed", tuple(tensor.shape))
         mixed.data, mixed.params, mixed.noise = storage.data, storage.params, storage.noise
         mixed.value = representative(tensor)
         storage.add(place, mixed)
         return mixed
+
+    def _from_outside(self, tensor: Tensor) -> Node:
+        """A tensor that no operation made: the batch, where the call brings it along unseen; else a constant."""
+        shape = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+        own = _storage_key(tensor) in self._attributes
+        if self._is_of_array(tensor):
+            return self._source(tensor, "input", "input of an array")
+        if self._presume_data and tensor.numel() > 1 and not own and not self._inside_model():
+            self.graph.notes.append(f"a tensor {shape} that no input held was taken for the batch")
+            return self._source(tensor, "input", "input from outside")
+        node = self._source(tensor, "constant", "constant")
+        if not own and tensor.dim() > 1:
+            self._outside[node.id] = shape
+        return node
+
+    def _is_of_array(self, tensor: Tensor) -> bool:
+        if not self._arrays or tensor.device.type != "cpu":
+            return False
+        return any(start <= tensor.data_ptr() < end for start, end in self._arrays)
+
+    def _inside_model(self) -> bool:
+        """Whether it is numbers written in a line of the model itself: `torch.tensor([0.1, 0.2])`."""
+        return self._literal and any(frame.path is not None and frame.host for frame in self._walk(1))
 
     def _without_storage(self, tensor: Tensor) -> Node:
         known, node = self._sparse.get(id(tensor), (None, None))
@@ -154,6 +207,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # what lay there before has no influence; and of a model to be like only the shape is taken
             node.args = node.args[1:]
             inputs = node.inputs
+        if kind == "opaque" and any(n.params for n in inputs):
+            self._notice_outside(node, inputs)
         constant = node.op == "scatter" and len(inputs) == 2 and not inputs[0].data  # a one-hot vector
         if kind != "discrete" and not constant:
             node.data = any(n.data for n in inputs)
@@ -181,6 +236,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             node.kind, node.args, node.kwargs = "constant", (), {}
         if not (node.params or node.noise):
             node.value = representative(tensor)
+
+    def _notice_outside(self, node: Node, inputs: Sequence[Node]) -> None:
+        """Say that a network was given something that is no input, and that no operation made."""
+        for shape in (self._outside.pop(n.id) for n in inputs if n.id in self._outside):
+            frame = node.host_frame()
+            at = "" if frame is None else f" at {os.path.basename(frame.code.co_filename)}:{frame.line}"
+            self.graph.notes.append(
+                f"a tensor {shape} that is no input meets parameters{at}; if it is data, give it as an input, so that "
+                "a posterior is not taken for a prior"
+            )
 
     def _place(self, tensor: Tensor, node: Node, args: tuple[Any, ...], inplace: bool) -> None:
         located = _locate(tensor)
@@ -231,19 +296,32 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if code.co_name == _RUNNER:
                     break
             elif kind == "host" or (kind == "module" and code.co_name == "forward"):
-                path = self._path_of_self(frame)
+                path, method = self._path_of_self(frame)
                 if kind == "host" or path is not None:
-                    found.append(Frame(code, frame.f_lasti, path, kind == "host"))
+                    found.append(Frame(code, frame.f_lasti, path, kind == "host", method, self._module_of(frame)))
             frame = frame.f_back
         frames = tuple(found)
         return self._frames.setdefault(frames, frames)
 
-    def _path_of_self(self, frame: FrameType) -> str | None:
-        """The module's path if the frame runs one of its methods, and is no function that is merely given it."""
+    def _path_of_self(self, frame: FrameType) -> tuple[str | None, str]:
+        """The module's path if the frame runs one of its methods, and is no function that is merely given it; and the
+        name by which its class reaches this very function, empty for a base class's."""
         code = frame.f_code
         owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         path = self._paths.get(id(owner))
-        return path if path is not None and hasattr(type(owner), code.co_name) else None
+        if path is None:
+            return None, ""
+        key = code, type(owner)
+        if key not in self._methods:
+            self._methods[key] = _method(*key)
+        is_method, name = self._methods[key]
+        return (path if is_method else None), name
+
+    def _module_of(self, frame: FrameType) -> str:
+        code = frame.f_code
+        if code not in self._modules:
+            self._modules[code] = _module_name(frame.f_globals)
+        return self._modules[code]
 
     # --- small things ---
 
@@ -269,6 +347,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             key, place = located
             if key not in self._storages:
                 self._storages[key] = _Storage(tensor)
+                self._storages[key].before = True
             self._storages[key].add(place, node)
         else:
             self._sparse[id(tensor)] = weakref.ref(tensor), node
@@ -283,6 +362,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return known
 
 
+_LITERAL = frozenset({"lift_fresh", "lift_fresh_copy", "lift"})
+"""What `torch.tensor` makes of numbers."""
+
 _RUNNER = "run_watched"
 """Name of the function of this package that calls the host: frames outside it are the caller's."""
 
@@ -291,6 +373,37 @@ def run_watched(recorder: Recorder, call: Any, arguments: tuple[Any, ...]) -> An
     """`call(*arguments)` under the recorder, TorchScript interpreted operation by operation."""
     with torch.jit.optimized_execution(False), recorder:  # type: ignore[attr-defined]
         return call(*arguments)
+
+
+def _method(code: CodeType, cls: type) -> tuple[bool, str]:
+    """Whether a class has a method of a function's name, and the name by which it reaches the function itself."""
+    private = {mangled(code.co_name, base.__name__) for base in cls.__mro__}
+    names = [name for name in (code.co_name, *sorted(private)) if hasattr(cls, name)]
+    for name in names:
+        found = inspect.getattr_static(cls, name)
+        while is_stand_in(found):
+            found = plain(found).__wrapped__
+        found = getattr(found, "func", found) if isinstance(found, functools.cached_property) else found
+        if any(getattr(layer, "__code__", None) is code for layer in chain(found)):
+            return True, name
+    return bool(names), ""
+
+
+def _module_name(scope: dict[str, Any]) -> str:
+    """The name under which `sys.modules` has the module of these globals: a notebook's, too, which is no file."""
+    name = scope.get("__name__", "")
+    if getattr(sys.modules.get(name), "__dict__", None) is scope:
+        return str(name)
+    return next((n for n, m in list(sys.modules.items()) if getattr(m, "__dict__", None) is scope), "")
+
+
+def _attributes(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors that the model keeps without naming them to PyTorch: constants of its own."""
+    kept = ("_parameters", "_buffers", "_modules")
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in kept:
+                yield from tensors_in(value)
 
 
 def _file_kind(filename: str) -> str:

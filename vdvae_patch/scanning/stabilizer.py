@@ -12,7 +12,8 @@ from vdvae_patch.errors import PatchError, SharedScaleError
 from vdvae_patch.heads import Role
 from vdvae_patch.patching import PatchHandle, patch
 from vdvae_patch.scales import Scale
-from vdvae_patch.scanning.finder import ONLY_SAMPLED, Heads, scan
+from vdvae_patch.scanning.finder import scan
+from vdvae_patch.scanning.result import ONLY_SAMPLED, ScanResult
 from vdvae_patch.tables import columns
 
 _WHY = {
@@ -75,7 +76,7 @@ def stabilize(
     return handle
 
 
-def _patch(model: nn.Module, heads: Heads, scales: Mapping[Role, str | Scale | None]) -> PatchHandle:
+def _patch(model: nn.Module, heads: ScanResult, scales: Mapping[Role, str | Scale | None]) -> PatchHandle:
     return patch(
         model,
         heads=heads,
@@ -85,7 +86,7 @@ def _patch(model: nn.Module, heads: Heads, scales: Mapping[Role, str | Scale | N
     )
 
 
-def _table(heads: Heads, handle: PatchHandle) -> str:
+def _table(heads: ScanResult, handle: PatchHandle) -> str:
     rows = []
     for patched in handle.heads:
         head, scale = patched.head, patched.scale

@@ -68,7 +68,7 @@ _IMPORTS = {
     "Composition Measured Step": "vdvae_patch.composition",
     "get": "vdvae_patch.conventions",
     "ChannelRange": "vdvae_patch.heads",
-    "ActivationSite CallStep Site": "vdvae_patch.patching.sites",
+    "ActivationSite CallStep Site": "vdvae_patch.attach.sites",
 }
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch.attach.attachment import OutputAttachment
+from vdvae_patch.attach.graft import stands_in
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts.trainable import TrainableEntry
 from vdvae_patch.patching import PatchedHead, is_patched, patched_heads
-from vdvae_patch.patching.overrides import OutputOverride
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _store(
     output: Tensor,
 ) -> None:
     value = head.channel_range.of(output)
-    replaced_here = isinstance(vars(module).get("forward"), OutputOverride)
+    replaced_here = isinstance(stands_in(module).get("forward"), OutputAttachment)
     if patched is None or patched.scale is None or replaced_here:
         seen[index] = head.convention.log_sigma(value)
     else:

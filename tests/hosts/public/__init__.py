@@ -26,7 +26,7 @@ from zoo import TrueHead
 from vdvae_patch.errors import HostError
 from vdvae_patch.hosts.isolate import Checkout, import_isolated
 from vdvae_patch.hosts.stand_ins import unused
-from vdvae_patch.scanning import Heads, scan
+from vdvae_patch.scanning import ScanResult, scan
 
 FOLDER = "VDVAE_PATCH_PUBLIC"
 
@@ -138,7 +138,7 @@ class PublicCase:
         torch.manual_seed(0)
         return self.build()
 
-    def scanned(self) -> tuple[nn.Module, Heads]:
+    def scanned(self) -> tuple[nn.Module, ScanResult]:
         """The model from seed 0, and its scan from seed 3."""
         model = self.made()
         inputs = self.inputs()

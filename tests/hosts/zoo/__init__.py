@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vdvae_patch.scanning import Heads, scan
+from vdvae_patch.scanning import ScanResult, scan
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Case:
         return self.build.__name__
 
 
-def built(case: Case) -> tuple[nn.Module, Heads]:
+def built(case: Case) -> tuple[nn.Module, ScanResult]:
     """The model from seed 0, and its scan."""
     torch.manual_seed(0)
     model = case.build()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import sys
 import types
-from typing import Any
+from typing import Any, NamedTuple
 
+from vdvae_patch.attach import decorators
+from vdvae_patch.attach.graft import is_stand_in
 from vdvae_patch.errors import PatchError
 
 Span = tuple[int, int, int, int]
@@ -22,48 +25,95 @@ LOCAL = object()
 
 
 def method_function(cls: type, name: str) -> types.FunctionType:
-    """The plain function behind a method."""
+    """The function that was written as a method, behind its decorators."""
     found = inspect.getattr_static(cls, name)
-    found = inspect.unwrap(found)
-    if not isinstance(found, types.FunctionType):
+    function = decorators.function_of(found)
+    if function is None:
         raise PatchError(
             f"{cls.__name__}.{name} is a {type(found).__name__}, not a Python function that could be patched"
         )
-    return found
+    return function
 
 
-def called(function: types.FunctionType, span: Span, module: str, qualname: str, instance: Any) -> Any:
-    """What a function calls at a span: a function, a class method, a class for its `__init__`, or `LOCAL`.
+def class_of(function: types.FunctionType) -> str:
+    """The name of the class in whose text a function stands, after which names like `__x` are mangled; or empty."""
+    names = function.__code__.co_qualname.split(".")
+    inside = [name for name, after in itertools.pairwise(names) if "<" not in name and after != "<locals>"]
+    return inside[-1] if inside else ""
 
-    Functions at the top level and methods are known by module and qualified name. What was defined inside a function,
-    or is a lambda, is looked up as the call names it: in the closure, the globals, or an attribute of the instance.
+
+def mangled(name: str, cls: str) -> str:
+    """The attribute that a name means inside a class: `_VAE__x` for `__x` in `VAE`."""
+    private = cls.strip("_") and name.startswith("__") and not name.endswith("__") and "." not in name
+    return f"_{cls.lstrip('_')}{name}" if private else name
+
+
+class Callee(NamedTuple):
+    """What is called: a function, a class method, a class for its `__init__`, or `LOCAL`; and on which instance."""
+
+    target: Any
+    instance: Any = None
+
+
+def called(function: types.FunctionType, span: Span, module: str, qualname: str, instance: Any) -> Callee:
+    """What a function calls at a span.
+
+    First as the call itself names it: in the closure, the globals, or an attribute of the instance. Else, for what a
+    variable holds, by the module and the qualified name of the code that ran.
 
     Raises:
         PatchError: it cannot be found from there.
     """
-    if "<" not in qualname:
-        return _by_name(module, qualname)
     call = find(parse(function), span)
     name = call.func if isinstance(call, ast.Call) else None
     if isinstance(name, ast.Name) and name.id in {*function.__code__.co_varnames, *function.__code__.co_cellvars}:
-        return LOCAL
+        return Callee(LOCAL if "<" in qualname else _by_name(module, qualname))
+    if _is_super(name):
+        return Callee(_by_name(module, qualname), instance)
     try:
-        found = _look_up(name, function, instance)
+        found = look_up(name, function, instance)
     except (LookupError, AttributeError, TypeError):
         found = None
-    if not isinstance(found, types.FunctionType) or found.__qualname__ != qualname:
-        raise PatchError(
-            f"{function.__qualname__} line {span[0]} calls {qualname}, which cannot be found again from there; write a "
-            "patch file whose Head has a CallSite, a function of yours that takes the place of the method that calls it"
-        )
-    return found
+    owner = getattr(found, "__self__", None)
+    target = _behind_grafts(found)
+    if any(_qualname(layer) == qualname for layer in decorators.chain(target)):
+        return Callee(target, None if isinstance(owner, type) else owner)
+    if "<" not in qualname:
+        return Callee(_by_name(module, qualname))
+    raise PatchError(
+        f"{function.__qualname__} line {span[0]} calls {qualname}, which cannot be found again from there; write a "
+        "patch file whose Head has a CallSite, a function of yours that takes the place of the method that calls it"
+    )
+
+
+def _is_super(name: ast.expr | None) -> bool:
+    """Whether a call is `super().method(...)`, or `super(VAE, self).method(...)`."""
+    owner = name.value if isinstance(name, ast.Attribute) else None
+    return isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super"
+
+
+def _behind_grafts(found: Any) -> Any:
+    """The host's own method: what another attachment puts in its place is called by that one."""
+    function = decorators.plain(found)
+    while is_stand_in(function):
+        function = decorators.plain(function.__wrapped__)
+    # a class method is called with its class, a function with what the call passes
+    bound_to_class = isinstance(found, types.MethodType) and isinstance(found.__self__, type)
+    return classmethod(function) if bound_to_class else function
+
+
+def _qualname(found: Any) -> str | None:
+    return found.__code__.co_qualname if isinstance(found, types.FunctionType) else None
 
 
 def _by_name(module: str, qualname: str) -> Any:
     found: Any = sys.modules.get(module) or importlib.import_module(module)
     names = qualname.split(".")
     for name in names[:-1] if names[-1] == "__init__" else names:
-        found = inspect.getattr_static(found, name) if isinstance(found, type) else getattr(found, name)
+        if isinstance(found, type):
+            found = inspect.getattr_static(found, mangled(name, found.__name__))
+        else:
+            found = getattr(found, name)
     return found.__func__ if isinstance(found, staticmethod) else found
 
 
@@ -72,21 +122,28 @@ def owner_of(module: str, qualname: str) -> Any:
     return _by_name(module, qualname.rpartition(".")[0])
 
 
-def _look_up(node: ast.expr | None, function: types.FunctionType, instance: Any) -> Any:
-    """The value of a name, an attribute or an item; `self` is the instance."""
+def look_up(node: ast.expr | None, function: types.FunctionType, instance: Any) -> Any:
+    """The value of a name, an attribute or an item; the first argument is the instance.
+
+    Raises:
+        LookupError, AttributeError, TypeError: it is known only while the function runs.
+    """
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
-        if node.id == "self" and instance is not None:
+        code = function.__code__
+        if code.co_argcount and node.id == code.co_varnames[0] and instance is not None:
             return instance
-        if node.id in function.__code__.co_freevars:
-            cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        if node.id in code.co_freevars:
+            cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
             return cells[node.id].cell_contents
+        if node.id in (*code.co_varnames, *code.co_cellvars):
+            raise LookupError(node.id)  # a variable, whatever the module has of that name
         return function.__globals__[node.id]
     if isinstance(node, ast.Attribute):
-        return getattr(_look_up(node.value, function, instance), node.attr)
+        return getattr(look_up(node.value, function, instance), mangled(node.attr, class_of(function)))
     if isinstance(node, ast.Subscript):
-        return _look_up(node.value, function, instance)[_look_up(node.slice, function, instance)]
+        return look_up(node.value, function, instance)[look_up(node.slice, function, instance)]
     raise LookupError
 
 
@@ -111,11 +168,7 @@ def parse(function: types.FunctionType) -> ast.FunctionDef:
     tree = definition(function)
     if not isinstance(tree, ast.FunctionDef):
         raise PatchError(f"{function.__qualname__} is not a plain function")
-    plain = {"staticmethod", "classmethod", "override"}
-    strange = [ast.unparse(d) for d in tree.decorator_list if ast.unparse(d).split(".")[-1] not in plain]
-    if strange and hasattr(function, "__wrapped__"):
-        raise PatchError(f"{function.__qualname__} is decorated with {strange[0]}, which would be lost")
-    tree.decorator_list = []
+    tree.decorator_list = []  # the wrappers are there already, see `decorators`
     return tree
 
 

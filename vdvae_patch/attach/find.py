@@ -6,8 +6,8 @@ import ast
 import types
 from collections.abc import Callable
 
+from vdvae_patch.attach.source import Span, definition, method_function
 from vdvae_patch.errors import PatchError
-from vdvae_patch.patching.source import Span, definition, method_function
 
 
 def expressions(owner: type, method: str, text: str) -> list[Span]:

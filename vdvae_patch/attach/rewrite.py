@@ -1,16 +1,28 @@
-"""Compile a function again from its own source with some of its expressions replaced."""
+"""Compile a function again from its own source with some of its expressions replaced.
+
+    def forward(self, x):                            def forward(self, x):
+        mu, lv = self.enc(x).chunk(2, 1)        →        mu, lv = self.enc(x).chunk(2, 1)
+        sigma = (0.5 * lv).exp().clamp(min=1e-3)         sigma = _vdvae_patch_read_0(lv)
+
+The new function has the globals of the old one, the dictionary itself: what the host's module changes later is seen,
+and what the function writes there stays. What was put in (`_vdvae_patch_read_0`) is a variable of its closure. It is
+compiled inside a class of the host's name, so that `__x` means what it did, and with the host's own `__class__` cell,
+so that `super()` does.
+"""
 
 from __future__ import annotations
 
 import ast
 import copy
-import inspect
+import functools
+import operator
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vdvae_patch.attach.decorators import function_of
+from vdvae_patch.attach.source import Span, class_of, find, look_up, mangled, parse
 from vdvae_patch.errors import PatchError
-from vdvae_patch.patching.source import Span, find, parse
 
 
 class Change(NamedTuple):
@@ -37,35 +49,72 @@ class LocalFunction(NamedTuple):
 
 
 def rewritten(
-    function: types.FunctionType, changes: Sequence[Change], callees: Mapping[Span, Any]
+    function: types.FunctionType, changes: Sequence[Change], callees: Mapping[Span, Any], instance: Any = None
 ) -> types.FunctionType:
     """The function with its expressions changed, and the functions at some calls replaced.
+
+    Args:
+        instance: the module that the function is a method of, by which its attributes are told apart.
 
     Raises:
         PatchError: its source cannot be found, is not what runs, or holds no such expression.
     """
     tree = parse(function)
     names: dict[str, Any] = {}
-    _Edit(function, names).all(tree, changes, callees)
+    _Edit(function, names, instance).all(tree, changes, callees)
     return _compile(function, tree, names)
 
 
+def rebound(function: types.FunctionType, names: Mapping[str, Any]) -> types.FunctionType:
+    """The function as it is written, with some of its global names bound to other values.
+
+    Raises:
+        PatchError: it reads no such global.
+    """
+    missing = [name for name in names if name not in function.__code__.co_names or name in bound_names(function)]
+    if missing:
+        raise PatchError(f"{function.__qualname__} does not call {', '.join(missing)}")
+    return _compile(function, parse(function), dict(names))
+
+
+def bound_names(function: types.FunctionType) -> frozenset[str]:
+    """The names that are variables in a function or in one that is written inside it, and so no globals there."""
+
+    def of(code: types.CodeType) -> set[str]:
+        own = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
+        return own.union(*(of(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)))
+
+    return frozenset(of(function.__code__))
+
+
 def _compile(function: types.FunctionType, tree: ast.FunctionDef, names: dict[str, Any]) -> types.FunctionType:
-    outer = ast.parse(f"def outer({', '.join(function.__code__.co_freevars)}):\n    pass").body[0]
+    free = [name for name in function.__code__.co_freevars if name != "__class__"]  # that is the class's around it
+    outer = ast.parse(f"def outer({', '.join([*free, *names])}):\n    pass").body[0]
     assert isinstance(outer, ast.FunctionDef)
-    outer.body = [tree]
+    cls = class_of(function)
+    outer.body = [ast.ClassDef(name=cls, bases=[], keywords=[], body=[tree], decorator_list=[])] if cls else [tree]
     module = ast.fix_missing_locations(ast.Module([outer], []))
     code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True, flags=_future_flags(function))
-    built = next(c for c in code.co_consts if isinstance(c, types.CodeType))
-    inner = next(c for c in built.co_consts if isinstance(c, types.CodeType) and c.co_name == tree.name)
+    inner = _code_of(code, [outer.name, *([cls] if cls else []), tree.name])
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    # no __name__: torch.compile would look the globals of a named module up in that module
-    scope = {key: value for key, value in function.__globals__.items() if key != "__name__"} | names
-    closure = tuple(cells[name] for name in inner.co_freevars)
-    new = types.FunctionType(inner, scope, function.__name__, function.__defaults__, closure)
+    cells |= {name: types.CellType(value) for name, value in names.items()}
+    new = types.FunctionType(
+        inner.replace(co_qualname=function.__code__.co_qualname),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        tuple(cells[name] for name in inner.co_freevars),
+    )
+    functools.update_wrapper(new, function)
+    del vars(new)["__wrapped__"]  # it stands in for the function, and calls it nowhere
     new.__kwdefaults__ = function.__kwdefaults__
-    new.__qualname__ = function.__qualname__
     return new
+
+
+def _code_of(code: types.CodeType, names: Sequence[str]) -> types.CodeType:
+    for name in names:
+        code = next(c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name)
+    return code
 
 
 def _future_flags(function: types.FunctionType) -> int:
@@ -80,9 +129,11 @@ def _future_flags(function: types.FunctionType) -> int:
 class _Edit:
     """Changes one syntax tree in place."""
 
-    def __init__(self, function: types.FunctionType, names: dict[str, Any]) -> None:
+    def __init__(self, function: types.FunctionType, names: dict[str, Any], instance: Any) -> None:
         self.function = function
         self.names = names
+        self.instance = instance
+        self._bound = bound_names(function)
         self._kept = 0
 
     def all(self, tree: ast.AST, changes: Sequence[Change], callees: Mapping[Span, Any]) -> None:
@@ -104,7 +155,8 @@ class _Edit:
             node.func = self._local(tree, node.func, target)
             return
         bound = isinstance(target, types.FunctionType) and isinstance(node.func, ast.Attribute)
-        takes_self = bound and list(inspect.signature(target).parameters)[:1] == ["self"]
+        written = function_of(target) if bound else None
+        takes_self = written is not None and written.__code__.co_varnames[:1] == ("self",)
         if takes_self and isinstance(node.func, ast.Attribute) and not self._is_class(node.func.value):
             owner = node.func.value
             if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
@@ -210,11 +262,33 @@ class _Edit:
                     return
 
     def _everywhere(self, tree: ast.AST, change: Change) -> None:
-        named = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == change.parameter]
+        named = self._reads_of(change.parameter, tree)
         if not named:
             raise PatchError(f"{self.function.__qualname__} does not name its parameter {change.parameter!r}")
         for node in named:
             self._replace(tree, node, self._read(change, node))
+
+    def _reads_of(self, parameter: str, tree: ast.AST) -> list[ast.expr]:
+        """The attributes that are a parameter, named from the instance on: of `self.q.log_sigma` and
+        `self.p.log_sigma` one."""
+        last = parameter.rpartition(".")[2]
+        cls = class_of(self.function)
+        named = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and mangled(n.attr, cls) == last]
+        try:
+            wanted = operator.attrgetter(parameter)(self.instance)
+        except AttributeError:
+            return list(named)  # of a helper, which may be given the module under any name
+        found: list[ast.expr] = []
+        unknown: list[ast.expr] = []
+        for node in named:
+            try:
+                value = look_up(node, self.function, self.instance)
+            except (LookupError, AttributeError, TypeError):
+                unknown.append(node)
+            else:
+                if value is wanted:
+                    found.append(node)
+        return found or unknown
 
     def _captured(self, tree: ast.AST, last: ast.AST, first: ast.AST, change: Change) -> ast.expr:
         """The raw parameter, as an expression that can stand where the last expression stands."""
@@ -237,7 +311,7 @@ class _Edit:
 
     def _name(self, kind: str, value: Any) -> ast.Name:
         name = f"_vdvae_patch_{kind}_{len(self.names)}"
-        self.names[name] = value
+        self.names[name] = value if isinstance(value, _CODE) else _as_function(value)
         return ast.Name(name, ast.Load())
 
     def _at(self, tree: ast.AST, span: Span) -> ast.expr | ast.stmt:
@@ -267,9 +341,9 @@ class _Edit:
     # --- which operand is the raw parameter ---
 
     def _operand(self, node: ast.AST, change: Change) -> ast.expr:
+        candidates: list[ast.expr]
         if change.parameter:
-            named = [n for n in ast.walk(node) if isinstance(n, ast.Attribute) and n.attr == change.parameter]
-            candidates: list[ast.expr] = [*named[:1]]
+            candidates = self._reads_of(change.parameter, node)[:1]
         elif change.operand == -2:
             candidates = self._variables(node)
         else:
@@ -317,16 +391,37 @@ class _Edit:
         root = _root(node)
         if root in ("self", "cls"):
             return True  # a setting or a layer; a parameter of the model's own is handled as such
-        return root is not None and root in self.function.__globals__
+        return self._is_global(root)
+
+    def _is_global(self, name: str | None) -> bool:
+        """Whether a name is the module's; in a notebook most variables are globals of it, too (`x`, `mu`)."""
+        return name is not None and name not in self._bound and name in self.function.__globals__
 
     def _is_class(self, node: ast.expr) -> bool:
         """Whether a method's owner is a class, or `super()`, so that the call names the instance itself or nobody."""
-        return isinstance(node, ast.Name) and isinstance(self.function.__globals__.get(node.id), type)
+        return (
+            isinstance(node, ast.Name)
+            and self._is_global(node.id)
+            and isinstance(self.function.__globals__[node.id], type)
+        )
 
     def _is_namespace(self, node: ast.expr) -> bool:
         """Whether an attribute's owner is a module, a class or the model, and not a tensor."""
         root = _root(node)
-        return root in ("self", "cls") or (root is not None and root in self.function.__globals__)
+        return root in ("self", "cls") or self._is_global(root)
+
+
+_CODE = (types.FunctionType, types.MethodType, type)
+
+
+def _as_function(reader: Any) -> types.FunctionType:
+    """A reader as a function that has it for a global: torch.compile follows the globals of a function that it meets
+    in an `__init__`, and not what lies in its closure."""
+    return types.FunctionType(_call_reader.__code__, {"reader": reader}, "read")
+
+
+def _call_reader(p: Any) -> Any:
+    return reader(p)  # type: ignore[name-defined]  # noqa: F821  see above
 
 
 def _defines(node: Any, name: str) -> bool:

@@ -1,0 +1,141 @@
+"""A host's method compiled again, with the expressions of some sites replaced.
+
+Functions and classes between the method and an expression (a helper, a distribution class) are compiled again for this
+caller only, so that two calls of one helper can have two scales.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from vdvae_patch.attach import decorators
+from vdvae_patch.attach.readers import OutputReader, Reader
+from vdvae_patch.attach.rewrite import Change, LocalFunction, rewritten
+from vdvae_patch.attach.sites import CallStep, NormalSite, Site
+from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of
+from vdvae_patch.distributions import StableNormal
+from vdvae_patch.errors import SharedScaleError
+from vdvae_patch.heads import Head
+from vdvae_patch.scales import Scale
+
+GIVE_ONE = 'give both the same, such as posterior="explin", prior="explin"'
+
+Edit = tuple[Site, Scale] | tuple[NormalSite, None]
+
+
+def compiled(host: type, method: str, path: str, edits: Sequence[Edit], instance: Any) -> Callable[..., Any]:
+    """The method of a host's class with the edits made, in its decorators; called with the instance first.
+
+    Args:
+        path: of the module in the model.
+        instance: the module, in which functions that it keeps are looked up.
+
+    Raises:
+        PatchError: the source is not what the sites describe, or cannot be compiled again as it is.
+    """
+    own = [_from(path, edit) for edit in edits]
+    written = _compile(method_function(host, method), own, 0, instance)
+    new: Callable[..., Any] = decorators.rewrapped(inspect.getattr_static(host, method), written)
+    return new
+
+
+def _from(path: str, edit: Edit) -> Edit:
+    """The edit with its parameter named from the module on, and not from the model."""
+    site, scale = edit
+    if isinstance(site, NormalSite) or not path or not site.parameter.startswith(f"{path}."):
+        return edit
+    return replace(site, parameter=site.parameter.removeprefix(f"{path}.")), scale  # type: ignore[return-value]
+
+
+def _reader(site: Site, scale: Scale) -> Reader | OutputReader:
+    if site.channels is not None:
+        return OutputReader(scale, site.rest, site.channels)
+    return Reader(scale, site.rest, site.reads)
+
+
+def _compile(function: types.FunctionType, edits: list[Edit], level: int, instance: Any) -> types.FunctionType:
+    return rewritten(function, *_plan(function, edits, level, instance), instance)
+
+
+def _plan(
+    function: types.FunctionType, edits: list[Edit], level: int, instance: Any
+) -> tuple[list[Change], dict[Span, Any]]:
+    """The changes of a function, and what it shall call at some spans."""
+    changes: list[Change] = []
+    inner: dict[CallStep, list[Edit]] = {}
+    replaced: dict[Span, Any] = {}
+    for edit in edits:
+        site, scale = edit
+        if len(site.calls) > level:
+            inner.setdefault(site.calls[level], []).append(edit)
+        elif isinstance(site, NormalSite) or scale is None:
+            replaced[site.span] = StableNormal  # type: ignore[union-attr]
+        else:
+            reader = _reader(site, scale)
+            change = Change(
+                site.first, site.last, site.operand, reader, site.parameter, site.also, site.drops, site.inplace
+            )
+            known = next((c for c in changes if _is_same_place(c, change)), None)
+            if known is None:
+                changes.append(change)
+            elif not known.reader.same_as(change.reader):
+                raise SharedScaleError(
+                    f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given "
+                    f"different ones ({known.reader.scale} and {scale}); {GIVE_ONE}"
+                )
+    for step, below in inner.items():
+        target, owner = called(function, step.span, step.module, step.qualname, instance)
+        if target is LOCAL:
+            replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance))
+        elif isinstance(target, classmethod):
+            inner_function = _again(target, step, below, level, None)
+            replaced[step.span] = types.MethodType(inner_function, owner_of(step.module, step.qualname))
+        elif isinstance(target, type):
+            replaced[step.span] = _wrapped(_made(target, step, below, level), below, level + 1)
+        else:
+            replaced[step.span] = _again(target, step, below, level, owner)
+    return changes, replaced
+
+
+def _is_same_place(one: Change, other: Change) -> bool:
+    # a parameter is replaced wherever it is read, so one expression may hold two of them
+    return one.last == other.last and (one.operand != -3 or one.parameter == other.parameter)
+
+
+def _again(target: Any, step: CallStep, edits: list[Edit], level: int, instance: Any) -> Any:
+    """A function that is called, compiled again in its decorators."""
+    layers = decorators.chain(target)
+    # a wrapper of the host's is a step of its own, so what ran here may be one of the layers further out
+    ran = next((layer for layer in layers if layer.__code__.co_qualname == step.qualname), layers[-1])
+    return decorators.rewrapped(target, _compile(ran, edits, level + 1, instance), ran)
+
+
+def _made(target: type, step: CallStep, edits: list[Edit], level: int) -> type:
+    """A subclass whose `__init__` is compiled again; its instances pickle as the host's own class."""
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807  a method of the class below
+        reduced: Any = target.__reduce_ex__(self, protocol)  # type: ignore[call-arg]
+        made, arguments, *rest = reduced
+        return made, tuple(target if argument is type(self) else argument for argument in arguments), *rest
+
+    found = inspect.getattr_static(target, "__init__")
+    init = decorators.rewrapped(found, _compile(method_function(target, "__init__"), edits, level + 1, None))
+    namespace = {"__init__": init, "__reduce_ex__": __reduce_ex__}
+    names = {"__module__": target.__module__, "__qualname__": target.__qualname__, "__doc__": target.__doc__}
+    return type(target)(target.__name__, (target,), namespace | names)
+
+
+def _wrapped(made: type, edits: list[Edit], level: int) -> type:
+    for site, scale in edits:
+        if isinstance(site, Site) and site.wrap is not None and scale is not None and len(site.calls) == level:
+            return site.wrap(made, scale)
+    return made
+
+
+def with_host_arithmetic(head: Head) -> Head:
+    """The head with sites that change σ and nothing else."""
+    return replace(head, sites=tuple(replace(s, wrap=None) if isinstance(s, Site) else s for s in head.sites))

@@ -1,0 +1,94 @@
+"""Places in a host's source: the expressions that compute a scale, and how a module's method leads to them.
+
+A `Site` names one expression by the function it stands in and its exact place in the source; `written` names it by its
+text, which survives edits around it. They only describe: `expression` compiles them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vdvae_patch.attach.source import Span
+from vdvae_patch.conventions import Convention
+from vdvae_patch.heads import ChannelRange
+from vdvae_patch.scales import Scale
+
+
+class CallStep(NamedTuple):
+    """A call on the way from a module's method to the function that holds the expression."""
+
+    span: Span
+    module: str
+    qualname: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """An expression of the host that is computed from a raw parameter.
+
+    Attributes:
+        owner: path of the module whose method is compiled again.
+        method: that method.
+        calls: from the method to the function that holds the expression; empty if the method itself holds it.
+        first: the innermost expression of the chain, which has the raw parameter as an operand.
+        last: the expression that is replaced.
+        operand: position of the raw parameter in the first expression's operation; −1 if `last` is itself the raw
+        value,
+            −2 if it is the only variable of that expression; −3 for a parameter, replaced wherever the method names it.
+        rest: from the value of `last` to σ.
+        parameter: the attribute that is the raw value, where it is a parameter; named from the model on.
+        also: further first expressions with their operands, for a product of scales: log sigmas that are added up.
+        reads: the convention that the others read this raw value by, where this site is one that disagrees with them
+        and
+            their pre-image is what it finds.
+        drops: in-place operations on the way, which are left out.
+        inplace: whether `last` changes its operand in place.
+        channels: of the raw value in what `last` returns, where that is a call of the module that emits it: for a
+            module that serves two roles, each patched where it is called. Or of the raw value in a parameter.
+        wrap: for an expression in a class's `__init__`, a function of that class and the scale which gives a subclass
+            with stable arithmetic; left out where the host's arithmetic is kept. At the top level of a module, so that
+            models pickle.
+    """
+
+    owner: str
+    method: str
+    calls: tuple[CallStep, ...]
+    first: Span
+    last: Span
+    operand: int
+    rest: Convention
+    parameter: str = ""
+    also: tuple[tuple[Span, int], ...] = ()
+    reads: Convention | None = None
+    drops: tuple[Span, ...] = ()
+    inplace: bool = False
+    channels: ChannelRange | None = None
+    wrap: Callable[[type, Scale], type] | None = None
+
+
+@dataclass(frozen=True)
+class ActivationSite:
+    """A module without parameters (a Hardtanh, a Softplus) whose input is the raw parameter.
+
+    `rest` is None where the module lets its input pass, because a further site behind it computes the scale.
+    """
+
+    path: str
+    rest: Convention | None
+
+
+@dataclass(frozen=True)
+class NormalSite:
+    """A place where the host makes a `torch.distributions.Normal`, which shall be a stable one.
+
+    Attributes:
+        owner, method, calls: as of a `Site`.
+        span: the call of `Normal`.
+    """
+
+    owner: str
+    method: str
+    calls: tuple[CallStep, ...]
+    span: Span

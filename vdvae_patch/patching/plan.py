@@ -1,0 +1,249 @@
+"""From heads and their scales to attachments: what has to stand in for which method, before anything is touched.
+
+Heads that overlap, modules that emit for two roles what cannot be told apart, and heads that nothing reaches are
+refused here, so that a refusal leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from vdvae_patch.attach.attachment import (
+    ActivationAttachment,
+    Attachment,
+    ExpressionAttachment,
+    MethodAttachment,
+    OutputAttachment,
+    ReboundAttachment,
+)
+from vdvae_patch.attach.expression import GIVE_ONE, Edit, with_host_arithmetic
+from vdvae_patch.attach.sites import ActivationSite, NormalSite
+from vdvae_patch.errors import PatchError, SharedScaleError, did_you_mean
+from vdvae_patch.heads import CallSite, ChannelRange, Head, Rebinding, Role
+from vdvae_patch.patching.record import PatchedHead
+from vdvae_patch.patching.variant import VANILLA, Variant
+from vdvae_patch.scales import Scale
+
+_Emitted = tuple[str, ChannelRange]
+
+
+def checked(model: nn.Module, heads: Iterable[Head], variant: Variant) -> list[Head]:
+    """The heads, each named by the first name of its module.
+
+    Raises:
+        PatchError: there is none, one names no module or channels that there are not, two overlap, or the variant
+            sets a role that none has.
+    """
+    found = list(heads)
+    if not found:
+        raise PatchError("no heads to patch: the list is empty")
+    modules = _modules(model)
+    first = {id(module): path for path, module in model.named_modules()}
+    found = [_by_first_name(head, modules, first) for head in found]
+    _refuse_overlaps(found)
+    roles = {head.role for head in found}
+    asked: list[Role] = [r for r in ("posterior", "prior", "likelihood") if variant.for_role(r) is not None]
+    absent = [role for role in asked if role not in roles]
+    if absent and not (variant.one_name and len(absent) < len(asked)):
+        raise PatchError(f"variant {variant} sets the {' and the '.join(absent)}, but no head has that role")
+    return found
+
+
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Every name of every module: one that is shared has several."""
+    return dict(model.named_modules(remove_duplicate=False))
+
+
+def _by_first_name(head: Head, modules: Mapping[str, nn.Module], first: Mapping[int, str]) -> Head:
+    if head.parameter:
+        if not head.sites and not head.calls and head.found is None:
+            raise PatchError(
+                f"head {head} names a parameter, which no module emits, and no place where the host reads it; let "
+                "vdvae_patch.scan find it, or give it sites or calls"
+            )
+        return head
+    for path in (head.path, *(c.owner for c in head.calls), *(r.owner for r in head.rebindings)):
+        if path not in modules:
+            raise PatchError(f"the model has no module {path!r}{did_you_mean(path, _emitters(modules, path))}")
+    module = modules[head.path]
+    size = getattr(module, "out_features", None) or getattr(module, "out_channels", None)
+    last = head.start if head.stop is None else head.stop - 1
+    if isinstance(size, int) and last >= size and not head.sites and not head.calls:
+        raise PatchError(f"head {head}: {type(module).__name__} emits {size} channels")
+    return head if head.path == first[id(module)] else replace(head, path=first[id(module)])
+
+
+def _emitters(modules: Mapping[str, nn.Module], path: str) -> list[str]:
+    near = [name for name in modules if name.split(".")[-1] == path.split(".")[-1]]
+    return (near or [name for name in modules if name])[:12]
+
+
+def _refuse_overlaps(heads: Sequence[Head]) -> None:
+    """Channels that two heads of one module share would be transformed twice."""
+    by_path: dict[str, list[Head]] = defaultdict(list)
+    for head in heads:
+        if not head.parameter and not head.calls and _is_at_output(head):
+            by_path[head.path].append(head)
+    for path, found in by_path.items():
+        for index, one in enumerate(found):
+            for other in found[index + 1 :]:
+                if one.channel_range != other.channel_range and _meet(one, other):
+                    raise PatchError(
+                        f"heads {one} and {other} overlap: channels of {path or 'the model'} would go through two "
+                        "scales, one behind the other; give each head channels of its own"
+                    )
+                if one.channel_range == other.channel_range and one.role == other.role and one != other:
+                    raise PatchError(f"heads {one} and {other} are the same channels in one role; name them once")
+
+
+def _meet(one: Head, other: Head) -> bool:
+    if one.dim != other.dim and one.dim >= 0 and other.dim >= 0:
+        return False
+    most = max(h.start if h.stop is None else h.stop for h in (one, other)) + max(one.step, other.step)
+    own, others = (set(range(h.start, most if h.stop is None else h.stop, h.step)) for h in (one, other))
+    return bool(own & others)
+
+
+def attachments(
+    model: nn.Module, heads: Sequence[PatchedHead], stable: bool, normals: Sequence[NormalSite]
+) -> list[Attachment]:
+    """One attachment for each method that has to compute something else.
+
+    Args:
+        heads: all of them, those that are left as they are, too.
+        stable: whether this package's KL and sampling stand in for the host's.
+        normals: places where the host makes a Normal that shall carry log σ.
+
+    Raises:
+        SharedScaleError: one module emits for two roles with two scales, and where it is called they cannot be told
+            apart.
+        PatchError: a head cannot be patched; the reason is the scan's.
+    """
+    changed = [h for h in heads if h.scale is not None and not h.head.convention.is_identity(h.scale)]
+    # heads that only calls can patch hand raw values on to each other: all their calls are replaced, or none
+    whole = stable or any(h.head.only_at_calls for h in changed)
+    return list(_attachments(_modules(model), heads if whole else changed, stable, normals, _patched_apart(heads)))
+
+
+def _attachments(
+    modules: Mapping[str, nn.Module],
+    heads: Iterable[PatchedHead],
+    stable: bool,
+    normals: Sequence[NormalSite],
+    apart: set[_Emitted],
+) -> Iterator[Attachment]:
+    at_output: dict[str, list[tuple[Head, Scale]]] = defaultdict(list)
+    at_call: dict[tuple[str, str], CallSite] = {}
+    at_site: list[tuple[Head, Scale]] = []
+    scales: dict[tuple[str, str], dict[Role, Scale]] = defaultdict(dict)
+    rebound: dict[tuple[str, str], dict[str, Rebinding]] = defaultdict(dict)
+    for patched in heads:
+        if patched.head.calls and (stable or patched.head.only_at_calls):
+            for site in patched.head.calls:
+                at_call[site.owner, site.method] = site
+                if patched.scale is not None:
+                    scales[site.owner, site.method][patched.head.role] = patched.scale
+            continue
+        if patched.scale is not None and not patched.head.convention.is_identity(patched.scale):
+            by_call = _emitted(patched.head) in apart
+            if _has_sites(patched.head) and (by_call or not _is_alternative(patched.head)):
+                at_site.append((patched.head if stable else with_host_arithmetic(patched.head), patched.scale))
+            if by_call:
+                continue
+            if _is_at_output(patched.head) and not _is_there(at_output[patched.head.path], patched.head, patched.scale):
+                at_output[patched.head.path].append((patched.head, patched.scale))
+        for rebinding in patched.head.rebindings if stable else ():
+            rebound[rebinding.owner, rebinding.method][rebinding.name] = rebinding
+    for path, parts in at_output.items():
+        if parts:
+            yield OutputAttachment(path, parts)
+    yield from _at_sites(modules, at_site, normals)
+    for key, site in at_call.items():
+        yield MethodAttachment(site, scales[key])
+    for (owner, method), names in rebound.items():
+        yield ReboundAttachment(owner, method, list(names.values()))
+
+
+def _at_sites(
+    modules: Mapping[str, nn.Module], heads: Sequence[tuple[Head, Scale]], normals: Sequence[NormalSite]
+) -> Iterator[Attachment]:
+    """One attachment a method, or an activation, for heads with sites and for `Normal`s that become stable ones."""
+    by_method: dict[tuple[str, str], list[Edit]] = {}
+    activations: dict[str, tuple[ActivationSite, Scale]] = {}
+    for head, scale in heads:
+        for site in head.sites:
+            if isinstance(site, ActivationSite):
+                other, known = activations.setdefault(site.path, (site, scale))
+                if other != site or (known != scale and site.rest is not None):
+                    raise SharedScaleError(
+                        f"{site.path} serves two heads, which were given {known} and {scale}; {GIVE_ONE}"
+                    )
+            else:
+                by_method.setdefault((site.owner, site.method), []).append((site, scale))
+    for normal in normals:
+        by_method.setdefault((normal.owner, normal.method), []).append((normal, None))
+    for owner in (*activations, *(owner for owner, _ in by_method)):
+        if owner not in modules:
+            raise PatchError(f"the model has no module {owner!r}, in which a head's expression stands; scan it again")
+    for activation, scale in activations.values():
+        yield ActivationAttachment(activation, scale)
+    for (owner, method), edits in by_method.items():
+        yield ExpressionAttachment(owner, method, edits)
+
+
+def _is_at_output(head: Head) -> bool:
+    if head.found is not None:
+        return head.found.patch_at == "output"
+    # sites that stand beside the output: of readings that disagree with it, or instead of it where two roles share it
+    return _is_alternative(head) or all(getattr(site, "reads", None) is not None for site in head.sites)
+
+
+def _has_sites(head: Head) -> bool:
+    if head.found is not None and head.found.patch_at != "output" and not head.sites:
+        place = f" of {head.found.file}:{head.found.line}" if head.found.line else ""
+        raise PatchError(
+            f"head {head}{place} cannot be patched: {head.found.reason}; write a patch file whose Head has a CallSite, "
+            "a function of yours that takes the place of the method that reads it"
+        )
+    return bool(head.sites)
+
+
+def _emitted(head: Head) -> _Emitted:
+    return head.path, head.channel_range
+
+
+def _is_alternative(head: Head) -> bool:
+    """Whether the head's sites are calls of its module, which do what replacing its output does."""
+    # those inside the module are of a layer whose output is not the module's
+    known = (getattr(site, "channels", None) is not None and site.owner != head.path for site in head.sites)
+    return bool(head.sites) and not head.parameter and all(known)
+
+
+def _patched_apart(heads: Iterable[PatchedHead]) -> set[_Emitted]:
+    """The channels that one module emits for two roles with two scales: these are patched where it is called."""
+    first: dict[_Emitted, PatchedHead] = {}
+    apart: set[_Emitted] = set()
+    for patched in heads:
+        head = patched.head
+        if head.calls or not (_is_at_output(head) or _is_alternative(head)):
+            continue
+        other = first.setdefault(_emitted(head), patched)
+        if other.scale == patched.scale:
+            continue
+        if not (_is_alternative(head) and _is_alternative(other.head)):
+            given = " and ".join(VANILLA if h.scale is None else str(h.scale) for h in (other, patched))
+            raise SharedScaleError(
+                f"{head.path}[{head.channels}] emits the {other.head.role} and the {head.role}, and where it is called "
+                f"they cannot be told apart; at its output both get one scale, not {given}"
+            )
+        apart.add(_emitted(head))
+    return apart
+
+
+def _is_there(known: list[tuple[Head, Scale]], head: Head, scale: Scale) -> bool:
+    """Whether the same channels are patched already: one module that serves two roles with one scale."""
+    return any(_emitted(other) == _emitted(head) and given == scale for other, given in known)

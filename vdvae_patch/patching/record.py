@@ -1,0 +1,120 @@
+"""What was done to a model: the record that lies on it, and how the parts of a patch are found again.
+
+A record refers to no module. The parts are found by the number of the patch, which every attachment has, wherever a
+wrapper has moved them to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from torch import nn
+
+from vdvae_patch.attach.attachment import Attachment
+from vdvae_patch.attach.graft import stands_in
+from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import Arithmetic, Head
+from vdvae_patch.patching.variant import VANILLA, Variant
+from vdvae_patch.scales import Scale
+from vdvae_patch.tables import columns
+
+RECORD = "_vdvae_patch_record"
+
+
+@dataclass(frozen=True)
+class PatchedHead:
+    """A head with the scale that it was given; None where it was left as it is."""
+
+    head: Head
+    scale: Scale | None
+
+    def row(self) -> tuple[str, str, str, str, str]:
+        """Path, channels, role, convention and scale, as text."""
+        scale = VANILLA if self.scale is None else str(self.scale)
+        return self.head.path, self.head.channels, self.head.role, str(self.head.convention), scale
+
+
+class PatchedHeads(tuple[PatchedHead, ...]):
+    """The heads of a patched model; prints as a table."""
+
+    def __str__(self) -> str:
+        return columns(("path", "channels", "role", "convention", "scale"), (h.row() for h in self))
+
+
+@dataclass(frozen=True)
+class PatchRecord:
+    """What was done to a model; lies on the model, goes into every checkpoint beside the weights.
+
+    Attributes:
+        attachments: what stands in for which method; paths are those of when the patch was made.
+        number: of this patch; copies of the model have the same.
+    """
+
+    variant: Variant
+    arithmetic: Arithmetic
+    heads: PatchedHeads
+    attachments: tuple[Attachment, ...]
+    number: str
+
+
+class Owner(NamedTuple):
+    """A model that was patched, and where it lies in another one."""
+
+    path: str
+    model: nn.Module
+    record: PatchRecord
+
+    def named(self, path: str) -> str:
+        """A path of the patched model, in the one around it."""
+        return ".".join(part for part in (self.path, path) if part)
+
+    @property
+    def heads(self) -> list[PatchedHead]:
+        """Its heads, by their paths in the model around it."""
+        return [replace(h, head=replace(h.head, path=self.named(h.head.path))) for h in self.record.heads]
+
+
+def owners(model: nn.Module) -> list[Owner]:
+    """Every patched model in a model: itself, what a wrapper holds, a teacher and a student."""
+    return [Owner(path, m, vars(m)[RECORD]) for path, m in model.named_modules() if RECORD in vars(m)]
+
+
+def parts(model: nn.Module, number: str | None = None) -> Iterator[tuple[str, nn.Module, Attachment]]:
+    """What stands in for methods anywhere in a model, of one patch or of all: path, module and attachment."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        for instead in stands_in(module).values():
+            if isinstance(instead, Attachment) and number in (None, instead.patch):
+                yield path, module, instead
+
+
+def is_patched(model: nn.Module) -> bool:
+    """Whether the model, one that it wraps, or a part of it is patched."""
+    return any(RECORD in vars(m) or bool(stands_in(m)) for m in model.modules())
+
+
+def patch_record(model: nn.Module) -> PatchRecord:
+    """The variant, heads and attachments of a patched model; raises `PatchError` if it is not patched.
+
+    Of several patched models in one, the first.
+    """
+    found = owners(model)
+    if not found:
+        raise PatchError(not_patched(model))
+    return found[0].record
+
+
+def patched_heads(model: nn.Module) -> PatchedHeads:
+    """Path, channels, role, convention and scale of every head that a patch knows; none of an unpatched model.
+
+    Prints as a table. Of several patched models in one, the heads of all, by their paths in that one.
+    """
+    return PatchedHeads(head for owner in owners(model) for head in owner.heads)
+
+
+def not_patched(model: nn.Module) -> str:
+    """Why a model has no record of its own."""
+    if is_patched(model):
+        return "the model is a part of one that was patched as a whole; ask that one, and unpatch it there"
+    return "the model is not patched"

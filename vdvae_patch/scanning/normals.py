@@ -1,0 +1,84 @@
+"""Note every `torch.distributions.Normal` that a watched call makes, with the tensors it is given.
+
+Their `__init__` expands what it is given, and the operations alone would not show what was mean and what was scale.
+While any thread watches, `Normal.__init__` is one that looks whether its own thread does; the first to begin puts it
+there, the last to end takes it away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal, Normal
+
+from vdvae_patch.scanning.graph import Frame, NormalSeen
+from vdvae_patch.scanning.record import Recorder
+
+_here = threading.local()
+_lock = threading.Lock()
+_watching = 0
+_originals: dict[type, Any] = {}
+
+
+@contextmanager
+def normals_watched(recorder: Recorder) -> Iterator[None]:
+    """Note the Normals of this thread in the recorder's graph. And every `MultivariateNormal` whose `scale_tril` is a
+    diagonal."""
+    before = getattr(_here, "recorder", None)
+    _begin()
+    _here.recorder = recorder
+    try:
+        yield
+    finally:
+        _here.recorder = before
+        _end()
+
+
+def _begin() -> None:
+    global _watching
+    with _lock:
+        _watching += 1
+        if _watching == 1:
+            for cls, init in ((Normal, _init), (MultivariateNormal, _init_of_many)):
+                _originals[cls] = cls.__init__
+                cls.__init__ = init  # type: ignore[method-assign]
+
+
+def _end() -> None:
+    global _watching
+    with _lock:
+        _watching -= 1
+        if not _watching:
+            for cls, init in _originals.items():
+                cls.__init__ = init  # type: ignore[misc]
+
+
+def _init(self: Normal, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
+    recorder = getattr(_here, "recorder", None)
+    if recorder is not None and isinstance(scale, Tensor):
+        mean = recorder.node_of(loc) if isinstance(loc, Tensor) else recorder._new("constant", "number", ())
+        recorder.graph.normals.append(NormalSeen(mean, recorder.node_of(scale), _made_at(recorder, self)))
+    _originals[Normal](self, loc, scale, validate_args)
+
+
+def _init_of_many(self: MultivariateNormal, loc: Any, *args: Any, **kwargs: Any) -> None:
+    recorder = getattr(_here, "recorder", None)
+    scale = kwargs.get("scale_tril", args[2] if len(args) > 2 else None)
+    node = recorder.node_of(scale) if recorder is not None and isinstance(scale, Tensor) else None
+    if recorder is not None and node is not None and node.op == "diag_embed" and isinstance(loc, Tensor):
+        recorder.graph.normals.append(NormalSeen(recorder.node_of(loc), node.inputs[0]))
+    _originals[MultivariateNormal](self, loc, *args, **kwargs)
+
+
+def _made_at(recorder: Recorder, normal: Normal) -> tuple[Frame, ...]:
+    caller = sys._getframe(2)
+    if type(normal) is not Normal or caller.f_code.co_filename.startswith(os.path.dirname(torch.__file__) + os.sep):
+        return ()
+    return recorder._walk(3)

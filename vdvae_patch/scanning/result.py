@@ -1,0 +1,166 @@
+"""What a scan found: a sequence of heads, with what was seen beside them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, overload
+
+from torch import nn
+
+from vdvae_patch.attach.sites import NormalSite
+from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import Head, Role
+from vdvae_patch.scanning.reading import NearMiss
+from vdvae_patch.tables import columns
+
+ONLY_SAMPLED = (
+    "no density and no KL was seen: if the loss is computed outside of what was run, give it as the call, so that "
+    "priors and likelihoods are seen, too"
+)
+
+
+class ScanResult(Sequence[Head]):
+    """The heads that a scan found, in the order in which the model computes them; prints as a table.
+
+    A slice, `select` and `+` give a `ScanResult` again. A plain list of its heads is as good for `patch`: each head
+    knows the scan that found it.
+
+    Attributes:
+        near_misses: what looked like a scale and was not taken, and why.
+        warnings: what is numerically unsafe in the host as it is.
+        notes: what was presumed about the data.
+        normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
+            carries log σ.
+    """
+
+    def __init__(
+        self,
+        heads: Iterable[Head] = (),
+        near_misses: Iterable[NearMiss] = (),
+        warnings: Iterable[str] = (),
+        notes: Iterable[str] = (),
+    ) -> None:
+        self._heads = tuple(heads)
+        self.near_misses = tuple(near_misses)
+        self.warnings = tuple(warnings)
+        self.notes = tuple(notes)
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    @overload
+    def __getitem__(self, index: int) -> Head: ...
+    @overload
+    def __getitem__(self, index: slice) -> ScanResult: ...
+    def __getitem__(self, index: int | slice) -> Head | ScanResult:
+        return self._with(self._heads[index]) if isinstance(index, slice) else self._heads[index]
+
+    def __iter__(self) -> Iterator[Head]:
+        return iter(self._heads)
+
+    def __add__(self, other: Iterable[Head]) -> ScanResult:
+        return self._with((*self._heads, *other))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"ScanResult({list(self._heads)!r})"
+
+    def __str__(self) -> str:
+        header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
+        lines = [columns(header, (_row(head) for head in self))] if self else ["no Normal head", self.why_not()]
+        if self and self.only_sampled:
+            lines.append(ONLY_SAMPLED)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    @property
+    def normals(self) -> tuple[NormalSite, ...]:
+        """See the class."""
+        runs = {id(head.scan): head.scan for head in self._heads if head.scan is not None}
+        return tuple(dict.fromkeys(site for run in runs.values() for site in run.normals))
+
+    @property
+    def only_sampled(self) -> bool:
+        """Whether no head was seen in a density or a KL."""
+        return not any(map(_is_compared, self))
+
+    def why_not(self) -> str:
+        """The near misses, one a line."""
+        return "\n".join(f"  {miss}" for miss in self.near_misses) or "  nothing multiplies noise or enters a density"
+
+    def select(
+        self,
+        *,
+        role: Role | Iterable[Role] | None = None,
+        path: str | Callable[[str], bool] | None = None,
+        sure: bool | None = None,
+    ) -> ScanResult:
+        """The heads of a role (or several), at a path and below it (or for which a function of the path is true), and
+        those that a density, a KL or a Normal shows (`sure=True`), or that only noise does (`sure=False`).
+
+        Raises:
+            PatchError: none is left; the message has those that there are.
+        """
+        roles = None if role is None else {role} if isinstance(role, str) else set(role)
+        left = [
+            head
+            for head in self
+            if (roles is None or head.role in roles)
+            and (path is None or _is_at(head.path, path))
+            and (sure is None or (head.found is None or head.found.confidence == "sure") == sure)
+        ]
+        if not left:
+            raise PatchError(f"no head is left; there are: {', '.join(map(str, self)) or 'none'}")
+        return self._with(left)
+
+    def verify(self, model: nn.Module) -> None:
+        """Run the scanned batch through a model that is patched, and compare every σ with what was promised.
+
+        Raises:
+            PatchError: it is not patched, a σ is another one, or the call cannot be run again.
+        """
+        from vdvae_patch.patching.record import patch_record
+
+        by_head = {(h.head.path, h.head.channels, h.head.role): h for h in patch_record(model).heads}
+        for run in {id(head.scan): head.scan for head in self if head.scan is not None}.values():
+            own = [head for head in self if head.scan is run]
+            known = [(head, by_head.get((head.path, head.channels, head.role))) for head in own]
+            missing = [str(head) for head, patched in known if patched is None]
+            if missing:
+                raise PatchError(f"not among the patched heads: {', '.join(missing)}")
+            run.verify(model, [dataclasses.replace(patched, head=head) for head, patched in known if patched])
+
+    def _with(self, heads: Iterable[Head]) -> ScanResult:
+        new = copy.copy(self)
+        new._heads = tuple(heads)
+        return new
+
+
+def _is_at(path: str, wanted: str | Callable[[str], bool]) -> bool:
+    if not isinstance(wanted, str):
+        return bool(wanted(path))
+    return path == wanted or path.startswith(f"{wanted}.")
+
+
+def _is_compared(head: Head) -> bool:
+    return head.found is None or any("noise" not in way for way in head.found.evidence)
+
+
+def _row(head: Head) -> tuple[str, ...]:
+    found = head.found
+    place = "" if found is None else f"{found.file.rsplit('/', 1)[-1]}:{found.line}"
+    kind: Literal["parameter"] | str = "parameter" if head.parameter else head.channels
+    return (
+        head.path,
+        kind,
+        head.role,
+        str(head.convention),
+        "" if found is None else found.patch_at,
+        "" if found is None else found.confidence,
+        place,
+    )
