@@ -13,6 +13,7 @@ so that `super()` does.
 from __future__ import annotations
 
 import ast
+import builtins
 import copy
 import functools
 import operator
@@ -417,7 +418,7 @@ _CODE = (types.FunctionType, types.MethodType, type)
 def _as_function(reader: Any) -> types.FunctionType:
     """A reader as a function that has it for a global: torch.compile follows the globals of a function that it meets
     in an `__init__`, and not what lies in its closure."""
-    return types.FunctionType(_call_reader.__code__, {"reader": reader}, "read")
+    return types.FunctionType(_call_reader.__code__, {"reader": reader, "__builtins__": vars(builtins)}, "read")
 
 
 def _call_reader(p: Any) -> Any:
