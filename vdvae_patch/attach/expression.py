@@ -119,14 +119,19 @@ def _made(target: type, step: CallStep, edits: list[Edit], level: int) -> type:
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807  a method of the class below
         reduced: Any = target.__reduce_ex__(self, protocol)  # type: ignore[call-arg]
-        made, arguments, *rest = reduced
-        return made, tuple(target if argument is type(self) else argument for argument in arguments), *rest
+        build, arguments, *rest = reduced
+        return _built, (build, *(target if argument is type(self) else argument for argument in arguments)), *rest
 
     found = inspect.getattr_static(target, "__init__")
     init = decorators.rewrapped(found, _compile(method_function(target, "__init__"), edits, level + 1, None))
     namespace = {"__init__": init, "__reduce_ex__": __reduce_ex__}
     names = {"__module__": target.__module__, "__qualname__": target.__qualname__, "__doc__": target.__doc__}
     return type(target)(target.__name__, (target,), namespace | names)
+
+
+def _built(build: Callable[..., Any], *arguments: Any) -> Any:
+    # a name of its own: pickle lets `copyreg.__newobj__` make nothing but the type of what is pickled
+    return build(*arguments)
 
 
 def _wrapped(made: type, edits: list[Edit], level: int) -> type:

@@ -191,10 +191,40 @@ def _derived(host: type, namespace: dict[str, Any]) -> type:
     meta: type = type(host)
     make = ABCMeta.__new__ if issubclass(meta, ABCMeta) else type.__new__
     heard = next(cls for cls in host.__mro__ if "__init_subclass__" in vars(cls)) not in (object, Generic)
-    new: type = make(meta, host.__name__, (nn.Module,) if heard else (host,), namespace)
+    new: type = make(_metaclass(meta), host.__name__, (nn.Module,) if heard else (host,), namespace)
     if heard:
-        new.__bases__ = (host,)
+        type.__setattr__(new, "__bases__", (host,))
     return new
+
+
+@functools.cache
+def _metaclass(meta: type) -> type:
+    """What the host writes to `type(self)`, a counter of its class, it writes to its own class; and what it makes by
+    `type(self)(...)` is an instance of that."""
+
+    def __setattr__(cls: Any, name: str, value: Any) -> None:  # noqa: N807  a method of the class below
+        if _is_hosts(cls, name):
+            setattr(vars(cls)[_HOST], name, value)
+        else:
+            meta.__setattr__(cls, name, value)
+
+    def __delattr__(cls: Any, name: str) -> None:  # noqa: N807  a method of the class below
+        if _is_hosts(cls, name):
+            delattr(vars(cls)[_HOST], name)
+        else:
+            meta.__delattr__(cls, name)
+
+    def __call__(cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807  a method of the class below
+        # another class may lie over the graft (FSDP's), and that one is meant then
+        return vars(cls)[_HOST](*args, **kwargs) if _HOST in vars(cls) else meta.__call__(cls, *args, **kwargs)
+
+    body = {"__setattr__": __setattr__, "__delattr__": __delattr__, "__call__": __call__, "__doc__": meta.__doc__}
+    return type.__new__(type, meta.__name__, (meta,), body)
+
+
+def _is_hosts(cls: type, name: str) -> bool:
+    """Whether an attribute that is written to a class is meant for the host's: not by Python itself, or by `abc`."""
+    return _HOST in vars(cls) and not name.startswith(("__", "_abc_"))
 
 
 def _stand_in(host: type, method: str) -> Any:

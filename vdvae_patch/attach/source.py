@@ -189,7 +189,7 @@ def definition(function: types.FunctionType) -> ast.stmt:
 
 def _source(function: types.FunctionType) -> str:
     try:
-        return inspect.getsource(function)
+        return inspect.getsource(function.__code__)  # of a wrapper itself, and not of what it wraps
     except OSError:
         raise PatchError(
             f"the source of {function.__qualname__} cannot be found, so it cannot be patched at a call"
@@ -198,7 +198,7 @@ def _source(function: types.FunctionType) -> str:
 
 def _parse_lambda(function: types.FunctionType) -> ast.FunctionDef:
     _source(function)
-    lines, _ = inspect.findsource(function)
+    lines, _ = inspect.findsource(function.__code__)
     places = [p for p in function.__code__.co_positions() if None not in p and p[3] != 0]
     inside = [
         node

@@ -1,0 +1,464 @@
+"""A host's method that is compiled again does all that it did: decorators, globals, private names, super(), notebooks."""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch import is_patched, patch, scales, scan
+from vdvae_patch.attach import decorators
+from vdvae_patch.errors import PatchError
+
+X = 3 * torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def _floors_are_no_matter_here() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+class Base(nn.Module):
+    """Limited, so that the expression is patched and the method compiled again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.dec = nn.Linear(8, 8), nn.Linear(4, 8)
+        self.seen: dict[str, Any] = {}
+
+    def rest(self, mu: Tensor, sigma: Tensor) -> Tensor:
+        self.seen |= {"sigma": sigma, "autocast": torch.is_autocast_enabled("cpu"), "grad": torch.is_grad_enabled()}
+        z = mu + sigma * torch.randn_like(mu)
+        return ((self.dec(z) - X) ** 2).sum() + 0.5 * (mu**2 + sigma**2 - 2 * torch.log(sigma) - 1).sum()
+
+    def raw(self, x: Tensor) -> Tensor:
+        return self.enc(x)[:, 4:]
+
+
+def sigma_of(model: Base) -> Tensor:
+    model(X)
+    found: Tensor = model.seen["sigma"]
+    return found.float()
+
+
+def patched(model: Base, scale: str = "upbounded", convention: float = 1.0) -> Base:
+    """Patched by its scan, and σ is what was promised."""
+    heads = scan(model, X)
+    assert [h.found.patch_at for h in heads] == ["call"]
+    patch(model, posterior=scale, heads=heads)
+    expected = scales.get(scale).sigma(model.raw(X))
+    torch.testing.assert_close(sigma_of(model), expected.float(), rtol=2e-2, atol=2e-2)
+    return model
+
+
+# --- decorators -------------------------------------------------------------------------------------------------------
+
+calls: list[str] = []
+
+
+def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that forgets functools.wraps, as diffusers' hook for offloading does."""
+
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(function.__name__)
+        return function(self, *args, **kwargs)
+
+    return wrapper
+
+
+def named(label: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            calls.append(label)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+class Autocast(Base):
+    @torch.autocast("cpu", dtype=torch.bfloat16)
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, torch.exp(0.5 * (2 * lv)).clamp(1e-3, 50.0))
+
+
+class NoGrad(Base):
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+
+class Inference(Base):
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+
+class Several(Base):
+    @counting
+    @named("outer")
+    @torch.autocast("cpu", dtype=torch.bfloat16)
+    @named("inner")
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+
+@named("helper")
+def limited(lv: Tensor) -> Tensor:
+    return torch.exp(lv).clamp(1e-3, 50.0)
+
+
+class DecoratedHelper(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, limited(lv))
+
+
+class DecoratedMethod(Base):
+    @counting
+    def scale(self, lv: Tensor) -> Tensor:
+        return torch.exp(lv).clamp(1e-3, 50.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, self.scale(lv))
+
+
+class StaticHelper(Base):
+    @staticmethod
+    @named("static")
+    def scale(lv: Tensor) -> Tensor:
+        return torch.exp(lv).clamp(1e-3, 50.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, self.scale(lv))
+
+
+@pytest.mark.parametrize(
+    ("cls", "autocast", "grad", "runs"),
+    [
+        (Autocast, True, True, []),
+        (NoGrad, False, False, []),
+        (Inference, False, False, []),
+        (Several, True, True, ["forward", "outer", "inner"]),
+        (DecoratedHelper, False, True, ["helper"]),
+        (DecoratedMethod, False, True, ["scale"]),
+        (StaticHelper, False, True, ["static"]),
+    ],
+)
+def test_a_method_keeps_its_decorators(cls: type[Base], autocast: bool, grad: bool, runs: list[str]) -> None:
+    model = patched(cls())
+    calls.clear()
+    model(X)
+    assert (model.seen["autocast"], model.seen["grad"]) == (autocast, grad)
+    assert calls == runs
+
+
+def keeping(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps the function where nobody can exchange it."""
+
+    class Keeper:
+        def __init__(self) -> None:
+            self.function = function
+
+    keeper = Keeper()
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return keeper.function(*args, **kwargs)
+
+    return wrapper
+
+
+class Kept(Base):
+    @keeping
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+
+def test_a_decorator_that_cannot_be_kept_is_refused_by_name() -> None:
+    model = Kept()
+    with pytest.raises(PatchError, match=r"Kept\.forward is wrapped by keeping\.<locals>\.wrapper.*would be lost"):
+        patch(model, posterior="upbounded", heads=scan(model, X))
+    assert not is_patched(model)
+
+
+def test_a_wrappers_state_is_shared_with_the_copy() -> None:
+    count = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any) -> Any:
+            nonlocal count
+            count += 1
+            return function(*args)
+
+        return wrapper
+
+    @counted
+    def f(x: int) -> int:
+        return x
+
+    def g(x: int) -> int:
+        return 2 * x
+
+    again = decorators.rewrapped(f, g)  # type: ignore[arg-type]
+    assert (again(1), f(1), count) == (2, 1, 2)
+
+
+# --- globals ----------------------------------------------------------------------------------------------------------
+
+LOWEST = 1e-3
+history: list[int] = []
+steps = 0
+
+
+class ReadsGlobals(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        global steps
+        steps += 1
+        mu, lv = self.enc(x).chunk(2, 1)
+        self.factor = FACTOR
+        return self.rest(mu, torch.exp(lv).clamp(LOWEST, 50.0))
+
+
+FACTOR = 1
+
+
+def test_later_changes_of_the_modules_globals_are_seen_and_what_is_written_there_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = patched(ReadsGlobals())
+    before = steps
+    model(X)
+    assert steps == before + 1
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 2)
+    model(X)
+    assert model.factor == 2
+
+
+# --- names with two underscores, base classes -------------------------------------------------------------------------
+
+
+class Private(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.__latents = 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).split(self.__latents, 1)
+        return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+
+class _Underscored(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.__latents = 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).split(self.__latents, 1)
+        return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+
+class PrivateMethod(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, self.__scale(lv))
+
+    def __scale(self, lv: Tensor) -> Tensor:
+        return torch.exp(lv).clamp(1e-3, 50.0)
+
+
+class Outer:
+    class Nested(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.__latents = 4
+
+        def forward(self, x: Tensor) -> Tensor:
+            mu, lv = self.enc(x).split(self.__latents, 1)
+            return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+
+class Derived(Private):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Mixin:
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x)  # type: ignore[misc]
+
+
+class ByMixin(Mixin, Derived):
+    pass
+
+
+class ExplicitSuper(Private):
+    def forward(self, x: Tensor) -> Tensor:
+        return super(ExplicitSuper, self).forward(x)  # noqa: UP008
+
+
+def _local() -> type[Base]:
+    class Local(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.__latents = 4
+
+        def forward(self, x: Tensor) -> Tensor:
+            mu, lv = self.enc(x).split(self.__latents, 1)
+            return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+    return Local
+
+
+@pytest.mark.parametrize(
+    "cls", [Private, _Underscored, PrivateMethod, Outer.Nested, Derived, ByMixin, ExplicitSuper, _local()]
+)
+def test_private_names_and_base_classes_mean_what_they_did(cls: type[Base]) -> None:
+    model = cls()
+    torch.manual_seed(1)
+    before = model(X)
+    patched(model)
+    from vdvae_patch import unpatch
+
+    unpatch(model)
+    torch.manual_seed(1)
+    assert torch.equal(model(X), before)
+
+
+class Settings(Base):
+    LIMIT: ClassVar[float] = 50.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Documented."""
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, torch.exp(lv).clamp(1e-3, __class__.LIMIT))  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_the_hosts_class_is_found_from_within() -> None:
+    assert patched(Settings()).forward.__doc__ == "Documented."
+
+
+# --- a name that is local and global, as in a notebook ----------------------------------------------------------------
+
+logvar = mu = sigma = x = z = None
+ln = None
+
+
+class Shadowed(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, logvar = self.enc(x).chunk(2, 1)
+        sigma = logvar.exp().clamp(1e-3, 50.0)
+        return self.rest(mu, sigma)
+
+
+class ShadowedInLambda(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, logvar = self.enc(x).chunk(2, 1)
+        scale = lambda ln: ln.exp().clamp(1e-3, 50.0)  # noqa: E731
+        return self.rest(mu, scale(logvar))
+
+
+@pytest.mark.parametrize("cls", [Shadowed, ShadowedInLambda])
+def test_a_variable_with_the_name_of_a_global_is_a_variable(cls: type[Base]) -> None:
+    patched(cls())
+
+
+CELL = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+from vdvae_test_notebook_base import Base
+
+logvar = None
+
+def to_sigma(logvar):
+    return torch.exp(logvar).clamp(1e-3, 50.0)
+
+class VAE(Base):
+    def forward(self, x):
+        mu, logvar = self.enc(x).chunk(2, 1)
+        return self.rest(mu, to_sigma(logvar))
+"""
+
+
+def test_helper_functions_of_a_notebooks_cell_are_patched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook's module has no file, and each of its cells a name of its own, under which `linecache` has the text."""
+    notebook, base = types.ModuleType("notebook_main"), types.ModuleType("vdvae_test_notebook_base")
+    base.Base = Base  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "notebook_main", notebook)
+    monkeypatch.setitem(sys.modules, "vdvae_test_notebook_base", base)
+    name = "<ipython-input-1-0123456789ab>"
+    monkeypatch.setitem(linecache.cache, name, (len(CELL), None, CELL.splitlines(keepends=True), name))
+    exec(compile(CELL, name, "exec"), notebook.__dict__)
+    patched(notebook.VAE())
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+class Part(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.full((4,), value))
+
+
+class TwoOfOneName(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.q, self.p = nn.Linear(8, 4), Part(1.0), Part(2.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu = self.enc(x)
+        sq, sp = self.q.log_sigma.exp(), self.p.log_sigma.exp()
+        self.sigmas = sq, sp
+        kl = self.p.log_sigma - self.q.log_sigma + (sq**2 + mu**2) / (2 * sp**2)
+        return (mu + sq * torch.randn_like(mu)).sum() + kl.sum()
+
+
+class OneOfAnother(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.extra = nn.Linear(8, 4), Part(3.0)
+        self.log_sigma = nn.Parameter(torch.full((4,), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu = self.enc(x)
+        sigma = self.log_sigma.exp()
+        self.sigma, self.other = sigma, self.extra.log_sigma + 0
+        return (mu + sigma * torch.randn_like(mu)).sum() + 0.5 * (mu**2 + sigma**2 - 2 * self.log_sigma - 1).sum()
+
+
+def test_parameters_of_one_name_in_two_modules_are_told_apart() -> None:
+    model = TwoOfOneName()
+    patch(model, "upbounded/downbounded(0.1)", heads=scan(model, X))
+    model(X)
+    for sigma, scale, p in zip(model.sigmas, ("upbounded", "downbounded(0.1)"), (1.0, 2.0), strict=True):
+        torch.testing.assert_close(sigma, scales.get(scale).sigma(torch.full((4,), p)))
+
+
+def test_another_modules_parameter_of_the_same_name_is_left_alone() -> None:
+    model = OneOfAnother()
+    patch(model, posterior="upbounded", heads=scan(model, X))
+    model(X)
+    torch.testing.assert_close(model.sigma, scales.get("upbounded").sigma(torch.full((4,), 2.0)))
+    assert torch.equal(model.other, torch.full((4,), 3.0))
