@@ -1,4 +1,4 @@
-"""A host's method that is compiled again does all that it did: decorators, globals, private names, super(), notebooks."""
+"""A host's method that is compiled again does all that it did: decorators, globals, private names, super()."""
 
 from __future__ import annotations
 
@@ -351,7 +351,7 @@ class Settings(Base):
     def forward(self, x: Tensor) -> Tensor:
         """Documented."""
         mu, lv = self.enc(x).chunk(2, 1)
-        return self.rest(mu, torch.exp(lv).clamp(1e-3, __class__.LIMIT))  # type: ignore[name-defined]  # noqa: F821
+        return self.rest(mu, torch.exp(lv).clamp(1e-3, __class__.LIMIT))  # type: ignore[name-defined]
 
 
 def test_the_hosts_class_is_found_from_within() -> None:
@@ -402,7 +402,7 @@ class VAE(Base):
 
 
 def test_helper_functions_of_a_notebooks_cell_are_patched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A notebook's module has no file, and each of its cells a name of its own, under which `linecache` has the text."""
+    """A notebook's module has no file, and each cell a name of its own, under which `linecache` has the text."""
     notebook, base = types.ModuleType("notebook_main"), types.ModuleType("vdvae_test_notebook_base")
     base.Base = Base  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "notebook_main", notebook)

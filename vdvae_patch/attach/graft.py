@@ -206,13 +206,13 @@ def _metaclass(meta: type) -> type:
         if _is_hosts(cls, name):
             setattr(vars(cls)[_HOST], name, value)
         else:
-            meta.__setattr__(cls, name, value)
+            meta.__setattr__(cls, name, value)  # type: ignore[call-arg]
 
     def __delattr__(cls: Any, name: str) -> None:  # noqa: N807  a method of the class below
         if _is_hosts(cls, name):
             delattr(vars(cls)[_HOST], name)
         else:
-            meta.__delattr__(cls, name)
+            meta.__delattr__(cls, name)  # type: ignore[call-arg]
 
     def __call__(cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807  a method of the class below
         # another class may lie over the graft (FSDP's), and that one is meant then
