@@ -59,7 +59,7 @@ def test_a_layer_that_returns_a_tuple_is_patched_where_it_calls_the_layer_it_is_
     raw = F.linear(X, model.q.weight, model.q.bias)[:, 2:]
     want = scales.get("upbounded").log_sigma(raw)
     written = tmp_path / "host.py"
-    written.write_text(entry_file("research:LayerOfItsOwn", heads))
+    written.write_text(entry_file("research:LayerOfItsOwn", heads, model))
     for found in (heads, vdvae_patch.load_entry_file(written).heads(model)):
         with patch(model, posterior="upbounded", heads=found):
             model(X).backward()

@@ -41,14 +41,22 @@ def run(argv: Sequence[str]) -> int:
     if options.write and heads:
         from vdvae_patch.scanning.write import entry_file
 
-        text = entry_file(options.factory, heads)
-        Path(options.write).write_text(text)
+        text = entry_file(options.factory, heads, model)
+        _write(Path(options.write), text)
         print(
             f'wrote {options.write}; vdvae_patch.load_entry_file("{options.write}").heads(model) gives the heads to '
             "patch",
             file=sys.stderr,
         )
     return 0 if heads else 1
+
+
+def _write(file: Path, text: str) -> None:
+    if file.exists() and file.read_text() != text:
+        raise RunError(f"{file} is there already, and may have been corrected by hand; name another file, or remove it")
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text)
+    part.replace(file)
 
 
 def _parser() -> argparse.ArgumentParser:

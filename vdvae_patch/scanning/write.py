@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
+from torch import nn
+
+from vdvae_patch.attach.graft import host_class
+from vdvae_patch.attach.sites import ActivationSite, NormalSite, Site
+from vdvae_patch.attach.source import method_function
+from vdvae_patch.attach.written import entered, text_at
 from vdvae_patch.composition import Composition, Measured
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Head
@@ -38,41 +45,60 @@ class {class_name}(HostEntry):
         return model
 
     def heads(self, model: nn.Module) -> list[Head]:
-{imports}        return [
+{imports}{places}        heads = [
 {heads}
         ]
+        return {returned}
 
 
 HOST = {class_name}()
 '''
 
 
-def entry_file(factory: str, heads: Sequence[Head]) -> str:
-    """The text of a patch file for `PACKAGE.MODULE:FACTORY` with these heads."""
+def entry_file(factory: str, heads: Sequence[Head], model: nn.Module) -> str:
+    """The text of a patch file for `PACKAGE.MODULE:FACTORY` with these heads.
+
+    Places in the host's source are named by their text, so that the file survives edits around them.
+
+    Args:
+        model: the one in which the heads were found, by whose source their places are read.
+
+    Raises:
+        PatchError: a place cannot be read there.
+    """
     module, _, attribute = factory.partition(":")
     name = re.sub(r"\W", "_", f"{module}_{attribute}".lower())
     class_name = "".join(part.capitalize() for part in name.split("_"))
-    body = "\n".join(f"            {_head(head)}," for head in heads)
+    places = _Places(model)
+    body = "\n".join(f"            {_head(head, places)}," for head in heads)
+    normals = dict.fromkeys(site for head in heads if head.scan is not None for site in head.scan.normals)
+    returned = "heads"
+    if normals:
+        texts = "".join(f"                {places.normal(site)},\n" for site in normals)
+        returned = f"at.with_normals(\n            heads,\n            [\n{texts}            ],\n        )"
+    uses_places = "at." in body + returned
     imports = ""
     for names, source in _IMPORTS.items():
-        used = [n for n in names.split() if re.search(rf"\b{n}\(", body)]
+        used = [n for n in names.split() if re.search(rf"\b{n}\(", body) or (n == "Places" and uses_places)]
         if used:
             imports += f"        from {source} import {', '.join(used)}\n"
     return _TEMPLATE.format(
         factory=factory, class_name=class_name, name=name, module=module, attribute=attribute,
-        imports=f"{imports}\n" if imports else "", heads=body,
+        imports=f"{imports}\n" if imports else "", heads=body, returned=returned,
+        places="        at = Places(model)\n" if uses_places else "",
     )  # fmt: skip
 
 
 _IMPORTS = {
+    "ActivationSite": "vdvae_patch.attach.sites",
+    "Places": "vdvae_patch.attach.written",
     "Composition Measured Step": "vdvae_patch.composition",
     "get": "vdvae_patch.conventions",
     "ChannelRange": "vdvae_patch.heads",
-    "ActivationSite CallStep Site": "vdvae_patch.attach.sites",
 }
 
 
-def _head(head: Head) -> str:
+def _head(head: Head, places: _Places) -> str:
     arguments = [repr(head.path), repr(head.role)]
     if head.start:
         arguments.append(f"start={head.start}")
@@ -86,20 +112,58 @@ def _head(head: Head) -> str:
     if head.parameter:
         arguments.append("parameter=True")
     if head.sites:
-        arguments.append(f"sites=({', '.join(_site(site) for site in head.sites)},)")
-    return f"Head({', '.join(arguments)})"
+        sites = (f"\n                    {places.site(site)}," for site in head.sites)
+        arguments.append(f"\n                sites=({''.join(sites)}\n                ),\n            ")
+    return f"Head({', '.join(arguments)})".replace(", \n", ",\n")
 
 
 def _convention(convention: Convention) -> str:
     return repr(convention) if isinstance(convention, Composition | Measured) else repr(str(convention))
 
 
-def _site(site: Any) -> str:
-    fields = {name: getattr(site, name) for name in site.__dataclass_fields__}
-    written = (
-        f"{name}={_object(value) if isinstance(value, Convention) else repr(value)}" for name, value in fields.items()
-    )
-    return f"{type(site).__name__}({', '.join(written)})"
+class _Places:
+    """Sites, written by the texts of their places."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = dict(model.named_modules(remove_duplicate=False))
+
+    def site(self, site: Any) -> str:
+        """A site as the call that makes it."""
+        if isinstance(site, ActivationSite):
+            return f"ActivationSite({site.path!r}, {'None' if site.rest is None else _object(site.rest)})"
+        calls, function = self._followed(site)
+        arguments = [f"first={text_at(function, site.first)!r}", f"last={text_at(function, site.last)!r}"]
+        arguments.append(f"rest={_object(site.rest)}")
+        if site.operand:
+            arguments.append(f"operand={site.operand}")
+        arguments += calls
+        if site.also:
+            also = tuple((text_at(function, span), number) for span, number in site.also)
+            arguments.append(f"also={also!r}")
+        if site.drops:
+            arguments.append(f"drops={tuple(text_at(function, span) for span in site.drops)!r}")
+        for name in ("parameter", "inplace", "channels"):
+            if getattr(site, name):
+                arguments.append(f"{name}={getattr(site, name)!r}")
+        if site.reads is not None:
+            arguments.append(f"reads={_object(site.reads)}")
+        return f"at.site({site.owner!r}, {site.method!r}, {', '.join(arguments)})"
+
+    def normal(self, site: NormalSite) -> str:
+        """The place of a Normal as the call that finds it."""
+        calls, function = self._followed(site)
+        return (
+            f"at.normal({', '.join([repr(site.owner), repr(site.method), repr(text_at(function, site.span)), *calls])})"
+        )
+
+    def _followed(self, site: Site | NormalSite) -> tuple[list[str], FunctionType]:
+        instance: Any = self._modules[site.owner]
+        function = method_function(host_class(instance), site.method)
+        calls = []
+        for step in site.calls:
+            calls.append((text_at(function, step.span), step.module, step.qualname))
+            function, instance = entered(function, step, instance)
+        return [f"calls={tuple(calls)!r}"] if calls else [], function
 
 
 def _object(convention: Convention) -> str:
