@@ -124,33 +124,8 @@ def test_an_edit_of_the_expression_itself_is_said(tmp_path: Path, monkeypatch: p
         load_entry_file(written, HostRegistry("vdvae_patch.patches", "none")).heads(later)
 
 
-OLD = '''"""Patch entry of host_of_the_user:VAE, written by a scan; correct it where you know better."""
-
-from __future__ import annotations
-
-from vdvae_patch.heads import Head
-from vdvae_patch.hosts.entry import HostEntry
-
-
-class HostOfTheUserVae(HostEntry):
-    name = "host_of_the_user_vae"
-    modules = ("host_of_the_user",)
-
-    def build(self, modules, hparams):
-        return modules["host_of_the_user"].VAE(**hparams)
-
-    def heads(self, model):
-        from vdvae_patch.composition import Composition, Step
-        from vdvae_patch.conventions import get
-        from vdvae_patch.patching.sites import CallStep, Site
-
-        return [
-            Head('enc', 'posterior', start=4, stop=8, convention=Composition((Step(name='exp', constants=()), Step(name='clamp', constants=(0.001, 50.0)))), sites=(Site(owner='', method='forward', calls=(CallStep(span=(20, 20, 22, 34), module='host_of_the_user', qualname='limited'),), first=(9, 9, 11, 25), last=(9, 9, 11, 43), operand=0, rest=get('sigma'), parameter='', also=(), reads=None, drops=(), inplace=False, channels=None, wrap=None),)),
-        ]
-
-
-HOST = HostOfTheUserVae()
-'''  # noqa: E501
+OLD = """
+"""  # noqa: E501
 
 
 def test_a_file_of_before_with_lines_and_columns_still_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
