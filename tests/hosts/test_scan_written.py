@@ -124,8 +124,7 @@ def test_an_edit_of_the_expression_itself_is_said(tmp_path: Path, monkeypatch: p
         load_entry_file(written, HostRegistry("vdvae_patch.patches", "none")).heads(later)
 
 
-OLD = """
-"""  # noqa: E501
+OLD = Path(__file__).with_name("entry_written_by_0_1.txt").read_text()
 
 
 def test_a_file_of_before_with_lines_and_columns_still_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
