@@ -105,6 +105,7 @@ def _assemble(
     say: Callable[[str], None],
 ) -> Run:
     made = make_engine(config, world, work)
+    work.check_patch()  # what DDP and the compiler put around the model must not have taken it away
     engine, before = made.step, made.before
     position = restore(folder, work, engine, world, say) if config.resume else None
     position = position or Position(0, Counters(), _first_batch(config, world, folder))
@@ -155,6 +156,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             last = write_steps(run, partial(_since, run.clock, started))
             counters = run.counters
             progress.update(last, counters.high_gradient, counters.nan, counters.images_per_second)
+            run.work.check_patch()
             _between(run, done)
             started = run.clock()
         elif done + 1 < run.total:

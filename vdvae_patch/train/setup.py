@@ -16,7 +16,7 @@ from vdvae_patch.errors import CheckpointError
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts import HOSTS, Host, load_entry_file, load_host
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
-from vdvae_patch.patching import VANILLA, Variant, is_patched, patch, patch_record
+from vdvae_patch.patching import VANILLA, Variant, check_intact, is_patched, patch, patch_record
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
@@ -38,6 +38,12 @@ class Workload:
     def latent_heads(self) -> list[Head]:
         """The heads that a pass through the latents computes: posteriors and priors."""
         return [head for head in self.heads if head.role != "likelihood"]
+
+    def check_patch(self) -> None:
+        """Make sure that the patch of the model and of its average is in force, see `check_intact`."""
+        for model in (self.model, self.ema):
+            if is_patched(model):
+                check_intact(model)
 
     def checkpoint_info(self, step: int, *, finite: bool, nelbo: float | None) -> CheckpointInfo:
         """What a checkpoint says about itself."""
