@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from patches import vdvae_means
-    from vdvae_patch.hosts.reading import Reading
+    from vdvae_patch.hosts.means import MeanReading
     from vdvae_patch.scales import Scale
 else:
     from vdvae_patch.patches import vdvae_means
@@ -132,7 +132,7 @@ class VDVAE(TrainableEntry):
         blocks = [(path, module) for path, module in model.named_modules() if type(module).__name__ == "DecBlock"]
         return [head for path, block in blocks for head in _block_heads(path, block)]
 
-    def heads_reading(self, model: nn.Module, reading: Reading) -> list[Head]:
+    def heads_reading(self, model: nn.Module, reading: MeanReading) -> list[Head]:
         """The same heads; every block reads the means of its posterior and its prior in that way."""
         return vdvae_means.heads_reading(self.heads(model), reading)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.heads import CallSite, Head, Role
-from vdvae_patch.hosts.reading import Reading
+from vdvae_patch.hosts.means import MeanReading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from vdvae_patch.scales import Scale
 
 
-def heads_reading(heads: Iterable[Head], reading: Reading) -> list[Head]:
+def heads_reading(heads: Iterable[Head], reading: MeanReading) -> list[Head]:
     """The same heads, whose blocks read their means in that way."""
     return [replace(head, calls=_calls(head.path.rsplit(".", 1)[0], reading), rebindings=()) for head in heads]
 
 
-def _calls(block: str, reading: Reading) -> tuple[CallSite, ...]:
+def _calls(block: str, reading: MeanReading) -> tuple[CallSite, ...]:
     return CallSite(block, "sample", Sample(reading)), CallSite(block, "sample_uncond", SampleUncond(reading))
 
 
@@ -29,7 +29,7 @@ def _calls(block: str, reading: Reading) -> tuple[CallSite, ...]:
 class Sample:
     """`DecBlock.sample(x, acts)`: z from the posterior, the trunk with the prior's residual, and the rate in nats."""
 
-    reading: Reading
+    reading: MeanReading
 
     def __call__(
         self, block: Any, scales: Mapping[Role, Scale], x: Tensor, acts: Tensor
@@ -55,7 +55,7 @@ class Sample:
 class SampleUncond:
     """`DecBlock.sample_uncond(x, t, lvs)`: z as given, or from the prior with σ multiplied by the temperature."""
 
-    reading: Reading
+    reading: MeanReading
 
     def __call__(
         self, block: Any, scales: Mapping[Role, Scale], x: Tensor, t: float | None = None, lvs: Tensor | None = None
@@ -68,7 +68,7 @@ class SampleUncond:
         return normal.sample(mean, log_sigma) if lvs is None else lvs, x + residual
 
 
-def _prior(block: Any, scales: Mapping[Role, Scale], x: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+def _prior(block: Any, scales: Mapping[Role, Scale], x: Tensor, reading: MeanReading) -> tuple[Tensor, Tensor, Tensor]:
     channels = block.prior(x)
     mean, raw, residual = channels.tensor_split((block.zdim, 2 * block.zdim), dim=1)
     return reading.squash(mean), _log_sigma(scales.get("prior"), raw), residual

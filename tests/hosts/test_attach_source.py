@@ -8,6 +8,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -462,3 +463,109 @@ def test_another_modules_parameter_of_the_same_name_is_left_alone() -> None:
     model(X)
     torch.testing.assert_close(model.sigma, scales.get("upbounded").sigma(torch.full((4,), 2.0)))
     assert torch.equal(model.other, torch.full((4,), 3.0))
+
+
+# --- ways to call -----------------------------------------------------------------------------------------------------
+
+
+class Limit:
+    """An object that is called, and has numbers of its own."""
+
+    def __init__(self, low: float) -> None:
+        self.low = low
+
+    def __call__(self, lv: Tensor) -> Tensor:
+        return torch.exp(lv).clamp(self.low, 50.0)
+
+
+class CalledObject(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.limit = Limit(1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, self.limit(lv))
+
+
+@dataclass
+class Parameters:
+    mu: Tensor
+    lv: Tensor
+
+    def __post_init__(self) -> None:
+        self.sigma = torch.exp(self.lv).clamp(1e-3, 50.0)
+
+
+class DataClass(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        q = Parameters(*self.enc(x).chunk(2, 1))
+        return self.rest(q.mu, q.sigma)
+
+
+class WithStatic:
+    @staticmethod
+    def limited(lv: Tensor) -> Tensor:
+        return torch.exp(lv).clamp(1e-3, 50.0)
+
+    @classmethod
+    def by_class(cls, lv: Tensor) -> Tensor:
+        return cls.limited(lv)
+
+
+class StaticOfAnother(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, WithStatic.by_class(lv))
+
+
+def _written_elsewhere(self: Base, x: Tensor) -> Tensor:
+    mu, lv = self.enc(x).chunk(2, 1)
+    return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+
+class Alias(Base):
+    forward = _written_elsewhere
+
+
+class Lambda(Base):
+    forward = lambda self, x: self.rest(self.enc(x)[:, :4], torch.exp(self.enc(x)[:, 4:]).clamp(1e-3, 50.0))  # noqa: E731
+
+
+class CompiledHelper(Base):
+    @torch.compile(backend="eager")
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+
+
+@pytest.mark.parametrize("cls", [CalledObject, DataClass, StaticOfAnother, Alias, Lambda])
+def test_the_function_is_found_however_it_is_called(cls: type[Base]) -> None:
+    patched(cls())
+
+
+@functools.lru_cache
+def cached(lv: Tensor) -> Tensor:
+    return torch.exp(lv).clamp(1e-3, 50.0)
+
+
+class CachedHelper(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, cached(lv))
+
+
+def test_a_cached_helper_is_refused_by_name() -> None:
+    model = CachedHelper()
+    with pytest.raises(PatchError, match="cached is wrapped by _lru_cache_wrapper"):
+        patch(model, posterior="upbounded", heads=scan(model, X))
+
+
+def test_a_scripted_model_is_refused_by_name() -> None:
+    from vdvae_patch.heads import Head
+
+    model = torch.jit.script(nn.Sequential(nn.Linear(8, 8)))
+    with pytest.raises(PatchError, match=r"TorchScript.*patch the model first"):
+        patch(model, posterior="upbounded", heads=[Head("0", "posterior", 4, 8)])
+    with pytest.raises(PatchError, match=r"TorchScript.*patch the model first"):
+        patch(nn.Sequential(model), posterior="upbounded", heads=[Head("0.0", "posterior", 4, 8)])

@@ -20,7 +20,7 @@ from vdvae_patch.patches import nvae as nvae_entry
 from vdvae_patch import load_host, scales
 from vdvae_patch.errors import HostError, InvalidValueError, PatchError
 from vdvae_patch.hosts import Host, get_upstream
-from vdvae_patch.hosts.verify import verify
+from vdvae_patch.hosts.pinned import verify
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import ScanResult, scan
 

@@ -22,7 +22,7 @@ from vdvae_patch.experiments.options import Stress
 from vdvae_patch.experiments.report import Origin, Report, Table, number, without_paths
 from vdvae_patch.experiments.spectral import SpectrallyRegularized
 from vdvae_patch.hosts import load_host
-from vdvae_patch.hosts.reading import Means, Reading
+from vdvae_patch.hosts.means import MeanReading, Means
 
 TINY = {
     "image_size": 4, "image_channels": 3, "dataset": "cifar10", "width": 8, "zdim": 4, "num_mixtures": 2,
@@ -30,7 +30,7 @@ TINY = {
 }  # fmt: skip
 
 
-def model(variant: str, reading: Reading | None = None) -> Any:
+def model(variant: str, reading: MeanReading | None = None) -> Any:
     torch.manual_seed(0)
     host = load_host("vdvae")
     built = host.build(TINY)
@@ -64,7 +64,7 @@ def sampled(block: Any, x: Tensor, acts: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("block", [0, 1])
 def test_plain_means_are_those_of_an_ordinary_patch(block: int) -> None:
-    ordinary, read_again = model("explin"), model("explin", Reading())
+    ordinary, read_again = model("explin"), model("explin", MeanReading())
     x, acts = inputs(ordinary.decoder.dec_blocks[block])
     first = sampled(ordinary.decoder.dec_blocks[block], x, acts)
     second = sampled(read_again.decoder.dec_blocks[block], x, acts)
@@ -74,7 +74,7 @@ def test_plain_means_are_those_of_an_ordinary_patch(block: int) -> None:
 @pytest.mark.parametrize("means", ["plain", "residual", "relative"])
 @pytest.mark.parametrize("limit", [None, 0.5])
 def test_z_and_rate_are_those_of_the_two_normals_that_the_reading_means(means: Means, limit: float | None) -> None:
-    block = model("exp", Reading(means, limit)).decoder.dec_blocks[1]
+    block = model("exp", MeanReading(means, limit)).decoder.dec_blocks[1]
     x, acts = inputs(block)
     mean_q, raw_q, mean_p, raw_p = read(block, x, acts)
     if limit is not None:
@@ -93,7 +93,7 @@ def test_z_and_rate_are_those_of_the_two_normals_that_the_reading_means(means: M
 
 
 def test_the_rate_of_relative_means_does_not_know_the_priors_scale() -> None:
-    blocks = [model(f"exp/constant({c})", Reading("relative")).decoder.dec_blocks[0] for c in (1.0, 1e-6)]
+    blocks = [model(f"exp/constant({c})", MeanReading("relative")).decoder.dec_blocks[0] for c in (1.0, 1e-6)]
     rates = [sampled(block, *inputs(block))[1] for block in blocks]
     assert torch.equal(rates[0], rates[1])
     ordinary = [model(f"exp/constant({c})").decoder.dec_blocks[0] for c in (1.0, 1e-6)]
@@ -103,7 +103,7 @@ def test_the_rate_of_relative_means_does_not_know_the_priors_scale() -> None:
 
 @pytest.mark.parametrize("limit", [None, 0.5])
 def test_sampling_without_an_image_draws_from_the_same_prior(limit: float | None) -> None:
-    block = model("explin", Reading("plain", limit)).decoder.dec_blocks[0]
+    block = model("explin", MeanReading("plain", limit)).decoder.dec_blocks[0]
     x, acts = inputs(block)
     _, _, mean, raw = read(block, x, acts)
     mean = mean if limit is None else limit * torch.tanh(mean / limit)
@@ -121,16 +121,16 @@ def test_sampling_without_an_image_draws_from_the_same_prior(limit: float | None
 def test_a_host_whose_means_nobody_described_says_so() -> None:
     host = load_host("conv_vae")
     with pytest.raises(HostError, match="'conv_vae' cannot have its means read in another way"):
-        host.entry.heads_reading(host.build({"channels": 3}), Reading("relative"))
+        host.entry.heads_reading(host.build({"channels": 3}), MeanReading("relative"))
 
 
 def test_a_limit_that_bounds_nothing_is_refused() -> None:
     with pytest.raises(InvalidValueError, match="positive limit, not by 0"):
-        Reading(limit=0.0)
+        MeanReading(limit=0.0)
 
 
 def test_a_model_with_other_means_pickles_and_unpatches() -> None:
-    patched = model("explin", Reading("relative", 5.0))
+    patched = model("explin", MeanReading("relative", 5.0))
     x = torch.randn(2, 4, 4, 3)
     copy = pickle.loads(pickle.dumps(patched))
     torch.manual_seed(1)

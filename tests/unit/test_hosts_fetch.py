@@ -17,7 +17,7 @@ from vdvae_patch.errors import HostError, InvalidValueError, UnknownNameError
 from vdvae_patch.hosts import manifest
 from vdvae_patch.hosts.fetch import cached_path, fetch, verify_cached
 from vdvae_patch.hosts.manifest import Upstream
-from vdvae_patch.hosts.verify import inspect_checkout, verify
+from vdvae_patch.hosts.pinned import inspect_checkout, verify
 from vdvae_patch.machine import CACHE_VARIABLE
 
 OLD = {"vae.py": "import utils\nVALUE = 'pinned'\n", "utils.py": "NAME = 'utils'\n", "README": "not pinned\n"}

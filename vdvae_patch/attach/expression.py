@@ -16,7 +16,7 @@ from vdvae_patch.attach import decorators
 from vdvae_patch.attach.readers import OutputReader, Reader
 from vdvae_patch.attach.rewrite import Change, LocalFunction, rewritten
 from vdvae_patch.attach.sites import CallStep, NormalSite, Site
-from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of
+from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of, qualname_of
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import SharedScaleError
 from vdvae_patch.heads import Head
@@ -110,21 +110,23 @@ def _again(target: Any, step: CallStep, edits: list[Edit], level: int, instance:
     """A function that is called, compiled again in its decorators."""
     layers = decorators.chain(target)
     # a wrapper of the host's is a step of its own, so what ran here may be one of the layers further out
-    ran = next((layer for layer in layers if layer.__code__.co_qualname == step.qualname), layers[-1])
+    ran = next((layer for layer in layers if qualname_of(layer) == step.qualname), layers[-1])
     return decorators.rewrapped(target, _compile(ran, edits, level + 1, instance), ran)
 
 
 def _made(target: type, step: CallStep, edits: list[Edit], level: int) -> type:
-    """A subclass whose `__init__` is compiled again; its instances pickle as the host's own class."""
+    """A subclass whose `__init__`, or a data class's `__post_init__`, is compiled again; its instances pickle as the
+    host's own class."""
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807  a method of the class below
         reduced: Any = target.__reduce_ex__(self, protocol)  # type: ignore[call-arg]
         build, arguments, *rest = reduced
         return _built, (build, *(target if argument is type(self) else argument for argument in arguments)), *rest
 
-    found = inspect.getattr_static(target, "__init__")
-    init = decorators.rewrapped(found, _compile(method_function(target, "__init__"), edits, level + 1, None))
-    namespace = {"__init__": init, "__reduce_ex__": __reduce_ex__}
+    method = step.qualname.rpartition(".")[2]
+    found = inspect.getattr_static(target, method)
+    init = decorators.rewrapped(found, _compile(method_function(target, method), edits, level + 1, None))
+    namespace = {method: init, "__reduce_ex__": __reduce_ex__}
     names = {"__module__": target.__module__, "__qualname__": target.__qualname__, "__doc__": target.__doc__}
     return type(target)(target.__name__, (target,), namespace | names)
 

@@ -155,6 +155,10 @@ class _Edit:
         if isinstance(target, LocalFunction):
             node.func = self._local(tree, node.func, target)
             return
+        if isinstance(target, types.FunctionType) and target.__name__ == "__call__":
+            node.args.insert(0, node.func)  # an object that is called is the instance itself
+            node.func = self._name("call", target)
+            return
         bound = isinstance(target, types.FunctionType) and isinstance(node.func, ast.Attribute)
         written = function_of(target) if bound else None
         takes_self = written is not None and written.__code__.co_varnames[:1] == ("self",)

@@ -49,7 +49,8 @@ def mangled(name: str, cls: str) -> str:
 
 
 class Callee(NamedTuple):
-    """What is called: a function, a class method, a class for its `__init__`, or `LOCAL`; and on which instance."""
+    """What is called: a function, a class method, a class whose `__init__` or `__post_init__` runs, or `LOCAL`; and on
+    which instance."""
 
     target: Any
     instance: Any = None
@@ -74,9 +75,11 @@ def called(function: types.FunctionType, span: Span, module: str, qualname: str,
         found = look_up(name, function, instance)
     except (LookupError, AttributeError, TypeError):
         found = None
+    if isinstance(found, type) and qualname.rpartition(".")[2] in ("__init__", "__post_init__"):
+        return Callee(found)
     owner = getattr(found, "__self__", None)
     target = _behind_grafts(found)
-    if any(_qualname(layer) == qualname for layer in decorators.chain(target)):
+    if any(qualname_of(layer) == qualname for layer in decorators.chain(target)):
         return Callee(target, None if isinstance(owner, type) else owner)
     if "<" not in qualname:
         return Callee(_by_name(module, qualname))
@@ -102,7 +105,8 @@ def _behind_grafts(found: Any) -> Any:
     return classmethod(function) if bound_to_class else function
 
 
-def _qualname(found: Any) -> str | None:
+def qualname_of(found: Any) -> str | None:
+    """The qualified name of a function's own code: of a wrapper not the name that it borrows."""
     return found.__code__.co_qualname if isinstance(found, types.FunctionType) else None
 
 

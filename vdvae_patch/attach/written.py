@@ -23,7 +23,7 @@ from torch import nn
 from vdvae_patch.attach import decorators
 from vdvae_patch.attach.graft import host_class
 from vdvae_patch.attach.sites import CallStep, NormalSite, Site
-from vdvae_patch.attach.source import LOCAL, Span, called, find, method_function, parse
+from vdvae_patch.attach.source import LOCAL, Span, called, find, method_function, parse, qualname_of
 from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
@@ -110,9 +110,9 @@ def entered(function: types.FunctionType, step: CallStep, instance: Any) -> tupl
     if target is LOCAL:
         return function, instance  # it is written inside the function that calls it
     if isinstance(target, type):
-        return method_function(target, "__init__"), None
+        return method_function(target, step.qualname.rpartition(".")[2]), None
     layers = decorators.chain(target)
-    ran = next((layer for layer in layers if layer.__code__.co_qualname == step.qualname), layers[-1])
+    ran = next((layer for layer in layers if qualname_of(layer) == step.qualname), layers[-1])
     return ran, owner
 
 

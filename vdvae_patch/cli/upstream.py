@@ -12,7 +12,7 @@ import tyro
 from vdvae_patch.cli.arguments import one_line_errors
 from vdvae_patch.hosts import fetch as fetching
 from vdvae_patch.hosts.manifest import Upstream, get_upstream, upstreams
-from vdvae_patch.hosts.verify import Verification, inspect_checkout, verify
+from vdvae_patch.hosts.pinned import Verification, inspect_checkout, verify
 
 _Name = Annotated[str, tyro.conf.arg(metavar="NAME", help="a name of `upstream list`")]
 _Checkout = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help="a checkout of yours, not the fetched one")]

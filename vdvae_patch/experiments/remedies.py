@@ -7,7 +7,7 @@ from math import inf
 
 from vdvae_patch.errors import UnknownNameError
 from vdvae_patch.heads import Arithmetic
-from vdvae_patch.hosts.reading import Means, Reading
+from vdvae_patch.hosts.means import MeanReading, Means
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,22 @@ class Remedy:
     source: str
     variant: str = "vanilla"
     arithmetic: Arithmetic = "stable"
-    reading: Reading = field(default_factory=Reading)
+    reading: MeanReading = field(default_factory=MeanReading)
     spectral: float = 0.0
     rate: bool = True
     clip: float | None = 200.0
     skip: float | None = 400.0
 
 
-def _means(means: Means, limit: float | None = None) -> Reading:
-    return Reading(means, limit)
+def _means(means: Means, limit: float | None = None) -> MeanReading:
+    return MeanReading(means, limit)
 
 
 _FLOOR = "bounded(0.1, 1)"
 # log σ_q bounded both ways, so that with a constant prior and means in 5 a latent's rate is 55 nats at most
 _BOTH = "bounded(0.01, 1)/constant"
 _LOG2 = "softplus(0.6931472)"
-_IN_5 = Reading("plain", 5.0)
+_IN_5 = MeanReading("plain", 5.0)
 
 REMEDIES: tuple[Remedy, ...] = (
     Remedy("vanilla", "VDVAE: clips at 200, skips at 400 and NaN", arithmetic="host"),

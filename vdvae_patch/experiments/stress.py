@@ -32,7 +32,7 @@ from vdvae_patch.experiments.spectral import SpectrallyRegularized
 from vdvae_patch.experiments.stress_protocol import HIGH_NORM, LAST, Protocol, chosen
 from vdvae_patch.experiments.stress_report import build_report, draw, report_name
 from vdvae_patch.hosts import load_host
-from vdvae_patch.hosts.reading import Reading
+from vdvae_patch.hosts.means import MeanReading
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
@@ -110,7 +110,7 @@ class _Builder:
             self.entry.hyperparameters(architecture, image_size=p.image_size, image_channels=3, data="cifar10")
         )
         reading = self.remedy.reading
-        heads = self.host.heads(model) if reading == Reading() else self.entry.heads_reading(model, reading)
+        heads = self.host.heads(model) if reading == MeanReading() else self.entry.heads_reading(model, reading)
         vdvae_patch.patch(model, self.remedy.variant, heads=heads, arithmetic=self.remedy.arithmetic)
         if not self.remedy.rate:
             return DistortionAlone(model)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vdvae_patch.heads import Head
-    from vdvae_patch.hosts.reading import Reading
+    from vdvae_patch.hosts.means import MeanReading
 
 
 class Example(NamedTuple):
@@ -65,7 +65,7 @@ class HostEntry(ABC):
     def heads(self, model: nn.Module) -> list[Head]:
         """Every Normal head of a model that `build` made."""
 
-    def heads_reading(self, model: nn.Module, reading: Reading) -> list[Head]:
+    def heads_reading(self, model: nn.Module, reading: MeanReading) -> list[Head]:
         """The heads, with the means that belong to them read in another way.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vdvae_patch.errors import HostError
 from vdvae_patch.hosts.manifest import Upstream
-from vdvae_patch.hosts.verify import OPT_IN, Verification, import_git, inspect_checkout
+from vdvae_patch.hosts.pinned import OPT_IN, Verification, import_git, inspect_checkout
 from vdvae_patch.machine import CACHE_VARIABLE, cache_folder
 
 _CONFIGURATION = {

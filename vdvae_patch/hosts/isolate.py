@@ -22,7 +22,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from vdvae_patch.errors import HostError
-from vdvae_patch.hosts.rewrite import compile_redirected
+from vdvae_patch.hosts.redirect import compile_redirected
 
 ROOT = "vdvae_patch_hosts"
 

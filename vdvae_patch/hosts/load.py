@@ -14,7 +14,7 @@ from vdvae_patch.hosts.fetch import cached_path, verify_cached
 from vdvae_patch.hosts.host import Host, Origin, OriginKind
 from vdvae_patch.hosts.isolate import Checkout, import_isolated
 from vdvae_patch.hosts.manifest import Upstream, import_root, upstreams
-from vdvae_patch.hosts.verify import Verification, existing_folder, file_digest, head_commit, inspect_checkout, verify
+from vdvae_patch.hosts.pinned import Verification, existing_folder, file_digest, head_commit, inspect_checkout, verify
 
 
 def load_host(name: str, upstream: Path | str | None = None, *, allow_modified: bool = False) -> Host:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from vdvae_patch.attach.attachment import (
@@ -41,6 +42,12 @@ def checked(model: nn.Module, heads: Iterable[Head], variant: Variant) -> list[H
     found = list(heads)
     if not found:
         raise PatchError("no heads to patch: the list is empty")
+    scripted = next((m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)), None)
+    if scripted is not None and any(_is_inside(model, head.path, scripted) for head in found):
+        raise PatchError(
+            f"{type(scripted).__name__} is TorchScript, which runs without the Python that a patch stands in for; "
+            "patch the model first, and trace it then (torch.jit.trace, torch.export)"
+        )
     modules = _modules(model)
     first = {id(module): path for path, module in model.named_modules()}
     found = [_by_first_name(head, modules, first) for head in found]
@@ -51,6 +58,13 @@ def checked(model: nn.Module, heads: Iterable[Head], variant: Variant) -> list[H
     if absent and not (variant.one_name and len(absent) < len(asked)):
         raise PatchError(f"variant {variant} sets the {' and the '.join(absent)}, but no head has that role")
     return found
+
+
+def _is_inside(model: nn.Module, path: str, outer: nn.Module) -> bool:
+    """Whether a path leads through a module, or to it."""
+    names = path.split(".") if path else []
+    prefixes = {".".join(names[:count]) for count in range(len(names) + 1)}
+    return any(module is outer and name in prefixes for name, module in model.named_modules())
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:

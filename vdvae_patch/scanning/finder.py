@@ -113,20 +113,20 @@ class ScanRun:
 
 # --- a batch follows its model ----------------------------------------------------------------------------------------
 
-Place = tuple[torch.device, torch.dtype]
+DeviceAndType = tuple[torch.device, torch.dtype]
 
 
-def _place(model: nn.Module) -> Place | None:
+def _place(model: nn.Module) -> DeviceAndType | None:
     """Device and type of the model's first floating parameter."""
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     return None if first is None else (first.device, first.dtype)
 
 
-def _text(place: Place | None) -> str:
+def _text(place: DeviceAndType | None) -> str:
     return "without parameters" if place is None else f"{str(place[1]).removeprefix('torch.')} on {place[0]}"
 
 
-def moved(value: Any, before: Place | None, now: Place | None) -> Any:
+def moved(value: Any, before: DeviceAndType | None, now: DeviceAndType | None) -> Any:
     """A batch that was where the model was, where the model is now: tensors of its device and floating type, in nested
     sequences, mappings and dataclasses."""
     if before is None or now is None or before == now:

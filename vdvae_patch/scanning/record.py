@@ -12,6 +12,7 @@ import functools
 import inspect
 import os
 import sys
+import types
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FrameType
@@ -386,7 +387,20 @@ def _method(code: CodeType, cls: type) -> tuple[bool, str]:
         found = getattr(found, "func", found) if isinstance(found, functools.cached_property) else found
         if any(getattr(layer, "__code__", None) is code for layer in chain(found)):
             return True, name
-    return bool(names), ""
+    other = _alias(code, cls)
+    return bool(names or other), other
+
+
+def _alias(code: CodeType, cls: type) -> str:
+    """The name by which a class has a function of another name: `forward = forward_of_another`, or a lambda."""
+    names = dict.fromkeys(name for base in cls.__mro__[:-1] for name in vars(base))
+    for name in names:
+        value = inspect.getattr_static(cls, name)
+        if isinstance(value, types.FunctionType) and any(
+            getattr(layer, "__code__", None) is code for layer in chain(value)
+        ):
+            return name
+    return ""
 
 
 def _module_name(scope: dict[str, Any]) -> str:

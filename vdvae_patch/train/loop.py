@@ -20,6 +20,7 @@ from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.evaluate import Evaluation, evaluate
 from vdvae_patch.train.folder import RunFolder, open_folder, read_json, write_config, write_json
+from vdvae_patch.train.head_watch import HeadWatch
 from vdvae_patch.train.interrupts import StopRequest, stop_requests
 from vdvae_patch.train.logbook import write_steps
 from vdvae_patch.train.noise import seed_noise
@@ -30,7 +31,6 @@ from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save
 from vdvae_patch.train.setup import Workload, buffers_follow, prepare
-from vdvae_patch.train.watch import HeadWatch
 from vdvae_patch.train.world import World, connect
 from vdvae_patch.train.writer import BackgroundWriter
 

@@ -24,11 +24,11 @@ from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import Recording, same_bits
 from vdvae_patch.train.generators import restore_generators
+from vdvae_patch.train.head_watch import gradient_norm, last_layer
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.setup import Workload, prepare
 from vdvae_patch.train.step import LossScale, StepRecord, TrainingStep, autocast
 from vdvae_patch.train.trace import Event, Tracer
-from vdvae_patch.train.watch import gradient_norm, last_layer
 from vdvae_patch.train.world import World
 
 

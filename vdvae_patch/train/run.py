@@ -13,10 +13,10 @@ from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
 from vdvae_patch.train.folder import RunFolder
+from vdvae_patch.train.head_watch import HeadWatch
 from vdvae_patch.train.records import JsonLines
 from vdvae_patch.train.setup import Workload
 from vdvae_patch.train.step import StepRecord, TrainingStep
-from vdvae_patch.train.watch import HeadWatch
 from vdvae_patch.train.world import World
 from vdvae_patch.train.writer import BackgroundWriter
 

@@ -27,7 +27,7 @@ start.
 
 
 @dataclass(frozen=True)
-class Reading:
+class MeanReading:
     """How the means of a pair of posterior and prior are read.
 
     Attributes:
