@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from vdvae_patch import composition, conventions, scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import Cuts
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import where
@@ -58,7 +59,7 @@ def _readers(graph: Graph) -> Iterator[tuple[Node, Node]]:
         following = [user for user in users if user.kind in ("elementwise", "shape")]
         todo.extend(following)
         for user in users:
-            if user not in following or user.op in ("cat", "stack"):
+            if user not in following or user.op in ops.JOINING:
                 yield user, node
         if not users:
             yield node, node

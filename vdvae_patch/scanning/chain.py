@@ -61,7 +61,7 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
             return chain("raw")
         learned = [(i, n) for i, n in enumerate(node.args) if isinstance(n, Node) and n.params]
         if len(learned) != 1:
-            if len(learned) == 2 and node.op in ("mul", "multiply") and learned[0][1] is learned[1][1]:
+            if len(learned) == 2 and node.op == "mul" and learned[0][1] is learned[1][1]:
                 step: tuple[Step, ...] | None = (Step("pow", (2.0,)),)
                 learned = learned[:1]
             else:
@@ -101,9 +101,9 @@ def bounded_steps(end: Spot, raw: Spot) -> tuple[Step, ...] | None:
 
 def _join_of(node: Node, steps: Sequence[Step]) -> End:
     """What the join of two learned operands is, told from how σ depends on it."""
-    if node.op in ("mul", "multiply", "div"):
+    if node.op in ops.MULTIPLYING:
         return "product"
-    if node.op not in ("add", "sub"):
+    if node.op not in ops.ADDING:
         return "several"
     exponent = power_of(steps)
     if exponent is not None and math.isclose(exponent, -0.5, rel_tol=1e-6):
@@ -196,10 +196,7 @@ _RULES: dict[str, Rule] = {
     "sub": _subtract,
     "rsub": _subtract_from,
     "mul": _multiply,
-    "multiply": _multiply,
     "div": _divide,
-    "divide": _divide,
-    "true_divide": _divide,
     "pow": _power,
     "abs": _fixed(Step("abs")),
     "neg": _fixed(Step("mul", (-1.0,))),
@@ -221,7 +218,6 @@ _RULES: dict[str, Rule] = {
     "softplus": lambda c, place: (Step("softplus", (c.at(1, "beta", 1.0),)),),
     "elu": lambda c, place: (Step("elu", (c.at(1, "alpha", 1.0),)),) if _is_plain_elu(c) else None,
     "clamp": _clamp,
-    "clip": _clamp,
     "clamp_min": lambda c, place: (Step("clamp", (c.at(1, "min", -math.inf), math.inf)),),
     "clamp_max": lambda c, place: (Step("clamp", (-math.inf, c.at(1, "max", math.inf))),),
     "hardtanh": lambda c, place: (Step("clamp", (c.at(1, "min_val", -1.0), c.at(2, "max_val", 1.0))),),
@@ -244,7 +240,7 @@ def scaled_noise(node: Node) -> Spot | None:
             return None
         noisy = [n for n in current.inputs if n.noise]
         moved = current.kind == "shape" or current.op in ops.COMBINING
-        scaled = current.kind == "elementwise" and current.op in ("mul", "multiply", "div", "clamp", "masked_fill")
+        scaled = current.kind == "elementwise" and current.op in ops.KEEPING_NOISE
         if len(noisy) != 1 or not (moved or scaled):
             return None
         spot = Spot(noisy[0])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from vdvae_patch.composition import Composition
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import NearMiss, Readings, where
 from vdvae_patch.scanning.replay import Expression, Spot, settle
 
-_PRODUCTS = frozenset({"mm", "addmm", "bmm", "convolution"})
 _GRID = torch.linspace(-4, 4, 33, dtype=torch.float64)
 
 
@@ -42,7 +42,11 @@ def _drop_statistics(out: Readings) -> None:
     raws = {reading.raw.key for reading in out.found}
     for reading in out.found:
         node = reading.raw.node
-        weights = [n for n in node.inputs if n.params and not (n.data or n.noise)] if node.op in _PRODUCTS else []
+        weights = (
+            [n for n in node.inputs if n.params and not (n.data or n.noise)]
+            if node.op in ops.PRODUCTS | ops.CONVOLUTIONS
+            else []
+        )
         if any(
             key in raws
             for n in weights

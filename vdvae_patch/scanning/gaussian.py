@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.composition import Step
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.replay import Expression, Key, Spot, operands, settle
 
@@ -72,7 +73,7 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
         for node in _totals(graph, through_sums):
             expression = Expression(Spot(node), stops, through_sums)
             if not 1 < len(expression.leaves) <= _MOST_LEAVES or not any(
-                spot.node.op not in _LINEAR for spot in expression.order
+                spot.node.op not in ops.LINEAR for spot in expression.order
             ):
                 continue
             for attempt in (expression, *_with_differences(expression, stops, through_sums)):
@@ -91,21 +92,18 @@ def _with_differences(expression: Expression, stops: frozenset[int], through_sum
     for spot in expression.order:
         inputs = spot.node.inputs
         product = spot.node.op == "mul" and len(inputs) == 2 and inputs[0] is inputs[1]
-        if spot.node.op not in ("pow", "square") and not product:
+        if spot.node.op not in ops.POWERS and not product:
             continue
         node: Node | None = spot.node.inputs[0]
-        while node is not None and node.kind == "elementwise" and node.op in ("div", "mul", "neg", "pow", "square"):
+        while node is not None and node.kind == "elementwise" and node.op in ops.MONOMIAL:
             node = next((n for n in node.inputs if n.params), None)
         if node is not None and node.kind == "elementwise" and node.id not in stops:
             yield Expression(expression.end, stops | {node.id}, through_sums)
 
 
-_LINEAR = frozenset({"add", "sub", "rsub", "mul", "neg", "div"})
-
-
 def _totals(graph: Graph, through_sums: bool) -> Iterator[Node]:
     for node in graph.nodes:
-        added = node.kind == "elementwise" and node.op in ("add", "sub", "rsub", "addcmul", "addcdiv") and node.params
+        added = node.kind == "elementwise" and node.op in ops.COMPLETING and node.params
         if added and (not through_sums or any(_has_sum(n, 4) for n in node.inputs)):
             yield node
 
@@ -295,13 +293,12 @@ class Probe:
         """The spot behind clamps of the host's that the grid does not reach."""
         for later in self.expression.order:
             read = [operand.key for operand in operands(self.expression, later)]
-            limits = later.node.op in _LIMITING and not later.node.inplace
+            limits = later.node.op in ops.LIMITING and not later.node.inplace
             if limits and spot.key in read and torch.equal(done[later.key].double(), done[spot.key].double()):
                 spot = later
         return spot
 
 
-_LIMITING = frozenset({"clamp", "clip", "clamp_min", "clamp_max", "hardtanh", "maximum", "minimum"})
 _TOLERANCES = (1e-10, 1e-6)
 """A σ with a small constant added, as in log(σ + 1e-7), is taken only where nothing fits better."""
 

@@ -18,12 +18,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.gaussian import GaussianTerm, Probe, is_close
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.replay import Expression, Key, Spot
 
-_PHI = frozenset({"erf", "erfc", "special_erf", "special_erfc", "special_ndtr"})
-_EXP = frozenset({"exp"})
 _MEANS = torch.linspace(-40, 40, 5121, dtype=torch.float64)
 _MOST_LEAVES = 8
 
@@ -33,8 +32,8 @@ def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[Gaussi
     seen: set[Key] = set()
     for node in graph.nodes:
         operands = [n for n in node.inputs if n.params]
-        mass = node.op == "sub" and len(operands) == 2 and all(_is_made_by(_PHI, n, 6) for n in operands)
-        density = node.op in ("mul", "div") and any(_is_made_by(_EXP, n, 2) for n in operands)
+        mass = node.op == "sub" and len(operands) == 2 and all(_is_made_by(ops.CDF, n, 6) for n in operands)
+        density = node.op in ops.MULTIPLYING and any(_is_made_by(ops.EXPONENTIAL, n, 2) for n in operands)
         if node.kind != "elementwise" or not (mass or density):
             continue
         expression = Expression(Spot(node), stops)

@@ -8,6 +8,7 @@ import operator
 from dataclasses import replace
 
 from vdvae_patch.composition import Step
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
 from vdvae_patch.scanning.dropping import drop_others
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
@@ -99,10 +100,10 @@ def _means_of(graph: Graph, product: Node) -> set[int]:
 def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
     """(what is multiplied by fresh noise, the noise, steps to σ) for an operation; usually none."""
     inputs = [a for a in node.args if isinstance(a, Node)]
-    if node.op in ("normal", "normal_functional") and node.params:
+    if node.op in ops.SCALING_NOISE and node.params:
         std = node.kwargs.get("std", node.args[1] if len(node.args) > 1 else None)
         return [(std, None, ())] if isinstance(std, Node) else []
-    if node.op in ("mul", "multiply") and len(inputs) == 2:
+    if node.op == "mul" and len(inputs) == 2:
         pairs = [(inputs[0], inputs[1]), (inputs[1], inputs[0])]
     elif node.op == "addcmul" and len(inputs) == 3:
         pairs = [(inputs[1], inputs[2]), (inputs[2], inputs[1])]
