@@ -106,11 +106,16 @@ def _join_of(node: Node, steps: Sequence[Step]) -> End:
     if node.op not in ops.ADDING:
         return "several"
     exponent = power_of(steps)
-    if exponent is not None and math.isclose(exponent, -0.5, rel_tol=1e-6):
+    if exponent is not None and math.isclose(exponent, -0.5, rel_tol=HALF):
         return "precisions"
-    if exponent is not None and math.isclose(exponent, 0.5, rel_tol=1e-6):
+    if exponent is not None and math.isclose(exponent, 0.5, rel_tol=HALF):
         return "variances"
     return "sum"
+
+
+HALF = 1e-6
+"""How far, relatively, an exponent may be from ±½. A constant of 1e-8 that the host adds to the variance moves it by
+about 2e-8; the nearest other exponent is ±1, of a sum of standard deviations."""
 
 
 def power_of(steps: Sequence[Step]) -> float | None:

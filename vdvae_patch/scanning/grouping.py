@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,61 +12,41 @@ import torch
 from vdvae_patch import conventions
 from vdvae_patch.composition import Composition, Measured, Step, is_limited, named
 from vdvae_patch.conventions import Convention
-from vdvae_patch.heads import ChannelRange, Found, Head, Role
-from vdvae_patch.scanning import hazards
+from vdvae_patch.heads import Found, Head, Role
+from vdvae_patch.scanning import hazards, rules
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
 from vdvae_patch.scanning.chain import bounded_steps
-from vdvae_patch.scanning.emission import Emission, emission_of
+from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.placing import disagreeing, sites_of
 from vdvae_patch.scanning.reading import Reading, Readings, where
 from vdvae_patch.scanning.replay import Expression, Spot
 
 
-@dataclass
-class _Group:
-    """The readings of one emitted raw value in one role."""
-
-    emission: Emission
-    role: Role
-    readings: list[Reading]
-    spot: Spot
-    sure: bool
-    steps: tuple[Step, ...] | None = None
-    """Of a factor of a product of scales: from its raw value to the factor."""
-
-    @property
-    def shown(self) -> bool:
-        """Whether a density or a KL has it."""
-        return any(reading.term is not None for reading in self.readings)
-
-
-Key = tuple[str, ChannelRange]
-
-
 def heads_of(graph: Graph, readings: Readings) -> list[Head]:
     """The heads of all readings, in the order in which the model computes them."""
-    groups: dict[tuple[Key, Role], _Group] = {}
+    groups: Groups = {}
     plain = [r for r in readings.found if not r.parts]
     for spot_readings in _by_raw(plain).values():
         _add(groups, _group(graph, readings, spot_readings, spot_readings[0].raw))
     owned = {key for key, _ in groups}
     for spot_readings in _by_raw([r for r in readings.found if r.parts]).values():
         _add(groups, _joined(graph, readings, spot_readings, owned))
-    _join_steps(groups)
-    _join_parts(groups)
-    ordered = _without_vamp(sorted(groups.values(), key=lambda g: g.spot.node.id))
+    for join in rules.groupings:
+        join(groups)
+    ordered = sorted(groups.values(), key=lambda g: g.spot.node.id)
     shared = {id_ for r in readings.found for chain in r.parts for id_ in (chain.begin.node.id,)}
     heads = [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
     return _with_calls(graph, ordered, heads)
 
 
-def _with_calls(graph: Graph, groups: list[_Group], heads: list[Head]) -> list[Head]:
+def _with_calls(graph: Graph, groups: list[Group], heads: list[Head]) -> list[Head]:
     """Heads of one module that serves two roles, with the calls where each can be patched by itself."""
-    by_key: dict[Key, list[int]] = {}
+    by_key: dict[EmissionKey, list[int]] = {}
     for index, (group, head) in enumerate(zip(groups, heads, strict=True)):
         if head.found is not None and head.found.patch_at == "output" and not head.sites:
-            by_key.setdefault(_key(group.emission), []).append(index)
+            by_key.setdefault(group.key, []).append(index)
     for places in by_key.values():
         for outward in range(_MOST_METHODS if len(places) > 1 else 0):
             try:
@@ -94,65 +74,26 @@ def _by_raw(found: Iterable[Reading]) -> dict[Any, list[Reading]]:
     return out
 
 
-def _key(emission: Emission) -> Key:
-    return emission.path, emission.channels
-
-
-def _add(groups: dict[tuple[Key, Role], _Group], group: _Group) -> None:
-    known = groups.setdefault((_key(group.emission), group.role), group)
+def _add(groups: Groups, group: Group) -> None:
+    known = groups.setdefault((group.key, group.role), group)
     if known is not group:
         known.readings.extend(group.readings)
         known.sure |= group.sure
 
 
-def _join_steps(groups: dict[tuple[Key, Role], _Group]) -> None:
-    """What no density shows takes the role of another call by the same lines: of a loop whose KL shows one step."""
-    for place, group in list(groups.items()):
-        if group.shown:
-            continue
-        frames = {reading.raw.node.frames for reading in group.readings}
-        others = [g for (key, _), g in groups.items() if key == place[0] and g is not group and g.shown]
-        same = [g for g in others if frames <= {reading.raw.node.frames for reading in g.readings}]
-        if len(others) == len(same) == 1:
-            same[0].readings.extend(group.readings)
-            del groups[place]
-
-
-def _join_parts(groups: dict[tuple[Key, Role], _Group]) -> None:
-    """Parts of channels that are read together elsewhere are one head: σ is computed of all, and a KL takes some."""
-    for place, whole in list(groups.items()):
-        path, channels = place[0]
-        if whole.shown or channels.stop is None:
-            continue
-        own = set(range(channels.start, channels.stop, channels.step))
-        parts = [
-            other
-            for other, group in groups.items()
-            if other[0][0] == path and other != place and group.shown and _places(other[0][1]) < own
-        ]
-        if parts and len({role for _, role in parts}) == 1:
-            for part in parts:
-                whole.readings.extend(groups.pop(part).readings)
-            whole.role, whole.sure = parts[0][1], True
-
-
-def _places(channels: ChannelRange) -> set[int]:
-    return set() if channels.stop is None else set(range(channels.start, channels.stop, channels.step))
-
-
-def _group(graph: Graph, readings: Readings, found: list[Reading], raw: Spot) -> _Group:
+def _group(graph: Graph, readings: Readings, found: list[Reading], raw: Spot) -> Group:
     emission = emission_of(graph, raw)
     role, sure = _role(graph, readings, found)
-    return _Group(emission, role, found, raw, sure)
+    return Group(emission, role, found, raw, sure)
 
 
-def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[Key]) -> _Group:
+def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[EmissionKey]) -> Group:
     """A residual head: it is named by the operand that is no head of its own."""
     emissions = [(emission_of(graph, chain.begin), chain) for chain in found[0].parts]
-    emission, chain = next(((e, c) for e, c in reversed(emissions) if _key(e) not in owned), emissions[-1])
+    emission, chain = next(((e, c) for e, c in reversed(emissions) if (e.path, e.channels) not in owned), emissions[-1])
     role, sure = _role(graph, readings, found)
     steps = chain.steps if found[0].chain.end == "product" else None
-    return _Group(emission, role, found, chain.begin, sure, steps)
+    return Group(emission, role, found, chain.begin, sure, steps)
 
 
 def _role(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role, bool]:
@@ -225,18 +166,7 @@ def _reads(product: Any, own: set[int]) -> bool:
     return any(n.id in own for n in product.inputs)
 
 
-def _without_vamp(groups: list[_Group]) -> list[_Group]:
-    """A prior that is the posterior's own module on learned inputs (VampPrior) is the posterior's head."""
-    posteriors = {_key(g.emission) for g in groups if g.role == "posterior"}
-
-    def is_vamp(group: _Group) -> bool:
-        learned_input = not any(r.raw.node.data or r.raw.node.noise for r in group.readings)
-        return group.role == "prior" and learned_input and _key(group.emission) in posteriors
-
-    return [group for group in groups if not is_vamp(group)]
-
-
-def _head(graph: Graph, group: _Group, shared: bool) -> Head:
+def _head(graph: Graph, group: Group, shared: bool) -> Head:
     emission = group.emission
     convention, agree = _convention(group.readings)
     if group.steps is not None:
@@ -272,7 +202,7 @@ def _head(graph: Graph, group: _Group, shared: bool) -> Head:
     )  # fmt: skip
 
 
-def _is_at_layer(group: _Group, convention: Convention, agree: bool, shared: bool) -> bool:
+def _is_at_layer(group: Group, convention: Convention, agree: bool, shared: bool) -> bool:
     """Whether nothing but the module's class keeps the head from being patched where the raw value is emitted."""
     at_output = replace(group, emission=replace(group.emission, at_output=True))
     return _patch_place(at_output, convention, agree, shared)[0] == "output"
@@ -295,7 +225,7 @@ SUM = "its raw value is a sum that is formed after the modules have run"
 
 
 def _patch_place(
-    group: _Group, convention: Convention, agree: bool, shared: bool
+    group: Group, convention: Convention, agree: bool, shared: bool
 ) -> tuple[Literal["output", "call", "no"], str]:
     if group.readings[0].parts:
         return "call", SUM

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
 from dataclasses import replace
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning import ops
+from vdvae_patch.scanning import ops, rules
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
-from vdvae_patch.scanning.dropping import drop_others
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import masses_and_densities
-from vdvae_patch.scanning.merging import merged
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings, where
 from vdvae_patch.scanning.replay import Expression, Spot, settle
 
@@ -34,8 +30,6 @@ def read(graph: Graph) -> Readings:
             out.found.append(reading)
     stops |= out.merged
     direct = [r for r in out.found if not r.parts]
-    # a scale that the host gives to a Normal is no flow's, whatever it is computed of
-    given = {r.raw.key for r in out.found if r.evidence == "Normal"}
     for term in itertools.chain(gaussian_terms(graph, frozenset(stops)), masses_and_densities(graph, frozenset(stops))):
         term = _with_bounds(term, direct, frozenset(stops))
         chain = descend(term.node, frozenset(stops))
@@ -43,15 +37,19 @@ def read(graph: Graph) -> Readings:
             continue
         joined = next((r for r in out.found if r.parts and r.raw.node.id == chain.begin.node.id), None)
         parts = joined.parts if joined is not None else ()
-        if term.raw.key not in given and _is_flow(graph, term):
-            reason = "its density is of a value that it is computed from, as a flow's is"
+        reason = next(filter(None, (rule(graph, term, out) for rule in rules.terms)), None)
+        if reason is not None:
             out.near_misses.append(NearMiss(where(term.total), reason))
             continue
         if joined is None and chain.end not in ("raw", "several"):
             chain = replace(chain, end="several")
         begin = term.raw if chain.end == "several" else chain.begin
         out.found.append(Reading(begin, chain, term.suffix, term.place, term.node.node, term, parts))
-    drop_others(graph, out)
+    for drops in rules.drops:
+        dropped = list(drops(graph, out.found))
+        out.near_misses.extend(miss for _, miss in dropped)
+        gone = {id(reading) for reading, _ in dropped}
+        out.found = [reading for reading in out.found if id(reading) not in gone]
     return out
 
 
@@ -79,8 +77,8 @@ def _direct(graph: Graph, out: Readings) -> list[tuple[Spot, tuple[Step, ...], E
         for operand, noise, suffix in _scaled(node):
             if not operand.params:
                 continue
-            if noise is not None and operand.noise & noise.noise:
-                reason = "it scales a part of the same noise that it depends on, as a flow does"
+            reason = next(filter(None, (rule(operand, noise) for rule in rules.noise_uses)), None)
+            if reason is not None:
                 out.near_misses.append(NearMiss(where(operand), reason))
             else:
                 found.append((Spot(operand), suffix, "noise", node))
@@ -124,15 +122,14 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
     begin = chain.begin
     if chain.end == "constant":
         return []
-    if chain.end in ("sum", "several") and any(settle(Spot(n)).node.id in out.samples for n in begin.node.inputs):
-        reason = "it is computed of a value that is itself drawn"
+    reason = next(filter(None, (rule(chain, out) for rule in rules.chains)), None)
+    if reason is not None:
         out.near_misses.append(NearMiss(where(begin.node), reason))
         return []
-    experts = merged(chain, suffix)
-    if experts is not None:
+    merged = next(filter(None, (rule(chain, suffix) for rule in rules.merges)), None)
+    if merged is not None:
         out.merged.add(begin.node.id)
-        operands, own = experts
-        found = (reading for operand in operands for reading in _readings_of(operand, own, evidence, out))
+        found = (reading for scale in merged.scales for reading in _readings_of(scale, merged.suffix, evidence, out))
         return [replace(reading, used=spot.node.id) for reading in found]
     parts: tuple[Chain, ...] = ()
     if chain.end in ("sum", "product"):
@@ -143,22 +140,3 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
         if len(leaves) == 1:
             begin = leaves[0]
     return [Reading(begin, chain, suffix, evidence, spot.node, None, parts, cuts=spot.cuts)]
-
-
-def _is_flow(graph: Graph, term: GaussianTerm) -> bool:
-    """Whether the raw value is computed from what its density is evaluated at, with no fresh noise in between: p(h|z)
-    of a z that was drawn from q(z|h) is a prior."""
-    raws = [leaf.node for leaf in Expression(term.node).leaves.values()]
-    noise = functools.reduce(operator.or_, (node.noise for node in raws), term.raw.node.noise)
-    means = {m.node.id for m in term.means if not noise & ~m.node.noise and (m.node.noise or m.node.kind == "input")}
-    if term.place != "p" or not means:
-        return False
-    todo, seen = [term.raw.node, *raws], set[int]()
-    while todo:
-        node = todo.pop()
-        if node.id in means and node not in (term.raw.node, *raws):
-            return True
-        if node.id not in seen:
-            seen.add(node.id)
-            todo.extend(node.inputs)
-    return False
