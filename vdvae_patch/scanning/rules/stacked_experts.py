@@ -3,8 +3,8 @@
     logs = torch.stack([torch.zeros_like(a), a, b])
     sigma = torch.exp(-logs).sum(0) ** -0.5
 
-Each of the stacked log variances is a head of its own; the zeros are the prior's, and a constant. A sum that pools one
-layer's output over places or time steps adds up parts of one output, and is that layer's raw value.
+Each of the stacked log variances is a head of its own; the zeros are the prior's, and a constant. A sum of stacked raw
+values, `torch.exp(torch.stack([a, b]).sum(0))`, is one scale, and the sum its raw value.
 """
 
 from __future__ import annotations
