@@ -18,7 +18,7 @@ from vdvae_patch.scanning.replay import Expression
 
 AGREE = 1e-5
 """Relative difference of two curves that are the same. In the small models of tests/hosts, readings that agree differ
-by rounding alone, 4e-16, and readings that do not, by 0.7 or more; in between there is room for the small constants, such
+by rounding alone, 4e-16, and readings that do not, by 0.7 or more. In between there is room for small constants, such
 as 1e-8, that a host adds to a variance in one of its lines."""
 
 

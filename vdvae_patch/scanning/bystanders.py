@@ -20,8 +20,9 @@ _SCALES = (os.path.dirname(os.path.abspath(scales.__file__)) + os.sep, conventio
 def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
     """Compare what the patched model reads through its new scales with what it reads as σ.
 
-    A patch of too many channels moves a mean, or whatever else the same module emits, and every σ is still right. What
-    a constant scale replaces depends on no raw value any more, and is not followed: `patch` tries another one before.
+    If `encoder[0:4]` is patched where only channels 2 and 3 are a log σ, every σ is right, and the mean in channels 0
+    and 1 has been moved. So each value that goes through a scale must be one of which a σ is computed. A constant scale
+    depends on no raw value any more, so there is nothing to follow; `patch` tries another scale first.
 
     Args:
         graph: of the patched model.
