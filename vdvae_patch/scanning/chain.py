@@ -114,8 +114,12 @@ def _join_of(node: Node, steps: Sequence[Step]) -> End:
 
 
 HALF = 1e-6
-"""How far, relatively, an exponent may be from ±½. A constant of 1e-8 that the host adds to the variance moves it by
-about 2e-8; the nearest other exponent is ±1, of a sum of standard deviations."""
+"""How far, relatively, the exponent may be from ½ in a σ that is a root of added variances, or of added precisions. A
+constant of 1e-8 that the host adds to the variance moves it by 2e-8, one of 1e-7 by 2e-7. The nearest other exponent is
+1, of a sum of standard deviations."""
+ONE_POWER = 1e-6
+"""How far the exponent may vary over the values that are tried. A constant of 1e-7 that is added to the variance makes it
+vary by 1e-7, and one of 1e-6 by too much; in v + 0.01, which is no power of v, it varies by 1e-2."""
 
 
 def power_of(steps: Sequence[Step]) -> float | None:
@@ -123,7 +127,7 @@ def power_of(steps: Sequence[Step]) -> float | None:
     v = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
     logs = Composition(steps).sigma(v).log()
     slopes = logs.diff() / math.log(2)
-    if not bool(torch.isfinite(slopes).all()) or float(slopes.max() - slopes.min()) > 1e-6:
+    if not bool(torch.isfinite(slopes).all()) or float(slopes.max() - slopes.min()) > ONE_POWER:
         return None
     return float(slopes.mean())
 

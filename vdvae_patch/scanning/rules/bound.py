@@ -6,7 +6,8 @@ A log variance between soft bounds that are learned:
     loss = ((y - mean) ** 2 * torch.exp(-logvar) + logvar).mean()
 
 σ depends on `high` as much as on the network's output, so both are read as raw values of this density; the head is the
-network's. A parameter that is a term or a factor of its own, `self.net(x) + self.log_scale`, is a head.
+network's. Where a `Normal` is given `(self.net(x) + self.log_scale).exp()`, the parameter is one of two raw values that
+are added up, which are one residual head; this rule leaves that alone.
 """
 
 from __future__ import annotations

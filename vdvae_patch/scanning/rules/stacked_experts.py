@@ -4,7 +4,8 @@
     sigma = torch.exp(-logs).sum(0) ** -0.5
 
 Each of the stacked log variances is a head of its own; the zeros are the prior's, and a constant. A sum of stacked raw
-values, `torch.exp(torch.stack([a, b]).sum(0))`, is one scale, and the sum its raw value.
+values, `torch.exp(torch.stack([a, b]).sum(0))`, is one scale, and the sum its raw value. `chain.HALF` has the tolerance
+within which σ counts as a root of the sum, or of its inverse.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning.chain import Chain, descend, power_of
+from vdvae_patch.scanning.chain import HALF, Chain, descend, power_of
 from vdvae_patch.scanning.cuts import Cut, argument
 from vdvae_patch.scanning.replay import Spot
 from vdvae_patch.scanning.rules.stages import Merged, merges
@@ -20,11 +21,6 @@ from vdvae_patch.scanning.rules.stages import Merged, merges
 MOST_EXPERTS = 16
 """A limit of work: each piece is walked back from by itself. Experts are modalities, of which models have a handful; a
 dimension of more than 16 is one of places, time steps or features, whose pieces come from one output anyway."""
-
-HALF = 1e-4
-"""How far, relatively, the exponent of the sum may be from ½. A small constant that the host adds to the variance,
-1e-8 in most code, moves the exponent by 2e-8; `power_of` finds no exponent at all once that is more than 2e-6. The
-nearest other exponent is 1, of a sum of standard deviations: twice as much."""
 
 
 @merges.rule()
