@@ -118,8 +118,8 @@ HALF = 1e-6
 constant of 1e-8 that the host adds to the variance moves it by 2e-8, one of 1e-7 by 2e-7. The nearest other exponent is
 1, of a sum of standard deviations."""
 ONE_POWER = 1e-6
-"""How far the exponent may vary over the values that are tried. A constant of 1e-7 that is added to the variance makes it
-vary by 1e-7, and one of 1e-6 by too much; in v + 0.01, which is no power of v, it varies by 1e-2."""
+"""How far the exponent may vary over the values that are tried. A constant of 1e-7 that is added to the variance makes
+it vary by 1e-7, and one of 1e-6 by too much; in v + 0.01, which is no power of v, it varies by 1e-2."""
 
 
 def power_of(steps: Sequence[Step]) -> float | None:
