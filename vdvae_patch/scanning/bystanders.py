@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from vdvae_patch import composition, conventions, scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import Cuts
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import where
@@ -19,8 +20,9 @@ _SCALES = (os.path.dirname(os.path.abspath(scales.__file__)) + os.sep, conventio
 def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
     """Compare what the patched model reads through its new scales with what it reads as σ.
 
-    A patch of too many channels moves a mean, or whatever else the same module emits, and every σ is still right. What
-    a constant scale replaces depends on no raw value any more, and is not followed: `patch` tries another one before.
+    If `encoder[0:4]` is patched where only channels 2 and 3 are a log σ, every σ is right, and the mean in channels 0
+    and 1 has been moved. So each value that goes through a scale must be one of which a σ is computed. A constant scale
+    depends on no raw value any more, so there is nothing to follow; `patch` tries another scale first.
 
     Args:
         graph: of the patched model.
@@ -58,7 +60,7 @@ def _readers(graph: Graph) -> Iterator[tuple[Node, Node]]:
         following = [user for user in users if user.kind in ("elementwise", "shape")]
         todo.extend(following)
         for user in users:
-            if user not in following or user.op in ("cat", "stack"):
+            if user not in following or user.op in ops.JOINING:
                 yield user, node
         if not users:
             yield node, node

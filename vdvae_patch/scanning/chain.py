@@ -61,7 +61,7 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
             return chain("raw")
         learned = [(i, n) for i, n in enumerate(node.args) if isinstance(n, Node) and n.params]
         if len(learned) != 1:
-            if len(learned) == 2 and node.op in ("mul", "multiply") and learned[0][1] is learned[1][1]:
+            if len(learned) == 2 and node.op == "mul" and learned[0][1] is learned[1][1]:
                 step: tuple[Step, ...] | None = (Step("pow", (2.0,)),)
                 learned = learned[:1]
             else:
@@ -101,16 +101,25 @@ def bounded_steps(end: Spot, raw: Spot) -> tuple[Step, ...] | None:
 
 def _join_of(node: Node, steps: Sequence[Step]) -> End:
     """What the join of two learned operands is, told from how σ depends on it."""
-    if node.op in ("mul", "multiply", "div"):
+    if node.op in ops.MULTIPLYING:
         return "product"
-    if node.op not in ("add", "sub"):
+    if node.op not in ops.ADDING:
         return "several"
     exponent = power_of(steps)
-    if exponent is not None and math.isclose(exponent, -0.5, rel_tol=1e-6):
+    if exponent is not None and math.isclose(exponent, -0.5, rel_tol=HALF):
         return "precisions"
-    if exponent is not None and math.isclose(exponent, 0.5, rel_tol=1e-6):
+    if exponent is not None and math.isclose(exponent, 0.5, rel_tol=HALF):
         return "variances"
     return "sum"
+
+
+HALF = 1e-6
+"""How far, relatively, the exponent may be from ½ in a σ that is a root of added variances, or of added precisions. A
+constant of 1e-8 that the host adds to the variance moves it by 2e-8, one of 1e-7 by 2e-7. The nearest other exponent is
+1, of a sum of standard deviations."""
+ONE_POWER = 1e-6
+"""How far the exponent may vary over the values that are tried. A constant of 1e-7 that is added to the variance makes
+it vary by 1e-7, and one of 1e-6 by too much; in v + 0.01, which is no power of v, it varies by 1e-2."""
 
 
 def power_of(steps: Sequence[Step]) -> float | None:
@@ -118,7 +127,7 @@ def power_of(steps: Sequence[Step]) -> float | None:
     v = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
     logs = Composition(steps).sigma(v).log()
     slopes = logs.diff() / math.log(2)
-    if not bool(torch.isfinite(slopes).all()) or float(slopes.max() - slopes.min()) > 1e-6:
+    if not bool(torch.isfinite(slopes).all()) or float(slopes.max() - slopes.min()) > ONE_POWER:
         return None
     return float(slopes.mean())
 
@@ -196,10 +205,7 @@ _RULES: dict[str, Rule] = {
     "sub": _subtract,
     "rsub": _subtract_from,
     "mul": _multiply,
-    "multiply": _multiply,
     "div": _divide,
-    "divide": _divide,
-    "true_divide": _divide,
     "pow": _power,
     "abs": _fixed(Step("abs")),
     "neg": _fixed(Step("mul", (-1.0,))),
@@ -221,7 +227,6 @@ _RULES: dict[str, Rule] = {
     "softplus": lambda c, place: (Step("softplus", (c.at(1, "beta", 1.0),)),),
     "elu": lambda c, place: (Step("elu", (c.at(1, "alpha", 1.0),)),) if _is_plain_elu(c) else None,
     "clamp": _clamp,
-    "clip": _clamp,
     "clamp_min": lambda c, place: (Step("clamp", (c.at(1, "min", -math.inf), math.inf)),),
     "clamp_max": lambda c, place: (Step("clamp", (-math.inf, c.at(1, "max", math.inf))),),
     "hardtanh": lambda c, place: (Step("clamp", (c.at(1, "min_val", -1.0), c.at(2, "max_val", 1.0))),),
@@ -244,7 +249,7 @@ def scaled_noise(node: Node) -> Spot | None:
             return None
         noisy = [n for n in current.inputs if n.noise]
         moved = current.kind == "shape" or current.op in ops.COMBINING
-        scaled = current.kind == "elementwise" and current.op in ("mul", "multiply", "div", "clamp", "masked_fill")
+        scaled = current.kind == "elementwise" and current.op in ops.KEEPING_NOISE
         if len(noisy) != 1 or not (moved or scaled):
             return None
         spot = Spot(noisy[0])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.graph import Node
 
 
@@ -51,7 +52,7 @@ def source_cuts(node: Node, source: Node, cuts: Cuts) -> Cuts:
     if not source.shape:
         return ()
     rank = len(source.shape)
-    if node.op in ("select", "unbind"):
+    if node.op in ops.SELECTING:
         place = node.index if node.op == "unbind" else argument(node, 2, "index", 0)
         dim = argument(node, 1, "dim", 0) % rank
         inner = tuple(c._replace(dim=c.dim + (c.dim >= dim)) for c in cuts)
@@ -59,12 +60,12 @@ def source_cuts(node: Node, source: Node, cuts: Cuts) -> Cuts:
     narrowing = _narrowing(node, source)
     if narrowing is not None:
         return _with(cuts, narrowing)
-    if node.op in _PERMUTING or (node.shape == source.shape and node.op not in _SHUFFLING):
+    if node.op in ops.PERMUTING or (node.shape == source.shape and node.op not in ops.SHUFFLING):
         permutation = _permutation(node, rank)
         return tuple(sorted(c._replace(dim=permutation[c.dim]) if c.dim >= 0 else c for c in cuts))
-    if node.op in _REPEATING:
+    if node.op in ops.REPEATING:
         return broadcast(cuts, node, source)
-    if node.op not in _SHUFFLING and math.prod(node.shape) == math.prod(source.shape):
+    if node.op not in ops.SHUFFLING and math.prod(node.shape) == math.prod(source.shape):
         return _through_view(node, source, cuts)
     return _beside_shuffle(node, source, cuts)
 
@@ -81,11 +82,6 @@ def _beside_shuffle(node: Node, source: Node, cuts: Cuts) -> Cuts:
             return unknown(node, cuts)
         found.append(cut._replace(dim=dim))
     return tuple(found)
-
-
-_PERMUTING = frozenset({"permute", "permute_copy", "transpose", "t", "numpy_T", "swapaxes", "swapdims", "movedim"})
-_REPEATING = frozenset({"expand", "expand_as", "expand_copy", "broadcast_tensors", "repeat"})
-_SHUFFLING = frozenset({"flip", "roll", "gather", "index", "index_select", "as_strided", "unfold", "repeat_interleave"})
 
 
 def unknown(node: Node, cuts: Cuts) -> Cuts:
@@ -115,34 +111,34 @@ def _with(cuts: Cuts, outer: Cut) -> Cuts:
 def _narrowing(node: Node, source: Node) -> Cut | None:
     """What a narrowing operation keeps of its source; None for one that does something else."""
     rank = len(source.shape)
-    if node.op in ("split", "chunk", "split_with_sizes", "unsafe_split"):
-        dim = argument(node, 2, "dim", 0) % rank
-        sizes = node.args[1]
-        if isinstance(sizes, list | tuple):
-            start = sum(sizes[: node.index])
-        elif node.op == "chunk":
-            start = node.index * -(-source.shape[dim] // sizes)
-        else:
-            start = node.index * sizes
-        return Cut(dim, start, node.shape[dim], source.shape[dim])
-    if node.op in ("slice", "slice_copy", "narrow"):
+    if node.op not in ops.NARROWING:
+        return None
+    if node.op == "slice" or node.op == "narrow":
         dim = argument(node, 1, "dim", 0) % rank
         start = argument(node, 2, "start", 0)
         start = max(0, start + source.shape[dim] if start < 0 else start)
         step = argument(node, 4, "step", 1) if node.op != "narrow" else 1
         return Cut(dim, start, node.shape[dim], source.shape[dim], step if node.shape[dim] > 1 else 1)
-    return None
+    dim = argument(node, 2, "dim", 0) % rank
+    sizes = node.args[1]  # of the parts, or of each part; for `chunk` the number of parts
+    if isinstance(sizes, list | tuple):
+        start = sum(sizes[: node.index])
+    elif node.op == "chunk":
+        start = node.index * -(-source.shape[dim] // sizes)
+    else:
+        start = node.index * sizes
+    return Cut(dim, start, node.shape[dim], source.shape[dim])
 
 
 def _permutation(node: Node, rank: int) -> list[int]:
     """Which dimension of the source each dimension of the result is."""
     order = list(range(rank))
-    if node.op in ("permute", "permute_copy"):
+    if node.op == "permute":
         return [d % rank for d in node.args[1]]
-    if node.op in ("transpose", "swapaxes", "swapdims"):
+    if node.op == "transpose":
         a, b = (argument(node, i, name, 0) % rank for i, name in ((1, "dim0"), (2, "dim1")))
         order[a], order[b] = b, a
-    elif node.op in ("t", "numpy_T"):
+    elif node.op == "t":
         order.reverse()
     elif node.op == "movedim":
         moved = torch.empty((1,) * rank).movedim(*node.args[1:])

@@ -116,7 +116,7 @@ class _Emitted:
                 (
                     user
                     for user in graph.consumers.get(current.id, ())
-                    if user.op in _KEEPING_CHANNELS and user.frames and user.frames[0].path == path and _moves(user)
+                    if user.op in ops.KEEPING_CHANNELS and user.frames and user.frames[0].path == path and _moves(user)
                 ),
                 None,
             )
@@ -125,9 +125,8 @@ class _Emitted:
     def outward(self, dim: int) -> int:
         """The last dimension as −1 where a layer acts on it, since there may be more or fewer before it."""
         last = dim == len(self.node.shape) - 1
-        return (
-            -1 if last and self.op not in _CONVOLUTIONS and (len(self.node.shape) > 2 or len(self.ranks) > 1) else dim
-        )
+        varying = len(self.node.shape) > 2 or len(self.ranks) > 1
+        return -1 if last and varying and self.op not in ops.CONVOLUTIONS else dim
 
     @property
     def usual(self) -> int:
@@ -135,15 +134,7 @@ class _Emitted:
         rank = len(self.node.shape)
         if rank < 2:
             return self.outward(0)
-        return self.outward(rank - 1 if self.op in _PRODUCTS else 1)
-
-
-_CONVOLUTIONS = frozenset({"convolution", "_convolution"})
-_NORMS = frozenset({"native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "native_group_norm"})
-_PRODUCTS = frozenset({"addmm", "mm", "bmm", "baddbmm", "linear", "mv", "addmv", "add"})
-_KEEPING_CHANNELS = frozenset(
-    {"view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze", "mm", "bmm"}
-)
+        return self.outward(rank - 1 if self.op in ops.CHANNELS_LAST else 1)
 
 
 def _moves(node: Node) -> bool:
@@ -178,7 +169,7 @@ def _cut_of_channels(raw: Spot) -> Cut | None:
     rank = len(node.shape)
     if node.kind == "parameter" or rank == 1:
         return cuts[-1] if cuts else None
-    if node.op in _CONVOLUTIONS | _NORMS or (rank > 3 and node.op not in _PRODUCTS):
+    if node.op in ops.CONVOLUTIONS | ops.NORMALIZATIONS or (rank > 3 and node.op not in ops.CHANNELS_LAST):
         return next((c for c in cuts if c.dim == 1), None)
     last = next((c for c in cuts if c.dim == rank - 1), None)
     between = [c for c in cuts if 0 < c.dim < rank - 1 and c.length > 1]

@@ -1,13 +1,19 @@
 """Know a Gaussian density or KL by its values, however it is written.
 
-An expression ℓ of leaves (means, raw values, data) is replayed in float64. With c a constant factor and Δ = m − m₀,
+An expression ℓ of leaves (means, raw values, data) is evaluated again in float64, for values of our choice. With a
+constant factor c, and Δ the difference of a mean m to what it is compared with, a Gaussian ℓ is one of
 
     −log N:  ℓ = c (Δ² / 2σ² + log σ) + …                 KL:  ℓ = c (log σ_p/σ_q + (σ_q² + Δ²) / 2σ_p²) + …
 
-so that ℓ is quadratic in a mean m with curvature A = c/σ_p². A raw value r on which A depends belongs to σ_p, of a
-prior or a likelihood: at Δ = 0 the rest of ℓ is −c/2 log A, which gives c and with it σ_p, whatever the scale is. A raw
-value on which A does not depend, and with ℓ = −c log σ + A/2 σ² + …, belongs to σ_q. Nothing is read off a name or a
-form.
+In both, ℓ is quadratic in m, and its second derivative, the curvature A, is c/σ_p². Whether a raw value r belongs to
+σ_p or to σ_q is told from A and from the rest of ℓ, at Δ = 0:
+
+    r changes A:               r belongs to σ_p, of a prior or a likelihood, if the rest is a straight line over log A.
+                               The line's slope is −c/2; with c known, σ_p = √(c/A) at each value of r that was tried.
+    r does not change A:       r belongs to σ_q, of a posterior, if the rest is −c log σ_q + A/2 σ_q² + a constant, for
+                               some spot of the expression as σ_q.
+
+Last, the spot of the expression is found that has just these values of σ. No name and no form is looked at.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.composition import Step
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.replay import Expression, Key, Spot, operands, settle
 
@@ -30,6 +37,32 @@ Place = Literal["q", "p"]
 
 _POINTS = 17
 _MOST_LEAVES = 12
+"""A limit of work: every pair of leaves is tried. A KL of two Normals has four, with a mask or a weight a few more."""
+
+# Tolerances. In brackets stand the values that come nearest, over all small models of tests/hosts: what rounding leaves
+# of a zero, and the smallest one that is none.
+_NO_CURVATURE = 1e-12
+"""A curvature, relative to ℓ, that is none (1e-13, 2e-7)."""
+_NOT_QUADRATIC = 1e-7
+"""Change of the curvature along the mean, relative to the curvature (2e-12, 3e-3)."""
+_SAME_LOG_CURVATURE = 1e-6
+"""Change of log A over the raw value, for r to count as one that changes it (7e-11, 0.2)."""
+_SAME_CURVATURE = 1e-9
+"""Change of A over the raw value, for r to count as one that does not change it (6e-11, 0.1)."""
+_STRAIGHT = 1e-6
+"""Distance of the rest from a line over log A, relative to its range (5e-9, 4e-5: log(σ + ε) with a small ε)."""
+_SAME_WEIGHT = 1e-4
+"""Difference of two factors c, relative to them (4e-15, 0.4: counts differ by ones)."""
+_FITTED_CURVATURE = 1e-4
+"""Difference of the fitted factor of σ_q²/2 to A, relative to A. Small constants within the logarithm move it by up to
+9e-5. Wrong spots come as close as 5e-4, but leave a residual, which is looked at as well."""
+_MOST_CANCELLED = 1e3
+"""Range of the rest over that of its part c log σ_q. A posterior's is below 40 over the values that are tried; where it
+is 5e4 or more, the logarithm is a fit of what another term leaves."""
+_TOLERANCES = (1e-10, 1e-6)
+"""Relative differences of a spot to σ, the finer one first: σ with a small constant added, as in log(σ + 1e-8), is
+taken only where nothing fits better (4e-8 of such a constant, 0.1 of a wrong spot). For the residual of a σ_q the same
+numbers are used, and the margin is narrow: 5e-7, of log(σ² + 1e-12) at a σ near zero, and 3e-6."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +99,17 @@ _SUFFIXES: tuple[tuple[Step, ...], ...] = (
 
 
 def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm]:
-    """All Gaussian terms of a graph, each raw value's earliest one, first those of whole elementwise expressions."""
+    """All Gaussian terms of a graph, each raw value's earliest one.
+
+    Terms that are complete before anything is summed up come first: a sum over elements is evaluated as a multiple of
+    one element, which is right only if all of them are alike.
+    """
     seen: set[tuple[Key, Place]] = set()
     for through_sums in (False, True):
         for node in _totals(graph, through_sums):
             expression = Expression(Spot(node), stops, through_sums)
             if not 1 < len(expression.leaves) <= _MOST_LEAVES or not any(
-                spot.node.op not in _LINEAR for spot in expression.order
+                spot.node.op not in ops.LINEAR for spot in expression.order
             ):
                 continue
             for attempt in (expression, *_with_differences(expression, stops, through_sums)):
@@ -87,25 +124,26 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
 
 
 def _with_differences(expression: Expression, stops: frozenset[int], through_sums: bool) -> Iterator[Expression]:
-    """The expression with a squared difference as a leaf, for means that are themselves computed from their leaves."""
+    """The expression with a squared difference as a leaf, for means that are themselves computed from their leaves.
+
+    In `(y - torch.sigmoid(raw)) ** 2 / sigma**2 + 2 * torch.log(sigma)` nothing is quadratic in `raw`; with the
+    difference as a leaf, the expression is quadratic in that.
+    """
     for spot in expression.order:
         inputs = spot.node.inputs
         product = spot.node.op == "mul" and len(inputs) == 2 and inputs[0] is inputs[1]
-        if spot.node.op not in ("pow", "square") and not product:
+        if spot.node.op not in ops.POWERS and not product:
             continue
         node: Node | None = spot.node.inputs[0]
-        while node is not None and node.kind == "elementwise" and node.op in ("div", "mul", "neg", "pow", "square"):
+        while node is not None and node.kind == "elementwise" and node.op in ops.MONOMIAL:
             node = next((n for n in node.inputs if n.params), None)
         if node is not None and node.kind == "elementwise" and node.id not in stops:
             yield Expression(expression.end, stops | {node.id}, through_sums)
 
 
-_LINEAR = frozenset({"add", "sub", "rsub", "mul", "neg", "div"})
-
-
 def _totals(graph: Graph, through_sums: bool) -> Iterator[Node]:
     for node in graph.nodes:
-        added = node.kind == "elementwise" and node.op in ("add", "sub", "rsub", "addcmul", "addcdiv") and node.params
+        added = node.kind == "elementwise" and node.op in ops.COMPLETING and node.params
         if added and (not through_sums or any(_has_sum(n, 4) for n in node.inputs)):
             yield node
 
@@ -163,9 +201,9 @@ class Probe:
             values = self.values({key: at}).expand(5)[None]
         second = values[:, :-2] - 2 * values[:, 1:-1] + values[:, 2:]
         scale = second.abs().amax(dim=1, keepdim=True)
-        if not bool(torch.isfinite(values).all()) or bool((scale <= 1e-12 * (1 + values.abs().amax())).any()):
+        if not bool(torch.isfinite(values).all()) or bool((scale <= _NO_CURVATURE * (1 + values.abs().amax())).any()):
             return None
-        if bool(((second - second[:, :1]).abs() > 1e-7 * (scale + 1e-3 * values.abs().amax())).any()):
+        if bool(((second - second[:, :1]).abs() > _NOT_QUADRATIC * (scale + 1e-3 * values.abs().amax())).any()):
             return None
         return second[:, 1] if changes else second[0, 1]
 
@@ -185,7 +223,7 @@ class Probe:
                 if curvature is None or not bool((curvature * curvature[0] > 0).all()):
                     continue
                 log_a = curvature.abs().log()
-                if float(log_a.max() - log_a.min()) < 1e-6:
+                if float(log_a.max() - log_a.min()) < _SAME_LOG_CURVATURE:
                     continue
                 for rest in self._rests(key, mean, grid, curvature, log_a):
                     factor = _slope_if_linear(log_a, rest)
@@ -215,9 +253,7 @@ class Probe:
         for mean in quadratic:
             for shift in (0.0, 2.0):
                 curvature = self.curvature(mean, {key: grid + shift})
-                if curvature is None or float((curvature - curvature[0]).abs().max()) > 1e-9 * float(
-                    curvature[0].abs()
-                ):
+                if curvature is None or _varies(curvature / curvature[0].abs()):
                     continue
                 a = float(curvature[0])
                 rest = self.values({key: grid + shift}).expand(_POINTS)
@@ -229,7 +265,11 @@ class Probe:
         return None
 
     def _weighs_alike(self, key: Key, grid: Tensor, mean: Key, match: tuple[Spot, tuple[Step, ...]]) -> bool:
-        """Whether the factor c of −c log σ is a constant, or one of the whole KL: in a Poisson loss it is a count."""
+        """Whether the factor c of −c log σ is a constant, or belongs to the whole KL, as a weight β does.
+
+        A Poisson loss, eʳ − k r, has the form of a KL's part in σ_q too, with the count k as c. So c, and c over the
+        curvature in the mean, are measured again while every other leaf, and what is made of the data, is changed.
+        """
         weights = [self._weights({key: grid}, mean, match)]
         for other in self.expression.leaves.keys() - {key, mean}:
             weights.append(self._weights({key: grid, other: self.base[other] + 2.0}, mean, match))
@@ -238,7 +278,9 @@ class Probe:
             weights.append(self._weights({key: grid}, mean, match))
             node.value = value
         known = [w for w in weights if w is not None]
-        return all(any(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(w, known[0], strict=True)) for w in known)
+        return all(
+            any(math.isclose(a, b, rel_tol=_SAME_WEIGHT) for a, b in zip(w, known[0], strict=True)) for w in known
+        )
 
     def _weights(
         self, changes: dict[Key, Tensor], mean: Key, match: tuple[Spot, tuple[Step, ...]]
@@ -266,12 +308,14 @@ class Probe:
     def _moves(self, other: Key, mean: Key, raw: Key) -> bool:
         """Whether another leaf's curvature changes with the raw value, too."""
         curvature = self.curvature(other, {raw: self.grid})
-        return other == mean or (curvature is not None and float((curvature - curvature[0]).abs().max()) > 1e-9)
+        return other == mean or (curvature is not None and _varies(curvature))
 
     def match(
         self, key: Key, grid: Tensor, means: frozenset[Key], accept: Callable[[Tensor, float], bool]
     ) -> tuple[Spot, tuple[Step, ...]] | None:
-        """The spot of the expression, and the suffix, that give σ over the grid; σ itself before its powers.
+        """The spot of the expression that has the values of σ over the grid, and the suffix with which it has them.
+
+        Hosts keep σ, or its square, log or inverse; a spot that is σ without any suffix is preferred.
 
         Args:
             accept: whether values over the grid are σ, to a relative tolerance.
@@ -292,18 +336,17 @@ class Probe:
         return None
 
     def _behind_limits(self, spot: Spot, done: Mapping[Key, Tensor]) -> Spot:
-        """The spot behind clamps of the host's that the grid does not reach."""
+        """The spot behind the clamps that do nothing at the values that were tried, as `.clamp(min=-20)` does."""
         for later in self.expression.order:
             read = [operand.key for operand in operands(self.expression, later)]
-            limits = later.node.op in _LIMITING and not later.node.inplace
+            limits = later.node.op in ops.LIMITING and not later.node.inplace
             if limits and spot.key in read and torch.equal(done[later.key].double(), done[spot.key].double()):
                 spot = later
         return spot
 
 
-_LIMITING = frozenset({"clamp", "clip", "clamp_min", "clamp_max", "hardtanh", "maximum", "minimum"})
-_TOLERANCES = (1e-10, 1e-6)
-"""A σ with a small constant added, as in log(σ + 1e-7), is taken only where nothing fits better."""
+def _varies(curvature: Tensor) -> bool:
+    return float((curvature - curvature[0]).abs().max()) > _SAME_CURVATURE
 
 
 def _fit(design: Tensor, values: Tensor) -> Tensor | None:
@@ -321,7 +364,7 @@ def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:
     slope = float((centred * (y - y.mean())).sum() / (centred * centred).sum())
     residual = (y - y.mean() - slope * centred).abs().max()
     spread = float(y.max() - y.min())
-    return slope if spread > 1e-9 and float(residual) < 1e-6 * spread else None
+    return slope if spread > 1e-9 and float(residual) < _STRAIGHT * spread else None
 
 
 def is_close(value: Tensor, tolerance: float, *, sigma: Tensor) -> bool:
@@ -338,9 +381,11 @@ def _is_q_term(sigma: Tensor, tolerance: float, *, rest: Tensor, curvature: floa
         return False
     design = torch.stack([torch.ones_like(sigma), log_sigma, sigma * sigma], dim=1)
     fit = _fit(design, rest)
-    if fit is None or not torch.allclose(fit[2], torch.tensor(0.5 * curvature, dtype=torch.float64), rtol=1e-4):
+    if fit is None or not torch.allclose(
+        fit[2], torch.tensor(0.5 * curvature, dtype=torch.float64), rtol=_FITTED_CURVATURE
+    ):
         return False
     residual = (design @ fit - rest).abs().max()
     spread = float(rest.max() - rest.min())
     share = abs(float(fit[1])) * float(log_sigma.max() - log_sigma.min())
-    return float(residual) < tolerance * spread and spread < 1e3 * share and float(fit[1]) * curvature < 0
+    return float(residual) < tolerance * spread and spread < _MOST_CANCELLED * share and float(fit[1]) * curvature < 0

@@ -66,7 +66,7 @@ def of_graph(graph: Graph) -> Iterator[str]:
 def _is_clamp_of_nll(node: Node) -> bool:
     """The clamp inside PyTorch's Gaussian loss, which changes a copy of the variance that it was given."""
     calls = any("gaussian_nll_loss" in frame.code.co_names for frame in node.frames)
-    return calls and node.op in ("clamp", "clamp_") and node.inplace and isinstance(node.args[1], float)
+    return calls and node.op == "clamp" and node.inplace and isinstance(node.args[1], float)
 
 
 def _is_log_of_exponential(node: Node) -> bool:
@@ -77,6 +77,11 @@ def _is_log_of_exponential(node: Node) -> bool:
         chains += [descend(Spot(n)) for n in begin.node.inputs if n.params]
     for chain in chains:
         names = [step.name for step in chain.steps]
-        if "exp" in names and not {"add", "clamp"} & set(names[names.index("exp") :]):
+        if "exp" in names and not any(_is_floor(name) for name in names[names.index("exp") :]):
             return True
     return False
+
+
+def _is_floor(step: str) -> bool:
+    """Whether a step may keep what follows from being zero: exp(v) + 1e-6, exp(v).clamp(min=1e-6)."""
+    return step == "add" or step == "clamp"

@@ -1,4 +1,13 @@
-"""Modules whose output is a layer's, though they compute it by arithmetic of their own."""
+"""Modules whose output is a layer's, though they compute it by arithmetic of their own.
+
+The way back from a σ ends at a node that is `opaque`, such as a matrix product. A module that adds a bias of its own
+behind the product would end it too early, at the product, which the module does not return:
+
+    def forward(self, x, adjacency):
+        return adjacency @ self.lin(x) + self.bias
+
+So that addition is made opaque, too: it is this module's raw output.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +15,54 @@ from vdvae_patch.scanning.graph import Graph, Node
 
 
 def join_layers(graph: Graph) -> None:
-    """What a module returns after it has added, or multiplied by, a parameter of its own is a layer's output, as a
-    bias is within PyTorch's layers: a bias behind a graph convolution, a gain behind a convolution. And the sum of what
-    two of its layers compute, as of a residual block."""
+    """Make opaque what a module returns, if it is a layer's output in all but the form.
+
+    That is so if the module has added, or multiplied by, a parameter of its own: a bias behind a graph convolution, a
+    gain behind a convolution. And if it is the sum of what two of its layers compute, as a residual block's is.
+    """
     for number, paths in graph.returned.items():
-        node = graph.nodes[number]
-        while node.kind == "shape" and node.inputs:
-            node = node.inputs[0]
+        node = _moved_from(graph.nodes[number])
         owners = [path for path in paths if path]
         operands = [n for n in node.inputs if n.params]
-        if node.kind != "elementwise" or node.op not in ("add", "mul") or len(operands) != 2 or not owners:
+        if node.kind != "elementwise" or len(operands) != 2 or not owners:
             continue
-        if node.op == "add" and any(all(_comes_from(n, f"{path}.") for n in operands) for path in owners):
+        if node.op == "add":
+            is_layer = _is_residual(operands, owners) or _is_weighted(operands, owners)
+        else:
+            is_layer = node.op == "mul" and _is_weighted(operands, owners)
+        if is_layer:
             node.kind = "opaque"
-            continue
-        weights = [n for n in operands if any(_is_made_of(n, path) for path in owners)]
-        layer = next((n for n in operands if n not in weights), None)
-        if layer is None or len(weights) != 1:
-            continue
-        while layer.kind == "shape" and layer.inputs:
-            layer = layer.inputs[0]
-        if layer.kind == "opaque":
-            node.kind = "opaque"
+
+
+def _is_residual(operands: list[Node], owners: list[str]) -> bool:
+    """Whether all operands are computed by layers of one module: `self.model(x) + self.shortcut(x)`."""
+    return any(all(_comes_from(n, f"{path}.") for n in operands) for path in owners)
 
 
 def _comes_from(node: Node, prefix: str) -> bool:
-    """Whether a layer below a module computes a value: of two such a residual block returns the sum."""
-    while node.kind == "shape" and node.inputs:
-        node = node.inputs[0]
+    """Whether a layer below a module computes a value."""
+    node = _moved_from(node)
     path = next((frame.path for frame in node.frames if frame.path is not None), None)
     return node.kind == "opaque" and path is not None and path.startswith(prefix)
 
 
+def _is_weighted(operands: list[Node], owners: list[str]) -> bool:
+    """Whether one operand is a parameter of the module's own, and the other one a layer's output."""
+    weights = [n for n in operands if any(_is_made_of(n, path) for path in owners)]
+    layer = next((n for n in operands if n not in weights), None)
+    return layer is not None and len(weights) == 1 and _moved_from(layer).kind == "opaque"
+
+
 def _is_made_of(weight: Node, path: str) -> bool:
-    """Whether a value is computed of parameters of a module itself, and of nothing else."""
+    """Whether a value is computed of parameters of a module itself, and of nothing else: `torch.exp(3 * self.gain)`."""
     if weight.kind == "parameter":
         return weight.op.rpartition(".")[0] == path
     learned = [n for n in weight.inputs if n.params]
     return weight.kind in ("elementwise", "shape") and all(_is_made_of(n, path) for n in learned)
+
+
+def _moved_from(node: Node) -> Node:
+    """Back through operations that only move elements, along their first operands."""
+    while node.kind == "shape" and node.inputs:
+        node = node.inputs[0]
+    return node

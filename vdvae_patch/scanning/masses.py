@@ -5,9 +5,11 @@ take the density itself:
 
     ℓ = Φ((a − m) / σ) − Φ((b − m) / σ),  a − b = w,        ℓ = c exp(−½ ((x − m) / σ)²) / σ.
 
-Over the mean m the first is a bump of area w, variance σ² + w²/12 and fourth cumulant −w⁴/120, those of a Normal plus a
-uniform number (a difference of logistic functions has a positive one); the second has variance σ² and a fourth cumulant
-of zero. A raw value r on which the variance depends, and not the area, belongs to σ, which the variance then gives.
+As a function of the mean m, each is a bump, which has an area, a variance and a fourth cumulant as a density has. The
+first is the density of a Normal plus a uniform number, times w: its area is w, its variance σ² + w²/12, and its fourth
+cumulant −w⁴/120. (A difference of two logistic functions is a bump, too, but its fourth cumulant is positive.) The
+second has the variance σ² and a fourth cumulant of zero. A raw value belongs to σ if it changes the bump's variance and
+leaves its area alone; the variance then gives σ.
 """
 
 from __future__ import annotations
@@ -18,14 +20,27 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.gaussian import GaussianTerm, Probe, is_close
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.replay import Expression, Key, Spot
 
-_PHI = frozenset({"erf", "erfc", "special_erf", "special_erfc", "special_ndtr"})
-_EXP = frozenset({"exp"})
 _MEANS = torch.linspace(-40, 40, 5121, dtype=torch.float64)
 _MOST_LEAVES = 8
+"""A limit of work: every pair of leaves is tried, at 17 times 5121 points."""
+
+# Tolerances, with the values that come nearest in the small models of tests/hosts, below and above.
+_VANISHES = 1e-9
+"""ℓ far from everything (1e-16, 0.01)."""
+_LEAST_AREA = 1e-6
+"""The area of a bump (0, 7e-4): a bin of an image with 256 values has 8e-3."""
+_SAME_AREA = 1e-6
+"""Change of the area over the raw value, relative to it (1e-14, 0.5)."""
+_NO_EXCESS = 1e-4
+"""Distance of the fourth cumulant from a Normal's, in units of the squared variance (1e-11, and 1.2 of a logistic
+density)."""
+_SAME_SIGMA = 1e-6
+"""Standard deviation of log σ over the raw value (1e-16, 0.9)."""
 
 
 def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm]:
@@ -33,8 +48,8 @@ def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[Gaussi
     seen: set[Key] = set()
     for node in graph.nodes:
         operands = [n for n in node.inputs if n.params]
-        mass = node.op == "sub" and len(operands) == 2 and all(_is_made_by(_PHI, n, 6) for n in operands)
-        density = node.op in ("mul", "div") and any(_is_made_by(_EXP, n, 2) for n in operands)
+        mass = node.op == "sub" and len(operands) == 2 and all(_is_made_by(ops.CDF, n, 6) for n in operands)
+        density = node.op in ops.MULTIPLYING and any(_is_made_by(ops.EXPONENTIAL, n, 2) for n in operands)
         if node.kind != "elementwise" or not (mass or density):
             continue
         expression = Expression(Spot(node), stops)
@@ -75,7 +90,7 @@ def _terms(expression: Expression, total: Node, mass: bool) -> Iterator[Gaussian
 def _vanishes(probe: Probe, mean: Key) -> bool:
     """Whether ℓ is zero far from everything."""
     ends = probe.values({mean: _MEANS[[0, -1]]})
-    return bool((ends.abs() < 1e-9).all())
+    return bool((ends.abs() < _VANISHES).all())
 
 
 def _sigma(probe: Probe, key: Key, grid: Tensor, mean: Key, mass: bool) -> Tensor | None:
@@ -83,10 +98,10 @@ def _sigma(probe: Probe, key: Key, grid: Tensor, mean: Key, mass: bool) -> Tenso
     size = (len(grid), len(_MEANS))
     bump = probe.values({key: grid[:, None].expand(size), mean: _MEANS.expand(size)}).expand(size)
     ends = bump[:, [0, -1]].abs().amax()
-    if not bool(torch.isfinite(bump).all()) or float(ends) > 1e-9 or float(bump.min()) < -1e-9:
+    if not bool(torch.isfinite(bump).all()) or float(ends) > _VANISHES or float(bump.min()) < -_VANISHES:
         return None
     area = torch.trapezoid(bump, _MEANS)
-    if not bool((area > 1e-6).all()) or not torch.allclose(area, area[:1].expand_as(area), rtol=1e-6):
+    if not bool((area > _LEAST_AREA).all()) or not torch.allclose(area, area[:1].expand_as(area), rtol=_SAME_AREA):
         return None
     share = bump / area[:, None]
     centred = _MEANS - torch.trapezoid(share * _MEANS, _MEANS)[:, None]
@@ -94,6 +109,6 @@ def _sigma(probe: Probe, key: Key, grid: Tensor, mean: Key, mass: bool) -> Tenso
     width = area if mass else torch.zeros_like(area)
     sigma = (variance - width**2 / 12).clamp(min=0).sqrt()
     excess = fourth - 3 * variance**2 + width**4 / 120
-    if not bool((sigma > 0).all()) or float((excess / variance**2).abs().max()) > 1e-4:
+    if not bool((sigma > 0).all()) or float((excess / variance**2).abs().max()) > _NO_EXCESS:
         return None
-    return sigma if float(sigma.log().std()) > 1e-6 else None
+    return sigma if float(sigma.log().std()) > _SAME_SIGMA else None

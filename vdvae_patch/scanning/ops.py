@@ -1,68 +1,186 @@
-"""Which of PyTorch's operations act element by element, which only move elements, and which draw noise.
+"""The one table of PyTorch's operations: what each does to the elements of a tensor, and what the scan uses it for.
 
-Names are those of `torch.ops.aten`, without the underscore of the in-place form.
+Names are those of `torch.ops.aten`, without the underscore of the in-place form, and one name for operations that are
+the same: `torch.multiply(a, b)` and `a.mul_(b)` both stand here as `mul`. What stands in no row is `opaque`: the scan
+does not look into it, and its result counts as a network's output if a parameter had a part in it.
+
+    kind          the result                                      example, and how the scan goes back through it
+    elementwise   each element is computed of one element each    exp: recorded as a step of the scale
+    shape         the same elements, elsewhere                    chunk: skipped, what was cut out is remembered
+    reduction     elements added up                               sum: part of a loss; of equal elements a multiple
+    normal_noise  drawn from a Normal                             randn_like: what it is multiplied by is a scale
+    discrete      says which, not how much                        argmax: no gradient comes through it
+    opaque        everything else                                 convolution: here the way back ends
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 OpKind = Literal["elementwise", "shape", "normal_noise", "reduction", "discrete", "opaque"]
 
-_ELEMENTWISE = """add sub rsub mul multiply div divide true_divide neg exp exp2 expm1 log log1p log2 log10 sqrt rsqrt
-square pow
-    reciprocal softplus sigmoid logit tanh atanh clamp clamp_min clamp_max clip hardtanh relu relu6 elu leaky_relu silu
-    gelu mish selu celu abs where maximum minimum addcmul addcdiv log_sigmoid log_sigmoid_forward erf erfc sin cos tan
-    sinh cosh asin acos atan asinh acosh atan2 hardsigmoid hardswish hardshrink softshrink logaddexp logaddexp2 lerp
-    threshold nan_to_num masked_fill sign floor ceil round trunc frac fmod remainder hypot xlogy fmax fmin
-    special_erf special_erfc special_ndtr
-    _prelu_kernel prelu logical_not lgamma digamma"""
-ELEMENTWISE = frozenset(_ELEMENTWISE.split())
-_SHAPE = """view _unsafe_view reshape _reshape_alias permute transpose t numpy_T swapaxes swapdims squeeze unsqueeze
-expand
-    expand_as slice select split split_with_sizes chunk unbind narrow clone contiguous detach alias _to_copy to
-    lift_fresh lift_fresh_copy lift repeat flatten unflatten index_select gather index flip roll as_strided movedim
-    constant_pad_nd repeat_interleave copy view_as real unfold diagonal pad expand_copy slice_copy _conj resolve_conj
-    resolve_neg positive stack cat broadcast_tensors slice_scatter select_scatter diag_embed
-    view_copy permute_copy"""
-SHAPE = frozenset(_SHAPE.split())
-_NORMAL_NOISE = "randn randn_like normal normal_functional"
-NORMAL_NOISE = frozenset(_NORMAL_NOISE.split())
-_REDUCTION = "sum mean"
-REDUCTION = frozenset(_REDUCTION.split())
-_DISCRETE = """eq ne lt le gt ge argmax argmin isnan isinf isfinite logical_and logical_or logical_xor bitwise_and
-bitwise_or
-    bitwise_not any all one_hot bucketize searchsorted topk sort argsort bernoulli multinomial nonzero"""
-DISCRETE = frozenset(_DISCRETE.split())
-"""Their results say which, not how much: no gradient comes through, so what is computed from them is no network's."""
+Property = Literal[
+    # of arithmetic
+    "adds",  # a ± b
+    "multiplies",  # a b, a / b
+    "linear",  # an expression of these alone has no curvature, so it is no Gaussian term
+    "completes",  # the last step of a log density or a KL, whose parts it adds up
+    "power",  # v², by which squared differences are known
+    "monomial",  # ± c vᵏ: what may stand around the difference of a squared difference
+    "exponential",  # eᵛ, of which a density that is no log density is made
+    "cdf",  # the distribution function Φ of a Normal, up to constants
+    "limits",  # leaves values inside of its bounds as they are
+    "keeps_noise",  # noise that is multiplied by a constant, truncated or masked is still fresh noise
+    "compares",  # gives a mask, which is computed again when an expression is evaluated
+    # of moves
+    "permutes",  # dimensions change places
+    "repeats",  # elements are repeated along a dimension
+    "shuffles",  # elements are picked in an order that ranges of dimensions cannot say in general
+    "narrows",  # a range of one dimension is kept
+    "selects",  # one place of one dimension is kept, and the dimension dropped
+    "joins",  # tensors are put beside each other
+    "writes_part",  # a part of a tensor is replaced
+    # of noise
+    "scales_noise",  # the noise is drawn and scaled in one
+    # of layers
+    "product",  # a product with a matrix of weights
+    "convolution",
+    "normalization",
+    "combines",  # with one operand that no parameter reaches (a mask) it moves and repeats the other's elements
+    "keeps_channels",  # a layer may do it between its arithmetic and its return: channels stay where they are
+    "channels_last",  # a layer that ends in it has its channels along the last dimension
+]
 
-_COMPARING = "eq ne lt le gt ge logical_and logical_or logical_xor"
-COMPARING = frozenset(_COMPARING.split())
 
-_COMBINING = "matmul mm bmm baddbmm einsum"
-COMBINING = frozenset(_COMBINING.split())
-"""With one operand that no parameter reaches (an alignment, a mask) they only move and repeat the other's elements."""
+class Row(NamedTuple):
+    """Operations of one kind that have the same properties."""
 
-_DRAWS = "rand rand_like uniform bernoulli exponential multinomial randint randperm poisson cauchy"
-DRAWS = frozenset(_DRAWS.split())
-"""Noise that is not Normal."""
+    kind: OpKind
+    names: tuple[str, ...]
+    properties: frozenset[Property]
+
+
+def _row(kind: OpKind, names: str, *properties: Property) -> Row:
+    return Row(kind, tuple(names.split()), frozenset(properties))
+
+
+TABLE: tuple[Row, ...] = (
+    # --- arithmetic: one element of the result from one element of each operand ---
+    # a Linear on transposed inputs adds its bias in a step apart, so its output is an `add` with channels last
+    _row("elementwise", "add", "adds", "linear", "completes", "channels_last"),
+    _row("elementwise", "sub", "adds", "linear", "completes"),
+    _row("elementwise", "rsub", "linear", "completes"),
+    _row("elementwise", "addcmul addcdiv", "completes"),
+    _row("elementwise", "mul div", "multiplies", "linear", "monomial", "keeps_noise"),
+    _row("elementwise", "neg", "linear", "monomial"),
+    _row("elementwise", "pow square", "power", "monomial"),
+    _row("elementwise", "abs sqrt rsqrt reciprocal sign hypot lerp"),
+    # exponentials and logarithms
+    _row("elementwise", "exp", "exponential"),
+    _row("elementwise", "exp2 expm1 log log1p log2 log10 logaddexp logaddexp2 xlogy"),
+    # activations
+    _row("elementwise", "softplus sigmoid log_sigmoid log_sigmoid_forward logit tanh relu relu6 elu selu celu"),
+    _row("elementwise", "leaky_relu prelu _prelu_kernel silu gelu mish threshold hardsigmoid hardswish"),
+    _row("elementwise", "hardshrink softshrink"),
+    # limits, masks and choices
+    _row("elementwise", "clamp", "limits", "keeps_noise"),
+    _row("elementwise", "clamp_min clamp_max hardtanh maximum minimum", "limits"),
+    _row("elementwise", "masked_fill", "keeps_noise"),
+    _row("elementwise", "where fmax fmin nan_to_num logical_not"),
+    # rounding
+    _row("elementwise", "floor ceil round trunc frac fmod remainder"),
+    # functions of trigonometry and of probability
+    _row("elementwise", "sin cos tan sinh cosh asin acos atan asinh acosh atanh atan2 lgamma digamma"),
+    _row("elementwise", "erf erfc special_erf special_erfc special_ndtr", "cdf"),
+    # --- moves: the result has the elements of its operand, or some of them ---
+    _row("shape", "view _unsafe_view reshape _reshape_alias squeeze unsqueeze", "keeps_channels"),
+    _row("shape", "flatten unflatten view_as"),
+    _row("shape", "permute transpose t movedim", "permutes"),
+    _row("shape", "expand expand_as broadcast_tensors repeat", "repeats"),
+    _row("shape", "flip roll gather index index_select as_strided unfold repeat_interleave", "shuffles"),
+    _row("shape", "split split_with_sizes chunk slice narrow", "narrows"),
+    _row("shape", "select unbind", "selects"),
+    _row("shape", "cat stack", "joins"),
+    _row("shape", "slice_scatter select_scatter", "writes_part"),
+    _row("shape", "diagonal diag_embed constant_pad_nd pad"),
+    # the same elements in other memory, of another type, or for another reader
+    _row("shape", "clone contiguous detach alias copy _to_copy to lift lift_fresh lift_fresh_copy positive"),
+    _row("shape", "real _conj resolve_conj resolve_neg"),
+    # --- draws of Normal noise ---
+    _row("normal_noise", "randn randn_like"),
+    _row("normal_noise", "normal normal_functional", "scales_noise"),
+    # --- sums ---
+    _row("reduction", "sum mean"),
+    # --- answers that carry no gradient ---
+    _row("discrete", "eq ne lt le gt ge logical_and logical_or logical_xor", "compares"),
+    _row("discrete", "isnan isinf isfinite bitwise_and bitwise_or bitwise_not any all"),
+    _row("discrete", "argmax argmin topk sort argsort bucketize searchsorted nonzero one_hot bernoulli multinomial"),
+    # --- layers: the scan does not look into these, but tells which dimension their channels are in ---
+    _row("opaque", "addmm linear mv addmv", "product", "channels_last"),
+    _row("opaque", "mm bmm", "product", "channels_last", "combines", "keeps_channels"),
+    _row("opaque", "baddbmm", "product", "channels_last", "combines"),
+    _row("opaque", "matmul einsum", "combines"),
+    _row("opaque", "convolution _convolution", "convolution"),
+    _row(
+        "opaque", "native_batch_norm _native_batch_norm_legit cudnn_batch_norm native_group_norm", "normalization"
+    ),
+)  # fmt: skip
+
+SAME: dict[str, str] = {
+    "multiply": "mul",
+    "divide": "div",
+    "true_divide": "div",
+    "clip": "clamp",
+    "swapaxes": "transpose",
+    "swapdims": "transpose",
+    "numpy_T": "t",
+    "permute_copy": "permute",
+    "expand_copy": "expand",
+    "slice_copy": "slice",
+    "view_copy": "view",
+}
+"""Operations under a second name, or as the copy that is made of a view, and the name under which they stand above."""
+
+_KINDS: dict[str, OpKind] = {name: row.kind for row in TABLE for name in row.names}
+_HAVING: dict[Property, frozenset[str]] = {
+    given: frozenset(name for row in TABLE if given in row.properties for name in row.names)
+    for given in get_args(Property)
+}
+
+ADDING = _HAVING["adds"]
+MULTIPLYING = _HAVING["multiplies"]
+LINEAR = _HAVING["linear"]
+COMPLETING = _HAVING["completes"]
+POWERS = _HAVING["power"]
+MONOMIAL = _HAVING["monomial"]
+EXPONENTIAL = _HAVING["exponential"]
+CDF = _HAVING["cdf"]
+LIMITING = _HAVING["limits"]
+KEEPING_NOISE = _HAVING["keeps_noise"]
+COMPARING = _HAVING["compares"]
+PERMUTING = _HAVING["permutes"]
+REPEATING = _HAVING["repeats"]
+SHUFFLING = _HAVING["shuffles"]
+NARROWING = _HAVING["narrows"]
+SELECTING = _HAVING["selects"]
+JOINING = _HAVING["joins"]
+WRITING_PART = _HAVING["writes_part"]
+SCALING_NOISE = _HAVING["scales_noise"]
+PRODUCTS = _HAVING["product"]
+CONVOLUTIONS = _HAVING["convolution"]
+NORMALIZATIONS = _HAVING["normalization"]
+COMBINING = _HAVING["combines"]
+KEEPING_CHANNELS = _HAVING["keeps_channels"]
+CHANNELS_LAST = _HAVING["channels_last"]
 
 
 def base_name(name: str) -> str:
-    """`exp_` and `exp` are one function."""
-    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    """The name under which an operation stands in the table: `exp_` and `exp` are one function, as are `clip` and
+    `clamp`."""
+    plain = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    return SAME.get(plain, plain)
 
 
 def kind_of(name: str) -> OpKind:
-    """What an operation does to its elements; `opaque` is everything else, from a convolution to a softmax."""
-    if name in ELEMENTWISE:
-        return "elementwise"
-    if name in SHAPE:
-        return "shape"
-    if name in NORMAL_NOISE:
-        return "normal_noise"
-    if name in REDUCTION:
-        return "reduction"
-    if name in DISCRETE:
-        return "discrete"
-    return "opaque"
+    """What an operation does to its elements; `opaque` is everything that the table does not have."""
+    return _KINDS.get(name, "opaque")

@@ -1,19 +1,23 @@
-"""Readings: every use of a raw value as a scale that a graph shows, with what it was known by."""
+"""Readings: every use of a raw value as a scale that a graph shows, with what it was known by.
+
+Two kinds of uses are seen directly: what multiplies fresh noise, and what is given to a `Normal`. Densities and KLs are
+known by their values; `gaussian.py` and `masses.py` find them. From each σ the way back leads to the raw value, and on
+it the rules are asked whether it is one.
+"""
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 from vdvae_patch.composition import Step
+from vdvae_patch.scanning import ops, rules
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
-from vdvae_patch.scanning.dropping import drop_others
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import masses_and_densities
-from vdvae_patch.scanning.merging import merged
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings, where
 from vdvae_patch.scanning.replay import Expression, Spot, settle
 
@@ -21,43 +25,53 @@ from vdvae_patch.scanning.replay import Expression, Spot, settle
 def read(graph: Graph) -> Readings:
     """Collect the readings of a graph: first those of samplers and `Normal`s, then those of densities and KLs."""
     out = Readings()
-    direct_uses = _direct(graph, out)
-    out.samples.update(product.id for _, _, _, product in direct_uses if product is not None)
-    stops = set(out.samples)
-    for spot, suffix, evidence, product in direct_uses:
-        if product is not None:
-            stops.update(_means_of(graph, product))
-        for reading in _readings_of(spot, suffix, evidence, out):
-            if reading.parts:
-                stops.add(reading.raw.node.id)
-            out.found.append(reading)
-    stops |= out.merged
+    uses = _direct_uses(graph, out)
+    out.samples.update(use.product.id for use in uses if use.product is not None)
+    for use in uses:
+        out.found += _readings_of(use.sigma, use.suffix, use.evidence, out)
+    # at these, a density's expression ends: at what was drawn, at means, and at raw values that are joined of several
+    stops = {*out.samples, *out.merged}
+    stops.update(reading.raw.node.id for reading in out.found if reading.parts)
+    for use in uses:
+        stops |= _means_of(graph, use)
+    _read_terms(graph, frozenset(stops), out)
+    for rule in rules.drops:
+        dropped = list(rule(graph, out.found))
+        out.near_misses.extend(miss for _, miss in dropped)
+        gone = {id(reading) for reading, _ in dropped}
+        out.found = [reading for reading in out.found if id(reading) not in gone]
+    return out
+
+
+def _read_terms(graph: Graph, stops: frozenset[int], out: Readings) -> None:
+    """Add the readings of densities and KLs."""
     direct = [r for r in out.found if not r.parts]
-    # a scale that the host gives to a Normal is no flow's, whatever it is computed of
-    given = {r.raw.key for r in out.found if r.evidence == "Normal"}
-    for term in itertools.chain(gaussian_terms(graph, frozenset(stops)), masses_and_densities(graph, frozenset(stops))):
-        term = _with_bounds(term, direct, frozenset(stops))
-        chain = descend(term.node, frozenset(stops))
+    for found in itertools.chain(gaussian_terms(graph, stops), masses_and_densities(graph, stops)):
+        term = _with_bounds(found, direct, stops)
+        chain = descend(term.node, stops)
         if chain.end == "constant" or chain.begin.node.id in out.merged:
+            continue
+        reason = _first(rule(graph, term, out) for rule in rules.terms)
+        if reason is not None:
+            out.near_misses.append(NearMiss(where(term.total), reason))
             continue
         joined = next((r for r in out.found if r.parts and r.raw.node.id == chain.begin.node.id), None)
         parts = joined.parts if joined is not None else ()
-        if term.raw.key not in given and _is_flow(graph, term):
-            reason = "its density is of a value that it is computed from, as a flow's is"
-            out.near_misses.append(NearMiss(where(term.total), reason))
-            continue
         if joined is None and chain.end not in ("raw", "several"):
             chain = replace(chain, end="several")
         begin = term.raw if chain.end == "several" else chain.begin
         out.found.append(Reading(begin, chain, term.suffix, term.place, term.node.node, term, parts))
-    drop_others(graph, out)
-    return out
+
+
+def _first(reasons: Iterable[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def _with_bounds(term: GaussianTerm, direct: list[Reading], stops: frozenset[int]) -> GaussianTerm:
-    """The term with σ as the sampler has it, where a floor or clamp that the probed values do not reach is in between.
+    """The term, with σ as the sampler has it.
 
-    That is so if the term reads the raw value only through what the sampler uses.
+    A clamp such as `.clamp(-20, 20)` does nothing at the values at which terms are probed, so a term may have been
+    matched before it. Where the term reads the raw value only through what the sampler uses, the clamp belongs to it.
     """
     for reading in direct:
         chain = reading.chain
@@ -70,28 +84,42 @@ def _with_bounds(term: GaussianTerm, direct: list[Reading], stops: frozenset[int
     return term
 
 
-def _direct(graph: Graph, out: Readings) -> list[tuple[Spot, tuple[Step, ...], Evidence, Node | None]]:
-    found: list[tuple[Spot, tuple[Step, ...], Evidence, Node | None]] = []
-    for normal in graph.normals:
-        found.append((Spot(normal.scale), (), "Normal", None))
+class _Use(NamedTuple):
+    """A use of a value as a scale that is seen directly.
+
+    Attributes:
+        sigma: σ, or what the suffix makes σ of.
+        suffix: steps to σ, where the host multiplies by an inverse.
+        product: the node σ ε; None for a `Normal`.
+    """
+
+    sigma: Spot
+    suffix: tuple[Step, ...]
+    evidence: Evidence
+    product: Node | None
+
+
+def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
+    """What is given to a `Normal`, and what multiplies fresh noise, if the rules have nothing against it."""
+    found = [_Use(Spot(normal.scale), (), "Normal", None) for normal in graph.normals]
     for node in graph.nodes:
         for operand, noise, suffix in _scaled(node):
             if not operand.params:
                 continue
-            if noise is not None and operand.noise & noise.noise:
-                reason = "it scales a part of the same noise that it depends on, as a flow does"
+            reason = _first(rule(operand, noise) for rule in rules.noise_uses)
+            if reason is not None:
                 out.near_misses.append(NearMiss(where(operand), reason))
             else:
-                found.append((Spot(operand), suffix, "noise", node))
+                found.append(_Use(Spot(operand), suffix, "noise", node))
     return found
 
 
-def _means_of(graph: Graph, product: Node) -> set[int]:
-    """What σ ε is added to, where that is computed and not a network's plain output."""
+def _means_of(graph: Graph, use: _Use) -> set[int]:
+    """What σ ε is added to, where that is computed and not a network's plain output: `prior_mean + delta`."""
     means = set()
-    for user in graph.consumers.get(product.id, ()):
+    for user in graph.consumers.get(use.product.id, ()) if use.product is not None else ():
         if user.op == "add":
-            others = [n for n in user.inputs if n is not product and n.params]
+            others = [n for n in user.inputs if n is not use.product and n.params]
             means |= {n.id for n in others if settle(Spot(n)).node.kind == "elementwise"}
     return means
 
@@ -99,10 +127,10 @@ def _means_of(graph: Graph, product: Node) -> set[int]:
 def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
     """(what is multiplied by fresh noise, the noise, steps to σ) for an operation; usually none."""
     inputs = [a for a in node.args if isinstance(a, Node)]
-    if node.op in ("normal", "normal_functional") and node.params:
+    if node.op in ops.SCALING_NOISE and node.params:
         std = node.kwargs.get("std", node.args[1] if len(node.args) > 1 else None)
         return [(std, None, ())] if isinstance(std, Node) else []
-    if node.op in ("mul", "multiply") and len(inputs) == 2:
+    if node.op == "mul" and len(inputs) == 2:
         pairs = [(inputs[0], inputs[1]), (inputs[1], inputs[0])]
     elif node.op == "addcmul" and len(inputs) == 3:
         pairs = [(inputs[1], inputs[2]), (inputs[2], inputs[1])]
@@ -119,19 +147,19 @@ def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
 
 
 def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: Readings) -> list[Reading]:
+    """The readings of one σ: none if it is a constant or refused, several if several scales are merged in it."""
     chain = descend(spot)
     begin = chain.begin
     if chain.end == "constant":
         return []
-    if chain.end in ("sum", "several") and any(settle(Spot(n)).node.id in out.samples for n in begin.node.inputs):
-        reason = "it is computed of a value that is itself drawn"
+    reason = _first(rule(chain, out) for rule in rules.chains)
+    if reason is not None:
         out.near_misses.append(NearMiss(where(begin.node), reason))
         return []
-    experts = merged(chain, suffix)
-    if experts is not None:
+    merged = next(filter(None, (rule(chain, suffix) for rule in rules.merges)), None)
+    if merged is not None:
         out.merged.add(begin.node.id)
-        operands, own = experts
-        found = (reading for operand in operands for reading in _readings_of(operand, own, evidence, out))
+        found = [r for scale in merged.scales for r in _readings_of(scale, merged.suffix, evidence, out)]
         return [replace(reading, used=spot.node.id) for reading in found]
     parts: tuple[Chain, ...] = ()
     if chain.end in ("sum", "product"):
@@ -142,22 +170,3 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
         if len(leaves) == 1:
             begin = leaves[0]
     return [Reading(begin, chain, suffix, evidence, spot.node, None, parts, cuts=spot.cuts)]
-
-
-def _is_flow(graph: Graph, term: GaussianTerm) -> bool:
-    """Whether the raw value is computed from what its density is evaluated at, with no fresh noise in between: p(h|z)
-    of a z that was drawn from q(z|h) is a prior."""
-    raws = [leaf.node for leaf in Expression(term.node).leaves.values()]
-    noise = functools.reduce(operator.or_, (node.noise for node in raws), term.raw.node.noise)
-    means = {m.node.id for m in term.means if not noise & ~m.node.noise and (m.node.noise or m.node.kind == "input")}
-    if term.place != "p" or not means:
-        return False
-    todo, seen = [term.raw.node, *raws], set[int]()
-    while todo:
-        node = todo.pop()
-        if node.id in means and node not in (term.raw.node, *raws):
-            return True
-        if node.id not in seen:
-            seen.add(node.id)
-            todo.extend(node.inputs)
-    return False

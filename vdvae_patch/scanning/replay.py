@@ -48,9 +48,9 @@ def step_through(spot: Spot) -> Spot | None:
         return Spot(learned[0], ()) if moved else None
     if node.kind != "shape" or not node.inputs:
         return None
-    if node.op in ("cat", "stack"):
+    if node.op in ops.JOINING:
         return _through_cat(spot)
-    if node.op in ("slice_scatter", "select_scatter"):
+    if node.op in ops.WRITING_PART:
         return _through_scatter(spot)
     source = node.inputs[0]
     return Spot(source, source_cuts(node, source, spot.cuts))
@@ -237,9 +237,9 @@ class Expression:
 def apply_operation(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
     """The recorded operation on other tensors, never in place."""
     func = node.func
-    if node.op in ("where", "masked_fill") and isinstance(args[0 if node.op == "where" else 1], Tensor):
-        place = 0 if node.op == "where" else 1
-        args[place] = args[place].bool()
+    condition = {"where": 0, "masked_fill": 1}.get(node.op)
+    if condition is not None and isinstance(args[condition], Tensor):
+        args[condition] = args[condition].bool()
     if func.overloadpacket.__name__.endswith("_"):
         shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
             *(a.shape for a in args if isinstance(a, Tensor))

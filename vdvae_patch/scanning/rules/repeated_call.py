@@ -1,0 +1,29 @@
+"""Of a loop whose KL shows one step, the other steps have the role of that one.
+
+    for step in x.unbind(1):
+        p = self.prior(z)          # at the first step z is zero, at the others it is drawn
+        samples.append(p.rsample())
+    kl = kl_divergence(q, p)       # of the last step, or of all steps stacked, of which one is read
+
+Nothing but a sampler reads the other steps, so their role is a guess from what reaches them. The lines are the same, so
+they are the same head.
+"""
+
+from __future__ import annotations
+
+from vdvae_patch.scanning.group import Groups
+from vdvae_patch.scanning.rules.stages import groupings
+
+
+@groupings.rule()
+def repeated_call(groups: Groups) -> None:
+    """Join a group that no density shows to that of the same output, computed by the same lines, that one shows."""
+    for place, group in list(groups.items()):
+        if group.shown:
+            continue
+        frames = {reading.raw.node.frames for reading in group.readings}
+        others = [g for (key, _), g in groups.items() if key == place[0] and g is not group and g.shown]
+        same = [g for g in others if frames <= {reading.raw.node.frames for reading in g.readings}]
+        if len(others) == len(same) == 1:
+            same[0].readings.extend(group.readings)
+            del groups[place]

@@ -1,0 +1,46 @@
+"""Precisions that lie behind each other along a dimension, and are added up there, are experts.
+
+    logs = torch.stack([torch.zeros_like(a), a, b])
+    sigma = torch.exp(-logs).sum(0) ** -0.5
+
+Each of the stacked log variances is a head of its own; the zeros are the prior's, and a constant. A sum of stacked raw
+values, `torch.exp(torch.stack([a, b]).sum(0))`, is one scale, and the sum its raw value. `chain.HALF` has the tolerance
+within which σ counts as a root of the sum, or of its inverse.
+"""
+
+from __future__ import annotations
+
+import math
+
+from vdvae_patch.composition import Step
+from vdvae_patch.scanning.chain import HALF, Chain, descend, power_of
+from vdvae_patch.scanning.cuts import Cut, argument
+from vdvae_patch.scanning.replay import Spot
+from vdvae_patch.scanning.rules.stages import Merged, merges
+
+MOST_EXPERTS = 16
+"""A limit of work: each piece is walked back from by itself. Experts are modalities, of which models have a handful; a
+dimension of more than 16 is one of places, time steps or features, whose pieces come from one output anyway."""
+
+
+@merges.rule()
+def stacked_experts(chain: Chain, suffix: tuple[Step, ...]) -> Merged | None:
+    """Take a sum of precisions or variances apart along the dimension in which they were stacked."""
+    node = chain.begin.node
+    if node.op != "sum" or chain.end != "raw" or math.prod(node.shape) == math.prod(node.inputs[0].shape):
+        return None
+    source = node.inputs[0]
+    dims, exponent = argument(node, 1, "dim", None), power_of(chain.steps)
+    if not isinstance(dims, list | tuple) or len(dims) != 1 or exponent is None:
+        return None
+    if not math.isclose(abs(exponent), 0.5, rel_tol=HALF):
+        return None
+    dim = dims[0] % len(source.shape)
+    size = source.shape[dim]
+    if not 1 < size <= MOST_EXPERTS:
+        return None
+    experts = [Spot(source, (Cut(dim, place, 1, size),)) for place in range(size)]
+    learned = [expert for expert in experts if descend(expert).end != "constant"]
+    if len({descend(expert).begin.key for expert in learned}) < 2:
+        return None
+    return Merged(learned, (Step("pow", (math.copysign(0.5, exponent),)),))
