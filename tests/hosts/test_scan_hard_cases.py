@@ -482,7 +482,7 @@ def test_heads_that_are_written_to_a_file_and_read_back_compute_the_same(
     heads = scan(model, x)
     if len({head.role for head in heads}) == 1:
         variant = variant.split("/")[0]
-    (tmp_path / "entry.py").write_text(entry_file(f"host:{cls.__name__}", heads))
+    (tmp_path / "entry.py").write_text(entry_file(f"host:{cls.__name__}", heads, model))
     written = runpy.run_path(str(tmp_path / "entry.py"))["HOST"].heads(model)
 
     def loss(heads: Any) -> Tensor:

@@ -97,7 +97,7 @@ def test_a_written_patch_file_keeps_the_step(
 ) -> None:
     model, x = made(host, shape)
     file = tmp_path / "mine.py"
-    file.write_text(entry_file(f"some.{host.__name__.lower()}:Model", vdvae_patch.scan(model, x)))
+    file.write_text(entry_file(f"some.{host.__name__.lower()}:Model", vdvae_patch.scan(model, x), model))
     load_entry_file(str(file))
     heads = HOSTS.get(f"some_{host.__name__.lower()}_model").heads(model)
     assert [(h.path, h.channels) for h in heads] == [(path, channels)]

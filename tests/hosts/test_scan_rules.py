@@ -15,7 +15,7 @@ import torch
 from zoo import Case, TrueHead, built
 
 from vdvae_patch.heads import Head
-from vdvae_patch.scanning import Heads, rules
+from vdvae_patch.scanning import ScanResult, rules
 from vdvae_patch.scanning.rules.stages import Stage
 
 RULES = {name: stage for stage in rules.STAGES for name in stage.rules}
@@ -38,11 +38,11 @@ def without(rule: str) -> Iterator[None]:
         stage.rules[rule] = taken
 
 
-def shown(heads: Heads) -> list[str]:
+def shown(heads: ScanResult) -> list[str]:
     return sorted(f"{head} {head.convention} at {head.sites}" for head in heads)
 
 
-def are_right(heads: Heads, true: tuple[TrueHead, ...]) -> bool:
+def are_right(heads: ScanResult, true: tuple[TrueHead, ...]) -> bool:
     """Whether heads are the true ones, with their roles and what they compute."""
     return len(heads) == len(true) and any(all(map(is_right, order, true)) for order in permutations(heads))
 

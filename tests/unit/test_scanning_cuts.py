@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.scanning.cuts import UNKNOWN, Cuts
+from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.record import Recorder, run_watched
-from vdvae_patch.scanning.replay import Spot, settle
 
 
 class Numbered(nn.Module):

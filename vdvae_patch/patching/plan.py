@@ -21,7 +21,7 @@ from vdvae_patch.attach.attachment import (
     OutputAttachment,
     ReboundAttachment,
 )
-from vdvae_patch.attach.expression import GIVE_ONE, Edit, with_host_arithmetic
+from vdvae_patch.attach.recompile import GIVE_ONE, Edit, with_host_arithmetic
 from vdvae_patch.attach.sites import ActivationSite, NormalSite
 from vdvae_patch.errors import PatchError, SharedScaleError, did_you_mean
 from vdvae_patch.heads import CallSite, ChannelRange, Head, Rebinding, Role

@@ -13,8 +13,8 @@ from vdvae_patch import conventions
 from vdvae_patch.composition import Composition, Measured, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.scanning.chain import bounded_steps
+from vdvae_patch.scanning.expression import Expression
 from vdvae_patch.scanning.reading import Reading
-from vdvae_patch.scanning.replay import Expression
 
 AGREE = 1e-5
 """Relative difference of two curves that are the same. In the small models of tests/hosts, readings that agree differ

@@ -10,9 +10,9 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import Cuts
+from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import where
-from vdvae_patch.scanning.replay import Expression, Spot
 
 _SCALES = (os.path.dirname(os.path.abspath(scales.__file__)) + os.sep, conventions.__file__, composition.__file__)
 

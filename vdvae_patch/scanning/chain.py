@@ -11,8 +11,8 @@ import torch
 
 from vdvae_patch.composition import Composition, Step
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.expression import Expression, Spot, step_through
 from vdvae_patch.scanning.graph import Node
-from vdvae_patch.scanning.replay import Expression, Spot, step_through
 
 End = Literal["raw", "sum", "product", "precisions", "variances", "several", "constant"]
 """Where a chain begins. `raw`: one output of a network; `sum`, `product`: of two raw values, or of two scales;

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import UNKNOWN, Cut
+from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Spot
 
 
 @dataclass(frozen=True)

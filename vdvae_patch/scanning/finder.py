@@ -19,9 +19,9 @@ from vdvae_patch.scanning.calls import normal_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
 from vdvae_patch.scanning.placing import replaceable
 from vdvae_patch.scanning.readings import read
+from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, residual_curves
-from vdvae_patch.scanning.watch import watch
 
 
 def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None) -> ScanResult:
@@ -42,7 +42,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     """
     if isinstance(model, type):
         raise PatchError(f"{model.__name__} is a class; give scan an instance of it")
-    graph = watch(model, inputs, call)
+    graph = recorded(model, inputs, call)
     readings = read(graph)
     found = list(replaceable(model, heads_of(graph, readings)))
     residual = {

@@ -29,10 +29,10 @@ from torch import Tensor
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Expression, Key, Spot, operands, settle
 
-Place = Literal["q", "p"]
+Side = Literal["q", "p"]
 """`q`: the first argument of a KL; `p`: the second, or the density."""
 
 _POINTS = 17
@@ -71,7 +71,7 @@ class GaussianTerm:
 
     Attributes:
         raw: the leaf.
-        place: whose scale it is.
+        side: whose scale it is: of the first or the second Normal of a KL, or of a density.
         node: the spot in the expression that is σ, or from which the suffix computes it.
         suffix: steps from that spot to σ.
         means: the leaves in which the term is quadratic.
@@ -79,7 +79,7 @@ class GaussianTerm:
     """
 
     raw: Spot
-    place: Place
+    side: Side
     node: Spot
     suffix: tuple[Step, ...]
     means: tuple[Spot, ...]
@@ -104,7 +104,7 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
     Terms that are complete before anything is summed up come first: a sum over elements is evaluated as a multiple of
     one element, which is right only if all of them are alike.
     """
-    seen: set[tuple[Key, Place]] = set()
+    seen: set[tuple[SpotKey, Side]] = set()
     for through_sums in (False, True):
         for node in _totals(graph, through_sums):
             expression = Expression(Spot(node), stops, through_sums)
@@ -117,7 +117,7 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
                 for term in terms:
                     if term.raw.node.kind == "elementwise" and term.raw.node.id not in stops:
                         continue  # the difference itself, which no network emits
-                    seen.add((term.raw.key, term.place))
+                    seen.add((term.raw.key, term.side))
                     yield term
                 if terms or any(Probe(attempt).curvature(key) is not None for key in attempt.leaves):
                     break
@@ -154,7 +154,7 @@ def _has_sum(node: Node, depth: int) -> bool:
     return depth > 0 and node.kind in ("elementwise", "shape") and any(_has_sum(n, depth - 1) for n in node.inputs)
 
 
-def _probe(expression: Expression, total: Node, seen: set[tuple[Key, Place]]) -> Iterator[GaussianTerm]:
+def _probe(expression: Expression, total: Node, seen: set[tuple[SpotKey, Side]]) -> Iterator[GaussianTerm]:
     probe = Probe(expression)
     quadratic = {key: curvature for key in expression.leaves if (curvature := probe.curvature(key)) is not None}
     if not quadratic:
@@ -186,10 +186,10 @@ class Probe:
         # of both signs, to tell v from |v|, and without the zero at which a log σ of |v| is infinite
         self.grid = torch.linspace(-1.48, 1.52, _POINTS, dtype=torch.float64)
 
-    def values(self, changes: dict[Key, Tensor]) -> Tensor:
+    def values(self, changes: dict[SpotKey, Tensor]) -> Tensor:
         return self.expression.value({**self.base, **changes})
 
-    def curvature(self, key: Key, changes: dict[Key, Tensor] | None = None) -> Tensor | None:
+    def curvature(self, key: SpotKey, changes: dict[SpotKey, Tensor] | None = None) -> Tensor | None:
         """A, if ℓ is a + b m + A/2 m² in the leaf; None if it is anything else, or only linear."""
         at = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0], dtype=torch.float64)
         if changes:
@@ -207,7 +207,7 @@ class Probe:
             return None
         return second[:, 1] if changes else second[0, 1]
 
-    def at_minimum(self, mean: Key, changes: dict[Key, Tensor], curvature: Tensor) -> Tensor:
+    def at_minimum(self, mean: SpotKey, changes: dict[SpotKey, Tensor], curvature: Tensor) -> Tensor:
         """ℓ where its quadratic part vanishes."""
         step = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
         size = next(iter(changes.values())).numel()
@@ -216,7 +216,9 @@ class Probe:
         slope = (high - low) / 2
         return middle - 0.5 * slope * slope / curvature
 
-    def as_p(self, key: Key, quadratic: list[Key]) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...], float] | None:
+    def as_p(
+        self, key: SpotKey, quadratic: list[SpotKey]
+    ) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...], float] | None:
         for mean in quadratic:
             for grid in (self.grid, self.grid + 2.0):
                 curvature = self.curvature(mean, {key: grid})
@@ -237,7 +239,7 @@ class Probe:
                         return (*match, means, c)
         return None
 
-    def _rests(self, key: Key, mean: Key, grid: Tensor, curvature: Tensor, log_a: Tensor) -> Iterator[Tensor]:
+    def _rests(self, key: SpotKey, mean: SpotKey, grid: Tensor, curvature: Tensor, log_a: Tensor) -> Iterator[Tensor]:
         """ℓ at Δ = 0, and the same less the part σ_q² A/2 of a KL, whose σ_q² is fitted."""
         rest = self.at_minimum(mean, {key: grid}, curvature)
         yield rest
@@ -248,7 +250,7 @@ class Probe:
         if fit is not None:
             yield rest - fit[2] * curvature
 
-    def as_q(self, key: Key, quadratic: list[Key]) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...]] | None:
+    def as_q(self, key: SpotKey, quadratic: list[SpotKey]) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...]] | None:
         grid = self.grid
         for mean in quadratic:
             for shift in (0.0, 2.0):
@@ -264,7 +266,7 @@ class Probe:
                     return (*match, means)
         return None
 
-    def _weighs_alike(self, key: Key, grid: Tensor, mean: Key, match: tuple[Spot, tuple[Step, ...]]) -> bool:
+    def _weighs_alike(self, key: SpotKey, grid: Tensor, mean: SpotKey, match: tuple[Spot, tuple[Step, ...]]) -> bool:
         """Whether the factor c of −c log σ is a constant, or belongs to the whole KL, as a weight β does.
 
         A Poisson loss, eʳ − k r, has the form of a KL's part in σ_q too, with the count k as c. So c, and c over the
@@ -283,7 +285,7 @@ class Probe:
         )
 
     def _weights(
-        self, changes: dict[Key, Tensor], mean: Key, match: tuple[Spot, tuple[Step, ...]]
+        self, changes: dict[SpotKey, Tensor], mean: SpotKey, match: tuple[Spot, tuple[Step, ...]]
     ) -> tuple[float, float] | None:
         """c, and c over the curvature in the mean."""
         size = (_POINTS,)
@@ -305,13 +307,13 @@ class Probe:
             {n.id: n for n in settled if n.data and not n.params and not n.noise and n.kind != "input"}.values()
         )
 
-    def _moves(self, other: Key, mean: Key, raw: Key) -> bool:
+    def _moves(self, other: SpotKey, mean: SpotKey, raw: SpotKey) -> bool:
         """Whether another leaf's curvature changes with the raw value, too."""
         curvature = self.curvature(other, {raw: self.grid})
         return other == mean or (curvature is not None and _varies(curvature))
 
     def match(
-        self, key: Key, grid: Tensor, means: frozenset[Key], accept: Callable[[Tensor, float], bool]
+        self, key: SpotKey, grid: Tensor, means: frozenset[SpotKey], accept: Callable[[Tensor, float], bool]
     ) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression that has the values of σ over the grid, and the suffix with which it has them.
 
@@ -335,7 +337,7 @@ class Probe:
                         return self._behind_limits(spot, done), suffix
         return None
 
-    def _behind_limits(self, spot: Spot, done: Mapping[Key, Tensor]) -> Spot:
+    def _behind_limits(self, spot: Spot, done: Mapping[SpotKey, Tensor]) -> Spot:
         """The spot behind the clamps that do nothing at the values that were tried, as `.clamp(min=-20)` does."""
         for later in self.expression.order:
             read = [operand.key for operand in operands(self.expression, later)]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from vdvae_patch.composition import Step
 from vdvae_patch.heads import ChannelRange, Role
 from vdvae_patch.scanning.emission import Emission
+from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.reading import Reading
-from vdvae_patch.scanning.replay import Spot
 
 EmissionKey = tuple[str, ChannelRange]
 """The path of a module or parameter, and the channels of its output."""

@@ -18,11 +18,11 @@ from vdvae_patch.scanning import hazards, rules
 from vdvae_patch.scanning.agreement import convention_of
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
 from vdvae_patch.scanning.emission import emission_of
+from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.placing import disagreeing, sites_of
 from vdvae_patch.scanning.reading import Reading, Readings, where
-from vdvae_patch.scanning.replay import Spot
 from vdvae_patch.scanning.roles import role_of, shape_of
 
 

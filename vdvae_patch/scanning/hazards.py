@@ -10,8 +10,8 @@ import torch
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning.chain import descend
+from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Spot
 
 _SOURCE = '"Re-parameterizing VAEs for stability"'
 

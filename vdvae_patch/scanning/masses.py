@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.gaussian import GaussianTerm, Probe, is_close
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.replay import Expression, Key, Spot
 
 _MEANS = torch.linspace(-40, 40, 5121, dtype=torch.float64)
 _MOST_LEAVES = 8
@@ -45,7 +45,7 @@ _SAME_SIGMA = 1e-6
 
 def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm]:
     """All such expressions of a graph, each raw value's earliest one."""
-    seen: set[Key] = set()
+    seen: set[SpotKey] = set()
     for node in graph.nodes:
         operands = [n for n in node.inputs if n.params]
         mass = node.op == "sub" and len(operands) == 2 and all(_is_made_by(ops.CDF, n, 6) for n in operands)
@@ -87,13 +87,13 @@ def _terms(expression: Expression, total: Node, mass: bool) -> Iterator[Gaussian
                 break
 
 
-def _vanishes(probe: Probe, mean: Key) -> bool:
+def _vanishes(probe: Probe, mean: SpotKey) -> bool:
     """Whether ℓ is zero far from everything."""
     ends = probe.values({mean: _MEANS[[0, -1]]})
     return bool((ends.abs() < _VANISHES).all())
 
 
-def _sigma(probe: Probe, key: Key, grid: Tensor, mean: Key, mass: bool) -> Tensor | None:
+def _sigma(probe: Probe, key: SpotKey, grid: Tensor, mean: SpotKey, mass: bool) -> Tensor | None:
     """σ over a grid of the raw value, if ℓ is a Normal's as a function of the mean; else None."""
     size = (len(grid), len(_MEANS))
     bump = probe.values({key: grid[:, None].expand(size), mean: _MEANS.expand(size)}).expand(size)

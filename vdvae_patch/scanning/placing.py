@@ -17,9 +17,9 @@ from vdvae_patch.conventions import Convention, LogSigma
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
 from vdvae_patch.scanning.emission import emission_of
+from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading
-from vdvae_patch.scanning.replay import Expression, Spot, operands, step_through
 
 
 def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | ActivationSite, ...]:

@@ -8,9 +8,9 @@ from typing import Literal
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning.chain import Chain
 from vdvae_patch.scanning.cuts import Cuts
+from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Node
-from vdvae_patch.scanning.replay import Spot
 
 Evidence = Literal["noise", "Normal", "q", "p"]
 """`noise`: it multiplies fresh noise; `Normal`: of torch.distributions; `q`, `p`: its place in a KL or a density."""

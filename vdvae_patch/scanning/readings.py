@@ -15,11 +15,11 @@ from typing import NamedTuple
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
+from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import masses_and_densities
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings, where
-from vdvae_patch.scanning.replay import Expression, Spot, settle
 
 
 def read(graph: Graph) -> Readings:
@@ -60,7 +60,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings) -> None:
         if joined is None and chain.end not in ("raw", "several"):
             chain = replace(chain, end="several")
         begin = term.raw if chain.end == "several" else chain.begin
-        out.found.append(Reading(begin, chain, term.suffix, term.place, term.node.node, term, parts))
+        out.found.append(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts))
 
 
 def _first(reasons: Iterable[str | None]) -> str | None:

@@ -36,7 +36,7 @@ _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _TORCH_KEPT = os.path.join(_TORCH, "nn", "modules") + os.sep
 
-Place = tuple[int, tuple[int, ...], tuple[int, ...]]
+View = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
 class _Storage:
@@ -44,14 +44,14 @@ class _Storage:
 
     def __init__(self, tensor: Tensor) -> None:
         self.address = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-        self.places: dict[Place, Node] = {}
-        self.written: set[Place] = set()
+        self.places: dict[View, Node] = {}
+        self.written: set[View] = set()
         self.before = False
         """Whether it was there before the call."""
         self.data = self.params = False
         self.noise = 0
 
-    def add(self, place: Place, node: Node) -> None:
+    def add(self, place: View, node: Node) -> None:
         self.places[place] = node
         self.data |= node.data
         self.params |= node.params
@@ -264,7 +264,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return  # a part that was written since: what was written is what is read
         storage.add(place, node)
 
-    def _overwrite(self, storage: _Storage, place: Place, node: Node) -> None:
+    def _overwrite(self, storage: _Storage, place: View, node: Node) -> None:
         """A write to a part changes the whole: the whole becomes its old self with the part put in."""
         storage.written.add(place)
         for other, old in list(storage.places.items()):
@@ -436,7 +436,7 @@ def _adds_bias(node: Node) -> bool:
     return any(n.kind == "parameter" and n.op == f"{layer.path}.bias" for n in node.inputs)
 
 
-def _narrowed(whole: Place, part: Place) -> tuple[int, int, int, int] | None:
+def _narrowed(whole: View, part: View) -> tuple[int, int, int, int] | None:
     """(dim, start, stop, step) if the part is a range of one dimension of the whole; else None."""
     (offset, shape, strides), (inner_offset, inner, inner_strides) = whole, part
     if len(shape) != len(inner):
@@ -452,7 +452,7 @@ def _narrowed(whole: Place, part: Place) -> tuple[int, int, int, int] | None:
     return (dim, start, stop, step) if fits else None
 
 
-def _selected(whole: Place, part: Place) -> tuple[int, int] | None:
+def _selected(whole: View, part: View) -> tuple[int, int] | None:
     """(dim, index) if the part is one place of one dimension of the whole; else None."""
     (offset, shape, strides), (inner_offset, inner, inner_strides) = whole, part
     for dim, stride in enumerate(strides):
@@ -482,7 +482,7 @@ def _storage_key(tensor: Tensor) -> int | None:
     return None if located is None else located[0]
 
 
-def _locate(tensor: Tensor) -> tuple[int, Place] | None:
+def _locate(tensor: Tensor) -> tuple[int, View] | None:
     if tensor.layout != torch.strided:
         return None
     try:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 from vdvae_patch.heads import Role
+from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading, Readings
-from vdvae_patch.scanning.replay import Spot
 
 
 def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role, bool]:

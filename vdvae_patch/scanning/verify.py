@@ -13,11 +13,11 @@ from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.bystanders import require_only_sigma
 from vdvae_patch.scanning.emission import emission_of
+from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import Reading
 from vdvae_patch.scanning.readings import read
-from vdvae_patch.scanning.replay import Expression, Spot
-from vdvae_patch.scanning.watch import watch
+from vdvae_patch.scanning.recording import recorded
 
 _FAR = torch.tensor([-15.0, -12.0, -8.0, 8.0, 12.0], dtype=torch.float64)  # past the floors and clamps of most hosts
 _GRID = torch.cat([torch.linspace(-4, 4, 33, dtype=torch.float64), _FAR])
@@ -72,7 +72,7 @@ def check_sigma(
             residual head that is left as it is computes another σ than before. Or a mean, or whatever is no σ, goes
             through a scale, too.
     """
-    graph = watch(model, inputs, call)
+    graph = recorded(model, inputs, call)
     seen: dict[HeadKey, list[tuple[Spot, Expression, Reading]]] = {}
     for reading in read(graph).found:
         for key, leaf, expression in _sources(graph, reading):

@@ -15,10 +15,10 @@ from __future__ import annotations
 import functools
 import operator
 
+from vdvae_patch.scanning.expression import Expression
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import Readings
-from vdvae_patch.scanning.replay import Expression
 from vdvae_patch.scanning.rules.stages import terms
 
 
@@ -35,7 +35,7 @@ def _is_computed_of_its_mean(term: GaussianTerm) -> bool:
     raws = [leaf.node for leaf in Expression(term.node).leaves.values()]
     noise = functools.reduce(operator.or_, (node.noise for node in raws), term.raw.node.noise)
     means = {m.node.id for m in term.means if not noise & ~m.node.noise and (m.node.noise or m.node.kind == "input")}
-    if term.place != "p" or not means:
+    if term.side != "p" or not means:
         return False
     todo, seen = [term.raw.node, *raws], set[int]()
     while todo:

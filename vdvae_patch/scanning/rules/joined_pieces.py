@@ -12,7 +12,7 @@ from __future__ import annotations
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.replay import pieces
+from vdvae_patch.scanning.expression import pieces
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 MOST_PIECES = 16

@@ -12,7 +12,7 @@ import math
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.replay import Expression, Spot, settle
+from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 

@@ -14,7 +14,7 @@ import math
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.replay import Spot
+from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import NearMiss, Reading, where
-from vdvae_patch.scanning.replay import Expression, Spot, settle
 from vdvae_patch.scanning.rules.stages import drops
 
 

@@ -24,7 +24,7 @@ from vdvae_patch.scanning.untouched import Untouched
 Call = Callable[..., Any]
 
 
-def watch(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> Graph:
+def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> Graph:
     """The graph of `call(model, *inputs)`, or of `model(*inputs)`; the model is left as it was.
 
     Raises:

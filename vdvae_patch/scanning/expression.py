@@ -21,7 +21,7 @@ DEPTH = 80
 """Steps after which an expression counts as a leaf: no host computes a scale by a longer one, but a trunk is a sum."""
 
 
-Key = tuple[int, tuple[Cut, ...]]
+SpotKey = tuple[int, tuple[Cut, ...]]
 """Of a part of a tensor: its node's number, and what is cut out."""
 
 
@@ -32,7 +32,7 @@ class Spot(NamedTuple):
     cuts: tuple[Cut, ...] = ()
 
     @property
-    def key(self) -> Key:
+    def key(self) -> SpotKey:
         """Equal for equal parts of one tensor."""
         return self.node.id, self.cuts
 
@@ -158,12 +158,12 @@ class Expression:
         self.end = end
         self.stops = stops
         self.through_sums = through_sums
-        self.leaves: dict[Key, Spot] = {}
+        self.leaves: dict[SpotKey, Spot] = {}
         self.order: list[Spot] = []  # computed spots, operands before what is computed of them
-        self.depends: dict[Key, frozenset[Key]] = {}
+        self.depends: dict[SpotKey, frozenset[SpotKey]] = {}
         self._collect(end, 0)
 
-    def _collect(self, spot: Spot, depth: int) -> frozenset[Key]:
+    def _collect(self, spot: Spot, depth: int) -> frozenset[SpotKey]:
         spot = self._settle(spot)
         key = spot.key
         if key in self.depends:
@@ -175,7 +175,7 @@ class Expression:
             self.leaves[key] = spot
             self.depends[key] = frozenset({key})
             return self.depends[key]
-        found = frozenset[Key]().union(
+        found = frozenset[SpotKey]().union(
             *(self._collect(Spot(n, self.cuts_for(spot, n)), depth + 1) for n in spot.node.inputs)
         )
         self.depends[key] = found
@@ -202,20 +202,20 @@ class Expression:
             return ()
         return broadcast(spot.cuts, spot.node, operand)
 
-    def evaluate(self, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+    def evaluate(self, values: Mapping[SpotKey, Tensor]) -> dict[SpotKey, Tensor]:
         """Every spot's value (float64), for values of all leaves."""
         done = dict(values)
         for spot in self.order:
             done[spot.key] = self._apply(spot, done)
         return done
 
-    def value(self, values: Mapping[Key, Tensor]) -> Tensor:
+    def value(self, values: Mapping[SpotKey, Tensor]) -> Tensor:
         """The end's value."""
         end = self._settle(self.end)
         done = self.evaluate(values)
         return done[end.key] if end.key in done else torch.tensor(end.node.value, dtype=torch.float64)
 
-    def _apply(self, spot: Spot, done: Mapping[Key, Tensor]) -> Tensor:
+    def _apply(self, spot: Spot, done: Mapping[SpotKey, Tensor]) -> Tensor:
         node = spot.node
 
         def lower(value: Any) -> Any:
