@@ -40,6 +40,9 @@ Property = Literal[
     "selects",  # one place of one dimension is kept, and the dimension dropped
     "joins",  # tensors are put beside each other
     "writes_part",  # a part of a tensor is replaced
+    # of memory
+    "overwrites",  # in place, it leaves nothing of what was there
+    "literal",  # what `torch.tensor` makes of numbers
     # of noise
     "scales_noise",  # the noise is drawn and scaled in one
     # of layers
@@ -104,17 +107,22 @@ TABLE: tuple[Row, ...] = (
     _row("shape", "slice_scatter select_scatter", "writes_part"),
     _row("shape", "diagonal diag_embed constant_pad_nd pad"),
     # the same elements in other memory, of another type, or for another reader
-    _row("shape", "clone contiguous detach alias copy _to_copy to lift lift_fresh lift_fresh_copy positive"),
+    _row("shape", "clone contiguous detach alias _to_copy to positive"),
+    _row("shape", "copy", "overwrites"),
+    _row("shape", "lift lift_fresh lift_fresh_copy", "literal"),
     _row("shape", "real _conj resolve_conj resolve_neg"),
     # --- draws of Normal noise ---
     _row("normal_noise", "randn randn_like"),
-    _row("normal_noise", "normal normal_functional", "scales_noise"),
+    _row("normal_noise", "normal", "scales_noise", "overwrites"),
+    _row("normal_noise", "normal_functional", "scales_noise"),
     # --- sums ---
     _row("reduction", "sum mean"),
     # --- answers that carry no gradient ---
     _row("discrete", "eq ne lt le gt ge logical_and logical_or logical_xor", "compares"),
     _row("discrete", "isnan isinf isfinite bitwise_and bitwise_or bitwise_not any all"),
     _row("discrete", "argmax argmin topk sort argsort bucketize searchsorted nonzero one_hot bernoulli multinomial"),
+    # --- constants ---
+    _row("opaque", "fill zero", "overwrites"),
     # --- layers: the scan does not look into these, but tells which dimension their channels are in ---
     _row("opaque", "addmm linear mv addmv", "product", "channels_last"),
     _row("opaque", "mm bmm", "product", "channels_last", "combines", "keeps_channels"),
@@ -165,6 +173,8 @@ NARROWING = _HAVING["narrows"]
 SELECTING = _HAVING["selects"]
 JOINING = _HAVING["joins"]
 WRITING_PART = _HAVING["writes_part"]
+OVERWRITING = _HAVING["overwrites"]
+LITERAL = _HAVING["literal"]
 SCALING_NOISE = _HAVING["scales_noise"]
 PRODUCTS = _HAVING["product"]
 CONVOLUTIONS = _HAVING["convolution"]

@@ -102,7 +102,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._keep_memory(func, args, kwargs)
         if torch._C._current_autograd_node() is not None:
             return self._run(func, args, kwargs)
-        self._literal = func.overloadpacket.__name__ in _LITERAL
+        self._literal = func.overloadpacket.__name__ in ops.LITERAL
         sources = tuple(self._lift(a) for a in args)
         named = {key: self._lift(value) for key, value in kwargs.items()}
         out = self._run(func, args, kwargs)
@@ -203,7 +203,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _classify(self, node: Node, tensor: Tensor, args: tuple[Any, ...]) -> None:
         kind = ops.kind_of(node.op)
         inputs = node.inputs
-        overwritten = node.inplace and node.op in {"normal", "copy", "fill", "zero"}
+        overwritten = node.inplace and node.op in ops.OVERWRITING
         if overwritten or node.op.endswith("_like") or node.op.startswith("new_"):
             # what lay there before has no influence; and of a model to be like only the shape is taken
             node.args = node.args[1:]
@@ -362,9 +362,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._writes[func] = known
         return known
 
-
-_LITERAL = frozenset({"lift_fresh", "lift_fresh_copy", "lift"})
-"""What `torch.tensor` makes of numbers."""
 
 _RUNNER = "run_watched"
 """Name of the function of this package that calls the host: frames outside it are the caller's."""
