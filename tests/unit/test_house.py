@@ -127,3 +127,22 @@ def _without_docs(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
             yield repr(node.value)
+
+
+def test_what_the_package_offers_is_named_alike_everywhere() -> None:
+    """Names are resolved when they are first used, and so stand in a table, in `__all__`, and as imports for types."""
+    import vdvae_patch
+
+    tree = ast.parse((ROOT / "vdvae_patch" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    for_types = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert for_types == set(vdvae_patch.__all__) == {*vdvae_patch._LAZY, "scales"}
+
+
+def test_every_command_and_every_experiment_has_its_module() -> None:
+    from vdvae_patch.cli import commands
+    from vdvae_patch.experiments.options import by_name
+
+    assert {"scan", "train", "compare", "replay", "reproduce"} <= set(commands())
+    for name in by_name():
+        assert (ROOT / "vdvae_patch" / "experiments" / f"{name}.py").exists()

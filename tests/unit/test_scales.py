@@ -33,6 +33,10 @@ SPECS = [
 ALL = [*SPECS, "naiveexp", "constant", "constant(0.25)"]
 
 
+def test_every_scale_is_tested() -> None:
+    assert {spec.split("(")[0] for spec in ALL} == set(scales.SCALES)
+
+
 @pytest.fixture(params=SPECS)
 def scale(request: pytest.FixtureRequest) -> scales.Scale:
     return scales.get(request.param)

@@ -1,27 +1,19 @@
 """The command line: `vdvae-patch COMMAND ...`, which is also `python -m vdvae_patch COMMAND ...`.
 
-Each command is a module of this package with `run(argv) -> exit status`, imported when it is called: torch takes
-seconds to import, and `--help` has half of one. Expected errors are one line; `--debug` shows the traceback.
+Each command is a module of this package with a line `ABOUT = "..."` and `run(argv) -> exit status`. The list of them is
+read from the files; a module is imported when it is called: torch takes seconds to import, and `--help` has half of
+one. Expected errors are one line; `--debug` shows the traceback.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
 import sys
+from pathlib import Path
 
 from vdvae_patch.errors import UnknownNameError, VdvaePatchError
-
-COMMANDS = {
-    "scan": "find the Normal heads of any model, and what is unsafe in it",
-    "train": "train a host as one variant",
-    "compare": "train variants over seeds, side by side, and report",
-    "demo": "the comparison in a few minutes, on built-in images",
-    "replay": "do a skipped update again: which head, which operation",
-    "launch": "the published runs as commands, and what they would cost",
-    "reproduce": "the paper's tables and figures, and the stress test of remedies",
-    "bench": "step time and memory, patched against vanilla",
-    "upstream": "list, fetch and verify the genuine code bases",
-}
 
 USAGE = """usage: vdvae-patch COMMAND [options]
 
@@ -35,6 +27,21 @@ options (anywhere):
   --version      show the version
 
 `vdvae-patch COMMAND --help` lists a command's options."""
+
+
+@functools.cache
+def commands() -> dict[str, str]:
+    """What each command does, by its name."""
+    about = {path.stem: _about(path) for path in sorted(Path(__file__).parent.glob("[a-z]*.py"))}
+    return {name: text for name, text in about.items() if text}
+
+
+def _about(path: Path) -> str:
+    """The text of a module's `ABOUT`, without importing it; empty for what is no command."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["ABOUT"]:
+            return str(ast.literal_eval(node.value))
+    return ""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,8 +75,8 @@ def main(argv: list[str] | None = None) -> None:
 def dispatch(arguments: list[str]) -> int:
     """Call the command's module; raises `UnknownNameError` for a command that does not exist."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        width = max(map(len, COMMANDS))
-        lines = (f"  {name.ljust(width)}  {about}" for name, about in COMMANDS.items())
+        width = max(map(len, commands()))
+        lines = (f"  {name.ljust(width)}  {about}" for name, about in commands().items())
         print(USAGE.format(commands="\n".join(lines)))
         return 0 if arguments else 2
     if arguments[0] == "--version":
@@ -77,8 +84,8 @@ def dispatch(arguments: list[str]) -> int:
 
         print(f"vdvae-patch {vdvae_patch.__version__}")
         return 0
-    if arguments[0] not in COMMANDS:
-        raise UnknownNameError("command", arguments[0], COMMANDS)
+    if arguments[0] not in commands():
+        raise UnknownNameError("command", arguments[0], commands())
     module = importlib.import_module(f"vdvae_patch.cli.{arguments[0]}")
     status: int = module.run(arguments[1:])
     return status

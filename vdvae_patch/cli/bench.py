@@ -15,6 +15,8 @@ from vdvae_patch.hosts import HOSTS, load_entry_file
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 from vdvae_patch.train.config import TrainConfig
 
+ABOUT = "step time and memory, patched against vanilla"
+
 if TYPE_CHECKING:
     from vdvae_patch.benchmark import Measurement
 

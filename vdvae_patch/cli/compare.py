@@ -13,6 +13,8 @@ from vdvae_patch.hosts import HOSTS, load_entry_file
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.train.config import TrainConfig
 
+ABOUT = "train variants over seeds, side by side, and report"
+
 if TYPE_CHECKING:
     from rich.console import Console
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from vdvae_patch.cli.compare import compare
 
+ABOUT = "the comparison in a few minutes, on built-in images"
+
 DESCRIPTION = """The comparison in a few minutes: vanilla beside two patched variants, three seeds each, on images drawn
 by code. The learning rate is far above the usual one, so that what takes days happens in minutes. Any flag of
 `vdvae-patch compare` overrides what the demo chooses."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from vdvae_patch.cli.arguments import parse_train
 
+ABOUT = "the published runs as commands, and what they would cost"
+
 if TYPE_CHECKING:
     from launch.presets import preset, presets
 else:

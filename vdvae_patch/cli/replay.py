@@ -13,6 +13,8 @@ from vdvae_patch.hosts import HOSTS, load_entry_file
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.train.config import RunFile, TrainConfig, slug
 
+ABOUT = "do a skipped update again: which head, which operation"
+
 
 @dataclass(frozen=True)
 class ReplayCommand:

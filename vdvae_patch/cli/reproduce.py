@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import operator
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,29 +14,14 @@ from vdvae_patch.cli.arguments import check_flags, flags_of, one_line_errors
 from vdvae_patch.errors import UnknownNameError
 from vdvae_patch.experiments import options
 
-_Choice = (
-    Annotated[options.Table1, tyro.conf.subcommand("table1")]
-    | Annotated[options.Table2, tyro.conf.subcommand("table2")]
-    | Annotated[options.Table3, tyro.conf.subcommand("table3")]
-    | Annotated[options.Table4, tyro.conf.subcommand("table4")]
-    | Annotated[options.Figure1, tyro.conf.subcommand("figure1")]
-    | Annotated[options.Figure2, tyro.conf.subcommand("figure2")]
-    | Annotated[options.Figure3, tyro.conf.subcommand("figure3")]
-    | Annotated[options.Stress, tyro.conf.subcommand("stress")]
-)
+ABOUT = "the paper's tables and figures, and the stress test of remedies"
 
-# An experiment is a dataclass of options, a line above and one here, and a module of that name in `experiments` with
-# `run(options) -> exit status`. Named, not imported: each imports torch, and the help must not.
-_OPTIONS: dict[str, type] = {
-    "table1": options.Table1,
-    "table2": options.Table2,
-    "table3": options.Table3,
-    "table4": options.Table4,
-    "figure1": options.Figure1,
-    "figure2": options.Figure2,
-    "figure3": options.Figure3,
-    "stress": options.Stress,
-}
+_OPTIONS = options.by_name()
+
+# built and not written down, so that an experiment is a class in `options` and a module in `experiments`
+_Choice: Any = functools.reduce(
+    operator.or_, (Annotated[kind, tyro.conf.subcommand(name)] for name, kind in _OPTIONS.items())
+)
 
 
 def run(argv: Sequence[str]) -> int:

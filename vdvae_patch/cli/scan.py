@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import HostError, InvalidValueError, RunError, VdvaePatchError
 
+ABOUT = "find the Normal heads of any model, and what is unsafe in it"
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 

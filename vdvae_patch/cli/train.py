@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.train.config import TrainConfig
 
+ABOUT = "train a host as one variant"
+
 if TYPE_CHECKING:
     from launch.elastic import start_ranks
 else:

@@ -14,6 +14,8 @@ from vdvae_patch.hosts import fetch as fetching
 from vdvae_patch.hosts.manifest import Upstream, get_upstream, upstreams
 from vdvae_patch.hosts.pinned import Verification, inspect_checkout, verify
 
+ABOUT = "list, fetch and verify the genuine code bases"
+
 _Name = Annotated[str, tyro.conf.arg(metavar="NAME", help="a name of `upstream list`")]
 _Checkout = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help="a checkout of yours, not the fetched one")]
 

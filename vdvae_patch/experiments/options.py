@@ -1,4 +1,8 @@
-"""Options of the experiments: each dataclass is a subcommand of `reproduce`. This module does not import torch."""
+"""Options of the experiments: each dataclass below `Trained` is a subcommand of `reproduce`.
+
+`Table1` is the subcommand `table1`, run by `experiments/table1.py`, which has `run(options) -> exit status`. This file
+does not import torch, and does not import these: the help must not wait for torch.
+"""
 
 from __future__ import annotations
 
@@ -163,3 +167,9 @@ class Figure3(Table4):
     """Originals, reconstructions and samples, vanilla beside upbounded: a part of table 4's runs."""
 
     variants: str = "vanilla,upbounded"
+
+
+def by_name() -> dict[str, type[Common]]:
+    """Every experiment's options, by the name of its subcommand."""
+    kinds = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Common)]
+    return {kind.__name__.lower(): kind for kind in kinds if kind not in (Common, Trained)}
