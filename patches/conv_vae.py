@@ -68,8 +68,8 @@ class ConvVAE(TrainableEntry):
     def heads(self, model: nn.Module) -> list[Head]:
         """The posterior's, one value a latent, and the likelihood's, one value in all."""
         return [
-            Head("encoder.param_sigma", "posterior", calls=one_latent.POSTERIOR),
-            Head("gamma", "likelihood", calls=one_latent.LIKELIHOOD),
+            Head("encoder.param_sigma", "posterior", calls=one_latent.POSTERIOR, paper=True),
+            Head("gamma", "likelihood", calls=one_latent.LIKELIHOOD, paper=True),
         ]
 
     def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:

@@ -129,7 +129,9 @@ def _head(path: str, layer: Any, role: Role) -> Head:
     channels = int(layer.projection.out_channels)
     settings = _settings_of(layer)
     if not getattr(settings, "use_residual_distribution", False):
-        return Head(f"{path}.projection", role, channels // 2, channels, convention=_convention(layer, settings))
+        return Head(
+            f"{path}.projection", role, channels // 2, channels, convention=_convention(layer, settings), paper=True
+        )
     return Head(
         f"{path}.projection",
         role,
@@ -138,6 +140,7 @@ def _head(path: str, layer: Any, role: Role) -> Head:
         convention=_convention(layer, settings),
         calls=(CallSite(path, "forward", residual_layer),),
         only_at_calls=True,
+        paper=True,
     )
 
 

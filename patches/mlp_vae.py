@@ -77,11 +77,14 @@ class MlpVAE(TrainableEntry):
         """The posterior's channels of the encoder, and the likelihood's of the decoder or of the one scalar."""
         bare: Any = model
         pixels = (
-            Head("decoder", "likelihood", bare.pixels, 2 * bare.pixels, calls=one_latent.LIKELIHOOD)
+            Head("decoder", "likelihood", bare.pixels, 2 * bare.pixels, calls=one_latent.LIKELIHOOD, paper=True)
             if bare.gamma is None
-            else Head("gamma", "likelihood", calls=one_latent.LIKELIHOOD)
+            else Head("gamma", "likelihood", calls=one_latent.LIKELIHOOD, paper=True)
         )
-        return [Head("encoder", "posterior", bare.latents, 2 * bare.latents, calls=one_latent.POSTERIOR), pixels]
+        return [
+            Head("encoder", "posterior", bare.latents, 2 * bare.latents, calls=one_latent.POSTERIOR, paper=True),
+            pixels,
+        ]
 
     def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:
         """One pass on the target's pixels, mapped to [0, 1]; `x` is not read, for they are the same image."""

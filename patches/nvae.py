@@ -139,7 +139,7 @@ class NVAE(HostEntry):
 
 def _head(path: str, role: Role, emitter: Any, sites: tuple[Any, ...]) -> Head:
     channels = _out_channels(emitter)
-    return Head(path, role, channels // 2, channels, convention=_convention(), sites=sites)
+    return Head(path, role, channels // 2, channels, convention=_convention(), sites=sites, paper=True)
 
 
 def _convention() -> Any:

@@ -205,7 +205,10 @@ def _block_heads(path: str, block: nn.Module) -> list[Head]:
             if name in function.__code__.co_names
         )
     roles: tuple[tuple[str, Role], ...] = (("enc", "posterior"), ("prior", "prior"))
-    return [Head(f"{path}.{name}", role, zdim, 2 * zdim, calls=calls, rebindings=rebindings) for name, role in roles]
+    return [
+        Head(f"{path}.{name}", role, zdim, 2 * zdim, calls=calls, rebindings=rebindings, paper=True)
+        for name, role in roles
+    ]
 
 
 def _is_known(function: Any) -> bool:

@@ -97,6 +97,11 @@ class LogVariance(Convention):
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
         return scale.log_variance(p)
 
+    def is_identity(self, scale: Scale) -> bool:
+        from vdvae_patch.scales import Exp
+
+        return scale == Exp().shifted(gain=0.5)
+
 
 @CONVENTIONS.register("sigma")
 class Sigma(Convention):

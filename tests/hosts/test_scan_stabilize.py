@@ -78,13 +78,13 @@ def test_stabilize_prints_what_it_did_and_why(capsys: pytest.CaptureFixture[str]
     assert "exponential below 0, linear above" in out
     assert "left as it is: name a scale for it" in out
     assert "3 calls of torch.distributions.Normal" in out
-    assert [str(h.scale) for h in handle.heads] == ["explin", "None"]
+    assert [h.scale and h.scale.name for h in handle.heads] == ["explin", None]
 
 
 def test_a_likelihood_scale_is_used_when_it_is_named() -> None:
     case = next(c for c in likelihoods.CASES if c.name == "NormalDecoder")
     handle = stabilize(case.build(), *case.inputs(), likelihood="bounded(0.1, 1)", file=io.StringIO())
-    assert [str(h.scale) for h in handle.heads] == ["explin", "bounded(alpha=0.1, omega=1)"]
+    assert [h.scale.name for h in handle.heads] == ["explin", "bounded"]
 
 
 @pytest.mark.parametrize("name", ["Masked", "ResidualSum", "ResidualProduct", "Ladder", "Recurrent", "SharedHead"])
@@ -92,7 +92,7 @@ def test_a_learned_prior_becomes_constant_and_is_verified_beside_its_posterior(n
     case = next(c for c in (*plain.CASES, *deep.CASES) if c.name == name)
     said = io.StringIO()
     handle = stabilize(case.build(), *case.inputs(), file=said)
-    assert {(h.head.role, str(h.scale)) for h in handle.heads} == {("posterior", "explin"), ("prior", "constant")}
+    assert {(h.head.role, h.scale.name) for h in handle.heads} == {("posterior", "explin"), ("prior", "constant")}
     assert "a prior that can go to zero" in said.getvalue()
     assert "skip only updates that are not finite" in said.getvalue()
 

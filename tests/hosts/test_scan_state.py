@@ -377,7 +377,7 @@ def test_what_sees_the_data_is_a_posterior(way: str) -> None:
 
 def test_a_closed_over_batch_does_not_fix_the_posterior(capsys: pytest.CaptureFixture[str]) -> None:
     handle = stabilize(Sampler(), call=lambda m: m(X))
-    assert [(h.head.role, str(h.scale)) for h in handle.heads] == [("posterior", "explin")]
+    assert [(h.head.role, h.scale.name) for h in handle.heads] == [("posterior", "explin")]
 
 
 def test_a_batch_that_no_input_holds_is_said() -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from vdvae_patch.attach.attachment import Attachment
 from vdvae_patch.attach.graft import is_own
@@ -21,6 +22,8 @@ from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.patching import floors, plan
+from vdvae_patch.patching.fit import Spread, fitted
+from vdvae_patch.patching.measure import raw_values, together
 from vdvae_patch.patching.record import (
     RECORD,
     PatchedHead,
@@ -47,6 +50,9 @@ class Scan(Protocol):
     @property
     def can_verify(self) -> bool:
         """Whether the scanned call can be run again."""
+
+    def run_again(self, model: nn.Module) -> None:
+        """Run it, and leave the model and the random numbers as they were."""
 
     def verify(self, model: nn.Module, patched: Iterable[PatchedHead]) -> None:
         """Run it again, and raise `PatchError` unless every σ is what it shall be."""
@@ -107,8 +113,13 @@ def patch(
     likelihood: str | Scale | None = None,
     arithmetic: Arithmetic = "auto",
     verify: bool = True,
+    paper: bool = False,
 ) -> PatchHandle:
     """Give every head the scale that the variant names for its role.
+
+    A scale is applied to the host's own log σ, so that a trained model keeps its σ wherever that was safe: `explin` of
+    a log variance v is `explin(gain=0.5)`. For a host whose σ is no exponential of what it reads, gain and shift keep σ
+    at the median of the scanned batch. A scale with a `gain` or `shift` of its own is taken as it is.
 
     Args:
         variant: `posterior/prior[/likelihood]`; one name alone sets posterior and prior, `vanilla` leaves a role
@@ -119,6 +130,7 @@ def patch(
         verify: for heads that a scan found, run the model once more on the scanned batch and compare the σ that it
             really uses with scale(p). A constant σ follows no p, so with one it is first done with explin in its place.
             Heads that somebody wrote down come without a batch and are taken at their word; the handle names them.
+        paper: apply the scale to the raw value itself, as the paper's formulas are written, whatever the host reads.
 
     Warns:
         UserWarning: the patch changes nothing, or takes away a lower bound of σ that the host's arithmetic may need.
@@ -135,13 +147,15 @@ def patch(
     found = plan.checked(model, heads, chosen)
     scans = _scans(found)
     verifying = [scan for scan in scans if verify and scan.can_verify]
+    asked = [(head, chosen.for_role(head.role)) for head in found]
+    raw = _raw_values(model, asked, verifying)
     following = _following(chosen)
     if verifying and following != chosen:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # they are of scales that nobody asked for
-            _apply(model, found, following, arithmetic, scans, verifying)
+            _apply(model, _fitted(found, following, raw, paper), following, arithmetic, scans, verifying)
         unpatch(model)
-    record = _apply(model, found, chosen, arithmetic, scans, verifying)
+    record = _apply(model, _fitted(found, chosen, raw, paper), chosen, arithmetic, scans, verifying)
     for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
         warnings.warn(line, stacklevel=2)
     seen = {id(scan) for scan in verifying}
@@ -170,16 +184,53 @@ def _following(chosen: Variant) -> Variant:
     return Variant(posterior, prior, likelihood, chosen.one_name)
 
 
+def _raw_values(
+    model: nn.Module, asked: Sequence[tuple[Head, Scale | None]], scans: Sequence[Scan]
+) -> dict[int, Tensor]:
+    """The heads' raw values on the scanned batches."""
+
+    def install(given: Sequence[tuple[Head, Scale | None]]) -> Callable[[], None]:
+        number = uuid.uuid4().hex
+        planned = plan.attachments(model, [PatchedHead(*pair) for pair in given], False, [])
+        for attachment in planned:
+            attachment.patch = number
+        try:
+            _install(model, planned)
+        except BaseException:
+            _remove(model, number)
+            raise
+        return lambda: _remove(model, number)
+
+    return raw_values(model, asked, install, [partial(scan.run_again, model) for scan in scans]) if scans else {}
+
+
+def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], paper: bool) -> PatchedHeads:
+    """Each head with its scale, and its σ on the batch with and without."""
+    patched = []
+    scales: dict[int, Scale | None] = {}
+    firsts = together([(head, chosen.for_role(head.role)) for head in heads])
+    for index, (head, first) in enumerate(zip(heads, firsts, strict=True)):
+        values = raw.get(index)
+        if first not in scales:
+            scales[first] = fitted(head, chosen.for_role(head.role), values, paper=paper)
+        scale = scales[first]
+        if values is None or scale is None:
+            patched.append(PatchedHead(head, scale))
+        else:
+            before, after = Spread.of(head.convention.sigma(values)), Spread.of(scale.sigma(values))
+            patched.append(PatchedHead(head, scale, before, after))
+    return PatchedHeads(patched)
+
+
 def _apply(
     model: nn.Module,
-    heads: Sequence[Head],
+    patched: PatchedHeads,
     chosen: Variant,
     arithmetic: Arithmetic,
     scans: Sequence[Scan],
     verifying: Sequence[Scan],
 ) -> PatchRecord:
     """Install and verify; the model is as it was if anything is raised."""
-    patched = PatchedHeads(PatchedHead(head, chosen.for_role(head.role)) for head in heads)
     changed = any(h.scale is not None and not h.head.convention.is_identity(h.scale) for h in patched)
     stable = arithmetic == "stable" or (arithmetic == "auto" and changed)
     if not changed and not stable and not chosen.is_vanilla:

@@ -16,6 +16,7 @@ from vdvae_patch.attach.attachment import Attachment
 from vdvae_patch.attach.graft import stands_in
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Arithmetic, Head
+from vdvae_patch.patching.fit import Spread
 from vdvae_patch.patching.variant import VANILLA, Variant
 from vdvae_patch.scales import Scale
 from vdvae_patch.tables import columns
@@ -25,10 +26,16 @@ RECORD = "_vdvae_patch_record"
 
 @dataclass(frozen=True)
 class PatchedHead:
-    """A head with the scale that it was given; None where it was left as it is."""
+    """A head with the scale that it was given; None where it was left as it is.
+
+    Attributes:
+        before, after: σ on the scanned batch, of the same raw values; None where no batch was at hand.
+    """
 
     head: Head
     scale: Scale | None
+    before: Spread | None = None
+    after: Spread | None = None
 
     def row(self) -> tuple[str, str, str, str, str]:
         """Path, channels, role, convention and scale, as text."""
@@ -40,7 +47,15 @@ class PatchedHeads(tuple[PatchedHead, ...]):
     """The heads of a patched model; prints as a table."""
 
     def __str__(self) -> str:
-        return columns(("path", "channels", "role", "convention", "scale"), (h.row() for h in self))
+        header = ("path", "channels", "role", "convention", "scale")
+        if not any(h.before for h in self):
+            return columns(header, (h.row() for h in self))
+        rows = ((*h.row(), _text(h.before), _text(h.after)) for h in self)
+        return columns((*header, "σ before", "σ after"), rows)
+
+
+def _text(spread: Spread | None) -> str:
+    return "" if spread is None else str(spread)
 
 
 @dataclass(frozen=True)

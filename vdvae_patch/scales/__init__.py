@@ -16,6 +16,7 @@ Source: "Re-parameterizing VAEs for stability" (Dehaene and Brossard), sections 
 
 from __future__ import annotations
 
+from vdvae_patch.scales.argument import Shifted
 from vdvae_patch.scales.others import Clamp, SoftClamp, Softplus
 from vdvae_patch.scales.paper import Bounded, Constant, DownBounded, Exp, ExpLin, NaiveExp, UpBounded
 from vdvae_patch.scales.scale import SCALES, Scale, get
@@ -30,6 +31,7 @@ __all__ = [
     "ExpLin",
     "NaiveExp",
     "Scale",
+    "Shifted",
     "SoftClamp",
     "Softplus",
     "UpBounded",

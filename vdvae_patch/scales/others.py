@@ -54,6 +54,10 @@ class Softplus(Scale):
     def inverse(self, sigma: Tensor) -> Tensor:
         return sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta
 
+    def of_log_sigma(self) -> tuple[float, float]:
+        # softplus(βx) / β is exp(βx) / β for a small σ
+        return 1 / self.beta, math.log(self.beta) / self.beta
+
 
 @SCALES.register("softclamp")
 class SoftClamp(Scale):
@@ -121,6 +125,9 @@ class Clamp(Scale):
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         return 0.5 * self._inside(p).to(p.dtype)
+
+    def of_log_sigma(self) -> tuple[float, float]:
+        return 2.0, 0.0  # its p is a log variance
 
     def inverse(self, sigma: Tensor) -> Tensor:
         inside = self.codomain.check(sigma)  # type: ignore[no-untyped-call]

@@ -132,6 +132,9 @@ class UpBounded(Scale):
         half = sigma / (self.omega / 2)
         return torch.where(half <= 1, half.log(), -torch.log1p(1 - half))
 
+    def of_log_sigma(self) -> tuple[float, float]:
+        return 1.0, math.log(2 / self.omega)  # for p <= 0 it is ω/2 exp(p)
+
 
 def _tail(p: Tensor) -> Tensor:
     """exp(−p⁺)."""
@@ -209,6 +212,9 @@ class Bounded(Scale):
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.log(sigma - self.alpha) - torch.log(self.omega - sigma)
 
+    def of_log_sigma(self) -> tuple[float, float]:
+        return 1.0, -math.log(self.omega - self.alpha)  # far below 0 it is α + (ω − α) exp(p)
+
 
 @SCALES.register("constant", "cst1")
 class Constant(Scale):
@@ -220,6 +226,9 @@ class Constant(Scale):
         super().__init__()
         self.value = positive_number(self.name, "value", value)
         self.codomain = interval(self.value, self.value)
+
+    def shifted(self, gain: float = 1.0, shift: float = 0.0) -> Scale:
+        return self  # it does not depend on p
 
     def sigma(self, p: Tensor) -> Tensor:
         # full_like refuses a number that the dtype does not hold

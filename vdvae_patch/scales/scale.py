@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.registry import Registry, format_number
+from vdvae_patch.registry import Registry, format_number, parse_spec
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.scales.operation import Operation
 
@@ -26,11 +26,20 @@ Formula = Callable[[Tensor], Tensor]
 def get(spec: str | Scale) -> Scale:
     """The scale of a specification such as `explin`, `upbounded(omega=2)` or `bounded(0.1, omega=1)`.
 
+    Every scale takes `gain` and `shift`, too: `explin(gain=0.5)` is explin of p / 2, see `Shifted`.
+
     Raises:
         UnknownNameError: no such scale; the message names the nearest.
         InvalidValueError: an argument that the scale refuses, such as an omega that is not positive.
     """
-    return spec if isinstance(spec, Scale) else SCALES.get(spec)
+    if isinstance(spec, Scale):
+        return spec
+    name, positional, keywords = parse_spec(spec, SCALES.kind)
+    argument = {key: keywords.pop(key) for key in ("gain", "shift") if key in keywords}
+    if not argument:
+        return SCALES.get(spec)
+    numbers = [*map(repr, positional), *(f"{key}={value!r}" for key, value in keywords.items())]
+    return SCALES.get(f"{name}({', '.join(numbers)})").shifted(**argument)
 
 
 class Scale(Transform):
@@ -102,13 +111,30 @@ class Scale(Transform):
     def _inverse(self, y: Tensor) -> Tensor:
         return self.inverse(y)
 
+    def shifted(self, gain: float = 1.0, shift: float = 0.0) -> Scale:
+        """The scale of gain · p + shift."""
+        from vdvae_patch.scales.argument import Shifted
+
+        return self if (gain, shift) == (1, 0) else Shifted(self, gain, shift)
+
+    def of_log_sigma(self) -> tuple[float, float]:
+        """(gain, shift) for which σ(gain · l + shift) is exp(l) wherever the scale can follow it.
+
+        The scale is then the exponential itself for a small σ, and departs from it only where it bounds it.
+        """
+        return 1.0, 0.0
+
     def arguments(self) -> dict[str, float]:
         """The arguments of this instance, by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
+    def defaults(self) -> dict[str, Any]:
+        """The values of arguments that a specification may leave out."""
+        return {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
+
     def __str__(self) -> str:
-        defaults = inspect.signature(type(self)).parameters
-        inner = ", ".join(f"{k}={format_number(v)}" for k, v in self.arguments().items() if v != defaults[k].default)
+        defaults = self.defaults()
+        inner = ", ".join(f"{k}={format_number(v)}" for k, v in self.arguments().items() if v != defaults[k])
         return f"{self.name}({inner})" if inner else self.name
 
     def __repr__(self) -> str:

@@ -83,6 +83,10 @@ class ScanRun:
         self.can_verify = True
         self._place = _place(model)
 
+    def run_again(self, model: nn.Module) -> None:
+        """The scanned call on this model; whatever it raises."""
+        recorded(model, moved(self.inputs, self._place, _place(model)), self.call)
+
     def verify(self, model: nn.Module, patched: Iterable[Patched]) -> None:
         """Run the scanned batch through the patched model and compare the σ that it uses; see `patch`'s `verify`.
 

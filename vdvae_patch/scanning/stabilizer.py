@@ -94,8 +94,11 @@ def _table(heads: ScanResult, handle: PatchHandle) -> str:
         at_call = found is not None and found.patch_at == "call"
         place = f"line {found.line}" if found is not None and at_call else "module's output"
         why = "left as it is: name a scale for it" if scale is None else _WHY.get(scale.name, "as asked")
-        rows.append((head.path, head.channels, head.role, str(head.convention), str(scale or "vanilla"), place, why))
-    lines = [columns(("path", "channels", "role", "host's σ", "scale", "patched at", "why"), rows)]
+        measured = ("" if s is None else str(s) for s in (patched.before, patched.after))
+        given = str(scale or "vanilla")
+        rows.append((head.path, head.channels, head.role, str(head.convention), given, *measured, place, why))
+    header = ("path", "channels", "role", "host's σ", "scale", "σ before", "σ after", "patched at", "why")
+    lines = [columns(header, rows)]
     if heads.normals:
         calls = "call" if len(heads.normals) == 1 else "calls"
         makes = "makes" if len(heads.normals) == 1 else "make"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -92,9 +92,37 @@ def check_sigma(
             raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
         # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
         alone = [place for place in places if sum(s.node.params for s in place[1].leaves.values()) == 1]
-        wrong = [place for place in alone or places if not _follows(entry.scale, constants, *place)]
+        wrong = [
+            place
+            for place in alone or places
+            if not any(_follows(entry.scale, constants, *sight) for sight in (place, *_behind(graph, *place)))
+        ]
         if wrong and (alone or len(wrong) == len(places)):
             _complain(head, entry.scale, *wrong[0])
+
+
+_MOST_BEHIND = 4
+
+
+def _behind(
+    graph: Graph, leaf: Spot, expression: Expression, reading: Reading
+) -> Iterator[tuple[Spot, Expression, Reading]]:
+    """Sights of the same σ a few operations further on.
+
+    A σ that is known from a density is the first value that fits where it was tried. Of exp(min(p, 0)) + max(p, 0) that
+    is the exponential, if only values below 0 were tried, as for a scale with a shift; σ itself is the sum behind it.
+    """
+    if reading.term is None:
+        return
+    todo = [(user, 1) for user in graph.consumers.get(reading.spot.node.id, ())]
+    while todo:
+        node, distance = todo.pop(0)
+        if node.kind != "elementwise" or distance > _MOST_BEHIND:
+            continue
+        further = Expression(Spot(node, reading.spot.cuts))
+        if leaf.key in further.leaves:
+            yield leaf, further, reading
+        todo.extend((user, distance + 1) for user in graph.consumers.get(node.id, ()))
 
 
 def _check_left_alone(head: Head, places: list[tuple[Spot, Expression, Reading]], before: list[Tensor]) -> None:

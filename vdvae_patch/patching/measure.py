@@ -1,0 +1,115 @@
+"""What a batch's raw values are, before a patch: read where the patch will sit, with nothing changed.
+
+Every head gets a scale that computes the host's own σ and keeps what it is given, and the scanned call runs once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.conventions import Convention
+from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import Head
+from vdvae_patch.scales import Scale
+from vdvae_patch.scales.arithmetic import wide
+
+_MOST = 65_536  # raw values that are kept of a head: enough for a median, little beside a batch
+
+
+class Meter(Scale):
+    """The host's own σ; keeps the raw values that it is asked for."""
+
+    name = "meter"
+
+    def __init__(self, convention: Convention) -> None:
+        super().__init__()
+        self.convention = convention
+        self.seen: list[Tensor] = []
+        self._kept = 0
+
+    def arguments(self) -> dict[str, float]:
+        return {}
+
+    def raw(self) -> Tensor | None:
+        """All that was seen, flat; None if nothing was."""
+        return torch.cat(self.seen) if self.seen else None
+
+    def _see(self, p: Tensor) -> None:
+        if self._kept < _MOST and not isinstance(p, torch.fx.Proxy):
+            flat = p.detach().flatten()[: _MOST - self._kept].double().cpu()
+            self.seen.append(flat)
+            self._kept += flat.numel()
+
+    def sigma(self, p: Tensor) -> Tensor:
+        self._see(p)
+        return self.convention.sigma(wide(p)).to(p.dtype)
+
+    def log_sigma(self, p: Tensor) -> Tensor:
+        self._see(p)
+        return self.convention.log_sigma(wide(p)).to(p.dtype)
+
+    def log_variance(self, p: Tensor) -> Tensor:
+        return 2 * self.log_sigma(p)
+
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        return self.log_sigma(wide(p)), torch.ones_like(wide(p))
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    # what asks for a scale's own formulas asks for a scale of the registry
+    _sigma = _log_sigma = _sigma_slope = _log_sigma_slope = inverse  # type: ignore[assignment]
+
+
+def together(heads: Sequence[tuple[Head, Scale | None]]) -> list[int]:
+    """For each head the number of the first one that it shares a place with: channels of a module, or an expression.
+
+    Two roles that one helper computes cannot have two scales, so what they get in common is fitted to both.
+    """
+    first: dict[object, int] = {}
+    found: list[int] = []
+    for index, (head, scale) in enumerate(heads):
+        places = [(head.path, head.channel_range, str(scale)), *((site, str(scale)) for site in head.sites)]
+        known = [first[place] for place in places if place in first]
+        mine = min(known, default=index)
+        found.append(mine)
+        first |= dict.fromkeys(places, mine)
+    return found
+
+
+def raw_values(
+    model: nn.Module,
+    heads: Sequence[tuple[Head, Scale | None]],
+    install: Callable[[Sequence[tuple[Head, Scale | None]]], Callable[[], None]],
+    runs: Iterable[Callable[[], None]],
+) -> dict[int, Tensor]:
+    """The raw values of each head on the scanned batches, by the head's number; none where they were not seen.
+
+    Args:
+        heads: with the scale that is asked for, None where a head is left as it is.
+        install: puts scales in place, and gives what takes them out again.
+        runs: run the scanned calls.
+    """
+    meters: dict[int, Meter] = {}
+    given: list[tuple[Head, Scale | None]] = []
+    for (head, scale), first in zip(heads, together(heads), strict=True):
+        given.append((head, None if scale is None else meters.setdefault(first, Meter(head.convention))))
+    # what cannot be put in place is refused where it matters, and a call that raises is the verification's to tell of
+    with contextlib.suppress(PatchError):
+        take_out = install(given)
+        try:
+            for run in runs:
+                with contextlib.suppress(Exception):
+                    run()
+        finally:
+            take_out()
+    found: dict[int, Tensor] = {}
+    for index, (_, meter) in enumerate(given):
+        raw = meter.raw() if isinstance(meter, Meter) else None
+        if raw is not None:
+            found[index] = raw
+    return found
