@@ -428,7 +428,7 @@ class TestAtAModulesOutput:
         model = Gaussian()
         vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 10)])
         quantized = torch.quantize_per_tensor(torch.randn(4, 8), 0.1, 0, torch.quint8)
-        with pytest.raises(PatchError, match="to_stats is given quantized values.*quantize the model first"):
+        with pytest.raises(PatchError, match=r"to_stats is given quantized values.*quantize the model first"):
             model.to_stats(quantized)
 
     def test_a_method_that_a_hook_replaced_is_named_by_its_function(self) -> None:
