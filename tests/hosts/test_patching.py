@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import pickle
 import subprocess
@@ -422,6 +423,19 @@ class TestAtAModulesOutput:
             with vdvae_patch.patch(model, posterior="explin", heads=[head]):
                 model(torch.randn(4, 6))
         assert pointers == [layer_outputs[-1].data_ptr()]
+
+    def test_a_layer_that_quantization_left_out_says_so_when_it_is_given_quantized_values(self) -> None:
+        model = Gaussian()
+        vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 10)])
+        quantized = torch.quantize_per_tensor(torch.randn(4, 8), 0.1, 0, torch.quint8)
+        with pytest.raises(PatchError, match=r"to_stats is given quantized values.*quantize the model first"):
+            model.to_stats(quantized)
+
+    def test_a_method_that_a_hook_replaced_is_named_by_its_function(self) -> None:
+        model = Gaussian()
+        model.to_stats.forward = functools.partial(Gaussian.forward, model)
+        with pytest.raises(PatchError, match=r"replaced already \(by Gaussian.forward\)"):
+            vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 10)])
 
     def test_one_name_serves_a_host_that_has_no_learned_prior(self) -> None:
         head = Head("to_stats", "posterior", 5, 10, convention="log_variance")

@@ -64,9 +64,8 @@ class Attachment:
             return f"{name} is no longer what the patch put there: its class is {type(module).__name__} now"
         over = vars(module).get(self.method)
         if over is not None and not _leads_to_patch(over):
-            return (
-                f"{name} of this instance was replaced by {_called(over)}, which does not call what the patch put there"
-            )
+            by = decorators.name_of(over)
+            return f"{name} of this instance was replaced by {by}, which does not call what the patch put there"
         return ""
 
     def prepare(self, module: nn.Module) -> None:
@@ -106,10 +105,6 @@ def _layers(function: Any) -> Iterator[Any]:
         return
 
 
-def _called(function: Any) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)
-
-
 _observers: list[Callable[[nn.Module, Any], None]] = []
 
 
@@ -134,6 +129,12 @@ class OutputAttachment(Attachment):
         self.heads = tuple(heads)
 
     def run(self, module: Any, host: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Tensor:
+        if any(getattr(value, "is_quantized", False) is True for value in args):
+            name = self.path or "the model"
+            raise PatchError(
+                f"{name} is given quantized values and was not quantized itself, since it is patched; quantize the "
+                "model first, and then patch it"
+            )
         output: Tensor = host(module, *args, **kwargs)
         for observe in _observers:
             observe(module, output)

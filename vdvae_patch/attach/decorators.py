@@ -43,6 +43,14 @@ def function_of(found: Any) -> types.FunctionType | None:
     return last if isinstance(last, types.FunctionType) else None
 
 
+def name_of(found: Any) -> str:
+    """What an error calls a function: its qualified name, or that of the one that a `partial` calls."""
+    function = plain(found)
+    while isinstance(function, functools.partial):
+        function = plain(function.func)
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
 def rewrapped(found: Any, new: types.FunctionType, ran: Any = None) -> Any:
     """`new` in copies of the wrappers of `found`, a function as it is called on an instance.
 

@@ -28,6 +28,7 @@ from typing import Any, Generic, Protocol
 
 from torch import nn
 
+from vdvae_patch.attach.decorators import name_of
 from vdvae_patch.errors import PatchError
 
 TABLE = "_vdvae_patch"
@@ -89,9 +90,10 @@ def graft(module: nn.Module, method: str, instead: StandsIn) -> None:
     if method in table:
         raise PatchError(f"{_name(module, method)} is patched already; unpatch it first")
     if method in vars(module):
+        by = name_of(vars(module)[method])
         raise PatchError(
-            f"{_name(module, method)} of this instance is replaced already (by {vars(module)[method]!r}), and calls "
-            "would not reach a patch; remove that first, and put it back after the patch"
+            f"{_name(module, method)} of this instance is replaced already (by {by}), and calls would not reach a "
+            "patch; remove that first, and put it back after the patch"
         )
     host = host_class(module)
     if not isinstance(_static(host, method), types.FunctionType | property):

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from vdvae_patch.attach.attachment import Attachment
+from vdvae_patch.attach.decorators import name_of
 from vdvae_patch.attach.graft import is_own
 from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
@@ -285,11 +286,7 @@ def unpatch(model: nn.Module) -> None:
             if attachment.method in vars(module) and not is_own(module, attachment.method):
                 raise PatchError(
                     f"{type(module).__name__}.{attachment.method} was replaced after it was patched "
-                    f"(by {_text(vars(module)[attachment.method])}); remove that first"
+                    f"(by {name_of(vars(module)[attachment.method])}); remove that first"
                 )
     for owner in found:
         _remove(owner.model, owner.record.number)
-
-
-def _text(value: Any) -> str:
-    return getattr(value, "__qualname__", None) or repr(value)

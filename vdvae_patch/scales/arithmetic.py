@@ -8,8 +8,11 @@ import sys
 import torch
 from torch import Tensor
 
-OVERFLOW_NEAR = 80.0
-"""An exponential of no more than this is finite in float32."""
+OVERFLOW_NEAR = 80
+"""An exponential of no more than this is finite in float32.
+
+An integer, which `torch.compile` takes for a constant, whatever is dynamic.
+"""
 
 
 def wide(x: Tensor) -> Tensor:

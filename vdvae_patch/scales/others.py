@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,43 +12,44 @@ from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, exp_or_inf, scaled_exp, sigmoid
 from vdvae_patch.scales.scale import SCALES, Scale, below, interval, positive_number
 
+# Below TAIL, log softplus(x) = x − exp(x)/2 to float64 rounding, and softplus itself is about to underflow; above HEAD,
+# softplus(x) = x to float64 rounding, and exp(x) is about to overflow; below −HEAD it is exp(x). Integers, which
+# torch.compile takes for constants, whatever is dynamic.
+_TAIL, _HEAD = -18, 40
+
 
 @SCALES.register("softplus")
 class Softplus(Scale):
     """σ = softplus(β p) / β. Efficient-VDVAE takes β = log 2, for which σ(0) = 1."""
 
     codomain = constraints.positive
-    # Below TAIL, log softplus(x) = x − exp(x)/2 to float64 rounding, and softplus itself is about to underflow;
-    # above HEAD, softplus(x) = x to float64 rounding, and exp(x) is about to overflow; below −HEAD it is exp(x).
-    _TAIL: ClassVar[float] = -18.0
-    _HEAD: ClassVar[float] = 40.0
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
         self.beta = positive_number(self.name, "beta", beta)
-        self._seam = math.log(math.log1p(math.exp(self._TAIL)) / self.beta)  # log σ where the two branches meet
+        self._seam = math.log(math.log1p(math.exp(_TAIL)) / self.beta)  # log σ where the two branches meet
 
     def _sigma(self, p: Tensor) -> Tensor:
         x = self.beta * p
-        tail = scaled_exp(x.clamp(max=-self._HEAD), 1 / self.beta)
-        body = torch.log1p(x.clamp(max=self._HEAD).exp()) / self.beta
+        tail = scaled_exp(x.clamp(max=-_HEAD), 1 / self.beta)
+        body = torch.log1p(x.clamp(max=_HEAD).exp()) / self.beta
         # σ > p always, so the maximum is exact, and monotone across the upper joint
-        return torch.where(x < -self._HEAD, tail, torch.maximum(p, body))
+        return torch.where(x < -_HEAD, tail, torch.maximum(p, body))
 
     def _sigma_slope(self, p: Tensor) -> Tensor:
         return sigmoid(self.beta * p)
 
     def _log_sigma(self, p: Tensor) -> Tensor:
         x = self.beta * p
-        tail = x - math.log(self.beta) - 0.5 * x.clamp(max=self._TAIL).exp()
-        body = torch.log(self._sigma(p.clamp(min=self._TAIL / self.beta)))
-        return torch.where(x < self._TAIL, tail.clamp(max=self._seam), body.clamp(min=self._seam))
+        tail = x - math.log(self.beta) - 0.5 * x.clamp(max=_TAIL).exp()
+        body = torch.log(self._sigma(p.clamp(min=_TAIL / self.beta)))
+        return torch.where(x < _TAIL, tail.clamp(max=self._seam), body.clamp(min=self._seam))
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         x = self.beta * p
-        tail = self.beta * (1 - 0.5 * x.clamp(max=self._TAIL).exp())
-        body = torch.sigmoid(x) / self._sigma(p.clamp(min=self._TAIL / self.beta))
-        return torch.where(x < self._TAIL, tail, body)
+        tail = self.beta * (1 - 0.5 * x.clamp(max=_TAIL).exp())
+        body = torch.sigmoid(x) / self._sigma(p.clamp(min=_TAIL / self.beta))
+        return torch.where(x < _TAIL, tail, body)
 
     def inverse(self, sigma: Tensor) -> Tensor:
         return sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta

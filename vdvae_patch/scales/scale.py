@@ -58,15 +58,15 @@ class Scale(Transform):
 
     def sigma(self, p: Tensor) -> Tensor:
         """σ(p), shaped and typed like p."""
-        return _evaluate(self._sigma, self._sigma_slope, p)
+        return _evaluate(self, self._sigma, self._sigma_slope, p)
 
     def log_sigma(self, p: Tensor) -> Tensor:
         """log σ(p), shaped and typed like p; not the log of `sigma(p)`."""
-        return _evaluate(self._log_sigma, self._log_sigma_slope, p)
+        return _evaluate(self, self._log_sigma, self._log_sigma_slope, p)
 
     def log_variance(self, p: Tensor) -> Tensor:
         """log σ² = 2 log σ(p), shaped and typed like p, in one operation."""
-        return _evaluate(self._log_variance, self._log_variance_slope, p)
+        return _evaluate(self, self._log_variance, self._log_variance_slope, p)
 
     def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """log σ(p) and its derivative d log σ/dp, in float32 or wider, for an operation that differentiates by itself.
@@ -174,9 +174,22 @@ class _Elementwise(Operation):
         return result
 
 
-def _evaluate(value: Formula, slope: Formula, p: Tensor) -> Tensor:
+def _evaluate(scale: Scale, value: Formula, slope: Formula, p: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        _read_constants(scale)
     result: Tensor = _Elementwise.run(wide(p), value, slope)
     return result if result.dtype == p.dtype else result.to(p.dtype)
+
+
+def _read_constants(scale: Scale) -> None:
+    """Let a compiler see a scale's numbers before it enters the operation.
+
+    With `dynamic=True` it makes a variable of each where it is first read. Read inside an autograd function, the
+    variable belongs to that one, and the compiler fails where a second head has the same scale.
+    """
+    for name, constant in vars(scale).items():
+        if isinstance(constant, float):
+            abs(getattr(scale, name))  # by its name, as the formulas read it; used, or it would not be read
 
 
 def positive_number(scale: str, name: str, value: float) -> float:
