@@ -60,7 +60,7 @@ class Diffusers(HostEntry):
         method = next((m for m in _ENCODERS if _makes_distribution(type(model), m)), None)
         if method is None:
             raise HostError(f"{type(model).__name__} makes no {_DISTRIBUTION} in encode; find its heads with scan")
-        module = inspect.getmodule(function_of(getattr(type(model), method)))
+        module = inspect.getmodule(function_of(getattr(type(model), method), method))
         distribution = getattr(module, _DISTRIBUTION)
         clamp = find.expressions(distribution, "__init__", "torch.clamp(self.logvar, -30.0, 20.0)")[0]
         sites = tuple(
@@ -82,7 +82,7 @@ def _loss(model: Any, x: Tensor) -> Tensor:
 def _makes_distribution(cls: type, method: str) -> bool:
     from vdvae_patch.attach.decorators import function_of
 
-    function = function_of(getattr(cls, method, None))
+    function = function_of(getattr(cls, method, None), method)
     return _DISTRIBUTION in getattr(getattr(function, "__code__", None), "co_names", ())
 
 

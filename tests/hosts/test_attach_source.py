@@ -221,7 +221,7 @@ def test_a_wrappers_state_is_shared_with_the_copy() -> None:
     def g(x: int) -> int:
         return 2 * x
 
-    again = decorators.rewrapped(f, g)  # type: ignore[arg-type]
+    again = decorators.rewrapped(f, g, name="f")  # type: ignore[arg-type]
     assert (again(1), f(1), count) == (2, 1, 2)
 
 

@@ -201,7 +201,9 @@ class ReboundAttachment(_Compiled):
 
     def _compile(self, host: type, module: nn.Module) -> Callable[..., Any]:
         written = rebound(method_function(host, self.method), self.names)
-        new: Callable[..., Any] = decorators.rewrapped(inspect.getattr_static(host, self.method), written)
+        new: Callable[..., Any] = decorators.rewrapped(
+            inspect.getattr_static(host, self.method), written, name=written.__name__
+        )
         return new
 
 

@@ -19,11 +19,16 @@ from vdvae_patch.errors import PatchError
 _MOST = 32  # wrappers around one function, or a chain that runs in a circle
 
 
-def chain(found: Any) -> list[Any]:
-    """From what a name holds to the innermost function: wrappers first. `found` alone if it wraps nothing."""
+def chain(found: Any, name: str = "") -> list[Any]:
+    """From what a name holds to the innermost function: wrappers first. `found` alone if it wraps nothing.
+
+    Args:
+        name: under which it was found; a decorator that forgets `functools.wraps` is known by a function of this name
+            in the closure of one that is called otherwise.
+    """
     layers = [plain(found)]
     while len(layers) < _MOST:
-        inner = _wrapped(layers[-1])
+        inner = _wrapped(layers[-1], name)
         if inner is None or inner in layers:
             break
         layers.append(inner)
@@ -37,9 +42,9 @@ def plain(found: Any) -> Any:
     return found.__func__ if isinstance(found, staticmethod | classmethod | types.MethodType) else found
 
 
-def function_of(found: Any) -> types.FunctionType | None:
+def function_of(found: Any, name: str = "") -> types.FunctionType | None:
     """The function that was written, behind all wrappers; None if there is none in Python."""
-    last = chain(found)[-1]
+    last = chain(found, name)[-1]
     return last if isinstance(last, types.FunctionType) else None
 
 
@@ -51,16 +56,17 @@ def name_of(found: Any) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
 
 
-def rewrapped(found: Any, new: types.FunctionType, ran: Any = None) -> Any:
+def rewrapped(found: Any, new: types.FunctionType, ran: Any = None, name: str = "") -> Any:
     """`new` in copies of the wrappers of `found`, a function as it is called on an instance.
 
     Args:
         ran: the layer that `new` takes the place of; the innermost unless given.
+        name: as of `chain`.
 
     Raises:
         PatchError: a wrapper keeps what it wraps where it cannot be exchanged.
     """
-    layers = chain(found)
+    layers = chain(found, name)
     if ran is not None:
         layers = layers[: layers.index(ran) + 1]
     inner: Any = new
@@ -69,15 +75,14 @@ def rewrapped(found: Any, new: types.FunctionType, ran: Any = None) -> Any:
     return inner
 
 
-def _wrapped(function: Any) -> Any:
+def _wrapped(function: Any, name: str) -> Any:
     inner = getattr(function, "__wrapped__", None)
     if isinstance(function, functools.partial):
         inner = function.func
-    if inner is None and isinstance(function, types.FunctionType):
-        # a decorator without functools.wraps: what it wraps is the one function in its closure
+    if inner is None and isinstance(function, types.FunctionType) and name and function.__name__ != name:
         cells = [plain(value) for value in _contents(function)]
-        named = [f for f in cells if isinstance(f, types.FunctionType) and f.__code__ is not function.__code__]
-        inner = named[0] if len(named) == 1 and "<locals>" in function.__code__.co_qualname else None
+        named = [f for f in cells if isinstance(f, types.FunctionType) and f.__name__ == name]
+        inner = named[0] if len(named) == 1 else None
     return None if inner is None else plain(inner)
 
 

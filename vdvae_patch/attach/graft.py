@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from vdvae_patch.attach.decorators import name_of
 from vdvae_patch.errors import PatchError
@@ -114,8 +115,12 @@ def take_out(module: nn.Module, method: str) -> None:
         vars(module)[TABLE] = left
         return
     del vars(module)[TABLE]
-    if _HOST in vars(type(module)):  # else another class lies over it (FSDP's), below which it does nothing
+    cls = type(module)
+    if _HOST in vars(cls):
         _become(module, host_class(module))
+    elif parametrize.is_parametrized(module) and _HOST in vars(cls.__bases__[0]):
+        cls.__bases__ = (vars(cls.__bases__[0])[_HOST],)  # its class is of this instance alone, and falls back to ours
+    # another class (FSDP's) is shared by many modules; below it a graft without a table does nothing
 
 
 def _become(module: nn.Module, cls: type) -> None:

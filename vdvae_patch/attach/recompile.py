@@ -39,7 +39,8 @@ def compiled(host: type, method: str, path: str, edits: Sequence[Edit], instance
     """
     own = [_from(path, edit) for edit in edits]
     written = _compile(method_function(host, method), own, 0, instance)
-    new: Callable[..., Any] = decorators.rewrapped(inspect.getattr_static(host, method), written)
+    found = inspect.getattr_static(host, method)
+    new: Callable[..., Any] = decorators.rewrapped(found, written, name=written.__name__)
     return new
 
 
@@ -77,7 +78,15 @@ def _plan(
         else:
             reader = _reader(site, scale)
             change = Change(
-                site.first, site.last, site.operand, reader, site.parameter, site.also, site.drops, site.inplace
+                site.first,
+                site.last,
+                site.operand,
+                reader,
+                site.parameter,
+                site.also,
+                site.drops,
+                site.inplace,
+                site.several,
             )
             known = next((c for c in changes if _is_same_place(c, change)), None)
             if known is None:
@@ -108,10 +117,11 @@ def _is_same_place(one: Change, other: Change) -> bool:
 
 def _again(target: Any, step: CallStep, edits: list[Edit], level: int, instance: Any) -> Any:
     """A function that is called, compiled again in its decorators."""
-    layers = decorators.chain(target)
+    name = step.qualname.rpartition(".")[2]
+    layers = decorators.chain(target, name)
     # a wrapper of the host's is a step of its own, so what ran here may be one of the layers further out
     ran = next((layer for layer in layers if qualname_of(layer) == step.qualname), layers[-1])
-    return decorators.rewrapped(target, _compile(ran, edits, level + 1, instance), ran)
+    return decorators.rewrapped(target, _compile(ran, edits, level + 1, instance), ran, name)
 
 
 def _made(target: type, step: CallStep, edits: list[Edit], level: int) -> type:

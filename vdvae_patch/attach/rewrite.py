@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import builtins
 import copy
+import dis
 import functools
 import operator
 import types
@@ -40,6 +41,8 @@ class Change(NamedTuple):
     """In-place operations on the way to the last expression that are left out, so that the raw parameter lasts."""
     inplace: bool = False
     """Whether the last expression changes its operand in place, which then gets the value."""
+    several: bool = False
+    """Whether the last expression calls a function of the host, which may return more than the scale."""
 
 
 class LocalFunction(NamedTuple):
@@ -61,9 +64,32 @@ def rewritten(
         PatchError: its source cannot be found, is not what runs, or holds no such expression.
     """
     tree = parse(function)
+    _require_what_runs(function, tree)
     names: dict[str, Any] = {}
     _Edit(function, names, instance).all(tree, changes, callees)
     return _compile(function, tree, names)
+
+
+def _require_what_runs(function: types.FunctionType, tree: ast.FunctionDef) -> None:
+    """Raise `PatchError` if the text is not what the function was made of: the file was edited after its import."""
+    if function.__name__ == "<lambda>" or any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+        return  # a lambda has no statement to compile, and pytest rewrites what asserts
+    if _operations(_compile(function, copy.deepcopy(tree), {}).__code__) != _operations(function.__code__):
+        raise PatchError(
+            f"the text of {function.__qualname__} is not what runs: {function.__code__.co_filename} was edited after "
+            "it was imported; import it again, build the model and scan it"
+        )
+
+
+def _operations(code: types.CodeType) -> list[tuple[str, str]]:
+    """What a function does, in a form in which it does not matter what else its module holds: a call of a method is
+    compiled in another way if the module is seen to import what it is called on."""
+    return [
+        (instruction.opname.replace("LOAD_METHOD", "LOAD_ATTR"), repr(instruction.argval))
+        for instruction in dis.get_instructions(code)
+        if instruction.opname.startswith(("LOAD", "STORE", "BINARY", "COMPARE", "UNARY"))
+        and not isinstance(instruction.argval, types.CodeType | frozenset)
+    ]
 
 
 def rebound(function: types.FunctionType, names: Mapping[str, Any]) -> types.FunctionType:
@@ -93,10 +119,15 @@ def _compile(function: types.FunctionType, tree: ast.FunctionDef, names: dict[st
     outer = ast.parse(f"def outer({', '.join([*free, *names])}):\n    pass").body[0]
     assert isinstance(outer, ast.FunctionDef)
     cls = class_of(function)
-    outer.body = [ast.ClassDef(name=cls, bases=[], keywords=[], body=[tree], decorator_list=[])] if cls else [tree]
+    body: ast.stmt = tree
+    # names that a class body binds are not seen from inside of its functions, so that the function's own name, and its
+    # class's, stay the globals that they are; a class called `_` mangles nothing
+    for name in [cls, "_"] if cls else ["_"]:
+        body = ast.ClassDef(name=name, bases=[], keywords=[], body=[body], decorator_list=[])
+    outer.body = [body]
     module = ast.fix_missing_locations(ast.Module([outer], []))
     code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True, flags=_future_flags(function))
-    inner = _code_of(code, [outer.name, *([cls] if cls else []), tree.name])
+    inner = _code_of(code, [outer.name, "_", *([cls] if cls else []), tree.name])
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     cells |= {name: types.CellType(value) for name, value in names.items()}
     new = types.FunctionType(
@@ -203,6 +234,7 @@ class _Edit:
         if change.operand == -1:
             self._replace(tree, last, self._read(change, last))
             return
+        self._refuse_what_would_be_lost(tree, change, last)
         if change.inplace:
             self._write(tree, last, change)
             return
@@ -213,6 +245,35 @@ class _Edit:
         for raw in raws[1:]:
             total = ast.BinOp(total, ast.Add(), raw)
         self._replace(tree, last, self._read(change, total))
+
+    def _refuse_what_would_be_lost(self, tree: ast.AST, change: Change, last: ast.AST) -> None:
+        """What stands between the raw parameter and the scale goes with it, so it must be the host's formula alone."""
+        first = self._at(tree, change.first)
+        trouble = ""
+        if change.several and _is_unpacked(tree, last):
+            trouble = f"{ast.unparse(last)!r} returns several values, of which σ is one"
+        elif name := self._argument_in(last, first):
+            trouble = f"σ also depends on {name!r}, an argument, which a patch would fix at its value in the scan"
+        elif not any(node is first for node in ast.walk(last)) and _branches(tree, first) - _branches(tree, last):
+            trouble = (
+                f"the raw parameter is read in a branch or a loop (line {getattr(first, 'lineno', 0)}), and the scale "
+                "computed behind it, for whatever branch was taken"
+            )
+        if trouble:
+            raise PatchError(
+                f"{self.function.__qualname__} line {getattr(last, 'lineno', 0)}: {trouble}; write a patch file whose "
+                "Head has a CallSite"
+            )
+
+    def _argument_in(self, last: ast.AST, first: ast.AST) -> str:
+        """An argument of the function in the last expression that is not the raw parameter; empty if there is none."""
+        if last is first:
+            return ""
+        code = self.function.__code__
+        arguments = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]} - {"self", "cls"}
+        raw = {node.id for node in ast.walk(first) if isinstance(node, ast.Name)}
+        used = {node.id for node in ast.walk(last) if isinstance(node, ast.Name)} - raw
+        return min(used & arguments, default="")
 
     def _drop(self, tree: ast.AST, node: ast.AST) -> None:
         """Take an in-place operation out; what it changes stays in its place."""
@@ -278,7 +339,11 @@ class _Edit:
         `self.p.log_sigma` one."""
         last = parameter.rpartition(".")[2]
         cls = class_of(self.function)
-        named = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and mangled(n.attr, cls) == last]
+        named = [
+            n
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load) and mangled(n.attr, cls) == last
+        ]
         try:
             wanted = operator.attrgetter(parameter)(self.instance)
         except AttributeError:
@@ -404,16 +469,38 @@ class _Edit:
 
     def _is_class(self, node: ast.expr) -> bool:
         """Whether a method's owner is a class, or `super()`, so that the call names the instance itself or nobody."""
-        return (
-            isinstance(node, ast.Name)
-            and self._is_global(node.id)
-            and isinstance(self.function.__globals__[node.id], type)
-        )
+        if isinstance(node, ast.Name) and not self._is_global(node.id):
+            return False
+        try:
+            return isinstance(look_up(node, self.function, None), type | types.ModuleType)
+        except (LookupError, AttributeError, TypeError):
+            return False
 
     def _is_namespace(self, node: ast.expr) -> bool:
         """Whether an attribute's owner is a module, a class or the model, and not a tensor."""
         root = _root(node)
         return root in ("self", "cls") or self._is_global(root)
+
+
+def _is_unpacked(tree: ast.AST, call: ast.AST) -> bool:
+    """Whether what an expression gives is taken apart: indexed, or unpacked."""
+    for parent in ast.walk(tree):
+        if isinstance(parent, ast.Subscript | ast.Starred) and parent.value is call:
+            return True
+        if isinstance(parent, ast.Assign) and parent.value is call:
+            return any(isinstance(target, ast.Tuple | ast.List) for target in parent.targets)
+    return False
+
+
+def _branches(tree: ast.AST, inside: ast.AST) -> set[int]:
+    """The blocks (of an if, a loop, a try) that a node stands in, each by the list of its statements."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If | ast.For | ast.While | ast.Try | ast.Match):
+            for _, block in ast.iter_fields(node):
+                if isinstance(block, list) and any(part is inside for item in block for part in ast.walk(item)):
+                    found.add(id(block))
+    return found
 
 
 _CODE = (types.FunctionType, types.MethodType, type)
@@ -434,6 +521,7 @@ def _defines(node: Any, name: str) -> bool:
     if isinstance(node, ast.FunctionDef):
         return node.name == name
     target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+    target = node.target if isinstance(node, ast.AnnAssign) else target
     return isinstance(target, ast.Name) and target.id == name and isinstance(node.value, ast.Lambda)
 
 

@@ -50,6 +50,7 @@ class Site:
         wrap: for an expression in a class's `__init__`, a function of that class and the scale which gives a subclass
             with stable arithmetic; left out where the host's arithmetic is kept. At the top level of a module, so that
             models pickle.
+        several: whether `last` calls a function of the host, which may return more than the scale.
     """
 
     owner: str
@@ -66,6 +67,7 @@ class Site:
     inplace: bool = False
     channels: ChannelRange | None = None
     wrap: Callable[[type, Scale], type] | None = None
+    several: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,18 @@ LOCAL = object()
 def method_function(cls: type, name: str) -> types.FunctionType:
     """The function that was written as a method, behind its decorators."""
     found = inspect.getattr_static(cls, name)
-    function = decorators.function_of(found)
+    function = decorators.function_of(found, _unmangled(name, cls))
     if function is None:
         raise PatchError(
             f"{cls.__name__}.{name} is a {type(found).__name__}, not a Python function that could be patched"
         )
     return function
+
+
+def _unmangled(name: str, cls: type) -> str:
+    """The name as it was written: `__x` of `_VAE__x`."""
+    prefixes = [f"_{base.__name__.lstrip('_')}__" for base in cls.__mro__]
+    return next((f"__{name.removeprefix(p)}" for p in prefixes if name.startswith(p)), name)
 
 
 def class_of(function: types.FunctionType) -> str:
@@ -79,7 +85,7 @@ def called(function: types.FunctionType, span: Span, module: str, qualname: str,
         return Callee(found)
     owner = getattr(found, "__self__", None)
     target = _behind_grafts(found)
-    if any(qualname_of(layer) == qualname for layer in decorators.chain(target)):
+    if any(qualname_of(layer) == qualname for layer in decorators.chain(target, _last_name(name))):
         return Callee(target, None if isinstance(owner, type) else owner)
     if "<" not in qualname:
         return Callee(_by_name(module, qualname))
@@ -87,6 +93,11 @@ def called(function: types.FunctionType, span: Span, module: str, qualname: str,
         f"{function.__qualname__} line {span[0]} calls {qualname}, which cannot be found again from there; write a "
         "patch file whose Head has a CallSite, a function of yours that takes the place of the method that calls it"
     )
+
+
+def _last_name(node: ast.expr | None) -> str:
+    """`limited` of `self.helpers.limited`."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _is_super(name: ast.expr | None) -> bool:
@@ -156,9 +167,24 @@ def find(tree: ast.AST, span: Span) -> ast.expr | ast.stmt | None:
     for node in ast.walk(tree):
         if not isinstance(node, ast.expr | ast.AugAssign) or not hasattr(node, "lineno"):
             continue  # what was put in has no place in the file
-        if (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset) == span:
+        if (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset) == span or _starts_at_name(node, span):
             return node
     return None
+
+
+def _starts_at_name(node: ast.AST, span: Span) -> bool:
+    """Whether a span is that of a method's call which goes over several lines: Python gives it from the name on.
+
+    sigma = (
+        torch.exp(lv)
+        .clamp(1e-3)      # the call's place begins here
+    )
+    """
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    name = node.func
+    begin = (name.end_lineno or 0, (name.end_col_offset or 0) - len(name.attr.encode()))
+    return (*begin, node.end_lineno, node.end_col_offset) == (span[0], span[2], span[1], span[3])
 
 
 def parse(function: types.FunctionType) -> ast.FunctionDef:

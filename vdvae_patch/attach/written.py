@@ -41,6 +41,10 @@ class _Written:
 
     normals: tuple[NormalSite, ...]
     can_verify: bool = False
+    heads: tuple[Head, ...] = ()
+
+    def run_again(self, model: nn.Module) -> None:
+        raise PatchError("heads of a file come without a batch")
 
     def verify(self, model: nn.Module, patched: Iterable[Any]) -> None:
         raise PatchError("heads of a file come without a batch; scan the model to have them verified")
@@ -111,7 +115,7 @@ def entered(function: types.FunctionType, step: CallStep, instance: Any) -> tupl
         return function, instance  # it is written inside the function that calls it
     if isinstance(target, type):
         return method_function(target, step.qualname.rpartition(".")[2]), None
-    layers = decorators.chain(target)
+    layers = decorators.chain(target, step.qualname.rpartition(".")[2])
     ran = next((layer for layer in layers if qualname_of(layer) == step.qualname), layers[-1])
     return ran, owner
 
@@ -130,6 +134,11 @@ def text_at(function: types.FunctionType, span: Span) -> Text:
 def _span(function: types.FunctionType, text: Text) -> Span:
     wanted, number = (text, 0) if isinstance(text, str) else text
     spans = _spans(parse(function), wanted)
+    if isinstance(text, str) and len(spans) > 1:
+        raise PatchError(
+            f"{function.__qualname__} holds {wanted!r} {len(spans)} times, and the patch file was written when it was "
+            f"there once; say which one is meant, ({wanted!r}, 0) for the first, or scan and write it again"
+        )
     if len(spans) <= number:
         times = f"{len(spans)} times" if spans else "nowhere"
         raise PatchError(

@@ -49,6 +49,10 @@ class Scan(Protocol):
         """Where the host makes a Normal that can be one which carries log σ."""
 
     @property
+    def heads(self) -> Sequence[Head]:
+        """All that it found."""
+
+    @property
     def can_verify(self) -> bool:
         """Whether the scanned call can be run again."""
 
@@ -157,8 +161,12 @@ def patch(
             _apply(model, _fitted(found, following, raw, paper), following, arithmetic, scans, verifying)
         unpatch(model)
     record = _apply(model, _fitted(found, chosen, raw, paper), chosen, arithmetic, scans, verifying)
-    for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
-        warnings.warn(line, stacklevel=2)
+    try:
+        for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
+            warnings.warn(line, stacklevel=2)
+    except BaseException:  # a warning that is made an error
+        _remove(model, record.number)
+        raise
     seen = {id(scan) for scan in verifying}
     return PatchHandle(model, record, [head for head in found if id(head.scan) not in seen])
 
@@ -238,7 +246,7 @@ def _apply(
         warnings.warn(f"variant {chosen} is what the host computes already: the patch changes nothing", stacklevel=3)
     normals = list(dict.fromkeys(site for scan in scans for site in scan.normals)) if stable else []
     number = uuid.uuid4().hex
-    planned = plan.attachments(model, patched, stable, normals)
+    planned = plan.attachments(model, patched, stable, normals, _others(patched, scans))
     for attachment in planned:
         attachment.patch = number
     # without the scans, which hold a batch
@@ -253,6 +261,12 @@ def _apply(
         _remove(model, number)
         raise
     return record
+
+
+def _others(patched: Iterable[PatchedHead], scans: Iterable[Scan]) -> list[Head]:
+    """The heads of the scans that are not among the patched ones."""
+    chosen = {(h.head.path, h.head.channel_range, h.head.role) for h in patched}
+    return [h for scan in scans for h in scan.heads if (h.path, h.channel_range, h.role) not in chosen]
 
 
 def _install(model: nn.Module, planned: Iterable[Attachment]) -> None:

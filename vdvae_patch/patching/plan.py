@@ -123,7 +123,11 @@ def _meet(one: Head, other: Head) -> bool:
 
 
 def attachments(
-    model: nn.Module, heads: Sequence[PatchedHead], stable: bool, normals: Sequence[NormalSite]
+    model: nn.Module,
+    heads: Sequence[PatchedHead],
+    stable: bool,
+    normals: Sequence[NormalSite],
+    others: Sequence[Head] = (),
 ) -> list[Attachment]:
     """One attachment for each method that has to compute something else.
 
@@ -131,16 +135,41 @@ def attachments(
         heads: all of them, those that are left as they are, too.
         stable: whether this package's KL and sampling stand in for the host's.
         normals: places where the host makes a Normal that shall carry log σ.
+        others: heads that a scan found and that were not chosen: they are left as they are, too.
 
     Raises:
         SharedScaleError: one module emits for two roles with two scales, and where it is called they cannot be told
             apart.
         PatchError: a head cannot be patched; the reason is the scan's.
     """
+    heads = [*heads, *(PatchedHead(head, None) for head in others)]
     changed = [h for h in heads if h.scale is not None and not h.head.convention.is_identity(h.scale)]
+    _refuse_shared_expressions(heads)
     # heads that only calls can patch hand raw values on to each other: all their calls are replaced, or none
     whole = stable or any(h.head.only_at_calls for h in changed)
     return list(_attachments(_modules(model), heads if whole else changed, stable, normals, _patched_apart(heads)))
+
+
+def _refuse_shared_expressions(heads: Sequence[PatchedHead]) -> None:
+    """An expression that computes several heads' scales cannot change one and leave another."""
+    changed: dict[tuple[object, ...], PatchedHead] = {}
+    for patched in heads:
+        if patched.scale is not None and not _is_alternative(patched.head):
+            changed |= dict.fromkeys(map(_place, patched.head.sites), patched)
+    for patched in heads:
+        for site in patched.head.sites if patched.scale is None and not _is_alternative(patched.head) else ():
+            other = changed.get(_place(site))
+            if other is not None:
+                raise SharedScaleError(
+                    f"one expression of the host computes the scales of {other.head} and of {patched.head}, which is "
+                    f"left as it is; {GIVE_ONE}"
+                )
+
+
+def _place(site: object) -> tuple[object, ...]:
+    if isinstance(site, ActivationSite):
+        return (site.path,)
+    return tuple(getattr(site, name, None) for name in ("owner", "method", "calls", "last", "parameter"))
 
 
 def _attachments(

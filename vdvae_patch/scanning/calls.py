@@ -60,8 +60,10 @@ def site_of_nodes(nodes: Sequence[Node], operand: int, rest: Convention, paramet
     sequence = outer_first(nodes[0])
     if level < 0 or any(len(outer_first(node)) <= level for node in nodes):
         raise CannotPlaceError("its steps are spread over functions that no common one calls")
-    first, last = span_of(sequence[level]), span_of(outer_first(nodes[-1])[level])
-    return _site_in(sequence, level, first, last, operand, rest, parameter)
+    ends = outer_first(nodes[-1])
+    first, last = span_of(sequence[level]), span_of(ends[level])
+    site = _site_in(sequence, level, first, last, operand, rest, parameter)
+    return replace(site, several=len(ends) > level + 1)
 
 
 def _site_in(

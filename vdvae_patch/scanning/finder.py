@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import Head
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
@@ -50,6 +51,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     }
     curves = residual_curves(graph, readings.found, frozenset(residual))
     run = ScanRun(model, inputs, call, curves, normal_sites(graph))
+    run.heads = tuple(found)
     heads = ScanResult(
         (replace(head, scan=run) for head in found),
         dict.fromkeys(readings.near_misses),
@@ -80,6 +82,7 @@ class ScanRun:
         self.call = call
         self.residual = dict(residual)
         self.normals = tuple(normals)
+        self.heads: tuple[Head, ...] = ()
         self.can_verify = True
         self._place = _place(model)
 

@@ -82,11 +82,12 @@ def _items(value: Any) -> list[Any]:
     if isinstance(value, list | tuple | set | frozenset):
         return list(value)
     held = [*vars(value).values()] if hasattr(value, "__dict__") else []
-    slots = {name for cls in type(value).__mro__ for name in _slots(cls)}
+    slots = {name for cls in type(value).__mro__ for name in slots_of(cls)}
     return held + [getattr(value, name) for name in sorted(slots) if hasattr(value, name)]
 
 
-def _slots(cls: type) -> tuple[str, ...]:
+def slots_of(cls: type) -> tuple[str, ...]:
+    """The names of a class's own slots."""
     slots = vars(cls).get("__slots__", ())
     if isinstance(slots, str):
         slots = (slots,)

@@ -93,6 +93,8 @@ def _attribute(graph: Graph, group: Sequence[Reading]) -> Site | None:
     rests = [_rest(r, 0) for r in group]
     if any(is_limited(rest) for rest in rests) or not _all_alike(rests):
         return None
+    if _is_read_for_something_else(graph, group):
+        return None
     names = {_attribute_read(r.raw.node, r.chain.nodes[0]) for r in group}
     if "" in names:
         return None
@@ -102,6 +104,23 @@ def _attribute(graph: Graph, group: Sequence[Reading]) -> Site | None:
         return None
     whole = replace(min(places, key=lambda site: site.first), operand=-3)
     return replace(whole, channels=emission_of(graph, reading.raw).channels) if reading.raw.cuts else whole
+
+
+def _is_read_for_something_else(graph: Graph, group: Sequence[Reading]) -> bool:
+    """Whether a parameter is also read where no scale, density or KL is computed of it, as by a penalty on it."""
+    known = {node.id for reading in group for node in reading.chain.nodes}
+    for reading in group:
+        if reading.term is not None:
+            whole = Expression(Spot(reading.term.total), through_sums=True)
+            known |= {spot.node.id for spot in whole.order}
+    todo = list(graph.consumers.get(group[0].raw.node.id, ()))
+    while todo:
+        user = todo.pop()
+        if user.kind == "shape" and user.id not in known:
+            todo.extend(graph.consumers.get(user.id, ()))
+        elif user.id not in known:
+            return True
+    return False
 
 
 def _attribute_read(raw: Node, first: Node) -> str:

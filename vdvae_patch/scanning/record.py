@@ -382,7 +382,7 @@ def _method(code: CodeType, cls: type) -> tuple[bool, str]:
         while is_stand_in(found):
             found = plain(found).__wrapped__
         found = getattr(found, "func", found) if isinstance(found, functools.cached_property) else found
-        if any(getattr(layer, "__code__", None) is code for layer in chain(found)):
+        if any(getattr(layer, "__code__", None) is code for layer in chain(found, code.co_name)):
             return True, name
     other = _alias(code, cls)
     return bool(names or other), other

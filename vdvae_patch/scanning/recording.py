@@ -54,6 +54,7 @@ def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None
     def emitted(module: nn.Module, output: Any) -> None:
         returned(module, None, output)
 
+    known = {id(module) for module in model.modules()}
     with _eager(model), Untouched(model, recorder), normals_watched(recorder), outputs_observed(emitted):
         hook = register_module_forward_hook(returned)
         try:
@@ -66,6 +67,12 @@ def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None
             raise
         finally:
             hook.remove()
+        made = [path for path, module in model.named_modules() if id(module) not in known]
+    if made:
+        raise PatchError(
+            f"the call makes modules that the model does not have yet ({', '.join(made[:4])}); run the model once on a "
+            "batch, then scan it"
+        )
     recorder.graph.index_consumers()
     join_layers(recorder.graph)
     return recorder.graph

@@ -31,7 +31,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from vdvae_patch.attach.graft import TABLE
 from vdvae_patch.errors import PatchError
+from vdvae_patch.scanning.inputs import slots_of
 
 
 class Watching(Protocol):
@@ -59,8 +61,8 @@ class Untouched:
     def __enter__(self) -> Untouched:
         model = self._model
         self._parts: list[Callable[[], None]] = [
-            _flags(model), _attributes(model), _parameters(model), self._watching.put_back, _gradients(model),
-            _buffers(model), _random_states(self._watching),
+            _modules(model), _flags(model), _attributes(model), _parameters(model), self._watching.put_back,
+            _gradients(model), _buffers(model), _random_states(self._watching), _grad_mode(),
         ]  # fmt: skip
         self._no_step = register_optimizer_step_pre_hook(_refuse_in(threading.get_ident()))
         for p in model.parameters():
@@ -71,8 +73,14 @@ class Untouched:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._no_step.remove()
+        failed: BaseException | None = None
         for put_back in self._parts:
-            put_back()
+            try:
+                put_back()
+            except BaseException as raised:  # what comes behind is put back all the same
+                failed = failed or raised
+        if failed is not None:
+            raise failed
 
 
 def _refuse_in(thread: int) -> Callable[..., None]:
@@ -87,14 +95,36 @@ def _refuse_in(thread: int) -> Callable[..., None]:
     return refuse
 
 
+def _modules(model: nn.Module) -> Callable[[], None]:
+    """Submodules: what a first call makes is taken out again, since it has made it with weights of this call."""
+    kept = [(module, dict(module._modules)) for module in model.modules() if not _is_script(module)]
+
+    def put_back() -> None:
+        for module, children in kept:
+            if list(module._modules.items()) != list(children.items()):
+                module._modules.clear()
+                module._modules.update(children)
+
+    return put_back
+
+
 def _flags(model: nn.Module) -> Callable[[], None]:
     flags = [(module, module.training) for module in model.modules()]
+    trained = [(p, p.requires_grad) for p in model.parameters()]
 
     def put_back() -> None:
         for module, training in flags:
             module.training = training
+        for p, requires_grad in trained:
+            if p.requires_grad != requires_grad:
+                p.requires_grad_(requires_grad)
 
     return put_back
+
+
+def _grad_mode() -> Callable[[], None]:
+    enabled = torch.is_grad_enabled()
+    return lambda: torch._C._set_grad_enabled(enabled)
 
 
 def _gradients(model: nn.Module) -> Callable[[], None]:
@@ -137,7 +167,7 @@ def _put_back_parameters(module: nn.Module, kept: dict[str, tuple[nn.Parameter |
 
 def _buffers(model: nn.Module) -> Callable[[], None]:
     kept = [
-        (module, {k: (b, None if b is None else b.clone()) for k, b in module._buffers.items()})
+        (module, {k: (b, None if b is None else (b.data, b.clone())) for k, b in module._buffers.items()})
         for module in model.modules()
     ]
 
@@ -148,11 +178,15 @@ def _buffers(model: nn.Module) -> Callable[[], None]:
     return put_back
 
 
-def _put_back_buffers(module: nn.Module, kept: dict[str, tuple[Tensor | None, Tensor | None]]) -> None:
-    for buffer, copy in kept.values():
-        if buffer is not None and copy is not None:
-            with torch.no_grad():
-                buffer.copy_(copy)
+def _put_back_buffers(module: nn.Module, kept: dict[str, tuple[Tensor | None, tuple[Tensor, Tensor] | None]]) -> None:
+    for buffer, before in kept.values():
+        if buffer is None or before is None:
+            continue
+        memory, copy = before
+        with torch.no_grad():
+            if buffer.shape != memory.shape or buffer.data_ptr() != memory.data_ptr():
+                buffer.data = memory  # a queue that grew
+            buffer.copy_(copy)
     if _is_script(module):
         return
     for name in list(module._buffers):
@@ -168,21 +202,27 @@ def _is_script(module: nn.Module) -> bool:
 
 # --- Python attributes ------------------------------------------------------------------------------------------------
 
-_KEPT_ELSEWHERE = frozenset({"_parameters", "_buffers", "_modules", "training"})
+_KEPT_ELSEWHERE = frozenset(
+    {"_parameters", "_buffers", "_modules", "training", TABLE}
+)  # what a patch keeps is no host's
 _NO_STATE = (
     Tensor, nn.Module, type, types.ModuleType, types.FunctionType, types.MethodType, logging.Logger, threading.Thread,
     str, bytes, int, float, complex, bool, type(None),
 )  # fmt: skip
-_DEPTH = 4
+_DEPTH = 6
+_MOST_BYTES = 1 << 24  # of an array that is copied; a data set that a model holds is not what it writes to
 
 
 def _attributes(model: nn.Module) -> Callable[[], None]:
-    """Counters that the host advances, lists that it appends to, what it puts aside: of modules that are not PyTorch's
-    own, which keep nothing of the kind, or (wrappers) have their other half elsewhere."""
+    """Counters that the host advances, lists that it appends to, what it puts aside, hooks. Not of PyTorch's wrappers
+    (DDP, FSDP), which have their other half elsewhere."""
     seen: set[int] = set()
     undo: list[Callable[[], None]] = []
     for module in model.modules():
-        if not type(module).__module__.startswith("torch.") and not _is_script(module):
+        own = not type(module).__module__.startswith("torch.") or type(module).__module__.startswith(
+            "torch.nn.modules."
+        )
+        if own and not _is_script(module):
             undo += _of_dict(vars(module), _KEPT_ELSEWHERE, seen, 0)
 
     def put_back() -> None:
@@ -219,11 +259,54 @@ def _of_value(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], N
             yield from _of_value(item, seen, depth + 1)
     elif isinstance(value, set):
         yield _of_set(value)
+    elif isinstance(value, random.Random):
+        state = value.getstate()
+        yield lambda: value.setstate(state)
+    elif hasattr(value, "bit_generator"):  # of NumPy
+        bits, of_bits = value.bit_generator, value.bit_generator.state
+        yield lambda: setattr(bits, "state", of_bits)
+    elif isinstance(value, bytearray) or (
+        hasattr(value, "__array_interface__") and hasattr(value, "__setitem__") and _is_small(value)
+    ):
+        yield _of_array(value)
     elif isinstance(value, tuple):
         for item in value:
             yield from _of_value(item, seen, depth + 1)
-    elif type(vars(value) if hasattr(value, "__dict__") else None) is dict:
-        yield from _of_dict(vars(value), frozenset(), seen, depth)
+    else:
+        if type(vars(value) if hasattr(value, "__dict__") else None) is dict:
+            yield from _of_dict(vars(value), frozenset(), seen, depth)
+        names = [name for cls in type(value).__mro__ for name in slots_of(cls)]
+        yield from _of_slots(value, [name for name in names if hasattr(value, name)], seen, depth)
+
+
+def _of_slots(value: Any, names: list[str], seen: set[int], depth: int) -> Iterator[Callable[[], None]]:
+    saved = {name: getattr(value, name) for name in names}
+
+    def put_back() -> None:
+        for name, item in saved.items():
+            if getattr(value, name, None) is not item:
+                setattr(value, name, item)
+
+    if saved:
+        yield put_back
+    for item in saved.values():
+        yield from _of_value(item, seen, depth + 1)
+
+
+def _is_small(array: Any) -> bool:
+    return 0 < int(getattr(array, "nbytes", 0)) <= _MOST_BYTES
+
+
+def _of_array(value: Any) -> Callable[[], None]:
+    saved = bytes(value) if isinstance(value, bytearray) else value.copy()
+
+    def put_back() -> None:
+        value[...] = saved
+
+    def put_back_bytes() -> None:
+        value[:] = saved
+
+    return put_back_bytes if isinstance(value, bytearray) else put_back
 
 
 def _of_sequence(value: list[Any] | deque[Any]) -> Callable[[], None]:
@@ -258,15 +341,23 @@ def _random_states(watching: Watching) -> Callable[[], None]:
     def put_back() -> None:
         alone = threading.active_count() == 1
         # what changed is the call's doing if nobody else is there, or if its lines speak of random numbers
-        ours = alone or watching.names("random") or watching.names("randint") or watching.names("choice")
+        ours = alone or any(map(watching.names, _DRAWING))
         if ours and random.getstate() != python:
             random.setstate(python)
         if ours and of_numpy is not None:
             sys.modules["numpy"].random.set_state(of_numpy)
-        if (alone or torch.initial_seed() != seed) and not torch.equal(torch.get_rng_state(), of_torch):
+        seeded = torch.initial_seed() != seed or any(map(watching.names, _SEEDING))
+        if (alone or seeded) and not torch.equal(torch.get_rng_state(), of_torch):
             torch.set_rng_state(of_torch)  # the call seeded it
 
     return put_back
+
+
+_DRAWING = (
+    "random", "randint", "randrange", "choice", "choices", "gauss", "uniform", "normal", "normalvariate", "rand",
+    "randn", "shuffle", "sample", "permutation", "standard_normal", "random_sample", "binomial", "exponential", "seed",
+)  # fmt: skip
+_SEEDING = ("manual_seed", "seed", "seed_everything", "set_seed", "set_rng_state", "fork_rng")
 
 
 def _numpy_state() -> Any:
