@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import linecache
 import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from vdvae_patch import is_patched, patch, scales, scan
 from vdvae_patch.attach import decorators
-from vdvae_patch.errors import PatchError
+from vdvae_patch.errors import PatchError, SharedScaleError
 
 X = 3 * torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
 
@@ -569,3 +571,175 @@ def test_a_scripted_model_is_refused_by_name() -> None:
         patch(model, posterior="upbounded", heads=[Head("0", "posterior", 4, 8)], paper=True)
     with pytest.raises(PatchError, match=r"TorchScript.*patch the model first"):
         patch(nn.Sequential(model), posterior="upbounded", heads=[Head("0.0", "posterior", 4, 8)], paper=True)
+
+
+# --- ordinary code that was refused, or patched where it must not be --------------------------------------------------
+
+
+class NamesItself(Base):
+    made: ClassVar[int] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        NamesItself.made += 1
+        mu, lv = self.enc(x).chunk(2, 1)
+        return super(NamesItself, self).rest(mu, torch.exp(lv).clamp(1e-3, 50.0))  # noqa: UP008
+
+
+def limited_again(lv: Tensor, times: int = 1) -> Tensor:
+    return torch.exp(lv).clamp(1e-3, 50.0) if times == 0 else limited_again(lv, 0)
+
+
+class SeveralLines(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        sigma = (
+            torch.exp(
+                lv,
+            )
+            .clamp(
+                1e-3, 50.0
+            )
+        )  # fmt: skip
+        return self.rest(mu, sigma)
+
+
+def _made_in_a_function() -> type[Base]:
+    def helper(lv: Tensor) -> Tensor:
+        return torch.exp(lv).clamp(1e-3, 50.0)
+
+    class InFunction(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            mu, lv = self.enc(x).chunk(2, 1)
+            return self.rest(mu, helper(lv))
+
+    return InFunction
+
+
+class Annotated(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        scale: Callable[[Tensor], Tensor] = lambda v: torch.exp(v).clamp(1e-3, 50.0)  # noqa: E731
+        return self.rest(mu, scale(lv))
+
+
+@pytest.mark.parametrize("cls", [NamesItself, SeveralLines, _made_in_a_function(), Annotated])
+def test_ordinary_code_is_patched(cls: type[Base]) -> None:
+    patched(cls())
+
+
+class Temperature(Base):
+    def forward(self, x: Tensor, temperature: float = 1.0) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        return self.rest(mu, torch.clamp(torch.exp(lv) * temperature, 1e-3, 50.0))
+
+
+class InABranch(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        if self.training:  # noqa: SIM108
+            h = torch.exp(lv)
+        else:
+            h = torch.exp(lv - 3)
+        return self.rest(mu, h.clamp(1e-3, 50.0))
+
+
+def both(lv: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.exp(lv).clamp(1e-3, 50.0), lv
+
+
+class Several2(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.enc(x).chunk(2, 1)
+        h = 0.5 * (2 * lv)
+        return self.rest(mu, both(h)[0])
+
+
+@pytest.mark.parametrize(
+    ("cls", "reason"),
+    [
+        (Temperature, r"also depends on 'temperature', an argument"),
+        (InABranch, "read in a branch or a loop"),
+        (Several2, "returns several values"),
+    ],
+)
+def test_what_would_be_lost_is_refused_with_the_reason(cls: type[Base], reason: str) -> None:
+    model = cls()
+    with pytest.raises(PatchError, match=reason):
+        patch(model, posterior="upbounded", heads=scan(model, X))
+    assert not is_patched(model)
+
+
+class Loop(Base):
+    """One expression computes the scales of three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        loss = torch.zeros(())
+        for layer in self.layers:
+            mu, lv = layer(x).chunk(2, 1)
+            loss = loss + self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))
+        return loss
+
+
+def test_an_expression_of_several_heads_cannot_be_patched_for_one() -> None:
+    model = Loop()
+    heads = scan(model, X)
+    assert len(heads) == 3
+    with pytest.raises(SharedScaleError, match=r"computes the scales of layers\.0.* and of layers\.1.*left as it is"):
+        patch(model, posterior="upbounded", heads=heads[:1])
+    patch(model, posterior="upbounded", heads=heads)
+
+
+def test_a_penalty_on_a_parameter_is_of_the_parameter() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enc, self.log_sigma = nn.Linear(8, 4), nn.Parameter(torch.full((4,), 2.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            mu = self.enc(x)
+            self.sigma, self.penalty = self.log_sigma.exp(), (self.log_sigma**2).sum()
+            kl = 0.5 * (mu**2 + self.sigma**2 - 2 * self.log_sigma - 1).sum()
+            return (mu + self.sigma * torch.randn_like(mu)).sum() + kl + 1e-2 * self.penalty
+
+    model = Own()
+    try:
+        patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
+    except PatchError:
+        return  # said, and nothing is changed
+    model(X)
+    assert float(model.penalty) == 16
+
+
+def test_a_file_that_was_edited_after_its_import_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "import torch\nfrom vdvae_test_edited_base import Base\n\n\nclass VAE(Base):\n    def forward(self, x):\n"
+        "        mu, lv = self.enc(x).chunk(2, 1)\n"
+        "        loss = 1.0 * self.rest(mu, torch.exp(lv).clamp(1e-3, 50.0))\n        return loss\n"
+    )
+    base = types.ModuleType("vdvae_test_edited_base")
+    base.Base = Base  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vdvae_test_edited_base", base)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "vdvae_test_edited.py").write_text(text)
+    module = importlib.import_module("vdvae_test_edited")
+    monkeypatch.setitem(sys.modules, "vdvae_test_edited", module)
+    patched(module.VAE())
+    (tmp_path / "vdvae_test_edited.py").write_text(text.replace("1.0 *", "9.00 *"))
+    linecache.checkcache()
+    model = module.VAE()
+    with pytest.raises(PatchError, match="edited after it was imported"):
+        patch(model, posterior="upbounded", heads=scan(model, X))
+
+
+def test_a_warning_that_is_made_an_error_leaves_the_model_as_it_was() -> None:
+    model = Private()
+    heads = scan(model, X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="the host keeps σ at"):
+            patch(model, posterior="explin", heads=heads)
+    assert not is_patched(model)

@@ -420,3 +420,53 @@ def test_a_compiled_model_is_scanned_as_it_is_written_and_patched() -> None:
 def test_a_traced_model_is_seen_and_said_to_be_out_of_reach() -> None:
     heads = scan(torch.jit.trace(Sampler(), X, check_trace=False), X)
     assert [h.found.patch_at for h in heads] == ["no"]
+
+
+class Keeps(VAE):
+    """What else a host may change in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.numpy, self.python = nn.Dropout(0.1), np.random.default_rng(0), random.Random(0)
+        self.counts, self.slots = np.zeros(3), Slots(X)
+        self.register_buffer("queue", torch.zeros(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.drop.p = 0.5
+        self.numpy.random()
+        self.python.random()
+        self.counts += 1
+        self.slots.y = x
+        self.queue.data = torch.cat([self.queue, torch.ones(1, 3)])
+        self.enc.weight.requires_grad_(False)
+        return super().forward(x)
+
+
+def test_generators_arrays_slots_flags_and_buffers_that_grow_are_put_back() -> None:
+    model = Keeps()
+    scan(model, X)
+    assert model.drop.p == 0.1
+    assert model.numpy.random() == np.random.default_rng(0).random()
+    assert model.python.random() == random.Random(0).random()
+    assert not model.counts.any()
+    assert not hasattr(model.slots, "y") or model.slots.y is not X
+    assert model.queue.shape == (2, 3)
+    assert model.enc.weight.requires_grad
+
+
+class LazilyMade(VAE):
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "proj"):
+            self.proj = nn.Linear(8, 8)
+        return super().forward(self.proj(x))
+
+
+def test_modules_that_a_first_call_makes_are_taken_out_again_and_said() -> None:
+    model = LazilyMade()
+    with pytest.raises(
+        PatchError, match=r"makes modules that the model does not have yet \(proj\); run the model once"
+    ):
+        scan(model, X)
+    assert "proj.weight" not in model.state_dict()
+    model(X)
+    assert len(scan(model, X)) == 1

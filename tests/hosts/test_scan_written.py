@@ -140,3 +140,17 @@ def test_a_file_of_before_with_lines_and_columns_still_loads(tmp_path: Path, mon
     )
     raw = model.enc(X)[:, 4:]
     torch.testing.assert_close(sigmas(model)[0], vdvae_patch.scales.get("upbounded").sigma(raw))
+
+
+def test_a_text_that_stands_twice_now_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = imported(HOST, tmp_path, monkeypatch).VAE()
+    written = tmp_path / "entry.py"
+    written.write_text(entry_file("host_of_the_user:VAE", scan(model, X), model))
+    (tmp_path / "later").mkdir()
+    doubled = HOST.replace(
+        "        z = q.rsample()\n",
+        "        other = F.softplus(raw2) + 0.01 if False else 0\n        z = q.rsample()\n",
+    )
+    later = imported(doubled, tmp_path / "later", monkeypatch).VAE()
+    with pytest.raises(PatchError, match="say which one is meant"):
+        load_entry_file(written, HostRegistry("vdvae_patch.patches", "none")).heads(later)

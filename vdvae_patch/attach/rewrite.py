@@ -215,7 +215,7 @@ class _Edit:
                     if isinstance(new, ast.FunctionDef):
                         new.name = name
                     else:
-                        new.targets = [ast.Name(name, ast.Store())]
+                        new = ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], new.value), node)
                     block.insert(index + 1, new)
                     return ast.Name(name, ast.Load())
         raise PatchError(

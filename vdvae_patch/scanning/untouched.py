@@ -276,18 +276,20 @@ def _of_value(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], N
         if type(vars(value) if hasattr(value, "__dict__") else None) is dict:
             yield from _of_dict(vars(value), frozenset(), seen, depth)
         names = [name for cls in type(value).__mro__ for name in slots_of(cls)]
-        yield from _of_slots(value, [name for name in names if hasattr(value, name)], seen, depth)
+        yield from _of_slots(value, names, seen, depth)
 
 
 def _of_slots(value: Any, names: list[str], seen: set[int], depth: int) -> Iterator[Callable[[], None]]:
-    saved = {name: getattr(value, name) for name in names}
+    saved = {name: getattr(value, name) for name in names if hasattr(value, name)}
 
     def put_back() -> None:
-        for name, item in saved.items():
-            if getattr(value, name, None) is not item:
-                setattr(value, name, item)
+        for name in names:
+            if name not in saved and hasattr(value, name):
+                delattr(value, name)
+            elif name in saved and getattr(value, name, None) is not saved[name]:
+                setattr(value, name, saved[name])
 
-    if saved:
+    if names:
         yield put_back
     for item in saved.values():
         yield from _of_value(item, seen, depth + 1)
