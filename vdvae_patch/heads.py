@@ -113,8 +113,8 @@ class Head:
         sites: the host's expressions that are replaced where replacing the module's output is not exact.
         parameter: whether `path` names a parameter (a learned global scale) and not a module.
         found: what a scan saw; None for a head that somebody wrote down.
-        paper: whether a scale takes the raw value as it is, as the paper's formulas do, whatever the host reads it as;
-            for hosts of the paper, whose runs are named by these formulas.
+        paper: whether a scale always takes the raw value as it is, as the paper's formulas do, even with `keep`; for
+            hosts of the paper, whose runs are named by these formulas.
         scan: the scan that found it, by which `patch` verifies; a copy or a pickle of the head is without it.
     """
 

@@ -59,7 +59,7 @@ def patched(model: Base, scale: str = "upbounded", convention: float = 1.0) -> B
     """Patched by its scan, and σ is what was promised."""
     heads = scan(model, X)
     assert [h.found.patch_at for h in heads] == ["call"]
-    patch(model, posterior=scale, heads=heads, paper=True)
+    patch(model, posterior=scale, heads=heads)
     expected = scales.get(scale).sigma(model.raw(X))
     torch.testing.assert_close(sigma_of(model), expected.float(), rtol=2e-2, atol=2e-2)
     return model
@@ -201,7 +201,7 @@ class Kept(Base):
 def test_a_decorator_that_cannot_be_kept_is_refused_by_name() -> None:
     model = Kept()
     with pytest.raises(PatchError, match=r"Kept\.forward is wrapped by keeping\.<locals>\.wrapper.*would be lost"):
-        patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
+        patch(model, posterior="upbounded", heads=scan(model, X))
     assert not is_patched(model)
 
 
@@ -453,7 +453,7 @@ class OneOfAnother(nn.Module):
 
 def test_parameters_of_one_name_in_two_modules_are_told_apart() -> None:
     model = TwoOfOneName()
-    patch(model, "upbounded/downbounded(0.1)", heads=scan(model, X), paper=True)
+    patch(model, "upbounded/downbounded(0.1)", heads=scan(model, X))
     model(X)
     for sigma, scale, p in zip(model.sigmas, ("upbounded", "downbounded(0.1)"), (1.0, 2.0), strict=True):
         torch.testing.assert_close(sigma, scales.get(scale).sigma(torch.full((4,), p)))
@@ -461,7 +461,7 @@ def test_parameters_of_one_name_in_two_modules_are_told_apart() -> None:
 
 def test_another_modules_parameter_of_the_same_name_is_left_alone() -> None:
     model = OneOfAnother()
-    patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
+    patch(model, posterior="upbounded", heads=scan(model, X))
     model(X)
     torch.testing.assert_close(model.sigma, scales.get("upbounded").sigma(torch.full((4,), 2.0)))
     assert torch.equal(model.other, torch.full((4,), 3.0))
@@ -560,7 +560,7 @@ class CachedHelper(Base):
 def test_a_cached_helper_is_refused_by_name() -> None:
     model = CachedHelper()
     with pytest.raises(PatchError, match="cached is wrapped by _lru_cache_wrapper"):
-        patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
+        patch(model, posterior="upbounded", heads=scan(model, X))
 
 
 def test_a_scripted_model_is_refused_by_name() -> None:
@@ -568,9 +568,9 @@ def test_a_scripted_model_is_refused_by_name() -> None:
 
     model = torch.jit.script(nn.Sequential(nn.Linear(8, 8)))
     with pytest.raises(PatchError, match=r"TorchScript.*patch the model first"):
-        patch(model, posterior="upbounded", heads=[Head("0", "posterior", 4, 8)], paper=True)
+        patch(model, posterior="upbounded", heads=[Head("0", "posterior", 4, 8)])
     with pytest.raises(PatchError, match=r"TorchScript.*patch the model first"):
-        patch(nn.Sequential(model), posterior="upbounded", heads=[Head("0.0", "posterior", 4, 8)], paper=True)
+        patch(nn.Sequential(model), posterior="upbounded", heads=[Head("0.0", "posterior", 4, 8)])
 
 
 # --- ordinary code that was refused, or patched where it must not be --------------------------------------------------
@@ -707,7 +707,7 @@ def test_a_penalty_on_a_parameter_is_of_the_parameter() -> None:
 
     model = Own()
     try:
-        patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
+        patch(model, posterior="upbounded", heads=scan(model, X))
     except PatchError:
         return  # said, and nothing is changed
     model(X)

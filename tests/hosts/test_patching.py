@@ -396,7 +396,7 @@ class TestAtAModulesOutput:
         mean, _ = model(x)
         raw = model.to_stats(model.trunk(x))[:, 5:]
         head = Head("to_stats", "posterior", 5, 10, convention="log_variance")
-        with vdvae_patch.patch(model, posterior=spec, heads=[head], paper=True):
+        with vdvae_patch.patch(model, posterior=spec, heads=[head]):
             new_mean, sigma = model(x)
             sigma.sum().backward()
         gradient = model.trunk.weight.grad

@@ -44,7 +44,7 @@ def test_a_patched_diffusers_autoencoder_samples_with_the_scale_past_its_own_cla
     before = model.encode(x).latent_dist.std
     with torch.no_grad():
         model.quant_conv.bias[4:] -= 40
-    handle = patch(model, posterior="explin", heads=HOSTS.get("diffusers").heads(model), paper=True)
+    handle = patch(model, posterior="explin", heads=HOSTS.get("diffusers").heads(model))
     raw = model.quant_conv(model.encoder(x)).chunk(2, 1)[1]
     distribution = model.encode(x).latent_dist
     torch.testing.assert_close(distribution.logvar, 2 * scales.get("explin").log_sigma(raw))
@@ -88,7 +88,7 @@ def test_pythae_entry_and_scan_agree_and_the_patched_model_trains(name: str) -> 
     heads, found = HOSTS.get("pythae").heads(model), scan(model, batch, call=loss)
     assert found == heads
     assert str(found[0].convention) == PYTHAE[name]
-    patch(model, posterior="explin", heads=found, paper=True)
+    patch(model, posterior="explin", heads=found)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(3):
         optimizer.zero_grad()
@@ -181,7 +181,7 @@ def test_nvae_entry_gives_each_role_its_scale_of_the_summed_raw_parameter() -> N
         ("enc_sampler.1", "posterior"),
         ("dec_sampler.0", "prior"),
     ]
-    patch(model, "explin/upbounded", heads=heads, paper=True)
+    patch(model, "explin/upbounded", heads=heads)
     assert torch.isfinite(model(torch.randn(2, 3, 4, 4)))
     raw_p, raw_q = model.raws
     torch.testing.assert_close(model.q.sigma, scales.get("explin").sigma(raw_p + raw_q))
@@ -227,7 +227,7 @@ def test_efficient_vdvae_entry_reads_the_configuration(base: str, monkeypatch: p
     torch.manual_seed(0)
     model, x = LikeEfficientBlock(), torch.randn(2, 4, 3, 3)
     raw_p, raw_q = (layer.projection(x).chunk(2, 1)[1] for layer in (model.prior_layer, model.posterior_layer))
-    patch(model, "explin/upbounded", heads=HOSTS.get("efficient_vdvae").heads(model), paper=True)
+    patch(model, "explin/upbounded", heads=HOSTS.get("efficient_vdvae").heads(model))
     sigma_p, sigma_q = model(x)
     torch.testing.assert_close(sigma_q, scales.get("explin").sigma(raw_q))
     torch.testing.assert_close(sigma_p, scales.get("upbounded").sigma(raw_p))
@@ -249,7 +249,7 @@ def test_efficient_vdvaes_residual_posterior_follows_the_sum_of_raw_values(
     torch.manual_seed(0)
     model, x = LikeEfficientBlock(), torch.randn(2, 4, 3, 3)
     raw_p, raw_q = (layer.projection(x).chunk(2, 1)[1] for layer in (model.prior_layer, model.posterior_layer))
-    patch(model, variant, heads=HOSTS.get("efficient_vdvae").heads(model), paper=True)
+    patch(model, variant, heads=HOSTS.get("efficient_vdvae").heads(model))
     prior: Any = model.prior_layer(x, return_sample=False)
     posterior: Any = model.posterior_layer(x, prior_stats=prior, return_sample=False)
     q, p = (scales.get(name) for name in variant.split("/"))

@@ -36,7 +36,7 @@ def test_scanned_heads_compute_what_the_entrys_heads_compute() -> None:
     host, model, x = small()
 
     def loss(heads: Any) -> torch.Tensor:
-        with patch(model, "explin/upbounded", heads=heads, arithmetic="host", paper=True):
+        with patch(model, "explin/upbounded", heads=heads, arithmetic="host"):
             torch.manual_seed(1)
             elbo: torch.Tensor = model(x, x)["elbo"]
         return elbo
@@ -59,7 +59,7 @@ def test_a_scan_of_the_genuine_code_finds_exactly_the_heads_of_the_embedded_one_
             other.copy_(parameter.add_(0.02 * torch.randn_like(parameter)))
 
     def loss(model: nn.Module, heads: Any) -> torch.Tensor:
-        with patch(model, "explin/upbounded", heads=heads, paper=True):  # verified
+        with patch(model, "explin/upbounded", heads=heads):  # verified
             torch.manual_seed(1)
             elbo: torch.Tensor = model(x, x)["elbo"]
         return elbo

@@ -62,8 +62,7 @@ def own(cls, heads):
     torch.manual_seed(0)
     model, x = cls(), torch.rand(64, 784)
     found = heads(model, x)
-    extra = {"paper": True} if "paper" in vdvae_patch.patch.__kwdefaults__ else {}
-    vdvae_patch.patch(model, posterior="explin", heads=found, **extra)
+    vdvae_patch.patch(model, posterior="explin", heads=found)
     return model, (x,), lambda m, x: m(x)
 
 

@@ -118,13 +118,12 @@ def patch(
     likelihood: str | Scale | None = None,
     arithmetic: Arithmetic = "auto",
     verify: bool = True,
-    paper: bool = False,
+    keep: bool = False,
 ) -> PatchHandle:
     """Give every head the scale that the variant names for its role.
 
-    A scale is applied to the host's own log σ, so that a trained model keeps its σ wherever that was safe: `explin` of
-    a log variance v is `explin(gain=0.5)`. For a host whose σ is no exponential of what it reads, gain and shift keep σ
-    at the median of the scanned batch. A scale with a `gain` or `shift` of its own is taken as it is.
+    A scale is a function of the raw value p, as the paper writes it: `explin` of a host that reads a log variance makes
+    σ = exp(p) of what was exp(p / 2). A model that is trained already wants `keep=True`.
 
     Args:
         variant: `posterior/prior[/likelihood]`; one name alone sets posterior and prior, `vanilla` leaves a role
@@ -135,10 +134,15 @@ def patch(
         verify: for heads that a scan found, run the model once more on the scanned batch and compare the σ that it
             really uses with scale(p). A constant σ follows no p, so with one it is first done with explin in its place.
             Heads that somebody wrote down come without a batch and are taken at their word; the handle names them.
-        paper: apply the scale to the raw value itself, as the paper's formulas are written, whatever the host reads.
+        keep: keep a trained model's σ as far as the scale allows. The scale is applied to the host's own log σ, so that
+            it is the host's own function wherever that was safe: `explin` of a log variance is `explin(gain=0.5)`. For
+            a host whose σ is no exponential of what it reads, gain and shift keep σ at the median of the scanned batch.
+            A scale with a `gain` or `shift` of its own is taken as it is, and so are those of the paper's own hosts.
 
     Warns:
         UserWarning: the patch changes nothing, or takes away a lower bound of σ that the host's arithmetic may need.
+
+    The handle's table, and `patched_heads`, show σ on the scanned batch before and after.
 
     Raises:
         PatchError: the model is patched already, a head does not exist or cannot be patched, two heads overlap, a role
@@ -158,9 +162,9 @@ def patch(
     if verifying and following != chosen:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # they are of scales that nobody asked for
-            _apply(model, _fitted(found, following, raw, paper), following, arithmetic, scans, verifying)
+            _apply(model, _fitted(found, following, raw, keep), following, arithmetic, scans, verifying)
         unpatch(model)
-    record = _apply(model, _fitted(found, chosen, raw, paper), chosen, arithmetic, scans, verifying)
+    record = _apply(model, _fitted(found, chosen, raw, keep), chosen, arithmetic, scans, verifying)
     try:
         for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
             warnings.warn(line, stacklevel=2)
@@ -213,7 +217,7 @@ def _raw_values(
     return raw_values(model, asked, install, [partial(scan.run_again, model) for scan in scans]) if scans else {}
 
 
-def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], paper: bool) -> PatchedHeads:
+def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], keep: bool) -> PatchedHeads:
     """Each head with its scale, and its σ on the batch with and without."""
     patched = []
     scales: dict[int, Scale | None] = {}
@@ -221,7 +225,7 @@ def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], p
     for index, (head, first) in enumerate(zip(heads, firsts, strict=True)):
         values = raw.get(index)
         if first not in scales:
-            scales[first] = fitted(head, chosen.for_role(head.role), values, paper=paper)
+            scales[first] = fitted(head, chosen.for_role(head.role), values, keep=keep)
         scale = scales[first]
         if values is None or scale is None:
             patched.append(PatchedHead(head, scale))

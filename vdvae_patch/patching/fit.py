@@ -47,15 +47,15 @@ class Spread:
         return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
-def fitted(head: Head, scale: Scale | None, raw: Tensor | None, *, paper: bool) -> Scale | None:
-    """The scale that a head gets: the one that was asked for, of the host's own log σ.
+def fitted(head: Head, scale: Scale | None, raw: Tensor | None, *, keep: bool) -> Scale | None:
+    """The scale that a head gets: the one that was asked for, with `keep` of the host's own log σ.
 
     Args:
         raw: raw values of a batch; without them a convention that is no exponential takes the paper's formula.
-        paper: take the formula as the paper writes it, of the raw value itself; so does a scale that names its own gain
-            or shift, and a host whose entry says so.
+        keep: else the formula is taken as the paper writes it, of the raw value itself; so is a scale that names its
+            own gain or shift, and that of a host whose entry says so.
     """
-    if scale is None or paper or head.paper or isinstance(scale, Constant | Shifted):
+    if scale is None or not keep or head.paper or isinstance(scale, Constant | Shifted):
         return scale
     at = 0.0 if raw is None or not raw.numel() else float(raw.double().median())
     if not math.isfinite(at):

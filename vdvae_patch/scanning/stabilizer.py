@@ -34,6 +34,7 @@ def stabilize(
     posterior: str | Scale = "explin",
     prior: str | Scale | None = None,
     likelihood: str | Scale | None = None,
+    keep: bool = False,
     file: TextIO | None = None,
 ) -> PatchHandle:
     """Find the Normal heads, give each role its scale, use stable arithmetic, verify, and print what was done and why.
@@ -47,6 +48,7 @@ def stabilize(
     Args:
         inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
         posterior, prior, likelihood: the scale of each role; a likelihood needs the data's range, so none is presumed.
+        keep: keep a trained model's σ where the scale allows it, see `patch`.
         file: where the table goes, standard output if left out.
 
     Raises:
@@ -66,23 +68,24 @@ def stabilize(
         )
     notes = []
     try:
-        handle = _patch(model, heads, chosen)
+        handle = _patch(model, heads, chosen, keep)
     except SharedScaleError as error:
         if prior is not None or "prior" not in chosen or "posterior" not in chosen:
             raise
-        handle = _patch(model, heads, chosen | {"prior": posterior})
+        handle = _patch(model, heads, chosen | {"prior": posterior}, keep)
         notes.append(f"note: the prior got the posterior's scale and not a constant one: {error}")
     print("\n".join([_table(heads, handle), *notes, ADVICE]), file=file or sys.stdout)
     return handle
 
 
-def _patch(model: nn.Module, heads: ScanResult, scales: Mapping[Role, str | Scale | None]) -> PatchHandle:
+def _patch(model: nn.Module, heads: ScanResult, scales: Mapping[Role, str | Scale | None], keep: bool) -> PatchHandle:
     return patch(
         model,
         heads=heads,
         posterior=scales.get("posterior"),
         prior=scales.get("prior"),
         likelihood=scales.get("likelihood"),
+        keep=keep,
     )
 
 

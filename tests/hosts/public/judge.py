@@ -59,7 +59,7 @@ def judge(case: PublicCase) -> Verdict:
             model, now = case.scanned()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                patch(model, heads=now, **dict.fromkeys({head.role for head in now}, scale), paper=True)
+                patch(model, heads=now, **dict.fromkeys({head.role for head in now}, scale))
         except Exception as problem:
             patched = trained = False
             errors.append(f"patch {scale} raised {_text(problem)}")
