@@ -113,3 +113,38 @@ def test_a_model_on_the_meta_device_is_asked_to_load_its_weights() -> None:
         model = plain.SeparateLayers()
     with pytest.raises(PatchError, match=r"'fc1.weight' is on the meta device .* load the weights"):
         stabilize(model, torch.randn(2, 6))
+
+
+@pytest.mark.parametrize("role", ["prior", "likelihood"])
+def test_a_scale_for_a_role_that_no_head_has_is_refused(role: str) -> None:
+    model = plain.SeparateLayers()
+    with pytest.raises(PatchError, match=f"{role}='bounded.*' was asked for, but no head has that role; found were"):
+        stabilize(model, torch.randn(2, 6), file=io.StringIO(), **{role: "bounded(0.1, 1)"})
+    stabilize(model, torch.randn(2, 6), file=io.StringIO()).unpatch()
+
+
+class DrawnPrior(nn.Module):
+    """A prior that is only drawn from, and nothing says that it is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.top, self.dec = nn.Linear(6, 8), nn.Linear(4, 8), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_sigma = self.enc(x).chunk(2, 1)
+        z = mean + log_sigma.exp() * torch.randn_like(mean)
+        kl = 0.5 * ((2 * log_sigma).exp() + mean**2 - 1) - log_sigma
+        m, s = self.top(torch.ones(1, 4)).chunk(2, 1)
+        self.seen = m + s.exp() * torch.randn_like(m)
+        return (self.dec(z) - x).square().mean() + kl.mean()
+
+
+def test_a_head_that_is_a_prior_by_a_guess_keeps_a_learned_sigma() -> None:
+    torch.manual_seed(0)
+    said = io.StringIO()
+    handle = stabilize(DrawnPrior(), torch.randn(5, 6), file=said)
+    assert {(h.head.path, h.head.role, str(h.scale)) for h in handle.heads} == {
+        ("enc", "posterior", "explin"),
+        ("top", "prior", "explin"),
+    }
+    assert "that top is a prior is a guess" in said.getvalue()

@@ -3,6 +3,9 @@
 A KL or a density says it; where neither was run, it is guessed from what reaches the raw value. On the way from the
 data to a draw, as in `self.encoder(x)`, it is a posterior's; behind a draw that nothing goes on from, as in
 `self.decoder(z)`, a likelihood's if it has the size of the data; else a prior's.
+
+A KL is mostly KL(q ‖ p), so that its first σ is the posterior's. But some hosts have it the other way round. What is
+drawn, goes into a network, and sees all data that the other one sees is the posterior, whatever its place.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from __future__ import annotations
 import math
 
 from vdvae_patch.heads import Role
-from vdvae_patch.scanning.expression import Spot
+from vdvae_patch.scanning.expression import Expression, Spot, operands
+from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading, Readings
 
@@ -23,10 +27,9 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         found: those of this raw value.
     """
     places = {r.evidence for r in found}
-    if "q" in places:
-        return "posterior", True
-    own = {r.node.id if r.used < 0 else r.used for r in found if r.evidence == "noise"}
-    roles = [_role_in_density(readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
+    own = _draws_of(found)
+    roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
+    roles += [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
     if roles:
         return ("posterior" if "posterior" in roles else roles[0]), True
     raw, sampled = found[0].raw, "noise" in places
@@ -37,21 +40,113 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     return ("posterior" if raw.node.data else "prior"), "Normal" in places
 
 
-def _role_in_density(readings: Readings, reading: Reading, own: set[int]) -> Role:
+def _draws_of(found: list[Reading]) -> set[int]:
+    """The scales by which a raw value's own noise is multiplied."""
+    return {r.node.id if r.used < 0 else r.used for r in found if r.evidence == "noise"}
+
+
+def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
+    """Those of a raw value that is not merged with others: a prior that is multiplied into a posterior is not drawn."""
+    return {r.node.id for r in readings.found if r.raw.key == raw.key and r.evidence == "noise" and r.used < 0}
+
+
+def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
+    """The role of a σ that stands first in a KL: a posterior's, unless the second one is."""
+    assert reading.term is not None
+    seconds = [
+        r for r in readings.found if r.evidence == "p" and r.term is not None and _is_one_kl(r.term, reading.term)
+    ]
+    exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
+    return "prior" if exchanged else "posterior"
+
+
+def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: set[int]) -> Role:
     """The role of a σ that stands in a density, or second in a KL.
 
     Args:
         own: the scales by which this raw value's own noise is multiplied.
     """
     assert reading.term is not None
-    samples = [mean for mean in reading.term.means if mean.node.id in readings.samples]
+    term = reading.term
+    samples = [mean for mean in term.means if mean.node.id in readings.samples]
     if any(n.id in own for sample in samples for n in sample.node.inputs):
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
-    totals = [r.term.total for r in readings.found if r.evidence == "q" and r.term is not None]
-    if samples or any(total is reading.term.total for total in totals):
+    firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None and _is_one_kl(r.term, term)]
+    if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
+        return "posterior"
+    if samples or firsts:
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
-    networks = {mean.node.id for mean in reading.term.means if mean.node.params}
+    if is_of_data(term):
+        return "likelihood"
+    if _is_drawn_of_data(graph, readings, reading):
+        return "posterior"  # second in a KL whose first σ is a constant: KL(N(0, 1) ‖ q)
+    networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:
+    """Whether two terms are the two sides of one KL."""
+    return one.total is other.total
+
+
+def _is_exchanged(graph: Graph, readings: Readings, first: Spot, second: Spot) -> bool:
+    """Whether the second of a KL is what is drawn and sees the data, and the first one is not.
+
+    A conditional prior may be drawn from in place of the posterior, p(z | c) of q(z | x, c), but sees less.
+    """
+    if not _sample_is_used(graph, readings, _drawn_alone(readings, second)):
+        return False
+    seen, others = _inputs(readings, second), _inputs(readings, first)
+    if not seen:
+        return False
+    if _sample_is_used(graph, readings, _drawn_alone(readings, first)):
+        return not others  # both are drawn, and only one sees data by itself
+    return others <= seen
+
+
+def _is_drawn_of_data(graph: Graph, readings: Readings, reading: Reading) -> bool:
+    """Whether a σ is of what is drawn and goes into a network, and sees all data that its term's means see."""
+    assert reading.term is not None
+    seen = _inputs(readings, reading.raw)
+    means = [mean for mean in reading.term.means if mean.node.params]
+    used = _sample_is_used(graph, readings, _drawn_alone(readings, reading.raw))
+    return bool(seen) and used and all(_inputs(readings, mean) <= seen for mean in means)
+
+
+def _inputs(readings: Readings, spot: Spot) -> frozenset[int]:
+    """The inputs that a value is computed of with no draw in between."""
+    todo, seen, found = [spot.node], set[int](), set[int]()
+    while todo:
+        node = todo.pop()
+        if node.id in seen or not node.data or node.id in readings.samples:
+            continue
+        seen.add(node.id)
+        if node.kind == "input":
+            found.add(node.id)
+        todo.extend(node.inputs)
+    return frozenset(found)
+
+
+def is_of_data(term: GaussianTerm) -> bool:
+    """Whether a term compares one of its means with data: `x - mean`, or with what is made of data alone."""
+    means = {mean.key for mean in term.means}
+    data = {mean.key for mean in term.means if _is_data(mean.node)}
+    expression = Expression(Spot(term.total), frozenset(mean.node.id for mean in term.means), through_sums=True)
+    for spot in expression.order:
+        if spot.node.op not in _DIFFERENCES:
+            continue
+        sides = list(operands(expression, spot))
+        own = [side for side in sides if expression.depends.get(side.key, frozenset()) & (means - data)]
+        if own and any(_is_data(side.node) or side.key in data for side in sides if side not in own):
+            return True
+    return False
+
+
+_DIFFERENCES = frozenset({"sub", "rsub", "add", "mse_loss"})
+
+
+def _is_data(node: Node) -> bool:
+    return node.data and not node.params and not node.noise
 
 
 def _has_size_of_data(graph: Graph, raw: Spot) -> bool:

@@ -31,7 +31,7 @@ def stabilize(
     model: nn.Module,
     *inputs: Any,
     call: Callable[..., Any] | None = None,
-    posterior: str | Scale = "explin",
+    posterior: str | Scale | None = None,
     prior: str | Scale | None = None,
     likelihood: str | Scale | None = None,
     keep: bool = False,
@@ -43,30 +43,41 @@ def stabilize(
     of a raised learning rate (docs/results/stress-ten-seeds.md) it had no NaN, where a prior with a learned σ had 86
     NaN steps of 1,000. A model that was trained with a learned σ is another model then: name `prior="explin"` to keep
     its σ learned. Where the host computes posterior and prior in one place, so that they cannot have two scales, the
-    prior gets the posterior's.
+    prior gets the posterior's. So it does where no density and no KL says that it is a prior: a posterior's σ is never
+    fixed.
 
     Args:
         inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
-        posterior, prior, likelihood: the scale of each role; a likelihood needs the data's range, so none is presumed.
+        posterior, prior, likelihood: the scale of each role, explin for a posterior if left out; a likelihood needs the
+            data's range, so none is presumed.
         keep: keep a trained model's σ where the scale allows it, see `patch`.
         file: where the table goes, standard output if left out.
 
     Raises:
-        PatchError: no head was found (the near misses are named), or one cannot be patched.
+        PatchError: no head was found (the near misses are named), or one cannot be patched; or a scale was named for a
+            role that no head has.
     """
     heads = scan(model, *inputs, call=call)
     if not heads:
         raise PatchError(f"no Normal head was found in {type(model).__name__}; near misses:\n{heads.why_not()}")
-    scales: dict[Role, str | Scale | None] = {
-        "posterior": posterior, "prior": "constant" if prior is None else prior, "likelihood": likelihood,
-    }  # fmt: skip
+    asked: dict[Role, str | Scale | None] = {"posterior": posterior, "prior": prior, "likelihood": likelihood}
     present = {head.role for head in heads}
+    _require_asked(heads, asked)
+    posterior = posterior or "explin"
+    guessed = [h for h in heads if h.role == "prior" and h.found is not None and h.found.confidence == "likely"]
+    presumed = posterior if guessed else "constant"
+    scales: dict[Role, str | Scale | None] = {**asked, "posterior": posterior, "prior": prior or presumed}
     chosen = {role: scale for role, scale in scales.items() if scale is not None and role in present}
     if not chosen:
         raise PatchError(
             f"only {', '.join(present)} heads were found; name their scale, such as likelihood='bounded(0.1, 1)'"
         )
     notes = []
+    if guessed and prior is None:
+        notes.append(
+            f"note: the prior got the posterior's scale and not a constant one: that {guessed[0].path} is a prior is a "
+            "guess, since no density and no KL reads it"
+        )
     try:
         handle = _patch(model, heads, chosen, keep)
     except SharedScaleError as error:
@@ -76,6 +87,17 @@ def stabilize(
         notes.append(f"note: the prior got the posterior's scale and not a constant one: {error}")
     print("\n".join([_table(heads, handle), *notes, ADVICE]), file=file or sys.stdout)
     return handle
+
+
+def _require_asked(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) -> None:
+    """Refuse a scale for a role that was not found: whoever names it would take it for in force."""
+    absent = [role for role, scale in asked.items() if scale is not None and role not in {h.role for h in heads}]
+    if absent:
+        named = ", ".join(f"{role}={str(asked[role])!r}" for role in absent)
+        raise PatchError(
+            f"{named} was asked for, but no head has that role; found were {', '.join(map(str, heads))}. If the loss is "
+            "computed outside of what was run, give it: call=lambda model, batch: ..."
+        )
 
 
 def _patch(model: nn.Module, heads: ScanResult, scales: Mapping[Role, str | Scale | None], keep: bool) -> PatchHandle:
