@@ -62,14 +62,14 @@ def of_kind(value: object, kind: type[T], where: str) -> T:
         return value
     is_number = kind is float and isinstance(value, int) and not isinstance(value, bool)
     if is_number:
-        return float(value)  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type, return-value]
     raise PatchError(f"{where}: must be {_KINDS.get(kind, kind.__name__)}, not {_shown(value)}")
 
 
 def number(value: object, where: str) -> float:
     """A number; infinities are the texts that `to_number` writes."""
     if value in ("inf", "-inf"):
-        return float(value)  # type: ignore[arg-type]
+        return float(str(value))
     found = of_kind(value, float, where)
     if not math.isfinite(found):
         raise PatchError(f"{where}: {found} is no number that a patch has")

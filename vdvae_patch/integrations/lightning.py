@@ -1,12 +1,12 @@
 """Lightning: a callback that patches before a strategy wraps the module, and keeps the patch in the checkpoints.
 
-    from vdvae_patch.integrations.lightning import Patch
+from vdvae_patch.integrations.lightning import Patch
 
-    trainer = lightning.Trainer(callbacks=[Patch("explin/constant")])
-    trainer.fit(module, loader)                            # patched, and the checkpoints know how
-    trainer.fit(module, loader, ckpt_path="last.ckpt")     # the very patch of the checkpoint
+trainer = lightning.Trainer(callbacks=[Patch("explin/constant")])
+trainer.fit(module, loader)                            # patched, and the checkpoints know how
+trainer.fit(module, loader, ckpt_path="last.ckpt")     # the very patch of the checkpoint
 
-    module = apply_checkpoint(Module.load_from_checkpoint(path), path)     # without a trainer
+module = apply_checkpoint(Module.load_from_checkpoint(path), path)     # without a trainer
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class Patch(_Callback):
             known = {str(owner.record.variant) for owner in owners(module)}
             if known != {str(self.variant)}:
                 raise PatchError(
-                    f"the module is patched already, as {' and '.join(sorted(known))}, and the callback would patch it as "
-                    f"{self.variant}; unpatch it first"
+                    f"the module is patched already, as {' and '.join(sorted(known))}, and the callback would patch it "
+                    f"as {self.variant}; unpatch it first"
                 )
             return
         with _without_logging(module):
@@ -168,7 +168,7 @@ def _waits_for_checkpoint(trainer: Any) -> bool:
 
 def _first_batch(trainer: Any, module: Any) -> Any:
     """The first batch of the training data, and the random numbers as they were."""
-    sources = (
+    sources: tuple[Callable[[], Any], ...] = (
         lambda: trainer.datamodule.train_dataloader(),
         lambda: trainer.fit_loop._data_source.dataloader(),
         lambda: module.train_dataloader(),
@@ -181,8 +181,8 @@ def _first_batch(trainer: Any, module: Any) -> Any:
             except Exception as error:
                 last = error
     raise PatchError(
-        f"there is no training data to scan the module on ({type(last).__name__}: {last}); give Patch(..., batch=...), or "
-        "heads="
+        f"there is no training data to scan the module on ({type(last).__name__}: {last}); give Patch(..., batch=...), "
+        "or heads="
     )
 
 

@@ -103,7 +103,10 @@ class SoftClamp(Scale):
         return self.limit * torch.atanh(torch.log(sigma - self.floor) / self.limit)
 
     def written(self) -> Written | None:
-        squashed = f"{self.limit!r} * torch.tanh(p / {self.limit!r})"
+        # tanh as a difference of two sigmoids, whose gradient does not come from 1 − tanh²
+        share = "torch.exp(torch.nn.functional.logsigmoid({0}{1!r} * p))"
+        up, down = share.format("", 2 / self.limit), share.format("-", 2 / self.limit)
+        squashed = f"{self.limit!r} * ({up} - {down})"
         return Written(
             f"torch.logaddexp({squashed}, torch.full_like(p, {math.log(self.floor)!r}))",
             f"torch.exp({squashed}) + {self.floor!r}",
