@@ -199,6 +199,7 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     "a later version": (lambda d: d.update(version=2), "version 2"),
     "a version that is no number": (lambda d: d.update(version="1"), r"version: must be a number, not '1'"),
     "an unknown field": (lambda d: d.update(run="rm"), "unknown field 'run'"),
+    "no versions": (lambda d: d.update(made_with={}), r"made_with: the field 'vdvae_patch' is missing"),
     "no patches": (lambda d: d.update(patches=[]), "patches is empty"),
     "patches that are a text": (lambda d: d.update(patches="x"), r"patches: must be a list, not 'x'"),
     "no variant": (lambda d: d["patches"][0].pop("variant"), "'variant' is missing"),

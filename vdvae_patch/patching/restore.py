@@ -155,6 +155,9 @@ def _patches(data: object, where: str) -> list[Fields]:
     if version != VERSION:
         raise PatchError(f"{where} has version {version} of the format, and this vdvae_patch reads version {VERSION}")
     known = ("at", "model", "variant", "arithmetic", "heads", "normals", "attachments")
+    made_with = Fields(fields.get("made_with", dict), fields.at("made_with"), ("vdvae_patch", "torch"))
+    for name in ("vdvae_patch", "torch"):
+        made_with.get(name, str)
     found = [Fields(item, at, known) for item, at in fields.items("patches")]
     if not found:
         raise PatchError(f"{where}: patches is empty")
