@@ -16,23 +16,50 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vdvae_patch import scales
+    from vdvae_patch.baking import source
+    from vdvae_patch.errors import PatchError
     from vdvae_patch.heads import Head
-    from vdvae_patch.hosts import load_entry_file, load_host
-    from vdvae_patch.patching import check_intact, is_patched, patch, patched_heads, unpatch
+    from vdvae_patch.hosts import HostEntry, load_entry_file, load_host
+    from vdvae_patch.hosts.trainable import TrainableEntry
+    from vdvae_patch.patching import (
+        PatchHandle,
+        check_intact,
+        is_patched,
+        load_state_dict,
+        patch,
+        patch_json,
+        patched_heads,
+        unpatch,
+    )
+    from vdvae_patch.saving import apply, load, save
+    from vdvae_patch.scales import Scale
     from vdvae_patch.scanning.finder import scan
+    from vdvae_patch.scanning.result import ScanResult
     from vdvae_patch.scanning.stabilizer import stabilize
 
 __version__ = "0.1.0"
 __all__ = [
     "Head",
+    "HostEntry",
+    "PatchError",
+    "PatchHandle",
+    "Scale",
+    "ScanResult",
+    "TrainableEntry",
+    "apply",
     "check_intact",
     "is_patched",
+    "load",
     "load_entry_file",
     "load_host",
+    "load_state_dict",
     "patch",
+    "patch_json",
     "patched_heads",
+    "save",
     "scales",
     "scan",
+    "source",
     "stabilize",
     "unpatch",
 ]
@@ -40,13 +67,25 @@ __all__ = [
 # torch takes two seconds to import, and `--help` has half of one: names are resolved when they are first used.
 _LAZY = {
     "Head": "vdvae_patch.heads",
+    "HostEntry": "vdvae_patch.hosts",
+    "PatchError": "vdvae_patch.errors",
+    "PatchHandle": "vdvae_patch.patching",
+    "Scale": "vdvae_patch.scales",
+    "ScanResult": "vdvae_patch.scanning.result",
+    "TrainableEntry": "vdvae_patch.hosts.trainable",
+    "apply": "vdvae_patch.saving",
     "check_intact": "vdvae_patch.patching",
     "is_patched": "vdvae_patch.patching",
+    "load": "vdvae_patch.saving",
     "load_entry_file": "vdvae_patch.hosts",
     "load_host": "vdvae_patch.hosts",
+    "load_state_dict": "vdvae_patch.patching",
     "patch": "vdvae_patch.patching",
+    "patch_json": "vdvae_patch.patching",
     "patched_heads": "vdvae_patch.patching",
+    "save": "vdvae_patch.saving",
     "scan": "vdvae_patch.scanning",
+    "source": "vdvae_patch.baking",
     "stabilize": "vdvae_patch.scanning",
     "unpatch": "vdvae_patch.patching",
 }

@@ -56,6 +56,11 @@ class Step:
             return self.constants[0] > 0
         return self.name in {"clamp", "sigmoid", "tanh"}  # elu alone is no scale, and one is added to it
 
+    @staticmethod
+    def constants_of(name: str) -> int:
+        """How many constants a step of this name has."""
+        return _STEPS[name].text.count("{") - 1
+
     def write(self, inner: str) -> str:
         """The step applied to a written expression."""
         return _STEPS[self.name].text.format(inner, *(format_number(c) for c in self.constants))

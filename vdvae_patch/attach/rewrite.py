@@ -92,6 +92,28 @@ def _operations(code: types.CodeType) -> list[tuple[str, str]]:
     ]
 
 
+def in_place(function: types.FunctionType, change: Change, instance: Any) -> list[tuple[Span, str]]:
+    """Where the raw parameter is read and what it says there, for somebody who changes the source by hand.
+
+    Each span is to become reader(text). Empty if the raw parameter stands outside of the expression that is replaced.
+    """
+    tree, edit = parse(function), _Edit(function, {}, instance)
+    if change.operand == -3:
+        return [(_span_of(node), ast.unparse(node)) for node in edit._reads_of(change.parameter, tree)]
+    last = edit._at(tree, change.last)
+    if change.operand == -1:
+        return [(change.last, ast.unparse(last))]
+    first = edit._at(tree, change.first)
+    if change.also or change.drops or change.inplace or not any(node is first for node in ast.walk(last)):
+        return []
+    return [(change.last, ast.unparse(edit._operand(first, change)))]
+
+
+def _span_of(node: ast.expr) -> Span:
+    end = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
+    return node.lineno, end[0], node.col_offset, end[1]
+
+
 def rebound(function: types.FunctionType, names: Mapping[str, Any]) -> types.FunctionType:
     """The function as it is written, with some of its global names bound to other values.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,4 +78,4 @@ class Host:
 
     def heads(self, model: nn.Module) -> list[Head]:
         """The Normal heads of a model that `build` made."""
-        return self.entry.heads(model)
+        return [replace(head, host=self.name) for head in self.entry.heads(model)]

@@ -10,6 +10,8 @@ from vdvae_patch.patching.record import (
     patch_record,
     patched_heads,
 )
+from vdvae_patch.patching.restore import patch_json
+from vdvae_patch.patching.state import load_state_dict, variant_of_state
 from vdvae_patch.patching.variant import VANILLA, Variant
 
 __all__ = [
@@ -21,8 +23,11 @@ __all__ = [
     "Variant",
     "check_intact",
     "is_patched",
+    "load_state_dict",
     "patch",
+    "patch_json",
     "patch_record",
     "patched_heads",
     "unpatch",
+    "variant_of_state",
 ]

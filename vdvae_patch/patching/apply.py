@@ -22,7 +22,7 @@ from vdvae_patch.attach.graft import is_own
 from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Arithmetic, Head
-from vdvae_patch.patching import floors, plan
+from vdvae_patch.patching import floors, plan, state
 from vdvae_patch.patching.fit import Spread, fitted
 from vdvae_patch.patching.measure import raw_values, together
 from vdvae_patch.patching.record import (
@@ -34,6 +34,7 @@ from vdvae_patch.patching.record import (
     not_patched,
     owners,
     parts,
+    patched_heads,
 )
 from vdvae_patch.patching.variant import Variant, resolve
 from vdvae_patch.scales import Constant, ExpLin, Scale
@@ -73,9 +74,25 @@ class PatchHandle:
 
     def __init__(self, model: nn.Module, record: PatchRecord, unverified: Sequence[Head] = ()) -> None:
         self.model = model
+        self.record = record
         self.variant = record.variant
         self.heads = record.heads
         self.unverified = tuple(unverified)
+
+    @classmethod
+    def of(cls, model: nn.Module, handles: Sequence[PatchHandle]) -> PatchHandle:
+        """One handle of a model for the patches of its parts."""
+        if len(handles) == 1 and handles[0].model is model:
+            return handles[0]
+        handle = cls(model, handles[0].record, [head for part in handles for head in part.unverified])
+        handle.heads = patched_heads(model)
+        return handle
+
+    def to_json(self) -> str:
+        """The patch as the text of a file, for `vdvae_patch.apply`; see `vdvae_patch.patch_json`."""
+        from vdvae_patch.patching.restore import patch_json
+
+        return patch_json(self.model)
 
     def unpatch(self) -> None:
         """Restore the model exactly; raises `PatchError` if that was done already."""
@@ -175,6 +192,29 @@ def patch(
     return PatchHandle(model, record, [head for head in found if id(head.scan) not in seen])
 
 
+def patch_exactly(
+    model: nn.Module,
+    heads: Sequence[PatchedHead],
+    variant: Variant,
+    arithmetic: Arithmetic,
+    normals: Iterable[NormalSite],
+) -> PatchHandle:
+    """Give every head the scale that it comes with, as it is; of what a patch of before is made again.
+
+    Args:
+        variant: what the scales were chosen by.
+        normals: where the host makes a Normal that shall carry log σ.
+
+    Raises:
+        PatchError: as `patch`; the model is then as it was.
+    """
+    _refuse_patched(model)
+    found = plan.checked(model, [patched.head for patched in heads], variant)
+    given = PatchedHeads(PatchedHead(head, old.scale) for head, old in zip(found, heads, strict=True))
+    record = _apply(model, given, variant, arithmetic, [], [], normals)
+    return PatchHandle(model, record, found)
+
+
 def _refuse_patched(model: nn.Module) -> None:
     if not is_patched(model):
         return
@@ -242,13 +282,15 @@ def _apply(
     arithmetic: Arithmetic,
     scans: Sequence[Scan],
     verifying: Sequence[Scan],
+    more_normals: Iterable[NormalSite] = (),
 ) -> PatchRecord:
     """Install and verify; the model is as it was if anything is raised."""
     changed = any(h.scale is not None and not h.head.convention.is_identity(h.scale) for h in patched)
     stable = arithmetic == "stable" or (arithmetic == "auto" and changed)
     if not changed and not stable and not chosen.is_vanilla:
         warnings.warn(f"variant {chosen} is what the host computes already: the patch changes nothing", stacklevel=3)
-    normals = list(dict.fromkeys(site for scan in scans for site in scan.normals)) if stable else []
+    known = [*(site for scan in scans for site in scan.normals), *more_normals]
+    normals = list(dict.fromkeys(known)) if stable else []
     number = uuid.uuid4().hex
     planned = plan.attachments(model, patched, stable, normals, _others(patched, scans))
     for attachment in planned:
@@ -259,6 +301,7 @@ def _apply(
     try:
         _install(model, planned)
         vars(model)[RECORD] = record
+        state.mark(model)
         for scan in verifying:
             scan.verify(model, [h for h in patched if h.head.scan is scan])
     except BaseException:
@@ -287,6 +330,7 @@ def _remove(model: nn.Module, number: str) -> None:
             del vars(module)[attachment.method]
         attachment.remove(module)
     vars(model).pop(RECORD, None)
+    state.unmark(model)
 
 
 def unpatch(model: nn.Module) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from vdvae_patch.scales.argument import Shifted
 from vdvae_patch.scales.others import Clamp, SoftClamp, Softplus
 from vdvae_patch.scales.paper import Bounded, Constant, DownBounded, Exp, ExpLin, NaiveExp, UpBounded
-from vdvae_patch.scales.scale import SCALES, Scale, get
+from vdvae_patch.scales.scale import SCALES, Scale, Written, get
 
 __all__ = [
     "SCALES",
@@ -35,5 +35,6 @@ __all__ = [
     "SoftClamp",
     "Softplus",
     "UpBounded",
+    "Written",
     "get",
 ]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.scales.scale import Scale
+from vdvae_patch.scales.scale import Scale, Written
 
 
 class Shifted(Scale):
@@ -78,6 +78,9 @@ class Shifted(Scale):
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         return self._slope(self.base._log_sigma_slope(self._argument(p)))
+
+    def written(self) -> Written | None:
+        return self.base.written()  # of the argument
 
     def inverse(self, sigma: Tensor) -> Tensor:
         return (self.base.inverse(sigma) - self.shift) / self.gain

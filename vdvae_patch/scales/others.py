@@ -10,7 +10,7 @@ from torch.distributions import constraints
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, exp_or_inf, scaled_exp, sigmoid
-from vdvae_patch.scales.scale import SCALES, Scale, below, interval, positive_number
+from vdvae_patch.scales.scale import SCALES, Scale, Written, below, interval, positive_number
 
 # Below TAIL, log softplus(x) = x − exp(x)/2 to float64 rounding, and softplus itself is about to underflow; above HEAD,
 # softplus(x) = x to float64 rounding, and exp(x) is about to overflow; below −HEAD it is exp(x). Integers, which
@@ -58,6 +58,12 @@ class Softplus(Scale):
         # softplus(βx) / β is exp(βx) / β for a small σ
         return 1 / self.beta, math.log(self.beta) / self.beta
 
+    def written(self) -> Written | None:
+        beta, sigma = self.beta, "torch.nn.functional.softplus({0}, beta={1!r})"
+        tail = f"{beta!r} * p - {math.log(beta)!r} - 0.5 * torch.exp(({beta!r} * p).clamp(max={_TAIL}))"
+        body = f"torch.log({sigma.format(f'p.clamp(min={_TAIL / beta!r})', beta)})"
+        return Written(f"torch.where({beta!r} * p < {_TAIL}, {tail}, {body})", sigma.format("p", beta))
+
 
 @SCALES.register("softclamp")
 class SoftClamp(Scale):
@@ -96,6 +102,16 @@ class SoftClamp(Scale):
     def inverse(self, sigma: Tensor) -> Tensor:
         return self.limit * torch.atanh(torch.log(sigma - self.floor) / self.limit)
 
+    def written(self) -> Written | None:
+        # tanh as a difference of two sigmoids, whose gradient does not come from 1 − tanh²
+        share = "torch.exp(torch.nn.functional.logsigmoid({0}{1!r} * p))"
+        up, down = share.format("", 2 / self.limit), share.format("-", 2 / self.limit)
+        squashed = f"{self.limit!r} * ({up} - {down})"
+        return Written(
+            f"torch.logaddexp({squashed}, torch.full_like(p, {math.log(self.floor)!r}))",
+            f"torch.exp({squashed}) + {self.floor!r}",
+        )
+
 
 @SCALES.register("clamp")
 class Clamp(Scale):
@@ -128,6 +144,10 @@ class Clamp(Scale):
 
     def of_log_sigma(self) -> tuple[float, float]:
         return 2.0, 0.0  # its p is a log variance
+
+    def written(self) -> Written | None:
+        log_sigma = f"0.5 * p.clamp({self.low!r}, {self.high!r})"
+        return Written(log_sigma, f"torch.exp({log_sigma})")
 
     def inverse(self, sigma: Tensor) -> Tensor:
         inside = self.codomain.check(sigma)  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, scaled_exp, sigmoid, wide
-from vdvae_patch.scales.scale import SCALES, Scale, below, interval, positive_number
+from vdvae_patch.scales.scale import SCALES, Scale, Written, below, interval, positive_number
 
 
 @SCALES.register("exp")
@@ -34,6 +34,9 @@ class Exp(Scale):
     def inverse(self, sigma: Tensor) -> Tensor:
         return sigma.log()
 
+    def written(self) -> Written | None:
+        return Written("p", "torch.exp(p)")
+
 
 @SCALES.register("naiveexp")
 class NaiveExp(Exp):
@@ -52,6 +55,9 @@ class NaiveExp(Exp):
         # in p's own dtype, by the chain rule as it is applied to what is written: (1 / exp(p)) exp(p)
         sigma = p.exp()
         return wide(sigma.log()), wide(sigma.reciprocal() * sigma)
+
+    def written(self) -> Written | None:
+        return Written("torch.log(torch.exp(p))", "torch.exp(p)")
 
 
 @SCALES.register("explin")
@@ -80,6 +86,12 @@ class ExpLin(Scale):
 
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.where(sigma <= 1, sigma.log(), sigma - 1)
+
+    def written(self) -> Written | None:
+        return Written(
+            "torch.where(p <= 0, p, torch.log1p(p.clamp(min=0)))",
+            "torch.where(p <= 0, torch.exp(p.clamp(max=0)), 1 + p)",
+        )
 
 
 @SCALES.register("upbounded")
@@ -135,6 +147,15 @@ class UpBounded(Scale):
     def of_log_sigma(self) -> tuple[float, float]:
         return 1.0, math.log(2 / self.omega)  # for p <= 0 it is ω/2 exp(p)
 
+    def written(self) -> Written | None:
+        half = self.omega / 2
+        added = f"{'-' if half < 1 else '+'} {abs(math.log(half))!r}"
+        tail = "torch.exp(-p.clamp(min=0))"
+        return Written(
+            f"torch.where(p <= 0, p, torch.log(2 - {tail})) {added}",
+            f"{half!r} * torch.where(p <= 0, torch.exp(p.clamp(max=0)), 2 - {tail})",
+        )
+
 
 def _tail(p: Tensor) -> Tensor:
     """exp(−p⁺)."""
@@ -167,6 +188,11 @@ class DownBounded(Scale):
 
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.log(sigma - self.alpha)
+
+    def written(self) -> Written | None:
+        return Written(
+            f"torch.logaddexp(p, torch.full_like(p, {math.log(self.alpha)!r}))", f"{self.alpha!r} + torch.exp(p)"
+        )
 
 
 @SCALES.register("bounded")
@@ -215,6 +241,14 @@ class Bounded(Scale):
     def of_log_sigma(self) -> tuple[float, float]:
         return 1.0, -math.log(self.omega - self.alpha)  # far below 0 it is α + (ω − α) exp(p)
 
+    def written(self) -> Written | None:
+        share = "torch.nn.functional.logsigmoid"
+        sigma = f"{self.alpha!r} + {self.omega - self.alpha!r} * torch.exp({share}(p))"
+        if self._is_wide:
+            low, high = math.log(self.alpha), math.log(self.omega)
+            return Written(f"torch.logaddexp({low!r} + {share}(-p), {high!r} + {share}(p))", sigma)
+        return Written(f"torch.log({sigma})", sigma)
+
 
 @SCALES.register("constant", "cst1")
 class Constant(Scale):
@@ -253,3 +287,6 @@ class Constant(Scale):
 
     def inverse(self, sigma: Tensor) -> Tensor:
         raise InvalidValueError("scale constant has no inverse: every raw parameter gives the same sigma")
+
+    def written(self) -> Written | None:
+        return Written(f"torch.full_like(p, {math.log(self.value)!r})", f"torch.full_like(p, {self.value!r})")

@@ -6,7 +6,7 @@ import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +40,13 @@ def get(spec: str | Scale) -> Scale:
         return SCALES.get(spec)
     numbers = [*map(repr, positional), *(f"{key}={value!r}" for key, value in keywords.items())]
     return SCALES.get(f"{name}({', '.join(numbers)})").shifted(**argument)
+
+
+class Written(NamedTuple):
+    """A scale as expressions of plain torch in the variable `p`, safe in float32 with their gradients."""
+
+    log_sigma: str
+    sigma: str
 
 
 class Scale(Transform):
@@ -123,6 +130,10 @@ class Scale(Transform):
         The scale is then the exponential itself for a small σ, and departs from it only where it bounds it.
         """
         return 1.0, 0.0
+
+    def written(self) -> Written | None:
+        """The formulas for a code base that shall do without this package; None where nobody wrote them down."""
+        return None
 
     def arguments(self) -> dict[str, float]:
         """The arguments of this instance, by name."""

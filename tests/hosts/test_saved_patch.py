@@ -1,0 +1,392 @@
+"""A patched model comes back from disk: the same σ, bit for bit, in another process; and nothing else is believed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import saved_models
+import torch
+from saved_models import batch, build, outputs
+from torch import Tensor, nn
+
+import vdvae_patch
+from vdvae_patch import scales
+from vdvae_patch.conventions import Convention
+from vdvae_patch.errors import CheckpointError, PatchError
+from vdvae_patch.heads import Head
+from vdvae_patch.patching import patch_record
+from vdvae_patch.patching.state import variant_of_state
+
+NAMES = list(saved_models.ALL)
+
+
+def patched(name: str, variant: str | None = None) -> nn.Module:
+    model = build(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of floors
+        heads = vdvae_patch.scan(model, batch())
+        if variant is None:
+            given = dict.fromkeys({head.role for head in heads}, "explin")
+            vdvae_patch.patch(model, heads=heads, **given)  # type: ignore[arg-type]
+        else:
+            vdvae_patch.patch(model, variant, heads=heads)
+    return model
+
+
+def equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def shown(model: nn.Module) -> list[tuple[str, ...]]:
+    return [h.row() for h in vdvae_patch.patched_heads(model)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_model_comes_back_bit_for_bit_in_another_process(name: str, tmp_path: Path) -> None:
+    model = patched(name)
+    expected = outputs(model)
+    folder = vdvae_patch.save(model, tmp_path / "saved")
+    torch.save(expected, tmp_path / "expected.pt")
+    code = (
+        "import sys, torch, saved_models, vdvae_patch\n"
+        f"model = vdvae_patch.load(saved_models.ALL[{name!r}], sys.argv[1])\n"
+        "expected = torch.load(sys.argv[2])\n"
+        "seen = saved_models.outputs(model)\n"
+        "assert len(seen) == len(expected) and all(map(torch.equal, seen, expected))\n"
+        "vdvae_patch.unpatch(model)\n"
+        "torch.save(saved_models.outputs(model), sys.argv[2])\n"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "expected.pt")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert equal(torch.load(tmp_path / "expected.pt"), outputs(build(name)))  # unpatched, it is the vanilla model
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_text_of_a_patch_gives_every_head_the_scale_that_it_had(name: str) -> None:
+    model = patched(name)
+    other = build(name)
+    handle = vdvae_patch.apply(other, vdvae_patch.patch_json(model))
+    assert shown(other) == shown(model)
+    assert equal(outputs(other), outputs(model))
+    assert [vars(h.scale) for h in handle.heads] == [vars(h.scale) for h in vdvae_patch.patched_heads(model)]
+    assert json.loads(handle.to_json())["patches"] == json.loads(vdvae_patch.patch_json(model))["patches"]
+    handle.unpatch()
+    assert equal(outputs(other), outputs(build(name)))
+
+
+def test_a_tensor_with_two_names_is_written_once_and_read_by_both(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    model = patched("AtOutput")
+    vdvae_patch.save(model, tmp_path / "saved")
+    with safe_open(tmp_path / "saved" / "model.safetensors", framework="pt") as file:
+        assert len(list(file.keys())) == len(model.state_dict()) - 1
+    again = vdvae_patch.load(saved_models.AtOutput, tmp_path / "saved")
+    assert again.decoder[2].weight is again.encoder[0].weight
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
+
+
+def test_an_instance_and_a_model_on_the_meta_device_are_loaded_too(tmp_path: Path) -> None:
+    model = patched("AtExpression")
+    folder = vdvae_patch.save(model, tmp_path / "saved")
+    instance = saved_models.AtExpression()
+    assert vdvae_patch.load(instance, folder) is instance
+    with torch.device("meta"):
+        on_meta = saved_models.AtExpression()
+    vdvae_patch.load(on_meta, folder)
+    assert equal(outputs(instance), outputs(model))
+    assert equal(outputs(on_meta), outputs(model))
+
+
+def test_a_wrapped_model_is_saved_as_what_it_wraps(tmp_path: Path) -> None:
+    model = patched("AtOutput")
+    expected = outputs(model)
+    vdvae_patch.save(nn.DataParallel(model), tmp_path / "saved")
+    assert equal(outputs(vdvae_patch.load(saved_models.AtOutput, tmp_path / "saved")), expected)
+
+
+def test_two_patched_parts_of_one_model_come_back(tmp_path: Path) -> None:
+    def both() -> nn.ModuleDict:
+        return nn.ModuleDict({"teacher": build("AtOutput"), "student": build("AtExpression")})
+
+    model = nn.ModuleDict({"teacher": patched("AtOutput", "upbounded"), "student": patched("AtExpression")})
+    vdvae_patch.save(model, tmp_path / "saved")
+    again = vdvae_patch.load(both, tmp_path / "saved")
+    assert shown(again) == shown(model)
+    for part in ("teacher", "student"):
+        assert equal(outputs(again[part]), outputs(model[part]))
+    vdvae_patch.unpatch(again)
+    assert not vdvae_patch.is_patched(again)
+
+
+def test_a_named_host_is_found_by_its_name_or_given() -> None:
+    from vdvae_patch.patches.mlp_vae import HOST
+
+    host = vdvae_patch.load_host("mlp_vae")
+
+    def fresh() -> nn.Module:
+        torch.manual_seed(0)
+        architecture: Any = HOST.architecture()
+        return host.build(HOST.hyperparameters(architecture, image_size=4, image_channels=1, data="builtin"))
+
+    model = fresh()
+    vdvae_patch.patch(model, posterior="explin", heads=host.heads(model))
+    text = vdvae_patch.patch_json(model)
+    assert {head["given"]["host"] for head in json.loads(text)["patches"][0]["heads"]} == {"mlp_vae"}
+    by_name, by_hand = fresh(), fresh()
+    vdvae_patch.apply(by_name, text)
+    vdvae_patch.apply(by_hand, text.replace('"mlp_vae"', '"nobody"'), heads=host.heads(by_hand))
+    assert shown(by_name) == shown(by_hand) == shown(model)
+    with pytest.raises(PatchError, match=r"'nobody'.*load_entry_file, or give heads="):
+        vdvae_patch.apply(fresh(), text.replace('"mlp_vae"', '"nobody"'))
+
+
+class Squared(Convention):
+    """σ = v², registered nowhere."""
+
+    name = "squared"
+
+    def sigma(self, v: Tensor) -> Tensor:
+        return v.square()
+
+    def preimage(self, scale: scales.Scale, p: Tensor) -> Tensor:
+        return scale.sigma(p).sqrt()
+
+
+def test_a_convention_that_is_registered_nowhere_is_given_again() -> None:
+    heads = [Head("encoder.2", "posterior", 4, 8, convention=Squared())]
+    model = build("AtOutput")
+    vdvae_patch.patch(model, posterior="explin", heads=heads)
+    text = vdvae_patch.patch_json(model)
+    with pytest.raises(PatchError, match=r"names no host; give them by heads="):
+        vdvae_patch.apply(build("AtOutput"), text)
+    other = build("AtOutput")
+    vdvae_patch.apply(other, text, heads=heads)
+    assert equal(outputs(other), outputs(model))
+
+
+def test_a_scale_that_is_registered_nowhere_is_refused_when_it_is_written() -> None:
+    class Own(scales.ExpLin):
+        pass
+
+    model = build("AtOutput")
+    vdvae_patch.patch(model, posterior=Own(), heads=[Head("encoder.2", "posterior", 4, 8)])
+    with pytest.raises(PatchError, match=r"SCALES\.register"):
+        vdvae_patch.patch_json(model)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+Change = Callable[[dict[str, Any]], Any]
+
+DAMAGES: dict[str, tuple[Change, str]] = {
+    "another format": (lambda d: d.update(format="onnx"), "is no patch of vdvae_patch"),
+    "a later version": (lambda d: d.update(version=2), "version 2"),
+    "a version that is no number": (lambda d: d.update(version="1"), r"version: must be a number, not '1'"),
+    "an unknown field": (lambda d: d.update(run="rm"), "unknown field 'run'"),
+    "no versions": (lambda d: d.update(made_with={}), r"made_with: the field 'vdvae_patch' is missing"),
+    "no patches": (lambda d: d.update(patches=[]), "patches is empty"),
+    "patches that are a text": (lambda d: d.update(patches="x"), r"patches: must be a list, not 'x'"),
+    "no variant": (lambda d: d["patches"][0].pop("variant"), "'variant' is missing"),
+    "an unknown scale": (lambda d: d["patches"][0].update(variant="explinn"), "did you mean 'explin'"),
+    "a role": (lambda d: d["patches"][0]["heads"][0].update(role="x"), r"heads\[0\].role: must be one of posterior"),
+    "a scale that is code": (
+        lambda d: d["patches"][0]["heads"][0].update(scale="open('x')"), r"heads\[0\].scale: scale .* is not a number"
+    ),
+    "a scale's argument": (
+        lambda d: d["patches"][0]["heads"][0].update(scale="upbounded(omega=-1)"), "omega must be a positive number"
+    ),
+    "a path": (lambda d: d["patches"][0]["heads"][0].update(path="nowhere"), "the model has no module 'nowhere'"),
+    "channels": (lambda d: d["patches"][0]["heads"][0]["channels"].update(start=-1), "are empty"),
+    "a step": (
+        lambda d: d["patches"][0]["heads"][0].update(convention={"steps": [["exec", 1]]}), "a step must be one of"
+    ),
+    "a step's constants": (
+        lambda d: d["patches"][0]["heads"][0].update(convention={"steps": [["exp", 1.0]]}), "has 0 constants, not 1"
+    ),
+    "true for a number": (
+        lambda d: d["patches"][0]["heads"][0]["channels"].update(step=True), "must be a number, not True"
+    ),
+    "other attachments": (lambda d: d["patches"][0].update(attachments=[]), "would reach other places"),
+    "an arithmetic": (lambda d: d["patches"][0].update(arithmetic="auto"), "must be 'stable' or 'host'"),
+    "a place": (lambda d: d["patches"][0].update(at="inner"), "the model has no module 'inner'"),
+    "an expression": (
+        lambda d: d["patches"][0]["heads"][0]["sites"][0].update(last="gone(x)"), r"holds 'gone\(x\)' nowhere"
+    ),
+    "an operand": (lambda d: d["patches"][0]["heads"][0]["sites"][0].update(operand=99), "99 is no operand"),
+    "a method": (lambda d: d["patches"][0]["heads"][0]["sites"][0].update(method="f"), "has no method 'f'"),
+    "an owner": (lambda d: d["patches"][0]["heads"][0]["sites"][0].update(owner="f"), "the model has no module 'f'"),
+    "foreign code": (
+        lambda d: d["patches"][0]["heads"][0]["sites"][0].update(calls=[["_sigma(raw)", "shutil", "rmtree"]]),
+        "leads to shutil:rmtree, which is no code that the model has loaded",
+    ),
+    "a module to import": (
+        lambda d: d["patches"][0]["heads"][0]["sites"][0].update(calls=[["_sigma(raw)", "antigravity", "geohash"]]),
+        "leads to antigravity:geohash",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_patch_is_one_error_that_names_what_is_wrong(damage: str) -> None:
+    document = json.loads(vdvae_patch.patch_json(patched("AtExpression")))
+    change, message = DAMAGES[damage]
+    change(document)
+    model = build("AtExpression")
+    with pytest.raises(PatchError, match=message):
+        vdvae_patch.apply(model, document)
+    assert not vdvae_patch.is_patched(model)
+    assert "antigravity" not in sys.modules
+    assert equal(outputs(model), outputs(build("AtExpression")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[1]", "null", "NaN", "[" * 100_000, '{"format": "vdvae_patch", "format": "vdvae_patch"}', "\x80", "7"],
+)
+def test_what_is_no_patch_is_a_patch_error(text: str) -> None:
+    with pytest.raises(PatchError, match="the patch is"):
+        vdvae_patch.apply(build("AtOutput"), text)
+
+
+def test_every_cut_of_a_file_is_refused(tmp_path: Path) -> None:
+    folder = vdvae_patch.save(patched("AtOutput"), tmp_path / "saved")
+    for name in ("patch.json", "model.safetensors"):
+        whole = (folder / name).read_bytes()
+        for length in range(0, len(whole) - 1, max(1, len(whole) // 40)):
+            (folder / name).write_bytes(whole[:length])
+            with pytest.raises((PatchError, CheckpointError)):
+                vdvae_patch.load(saved_models.AtOutput, folder)
+        (folder / name).write_bytes(whole)
+    vdvae_patch.load(saved_models.AtOutput, folder)
+
+
+def test_weights_that_are_not_those_of_the_patch_or_of_the_model_are_refused(tmp_path: Path) -> None:
+    one = vdvae_patch.save(patched("AtOutput"), tmp_path / "one")
+    two = vdvae_patch.save(patched("AtExpression"), tmp_path / "two")
+    with pytest.raises(
+        CheckpointError, match=r"has decoder.bias, which the model lacks|lacks decoder.0.bias, which the"
+    ):
+        vdvae_patch.load(saved_models.AtOutput, two)
+    model = saved_models.AtOutput().double()
+    with pytest.raises(CheckpointError, match=r"torch.float32, and torch.float64 in the model"):
+        vdvae_patch.load(model, one)
+    assert not vdvae_patch.is_patched(model)
+    (one / "model.safetensors").write_bytes((two / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="its SHA-256 is another"):
+        vdvae_patch.load(saved_models.AtOutput, one)
+    (one / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"is missing"):
+        vdvae_patch.load(saved_models.AtOutput, one)
+    with pytest.raises(CheckpointError, match=r"is no folder that vdvae_patch.save wrote"):
+        vdvae_patch.load(saved_models.AtOutput, tmp_path / "three")
+
+
+def test_a_model_whose_source_changed_is_refused_with_the_reason(tmp_path: Path, monkeypatch: Any) -> None:
+    import importlib
+
+    monkeypatch.syspath_prepend(tmp_path)
+    text = Path(saved_models.__file__).read_text()
+    (tmp_path / "before_edit.py").write_text(text)
+    (tmp_path / "with_comment.py").write_text(f"# a comment that moves every line\n{text}")
+    (tmp_path / "after_edit.py").write_text(
+        text.replace("F.softplus(raw + 0.5) + 1e-3", "F.softplus(raw + 0.5) + 2e-3")
+    )
+    before = importlib.import_module("before_edit").AtExpression()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of floors
+        vdvae_patch.patch(before, "explin", heads=vdvae_patch.scan(before, batch()))
+    patch = vdvae_patch.patch_json(before)
+    commented = importlib.import_module("with_comment").AtExpression()
+    vdvae_patch.apply(commented, patch.replace('"before_edit"', '"with_comment"'))
+    edited = importlib.import_module("after_edit").AtExpression()
+    with pytest.raises(PatchError, match=r"_sigma holds 'F.softplus\(raw \+ 0.5\) \+ 0.001' nowhere.*another version"):
+        vdvae_patch.apply(edited, patch.replace('"before_edit"', '"after_edit"'))
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vdvae_patch.saving import weights
+
+    model = patched("AtOutput")
+    folder = vdvae_patch.save(model, tmp_path / "saved")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(CheckpointError, match="exists already"):
+        vdvae_patch.save(model, folder)
+
+    def killed(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patching:
+        patching.setattr(weights, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vdvae_patch.save(model, folder, overwrite=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["saved"]
+    with torch.no_grad():
+        model.encoder[0].bias.add_(1)
+    vdvae_patch.save(model, folder, overwrite=True)
+    assert equal(outputs(vdvae_patch.load(saved_models.AtOutput, folder)), outputs(model))
+    assert [file.name for file in tmp_path.iterdir()] == ["saved"]
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"holds other files \(notes.txt\)"):
+        vdvae_patch.save(model, folder, overwrite=True)
+
+
+def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PatchError, match="is not patched"):
+        vdvae_patch.save(build("AtOutput"), tmp_path / "saved")
+    model = patched("AtOutput")
+    with pytest.raises(PatchError, match="is patched already"):
+        vdvae_patch.load(model, vdvae_patch.save(model, tmp_path / "saved"))
+    model.encoder[2] = nn.Linear(8, 8)
+    with pytest.raises(PatchError, match="the patch is gone"):
+        vdvae_patch.save(model, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+# --- the note in a state_dict -----------------------------------------------------------------------------------------
+
+
+def test_a_state_dict_says_under_which_patch_it_was_made_and_has_the_same_keys_and_values(tmp_path: Path) -> None:
+    vanilla, model = build("AtOutput"), patched("AtOutput")
+    state = model.state_dict()
+    assert list(state) == list(vanilla.state_dict())
+    assert all(torch.equal(state[key], value) for key, value in vanilla.state_dict().items())
+    torch.save(state, tmp_path / "weights.pt")
+    again = torch.load(tmp_path / "weights.pt", weights_only=True)
+    assert variant_of_state(again) == str(patch_record(model).variant)
+    assert variant_of_state(dict(again)) is None
+    with pytest.warns(UserWarning, match="made under the patch .*, and the model is not patched") as seen:
+        vdvae_patch.load_state_dict(vanilla, again)
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vdvae_patch.load_state_dict(model, again)
+        vdvae_patch.load_state_dict(build("AtOutput"), build("AtOutput").state_dict())
+    with pytest.warns(UserWarning, match="and the model is patched with upbounded"):
+        vdvae_patch.load_state_dict(patched("AtOutput", "upbounded"), again)
+
+
+def test_the_note_goes_with_copies_and_goes_away_with_the_patch() -> None:
+    model = patched("AtOutput", "upbounded")
+    twin = copy.deepcopy(model)
+    assert variant_of_state(twin.state_dict()) == variant_of_state(nn.Sequential(model).state_dict()) == "upbounded"
+    vdvae_patch.unpatch(twin)
+    assert variant_of_state(twin.state_dict()) is None
+    assert not twin._state_dict_hooks
+    assert variant_of_state(model.state_dict()) == "upbounded"

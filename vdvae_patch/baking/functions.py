@@ -1,0 +1,137 @@
+"""Functions of plain torch: from a host's raw value to what the host reads, so that σ is that of a scale.
+
+def stable_posterior_log_variance(v):
+    # σ = explin(gain=0.5)
+    p = 0.5 * v
+    log_sigma = torch.where(p <= 0, p, torch.log1p(p.clamp(min=0)))
+    return 2 * log_sigma
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vdvae_patch.composition import Composition, Step
+from vdvae_patch.conventions import Convention, LogSigma, LogVariance, Sigma, SoftplusOf, Variance
+from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import ChannelRange
+from vdvae_patch.scales import Scale, Shifted
+
+_SMALL = -15.0  # of log σ, below which a softplus is an exponential
+
+
+class Function(NamedTuple):
+    """A function without its name."""
+
+    kind: str
+    body: str
+
+    def named(self, name: str) -> str:
+        """The text of the definition."""
+        return f"def {name}(v):\n{self.body}\n"
+
+
+def of_scale(scale: Scale, rest: Convention) -> Function:
+    """The function of a raw value v whose result a host turns into the scale's σ by `rest`.
+
+    Raises:
+        PatchError: the scale, or the convention, is one whose formula nobody wrote down.
+    """
+    formulas = scale.written()
+    if formulas is None:
+        raise PatchError(
+            f"scale {scale} does not say how it is written in plain torch; give its class a method `written`, or keep "
+            "this package and load the patch"
+        )
+    kind, result = _result(rest)
+    used = set(re.findall(r"\b(?:log_)?sigma\b", result))
+    lines = [f"# σ = {scale}", f"p = {_argument(scale)}"]
+    lines += [f"log_sigma = {formulas.log_sigma}"] if "log_sigma" in used else []
+    lines += [f"sigma = {formulas.sigma}"] if "sigma" in used else []
+    lines.append(f"return {result}")
+    return Function(kind, "\n".join(f"    {line}" for line in lines))
+
+
+def of_output(name: str, channels: ChannelRange) -> Function:
+    """The function of a module's whole output, of which some channels go through another function."""
+    dim, start, stop, step = channels
+    before, after = (":, " * dim, "") if dim >= 0 else ("..., ", ", :" * (-dim - 1))
+    part = f"v[{before}{channels}{after}]"
+    return Function("output", f"    return torch.slice_scatter(v, {name}({part}), {dim}, {start}, {stop}, {step})")
+
+
+def _argument(scale: Scale) -> str:
+    if not isinstance(scale, Shifted):
+        return "v"
+    product = "v" if scale.gain == 1 else f"{scale.gain!r} * v"
+    if scale.shift == 0:
+        return product
+    return f"{product} {'-' if scale.shift < 0 else '+'} {abs(scale.shift)!r}"
+
+
+def _result(rest: Convention) -> tuple[str, str]:
+    """What the host reads, as a word for a name and as an expression of `sigma` and `log_sigma`."""
+    if isinstance(rest, LogSigma):
+        return "log_sigma", "log_sigma"
+    if isinstance(rest, LogVariance):
+        return "log_variance", "2 * log_sigma"
+    if isinstance(rest, Sigma):
+        return "sigma", "sigma"
+    if isinstance(rest, Variance):
+        return "variance", "torch.exp(2 * log_sigma)"
+    if isinstance(rest, SoftplusOf):
+        steps = [Step("softplus", (rest.beta,)), *([Step("add", (rest.floor,))] if rest.floor else [])]
+        return "raw", _undone(steps)
+    if isinstance(rest, Composition):
+        return "raw", _undone(rest.steps)
+    raise PatchError(f"convention {rest} cannot be undone in a line; let the code compute σ from the raw value itself")
+
+
+def _undone(steps: list[Step] | tuple[Step, ...]) -> str:
+    """The steps backwards, on σ and log σ, so that an exponential and a softplus are undone from the logarithm."""
+    value, log = "sigma", "log_sigma"
+    for step in reversed(steps):
+        value, log = _BACK[step.name](value, log or f"torch.log({value})", bool(log), *step.constants)
+    return value
+
+
+def _softplus(value: str, log: str, known: bool, beta: float) -> tuple[str, str]:
+    small = f"{log} < {_SMALL!r}"
+    guarded = f"torch.where({small}, torch.ones_like({value}), {value})"
+    tail = f"({log} + {math.log(beta)!r}) / {beta!r}"
+    return f"torch.where({small}, {tail}, {guarded} + torch.log(-torch.expm1(-{beta!r} * {guarded})) / {beta!r})", ""
+
+
+def _elu(value: str, log: str, known: bool, alpha: float) -> tuple[str, str]:
+    return f"torch.where({value} < 0, torch.log1p({value}.clamp(max=0) / {alpha!r}), {value})", ""
+
+
+def _mul(value: str, log: str, known: bool, factor: float) -> tuple[str, str]:
+    return f"({value} / {factor!r})", f"({log} - {math.log(factor)!r})" if known and factor > 0 else ""
+
+
+def _pow(value: str, log: str, known: bool, exponent: float) -> tuple[str, str]:
+    root = f"({log} / {exponent!r})"
+    return f"torch.exp({root})", root
+
+
+_Back = Callable[..., tuple[str, str]]
+
+_BACK: dict[str, _Back] = {
+    "add": lambda v, log, known, c: (f"({v} - {c!r})", ""),
+    "mul": _mul,
+    "exp": lambda v, log, known: (log, ""),
+    "log": lambda v, log, known: (f"torch.exp({v})", v),
+    "pow": _pow,
+    "softplus": _softplus,
+    "sigmoid": lambda v, log, known: (f"torch.logit({v})", ""),
+    "tanh": lambda v, log, known: (f"torch.atanh({v})", ""),
+    "expm1": lambda v, log, known: (f"torch.log1p({v})", ""),
+    "log1p": lambda v, log, known: (f"torch.expm1({v})", ""),
+    "elu": _elu,
+    "abs": lambda v, log, known: (v, log if known else ""),
+    "clamp": lambda v, log, known, low, high: (v, log if known else ""),
+}

@@ -1,0 +1,106 @@
+"""Where in a host's source the functions go: spans and texts that become calls, as one unified diff a file."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import linecache
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from vdvae_patch.attach.decorators import function_of
+from vdvae_patch.attach.graft import host_class
+from vdvae_patch.attach.source import Span, method_function, parse
+from vdvae_patch.attach.written import entered
+from vdvae_patch.errors import PatchError
+
+
+class Replacement(NamedTuple):
+    """A place in a file whose text becomes `name(raw)`."""
+
+    file: str
+    span: Span
+    name: str
+    raw: str
+
+
+def shown(file: str) -> str:
+    """A file as a reader knows it: from the current folder on, if it lies there."""
+    near = os.path.relpath(file)
+    return file if near.startswith("..") else near
+
+
+def followed(module: nn.Module, site: Any) -> tuple[FunctionType, Any]:
+    """The function that holds a site's expression, and what it is a method of."""
+    instance: Any = module
+    function = method_function(host_class(instance), site.method)
+    for step in site.calls:
+        function, instance = entered(function, step, instance)
+    return function, instance
+
+
+def calls_of(model: nn.Module, path: str) -> Iterator[tuple[str, Span, str]]:
+    """Where the host calls a module as `self.name(...)`: file, span and text. A last layer of a `Sequential` is called
+    with it."""
+    parent_path, _, name = path.rpartition(".")
+    if not path:
+        return
+    parent = model.get_submodule(parent_path)
+    if isinstance(parent, nn.Sequential):
+        if parent_path and name == list(dict(parent.named_children()))[-1]:
+            yield from calls_of(model, parent_path)
+        return
+    for cls in host_class(parent).__mro__:
+        if cls is nn.Module:
+            return
+        for found in vars(cls).values():
+            function = function_of(found)
+            if function is not None:
+                yield from _calls_in(function, name)
+
+
+def _calls_in(function: FunctionType, name: str) -> Iterator[tuple[str, Span, str]]:
+    try:
+        tree = parse(function)
+    except PatchError:
+        return
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != name:
+            continue
+        if isinstance(node.func.value, ast.Name) and node.func.value.id == "self":
+            span = (node.lineno, node.end_lineno or 0, node.col_offset, node.end_col_offset or 0)
+            yield file_of(function), span, ast.unparse(node)
+
+
+def file_of(function: FunctionType) -> str:
+    """The file that a function is written in."""
+    return inspect.getsourcefile(function) or function.__code__.co_filename
+
+
+def diff(replacements: list[Replacement]) -> str:
+    """A unified diff of all of them; `patch` can apply it."""
+    by_file: dict[str, list[Replacement]] = defaultdict(list)
+    for one in dict.fromkeys(replacements):
+        by_file[one.file].append(one)
+    texts = []
+    for file, found in by_file.items():
+        before = linecache.getlines(file)
+        after = list(before)
+        for one in sorted(found, key=lambda r: (r.span[0], r.span[2]), reverse=True):  # the last first: places stay
+            _replace(after, one)
+        name = shown(file)
+        texts.append("".join(difflib.unified_diff(before, after, name, name, n=1)))
+    return "".join(texts)
+
+
+def _replace(lines: list[str], one: Replacement) -> None:
+    first, last, start, end = one.span
+    head = lines[first - 1].encode()[:start].decode()
+    tail = lines[last - 1].encode()[end:].decode()
+    lines[first - 1 : last] = [f"{head}{one.name}({one.raw}){tail}"]

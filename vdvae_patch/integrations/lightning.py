@@ -1,0 +1,208 @@
+"""Lightning: a callback that patches before a strategy wraps the module, and keeps the patch in the checkpoints.
+
+from vdvae_patch.integrations.lightning import Patch
+
+trainer = lightning.Trainer(callbacks=[Patch("explin/constant")])
+trainer.fit(module, loader)                            # patched, and the checkpoints know how
+trainer.fit(module, loader, ckpt_path="last.ckpt")     # the very patch of the checkpoint
+
+module = apply_checkpoint(Module.load_from_checkpoint(path), path)     # without a trainer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+
+from vdvae_patch.errors import CheckpointError, PatchError
+from vdvae_patch.heads import Arithmetic, Head
+from vdvae_patch.patching import Variant, is_patched, patch, unpatch
+from vdvae_patch.patching.record import owners
+from vdvae_patch.patching.restore import patch_document
+from vdvae_patch.saving import apply
+from vdvae_patch.scanning.finder import scan
+
+if TYPE_CHECKING:
+
+    class _Callback:
+        """Lightning's, of whichever of its two packages is installed."""
+
+else:
+    try:
+        from lightning.pytorch import Callback as _Callback
+    except ImportError:
+        try:
+            from pytorch_lightning import Callback as _Callback
+        except ImportError as error:
+            raise ImportError(
+                "vdvae_patch.integrations.lightning needs Lightning: pip install lightning (or pytorch_lightning)"
+            ) from error
+
+KEY = "vdvae_patch"
+"""Where the patch lies in a checkpoint."""
+
+Heads = Callable[[Any], Iterable[Head]]
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Patch(_Callback):
+    """Patches a LightningModule when it is set up, unless it is patched already.
+
+    Args:
+        variant: as of `vdvae_patch.patch`.
+        heads: from the module to its heads, `HOST.heads` or a function of your own; without it the module is scanned on
+            the first batch of its training data.
+        call: what the scan runs, `call(module, batch)`; without it `module.training_step(batch, 0)`.
+        batch: what the scan runs on instead of the first batch.
+        arithmetic, verify: as of `vdvae_patch.patch`.
+
+    A checkpoint of a trainer with this callback has the patch under `"vdvae_patch"`. When a trainer is given such a
+    checkpoint (`ckpt_path`), the module gets exactly that patch, whatever it had before. A module whose layers are made
+    in `configure_model` is patched when the training, validation, test or prediction starts.
+
+    Raises:
+        PatchError: while the trainer sets up, as `patch`; there is no batch to scan; or the module is patched with
+            another variant.
+    """
+
+    def __init__(
+        self,
+        variant: str | Variant,
+        heads: Heads | None = None,
+        call: Callable[[Any, Any], Any] | None = None,
+        *,
+        batch: Any = None,
+        arithmetic: Arithmetic = "auto",
+        verify: bool = True,
+    ) -> None:
+        self.variant = Variant.parse(variant) if isinstance(variant, str) else variant
+        self.heads = heads
+        self.call = call
+        self.batch = batch
+        self.arithmetic: Arithmetic = arithmetic
+        self.verify = verify
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Before the strategy wraps, shards or moves the module."""
+        if _has_layers(pl_module) and not _waits_for_checkpoint(trainer):
+            self._ensure(trainer, pl_module)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """For layers that `configure_model` made."""
+        self._ensure(trainer, pl_module)
+
+    on_sanity_check_start = on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """The patch goes into the checkpoint, as plain data."""
+        if is_patched(pl_module):
+            checkpoint[KEY] = patch_document(pl_module)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """The module gets the patch of the checkpoint; one without a patch leaves it to be patched at the start."""
+        document = checkpoint.get(KEY)
+        if document is None:
+            return
+        if is_patched(pl_module):
+            if patch_document(pl_module)["patches"] == document.get("patches"):
+                return
+            unpatch(pl_module)
+        apply(pl_module, document, heads=None if self.heads is None else self.heads(pl_module))
+
+    def _ensure(self, trainer: Any, module: Any) -> None:
+        if is_patched(module):
+            known = {str(owner.record.variant) for owner in owners(module)}
+            if known != {str(self.variant)}:
+                raise PatchError(
+                    f"the module is patched already, as {' and '.join(sorted(known))}, and the callback would patch it "
+                    f"as {self.variant}; unpatch it first"
+                )
+            return
+        with _without_logging(module):
+            heads = self._scanned(trainer, module) if self.heads is None else self.heads(module)
+            patch(module, self.variant, heads=heads, arithmetic=self.arithmetic, verify=self.verify)
+
+    def _scanned(self, trainer: Any, module: Any) -> Iterable[Head]:
+        batch = _first_batch(trainer, module) if self.batch is None else self.batch
+        batch = module.transfer_batch_to_device(batch, module.device, 0)
+        return scan(module, batch, call=self.call or _training_step)
+
+
+def apply_checkpoint(module: Module, path: Path | str, *, heads: Iterable[Head] | None = None) -> Module:
+    """Patch a module as it was when a checkpoint was written, such as one that `load_from_checkpoint` made.
+
+    The checkpoint is read with `weights_only`, so that no code in it runs.
+
+    Raises:
+        CheckpointError: the file cannot be read so, or has no patch.
+        PatchError: as `vdvae_patch.apply`.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    document = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
+    if document is None:
+        raise CheckpointError(f"{path} has no patch; it was written without the callback Patch")
+    apply(module, document, heads=heads)
+    return module
+
+
+def _training_step(module: Any, batch: Any) -> Any:
+    return module.training_step(batch, 0)
+
+
+def _has_layers(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def _waits_for_checkpoint(trainer: Any) -> bool:
+    """Whether a checkpoint is about to be read, which may have a patch of its own."""
+    return getattr(trainer, "ckpt_path", None) is not None
+
+
+def _first_batch(trainer: Any, module: Any) -> Any:
+    """The first batch of the training data, and the random numbers as they were."""
+    sources: tuple[Callable[[], Any], ...] = (
+        lambda: trainer.datamodule.train_dataloader(),
+        lambda: trainer.fit_loop._data_source.dataloader(),
+        lambda: module.train_dataloader(),
+    )
+    for source in sources:
+        with torch.random.fork_rng(devices=[]):
+            try:
+                loader = source()
+                return next(iter(loader))
+            except Exception as error:
+                last = error
+    raise PatchError(
+        f"there is no training data to scan the module on ({type(last).__name__}: {last}); give Patch(..., batch=...), "
+        "or heads="
+    )
+
+
+@contextmanager
+def _without_logging(module: Any) -> Iterator[None]:
+    """`self.log` does nothing while a scan runs a step: the trainer has no loop yet that it could log to."""
+    names = ("log", "log_dict")
+    before = {name: vars(module)[name] for name in names if name in vars(module)}
+    for name in names:
+        vars(module)[name] = _nothing
+    try:
+        yield
+    finally:
+        for name in names:
+            del vars(module)[name]
+        vars(module).update(before)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+__all__ = ["KEY", "Patch", "apply_checkpoint"]

@@ -1,0 +1,209 @@
+"""A patch as a document, and from a document the same patch again: every head with exactly the scale that it had.
+
+{"format": "vdvae_patch", "version": 1, "made_with": {"vdvae_patch": "0.1.0", "torch": "2.13.0"},
+ "patches": [{"at": "", "model": "my_vae.VAE", "variant": "explin", "arithmetic": "stable",
+              "heads": [...], "normals": [...], "attachments": [["OutputAttachment", "encoder.2", "forward"]]}]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from vdvae_patch.attach.attachment import ExpressionAttachment
+from vdvae_patch.attach.graft import host_class
+from vdvae_patch.attach.sites import NormalSite
+from vdvae_patch.document.fields import Fields, of_kind, parse
+from vdvae_patch.document.heads import Given, head_data, head_of
+from vdvae_patch.document.places import PlaceReader, PlaceWriter
+from vdvae_patch.errors import InvalidValueError, PatchError, UnknownNameError
+from vdvae_patch.heads import Arithmetic
+from vdvae_patch.patching import plan
+from vdvae_patch.patching.apply import PatchHandle, patch_exactly, unpatch
+from vdvae_patch.patching.intact import check_intact
+from vdvae_patch.patching.record import Owner, PatchedHead, PatchRecord, is_patched, owners
+from vdvae_patch.patching.variant import Variant
+
+FORMAT, VERSION = "vdvae_patch", 1
+_MOST = 65_536  # heads, or places, of one patch
+
+_WRAPPERS = ("module", "_orig_mod")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside torch's own wrappers: `DistributedDataParallel`, `DataParallel`, `torch.compile`."""
+    while type(model).__module__.startswith("torch."):
+        names = [name for name, _ in model.named_children()]
+        if len(names) != 1 or names[0] not in _WRAPPERS:
+            break
+        model = model.get_submodule(names[0])
+    return model
+
+
+def patch_document(model: nn.Module) -> dict[str, Any]:
+    """What was done to a model, as data for JSON.
+
+    Raises:
+        PatchError: it is not patched, the patch is no longer in force, or a part of it cannot be written down or would
+            be read as another one.
+    """
+    from vdvae_patch import __version__
+
+    model = unwrapped(model)
+    check_intact(model)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "made_with": {"vdvae_patch": __version__, "torch": str(torch.__version__)},
+        "patches": [_patch_data(owner) for owner in owners(model)],
+    }
+
+
+def patch_json(model: nn.Module) -> str:
+    """`patch_document` as the text of a file."""
+    return json.dumps(patch_document(model), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _patch_data(owner: Owner) -> dict[str, Any]:
+    record, places = owner.record, PlaceWriter(owner.model)
+    data = {
+        "at": owner.path,
+        "model": _name(owner.model),
+        "variant": _variant_text(record.variant),
+        "arithmetic": record.arithmetic,
+        "heads": [head_data(h.head, h.scale, places) for h in record.heads],
+        "normals": [places.normal(site) for site in _normals(record)],
+        "attachments": _attachments(record),
+    }
+    _refuse_misread(owner, data)
+    return data
+
+
+def _refuse_misread(owner: Owner, data: dict[str, Any]) -> None:
+    """What is written must be read as what is there; on this very model that can be seen."""
+    known = [h.head for h in owner.record.heads]
+    patched, normals = _heads(data, "patch", owner.model, lambda _: known)
+    planned = plan.attachments(owner.model, patched, owner.record.arithmetic == "stable", normals)
+    if [[type(a).__name__, a.path, a.method] for a in planned] != data["attachments"]:
+        raise PatchError("this patch cannot be written down: read again it would reach other places")
+
+
+def _variant_text(variant: Variant) -> str:
+    try:
+        again: Variant | None = Variant.parse(str(variant))
+    except (UnknownNameError, InvalidValueError):
+        again = None
+    if again != variant:
+        raise PatchError(
+            f"variant {variant} cannot be written down: its names do not give its scales back; register their classes "
+            'with @SCALES.register("name")'
+        )
+    return str(variant)
+
+
+def _normals(record: PatchRecord) -> list[NormalSite]:
+    edits = [e for a in record.attachments if isinstance(a, ExpressionAttachment) for e in a.edits]
+    return list(dict.fromkeys(site for site, _ in edits if isinstance(site, NormalSite)))
+
+
+def _attachments(record: PatchRecord) -> list[list[str]]:
+    return [[type(a).__name__, a.path, a.method] for a in record.attachments]
+
+
+def _name(model: nn.Module) -> str:
+    cls = host_class(model)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def apply_document(
+    model: nn.Module, document: str | bytes | Mapping[str, Any], given: Given, where: str
+) -> PatchHandle:
+    """Patch a model as a document says.
+
+    Args:
+        document: the text of a file, or its data.
+        given: heads of hosts, for those that a document cannot hold.
+        where: what errors call the document.
+
+    Raises:
+        PatchError: the document is damaged or foreign, or the model is not the one that it was made for; the model is
+            then as it was.
+    """
+    data = parse(document, where) if isinstance(document, str | bytes) else dict(document)
+    patches = _patches(data, where)
+    if is_patched(model):
+        raise PatchError("the model is patched already; unpatch it first")
+    try:
+        handles = [_apply(model, fields, given) for fields in patches]
+        check_intact(model)
+    except BaseException:
+        if owners(model):
+            unpatch(model)
+        raise
+    return PatchHandle.of(model, handles)
+
+
+def _patches(data: object, where: str) -> list[Fields]:
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise PatchError(f"{where} is no patch of vdvae_patch: its format is not {FORMAT!r}")
+    fields = Fields(data, where, ("format", "version", "made_with", "patches", "weights"))
+    version = fields.get("version", int)
+    if version != VERSION:
+        raise PatchError(f"{where} has version {version} of the format, and this vdvae_patch reads version {VERSION}")
+    known = ("at", "model", "variant", "arithmetic", "heads", "normals", "attachments")
+    made_with = Fields(fields.get("made_with", dict), fields.at("made_with"), ("vdvae_patch", "torch"))
+    for name in ("vdvae_patch", "torch"):
+        made_with.get(name, str)
+    found = [Fields(item, at, known) for item, at in fields.items("patches")]
+    if not found:
+        raise PatchError(f"{where}: patches is empty")
+    return found
+
+
+def _apply(model: nn.Module, fields: Fields, given: Given) -> PatchHandle:
+    at = fields.get("at", str)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if at not in modules:
+        raise PatchError(f"{fields.at('at')}: the model has no module {at!r}")
+    part = modules[at]
+    try:
+        variant = Variant.parse(fields.get("variant", str))
+    except (UnknownNameError, InvalidValueError) as error:
+        raise PatchError(f"{fields.at('variant')}: {error}") from None
+    arithmetic = fields.get("arithmetic", str)
+    if arithmetic not in ("stable", "host"):
+        raise PatchError(f"{fields.at('arithmetic')}: must be 'stable' or 'host', not {arithmetic!r}")
+    own: Arithmetic = "stable" if arithmetic == "stable" else "host"
+    data = {name: fields.get(name, list) for name in ("heads", "normals")}
+    patched, normals = _heads(data, fields.where, part, given)
+    handle = patch_exactly(part, patched, variant, own, normals)
+    wanted = [_three(item, where) for item, where in fields.items("attachments")]
+    if _attachments(handle.record) != wanted:
+        unpatch(part)
+        raise PatchError(
+            f"{fields.where}: the patch would reach other places of this {_name(part)} than of the "
+            f"{fields.get('model', str)} that it was made for; scan the model and patch it again"
+        )
+    return handle
+
+
+def _heads(
+    data: Mapping[str, Any], where: str, model: nn.Module, given: Given
+) -> tuple[list[PatchedHead], list[NormalSite]]:
+    fields, places = Fields(data, where, data), PlaceReader(model)
+    for name in ("heads", "normals"):
+        if len(fields.get(name, list)) > _MOST:
+            raise PatchError(f"{fields.at(name)}: more than {_MOST}")
+    heads = [PatchedHead(*head_of(item, at, model, places, given)) for item, at in fields.items("heads")]
+    return heads, [places.normal(item, at) for item, at in fields.items("normals")]
+
+
+def _three(item: object, where: str) -> list[str]:
+    found = [of_kind(part, str, where) for part in of_kind(item, list, where)]
+    if len(found) != 3:
+        raise PatchError(f"{where}: an attachment is its kind, a module and a method")
+    return found

@@ -1,0 +1,119 @@
+"""`save` and `load`: a patched model as a folder of two files, weights and patch.
+
+folder/model.safetensors    the state_dict, which a vanilla model loads as well
+folder/patch.json           the patch, and the SHA-256 of the weights
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from vdvae_patch.document.fields import Fields, parse
+from vdvae_patch.errors import CheckpointError, PatchError
+from vdvae_patch.heads import Head
+from vdvae_patch.patching.apply import unpatch
+from vdvae_patch.patching.record import is_patched
+from vdvae_patch.patching.restore import apply_document, patch_document, unwrapped
+from vdvae_patch.saving import weights
+from vdvae_patch.saving.files import new_folder
+from vdvae_patch.saving.given import given_heads
+
+WEIGHTS, PATCH = "model.safetensors", "patch.json"
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def save(model: nn.Module, folder: Path | str, *, overwrite: bool = False) -> Path:
+    """Write a patched model to a folder: its weights and its patch, whole or not at all.
+
+    The source of the model is not written: it is built by its own code, and the patch names places by their text.
+
+    Args:
+        overwrite: replace a folder that `save` wrote before.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PatchError: the model is not patched, or a part of the patch cannot be written down.
+        CheckpointError: the folder is there already, cannot be written, or a weight is no tensor with values.
+    """
+    model, target = unwrapped(model), Path(folder).expanduser()
+    document = patch_document(model)
+    with new_folder(target, frozenset((WEIGHTS, PATCH)), overwrite) as made:
+        document["weights"] = {"file": WEIGHTS, "sha256": weights.write(model, made / WEIGHTS)}
+        text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+        (made / PATCH).write_text(text + "\n", encoding="utf-8")
+    return target
+
+
+def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Iterable[Head] | None = None) -> Model:
+    """A model with the weights and the patch of a folder that `save` wrote.
+
+    Reading runs no code: JSON and safetensors, every value checked, nothing imported that a file names.
+
+    Args:
+        model: what builds the model, such as `VAE` or `lambda: VAE(latents=8)`; or one that is there, which is changed.
+        heads: as of `vdvae_patch.apply`, for heads that no file can hold.
+
+    Returns:
+        The patched model. `vdvae_patch.unpatch` makes it the vanilla one with the same weights.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or foreign, or the weights are of another model.
+        PatchError: the patch is damaged, or the model's source is no longer what it was made for.
+
+    A model that was given is as it was if anything is raised.
+    """
+    source = Path(folder).expanduser()
+    document = _document(source)
+    _check_weights(source, document)
+    state = weights.read(source / WEIGHTS)
+    built: Any = model if isinstance(model, nn.Module) else model()
+    if not isinstance(built, nn.Module):
+        raise PatchError(f"load builds the model by calling what it is given, and got a {type(built).__name__}")
+    if is_patched(built):
+        raise PatchError("the model is patched already; unpatch it first, or give load what builds it")
+    weights.check_fits(built, state, source / WEIGHTS)
+    apply_document(built, document, given_heads(built, heads), PATCH)
+    try:
+        weights.put(built, state)
+    except BaseException:
+        unpatch(built)
+        raise
+    return cast(Model, built)
+
+
+def _document(folder: Path) -> dict[str, object]:
+    file = folder / PATCH
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} is no folder that vdvae_patch.save wrote: {PATCH} cannot be read ({error.strerror})"
+        ) from None
+    data = parse(text, str(file))
+    if not isinstance(data, dict):
+        raise PatchError(f"{file} is no patch of vdvae_patch: it is no object")
+    return data
+
+
+def _check_weights(folder: Path, document: dict[str, object]) -> None:
+    if "weights" not in document:
+        raise CheckpointError(f"{folder / PATCH} names no weights; it is a patch alone, for vdvae_patch.apply")
+    fields = Fields(document["weights"], f"{folder / PATCH}: weights", ("file", "sha256"))
+    if fields.get("file", str) != WEIGHTS:
+        raise CheckpointError(f"{fields.at('file')}: must be {WEIGHTS!r}")
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing")
+    if weights.digest(file) != fields.get("sha256", str):
+        raise CheckpointError(
+            f"{file} is not the file that was saved with {PATCH}: its SHA-256 is another; it is damaged, or "
+            "was replaced"
+        )

@@ -1,0 +1,109 @@
+"""Weights as safetensors: tensors that are shared are written once, and both names are read again."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.errors import CheckpointError, did_you_mean
+
+_CHUNK = 2**20
+
+
+def write(model: nn.Module, file: Path) -> str:
+    """Write the model's state_dict; the SHA-256 of the file.
+
+    Raises:
+        CheckpointError: something in it is no tensor, or has no values in this process.
+    """
+    from safetensors.torch import save_file
+
+    kept: dict[str, Tensor] = {}
+    shared: dict[str, str] = {"format": "pt"}
+    first: dict[Any, str] = {}
+    for name, value in model.state_dict().items():
+        tensor = _plain(name, value)
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+        if tensor.numel() and place in first:
+            shared[name] = first[place]
+        else:
+            first[place] = name
+            kept[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    save_file(kept, file, metadata=shared)
+    return digest(file)
+
+
+def _plain(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise CheckpointError(
+            f"{name} of the state_dict is a {type(value).__name__}, and safetensors holds tensors alone"
+        )
+    if type(value).__name__ == "DTensor" or value.is_meta:
+        why = "has no values" if value.is_meta else "is one part of several processes"
+        raise CheckpointError(f"{name} of the state_dict {why}; save a model that has all its weights in this process")
+    if value.layout is not torch.strided or value.is_quantized:
+        raise CheckpointError(
+            f"{name} of the state_dict is {value.layout}, quantized: {value.is_quantized}; not supported"
+        )
+    return value
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file."""
+    found = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """What `write` wrote, by all names; raises `CheckpointError` if the file is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
+            shared = opened.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged, or no file of safetensors: {error}") from None
+    for name, other in shared.items():
+        if (name, other) == ("format", "pt"):
+            continue
+        if other not in state:
+            raise CheckpointError(f"{file}: {name} shares the values of {other}, which is not there")
+        state[name] = state[other]
+    return state
+
+
+def check_fits(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
+    """Raise `CheckpointError` unless names, shapes and types are those of the model."""
+    own = model.state_dict()
+    missing, more = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    if missing or more:
+        name = (missing or more)[0]
+        what = "lacks" if missing else "has"
+        hint = did_you_mean(name, more) if missing and more else ""
+        raise CheckpointError(
+            f"{file} {what} {name}, which the model {'has' if missing else 'lacks'}{hint}; it is another model"
+        )
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise CheckpointError(
+                f"{file}: {name} has the shape {tuple(state[name].shape)}, and {tuple(tensor.shape)} in the model"
+            )
+        if tensor.dtype != state[name].dtype:
+            raise CheckpointError(
+                f"{file}: {name} is {state[name].dtype}, and {tensor.dtype} in the model; build it in the type it was "
+                "saved in, since another rounds differently"
+            )
+
+
+def put(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give the model these weights; one that was built on the meta device gets them as they are."""
+    on_meta = any(tensor.is_meta for tensor in model.state_dict().values())
+    model.load_state_dict(state, strict=True, assign=on_meta)
