@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,4 +78,5 @@ class Host:
 
     def heads(self, model: nn.Module) -> list[Head]:
         """The Normal heads of a model that `build` made."""
-        return [replace(head, host=self.name) for head in self.entry.heads(model)]
+        # an entry of the user's may give something of its own, which `patch` refuses and not this
+        return [replace(h, host=self.name) if is_dataclass(h) else h for h in self.entry.heads(model)]
