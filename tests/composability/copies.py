@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +55,15 @@ def saved_whole(case: Case) -> Any:
 @row("torch.save, torch.load of the whole model, weights_only", note="torch loads no classes so; save the state_dict")
 def saved_whole_weights_only(case: Case) -> Any:
     return torch.load(_saved(case.patch()), weights_only=True)
+
+
+@row("vdvae_patch.save, vdvae_patch.load", note="weights and patch in a folder; the named host is found by its name")
+def saved_with_its_patch(case: Case) -> Any:
+    case.patch()
+    with tempfile.TemporaryDirectory() as folder:
+        case.model = vdvae_patch.load(case.fresh, vdvae_patch.save(case.model, Path(folder) / "saved"))
+    case.subject = case.model
+    return case.model
 
 
 @row("state_dict of a patched model into a vanilla one, strict", back=True, note="weights are weights: patch again")

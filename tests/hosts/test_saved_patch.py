@@ -117,6 +117,7 @@ def test_a_wrapped_model_is_saved_as_what_it_wraps(tmp_path: Path) -> None:
     expected = outputs(model)
     vdvae_patch.save(nn.DataParallel(model), tmp_path / "saved")
     assert equal(outputs(vdvae_patch.load(saved_models.AtOutput, tmp_path / "saved")), expected)
+    assert equal(outputs(vdvae_patch.load(nn.DataParallel(saved_models.AtOutput()), tmp_path / "saved")), expected)
 
 
 def test_two_patched_parts_of_one_model_come_back(tmp_path: Path) -> None:
@@ -151,6 +152,8 @@ def test_a_named_host_is_found_by_its_name_or_given() -> None:
     vdvae_patch.apply(by_name, text)
     vdvae_patch.apply(by_hand, text.replace('"mlp_vae"', '"nobody"'), heads=host.heads(by_hand))
     assert shown(by_name) == shown(by_hand) == shown(model)
+    with pytest.raises(PatchError, match=r"host 'mlp_vae'|no head|has no module|not among"):
+        vdvae_patch.apply(build("AtOutput"), text)
     with pytest.raises(PatchError, match=r"'nobody'.*load_entry_file, or give heads="):
         vdvae_patch.apply(fresh(), text.replace('"mlp_vae"', '"nobody"'))
 
@@ -218,6 +221,15 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     ),
     "a step's constants": (
         lambda d: d["patches"][0]["heads"][0].update(convention={"steps": [["exp", 1.0]]}), "has 0 constants, not 1"
+    ),
+    "a factor of zero": (
+        lambda d: d["patches"][0]["heads"][0].update(convention={"steps": [["mul", 0], ["exp"]]}), "cannot be undone"
+    ),
+    "a billion channels": (
+        lambda d: d["patches"][0]["heads"][0]["channels"].update(stop=10**9), "no module has such channels"
+    ),
+    "an operand that is a text": (
+        lambda d: d["patches"][0]["heads"][0]["sites"][0].update(operand="0"), "operand: must be a number, not '0'"
     ),
     "true for a number": (
         lambda d: d["patches"][0]["heads"][0]["channels"].update(step=True), "must be a number, not True"

@@ -65,8 +65,11 @@ def head_of(data: object, where: str, model: nn.Module, places: PlaceReader, giv
     if fields.any("given") is not None:
         name = Fields(fields.any("given"), fields.at("given"), ("host", "because")).get("host", str)
         wanted = (path, channels, role, fields.get("convention", str))
+        first = {id(module): own for own, module in model.named_modules()}
+        names = {own: first[id(module)] for own, module in model.named_modules(remove_duplicate=False)}
         for head in given(name):
-            if (head.path, head.channel_range, head.role, str(head.convention)) == wanted:
+            own = names.get(head.path, head.path)  # a module that is shared has several
+            if (own, head.channel_range, head.role, str(head.convention)) == wanted:
                 return head, scale
         raise PatchError(
             f"{where}: the head {path}[{channels}] ({role}, {wanted[3]}) is not among the heads that were given"

@@ -22,6 +22,8 @@ from vdvae_patch.document.values import convention_data, convention_of
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
 
+_DIMENSIONS, _CHANNELS = 32, 2**24
+
 
 class PlaceWriter:
     """From the places of a model to data."""
@@ -174,7 +176,10 @@ def channels_of(data: object, where: str) -> ChannelRange:
     """The range of channels of data."""
     fields = Fields(data, where, ("dim", "start", "stop", "step"))
     stop = None if fields.any("stop") is None else fields.get("stop", int)
-    return ChannelRange(fields.get("dim", int), fields.get("start", int), stop, fields.get("step", int))
+    found = ChannelRange(fields.get("dim", int), fields.get("start", int), stop, fields.get("step", int))
+    if not -_DIMENSIONS <= found.dim < _DIMENSIONS or max(found.start, stop or 0, found.step) > _CHANNELS:
+        raise PatchError(f"{where}: no module has such channels: {found} of dimension {found.dim}")
+    return found
 
 
 def _text(data: object, where: str) -> Text:

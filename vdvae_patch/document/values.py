@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from vdvae_patch import scales
@@ -85,7 +86,26 @@ def _step(data: object, where: str) -> Step:
     wanted = step.constants_of(step.name)
     if len(step.constants) != wanted:
         raise PatchError(f"{where}: a step {step.name} has {wanted} constants, not {len(step.constants)}")
+    if any(bad(constant) for bad, constant in zip(_CANNOT.get(step.name, ()), step.constants, strict=False)):
+        raise PatchError(f"{where}: {step.name} with {step.constants} cannot be undone")
     return step
+
+
+def _is_no_factor(value: float) -> bool:
+    return value == 0 or math.isinf(value)
+
+
+def _is_not_positive(value: float) -> bool:
+    return not value > 0 or math.isinf(value)
+
+
+_CANNOT = {
+    "add": (math.isinf,),
+    "mul": (_is_no_factor,),
+    "pow": (_is_no_factor,),
+    "softplus": (_is_not_positive,),
+    "elu": (_is_not_positive,),
+}
 
 
 def _point(data: object, where: str) -> tuple[float, float]:

@@ -135,6 +135,7 @@ def apply_document(
     """
     data = parse(document, where) if isinstance(document, str | bytes) else dict(document)
     patches = _patches(data, where)
+    model = unwrapped(model)
     if is_patched(model):
         raise PatchError("the model is patched already; unpatch it first")
     try:

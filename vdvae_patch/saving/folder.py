@@ -79,10 +79,11 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
         raise PatchError(f"load builds the model by calling what it is given, and got a {type(built).__name__}")
     if is_patched(built):
         raise PatchError("the model is patched already; unpatch it first, or give load what builds it")
-    weights.check_fits(built, state, source / WEIGHTS)
+    bare = unwrapped(built)
+    weights.check_fits(bare, state, source / WEIGHTS)
     apply_document(built, document, given_heads(built, heads), PATCH)
     try:
-        weights.put(built, state)
+        weights.put(bare, state)
     except BaseException:
         unpatch(built)
         raise

@@ -12,7 +12,7 @@ from vdvae_patch.errors import PatchError, UnknownNameError
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts import HOSTS
 from vdvae_patch.patching.apply import PatchHandle
-from vdvae_patch.patching.restore import apply_document
+from vdvae_patch.patching.restore import apply_document, unwrapped
 
 
 def apply(
@@ -49,12 +49,19 @@ def given_heads(model: nn.Module, heads: Iterable[Head] | None) -> Given:
             )
         if name not in known:
             try:
-                known[name] = HOSTS.get(name).heads(model)
+                entry = HOSTS.get(name)
             except UnknownNameError as error:
                 raise PatchError(
                     f"the patch has heads of the host {name!r}: {error}; a file names no code that would be run, so "
                     "load its patch file first with vdvae_patch.load_entry_file, or give heads=HOST.heads(model)"
                 ) from None
+            try:
+                known[name] = entry.heads(unwrapped(model))
+            except Exception as error:  # whatever an entry raises of a model that it was not written for
+                raise PatchError(
+                    f"the patch has heads of the host {name!r}, whose entry does not know this {type(model).__name__}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
         return known[name]
 
     return given
