@@ -108,6 +108,93 @@ def test_a_mis_shaped_array_is_refused(tmp_path: Path, array: np.ndarray[Any, An
         load("arrays", tmp_path)
 
 
+SQUARES = np.random.RandomState(3).randint(0, 256, (6, 8, 8, 3)).astype(np.uint8)
+GREY = SQUARES[..., :1]
+
+
+@pytest.mark.parametrize(
+    ("array", "expected", "found"),
+    [
+        (SQUARES.transpose(0, 3, 1, 2), SQUARES, r"channels first \[N, C, H, W\]"),
+        ((SQUARES / 255).astype(np.float32), SQUARES, "values from 0 to 1"),
+        ((SQUARES / 127.5 - 1).astype(np.float32), SQUARES, "values from -1 to 1"),
+        (SQUARES.astype(np.float64), SQUARES, "values from 0 to 255"),
+        (SQUARES.astype(np.int64), SQUARES, "values from 0 to 255"),
+        (SQUARES.astype(np.uint16) * 257, SQUARES, "values from 0 to 65535"),
+        (GREY[..., 0], GREY, r"grey images without a channel \[N, H, W\]"),
+        (
+            GREY[..., 0] > 127,
+            (GREY > 127).astype(np.uint8) * 255,
+            r"grey images without a channel \[N, H, W\], True and False",
+        ),
+        (SQUARES.transpose(0, 3, 1, 2) / 255, SQUARES, r"channels first \[N, C, H, W\], values from 0 to 1"),
+        (GREY.reshape(6, 64), GREY, "rows of 64 values"),
+        (
+            SQUARES.transpose(0, 3, 1, 2).reshape(6, 192),
+            SQUARES,
+            "rows of 192 values; if they lie channel by channel, as in CIFAR-10",
+        ),
+        (np.concatenate([SQUARES, GREY], axis=3), SQUARES, "an alpha channel"),
+    ],
+)
+def test_an_array_of_another_layout_is_named_with_the_command_that_converts_it(
+    tmp_path: Path, array: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], found: str
+) -> None:
+    """The command of the message is run, and then the file is right."""
+    save(tmp_path, x=array)
+    with pytest.raises(DataError, match=rf"x\.npy: .*; found {found}: convert it with python -c ") as refused:
+        open_array(tmp_path / "x.npy")
+    assert "\n" not in str(refused.value)
+    exec(str(refused.value).split('python -c "', 1)[1].rstrip('"'), {})
+    np.testing.assert_array_equal(open_array(tmp_path / "x.npy"), expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.linspace(-3, 9, 6 * 192).reshape(SQUARES.shape), "found values from -3 to 9$"),
+        (np.where(SQUARES.max() == SQUARES, np.nan, SQUARES), "found [0-9]+ values that are NaN or infinite$"),
+        (SQUARES[0], r"found one image \[H, W, C\] and not many$"),
+        (SQUARES.astype(np.int64) // 128, "found values from 0 to 1$"),
+    ],
+)
+def test_what_has_no_one_reading_is_told_and_not_guessed(
+    tmp_path: Path, array: np.ndarray[Any, Any], found: str
+) -> None:
+    save(tmp_path, x=array)
+    with pytest.raises(DataError, match=found):
+        open_array(tmp_path / "x.npy")
+
+
+def test_pixels_of_0_and_1_are_refused_with_the_command(tmp_path: Path) -> None:
+    save(tmp_path, train=SQUARES // 128, valid=SQUARES // 128, test=SQUARES // 128)
+    with pytest.raises(DataError, match=r"train\.npy: every pixel is 0 or 1; convert it with .*x \* 255\)"):
+        load("arrays", tmp_path)
+
+
+def test_an_array_of_objects_says_how_to_make_one_of_numbers(tmp_path: Path) -> None:
+    objects = np.empty(2, object)
+    objects[:] = [SQUARES[0], SQUARES[1]]
+    np.save(tmp_path / "x.npy", objects)
+    with pytest.raises(
+        DataError, match=r"Python objects of shape \[2\], which is not read, since .*np\.stack\(list\(x\)"
+    ):
+        open_array(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "git LFS pointer"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        open_array(tmp_path / "x.npy")
+
+
 def test_splits_must_agree_in_size(tmp_path: Path) -> None:
     save(tmp_path, train=random_images(5, 8), valid=random_images(5, 16), test=random_images(5, 8))
     with pytest.raises(DataError, match=r"\(valid\): images are 16x16; expected uint8 images \[N, 8, 8, 3\]"):

@@ -84,12 +84,6 @@ def test_grey_palette_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), flat)
 
 
-def test_an_image_of_16_bits_is_refused(tmp_path: Path) -> None:
-    iio.imwrite(tmp_path / "deep.png", np.full((8, 8), 40_000, np.uint16))
-    with pytest.raises(DataError, match=r"deep\.png: its values are \w+; only images of 8 bits"):
-        read_image(tmp_path / "deep.png")
-
-
 def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
     write_images(tmp_path, 4)
     iio.imwrite(tmp_path / "class1" / "odd.png", np.zeros((8, 9, 3), np.uint8))
@@ -115,7 +109,7 @@ def test_a_damaged_image_is_named(tmp_path: Path, suffix: str, keep: int) -> Non
 
 
 def test_a_folder_without_images_says_what_it_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no images in it or below it; looked for \.bmp, \.jpeg"):
+    with pytest.raises(DataError, match=r"no images in it or below it; looked for \.bmp, \.gif, .*\.webp$"):
         load("images", tmp_path)
 
 

@@ -106,3 +106,90 @@ def test_the_published_images_are_read() -> None:
     assert splits.train.shape == (50_000, 28, 28, 1)
     assert splits.valid.shape == splits.test.shape == (10_000, 28, 28, 1)
     assert splits.train[:, 0, 0].max() == 0  # the corner that makes the likelihood's scale fall
+
+
+def as_torchvision(root: Path, folder: str, packed: bool) -> Path:
+    """torchvision's layout: one folder a data set, and the same names in both."""
+    raw = root / folder / "raw"
+    for name, count in ((mnist.TRAIN_FILE, 10_050), (mnist.TEST_FILE, 7)):
+        write(raw / name, digits(count))
+        if not packed:
+            (raw / name.removesuffix(".gz")).write_bytes(gzip.decompress((raw / name).read_bytes()))
+            (raw / name).unlink()
+    return raw
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The samples of these tests are what is published as MNIST; 10,060 and 9 images are Fashion-MNIST."""
+    for name, counts in (("mnist", (10_050, 7)), ("fashion-mnist", (10_060, 9))):
+        for file, count in zip(mnist.FILES, counts, strict=True):
+            write(tmp_path / "known" / file, digits(count))
+            monkeypatch.setitem(mnist.SOURCES[name].unpacked, file, mnist.md5_of_content(tmp_path / "known" / file))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+def test_torchvisions_folders_are_read(tmp_path: Path, published: None, packed: bool, named: bool) -> None:
+    raw = as_torchvision(tmp_path / "data", "MNIST", packed)
+    splits = mnist.read(raw if named else tmp_path / "data", download=False)
+    assert np.array_equal(splits.test, digits(7)[..., None])
+    assert splits.notes == ()
+
+
+def test_kaggles_names_are_read(tmp_path: Path, published: None) -> None:
+    raw = as_torchvision(tmp_path, "MNIST", packed=False)
+    for path in list(raw.iterdir()):
+        path.rename(tmp_path / path.name.replace("-idx3", ".idx3"))
+    assert len(mnist.read(tmp_path, download=False).test) == 7
+
+
+@pytest.mark.parametrize("place", ["FashionMNIST/raw", "mnist", "."])
+def test_the_images_say_which_of_the_two_they_are_whatever_the_folder_is_called(
+    tmp_path: Path, published: None, place: str
+) -> None:
+    root = tmp_path / "data"
+    as_torchvision(root, "MNIST", packed=True).rename(root / "raw")
+    if place != ".":
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / "raw").rename(root / place)
+    with pytest.raises(DataError, match=r"the images of mnist, not of fashion-mnist.*train with --data mnist"):
+        mnist.read(root / place, download=False, name="fashion-mnist")
+    assert len(mnist.read(root / place, download=False).test) == 7
+
+
+def test_unknown_images_in_a_folder_of_another_name_are_refused(tmp_path: Path) -> None:
+    raw = as_torchvision(tmp_path, "FashionMNIST", packed=True)
+    with pytest.raises(DataError, match="lies in a folder FashionMNIST, and its images are not those of mnist"):
+        mnist.read(raw, download=False)
+    assert len(mnist.read(tmp_path, download=False, name="fashion-mnist").test) == 7
+    kuzushiji = as_torchvision(tmp_path, "KMNIST", packed=True)
+    with pytest.raises(DataError, match="lies in a folder KMNIST"):
+        mnist.read(kuzushiji, download=False)
+
+
+def test_both_lie_in_one_root_and_are_not_mixed_up(tmp_path: Path, published: None) -> None:
+    as_torchvision(tmp_path / "data", "MNIST", packed=True)
+    fashion = as_torchvision(tmp_path / "data", "FashionMNIST", packed=True)
+    write(fashion / mnist.TRAIN_FILE, digits(10_060))
+    write(fashion / mnist.TEST_FILE, digits(9))
+    assert len(mnist.read(tmp_path / "data", download=False).test) == 7
+    assert len(mnist.read(tmp_path / "data", download=False, name="fashion-mnist").test) == 9
+
+
+def test_an_unknown_checksum_is_said(folder: Path) -> None:
+    notes = mnist.read(folder, download=False).notes
+    assert len(notes) == 2
+    assert f"{mnist.TRAIN_FILE}: not the published file of mnist (MD5 of the unpacked file " in notes[0]
+
+
+def test_a_table_of_kaggle_is_named_with_the_command(tmp_path: Path) -> None:
+    (tmp_path / "mnist_train.csv").write_text("label,1x1\n5,0\n")
+    with pytest.raises(DataError, match=r"there is mnist_train\.csv, .*np\.loadtxt.*read them with --data arrays"):
+        mnist.read(tmp_path, download=False)
+
+
+def test_a_web_page_in_place_of_a_file_is_named(folder: Path) -> None:
+    (folder / "mnist" / mnist.TEST_FILE).write_bytes(b"<html>404</html>")
+    with pytest.raises(DataError, match=r"not a whole gzip file \(a web page"):
+        mnist.read(folder, download=False)

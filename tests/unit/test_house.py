@@ -36,7 +36,7 @@ LAYERS = [
     ["normal"],
     ["scales"],
     ["registry"],
-    ["errors", "machine", "tables"],
+    ["errors", "file_kinds", "machine", "tables"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from vdvae_patch.data import normalization
+from vdvae_patch.data.conversion import advice, in_numpy, objects
 from vdvae_patch.data.images import Splits
 from vdvae_patch.data.normalization import Normalization
-from vdvae_patch.data.pixels import UInt8, check_pixels, select
+from vdvae_patch.data.pixels import UInt8, check_pixels, select, spaced
 from vdvae_patch.data.split import hold_out
 from vdvae_patch.errors import DataError
+from vdvae_patch.file_kinds import kind_of
 
 
 def read_imagenet(root: Path | None, *, size: int) -> Splits:
@@ -44,6 +46,8 @@ def read_arrays(root: Path | None) -> Splits:
     files = ["train.npy", "valid.npy", "test.npy"]
     folder = folder_with(root, files, "arrays", "save uint8 arrays [N, H, W, C] there with numpy.save")
     train, valid, test = (open_array(folder / name) for name in files)
+    if (top := int(train[spaced(train)].max())) == 1:
+        raise DataError(f"{folder / files[0]}: every pixel is 0 or {top}; {in_numpy(folder / files[0], 'x * 255')}")
     return Splits(train, valid, test, Normalization.measured(train, str(folder)), str(folder), "one file each")
 
 
@@ -73,10 +77,17 @@ def open_array(path: Path, *, size: int | None = None, channels: int | None = No
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
+        kind = kind_of(path)
+        reason = objects(path) or (kind if kind != "a .npy array" else None) or " ".join(str(error).split())
         raise DataError(f"{path}: not a whole .npy file of numbers ({reason}); save or download it again") from None
     if not isinstance(array, np.ndarray):
         array.close()
-        raise DataError(f"{path}: is an .npz archive; save its one array with numpy.save")
-    check_pixels(array, str(path), size=size, channels=channels)
+        raise DataError(
+            f'{path}: is an .npz archive; save its one array: python -c "import numpy as np; '
+            f"z = np.load('{path}'); np.save('{path}', z[z.files[0]])\""
+        )
+    try:
+        check_pixels(array, str(path), size=size, channels=channels)
+    except DataError as error:
+        raise DataError(f"{error}{advice(array, path)}") from None
     return array

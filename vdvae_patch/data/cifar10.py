@@ -7,7 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from vdvae_patch.data.archive import extract_folder, verify_md5
+from vdvae_patch.data.archive import extract_folder, md5_of, verify_md5
+from vdvae_patch.data.cifar10_forms import (
+    ARCHIVE,
+    FOLDER,
+    TEST_FILE,
+    TRAIN_FILES,
+    URL,
+    Batches,
+    folders_with,
+    images_of,
+    read_other_form,
+    what_else,
+)
 from vdvae_patch.data.download import download as fetch
 from vdvae_patch.data.download import locked
 from vdvae_patch.data.images import Splits
@@ -18,11 +30,6 @@ from vdvae_patch.data.split import hold_out
 from vdvae_patch.errors import DataError
 from vdvae_patch.machine import cache_folder
 
-FOLDER = "cifar-10-batches-py"
-TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
-TEST_FILE = "test_batch"
-ARCHIVE = "cifar-10-python.tar.gz"
-URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 MD5 = "c58f30108f718f92721af3b95e74349a"
 ARCHIVE_BYTES = 170_498_071
 UNPACKED_BYTES = 2**28
@@ -31,21 +38,27 @@ UNPACKED_BYTES = 2**28
 def read(root: Path | None, *, download: bool, url: str = URL, md5: str = MD5) -> Splits:
     """CIFAR-10 from `root`, or from the cache folder, to which it is downloaded if it is not there.
 
+    `root` may hold the Python version, its archive, or another form of the same images (`cifar10_forms`).
+
     The training files' rows are split into validation, `RandomState(11172018).permutation(n)[:5000]`, and training,
     the rest in that order: what scikit-learn's `train_test_split(test_size=5000, random_state=11172018)` does.
 
     Raises:
         DataError: see `locate` and `read_batch`.
     """
-    folder = locate(root, allow_download=download, url=url, md5=md5)
-    rows = np.concatenate([read_batch(folder / name) for name in TRAIN_FILES])
-    split = hold_out(len(rows), seed=11172018, count=5000, end="first", source=str(folder))
+    batches = read_other_form(root) if root is not None else None
+    if batches is None:
+        folder = locate(root, allow_download=download, url=url, md5=md5)
+        train = [read_batch(folder / name) for name in TRAIN_FILES]
+        batches = Batches(train, read_batch(folder / TEST_FILE), str(folder))
+    rows = np.concatenate(batches.train)
+    split = hold_out(len(rows), seed=11172018, count=5000, end="first", source=batches.source)
     return Splits(
         train=rows[split.train],
         valid=rows[split.held],
-        test=read_batch(folder / TEST_FILE),
+        test=batches.test,
         normalization=CIFAR10,
-        source=str(folder),
+        source=batches.source,
         split=split.text,
     )
 
@@ -78,15 +91,19 @@ def locate(root: Path | None, *, allow_download: bool, url: str = URL, md5: str 
 
 
 def _locate_in(root: Path, md5: str) -> Path:
-    if (root / TRAIN_FILES[0]).is_file():
-        return _complete(root)
-    if (root / FOLDER).is_dir():
-        return _complete(root / FOLDER)
     archive = root if root.is_file() else root / ARCHIVE
+    found = next(folders_with(root, TRAIN_FILES[0], FOLDER), None)
+    if found is not None and (found in (root, root / FOLDER) or not archive.is_file()):
+        return _complete(found)
     if not archive.is_file():
         raise DataError(
             f"no CIFAR-10 in --data-root {root}: looked for {TRAIN_FILES[0]}, {FOLDER}/ and {ARCHIVE} there; "
-            f"leave --data-root out to download it, or put {URL} there"
+            f"leave --data-root out to download it, or put {URL} there{what_else(root)}"
+        )
+    if archive.name != ARCHIVE and md5_of(archive) != md5:
+        raise DataError(
+            f"{archive}: is not {ARCHIVE} as it was published (another MD5); if it holds the same files, unpack it and "
+            "name its folder with --data-root"
         )
     beside = archive.parent
     into = beside if os.access(beside, os.W_OK) else cache_folder()
@@ -110,9 +127,4 @@ def read_batch(path: Path) -> UInt8:
     Raises:
         DataError: a damaged pickle, one that asks for code, or one whose `data` is missing, empty or mis-shaped.
     """
-    data = read_arrays(path).get("data")
-    if data is None:
-        raise DataError(f"{path}: has no uint8 array `data`, so it is not a CIFAR-10 batch; get it again ({URL})")
-    if data.ndim != 2 or data.shape[1] != 3 * 32 * 32 or len(data) == 0:
-        raise DataError(f"{path}: `data` has shape {list(data.shape)}, not [rows, 3072] with at least one row")
-    return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return images_of(read_arrays(path).get("data"), path)

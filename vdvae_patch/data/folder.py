@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vdvae_patch.data import normalization
 from vdvae_patch.data.arrays import folder_with
+from vdvae_patch.data.decode import SUFFIXES, read_image
 from vdvae_patch.data.images import Splits
+from vdvae_patch.data.listing import Listing, Split, list_images
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.data.pixels import IN_MEMORY_BYTES, Indices, LazyPixels, Pixels, UInt8, select
 from vdvae_patch.errors import DataError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+__all__ = ["SUFFIXES", "FolderPixels", "open_images", "read_ffhq1024", "read_image", "read_images"]
 
 
 def read_images(root: Path | None) -> Splits:
-    """Every image below `root`, in the order of their paths, split 80/10/10.
+    """Every image below `root`, in the order of their paths, split 80/10/10, or as folders train, val and test say.
 
     With `perm = RandomState(11172018).permutation(n)`: validation `perm[:n // 10]`, test `perm[n // 10:2 * (n // 10)]`,
-    at least one image each, and training the rest. Normalized by the training pixels' mean and standard deviation.
+    at least one image each, and training the rest. Without a folder for validation it is drawn from the training images
+    in the same way; without one for test the validation images are also the test. Normalized by the training pixels'
+    mean and standard deviation.
     """
     folder = folder_with(root, [], "images", "put square images of one size there")
-    images = open_images(folder)
+    listing = list_images(folder)
+    named = listing.by_split()
+    if named is not None:
+        return _by_folders(listing, named)
+    images = _open(listing.paths)
     n = len(images)
     if n < 3:
         raise DataError(f"{folder}: {n} image(s); at least 3 are needed, to train, validate and test")
@@ -35,7 +42,32 @@ def read_images(root: Path | None) -> Splits:
     pixels = select(images, train)
     measured = Normalization.measured(pixels, str(folder))
     text = f"valid, then test: first {tenth:,} each of RandomState(11172018).permutation({n}) of the sorted paths"
-    return Splits(pixels, select(images, valid), select(images, test), measured, str(folder), text)
+    valid_pixels, test_pixels = select(images, valid), select(images, test)
+    return Splits(pixels, valid_pixels, test_pixels, measured, str(folder), text, listing.notes())
+
+
+def _by_folders(listing: Listing, named: dict[Split, tuple[Path, ...]]) -> Splits:
+    source = str(listing.folder)
+    train = _open(named["train"])
+    if "valid" in named:
+        valid = _open(named["valid"])
+        test = _open(named["test"]) if "test" in named else valid
+        text = "folders of train and valid"
+        text += ", and of test" if "test" in named else "; test: the same images as valid"
+    else:
+        n = len(train)
+        if n < 2:
+            raise DataError(f"{source}: {n} image to train on; at least 2 are needed, one of them to validate")
+        tenth = max(1, n // 10)
+        permutation = np.random.RandomState(11172018).permutation(n).astype(np.int64)
+        test = _open(named["test"])
+        valid, train = select(train, permutation[:tenth]), select(train, permutation[tenth:])
+        text = (
+            f"folders of train and test; valid: first {tenth:,} of RandomState(11172018).permutation({n}) of the "
+            "sorted paths of train"
+        )
+    measured = Normalization.measured(train, source)
+    return Splits(train, valid, test, measured, source, text, listing.notes())
 
 
 def read_ffhq1024(root: Path | None) -> Splits:
@@ -43,15 +75,17 @@ def read_ffhq1024(root: Path | None) -> Splits:
     nested = root / "ffhq1024" if root is not None and (root / "ffhq1024").is_dir() else root
     hint = "the 70,000 PNG images of images1024x1024 (github.com/NVlabs/ffhq-dataset), 65,000 in train, 5,000 in valid"
     folder = folder_with(nested, ["train", "valid"], "ffhq1024", hint)
-    train, valid = (open_images(folder / part, size=1024) for part in ("train", "valid"))
+    listings = [list_images(folder / part) for part in ("train", "valid")]
+    train, valid = (_open(listing.paths, size=1024) for listing in listings)
     text = "folders train and valid; test: the same images as valid"
-    return Splits(train, valid, valid, normalization.FFHQ1024, str(folder), text)
+    notes = tuple(note for listing in listings for note in listing.notes())
+    return Splits(train, valid, valid, normalization.FFHQ1024, str(folder), text, notes)
 
 
 class FolderPixels(LazyPixels):
     """Image files that are decoded when they are indexed; all must have the size of the first."""
 
-    def __init__(self, paths: list[Path], size: int) -> None:
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
         self.paths = paths
         self.shape = (len(paths), size, size, 3)
 
@@ -75,10 +109,10 @@ def open_images(folder: Path, *, size: int | None = None) -> Pixels:
     Raises:
         DataError: no images, a damaged one, one that is not square, or one of another size than the first (or `size`).
     """
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    paths = sorted(files, key=lambda path: path.relative_to(folder).as_posix())
-    if not paths:
-        raise DataError(f"{folder}: no images in it or below it; looked for {', '.join(sorted(SUFFIXES))}")
+    return _open(list_images(folder).paths, size=size)
+
+
+def _open(paths: Sequence[Path], *, size: int | None = None) -> Pixels:
     H, W, _ = read_image(paths[0]).shape
     if H != W:
         raise DataError(f"{paths[0]}: {W}x{H} pixels, not square; crop or resize the images to one square size first")
@@ -86,20 +120,3 @@ def open_images(folder: Path, *, size: int | None = None) -> Pixels:
         raise DataError(f"{paths[0]}: {W}x{H} pixels, but this data set has {size}x{size}")
     images = FolderPixels(paths, H)
     return images[:] if images.nbytes <= IN_MEMORY_BYTES else images
-
-
-def read_image(path: Path) -> UInt8:
-    """An image file as RGB, `[H, W, 3]`: grey is repeated, an alpha channel is left out, 16-bit images are refused."""
-    import imageio.v3 as iio
-    from PIL.Image import DecompressionBombError
-
-    try:
-        image: np.ndarray[Any, Any] = np.asarray(iio.imread(path, plugin="pillow", index=0))
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, DecompressionBombError) as error:
-        raise DataError(f"{path}: not a whole image ({' '.join(str(error).split())}); replace or remove it") from None
-    if image.dtype != np.uint8:
-        raise DataError(f"{path}: its values are {image.dtype}; only images of 8 bits a channel can be used")
-    if image.ndim == 2:
-        image = image[:, :, None]
-    colour = image[:, :, : 3 if image.shape[2] >= 3 else 1]
-    return np.ascontiguousarray(np.broadcast_to(colour, (*image.shape[:2], 3)))

@@ -13,7 +13,10 @@ from vdvae_patch.errors import InvalidValueError
 
 @dataclass(frozen=True)
 class Splits:
-    """What a data set's reader gives: uint8 `[N, H, W, C]` three times, and how the split was made, in words."""
+    """What a data set's reader gives: uint8 `[N, H, W, C]` three times, and how the split was made, in words.
+
+    `notes` says, a sentence each, what else a user must know: files that were left out, a checksum that nobody knows.
+    """
 
     train: Pixels
     valid: Pixels
@@ -21,6 +24,7 @@ class Splits:
     normalization: Normalization
     source: str
     split: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Provenance:
         train_count, valid_count, test_count: images in each, after `limit_images`.
         chosen: with `limit_images`, the positions in the full training split of the images that are left; else None.
         fingerprint: SHA-256 of the training pixels (`pixels.fingerprint`), hexadecimal.
+        notes: what else was seen, a sentence each: what was left out.
     """
 
     source: str
@@ -42,6 +47,7 @@ class Provenance:
     test_count: int
     chosen: tuple[int, ...] | None
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ def assemble(name: str, splits: Splits, *, seed: int, limit_images: int | None) 
         test_count=len(splits.test),
         chosen=chosen,
         fingerprint=fingerprint(train),
+        notes=splits.notes,
     )
     return ImageData(name, train, splits.valid, splits.test, splits.normalization, size, channels, provenance)
 

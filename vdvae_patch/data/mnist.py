@@ -1,8 +1,12 @@
-"""MNIST (LeCun and Cortes 2010) and Fashion-MNIST (Xiao et al. 2017), from their gzipped IDX files: pixels alone."""
+"""MNIST (LeCun and Cortes 2010) and Fashion-MNIST (Xiao et al. 2017), from their IDX files: pixels alone.
+
+The files of both have the same names, gzipped or not. So the images' own checksum says which of the two they are.
+"""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 import zlib
 from dataclasses import dataclass
@@ -15,6 +19,7 @@ from vdvae_patch.data.images import Splits
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError, UnknownNameError
+from vdvae_patch.file_kinds import kind_of
 from vdvae_patch.machine import cache_folder
 
 TRAIN_FILE = "train-images-idx3-ubyte.gz"
@@ -27,11 +32,16 @@ _MAX_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Source:
-    """Where one of the two is published, and the MD5 of its image files."""
+    """Where one of the two is published, and the MD5 of its image files as they are there and unpacked.
+
+    `folders` are those that it may lie in below a root: ours, and torchvision's.
+    """
 
     name: str
     url: str
     md5: dict[str, str]
+    unpacked: dict[str, str]
+    folders: tuple[str, ...]
 
 
 SOURCES = {
@@ -39,11 +49,15 @@ SOURCES = {
         "mnist",
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         {TRAIN_FILE: "f68b3c2dcbeaaa9fbdd348bbdeb94873", TEST_FILE: "9fb629c4189551a2d022fa330f9573f3"},
+        {TRAIN_FILE: "6bbc9ace898e44ae57da46a324031adb", TEST_FILE: "2646ac647ad5339dbf082846283269ea"},
+        ("mnist", "MNIST/raw", "mnist/raw", "MNIST"),
     ),
     "fashion-mnist": Source(
         "fashion-mnist",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         {TRAIN_FILE: "8d4fb7e6c68d591d4c3dfef9ec88bf0d", TEST_FILE: "bef4ecab320f06d8554ea6380940ec79"},
+        {TRAIN_FILE: "f4a8712d7a061bf5bd6d2ca38dc4d50a", TEST_FILE: "8181f5470baa50b63fa0f6fddb340f0a"},
+        ("fashion-mnist", "FashionMNIST/raw", "fashion-mnist/raw", "fashion_mnist", "FashionMNIST", "fashion"),
     ),
 }
 
@@ -52,7 +66,7 @@ def read(root: Path | None, *, download: bool, name: str = "mnist") -> Splits:
     """uint8 `[N, 28, 28, 1]`: the training file but its last 10,000 images, those for validation, and the test file.
 
     Args:
-        root: a folder with the two files, or one with a folder of the data set's name in it; None is the cache folder,
+        root: a folder with the two files, or one with a folder of the data set in it; None is the cache folder,
             to which they are downloaded if they are not there.
 
     Raises:
@@ -61,30 +75,35 @@ def read(root: Path | None, *, download: bool, name: str = "mnist") -> Splits:
     """
     if name not in SOURCES:
         raise UnknownNameError("data set", name, SOURCES)
-    folder = locate(root, SOURCES[name], allow_download=download)
-    rows = read_images(folder / TRAIN_FILE)
+    source = SOURCES[name]
+    folder = locate(root, source, allow_download=download)
+    paths = {file: path for file in FILES if (path := find_file(folder, file)) is not None}
+    rows, test = (read_images(paths[file]) for file in FILES)
+    notes = tuple(note for file in FILES if (note := _identify(paths[file], file, source)))
     if len(rows) <= VALIDATION:
-        raise DataError(f"{folder / TRAIN_FILE}: has {len(rows):,} images; more than {VALIDATION:,} are needed")
+        raise DataError(f"{paths[TRAIN_FILE]}: has {len(rows):,} images; more than {VALIDATION:,} are needed")
     train = rows[:-VALIDATION]
     return Splits(
         train=train,
         valid=rows[-VALIDATION:],
-        test=read_images(folder / TEST_FILE),
+        test=test,
         normalization=Normalization.measured(train, str(folder)),
         source=str(folder),
         split=f"valid: the last {VALIDATION:,} training images",
+        notes=notes,
     )
 
 
 def locate(root: Path | None, source: Source, *, allow_download: bool) -> Path:
     """The folder with both files; see `read`."""
     if root is not None:
-        for folder in (root / source.name, root):
-            if all((folder / file).is_file() for file in FILES):
+        for folder in (*(root / inner for inner in source.folders), root, root / "raw"):
+            if all(find_file(folder, file) for file in FILES):
                 return folder
         raise DataError(
-            f"no {source.name} in --data-root {root}: looked for {' and '.join(FILES)} there and in {source.name}/; "
-            f"leave --data-root out to download them, or get them from {source.url}"
+            f"no {source.name} in --data-root {root}: looked for {' and '.join(FILES)} there and in "
+            f"{'/, '.join(source.folders)}/; leave --data-root out to download them, or get them from {source.url}"
+            f"{_what_else(root)}"
         )
     folder = cache_folder() / source.name
     with locked(folder):
@@ -96,19 +115,63 @@ def locate(root: Path | None, source: Source, *, allow_download: bool) -> Path:
     return folder
 
 
+def find_file(folder: Path, file: str) -> Path | None:
+    """A file of `FILES` in a folder, gzipped or unpacked, under its own name or as `train-images.idx3-ubyte`."""
+    plain = file.removesuffix(".gz")
+    names = (file, plain, plain.replace("-idx3", ".idx3"), f"{plain.replace('-idx3', '.idx3')}.gz")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _identify(path: Path, file: str, source: Source) -> str | None:
+    """Nothing for the published file; a sentence for one that nobody knows; an error for that of another data set."""
+    found = md5_of_content(path)
+    if found == source.unpacked[file]:
+        return None
+    for other in SOURCES.values():
+        if found == other.unpacked[file]:
+            raise DataError(
+                f"{path}: these are the images of {other.name}, not of {source.name}, whose files have the same names; "
+                f"train with --data {other.name}, or name another --data-root"
+            )
+    outer = path.parent.parent if path.parent.name == "raw" else path.parent
+    called = outer.name.lower().replace("-", "").replace("_", "")
+    if called.endswith("mnist") and called != source.name.replace("-", ""):
+        raise DataError(
+            f"{path}: lies in a folder {outer.name}, and its images are not those of {source.name} (MD5 of the "
+            f"unpacked file {found}, not {source.unpacked[file]}); name another --data-root"
+        )
+    return (
+        f"{path}: not the published file of {source.name} (MD5 of the unpacked file {found}); a subset, or other images"
+    )
+
+
+def md5_of_content(path: Path) -> str:
+    """The MD5 of a file's bytes, unpacked if it is gzipped: packing again changes a .gz and not what is in it."""
+    return hashlib.md5(_content(path), usedforsecurity=False).hexdigest()
+
+
+def _what_else(root: Path) -> str:
+    if not root.is_dir():
+        return ""
+    for path in sorted(root.iterdir()):
+        if path.suffix == ".csv":
+            return (
+                f"; there is {path.name}, a table as Kaggle's: make arrays of it, with python -c \"import numpy as np; "
+                f"x = np.loadtxt('{path}', delimiter=',', skiprows=1, dtype='uint8')[:, -784:].reshape(-1, 28, 28, 1); "
+                "np.save('train.npy', x)\", and read them with --data arrays"
+            )
+        if path.suffix in (".npz", ".parquet"):
+            return f"; there is {path.name}: save its arrays as train.npy, valid.npy and test.npy for --data arrays"
+    return ""
+
+
 def read_images(path: Path) -> UInt8:
-    """The images of one gzipped IDX file, `[N, rows, columns, 1]`.
+    """The images of one IDX file, gzipped or not, `[N, rows, columns, 1]`.
 
     Raises:
         DataError: no gzip file, a cut-off or damaged one, or one that does not hold what its header says.
     """
-    try:
-        with gzip.open(path) as file:
-            content = file.read(_MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); delete it and download it again") from None
-    if len(content) > _MAX_BYTES:
-        raise DataError(f"{path}: unpacks to more than {_MAX_BYTES:,} bytes")
+    content = _content(path)
     if len(content) < 16 or (magic := struct.unpack(">I", content[:4])[0]) != _IMAGES:
         seen = f"0x{magic:08x}" if len(content) >= 16 else "nothing"
         raise DataError(f"{path}: starts with {seen}, not with 0x{_IMAGES:08x}, so it is not an IDX file of images")
@@ -117,3 +180,17 @@ def read_images(path: Path) -> UInt8:
         promised = f"{count:,} images of {rows}x{columns}"
         raise DataError(f"{path}: its header says {promised}, but it has {len(content) - 16:,} bytes of them")
     return np.frombuffer(content, np.uint8, offset=16).reshape(count, rows, columns, 1).copy()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b" or path.suffix == ".gz"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = kind_of(path) if isinstance(error, gzip.BadGzipFile) else None
+        raise DataError(f"{path}: not a whole gzip file ({reason or error}); delete it and download it again") from None
+    if len(content) > _MAX_BYTES:
+        raise DataError(f"{path}: unpacks to more than {_MAX_BYTES:,} bytes")
+    return content

@@ -16,6 +16,7 @@ import numpy as np
 
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError
+from vdvae_patch.file_kinds import kind_of_bytes
 
 # What the pickle machine raises on bytes that are not a pickle, or not a whole one.
 _DAMAGE = (
@@ -123,11 +124,19 @@ def read_arrays(path: Path) -> dict[str, UInt8]:
         DataError: a file that cannot be read, is not a whole pickle of a dictionary, or asks for anything but arrays.
     """
     try:
-        content = _Recorder(path, path.read_bytes()).load()
-    except _DAMAGE as error:
-        raise DataError(f"{path}: cut off or damaged ({_one_line(error)}); delete it and get it again") from None
+        raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return arrays_in(raw, path)
+
+
+def arrays_in(raw: bytes, path: Path) -> dict[str, UInt8]:
+    """The same for the bytes of a pickle; `path` is for messages."""
+    try:
+        content = _Recorder(path, raw).load()
+    except _DAMAGE as error:
+        reason = kind_of_bytes(raw[:512]) or _one_line(error)
+        raise DataError(f"{path}: cut off or damaged ({reason}); delete it and get it again") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, not a dictionary of arrays")
     arrays: dict[str, UInt8] = {}

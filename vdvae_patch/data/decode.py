@@ -1,0 +1,109 @@
+"""One image file to RGB pixels, whatever its colour mode; only the formats that are named here are ever decoded."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vdvae_patch.data.pixels import UInt8
+from vdvae_patch.errors import DataError
+from vdvae_patch.file_kinds import kind_of, kind_of_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = frozenset(
+    {
+        ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff",
+        ".gif",
+    }
+)  # fmt: skip
+# Pillow knows many more, and starts ghostscript for one of them; a file's name says nothing of what is in it.
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
+
+
+def read_image(path: Path) -> UInt8:
+    """An image file as RGB, `[H, W, 3]`, turned as its EXIF orientation says.
+
+    Grey is repeated; 16-bit grey is scaled from 0..65535 to 0..255; an alpha channel is left out; palettes, CMYK and
+    LAB are converted. Of an animation or several pages it is the first.
+
+    Raises:
+        DataError: damaged, of another format than `FORMATS`, or of 32-bit values.
+    """
+    return _decode(path, str(path), lambda: kind_of(path))
+
+
+def decode_image(content: bytes, name: str) -> UInt8:
+    """The same for the bytes of an image file; `name` is for messages."""
+    return _decode(io.BytesIO(content), name, lambda: kind_of_bytes(content[:512]))
+
+
+def _decode(source: Any, name: str, kind: Any) -> UInt8:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            image.load()
+            return _rgb(_upright(image), image.format, name)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        is_it = kind()
+        found = f"it is {is_it}" if is_it else f"none of {', '.join(FORMATS)}"
+        raise DataError(f"{name}: not a whole image ({found}); replace or remove it") from None
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error,
+            Image.DecompressionBombError) as error:  # fmt: skip
+        raise DataError(f"{name}: not a whole image ({' '.join(str(error).split())}); replace or remove it") from None
+
+
+def _upright(image: Image) -> Image:
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        return image  # the metadata are damaged, the pixels are not
+
+
+def _rgb(image: Image, format: str | None, name: str) -> UInt8:
+    mode = image.mode
+    if mode in ("I;16", "I;16L", "I;16B", "I;16N") or (mode == "I" and format in ("PNG", "PPM")):
+        wide = np.asarray(image).astype(np.int64)
+        return _repeated(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    if mode in ("RGB", "RGBX"):
+        return np.ascontiguousarray(np.asarray(image)[:, :, :3])
+    if mode in ("1", "L"):
+        return _repeated(np.asarray(image.convert("L")))
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode == "P" and "transparency" in image.info):
+        return np.ascontiguousarray(np.asarray(_plain_alpha(image))[:, :, :3])
+    if mode in ("P", "CMYK", "YCbCr"):
+        return np.asarray(image.convert("RGB")).copy()
+    if mode == "LAB":
+        return _lab(image)
+    raise DataError(
+        f"{name}: its values are of Pillow's mode {mode!r} (32-bit integers or floats); only images of 8 bits a "
+        "channel, or 16 bits grey, can be used: convert it first"
+    )
+
+
+def _plain_alpha(image: Image) -> Image:
+    """RGBA with colours as they are under the alpha; a premultiplied mode has one way there alone."""
+    return image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+
+
+def _lab(image: Image) -> UInt8:
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None  # it is None only where the image itself is changed
+    return np.asarray(converted).copy()
+
+
+def _repeated(grey: UInt8) -> UInt8:
+    return np.ascontiguousarray(np.broadcast_to(grey[:, :, None], (*grey.shape, 3)))
