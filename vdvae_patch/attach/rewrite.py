@@ -347,8 +347,10 @@ class _Edit:
 
     def _operand(self, node: ast.AST, change: Change) -> ast.expr:
         candidates: list[ast.expr]
-        if change.parameter:
-            candidates = self._reads_of(change.parameter, node)[:1]
+        reads = self._reads_of(change.parameter, node)[:1] if change.parameter else []
+        if reads:
+            # with what is picked of it: raw[batch] of softplus(raw[batch])
+            candidates = [c for c in self._operands(node) if any(n is reads[0] for n in ast.walk(c))] or reads
         elif change.operand == -2:
             candidates = self._variables(node)
         else:
