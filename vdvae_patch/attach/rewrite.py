@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.source import Span, class_of, find, look_up, mangled, parse
+from vdvae_patch.attach.readers import PartReader
 from vdvae_patch.errors import PatchError
 
 
@@ -206,6 +207,9 @@ class _Edit:
         if change.inplace:
             self._write(tree, last, change)
             return
+        if isinstance(change.reader, PartReader):
+            self._in_part(tree, last, change, change.reader)
+            return
         raws = [self._captured(tree, last, self._at(tree, change.first), change)]
         for span, operand in change.also:
             raws.append(self._captured(tree, last, self._at(tree, span), change._replace(operand=operand)))
@@ -213,6 +217,19 @@ class _Edit:
         for raw in raws[1:]:
             total = ast.BinOp(total, ast.Add(), raw)
         self._replace(tree, last, self._read(change, total))
+
+    def _in_part(self, tree: ast.AST, last: ast.AST, change: Change, reader: PartReader) -> None:
+        """reader((kept := operand), last) in the place of an expression, of which some channels are replaced."""
+        operand = self._operand(self._at(tree, change.first), change)
+        self._kept += 1
+        kept = f"_vdvae_patch_raw_{self._kept}"
+        if not any(node is operand for node in ast.walk(last)):
+            raise PatchError(f"{self.function.__qualname__}: a mean is computed beside a raw value in several steps")
+        self._replace(last, operand, ast.Name(kept, ast.Load()))
+        binding = ast.NamedExpr(ast.Name(kept, ast.Store()), operand)
+        raw = ast.Call(self._name("raw", reader.raw), [binding], [])
+        new = ast.Call(self._name("read", reader), [raw, copy.copy(last)], [])  # type: ignore[list-item]
+        self._replace(tree, last, new)
 
     def _drop(self, tree: ast.AST, node: ast.AST) -> None:
         """Take an in-place operation out; what it changes stays in its place."""
@@ -427,8 +444,8 @@ def _as_function(reader: Any) -> types.FunctionType:
     return types.FunctionType(_call_reader.__code__, {"reader": reader, "__builtins__": vars(builtins)}, "read")
 
 
-def _call_reader(p: Any) -> Any:
-    return reader(p)  # type: ignore[name-defined]  # noqa: F821  see above
+def _call_reader(*p: Any) -> Any:
+    return reader(*p)  # type: ignore[name-defined]  # noqa: F821  see above
 
 
 def _defines(node: Any, name: str) -> bool:

@@ -53,7 +53,9 @@ def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
 def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     """The role of a σ that stands first in a KL: a posterior's, unless the second one is."""
     assert reading.term is not None
-    seconds = [r for r in readings.found if r.evidence == "p" and r.term is not None and _is_one_kl(r.term, reading.term)]
+    seconds = [
+        r for r in readings.found if r.evidence == "p" and r.term is not None and _is_one_kl(r.term, reading.term)
+    ]
     exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
     return "prior" if exchanged else "posterior"
 
