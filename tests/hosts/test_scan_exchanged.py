@@ -1,4 +1,4 @@
-"""A KL that the host takes the other way round: what is drawn and sees the data is the posterior, whatever its place."""
+"""A KL that is taken the other way round: what is drawn and sees the data is the posterior, whatever its place."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vdvae_patch.attach.decorators import function_of
-from vdvae_patch.attach.source import Span, class_of, find, look_up, mangled, parse
 from vdvae_patch.attach.readers import PartReader
+from vdvae_patch.attach.source import Span, class_of, find, look_up, mangled, parse
 from vdvae_patch.errors import PatchError
 
 

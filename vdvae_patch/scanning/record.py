@@ -28,7 +28,7 @@ from vdvae_patch.attach.graft import is_stand_in
 from vdvae_patch.attach.source import mangled
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import PrivateDraws, is_random
-from vdvae_patch.scanning.graph import Frame, Graph, Node, representative
+from vdvae_patch.scanning.graph import Frame, Graph, Node, flat, representative
 from vdvae_patch.scanning.inputs import tensors_in
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -198,6 +198,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             node.func, node.args, node.kwargs, node.index = func, sources, named, index
             node.inplace, node.frames = inplace, frames
             self._classify(node, tensor, args)
+            if name in ops.SHUFFLING:
+                node.picked = _picked(args, sources)
             self._place(tensor, node, args, inplace)
 
     def _classify(self, node: Node, tensor: Tensor, args: tuple[Any, ...]) -> None:
@@ -458,6 +460,15 @@ def _selected(whole: View, part: View) -> tuple[int, int] | None:
         if others == (inner, inner_strides) and rest == 0 and 0 <= index < shape[dim]:
             return dim, index
     return None
+
+
+def _picked(args: Any, sources: Any) -> dict[int, Tensor]:
+    """The tensors of indices among the arguments of an operation, by the number of their node."""
+    found: dict[int, Tensor] = {}
+    for value, source in zip(flat(args), flat(sources), strict=False):
+        if isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex():
+            found[source.id] = value.detach().to("cpu", copy=True)
+    return found
 
 
 def _many(value: Any) -> bool:

@@ -93,8 +93,8 @@ def _require_asked(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) 
     if absent:
         named = ", ".join(f"{role}={str(asked[role])!r}" for role in absent)
         raise PatchError(
-            f"{named} was asked for, but no head has that role; found were {', '.join(map(str, heads))}. If the loss is "
-            "computed outside of what was run, give it: call=lambda model, batch: ..."
+            f"{named} was asked for, but no head has that role; found were {', '.join(map(str, heads))}. If the loss "
+            "is computed outside of what was run, give it: call=lambda model, batch: ..."
         )
 
 

@@ -118,7 +118,7 @@ def _head(head: Head, places: _Places) -> str:
 
 
 def _convention(convention: Convention) -> str:
-    return repr(convention) if isinstance(convention, Composition | Measured) else repr(str(convention))
+    return _object(convention) if isinstance(convention, Composition | Measured) else repr(str(convention))
 
 
 class _Places:
@@ -171,5 +171,5 @@ def _object(convention: Convention | None) -> str:
     if convention is None:
         return "None"
     if isinstance(convention, Composition | Measured):
-        return repr(convention)
+        return re.sub(r"\binf\b", "float('inf')", repr(convention))  # of a clamp that has one end
     return f"get({str(convention)!r})"
