@@ -211,8 +211,8 @@ ACTIVATIONS: dict[str, Callable[[], Augmented]] = {
     "Hardtanh": lambda: Augmented(nn.Hardtanh()),
     "Softplus": lambda: Augmented(nn.Softplus()),
     "Sigmoid": lambda: Augmented(nn.Sigmoid()),
-    "tanh": OfAFunction,
-    "elu": OfTheLayersOwnLine,
+    "function": OfAFunction,
+    "line": OfTheLayersOwnLine,
     "floor": WithAFloorBehind,
 }
 

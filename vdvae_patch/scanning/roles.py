@@ -142,7 +142,7 @@ def is_of_data(term: GaussianTerm) -> bool:
     return False
 
 
-_DIFFERENCES = frozenset({"sub", "rsub", "add", "mse_loss"})
+_DIFFERENCES = frozenset({"sub", "rsub", "add"})
 
 
 def _is_data(node: Node) -> bool:
