@@ -16,6 +16,7 @@ from vdvae_patch.composition import Step, is_limited, named
 from vdvae_patch.conventions import Convention, LogSigma
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.agreement import agrees
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
@@ -134,13 +135,13 @@ def _strange(modules: Mapping[str, nn.Module], site: Site) -> str:
     return f"the {type(found).__name__} {cls.__name__}.{site.method}"
 
 
-def disagreeing(graph: Graph, readings: Iterable[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:
+def disagreeing(graph: Graph, readings: Sequence[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:
     """Sites for the readings that do not follow the convention that is kept: they shall compute its σ."""
     sites: dict[Site | ActivationSite, None] = {}
-    v = torch.linspace(-3, 3, 25, dtype=torch.float64)
+    kept = next(r.steps for r in readings if r.steps is not None and named(r.steps) == convention)
     for reading in readings:
         steps = reading.steps
-        if steps is not None and torch.allclose(named(steps).sigma(v), convention.sigma(v), rtol=1e-5):
+        if steps is not None and kept is not None and agrees(steps, kept):
             continue
         if not reading.chain.nodes:
             raise CannotPlaceError("one of its readings has no step of its own that could be replaced")

@@ -378,6 +378,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self._new(kind, name, tuple(tensor.shape))
         node.params = kind == "parameter"
         node.data = kind == "input"
+        node.mask = node.data and _is_binary(tensor)  # until `masks.settle_masks` has seen what it is used for
         node.value = representative(tensor)
         located = _locate(tensor)
         if located is not None:
@@ -530,6 +531,13 @@ def _picked(args: Any, sources: Any) -> dict[int, Tensor]:
         if isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex():
             found[source.id] = value.detach().to("cpu", copy=True)
     return found
+
+
+def _is_binary(tensor: Tensor) -> bool:
+    """Whether there are zeros and ones, or ones only."""
+    if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.numel() == 0 or tensor.is_complex():
+        return False
+    return bool(((tensor == 0) | (tensor == 1)).all()) and bool((tensor == 1).any())
 
 
 def _many(value: Any) -> bool:

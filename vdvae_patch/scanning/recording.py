@@ -17,6 +17,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
 from vdvae_patch.scanning.layers import join_layers
+from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.untouched import Untouched
@@ -68,6 +69,7 @@ def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None
             hook.remove()
     recorder.graph.index_consumers()
     join_layers(recorder.graph)
+    settle_masks(recorder.graph)
     return recorder.graph
 
 
