@@ -32,10 +32,10 @@ def _is_used_as_mask(graph: Graph, node: Node) -> bool:
     for user, operand in _readers(graph, node):
         if not user.params:
             continue
-        if user.op in ops.MULTIPLYING or user.op in ("where", "masked_fill"):
+        if user.op in ops.MULTIPLYING or user.op in ops.CHOOSING:
             multiplies = True
             repeated |= math.prod(user.shape) > math.prod(operand.shape)
-        elif user.op in ops.ADDING or user.op == "rsub":
+        elif user.op in ops.SUMMING:
             return False
         elif user.kind == "opaque":
             read = True

@@ -218,15 +218,11 @@ def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[
     return [site_of_nodes(nodes, _operand(first), rest, parameter)]
 
 
-_STILL = frozenset({"clone", "contiguous", "detach", "alias", "_to_copy", "to", "positive", "expand", "expand_as"})
-"""Moves behind which every element is where it was, or is repeated as broadcasting would repeat it."""
-
-
 def _stays(before: Node, after: Node) -> bool:
     """Whether nothing is moved, picked or reshaped between two steps of a chain."""
     node = after.inputs[_operand(after)] if after.inputs else before
     while node is not before:
-        if node.op not in _STILL or not node.inputs:
+        if node.op not in ops.COPYING | ops.BROADCASTING or not node.inputs:
             return False
         node = node.inputs[0]
     return True

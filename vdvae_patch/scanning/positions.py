@@ -50,7 +50,8 @@ class Placed(NamedTuple):
 def placed(graph: Graph, reading: Reading, leaf: Spot) -> Placed | None:
     """Where a raw value's elements are in the σ of a reading; None if that cannot be told."""
     # a term is known by its values, at any step of its expression at which these are σ's
-    numbers = _numbers(graph, leaf, reading.node if reading.term is None else reading.term.total)
+    used = graph.nodes[reading.used] if reading.used >= 0 else reading.node
+    numbers = _numbers(graph, leaf, used if reading.term is None else reading.term.total)
     return None if numbers is None else Placed(reading.evidence, leaf.node.shape, numbers)
 
 
@@ -103,18 +104,12 @@ def _through(node: Node, done: Mapping[int, Tensor]) -> Tensor | None:
     """The numbers of what one operation gives; None if no numbered element takes part."""
     if not any(n.id in done for n in node.inputs):
         return None
-    if node.kind == "elementwise" or node.op in _COPIES:
+    if node.kind == "elementwise" or node.op in ops.COPYING:
         return _joined([done[n.id] for n in node.inputs if n.id in done], node.shape)
     try:
         return _moved(node, done)
     except (RuntimeError, TypeError, IndexError, ValueError, NotImplementedError) as error:
         raise _UnknownError from error
-
-
-_COPIES = frozenset(
-    {"clone", "contiguous", "detach", "alias", "_to_copy", "to", "positive", "copy", "real", "_conj", "resolve_conj"}
-    | {"resolve_neg", "lift", "lift_fresh", "lift_fresh_copy"}
-)
 
 
 def _joined(operands: list[Tensor], shape: tuple[int, ...]) -> Tensor:
