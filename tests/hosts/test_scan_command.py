@@ -81,7 +81,7 @@ def test_a_model_without_heads_ends_with_1_and_the_near_misses(capsys: pytest.Ca
         (("zoo.plain:ThreeWays", "--input", "5x7"), RunError, r"ThreeWays\(5x7\) failed: .*cannot be multiplied"),
         (("zoo.plain:ThreeWays", "--input", "5by6"), InvalidValueError, "is not a shape"),
         (("zoo.plain:ThreeWays", "--input", "5x6:fp32"), InvalidValueError, "no dtype 'fp32'"),
-        (("zoo.plain:LyingName", "--input", "2x3x8x8"), PatchError, "has no forward; say what to run"),
+        (("zoo.plain:LyingName", "--input", "2x3x8x8"), PatchError, "has no forward; give your loss: call="),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(arguments: tuple[str, ...], error: type, message: str) -> None:

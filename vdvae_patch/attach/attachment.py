@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.attach import decorators
 from vdvae_patch.attach.graft import graft, host_class, is_grafted, is_stand_in, stands_in, take_out
-from vdvae_patch.attach.readers import Reader, replace_raw
+from vdvae_patch.attach.readers import PartReader, Reader, replace_raw
 from vdvae_patch.attach.recompile import Edit, compiled
 from vdvae_patch.attach.rewrite import rebound
 from vdvae_patch.attach.sites import ActivationSite
@@ -149,11 +149,15 @@ class ActivationAttachment(Attachment):
 
     def __init__(self, site: ActivationSite, scale: Scale) -> None:
         super().__init__(site.path, "forward")
-        self.read = None if site.rest is None else Reader(scale, site.rest)
+        self.read = Reader(scale, site.rest)
+        self.part = None if site.beside is None else PartReader(self.read, site.beside)
 
     def run(self, module: Any, host: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Tensor:
         (p,) = (*args, *kwargs.values())
-        new: Tensor = p if self.read is None else self.read(p)
+        if self.part is not None:
+            raw = self.part.raw(p)
+            return self.part(raw, host(module, *args, **kwargs))
+        new: Tensor = self.read(p)
         return new
 
 

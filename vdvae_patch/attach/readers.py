@@ -21,24 +21,51 @@ class Reader:
     """p to what the host must have at a site, so that its remaining steps give scale(p).
 
     Args:
-        rest: from the value at the site to σ.
+        rest: from the value at the site to σ; None for a site that lets the raw value pass.
         reads: for a site that disagrees with the others that read this raw value: their convention, already patched,
             whose σ it shall compute, too.
     """
 
-    def __init__(self, scale: Scale, rest: Convention, reads: Convention | None = None) -> None:
+    def __init__(self, scale: Scale, rest: Convention | None, reads: Convention | None = None) -> None:
         self.scale = scale
         self.rest = rest
         self.reads = reads
 
     def __call__(self, p: Tensor) -> Any:
+        if self.rest is None:
+            return p
         if self.reads is not None:
             return undo(self.rest, Target(self.reads.sigma(p), self.reads.log_sigma(p)))
         return preimage(self.rest, self.scale, p)
 
-    def same_as(self, other: Reader | OutputReader) -> bool:
+    def same_as(self, other: AnyReader) -> bool:
         """Whether the two read alike."""
-        return isinstance(other, Reader) and vars(self) == vars(other)
+        if not isinstance(other, Reader):
+            return False
+        return vars(self) == vars(other) or self.rest is other.rest is None
+
+
+class PartReader:
+    """The raw value's channels of what a host's expression reads, and what it computes of all channels, to the latter
+    with these replaced."""
+
+    def __init__(self, read: Reader, channels: ChannelRange) -> None:
+        self.read = read
+        self.scale = read.scale
+        self.channels = channels
+
+    def raw(self, operand: Tensor) -> Tensor:
+        """A copy, since the host may change its operand in place."""
+        return self.channels.of(operand).clone(memory_format=torch.contiguous_format)
+
+    def __call__(self, raw: Tensor, value: Tensor) -> Tensor:
+        dim, start, stop, step = self.channels
+        stop = value.shape[dim] if stop is None else stop
+        return torch.slice_scatter(value, self.read(raw), dim, start, stop, step)
+
+    def same_as(self, other: AnyReader) -> bool:
+        """Whether the two read alike."""
+        return isinstance(other, PartReader) and self.channels == other.channels and self.read.same_as(other.read)
 
 
 class OutputReader:
@@ -52,9 +79,12 @@ class OutputReader:
     def __call__(self, output: Tensor) -> Any:
         return replace_raw(output, self.head, self.scale)
 
-    def same_as(self, other: Reader | OutputReader) -> bool:
+    def same_as(self, other: AnyReader) -> bool:
         """Whether the two read alike."""
         return isinstance(other, OutputReader) and vars(self) == vars(other)
+
+
+AnyReader = Reader | PartReader | OutputReader
 
 
 def preimage(convention: Convention, scale: Scale, p: Tensor) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from vdvae_patch.attach import decorators
-from vdvae_patch.attach.readers import OutputReader, Reader
+from vdvae_patch.attach.readers import AnyReader, OutputReader, PartReader, Reader
 from vdvae_patch.attach.rewrite import Change, LocalFunction, rewritten
 from vdvae_patch.attach.sites import CallStep, NormalSite, Site
 from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of, qualname_of
@@ -52,10 +52,11 @@ def _from(path: str, edit: Edit) -> Edit:
     return replace(site, parameter=site.parameter.removeprefix(f"{path}.")), scale  # type: ignore[return-value]
 
 
-def _reader(site: Site, scale: Scale) -> Reader | OutputReader:
-    if site.channels is not None:
+def _reader(site: Site, scale: Scale) -> AnyReader:
+    if site.channels is not None and site.rest is not None:
         return OutputReader(scale, site.rest, site.channels)
-    return Reader(scale, site.rest, site.reads)
+    reader = Reader(scale, site.rest, site.reads)
+    return reader if site.beside is None else PartReader(reader, site.beside)
 
 
 def _compile(function: types.FunctionType, edits: list[Edit], level: int, instance: Any) -> types.FunctionType:
@@ -111,6 +112,8 @@ def _plan(
 
 
 def _is_same_place(one: Change, other: Change) -> bool:
+    if isinstance(one.reader, PartReader) and isinstance(other.reader, PartReader):
+        return one.last == other.last and one.reader.channels == other.reader.channels
     # a parameter is replaced wherever it is read, so one expression may hold two of them
     return one.last == other.last and (one.operand != -3 or one.parameter == other.parameter)
 

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vdvae_patch.attach.decorators import function_of
+from vdvae_patch.attach.readers import PartReader
 from vdvae_patch.attach.source import Span, class_of, find, look_up, mangled, parse
 from vdvae_patch.errors import PatchError
 
@@ -260,6 +261,9 @@ class _Edit:
         if change.inplace:
             self._write(tree, last, change)
             return
+        if isinstance(change.reader, PartReader):
+            self._in_part(tree, last, change, change.reader)
+            return
         raws = [self._captured(tree, last, self._at(tree, change.first), change)]
         for span, operand in change.also:
             raws.append(self._captured(tree, last, self._at(tree, span), change._replace(operand=operand)))
@@ -296,6 +300,19 @@ class _Edit:
         raw = {node.id for node in ast.walk(first) if isinstance(node, ast.Name)}
         used = {node.id for node in ast.walk(last) if isinstance(node, ast.Name)} - raw
         return min(used & arguments, default="")
+
+    def _in_part(self, tree: ast.AST, last: ast.AST, change: Change, reader: PartReader) -> None:
+        """reader((kept := operand), last) in the place of an expression, of which some channels are replaced."""
+        operand = self._operand(self._at(tree, change.first), change)
+        self._kept += 1
+        kept = f"_vdvae_patch_raw_{self._kept}"
+        if not any(node is operand for node in ast.walk(last)):
+            raise PatchError(f"{self.function.__qualname__}: a mean is computed beside a raw value in several steps")
+        self._replace(last, operand, ast.Name(kept, ast.Load()))
+        binding = ast.NamedExpr(ast.Name(kept, ast.Store()), operand)
+        raw = ast.Call(self._name("raw", reader.raw), [binding], [])
+        new = ast.Call(self._name("read", reader), [raw, copy.copy(last)], [])  # type: ignore[list-item]
+        self._replace(tree, last, new)
 
     def _drop(self, tree: ast.AST, node: ast.AST) -> None:
         """Take an in-place operation out; what it changes stays in its place."""
@@ -434,8 +451,10 @@ class _Edit:
 
     def _operand(self, node: ast.AST, change: Change) -> ast.expr:
         candidates: list[ast.expr]
-        if change.parameter:
-            candidates = self._reads_of(change.parameter, node)[:1]
+        reads = self._reads_of(change.parameter, node)[:1] if change.parameter else []
+        if reads:
+            # with what is picked of it: raw[batch] of softplus(raw[batch])
+            candidates = [c for c in self._operands(node) if any(n is reads[0] for n in ast.walk(c))] or reads
         elif change.operand == -2:
             candidates = self._variables(node)
         else:
@@ -534,8 +553,8 @@ def _as_function(reader: Any) -> types.FunctionType:
     return types.FunctionType(_call_reader.__code__, {"reader": reader, "__builtins__": vars(builtins)}, "read")
 
 
-def _call_reader(p: Any) -> Any:
-    return reader(p)  # type: ignore[name-defined]  # noqa: F821  see above
+def _call_reader(*p: Any) -> Any:
+    return reader(*p)  # type: ignore[name-defined]  # noqa: F821  see above
 
 
 def _defines(node: Any, name: str) -> bool:

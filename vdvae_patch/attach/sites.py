@@ -37,7 +37,8 @@ class Site:
         operand: position of the raw parameter in the first expression's operation; −1 if `last` is itself the raw
         value,
             −2 if it is the only variable of that expression; −3 for a parameter, replaced wherever the method names it.
-        rest: from the value of `last` to σ.
+        rest: from the value of `last` to σ; None where it lets the raw value pass, because a further site behind it
+            computes the scale.
         parameter: the attribute that is the raw value, where it is a parameter; named from the model on.
         also: further first expressions with their operands, for a product of scales: log sigmas that are added up.
         reads: the convention that the others read this raw value by, where this site is one that disagrees with them
@@ -47,6 +48,8 @@ class Site:
         inplace: whether `last` changes its operand in place.
         channels: of the raw value in what `last` returns, where that is a call of the module that emits it: for a
             module that serves two roles, each patched where it is called. Or of the raw value in a parameter.
+        beside: of the raw value in the operand of `first`, where that has means in its other channels, for which the
+            host's expression stays what it is.
         wrap: for an expression in a class's `__init__`, a function of that class and the scale which gives a subclass
             with stable arithmetic; left out where the host's arithmetic is kept. At the top level of a module, so that
             models pickle.
@@ -59,13 +62,14 @@ class Site:
     first: Span
     last: Span
     operand: int
-    rest: Convention
+    rest: Convention | None
     parameter: str = ""
     also: tuple[tuple[Span, int], ...] = ()
     reads: Convention | None = None
     drops: tuple[Span, ...] = ()
     inplace: bool = False
     channels: ChannelRange | None = None
+    beside: ChannelRange | None = None
     wrap: Callable[[type, Scale], type] | None = None
     several: bool = False
 
@@ -74,11 +78,13 @@ class Site:
 class ActivationSite:
     """A module without parameters (a Hardtanh, a Softplus) whose input is the raw parameter.
 
-    `rest` is None where the module lets its input pass, because a further site behind it computes the scale.
+    `rest` is None where the module lets its input pass, because a further site behind it computes the scale. `beside`
+    are the raw value's channels where the input has means in the others, for which the module stays what it is.
     """
 
     path: str
     rest: Convention | None
+    beside: ChannelRange | None = None
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Places:
         *,
         first: Text,
         last: Text,
-        rest: Convention,
+        rest: Convention | None,
         operand: int = 0,
         calls: Sequence[Call] = (),
         also: Sequence[tuple[Text, int]] = (),

@@ -16,8 +16,9 @@ from vdvae_patch.attach.attachment import (
 )
 from vdvae_patch.attach.rewrite import Change, in_place
 from vdvae_patch.attach.sites import NormalSite, Site
+from vdvae_patch.attach.source import shown
 from vdvae_patch.baking.functions import Function, of_output, of_scale
-from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, followed, shown
+from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, followed
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
@@ -127,6 +128,11 @@ class _Baking:
                     "density or KL that is computed from log σ does not"
                 )
                 continue
+            if site.rest is None:
+                self._notes.append(
+                    f"{place}, line {site.last[0]}: the raw value passes; the scale is computed behind it"
+                )
+                continue
             role = next((h.role for h in heads if site in h.sites), "sigma")
             name = self._scaled(role, Head("", "posterior", convention=site.rest), scale, site.channels)
             parameter = site.parameter.removeprefix(f"{attachment.path}.") if attachment.path else site.parameter
@@ -143,12 +149,14 @@ class _Baking:
             self._places.append(Replacement(file, span, name, text))  # type: ignore[arg-type]
 
     def activation(self, attachment: ActivationAttachment, kind: str) -> None:
-        if attachment.read is None:
+        if attachment.read.rest is None:
             self._notes.append(f"{attachment.path} (a {kind}) lets its input pass")
             return
         head = Head("", "posterior", convention=attachment.read.rest)
         name = self._scaled("sigma", head, attachment.read.scale, None)
-        self._notes.append(f"{attachment.path} (a {kind}) is called no more; its input v becomes {name}(v)")
+        part = attachment.part
+        called = "is called no more; its input v" if part is None else f"is called for the means; its v{part.channels}"
+        self._notes.append(f"{attachment.path} (a {kind}) {called} becomes {name}(v)")
 
     def method(self, attachment: Attachment) -> None:
         where = f"{attachment.path or 'the model'}.{attachment.method}"

@@ -6,7 +6,6 @@ import ast
 import difflib
 import inspect
 import linecache
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from types import FunctionType
@@ -16,7 +15,7 @@ from torch import nn
 
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.source import Span, method_function, parse
+from vdvae_patch.attach.source import Span, method_function, parse, shown
 from vdvae_patch.attach.written import entered
 from vdvae_patch.errors import PatchError
 
@@ -28,12 +27,6 @@ class Replacement(NamedTuple):
     span: Span
     name: str
     raw: str
-
-
-def shown(file: str) -> str:
-    """A file as a reader knows it: from the current folder on, if it lies there."""
-    near = os.path.relpath(file)
-    return file if near.startswith("..") else near
 
 
 def followed(module: nn.Module, site: Any) -> tuple[FunctionType, Any]:

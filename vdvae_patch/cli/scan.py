@@ -170,11 +170,6 @@ def _report(heads: ScanResult) -> None:
             "no": f"cannot patch it: {found.reason}; write a patch file (--write) and give its Head a CallSite",
         }[found.patch_at]
         print(f"  {head.path}[{head.channels}] {head.role}: {how}")
-    unsafe = dict.fromkeys([w for head in heads if head.found for w in head.found.warnings] + list(heads.warnings))
-    if unsafe:
-        print("\nunsafe in the host as it is:")
-        for warning in unsafe:
-            print(f"  {warning}")
 
 
 def _record(heads: ScanResult) -> dict[str, Any]:

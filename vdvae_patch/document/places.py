@@ -17,6 +17,7 @@ from vdvae_patch.attach.graft import host_class
 from vdvae_patch.attach.sites import ActivationSite, NormalSite, Site
 from vdvae_patch.attach.source import method_function
 from vdvae_patch.attach.written import Call, Places, Text, entered, text_at
+from vdvae_patch.conventions import Convention
 from vdvae_patch.document.fields import Fields, of_kind
 from vdvae_patch.document.values import convention_data, convention_of
 from vdvae_patch.errors import PatchError
@@ -34,8 +35,7 @@ class PlaceWriter:
     def site(self, site: Site | ActivationSite) -> dict[str, Any]:
         """An expression, or an activation; raises `PatchError` if its text cannot be read."""
         if isinstance(site, ActivationSite):
-            rest = None if site.rest is None else convention_data(site.rest)
-            return {"activation": site.path, "rest": rest}
+            return {"activation": site.path, "rest": _rest(site), **_beside(site)}
         calls, function = self._followed(site)
         data: dict[str, Any] = {
             "owner": site.owner,
@@ -44,7 +44,8 @@ class PlaceWriter:
             "first": text_at(function, site.first),
             "last": text_at(function, site.last),
             "operand": site.operand,
-            "rest": convention_data(site.rest),
+            "rest": _rest(site),
+            **_beside(site),
         }
         if site.also:
             data["also"] = [[text_at(function, span), operand] for span, operand in site.also]
@@ -85,12 +86,10 @@ class PlaceReader:
     def site(self, data: object, where: str) -> Site | ActivationSite:
         """What `PlaceWriter.site` wrote."""
         if isinstance(data, dict) and "activation" in data:
-            fields = Fields(data, where, ("activation", "rest"))
-            rest = fields.any("rest")
-            read = None if rest is None else convention_of(rest, fields.at("rest"))
-            return ActivationSite(fields.get("activation", str), read)
+            fields = Fields(data, where, ("activation", "rest", "beside"))
+            return ActivationSite(fields.get("activation", str), _read_rest(fields), _read_beside(fields))
         known = ("owner", "method", "calls", "first", "last", "operand", "rest")
-        fields = Fields(data, where, (*known, "also", "drops", "parameter", "inplace", "channels", "reads"))
+        fields = Fields(data, where, (*known, "also", "drops", "parameter", "inplace", "channels", "beside", "reads"))
         more: dict[str, Any] = {
             "parameter": fields.get("parameter", str, ""),
             "inplace": fields.get("inplace", bool, False),
@@ -109,7 +108,8 @@ class PlaceReader:
             self._method(fields),
             first=_text(fields.any("first"), fields.at("first")),
             last=_text(fields.any("last"), fields.at("last")),
-            rest=convention_of(fields.any("rest"), fields.at("rest")),
+            rest=_read_rest(fields),
+            beside=_read_beside(fields),
             operand=operand,
             calls=self._calls(fields),
             also=[_also(item, at) for item, at in fields.items("also", [])],
@@ -196,3 +196,21 @@ def _also(data: object, where: str) -> tuple[Text, int]:
     if len(pair) != 2:
         raise PatchError(f"{where}: a text and its operand, not {len(pair)} parts")
     return _text(pair[0], where), of_kind(pair[1], int, where)
+
+
+def _rest(site: Site | ActivationSite) -> Any:
+    return None if site.rest is None else convention_data(site.rest)
+
+
+def _read_rest(fields: Fields) -> Convention | None:
+    rest = fields.any("rest")
+    return None if rest is None else convention_of(rest, fields.at("rest"))
+
+
+def _beside(site: Site | ActivationSite) -> dict[str, Any]:
+    return {} if site.beside is None else {"beside": channels_data(site.beside)}
+
+
+def _read_beside(fields: Fields) -> ChannelRange | None:
+    channels = fields.any("beside")
+    return None if channels is None else channels_of(channels, fields.at("beside"))

@@ -7,10 +7,12 @@ with a sampler that forgets a factor of ½, the host draws from one Normal and c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from vdvae_patch import conventions
-from vdvae_patch.composition import Composition, Measured, named
+from vdvae_patch.composition import Composition, Measured, Step, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.scanning.chain import bounded_steps
 from vdvae_patch.scanning.expression import Expression
@@ -35,13 +37,36 @@ def convention_of(readings: list[Reading]) -> tuple[Convention, bool]:
         return conventions.Sigma(), True
     shown = [(r, steps) for r, steps in known if r.evidence != "noise"]
     chosen = (shown or known)[0][1]
-    grid = torch.linspace(-3, 3, 25, dtype=torch.float64)
-    reference = Composition(chosen).sigma(grid)
-    agree = all(
-        _same(reference, Composition(steps).sigma(grid), up_to_factor=r.evidence == "noise" and bool(shown))
-        for r, steps in known
-    )
+    agree = all(agrees(steps, chosen, up_to_factor=r.evidence == "noise" and bool(shown)) for r, steps in known)
     return named(chosen), agree
+
+
+def agrees(steps: Sequence[Step], chosen: Sequence[Step], up_to_factor: bool = False) -> bool:
+    """Whether steps from a raw value to σ give the same curve as others, on both sides of each clamp in them, too."""
+    ends = [*_ends(steps), *_ends(chosen)]
+    grid = torch.tensor([*torch.linspace(-3, 3, 25).tolist(), *ends], dtype=torch.float64)
+    return _same(Composition(chosen).sigma(grid), Composition(steps).sigma(grid), up_to_factor)
+
+
+_PAST = 1.0
+"""How far past a clamp's end two curves are compared: one that goes on has moved by a factor of e^½ or so there."""
+_FARTHEST = 15.0
+"""Raw values that are looked at: a clamp that first acts beyond is a guard against overflow, and changes no σ."""
+
+
+def _ends(steps: Sequence[Step]) -> list[float]:
+    """Raw values just past the ends of the clamps on the way to σ, as far as raw values go."""
+    grid = torch.linspace(-_FARTHEST, _FARTHEST, 601, dtype=torch.float64)
+    found: list[float] = []
+    value = grid
+    for step in steps:
+        after = step.forward(value)
+        if step.name == "clamp":
+            free = after == value
+            found += (grid[1:][free[:-1] & ~free[1:]] + _PAST).tolist()
+            found += (grid[:-1][~free[:-1] & free[1:]] - _PAST).tolist()
+        value = after
+    return [v for v in found if abs(v) <= _FARTHEST]
 
 
 def _measured(reading: Reading) -> Convention:

@@ -54,7 +54,7 @@ def calls_of_layer(readings: Iterable[Reading], emission: Emission, rest: Conven
     return tuple(sites)
 
 
-def site_of_nodes(nodes: Sequence[Node], operand: int, rest: Convention, parameter: str = "") -> Site:
+def site_of_nodes(nodes: Sequence[Node], operand: int, rest: Convention | None, parameter: str = "") -> Site:
     """The site whose first and last expressions computed the first and the last of some nodes."""
     level = common_level(nodes)
     sequence = outer_first(nodes[0])
@@ -72,7 +72,7 @@ def _site_in(
     first: Span,
     last: Span,
     operand: int,
-    rest: Convention,
+    rest: Convention | None,
     parameter: str = "",
     outward: int = 0,
 ) -> Site:

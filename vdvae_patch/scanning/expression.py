@@ -252,7 +252,7 @@ def apply_operation(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tens
 def is_variable(node: Node) -> bool:
     """Whether a node is more than a constant: a network, a parameter or noise had a part in it, or it is data."""
     condition = node.op in ops.COMPARING and node.kind == "elementwise"
-    return node.params or bool(node.noise) or (node.data and node.kind == "input") or condition
+    return node.params or bool(node.noise) or (node.data and node.kind == "input" and not node.mask) or condition
 
 
 def operands(expression: Expression, spot: Spot) -> Iterator[Spot]:

@@ -19,10 +19,11 @@ from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
 from vdvae_patch.scanning.placing import replaceable
+from vdvae_patch.scanning.positions import Placed
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.result import ScanResult
-from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, residual_curves
+from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, places_of, residual_curves
 
 
 def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None) -> ScanResult:
@@ -50,7 +51,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         head_key(h.path, h.channel_range) for h in found if h.found is not None and h.found.reason.startswith(SUM)
     }
     curves = residual_curves(graph, readings.found, frozenset(residual))
-    run = ScanRun(model, inputs, call, curves, normal_sites(graph))
+    run = ScanRun(model, inputs, call, curves, normal_sites(graph), places_of(graph, readings.found))
     run.heads = tuple(found)
     heads = ScanResult(
         (replace(head, scan=run) for head in found),
@@ -77,12 +78,14 @@ class ScanRun:
         call: Callable[..., Any] | None,
         residual: Mapping[HeadKey, list[Tensor]],
         normals: Iterable[NormalSite],
+        places: Mapping[HeadKey, list[Placed]],
     ) -> None:
         self.inputs = inputs
         self.call = call
         self.residual = dict(residual)
         self.normals = tuple(normals)
         self.heads: tuple[Head, ...] = ()
+        self.places = dict(places)
         self.can_verify = True
         self._place = _place(model)
 
@@ -102,7 +105,7 @@ class ScanRun:
             raise PatchError("these heads come from a pickle, without the scanned batch; scan the model again")
         inputs = moved(self.inputs, self._place, _place(model))
         try:
-            check_sigma(model, inputs, self.call, patched, self.residual)
+            check_sigma(model, inputs, self.call, patched, self.residual, self.places)
         except PatchError:
             raise
         except Exception as error:
@@ -115,7 +118,7 @@ class ScanRun:
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "inputs": (), "call": None, "can_verify": False}
+        return {**vars(self), "inputs": (), "call": None, "places": {}, "can_verify": False}
 
 
 # --- a batch follows its model ----------------------------------------------------------------------------------------

@@ -56,6 +56,9 @@ _SAME_WEIGHT = 1e-4
 _FITTED_CURVATURE = 1e-4
 """Difference of the fitted factor of σ_q²/2 to A, relative to A. Small constants within the logarithm move it by up to
 9e-5. Wrong spots come as close as 5e-4, but leave a residual, which is looked at as well."""
+_NOT_WHOLLY = 1e-3
+"""Distance of ℓ from what σ_q alone makes of it, where another value is changed that σ_q is computed of, relative to
+the change. What is no σ_q lacks a logarithm, so that its distance is of the size of the change."""
 _MOST_CANCELLED = 1e3
 """Range of the rest over that of its part c log σ_q. A posterior's is below 40 over the values that are tried; where it
 is 5e4 or more, the logarithm is a fit of what another term leaves."""
@@ -119,15 +122,25 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
                         continue  # the difference itself, which no network emits
                     seen.add((term.raw.key, term.side))
                     yield term
-                if terms or any(Probe(attempt).curvature(key) is not None for key in attempt.leaves):
+                if terms or not _is_open(attempt, seen):
                     break
+
+
+def _is_open(expression: Expression, seen: set[tuple[SpotKey, Side]]) -> bool:
+    """Whether another reading of an expression may show a term: nothing is quadratic in it as it is, or a raw value
+    that is known from no term changes a curvature, and by another factor than it should."""
+    probe = Probe(expression)
+    quadratic = [key for key in expression.leaves if probe.curvature(key) is not None]
+    others = (k for k, s in expression.leaves.items() if k not in quadratic and s.node.params and (k, "p") not in seen)
+    return not quadratic or any(probe.changes_curvature(key, mean) for key in others for mean in quadratic)
 
 
 def _with_differences(expression: Expression, stops: frozenset[int], through_sums: bool) -> Iterator[Expression]:
     """The expression with a squared difference as a leaf, for means that are themselves computed from their leaves.
 
     In `(y - torch.sigmoid(raw)) ** 2 / sigma**2 + 2 * torch.log(sigma)` nothing is quadratic in `raw`; with the
-    difference as a leaf, the expression is quadratic in that.
+    difference as a leaf, the expression is quadratic in that. And where a mean is rescaled, as with images that the
+    loss brings to [-1, 1], `2 * mean - 1`, the curvature in it is 4/σ², and in the difference 1/σ².
     """
     for spot in expression.order:
         inputs = spot.node.inputs
@@ -135,10 +148,13 @@ def _with_differences(expression: Expression, stops: frozenset[int], through_sum
         if spot.node.op not in ops.POWERS and not product:
             continue
         node: Node | None = spot.node.inputs[0]
+        around: list[Node] = []  # multiples of the difference, 255 (x - y): either may be what has the scale σ
         while node is not None and node.kind == "elementwise" and node.op in ops.MONOMIAL:
+            around = [*around, node] if sum(n.params for n in node.inputs) == 1 else []
             node = next((n for n in node.inputs if n.params), None)
-        if node is not None and node.kind == "elementwise" and node.id not in stops:
-            yield Expression(expression.end, stops | {node.id}, through_sums)
+        for end in (node, *reversed(around)):
+            if end is not None and end.kind == "elementwise" and end.id not in stops:
+                yield Expression(expression.end, stops | {end.id}, through_sums)
 
 
 def _totals(graph: Graph, through_sums: bool) -> Iterator[Node]:
@@ -239,6 +255,14 @@ class Probe:
                         return (*match, means, c)
         return None
 
+    def changes_curvature(self, key: SpotKey, mean: SpotKey) -> bool:
+        """Whether a raw value changes the curvature in a mean."""
+        curvature = self.curvature(mean, {key: self.grid[::4]})
+        if curvature is None:
+            return False
+        log_a = curvature.abs().log()
+        return float(log_a.max() - log_a.min()) > _SAME_LOG_CURVATURE
+
     def _rests(self, key: SpotKey, mean: SpotKey, grid: Tensor, curvature: Tensor, log_a: Tensor) -> Iterator[Tensor]:
         """ℓ at Δ = 0, and the same less the part σ_q² A/2 of a KL, whose σ_q² is fitted."""
         rest = self.at_minimum(mean, {key: grid}, curvature)
@@ -261,10 +285,37 @@ class Probe:
                 rest = self.values({key: grid + shift}).expand(_POINTS)
                 accept = functools.partial(_is_q_term, rest=rest, curvature=a)
                 match = self.match(key, grid + shift, frozenset(quadratic), accept)
-                if match is not None and self._weighs_alike(key, grid + shift, mean, match):
+                if match is None or not self._is_wholly_sigma(key, mean, match):
+                    continue
+                if self._weighs_alike(key, grid + shift, mean, match):
                     means = tuple(self.expression.leaves[m] for m in quadratic)
                     return (*match, means)
         return None
+
+    def _is_wholly_sigma(self, key: SpotKey, mean: SpotKey, match: tuple[Spot, tuple[Step, ...]]) -> bool:
+        """Whether all else that the spot is computed of takes part in ℓ as it does in σ_q.
+
+        Beside the KL of another head, a density whose error e is no leaf of its own has the same form in r: e / eʳ + r
+        is −2 log σ + σ² of σ² = e / eʳ. But it has no logarithm of e.
+        """
+        for other in self.expression.depends[match[0].key] - {key}:
+            ends = torch.stack([self.base[other], self.base[other] + 0.5])
+            curvature = self.curvature(mean, {other: ends})
+            if curvature is None or _varies(curvature / curvature[0].abs()):
+                continue  # it is a part of σ_p or of a mean, too
+            size = (_POINTS, 2)
+            changes = {key: self.grid[:, None].expand(size), other: ends.expand(size)}
+            sigma = self.expression.evaluate({**self.base, **changes})[match[0].key].expand(size)
+            for step in match[1]:
+                sigma = step.forward(sigma)
+            rest = self.values(changes).expand(size)
+            fit = _fit(torch.stack([torch.ones(_POINTS), sigma[:, 0].log(), sigma[:, 0] ** 2], dim=1), rest[:, 0])
+            if fit is None or not bool(torch.isfinite(sigma).all()):
+                continue
+            expected = fit[0] + fit[1] * sigma.log() + fit[2] * sigma**2
+            if float((expected - rest).abs().max()) > _NOT_WHOLLY * float((rest[:, 1] - rest[:, 0]).abs().max() + 1e-9):
+                return False
+        return True
 
     def _weighs_alike(self, key: SpotKey, grid: Tensor, mean: SpotKey, match: tuple[Spot, tuple[Step, ...]]) -> bool:
         """Whether the factor c of −c log σ is a constant, or belongs to the whole KL, as a weight β does.

@@ -55,11 +55,13 @@ class Node:
         frames: innermost first.
         value: of a parameter, and of what neither a parameter nor noise reaches, its largest element; it stands for
             all of them.
+        mask: whether it is an input of zeros and ones by which the host multiplies what networks put out: no data.
+        picked: of an operation that picks elements, which ones: its tensors of indices, by the number of their node.
     """
 
     __slots__ = (
-        "args", "data", "frames", "func", "id", "index", "inplace", "kind", "kwargs", "noise", "op", "params", "shape",
-        "value",
+        "args", "data", "frames", "func", "id", "index", "inplace", "kind", "kwargs", "mask", "noise", "op", "params",
+        "picked", "shape", "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
@@ -77,6 +79,8 @@ class Node:
         self.noise = 0
         self.frames: tuple[Frame, ...] = ()
         self.value = 0.0
+        self.mask = False
+        self.picked: dict[int, torch.Tensor] = {}
 
     @property
     def inputs(self) -> list[Node]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from vdvae_patch.attach.source import shown
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning.chain import descend
@@ -47,17 +48,18 @@ def of_graph(graph: Graph) -> Iterator[str]:
         if frame is None or not node.params:
             continue
         place = (frame.code.co_filename, frame.line)
+        at = f"{shown(place[0])}:{place[1]}"
         if node.op == "log" and place not in seen and _is_log_of_exponential(node):
             seen.add(place)
             yield (
-                f"{place[0]}:{place[1]}: the log of an exponential is −∞ as soon as the exponential underflows (raw "
+                f"{at}: the log of an exponential is −∞ as soon as the exponential underflows (raw "
                 f"values below −103 in float32, below −51 of a square; {_SOURCE}, table 1); remedy: the stable "
                 "arithmetic, which never takes it"
             )
         elif _is_clamp_of_nll(node) and place not in seen:
             seen.add(place)
             yield (
-                f"{place[0]}:{place[1]}: gaussian_nll_loss counts a variance below its eps of {node.args[1]:g} as eps, "
+                f"{at}: gaussian_nll_loss counts a variance below its eps of {node.args[1]:g} as eps, "
                 f"so a σ below {math.sqrt(node.args[1]):.3g} of any scale as that; remedy: a smaller eps, or a scale "
                 "with a lower bound above it"
             )

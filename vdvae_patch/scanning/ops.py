@@ -31,9 +31,12 @@ Property = Literal[
     "cdf",  # the distribution function Φ of a Normal, up to constants
     "limits",  # leaves values inside of its bounds as they are
     "keeps_noise",  # noise that is multiplied by a constant, truncated or masked is still fresh noise
+    "chooses",  # by a mask, between two values
     "compares",  # gives a mask, which is computed again when an expression is evaluated
     # of moves
     "permutes",  # dimensions change places
+    "broadcasts",  # elements are repeated as arithmetic with a larger tensor would repeat them
+    "copies",  # every element stays in its place
     "repeats",  # elements are repeated along a dimension
     "shuffles",  # elements are picked in an order that ranges of dimensions cannot say in general
     "narrows",  # a range of one dimension is kept
@@ -45,6 +48,8 @@ Property = Literal[
     "literal",  # what `torch.tensor` makes of numbers
     # of noise
     "scales_noise",  # the noise is drawn and scaled in one
+    # of sums
+    "statistic",  # how far elements lie from each other, or from zero
     # of layers
     "product",  # a product with a matrix of weights
     "convolution",
@@ -88,8 +93,9 @@ TABLE: tuple[Row, ...] = (
     # limits, masks and choices
     _row("elementwise", "clamp", "limits", "keeps_noise"),
     _row("elementwise", "clamp_min clamp_max hardtanh maximum minimum", "limits"),
-    _row("elementwise", "masked_fill", "keeps_noise"),
-    _row("elementwise", "where fmax fmin nan_to_num logical_not"),
+    _row("elementwise", "masked_fill", "chooses", "keeps_noise"),
+    _row("elementwise", "where", "chooses"),
+    _row("elementwise", "fmax fmin nan_to_num logical_not"),
     # rounding
     _row("elementwise", "floor ceil round trunc frac fmod remainder"),
     # functions of trigonometry and of probability
@@ -99,7 +105,8 @@ TABLE: tuple[Row, ...] = (
     _row("shape", "view _unsafe_view reshape _reshape_alias squeeze unsqueeze", "keeps_channels"),
     _row("shape", "flatten unflatten view_as"),
     _row("shape", "permute transpose t movedim", "permutes"),
-    _row("shape", "expand expand_as broadcast_tensors repeat", "repeats"),
+    _row("shape", "expand expand_as broadcast_tensors", "repeats", "broadcasts"),
+    _row("shape", "repeat", "repeats"),
     _row("shape", "flip roll gather index index_select as_strided unfold repeat_interleave", "shuffles"),
     _row("shape", "split split_with_sizes chunk slice narrow", "narrows"),
     _row("shape", "select unbind", "selects"),
@@ -107,10 +114,10 @@ TABLE: tuple[Row, ...] = (
     _row("shape", "slice_scatter select_scatter", "writes_part"),
     _row("shape", "diagonal diag_embed constant_pad_nd pad"),
     # the same elements in other memory, of another type, or for another reader
-    _row("shape", "clone contiguous detach alias _to_copy to positive"),
-    _row("shape", "copy", "overwrites"),
-    _row("shape", "lift lift_fresh lift_fresh_copy", "literal"),
-    _row("shape", "real _conj resolve_conj resolve_neg"),
+    _row("shape", "clone contiguous detach alias _to_copy to positive", "copies"),
+    _row("shape", "copy", "copies", "overwrites"),
+    _row("shape", "lift lift_fresh lift_fresh_copy", "copies", "literal"),
+    _row("shape", "real _conj resolve_conj resolve_neg", "copies"),
     # --- draws of Normal noise ---
     _row("normal_noise", "randn randn_like"),
     _row("normal_noise", "normal", "scales_noise", "overwrites"),
@@ -123,6 +130,8 @@ TABLE: tuple[Row, ...] = (
     _row("discrete", "argmax argmin topk sort argsort bucketize searchsorted nonzero one_hot bernoulli multinomial"),
     # --- constants ---
     _row("opaque", "fill zero", "overwrites"),
+    # --- statistics: of values that are there, and no network's output ---
+    _row("opaque", "std var std_mean var_mean cov linalg_vector_norm", "statistic"),
     # --- layers: the scan does not look into these, but tells which dimension their channels are in ---
     _row("opaque", "addmm linear mv addmv", "product", "channels_last"),
     _row("opaque", "mm bmm", "product", "channels_last", "combines", "keeps_channels"),
@@ -159,6 +168,8 @@ ADDING = _HAVING["adds"]
 MULTIPLYING = _HAVING["multiplies"]
 LINEAR = _HAVING["linear"]
 COMPLETING = _HAVING["completes"]
+SUMMING = LINEAR - _HAVING["monomial"]
+"""a ± b, by whichever operation: the differences that densities square are of these."""
 POWERS = _HAVING["power"]
 MONOMIAL = _HAVING["monomial"]
 EXPONENTIAL = _HAVING["exponential"]
@@ -167,6 +178,9 @@ LIMITING = _HAVING["limits"]
 KEEPING_NOISE = _HAVING["keeps_noise"]
 COMPARING = _HAVING["compares"]
 PERMUTING = _HAVING["permutes"]
+CHOOSING = _HAVING["chooses"]
+BROADCASTING = _HAVING["broadcasts"]
+COPYING = _HAVING["copies"]
 REPEATING = _HAVING["repeats"]
 SHUFFLING = _HAVING["shuffles"]
 NARROWING = _HAVING["narrows"]
@@ -176,6 +190,7 @@ WRITING_PART = _HAVING["writes_part"]
 OVERWRITING = _HAVING["overwrites"]
 LITERAL = _HAVING["literal"]
 SCALING_NOISE = _HAVING["scales_noise"]
+STATISTICS = _HAVING["statistic"]
 PRODUCTS = _HAVING["product"]
 CONVOLUTIONS = _HAVING["convolution"]
 NORMALIZATIONS = _HAVING["normalization"]

@@ -14,7 +14,9 @@ from torch import nn
 from vdvae_patch.attach.sites import ActivationSite, Site
 from vdvae_patch.composition import Step, is_limited, named
 from vdvae_patch.conventions import Convention, LogSigma
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import ChannelRange, Head
+from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.agreement import agrees
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
@@ -152,13 +154,13 @@ def _strange(modules: Mapping[str, nn.Module], site: Site) -> str:
     return f"the {type(found).__name__} {cls.__name__}.{site.method}"
 
 
-def disagreeing(graph: Graph, readings: Iterable[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:
+def disagreeing(graph: Graph, readings: Sequence[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:
     """Sites for the readings that do not follow the convention that is kept: they shall compute its σ."""
     sites: dict[Site | ActivationSite, None] = {}
-    v = torch.linspace(-3, 3, 25, dtype=torch.float64)
+    kept = next(r.steps for r in readings if r.steps is not None and named(r.steps) == convention)
     for reading in readings:
         steps = reading.steps
-        if steps is not None and torch.allclose(named(steps).sigma(v), convention.sigma(v), rtol=1e-5):
+        if steps is not None and kept is not None and agrees(steps, kept):
             continue
         if not reading.chain.nodes:
             raise CannotPlaceError("one of its readings has no step of its own that could be replaced")
@@ -213,6 +215,13 @@ def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[
     nodes = list(reading.chain.nodes[:count])
     if count == 0:
         return [site_of_nodes([reading.raw.node], -1, rest)]
+    moves = [i for i in range(1, count) if not _stays(nodes[i - 1], nodes[i])]
+    if moves:
+        return _around_moves(graph, reading, nodes, moves, rest)
+    following = reading.chain.nodes[count] if count < len(reading.chain.nodes) else None
+    beside = _beside(graph, reading, nodes[-1], following)
+    if beside is not None:
+        return [_part_site(graph, reading, nodes, rest, beside)]
     activations = _activations(graph, nodes)
     if activations:
         return [*(ActivationSite(path, None) for path in activations[:-1]), ActivationSite(activations[-1], rest)]
@@ -226,6 +235,103 @@ def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[
     if any(node.inplace for node in nodes) and not _within_calls(nodes):
         return [_in_place(graph, nodes, rest, parameter)]
     return [site_of_nodes(nodes, _operand(first), rest, parameter)]
+
+
+def _stays(before: Node, after: Node) -> bool:
+    """Whether nothing is moved, picked or reshaped between two steps of a chain."""
+    node = after.inputs[_operand(after)] if after.inputs else before
+    while node is not before:
+        if node.op not in ops.COPYING | ops.BROADCASTING or not node.inputs:
+            return False
+        node = node.inputs[0]
+    return True
+
+
+def _around_moves(
+    graph: Graph, reading: Reading, nodes: Sequence[Node], moves: Sequence[int], rest: Convention
+) -> list[Site | ActivationSite]:
+    """For steps between which elements are moved: `(softplus(raw)[batch] + 1e-7)`.
+
+    The steps before a move let the raw value pass, so that it is moved as the host moves it, and those behind the last
+    move become the scale.
+
+    Args:
+        moves: the numbers of the nodes in front of which something is moved.
+    """
+    bounds = [0, *moves, len(nodes)]
+    sites: list[Site | ActivationSite] = []
+    for start, stop in itertools.pairwise(bounds):
+        part = list(nodes[start:stop])
+        last = stop == len(nodes)
+        following = None if last else nodes[stop]
+        beside = _beside(graph, reading, part[-1], following)
+        if beside is not None:
+            sites.append(_part_site(graph, reading, part, None if not last else rest, beside))
+            continue
+        if following is not None and _is_read_elsewhere(graph, part[-1], following):
+            raise CannotPlaceError("elements are moved between two steps to σ, and read there in another way, too")
+        sites += _segment(graph, reading, part, rest if last else None)
+    return sites
+
+
+def _segment(
+    graph: Graph, reading: Reading, nodes: Sequence[Node], rest: Convention | None
+) -> list[Site | ActivationSite]:
+    """The sites of steps between which nothing is moved; without a rest they let the raw value pass."""
+    activations = _activations(graph, nodes)
+    if activations:
+        return [*(ActivationSite(path, None) for path in activations[:-1]), ActivationSite(activations[-1], rest)]
+    if any(node.inplace for node in nodes) and not _within_calls(nodes):
+        raise CannotPlaceError("the host changes the raw value in place, and moves elements between two steps to σ")
+    parameter = (
+        ""
+        if reading.raw.cuts or nodes[0] is not reading.chain.nodes[0]
+        else _attribute_read(reading.raw.node, nodes[0])
+    )
+    if reading.raw.node.kind != "parameter" and _same_expression(reading.raw.node, nodes[0], nodes):
+        raise CannotPlaceError(
+            "the raw value and a step to σ are computed in one call, and elements are moved behind it"
+        )
+    return [site_of_nodes(nodes, _operand(nodes[0]), rest, parameter)]
+
+
+def _beside(graph: Graph, reading: Reading, node: Node, following: Node | None) -> ChannelRange | None:
+    """The channels of the raw value in what a step computes, if that is cut out of it later and the rest of it is used
+    otherwise: `self.relu(self.fc(x)).chunk(2, 1)`."""
+    spots = (s for s in Expression(reading.spot).order if s.node is node)
+    cuts = next((s.cuts for s in spots), ())
+    if not cuts or not _is_used_in_parts(graph, node):
+        return None
+    if len(cuts) > 1 or cuts[0].dim < 0:
+        raise CannotPlaceError("a step to σ computes other values, too, and which are which cannot be said by channels")
+    (cut,) = cuts
+    return ChannelRange(cut.dim, cut.start, min(cut.start + cut.step * cut.length, cut.size), cut.step)
+
+
+def _is_used_in_parts(graph: Graph, node: Node) -> bool:
+    """Whether parts are cut out of a value, no two of them the same way."""
+    todo, found = [node], list[Node]()
+    while todo:
+        users = graph.consumers.get(todo.pop().id, ())
+        found += [user for user in users if user.op in ops.NARROWING | ops.SELECTING]
+        todo += [user for user in users if user.kind == "shape" and user not in found]
+    return bool(found)
+
+
+def _part_site(
+    graph: Graph, reading: Reading, nodes: Sequence[Node], rest: Convention | None, beside: ChannelRange
+) -> Site | ActivationSite:
+    activations = _activations(graph, nodes)
+    if len(activations) == 1:
+        return ActivationSite(activations[0], rest, beside)
+    if any(node.inplace for node in nodes) or (
+        reading.raw.node.kind != "parameter" and _same_expression(reading.raw.node, nodes[0], nodes)
+    ):
+        raise CannotPlaceError(
+            "a step to σ computes other values, too, in one call with the layer or in place; move it behind the split"
+        )
+    parameter = _attribute_read(reading.raw.node, nodes[0]) if nodes[0] is reading.chain.nodes[0] else ""
+    return replace(site_of_nodes(nodes, _operand(nodes[0]), rest, parameter), beside=beside)
 
 
 def _is_cut_inside(reading: Reading, nodes: Sequence[Node]) -> bool:

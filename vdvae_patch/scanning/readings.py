@@ -15,7 +15,7 @@ from typing import NamedTuple
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
-from vdvae_patch.scanning.expression import Expression, Spot, settle
+from vdvae_patch.scanning.expression import Expression, Spot, pieces, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import masses_and_densities
@@ -55,12 +55,27 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings) -> None:
         if reason is not None:
             out.near_misses.append(NearMiss(where(term.total), reason))
             continue
+        if chain.begin.node.op in ops.JOINING and chain.end == "raw":
+            out.found += _readings_of_pieces(term, chain, stops)
+            continue
         joined = next((r for r in out.found if r.parts and r.raw.node.id == chain.begin.node.id), None)
         parts = joined.parts if joined is not None else ()
         if joined is None and chain.end not in ("raw", "several"):
             chain = replace(chain, end="several")
         begin = term.raw if chain.end == "several" else chain.begin
         out.found.append(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts))
+
+
+def _readings_of_pieces(term: GaussianTerm, chain: Chain, stops: frozenset[int]) -> list[Reading]:
+    """The readings of a density or a KL of several levels' values that were put beside each other before."""
+    found = []
+    suffix = (*chain.steps, *term.suffix)
+    for piece in pieces(chain.begin):
+        own = descend(piece, stops)
+        if own.end == "raw":
+            known = replace(term, raw=own.begin, node=piece, suffix=suffix)
+            found.append(Reading(own.begin, own, suffix, term.side, piece.node, known))
+    return found
 
 
 def _first(reasons: Iterable[str | None]) -> str | None:

@@ -14,7 +14,7 @@ import os
 import sys
 import types
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -28,7 +28,7 @@ from vdvae_patch.attach.graft import is_stand_in
 from vdvae_patch.attach.source import mangled
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import PrivateDraws, is_random
-from vdvae_patch.scanning.graph import Frame, Graph, Node, representative
+from vdvae_patch.scanning.graph import Frame, Graph, Node, flat, representative
 from vdvae_patch.scanning.inputs import tensors_in
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -93,6 +93,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._source(buffer, "buffer", name)
         for number, tensor in enumerate(inputs):
             self._source(tensor, "input", f"input {number}")
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be wrapped by PyTorch's compiler, which would be imported: nothing compiled runs under this mode."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -193,12 +198,45 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = ops.base_name(func.overloadpacket.__name__)
         frames = self._walk()
         inplace = any(writes)
+        if name in _IN_STEPS and self._record_steps(name, func, args, sources, named, results, frames):
+            return
         for index, tensor in enumerate(results):
             node = self._new("opaque", name, tuple(tensor.shape))
             node.func, node.args, node.kwargs, node.index = func, sources, named, index
             node.inplace, node.frames = inplace, frames
             self._classify(node, tensor, args)
+            if name in ops.SHUFFLING:
+                node.picked = _picked(args, sources)
             self._place(tensor, node, args, inplace)
+
+    def _record_steps(
+        self,
+        name: str,
+        func: Any,
+        args: tuple[Any, ...],
+        sources: tuple[Any, ...],
+        named: dict[str, Any],
+        results: list[Tensor],
+        frames: tuple[Frame, ...],
+    ) -> bool:
+        """Record what squares and adds up in one as these two steps; False if it does something else."""
+        steps = _IN_STEPS[name](sources, named)
+        if steps is None or not isinstance(args[0], Tensor):
+            return False
+        shape: tuple[int, ...] = tuple(args[0].shape)
+        if len(args) > 1 and isinstance(args[1], Tensor):
+            shape = tuple(torch.broadcast_shapes(shape, args[1].shape))  # type: ignore[no-untyped-call]
+        node: Node | None = None
+        for operation, arguments in steps:
+            op = ops.base_name(operation.overloadpacket.__name__)
+            if ops.kind_of(op) == "reduction":
+                shape = tuple(results[0].shape)
+            before, node = node, self._new("opaque", op, shape)
+            node.func, node.args, node.frames = operation, arguments if before is None else (before, *arguments), frames
+            self._classify(node, results[0], args)
+        assert node is not None
+        self._place(results[0], node, args, inplace=False)
+        return True
 
     def _classify(self, node: Node, tensor: Tensor, args: tuple[Any, ...]) -> None:
         kind = ops.kind_of(node.op)
@@ -224,8 +262,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif kind == "normal_noise":
             node.noise |= 1 << self._draws  # torch.normal(mean, std), drawn and scaled in one
             self._draws += 1
-        elif node.op == "mse_loss" and node.shape == inputs[0].shape:
-            node.kind = "elementwise"  # with reduction="none"
         elif kind in ("elementwise", "shape", "reduction"):
             node.kind = "opaque" if _adds_bias(node) else kind
         elif node.op in ops.COMPARING and any(n.params for n in inputs):
@@ -342,6 +378,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self._new(kind, name, tuple(tensor.shape))
         node.params = kind == "parameter"
         node.data = kind == "input"
+        node.mask = node.data and _is_binary(tensor)  # until `masks.settle_masks` has seen what it is used for
         node.value = representative(tensor)
         located = _locate(tensor)
         if located is not None:
@@ -361,6 +398,33 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             known = tuple(a.alias_info is not None and a.alias_info.is_write for a in arguments)
             self._writes[func] = known
         return known
+
+
+_Steps = list[tuple[Any, tuple[Any, ...]]]
+
+
+def _steps_of_mse(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps:
+    reduction = named.get("reduction", sources[2] if len(sources) > 2 else 1)
+    aten = torch.ops.aten
+    square: _Steps = [(aten.sub.Tensor, sources[:2]), (aten.pow.Tensor_Scalar, (2,))]
+    totals: dict[int, _Steps] = {0: [], 1: [(aten.mean.default, ())], 2: [(aten.sum.default, ())]}
+    return [*square, *totals[reduction]]
+
+
+def _steps_of_norm(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps | None:
+    order, dim, keepdim = ([*sources[1:], *(2, None, False)[len(sources) - 1 :]])[:3]
+    if order != 2:
+        return None
+    aten = torch.ops.aten
+    total = (aten.sum.default, ()) if dim is None else (aten.sum.dim_IntList, (dim, keepdim))
+    return [(aten.pow.Tensor_Scalar, (sources[0], 2)), total, (aten.sqrt.default, ())]
+
+
+_IN_STEPS: dict[str, Callable[[tuple[Any, ...], Mapping[str, Any]], _Steps | None]] = {
+    "mse_loss": _steps_of_mse,
+    "linalg_vector_norm": _steps_of_norm,
+}
+"""Operations that square and add up in one: F.mse_loss(y, x, reduction="sum"), torch.norm(y - x, dim=1)."""
 
 
 _RUNNER = "run_watched"
@@ -458,6 +522,22 @@ def _selected(whole: View, part: View) -> tuple[int, int] | None:
         if others == (inner, inner_strides) and rest == 0 and 0 <= index < shape[dim]:
             return dim, index
     return None
+
+
+def _picked(args: Any, sources: Any) -> dict[int, Tensor]:
+    """The tensors of indices among the arguments of an operation, by the number of their node."""
+    found: dict[int, Tensor] = {}
+    for value, source in zip(flat(args), flat(sources), strict=False):
+        if isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex():
+            found[source.id] = value.detach().to("cpu", copy=True)
+    return found
+
+
+def _is_binary(tensor: Tensor) -> bool:
+    """Whether there are zeros and ones, or ones only."""
+    if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.numel() == 0 or tensor.is_complex():
+        return False
+    return bool(((tensor == 0) | (tensor == 1)).all()) and bool((tensor == 1).any())
 
 
 def _many(value: Any) -> bool:

@@ -17,6 +17,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
 from vdvae_patch.scanning.layers import join_layers
+from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.untouched import Untouched
@@ -28,15 +29,13 @@ def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None
     """The graph of `call(model, *inputs)`, or of `model(*inputs)`; the model is left as it was.
 
     Raises:
-        PatchError: some parameters have no values yet (lazy, or on the meta device).
+        PatchError: some parameters have no values yet (lazy, or on the meta device); or there is no forward to run.
     """
     _require_values(model)
     inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     own = inspect.getattr_static(type(inner), "forward")
     if call is None and own is nn.Module.forward and "forward" not in vars(inner):
-        raise PatchError(
-            f"{type(model).__name__} has no forward; say what to run: scan(model, batch, call=lambda m, x: m.loss(x))"
-        )
+        raise PatchError(f"{type(model).__name__} has no forward; give your loss: call={_loss_of(model)}")
     owned = frozenset(id(t) for t in (*model.parameters(), *model.buffers()))
     data = data_of(inputs, call, owned)
     recorder = Recorder(model, [t for t in tensors_in(data) if id(t) not in owned], arrays_in(data))
@@ -62,6 +61,12 @@ def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None
                 run_watched(recorder, model, inputs)
             else:
                 run_watched(recorder, call, (model, *inputs))
+        except NotImplementedError as error:
+            if call is None and _is_at_once(error):
+                raise PatchError(
+                    f"{type(model).__name__} has no forward of its own; give your loss: call={_loss_of(model)}"
+                ) from error
+            raise
         except Exception as error:
             error.add_note(f"while vdvae_patch.scan ran {_written(model, inputs, call)}")
             raise
@@ -75,7 +80,24 @@ def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None
         )
     recorder.graph.index_consumers()
     join_layers(recorder.graph)
+    settle_masks(recorder.graph)
     return recorder.graph
+
+
+def _loss_of(model: nn.Module) -> str:
+    """How the loss of a model may be called."""
+    if hasattr(model, "training_step"):
+        return "lambda model, batch: model.training_step(batch, 0)"
+    return "lambda model, batch: model.loss(batch)"
+
+
+def _is_at_once(error: NotImplementedError) -> bool:
+    """Whether PyTorch's `forward`, or one that calls nothing but it, raised this: no module inside has run."""
+    trace, names = error.__traceback__, list[str]()
+    while trace is not None:
+        names.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    return names.count("_call_impl") == 1 and names[-1] in ("forward", "_forward_unimplemented")
 
 
 def _eager(model: nn.Module) -> AbstractContextManager[Any]:

@@ -16,8 +16,8 @@ from vdvae_patch.scanning.reading import NearMiss
 from vdvae_patch.tables import columns
 
 ONLY_SAMPLED = (
-    "no density and no KL was seen: if the loss is computed outside of what was run, give it as the call, so that "
-    "priors and likelihoods are seen, too"
+    "no density and no KL was seen: if the loss is computed outside of what was run, give your loss: "
+    "call=lambda model, batch: ..., so that priors and likelihoods are seen, too"
 )
 
 
@@ -29,7 +29,7 @@ class ScanResult(Sequence[Head]):
 
     Attributes:
         near_misses: what looked like a scale and was not taken, and why.
-        warnings: what is numerically unsafe in the host as it is.
+        warnings: what is numerically unsafe in the host as it is: in its heads, and elsewhere in its arithmetic.
         notes: what was presumed about the data.
         normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
             carries log σ.
@@ -44,7 +44,7 @@ class ScanResult(Sequence[Head]):
     ) -> None:
         self._heads = tuple(heads)
         self.near_misses = tuple(near_misses)
-        self.warnings = tuple(warnings)
+        self._elsewhere = tuple(warnings)
         self.notes = tuple(notes)
 
     def __len__(self) -> int:
@@ -76,7 +76,14 @@ class ScanResult(Sequence[Head]):
         lines = [columns(header, (_row(head) for head in self))] if self else ["no Normal head", self.why_not()]
         if self and self.only_sampled:
             lines.append(ONLY_SAMPLED)
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        warnings = (f"warning: {text}" for text in _gathered(self, self._elsewhere))
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *warnings])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """See the class."""
+        of_heads = (warning for head in self if head.found is not None for warning in head.found.warnings)
+        return tuple(dict.fromkeys((*of_heads, *self._elsewhere)))
 
     @property
     def normals(self) -> tuple[NormalSite, ...]:
@@ -91,7 +98,7 @@ class ScanResult(Sequence[Head]):
 
     def why_not(self) -> str:
         """The near misses, one a line."""
-        return "\n".join(f"  {miss}" for miss in self.near_misses) or "  nothing multiplies noise or enters a density"
+        return "\n".join(f"  {miss}" for miss in self.near_misses) or f"  {_NOTHING}"
 
     def select(
         self,
@@ -139,6 +146,26 @@ class ScanResult(Sequence[Head]):
         new = copy.copy(self)
         new._heads = tuple(heads)
         return new
+
+
+_NOTHING = (
+    "no fresh Normal noise is multiplied by what a network computes, and no expression is a Normal's density or KL"
+)
+_SHOWN = 3
+
+
+def _gathered(heads: Iterable[Head], elsewhere: Iterable[str]) -> list[str]:
+    """The warnings; one that several heads have is said once, with their names."""
+    paths: dict[str, list[str]] = {}
+    for head in heads:
+        for warning in () if head.found is None else head.found.warnings:
+            paths.setdefault(warning.removeprefix(f"{head.path}: "), []).append(head.path)
+    lines = []
+    for text, found in paths.items():
+        names = list(dict.fromkeys(found))
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        lines.append(f"{', '.join(names[:_SHOWN])}{more}: {text}")
+    return [*lines, *dict.fromkeys(elsewhere)]
 
 
 def _is_at(path: str, wanted: str | Callable[[str], bool]) -> bool:

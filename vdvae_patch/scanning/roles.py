@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 from vdvae_patch.heads import Role
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression, Spot, operands
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph, Node
@@ -133,16 +134,13 @@ def is_of_data(term: GaussianTerm) -> bool:
     data = {mean.key for mean in term.means if _is_data(mean.node)}
     expression = Expression(Spot(term.total), frozenset(mean.node.id for mean in term.means), through_sums=True)
     for spot in expression.order:
-        if spot.node.op not in _DIFFERENCES:
+        if spot.node.op not in ops.SUMMING:
             continue
         sides = list(operands(expression, spot))
         own = [side for side in sides if expression.depends.get(side.key, frozenset()) & (means - data)]
         if own and any(_is_data(side.node) or side.key in data for side in sides if side not in own):
             return True
     return False
-
-
-_DIFFERENCES = frozenset({"sub", "rsub", "add", "mse_loss"})
 
 
 def _is_data(node: Node) -> bool:

@@ -131,5 +131,5 @@ def _table(heads: ScanResult, handle: PatchHandle) -> str:
     if heads.only_sampled:
         lines.append(f"note: {ONLY_SAMPLED}")
     warnings = [warning for head in heads if head.found for warning in head.found.warnings]
-    lines += [f"note: {warning}" for warning in warnings if "lower bound" in warning]
+    lines += [f"note: {warning}" for warning in warnings if "lower bound" in warning or "disagree" in warning]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from vdvae_patch.scanning.bystanders import require_only_sigma
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.positions import Placed, placed, strays
 from vdvae_patch.scanning.reading import Reading
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
@@ -51,6 +52,18 @@ def residual_curves(graph: Graph, found: Iterable[Reading], keys: frozenset[Head
     return curves
 
 
+def places_of(graph: Graph, found: Iterable[Reading]) -> dict[HeadKey, list[Placed]]:
+    """Where the elements of each raw value are in the σ that are computed of it."""
+    places: dict[HeadKey, list[Placed]] = {}
+    for reading in found:
+        for key, leaf, _ in _sources(graph, reading):
+            place = placed(graph, reading, leaf)
+            known = places.setdefault(key, [])
+            if place is not None and not any(p[:2] == place[:2] and p.agrees(place) for p in known):
+                known.append(place)
+    return places
+
+
 def _learned(expression: Expression) -> int:
     return sum(spot.node.params for spot in expression.leaves.values())
 
@@ -61,16 +74,18 @@ def check_sigma(
     call: Callable[..., Any] | None,
     patched: Iterable[Patched],
     residual: Mapping[HeadKey, list[Tensor]],
+    before: Mapping[HeadKey, list[Placed]],
 ) -> None:
     """Run the patched model and compare every σ that it uses, as a function of the raw parameter, with scale(p).
 
     Args:
         residual: see `residual_curves`.
+        before: see `places_of`; of the host as it was scanned.
 
     Raises:
         PatchError: one differs by more than rounding, or leaves the codomain; names head, expected and seen. Or a
             residual head that is left as it is computes another σ than before. Or a mean, or whatever is no σ, goes
-            through a scale, too.
+            through a scale, too. Or an element of σ is computed of another element of the raw value than before.
     """
     graph = recorded(model, inputs, call)
     seen: dict[HeadKey, list[tuple[Spot, Expression, Reading]]] = {}
@@ -99,6 +114,13 @@ def check_sigma(
         ]
         if wrong and (alone or len(wrong) == len(places)):
             _complain(head, entry.scale, *wrong[0])
+        for leaf, _, reading in places:
+            place = placed(graph, reading, leaf)
+            if place is not None and strays(before.get(head_key(head.path, head.channel_range), []), place):
+                raise PatchError(
+                    f"head {head}: the patched model computes the elements of σ of other elements of the raw "
+                    "value than the host does; the patch was taken back"
+                )
 
 
 _MOST_BEHIND = 4

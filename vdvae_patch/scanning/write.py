@@ -118,7 +118,7 @@ def _head(head: Head, places: _Places) -> str:
 
 
 def _convention(convention: Convention) -> str:
-    return repr(convention) if isinstance(convention, Composition | Measured) else repr(str(convention))
+    return _object(convention) if isinstance(convention, Composition | Measured) else repr(str(convention))
 
 
 class _Places:
@@ -130,7 +130,8 @@ class _Places:
     def site(self, site: Any) -> str:
         """A site as the call that makes it."""
         if isinstance(site, ActivationSite):
-            return f"ActivationSite({site.path!r}, {'None' if site.rest is None else _object(site.rest)})"
+            beside = "" if site.beside is None else f", {site.beside!r}"
+            return f"ActivationSite({site.path!r}, {_object(site.rest)}{beside})"
         calls, function = self._followed(site)
         arguments = [f"first={text_at(function, site.first)!r}", f"last={text_at(function, site.last)!r}"]
         arguments.append(f"rest={_object(site.rest)}")
@@ -142,7 +143,7 @@ class _Places:
             arguments.append(f"also={also!r}")
         if site.drops:
             arguments.append(f"drops={tuple(text_at(function, span) for span in site.drops)!r}")
-        for name in ("parameter", "inplace", "channels"):
+        for name in ("parameter", "inplace", "channels", "beside"):
             if getattr(site, name):
                 arguments.append(f"{name}={getattr(site, name)!r}")
         if site.reads is not None:
@@ -166,7 +167,9 @@ class _Places:
         return [f"calls={tuple(calls)!r}"] if calls else [], function
 
 
-def _object(convention: Convention) -> str:
+def _object(convention: Convention | None) -> str:
+    if convention is None:
+        return "None"
     if isinstance(convention, Composition | Measured):
-        return repr(convention)
+        return re.sub(r"\binf\b", "float('inf')", repr(convention))  # of a clamp that has one end
     return f"get({str(convention)!r})"

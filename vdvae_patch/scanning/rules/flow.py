@@ -8,16 +8,20 @@ A flow writes the density of its input with a scale that it computes of that ver
 
 A prior p(h | z) with z drawn from q(z | h) depends on h, too, but through fresh noise: given z it does not. And a scale
 that the host gives to a `Normal` is none of a flow, whatever it is computed of: an autoregressive likelihood is that.
+Nor is that of an autoencoder without noise, `decoder(encoder(x))`, whose density compares x with a mean: what a flow
+scales x by is computed of a part of x, or through weights of which a part is masked.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import operator
 
-from vdvae_patch.scanning.expression import Expression
+from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm
-from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Readings
 from vdvae_patch.scanning.rules.stages import terms
 
@@ -26,7 +30,7 @@ from vdvae_patch.scanning.rules.stages import terms
 def flow(graph: Graph, term: GaussianTerm, readings: Readings) -> str | None:
     """Refuse a raw value that is computed of the mean, with no fresh noise in between."""
     given = any(r.evidence == "Normal" and r.raw.key == term.raw.key for r in readings.found)
-    if not given and _is_computed_of_its_mean(term):
+    if not given and _is_computed_of_its_mean(term) and not _is_autoencoder(graph, term):
         return "its density is of a value that it is computed from, as a flow's is"
     return None
 
@@ -46,3 +50,42 @@ def _is_computed_of_its_mean(term: GaussianTerm) -> bool:
             seen.add(node.id)
             todo.extend(node.inputs)
     return False
+
+
+def _is_autoencoder(graph: Graph, term: GaussianTerm) -> bool:
+    """Whether a network of all of an input emits the raw value, and another value that is compared with the input."""
+    inputs = [m.node for m in term.means if m.node.kind == "input" and not m.cuts]
+    return any(m.node.params for m in term.means) and any(_sees_all(graph, term.raw.node, node) for node in inputs)
+
+
+def _sees_all(graph: Graph, raw: Node, source: Node) -> bool:
+    """Whether a way leads from an input to a raw value through which every element can come."""
+    todo, seen = [(source, False)], set[tuple[int, bool]]()
+    while todo:
+        node, inside = todo.pop()
+        if node is raw and inside:
+            return True
+        for user in graph.consumers.get(node.id, ()):
+            through = user.kind == "opaque" and not _has_masked_weights(user)
+            if user.kind == "opaque" and not through:
+                continue
+            if not inside and _leaves_out(user):
+                continue
+            following = user, inside or through
+            if (user.id, following[1]) not in seen:
+                seen.add((user.id, following[1]))
+                todo.append(following)
+    return False
+
+
+def _leaves_out(node: Node) -> bool:
+    """Whether an operation on data keeps a part, or multiplies by a mask."""
+    masks = [n for n in node.inputs if not (n.data or n.params or n.noise) and math.prod(n.shape) > 1]
+    parts = ops.NARROWING | ops.SELECTING | ops.SHUFFLING
+    return node.op in parts or (node.op in ops.MULTIPLYING and bool(masks))
+
+
+def _has_masked_weights(node: Node) -> bool:
+    """Whether a layer's weights are a product: of a parameter and a mask."""
+    weights = [settle(Spot(n)).node for n in node.inputs if n.params and not n.data and not n.noise]
+    return any(n.kind == "elementwise" and n.op in ops.MULTIPLYING for n in weights)

@@ -6,12 +6,13 @@
     kl = kl_divergence(q, p)       # of the last step, or of all steps stacked, of which one is read
 
 Nothing but a sampler reads the other steps, so their role is a guess from what reaches them. The lines are the same, so
-they are the same head.
+they are the same head. So is a prior that the loss compares in one pass, and that another pass draws from by other
+lines, if the module gets the same in both: data, or draws.
 """
 
 from __future__ import annotations
 
-from vdvae_patch.scanning.group import Groups
+from vdvae_patch.scanning.group import Group, Groups
 from vdvae_patch.scanning.rules.stages import groupings
 
 
@@ -24,6 +25,13 @@ def repeated_call(groups: Groups) -> None:
         frames = {reading.raw.node.frames for reading in group.readings}
         others = [g for (key, _), g in groups.items() if key == place[0] and g is not group and g.shown]
         same = [g for g in others if frames <= {reading.raw.node.frames for reading in g.readings}]
+        same = same or [g for g in others if _sees_as_much(group, g)]
         if len(others) == len(same) == 1:
             same[0].readings.extend(group.readings)
             del groups[place]
+
+
+def _sees_as_much(group: Group, shown: Group) -> bool:
+    """Whether a module is given data where a density shows it to be given data, and draws where it is given draws."""
+    own, other = ({(r.raw.node.data, bool(r.raw.node.noise)) for r in g.readings} for g in (group, shown))
+    return own <= other

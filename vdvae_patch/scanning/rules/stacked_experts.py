@@ -4,7 +4,8 @@
     sigma = torch.exp(-logs).sum(0) ** -0.5
 
 Each of the stacked log variances is a head of its own; the zeros are the prior's, and a constant. A sum of stacked raw
-values, `torch.exp(torch.stack([a, b]).sum(0))`, is one scale, and the sum its raw value. `chain.HALF` has the tolerance
+values, `torch.exp(torch.stack([a, b]).sum(0))`, is one scale, and the sum its raw value. A sum of squares is a norm of
+what a network puts out, whatever its sign, and no sum of variances. `chain.HALF` has the tolerance
 within which σ counts as a root of the sum, or of its inverse.
 """
 
@@ -41,6 +42,13 @@ def stacked_experts(chain: Chain, suffix: tuple[Step, ...]) -> Merged | None:
         return None
     experts = [Spot(source, (Cut(dim, place, 1, size),)) for place in range(size)]
     learned = [expert for expert in experts if descend(expert).end != "constant"]
+    if any(_is_magnitude(descend(expert)) for expert in learned):
+        return None
     if len({descend(expert).begin.key for expert in learned}) < 2:
         return None
     return Merged(learned, (Step("pow", (math.copysign(0.5, exponent),)),))
+
+
+def _is_magnitude(chain: Chain) -> bool:
+    """Whether one addend is a square of a value that is computed by nothing that is positive."""
+    return bool(chain.steps) and power_of(chain.steps) is not None

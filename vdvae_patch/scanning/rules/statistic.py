@@ -5,7 +5,8 @@ A calibrated decoder takes the root of the mean squared residual as its σ:
     log_sigma = ((x - x_hat) ** 2).mean([0, 1], keepdim=True).sqrt().log()
     nll = 0.5 * ((x - x_hat) / log_sigma.exp()) ** 2 + log_sigma
 
-There is no raw parameter to give another scale. A mean over what a layer puts out, `self.net(x).mean(1)`, is a pooled
+There is no raw parameter to give another scale. Nor is there where noise is given the standard deviation of a batch,
+`Normal(0, u.std(0))`. A mean over what a layer puts out, `self.net(x).mean(1)`, is a pooled
 output, and stays.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import NearMiss, Reading, where
@@ -22,10 +24,10 @@ from vdvae_patch.scanning.rules.stages import drops
 # after `weight_variances`, which looks for the raw values of all readings, this rule's among them
 @drops.rule(after=["weight_variances"])
 def statistic(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, NearMiss]]:
-    """Drop readings whose raw value is a sum or a mean over the results of arithmetic."""
+    """Drop readings whose raw value is a standard deviation, or a sum or a mean over the results of arithmetic."""
     for reading in found:
         node = reading.raw.node
         source = settle(Spot(node.inputs[0])).node if node.kind == "reduction" and node.inputs else None
-        if source is not None and source.kind == "elementwise":
+        if node.op in ops.STATISTICS or (source is not None and source.kind == "elementwise"):
             reason = "it is a statistic of values that the host computes, and no network's output"
             yield reading, NearMiss(where(node), reason)
