@@ -119,6 +119,33 @@ _STEPS: dict[str, _Kind] = {
 }
 
 
+def _log_forward(step: Step, v: Tensor, log: Tensor | None) -> Tensor | None:
+    """log f(v) of a value, and its own logarithm where that is known; None where it is not known exactly.
+
+    From an exponential on the logarithm is carried along, and has no smallest value, as the exponential has.
+    """
+    if step.name == "exp":
+        return v
+    if step.name == "sigmoid":
+        return F.logsigmoid(v)
+    if step.name == "softplus":
+        return conventions.log_softplus(v, step.constants[0])
+    if log is None:
+        return None
+    if step.name == "abs":
+        return log
+    if step.name == "mul" and step.constants[0] > 0:
+        return log + math.log(step.constants[0])
+    if step.name == "pow":
+        return step.constants[0] * log
+    if step.name == "add" and step.constants[0] > 0:
+        return torch.logaddexp(log, log.new_full((), math.log(step.constants[0])))
+    if step.name == "clamp" and step.constants[1] > 0:
+        low, high = (math.log(c) if c > 0 else -math.inf for c in step.constants)
+        return log.clamp(low, high)
+    return None
+
+
 class Composition(Convention):
     """σ = g(v) for a chain of steps, first step first. Steps with a limit (a floor, a clamp) keep it: a σ(p) beyond it
     comes out as the limit, unless the patch sits behind the step."""
@@ -132,6 +159,13 @@ class Composition(Convention):
         for step in self.steps:
             v = step.forward(v)
         return v
+
+    def log_sigma(self, v: Tensor) -> Tensor:
+        log: Tensor | None = None
+        for step in self.steps:
+            log = _log_forward(step, v, log)
+            v = step.forward(v)
+        return v.log() if log is None else log
 
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
         return self.undo(Target(scale.sigma(p), scale.log_sigma(p)))

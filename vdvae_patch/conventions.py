@@ -127,6 +127,19 @@ class Variance(Convention):
         return free_exp(scale.log_variance(_wide(p))).to(p.dtype)
 
 
+_TAIL = -15.0  # the next term of a softplus' tail, exp(2x)/24, is under float64 rounding here
+
+
+def log_softplus(v: Tensor, beta: float) -> Tensor:
+    """log(softplus(β v) / β), also where the softplus underflows: x − exp(x) / 2 + ..., x = β v."""
+    import torch
+    import torch.nn.functional as F
+
+    x = beta * v
+    tail = x - 0.5 * x.clamp(max=_TAIL).exp()
+    return torch.where(x < _TAIL, tail, F.softplus(x.clamp(min=_TAIL)).log()) - math.log(beta)
+
+
 @CONVENTIONS.register("softplus")
 class SoftplusOf(Convention):
     """σ = log(1 + exp(β v)) / β + floor, as `torch.nn.functional.softplus` computes it.
@@ -134,7 +147,7 @@ class SoftplusOf(Convention):
     With a floor the host cannot go below it: a σ(p) under the floor comes out as the floor.
     """
 
-    _TAIL: ClassVar[float] = -15.0  # the next term of the tail, exp(2x)/24, is under float64 rounding here
+    _TAIL: ClassVar[float] = _TAIL
 
     def __init__(self, beta: float = 1.0, floor: float = 0.0) -> None:
         if not (beta > 0 and math.isfinite(beta)):
@@ -147,6 +160,10 @@ class SoftplusOf(Convention):
         import torch.nn.functional as F
 
         return F.softplus(v, beta=self.beta) + self.floor
+
+    def log_sigma(self, v: Tensor) -> Tensor:
+        log = log_softplus(v, self.beta)
+        return log if self.floor == 0 else log.exp().add(self.floor).log()
 
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
         import torch

@@ -22,7 +22,7 @@ class StableNormal(Normal):
 
     Args:
         loc, scale: mean and σ, as `Normal` takes them.
-        log_scale: log σ, where it is known better than as the log of `scale`.
+        log_scale: log σ, where it is known better than as the log of `scale`, or than what that carries (`carrying`).
     """
 
     # a σ that rounds to zero, which `Normal` refuses, is no fault of one that is known by its logarithm
@@ -31,6 +31,7 @@ class StableNormal(Normal):
     def __init__(
         self, loc: Any, scale: Any, validate_args: bool | None = None, *, log_scale: Tensor | None = None
     ) -> None:
+        log_scale = carried(scale) if log_scale is None else log_scale
         super().__init__(loc, scale, validate_args=validate_args)
         self.log_scale = _log(self.scale) if log_scale is None else broadcast_all(log_scale, self.loc)[0]
 
@@ -53,6 +54,32 @@ class StableNormal(Normal):
     def entropy(self) -> Tensor:
         """½ + ½ log 2π + log σ, in nats."""
         return 0.5 + normal.HALF_LOG_2PI + self.log_scale
+
+
+_CARRIED = "_vdvae_patch_log_scale"
+
+
+def carrying(scale: Tensor, log_scale: Tensor) -> Tensor:
+    """The same tensor σ with log σ beside it, for a `StableNormal` that is made of it.
+
+    σ = exp(p) is rounded to zero below p = −104 in float32 (−18 in float16), and from −88 (−10) on it has few digits;
+    its logarithm is p. A compiler makes no such attribute; the Normal then takes the log of σ, as far as that goes.
+    """
+    if isinstance(scale, Tensor) and not torch.compiler.is_compiling() and scale.shape == log_scale.shape:
+        setattr(scale, _CARRIED, (log_scale, _version(scale)))
+    return scale
+
+
+def carried(scale: Any) -> Tensor | None:
+    """The log σ that a tensor carries; None if it carries none, or was changed in place since."""
+    if not isinstance(scale, Tensor) or torch.compiler.is_compiling():
+        return None
+    log_scale, version = getattr(scale, _CARRIED, (None, 0))
+    return log_scale if version == _version(scale) else None
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _log(scale: Tensor) -> Tensor:

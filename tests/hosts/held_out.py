@@ -137,7 +137,7 @@ def promised(model: nn.Module, heads: ScanResult, case: Case, scale: str) -> lis
     """The true heads whose σ is really scale(p) after all that was found is patched."""
     pairs, _ = match(case.heads, heads)
     originals = {t.path: copy.deepcopy(model.get_submodule(t.path)) for t, h in pairs if not h.parameter}
-    patch(model, heads=heads, **dict.fromkeys({head.role for head in heads}, scale))
+    patch(model, heads=heads, paper=True, **dict.fromkeys({head.role for head in heads}, scale))
     emitted: dict[str, list[Tensor]] = {
         t.path: [model.get_parameter(t.path).detach().clone()] if h.parameter else [] for t, h in pairs
     }

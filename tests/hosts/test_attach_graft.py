@@ -67,13 +67,13 @@ def head(**kwargs: Any) -> Head:
 
 def at_output(scale: str = "upbounded") -> AtOutput:
     model = AtOutput()
-    patch(model, posterior=scale, heads=[head()])
+    patch(model, posterior=scale, heads=[head()], paper=True)
     return model
 
 
 def at_expression(scale: str = "upbounded") -> AtExpression:
     model = AtExpression()
-    patch(model, posterior=scale, heads=scan(model, X))
+    patch(model, posterior=scale, heads=scan(model, X), paper=True)
     return model
 
 
@@ -173,7 +173,9 @@ def test_registries_of_subclasses_and_metaclasses_do_not_hear_of_it(cls: type[nn
     of_abc = getattr(cls, "_abc_impl", None)
     model = cls()
     heads = [Head("", "posterior", convention="sigma")]
-    patch(model, posterior="exp", heads=heads)  # at the model's own forward: it is the model that is grafted
+    patch(
+        model, posterior="exp", heads=heads, paper=True
+    )  # at the model's own forward: it is the model that is grafted
     assert type(model) is not cls
     assert isinstance(model, cls)
     assert (Registered.known, Meta.made) == before
@@ -247,7 +249,7 @@ class Encodes(nn.Module):
 
 def test_what_a_patched_encode_returns_pickles_as_the_hosts_own() -> None:
     model = Encodes()
-    patch(model, posterior="upbounded", heads=scan(model, X))
+    patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
     with torch.no_grad():
         posterior = model.encode(X)
     assert isinstance(posterior, Posterior)
@@ -288,7 +290,7 @@ def test_graphs_of_a_patched_model_have_the_patch(build: Any, tmp_path: Any) -> 
 def test_blocks_of_one_class_are_compiled_once() -> None:
     blocks = nn.ModuleList(AtExpression() for _ in range(12))
     for block in blocks:
-        patch(block, posterior="upbounded", heads=scan(block, X))
+        patch(block, posterior="upbounded", heads=scan(block, X), paper=True)
     assert len({type(block) for block in blocks}) == 1
 
 
@@ -315,7 +317,7 @@ def test_what_a_module_keeps_of_its_output_is_left_alone() -> None:
     model = AtOutput()
     model.enc = OutputKept(8, 8)
     expected = nn.functional.linear(X, model.enc.weight, model.enc.bias)
-    patch(model, posterior="explin", heads=[head()])
+    patch(model, posterior="explin", heads=[head()], paper=True)
     loss = model(X) + model.enc.activity
     assert torch.equal(model.enc.kept, expected)
     loss.backward()
@@ -345,7 +347,7 @@ class Ladder(nn.Module):
 
 def test_every_parameter_gets_a_gradient_under_a_constant_scale() -> None:
     model = Ladder()
-    patch(model, "explin/constant", heads=scan(model, X))
+    patch(model, "explin/constant", heads=scan(model, X), paper=True)
     model(X).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert not model.p_logvar.weight.grad.any()
@@ -375,7 +377,7 @@ def test_a_plan_refuses_before_anything_is_touched(heads: list[Head], message: s
     model.alias = model.enc
     model.log_sigma = nn.Parameter(torch.zeros(()))
     with pytest.raises(PatchError, match=message):
-        patch(model, "explin", heads=heads)
+        patch(model, "explin", heads=heads, paper=True)
     assert type(model.enc) is nn.Linear
 
 
@@ -384,14 +386,19 @@ def test_interleaved_channels_and_a_second_name_are_no_overlap() -> None:
     model.alias = model.enc
     raw = model.enc(X)
     heads = [Head("alias", "posterior", 0, 8, step=2), Head("enc", "prior", 1, 8, step=2)]
-    patch(model, "explin/upbounded", heads=heads)
+    patch(model, "explin/upbounded", heads=heads, paper=True)
     torch.testing.assert_close(model.enc(X)[:, ::2], scales.get("explin").log_sigma(raw[:, ::2]))
     torch.testing.assert_close(model.enc(X)[:, 1::2], scales.get("upbounded").log_sigma(raw[:, 1::2]))
 
 
 def test_one_module_with_two_roles_and_two_scales_is_refused() -> None:
     with pytest.raises(SharedScaleError, match="cannot be told apart"):
-        patch(AtOutput(), "explin/upbounded", heads=[Head("enc", "posterior", 4, 8), Head("enc", "prior", 4, 8)])
+        patch(
+            AtOutput(),
+            "explin/upbounded",
+            heads=[Head("enc", "posterior", 4, 8), Head("enc", "prior", 4, 8)],
+            paper=True,
+        )
 
 
 # --- several patched models in one ------------------------------------------------------------------------------------
@@ -405,28 +412,28 @@ class Both(nn.Module):
 
 def test_a_teacher_and_a_student_are_both_seen_and_both_unpatched() -> None:
     model = Both()
-    patch(model.teacher, posterior="explin", heads=[head()])
-    patch(model.student, posterior="upbounded", heads=[head()])
+    patch(model.teacher, posterior="explin", heads=[head()], paper=True)
+    patch(model.student, posterior="upbounded", heads=[head()], paper=True)
     assert [(h.head.path, str(h.scale)) for h in patched_heads(model)] == [
         ("teacher.enc", "explin"),
         ("student.enc", "upbounded"),
     ]
     check_intact(model)
     with pytest.raises(PatchError, match=r"\(teacher\) is patched already"):
-        patch(model, posterior="exp", heads=[Head("teacher.enc", "posterior", 4, 8)])
+        patch(model, posterior="exp", heads=[Head("teacher.enc", "posterior", 4, 8)], paper=True)
     unpatch(model)
     assert not any(map(is_patched, (model, model.teacher, model.student)))
 
 
 def test_a_part_of_a_patched_model_knows_that_it_is_patched() -> None:
     model = Both()
-    patch(model, posterior="explin", heads=[Head("teacher.enc", "posterior", 4, 8)])
+    patch(model, posterior="explin", heads=[Head("teacher.enc", "posterior", 4, 8)], paper=True)
     assert is_patched(model.teacher)
     assert not is_patched(model.student)
     with pytest.raises(PatchError, match="part of one that was patched as a whole"):
         unpatch(model.teacher)
     with pytest.raises(PatchError, match="part of one that is patched already"):
-        patch(model.teacher, posterior="explin", heads=[head()])
+        patch(model.teacher, posterior="explin", heads=[head()], paper=True)
 
 
 # --- still in force? --------------------------------------------------------------------------------------------------
@@ -486,7 +493,7 @@ def test_an_instance_that_was_replaced_before_is_refused() -> None:
     model = AtOutput()
     model.enc.forward = lambda x: x
     with pytest.raises(PatchError, match=r"replaced already.*remove that first"):
-        patch(model, posterior="explin", heads=[head()])
+        patch(model, posterior="explin", heads=[head()], paper=True)
 
 
 # --- whatever is raised -----------------------------------------------------------------------------------------------
@@ -517,10 +524,12 @@ def test_an_error_of_the_models_own_leaves_it_as_it_was(
     monkeypatch.setattr(Interrupted, "after", after)
     expected = PatchError if issubclass(fails, Exception) else fails
     if variant == "explin" and after == 2:
-        patch(model, posterior=variant, heads=heads)  # one run measures, one verifies; a constant has a third
+        patch(
+            model, posterior=variant, heads=heads, paper=True
+        )  # one run measures, one verifies; a constant has a third
         return
     with pytest.raises(expected) as caught:
-        patch(model, posterior=variant, heads=heads)
+        patch(model, posterior=variant, heads=heads, paper=True)
     if expected is PatchError:
         assert "cannot be run again" in str(caught.value)
         assert isinstance(caught.value.__cause__, fails)
@@ -532,7 +541,7 @@ def test_a_batch_follows_its_model_to_another_type() -> None:
     model = Ladder()
     heads = scan(model, X)
     model.double()
-    patch(model, "explin/constant", heads=heads)
+    patch(model, "explin/constant", heads=heads, paper=True)
     assert str(patch_record(model).variant) == "explin/constant"
 
 
@@ -541,9 +550,9 @@ def test_a_call_that_keeps_its_own_batch_cannot_follow_and_the_message_says_so()
     heads = scan(model, call=lambda m: m(X))
     model.double()
     with pytest.raises(PatchError, match=r"float32 on cpu when it was scanned and is float64 on cpu now"):
-        patch(model, "explin/constant", heads=heads)
+        patch(model, "explin/constant", heads=heads, paper=True)
     assert not is_patched(model)
-    patch(model, "explin/constant", heads=heads, verify=False)
+    patch(model, "explin/constant", heads=heads, verify=False, paper=True)
 
 
 # --- a user's own convention ------------------------------------------------------------------------------------------
@@ -609,16 +618,16 @@ def test_any_selection_of_heads_is_verified_and_gets_stable_normals() -> None:
     model = WithNormal()
     heads = scan(model, X)
     for chosen in (heads, heads[:1], [h for h in heads if h.role == "posterior"], heads.select(role="posterior")):
-        with patch(model, posterior="explin", heads=chosen) as handle:
+        with patch(model, posterior="explin", heads=chosen, paper=True) as handle:
             model(X)
             assert type(model.q) is StableNormal
             assert handle.unverified == ()
             assert "not verified" not in str(handle)
-    with patch(model, posterior="explin", heads=[head()]) as handle:
+    with patch(model, posterior="explin", heads=[head()], paper=True) as handle:
         assert [h.path for h in handle.unverified] == ["enc"]
         assert "not verified: enc[4:8]" in str(handle)
     again = pickle.loads(pickle.dumps(heads))
-    with patch(model, posterior="explin", heads=again) as handle:
+    with patch(model, posterior="explin", heads=again, paper=True) as handle:
         model(X)
         assert type(model.q) is StableNormal
         assert handle.unverified == tuple(again)

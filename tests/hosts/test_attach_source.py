@@ -59,7 +59,7 @@ def patched(model: Base, scale: str = "upbounded", convention: float = 1.0) -> B
     """Patched by its scan, and σ is what was promised."""
     heads = scan(model, X)
     assert [h.found.patch_at for h in heads] == ["call"]
-    patch(model, posterior=scale, heads=heads)
+    patch(model, posterior=scale, heads=heads, paper=True)
     expected = scales.get(scale).sigma(model.raw(X))
     torch.testing.assert_close(sigma_of(model), expected.float(), rtol=2e-2, atol=2e-2)
     return model
@@ -201,7 +201,7 @@ class Kept(Base):
 def test_a_decorator_that_cannot_be_kept_is_refused_by_name() -> None:
     model = Kept()
     with pytest.raises(PatchError, match=r"Kept\.forward is wrapped by keeping\.<locals>\.wrapper.*would be lost"):
-        patch(model, posterior="upbounded", heads=scan(model, X))
+        patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
     assert not is_patched(model)
 
 
@@ -453,7 +453,7 @@ class OneOfAnother(nn.Module):
 
 def test_parameters_of_one_name_in_two_modules_are_told_apart() -> None:
     model = TwoOfOneName()
-    patch(model, "upbounded/downbounded(0.1)", heads=scan(model, X))
+    patch(model, "upbounded/downbounded(0.1)", heads=scan(model, X), paper=True)
     model(X)
     for sigma, scale, p in zip(model.sigmas, ("upbounded", "downbounded(0.1)"), (1.0, 2.0), strict=True):
         torch.testing.assert_close(sigma, scales.get(scale).sigma(torch.full((4,), p)))
@@ -461,7 +461,7 @@ def test_parameters_of_one_name_in_two_modules_are_told_apart() -> None:
 
 def test_another_modules_parameter_of_the_same_name_is_left_alone() -> None:
     model = OneOfAnother()
-    patch(model, posterior="upbounded", heads=scan(model, X))
+    patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
     model(X)
     torch.testing.assert_close(model.sigma, scales.get("upbounded").sigma(torch.full((4,), 2.0)))
     assert torch.equal(model.other, torch.full((4,), 3.0))
@@ -560,7 +560,7 @@ class CachedHelper(Base):
 def test_a_cached_helper_is_refused_by_name() -> None:
     model = CachedHelper()
     with pytest.raises(PatchError, match="cached is wrapped by _lru_cache_wrapper"):
-        patch(model, posterior="upbounded", heads=scan(model, X))
+        patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
 
 
 def test_a_scripted_model_is_refused_by_name() -> None:
@@ -568,9 +568,9 @@ def test_a_scripted_model_is_refused_by_name() -> None:
 
     model = torch.jit.script(nn.Sequential(nn.Linear(8, 8)))
     with pytest.raises(PatchError, match=r"TorchScript.*patch the model first"):
-        patch(model, posterior="upbounded", heads=[Head("0", "posterior", 4, 8)])
+        patch(model, posterior="upbounded", heads=[Head("0", "posterior", 4, 8)], paper=True)
     with pytest.raises(PatchError, match=r"TorchScript.*patch the model first"):
-        patch(nn.Sequential(model), posterior="upbounded", heads=[Head("0.0", "posterior", 4, 8)])
+        patch(nn.Sequential(model), posterior="upbounded", heads=[Head("0.0", "posterior", 4, 8)], paper=True)
 
 
 # --- ordinary code that was refused, or patched where it must not be --------------------------------------------------
@@ -665,7 +665,7 @@ class Several2(Base):
 def test_what_would_be_lost_is_refused_with_the_reason(cls: type[Base], reason: str) -> None:
     model = cls()
     with pytest.raises(PatchError, match=reason):
-        patch(model, posterior="upbounded", heads=scan(model, X))
+        patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
     assert not is_patched(model)
 
 
@@ -689,8 +689,8 @@ def test_an_expression_of_several_heads_cannot_be_patched_for_one() -> None:
     heads = scan(model, X)
     assert len(heads) == 3
     with pytest.raises(SharedScaleError, match=r"computes the scales of layers\.0.* and of layers\.1.*left as it is"):
-        patch(model, posterior="upbounded", heads=heads[:1])
-    patch(model, posterior="upbounded", heads=heads)
+        patch(model, posterior="upbounded", heads=heads[:1], paper=True)
+    patch(model, posterior="upbounded", heads=heads, paper=True)
 
 
 def test_a_penalty_on_a_parameter_is_of_the_parameter() -> None:
@@ -707,7 +707,7 @@ def test_a_penalty_on_a_parameter_is_of_the_parameter() -> None:
 
     model = Own()
     try:
-        patch(model, posterior="upbounded", heads=scan(model, X))
+        patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
     except PatchError:
         return  # said, and nothing is changed
     model(X)
@@ -732,7 +732,7 @@ def test_a_file_that_was_edited_after_its_import_is_refused(tmp_path: Path, monk
     linecache.checkcache()
     model = module.VAE()
     with pytest.raises(PatchError, match="edited after it was imported"):
-        patch(model, posterior="upbounded", heads=scan(model, X))
+        patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
 
 
 def test_a_warning_that_is_made_an_error_leaves_the_model_as_it_was() -> None:
@@ -741,5 +741,5 @@ def test_a_warning_that_is_made_an_error_leaves_the_model_as_it_was() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserWarning, match="the host keeps σ at"):
-            patch(model, posterior="explin", heads=heads)
+            patch(model, posterior="explin", heads=heads, paper=True)
     assert not is_patched(model)

@@ -124,7 +124,7 @@ def test_heads_and_call_are_what_the_user_says(tmp_path: Path) -> None:
     heads = [vdvae_patch.Head("vae.encoder.2", "posterior", 4, 8, convention="log_variance")]  # type: ignore[arg-type]
     module = Module()
     trainer(tmp_path, Patch("upbounded", heads=lambda m: heads)).fit(module, loader())
-    assert scales_of(module) == ["upbounded"]
+    assert scales_of(module) == ["upbounded(gain=0.5, shift=0.693147)"]
     module = Module()
     trainer(tmp_path, Patch("explin", call=lambda m, rows: m.vae(rows))).fit(module, loader())
     assert scales_of(module)[0].startswith("explin")

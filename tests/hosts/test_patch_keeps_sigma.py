@@ -76,7 +76,7 @@ def test_the_scale_is_the_hosts_own_function_where_that_was_safe(name: str, scal
     heads = scan(model, X)
     if (scale, name) in {("exp", "log sigma"), ("exp", "log variance")}:
         return  # it is what the host computes, and the patch says that it changes nothing
-    patch(model, posterior=scale, heads=heads, keep=True)
+    patch(model, posterior=scale, heads=heads)
     after = model.loss()
     torch.testing.assert_close(model.sigma, sigma, rtol=2e-5, atol=0)
     assert after == pytest.approx(before, rel=1e-4)
@@ -87,7 +87,7 @@ def test_the_scale_is_the_hosts_own_function_where_that_was_safe(name: str, scal
 def test_the_loss_at_the_moment_of_patching_moves_by_less_than_a_hundredth(name: str, scale: str) -> None:
     model = VAE(*{**EXPONENTIALS, **OTHERS}[name])
     before, sigma = model.loss(), model.sigma
-    patch(model, posterior=scale, heads=scan(model, X), keep=True)
+    patch(model, posterior=scale, heads=scan(model, X))
     assert model.loss() == pytest.approx(before, rel=1e-2)
     torch.testing.assert_close(model.sigma.median(), sigma.median(), rtol=2e-3, atol=0)
 
@@ -112,7 +112,7 @@ def test_each_role_is_fitted_by_itself_and_the_table_shows_sigma_before_and_afte
     model = Hierarchical()
     model(X)
     before = model.sigmas
-    handle = patch(model, "explin/upbounded(omega=8)", heads=scan(model, X), keep=True)
+    handle = patch(model, "explin/upbounded(omega=8)", heads=scan(model, X))
     model(X)
     for now, then in zip(model.sigmas, before, strict=True):
         torch.testing.assert_close(now.median(), then.median(), rtol=1e-3, atol=0)
@@ -129,20 +129,20 @@ def test_each_role_is_fitted_by_itself_and_the_table_shows_sigma_before_and_afte
     assert str(head.before) in text
 
 
-def test_without_keep_the_formula_is_of_the_raw_value_and_a_scale_with_its_own_argument_always_is() -> None:
+def test_as_in_the_paper_the_formula_is_of_the_raw_value_and_a_scale_with_its_own_argument_always_is() -> None:
     model = VAE(*EXPONENTIALS["log variance"])
     raw = model.enc(X)[:, 4:]
-    with patch(model, posterior="explin", heads=scan(model, X)):
+    with patch(model, posterior="explin", heads=scan(model, X), paper=True):
         model(X)
         torch.testing.assert_close(model.sigma, scales.get("explin").sigma(raw))
-    with patch(model, posterior="explin(gain=2, shift=1)", heads=scan(model, X), keep=True):
+    with patch(model, posterior="explin(gain=2, shift=1)", heads=scan(model, X)):
         model(X)
         torch.testing.assert_close(model.sigma, scales.get("explin").sigma(2 * raw + 1))
 
 
 def test_a_constant_is_a_constant() -> None:
     model = VAE(*EXPONENTIALS["log variance"])
-    patch(model, posterior="constant(0.3)", heads=scan(model, X), keep=True)
+    patch(model, posterior="constant(0.3)", heads=scan(model, X))
     model(X)
     torch.testing.assert_close(model.sigma, torch.full_like(model.sigma, 0.3))
 
@@ -150,7 +150,7 @@ def test_a_constant_is_a_constant() -> None:
 def test_heads_that_somebody_wrote_down_are_fitted_by_their_convention() -> None:
     model = VAE(*EXPONENTIALS["log variance"])
     before = model.loss()
-    patch(model, posterior="explin", heads=[Head("enc", "posterior", 4, 8, convention="log_variance")], keep=True)
+    patch(model, posterior="explin", heads=[Head("enc", "posterior", 4, 8, convention="log_variance")])
     assert model.loss() == pytest.approx(before, rel=1e-6)
 
 
@@ -165,7 +165,7 @@ def test_raw_values_that_are_not_finite_do_not_stop_the_patch() -> None:
     heads = scan(model, X)
     with torch.no_grad():
         model.enc.bias[4] = torch.nan
-    handle = patch(model, posterior="explin", heads=heads, keep=True)
+    handle = patch(model, posterior="explin", heads=heads)
     assert str(handle.heads[0].scale) == "explin(gain=0.5)"
     assert "nan" in str(handle.heads[0].before)
 

@@ -83,7 +83,7 @@ class TestParametersStay:
         self, model: nn.Module, heads: list[Head], variant: str
     ) -> None:
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        with vdvae_patch.patch(model, variant, heads=heads):
+        with vdvae_patch.patch(model, variant, heads=heads, paper=True):
             during = model.state_dict()
             assert list(during) == list(before)
             assert all(torch.equal(during[k], before[k]) for k in before)
@@ -91,7 +91,7 @@ class TestParametersStay:
 
     def test_checkpoints_go_both_ways(self, model: nn.Module, heads: list[Head], build_vdvae: Build) -> None:
         vanilla = build_vdvae("starts_at_zero")
-        with vdvae_patch.patch(model, "explin", heads=heads):
+        with vdvae_patch.patch(model, "explin", heads=heads, paper=True):
             vanilla.load_state_dict(model.state_dict(), strict=True)
             model.load_state_dict(vanilla.state_dict(), strict=True)
 
@@ -103,7 +103,7 @@ class TestPatchAndUnpatch:
         self, model: nn.Module, heads: list[Head], variant: str, arithmetic: Arithmetic
     ) -> None:
         before = everything(model)
-        handle = vdvae_patch.patch(model, variant, heads=heads, arithmetic=arithmetic)
+        handle = vdvae_patch.patch(model, variant, heads=heads, arithmetic=arithmetic, paper=True)
         assert not equal(everything(model), before)
         handle.unpatch()
         assert equal(everything(model), before)
@@ -111,7 +111,7 @@ class TestPatchAndUnpatch:
     def test_exp_on_a_log_sigma_host_changes_nothing_and_says_so(self, model: nn.Module, heads: list[Head]) -> None:
         before = everything(model)
         with pytest.warns(UserWarning, match="changes nothing"):
-            handle = vdvae_patch.patch(model, "exp", heads=heads)
+            handle = vdvae_patch.patch(model, "exp", heads=heads, paper=True)
         assert equal(everything(model), before)
         handle.unpatch()
 
@@ -121,20 +121,20 @@ class TestPatchAndUnpatch:
     ) -> None:
         results = []
         for arithmetic in ("stable", "host"):
-            with vdvae_patch.patch(model, variant, heads=heads, arithmetic=arithmetic):
+            with vdvae_patch.patch(model, variant, heads=heads, arithmetic=arithmetic, paper=True):
                 results.append(everything(model))
         for ours, hosts in zip(*results, strict=True):
             torch.testing.assert_close(ours, hosts, rtol=2e-4, atol=2e-4)
 
     def test_the_context_manager_unpatches_when_its_block_raises(self, model: nn.Module, heads: list[Head]) -> None:
-        with pytest.raises(RuntimeError, match="inside"), vdvae_patch.patch(model, "explin", heads=heads):
+        with pytest.raises(RuntimeError, match="inside"), vdvae_patch.patch(model, "explin", heads=heads, paper=True):
             raise RuntimeError("inside")
         assert not vdvae_patch.is_patched(model)
 
     def test_patching_twice_is_refused(self, model: nn.Module, heads: list[Head]) -> None:
-        vdvae_patch.patch(model, "explin", heads=heads)
+        vdvae_patch.patch(model, "explin", heads=heads, paper=True)
         with pytest.raises(PatchError, match="patched already"):
-            vdvae_patch.patch(model, "upbounded", heads=heads)
+            vdvae_patch.patch(model, "upbounded", heads=heads, paper=True)
 
     def test_unpatching_an_unpatched_model_is_refused(self, model: nn.Module) -> None:
         with pytest.raises(PatchError, match="not patched"):
@@ -145,14 +145,14 @@ class TestPatchAndUnpatch:
     ) -> None:
         other = build_vdvae("starts_at_zero")
         before = everything(other)
-        with vdvae_patch.patch(model, "upbounded", heads=heads):
+        with vdvae_patch.patch(model, "upbounded", heads=heads, paper=True):
             assert equal(everything(other), before)
 
     def test_a_foreign_replacement_put_on_top_is_not_silently_dropped(
         self, model: nn.Module, heads: list[Head]
     ) -> None:
         before = everything(model)
-        vdvae_patch.patch(model, "explin", heads=heads)
+        vdvae_patch.patch(model, "explin", heads=heads, paper=True)
         block = model.decoder.dec_blocks[1]  # type: ignore[union-attr, index]
         ours, block.sample = block.sample, lambda *_: None
         with pytest.raises(PatchError, match="replaced after"):
@@ -173,7 +173,7 @@ class TestTheNewSigmaIsUsed:
         x = torch.randn(1, block.width, block.base, block.base)
         acts = torch.randn_like(x)
         raw = block.enc(torch.cat([x, acts], 1)).detach()[:, block.zdim :]
-        with vdvae_patch.patch(model, spec, heads=heads, arithmetic=arithmetic), torch.no_grad():
+        with vdvae_patch.patch(model, spec, heads=heads, arithmetic=arithmetic, paper=True), torch.no_grad():
             z = block.sample(x.expand(20_000, -1, -1, -1), acts.expand(20_000, -1, -1, -1))[0]
         torch.testing.assert_close(z.std(0), scales.get(spec).sigma(raw)[0], rtol=0.05, atol=0)
 
@@ -182,14 +182,14 @@ class TestTheNewSigmaIsUsed:
         block = model.decoder.dec_blocks[0]  # type: ignore[union-attr, index]
         x = torch.randn(1, block.width, block.base, block.base)
         raw = block.prior(x).detach()[:, block.zdim : 2 * block.zdim]
-        with vdvae_patch.patch(model, "upbounded", heads=heads, arithmetic=arithmetic), torch.no_grad():
+        with vdvae_patch.patch(model, "upbounded", heads=heads, arithmetic=arithmetic, paper=True), torch.no_grad():
             z = block.sample_uncond(x.expand(20_000, -1, -1, -1), 0.3)[0]
         torch.testing.assert_close(z.std(0), 0.3 * scales.get("upbounded").sigma(raw)[0], rtol=0.05, atol=0)
 
     def test_a_temperature_of_zero_gives_the_mean(self, model: nn.Module, heads: list[Head]) -> None:
         block = model.decoder.dec_blocks[0]  # type: ignore[union-attr, index]
         x = torch.randn(1, block.width, block.base, block.base)
-        with vdvae_patch.patch(model, "upbounded", heads=heads), torch.no_grad():
+        with vdvae_patch.patch(model, "upbounded", heads=heads, paper=True), torch.no_grad():
             z = block.sample_uncond(x, 0.0)[0]
         assert torch.equal(z, block.prior(x)[:, : block.zdim])
 
@@ -199,7 +199,7 @@ class TestTheNewSigmaIsUsed:
         acts = torch.randn_like(x)
         mean_q, raw_q = block.enc(torch.cat([x, acts], 1)).chunk(2, 1)
         mean_p, raw_p = block.prior(x)[:, : 2 * block.zdim].chunk(2, 1)
-        with vdvae_patch.patch(model, "explin/upbounded(omega=2)", heads=heads):
+        with vdvae_patch.patch(model, "explin/upbounded(omega=2)", heads=heads, paper=True):
             kl = block.sample(x, acts)[2]
         q = torch.distributions.Normal(mean_q.double(), scales.get("explin").sigma(raw_q.double()))
         p = torch.distributions.Normal(mean_p.double(), scales.get("upbounded(omega=2)").sigma(raw_p.double()))
@@ -214,7 +214,7 @@ class TestTheNewSigmaIsUsed:
                 nn.init.zeros_(c4.weight)
                 nn.init.zeros_(c4.bias)
                 c4.bias.data[start : start + block.zdim] = log_sigma
-        with vdvae_patch.patch(model, "vanilla", heads=heads, arithmetic="stable"):
+        with vdvae_patch.patch(model, "vanilla", heads=heads, arithmetic="stable", paper=True):
             assert all(t.isfinite().all() for t in loss_and_gradients(model))
         assert any(not t.isfinite().all() for t in loss_and_gradients(model))
 
@@ -224,7 +224,7 @@ class TestOrdinaryModule:
 
     @pytest.fixture(params=["stable", "host"])
     def patched(self, model: nn.Module, heads: list[Head], request: pytest.FixtureRequest) -> nn.Module:
-        vdvae_patch.patch(model, "explin/upbounded", heads=heads, arithmetic=request.param)
+        vdvae_patch.patch(model, "explin/upbounded", heads=heads, arithmetic=request.param, paper=True)
         return model
 
     def test_deepcopy_is_patched_and_independent(self, patched: nn.Module) -> None:
@@ -342,27 +342,27 @@ class TestVariants:
             Variant.parse(text)
 
     def test_keywords_say_the_same(self, model: nn.Module, heads: list[Head]) -> None:
-        with vdvae_patch.patch(model, posterior="explin", prior="constant", heads=heads):
+        with vdvae_patch.patch(model, posterior="explin", prior="constant", heads=heads, paper=True):
             assert patch_record(model).variant == Variant.parse("explin/constant")
 
     def test_both_forms_at_once_or_none_are_refused(self, model: nn.Module, heads: list[Head]) -> None:
         with pytest.raises(InvalidValueError, match="choose one form"):
-            vdvae_patch.patch(model, "explin", prior="constant", heads=heads)
+            vdvae_patch.patch(model, "explin", prior="constant", heads=heads, paper=True)
         with pytest.raises(InvalidValueError, match="which scales"):
-            vdvae_patch.patch(model, heads=heads)
+            vdvae_patch.patch(model, heads=heads, paper=True)
 
     def test_a_role_without_heads_is_refused(self, model: nn.Module, heads: list[Head]) -> None:
         with pytest.raises(PatchError, match="likelihood, but no head"):
-            vdvae_patch.patch(model, "explin/constant/bounded(0.1,1)", heads=heads)
+            vdvae_patch.patch(model, "explin/constant/bounded(0.1,1)", heads=heads, paper=True)
 
     def test_a_head_that_does_not_exist_is_refused_with_the_nearest(self, model: nn.Module) -> None:
         with pytest.raises(PatchError, match=r"no module 'decoder.dec_blocks.99.enc'.*did you mean"):
-            vdvae_patch.patch(model, "explin", heads=[Head("decoder.dec_blocks.99.enc", "posterior", 4, 8)])
+            vdvae_patch.patch(model, "explin", heads=[Head("decoder.dec_blocks.99.enc", "posterior", 4, 8)], paper=True)
 
 
 class TestPatchedHeads:
     def test_print_as_a_table(self, model: nn.Module, heads: list[Head]) -> None:
-        with vdvae_patch.patch(model, "upbounded/constant", heads=heads):
+        with vdvae_patch.patch(model, "upbounded/constant", heads=heads, paper=True):
             shown = str(vdvae_patch.patched_heads(model)).splitlines()
         assert shown[0].split() == ["path", "channels", "role", "convention", "scale"]
         assert shown[2].split() == ["decoder.dec_blocks.0.enc", "4:8", "posterior", "log_sigma", "upbounded"]
@@ -396,7 +396,7 @@ class TestAtAModulesOutput:
         mean, _ = model(x)
         raw = model.to_stats(model.trunk(x))[:, 5:]
         head = Head("to_stats", "posterior", 5, 10, convention="log_variance")
-        with vdvae_patch.patch(model, posterior=spec, heads=[head]):
+        with vdvae_patch.patch(model, posterior=spec, heads=[head], paper=True):
             new_mean, sigma = model(x)
             sigma.sum().backward()
         gradient = model.trunk.weight.grad
@@ -420,13 +420,13 @@ class TestAtAModulesOutput:
 
         with pytest.MonkeyPatch.context() as monkey:
             monkey.setattr(torch.nn.functional, "linear", noted)
-            with vdvae_patch.patch(model, posterior="explin", heads=[head]):
+            with vdvae_patch.patch(model, posterior="explin", heads=[head], paper=True):
                 model(torch.randn(4, 6))
         assert pointers == [layer_outputs[-1].data_ptr()]
 
     def test_a_layer_that_quantization_left_out_says_so_when_it_is_given_quantized_values(self) -> None:
         model = Gaussian()
-        vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 10)])
+        vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 10)], paper=True)
         quantized = torch.quantize_per_tensor(torch.randn(4, 8), 0.1, 0, torch.quint8)
         with pytest.raises(PatchError, match=r"to_stats is given quantized values.*quantize the model first"):
             model.to_stats(quantized)
@@ -435,22 +435,22 @@ class TestAtAModulesOutput:
         model = Gaussian()
         model.to_stats.forward = functools.partial(Gaussian.forward, model)
         with pytest.raises(PatchError, match=r"replaced already \(by Gaussian.forward\)"):
-            vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 10)])
+            vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 10)], paper=True)
 
     def test_one_name_serves_a_host_that_has_no_learned_prior(self) -> None:
         head = Head("to_stats", "posterior", 5, 10, convention="log_variance")
         for variant in ("explin", Variant.parse("explin")):
-            with vdvae_patch.patch(Gaussian(), variant, heads=[head]) as handle:
+            with vdvae_patch.patch(Gaussian(), variant, heads=[head], paper=True) as handle:
                 assert len(handle.heads) == 1
         with pytest.raises(PatchError, match="prior, but no head"):
-            vdvae_patch.patch(Gaussian(), "explin/explin", heads=[head])
+            vdvae_patch.patch(Gaussian(), "explin/explin", heads=[head], paper=True)
 
     def test_too_many_channels_and_other_outputs_are_errors_that_name_the_head(self) -> None:
         model = Gaussian()
         with pytest.raises(PatchError, match=r"to_stats\[5:11\].*emits 10 channels"):
-            vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 11)])
+            vdvae_patch.patch(model, posterior="explin", heads=[Head("to_stats", "posterior", 5, 11)], paper=True)
         assert not vdvae_patch.is_patched(model)
-        vdvae_patch.patch(model, posterior="explin", heads=[Head("", "posterior")])
+        vdvae_patch.patch(model, posterior="explin", heads=[Head("", "posterior")], paper=True)
         with pytest.raises(PatchError, match="returns a tuple"):
             model(torch.randn(4, 6))
 
@@ -475,7 +475,7 @@ class TestAForkOfTheHost:
         acts = torch.randn_like(x)
         mean_q, raw_q = block.enc(torch.cat([x, acts], 1)).chunk(2, 1)
         mean_p, raw_p = block.prior(x)[:, : 2 * block.zdim].chunk(2, 1)
-        with vdvae_patch.patch(fork, "explin/upbounded", heads=heads):
+        with vdvae_patch.patch(fork, "explin/upbounded", heads=heads, paper=True):
             block.visits = 0
             kl = block.sample(x, acts)[2]
             assert block.visits == 1
@@ -492,12 +492,12 @@ class TestAForkOfTheHost:
         assert {r.name for r in heads[0].rebindings} == {"draw_gaussian_diag_samples"}
         block = fork.decoder.dec_blocks[0]  # type: ignore[union-attr, index]
         x = torch.randn(2, block.width, block.base, block.base)
-        with vdvae_patch.patch(fork, "explin/upbounded", heads=heads):
+        with vdvae_patch.patch(fork, "explin/upbounded", heads=heads, paper=True):
             assert (block.sample(x, x)[2] >= 0.25).all()
 
     def test_is_restored_bit_for_bit(self, fork: nn.Module) -> None:
         before = everything(fork)
-        with vdvae_patch.patch(fork, "explin/upbounded", heads=HOST.heads(fork)):
+        with vdvae_patch.patch(fork, "explin/upbounded", heads=HOST.heads(fork), paper=True):
             twin = pickle.loads(pickle.dumps(fork))
             assert equal(everything(twin), everything(fork))
         assert equal(everything(fork), before)
@@ -506,4 +506,4 @@ class TestAForkOfTheHost:
 def test_no_warning_is_given_for_a_patch_that_does_something(model: nn.Module, heads: list[Head]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        vdvae_patch.patch(model, "upbounded", heads=heads).unpatch()
+        vdvae_patch.patch(model, "upbounded", heads=heads, paper=True).unpatch()

@@ -46,7 +46,7 @@ def test_outputs_and_gradients_are_those_of_the_hosts_own_lines(
     model = _model(name, reconstruction_loss=distortion, **arguments)
     results = []
     for arithmetic in ("stable", "host"):
-        with patch(model, variant, heads=ENTRY.heads(model), arithmetic=arithmetic):
+        with patch(model, variant, heads=ENTRY.heads(model), arithmetic=arithmetic, paper=True):
             results.append(_step(model))
     (ours, our_gradients), (hosts, host_gradients) = results
     assert type(ours) is type(hosts)
@@ -103,7 +103,7 @@ def test_a_subclass_keeps_its_own_loss(cls: type) -> None:
     model = _of_class(cls)
     losses = []
     for arithmetic in ("stable", "host"):
-        with patch(model, posterior="upbounded", heads=ENTRY.heads(model), arithmetic=arithmetic):
+        with patch(model, posterior="upbounded", heads=ENTRY.heads(model), arithmetic=arithmetic, paper=True):
             losses.append(_step(model)[0].loss)
     torch.testing.assert_close(*losses)
 
@@ -122,7 +122,7 @@ class Adapted(nn.Module):
 @pytest.mark.parametrize("place", ["log_var", "encoder", "hook", "checkpoint"])
 def test_what_is_put_around_the_layer_or_the_encoder_later_changes_nothing(place: str) -> None:
     model = _model()
-    patch(model, posterior="upbounded", heads=ENTRY.heads(model))
+    patch(model, posterior="upbounded", heads=ENTRY.heads(model), paper=True)
     want, want_gradients = _step(model)
     seen: list[Tensor] = []
     if place == "log_var":
@@ -147,7 +147,7 @@ def test_whoever_else_reads_the_encoder_finds_the_new_log_variance() -> None:
     x = BATCH["data"]
     raw = model.encoder(x).log_covariance
     want = scales.get("upbounded").log_variance(raw)
-    with patch(model, posterior="upbounded", heads=ENTRY.heads(model)):
+    with patch(model, posterior="upbounded", heads=ENTRY.heads(model), paper=True):
         model(BATCH)
         assert torch.equal(model.encoder(x).log_covariance, want)
         assert torch.isfinite(torch.tensor(model.get_nll(x, n_samples=2, batch_size=2)))
@@ -165,7 +165,7 @@ def _nearly_unit() -> Any:
 
 def test_the_sample_has_the_sigma_that_was_promised_and_the_kl_its_digits() -> None:
     model = _nearly_unit()
-    with patch(model, posterior="explin", heads=ENTRY.heads(model)):
+    with patch(model, posterior="explin", heads=ENTRY.heads(model), paper=True):
         torch.manual_seed(3)
         out = model(BATCH)
         torch.manual_seed(3)
@@ -176,7 +176,7 @@ def test_the_sample_has_the_sigma_that_was_promised_and_the_kl_its_digits() -> N
 
 def test_a_patched_model_copies_pickles_and_compiles() -> None:
     model = _model()
-    patch(model, "upbounded", heads=ENTRY.heads(model))
+    patch(model, "upbounded", heads=ENTRY.heads(model), paper=True)
     out, gradients = _step(model)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         again, same = _step(twin)
@@ -191,7 +191,7 @@ def test_a_patched_model_copies_pickles_and_compiles() -> None:
 
 def test_the_kl_is_the_stable_one_when_it_is_compiled_too() -> None:
     model = _nearly_unit()
-    patch(model, posterior="explin", heads=ENTRY.heads(model))
+    patch(model, posterior="explin", heads=ENTRY.heads(model), paper=True)
     torch.compiler.reset()
     compiled = torch.compile(lambda x: model({"data": x})["reg_loss"], backend="aot_eager", fullgraph=True)
     assert compiled(BATCH["data"]).item() == pytest.approx(5e-8, rel=1e-3)
@@ -202,7 +202,7 @@ def test_images_may_be_vectors_or_lack_the_batch() -> None:
     for x in (BATCH["data"].reshape(6, 64), BATCH["data"][:1].reshape(1, 8, 8)):
         losses = []
         for arithmetic in ("stable", "host"):
-            with patch(model, posterior="explin", heads=ENTRY.heads(model), arithmetic=arithmetic):
+            with patch(model, posterior="explin", heads=ENTRY.heads(model), arithmetic=arithmetic, paper=True):
                 torch.manual_seed(0)
                 losses.append(model({"data": x}).loss)
         torch.testing.assert_close(*losses)

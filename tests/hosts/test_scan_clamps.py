@@ -72,7 +72,7 @@ def test_a_clamp_in_one_of_two_readings_is_patched_and_warned_of(build: type[VAE
     assert [(h.path, h.role) for h in heads] == [("raw", "posterior")]
     assert heads[0].found is not None
     assert any("disagree" in warning for warning in heads[0].found.warnings)
-    patch(model, "explin", heads=heads)
+    patch(model, "explin", heads=heads, paper=True)
     with torch.no_grad():
         model.raw.bias += torch.tensor([-12.0, 0.0, 9.0])
         model(x)

@@ -49,7 +49,7 @@ def keeps_its_promise(cls: type[Base], convention: str | None = None) -> ScanRes
     assert [(h.path.split(".")[0], h.role) for h in heads] == [("raw", "posterior")], heads.why_not()
     torch.manual_seed(1)
     before = model(x)
-    handle = patch(model, posterior="explin", heads=heads)
+    handle = patch(model, posterior="explin", heads=heads, paper=True)
     layer = model.get_submodule(heads[0].path)
     with torch.no_grad():
         layer.bias -= 9.0  # below every floor
@@ -139,7 +139,7 @@ def test_an_activation_that_something_else_reads_is_refused_with_the_reason_and_
     model, x = build(FloorAndFeature)
     heads = scan(model, x)
     with pytest.raises(PatchError, match=r"what raw\.1 returns is used in another way, too; write a patch file"):
-        patch(model, posterior="explin", heads=heads)
+        patch(model, posterior="explin", heads=heads, paper=True)
 
 
 # --- in place ---------------------------------------------------------------------------------------------------------
@@ -214,14 +214,14 @@ def test_a_raw_value_that_is_read_between_two_changes_is_refused_with_the_line()
     model, x = build(ReadOnTheWay)
     heads = scan(model, x)
     with pytest.raises(PatchError, match=r"in place \(line \d+\) and reads it on the way; write a patch file"):
-        patch(model, posterior="explin", heads=heads)
+        patch(model, posterior="explin", heads=heads, paper=True)
 
 
 def test_a_change_in_place_through_another_view_is_refused_with_the_reason() -> None:
     model, x = build(ThroughAView)
     heads = scan(model, x)
     with pytest.raises(PatchError, match=r"in place through a view of another shape, .*; write a patch file"):
-        patch(model, posterior="explin", heads=heads)
+        patch(model, posterior="explin", heads=heads, paper=True)
 
 
 # --- one module in two roles ------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_one_module_in_two_roles_gets_the_scale_of_each_role_where_it_is_called(
     heads = scan(model, x)
     assert {(h.path, h.role) for h in heads} == {("head.1", "posterior"), ("head.1", "prior")}
     inputs: list[Tensor] = []
-    handle = patch(model, variant, heads=heads)
+    handle = patch(model, variant, heads=heads, paper=True)
     model.head.register_forward_pre_hook(lambda m, args: inputs.append(args[0].detach()))
     model(x)
     weight, bias = model.head[1].weight, model.head[1].bias
@@ -290,10 +290,10 @@ def test_one_module_in_two_roles_at_one_place_takes_one_scale_and_refuses_two() 
     torch.manual_seed(0)
     model, x = InALoop(), torch.randn(5, 6)
     heads = scan(model, x)
-    patch(model, "explin", heads=heads).unpatch()
+    patch(model, "explin", heads=heads, paper=True).unpatch()
     for variant in ("explin/upbounded", "explin/vanilla"):
         with pytest.raises(PatchError, match=r"emits the .* and the .*, and where it is called they cannot be told"):
-            patch(model, variant, heads=heads)
+            patch(model, variant, heads=heads, paper=True)
 
 
 # --- lambdas, local functions, closures -------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def test_code_in_lambdas_local_functions_and_closures_is_patched_for_its_call_al
     model, x = build(cls)
     model(x)
     before = getattr(model, "other", None)
-    patch(model, posterior="explin", heads=scan(model, x))
+    patch(model, posterior="explin", heads=scan(model, x), paper=True)
     model(x)
     assert before is None or torch.equal(model.other, before)
 
@@ -387,7 +387,7 @@ def test_code_in_lambdas_local_functions_and_closures_is_patched_for_its_call_al
 @pytest.mark.parametrize("cls", INSIDE)
 def test_a_copy_of_a_model_with_such_code_computes_with_its_own_parameters(cls: Any) -> None:
     model, x = build(cls)
-    patch(model, posterior="explin", heads=scan(model, x))
+    patch(model, posterior="explin", heads=scan(model, x), paper=True)
 
     def run(model: Any) -> Tensor:
         torch.manual_seed(1)
@@ -417,7 +417,7 @@ def test_a_function_that_a_call_makes_is_refused_with_what_to_write() -> None:
     with pytest.raises(
         PatchError, match=r"calls OutOfReach.choose.<locals>.<lambda>, which cannot be found .* CallSite"
     ):
-        patch(model, posterior="explin", heads=heads)
+        patch(model, posterior="explin", heads=heads, paper=True)
 
 
 class Disagreeing(Base):
@@ -461,10 +461,10 @@ def test_a_residual_posterior_that_is_left_alone_must_not_change_with_its_prior(
     torch.manual_seed(1)
     before = model(x)
     if positive == "exp":  # the prior's σ is computed apart from the posterior's
-        patch(model, "vanilla/upbounded", heads=heads).unpatch()
+        patch(model, "vanilla/upbounded", heads=heads, paper=True).unpatch()
     else:
         with pytest.raises(PatchError, match=r"head q\[4:8\] .* is left as it is, but .* give it a scale, too"):
-            patch(model, "vanilla/upbounded", heads=heads)
+            patch(model, "vanilla/upbounded", heads=heads, paper=True)
     torch.manual_seed(1)
     assert torch.equal(model(x), before)
 
@@ -486,7 +486,7 @@ def test_heads_that_are_written_to_a_file_and_read_back_compute_the_same(
     written = runpy.run_path(str(tmp_path / "entry.py"))["HOST"].heads(model)
 
     def loss(heads: Any) -> Tensor:
-        with patch(model, variant, heads=heads):
+        with patch(model, variant, heads=heads, paper=True):
             torch.manual_seed(1)
             value: Tensor = model(x)
         return value

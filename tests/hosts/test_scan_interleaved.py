@@ -81,7 +81,7 @@ def test_every_second_channel_is_found_and_patched(
     before_mean, before_raw = model.raw(x)
     heads = vdvae_patch.scan(model, x)
     assert [(h.path, h.channels, h.role, h.dim) for h in heads] == [(path, channels, "posterior", 1)]
-    handle = vdvae_patch.patch(model, "upbounded", heads=heads)
+    handle = vdvae_patch.patch(model, "upbounded", heads=heads, paper=True)
     for patched in (model, copy.deepcopy(model)):
         mean, raw = patched.raw(x)
         assert torch.equal(mean, before_mean)
@@ -108,7 +108,7 @@ def test_turns_among_other_channels_leave_these_alone() -> None:
     before = model.net(x)
     heads = vdvae_patch.scan(model, x)
     assert [h.channels for h in heads] == ["1:6:2"]
-    vdvae_patch.patch(model, "explin", heads=heads)
+    vdvae_patch.patch(model, "explin", heads=heads, paper=True)
     after = model.net(x)
     torch.testing.assert_close(after[:, 1:6:2], scales.get("explin").log_sigma(before[:, 1:6:2]))
     others = [0, 2, 4, 6, 7, 8]
@@ -118,5 +118,5 @@ def test_turns_among_other_channels_leave_these_alone() -> None:
 def test_a_head_that_somebody_writes_takes_a_step() -> None:
     model, x = made(ByStride, (2, 3, 4, 4))
     _, raw = model.raw(x)
-    vdvae_patch.patch(model, "explin", heads=[Head("net", "posterior", step=2)])
+    vdvae_patch.patch(model, "explin", heads=[Head("net", "posterior", step=2)], paper=True)
     torch.testing.assert_close(model.raw(x)[1], scales.get("explin").log_sigma(raw))

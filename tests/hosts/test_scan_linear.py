@@ -53,7 +53,7 @@ def test_a_linear_head_is_patched_whatever_comes_before_its_channels(
 
     h = torch.randn(*leading, 6)
     before = model.head(h)
-    patch(model, posterior=SCALE, heads=heads)
+    patch(model, posterior=SCALE, heads=heads, paper=True)
     after = model.head(h)
     start = 2 if together else 0
     torch.testing.assert_close(after[..., :start], before[..., :start], rtol=0, atol=0)
@@ -82,5 +82,5 @@ def test_a_layer_that_is_called_on_two_and_on_three_dimensions_is_one_head() -> 
     assert [(h.path, h.start, h.stop, h.dim) for h in heads] == [("head", 2, 4, -1)]
     x = torch.randn(5, 3, 6)
     before = model.head(x)
-    patch(model, posterior=SCALE, heads=heads)
+    patch(model, posterior=SCALE, heads=heads, paper=True)
     torch.testing.assert_close(model.head(x)[..., 2:].exp(), scales.get(SCALE).sigma(before[..., 2:]))

@@ -51,7 +51,7 @@ def test_a_difference_of_two_phi_shows_a_likelihood(form: str) -> None:
         ("net.2", "6:12", "likelihood", "log_sigma")
     ]
     raw = model.net(x)[:, 6:]
-    vdvae_patch.patch(model, heads=heads, likelihood="bounded(0.1, 2)")
+    vdvae_patch.patch(model, heads=heads, likelihood="bounded(0.1, 2)", paper=True)
     torch.testing.assert_close(model.net(x)[:, 6:], scales.get("bounded(0.1, 2)").log_sigma(raw))
 
 
@@ -84,4 +84,4 @@ def test_a_density_in_linear_space_shows_a_likelihood() -> None:
     assert [(h.path, h.channels, h.role, str(h.convention)) for h in heads] == [
         ("sigma", ":", "likelihood", "log_sigma")
     ]
-    vdvae_patch.patch(model, heads=heads, likelihood="bounded(0.1, 2)")
+    vdvae_patch.patch(model, heads=heads, likelihood="bounded(0.1, 2)", paper=True)

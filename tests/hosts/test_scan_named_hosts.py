@@ -44,7 +44,7 @@ def test_a_patched_diffusers_autoencoder_samples_with_the_scale_past_its_own_cla
     before = model.encode(x).latent_dist.std
     with torch.no_grad():
         model.quant_conv.bias[4:] -= 40
-    handle = patch(model, posterior="explin", heads=HOSTS.get("diffusers").heads(model))
+    handle = patch(model, posterior="explin", heads=HOSTS.get("diffusers").heads(model), paper=True)
     raw = model.quant_conv(model.encoder(x)).chunk(2, 1)[1]
     distribution = model.encode(x).latent_dist
     torch.testing.assert_close(distribution.logvar, 2 * scales.get("explin").log_sigma(raw))

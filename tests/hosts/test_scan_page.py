@@ -16,7 +16,7 @@ def test_every_output_on_the_page_is_what_its_code_prints(tmp_path: Path) -> Non
     blocks = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", text, flags=re.DOTALL)
     (tmp_path / "my_vae.py").write_text(blocks[0][0])
     shown = [(code, output) for code, output in blocks[1:] if output]
-    assert len(shown) == 5
+    assert len(shown) == 4
     program = "\n".join(f"{code}\nprint('@@@@')" for code, _ in shown)
     (tmp_path / "page.py").write_text(program)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -39,7 +39,7 @@ def test_every_head_takes_a_scale_and_the_verification_agrees(case: Case, scale:
     model, heads = built(case)
     before = run(case, model)
     keys = {name: value.clone() for name, value in model.state_dict().items()}
-    handle = patch(model, heads=heads, **roles(heads, scale))
+    handle = patch(model, heads=heads, **roles(heads, scale), paper=True)
     assert not torch.equal(run(case, model), before)
     assert {name: v.tolist() for name, v in model.state_dict().items()} == {k: v.tolist() for k, v in keys.items()}
     handle.unpatch()
@@ -49,7 +49,7 @@ def test_every_head_takes_a_scale_and_the_verification_agrees(case: Case, scale:
 @pytest.mark.parametrize("case", CASES, **ids)
 def test_a_patched_model_trains(case: Case) -> None:
     model, heads = built(case)
-    patch(model, heads=heads, **roles(heads, "explin"))
+    patch(model, heads=heads, **roles(heads, "explin"), paper=True)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     losses = []
     for _ in range(25):
@@ -64,7 +64,7 @@ def test_a_patched_model_trains(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, **ids)
 def test_a_patched_model_copies_and_pickles(case: Case) -> None:
     model, heads = built(case)
-    patch(model, heads=heads, **roles(heads, "explin"))
+    patch(model, heads=heads, **roles(heads, "explin"), paper=True)
     expected = run(case, model)
     twin = copy.deepcopy(model)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_a_patched_model_copies_and_pickles(case: Case) -> None:
 @pytest.mark.parametrize("case", [c for c in CASES if c.name in {"ThreeWays", "ResidualSum", "Functional"}], **ids)
 def test_a_model_patched_at_a_call_compiles_as_one_graph(case: Case) -> None:
     model, heads = built(case)
-    patch(model, heads=heads, **roles(heads, "explin"))
+    patch(model, heads=heads, **roles(heads, "explin"), paper=True)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(run(case, compiled), run(case, model))
 
@@ -117,7 +117,7 @@ def test_the_sigma_that_multiplies_the_noise_is_the_scale_of_what_the_network_em
         emitted.append(nn.Module.__call__(copy_of, *args))
 
     copy_of = copy.deepcopy(module)
-    patch(model, heads=heads, posterior=scale)
+    patch(model, heads=heads, posterior=scale, paper=True)
     module.register_forward_hook(keep)
     with NoiseFactors() as seen:
         run(case, model)
@@ -136,7 +136,7 @@ def test_the_posterior_of_a_residual_sum_follows_the_sum_and_the_prior_keeps_its
     raws: dict[str, Tensor] = {}
     for path in ("p2", "q2"):
         model.get_submodule(path).register_forward_hook(lambda m, a, out, path=path: raws.update({path: out}))
-    patch(model, "explin/upbounded", heads=heads)
+    patch(model, "explin/upbounded", heads=heads, paper=True)
     seen: list[Tensor] = []
     real = torch.log
 
@@ -160,7 +160,7 @@ def test_verification_refuses_a_head_whose_convention_is_wrong() -> None:
     mistaken = replace(heads[0], convention=conventions.get("softplus"))
     before = run(case, model)
     with pytest.raises(PatchError, match=r"fc22.*at p = .* the host uses σ = .*, not explin"):
-        patch(model, posterior="explin", heads=[mistaken, *heads[1:]])
+        patch(model, posterior="explin", heads=[mistaken, *heads[1:]], paper=True)
     assert torch.equal(run(case, model), before)
 
 
@@ -168,7 +168,7 @@ def test_one_module_in_two_roles_takes_two_scales_where_its_calls_tell_them_apar
     case = next(c for c in CASES if c.name == "SharedHead")
     model, heads = built(case)
     before = run(case, model)
-    handle = patch(model, "explin/upbounded", heads=heads)  # verified
+    handle = patch(model, "explin/upbounded", heads=heads, paper=True)  # verified
     assert not torch.equal(run(case, model), before)
     handle.unpatch()
     assert torch.equal(run(case, model), before)
@@ -183,4 +183,4 @@ def test_a_head_that_cannot_be_patched_says_why_and_what_to_write() -> None:
 
     heads = scan(model, x, call=loss)
     with pytest.raises(PatchError, match=r"outside the model, in a function that no module calls; write a patch file"):
-        patch(model, posterior="explin", heads=heads)
+        patch(model, posterior="explin", heads=heads, paper=True)

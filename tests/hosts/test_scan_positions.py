@@ -135,7 +135,7 @@ def test_every_element_of_sigma_is_the_scale_of_the_element_that_it_came_from(bu
     model, inputs = build(), cells()
     heads = scan(model, *inputs)
     assert sorted(head.role for head in heads) == ["likelihood", "posterior"], f"{heads}"
-    with patch(model, posterior="explin", likelihood="explin", heads=heads, verify=verify):
+    with patch(model, posterior="explin", likelihood="explin", heads=heads, verify=verify, paper=True):
         model(*inputs)
         want = EXPLIN.sigma(model.moved(model.emitted(inputs[0]), inputs[1]))
         torch.testing.assert_close(model.used, want, rtol=1e-4, atol=1e-6)
@@ -150,7 +150,7 @@ def test_a_patch_that_loses_an_index_is_taken_back(build: type[Rows], monkeypatc
     with pytest.raises(
         PatchError, match=r"elements of σ of other elements of the raw value|σ also depends on 'rows', an argument"
     ):
-        patch(model, likelihood="explin", heads=heads)
+        patch(model, likelihood="explin", heads=heads, paper=True)
     assert not is_patched(model)
 
 
@@ -160,7 +160,7 @@ def test_a_patch_file_keeps_the_index_too(build: type[Rows], tmp_path: Path) -> 
     model, inputs = build(), cells()
     file = tmp_path / "entry.py"
     file.write_text(entry_file(f"{__name__}:{build.__name__}", scan(model, *inputs), model))
-    patch(model, likelihood="explin", heads=load_entry_file(file).heads(model))
+    patch(model, likelihood="explin", heads=load_entry_file(file).heads(model), paper=True)
     model = pickle.loads(pickle.dumps(copy.deepcopy(model)))
     model(*inputs)
     want = EXPLIN.sigma(model.moved(model.emitted(inputs[0]), inputs[1]))
@@ -223,7 +223,7 @@ def patched(model: Augmented, heads: Any, x: Tensor) -> None:
     with torch.no_grad():
         model(x)
         mean = model.mean
-        patch(model, "explin", heads=heads)
+        patch(model, "explin", heads=heads, paper=True)
         model(x)
     torch.testing.assert_close(model.mean, mean, rtol=0, atol=0)
     torch.testing.assert_close(model.used, EXPLIN.sigma(model.fc(x)[:, 3:]), rtol=1e-4, atol=1e-6)
@@ -256,4 +256,4 @@ def test_where_the_means_cannot_be_kept_the_remedy_is_named() -> None:
     model, x = InPlace(), torch.randn(5, 4)
     heads = scan(model, x)
     with pytest.raises(PatchError, match="move it behind the split"):
-        patch(model, "explin", heads=heads)
+        patch(model, "explin", heads=heads, paper=True)

@@ -61,7 +61,7 @@ def test_a_layer_that_returns_a_tuple_is_patched_where_it_calls_the_layer_it_is_
     written = tmp_path / "host.py"
     written.write_text(entry_file("research:LayerOfItsOwn", heads, model))
     for found in (heads, vdvae_patch.load_entry_file(written).heads(model)):
-        with patch(model, posterior="upbounded", heads=found):
+        with patch(model, posterior="upbounded", heads=found, paper=True):
             model(X).backward()
             torch.testing.assert_close(model.seen, want)
     model(X)
@@ -90,7 +90,7 @@ def test_where_a_helper_makes_both_scales_stabilize_gives_one_and_says_so() -> N
     with pytest.raises(
         SharedScaleError, match=r'Helper.stats line \d+ computes two heads.* posterior="explin", prior='
     ):
-        patch(model, "explin/constant", heads=scan(model, X))
+        patch(model, "explin/constant", heads=scan(model, X), paper=True)
     with pytest.raises(SharedScaleError):
         stabilize(model, X, prior="constant", file=out)
     with stabilize(model, X, file=out) as handle:
@@ -127,7 +127,7 @@ def test_a_scale_in_a_property_is_patched_there() -> None:
     model = Property()
     likelihood = next(head for head in scan(model, X) if head.role == "likelihood")
     assert likelihood.path == "rho"
-    with patch(model, likelihood="bounded(0.01, 1)", heads=scan(model, X)):
+    with patch(model, likelihood="bounded(0.01, 1)", heads=scan(model, X), paper=True):
         torch.testing.assert_close(model.sigma, torch.full((4,), 0.01 + 0.99 / 2))
     torch.testing.assert_close(model.sigma, torch.ones(4))
 
@@ -138,8 +138,8 @@ def test_a_scale_in_a_cached_property_is_found_and_said_to_be_out_of_reach() -> 
     likelihood = next(head for head in heads if head.role == "likelihood")
     assert likelihood.found.patch_at == "no"
     with pytest.raises(PatchError, match=r"the cached_property CachedProperty\.sigma"):
-        patch(model, likelihood="bounded(0.01, 1)", heads=heads)
-    patch(model, posterior="explin", heads=heads)
+        patch(model, likelihood="bounded(0.01, 1)", heads=heads, paper=True)
+    patch(model, posterior="explin", heads=heads, paper=True)
 
 
 class Floor(nn.Module):
@@ -164,18 +164,18 @@ def test_a_floor_that_a_patch_takes_from_the_hosts_own_arithmetic_is_a_warning()
     model = Floor(distributions=False)
     heads = scan(model, X)
     with pytest.warns(UserWarning, match=r"keeps σ at 0\.0001 or above, explin does not.*downbounded\(0\.0001\)"):
-        patch(model, posterior="explin", heads=heads).unpatch()
+        patch(model, posterior="explin", heads=heads, paper=True).unpatch()
     for scale in ("downbounded(0.0001)", "bounded(0.0001, 1)", "constant"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            patch(model, posterior=scale, heads=heads).unpatch()
+            patch(model, posterior=scale, heads=heads, paper=True).unpatch()
 
 
 def test_a_normal_that_carries_log_sigma_needs_no_floor_nor_a_sigma_above_zero() -> None:
     model = Floor(distributions=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        patch(model, posterior="explin", heads=scan(model, X))
+        patch(model, posterior="explin", heads=scan(model, X), paper=True)
     with torch.no_grad():
         model.encoder.weight[2:] = 0
         model.encoder.bias[2:] = -120  # the exponential is zero in float32

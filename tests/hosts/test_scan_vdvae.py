@@ -36,7 +36,7 @@ def test_scanned_heads_compute_what_the_entrys_heads_compute() -> None:
     host, model, x = small()
 
     def loss(heads: Any) -> torch.Tensor:
-        with patch(model, "explin/upbounded", heads=heads, arithmetic="host"):
+        with patch(model, "explin/upbounded", heads=heads, arithmetic="host", paper=True):
             torch.manual_seed(1)
             elbo: torch.Tensor = model(x, x)["elbo"]
         return elbo

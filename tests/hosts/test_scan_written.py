@@ -98,7 +98,7 @@ def test_a_written_file_gives_the_same_patch_before_and_after_an_edit(
     written = tmp_path / "entry.py"
     written.write_text(entry_file("host_of_the_user:VAE", heads, model))
     assert "first=(" not in written.read_text()
-    patch(model, "explin/upbounded", heads=heads)
+    patch(model, "explin/upbounded", heads=heads, paper=True)
     expected = sigmas(model)
     (tmp_path / "later").mkdir()
     later = imported(text, tmp_path / "later", monkeypatch).VAE()
@@ -107,6 +107,7 @@ def test_a_written_file_gives_the_same_patch_before_and_after_an_edit(
         later,
         "explin/upbounded",
         heads=load_entry_file(written, HostRegistry("vdvae_patch.patches", "none")).heads(later),
+        paper=True,
     )
     for got, want in zip(sigmas(later), expected, strict=True):
         torch.testing.assert_close(got, want)
@@ -135,6 +136,7 @@ def test_a_file_of_before_with_lines_and_columns_still_loads(tmp_path: Path, mon
         model,
         posterior="upbounded",
         heads=load_entry_file(written, HostRegistry("vdvae_patch.patches", "none")).heads(model),
+        paper=True,
     )
     raw = model.enc(X)[:, 4:]
     torch.testing.assert_close(sigmas(model)[0], vdvae_patch.scales.get("upbounded").sigma(raw))

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from vdvae_patch.composition import Target, undo
 from vdvae_patch.conventions import Convention
+from vdvae_patch.distributions import carrying
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.scales import Scale
+from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.scales.operation import Operation
 
 
@@ -30,19 +32,42 @@ class Reader:
         self.scale = scale
         self.rest = rest
         self.reads = reads
+        self.carries = False
+        """Whether the value is a σ that a Normal is made of, and carries its logarithm."""
 
     def __call__(self, p: Tensor) -> Any:
         if self.rest is None:
             return p
         if self.reads is not None:
             return undo(self.rest, Target(self.reads.sigma(p), self.reads.log_sigma(p)))
-        return preimage(self.rest, self.scale, p)
+        value = preimage(self.rest, self.scale, p)
+        if self.carries and isinstance(value, Tensor) and not torch.compiler.is_compiling():
+            return carrying(value, self.scale.log_sigma(p))
+        return value
 
     def same_as(self, other: AnyReader) -> bool:
         """Whether the two read alike."""
         if not isinstance(other, Reader):
             return False
         return vars(self) == vars(other) or self.rest is other.rest is None
+
+
+class LogReader:
+    """Lets what a host's expression computes of a raw value, a σ, carry its logarithm."""
+
+    scale = None
+
+    def __init__(self, convention: Convention) -> None:
+        self.convention = convention
+
+    def __call__(self, raw: Any, value: Any) -> Any:
+        if isinstance(value, Tensor) and isinstance(raw, Tensor) and not torch.compiler.is_compiling():
+            return carrying(value, self.convention.log_sigma(wide(raw)).to(raw.dtype))
+        return value
+
+    def same_as(self, other: AnyReader) -> bool:
+        """Whether the two read alike."""
+        return isinstance(other, LogReader) and self.convention == other.convention
 
 
 class PartReader:
@@ -84,7 +109,7 @@ class OutputReader:
         return isinstance(other, OutputReader) and vars(self) == vars(other)
 
 
-AnyReader = Reader | PartReader | OutputReader
+AnyReader = Reader | PartReader | OutputReader | LogReader
 
 
 def preimage(convention: Convention, scale: Scale, p: Tensor) -> Any:

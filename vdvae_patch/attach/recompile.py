@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from vdvae_patch import conventions
 from vdvae_patch.attach import decorators
-from vdvae_patch.attach.readers import AnyReader, OutputReader, PartReader, Reader
+from vdvae_patch.attach.readers import AnyReader, LogReader, OutputReader, PartReader, Reader
 from vdvae_patch.attach.rewrite import Change, LocalFunction, rewritten
-from vdvae_patch.attach.sites import CallStep, NormalSite, Site
+from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site
 from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of, qualname_of
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import SharedScaleError
@@ -24,7 +25,7 @@ from vdvae_patch.scales import Scale
 
 GIVE_ONE = 'give both the same, such as posterior="explin", prior="explin"'
 
-Edit = tuple[Site, Scale] | tuple[NormalSite, None]
+Edit = tuple[Site, Scale] | tuple[NormalSite | LogSite, None]
 
 
 def compiled(host: type, method: str, path: str, edits: Sequence[Edit], instance: Any) -> Callable[..., Any]:
@@ -69,13 +70,16 @@ def _plan(
     """The changes of a function, and what it shall call at some spans."""
     changes: list[Change] = []
     inner: dict[CallStep, list[Edit]] = {}
+    logs: list[LogSite] = []
     replaced: dict[Span, Any] = {}
     for edit in edits:
         site, scale = edit
         if len(site.calls) > level:
             inner.setdefault(site.calls[level], []).append(edit)
-        elif isinstance(site, NormalSite) or scale is None:
-            replaced[site.span] = StableNormal  # type: ignore[union-attr]
+        elif isinstance(site, NormalSite):
+            replaced[site.span] = StableNormal
+        elif isinstance(site, LogSite) or scale is None:
+            logs.append(site)  # type: ignore[arg-type]
         else:
             reader = _reader(site, scale)
             change = Change(
@@ -97,6 +101,8 @@ def _plan(
                     f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given "
                     f"different ones ({known.reader.scale} and {scale}); {GIVE_ONE}"
                 )
+    for log in logs:
+        _carry(changes, log)
     for step, below in inner.items():
         target, owner = called(function, step.span, step.module, step.qualname, instance)
         if target is LOCAL:
@@ -109,6 +115,29 @@ def _plan(
         else:
             replaced[step.span] = _again(target, step, below, level, owner)
     return changes, replaced
+
+
+def _carry(changes: list[Change], log: LogSite) -> None:
+    """Let a σ carry its logarithm: by the scale that computes it, or by the host's own expression beside a change.
+
+    Where an expression is a part of one that is changed, or the other way round, the Normal takes the log of σ.
+    """
+    for known in changes:
+        if known.last == log.last and type(known.reader) is Reader and known.reader.rest == _SIGMA:
+            known.reader.carries = True
+            return
+        if known.operand == -3 or _meet(known.last, log.last):
+            return
+    changes.append(Change(log.first, log.last, log.operand, LogReader(log.convention), log.parameter))
+
+
+_SIGMA = conventions.get("sigma")
+
+
+def _meet(one: Span, other: Span) -> bool:
+    """Whether two expressions share text."""
+    (first, last, start, end), (first_other, last_other, start_other, end_other) = one, other
+    return (first, start) < (last_other, end_other) and (first_other, start_other) < (last, end)
 
 
 def _is_same_place(one: Change, other: Change) -> bool:

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vdvae_patch.attach.decorators import function_of
-from vdvae_patch.attach.readers import PartReader
+from vdvae_patch.attach.readers import LogReader, PartReader
 from vdvae_patch.attach.source import Span, class_of, find, look_up, mangled, parse
 from vdvae_patch.errors import PatchError
 
@@ -254,6 +254,9 @@ class _Edit:
         for span in change.drops:
             self._drop(tree, self._at(tree, span))
         last = self._at(tree, change.last)
+        if isinstance(change.reader, LogReader):
+            self._carry(tree, last, change)
+            return
         if change.operand == -1:
             self._replace(tree, last, self._read(change, last))
             return
@@ -312,6 +315,29 @@ class _Edit:
         binding = ast.NamedExpr(ast.Name(kept, ast.Store()), operand)
         raw = ast.Call(self._name("raw", reader.raw), [binding], [])
         new = ast.Call(self._name("read", reader), [raw, copy.copy(last)], [])  # type: ignore[list-item]
+        self._replace(tree, last, new)
+
+    def _carry(self, tree: ast.AST, last: ast.AST, change: Change) -> None:
+        """read((kept := operand), last) in the place of an expression; left alone where it cannot be told what its
+        operand is, or whether the operand was computed: the value is then as it was, only with nothing beside it."""
+        try:
+            first = self._at(tree, change.first)
+            operand = self._operand(first, change)
+            inside = any(node is operand for node in ast.walk(last))
+            if isinstance(last, ast.AugAssign) or (not inside and _branches(tree, first) != _branches(tree, last)):
+                return
+            kept = ast.Name(f"_vdvae_patch_raw_{self._kept + 1}", ast.Load())
+            if not inside:
+                raw: ast.expr = self._captured(tree, last, first, change)
+            elif any(isinstance(n, ast.Lambda | ast.ListComp | ast.GeneratorExp) for n in ast.walk(last)):
+                return
+            else:
+                self._kept += 1
+                self._replace(last, operand, kept)
+                raw = ast.NamedExpr(ast.Name(kept.id, ast.Store()), operand)
+        except PatchError:
+            return
+        new = ast.Call(self._name("carry", change.reader), [raw, copy.copy(last)], [])  # type: ignore[list-item]
         self._replace(tree, last, new)
 
     def _drop(self, tree: ast.AST, node: ast.AST) -> None:

@@ -100,3 +100,22 @@ class NormalSite:
     method: str
     calls: tuple[CallStep, ...]
     span: Span
+
+
+@dataclass(frozen=True)
+class LogSite:
+    """An expression that computes the σ of a Normal, which shall carry its logarithm with it.
+
+    Attributes:
+        owner, method, calls, first, last, operand, parameter: as of a `Site`; the expression stays what it is.
+        convention: from the raw value to σ.
+    """
+
+    owner: str
+    method: str
+    calls: tuple[CallStep, ...]
+    first: Span
+    last: Span
+    operand: int
+    convention: Convention
+    parameter: str = ""

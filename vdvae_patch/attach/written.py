@@ -22,7 +22,7 @@ from torch import nn
 
 from vdvae_patch.attach import decorators
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.sites import CallStep, NormalSite, Site
+from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site
 from vdvae_patch.attach.source import LOCAL, Span, called, find, method_function, parse, qualname_of
 from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import PatchError
@@ -39,7 +39,7 @@ Call = tuple[Text, str, str]
 class _Written:
     """In the place of a scan: heads of a file have no batch to be verified by, but the Normals are known."""
 
-    normals: tuple[NormalSite, ...]
+    normals: tuple[NormalSite | LogSite, ...]
     can_verify: bool = False
     heads: tuple[Head, ...] = ()
 
@@ -87,8 +87,25 @@ class Places:
         steps, function = self._follow(owner, method, calls)
         return NormalSite(owner, method, steps, _span(function, text))
 
+    def log(
+        self,
+        owner: str,
+        method: str,
+        *,
+        first: Text,
+        last: Text,
+        convention: Convention,
+        operand: int = 0,
+        calls: Sequence[Call] = (),
+        parameter: str = "",
+    ) -> LogSite:
+        """The site of an expression whose value, the σ of a Normal, carries its logarithm; arguments of `LogSite`."""
+        steps, function = self._follow(owner, method, calls)
+        spans = _span(function, first), _span(function, last)
+        return LogSite(owner, method, steps, *spans, operand, convention, parameter)
+
     @staticmethod
-    def with_normals(heads: Iterable[Head], normals: Iterable[NormalSite]) -> list[Head]:
+    def with_normals(heads: Iterable[Head], normals: Iterable[NormalSite | LogSite]) -> list[Head]:
         """The heads, patched with which the Normals carry log σ."""
         written = _Written(tuple(normals))
         return [replace(head, scan=written) for head in heads]

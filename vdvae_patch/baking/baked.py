@@ -15,7 +15,7 @@ from vdvae_patch.attach.attachment import (
     OutputAttachment,
 )
 from vdvae_patch.attach.rewrite import Change, in_place
-from vdvae_patch.attach.sites import NormalSite, Site
+from vdvae_patch.attach.sites import LogSite, NormalSite, Site
 from vdvae_patch.attach.source import shown
 from vdvae_patch.baking.functions import Function, of_output, of_scale
 from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, followed
@@ -121,7 +121,9 @@ class _Baking:
         for site, scale in attachment.edits:
             function, instance = followed(module, site)
             place = f"{shown(file_of(function))}, {function.__qualname__}"
-            if isinstance(site, NormalSite) or scale is None:
+            if isinstance(site, LogSite):
+                continue  # for the Normal that is made of it, whose line follows
+            if not isinstance(site, Site) or scale is None:
                 self._notes.append(
                     f"{place}, line {site.span[0] if isinstance(site, NormalSite) else 0}: this "  # both are one kind
                     "torch.distributions.Normal takes the log of σ itself, which is -inf where σ rounds to zero; a "

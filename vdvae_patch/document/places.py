@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.sites import ActivationSite, NormalSite, Site
+from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, Site
 from vdvae_patch.attach.source import method_function
 from vdvae_patch.attach.written import Call, Places, Text, entered, text_at
 from vdvae_patch.conventions import Convention
@@ -66,7 +66,21 @@ class PlaceWriter:
         calls, function = self._followed(site)
         return {"owner": site.owner, "method": site.method, "calls": calls, "text": text_at(function, site.span)}
 
-    def _followed(self, site: Site | NormalSite) -> tuple[list[Any], FunctionType]:
+    def log(self, site: LogSite) -> dict[str, Any]:
+        """The place of a σ that carries its logarithm."""
+        calls, function = self._followed(site)
+        return {
+            "owner": site.owner,
+            "method": site.method,
+            "calls": calls,
+            "first": text_at(function, site.first),
+            "last": text_at(function, site.last),
+            "operand": site.operand,
+            "convention": convention_data(site.convention),
+            "parameter": site.parameter,
+        }
+
+    def _followed(self, site: Site | NormalSite | LogSite) -> tuple[list[Any], FunctionType]:
         instance: Any = self._modules[site.owner]
         function = method_function(host_class(instance), site.method)
         calls = []
@@ -91,14 +105,10 @@ class PlaceReader:
         known = ("owner", "method", "calls", "first", "last", "operand", "rest")
         fields = Fields(data, where, (*known, "also", "drops", "parameter", "inplace", "channels", "beside", "reads"))
         more: dict[str, Any] = {
-            "parameter": fields.get("parameter", str, ""),
+            "parameter": _attribute(fields),
             "inplace": fields.get("inplace", bool, False),
         }
-        operand = fields.get("operand", int)
-        if not -3 <= operand < 64:
-            raise PatchError(f"{fields.at('operand')}: {operand} is no operand")
-        if more["parameter"] and not all(name.isidentifier() for name in more["parameter"].split(".")):
-            raise PatchError(f"{fields.at('parameter')}: {more['parameter']!r} is no attribute")
+        operand = _operand(fields)
         if fields.any("channels") is not None:
             more["channels"] = channels_of(fields.any("channels"), fields.at("channels"))
         if fields.any("reads") is not None:
@@ -117,11 +127,27 @@ class PlaceReader:
             **more,
         )
 
-    def normal(self, data: object, where: str) -> NormalSite:
-        """What `PlaceWriter.normal` wrote."""
+    def normal(self, data: object, where: str) -> NormalSite | LogSite:
+        """What `PlaceWriter.normal` wrote, or `PlaceWriter.log`."""
+        if isinstance(data, dict) and "convention" in data:
+            return self._log(data, where)
         fields = Fields(data, where, ("owner", "method", "calls", "text"))
         text = _text(fields.any("text"), fields.at("text"))
         return self._places.normal(fields.get("owner", str), self._method(fields), text, self._calls(fields))
+
+    def _log(self, data: dict[str, Any], where: str) -> LogSite:
+        known = ("owner", "method", "calls", "first", "last", "operand", "convention", "parameter")
+        fields = Fields(data, where, known)
+        return self._places.log(
+            fields.get("owner", str),
+            self._method(fields),
+            first=_text(fields.any("first"), fields.at("first")),
+            last=_text(fields.any("last"), fields.at("last")),
+            convention=convention_of(fields.any("convention"), fields.at("convention")),
+            operand=_operand(fields),
+            calls=self._calls(fields),
+            parameter=_attribute(fields),
+        )
 
     def _method(self, fields: Fields) -> str:
         owner, method = fields.get("owner", str), fields.get("method", str)
@@ -196,6 +222,20 @@ def _also(data: object, where: str) -> tuple[Text, int]:
     if len(pair) != 2:
         raise PatchError(f"{where}: a text and its operand, not {len(pair)} parts")
     return _text(pair[0], where), of_kind(pair[1], int, where)
+
+
+def _operand(fields: Fields) -> int:
+    operand = fields.get("operand", int)
+    if not -3 <= operand < 64:
+        raise PatchError(f"{fields.at('operand')}: {operand} is no operand")
+    return operand
+
+
+def _attribute(fields: Fields) -> str:
+    name = fields.get("parameter", str, "")
+    if name and not all(part.isidentifier() for part in name.split(".")):
+        raise PatchError(f"{fields.at('parameter')}: {name!r} is no attribute")
+    return name
 
 
 def _rest(site: Site | ActivationSite) -> Any:

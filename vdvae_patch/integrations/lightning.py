@@ -59,7 +59,7 @@ class Patch(_Callback):
             the first batch of its training data.
         call: what the scan runs, `call(module, batch)`; without it `module.training_step(batch, 0)`.
         batch: what the scan runs on instead of the first batch.
-        arithmetic, verify: as of `vdvae_patch.patch`.
+        arithmetic, verify, paper: as of `vdvae_patch.patch`.
 
     A checkpoint of a trainer with this callback has the patch under `"vdvae_patch"`. When a trainer is given such a
     checkpoint (`ckpt_path`), the module gets exactly that patch, whatever it had before. A module whose layers are made
@@ -79,6 +79,7 @@ class Patch(_Callback):
         batch: Any = None,
         arithmetic: Arithmetic = "auto",
         verify: bool = True,
+        paper: bool = False,
     ) -> None:
         self.variant = Variant.parse(variant) if isinstance(variant, str) else variant
         self.heads = heads
@@ -86,6 +87,7 @@ class Patch(_Callback):
         self.batch = batch
         self.arithmetic: Arithmetic = arithmetic
         self.verify = verify
+        self.paper = paper
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Before the strategy wraps, shards or moves the module."""
@@ -125,7 +127,14 @@ class Patch(_Callback):
             return
         with _without_logging(module):
             heads = self._scanned(trainer, module) if self.heads is None else self.heads(module)
-            patch(module, self.variant, heads=heads, arithmetic=self.arithmetic, verify=self.verify)
+            patch(
+                module,
+                self.variant,
+                heads=heads,
+                arithmetic=self.arithmetic,
+                verify=self.verify,
+                paper=self.paper,
+            )
 
     def _scanned(self, trainer: Any, module: Any) -> Iterable[Head]:
         batch = _first_batch(trainer, module) if self.batch is None else self.batch

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vdvae_patch.attach.attachment import Attachment
 from vdvae_patch.attach.decorators import name_of
 from vdvae_patch.attach.graft import is_own
-from vdvae_patch.attach.sites import NormalSite
+from vdvae_patch.attach.sites import LogSite, NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.patching import floors, plan, state
@@ -46,7 +46,7 @@ class Scan(Protocol):
     """What the heads of a scan remember of it."""
 
     @property
-    def normals(self) -> Sequence[NormalSite]:
+    def normals(self) -> Sequence[NormalSite | LogSite]:
         """Where the host makes a Normal that can be one which carries log σ."""
 
     @property
@@ -135,12 +135,13 @@ def patch(
     likelihood: str | Scale | None = None,
     arithmetic: Arithmetic = "auto",
     verify: bool = True,
-    keep: bool = False,
+    paper: bool = False,
 ) -> PatchHandle:
     """Give every head the scale that the variant names for its role.
 
-    A scale is a function of the raw value p, as the paper writes it: `explin` of a host that reads a log variance makes
-    σ = exp(p) of what was exp(p / 2). A model that is trained already wants `keep=True`.
+    A scale is a function of a log σ, as the paper writes it, and is applied to the host's own: `explin` of a host that
+    reads a log variance v is `explin(gain=0.5)` of v. So it is the host's own function wherever that was safe, and a
+    model that is trained already keeps its σ as far as the scale allows.
 
     Args:
         variant: `posterior/prior[/likelihood]`; one name alone sets posterior and prior, `vanilla` leaves a role
@@ -151,10 +152,10 @@ def patch(
         verify: for heads that a scan found, run the model once more on the scanned batch and compare the σ that it
             really uses with scale(p). A constant σ follows no p, so with one it is first done with explin in its place.
             Heads that somebody wrote down come without a batch and are taken at their word; the handle names them.
-        keep: keep a trained model's σ as far as the scale allows. The scale is applied to the host's own log σ, so that
-            it is the host's own function wherever that was safe: `explin` of a log variance is `explin(gain=0.5)`. For
-            a host whose σ is no exponential of what it reads, gain and shift keep σ at the median of the scanned batch.
-            A scale with a `gain` or `shift` of its own is taken as it is, and so are those of the paper's own hosts.
+        paper: apply the formulas to the raw value as it is, whatever the host makes of it: `explin` of a log variance
+            makes σ = exp(p) of what was exp(p / 2). Else, for a host whose σ is no exponential of what it reads, gain
+            and shift keep σ at the median of the scanned batch. A scale with a `gain` or `shift` of its own is taken as
+            it is, and so are those of the paper's own hosts.
 
     Warns:
         UserWarning: the patch changes nothing, or takes away a lower bound of σ that the host's arithmetic may need.
@@ -179,9 +180,9 @@ def patch(
     if verifying and following != chosen:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # they are of scales that nobody asked for
-            _apply(model, _fitted(found, following, raw, keep), following, arithmetic, scans, verifying)
+            _apply(model, _fitted(found, following, raw, not paper), following, arithmetic, scans, verifying)
         unpatch(model)
-    record = _apply(model, _fitted(found, chosen, raw, keep), chosen, arithmetic, scans, verifying)
+    record = _apply(model, _fitted(found, chosen, raw, not paper), chosen, arithmetic, scans, verifying)
     try:
         for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
             warnings.warn(line, stacklevel=2)
@@ -197,7 +198,7 @@ def patch_exactly(
     heads: Sequence[PatchedHead],
     variant: Variant,
     arithmetic: Arithmetic,
-    normals: Iterable[NormalSite],
+    normals: Iterable[NormalSite | LogSite],
 ) -> PatchHandle:
     """Give every head the scale that it comes with, as it is; of what a patch of before is made again.
 
@@ -282,7 +283,7 @@ def _apply(
     arithmetic: Arithmetic,
     scans: Sequence[Scan],
     verifying: Sequence[Scan],
-    more_normals: Iterable[NormalSite] = (),
+    more_normals: Iterable[NormalSite | LogSite] = (),
 ) -> PatchRecord:
     """Install and verify; the model is as it was if anything is raised."""
     changed = any(h.scale is not None and not h.head.convention.is_identity(h.scale) for h in patched)

@@ -22,7 +22,7 @@ from vdvae_patch.attach.attachment import (
     ReboundAttachment,
 )
 from vdvae_patch.attach.recompile import GIVE_ONE, Edit, with_host_arithmetic
-from vdvae_patch.attach.sites import ActivationSite, NormalSite
+from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite
 from vdvae_patch.errors import PatchError, SharedScaleError, did_you_mean
 from vdvae_patch.heads import CallSite, ChannelRange, Head, Rebinding, Role
 from vdvae_patch.patching.record import PatchedHead
@@ -126,7 +126,7 @@ def attachments(
     model: nn.Module,
     heads: Sequence[PatchedHead],
     stable: bool,
-    normals: Sequence[NormalSite],
+    normals: Sequence[NormalSite | LogSite],
     others: Sequence[Head] = (),
 ) -> list[Attachment]:
     """One attachment for each method that has to compute something else.
@@ -176,7 +176,7 @@ def _attachments(
     modules: Mapping[str, nn.Module],
     heads: Iterable[PatchedHead],
     stable: bool,
-    normals: Sequence[NormalSite],
+    normals: Sequence[NormalSite | LogSite],
     apart: set[_Emitted],
 ) -> Iterator[Attachment]:
     at_output: dict[str, list[tuple[Head, Scale]]] = defaultdict(list)
@@ -212,7 +212,7 @@ def _attachments(
 
 
 def _at_sites(
-    modules: Mapping[str, nn.Module], heads: Sequence[tuple[Head, Scale]], normals: Sequence[NormalSite]
+    modules: Mapping[str, nn.Module], heads: Sequence[tuple[Head, Scale]], normals: Sequence[NormalSite | LogSite]
 ) -> Iterator[Attachment]:
     """One attachment a method, or an activation, for heads with sites and for `Normal`s that become stable ones."""
     by_method: dict[tuple[str, str], list[Edit]] = {}

@@ -16,7 +16,7 @@ from torch import nn
 
 from vdvae_patch.attach.attachment import ExpressionAttachment
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.sites import NormalSite
+from vdvae_patch.attach.sites import LogSite, NormalSite
 from vdvae_patch.document.fields import Fields, of_kind, parse
 from vdvae_patch.document.heads import Given, head_data, head_of
 from vdvae_patch.document.places import PlaceReader, PlaceWriter
@@ -76,7 +76,7 @@ def _patch_data(owner: Owner) -> dict[str, Any]:
         "variant": _variant_text(record.variant),
         "arithmetic": record.arithmetic,
         "heads": [head_data(h.head, h.scale, places) for h in record.heads],
-        "normals": [places.normal(site) for site in _normals(record)],
+        "normals": [places.log(s) if isinstance(s, LogSite) else places.normal(s) for s in _normals(record)],
         "attachments": _attachments(record),
     }
     _refuse_misread(owner, data)
@@ -105,9 +105,9 @@ def _variant_text(variant: Variant) -> str:
     return str(variant)
 
 
-def _normals(record: PatchRecord) -> list[NormalSite]:
+def _normals(record: PatchRecord) -> list[NormalSite | LogSite]:
     edits = [e for a in record.attachments if isinstance(a, ExpressionAttachment) for e in a.edits]
-    return list(dict.fromkeys(site for site, _ in edits if isinstance(site, NormalSite)))
+    return list(dict.fromkeys(site for site, _ in edits if isinstance(site, NormalSite | LogSite)))
 
 
 def _attachments(record: PatchRecord) -> list[list[str]]:
@@ -194,7 +194,7 @@ def _apply(model: nn.Module, fields: Fields, given: Given) -> PatchHandle:
 
 def _heads(
     data: Mapping[str, Any], where: str, model: nn.Module, given: Given
-) -> tuple[list[PatchedHead], list[NormalSite]]:
+) -> tuple[list[PatchedHead], list[NormalSite | LogSite]]:
     fields, places = Fields(data, where, data), PlaceReader(model)
     for name in ("heads", "normals"):
         if len(fields.get(name, list)) > _MOST:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch.attach.sites import NormalSite
+from vdvae_patch.attach.sites import LogSite, NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
-from vdvae_patch.scanning.placing import replaceable
+from vdvae_patch.scanning.placing import log_sites, replaceable
 from vdvae_patch.scanning.positions import Placed
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
@@ -51,7 +51,8 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         head_key(h.path, h.channel_range) for h in found if h.found is not None and h.found.reason.startswith(SUM)
     }
     curves = residual_curves(graph, readings.found, frozenset(residual))
-    run = ScanRun(model, inputs, call, curves, normal_sites(graph), places_of(graph, readings.found))
+    normals: list[NormalSite | LogSite] = [*normal_sites(graph), *log_sites(readings.found)]
+    run = ScanRun(model, inputs, call, curves, normals, places_of(graph, readings.found))
     run.heads = tuple(found)
     heads = ScanResult(
         (replace(head, scan=run) for head in found),
@@ -77,7 +78,7 @@ class ScanRun:
         inputs: tuple[Any, ...],
         call: Callable[..., Any] | None,
         residual: Mapping[HeadKey, list[Tensor]],
-        normals: Iterable[NormalSite],
+        normals: Iterable[NormalSite | LogSite],
         places: Mapping[HeadKey, list[Placed]],
     ) -> None:
         self.inputs = inputs

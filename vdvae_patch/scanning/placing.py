@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import types
@@ -11,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from vdvae_patch.attach.sites import ActivationSite, Site
+from vdvae_patch.attach.sites import ActivationSite, LogSite, Site
 from vdvae_patch.composition import Step, is_limited, named
 from vdvae_patch.conventions import Convention, LogSigma
 from vdvae_patch.heads import ChannelRange, Head
@@ -85,6 +86,40 @@ def _bounded(group: Sequence[Reading]) -> Site | None:
         return None
     operand = reads[readers[0]].index(first.raw.key)
     return site_of_nodes([readers[0], first.chain.begin.node], operand, rests[0])
+
+
+_FAR_DOWN = torch.tensor([-1000.0, -200.0])  # where exp underflows in float32
+
+
+def log_sites(readings: Iterable[Reading]) -> tuple[LogSite, ...]:
+    """The expressions that compute a Normal's σ of one raw value, where it is the very tensor it is given."""
+    found: dict[LogSite, None] = {}
+    for reading in readings:
+        nodes = reading.chain.nodes
+        if reading.evidence != "Normal" or reading.steps is None or reading.suffix or not nodes:
+            continue
+        if (
+            reading.chain.end != "raw"
+            or not _is_same_tensor(reading.node, nodes[-1])
+            or any(node.inplace for node in nodes)
+        ):
+            continue
+        if any(not _stays(nodes[i - 1], nodes[i]) for i in range(1, len(nodes))):
+            continue
+        if not named(reading.steps).log_sigma(_FAR_DOWN).isfinite().all():
+            continue  # it is no better known than as the log of σ
+        parameter = "" if reading.raw.cuts else _attribute_read(reading.raw.node, nodes[0])
+        with contextlib.suppress(CannotPlaceError):
+            at = site_of_nodes(nodes, _operand(nodes[0]), None, parameter)
+            log = LogSite(at.owner, at.method, at.calls, at.first, at.last, at.operand, named(reading.steps), parameter)
+            found[log] = None
+    return tuple(found)
+
+
+def _is_same_tensor(node: Node, other: Node) -> bool:
+    while node is not other and node.op in ops.COPYING and node.inputs:
+        node = node.inputs[0]  # what autograd keeps
+    return node is other
 
 
 def _attribute(graph: Graph, group: Sequence[Reading]) -> Site | None:

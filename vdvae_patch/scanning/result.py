@@ -89,7 +89,8 @@ class ScanResult(Sequence[Head]):
     def normals(self) -> tuple[NormalSite, ...]:
         """See the class."""
         runs = {id(head.scan): head.scan for head in self._heads if head.scan is not None}
-        return tuple(dict.fromkeys(site for run in runs.values() for site in run.normals))
+        sites = (site for run in runs.values() for site in run.normals if isinstance(site, NormalSite))
+        return tuple(dict.fromkeys(sites))
 
     @property
     def only_sampled(self) -> bool:

@@ -34,7 +34,7 @@ def stabilize(
     posterior: str | Scale | None = None,
     prior: str | Scale | None = None,
     likelihood: str | Scale | None = None,
-    keep: bool = False,
+    paper: bool = False,
     file: TextIO | None = None,
 ) -> PatchHandle:
     """Find the Normal heads, give each role its scale, use stable arithmetic, verify, and print what was done and why.
@@ -50,7 +50,7 @@ def stabilize(
         inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
         posterior, prior, likelihood: the scale of each role, explin for a posterior if left out; a likelihood needs the
             data's range, so none is presumed.
-        keep: keep a trained model's σ where the scale allows it, see `patch`.
+        paper: apply the formulas to the raw value as it is, see `patch`; a trained model's σ is not kept then.
         file: where the table goes, standard output if left out.
 
     Raises:
@@ -79,11 +79,11 @@ def stabilize(
             "guess, since no density and no KL reads it"
         )
     try:
-        handle = _patch(model, heads, chosen, keep)
+        handle = _patch(model, heads, chosen, paper)
     except SharedScaleError as error:
         if prior is not None or "prior" not in chosen or "posterior" not in chosen:
             raise
-        handle = _patch(model, heads, chosen | {"prior": posterior}, keep)
+        handle = _patch(model, heads, chosen | {"prior": posterior}, paper)
         notes.append(f"note: the prior got the posterior's scale and not a constant one: {error}")
     print("\n".join([_table(heads, handle), *notes, ADVICE]), file=file or sys.stdout)
     return handle
@@ -100,14 +100,14 @@ def _require_asked(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) 
         )
 
 
-def _patch(model: nn.Module, heads: ScanResult, scales: Mapping[Role, str | Scale | None], keep: bool) -> PatchHandle:
+def _patch(model: nn.Module, heads: ScanResult, scales: Mapping[Role, str | Scale | None], paper: bool) -> PatchHandle:
     return patch(
         model,
         heads=heads,
         posterior=scales.get("posterior"),
         prior=scales.get("prior"),
         likelihood=scales.get("likelihood"),
-        keep=keep,
+        paper=paper,
     )
 
 

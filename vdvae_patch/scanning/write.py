@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.sites import ActivationSite, NormalSite, Site
+from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, Site
 from vdvae_patch.attach.source import method_function
 from vdvae_patch.attach.written import entered, text_at
 from vdvae_patch.composition import Composition, Measured
@@ -74,12 +74,12 @@ def entry_file(factory: str, heads: Sequence[Head], model: nn.Module) -> str:
     normals = dict.fromkeys(site for head in heads if head.scan is not None for site in head.scan.normals)
     returned = "heads"
     if normals:
-        texts = "".join(f"                {places.normal(site)},\n" for site in normals)
+        texts = "".join(f"                {places.any(site)},\n" for site in normals)
         returned = f"at.with_normals(\n            heads,\n            [\n{texts}            ],\n        )"
     uses_places = "at." in body + returned
     imports = ""
     for names, source in _IMPORTS.items():
-        used = [n for n in names.split() if re.search(rf"\b{n}\(", body) or (n == "Places" and uses_places)]
+        used = [n for n in names.split() if re.search(rf"\b{n}\(", body + returned) or (n == "Places" and uses_places)]
         if used:
             imports += f"        from {source} import {', '.join(used)}\n"
     return _TEMPLATE.format(
@@ -157,7 +157,19 @@ class _Places:
             f"at.normal({', '.join([repr(site.owner), repr(site.method), repr(text_at(function, site.span)), *calls])})"
         )
 
-    def _followed(self, site: Site | NormalSite) -> tuple[list[str], FunctionType]:
+    def any(self, site: NormalSite | LogSite) -> str:
+        """Either of the following two."""
+        return self.log(site) if isinstance(site, LogSite) else self.normal(site)
+
+    def log(self, site: LogSite) -> str:
+        """The place of a σ that carries its logarithm, as the call that finds it."""
+        calls, function = self._followed(site)
+        arguments = [f"first={text_at(function, site.first)!r}", f"last={text_at(function, site.last)!r}"]
+        arguments.append(f"convention={_object(site.convention)}")
+        arguments += [f"{name}={getattr(site, name)!r}" for name in ("operand", "parameter") if getattr(site, name)]
+        return f"at.log({site.owner!r}, {site.method!r}, {', '.join([*arguments, *calls])})"
+
+    def _followed(self, site: Site | NormalSite | LogSite) -> tuple[list[str], FunctionType]:
         instance: Any = self._modules[site.owner]
         function = method_function(host_class(instance), site.method)
         calls = []

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.tables import columns
+from vdvae_patch.trace import Event
 from vdvae_patch.train.replay import HeadReplay, Replay
 from vdvae_patch.train.step import StepRecord
-from vdvae_patch.train.trace import Event
 
 
 def report(own: Replay, other: Replay | None, threshold: float) -> str:

@@ -8,12 +8,13 @@ is followed back from the losses, and from the gradients, to where it began.
 
 from __future__ import annotations
 
+import linecache
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 Pass = Literal["forward", "backward"]
+
+_OWN = str(Path(__file__).parent) + os.sep
+_HOSTS_OF_OURS = f"{_OWN}upstream{os.sep}"
+_NOT_THE_HOSTS = (os.path.dirname(torch.__file__) + os.sep, _OWN, "<frozen ")
 
 
 @dataclass(frozen=True)
@@ -98,15 +103,16 @@ class Tracer(TorchDispatchMode):
 
     Args:
         model: whose modules name the places.
-        sources: folders whose files count as the host's; the innermost frame in one of them is the place.
+        sources: folders whose files count as the host's; the innermost frame in one of them is the place. None for
+            whatever is neither PyTorch's nor this package's.
         limit: values above it explode.
     """
 
-    def __init__(self, model: nn.Module, sources: Sequence[Path], limit: float) -> None:
+    def __init__(self, model: nn.Module, sources: Sequence[Path] | None = None, limit: float = math.inf) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.limit = limit
-        self._sources = tuple(str(path.resolve()) for path in sources)
+        self._sources = None if sources is None else tuple(str(path.resolve()) for path in sources)
         self._stack: list[str] = [""]
         self._names = {id(module): name for name, module in model.named_modules()}
         self._model = model
@@ -175,6 +181,8 @@ class Tracer(TorchDispatchMode):
     def _is_bad(self, value: Tensor) -> bool:
         if not value.numel():
             return False
+        if math.isinf(self.limit):
+            return not bool(value.detach().isfinite().all())
         largest = value.detach().abs().amax()
         return not bool(largest <= self.limit)
 
@@ -188,10 +196,15 @@ class Tracer(TorchDispatchMode):
         frame: Any = sys._getframe(1)
         while frame is not None:
             code = frame.f_code
-            if code.co_filename.startswith(self._sources) and code.co_filename != __file__:
+            if self._is_host(code.co_filename):
                 return Place(self._stack[-1], code.co_filename, frame.f_lineno, _line(code.co_filename, frame.f_lineno))
             frame = frame.f_back
         return Place(self._stack[-1], "(no line of the host)", 0, "")
+
+    def _is_host(self, file: str) -> bool:
+        if self._sources is not None:
+            return file.startswith(self._sources) and file != __file__
+        return file.startswith(_HOSTS_OF_OURS) or not file.startswith(_NOT_THE_HOSTS)
 
     def _backward_place(self) -> Place:
         node = torch._C._current_autograd_node()
@@ -224,7 +237,7 @@ def _describe(value: Tensor, limit: float) -> str:
         kind = "-inf" if (detached == -torch.inf).any() else "inf"
     else:
         kind = f"{float(detached.abs().amax()):.3g}"
-    bad = int((~(detached.abs() <= limit)).sum())
+    bad = int((~(detached.abs() <= limit) | ~detached.isfinite()).sum())
     return f"{kind} ({bad} of {value.numel()} values)"
 
 
@@ -236,7 +249,5 @@ def _spans(values: Sequence[Tensor]) -> str:
     return " and ".join(spans) or "no tensor"
 
 
-@lru_cache(maxsize=4096)
 def _line(file: str, number: int) -> str:
-    lines = Path(file).read_text(encoding="utf-8").splitlines()
-    return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+    return linecache.getline(file, number).strip()  # also of a notebook's cell, which is no file

@@ -1,0 +1,161 @@
+"""A patched host's Normals know log σ of the raw value, and not as the log of a σ that has been rounded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+
+import vdvae_patch
+from vdvae_patch.distributions import StableNormal, carried, carrying
+
+X = torch.linspace(-1, 1, 128).reshape(16, 8)
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.dec = nn.Linear(8, 8), nn.Linear(4, 8)
+
+    def loss(self, q: Normal, x: Tensor) -> Tensor:
+        z = q.rsample()
+        kl = kl_divergence(q, Normal(torch.zeros_like(z), torch.ones_like(z)))
+        return ((self.dec(z) - x) ** 2).mean() + kl.mean()
+
+
+class OneExpression(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(mu, raw.exp()), x)
+
+
+class LogVariance(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(loc=mu, scale=torch.exp(0.5 * raw)), x)
+
+
+class Steps(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        half = raw / 2
+        sigma = torch.exp(half)
+        return self.loss(Normal(mu, sigma), x)
+
+
+class InAHelper(Base):
+    def sigma(self, raw: Tensor) -> Tensor:
+        return (raw * 0.5).exp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(mu, self.sigma(raw)), x)
+
+
+class Softplus(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(mu, nn.functional.softplus(raw)), x)
+
+
+class Independently(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        q = Independent(Normal(mu, raw.exp()), 1)
+        p = Independent(Normal(torch.zeros_like(mu), torch.ones_like(mu)), 1)
+        return ((self.dec(q.rsample()) - x) ** 2).mean() + kl_divergence(q, p).mean() / 4
+
+
+class ALayerForEach(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.raw = nn.Linear(8, 4), nn.Linear(8, 4)
+        self.raw.bias.data[:] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.loss(Normal(self.mean(x), self.raw(x).exp()), x)
+
+
+def _far_down(model: nn.Module, raw: float) -> nn.Parameter:
+    layer = model.raw if isinstance(model, ALayerForEach) else model.enc
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        layer.weight[-4:] = 0
+        layer.bias[-4:] = raw
+    return layer.bias
+
+
+MODELS: dict[type[Base], float] = {
+    OneExpression: 1.0,
+    LogVariance: 0.5,
+    Steps: 0.5,
+    InAHelper: 0.5,
+    Softplus: 1.0,
+    Independently: 1.0,
+    ALayerForEach: 1.0,
+}
+
+
+@pytest.mark.parametrize("raw", [-60.0, -95.0, -100.0, -110.0, -1000.0])
+@pytest.mark.parametrize("build", MODELS)
+def test_the_kls_gradient_is_that_of_log_sigma_wherever_sigma_is_rounded(build: Callable[[], Base], raw: float) -> None:
+    model = build()
+    vdvae_patch.stabilize(model, X, file=io.StringIO(), paper=build is Softplus)
+    bias = _far_down(model, raw)
+    loss = model(X)
+    loss.backward()
+    assert torch.isfinite(loss)
+    # the mean over 4 latents of −log σ
+    slope = MODELS[build]  # type: ignore[index]  # the models are classes
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad[-4:], torch.full((4,), -slope / 4), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("raw", [-12.0, -16.0, -20.0, -1000.0])
+def test_so_it_is_in_half_precision(raw: float) -> None:
+    model = OneExpression().half()
+    vdvae_patch.stabilize(model, X.half(), file=io.StringIO())
+    bias = _far_down(model, raw)
+    model(X.half()).backward()
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad[-4:].float(), torch.full((4,), -0.25), atol=1e-2, rtol=0)
+
+
+def test_a_host_that_is_left_as_it_is_has_the_logarithm_too() -> None:
+    class TwoHeads(OneExpression):
+        pass
+
+    model = TwoHeads()
+    heads = vdvae_patch.scan(model, X)
+    vdvae_patch.patch(model, "vanilla", heads=heads, arithmetic="stable")
+    bias = _far_down(model, -200.0)
+    model(X).backward()
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad[-4:], torch.full((4,), -0.25), atol=1e-3, rtol=0)
+
+
+def test_it_comes_back_from_a_saved_patch() -> None:
+    model, again = LogVariance(), LogVariance()
+    handle = vdvae_patch.stabilize(model, X, file=io.StringIO())
+    vdvae_patch.apply(again, handle.to_json())
+    bias = _far_down(again, -300.0)
+    again(X).backward()
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad[-4:], torch.full((4,), -0.125), atol=1e-3, rtol=0)
+
+
+def test_a_sigma_that_is_changed_in_place_carries_nothing_more() -> None:
+    sigma = torch.zeros(3)
+    assert carried(carrying(sigma, torch.full((3,), -200.0))) is not None
+    sigma += 1e-6
+    assert carried(sigma) is None
+    torch.testing.assert_close(StableNormal(torch.zeros(3), sigma).log_scale, torch.full((3,), 1e-6).log())
+
+
+def test_a_logarithm_of_another_shape_is_not_carried() -> None:
+    assert carried(carrying(torch.ones(3, 1), torch.zeros(3))) is None

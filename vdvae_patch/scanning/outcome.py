@@ -1,0 +1,208 @@
+"""What a call gave: is its loss finite, are its gradients, and if not, what was first or came in from outside?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.scanning.inputs import tensors_in
+from vdvae_patch.trace import Event
+
+_SHOWN = 3
+_LOSSES = ("loss", "total_loss", "nelbo")  # names under which a loss stands beside its terms
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Loss and gradients of one call.
+
+    Attributes:
+        loss: in the host's own units; NaN and infinity as they are; None if the call gave nothing that is one number.
+        bad_values: what the call gave and was not finite, in words; empty if all was.
+        gradients: how many parameters got a gradient.
+        bad_gradients: the names of those whose gradient is not finite.
+        not_differentiated: why there are no gradients; empty if there are.
+        refused: what PyTorch's distributions were given and refuse, outside of a watched call with an error.
+        outside: what was not finite before the call, in words: rows of the batch, parameters, buffers.
+        origin: the operation that made the first value that is not finite on the way to loss and gradients; None if
+            all are finite, or it was not looked for.
+    """
+
+    loss: float | None = None
+    bad_values: tuple[str, ...] = ()
+    gradients: int = 0
+    bad_gradients: tuple[str, ...] = ()
+    not_differentiated: str = ""
+    refused: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    origin: Event | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that was given, and every gradient, is finite, and no distribution refused what it was given."""
+        return not (self.bad_values or self.bad_gradients or self.refused)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether the call gave one number that gradients flow from."""
+        return self.loss is not None and not self.not_differentiated
+
+    def __str__(self) -> str:
+        return "; ".join([self.headline, *self.causes])
+
+    @property
+    def headline(self) -> str:
+        """Loss and gradients in a line."""
+        if self.loss is not None:
+            given = f"loss {self.loss:.4g}" if math.isfinite(self.loss) else f"the loss is {_not_finite(self.loss)}"
+        else:
+            given = f"not finite: {', '.join(self.bad_values)}" if self.bad_values else "no loss, all values finite"
+        if self.bad_gradients:
+            names = _some(self.bad_gradients)
+            return f"{given}, {len(self.bad_gradients)} of {self.gradients} gradients are not finite ({names})"
+        if self.not_differentiated:
+            return f"{given}, no gradients ({self.not_differentiated})"
+        return f"{given}, {_all(self.gradients)} finite"
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Why it is not finite, a line each; empty if it is."""
+        lines = [*self.outside, *self.refused]
+        if self.origin is not None and not self.outside:
+            lines.append(f"the first value that is not finite: {self.origin}")
+        return tuple(lines)
+
+
+def _all(count: int) -> str:
+    return "the gradient" if count == 1 else f"all {count} gradients"
+
+
+def _not_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def loss_of(result: Any) -> tuple[Tensor | None, bool]:
+    """What to differentiate of what a call gave, and whether it is a loss: the one number, or the one with a loss's
+    name, or the first that gradients flow to. Without any, the sum of all that they flow to."""
+    named = result if isinstance(result, Mapping) else getattr(result, "__dict__", {})
+    for name in _LOSSES:
+        found = named.get(name) if isinstance(named, Mapping) else None
+        if isinstance(found, Tensor) and found.numel() == 1:
+            return found, True
+    tensors = [t for t in tensors_in(result) if t.is_floating_point()]
+    numbers = [t for t in tensors if t.numel() == 1 and (t.requires_grad or len(tensors) == 1)]
+    if numbers:
+        return numbers[0], True
+    learned = [t for t in tensors if t.requires_grad]
+    return (torch.stack([t.float().sum() for t in learned]).sum() if learned else None), False
+
+
+def gradients_of(model: nn.Module, loss: Tensor | None) -> tuple[list[tuple[str, Tensor]], str]:
+    """The gradients of a call that was just run, by parameter: those that it computed itself, or those of its loss.
+    And why there are none."""
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    own = [(name, p.grad) for name, p in parameters if p.grad is not None]
+    if own:
+        return own, ""
+    if loss is None or not loss.requires_grad:
+        return [], "nothing that it gave depends on a parameter" if parameters else "no parameter is trained"
+    try:
+        found = torch.autograd.grad(loss.sum(), [p for _, p in parameters], allow_unused=True)
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        return [], f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return [(name, g) for (name, _), g in zip(parameters, found, strict=True) if g is not None], ""
+
+
+def outcome_of(model: nn.Module, result: Any, refused: tuple[str, ...] = ()) -> tuple[Outcome, list[Tensor]]:
+    """The outcome of a call that was just run, and the tensors that are not finite."""
+    loss, is_loss = loss_of(result)
+    bad = [] if is_loss else [t for t in tensors_in(result) if t.is_floating_point() and not is_finite(t)]
+    if is_loss and loss is not None and not is_finite(loss):
+        bad = [loss]
+    gradients, why = gradients_of(model, loss)
+    bad_gradients = [(name, g) for name, g in gradients if not is_finite(g)]
+    return Outcome(
+        loss=float(loss.detach().double()) if is_loss and loss is not None else None,
+        bad_values=tuple(_described(t) for t in bad),
+        gradients=len(gradients),
+        bad_gradients=tuple(name for name, _ in bad_gradients),
+        not_differentiated=why,
+        refused=refused,
+    ), [*bad, *(g for _, g in bad_gradients)]
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every element is."""
+    values = tensor.detach()
+    values = values.coalesce().values() if values.is_sparse else values
+    return bool(values.isfinite().all())
+
+
+def from_outside(model: nn.Module, data: Any) -> Iterator[str]:
+    """What is not finite before a call: rows of the batch, parameters, buffers."""
+    for number, tensor in enumerate(t for t in tensors_in(data) if t.is_floating_point()):
+        if not is_finite(tensor):
+            yield f"the batch is not finite: {_rows(tensor)} of input {number}, {_described(tensor)}"
+    parameters = list(model.named_parameters())
+    bad = tuple(name for name, p in parameters if p.is_floating_point() and not is_finite(p))
+    if bad:
+        yield (
+            f"{len(bad)} of {len(parameters)} parameters are not finite ({_some(bad)}): an update before this one "
+            "destroyed them; load an earlier checkpoint"
+        )
+    buffers = tuple(name for name, b in model.named_buffers() if b.is_floating_point() and not is_finite(b))
+    if buffers:
+        yield (
+            f"buffers are not finite ({_some(buffers)}), such as running statistics that have seen a NaN; load an "
+            "earlier checkpoint"
+        )
+
+
+def _rows(tensor: Tensor) -> str:
+    if not tensor.dim():
+        return "the value"
+    bad = (~tensor.detach().isfinite()).flatten(1).any(1) if tensor.dim() > 1 else ~tensor.detach().isfinite()
+    rows = bad.nonzero().flatten().tolist()
+    return ("row " if len(rows) == 1 else "rows ") + _some_rows(rows)
+
+
+def _some_rows(rows: list[int]) -> str:
+    if len(rows) > 1 and rows == list(range(rows[0], rows[-1] + 1)):
+        return f"{rows[0]} to {rows[-1]}"
+    more = f" and {len(rows) - 2 * _SHOWN} more" if len(rows) > 2 * _SHOWN else ""
+    return ", ".join(map(str, rows[: 2 * _SHOWN])) + more
+
+
+def _described(tensor: Tensor) -> str:
+    values = tensor.detach()
+    kind = "NaN" if bool(values.isnan().any()) else "infinite"
+    count = int((~values.isfinite()).sum())
+    return f"{kind} in {count} of {values.numel()} values"
+
+
+def refusal(parameter: str, value: Tensor, where: str) -> str:
+    """What PyTorch's Normal has against a mean or a scale, in words; empty if nothing."""
+    detached = value.detach()
+    good = detached > 0 if parameter == "scale" else ~detached.isnan()
+    if bool(good.all()):
+        return ""
+    bad = ~good
+    rows = (bad.flatten(1).any(1) if bad.dim() > 1 else bad.reshape(-1)).nonzero().flatten().tolist()
+    finite = detached[detached.isfinite()]
+    lowest = f", the smallest {float(finite.min()):.3g}" if parameter == "scale" and finite.numel() else ""
+    what = "not positive or NaN" if parameter == "scale" else "NaN"
+    return (
+        f"{where}: the {parameter} of a Normal is {what} in {int(bad.sum())} of {bad.numel()} values "
+        f"(row{'s' if len(rows) > 1 else ''} {_some_rows(rows)}{lowest}), which PyTorch refuses: 'Expected parameter "
+        f"{parameter} ... to satisfy the constraint'"
+    )
