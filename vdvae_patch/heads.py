@@ -82,6 +82,7 @@ class Found:
         reason: why it is not the output, or why not at all.
         evidence: in which ways it was known for a scale.
         warnings: what is unsafe in the host as it is.
+        alone: of a prior, what would be lost if its σ were fixed, which is all that its network is there for; or empty.
     """
 
     confidence: Literal["sure", "likely"]
@@ -92,6 +93,7 @@ class Found:
     reason: str = ""
     evidence: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    alone: str = ""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,10 @@ def test_a_learned_prior_becomes_constant_and_is_verified_beside_its_posterior(n
     case = next(c for c in (*plain.CASES, *deep.CASES) if c.name == name)
     said = io.StringIO()
     handle = stabilize(case.build(), *case.inputs(), file=said)
-    assert {(h.head.role, h.scale.name) for h in handle.heads} == {("posterior", "explin"), ("prior", "constant")}
+    assert {h.scale.name for h in handle.heads if h.head.role == "prior"} == {"constant"}
+    # the hosts that compute with σ itself get a posterior that is bounded, where explin does not hold
+    assert {h.scale.name for h in handle.heads if h.head.role == "posterior"} < {"explin", "upbounded", "bounded"}
+    assert "\nNOT cured" not in said.getvalue()
     assert "a prior that can go to zero" in said.getvalue()
     assert "skip only updates that are not finite" in said.getvalue()
 

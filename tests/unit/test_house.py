@@ -36,6 +36,7 @@ LAYERS = [
     ["normal"],
     ["scales"],
     ["registry"],
+    ["outcome"],
     ["errors", "file_kinds", "machine", "tables", "trace"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -45,6 +45,15 @@ def compiled(host: type, method: str, path: str, edits: Sequence[Edit], instance
     return new
 
 
+def compiled_loss(function: types.FunctionType, edits: Sequence[Edit]) -> Callable[..., Any]:
+    """A function outside of the model, such as a loss, with the edits made; its sites' calls begin in it.
+
+    Raises:
+        PatchError: as `compiled`.
+    """
+    return _compile(function, list(edits), 0, None)
+
+
 def _from(path: str, edit: Edit) -> Edit:
     """The edit with its parameter named from the module on, and not from the model."""
     site, scale = edit

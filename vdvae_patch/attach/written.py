@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import ast
 import types
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -27,6 +27,7 @@ from vdvae_patch.attach.source import LOCAL, Span, called, find, method_function
 from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
+from vdvae_patch.outcome import Outcome
 
 Text = str | tuple[str, int]
 """What an expression says, as `ast.unparse` writes it; and which of several alike in its function."""
@@ -43,10 +44,17 @@ class _Written:
     can_verify: bool = False
     heads: tuple[Head, ...] = ()
 
-    def run_again(self, model: nn.Module) -> None:
+    outcome: Outcome = field(default_factory=Outcome)
+    loss: None = None
+    places_outside: tuple[str, ...] = ()
+
+    def run_again(self, model: nn.Module, tracer: None = None, call: Callable[..., Any] | None = None) -> Outcome:
         raise PatchError("heads of a file come without a batch")
 
-    def verify(self, model: nn.Module, patched: Iterable[Any]) -> None:
+    def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
+        return outcome
+
+    def verify(self, model: nn.Module, patched: Iterable[Any]) -> Outcome:
         raise PatchError("heads of a file come without a batch; scan the model to have them verified")
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from vdvae_patch.attach.graft import is_own
 from vdvae_patch.attach.sites import LogSite, NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Arithmetic, Head
+from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
 from vdvae_patch.patching.fit import Spread, fitted
 from vdvae_patch.patching.measure import raw_values, together
@@ -57,10 +59,25 @@ class Scan(Protocol):
     def can_verify(self) -> bool:
         """Whether the scanned call can be run again."""
 
-    def run_again(self, model: nn.Module) -> None:
-        """Run it, and leave the model and the random numbers as they were."""
+    @property
+    def outcome(self) -> Outcome:
+        """Loss and gradients of the scanned call."""
 
-    def verify(self, model: nn.Module, patched: Iterable[PatchedHead]) -> None:
+    @property
+    def loss(self) -> Callable[..., Any] | None:
+        """The scanned call with stable Normals in the place of those that it makes outside of the model."""
+
+    @property
+    def places_outside(self) -> Sequence[str]:
+        """Where it makes some."""
+
+    def run_again(self, model: nn.Module, tracer: None = None, call: Callable[..., Any] | None = None) -> Outcome:
+        """Run it, or another call on the same batch, and leave the model and the random numbers as they were."""
+
+    def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
+        """An outcome that is not finite, with its causes."""
+
+    def verify(self, model: nn.Module, patched: Iterable[PatchedHead]) -> Outcome:
         """Run it again, and raise `PatchError` unless every σ is what it shall be."""
 
 
@@ -70,14 +87,31 @@ class PatchHandle:
     Attributes:
         heads: with their scales; prints as a table.
         unverified: the heads whose σ nobody looked at: written by hand, or of a scan whose call is not at hand.
+        before, after: loss and gradients of the scanned batch without and with the patch; None where nothing was run.
+        loss: where the scanned call makes a `torch.distributions.Normal` outside of the model, as a loss beside
+            it does, that call with Normals that carry log σ: to be called in its place. Else None.
+        after_own: loss and gradients with the patch by the call as it is, where there is such a loss.
     """
 
-    def __init__(self, model: nn.Module, record: PatchRecord, unverified: Sequence[Head] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        record: PatchRecord,
+        unverified: Sequence[Head] = (),
+        before: Outcome | None = None,
+        after: Outcome | None = None,
+        loss: Callable[..., Any] | None = None,
+        after_own: Outcome | None = None,
+    ) -> None:
         self.model = model
         self.record = record
         self.variant = record.variant
         self.heads = record.heads
         self.unverified = tuple(unverified)
+        self.before = before
+        self.after = after
+        self.loss = loss
+        self.after_own = after_own
 
     @classmethod
     def of(cls, model: nn.Module, handles: Sequence[PatchHandle]) -> PatchHandle:
@@ -93,6 +127,19 @@ class PatchHandle:
         from vdvae_patch.patching.restore import patch_json
 
         return patch_json(self.model)
+
+    def outcomes(self) -> list[str]:
+        """Loss and gradients of the scanned batch before and after, in words; nothing where nothing was run."""
+        if self.before is None or self.after is None:
+            return []
+        lines = [f"this batch before: {self.before.headline}", *(f"  {cause}" for cause in self.before.causes)]
+        by = "" if self.loss is None else ", by handle.loss"
+        same = bool(self.after.causes) and self.after.causes == self.before.causes
+        causes = ("for the same reason",) if same else self.after.causes
+        lines += [f"this batch after{by}: {self.after.headline}", *(f"  {cause}" for cause in causes)]
+        if self.after_own is not None:
+            lines.append(f"  by the loss as it is: {self.after_own.headline}")
+        return lines
 
     def unpatch(self) -> None:
         """Restore the model exactly; raises `PatchError` if that was done already."""
@@ -119,6 +166,7 @@ class PatchHandle:
                 f"not verified: {named}{more}; the σ that the model uses was not looked at, as it is for heads that "
                 "vdvae_patch.scan finds"
             )
+        lines += self.outcomes()
         return "\n".join(lines)
 
 
@@ -158,9 +206,11 @@ def patch(
             it is, and so are those of the paper's own hosts.
 
     Warns:
-        UserWarning: the patch changes nothing, or takes away a lower bound of σ that the host's arithmetic may need.
+        UserWarning: the patch changes nothing; or takes away a lower bound of σ that the host's arithmetic may need; or
+            loss or gradients of the scanned batch are not finite with it, and why.
 
-    The handle's table, and `patched_heads`, show σ on the scanned batch before and after.
+    The handle's table, and `patched_heads`, show σ on the scanned batch before and after; the handle, its
+    loss and gradients.
 
     Raises:
         PatchError: the model is patched already, a head does not exist or cannot be patched, two heads overlap, a role
@@ -182,15 +232,41 @@ def patch(
             warnings.simplefilter("ignore", UserWarning)  # they are of scales that nobody asked for
             _apply(model, _fitted(found, following, raw, not paper), following, arithmetic, scans, verifying)
         unpatch(model)
-    record = _apply(model, _fitted(found, chosen, raw, not paper), chosen, arithmetic, scans, verifying)
+    record, outcomes = _apply(model, _fitted(found, chosen, raw, not paper), chosen, arithmetic, scans, verifying)
+    before, after = _both(verifying, outcomes)
+    loss, by_loss = _by_loss(model, verifying if record.arithmetic == "stable" else [])
     try:
+        last = after if loss is None else by_loss
+        if last is not None and not last.finite:
+            warnings.warn(f"with the patch this batch is not finite: {last}", stacklevel=2)
         for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
             warnings.warn(line, stacklevel=2)
     except BaseException:  # a warning that is made an error
         _remove(model, record.number)
         raise
     seen = {id(scan) for scan in verifying}
-    return PatchHandle(model, record, [head for head in found if id(head.scan) not in seen])
+    unverified = [head for head in found if id(head.scan) not in seen]
+    if loss is None:
+        return PatchHandle(model, record, unverified, before, after)
+    return PatchHandle(model, record, unverified, before, by_loss, loss, after)
+
+
+def _by_loss(model: nn.Module, scans: Sequence[Scan]) -> tuple[Callable[..., Any] | None, Outcome | None]:
+    """The first scanned call that makes Normals outside of the model, with stable ones, and its outcome."""
+    for scan in scans:
+        loss = scan.loss
+        if loss is not None:
+            outcome = scan.run_again(model, None, loss)
+            return loss, outcome if outcome.finite else scan.explained(model, outcome, loss)
+    return None, None
+
+
+def _both(scans: Sequence[Scan], after: Sequence[Outcome]) -> tuple[Outcome | None, Outcome | None]:
+    """The outcomes without and with a patch: of the first call that is not finite, or of the first."""
+    if not scans:
+        return None, None
+    pairs = [(scan.outcome, outcome) for scan, outcome in zip(scans, after, strict=True)]
+    return next((pair for pair in pairs if not pair[1].finite), pairs[0])
 
 
 def patch_exactly(
@@ -212,7 +288,7 @@ def patch_exactly(
     _refuse_patched(model)
     found = plan.checked(model, [patched.head for patched in heads], variant)
     given = PatchedHeads(PatchedHead(head, old.scale) for head, old in zip(found, heads, strict=True))
-    record = _apply(model, given, variant, arithmetic, [], [], normals)
+    record, _ = _apply(model, given, variant, arithmetic, [], [], normals)
     return PatchHandle(model, record, found)
 
 
@@ -244,18 +320,22 @@ def _raw_values(
     """The heads' raw values on the scanned batches."""
 
     def install(given: Sequence[tuple[Head, Scale | None]]) -> Callable[[], None]:
-        number = uuid.uuid4().hex
-        planned = plan.attachments(model, [PatchedHead(*pair) for pair in given], False, [])
-        for attachment in planned:
-            attachment.patch = number
-        try:
-            _install(model, planned)
-        except BaseException:
-            _remove(model, number)
-            raise
-        return lambda: _remove(model, number)
+        return put_in(model, plan.attachments(model, [PatchedHead(*pair) for pair in given], False, []))
 
     return raw_values(model, asked, install, [partial(scan.run_again, model) for scan in scans]) if scans else {}
+
+
+def put_in(model: nn.Module, planned: Sequence[Attachment]) -> Callable[[], None]:
+    """Install attachments for a while, with no record on the model; gives what takes them out again."""
+    number = uuid.uuid4().hex
+    for attachment in planned:
+        attachment.patch = number
+    try:
+        _install(model, planned)
+    except BaseException:
+        _remove(model, number)
+        raise
+    return lambda: _remove(model, number)
 
 
 def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], keep: bool) -> PatchedHeads:
@@ -284,8 +364,8 @@ def _apply(
     scans: Sequence[Scan],
     verifying: Sequence[Scan],
     more_normals: Iterable[NormalSite | LogSite] = (),
-) -> PatchRecord:
-    """Install and verify; the model is as it was if anything is raised."""
+) -> tuple[PatchRecord, list[Outcome]]:
+    """Install and verify; the model is as it was if anything is raised. Gives the outcomes of the verified calls."""
     changed = any(h.scale is not None and not h.head.convention.is_identity(h.scale) for h in patched)
     stable = arithmetic == "stable" or (arithmetic == "auto" and changed)
     if not changed and not stable and not chosen.is_vanilla:
@@ -303,12 +383,13 @@ def _apply(
         _install(model, planned)
         vars(model)[RECORD] = record
         state.mark(model)
-        for scan in verifying:
-            scan.verify(model, [h for h in patched if h.head.scan is scan])
+        outcomes = [scan.verify(model, [h for h in patched if h.head.scan is scan]) for scan in verifying]
+        pairs = zip(verifying, outcomes, strict=True)
+        outcomes = [found if found.finite else scan.explained(model, found) for scan, found in pairs]
     except BaseException:
         _remove(model, number)
         raise
-    return record
+    return record, outcomes
 
 
 def _others(patched: Iterable[PatchedHead], scans: Iterable[Scan]) -> list[Head]:
@@ -332,6 +413,19 @@ def _remove(model: nn.Module, number: str) -> None:
         attachment.remove(module)
     vars(model).pop(RECORD, None)
     state.unmark(model)
+
+
+@contextmanager
+def lifted(model: nn.Module, handle: PatchHandle) -> Iterator[None]:
+    """The model without a patch for a while; it comes back as it was, even if the block raises."""
+    record = handle.record
+    _remove(model, record.number)
+    try:
+        yield
+    finally:
+        _install(model, record.attachments)
+        vars(model)[RECORD] = record
+        state.mark(model)
 
 
 def unpatch(model: nn.Module) -> None:

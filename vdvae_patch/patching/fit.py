@@ -17,12 +17,11 @@ from torch import Tensor
 
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Head
-from vdvae_patch.scales import Constant, ExpLin, Scale, Shifted
+from vdvae_patch.scales import Constant, ExpLin, Scale, Shifted, UpBounded
 
 _STEP = 0.5  # half the width of the window in which a log σ must be straight
 _STRAIGHT = 1e-6  # relative; a floor of 1e-4 under a σ of 1 bends it by 2e-5
 _SAME = 1e-3  # a σ that moves by less is kept
-_SAME_FUNCTION = 0.02  # so is one of a scale that is the host's own function below: explin, at a log σ up to 0.2
 _NEAR = 1e-4  # for a slope, in float64
 _FAR = 3.0  # times the usual gain: near the end of its range a scale is flat, and would need any gain
 _DIGITS = 6
@@ -63,15 +62,15 @@ def fitted(head: Head, scale: Scale | None, raw: Tensor | None, *, keep: bool) -
         at = 0.0
     if _is_hosts_own(head.convention, scale, at):
         return scale
-    line = _line(head.convention, at, straight=raw is None)
-    if line is None:
+    found = line(head.convention, at, straight=raw is None)
+    if found is None:
         return scale
-    (gain, shift), (slope, offset) = scale.of_log_sigma(), line
+    (gain, shift), (slope, offset) = scale.of_log_sigma(), found
     on_line = scale.shifted(_rounded(gain * slope), _rounded(gain * offset + shift))
-    straight = _line(head.convention, at, straight=True) is not None
-    if raw is None or _keeps(
-        head.convention, on_line, at, _SAME_FUNCTION if straight and type(scale) is ExpLin else _SAME
-    ):
+    straight = line(head.convention, at, straight=True) is not None
+    # of an exponential these two are the host's own function as far as it goes, whatever the batch is
+    own = straight and isinstance(scale, ExpLin | UpBounded)
+    if raw is None or own or _keeps(head.convention, on_line, at):
         return on_line
     # `bounded` leaves the exponential long before its lower end
     return _tangent(head.convention, scale, slope, at, gain * slope) or on_line
@@ -83,7 +82,7 @@ def _is_hosts_own(convention: Convention, scale: Scale, at: float) -> bool:
     return torch.allclose(scale.sigma(v), convention.sigma(v), rtol=1e-9, atol=0)
 
 
-def _line(convention: Convention, at: float, *, straight: bool) -> tuple[float, float] | None:
+def line(convention: Convention, at: float, *, straight: bool) -> tuple[float, float] | None:
     """(a, b) of the straight line a v + b that the host's log σ is around a value, or that touches it there.
 
     None if it has no slope there; with `straight` also if it is bent.
@@ -102,9 +101,9 @@ def _line(convention: Convention, at: float, *, straight: bool) -> tuple[float, 
     return _rounded(slope), _rounded(float(log_sigma[4]) - slope * at)
 
 
-def _keeps(convention: Convention, scale: Scale, at: float, same: float) -> bool:
+def _keeps(convention: Convention, scale: Scale, at: float) -> bool:
     v = torch.tensor(at, dtype=torch.float64)
-    return bool(torch.isclose(scale.sigma(v), convention.sigma(v), rtol=same, atol=0))
+    return bool(torch.isclose(scale.sigma(v), convention.sigma(v), rtol=_SAME, atol=0))
 
 
 def _tangent(convention: Convention, scale: Scale, slope: float, at: float, usual: float) -> Scale | None:

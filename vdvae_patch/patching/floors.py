@@ -24,8 +24,8 @@ def lost(heads: Iterable[tuple[Head, Scale | None]], stable: bool) -> Iterator[s
     for head, scale in heads:
         if scale is None or (stable and (head.calls or head.rebindings or _is_in_distributions(head))):
             continue
-        floor, new = _least(head.convention), float(scale.sigma(_GRID).min())
-        if floor > _NO_FLOOR and new < 0.999 * floor:
+        floor, new = least(head.convention), float(scale.sigma(_GRID).min())
+        if floor and new < 0.999 * floor:
             yield (
                 f"head {head}: the host keeps σ at {floor:.3g} or above, {scale} does not; if the host takes log σ or "
                 f"1/σ² itself, a σ that rounds to zero makes them infinite. downbounded({floor:.3g}), or bounded from "
@@ -33,9 +33,11 @@ def lost(heads: Iterable[tuple[Head, Scale | None]], stable: bool) -> Iterator[s
             )
 
 
-def _least(convention: Convention) -> float:
+def least(convention: Convention) -> float:
+    """The lower bound of the host's own σ; 0 if it has none."""
     sigma = convention.sigma(_GRID)
-    return float(sigma[sigma.isfinite()].min()) if sigma.isfinite().any() else 0.0
+    floor = float(sigma[sigma.isfinite()].min()) if sigma.isfinite().any() else 0.0
+    return floor if floor > _NO_FLOOR else 0.0
 
 
 def _is_in_distributions(head: Head) -> bool:

@@ -85,7 +85,7 @@ def raw_values(
     model: nn.Module,
     heads: Sequence[tuple[Head, Scale | None]],
     install: Callable[[Sequence[tuple[Head, Scale | None]]], Callable[[], None]],
-    runs: Iterable[Callable[[], None]],
+    runs: Iterable[Callable[[], object]],
 ) -> dict[int, Tensor]:
     """The raw values of each head on the scanned batches, by the head's number; none where they were not seen.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from vdvae_patch.attach.sites import CallStep, NormalSite, Site
-from vdvae_patch.attach.source import Span
+from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site
+from vdvae_patch.attach.source import Span, shown
 from vdvae_patch.conventions import Convention
 from vdvae_patch.scanning.emission import Emission
 from vdvae_patch.scanning.graph import Frame, Graph, Node
@@ -114,10 +115,7 @@ def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:
         if owner is None:
             continue
         try:
-            steps = tuple(
-                CallStep(span_of(frames[i]), _module_of(frames[i + 1]), frames[i + 1].code.co_qualname)
-                for i in range(owner, len(frames) - 1)
-            )
+            steps = _steps(frames, owner, len(frames) - 1)
             path = frames[owner].path
             assert path is not None
             site = NormalSite(path, frames[owner].method, steps, span_of(frames[-1]))
@@ -126,6 +124,50 @@ def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:
         if _is_plain(site):
             found[site] = None
     return tuple(found)
+
+
+def outside_sites(
+    graph: Graph, logs: Iterable[tuple[Sequence[Node], Convention]], call: object
+) -> tuple[tuple[NormalSite | LogSite, ...], tuple[str, ...]]:
+    """The Normals that are made outside of the model, by the function that was scanned or by what it calls, and the σ
+    they are made of; and their places, as text. The sites are of that function: owner and method are empty.
+
+    Args:
+        logs: of each σ the steps from the raw value to it, and what they compute.
+    """
+    code = getattr(call, "__code__", None)
+    found: dict[NormalSite | LogSite, None] = {}
+    places: dict[str, None] = {}
+    for seen in graph.normals:
+        frames = [f for f in reversed(seen.frames) if f.host]
+        if not frames or any(f.path is not None and f.method for f in frames):
+            continue
+        places[f"{shown(frames[-1].code.co_filename)}:{frames[-1].line}"] = None
+        start = next((i for i, f in enumerate(frames) if f.code is code), None)
+        if start is None:
+            continue
+        with contextlib.suppress(CannotPlaceError):
+            steps = _steps(frames, start, len(frames) - 1)
+            site = NormalSite("", "", steps, span_of(frames[-1]))
+            if _is_plain(site):
+                found[site] = None
+    for nodes, convention in logs if found else ():
+        with contextlib.suppress(CannotPlaceError):
+            level, frames = common_level(nodes), outer_first(nodes[0])
+            start = next((i for i, f in enumerate(frames) if f.code is code), len(frames))
+            if level < start or any(f.path is not None and f.method for f in frames[: level + 1]):
+                continue
+            spans = span_of(frames[level]), span_of(outer_first(nodes[-1])[level])
+            found[LogSite("", "", _steps(frames, start, level), *spans, 0, convention)] = None
+    return tuple(found), tuple(places)
+
+
+def _steps(frames: Sequence[Frame], start: int, stop: int) -> tuple[CallStep, ...]:
+    """The calls that lead from one function to another, outermost first."""
+    return tuple(
+        CallStep(span_of(frames[i]), _module_of(frames[i + 1]), frames[i + 1].code.co_qualname)
+        for i in range(start, stop)
+    )
 
 
 def _is_plain(site: NormalSite) -> bool:

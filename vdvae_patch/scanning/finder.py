@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -12,18 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch.attach.recompile import compiled_loss
 from vdvae_patch.attach.sites import LogSite, NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
+from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning import hazards
-from vdvae_patch.scanning.calls import normal_sites
+from vdvae_patch.scanning.calls import normal_sites, outside_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
-from vdvae_patch.scanning.placing import log_sites, replaceable
+from vdvae_patch.scanning.inputs import brought_along
+from vdvae_patch.scanning.outcome import explained
+from vdvae_patch.scanning.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.positions import Placed
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, places_of, residual_curves
+from vdvae_patch.trace import Tracer
 
 
 def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None) -> ScanResult:
@@ -54,11 +60,14 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     normals: list[NormalSite | LogSite] = [*normal_sites(graph), *log_sites(readings.found)]
     run = ScanRun(model, inputs, call, curves, normals, places_of(graph, readings.found))
     run.heads = tuple(found)
+    run.outside, run.places_outside = outside_sites(graph, logs_of(readings.found), call)
+    run.outcome = graph.outcome if graph.outcome.finite else run.explained(model, graph.outcome)
     heads = ScanResult(
         (replace(head, scan=run) for head in found),
         dict.fromkeys(readings.near_misses),
         hazards.of_graph(graph),
         dict.fromkeys(graph.notes),
+        run.outcome,
     )
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
@@ -86,18 +95,46 @@ class ScanRun:
         self.residual = dict(residual)
         self.normals = tuple(normals)
         self.heads: tuple[Head, ...] = ()
+        self.outcome = Outcome()
+        self.outside: tuple[NormalSite | LogSite, ...] = ()
+        self.places_outside: tuple[str, ...] = ()
         self.places = dict(places)
         self.can_verify = True
         self._place = _place(model)
 
-    def run_again(self, model: nn.Module) -> None:
-        """The scanned call on this model; whatever it raises."""
-        recorded(model, moved(self.inputs, self._place, _place(model)), self.call)
+    def with_heads(self, heads: Iterable[Head]) -> ScanRun:
+        """The same run, that is said to have found other heads."""
+        new = object.__new__(type(self))
+        vars(new).update(vars(self), heads=tuple(heads))
+        return new
 
-    def verify(self, model: nn.Module, patched: Iterable[Patched]) -> None:
+    @property
+    def loss(self) -> Callable[..., Any] | None:
+        """The scanned call with the Normals that it makes outside of the model made stable; None if there are none, or
+        it cannot be compiled again."""
+        if not self.outside or not isinstance(self.call, types.FunctionType):
+            return None
+        try:
+            return compiled_loss(self.call, [(site, None) for site in self.outside])
+        except PatchError:
+            return None
+
+    def run_again(
+        self, model: nn.Module, tracer: Tracer | None = None, call: Callable[..., Any] | None = None
+    ) -> Outcome:
+        """The scanned call, or another one, on this model, and its outcome; whatever it raises."""
+        inputs = moved(self.inputs, self._place, _place(model))
+        return recorded(model, inputs, self.call if call is None else call, tracer).outcome
+
+    def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
+        """An outcome that is not finite, with where the first such value was made and what came in from outside."""
+        data = (self.inputs, brought_along(self.call))
+        return explained(outcome, model, lambda tracer: self.run_again(model, tracer, call), data)
+
+    def verify(self, model: nn.Module, patched: Iterable[Patched]) -> Outcome:
         """Run the scanned batch through the patched model and compare the σ that it uses; see `patch`'s `verify`.
 
-        The batch follows the model to another device and floating type.
+        The batch follows the model to another device and floating type. Gives the outcome of this run.
 
         Raises:
             PatchError: a σ is another one, or the call cannot be run again.
@@ -106,7 +143,7 @@ class ScanRun:
             raise PatchError("these heads come from a pickle, without the scanned batch; scan the model again")
         inputs = moved(self.inputs, self._place, _place(model))
         try:
-            check_sigma(model, inputs, self.call, patched, self.residual, self.places)
+            return check_sigma(model, inputs, self.call, patched, self.residual, self.places)
         except PatchError:
             raise
         except Exception as error:
@@ -119,7 +156,7 @@ class ScanRun:
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "inputs": (), "call": None, "places": {}, "can_verify": False}
+        return {**vars(self), "inputs": (), "call": None, "places": {}, "outside": (), "can_verify": False}
 
 
 # --- a batch follows its model ----------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from vdvae_patch.outcome import Outcome
+
 NodeKind = Literal["elementwise", "shape", "opaque", "reduction", "noise", "parameter", "buffer", "input", "constant"]
 
 
@@ -118,6 +120,8 @@ class Graph:
 
     nodes: list[Node] = field(default_factory=list)
     normals: list[NormalSeen] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=Outcome)
     fixed: frozenset[str] = frozenset()
     """Parameters that are not trained, in a model of which others are."""
     notes: list[str] = field(default_factory=list)

@@ -14,11 +14,11 @@ from typing import Any, Literal
 from vdvae_patch.composition import is_limited, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head
-from vdvae_patch.scanning import hazards, rules
+from vdvae_patch.scanning import hazards, ops, rules
 from vdvae_patch.scanning.agreement import convention_of
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
 from vdvae_patch.scanning.emission import emission_of
-from vdvae_patch.scanning.expression import Spot
+from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.placing import disagreeing, sites_of
@@ -134,11 +134,25 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
         warnings=tuple(hazards.of_head(group.role, convention, agree, emission.path)),
+        alone=_alone(group),
     )
     return Head(
         emission.path, group.role, channels.start, channels.stop, channels.dim, convention,
         sites=sites, parameter=emission.parameter, found=found, step=channels.step,
     )  # fmt: skip
+
+
+def _alone(group: Group) -> str:
+    """What a constant σ would take from a prior whose network computes nothing else; empty if it also has a mean."""
+    terms = [r.term for r in group.readings if r.term is not None and r.evidence == "p"]
+    if group.role != "prior" or not terms:
+        return ""
+    if any(spot.node.op in ops.CDF for term in terms for spot in Expression(Spot(term.total)).order):
+        return "it is an entropy model, whose σ says how many bits a value costs"
+    whole = group.emission.channels.start == 0 and group.emission.channels.stop is None
+    if whole and all(sum(mean.node.params for mean in term.means) < 2 for term in terms):
+        return "σ is the only thing that its network computes"
+    return ""
 
 
 def _is_at_layer(group: Group, convention: Convention, agree: bool, shared: bool) -> bool:

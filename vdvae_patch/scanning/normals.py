@@ -7,6 +7,7 @@ there, the last to end takes it away.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import threading
@@ -16,9 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import Distribution, MultivariateNormal, Normal
 
+from vdvae_patch.attach.source import shown
 from vdvae_patch.scanning.graph import Frame, NormalSeen
+from vdvae_patch.scanning.outcome import refusal
 from vdvae_patch.scanning.record import Recorder
 
 _here = threading.local()
@@ -46,7 +49,7 @@ def _begin() -> None:
     with _lock:
         _watching += 1
         if _watching == 1:
-            for cls, init in ((Normal, _init), (MultivariateNormal, _init_of_many)):
+            for cls, init in ((Normal, _init), (MultivariateNormal, _init_of_many), (Distribution, _init_of_any)):
                 _originals[cls] = cls.__init__
                 cls.__init__ = init  # type: ignore[method-assign]
 
@@ -64,8 +67,33 @@ def _init(self: Normal, loc: Any, scale: Any, validate_args: bool | None = None)
     recorder = getattr(_here, "recorder", None)
     if recorder is not None and isinstance(scale, Tensor):
         mean = recorder.node_of(loc) if isinstance(loc, Tensor) else recorder._new("constant", "number", ())
-        recorder.graph.normals.append(NormalSeen(mean, recorder.node_of(scale), _made_at(recorder, self)))
+        frames = _made_at(recorder, self)
+        recorder.graph.normals.append(NormalSeen(mean, recorder.node_of(scale), frames))
+        if _is_checked(self, validate_args):
+            _note_refusal(recorder, loc, scale, frames)
     _originals[Normal](self, loc, scale, validate_args)
+
+
+def _init_of_any(self: Distribution, *args: Any, **kwargs: Any) -> None:
+    """Without the checks of the arguments: an error that is the symptom must not hide what is to be found."""
+    if getattr(_here, "recorder", None) is not None:
+        bound = inspect.signature(_originals[Distribution]).bind(self, *args, **kwargs)
+        bound.arguments["validate_args"] = False
+        args, kwargs = bound.args[1:], bound.kwargs
+    _originals[Distribution](self, *args, **kwargs)
+
+
+def _is_checked(normal: Normal, validate_args: bool | None) -> bool:
+    """Whether PyTorch would check what this Normal is made of; one that carries log σ may have a σ of zero."""
+    asked = Distribution._validate_args if validate_args is None else validate_args
+    return bool(asked) and type(normal) is Normal
+
+
+def _note_refusal(recorder: Recorder, loc: Any, scale: Tensor, frames: tuple[Frame, ...]) -> None:
+    place = "PyTorch" if not frames else f"{shown(frames[0].code.co_filename)}:{frames[0].line}"
+    for name, value in (("loc", loc), ("scale", scale)):
+        if isinstance(value, Tensor) and (text := refusal(name, value, place)):
+            recorder.graph.refused.append(text)
 
 
 def _init_of_many(self: MultivariateNormal, loc: Any, *args: Any, **kwargs: Any) -> None:

@@ -1,94 +1,33 @@
-"""What a call gave: is its loss finite, are its gradients, and if not, what was first or came in from outside?"""
+"""Measure the outcome of a call that was run, and find out why it is not finite."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch.outcome import Outcome, some
 from vdvae_patch.scanning.inputs import tensors_in
-from vdvae_patch.trace import Event
+from vdvae_patch.trace import Tracer
 
 _SHOWN = 3
 _LOSSES = ("loss", "total_loss", "nelbo")  # names under which a loss stands beside its terms
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Loss and gradients of one call.
+def explained(outcome: Outcome, model: nn.Module, run: Callable[[Tracer | None], Outcome], data: Any) -> Outcome:
+    """An outcome that is not finite, with what came in from outside, and where the first such value was made.
 
-    Attributes:
-        loss: in the host's own units; NaN and infinity as they are; None if the call gave nothing that is one number.
-        bad_values: what the call gave and was not finite, in words; empty if all was.
-        gradients: how many parameters got a gradient.
-        bad_gradients: the names of those whose gradient is not finite.
-        not_differentiated: why there are no gradients; empty if there are.
-        refused: what PyTorch's distributions were given and refuse, outside of a watched call with an error.
-        outside: what was not finite before the call, in words: rows of the batch, parameters, buffers.
-        origin: the operation that made the first value that is not finite on the way to loss and gradients; None if
-            all are finite, or it was not looked for.
+    Args:
+        run: the call, watched by a tracer.
+        data: what it is given.
     """
-
-    loss: float | None = None
-    bad_values: tuple[str, ...] = ()
-    gradients: int = 0
-    bad_gradients: tuple[str, ...] = ()
-    not_differentiated: str = ""
-    refused: tuple[str, ...] = ()
-    outside: tuple[str, ...] = ()
-    origin: Event | None = None
-
-    @property
-    def finite(self) -> bool:
-        """Whether all that was given, and every gradient, is finite, and no distribution refused what it was given."""
-        return not (self.bad_values or self.bad_gradients or self.refused)
-
-    @property
-    def has_loss(self) -> bool:
-        """Whether the call gave one number that gradients flow from."""
-        return self.loss is not None and not self.not_differentiated
-
-    def __str__(self) -> str:
-        return "; ".join([self.headline, *self.causes])
-
-    @property
-    def headline(self) -> str:
-        """Loss and gradients in a line."""
-        if self.loss is not None:
-            given = f"loss {self.loss:.4g}" if math.isfinite(self.loss) else f"the loss is {_not_finite(self.loss)}"
-        else:
-            given = f"not finite: {', '.join(self.bad_values)}" if self.bad_values else "no loss, all values finite"
-        if self.bad_gradients:
-            names = _some(self.bad_gradients)
-            return f"{given}, {len(self.bad_gradients)} of {self.gradients} gradients are not finite ({names})"
-        if self.not_differentiated:
-            return f"{given}, no gradients ({self.not_differentiated})"
-        return f"{given}, {_all(self.gradients)} finite"
-
-    @property
-    def causes(self) -> tuple[str, ...]:
-        """Why it is not finite, a line each; empty if it is."""
-        lines = [*self.outside, *self.refused]
-        if self.origin is not None and not self.outside:
-            lines.append(f"the first value that is not finite: {self.origin}")
-        return tuple(lines)
-
-
-def _all(count: int) -> str:
-    return "the gradient" if count == 1 else f"all {count} gradients"
-
-
-def _not_finite(value: float) -> str:
-    return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    tracer = Tracer(model)
+    run(tracer)
+    origin = next(iter(tracer.trace.culprits), None)
+    return replace(outcome, outside=tuple(from_outside(model, data)), origin=origin)
 
 
 def loss_of(result: Any) -> tuple[Tensor | None, bool]:
@@ -157,13 +96,13 @@ def from_outside(model: nn.Module, data: Any) -> Iterator[str]:
     bad = tuple(name for name, p in parameters if p.is_floating_point() and not is_finite(p))
     if bad:
         yield (
-            f"{len(bad)} of {len(parameters)} parameters are not finite ({_some(bad)}): an update before this one "
+            f"{len(bad)} of {len(parameters)} parameters are not finite ({some(bad)}): an update before this one "
             "destroyed them; load an earlier checkpoint"
         )
     buffers = tuple(name for name, b in model.named_buffers() if b.is_floating_point() and not is_finite(b))
     if buffers:
         yield (
-            f"buffers are not finite ({_some(buffers)}), such as running statistics that have seen a NaN; load an "
+            f"buffers are not finite ({some(buffers)}), such as running statistics that have seen a NaN; load an "
             "earlier checkpoint"
         )
 

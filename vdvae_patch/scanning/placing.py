@@ -94,6 +94,22 @@ _FAR_DOWN = torch.tensor([-1000.0, -200.0])  # where exp underflows in float32
 def log_sites(readings: Iterable[Reading]) -> tuple[LogSite, ...]:
     """The expressions that compute a Normal's σ of one raw value, where it is the very tensor it is given."""
     found: dict[LogSite, None] = {}
+    for reading, nodes in _carrying(readings):
+        parameter = "" if reading.raw.cuts else _attribute_read(reading.raw.node, nodes[0])
+        with contextlib.suppress(CannotPlaceError):
+            at = site_of_nodes(nodes, _operand(nodes[0]), None, parameter)
+            assert reading.steps is not None
+            log = LogSite(at.owner, at.method, at.calls, at.first, at.last, at.operand, named(reading.steps), parameter)
+            found[log] = None
+    return tuple(found)
+
+
+def logs_of(readings: Iterable[Reading]) -> list[tuple[Sequence[Node], Convention]]:
+    """Of each σ that could carry its logarithm the steps from the raw value to it, and what they compute."""
+    return [(nodes, named(reading.steps)) for reading, nodes in _carrying(readings) if reading.steps is not None]
+
+
+def _carrying(readings: Iterable[Reading]) -> Iterator[tuple[Reading, Sequence[Node]]]:
     for reading in readings:
         nodes = reading.chain.nodes
         if reading.evidence != "Normal" or reading.steps is None or reading.suffix or not nodes:
@@ -106,14 +122,9 @@ def log_sites(readings: Iterable[Reading]) -> tuple[LogSite, ...]:
             continue
         if any(not _stays(nodes[i - 1], nodes[i]) for i in range(1, len(nodes))):
             continue
-        if not named(reading.steps).log_sigma(_FAR_DOWN).isfinite().all():
-            continue  # it is no better known than as the log of σ
-        parameter = "" if reading.raw.cuts else _attribute_read(reading.raw.node, nodes[0])
-        with contextlib.suppress(CannotPlaceError):
-            at = site_of_nodes(nodes, _operand(nodes[0]), None, parameter)
-            log = LogSite(at.owner, at.method, at.calls, at.first, at.last, at.operand, named(reading.steps), parameter)
-            found[log] = None
-    return tuple(found)
+        # else it is no better known than as the log of σ
+        if named(reading.steps).log_sigma(_FAR_DOWN).isfinite().all():
+            yield reading, nodes
 
 
 def _is_same_tensor(node: Node, other: Node) -> bool:

@@ -8,6 +8,7 @@ tensor that PyTorch makes unseen (`torch.tensor`, `from_numpy`) never passes for
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -431,9 +432,15 @@ _RUNNER = "run_watched"
 """Name of the function of this package that calls the host: frames outside it are the caller's."""
 
 
-def run_watched(recorder: Recorder, call: Any, arguments: tuple[Any, ...]) -> Any:
-    """`call(*arguments)` under the recorder, TorchScript interpreted operation by operation."""
-    with torch.jit.optimized_execution(False), recorder:  # type: ignore[attr-defined]
+def run_watched(
+    recorder: Recorder, call: Any, arguments: tuple[Any, ...], inner: TorchDispatchMode | None = None
+) -> Any:
+    """`call(*arguments)` under the recorder, TorchScript interpreted operation by operation.
+
+    Args:
+        inner: a mode that sees each operation before the recorder does.
+    """
+    with torch.jit.optimized_execution(False), recorder, inner or contextlib.nullcontext():  # type: ignore[attr-defined]
         return call(*arguments)
 
 

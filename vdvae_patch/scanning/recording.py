@@ -19,14 +19,21 @@ from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
 from vdvae_patch.scanning.layers import join_layers
 from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
+from vdvae_patch.scanning.outcome import outcome_of
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.untouched import Untouched
+from vdvae_patch.trace import Tracer
 
 Call = Callable[..., Any]
 
 
-def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> Graph:
-    """The graph of `call(model, *inputs)`, or of `model(*inputs)`; the model is left as it was.
+def recorded(
+    model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None, tracer: Tracer | None = None
+) -> Graph:
+    """The graph of `call(model, *inputs)`, or of `model(*inputs)`, and its outcome; the model is left as it was.
+
+    Args:
+        tracer: watches forward and backward pass for values that are not finite.
 
     Raises:
         PatchError: some parameters have no values yet (lazy, or on the meta device); or there is no forward to run.
@@ -57,10 +64,16 @@ def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None
     with _eager(model), Untouched(model, recorder), normals_watched(recorder), outputs_observed(emitted):
         hook = register_module_forward_hook(returned)
         try:
-            if call is None:
-                run_watched(recorder, model, inputs)
-            else:
-                run_watched(recorder, call, (model, *inputs))
+            with nullcontext() if tracer is None else tracer.modules():
+                result = run_watched(recorder, *_called(model, inputs, call), tracer)
+            refused = tuple(dict.fromkeys(recorder.graph.refused))
+            with recorder, nullcontext() if tracer is None else tracer:
+                if tracer is not None:
+                    tracer.backward()
+                recorder.graph.outcome, bad = outcome_of(model, result, refused)
+            if tracer is not None:
+                tracer.reach(bad)
+            del result, bad
         except NotImplementedError as error:
             if call is None and _is_at_once(error):
                 raise PatchError(
@@ -82,6 +95,10 @@ def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None
     join_layers(recorder.graph)
     settle_masks(recorder.graph)
     return recorder.graph
+
+
+def _called(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> tuple[Any, tuple[Any, ...]]:
+    return (model, inputs) if call is None else (call, (model, *inputs))
 
 
 def _loss_of(model: nn.Module) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, overload
 
 from torch import nn
 
 from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head, Role
+from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.reading import NearMiss
 from vdvae_patch.tables import columns
 
@@ -31,6 +33,8 @@ class ScanResult(Sequence[Head]):
         near_misses: what looked like a scale and was not taken, and why.
         warnings: what is numerically unsafe in the host as it is: in its heads, and elsewhere in its arithmetic.
         notes: what was presumed about the data.
+        outcome: whether loss and gradients of the batch are finite, and if not, where the first value was made that is
+            not, and what was not finite before the call.
         normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
             carries log σ.
     """
@@ -41,11 +45,13 @@ class ScanResult(Sequence[Head]):
         near_misses: Iterable[NearMiss] = (),
         warnings: Iterable[str] = (),
         notes: Iterable[str] = (),
+        outcome: Outcome | None = None,
     ) -> None:
         self._heads = tuple(heads)
         self.near_misses = tuple(near_misses)
         self._elsewhere = tuple(warnings)
         self.notes = tuple(notes)
+        self.outcome = Outcome() if outcome is None else outcome
 
     def __len__(self) -> int:
         return len(self._heads)
@@ -77,7 +83,8 @@ class ScanResult(Sequence[Head]):
         if self and self.only_sampled:
             lines.append(ONLY_SAMPLED)
         warnings = (f"warning: {text}" for text in _gathered(self, self._elsewhere))
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *warnings])
+        lines += (f"note: {note}" for note in self.notes)
+        return "\n".join([*lines, *warnings, f"this batch: {self.outcome.headline}", *self.outcome.causes])
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -126,6 +133,28 @@ class ScanResult(Sequence[Head]):
             raise PatchError(f"no head is left; there are: {', '.join(map(str, self)) or 'none'}")
         return self._with(left)
 
+    def without(self, heads: Iterable[Head]) -> ScanResult:
+        """The heads but some."""
+        out = {id(head) for head in heads}
+        return self._with(head for head in self if id(head) not in out)
+
+    def corrected(
+        self, *, exclude: str | Iterable[str] = (), roles: Mapping[str, Role] = MappingProxyType({})
+    ) -> ScanResult:
+        """The heads without those at some paths and below, and with other roles than the scan gave them.
+
+        Raises:
+            PatchError: a path has no head, or no head is left.
+        """
+        out = [exclude] if isinstance(exclude, str) else list(exclude)
+        for path in (*out, *roles):
+            if not any(_is_at(head.path, path) for head in self):
+                raise PatchError(f"no head is at {path!r}; there are: {', '.join(map(str, self))}")
+        left = [head for head in self if not any(_is_at(head.path, path) for path in out)]
+        if not left:
+            raise PatchError(f"no head is left without {', '.join(out)}")
+        return self._with(_with_roles(left, roles) if roles else left)
+
     def verify(self, model: nn.Module) -> None:
         """Run the scanned batch through a model that is patched, and compare every σ with what was promised.
 
@@ -173,6 +202,23 @@ def _is_at(path: str, wanted: str | Callable[[str], bool]) -> bool:
     if not isinstance(wanted, str):
         return bool(wanted(path))
     return path == wanted or path.startswith(f"{wanted}.")
+
+
+def _with_roles(heads: Iterable[Head], roles: Mapping[str, Role]) -> list[Head]:
+    """Heads of other roles; their scans know them by these."""
+
+    def corrected(head: Head, scan: object) -> Head:
+        role = next((role for path, role in roles.items() if _is_at(head.path, path)), head.role)
+        return dataclasses.replace(head, role=role, scan=scan)
+
+    runs: dict[int, Any] = {}
+    found = []
+    for head in heads:
+        if head.scan is not None and id(head.scan) not in runs:
+            others = [corrected(other, other.scan) for other in head.scan.heads]
+            runs[id(head.scan)] = head.scan.with_heads(others)
+        found.append(corrected(head, runs.get(id(head.scan))))
+    return found
 
 
 def _is_compared(head: Head) -> bool:

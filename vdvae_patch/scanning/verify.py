@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
+from vdvae_patch.outcome import Outcome
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.bystanders import require_only_sigma
 from vdvae_patch.scanning.emission import emission_of
@@ -75,8 +76,9 @@ def check_sigma(
     patched: Iterable[Patched],
     residual: Mapping[HeadKey, list[Tensor]],
     before: Mapping[HeadKey, list[Placed]],
-) -> None:
-    """Run the patched model and compare every σ that it uses, as a function of the raw parameter, with scale(p).
+) -> Outcome:
+    """Run the patched model and compare every σ that it uses, as a function of the raw parameter, with scale(p); gives
+    the outcome of the run.
 
     Args:
         residual: see `residual_curves`.
@@ -121,6 +123,7 @@ def check_sigma(
                     f"head {head}: the patched model computes the elements of σ of other elements of the raw "
                     "value than the host does; the patch was taken back"
                 )
+    return graph.outcome
 
 
 _MOST_BEHIND = 4

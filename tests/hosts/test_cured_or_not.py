@@ -1,0 +1,472 @@
+"""What scan, patch and stabilize say of a batch: finite or not, where the first value came from, and what holds."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+import vdvae_patch
+from vdvae_patch import PatchError, scales
+
+torch.manual_seed(0)
+X = torch.rand(16, 8)
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.dec = nn.Linear(8, 8), nn.Linear(4, 8)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return mu, raw
+
+    def rest(self, q: Normal, x: Tensor) -> Tensor:
+        z = q.rsample()
+        return ((self.dec(z) - x) ** 2).mean() + kl_divergence(
+            q, Normal(torch.zeros_like(z), torch.ones_like(z))
+        ).mean()
+
+
+class Plain(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_sigma = self.split(x)
+        z = mu + torch.randn_like(mu) * log_sigma.exp()
+        return ((self.dec(z) - x) ** 2).mean() + (0.5 * (mu**2 + (2 * log_sigma).exp()) - log_sigma).mean()
+
+
+class OfDistributions(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_sigma = self.split(x)
+        return self.rest(Normal(mu, log_sigma.exp()), x)
+
+
+class VarianceWithFloor(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, v = self.split(x)
+        return self.rest(Normal(mu, (v.exp() + 1e-4).sqrt()), x)
+
+
+class LogOfItsSquare(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.split(x)
+        sd = F.softplus(raw) + 1e-4
+        var = sd * sd
+        z = torch.randn_like(mu) * sd + mu
+        return ((self.dec(z) - x) ** 2).mean() + (mu * mu + var - torch.log(var) - 1).sum(1).mean()
+
+
+class SaturatedBernoulli(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_sigma = self.split(x)
+        z = mu + torch.randn_like(mu) * log_sigma.exp()
+        t, eps = torch.sigmoid(self.dec(z)), torch.finfo(torch.float).eps
+        likelihood = (x * torch.log(t + eps) + (1 - x) * torch.log(1 - t - eps)).mean()
+        return (0.5 * (mu**2 + (2 * log_sigma).exp()) - log_sigma).mean() - likelihood
+
+
+class CountsDecoder(Base):
+    """Poisson rates are exponentials of the decoder's output: a large σ overflows there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_variance = self.split(x)
+        out = self.dec(mu + (0.5 * log_variance).exp() * torch.randn_like(mu))
+        kl = 0.5 * (mu**2 + log_variance.exp() - log_variance - 1)
+        return (out.exp() - x * out).sum(1).mean() + kl.sum(1).mean()
+
+
+class LearnedPrior(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        (mu, lv), (pm, pl) = self.split(x), self.prior(c).chunk(2, 1)
+        z = mu + (0.5 * lv).exp() * torch.randn_like(mu)
+        kl = 0.5 * (pl - lv + (lv.exp() + (mu - pm) ** 2) / pl.exp() - 1)
+        return ((self.dec(z) - x) ** 2).sum(1).mean() + kl.sum(1).mean()
+
+
+class ZeroMeanPrior(LearnedPrior):
+    """σ is all that the prior's network computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        (mu, lv), pl = self.split(x), self.prior(c)
+        z = mu + (0.5 * lv).exp() * torch.randn_like(mu)
+        kl = 0.5 * (pl - lv + (lv.exp() + mu**2) / pl.exp() - 1)
+        return ((self.dec(z) - x) ** 2).sum(1).mean() + kl.sum(1).mean()
+
+
+class GaussianDecoder(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dec = nn.Linear(4, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_sigma = self.split(x)
+        q = Normal(mu, log_sigma.exp())
+        mean, log_scale = self.dec(q.rsample()).chunk(2, 1)
+        kl = kl_divergence(q, Normal(torch.zeros_like(mu), torch.ones_like(mu)))
+        return kl.sum(1).mean() - Normal(mean, log_scale.exp()).log_prob(x).sum(1).mean()
+
+
+def account(model: nn.Module, *inputs: object, **options: object) -> str:
+    out = io.StringIO()
+    vdvae_patch.stabilize(model, *inputs, file=out, **options)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def _gradients_are_finite(model: nn.Module, *inputs: Tensor) -> bool:
+    model.zero_grad()
+    loss = model(*inputs)
+    loss.backward()
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    return bool(loss.isfinite() and all(g.isfinite().all() for g in found))
+
+
+# --- the batch, as it is ----------------------------------------------------------------------------------------------
+
+
+def test_a_batch_without_trouble_is_said_to_be_so() -> None:
+    heads = vdvae_patch.scan(Plain(), X)
+    assert heads.outcome.finite
+    assert heads.outcome.gradients == 4
+    assert "all 4 gradients finite" in str(heads)
+    handle = vdvae_patch.patch(Plain(), posterior="explin", heads=vdvae_patch.scan(Plain(), X))
+    assert handle.before is not None
+    assert handle.after is not None
+    assert handle.before.loss == pytest.approx(handle.after.loss, rel=5e-2)
+    assert "this batch before: loss" in str(handle)
+
+
+def test_rows_of_the_batch_that_are_not_finite_are_named() -> None:
+    x = X.clone()
+    x[3, 2], x[7] = math.nan, math.inf
+    heads = vdvae_patch.scan(Plain(), x)
+    assert not heads.outcome.finite
+    assert heads.outcome.outside == ("the batch is not finite: rows 3, 7 of input 0, NaN in 9 of 128 values",)
+    assert "the loss is NaN" in str(heads)
+    text = account(Plain(), x)
+    assert "NOT cured: the loss is NaN" in text
+    assert "\nCURED" not in text
+
+
+@pytest.mark.parametrize("build", [Plain, OfDistributions])
+def test_weights_that_are_not_finite_are_counted_and_named(build: Callable[[], nn.Module]) -> None:
+    model = build()
+    with torch.no_grad():
+        model.enc.weight[0, 0] = math.nan  # type: ignore[union-attr,index]
+    text = account(model, X)
+    assert "1 of 4 parameters are not finite (enc.weight)" in text
+    assert "load an earlier checkpoint" in text
+    assert "NOT cured" in text
+
+
+def test_a_buffer_that_has_seen_a_nan_is_named() -> None:
+    class Normalized(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(8).eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(self.norm(x))
+
+    model = Normalized()
+    model.norm.running_var.fill_(math.nan)  # type: ignore[union-attr]
+    assert "buffers are not finite (norm.running_var)" in str(vdvae_patch.scan(model, X))
+
+
+def test_a_loss_that_no_head_causes_is_found_where_it_is_made() -> None:
+    model = SaturatedBernoulli()
+    with torch.no_grad():
+        model.dec.bias += 40.0
+    outcome = vdvae_patch.scan(model, X.round()).outcome
+    assert outcome.origin is not None
+    assert outcome.origin.operation.startswith("aten.log")
+    assert "log(1 - t - eps)" in outcome.origin.place.text
+    text = account(model, X.round())
+    assert "NOT cured: the loss is NaN" in text
+    assert "test_cured_or_not.py" in text
+
+
+def test_the_log_of_a_negative_weight_is_found_too() -> None:
+    class Weighted(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.log(x.mean() - 5.0)
+
+    outcome = vdvae_patch.scan(Weighted(), X).outcome
+    assert outcome.origin is not None
+    assert "torch.log(x.mean() - 5.0)" in outcome.origin.place.text
+
+
+def test_a_gradient_alone_that_is_not_finite_is_seen() -> None:
+    class Root(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + (self.dec.weight * 0).abs().sum().sqrt()
+
+    outcome = vdvae_patch.scan(Root(), X).outcome
+    assert outcome.loss is not None
+    assert math.isfinite(outcome.loss)
+    assert outcome.bad_gradients == ("dec.weight",)
+    assert outcome.origin is not None
+    assert outcome.origin.phase == "backward"
+
+
+def test_nothing_is_left_behind_by_looking() -> None:
+    model = OfDistributions()
+    with torch.no_grad():
+        model.enc.bias[4:] = -110.0
+    before, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    vdvae_patch.scan(model, X)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    with pytest.raises(ValueError, match="Expected parameter scale"):
+        model(X)  # the checks of PyTorch are on again
+
+
+# --- the error that is the symptom ------------------------------------------------------------------------------------
+
+
+def test_a_scale_that_pytorch_refuses_does_not_stop_the_scan_and_is_cured() -> None:
+    model = OfDistributions()
+    with torch.no_grad():
+        model.enc.bias[4:] = -110.0
+    heads = vdvae_patch.scan(model, X)
+    assert [(h.path, h.role) for h in heads] == [("enc", "posterior")]
+    (refused,) = heads.outcome.refused
+    assert "the scale of a Normal is not positive" in refused
+    assert "rows 0 to 15" in refused
+    vdvae_patch.stabilize(model, X, file=io.StringIO())
+    assert _gradients_are_finite(model, X)
+
+
+def test_other_distributions_are_not_checked_either_while_the_call_is_watched() -> None:
+    class OfLogits(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            mu, log_sigma = self.split(x)
+            q = Normal(mu, log_sigma.exp())
+            likelihood = Bernoulli(logits=self.dec(q.rsample())).log_prob(x).mean()
+            return kl_divergence(q, Normal(torch.zeros_like(mu), torch.ones_like(mu))).mean() - likelihood
+
+    model = OfLogits()
+    with torch.no_grad():
+        model.enc.bias[4:] = -110.0
+    assert len(vdvae_patch.scan(model, X)) == 1  # x is no boolean, which Bernoulli refuses
+
+
+# --- pushed to where it breaks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("build", "floor"), [(VarianceWithFloor, 0.01), (LogOfItsSquare, 0.0001)])
+def test_a_floor_that_the_hosts_arithmetic_needs_is_kept(
+    build: Callable[[], Base], floor: float, dtype: torch.dtype
+) -> None:
+    model, x = build().to(dtype), X.to(dtype)
+    if build is LogOfItsSquare and dtype == torch.float16:
+        pytest.skip("the host's own floor squared is zero in float16")
+    text = account(model, x)
+    assert f"bounded({floor:g}, " in text
+    assert "and not explin, with which" in text
+    assert "\nCURED: enc[4:8]" in text
+    for raw in (-9.0, -20.0, -60.0):
+        with torch.no_grad():
+            model.enc.bias[4:] = raw
+        assert _gradients_are_finite(model, x)
+
+
+def test_a_scale_that_was_asked_for_stays_and_the_one_that_holds_is_named() -> None:
+    model = LogOfItsSquare()
+    text = account(model, X, posterior="explin")
+    assert "NOT cured: enc[4:8] (posterior, explin" in text
+    assert "torch.log(var)" in text
+    assert 'This holds: posterior="bounded(0.0001, ' in text
+    assert vdvae_patch.patched_heads(model)[0].scale.name == "explin"  # type: ignore[union-attr]
+    again = LogOfItsSquare()
+    assert "\nCURED: enc[4:8]" in account(again, X, posterior="bounded(0.0001, 100)")
+
+
+def test_a_decoder_that_a_large_sigma_overflows_gets_an_upper_bound_that_the_batch_does_not_feel() -> None:
+    model = CountsDecoder()
+    handle = vdvae_patch.stabilize(model, X, file=io.StringIO())
+    (head,) = handle.heads
+    assert head.scale is not None
+    assert head.scale.name == "upbounded"
+    assert handle.before is not None
+    assert handle.after is not None
+    assert handle.after.loss == pytest.approx(handle.before.loss, rel=1e-2)
+    with torch.no_grad():
+        model.enc.bias[4:] = 1000.0
+    assert _gradients_are_finite(model, X)
+
+
+def test_a_learned_prior_that_keeps_its_sigma_is_not_cured_and_says_what_holds() -> None:
+    text = account(LearnedPrior(), X, X, prior="explin")
+    assert "NOT cured: prior[4:8] (prior, explin" in text
+    assert 'This holds: prior="bounded(' in text
+    assert "CURED: enc[4:8]" in text
+    assert "\nNOT cured" not in account(LearnedPrior(), X, X)
+
+
+def test_a_likelihood_that_is_left_as_it_is_is_pushed_too() -> None:
+    text = account(GaussianDecoder(), X)
+    assert "NOT cured: dec[8:16] (likelihood, left as it is)" in text
+    assert 'This holds: likelihood="downbounded(0.001)"' in text
+    assert "\nNOT cured" not in account(GaussianDecoder(), X, likelihood="bounded(0.01, 10)")
+
+
+def test_means_that_a_layer_of_zeros_makes_equal_are_moved_apart() -> None:
+    model = LearnedPrior()
+    for layer in (model.enc, model.prior):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    assert "NOT cured: prior[4:8]" in account(model, X, X, prior="explin")
+
+
+def test_probing_leaves_the_model_patched_and_as_it_was() -> None:
+    model = Plain()
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    handle = vdvae_patch.stabilize(model, X, file=io.StringIO())
+    assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+    assert vdvae_patch.is_patched(model)
+    vdvae_patch.check_intact(model)
+    torch.manual_seed(1)
+    patched = model(X)
+    handle.unpatch()
+    torch.manual_seed(1)
+    torch.testing.assert_close(patched, model(X), rtol=5e-2, atol=0)
+    assert type(model) is Plain
+
+
+def test_without_the_probe_it_says_so() -> None:
+    text = account(Plain(), X, probe=False)
+    assert "not probed" in text
+    assert "CURED" not in text
+
+
+# --- roles, exclusions, what cannot be patched ------------------------------------------------------------------------
+
+
+def test_a_prior_whose_sigma_is_all_that_its_network_computes_is_not_fixed() -> None:
+    model = ZeroMeanPrior()
+    text = account(model, X, X)
+    assert "σ is the only thing that its network computes" in text
+    prior = next(h for h in vdvae_patch.patched_heads(model) if h.head.role == "prior")
+    assert prior.scale is not None
+    assert prior.scale.name != "constant"
+
+
+def test_heads_can_be_excluded_and_their_roles_corrected() -> None:
+    model = LearnedPrior()
+    vdvae_patch.stabilize(model, X, X, exclude="prior", file=io.StringIO())
+    assert [h.head.path for h in vdvae_patch.patched_heads(model)] == ["enc"]
+    model = LearnedPrior()
+    vdvae_patch.stabilize(model, X, X, roles={"prior": "posterior"}, file=io.StringIO())
+    assert [(h.head.path, h.head.role) for h in vdvae_patch.patched_heads(model)] == [
+        ("enc", "posterior"),
+        ("prior", "posterior"),
+    ]
+    assert {h.scale.name for h in vdvae_patch.patched_heads(model) if h.scale} & {"constant"} == set()
+    for options in ({"exclude": "nothing"}, {"roles": {"nothing": "prior"}}):
+        with pytest.raises(PatchError, match="no head is at 'nothing'; there are: enc"):
+            vdvae_patch.stabilize(LearnedPrior(), X, X, file=io.StringIO(), **options)  # type: ignore[arg-type]
+
+
+class TwoDraws(Base):
+    """The scale of a second draw is computed in a loss beside the model, with a floor: no place of the model is it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, log_sigma = self.split(x)
+        kl = (0.5 * (mu**2 + (2 * log_sigma).exp()) - log_sigma).mean()
+        return mu + torch.randn_like(mu) * log_sigma.exp(), self.other(x), kl
+
+
+def two_draws(model: nn.Module, x: Tensor) -> Tensor:
+    z, other, kl = model(x)
+    mean, raw = other.chunk(2, 1)
+    w = mean + (raw.exp() + 0.1) * torch.randn_like(mean)
+    out: Tensor = model.dec(z + w)  # type: ignore[operator]
+    return ((out - x) ** 2).mean() + kl
+
+
+def test_a_head_that_cannot_be_patched_is_left_out_with_its_reason_and_the_others_are_patched() -> None:
+    model = TwoDraws()
+    text = account(model, X, call=two_draws)
+    assert "NOT patched: other[4:8] (posterior, " in text
+    assert "is outside the model" in text
+    assert "CURED: enc[4:8]" in text
+    assert [h.head.path for h in vdvae_patch.patched_heads(model)] == ["enc"]
+    with pytest.raises(PatchError, match=r"no head can be patched: other\[4:8\]"):
+        vdvae_patch.stabilize(TwoDraws(), X, call=two_draws, exclude="enc", file=io.StringIO())
+
+
+# --- a loss beside the model ------------------------------------------------------------------------------------------
+
+
+class Encoder(Base):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, log_sigma = self.split(x)
+        return self.dec(mu + torch.randn_like(mu) * log_sigma.exp()), mu, log_sigma
+
+
+def elbo(model: nn.Module, x: Tensor) -> Tensor:
+    out, mu, log_sigma = model(x)
+    q = Normal(mu, log_sigma.exp())
+    return ((out - x) ** 2).mean() + kl_divergence(q, Normal(torch.zeros_like(mu), torch.ones_like(mu))).mean()
+
+
+@pytest.mark.parametrize("call", [elbo, lambda model, x: elbo(model, x)], ids=["function", "lambda"])
+def test_a_loss_beside_the_model_is_cured_by_the_handles(call: Callable[..., Tensor]) -> None:
+    model = Encoder()
+    with torch.no_grad():
+        model.enc.bias[4:] = -110.0
+    out = io.StringIO()
+    handle = vdvae_patch.stabilize(model, X, call=call, file=out)
+    assert "outside of the model" in out.getvalue()
+    assert "handle.loss(model, ...)" in out.getvalue()
+    assert handle.loss is not None
+    loss = handle.loss(model, X)
+    loss.backward()
+    assert float(loss) == pytest.approx(110, abs=3)
+    assert model.enc.bias.grad is not None
+    torch.testing.assert_close(model.enc.bias.grad[4:], torch.full((4,), -0.25), atol=1e-2, rtol=0)
+    with pytest.raises(ValueError, match="Expected parameter scale"):
+        elbo(model, X)  # the function itself is nobody's to change
+
+
+def test_a_loss_without_normals_needs_no_other() -> None:
+    def by_hand(model: nn.Module, x: Tensor) -> Tensor:
+        out, mu, log_sigma = model(x)
+        return ((out - x) ** 2).mean() + (0.5 * (mu**2 + (2 * log_sigma).exp()) - log_sigma).mean()
+
+    out = io.StringIO()
+    handle = vdvae_patch.stabilize(Encoder(), X, call=by_hand, file=out)
+    assert handle.loss is None
+    assert "NOT cured" not in out.getvalue()
+
+
+def test_a_forward_without_a_loss_is_no_success() -> None:
+    text = account(Encoder(), X)
+    assert "no loss; all values are finite" in text
+    assert "give your loss: call=" in text
+
+
+def test_scales_by_name_still_mean_what_they_did() -> None:
+    assert str(scales.get("upbounded(10)")) == "upbounded(omega=10)"

@@ -1,0 +1,212 @@
+"""Push the raw values of heads to where they break, and see whether loss and gradients hold.
+
+A raw value that training moves far out is what ends a run, and the batch at hand seldom has one. So each head's raw
+values are set, all of them, to values where σ² and σ leave the range of the type, and to what an optimizer's steps can
+reach; the rest of the user's own call stays what it is, backward pass included. The gradient flows through the value as
+if the network had put it out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.heads import Head
+from vdvae_patch.outcome import Outcome
+from vdvae_patch.patching import plan
+from vdvae_patch.patching.apply import put_in
+from vdvae_patch.patching.fit import line
+from vdvae_patch.patching.measure import Meter, together
+from vdvae_patch.patching.record import PatchedHead
+from vdvae_patch.scales import Constant, Scale, Shifted
+from vdvae_patch.scanning.finder import ScanRun
+from vdvae_patch.trace import Tracer
+
+_APART = 0.5  # between the means of a posterior and a prior, which a last layer of zeros would make the same
+
+
+class Pushed(Scale):
+    """A scale of raw values that are all one number; the gradient goes through to the real ones."""
+
+    def __init__(self, scale: Scale, raw: float) -> None:
+        super().__init__()
+        self.scale, self.raw = scale, raw
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The scale's, and the number."""
+        return f"{self.scale.name} at {self.raw:g}"
+
+    def arguments(self) -> dict[str, float]:
+        return self.scale.arguments()
+
+    def defaults(self) -> dict[str, Any]:
+        """See `Scale.defaults`."""
+        return self.scale.defaults()
+
+    def _push(self, p: Tensor) -> Tensor:
+        return (p - p.detach()).nan_to_num(0, 0, 0) + self.raw
+
+    def sigma(self, p: Tensor) -> Tensor:
+        return self.scale.sigma(self._push(p))
+
+    def log_sigma(self, p: Tensor) -> Tensor:
+        return self.scale.log_sigma(self._push(p))
+
+    def log_variance(self, p: Tensor) -> Tensor:
+        return self.scale.log_variance(self._push(p))
+
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        return self.scale.log_sigma_and_slope(self._push(p))
+
+    def inverse(self, sigma: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    # what asks for a scale's own formulas asks for one of the registry
+    _sigma = _log_sigma = _sigma_slope = _log_sigma_slope = inverse  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What pushing some heads showed.
+
+    Attributes:
+        heads: those that were pushed together, with their scales.
+        level: the log σ that the host's own exponential would have had; None if all levels held.
+        outcome: of the call at that level, with where the first value was made that is not finite.
+    """
+
+    heads: tuple[PatchedHead, ...]
+    level: float | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def cured(self) -> bool:
+        """Whether loss and gradients were finite at every level."""
+        return self.level is None
+
+
+Unit = tuple[PatchedHead, ...]
+"""Heads whose σ are computed in one place, so that they are pushed together."""
+
+
+def _units(heads: Sequence[PatchedHead]) -> list[Unit]:
+    units: dict[int, list[PatchedHead]] = {}
+    for patched, first in zip(heads, together([(h.head, h.scale) for h in heads]), strict=True):
+        units.setdefault(first, []).append(patched)
+    return [tuple(unit) for unit in units.values()]
+
+
+def levels(dtype: torch.dtype) -> tuple[float, ...]:
+    """Values of log σ = p to push to: where σ² underflows, where σ has few digits, where it is zero, where σ² and σ
+    overflow; the last of either side is what steps of an optimizer can reach."""
+    end = math.log(torch.finfo(dtype).max)
+    far = 100.0 if dtype == torch.float16 else max(1000.0, 1.5 * end)
+    return (-0.6 * end, -1.08 * end, -far, 0.6 * end, far)
+
+
+class Probe:
+    """Runs a scanned call with heads' raw values pushed.
+
+    Args:
+        run: the scan's.
+        others: heads of the scan that are left as they are.
+        loss: what to run in the place of the scanned call.
+    """
+
+    def __init__(
+        self, model: nn.Module, run: ScanRun, others: Sequence[Head] = (), loss: Callable[..., Any] | None = None
+    ) -> None:
+        self._model = model
+        self._run = run
+        self._others = others
+        self._loss = loss
+        self.levels = levels(_dtype(model))
+
+    def verdicts(self, heads: Sequence[PatchedHead]) -> list[Verdict]:
+        """Those that break a level, each with the heads that it takes; or one for all, cured.
+
+        All are pushed together first: if that holds, each holds. If it does not, those at fault are looked for by
+        halves.
+        """
+        units = [unit for unit in _units(heads) if not isinstance(unit[0].scale, Constant)]
+        found: list[Verdict] = []
+        for level in self.levels:
+            known = {id(h) for verdict in found for h in verdict.heads}
+            rest = [unit for unit in units if id(unit[0]) not in known]
+            found += self._breaking(heads, rest, level) if rest else []
+        return found or [Verdict(tuple(heads))]
+
+    def _breaking(self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float) -> list[Verdict]:
+        if self._outcome(heads, pushed, level, None).finite:
+            return []
+        if len(pushed) > 1:
+            half = len(pushed) // 2
+            parts = [*self._breaking(heads, pushed[:half], level), *self._breaking(heads, pushed[half:], level)]
+            if parts:
+                return parts
+        tracer = Tracer(self._model)
+        outcome = self._outcome(heads, pushed, level, tracer)
+        origin = next(iter(tracer.trace.culprits), None)
+        return [Verdict(tuple(h for unit in pushed for h in unit), level, replace(outcome, origin=origin))]
+
+    def _outcome(
+        self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float, tracer: Tracer | None
+    ) -> Outcome:
+        # one scale for all heads of a unit: what computes them can have no two
+        scales = {id(h): scale for unit in pushed for scale in [_pushed(unit[0], level)] for h in unit}
+        given = [replace(h, scale=scales.get(id(h), h.scale)) for h in heads]
+        planned = plan.attachments(self._model, given, True, self._run.normals, self._others)
+        take_out = put_in(self._model, planned)
+        try:
+            with _means_apart(self._model, [h.head for h in heads]):
+                return self._run.run_again(self._model, tracer, self._loss)
+        finally:
+            take_out()
+
+
+def _pushed(patched: PatchedHead, level: float) -> Scale:
+    """The head's scale, or the host's own, at the raw value of which the level is log σ or what stands for it."""
+    scale: Scale = Meter(patched.head.convention) if patched.scale is None else patched.scale
+    gain, shift = (scale.gain, scale.shift) if isinstance(scale, Shifted) else (1.0, 0.0)
+    if patched.scale is None:
+        gain, shift = line(patched.head.convention, 0.0, straight=True) or (1.0, 0.0)
+    return Pushed(scale, (level - shift) / gain)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
+@contextmanager
+def _means_apart(model: nn.Module, heads: Sequence[Head]) -> Iterator[None]:
+    """Move what is no raw value in the outputs that hold one: up for posteriors, down for priors."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    by_path: dict[str, list[Head]] = {}
+    for head in heads:
+        if not head.parameter and head.path in modules:
+            by_path.setdefault(head.path, []).append(head)
+    hooks = [modules[path].register_forward_hook(partial(_move, found)) for path, found in by_path.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _move(heads: Sequence[Head], module: nn.Module, arguments: Any, output: Any) -> Any:
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return None
+    move = torch.full_like(output, -_APART if heads[0].role == "prior" else _APART, requires_grad=False)
+    for head in heads:
+        if head.start == 0 and head.stop is None and head.step == 1:
+            return None
+        head.channel_range.of(move).zero_()
+    return output + move
