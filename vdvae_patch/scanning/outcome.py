@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,20 +62,28 @@ def gradients_of(model: nn.Module, loss: Tensor | None) -> tuple[list[tuple[str,
     return [(name, g) for (name, _), g in zip(parameters, found, strict=True) if g is not None], ""
 
 
-def outcome_of(model: nn.Module, result: Any, refused: tuple[str, ...] = ()) -> tuple[Outcome, list[Tensor]]:
-    """The outcome of a call that was just run, and the tensors that are not finite."""
-    loss, is_loss = loss_of(result)
-    bad = [] if is_loss else [t for t in tensors_in(result) if t.is_floating_point() and not is_finite(t)]
-    if is_loss and loss is not None and not is_finite(loss):
-        bad = [loss]
-    gradients, why = gradients_of(model, loss)
+def outcome_of(
+    given: Sequence[Tensor],
+    is_loss: bool,
+    gradients: Sequence[tuple[str, Tensor]],
+    not_differentiated: str = "",
+    refused: tuple[str, ...] = (),
+) -> tuple[Outcome, list[Tensor]]:
+    """The outcome of a call that was just run, and the tensors that are not finite.
+
+    Args:
+        given: the loss, or if there is none all that the call gave.
+        gradients: by parameter; `not_differentiated` says why there are none.
+        refused: see `Outcome`.
+    """
+    bad = [t for t in given if t.is_floating_point() and not is_finite(t)]
     bad_gradients = [(name, g) for name, g in gradients if not is_finite(g)]
     return Outcome(
-        loss=float(loss.detach().double()) if is_loss and loss is not None else None,
+        loss=float(given[0].detach().double()) if is_loss else None,
         bad_values=tuple(_described(t) for t in bad),
         gradients=len(gradients),
         bad_gradients=tuple(name for name, _ in bad_gradients),
-        not_differentiated=why,
+        not_differentiated=not_differentiated,
         refused=refused,
     ), [*bad, *(g for _, g in bad_gradients)]
 

@@ -19,7 +19,7 @@ from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
 from vdvae_patch.scanning.layers import join_layers
 from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
-from vdvae_patch.scanning.outcome import outcome_of
+from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.untouched import Untouched
 from vdvae_patch.trace import Tracer
@@ -67,13 +67,17 @@ def recorded(
             with nullcontext() if tracer is None else tracer.modules():
                 result = run_watched(recorder, *_called(model, inputs, call), tracer)
             refused = tuple(dict.fromkeys(recorder.graph.refused))
+            loss, is_loss = loss_of(result)
+            if tracer is not None:
+                tracer.backward()
+            # a checkpointed block draws its random numbers again, which must be private ones
             with recorder, nullcontext() if tracer is None else tracer:
-                if tracer is not None:
-                    tracer.backward()
-                recorder.graph.outcome, bad = outcome_of(model, result, refused)
+                gradients, why = gradients_of(model, loss)
+            given = [loss] if is_loss and loss is not None else tensors_in(result)
+            recorder.graph.outcome, bad = outcome_of(given, is_loss, gradients, why, refused)
             if tracer is not None:
                 tracer.reach(bad)
-            del result, bad
+            del result, loss, given, gradients, bad
         except NotImplementedError as error:
             if call is None and _is_at_once(error):
                 raise PatchError(
