@@ -77,6 +77,8 @@ def _train(
 ) -> Outcome:
     progress = TrainingProgress(f"{config.variant} seed {config.seed}", quiet=not world.is_main)
     run = _assemble(config, world, folder, work, clock, progress.say)
+    for note in work.notes:
+        progress.say(note)
     try:
         with stop_requests() as stop:
             if _steps(run, progress, stop):
