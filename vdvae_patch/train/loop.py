@@ -137,6 +137,8 @@ def _history(
     for note in work.notes:
         say(note)
     if not config.resume:
+        for note in work.data.provenance.notes:
+            say(note)
         return {"weights": list(work.notes)} if work.notes else {}
     history = {key: value for key, value in RunFile.read(folder.config).seen.items() if key in ("weights", "resumed")}
     if changes := accepted_changes(folder, config):
