@@ -160,10 +160,3 @@ def test_built_in_normalization_is_that_of_the_default_images() -> None:
 def test_counts_that_are_not_whole_are_refused(spec: str) -> None:
     with pytest.raises(InvalidValueError, match="is not a whole number from"):
         load(spec, None)
-
-
-def test_training_pixels_of_one_value_are_refused(tmp_path: Path) -> None:
-    for name in ("train", "valid", "test"):
-        np.save(tmp_path / f"{name}.npy", np.full((4, 8, 8, 3), 7, np.uint8))
-    with pytest.raises(DataError, match="every training pixel is 7; there is nothing to learn from it"):
-        load("arrays", tmp_path)

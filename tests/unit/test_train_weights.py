@@ -101,7 +101,7 @@ class TestNames:
         selection = select({"state_dict": under("net.", PLAIN) | {"loss.lpips.weight": torch.ones(2)}, "epoch": 3})
         assert is_of(selection, PLAIN)
         assert "its 'state_dict.net'" in selection.notes[0]
-        assert "1 other tensors in it are not used, such as 'loss.lpips.weight'" in selection.notes[1]
+        assert "tensors in it that are not used: 1, such as 'loss.lpips.weight'" in selection.notes[1]
 
     def test_a_part_of_a_larger_model_is_not_taken_for_the_whole(self) -> None:
         said = refused(PLAIN | {"decoder.extra": torch.ones(2)})
@@ -187,7 +187,7 @@ class TestWhatDoesNotFit:
     def test_values_that_are_not_finite_are_refused_with_the_tensors_name(self, bad: float) -> None:
         broken = PLAIN | {"encoder.0.weight": torch.full((4, 3), bad)}
         said = refused(broken)
-        assert "1 of 9 tensors are not finite, such as 'encoder.0.weight'" in said
+        assert "not finite are 1 of 9 tensors, such as 'encoder.0.weight'" in said
         assert "its 'ema' is finite: --weights w.pt:ema" in refused({"model": broken, "ema": AVERAGE})
         assert is_of(select({"model": broken, "ema": AVERAGE}, "ema"), AVERAGE)
 

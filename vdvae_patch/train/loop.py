@@ -137,7 +137,12 @@ def _history(
     for note in work.notes:
         say(note)
     if not config.resume:
-        for note in work.data.provenance.notes:
+        data = work.data.provenance
+        say(
+            f"{work.data.name}: {data.train_count:,} images to train on, {data.valid_count:,} to validate, "
+            f"{data.test_count:,} to test ({data.split})"
+        )
+        for note in data.notes:
             say(note)
         return {"weights": list(work.notes)} if work.notes else {}
     history = {key: value for key, value in RunFile.read(folder.config).seen.items() if key in ("weights", "resumed")}

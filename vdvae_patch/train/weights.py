@@ -211,7 +211,7 @@ def _require_finite(file: WeightsFile, taken: _Found, fitting: list[_Found], own
         hint = f"its {others[0]!r} is finite: --weights {file.path}:{others[0]}"
     under = f" ({taken.label!r})" if taken.label else ""
     raise CheckpointError(
-        f"weights file {file.path}{under}: {len(bad)} of {len(taken.tensors)} tensors are not finite, such as "
+        f"weights file {file.path}{under}: not finite are {len(bad)} of {len(taken.tensors)} tensors, such as "
         f"{bad[0]!r} ({nans} NaN and {count - nans} infinite of {value.numel()} values); {hint}"
     )
 
@@ -234,7 +234,7 @@ def _notes(file: WeightsFile, taken: _Found, fitting: list[_Found], own: Mapping
             what = "a moving average" if item.average else "another one"
             notes.append(f"{what} fits as well: --weights {file.path}:{item.label}")
         if taken.beside and not others:
-            notes.append(f"{len(taken.beside)} other tensors in it are not used, such as {taken.beside[0]!r}")
+            notes.append(f"tensors in it that are not used: {len(taken.beside)}, such as {taken.beside[0]!r}")
     return tuple(notes)
 
 
