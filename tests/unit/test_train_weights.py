@@ -190,6 +190,7 @@ class TestWhatDoesNotFit:
         assert "not finite are 1 of 9 tensors, such as 'encoder.0.weight'" in said
         assert "its 'ema' is finite: --weights w.pt:ema" in refused({"model": broken, "ema": AVERAGE})
         assert is_of(select({"model": broken, "ema": AVERAGE}, "ema"), AVERAGE)
+        assert "its 'model' is finite: --weights w.pt:model" in refused({"model": PLAIN, "ema": broken}, "ema")
 
     def test_a_mask_of_infinities_is_the_models_own(self) -> None:
         mask = torch.zeros(2, 2).masked_fill(torch.eye(2).bool(), -torch.inf)

@@ -121,7 +121,7 @@ def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:
     folder = RunFolder(path, lock)
     try:
         if resume:
-            _check_same(folder, config)
+            check_resumable(config)
         elif folder.config.exists():
             state = "finished" if folder.summary.exists() else "unfinished"
             raise RunError(f"folder {path} holds a run already ({state}); choose another --out, or go on with --resume")
@@ -203,17 +203,23 @@ def accepted_changes(folder: RunFolder, config: TrainConfig[Any]) -> str:
     )
 
 
+def begun_with(folder: RunFolder, config: TrainConfig[Any]) -> Path | None:
+    """The `--weights` that the run in the folder was told."""
+    return RunFile.read(folder.config).config(type(config.architecture)).weights
+
+
 def _value(value: object) -> str:
     if value is None:
         return "not given"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _check_same(folder: RunFolder, config: TrainConfig[Any]) -> None:
-    before = RunFile.read(folder.config).config(type(config.architecture))
-    differences = changed(before, config, _MAY_CHANGE)
+def check_resumable(config: TrainConfig[Any]) -> None:
+    """Raise `RunError` if there is no run in the folder, or one with another model or other batches."""
+    file = RunFile.read(RunFolder(config.folder).config)
+    differences = changed(file.config(type(config.architecture)), config, _MAY_CHANGE)
     if differences:
         raise RunError(
-            f"folder {folder.path} holds a run with other settings ({'; '.join(differences)}); "
+            f"folder {config.folder} holds a run with other settings ({'; '.join(differences)}); "
             "these make another model or other batches: resume without them, or choose another --out"
         )

@@ -19,7 +19,16 @@ from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.evaluate import Evaluation, evaluate
-from vdvae_patch.train.folder import RunFolder, accepted_changes, open_folder, read_json, write_config, write_json
+from vdvae_patch.train.folder import (
+    RunFolder,
+    accepted_changes,
+    begun_with,
+    check_resumable,
+    open_folder,
+    read_json,
+    write_config,
+    write_json,
+)
 from vdvae_patch.train.head_watch import HeadWatch
 from vdvae_patch.train.interrupts import StopRequest, stop_requests
 from vdvae_patch.train.logbook import write_steps
@@ -63,6 +72,8 @@ def train(config: TrainConfig[Any], *, clock: Callable[[], float] = time.perf_co
     if restarts(os.environ) and (config.folder / "config.toml").exists():
         config = resumed(config)  # torchrun starts its ranks again with the command that they had
     with connect(config.device) as world:
+        if config.resume:
+            world.on_main(lambda: check_resumable(config))  # before anything is downloaded or built
         work = prepare(config, world.device)
         require_same(config, work, world)
         folder = _open(config, world)
@@ -146,6 +157,8 @@ def _history(
             say(note)
         return {"weights": list(work.notes)} if work.notes else {}
     history = {key: value for key, value in RunFile.read(folder.config).seen.items() if key in ("weights", "resumed")}
+    if config.weights is not None and step > 0 and config.weights != begun_with(folder, config):
+        say(f"--weights {config.weights} is not read: the run goes on from its own checkpoint")
     if changes := accepted_changes(folder, config):
         line = f"step {step}: resumed with {changes}"
         say(line)

@@ -102,6 +102,7 @@ _FILLED = {"collections.defaultdict": _dict, "collections.deque": _list}
 
 def split_choice(path: Path) -> tuple[Path, str | None]:
     """`FILE:KEY` into the file and the key; a path that exists as it is has none."""
+    path = path.expanduser()
     before, colon, key = str(path).rpartition(":")
     if colon and before and key and not path.exists() and Path(before).exists():
         return Path(before), key

@@ -18,7 +18,7 @@ WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 """What torch.compile, FSDP, activation checkpointing, Fabric and DDP put into the names of a model."""
 
 _COUNTERS = frozenset({"n_averaged"})  # of torch.optim.swa_utils.AveragedModel, beside the weights
-_AVERAGE = re.compile(r"(?:^|[^a-z])(?:ema|avg|averaged?|shadow|swa|polyak)(?:$|[^a-z])", re.IGNORECASE)
+_AVERAGE = re.compile(r"(?:^|[^a-z])(?:ema|avg|averag(?:ed?|ing)|shadow|swa|polyak)(?:$|[^a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,14 @@ def select_weights(file: WeightsFile, own: Mapping[str, Tensor]) -> Selection:
     found = list(_candidates(file.content, own))
     if not found:
         raise CheckpointError(f"weights file {file.path} does not hold a state_dict; it holds {listed(file.content)}")
+    all_found = found
     if file.chosen is not None:
         found = _chosen(file, found)
     fitting = [item for item in found if not _Misfit.between(item, own)]
     if not fitting:
         raise CheckpointError(_no_fit(file, found, own))
     taken = _one_of(file, fitting)
-    _require_finite(file, taken, fitting, own)
+    _require_finite(file, taken, all_found, own)
     return Selection(taken.tensors, _notes(file, taken, fitting, own))
 
 
@@ -199,13 +200,17 @@ def _not_finite(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> lis
     return bad
 
 
-def _require_finite(file: WeightsFile, taken: _Found, fitting: list[_Found], own: Mapping[str, Tensor]) -> None:
+def _require_finite(file: WeightsFile, taken: _Found, found: list[_Found], own: Mapping[str, Tensor]) -> None:
     bad = _not_finite(taken.tensors, own)
     if not bad:
         return
     value = taken.tensors[bad[0]]
     nans, count = int(value.isnan().sum()), int((~value.isfinite()).sum())
-    others = [item.label for item in fitting if item is not taken and item.label and not _not_finite(item.tensors, own)]
+    others = [
+        item.label
+        for item in found
+        if item is not taken and item.label and not _Misfit.between(item, own) and not _not_finite(item.tensors, own)
+    ]
     hint = "it was saved after a run had broken; take an earlier one"
     if others:
         hint = f"its {others[0]!r} is finite: --weights {file.path}:{others[0]}"
