@@ -48,6 +48,8 @@ def start_ranks(arguments: Sequence[str], nproc: int, folder: Path) -> int:
     except ChildFailedError as failed:
         codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
         killed = {rank: code for rank, code in codes.items() if code < 0}
+        if len(killed) < len(codes):  # the launcher itself sends SIGTERM to those that are left when one has failed
+            killed = {rank: code for rank, code in killed.items() if code != -signal.SIGTERM}
         if killed:
             rank, code = next(iter(killed.items()))
             raise RunError(

@@ -23,6 +23,7 @@ _MAGIC = (
     (b"Rar!", "a RAR archive"),
     (b"PK\x03\x04", "a zip archive"),
     (b"MATLAB", "a MATLAB file"),
+    (b"GGUF", "a GGUF file"),
 )
 
 
@@ -52,4 +53,6 @@ def kind_of_bytes(head: bytes) -> str | None:
         return "an XML text, such as a server's error; download the file itself"
     if not head.strip(b"\0"):
         return "nothing but zeros, as a download that was broken off leaves; download it again"
+    if head[257:262] == b"ustar":
+        return "a tar archive"
     return next((name for magic, name in _MAGIC if head.startswith(magic)), None)

@@ -75,6 +75,19 @@ def by_nproc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_two_ranks_that_give_up_say_why_once_and_go_on_as_they_are_told(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train = [sys.executable, "-m", "vdvae_patch", "train", "--nproc", "2"]
+    said = do([*train, *flags(out), "--skip-threshold=1e-9", "--max-consecutive-skips=2"], expect=2)
+    assert said.count("2 updates in a row were skipped") == 1
+    assert "SIGTERM" not in said
+    command = said.strip().splitlines()[-1].partition("vdvae-patch train ")[2]
+    assert command == f"--resume --out {out} --grad-clip 5 --skip-threshold -1"
+    said = do([sys.executable, "-m", "vdvae_patch", "train", *command.split()])
+    assert "step 2: resumed with grad_clip 5 (was 200), skip_threshold -1 (was 1e-09)" in said
+    assert [row["skipped"] for row in metrics(out)] == [True] * 2 + [False] * (STEPS - 2)
+
+
 def test_torchrun_does_the_run_of_nproc(by_nproc: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
     do([*torchrun, str(free_port()), "-m", "vdvae_patch", "train", *flags(tmp_path / "run")])

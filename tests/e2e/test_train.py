@@ -179,7 +179,9 @@ class TestTheStep:
         )
         folder = run("a", "--steps=9", f"--skip-threshold={threshold}", "--max-consecutive-skips=3", status=2)
         assert [r["cause"] for r in metrics(folder)] == ["nan_rate"] * 3
-        assert "3 updates in a row were skipped" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "3 updates in a row were skipped" in error
+        assert "Start again in another --out with --variant explin/constant, or a lower --lr" in error
 
 
 class TestVariants:
@@ -318,5 +320,122 @@ class TestBadInput:
 
     def test_resuming_under_other_settings_is_refused(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         run("a", "--steps=1")
-        run("a", "--steps=2", "--lr=0.5", "--resume", status=2)
-        assert "lr: 0.0002, now 0.5" in capsys.readouterr().err
+        run("a", "--steps=2", "--seed=5", "--width=12", "--resume", status=2)
+        error = capsys.readouterr().err
+        assert "other settings (seed: 0, now 5; width: 8, now 12)" in error
+        assert "these make another model or other batches" in error
+
+
+class TestGoingOn:
+    """`train --resume --out FOLDER`, and what may be told anew."""
+
+    def resume(self, folder: Path, *flags: str, status: int = 0) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main(["train", "--resume", "--out", str(folder), *flags])
+        assert stop.value.code == status
+
+    def test_needs_the_folder_alone(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        undisturbed = run("a", "--steps=6", "--variant=explin", "--seed=3")
+        folder = run("b", "--steps=4", "--variant=explin", "--seed=3")
+        self.resume(folder, "--steps=6")
+        assert "step 4: resumed with steps 6 (was 4)" in capsys.readouterr().err
+        drop = ("step_time",)
+        rows = [[{k: v for k, v in row.items() if k not in drop} for row in metrics(f)] for f in (undisturbed, folder)]
+        assert rows[0] == rows[1]
+        self.resume(folder)  # it is finished: the same summary again
+        assert "resumed with" not in capsys.readouterr().err
+
+    def test_one_length_takes_the_place_of_the_other(self, run: Run) -> None:
+        folder = run("a", "--epochs=1")
+        self.resume(folder, "--steps=8")
+        assert [row["step"] for row in metrics(folder)] == list(range(8))
+
+    def test_what_changes_how_it_is_trained_is_accepted_said_and_kept(
+        self, run: Run, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = run("a", "--steps=2")
+        flags = ["--lr=0.001", "--wd=0.5", "--adam-beta1=0.5", "--grad-clip=5", "--precision=bf16", "--ema-rate=0.5"]
+        self.resume(folder, "--steps=4", *flags)
+        said = "step 2: resumed with adam_beta1 0.5 (was 0.9), ema_rate 0.5 (was 0.99), grad_clip 5 (was 200), "
+        said += "lr 0.001 (was 0.0002), precision bf16 (was fp32), steps 4 (was 2), wd 0.5 (was 0.01)"
+        assert said in capsys.readouterr().err
+        table = tomllib.loads((folder / "config.toml").read_text())
+        assert table["optimization"]["wd"] == 0.5
+        assert table["run"]["resumed"] == [said]
+        _, state = checkpoint.load(folder / "checkpoints" / "step-00000004")
+        (group,) = state["optimizer"]["param_groups"]
+        assert (group["weight_decay"], group["betas"]) == (0.5, (0.5, 0.9))
+        self.resume(folder, "--steps=5")
+        assert len(tomllib.loads((folder / "config.toml").read_text())["run"]["resumed"]) == 2
+
+    @pytest.mark.parametrize(
+        "flag", ["--seed=4", "--variant=explin", "--batch-size=2", "--limit-images=20", "--width=12", "--zdim=2"]
+    )
+    def test_what_changes_the_model_or_its_batches_is_refused(
+        self, run: Run, capsys: pytest.CaptureFixture[str], flag: str
+    ) -> None:
+        folder = run("a", "--steps=2")
+        self.resume(folder, "--steps=4", flag, status=2)
+        assert flag[2:].partition("=")[0].replace("-", "_") in capsys.readouterr().err
+        assert len(metrics(folder)) == 2
+
+    def test_another_host_is_refused(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        self.resume(run("a", "--steps=1"), "--host=mlp_vae", status=2)
+        assert "holds a run of --host vdvae, not mlp_vae" in capsys.readouterr().err
+
+    def test_weights_that_it_began_with_are_not_needed_again(self, run: Run, tmp_path: Path) -> None:
+        work = prepare(parse_train([*TINY, "--seed=9"]), torch.device("cpu"))
+        file = tmp_path / "w.pt"
+        torch.save({"model": work.model.state_dict(), "ema": work.model.state_dict()}, file)
+        folder = run("a", "--steps=1", f"--weights={file}")
+        file.unlink()
+        self.resume(folder, "--steps=2")
+        assert tomllib.loads((folder / "config.toml").read_text())["run"]["weights"] == [
+            f"weights of {file}, its 'model'"
+        ]
+
+
+class TestARunThatSkipsForEver:
+    def test_on_a_finite_norm_is_told_to_clip_and_goes_on_where_it_was(
+        self, run: Run, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = run(
+            "a", "--steps=9", "--skip-threshold=1e-9", "--grad-clip=0.4", "--max-consecutive-skips=3", status=2
+        )
+        error = capsys.readouterr().err.splitlines()[-1]
+        command = f"vdvae-patch train --resume --out {folder} --grad-clip 5 --skip-threshold -1"
+        assert error.endswith(command)
+        assert "not below --skip-threshold 1e-09" in error
+        assert "Try" not in error
+        with pytest.raises(SystemExit) as stop:
+            main(command.split()[1:])
+        assert stop.value.code == 0
+        assert [row["skipped"] for row in metrics(folder)] == [True] * 3 + [False] * 6
+        assert "resumed with grad_clip 5 (was 0.4), skip_threshold -1 (was 1e-09)" in capsys.readouterr().err
+        with pytest.raises(SystemExit) as stop:
+            main(["replay", str(folder), "--skip", "1"])
+        assert stop.value.code == 0
+        replayed = capsys.readouterr().out
+        assert "(threshold 1e-09): update skipped (high_gradient)" in replayed
+        assert "the same, bit for bit" in replayed
+
+    def test_the_clip_is_near_the_norm_of_the_updates_that_were_applied(
+        self, run: Run, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = run("a", "--steps=5")
+        norms = sorted(row["grad_norm"] for row in metrics(folder))
+        with pytest.raises(SystemExit):
+            main(
+                ["train", "--resume", "--out", str(folder), "--steps=20", "--skip-threshold=1e-9",
+                 "--max-consecutive-skips=3"]
+            )  # fmt: skip
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"the usual norm ({norms[2]:.3g}, the median of 5 updates that were applied)" in error
+        found = re.search(r"--grad-clip (\S+) --skip-threshold -1", error)
+        assert found is not None
+        assert norms[2] <= float(found[1]) <= 2.5 * norms[2]
+
+    def test_no_step_is_done_again(self, run: Run) -> None:
+        """It is saved where it ended, although no checkpoint was due."""
+        folder = run("a", "--steps=9", "--skip-threshold=1e-9", "--max-consecutive-skips=3", status=2)
+        assert [path.name for path in checkpoint.checkpoints(folder / "checkpoints")] == ["step-00000003"]

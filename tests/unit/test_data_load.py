@@ -112,7 +112,7 @@ def test_pixels_that_were_normalized_already_are_refused() -> None:
 def test_measured_numbers_of_a_million_pixels_are_exact() -> None:
     images = np.full((400, 32, 32, 3), 255, np.uint8)
     images[0] = 254
-    measured = Normalization.measured(images, "test")
+    measured = Normalization.measured(images)
     assert measured.shift == 255 - 1 / 400
     assert 1 / measured.scale**2 == pytest.approx(1 / 400 * (1 - 1 / 400), rel=1e-12)
 
@@ -150,7 +150,7 @@ def test_built_in_images_have_something_to_reconstruct() -> None:
 
 def test_built_in_normalization_is_that_of_the_default_images() -> None:
     data = load("builtin", None)
-    measured = Normalization.measured(data.train, "test")
+    measured = Normalization.measured(data.train)
     assert data.normalization.shift == pytest.approx(measured.shift, abs=1e-5)
     assert data.normalization.scale == pytest.approx(measured.scale, rel=1e-6)
     assert load("builtin(8, seed=5)", None).normalization == data.normalization

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from vdvae_patch.errors import InvalidValueError, UnknownNameError
+from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.hosts import HOSTS, load_entry_file
 from vdvae_patch.hosts.preset import Optimization
 from vdvae_patch.hosts.trainable import trainable
-from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.config import RunFile, TrainConfig
 
 T = TypeVar("T")
 
@@ -23,20 +24,30 @@ T = TypeVar("T")
 def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-patch train") -> TrainConfig[Any]:
     """The configuration of `train`'s flags; the preset's values are the defaults of the hyperparameters' flags.
 
+    With `--resume` those of the run in the folder are: what is not said again stays what it was.
+
     Raises:
         UnknownNameError: no such host, preset, data set, variant or flag; the message names the nearest.
         InvalidValueError: a value that cannot be used.
+        RunError: the run that is to be resumed is of another host, or its `config.toml` cannot be read.
     """
-    patches = peek(argv, "--patches")
+    file = _resumed(argv)
+    told: Mapping[str, Any] = {} if file is None else file.told
+    patches = peek(argv, "--patches") or told.get("patches")
     if patches is not None:
         load_entry_file(patches)
-    host = peek(argv, "--host") or TrainConfig.host
+    host = peek(argv, "--host") or told.get("host", TrainConfig.host)
+    if file is not None and host != told.get("host"):
+        raise RunError(f"folder {file.path.parent} holds a run of --host {told.get('host')}, not {host}")
     entry = trainable(HOSTS.get(host))
-    preset_name = peek(argv, "--preset") or TrainConfig.preset
-    preset = entry.preset(preset_name)
-    default = TrainConfig(
-        host=host, preset=preset_name, optimization=preset.optimization, architecture=preset.architecture
-    )
+    preset_name = peek(argv, "--preset") or told.get("preset", TrainConfig.preset)
+    if file is not None and preset_name == told.get("preset"):
+        default = _going_on(file.config(entry.architecture), argv)
+    else:
+        preset = entry.preset(preset_name)
+        default = TrainConfig(
+            host=host, preset=preset_name, optimization=preset.optimization, architecture=preset.architecture
+        )
     check_flags(argv, train_flags(entry.architecture))
     config: TrainConfig[Any] = parse(
         TrainConfig[entry.architecture],  # type: ignore[name-defined]
@@ -48,6 +59,31 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
     if config.data is not None:
         _check_data(config.data)
     return config
+
+
+def _resumed(argv: Sequence[str]) -> RunFile | None:
+    """What the run that `argv` resumes was told; None if it resumes none, or there is none yet."""
+    if "--resume" not in argv:
+        return None
+    names = ("preset", "variant", "out")
+    given = {name: value for name in names if (value := peek(argv, f"--{name}")) is not None}
+    out = given.get("out")
+    seed = peek(argv, "--seed") or "0"
+    where = TrainConfig[Any](
+        preset=given.get("preset", TrainConfig.preset),
+        variant=given.get("variant", TrainConfig.variant),
+        seed=int(seed) if seed.isdecimal() else 0,
+        out=None if out is None else Path(out),
+    )
+    path = where.folder / "config.toml"
+    return RunFile.read(path) if path.exists() else None
+
+
+def _going_on(config: TrainConfig[Any], argv: Sequence[str]) -> TrainConfig[Any]:
+    """The folder's configuration, for the flags to be put on top: one length in place of the other."""
+    steps = None if peek(argv, "--epochs") is not None else config.steps
+    epochs = None if peek(argv, "--steps") is not None else config.epochs
+    return replace(config, steps=steps, epochs=epochs, out=None, dry_run=False)
 
 
 def parse(cls: Callable[..., T], argv: Sequence[str], **options: Any) -> T:

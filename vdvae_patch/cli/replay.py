@@ -49,7 +49,7 @@ def run(argv: list[str]) -> int:
     recording = flight.read(path)
     own = replay(config, recording, limit=command.limit)
     other = None if command.variant is None else replay(config, recording, command.variant, limit=command.limit)
-    print(report(own, other, config.optimization.skip_threshold))
+    print(report(own, other, recording.config(config).optimization.skip_threshold))
     suffix = "" if other is None else f"-{slug(other.variant)}"
     image = command.image or path.parent / f"{path.name}{suffix}.png"
     draw(image, [own] if other is None else [own, other])

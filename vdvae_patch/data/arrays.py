@@ -48,7 +48,7 @@ def read_arrays(root: Path | None) -> Splits:
     train, valid, test = (open_array(folder / name) for name in files)
     if (top := int(train[spaced(train)].max())) == 1:
         raise DataError(f"{folder / files[0]}: every pixel is 0 or {top}; {in_numpy(folder / files[0], 'x * 255')}")
-    return Splits(train, valid, test, Normalization.measured(train, str(folder)), str(folder), "one file each")
+    return Splits(train, valid, test, Normalization.measured(train), str(folder), "one file each")
 
 
 def folder_with(root: Path | None, names: list[str], dataset: str, hint: str) -> Path:

@@ -40,7 +40,7 @@ def read_images(root: Path | None) -> Splits:
     permutation = np.random.RandomState(11172018).permutation(n).astype(np.int64)
     valid, test, train = np.split(permutation, [tenth, 2 * tenth])
     pixels = select(images, train)
-    measured = Normalization.measured(pixels, str(folder))
+    measured = Normalization.measured(pixels)
     text = f"valid, then test: first {tenth:,} each of RandomState(11172018).permutation({n}) of the sorted paths"
     valid_pixels, test_pixels = select(images, valid), select(images, test)
     return Splits(pixels, valid_pixels, test_pixels, measured, str(folder), text, listing.notes())
@@ -66,7 +66,7 @@ def _by_folders(listing: Listing, named: dict[Split, tuple[Path, ...]]) -> Split
             f"folders of train and test; valid: first {tenth:,} of RandomState(11172018).permutation({n}) of the "
             "sorted paths of train"
         )
-    measured = Normalization.measured(train, source)
+    measured = Normalization.measured(train)
     return Splits(train, valid, test, measured, source, text, listing.notes())
 
 

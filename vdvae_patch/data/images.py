@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.data.pixels import Pixels, check_pixels, fingerprint, select
-from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.errors import DataError, InvalidValueError
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,19 @@ class ImageData:
 
 
 def assemble(name: str, splits: Splits, *, seed: int, limit_images: int | None) -> ImageData:
-    """Check the splits against each other, keep `limit_images` training images, and take the fingerprint."""
+    """Check the splits against each other, keep `limit_images` training images, and take the fingerprint.
+
+    Raises:
+        DataError: splits of different shapes, or training pixels that all have one value.
+        InvalidValueError: as `choose`.
+    """
     check_pixels(splits.train, f"{splits.source} (train)")
     _, size, _, channels = (int(length) for length in splits.train.shape)
     check_pixels(splits.valid, f"{splits.source} (valid)", size=size, channels=channels)
     check_pixels(splits.test, f"{splits.source} (test)", size=size, channels=channels)
+    if not math.isfinite(splits.normalization.scale):
+        value = int(splits.train[np.zeros(1, np.int64)].max())
+        raise DataError(f"{splits.source}: every training pixel is {value}; there is nothing to learn from it")
     train, chosen = splits.train, None
     if limit_images is not None:
         chosen = choose(len(train), limit_images, seed)

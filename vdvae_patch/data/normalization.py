@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,13 +53,11 @@ class Normalization:
         )
 
     @classmethod
-    def measured(cls, pixels: Pixels, source: str) -> Normalization:
+    def measured(cls, pixels: Pixels) -> Normalization:
         """Shift = mean and scale = 1 / standard deviation of pixels, exact integer sums, so the same on every machine.
 
-        Large data are measured on images at even spacing (`pixels.spaced`).
-
-        Raises:
-            DataError: all pixels have one value.
+        Large data are measured on images at even spacing (`pixels.spaced`). Pixels of one value have an infinite scale,
+        with which no data set is made (`images.assemble`).
         """
         import numpy as np
 
@@ -69,9 +68,7 @@ class Normalization:
         total, first, second = int(counts.sum()), int(counts @ values), int(counts @ values**2)
         # n * sum(x^2) - sum(x)^2 in Python's integers: no cancellation, whatever the number of pixels.
         variance = (total * second - first**2) / total**2
-        if variance == 0:
-            raise DataError(f"{source}: every training pixel is {first // total}; there is nothing to learn from it")
-        return cls(shift=first / total, scale=variance**-0.5)
+        return cls(shift=first / total, scale=variance**-0.5 if variance else math.inf)
 
 
 CIFAR10 = Normalization(120.63838, 1 / 64.16736)

@@ -41,7 +41,8 @@ class TrainConfig(Generic[A]):
         seed: of the initial weights, the order of the data, the noise and the choice of limit_images.
         out: the run's folder; runs/PRESET-VARIANT-seedN unless given.
         resume: go on with the run in the folder from its last good checkpoint.
-        weights: start from these: the averaged weights of a checkpoint folder of ours, or a state_dict file of VDVAE.
+        weights: start from these: the averaged weights of a checkpoint folder of ours, or a file (a state_dict such as
+            VDVAE's, a Lightning checkpoint, safetensors); FILE:KEY chooses one of several in it.
         allow_other_variant: accept weights that were saved under another variant.
         upstream: a checkout of the genuine code base to use, or "genuine" for the fetched one.
         allow_modified_upstream: accept a checkout that is not at the pinned commit or has changed files.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.hosts.preset import Optimization
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
+from vdvae_patch.train.config import Precision, TrainConfig
 from vdvae_patch.train.generators import generator_states
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.step import BadRanks, StepRecord
@@ -38,6 +40,7 @@ class Recording:
         indices: the global batch.
         generators: the random states of every rank.
         threads: of the processor, which decide the order in which sums are taken.
+        optimization, precision: of that step, which a continuation of the run may change; None of older recordings.
     """
 
     path: Path
@@ -48,6 +51,13 @@ class Recording:
     generators: list[dict[str, Any]]
     threads: int
     loss_scale: float | None
+    optimization: Optimization | None = None
+    precision: Precision | None = None
+
+    def config(self, config: TrainConfig[Any]) -> TrainConfig[Any]:
+        """The run's configuration as it was at that step."""
+        precision, optimization = self.precision or config.precision, self.optimization or config.optimization
+        return replace(config, precision=precision, optimization=optimization)
 
     @property
     def ranks(self) -> int:
@@ -93,7 +103,7 @@ def record(
     model: nn.Module,
     indices: Tensor,
     *,
-    seed: int,
+    config: TrainConfig[Any],
     ranks: int,
     device: torch.device,
     loss_scale: float | None,
@@ -101,7 +111,7 @@ def record(
     """Write a recording; `model` has the weights of before. Rank 0 knows every rank's noise: it is made of seeds."""
     generators = []
     for rank in range(ranks):
-        seed_noise("train", seed, rank=rank, step=row.step)
+        seed_noise("train", config.seed, rank=rank, step=row.step)
         generators.append(generator_states(device))
     state = {
         "record": asdict(row) | {"sites": [list(site) for site in asdict(row.sites).values()]},
@@ -110,6 +120,8 @@ def record(
         "generators": generators,
         "threads": torch.get_num_threads(),
         "loss_scale": loss_scale,
+        "optimization": asdict(config.optimization),
+        "precision": config.precision,
     }
     path = checkpoint.save(folder, info, state, name=_name(row.step))
     return _recording(path, info, state)
@@ -174,4 +186,5 @@ def _recording(path: Path, info: CheckpointInfo, state: dict[str, Any]) -> Recor
     return Recording(
         path, info, StepRecord(**values, sites=sites), state["model"], state["indices"], state["generators"],
         state["threads"], state["loss_scale"],
+        Optimization(**state["optimization"]) if "optimization" in state else None, state.get("precision"),
     )  # fmt: skip

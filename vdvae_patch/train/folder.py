@@ -16,14 +16,20 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.train.config import RunFile, TrainConfig, changed
 from vdvae_patch.train.records import decode, encode
 
-# What may differ between a run and its continuation: how long, how often, and where; never what is computed.
-_MAY_CHANGE = frozenset(
+# Where things are, and how many processes there are: may differ, and the log has no need to say it.
+_PLACES = frozenset(
     {
-        "allow_other_variant", "checkpoint_every", "data_root", "device", "dry_run", "epochs", "evaluate_every",
-        "max_consecutive_skips", "nproc", "out", "record_every", "record_skips", "resume", "samples_every", "steps",
-        "tensorboard", "test_images", "upstream", "watch_every", "weights",
+        "allow_modified_upstream", "allow_other_variant", "data_root", "dry_run", "nproc", "out", "patches", "resume",
+        "upstream", "weights",
     }
 )  # fmt: skip
+# What may differ between a run and its continuation: how it is trained, how long, and how often it is looked at; never
+# the model, nor which images a step has.
+_MAY_CHANGE = _PLACES | {
+    "adam_beta1", "adam_beta2", "checkpoint_every", "compile", "device", "ema_rate", "epochs", "evaluate_every",
+    "grad_clip", "lr", "max_consecutive_skips", "precision", "record_every", "record_skips", "samples_every",
+    "skip_threshold", "steps", "tensorboard", "test_images", "warmup_iters", "watch_every", "wd",
+}  # fmt: skip
 
 
 LOCK = "run.lock"
@@ -115,7 +121,7 @@ def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:
     folder = RunFolder(path, lock)
     try:
         if resume:
-            _check_same(folder, config)
+            check_resumable(config)
         elif folder.config.exists():
             state = "finished" if folder.summary.exists() else "unfinished"
             raise RunError(f"folder {path} holds a run already ({state}); choose another --out, or go on with --resume")
@@ -186,11 +192,34 @@ def _take(lock: IO[str], path: Path) -> None:
     lock.flush()
 
 
-def _check_same(folder: RunFolder, config: TrainConfig[Any]) -> None:
-    before = RunFile.read(folder.config).config(type(config.architecture))
-    differences = changed(before, config, _MAY_CHANGE)
+def accepted_changes(folder: RunFolder, config: TrainConfig[Any]) -> str:
+    """`"grad_clip 5 (was 0.4), skip_threshold -1 (was 400)"`: what a continuation is told anew, or empty."""
+    before = RunFile.read(folder.config).config(type(config.architecture)).settings()
+    now = config.settings()
+    return ", ".join(
+        f"{key} {_value(now.get(key))} (was {_value(before.get(key))})"
+        for key in sorted({*before, *now} - _PLACES)
+        if before.get(key) != now.get(key)
+    )
+
+
+def begun_with(folder: RunFolder, config: TrainConfig[Any]) -> Path | None:
+    """The `--weights` that the run in the folder was told."""
+    return RunFile.read(folder.config).config(type(config.architecture)).weights
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "not given"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check_resumable(config: TrainConfig[Any]) -> None:
+    """Raise `RunError` if there is no run in the folder, or one with another model or other batches."""
+    file = RunFile.read(RunFolder(config.folder).config)
+    differences = changed(file.config(type(config.architecture)), config, _MAY_CHANGE)
     if differences:
         raise RunError(
-            f"folder {folder.path} holds a run with other settings ({'; '.join(differences)}); "
-            "resume with the same ones, or choose another --out"
+            f"folder {config.folder} holds a run with other settings ({'; '.join(differences)}); "
+            "these make another model or other batches: resume without them, or choose another --out"
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -13,8 +16,13 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.train import flight
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.probe import head_states, over_ranks, probe_rows
+from vdvae_patch.train.records import read as read_records
 from vdvae_patch.train.run import Run
+from vdvae_patch.train.saving import save
 from vdvae_patch.train.step import StepRecord
+
+_USUAL = 1000
+"""Of how many updates the usual norm is the median."""
 
 SITES = ("rate", "distortion", "gradient")
 
@@ -38,6 +46,9 @@ def write_steps(run: Run, elapsed: Callable[[], float]) -> StepRecord:
         if record.skipped:
             _write_skip(run, record, exact=record.step in known and (len(records) == 1 or run.before is not None))
         if run.counters.consecutive_skips >= run.config.max_consecutive_skips:
+            if all(later.skipped for later in records[records.index(record) :]):
+                save(run, record.step + 1)  # the weights are still those of that step
+                run.writer.wait()
             _give_up(run, record)
     if run.before is not None:
         run.before.release()
@@ -101,7 +112,7 @@ def _keep(run: Run, record: StepRecord) -> None:
     scaler = run.engine.scaler
     recording = flight.record(
         run.folder.recordings, run.work.checkpoint_info(record.step, finite=False, nelbo=None), record, run.work.model,
-        torch.from_numpy(run.global_indices(record.step).copy()), seed=run.config.seed, ranks=run.world.size,
+        torch.from_numpy(run.global_indices(record.step).copy()), config=run.config, ranks=run.world.size,
         device=run.world.device, loss_scale=None if scaler is None else float(scaler.value),
     )  # fmt: skip
     megabytes = flight.size_on_disk(recording.path) / 1e6
@@ -123,6 +134,38 @@ def _give_up(run: Run, last: StepRecord) -> None:
     raise RunError(
         f"{counters.consecutive_skips} updates in a row were skipped (the last for {last.cause}, gradient norm "
         f"{last.grad_norm:g}): this run no longer learns. So far {counters.high_gradient} high-gradient and "
-        f"{counters.nan} NaN skips; the heads at each are in {run.folder.skips}. Try --variant explin/constant, "
-        "a lower --lr, or a higher --max-consecutive-skips"
+        f"{counters.nan} NaN skips; the heads at each are in {run.folder.skips}. {_remedy(run, last)}"
     )
+
+
+def _remedy(run: Run, last: StepRecord) -> str:
+    """What to do about updates that are skipped for ever, by the cause of the last."""
+    config, out = run.config, run.folder.path
+    go_on = f"vdvae-patch train --resume --out {out}"
+    if last.cause == "high_gradient" and math.isfinite(last.grad_norm):
+        clip, why = _usual_clip(read_records(run.folder.metrics))
+        return (
+            f"The norm is not below --skip-threshold {config.optimization.skip_threshold:g}, and it comes back at "
+            "every step, since a skipped update leaves the weights as they are: no learning rate or patience helps. "
+            f"Clip near the usual norm{why}, and skip only NaN: {go_on} --grad-clip {clip:g} --skip-threshold -1"
+        )
+    if last.cause == "loss_scale":
+        return f"float16 does not hold these gradients: {go_on} --precision fp32 (or bf16)"
+    again = "with --variant explin/constant, or a lower --lr"
+    if config.variant == "explin/constant":
+        again = "with a lower --lr, or with --grad-clip 5 --skip-threshold -1"
+    return (
+        "A skipped update leaves the weights as they are, so that this does not pass by itself. Start again in another "
+        f"--out {again}; what broke first: vdvae-patch replay {out}"
+    )
+
+
+def _usual_clip(rows: Iterable[dict[str, Any]]) -> tuple[float, str]:
+    """A norm to clip at, and its reason: the median of the updates that were applied last, rounded up to 1, 2 or 5."""
+    norms = deque((row["grad_norm"] for row in rows if not row["skipped"]), maxlen=_USUAL)
+    if not norms:
+        return 5.0, ""
+    usual = statistics.median(norms)
+    power = 10.0 ** math.floor(math.log10(usual)) if usual > 0 else 1.0
+    clip = next(step * power for step in (1, 2, 5, 10) if step * power >= usual * (1 - 1e-9))
+    return clip, f" ({usual:.3g}, the median of {len(norms)} updates that were applied)"

@@ -19,7 +19,16 @@ from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.evaluate import Evaluation, evaluate
-from vdvae_patch.train.folder import RunFolder, open_folder, read_json, write_config, write_json
+from vdvae_patch.train.folder import (
+    RunFolder,
+    accepted_changes,
+    begun_with,
+    check_resumable,
+    open_folder,
+    read_json,
+    write_config,
+    write_json,
+)
 from vdvae_patch.train.head_watch import HeadWatch
 from vdvae_patch.train.interrupts import StopRequest, stop_requests
 from vdvae_patch.train.logbook import write_steps
@@ -63,6 +72,8 @@ def train(config: TrainConfig[Any], *, clock: Callable[[], float] = time.perf_co
     if restarts(os.environ) and (config.folder / "config.toml").exists():
         config = resumed(config)  # torchrun starts its ranks again with the command that they had
     with connect(config.device) as world:
+        if config.resume:
+            world.on_main(lambda: check_resumable(config))  # before anything is downloaded or built
         work = prepare(config, world.device)
         require_same(config, work, world)
         folder = _open(config, world)
@@ -109,6 +120,8 @@ def _assemble(
     engine, before = made.step, made.before
     position = restore(folder, work, engine, world, say) if config.resume else None
     position = position or Position(0, Counters(), _first_batch(config, world, folder))
+    if position.counters.consecutive_skips >= config.max_consecutive_skips:
+        position.counters.consecutive_skips = 0  # it had given up; that it is resumed is another chance
     total = config.total_steps(steps_per_epoch(len(work.data.train), position.global_batch))
     if position.step > total:
         raise RunError(f"the run in {folder.path} has done {position.step} steps, more than the {total} asked for")
@@ -117,6 +130,7 @@ def _assemble(
         world.on_main(lambda: folder.summary.unlink(missing_ok=True))
     seen = provenance(world.device) | {"host": work.host.origin.record(), "data": _plain(asdict(work.data.provenance))}
     seen |= {"ranks": world.size, "launcher": world.launcher, "global_batch": position.global_batch}
+    seen |= world.on_main(lambda: _history(config, folder, work, position.step, say))
     world.on_main(lambda: write_config(folder, config, seen))
     board = Board(folder.tensorboard, position.step) if config.tensorboard and world.is_main else None
     return Run(
@@ -125,6 +139,31 @@ def _assemble(
         HeadWatch(work.entry, work.model, work.latent_heads, engine, world), before, seen, clock, say,
         position.counters, position.step,
     )  # fmt: skip
+
+
+def _history(
+    config: TrainConfig[Any], folder: RunFolder, work: Workload, step: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What the run began with, and in what its continuations were told something else; also said."""
+    for note in work.notes:
+        say(note)
+    if not config.resume:
+        data = work.data.provenance
+        say(
+            f"{work.data.name}: {data.train_count:,} images to train on, {data.valid_count:,} to validate, "
+            f"{data.test_count:,} to test ({data.split})"
+        )
+        for note in data.notes:
+            say(note)
+        return {"weights": list(work.notes)} if work.notes else {}
+    history = {key: value for key, value in RunFile.read(folder.config).seen.items() if key in ("weights", "resumed")}
+    if config.weights is not None and step > 0 and config.weights != begun_with(folder, config):
+        say(f"--weights {config.weights} is not read: the run goes on from its own checkpoint")
+    if changes := accepted_changes(folder, config):
+        line = f"step {step}: resumed with {changes}"
+        say(line)
+        history["resumed"] = [*history.get("resumed", []), line]
+    return history
 
 
 def _first_batch(config: TrainConfig[Any], world: World, folder: RunFolder) -> int:

@@ -1,17 +1,20 @@
-"""What a run says while it goes: a live line in a terminal, a plain line now and then in a log."""
+"""What a run says while it goes: two live lines in a terminal, a plain line now and then in a log."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from vdvae_patch.train.step import StepRecord
 
 QUIET_SECONDS = 15.0
+_LABEL, _BAR = 40, 20
 
 
 class TrainingProgress:
@@ -35,7 +38,7 @@ class TrainingProgress:
         self.label = label
         self.total = self.first = 0
         self.started = self.said = clock()
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
         self._task = TaskID(0)
 
     def begin(self, total: int, done: int) -> None:
@@ -43,26 +46,25 @@ class TrainingProgress:
         self.total, self.first = total, done
         self.started = self.said = self.clock()
         if self.console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[status]}"), console=self.console,
-            )  # fmt: skip
-            self._task = self._bar.add_task(self.label, total=total, completed=done, status="")
+            self._bar = _Bar(self.console)
+            self._task = self._bar.add_task(self.label, total=total, completed=done, left="")
             self._bar.start()
 
     def update(self, record: StepRecord, high_gradients: int, nans: int, images_per_second: float) -> None:
         """Show the state after a step."""
         done = record.step + 1
+        now = self.clock()
+        left = duration((now - self.started) / max(1, done - self.first) * (self.total - done))
         status = (
-            f"NELBO {record.elbo:.3f} nats/dim (distortion {record.distortion:.3f} + rate {record.rate:.3f}), "
-            f"skipped {high_gradients} high-gradient + {nans} NaN, {images_per_second:.1f} images/s"
-        )
+            f"NELBO {record.elbo:.3f} nats/dim", f"skipped {high_gradients} high-gradient + {nans} NaN",
+            f"{images_per_second:.1f} images/s", f"distortion {record.distortion:.3f} + rate {record.rate:.3f}",
+        )  # fmt: skip
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, status=status)
-        elif self.clock() - self.said >= QUIET_SECONDS or done == self.total:
-            self.said = self.clock()
-            left = (self.said - self.started) / max(1, done - self.first) * (self.total - done)
-            self.say(f"step {done}/{self.total}, {status}, {left:.0f} s left")
+            self._bar.status = _Parts(status)
+            self._bar.update(self._task, completed=done, left=f"{left} left")
+        elif now - self.said >= QUIET_SECONDS or done == self.total:
+            self.said = now
+            self.say(f"step {done}/{self.total}, {left} left, {', '.join(status)}")
 
     def say(self, text: str) -> None:
         """One line that stays."""
@@ -72,3 +74,46 @@ class TrainingProgress:
         """Leave the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """`"0:00:07"`, `"11:02:33"`, `"3 days 4:00:00"`."""
+    days, rest = divmod(round(seconds), 86_400)
+    clock = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return clock if not days else f"{days} day{'s' if days > 1 else ''} {clock}"
+
+
+class _Bar(Progress):
+    """Label, bar, step and time left in one line, of which the label gives way first; the status in a second one."""
+
+    def __init__(self, console: Console) -> None:
+        self.status: RenderableType = ""
+        shown = Column(no_wrap=True, overflow="ellipsis", max_width=_LABEL, ratio=2)
+        super().__init__(
+            TextColumn("{task.description}", markup=False, table_column=shown),
+            BarColumn(bar_width=None, table_column=Column(max_width=_BAR, ratio=1)),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
+            console=console, expand=True,
+        )  # fmt: skip
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Both lines."""
+        yield from super().get_renderables()
+        yield self.status
+
+
+class _Parts:
+    """Parts of a line, the most important first: as many as there is room for."""
+
+    def __init__(self, parts: Iterable[str]) -> None:
+        self.parts = tuple(parts)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line = ""
+        for part in self.parts:
+            longer = f"{line}, {part}" if line else part
+            if len(longer) > options.max_width and line:
+                break
+            line = longer
+        yield Text(line, no_wrap=True, overflow="ellipsis")

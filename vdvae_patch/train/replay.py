@@ -72,7 +72,7 @@ def replay(config: TrainConfig[Any], recording: Recording, variant: str | None =
     Raises:
         HostError, DataError, UnknownNameError, InvalidValueError, PatchError: as `prepare` raises them.
     """
-    config = replace(config, variant=variant or config.variant, weights=None, device="cpu")
+    config = replace(recording.config(config), variant=variant or config.variant, weights=None, device="cpu")
     work = prepare(config, torch.device("cpu"))
     work.model.load_state_dict(recording.weights)
     with _threads(recording.threads):

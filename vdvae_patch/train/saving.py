@@ -76,8 +76,8 @@ def restore(
     require_variant(info, expected.variant, chosen)
     work.model.load_state_dict(state["model"])
     work.ema.load_state_dict(state["ema"])
-    engine.optimizer.load_state_dict(state["optimizer"])
-    if engine.scaler is not None:
+    engine.restore_optimizer(state["optimizer"])
+    if engine.scaler is not None and "loss_scale" in state:  # not if it went on in another precision
         engine.scaler.load_state_dict(state["loss_scale"])
     position = state["position"]
     if position["ranks"] != world.size:

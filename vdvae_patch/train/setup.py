@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,16 @@ from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.weight_files import WeightsFile, read_file, split_choice
+from vdvae_patch.train.weights import select_weights
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A host with its data, the model that is trained and the one that holds the moving average; both patched."""
+    """A host with its data, the model that is trained and the one that holds the moving average; both patched.
+
+    `notes` says where the weights came from that it begins with, if they were chosen from several.
+    """
 
     host: Host
     entry: TrainableEntry
@@ -33,6 +38,7 @@ class Workload:
     model: nn.Module
     ema: nn.Module
     heads: list[Head]
+    notes: tuple[str, ...] = ()
 
     @property
     def latent_heads(self) -> list[Head]:
@@ -86,8 +92,9 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     model = host.build(hparams)
     # built, not deep-copied: a host may hold references to its own modules that a copy would share
     ema = host.build(hparams)
-    if config.weights is not None:
-        load_weights(model, read_weights(config, str(variant)), config.weights)
+    notes: tuple[str, ...] = ()
+    if config.weights is not None and not _goes_on(config):
+        notes = load_weights(model, read_weights(config, str(variant)), config.weights)
     ema.load_state_dict(model.state_dict())
     model.to(device)
     ema.to(device).eval().requires_grad_(False)
@@ -95,64 +102,66 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     if not variant.is_vanilla or config.arithmetic == "stable":
         for module in (model, ema):
             patch(module, variant, heads=heads, arithmetic=config.arithmetic)
-    return Workload(host, entry, data, model, ema, heads)
+    return Workload(host, entry, data, model, ema, heads, notes)
 
 
-def read_weights(config: TrainConfig[Any], variant: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint folder of ours, or in a `state_dict` file such as VDVAE's `-model.th`.
+def _goes_on(config: TrainConfig[Any]) -> bool:
+    """Whether a checkpoint of the run itself will be loaded, so that what it began with is no longer asked for."""
+    return config.resume and bool(checkpoint.checkpoints(config.folder / "checkpoints"))
+
+
+def read_weights(config: TrainConfig[Any], variant: str) -> WeightsFile:
+    """What a checkpoint folder of ours holds, or a file of weights such as VDVAE's `-model.th`; not yet chosen from.
 
     A file says nothing about variants: it is taken for what the host's own script saves, vanilla.
 
     Raises:
-        CheckpointError: damaged, not a `state_dict`, or saved under another variant or host.
+        CheckpointError: damaged, something else, or saved under another variant or host.
     """
-    path = config.weights
-    assert path is not None
-    if path.is_dir():
+    assert config.weights is not None
+    path, chosen = split_choice(config.weights)
+    if path.name == checkpoint.STATE and (path.parent / checkpoint.MANIFEST).exists():
+        path = path.parent  # the file of a checkpoint of ours, whose manifest says what it is
+    if path.is_dir() and (path / checkpoint.MANIFEST).exists():
         info, state = checkpoint.load(path)
         if not config.allow_other_variant:
             require_variant(info, variant, path)
         require_host(info, config.host, path)
-        weights: dict[str, Tensor] = state["ema"]
-        return weights
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"weights file {path} does not exist") from None
-    except Exception as error:  # torch raises half a dozen types for a damaged file, pickle's among them
-        raise CheckpointError(f"weights file {path} cannot be read as a state_dict: {type(error).__name__}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckpointError(f"weights file {path} does not hold a state_dict")
-    if variant != VANILLA and not config.allow_other_variant:
+        return WeightsFile(path, {key: state[key] for key in ("model", "ema")}, chosen or "ema")
+    file = read_file(path)
+    if (made := file.variant()) is not None:
+        if made != variant and not config.allow_other_variant:
+            raise CheckpointError(_of_variant(f"weights file {path}", made, variant))
+    elif variant != VANILLA and not config.allow_other_variant:
         raise CheckpointError(
             f"weights file {path} is a plain state_dict, of a vanilla model as far as anyone can tell; "
             f"train it as {variant} with --allow-other-variant"
         )
-    return {key.removeprefix("module."): value for key, value in loaded.items()}
+    return replace(file, chosen=chosen)
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Strictly; raises `CheckpointError` if names or shapes are not the model's."""
-    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    theirs = {key: tuple(value.shape) for key, value in weights.items()}
-    if own != theirs:
-        missing, unknown = sorted(own.keys() - theirs), sorted(theirs.keys() - own)
-        other = [key for key in own.keys() & theirs if own[key] != theirs[key]]
-        first = next(iter([*missing, *unknown, *sorted(other)]))
-        raise CheckpointError(
-            f"checkpoint {path} does not fit the model: {len(missing)} tensors missing, {len(unknown)} unknown, "
-            f"{len(other)} of another shape (such as {first!r}); is it of another preset or host?"
-        )
-    model.load_state_dict(weights)
+def load_weights(model: nn.Module, file: WeightsFile, path: Path) -> tuple[str, ...]:
+    """Strictly: every tensor of the model, of its shape, finite. Gives what there is to say about the choice.
+
+    Raises:
+        CheckpointError: the file at `path` has nothing that fits the model; see `select_weights`.
+    """
+    selection = select_weights(replace(file, path=path if file.chosen is None else file.path), model.state_dict())
+    model.load_state_dict(selection.tensors)
+    return selection.notes
 
 
 def require_variant(info: CheckpointInfo, variant: str, path: Path) -> None:
     """Refuse weights that were trained under another variant: they mean something else there."""
     if info.variant != variant:
-        raise CheckpointError(
-            f"checkpoint {path} was saved under variant {info.variant}, not {variant}; "
-            f"train with --variant {info.variant}, or accept it with --allow-other-variant"
-        )
+        raise CheckpointError(_of_variant(f"checkpoint {path}", info.variant, variant))
+
+
+def _of_variant(what: str, made: str, variant: str) -> str:
+    return (
+        f"{what} was saved under variant {made}, not {variant}; "
+        f"train with --variant {made}, or accept it with --allow-other-variant"
+    )
 
 
 def require_host(info: CheckpointInfo, host: str, path: Path) -> None:

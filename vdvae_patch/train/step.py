@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,10 +90,7 @@ class TrainingStep:
         pairs = [(p, e) for p, e in zip(model.parameters(), ema.parameters(), strict=True) if p.requires_grad]
         self.parameters: list[Tensor] = [p for p, _ in pairs]
         self.ema_parameters: list[Tensor] = [e for _, e in pairs]
-        betas = (optimization.adam_beta1, optimization.adam_beta2)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=optimization.lr, betas=betas, weight_decay=optimization.wd, fused=True
-        )
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=optimization.lr, fused=True, **self._settings())
         self.precision = precision
         self.scaler = LossScale(world.device) if precision == "fp16" else None
         self._threshold = optimization.skip_threshold if optimization.skip_threshold > 0 else torch.inf
@@ -132,6 +130,17 @@ class TrainingStep:
         self._pending.clear()
         self.stop_agreed = any(row[5] for row in rows)
         return records
+
+    def restore_optimizer(self, state: dict[str, Any]) -> None:
+        """Take up the moments of a checkpoint; betas and weight decay are what this run was told, not that one."""
+        self.optimizer.load_state_dict(state)
+        for group in self.optimizer.param_groups:
+            group.update(self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        optimization = self.optimization
+        betas = (optimization.adam_beta1, optimization.adam_beta2)
+        return {"betas": betas, "weight_decay": optimization.wd}
 
     @torch.no_grad()
     def finish(self, step: int, lr: float, losses: Losses, stop: bool = False) -> None:

@@ -34,8 +34,12 @@ else:
 MEETING_SECONDS = 20
 """How long the ranks wait for each other at the start."""
 
-PARTING_SECONDS = 0.5
-"""What Gloo's threads are given to let go of the last collective, where an error keeps their group alive."""
+PARTING_SECONDS = 3.5
+"""How long a rank waits that ends because rank 0 failed.
+
+A launcher ends rank 0 as soon as another rank is gone, and rank 0 first tells all ranks, then the user, why it failed.
+It is more than Gloo's threads need to let go of the last collective, where an error keeps their group alive.
+"""
 
 T = TypeVar("T")
 
@@ -138,6 +142,7 @@ def connect(device: str, environ: Mapping[str, str] | None = None) -> Iterator[W
         reason = str(error).splitlines()[0]
         raise RunError(f"{verdict}; rank {world.rank} ends too ({reason}); go on with --resume") from error
     except SystemExit:  # another rank says why
+        world.heartbeat.close()  # it would say the same a second time
         time.sleep(PARTING_SECONDS)
         raise
     else:
