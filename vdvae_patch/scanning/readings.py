@@ -20,6 +20,7 @@ from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import masses_and_densities
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings, where
+from vdvae_patch.scanning.stacked import stacked_outputs
 
 
 def read(graph: Graph) -> Readings:
@@ -40,6 +41,7 @@ def read(graph: Graph) -> Readings:
         out.near_misses.extend(miss for _, miss in dropped)
         gone = {id(reading) for reading, _ in dropped}
         out.found = [reading for reading in out.found if id(reading) not in gone]
+    graph.stacked = stacked_outputs(graph, out)
     return out
 
 
