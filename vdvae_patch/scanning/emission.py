@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import torch
 
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.cuts import UNKNOWN, Cut
+from vdvae_patch.scanning.cuts import UNKNOWN, Cut, progressions
 from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.graph import Graph, Node
 
@@ -49,7 +52,8 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
         return Emission("", False, ChannelRange(0), False, reason)
     owner = next((f for f in node.frames if f.path is not None), None)
     emitted = _Emitted.of(graph, node, None if owner is None else owner.path)
-    channels, exact = _channels(emitted, raw)
+    rows = node.id in graph.stacked
+    channels, exact = _rows(emitted, raw) if rows else _channels(emitted, raw)
     scripted = _scripted_owner(node)
     if owner is None or owner.path is None:
         if scripted is not None:
@@ -154,6 +158,19 @@ def _channels(emitted: _Emitted, raw: Spot) -> tuple[ChannelRange, bool]:
     if dim < 0 or emitted.node.shape[dim] != cut.size:
         return ChannelRange(emitted.usual), False
     return _range_of(cut, emitted.outward(dim)), True
+
+
+def _rows(emitted: _Emitted, raw: Spot) -> tuple[ChannelRange, bool]:
+    """The part of the first dimension that is a raw value; a layer computes on fewer dimensions than it returns."""
+    (cut,) = raw.cuts
+    shape = emitted.node.shape
+    if shape[:1] == (cut.size,):
+        return _range_of(cut, 0), True
+    leading = shape[: len(shape) - len(raw.node.shape) + 1]
+    parts = progressions(torch.tensor(cut.places), leading) if math.prod(leading) == cut.size else None
+    if parts is None or [part.dim for part in parts] != [0]:
+        return ChannelRange(emitted.usual), False
+    return _range_of(parts[0], 0), True
 
 
 def _range_of(cut: Cut, dim: int) -> ChannelRange:

@@ -36,7 +36,7 @@ Side = Literal["q", "p"]
 """`q`: the first argument of a KL; `p`: the second, or the density."""
 
 _POINTS = 17
-_MOST_LEAVES = 12
+MOST_LEAVES = 12
 """A limit of work: every pair of leaves is tried. A KL of two Normals has four, with a mask or a weight a few more."""
 
 # Tolerances. In brackets stand the values that come nearest, over all small models of tests/hosts: what rounding leaves
@@ -109,9 +109,9 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
     """
     seen: set[tuple[SpotKey, Side]] = set()
     for through_sums in (False, True):
-        for node in _totals(graph, through_sums):
+        for node in totals(graph, through_sums):
             expression = Expression(Spot(node), stops, through_sums)
-            if not 1 < len(expression.leaves) <= _MOST_LEAVES or not any(
+            if not 1 < len(expression.leaves) <= MOST_LEAVES or not any(
                 spot.node.op not in ops.LINEAR for spot in expression.order
             ):
                 continue
@@ -157,7 +157,8 @@ def _with_differences(expression: Expression, stops: frozenset[int], through_sum
                 yield Expression(expression.end, stops | {end.id}, through_sums)
 
 
-def _totals(graph: Graph, through_sums: bool) -> Iterator[Node]:
+def totals(graph: Graph, through_sums: bool) -> Iterator[Node]:
+    """The nodes at which a density or a KL may be complete."""
     for node in graph.nodes:
         added = node.kind == "elementwise" and node.op in ops.COMPLETING and node.params
         if added and (not through_sums or any(_has_sum(n, 4) for n in node.inputs)):
@@ -270,7 +271,7 @@ class Probe:
         if not bool(torch.isfinite(rest).all()):
             return
         design = torch.stack([torch.ones_like(log_a), log_a, curvature], dim=1)
-        fit = _fit(design, rest)
+        fit = fitted(design, rest)
         if fit is not None:
             yield rest - fit[2] * curvature
 
@@ -309,7 +310,7 @@ class Probe:
             for step in match[1]:
                 sigma = step.forward(sigma)
             rest = self.values(changes).expand(size)
-            fit = _fit(torch.stack([torch.ones(_POINTS), sigma[:, 0].log(), sigma[:, 0] ** 2], dim=1), rest[:, 0])
+            fit = fitted(torch.stack([torch.ones(_POINTS), sigma[:, 0].log(), sigma[:, 0] ** 2], dim=1), rest[:, 0])
             if fit is None or not bool(torch.isfinite(sigma).all()):
                 continue
             expected = fit[0] + fit[1] * sigma.log() + fit[2] * sigma**2
@@ -345,7 +346,7 @@ class Probe:
         for step in match[1]:
             sigma = step.forward(sigma)
         design = torch.stack([torch.ones_like(sigma), sigma.log(), sigma * sigma], dim=1)
-        fit = _fit(design, self.values(changes).expand(size))
+        fit = fitted(design, self.values(changes).expand(size))
         if curvature is None or fit is None or not bool(torch.isfinite(fit).all()):
             return None
         return float(fit[1]), float(fit[1] / curvature[0])
@@ -402,7 +403,7 @@ def _varies(curvature: Tensor) -> bool:
     return float((curvature - curvature[0]).abs().max()) > _SAME_CURVATURE
 
 
-def _fit(design: Tensor, values: Tensor) -> Tensor | None:
+def fitted(design: Tensor, values: Tensor) -> Tensor | None:
     """Least squares, the columns brought to one size; None where a column is not finite or all zero."""
     norm = design.abs().amax(dim=0)
     if not bool(torch.isfinite(norm).all()) or not bool((norm > 0).all()):
@@ -433,7 +434,7 @@ def _is_q_term(sigma: Tensor, tolerance: float, *, rest: Tensor, curvature: floa
     if float(rest.max() - rest.min()) < 1e-12:
         return False
     design = torch.stack([torch.ones_like(sigma), log_sigma, sigma * sigma], dim=1)
-    fit = _fit(design, rest)
+    fit = fitted(design, rest)
     if fit is None or not torch.allclose(
         fit[2], torch.tensor(0.5 * curvature, dtype=torch.float64), rtol=_FITTED_CURVATURE
     ):

@@ -7,6 +7,7 @@ that compute σ are, at their calls.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
@@ -133,7 +134,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         patch_at=place,
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
-        warnings=tuple(hazards.of_head(group.role, convention, agree, emission.path)),
+        warnings=tuple(hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings))),
         alone=_alone(group),
     )
     return Head(
@@ -167,6 +168,24 @@ _EVIDENCE = {
     "q": "first argument of a KL",
     "p": "density, or second argument of a KL",
 }
+
+
+_USES = {
+    "noise": "noise is multiplied by σ as {0} gives it",
+    "Normal": "a Normal is given it as {0}",
+    "q": "the KL has it as {0}",
+    "p": "the density or the KL has it as {0}",
+}
+
+
+def _ways(readings: Iterable[Reading]) -> list[str]:
+    """How a raw value is read, in the words of a warning, with places."""
+    found: dict[str, str] = {}
+    for reading in readings:
+        if reading.steps is not None:
+            text = _USES[reading.evidence].format(named(reading.steps))
+            found.setdefault(text, where(reading.node if reading.term is None else reading.term.total))
+    return [f"{text}, {os.path.basename(place)}" for text, place in found.items()]
 
 
 def _sigma_node(readings: list[Reading]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -17,14 +17,18 @@ from vdvae_patch.scanning.graph import Graph, Node
 _SOURCE = '"Re-parameterizing VAEs for stability"'
 
 
-def of_head(role: Role, convention: Convention, agree: bool, path: str) -> Iterator[str]:
-    """Faults of one head's scale."""
+def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Sequence[str] = ()) -> Iterator[str]:
+    """Faults of one head's scale.
+
+    Args:
+        ways: how the host reads the raw value, where it does so in ways that disagree.
+    """
     far = torch.tensor([-40.0, 40.0], dtype=torch.float64)
     low, high = (float(s) for s in convention.sigma(far))
     if not agree:
         yield (
-            f"{path}: the host reads this raw value in ways that disagree, so it samples from one Normal and computes "
-            "the density of another; a patch makes them one"
+            f"{path}: the host reads this raw value in ways that disagree{_in_ways(ways)}, so it samples from one "
+            "Normal and computes the density of another; a patch makes them one"
         )
     if high > 1e6 and role != "likelihood":
         yield (
@@ -38,6 +42,10 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str) -> Itera
         )
     if low < 0:
         yield f"{path}: nothing keeps σ positive; remedy: any scale of this package"
+
+
+def _in_ways(ways: Sequence[str]) -> str:
+    return f" ({'; '.join(ways)})" if ways else ""
 
 
 def of_graph(graph: Graph) -> Iterator[str]:

@@ -8,7 +8,7 @@ it the rules are asked whether it is one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,7 +19,9 @@ from vdvae_patch.scanning.expression import Expression, Spot, pieces, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import masses_and_densities
+from vdvae_patch.scanning.partial import partial_kls
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings, where
+from vdvae_patch.scanning.stacked import stacked_outputs
 
 
 def read(graph: Graph) -> Readings:
@@ -40,13 +42,15 @@ def read(graph: Graph) -> Readings:
         out.near_misses.extend(miss for _, miss in dropped)
         gone = {id(reading) for reading, _ in dropped}
         out.found = [reading for reading in out.found if id(reading) not in gone]
+    graph.stacked = stacked_outputs(graph, out)
     return out
 
 
 def _read_terms(graph: Graph, stops: frozenset[int], out: Readings) -> None:
     """Add the readings of densities and KLs."""
     direct = [r for r in out.found if not r.parts]
-    for found in itertools.chain(gaussian_terms(graph, stops), masses_and_densities(graph, stops)):
+    whole = itertools.chain(gaussian_terms(graph, stops), masses_and_densities(graph, stops))
+    for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
         term = _with_bounds(found, direct, stops)
         chain = descend(term.node, stops)
         if chain.end == "constant" or chain.begin.node.id in out.merged:
@@ -64,6 +68,11 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings) -> None:
             chain = replace(chain, end="several")
         begin = term.raw if chain.end == "several" else chain.begin
         out.found.append(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts))
+
+
+def _later(terms: Callable[..., Iterator[GaussianTerm]], *given: object) -> Iterator[GaussianTerm]:
+    """The terms, looked for when the first one is asked for."""
+    yield from terms(*given)
 
 
 def _readings_of_pieces(term: GaussianTerm, chain: Chain, stops: frozenset[int]) -> list[Reading]:

@@ -1,0 +1,244 @@
+"""KLs to a Normal that show only a part of it: of one sample, or without a mean.
+
+Where the KL to a prior has no closed form, as behind a flow f, hosts take it of the sample z = μ + σ ε:
+
+    log q(z) − log p(f(z)) = −log σ + f(z)² / 2 + …                     (ε²/2 is left out, or is a constant)
+
+The expression is quadratic in f(z), with the curvature c/σ_p², and has −c log σ and no σ². And where means are bound to
+zero, or their part is added up elsewhere, the rest of a KL stands alone:
+
+    (σ² − 1 − log σ²) / 2
+
+Both are looked for only among raw values of which no density and no KL is known. In the first, any multiple of the raw
+value could be a log σ; it is one if it is the sampler's log σ, or twice or half of it: a log variance that is taken for
+a log σ, or the other way round, is a fault of the host, of which the scan warns.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, is_variable
+from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, Probe, fitted, totals
+from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.reading import Readings
+
+_SAME_WEIGHT = 1e-6
+"""Difference of the factor of log σ to the one of the prior's density, relative to it. They are equal up to rounding,
+1e-15, or different by a factor, as that of an entropy bonus."""
+_FITS = 1e-9
+"""Distance of the expression from its fit, relative to its range (1e-15, and 1e-3 of eᵛ − v for a wrong σ)."""
+_NO_DIVERGENCE = 1e-9
+"""The least value of a KL, relative to its range: zero. The Poisson loss eᵛ − v has 1."""
+
+
+def partial_kls(graph: Graph, stops: frozenset[int], readings: Readings) -> Iterator[GaussianTerm]:
+    """Such terms of raw values of which `readings` have no density and no KL."""
+    drawn = _drawn(graph, readings, _known(readings))
+    yield from _of_samples(graph, stops, drawn)
+    yield from _without_means(graph, stops, _known(readings), drawn)
+
+
+def _known(readings: Readings) -> set[SpotKey]:
+    return {reading.raw.key for reading in readings.found if reading.evidence != "noise"}
+
+
+@dataclass
+class _Drawn:
+    """What is drawn with the σ of a raw value: the nodes σ ε, and log σ over the grid of raw values."""
+
+    products: set[int]
+    log_sigma: Tensor
+
+
+def _drawn(graph: Graph, readings: Readings, known: set[SpotKey]) -> dict[SpotKey, _Drawn]:
+    """The draws of each raw value that only noise shows."""
+    drawn: dict[SpotKey, _Drawn] = {}
+    for reading in readings.found:
+        if reading.evidence != "noise" or reading.raw.key in known or reading.parts or reading.used >= 0:
+            continue
+        products = {n.id for n in graph.consumers.get(reading.node.id, ()) if n.id in readings.samples}
+        if reading.raw.key in drawn:
+            drawn[reading.raw.key].products.update(products)
+            continue
+        expression = Expression(reading.spot)
+        probe = Probe(expression)
+        sigma = probe.values({reading.raw.key: probe.grid}) if reading.raw.key in expression.leaves else torch.zeros(())
+        for step in reading.suffix:
+            sigma = step.forward(sigma)
+        drawn[reading.raw.key] = _Drawn(products, sigma.expand(len(probe.grid)).log())
+    return drawn
+
+
+def _of_samples(graph: Graph, stops: frozenset[int], drawn: Mapping[SpotKey, _Drawn]) -> Iterator[GaussianTerm]:
+    left = dict(drawn)
+    for through_sums in (False, True):
+        for node in totals(graph, through_sums) if left else ():
+            expression = Expression(Spot(node), stops, through_sums)
+            keys = [key for key in expression.leaves if key in left]
+            if not keys or len(expression.leaves) > MOST_LEAVES:
+                continue
+            probe = Probe(expression)
+            quadratic = [key for key in expression.leaves if probe.curvature(key) is not None]
+            for key in keys:
+                products = left[key].products
+                means = [m for m in quadratic if m != key and _is_made_of(expression.leaves[m].node, products)]
+                term = _of_sample(probe, node, key, left[key].log_sigma, means, quadratic)
+                if term is not None:
+                    del left[key]
+                    yield term
+
+
+def _is_made_of(node: Node, products: set[int]) -> bool:
+    """Whether one of some draws has a part in a value."""
+    first = min(products, default=0)
+    todo, seen = [node], set[int]()
+    while todo:
+        current = todo.pop()
+        if current.id in products:
+            return True
+        if current.id not in seen and current.id > first and current.noise:
+            seen.add(current.id)
+            todo.extend(current.inputs)
+    return False
+
+
+def _of_sample(
+    probe: Probe,
+    total: Node,
+    key: SpotKey,
+    log_sigma: Tensor,
+    means: Sequence[SpotKey],
+    quadratic: Sequence[SpotKey],
+) -> GaussianTerm | None:
+    """The term of a raw value whose σ stands in an expression as −c log σ, c being the factor of log p as well."""
+    expression = probe.expression
+    rest = probe.values({key: probe.grid}).expand(len(probe.grid))
+    for mean in means:
+        curvature = probe.curvature(mean, {key: probe.grid})
+        if curvature is None or float((curvature - curvature[0]).abs().max()) > _FITS * float(curvature[0].abs()):
+            continue
+        others = (k for k, s in expression.leaves.items() if k not in quadratic and k != key and s.node.params)
+        weights = [float(curvature[0])]
+        weights += [found[3] for k in others if (found := probe.as_p(k, list(means))) is not None]
+        accept = functools.partial(_is_log_sigma, rest=rest, weights=weights, drawn=log_sigma)
+        match = probe.match(key, probe.grid, frozenset(quadratic), accept)
+        if match is not None:
+            return GaussianTerm(expression.leaves[key], "q", *match, (expression.leaves[mean],), total)
+    return None
+
+
+def _is_log_sigma(sigma: Tensor, tolerance: float, *, rest: Tensor, weights: Sequence[float], drawn: Tensor) -> bool:
+    """Whether the rest is −c log σ + constant, c one of some weights, and log σ the drawn one, or twice or half."""
+    log_sigma = sigma.log()
+    fit = _fit(torch.stack([torch.ones_like(log_sigma), log_sigma], dim=1), rest)
+    if fit is None or not any(math.isclose(-float(fit[1]), weight, rel_tol=_SAME_WEIGHT) for weight in weights):
+        return False
+    ratio = (log_sigma - log_sigma[0])[1:] / (drawn - drawn[0])[1:]
+    return any(torch.allclose(ratio, torch.full_like(ratio, factor)) for factor in _TAKEN_FOR)
+
+
+_TAKEN_FOR = (1.0, 2.0, 0.5)
+"""log σ in a KL over the sampler's: the same, or one of them takes a log variance for a log σ."""
+
+
+def _fit(design: Tensor, rest: Tensor) -> Tensor | None:
+    """The factors of a rest that is a sum of columns to within rounding; else None."""
+    spread = float(rest.max() - rest.min())
+    fit = fitted(design, rest) if spread > _FLAT and bool(rest.isfinite().all()) else None
+    return fit if fit is not None and float((design @ fit - rest).abs().max()) < _FITS * spread else None
+
+
+_FLAT = 1e-9
+
+
+def _without_means(
+    graph: Graph, stops: frozenset[int], known: set[SpotKey], drawn: Mapping[SpotKey, _Drawn]
+) -> Iterator[GaussianTerm]:
+    seen = set(known)
+    leaves = _LeafNodes(stops)
+    for through_sums in (False, True):
+        for node in totals(graph, through_sums):
+            if leaves.of(node) is None:
+                continue
+            expression = Expression(Spot(node), stops, through_sums)
+            if len(expression.leaves) != 1 or not expression.leaves.keys() - seen:
+                continue
+            ((key, leaf),) = expression.leaves.items()
+            if leaf.node.kind == "elementwise" or not any(s.node.op not in ops.LINEAR for s in expression.order):
+                continue
+            probe = Probe(expression)
+            rest = probe.values({key: probe.grid}).expand(len(probe.grid))
+            own = drawn[key].log_sigma if key in drawn else None
+            match = probe.match(key, probe.grid, frozenset(), functools.partial(_is_divergence, rest=rest, drawn=own))
+            if match is not None:
+                seen.add(key)
+                yield GaussianTerm(leaf, "q", *match, (), node)
+
+
+def _is_divergence(sigma: Tensor, tolerance: float, *, rest: Tensor, drawn: Tensor | None) -> bool:
+    """Whether the rest is w (σ²/2s² − log σ + log s − ½), which is zero at its least; without the constants, if s is
+    one and σ is what is drawn with."""
+    log_sigma = sigma.log()
+    if float(log_sigma.max() - log_sigma.min()) < _FLAT:
+        return False
+    fit = _fit(torch.stack([torch.ones_like(sigma), log_sigma, sigma * sigma], dim=1), rest)
+    if fit is None:
+        return False
+    constant, logarithm, square = fit.tolist()
+    spread = float(rest.max() - rest.min())
+    shares = abs(logarithm) * float(log_sigma.max() - log_sigma.min()), abs(square) * float((sigma**2).max())
+    if logarithm * square >= 0 or min(shares) < _LEAST_SHARE * spread:
+        return False
+    best = -logarithm / (2 * square)  # s²
+    least = constant + logarithm * 0.5 * math.log(best) + square * best
+    own = drawn is not None and torch.allclose(drawn, log_sigma) and math.isclose(best, 1.0, rel_tol=_SAME_WEIGHT)
+    return own or abs(least) < _NO_DIVERGENCE * spread
+
+
+_LEAST_SHARE = 1e-3
+"""Range of log σ, and of σ², with their factors, over that of the expression. With a σ² that is the expression itself,
+the fit has a logarithm of rounding, 1e-16; in a KL both are of size one over the values that are tried."""
+
+
+class _LeafNodes:
+    """Which node an expression is computed of, if it is only one; a quick look before an `Expression` is made."""
+
+    def __init__(self, stops: frozenset[int]) -> None:
+        self.stops = stops
+        self._known: dict[int, frozenset[int]] = {}
+
+    def of(self, node: Node) -> int | None:
+        """The number of the only variable node that an expression begins in; None if there are several, or none."""
+        found = self._of(node, 0)
+        return next(iter(found)) if len(found) == 1 else None
+
+    def _of(self, node: Node, depth: int) -> frozenset[int]:
+        known = self._known.get(node.id)
+        if known is None:
+            known = self._known[node.id] = self._computed(node, depth)
+        return known
+
+    def _computed(self, node: Node, depth: int) -> frozenset[int]:
+        if not is_variable(node):
+            return frozenset()
+        inner = node.kind in ("elementwise", "shape", "reduction") and node.id not in self.stops
+        if not inner or depth > _DEPTH:
+            return frozenset({node.id})
+        found = frozenset[int]()
+        for source in node.inputs:
+            found |= self._of(source, depth + 1)
+            if len(found) > 1:
+                return _SEVERAL
+        return found
+
+
+_DEPTH = 80
+_SEVERAL = frozenset({-1, -2})
