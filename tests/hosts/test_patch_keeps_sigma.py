@@ -87,7 +87,7 @@ def test_the_scale_is_the_hosts_own_function_where_that_was_safe(name: str, scal
 def test_the_loss_at_the_moment_of_patching_moves_by_less_than_a_hundredth(name: str, scale: str) -> None:
     model = VAE(*{**EXPONENTIALS, **OTHERS}[name])
     before, sigma = model.loss(), model.sigma
-    patch(model, posterior=scale, heads=scan(model, X))
+    patch(model, posterior=scale, heads=scan(model, X), paper=False)
     assert model.loss() == pytest.approx(before, rel=1e-2)
     torch.testing.assert_close(model.sigma.median(), sigma.median(), rtol=2e-3, atol=0)
 
@@ -112,7 +112,7 @@ def test_each_role_is_fitted_by_itself_and_the_table_shows_sigma_before_and_afte
     model = Hierarchical()
     model(X)
     before = model.sigmas
-    handle = patch(model, "explin/upbounded(omega=8)", heads=scan(model, X))
+    handle = patch(model, "explin/upbounded(omega=8)", heads=scan(model, X), paper=False)
     model(X)
     for now, then in zip(model.sigmas, before, strict=True):
         torch.testing.assert_close(now.median(), then.median(), rtol=1e-3, atol=0)
@@ -156,8 +156,8 @@ def test_heads_that_somebody_wrote_down_are_fitted_by_their_convention() -> None
 
 def test_a_named_host_of_the_paper_keeps_the_papers_formula() -> None:
     scale = scales.get("upbounded")
-    assert fitted(Head("enc", "posterior", paper=True), scale, torch.zeros(3), keep=True) == scale
-    assert str(fitted(Head("enc", "posterior"), scale, torch.zeros(3), keep=True)) == "upbounded(shift=0.693147)"
+    assert fitted(Head("enc", "posterior", paper=True), scale, torch.zeros(3), "all") == scale
+    assert str(fitted(Head("enc", "posterior"), scale, torch.zeros(3), "all")) == "upbounded(shift=0.693147)"
 
 
 def test_raw_values_that_are_not_finite_do_not_stop_the_patch() -> None:

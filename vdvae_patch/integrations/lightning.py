@@ -79,7 +79,7 @@ class Patch(_Callback):
         batch: Any = None,
         arithmetic: Arithmetic = "auto",
         verify: bool = True,
-        paper: bool = False,
+        paper: bool | None = None,
     ) -> None:
         self.variant = Variant.parse(variant) if isinstance(variant, str) else variant
         self.heads = heads

@@ -25,7 +25,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
-from vdvae_patch.patching.fit import Spread, fitted
+from vdvae_patch.patching.fit import Keep, Spread, fitted
 from vdvae_patch.patching.measure import raw_values, together
 from vdvae_patch.patching.record import (
     RECORD,
@@ -183,7 +183,7 @@ def patch(
     likelihood: str | Scale | None = None,
     arithmetic: Arithmetic = "auto",
     verify: bool = True,
-    paper: bool = False,
+    paper: bool | None = None,
 ) -> PatchHandle:
     """Give every head the scale that the variant names for its role.
 
@@ -200,10 +200,11 @@ def patch(
         verify: for heads that a scan found, run the model once more on the scanned batch and compare the σ that it
             really uses with scale(p). A constant σ follows no p, so with one it is first done with explin in its place.
             Heads that somebody wrote down come without a batch and are taken at their word; the handle names them.
-        paper: apply the formulas to the raw value as it is, whatever the host makes of it: `explin` of a log variance
-            makes σ = exp(p) of what was exp(p / 2). Else, for a host whose σ is no exponential of what it reads, gain
-            and shift keep σ at the median of the scanned batch. A scale with a `gain` or `shift` of its own is taken as
-            it is, and so are those of the paper's own hosts.
+        paper: what a formula's p is. None: the host's own log σ where the host's σ is an exponential, straight or
+            clamped; of any other host (a softplus, a floor) the raw value as it is. False: for those, too, a gain and
+            a shift of the raw value by which σ is kept at the median of the scanned batch. True: the raw value as it
+            is, whatever the host makes of it: `explin` of a log variance is σ = exp(p) of what was exp(p / 2). A scale
+            with a `gain` or `shift` of its own is taken as it is, and so are those of the paper's own hosts.
 
     Warns:
         UserWarning: the patch changes nothing; or takes away a lower bound of σ that the host's arithmetic may need; or
@@ -219,6 +220,7 @@ def patch(
 
     Whatever is raised, Ctrl-C included, the model is then as it was.
     """
+    keep: Keep = "exponentials" if paper is None else "nothing" if paper else "all"
     chosen = resolve(variant, {"posterior": posterior, "prior": prior, "likelihood": likelihood})
     _refuse_patched(model)
     found = plan.checked(model, heads, chosen)
@@ -230,9 +232,9 @@ def patch(
     if verifying and following != chosen:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # they are of scales that nobody asked for
-            _apply(model, _fitted(found, following, raw, not paper), following, arithmetic, scans, verifying)
+            _apply(model, _fitted(found, following, raw, keep), following, arithmetic, scans, verifying)
         unpatch(model)
-    record, outcomes = _apply(model, _fitted(found, chosen, raw, not paper), chosen, arithmetic, scans, verifying)
+    record, outcomes = _apply(model, _fitted(found, chosen, raw, keep), chosen, arithmetic, scans, verifying)
     before, after = _both(verifying, outcomes)
     loss, by_loss = _by_loss(model, verifying if record.arithmetic == "stable" else [])
     try:
@@ -338,7 +340,7 @@ def put_in(model: nn.Module, planned: Sequence[Attachment]) -> Callable[[], None
     return lambda: _remove(model, number)
 
 
-def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], keep: bool) -> PatchedHeads:
+def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], keep: Keep) -> PatchedHeads:
     """Each head with its scale, and its σ on the batch with and without."""
     patched = []
     scales: dict[int, Scale | None] = {}
@@ -346,7 +348,7 @@ def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], k
     for index, (head, first) in enumerate(zip(heads, firsts, strict=True)):
         values = raw.get(index)
         if first not in scales:
-            scales[first] = fitted(head, chosen.for_role(head.role), values, keep=keep)
+            scales[first] = fitted(head, chosen.for_role(head.role), values, keep)
         scale = scales[first]
         if values is None or scale is None:
             patched.append(PatchedHead(head, scale))

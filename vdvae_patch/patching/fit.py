@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -47,22 +48,26 @@ class Spread:
         return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
-def fitted(head: Head, scale: Scale | None, raw: Tensor | None, *, keep: bool) -> Scale | None:
-    """The scale that a head gets: the one that was asked for, with `keep` of the host's own log σ.
+Keep = Literal["nothing", "exponentials", "all"]
+"""Of which hosts σ is kept: of none, of those whose σ is an exponential of the raw value, of all."""
+
+
+def fitted(head: Head, scale: Scale | None, raw: Tensor | None, keep: Keep) -> Scale | None:
+    """The scale that a head gets: the one that was asked for, of the host's own log σ where that is kept.
 
     Args:
         raw: raw values of a batch; without them a convention that is no exponential takes the paper's formula.
         keep: else the formula is taken as the paper writes it, of the raw value itself; so is a scale that names its
             own gain or shift, and that of a host whose entry says so.
     """
-    if scale is None or not keep or head.paper or isinstance(scale, Constant | Shifted):
+    if scale is None or keep == "nothing" or head.paper or isinstance(scale, Constant | Shifted):
         return scale
     at = 0.0 if raw is None or not raw.numel() else float(raw.double().median())
     if not math.isfinite(at):
         at = 0.0
     if _is_hosts_own(head.convention, scale, at):
         return scale
-    found = line(head.convention, at, straight=raw is None)
+    found = line(head.convention, at, straight=raw is None or keep == "exponentials")
     if found is None:
         return scale
     (gain, shift), (slope, offset) = scale.of_log_sigma(), found
