@@ -265,6 +265,20 @@ class TestBadInput:
         assert message in error
         assert "Traceback" not in error
 
+    def test_grey_images_for_a_host_of_colours(
+        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        grey = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 1)).astype(np.uint8)
+        for flag, array in (("grey", grey), ("colour", np.repeat(grey, 3, axis=-1))):
+            (tmp_path / flag).mkdir()
+            for name in ("train", "valid", "test"):
+                np.save(tmp_path / flag / f"{name}.npy", array)
+        run("a", "--data=arrays", f"--data-root={tmp_path / 'grey'}", status=2)
+        error = capsys.readouterr().err
+        assert "arrays is grey: take --host mlp_vae" in error
+        assert "np.repeat(x, 3, axis=-1)" in error
+        run("a", "--data=arrays", f"--data-root={tmp_path / 'colour'}", "--steps=1")
+
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
     def test_cuda_without_a_device(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         run("a", "--device=cuda", status=2)

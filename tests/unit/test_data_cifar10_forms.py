@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import shutil
 import sys
@@ -157,12 +158,39 @@ def test_parquet_that_is_cut_or_of_other_images_is_refused(root: Path, images: n
         (["train.7z"], r"there is train\.7z"),
         (["data_batch_1.mat"], "MATLAB version is not read: take the Python or the binary version"),
         (["cifar10.npz"], "numpy's files are read with --data arrays"),
+        (["trainLabels.csv"], r"tables are not read.*--data arrays"),
+        (["cifar.tfrecord", ".DS_Store"], r"what is there: cifar\.tfrecord$"),
+        ([".DS_Store"], "the folder is empty"),
     ],
 )
 def test_what_is_not_read_is_named_with_what_to_do(root: Path, names: list[str], says: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=says):
+        load("cifar10", root)
+
+
+def test_hdf5_is_named_by_its_content(root: Path) -> None:
+    (root / "cifar.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
+    with pytest.raises(DataError, match="HDF5 is not read: its images, saved with numpy, are read with --data arrays"):
+        load("cifar10", root)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"<!DOCTYPE html><html>", r"it is a web page \(HTML\)"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a git LFS pointer.*git lfs pull"),
+        (gzip.compress(bytes(9999)), "it is whole, but not the published one; if it was packed again, unpack it"),
+        (
+            gzip.compress(bytes(9999))[:-9],
+            "it is cut off at [0-9]+ of 170,498,071 bytes; delete it and download it again",
+        ),
+    ],
+)
+def test_what_has_the_archives_name_and_is_not_it_is_named(root: Path, content: bytes, says: str) -> None:
+    (root / "cifar-10-python.tar.gz").write_bytes(content)
     with pytest.raises(DataError, match=says):
         load("cifar10", root)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from vdvae_patch.errors import DataError
+from vdvae_patch.file_kinds import kind_of
 
 
 def md5_of(path: Path) -> str:
@@ -24,12 +25,30 @@ def md5_of(path: Path) -> str:
 
 
 def verify_md5(path: Path, expected: str, *, size: int) -> None:
-    """Raise `DataError` unless the file is the published one; `size` in bytes tells a cut from other damage."""
+    """Raise `DataError` unless the file is the published one, of `size` bytes; the message says what it is instead."""
     found = md5_of(path)
-    if found != expected:
-        have = path.stat().st_size
-        cause = f"it is cut off at {have:,} of {size:,} bytes" if have < size else "it is damaged or another archive"
-        raise DataError(f"{path}: MD5 is {found}, not {expected}: {cause}; delete it and download it again")
+    if found == expected:
+        return
+    have, kind = path.stat().st_size, kind_of(path)
+    if kind not in (None, "a gzip archive"):
+        cause = f"it is {kind}"
+    elif _is_whole_gzip(path):
+        cause = "it is whole, but not the published one; if it was packed again, unpack it and name the folder"
+    elif have < size:
+        cause = f"it is cut off at {have:,} of {size:,} bytes; delete it and download it again"
+    else:
+        cause = "it is damaged; delete it and download it again"
+    raise DataError(f"{path}: MD5 is {found}, not {expected}: {cause}")
+
+
+def _is_whole_gzip(path: Path) -> bool:
+    try:
+        with gzip.open(path, "rb") as file:
+            while file.read(2**20):
+                pass
+    except (OSError, EOFError, zlib.error):
+        return False
+    return True
 
 
 def extract_folder(archive: Path, into: Path, folder: str, *, max_bytes: int) -> Path:

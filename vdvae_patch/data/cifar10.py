@@ -97,8 +97,9 @@ def _locate_in(root: Path, md5: str) -> Path:
         return _complete(found)
     if not archive.is_file():
         raise DataError(
-            f"no CIFAR-10 in --data-root {root}: looked for {TRAIN_FILES[0]}, {FOLDER}/ and {ARCHIVE} there; "
-            f"leave --data-root out to download it, or put {URL} there{what_else(root)}"
+            f"no CIFAR-10 in --data-root {root}: looked for {TRAIN_FILES[0]}, {FOLDER}/ and {ARCHIVE} there, for the "
+            f"binary version, parquet and a zip; leave --data-root out to download it, or put {URL} there"
+            f"{what_else(root)}"
         )
     if archive.name != ARCHIVE and md5_of(archive) != md5:
         raise DataError(

@@ -19,6 +19,7 @@ from vdvae_patch.data.decode import decode_image
 from vdvae_patch.data.pickles import arrays_in
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError
+from vdvae_patch.file_kinds import kind_of
 
 FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -27,6 +28,7 @@ ARCHIVE = "cifar-10-python.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 
 _BINARY_FOLDER = "cifar-10-batches-bin"
+_AS_ARRAYS = "are read with --data arrays (train.npy, valid.npy and test.npy)"
 _PIXELS = 3 * 32 * 32
 _MOST_BYTES = 2**28
 _PARQUET = re.compile(r"(train|test)(-\d+-of-\d+)?\.parquet")
@@ -110,8 +112,14 @@ def what_else(root: Path) -> str:
     if "train" in names:
         return "; if the folder train has one file for each image, read it with --data images"
     if any(name.endswith((".npz", ".npy")) for name in names):
-        return "; numpy's files are read with --data arrays (train.npy, valid.npy and test.npy)"
-    return ""
+        return f"; numpy's files {_AS_ARRAYS}"
+    kinds = [(path.name, kind_of(path)) for path in sorted(root.iterdir()) if not path.name.startswith(".")]
+    if any(kind is not None and kind.startswith("an HDF5 file") for _, kind in kinds):
+        return f"; HDF5 is not read: its images, saved with numpy, {_AS_ARRAYS}"
+    if any(name.endswith((".csv", ".tsv")) for name in names):
+        return f"; tables are not read: their images, saved with numpy, {_AS_ARRAYS}"
+    shown = ", ".join(name if kind is None else f"{name} ({kind})" for name, kind in kinds[:3])
+    return f"; what is there: {shown}" if shown else "; the folder is empty"
 
 
 def _read_binary(path: Path) -> UInt8:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.data import load
 from vdvae_patch.data.images import ImageData
-from vdvae_patch.errors import CheckpointError
+from vdvae_patch.errors import CheckpointError, InvalidValueError
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts import HOSTS, Host, load_entry_file, load_host
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
@@ -89,7 +89,7 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
         config.architecture, image_size=data.image_size, image_channels=data.channels, data=data.name
     )
     seed_noise("init", config.seed)
-    model = host.build(hparams)
+    model = _build(host, hparams, data)
     # built, not deep-copied: a host may hold references to its own modules that a copy would share
     ema = host.build(hparams)
     notes: tuple[str, ...] = ()
@@ -103,6 +103,19 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
         for module in (model, ema):
             patch(module, variant, heads=heads, arithmetic=config.arithmetic)
     return Workload(host, entry, data, model, ema, heads, notes)
+
+
+def _build(host: Host, hparams: Mapping[str, Any], data: ImageData) -> nn.Module:
+    """The host's model; what it says of images with another number of channels is completed by what to do."""
+    try:
+        return host.build(hparams)
+    except InvalidValueError as error:
+        if data.channels != 1 or "channels" not in str(error):
+            raise
+        raise InvalidValueError(
+            f"{error}; {data.name} is grey: take --host mlp_vae --preset paper (28x28), or save the images with three "
+            "channels, np.repeat(x, 3, axis=-1), and read them with --data arrays"
+        ) from error
 
 
 def _goes_on(config: TrainConfig[Any]) -> bool:
