@@ -29,7 +29,7 @@ def recorded(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None
     """The graph of `call(model, *inputs)`, or of `model(*inputs)`; the model is left as it was.
 
     Raises:
-        PatchError: some parameters have no values yet (lazy, or on the meta device); or there is no forward to run.
+        PatchError: a parameter is lazy, or one that the call uses is on the meta device; or there is no forward to run.
     """
     _require_values(model)
     inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
@@ -124,7 +124,5 @@ def _require_values(model: nn.Module) -> None:
             raise PatchError(
                 f"parameter {name!r} is lazy and has no shape yet; run the model once on a batch, then scan"
             )
-        if tensor.device.type == "meta":
-            raise PatchError(f"{name!r} is on the meta device and has no values; load the weights, then scan")
         if type(tensor).__name__ == "DTensor":
             raise PatchError(f"{name!r} is sharded (DTensor); scan the model before it is sharded")
