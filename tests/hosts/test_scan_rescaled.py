@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from vdvae_patch.patching import patch
 from vdvae_patch.scanning import ScanResult, scan
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -49,6 +50,9 @@ PIXELS: dict[str, Loss] = {
     "255 (x - m)": lambda m, v, x: (0.5 * (255 * (x - m)) ** 2 / v.exp() + 0.5 * v).mean(),
     "2 σ(m) - 1": lambda m, v, x: F.gaussian_nll_loss(2 * torch.sigmoid(m) - 1, 2 * x - 1, v.exp()),
     "log sigma": lambda m, v, x: (0.5 * ((2 * x - 2 * m) / v.exp()) ** 2 + v + math.log(2)).sum(1).mean(),
+    "einsum with the precision": lambda m, v, x: (
+        0.5 * torch.einsum("bi,bi->b", (255 * x - 255 * m) ** 2, torch.exp(-v)).mean() + 0.5 * v.sum(1).mean()
+    ),
     "mse_loss of elements": lambda m, v, x: (F.mse_loss(2 * m, 2 * x, reduction="none") * torch.exp(-v) + v).mean(),
 }
 
@@ -94,13 +98,28 @@ SUMS: dict[str, Loss] = {
     "rescaled": lambda y, v, x: F.mse_loss(255 * y, 255 * x, reduction="sum") / (2 * v.exp()) + x.numel() * v / 2,
     "norm": lambda y, v, x: torch.norm(y - x) ** 2 / (2 * v.exp()) + x.numel() * v / 2,
     "norm of rows": lambda y, v, x: (torch.norm(y - x, dim=1) ** 2 / (2 * v.exp()) + 4 * v / 2).mean(),
+    "batch mean": lambda y, v, x: F.mse_loss(y, x, reduction="sum") / len(x) * torch.exp(-v) * 0.5 + 0.5 * 4 * v,
+    "float16": lambda y, v, x: (F.mse_loss(y.half(), x.half()) / (2 * v.half().exp()) + v.half() / 2).float(),
+    "distance": lambda y, v, x: torch.dist(y, x) ** 2 / (2 * v.exp()) + x.numel() * v / 2,
+    "distances of rows": lambda y, v, x: (F.pairwise_distance(y, x) ** 2 / (2 * v.exp()) + 4 * v / 2).mean(),
+    "einsum": lambda y, v, x: (torch.einsum("bi,bi->b", y - x, y - x) / (2 * v.exp()) + 4 * v / 2).mean(),
+    "einsum over all": lambda y, v, x: torch.einsum("bi,bi->", y - x, y - x) / (2 * v.exp()) + x.numel() * v / 2,
+    "inner product": lambda y, v, x: (y - x).flatten() @ (y - x).flatten() / (2 * v.exp()) + x.numel() * v / 2,
+    "bmm": lambda y, v, x: (
+        torch.bmm((y - x)[:, None], (y - x)[:, :, None])[:, 0, 0] / (2 * v.exp()) + 4 * v / 2
+    ).mean(),
+    "mm": lambda y, v, x: ((y - x).view(1, -1) @ (y - x).view(-1, 1) / (2 * v.exp()) + x.numel() * v / 2).squeeze(),
 }
 
 
 @pytest.mark.parametrize("name", SUMS)
 def test_a_squared_error_that_is_added_up_in_one_operation_shows_the_likelihood(name: str) -> None:
-    heads = scanned(Sigma(SUMS[name]))
+    torch.manual_seed(0)
+    model, x = Sigma(SUMS[name]), torch.rand(5, 4)
+    heads = scan(model, x)
     assert [(h.path, h.role, str(h.convention)) for h in heads] == [("log_var", "likelihood", "log_variance")]
+    # the loss reads the raw value twice, and neither reading stands in a method of the model: both are patched
+    patch(model, likelihood="bounded(0.1, 1)", heads=heads).unpatch()
 
 
 @pytest.mark.filterwarnings("ignore:no Normal head")
@@ -110,6 +129,9 @@ def test_a_squared_error_that_is_added_up_in_one_operation_shows_the_likelihood(
         lambda y, v, x: F.mse_loss(y, x, reduction="sum") + v.square(),
         lambda y, v, x: F.mse_loss(y, x) * v.exp(),
         lambda y, v, x: torch.norm(y - x) / v.exp() + v,  # of Laplace's kind: no square
+        lambda y, v, x: torch.dist(y, x) / v.exp() + v,
+        lambda y, v, x: torch.dist(y, x, p=1) ** 2 / v.exp() + v * x.numel() / 2,
+        lambda y, v, x: torch.einsum("bi,bi->b", y - x, x).mean() / v.exp() + v,  # linear in the mean
         lambda y, v, x: F.l1_loss(y, x) / v.exp() + v,
     ],
 )

@@ -299,7 +299,8 @@ class _Edit:
         if last is first:
             return ""
         code = self.function.__code__
-        arguments = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]} - {"self", "cls"}
+        own = {*code.co_varnames[:1]} if class_of(self.function) else set()  # whatever a method calls its instance
+        arguments = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]} - {"self", "cls"} - own
         raw = {node.id for node in ast.walk(first) if isinstance(node, ast.Name)}
         used = {node.id for node in ast.walk(last) if isinstance(node, ast.Name)} - raw
         return min(used & arguments, default="")

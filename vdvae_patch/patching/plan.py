@@ -23,6 +23,7 @@ from vdvae_patch.attach.attachment import (
 )
 from vdvae_patch.attach.recompile import GIVE_ONE, Edit, with_host_arithmetic
 from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite
+from vdvae_patch.composition import is_limited
 from vdvae_patch.errors import PatchError, SharedScaleError, did_you_mean
 from vdvae_patch.heads import CallSite, ChannelRange, Head, Rebinding, Role
 from vdvae_patch.patching.record import PatchedHead
@@ -198,6 +199,7 @@ def _attachments(
             if by_call:
                 continue
             if _is_at_output(patched.head) and not _is_there(at_output[patched.head.path], patched.head, patched.scale):
+                _require_reached(patched.head, patched.scale)
                 at_output[patched.head.path].append((patched.head, patched.scale))
         for rebinding in patched.head.rebindings if stable else ():
             rebound[rebinding.owner, rebinding.method][rebinding.name] = rebinding
@@ -243,6 +245,33 @@ def _is_at_output(head: Head) -> bool:
         return head.found.patch_at == "output"
     # sites that stand beside the output: of readings that disagree with it, or instead of it where two roles share it
     return _is_alternative(head) or all(getattr(site, "reads", None) is not None for site in head.sites)
+
+
+_RAW = torch.linspace(-40, 40, 161, dtype=torch.float64)
+
+
+def _require_reached(head: Head, scale: Scale) -> None:
+    """Refuse a σ beyond the host's own floor or bound, where what computes it stands outside of the model.
+
+    Raises:
+        PatchError: some raw value has a σ that the host's arithmetic, which stays, makes of no output of the module.
+    """
+    if head.found is None or not is_limited(head.convention):
+        return
+    wanted = scale.sigma(_RAW)
+    seen = head.convention.sigma(head.convention.preimage(scale, _RAW))
+    missed = ~torch.isclose(seen, wanted, rtol=1e-3)
+    if not bool(missed.any()):
+        return
+    far = torch.tensor([-700.0, 700.0], dtype=torch.float64)
+    low, high = sorted(head.convention.sigma(far).tolist())
+    worst = int(missed.nonzero()[0])
+    raise PatchError(
+        f"head {head} of {head.found.file}:{head.found.line}: {head.found.reason}. So the host's own arithmetic stays, "
+        f"whose σ is between {low:.3g} and {high:.3g}, and {scale} goes beyond: σ({float(_RAW[worst]):g}) is "
+        f"{float(wanted[worst]):.3g}. Name a scale that stays inside, such as downbounded or bounded, or let a method "
+        "of the model call that function (call=lambda model, batch: model.loss(batch))"
+    )
 
 
 def _has_sites(head: Head) -> bool:

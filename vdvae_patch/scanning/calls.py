@@ -67,6 +67,12 @@ def site_of_nodes(nodes: Sequence[Node], operand: int, rest: Convention | None, 
     return replace(site, several=len(ends) > level + 1)
 
 
+def site_in_call(sequence: Sequence[Frame], level: int, rest: Convention, parameter: str) -> Site:
+    """The site of a parameter in the function at a level of a sequence of calls: wherever that function names it."""
+    span = span_of(sequence[level])
+    return _site_in(sequence, level, span, span, -3, rest, parameter)
+
+
 def _site_in(
     sequence: Sequence[Frame],
     level: int,

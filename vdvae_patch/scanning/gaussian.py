@@ -101,8 +101,14 @@ _SUFFIXES: tuple[tuple[Step, ...], ...] = (
 )
 
 
-def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm]:
+def gaussian_terms(
+    graph: Graph, stops: frozenset[int], unmatched: dict[SpotKey, Node] | None = None
+) -> Iterator[GaussianTerm]:
     """All Gaussian terms of a graph, each raw value's earliest one.
+
+    Args:
+        unmatched: gets the raw values that change an expression as σ_p does, where no spot of it has the values of σ_p,
+            and where that is complete.
 
     Terms that are complete before anything is summed up come first: a sum over elements is evaluated as a multiple of
     one element, which is right only if all of them are alike.
@@ -116,7 +122,7 @@ def gaussian_terms(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm
             ):
                 continue
             for attempt in (expression, *_with_differences(expression, stops, through_sums)):
-                terms = list(_probe(attempt, node, seen))
+                terms = list(_probe(attempt, node, seen, unmatched))
                 for term in terms:
                     if term.raw.node.kind == "elementwise" and term.raw.node.id not in stops:
                         continue  # the difference itself, which no network emits
@@ -171,7 +177,9 @@ def _has_sum(node: Node, depth: int) -> bool:
     return depth > 0 and node.kind in ("elementwise", "shape") and any(_has_sum(n, depth - 1) for n in node.inputs)
 
 
-def _probe(expression: Expression, total: Node, seen: set[tuple[SpotKey, Side]]) -> Iterator[GaussianTerm]:
+def _probe(
+    expression: Expression, total: Node, seen: set[tuple[SpotKey, Side]], unmatched: dict[SpotKey, Node] | None
+) -> Iterator[GaussianTerm]:
     probe = Probe(expression)
     quadratic = {key: curvature for key in expression.leaves if (curvature := probe.curvature(key)) is not None}
     if not quadratic:
@@ -183,6 +191,8 @@ def _probe(expression: Expression, total: Node, seen: set[tuple[SpotKey, Side]])
             node, suffix, means, _ = found
             if (key, "p") not in seen:
                 yield GaussianTerm(expression.leaves[key], "p", node, suffix, means, total)
+        elif key in probe.unmatched and unmatched is not None:
+            unmatched.setdefault(key, total)
     for key in others:
         if (key, "q") in seen:
             continue
@@ -197,6 +207,8 @@ class Probe:
 
     def __init__(self, expression: Expression) -> None:
         self.expression = expression
+        self.unmatched: set[SpotKey] = set()
+        """Leaves that change the expression as σ_p does, where `as_p` found no spot with its values."""
         keys = list(expression.leaves)
         generator = torch.Generator().manual_seed(len(keys))
         self.base = {key: 0.2 + 0.6 * torch.rand((), dtype=torch.float64, generator=generator) for key in keys}
@@ -254,6 +266,7 @@ class Probe:
                     if match is not None:
                         means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
                         return (*match, means, c)
+                    self.unmatched.add(key)
         return None
 
     def changes_curvature(self, key: SpotKey, mean: SpotKey) -> bool:

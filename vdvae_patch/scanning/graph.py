@@ -115,6 +115,15 @@ class NormalSeen:
 
 
 @dataclass
+class OtherSeen:
+    """A distribution of PyTorch's that was made and whose scale no head can be: of another kind, or correlated."""
+
+    name: str
+    scale: Node
+    frames: tuple[Frame, ...] = ()
+
+
+@dataclass
 class Graph:
     """All nodes in the order in which they came to be."""
 
@@ -122,6 +131,7 @@ class Graph:
     normals: list[NormalSeen] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
+    others: list[OtherSeen] = field(default_factory=list)
     fixed: frozenset[str] = frozenset()
     """Parameters that are not trained, in a model of which others are."""
     notes: list[str] = field(default_factory=list)

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
-from vdvae_patch.composition import is_limited, named
+from vdvae_patch import conventions
+from vdvae_patch.composition import Measured, is_limited, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head
 from vdvae_patch.scanning import hazards, ops, rules
@@ -124,7 +125,8 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
             else:
                 sites = sites_of(graph, group.readings)
         except CannotPlaceError as error:
-            place, reason = "no", f"{reason}, and {error}"
+            place = "output" if _is_bounded_output(group, convention, agree, shared) else "no"
+            reason = f"{reason}, and {error}"
     file, _, line = where(_sigma_node(group.readings)).rpartition(":")
     found = Found(
         confidence="sure" if group.sure else "likely",
@@ -154,6 +156,13 @@ def _alone(group: Group) -> str:
     if whole and all(sum(mean.node.params for mean in term.means) < 2 for term in terms):
         return "σ is the only thing that its network computes"
     return ""
+
+
+def _is_bounded_output(group: Group, convention: Convention, agree: bool, shared: bool) -> bool:
+    """Whether nothing but a floor or a bound of the host's keeps the head from being patched at the output: any σ that
+    the host's own arithmetic reaches can still be had there."""
+    free = _patch_place(group, conventions.LogSigma(), agree, shared)[0] == "output"
+    return free and is_limited(convention) and not isinstance(convention, Measured)
 
 
 def _is_at_layer(group: Group, convention: Convention, agree: bool, shared: bool) -> bool:

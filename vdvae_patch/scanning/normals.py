@@ -2,25 +2,36 @@
 
 Their `__init__` expands what it is given, and the operations alone would not show what was mean and what was scale.
 While any thread watches, `Normal.__init__` is one that looks whether its own thread does; the first to begin puts it
-there, the last to end takes it away.
+there, the last to end takes it away. Distributions whose scale is no head, such as a Normal with correlations, are
+noted to be named among the near misses.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal, Normal
+from torch.distributions import (
+    Cauchy,
+    Distribution,
+    Gumbel,
+    Laplace,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+    StudentT,
+)
 
 from vdvae_patch.attach.source import shown
-from vdvae_patch.scanning.graph import Frame, NormalSeen
+from vdvae_patch.scanning.graph import Frame, NormalSeen, OtherSeen
 from vdvae_patch.scanning.outcome import refusal
 from vdvae_patch.scanning.record import Recorder
 
@@ -49,9 +60,15 @@ def _begin() -> None:
     with _lock:
         _watching += 1
         if _watching == 1:
-            for cls, init in ((Normal, _init), (MultivariateNormal, _init_of_many), (Distribution, _init_of_any)):
+            inits: list[tuple[Any, Any]] = [
+                (Normal, _init),
+                (MultivariateNormal, _init_of_many),
+                (Distribution, _init_of_any),
+                *_inits_of_others(),
+            ]
+            for cls, init in inits:
                 _originals[cls] = cls.__init__
-                cls.__init__ = init  # type: ignore[method-assign]
+                cls.__init__ = init
 
 
 def _end() -> None:
@@ -98,11 +115,47 @@ def _note_refusal(recorder: Recorder, loc: Any, scale: Tensor, frames: tuple[Fra
 
 def _init_of_many(self: MultivariateNormal, loc: Any, *args: Any, **kwargs: Any) -> None:
     recorder = getattr(_here, "recorder", None)
-    scale = kwargs.get("scale_tril", args[2] if len(args) > 2 else None)
-    node = recorder.node_of(scale) if recorder is not None and isinstance(scale, Tensor) else None
-    if recorder is not None and node is not None and node.op == "diag_embed" and isinstance(loc, Tensor):
-        recorder.graph.normals.append(NormalSeen(recorder.node_of(loc), node.inputs[0]))
+    given = {**dict(zip(("covariance_matrix", "precision_matrix", "scale_tril"), args, strict=False)), **kwargs}
+    if recorder is not None:
+        scale = given.get("scale_tril")
+        node = recorder.node_of(scale) if isinstance(scale, Tensor) else None
+        if node is not None and node.op == "diag_embed" and isinstance(loc, Tensor):
+            recorder.graph.normals.append(NormalSeen(recorder.node_of(loc), node.inputs[0]))
+        else:
+            _note(recorder, "MultivariateNormal", given, ("covariance_matrix", "precision_matrix", "scale_tril"))
     _originals[MultivariateNormal](self, loc, *args, **kwargs)
+
+
+_OTHERS: dict[type, tuple[str, ...]] = {
+    LowRankMultivariateNormal: ("cov_factor", "cov_diag"),
+    Laplace: ("scale",),
+    Cauchy: ("scale",),
+    Gumbel: ("scale",),
+    StudentT: ("scale",),
+}
+"""Distributions of which no head is made, and the arguments that are their scales."""
+
+
+def _inits_of_others() -> Iterator[tuple[type, Any]]:
+    for cls, names in _OTHERS.items():
+        yield cls, functools.partialmethod(_init_of_another, cls, names)
+
+
+def _init_of_another(self: Any, cls: type, names: tuple[str, ...], *args: Any, **kwargs: Any) -> None:
+    recorder = getattr(_here, "recorder", None)
+    original = _originals[cls]
+    if recorder is not None:
+        _note(recorder, cls.__name__, inspect.signature(original).bind_partial(self, *args, **kwargs).arguments, names)
+    original(self, *args, **kwargs)
+
+
+def _note(recorder: Recorder, name: str, given: Mapping[str, Any], scales: tuple[str, ...]) -> None:
+    """Note a distribution one of whose scales a network has a part in."""
+    for argument in scales:
+        scale = given.get(argument)
+        node = recorder.node_of(scale) if isinstance(scale, Tensor) else None
+        if node is not None and node.params:
+            recorder.graph.others.append(OtherSeen(name, node, recorder._walk(3)))
 
 
 def _made_at(recorder: Recorder, normal: Normal) -> tuple[Frame, ...]:

@@ -18,7 +18,7 @@ from vdvae_patch.conventions import Convention, LogSigma
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.agreement import agrees
-from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_of_nodes, span_of
+from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_in_call, site_of_nodes, span_of
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
 from vdvae_patch.scanning.graph import Graph, Node
@@ -134,24 +134,71 @@ def _is_same_tensor(node: Node, other: Node) -> bool:
 
 
 def _attribute(graph: Graph, group: Sequence[Reading]) -> Site | None:
-    """For a parameter that can be replaced wherever its method names it, so that all readings agree."""
+    """For a parameter that can be replaced wherever a method names it, so that all readings agree."""
     reading = group[0]
-    if reading.raw.node.kind != "parameter" or any(r.steps is None or not r.chain.nodes for r in group):
+    if reading.raw.node.kind != "parameter" or any(r.steps is None or _is_given_away(r) for r in group):
         return None
     rests = [_rest(r, 0) for r in group]
     if any(is_limited(rest) for rest in rests) or not _all_alike(rests):
         return None
     if _is_read_for_something_else(graph, group):
         return None
-    names = {_attribute_read(r.raw.node, r.chain.nodes[0]) for r in group}
-    if "" in names:
+    found = _around_readers(graph, reading.raw.node, rests[0]) or _naming_method(graph, reading.raw.node, rests[0])
+    if len({(site.owner, site.method, site.calls) for site in found}) != 1:
         return None
-    (name,) = names
-    places = {site_of_nodes([r.chain.nodes[0]], 0, rests[0], name) for r in group}
-    if len({(site.owner, site.method, site.calls) for site in places}) > 1:
-        return None
-    whole = replace(min(places, key=lambda site: site.first), operand=-3)
+    whole = min(found, key=lambda site: site.first)
     return replace(whole, channels=emission_of(graph, reading.raw).channels) if reading.raw.cuts else whole
+
+
+def _is_given_away(reading: Reading) -> bool:
+    """Whether a raw value goes to a `Normal` as it is, in which PyTorch reads it."""
+    return reading.evidence == "Normal" and not reading.chain.nodes
+
+
+def _around_readers(graph: Graph, raw: Node, rest: Convention) -> list[Site]:
+    """The functions that name a parameter around what reads it; none if one of its readers has no such function."""
+    try:
+        found = [_site_of_attribute(raw, node, rest) for node in _readers(graph, raw)]
+    except CannotPlaceError:
+        return []
+    sites = [site for site in found if site is not None]
+    return sites if len(sites) == len(found) else []
+
+
+def _naming_method(graph: Graph, raw: Node, rest: Convention) -> list[Site]:
+    """The method that names a parameter and returns it, so that what reads it runs elsewhere."""
+    owner, _, name = raw.op.rpartition(".")
+    frames = dict.fromkeys(
+        frame
+        for node in graph.nodes
+        for frame in node.frames
+        if frame.host and frame.method and frame.path is not None and name in frame.code.co_names
+    )
+    near = [f for f in frames if owner == f.path or owner.startswith(f"{f.path}.") or f.path == ""]
+    try:
+        return [site_in_call([frame], 0, rest, raw.op) for frame in near]
+    except CannotPlaceError:
+        return []
+
+
+def _site_of_attribute(raw: Node, reader: Node, rest: Convention) -> Site | None:
+    """The innermost function around a reader that names the parameter; it may hand it on as an argument."""
+    name = raw.op.rpartition(".")[2]
+    frames = outer_first(reader)
+    level = next((i for i in range(len(frames) - 1, -1, -1) if name in frames[i].code.co_names), None)
+    return None if level is None else site_in_call(frames, level, rest, raw.op)
+
+
+def _readers(graph: Graph, raw: Node) -> list[Node]:
+    """What reads a node, moved around or not."""
+    todo, found = list(graph.consumers.get(raw.id, ())), dict[int, Node]()
+    while todo:
+        user = todo.pop()
+        if user.kind == "shape":
+            todo.extend(graph.consumers.get(user.id, ()))
+        else:
+            found[user.id] = user
+    return list(found.values())
 
 
 def _is_read_for_something_else(graph: Graph, group: Sequence[Reading]) -> bool:
@@ -161,6 +208,8 @@ def _is_read_for_something_else(graph: Graph, group: Sequence[Reading]) -> bool:
         if reading.term is not None:
             whole = Expression(Spot(reading.term.total), through_sums=True)
             known |= {spot.node.id for spot in whole.order}
+        if reading.evidence == "noise":
+            known |= {user.id for user in graph.consumers.get(reading.node.id, ()) if user.noise}
     todo = list(graph.consumers.get(group[0].raw.node.id, ()))
     while todo:
         user = todo.pop()

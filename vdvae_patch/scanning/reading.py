@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vdvae_patch.composition import Step
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import Chain
 from vdvae_patch.scanning.cuts import Cuts
 from vdvae_patch.scanning.expression import Spot
@@ -54,13 +55,28 @@ class Reading:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """Something that looks like a scale and was not taken."""
+    """Something that looks like a scale and was not taken.
+
+    Attributes:
+        where: `file:line`.
+        reason: why not.
+        operation: what is computed there, by PyTorch's name; empty for what no operation makes.
+    """
 
     where: str
     reason: str
+    operation: str = ""
+
+    @classmethod
+    def at(cls, node: Node, reason: str) -> NearMiss:
+        """The near miss of what a node computes."""
+        while node.op in ops.COPYING and node.inputs:  # autograd detaches what it keeps
+            node = node.inputs[0]
+        return cls(where(node), reason, "" if node.func is None else node.op)
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
+        operation = f" ({self.operation})" if self.operation else ""
+        return f"{self.where}{operation}: {self.reason}"
 
 
 @dataclass

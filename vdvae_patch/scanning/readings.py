@@ -15,13 +15,14 @@ from typing import NamedTuple
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
-from vdvae_patch.scanning.expression import Expression, Spot, pieces, settle
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import masses_and_densities
 from vdvae_patch.scanning.partial import partial_kls
-from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings, where
+from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
 from vdvae_patch.scanning.stacked import stacked_outputs
+from vdvae_patch.scanning.unread import unread
 
 
 def read(graph: Graph) -> Readings:
@@ -36,20 +37,22 @@ def read(graph: Graph) -> Readings:
     stops.update(reading.raw.node.id for reading in out.found if reading.parts)
     for use in uses:
         stops |= _means_of(graph, use)
-    _read_terms(graph, frozenset(stops), out)
+    unmatched: dict[SpotKey, Node] = {}
+    _read_terms(graph, frozenset(stops), out, unmatched)
     for rule in rules.drops:
         dropped = list(rule(graph, out.found))
         out.near_misses.extend(miss for _, miss in dropped)
         gone = {id(reading) for reading, _ in dropped}
         out.found = [reading for reading in out.found if id(reading) not in gone]
+    out.near_misses.extend(unread(graph, out, unmatched))
     graph.stacked = stacked_outputs(graph, out)
     return out
 
 
-def _read_terms(graph: Graph, stops: frozenset[int], out: Readings) -> None:
+def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: dict[SpotKey, Node]) -> None:
     """Add the readings of densities and KLs."""
     direct = [r for r in out.found if not r.parts]
-    whole = itertools.chain(gaussian_terms(graph, stops), masses_and_densities(graph, stops))
+    whole = itertools.chain(gaussian_terms(graph, stops, unmatched), masses_and_densities(graph, stops))
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
         term = _with_bounds(found, direct, stops)
         chain = descend(term.node, stops)
@@ -57,7 +60,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings) -> None:
             continue
         reason = _first(rule(graph, term, out) for rule in rules.terms)
         if reason is not None:
-            out.near_misses.append(NearMiss(where(term.total), reason))
+            out.near_misses.append(NearMiss.at(term.total, reason))
             continue
         if chain.begin.node.op in ops.JOINING and chain.end == "raw":
             out.found += _readings_of_pieces(term, chain, stops)
@@ -132,7 +135,7 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
                 continue
             reason = _first(rule(operand, noise) for rule in rules.noise_uses)
             if reason is not None:
-                out.near_misses.append(NearMiss(where(operand), reason))
+                out.near_misses.append(NearMiss.at(operand, reason))
             else:
                 found.append(_Use(Spot(operand), suffix, "noise", node))
     return found
@@ -178,7 +181,7 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
         return []
     reason = _first(rule(chain, out) for rule in rules.chains)
     if reason is not None:
-        out.near_misses.append(NearMiss(where(begin.node), reason))
+        out.near_misses.append(NearMiss.at(begin.node, reason))
         return []
     merged = next(filter(None, (rule(chain, suffix) for rule in rules.merges)), None)
     if merged is not None:

@@ -27,8 +27,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vdvae_patch.attach.decorators import chain, plain
 from vdvae_patch.attach.graft import is_stand_in
 from vdvae_patch.attach.source import mangled
+from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import PrivateDraws, is_random
+from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.graph import Frame, Graph, Node, flat, representative
 from vdvae_patch.scanning.inputs import tensors_in
 
@@ -87,6 +89,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._methods: dict[tuple[CodeType, type], tuple[bool, str]] = {}
         self._modules: dict[CodeType, str] = {}
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._without_values = {
+            key: name
+            for name, t in (*model.named_parameters(), *model.named_buffers())
+            if t.device.type == "meta" and (key := _storage_key(t)) is not None
+        }
         self._attributes = {key for t in _attributes(model) if (key := _storage_key(t)) is not None}
         for name, parameter in model.named_parameters():
             self._source(parameter, "parameter", name)
@@ -104,6 +111,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if self._without_values:
+            self._require_values(args, kwargs)
         if any(self._written(func)):
             self._keep_memory(func, args, kwargs)
         if torch._C._current_autograd_node() is not None:
@@ -114,6 +123,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = self._run(func, args, kwargs)
         self._record(func, args, sources, named, out)
         return out
+
+    def _require_values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise `PatchError` if an operation reads a parameter or a buffer that has no values."""
+        for tensor in _tensors([*args, *kwargs.values()]):
+            name = self._without_values.get(_storage_key(tensor) or 0) if tensor.device.type == "meta" else None
+            if name is not None:
+                raise PatchError(f"{name!r} is on the meta device and has no values; load the weights, then scan")
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.draws.run(func, args, kwargs) if is_random(func) else func(*args, **kwargs)
@@ -225,7 +241,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if steps is None or not isinstance(args[0], Tensor):
             return False
         shape: tuple[int, ...] = tuple(args[0].shape)
-        if len(args) > 1 and isinstance(args[1], Tensor):
+        if len(args) > 1 and isinstance(args[1], Tensor) and name not in ops.PRODUCTS:
             shape = tuple(torch.broadcast_shapes(shape, args[1].shape))  # type: ignore[no-untyped-call]
         node: Node | None = None
         for operation, arguments in steps:
@@ -421,11 +437,38 @@ def _steps_of_norm(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps
     return [(aten.pow.Tensor_Scalar, (sources[0], 2)), total, (aten.sqrt.default, ())]
 
 
+def _steps_of_dist(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps | None:
+    if (sources[2] if len(sources) > 2 else 2) != 2:
+        return None
+    aten = torch.ops.aten
+    square: _Steps = [(aten.sub.Tensor, sources[:2]), (aten.pow.Tensor_Scalar, (2,))]
+    return [*square, (aten.sum.default, ()), (aten.sqrt.default, ())]
+
+
+def _steps_of_product(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps | None:
+    """Of a row and a column that are both computed by arithmetic, as errors are: no layer, but a sum of products."""
+    row, column = sources[:2]
+    if any(settle(Spot(n)).node.kind != "elementwise" for n in (row, column)):
+        return None
+    aten = torch.ops.aten
+    if len(row.shape) == 1:
+        return [(aten.mul.Tensor, (row, column)), (aten.sum.default, ())] if len(column.shape) == 1 else None
+    if row.shape[-2] != 1 or column.shape[-1] != 1:
+        return None
+    return [(aten.transpose.int, (column, -2, -1)), (aten.mul.Tensor, (row,)), (aten.sum.dim_IntList, ([-1], True))]
+
+
 _IN_STEPS: dict[str, Callable[[tuple[Any, ...], Mapping[str, Any]], _Steps | None]] = {
     "mse_loss": _steps_of_mse,
     "linalg_vector_norm": _steps_of_norm,
+    "norm": _steps_of_norm,
+    "dist": _steps_of_dist,
+    "dot": _steps_of_product,
+    "mm": _steps_of_product,
+    "bmm": _steps_of_product,
 }
-"""Operations that square and add up in one: F.mse_loss(y, x, reduction="sum"), torch.norm(y - x, dim=1)."""
+"""Operations that square, or multiply, and add up in one: F.mse_loss(y, x, reduction="sum"), torch.norm(y - x, dim=1),
+torch.einsum("bi,bi->b", error, error)."""
 
 
 _RUNNER = "run_watched"

@@ -36,7 +36,7 @@ def recorded(
         tracer: watches forward and backward pass for values that are not finite.
 
     Raises:
-        PatchError: some parameters have no values yet (lazy, or on the meta device); or there is no forward to run.
+        PatchError: a parameter is lazy, or one that the call uses is on the meta device; or there is no forward to run.
     """
     _require_values(model)
     inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
@@ -145,7 +145,5 @@ def _require_values(model: nn.Module) -> None:
             raise PatchError(
                 f"parameter {name!r} is lazy and has no shape yet; run the model once on a batch, then scan"
             )
-        if tensor.device.type == "meta":
-            raise PatchError(f"{name!r} is on the meta device and has no values; load the weights, then scan")
         if type(tensor).__name__ == "DTensor":
             raise PatchError(f"{name!r} is sharded (DTensor); scan the model before it is sharded")

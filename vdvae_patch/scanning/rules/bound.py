@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.reading import NearMiss, Reading, where
+from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 
 
@@ -27,4 +27,4 @@ def bound(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, Nea
         beside = reading.chain.end == "several" and reading.chain.begin.key in networks
         if reading.raw.node.kind == "parameter" and beside:
             reason = f"{reading.raw.node.op} bounds or shifts a scale that a network emits"
-            yield reading, NearMiss(where(reading.node), reason)
+            yield reading, NearMiss.at(reading.node, reason)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.reading import NearMiss, Reading, where
+from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 
 
@@ -24,4 +24,4 @@ def noise_layer(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Readin
         only_noise = reading.evidence == "noise" and reading.raw.key not in measured and not reading.parts
         if only_noise and reading.raw.node.kind == "parameter":
             reason = "a parameter scales noise, and no density or KL measures it: a noise layer"
-            yield reading, NearMiss(where(reading.node), reason)
+            yield reading, NearMiss.at(reading.node, reason)

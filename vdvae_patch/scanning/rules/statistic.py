@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.reading import NearMiss, Reading, where
+from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 
 
@@ -30,4 +30,4 @@ def statistic(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading,
         source = settle(Spot(node.inputs[0])).node if node.kind == "reduction" and node.inputs else None
         if node.op in ops.STATISTICS or (source is not None and source.kind == "elementwise"):
             reason = "it is a statistic of values that the host computes, and no network's output"
-            yield reading, NearMiss(where(node), reason)
+            yield reading, NearMiss.at(node, reason)

@@ -15,7 +15,7 @@ import torch
 
 from vdvae_patch.composition import Composition
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.reading import NearMiss, Reading, where
+from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 
 GRID = torch.linspace(-4, 4, 33, dtype=torch.float64)
@@ -36,4 +36,4 @@ def unsigned(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, 
             continue
         if bool((Composition(steps).sigma(GRID) < 0).any()):
             reason = "it multiplies noise but may be negative, and no density or KL measures it"
-            yield reading, NearMiss(where(reading.node), reason)
+            yield reading, NearMiss.at(reading.node, reason)

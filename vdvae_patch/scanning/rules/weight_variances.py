@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.reading import NearMiss, Reading, where
+from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 
 
@@ -29,7 +29,7 @@ def weight_variances(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[R
     for reading in found:
         node = reading.raw.node
         if any(key in raws for n in _computed_weights(node) for key in Expression(Spot(n)).leaves):
-            yield reading, NearMiss(where(node), "it adds up variances of weights, whose scales are heads")
+            yield reading, NearMiss.at(node, "it adds up variances of weights, whose scales are heads")
 
 
 def _computed_weights(node: Node) -> list[Node]:

@@ -1,0 +1,178 @@
+"""Scales that a function beside the model computes: called by a method of it, or by the training script."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from vdvae_patch.errors import PatchError
+from vdvae_patch.patching import patch
+from vdvae_patch.scanning import scan
+
+
+def kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:
+    return -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(1).mean()
+
+
+def by_hand(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    var = F.softplus(raw) + 1e-3
+    return (0.5 * ((x - mean) ** 2 / var + var.log())).sum(1).mean()
+
+
+def by_function(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    return F.gaussian_nll_loss(mean, x, F.softplus(raw) + 1e-3)
+
+
+CRITERION = nn.GaussianNLLLoss(full=True, reduction="sum")
+
+
+def by_module(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    return CRITERION(mean, x, F.softplus(raw).add(1e-3))
+
+
+def by_named_argument(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    return F.gaussian_nll_loss(input=mean, target=x, var=torch.clamp(raw.exp(), min=1e-3))
+
+
+class WithFloor:
+    """A loss that is an object, with a floor of its own."""
+
+    def __init__(self, floor: float = 0.03) -> None:
+        self.floor = floor
+
+    def __call__(this, mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:  # noqa: N805  hosts name it as they like
+        return -Normal(mean, raw.exp() + this.floor).log_prob(x).sum(1).mean()
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "by hand": by_hand,
+    "F.gaussian_nll_loss": by_function,
+    "GaussianNLLLoss": by_module,
+    "arguments by name": by_named_argument,
+    "an object": WithFloor(),
+}
+
+
+class VAE(nn.Module):
+    """The model returns parameters; `loss` is a method that calls a function of no class."""
+
+    def __init__(self, nll: Callable[..., Tensor] = by_hand) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.nll = nn.Linear(4, 6), nn.Linear(3, 8), nll
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        mean, log_var = self.encoder(x).chunk(2, 1)
+        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        return (*self.decoder(z).chunk(2, 1), mean, log_var)
+
+    def loss(self, x: Tensor) -> Tensor:
+        x_mean, raw, mean, log_var = self(x)
+        return self.nll(x_mean, raw, x) + kl_to_standard(mean, log_var)
+
+
+def outside(nll: Callable[..., Tensor]) -> Callable[[VAE, Tensor], Tensor]:
+    """A training script's loss: no method of the model leads to it."""
+
+    def loss(model: VAE, x: Tensor) -> Tensor:
+        x_mean, raw, mean, log_var = model(x)
+        return nll(x_mean, raw, x) + kl_to_standard(mean, log_var)
+
+    return loss
+
+
+def scanned(model: nn.Module, call: Callable[..., Any]) -> Any:
+    heads = scan(model, torch.rand(5, 4), call=call)
+    assert {(h.path, h.channels, h.role) for h in heads} == {
+        ("encoder", "3:6", "posterior"),
+        ("decoder", "4:8", "likelihood"),
+    }, f"{heads}"
+    return heads
+
+
+@pytest.mark.parametrize("likelihood", ["bounded(0.1, 1)", "explin", "downbounded(alpha=0.001)"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_scale_in_a_function_that_a_method_calls_can_be_any(name: str, likelihood: str) -> None:
+    torch.manual_seed(0)
+    model = VAE(LOSSES[name])
+    heads = scanned(model, lambda m, x: m.loss(x))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "head decoder.*: the host keeps σ at")
+        patch(model, posterior="explin", likelihood=likelihood, heads=heads).unpatch()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_scale_in_a_function_of_the_script_can_be_what_the_script_can_compute(name: str) -> None:
+    torch.manual_seed(0)
+    model, call = VAE(), outside(LOSSES[name])
+    heads = scanned(model, call)
+    patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads).unpatch()
+    with pytest.raises(PatchError, match=r"the host's own arithmetic stays, .* Name a scale that stays inside"):
+        patch(model, posterior="explin", likelihood="explin", heads=heads)
+    with pytest.raises(PatchError, match="downbounded"):
+        patch(model, posterior="explin", likelihood="downbounded(alpha=0.001)", heads=heads, verify=False)
+
+
+class Learned(VAE):
+    """One learned σ of all pixels, which the method hands on."""
+
+    def __init__(self, nll: Callable[..., Tensor]) -> None:
+        super().__init__(nll)
+        self.decoder, self.raw = nn.Linear(3, 4), nn.Parameter(torch.full((4,), -1.0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        mean, log_var = self.encoder(x).chunk(2, 1)
+        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        return self.decoder(z), self.raw, mean, log_var
+
+
+def read_twice(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    return (0.5 * ((x - mean) ** 2 * torch.exp(-raw) + raw)).sum(1).mean()
+
+
+def read_in_pieces(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    error = F.mse_loss(mean, x, reduction="none").sum(0) / len(x)
+    return (0.5 * raw.neg().exp() * error).sum() + raw.mul(0.5).sum()
+
+
+def read_expanded(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    return F.gaussian_nll_loss(mean, x, raw.exp().expand_as(x), reduction="sum")
+
+
+class Within(Learned):
+    """The method that names the parameter is the one that calls the function."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x_mean, _, mean, log_var = super().forward(x)
+        return x_mean, mean, log_var
+
+    def loss(self, x: Tensor) -> Tensor:
+        x_mean, mean, log_var = self(x)
+        return self.nll(x_mean, self.raw, x) + kl_to_standard(mean, log_var)
+
+
+READ = [by_hand, read_twice, read_in_pieces, read_expanded]
+
+
+@pytest.mark.parametrize(
+    ("build", "nll", "call"),
+    [
+        *((Learned, nll, lambda m, x: m.loss(x)) for nll in READ),
+        *((Learned, nll, outside(nll)) for nll in READ[1:]),
+        *((Within, nll, lambda m, x: m.loss(x)) for nll in READ),
+    ],
+)
+def test_a_parameter_that_a_method_hands_on_is_replaced_where_it_is_named(
+    build: type[Learned], nll: Callable[..., Tensor], call: Callable[..., Tensor]
+) -> None:
+    torch.manual_seed(0)
+    model = build(nll)
+    heads = scan(model, torch.rand(5, 4), call=call)
+    assert {(h.path, h.role) for h in heads} == {("encoder", "posterior"), ("raw", "likelihood")}
+    patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads).unpatch()
