@@ -21,6 +21,7 @@ class Outcome:
         bad_gradients: the names of those whose gradient is not finite.
         not_differentiated: why there are no gradients; empty if there are.
         refused: what PyTorch's distributions were given and refuse, outside of a watched call with an error.
+        raised: the error with which the call ended, as one that checks its loss does.
         outside: what was not finite before the call, in words: rows of the batch, parameters, buffers.
         origin: the operation that made the first value that is not finite on the way to loss and gradients; None if
             all are finite, or it was not looked for.
@@ -32,13 +33,14 @@ class Outcome:
     bad_gradients: tuple[str, ...] = ()
     not_differentiated: str = ""
     refused: tuple[str, ...] = ()
+    raised: Exception | None = None
     outside: tuple[str, ...] = ()
     origin: Event | None = None
 
     @property
     def finite(self) -> bool:
         """Whether all that was given, and every gradient, is finite, and no distribution refused what it was given."""
-        return not (self.bad_values or self.bad_gradients or self.refused)
+        return not (self.bad_values or self.bad_gradients or self.refused or self.raised)
 
     @property
     def has_loss(self) -> bool:
@@ -51,6 +53,9 @@ class Outcome:
     @property
     def headline(self) -> str:
         """Loss and gradients in a line."""
+        if self.raised is not None:
+            text = (str(self.raised).strip().splitlines() or [""])[0]
+            return f"the call ends with {type(self.raised).__name__}{': ' if text else ''}{text}"
         if self.loss is not None:
             given = f"loss {self.loss:.4g}" if math.isfinite(self.loss) else f"the loss is {_not_finite(self.loss)}"
         else:

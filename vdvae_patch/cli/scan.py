@@ -198,7 +198,13 @@ def _record(heads: ScanResult) -> dict[str, Any]:
                 "warnings": list(found.warnings),
             }
         rows.append(row)
-    return {"heads": rows, "near_misses": [str(miss) for miss in heads.near_misses], "warnings": list(heads.warnings)}
+    outcome = heads.outcome
+    return {
+        "heads": rows,
+        "near_misses": [str(miss) for miss in heads.near_misses],
+        "warnings": list(heads.warnings),
+        "outcome": {"finite": outcome.finite, "loss": outcome.headline, "causes": list(outcome.causes)},
+    }
 
 
 def _try_patch(model: nn.Module, heads: ScanResult, variant: str, *, silent: bool) -> None:

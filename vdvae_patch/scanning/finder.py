@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -46,11 +47,15 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
 
     Raises:
         PatchError: some weights have no values yet, or the model has no forward and no call was given.
-        Exception: whatever the model raises on these inputs.
+        Exception: whatever the model raises on these inputs, unless a value that is not finite came before: a host
+            that checks its loss is scanned up to there, and the result's outcome has the error.
     """
     if isinstance(model, type):
         raise PatchError(f"{model.__name__} is a class; give scan an instance of it")
-    graph = recorded(model, inputs, call)
+    graph = recorded(model, inputs, call, to_the_error=True)
+    outcome = graph.outcome
+    if outcome.raised is not None:
+        outcome = _as_symptom(model, inputs, call, outcome, outcome.raised)
     readings = read(graph)
     found = list(replaceable(model, heads_of(graph, readings)))
     residual = {
@@ -61,7 +66,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     run = ScanRun(model, inputs, call, curves, normals, places_of(graph, readings.found))
     run.heads = tuple(found)
     run.outside, run.places_outside = outside_sites(graph, logs_of(readings.found), call)
-    run.outcome = graph.outcome if graph.outcome.finite else run.explained(model, graph.outcome)
+    run.outcome = outcome if outcome.finite or outcome.raised else run.explained(model, outcome)
     heads = ScanResult(
         (replace(head, scan=run) for head in found),
         dict.fromkeys(readings.near_misses),
@@ -72,6 +77,27 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
     return heads
+
+
+def _as_symptom(
+    model: nn.Module, inputs: tuple[Any, ...], call: Callable[..., Any] | None, outcome: Outcome, error: Exception
+) -> Outcome:
+    """An outcome that is an error, if a value that is not finite came before it: a host may check its loss. Else that
+    error is raised."""
+
+    def run(tracer: Tracer | None) -> Outcome:
+        return recorded(model, inputs, call, tracer, to_the_error=True).outcome
+
+    # a mask of −∞ in front of another error is no symptom
+    if not isinstance(error, AssertionError | ArithmeticError) and not _SYMPTOM.search(str(error)):
+        raise error
+    found = explained(outcome, model, run, (inputs, brought_along(call)))
+    if found.origin is None and not found.outside:
+        raise error
+    return found
+
+
+_SYMPTOM = re.compile(r"\b(nan|inf|infinite|infinity)\b|finite|constraint|diverge|explod", re.IGNORECASE)
 
 
 class ScanRun:

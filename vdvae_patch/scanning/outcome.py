@@ -26,7 +26,8 @@ def explained(outcome: Outcome, model: nn.Module, run: Callable[[Tracer | None],
     """
     tracer = Tracer(model)
     run(tracer)
-    origin = next(iter(tracer.trace.culprits), None)
+    events = tracer.trace.events if outcome.raised is not None else tracer.trace.culprits
+    origin = next(iter(events), None)
     return replace(outcome, outside=tuple(from_outside(model, data)), origin=origin)
 
 

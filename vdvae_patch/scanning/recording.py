@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.errors import PatchError
+from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
 from vdvae_patch.scanning.layers import join_layers
@@ -28,12 +29,18 @@ Call = Callable[..., Any]
 
 
 def recorded(
-    model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None, tracer: Tracer | None = None
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    call: Call | None = None,
+    tracer: Tracer | None = None,
+    *,
+    to_the_error: bool = False,
 ) -> Graph:
     """The graph of `call(model, *inputs)`, or of `model(*inputs)`, and its outcome; the model is left as it was.
 
     Args:
         tracer: watches forward and backward pass for values that are not finite.
+        to_the_error: where the call raises, give the graph up to there; its outcome has the error.
 
     Raises:
         PatchError: a parameter is lazy, or one that the call uses is on the meta device; or there is no forward to run.
@@ -86,7 +93,9 @@ def recorded(
             raise
         except Exception as error:
             error.add_note(f"while vdvae_patch.scan ran {_written(model, inputs, call)}")
-            raise
+            if not to_the_error or isinstance(error, PatchError):
+                raise
+            recorder.graph.outcome = Outcome(raised=error)
         finally:
             hook.remove()
         made = [path for path, module in model.named_modules() if id(module) not in known]
