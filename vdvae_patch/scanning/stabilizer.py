@@ -273,8 +273,8 @@ def _broken(verdicts: Iterable[Verdict], role: Role) -> str:
     verdict = next(v for v in verdicts if not v.cured and any(h.head.role == role for h in v.heads))
     origin = verdict.outcome.origin if verdict.outcome is not None else None
     if origin is None:
-        return "loss or gradients are not finite"
-    return f"{origin.operation} gives {origin.value} at {origin.place}"
+        return f"loss or gradients are not finite at log σ = {verdict.level:g}"
+    return f"{origin.operation} gives {origin.value} at log σ = {verdict.level:g}, {origin.place}"
 
 
 def _choices(treatment: Treatment, role: Role) -> list[str]:
