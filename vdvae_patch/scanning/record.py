@@ -30,7 +30,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import PrivateDraws, is_random
 from vdvae_patch.scanning.expression import Spot, settle
-from vdvae_patch.scanning.graph import Frame, Graph, Node, flat, representative
+from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, representative
 from vdvae_patch.scanning.inputs import tensors_in
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -241,7 +241,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return False
         shape: tuple[int, ...] = tuple(args[0].shape)
         if len(args) > 1 and isinstance(args[1], Tensor) and name not in ops.PRODUCTS:
-            shape = tuple(torch.broadcast_shapes(shape, args[1].shape))  # type: ignore[no-untyped-call]
+            shape = broadcast_shape(shape, args[1].shape)
         node: Node | None = None
         for operation, arguments in steps:
             op = ops.base_name(operation.overloadpacket.__name__)
