@@ -7,7 +7,7 @@ leaves. What no parameter reaches (masks, temperatures) stands for itself with i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -246,6 +246,10 @@ class Expression:
         if settled is None:
             settled = self._settled[spot.key] = self._with_spots(spot)
         args, kwargs = settled
+        kept = _kept(node, args)
+        if kept is not None:
+            value: Tensor = lower(kept)
+            return value
         if node.kind == "reduction":
             inner: Tensor = lower(args[0])
             count = _numel(node.inputs[0].shape) / max(1, _numel(node.shape))
@@ -261,6 +265,18 @@ class Expression:
             return [of(v) for v in value] if isinstance(value, list | tuple) else value
 
         return [of(a) for a in spot.node.args], {k: of(v) for k, v in spot.node.kwargs.items()}
+
+
+def _kept(node: Node, args: Sequence[Any]) -> Spot | None:
+    """What a mask of constants keeps of what was computed, where it fills in a constant elsewhere; else None."""
+    if node.op == "masked_fill":
+        learned, mask = [args[0]], args[1]
+    elif node.op == "where" and len(args) == 3:
+        learned, mask = [a for a in args[1:] if isinstance(a, Spot) and a.node.params], args[0]
+    else:
+        return None
+    constant = isinstance(mask, Spot) and not is_variable(mask.node)
+    return learned[0] if constant and len(learned) == 1 and isinstance(learned[0], Spot) else None
 
 
 def apply_operation(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:

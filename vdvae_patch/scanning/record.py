@@ -221,7 +221,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             node.func, node.args, node.kwargs, node.index = func, sources, named, index
             node.inplace, node.frames = inplace, frames
             self._classify(node, tensor, args)
-            if name in ops.SHUFFLING:
+            if name == "embedding" and frames and frames[0].host:
+                node.kind = (
+                    "shape"  # F.embedding(batch, self.raw) picks rows of a parameter; nn.Embedding emits its own
+                )
+            if name in ops.SHUFFLING or name == "embedding":
                 node.picked = _picked(args, sources)
             self._place(tensor, node, args, inplace)
 
