@@ -305,6 +305,11 @@ class _Edit:
 
     def _in_part(self, tree: ast.AST, last: ast.AST, change: Change, reader: PartReader) -> None:
         """reader((kept := operand), last) in the place of an expression, of which some channels are replaced."""
+        if isinstance(last, ast.AugAssign) or any(isinstance(s, ast.Expr) and s.value is last for s in ast.walk(tree)):
+            raise PatchError(
+                f"{self.function.__qualname__} line {getattr(last, 'lineno', 0)} changes means and raw values in "
+                "place; move it behind the split, or let a name have what it returns (h = h.clamp_(...))"
+            )
         operand = self._operand(self._at(tree, change.first), change)
         self._kept += 1
         kept = f"_vdvae_patch_raw_{self._kept}"

@@ -379,7 +379,7 @@ def _part_site(
     activations = _activations(graph, nodes)
     if len(activations) == 1:
         return ActivationSite(activations[0], rest, beside)
-    if any(node.inplace for node in nodes) or (
+    if (len(nodes) > 1 and any(node.inplace for node in nodes) and not _within_calls(nodes)) or (
         reading.raw.node.kind != "parameter" and _same_expression(reading.raw.node, nodes[0], nodes)
     ):
         raise CannotPlaceError(
