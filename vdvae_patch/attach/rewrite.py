@@ -546,7 +546,7 @@ class _Edit:
 def _names_of_self(function: types.FunctionType, instance: Any) -> frozenset[str]:
     """The names by which a function has its instance or its class: `self` mostly, or what a method calls it."""
     own = inspect.getattr_static(type(instance), function.__name__, None)
-    method = class_of(function) and not isinstance(own, staticmethod)
+    method = class_of(function) and own is not None and not isinstance(own, staticmethod)
     return frozenset({"self", "cls", *(function.__code__.co_varnames[:1] if method else ())})
 
 

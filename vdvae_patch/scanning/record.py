@@ -449,9 +449,10 @@ def _steps_of_dist(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps
 
 
 def _steps_of_product(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps | None:
-    """Of a row and a column that are both computed by arithmetic, as errors are: no layer, but a sum of products."""
+    """Of a row and a column that are both computed by arithmetic, as errors are, or are one: no layer, but a sum."""
     row, column = sources[:2]
-    if any(settle(Spot(n)).node.kind != "elementwise" for n in (row, column)):
+    begins = [settle(Spot(n)) for n in (row, column)]
+    if any(spot.node.kind != "elementwise" for spot in begins) and begins[0].key != begins[1].key:
         return None
     aten = torch.ops.aten
     if len(row.shape) == 1:
