@@ -114,6 +114,11 @@ _STEPS: dict[str, _Kind] = {
     "expm1": _Kind("expm1({0})", lambda v: v.expm1(), lambda t: _plain(t.value.log1p())),
     "log1p": _Kind("log1p({0})", lambda v: v.log1p(), lambda t: _plain(t.value.expm1())),
     "elu": _Kind("elu({0}, alpha={1})", lambda v, a: F.elu(v, a), lambda t, a: _plain(_elu_back(t.value, a))),
+    "leaky": _Kind(
+        "leaky({0}, {1})",
+        lambda v, a: F.leaky_relu(v, a),
+        lambda t, a: _plain(torch.where(t.value < 0, t.value / a, t.value)),
+    ),
     "abs": _Kind("|{0}|", lambda v: v.abs(), lambda t: t),
     "clamp": _Kind("clip({0}, {1}, {2})", lambda v, a, b: v.clamp(a, b), lambda t, a, b: t),
 }

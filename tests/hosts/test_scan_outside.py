@@ -113,7 +113,7 @@ def test_a_scale_in_a_function_of_the_script_can_be_what_the_script_can_compute(
     model, call = VAE(), outside(LOSSES[name])
     heads = scanned(model, call)
     patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads).unpatch()
-    with pytest.raises(PatchError, match=r"the host's own arithmetic stays, .* Name a scale that stays inside"):
+    with pytest.raises(PatchError, match=r"the host's own arithmetic stays, .* name a scale that stays inside"):
         patch(model, posterior="explin", likelihood="explin", heads=heads)
     with pytest.raises(PatchError, match="downbounded"):
         patch(model, posterior="explin", likelihood="downbounded(alpha=0.001)", heads=heads, verify=False)

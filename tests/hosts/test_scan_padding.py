@@ -75,6 +75,49 @@ class WithConcatenatedMask(Speech):
         return ((self.d(z + shift) - x) ** 2).mean() + (kl * mask).sum() / mask.sum()
 
 
+class Filled(Speech):
+    """What lies behind the end is filled in, not multiplied."""
+
+    def masked(self, value: Tensor, mask: Tensor) -> Tensor:
+        return value.masked_fill(mask == 0, 0.0)
+
+    def forward(self, x: Tensor, c: Tensor, mask: Tensor) -> Tensor:
+        mq, lq = self.masked(self.q(x), mask).chunk(2, -1)
+        mp, lp = self.masked(self.p(c), mask).chunk(2, -1)
+        z = mq + torch.randn_like(mq) * lq.exp()
+        kl = lp - lq - 0.5 + 0.5 * ((2 * lq).exp() + (mq - mp) ** 2) * torch.exp(-2 * lp)
+        return ((self.d(z) - x) ** 2 * mask).mean() + (kl * mask).sum() / mask.sum()
+
+
+class FilledInPlace(Filled):
+    def masked(self, value: Tensor, mask: Tensor) -> Tensor:
+        return value.masked_fill_(~mask.bool(), 0.0)
+
+
+class Chosen(Filled):
+    def masked(self, value: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask.bool(), value, torch.zeros(()))
+
+
+class ChosenTheOtherWay(Filled):
+    def masked(self, value: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask == 0, torch.zeros_like(value), value)
+
+
+class ByEinsum(Filled):
+    def masked(self, value: Tensor, mask: Tensor) -> Tensor:
+        return torch.einsum("btc,bt->btc", value, mask[..., 0].to(value.dtype))
+
+
+class FilledOfTorch(Filled):
+    def forward(self, x: Tensor, c: Tensor, mask: Tensor) -> Tensor:
+        mq, lq = self.masked(self.q(x), mask).split(4, -1)
+        mp, lp = self.masked(self.p(c), mask).split(4, -1)
+        q, p = Normal(mq, lq.exp()), Normal(mp, lp.exp())
+        kl = kl_divergence(q, p).masked_fill(mask == 0, 0.0)
+        return ((self.d(q.rsample()) - x) ** 2 * mask).mean() + kl.sum() / mask.sum()
+
+
 def batch(kind: Callable[[Tensor], Tensor] = Tensor.float) -> tuple[Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(2)
     mask = torch.arange(7)[None] < torch.tensor([7, 3, 5, 2, 6])[:, None]
@@ -87,7 +130,13 @@ def roles(heads: ScanResult) -> set[tuple[str, str]]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [Tensor.float, Tensor.bool, torch.ones_like])
-@pytest.mark.parametrize("build", [OneSample, ClosedForm, OfTorch, ChannelsFirst, WithConcatenatedMask])
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(OneSample, ClosedForm, OfTorch, ChannelsFirst, WithConcatenatedMask),
+        *(Filled, FilledInPlace, Chosen, ChosenTheOtherWay, ByEinsum, FilledOfTorch),
+    ],
+)
 def test_a_mask_that_comes_with_the_batch_hides_no_prior(build: type[Speech], kind: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)
     model, inputs = build(), batch(kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +206,54 @@ class WithAFloorBehind(Augmented):
         return mean, sigma + 1e-3
 
 
+class Called(Augmented):
+    """An activation that is a function of PyTorch's, or of the host's, kept as an attribute."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def posterior(this, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N805  not every host says self
+        mean, log_var = this.function(this.fc(x)).chunk(2, 1)
+        return mean, torch.exp(0.5 * log_var)
+
+
+class InPlaceInALine(Augmented):
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.fc(x)
+        mean, log_var = h.clamp_(-3, 3).chunk(2, 1)
+        return mean, (0.5 * log_var).exp()
+
+
+class InSteps(Augmented):
+    """A soft clamp: several steps before the split, in one line."""
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.fc(x)
+        mean, log_var = (3 * torch.tanh(h / 3)).unflatten(1, (2, 3)).unbind(1)
+        return mean, (0.5 * log_var).exp()
+
+
+class OfConstants(Augmented):
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.fc(x)
+        h = torch.maximum(torch.minimum(h, torch.tensor(5.0)), torch.tensor(-5.0))
+        return h[..., :3], (0.5 * h[..., 3:]).exp()
+
+
+class Picked(Augmented):
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.fc(x))
+        return h.index_select(1, torch.arange(3)), (0.5 * h[:, torch.tensor([3, 4, 5])]).exp()
+
+
+class InFloat64(Augmented):
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.sigmoid(self.fc(x).double()).float()
+        mean, log_var = h.tensor_split(2, 1)
+        return mean, (0.5 * log_var).exp()
+
+
 ACTIVATIONS: dict[str, Callable[[], Augmented]] = {
     "ReLU": lambda: Augmented(nn.ReLU()),
     "ReLU in place": lambda: Augmented(nn.ReLU(inplace=True)),
@@ -216,17 +265,27 @@ ACTIVATIONS: dict[str, Callable[[], Augmented]] = {
     "function": OfAFunction,
     "line": OfTheLayersOwnLine,
     "floor": WithAFloorBehind,
+    "LeakyReLU": lambda: Augmented(nn.LeakyReLU(0.2)),
+    "leaky function": lambda: Called(functools.partial(F.leaky_relu, negative_slope=0.1)),
+    "torch.tanh": lambda: Called(torch.tanh),
+    "F.relu": lambda: Called(F.relu),
+    "clamp": lambda: Called(functools.partial(torch.clamp, min=-5, max=5)),
+    "in place in a line": InPlaceInALine,
+    "in steps": InSteps,
+    "of constants": OfConstants,
+    "picked": Picked,
+    "float64": InFloat64,
 }
 
 
 def patched(model: Augmented, heads: Any, x: Tensor) -> None:
     with torch.no_grad():
         model(x)
-        mean = model.mean
+        mean, raw = model.mean, model.fc(x)[:, 3:]
         patch(model, "explin", heads=heads, paper=True)
         model(x)
     torch.testing.assert_close(model.mean, mean, rtol=0, atol=0)
-    torch.testing.assert_close(model.used, EXPLIN.sigma(model.fc(x)[:, 3:]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.used, EXPLIN.sigma(raw), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*the host keeps σ")
@@ -247,7 +306,8 @@ def test_an_activation_of_means_and_raw_values_keeps_the_means(name: str, tmp_pa
 class InPlace(Augmented):
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.fc(x)
-        mean, log_var = h.relu_().chunk(2, 1)
+        h.relu_()
+        mean, log_var = h.chunk(2, 1)
         return mean, (0.5 * log_var).exp()
 
 
@@ -257,3 +317,16 @@ def test_where_the_means_cannot_be_kept_the_remedy_is_named() -> None:
     heads = scan(model, x)
     with pytest.raises(PatchError, match="move it behind the split"):
         patch(model, "explin", heads=heads, paper=True)
+
+
+class WithoutAnInverse(Augmented):
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_var = F.silu(self.fc(x)).chunk(2, 1)
+        return mean, (0.5 * log_var).exp()
+
+
+def test_an_activation_without_an_inverse_is_named() -> None:
+    torch.manual_seed(0)
+    model, x = WithoutAnInverse(), torch.randn(5, 4)
+    with pytest.raises(PatchError, match="silu, a step to σ without an inverse, stands in another expression"):
+        patch(model, "explin", heads=scan(model, x), paper=True)

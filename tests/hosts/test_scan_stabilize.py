@@ -151,3 +151,26 @@ def test_a_head_that_is_a_prior_by_a_guess_keeps_a_learned_sigma() -> None:
         ("top", "prior", "explin"),
     }
     assert "that top is a prior is a guess" in said.getvalue()
+
+
+class WithAnUnusedPart(plain.SeparateLayers):
+    """A part that this call does not run is not loaded yet."""
+
+    def __init__(self, used: bool) -> None:
+        super().__init__()
+        self.used = used
+        with torch.device("meta"):
+            self.teacher = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))
+
+    def forward(self, x: Tensor) -> object:
+        return super().forward(self.teacher(x) if self.used else x)
+
+
+def test_only_parameters_that_are_used_must_have_values() -> None:
+    model = WithAnUnusedPart(used=False)
+    handle = stabilize(model, torch.randn(2, 6), file=io.StringIO())
+    assert [h.head.path for h in handle.heads] == ["fc22"]
+    handle.unpatch()
+    assert all(p.device.type == "meta" for p in model.teacher.parameters())
+    with pytest.raises(PatchError, match=r"'teacher.0.weight' is on the meta device .* load the weights"):
+        stabilize(WithAnUnusedPart(used=True), torch.randn(2, 6))

@@ -17,6 +17,7 @@ import builtins
 import copy
 import dis
 import functools
+import inspect
 import operator
 import types
 from collections.abc import Mapping, Sequence
@@ -189,6 +190,7 @@ class _Edit:
         self.names = names
         self.instance = instance
         self._bound = bound_names(function)
+        self._selves = _names_of_self(function, instance)
         self._kept = 0
 
     def all(self, tree: ast.AST, changes: Sequence[Change], callees: Mapping[Span, Any]) -> None:
@@ -299,14 +301,18 @@ class _Edit:
         if last is first:
             return ""
         code = self.function.__code__
-        own = {*code.co_varnames[:1]} if class_of(self.function) else set()  # whatever a method calls its instance
-        arguments = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]} - {"self", "cls"} - own
+        arguments = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]} - self._selves
         raw = {node.id for node in ast.walk(first) if isinstance(node, ast.Name)}
         used = {node.id for node in ast.walk(last) if isinstance(node, ast.Name)} - raw
         return min(used & arguments, default="")
 
     def _in_part(self, tree: ast.AST, last: ast.AST, change: Change, reader: PartReader) -> None:
         """reader((kept := operand), last) in the place of an expression, of which some channels are replaced."""
+        if isinstance(last, ast.AugAssign) or any(isinstance(s, ast.Expr) and s.value is last for s in ast.walk(tree)):
+            raise PatchError(
+                f"{self.function.__qualname__} line {getattr(last, 'lineno', 0)} changes means and raw values in "
+                "place; move it behind the split, or let a name have what it returns (h = h.clamp_(...))"
+            )
         operand = self._operand(self._at(tree, change.first), change)
         self._kept += 1
         kept = f"_vdvae_patch_raw_{self._kept}"
@@ -489,6 +495,8 @@ class _Edit:
             candidates = candidates or self._variables(node)  # a table of lambdas, of which one is called
         if isinstance(node, ast.BinOp) and len(candidates) == 2:
             candidates = [candidates[change.operand]]
+        elif len(candidates) > 1 and isinstance(node, ast.Call) and self._is_builtin(node.func):
+            candidates = node.args[change.operand : change.operand + 1] if change.operand >= 0 else candidates
         if len(candidates) != 1:
             raise PatchError(
                 f"{self.function.__qualname__} line {getattr(node, 'lineno', 0)}: which operand of "
@@ -526,10 +534,21 @@ class _Edit:
             return True
         if isinstance(node, ast.UnaryOp):
             return self._is_constant(node.operand)
+        if isinstance(node, ast.Call) and self._is_builtin(node.func):
+            return all(map(self._is_constant, (*node.args, *(k.value for k in node.keywords))))  # torch.tensor(5.0)
         root = _root(node)
-        if root in ("self", "cls"):
+        if root in self._selves:
             return True  # a setting or a layer; a parameter of the model's own is handled as such
         return self._is_global(root)
+
+    def _is_builtin(self, node: ast.expr) -> bool:
+        """Whether a function is one of C: PyTorch's own operations, whose arguments are those of what was recorded."""
+        if not self._is_global(_root(node)):
+            return False
+        try:
+            return isinstance(look_up(node, self.function, None), types.BuiltinFunctionType)
+        except (LookupError, AttributeError, TypeError):
+            return False
 
     def _is_global(self, name: str | None) -> bool:
         """Whether a name is the module's; in a notebook most variables are globals of it, too (`x`, `mu`)."""
@@ -547,7 +566,14 @@ class _Edit:
     def _is_namespace(self, node: ast.expr) -> bool:
         """Whether an attribute's owner is a module, a class or the model, and not a tensor."""
         root = _root(node)
-        return root in ("self", "cls") or self._is_global(root)
+        return root in self._selves or self._is_global(root)
+
+
+def _names_of_self(function: types.FunctionType, instance: Any) -> frozenset[str]:
+    """The names by which a function has its instance or its class: `self` mostly, or what a method calls it."""
+    own = inspect.getattr_static(type(instance), function.__name__, None)
+    method = class_of(function) and own is not None and not isinstance(own, staticmethod)
+    return frozenset({"self", "cls", *(function.__code__.co_varnames[:1] if method else ())})
 
 
 def _is_unpacked(tree: ast.AST, call: ast.AST) -> bool:

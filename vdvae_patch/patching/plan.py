@@ -267,10 +267,11 @@ def _require_reached(head: Head, scale: Scale) -> None:
     low, high = sorted(head.convention.sigma(far).tolist())
     worst = int(missed.nonzero()[0])
     raise PatchError(
-        f"head {head} of {head.found.file}:{head.found.line}: {head.found.reason}. So the host's own arithmetic stays, "
-        f"whose σ is between {low:.3g} and {high:.3g}, and {scale} goes beyond: σ({float(_RAW[worst]):g}) is "
-        f"{float(wanted[worst]):.3g}. Name a scale that stays inside, such as downbounded or bounded, or let a method "
-        "of the model call that function (call=lambda model, batch: model.loss(batch))"
+        f"head {head} of {head.found.file}:{head.found.line} cannot be given {scale}: {head.found.reason}; write a "
+        "patch file whose Head has a CallSite, a function of yours that takes the place of the method that reads it. "
+        f"Without it the host's own arithmetic stays, whose σ is between {low:.3g} and {high:.3g}, and of {scale} "
+        f"σ({float(_RAW[worst]):g}) is {float(wanted[worst]):.3g}: name a scale that stays inside, such as "
+        "downbounded or bounded"
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from vdvae_patch.composition import Composition, Step
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.expression import Expression, Spot, step_through
+from vdvae_patch.scanning.expression import Expression, Spot, is_variable, step_through
 from vdvae_patch.scanning.graph import Node
 
 End = Literal["raw", "sum", "product", "precisions", "variances", "several", "constant"]
@@ -192,6 +192,12 @@ def _clamp(c: _Constants, place: int) -> tuple[Step, ...]:
     return (Step("clamp", (c.at(1, "min", -math.inf), c.at(2, "max", math.inf))),)
 
 
+def _choice(c: _Constants, place: int) -> tuple[Step, ...] | None:
+    """What a mask keeps, beside a constant: padding. A condition on the value itself is a function in two pieces."""
+    condition = c.node.args[0]
+    return () if place > 0 and isinstance(condition, Node) and not is_variable(condition) else None
+
+
 def _is_plain_elu(c: _Constants) -> bool:
     return c.at(2, "scale", 1.0) == 1 and c.at(3, "input_scale", 1.0) == 1  # selu is elu with others
 
@@ -226,6 +232,10 @@ _RULES: dict[str, Rule] = {
     "log_sigmoid_forward": _fixed(Step("sigmoid"), Step("log")),
     "softplus": lambda c, place: (Step("softplus", (c.at(1, "beta", 1.0),)),),
     "elu": lambda c, place: (Step("elu", (c.at(1, "alpha", 1.0),)),) if _is_plain_elu(c) else None,
+    "leaky_relu": lambda c, place: (
+        (Step("leaky", (slope,)),) if (slope := c.at(1, "negative_slope", 0.01)) > 0 else None
+    ),
+    "where": _choice,
     "clamp": _clamp,
     "clamp_min": lambda c, place: (Step("clamp", (c.at(1, "min", -math.inf), math.inf)),),
     "clamp_max": lambda c, place: (Step("clamp", (-math.inf, c.at(1, "max", math.inf))),),

@@ -67,7 +67,29 @@ def source_cuts(node: Node, source: Node, cuts: Cuts) -> Cuts:
         return broadcast(cuts, node, source)
     if node.op not in ops.SHUFFLING and math.prod(node.shape) == math.prod(source.shape):
         return _through_view(node, source, cuts)
+    picked = _picked_range(node, source)
+    if picked is not None:
+        return _with(cuts, picked)
     return _beside_shuffle(node, source, cuts)
+
+
+def _picked_range(node: Node, source: Node) -> Cut | None:
+    """What is picked along one dimension by constant indices that are a range: `index_select(1, torch.arange(3))`."""
+    if node.op == "index_select" and len(node.args) > 2:
+        dim, index = node.args[1] % len(source.shape), node.args[2]
+    elif node.op == "index" and [i for i in node.args[1] if i is not None] == node.args[1][-1:]:
+        dim, index = len(node.args[1]) - 1, node.args[1][-1]
+    else:
+        return None
+    indices = node.picked.get(index.id) if isinstance(index, Node) and not (index.data or index.params) else None
+    if indices is None or indices.dim() != 1 or indices.dtype == torch.bool or not indices.numel():
+        return None
+    places = (indices % source.shape[dim]).tolist()
+    steps = {b - a for a, b in itertools.pairwise(places)} or {1}
+    step = steps.pop()
+    if steps or step < 1:
+        return None
+    return cut_of(dim, range(places[0], places[-1] + 1, step), source.shape[dim])
 
 
 def _beside_shuffle(node: Node, source: Node, cuts: Cuts) -> Cuts:

@@ -7,7 +7,7 @@ leaves. What no parameter reaches (masks, temperatures) stands for itself with i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import Cut, Cuts, argument, broadcast, cut_of, source_cuts
-from vdvae_patch.scanning.graph import Node
+from vdvae_patch.scanning.graph import Node, broadcast_shape
 
 DEPTH = 80
 """Steps after which an expression counts as a leaf: no host computes a scale by a longer one, but a trunk is a sum."""
@@ -161,6 +161,7 @@ class Expression:
         self.leaves: dict[SpotKey, Spot] = {}
         self.order: list[Spot] = []  # computed spots, operands before what is computed of them
         self.depends: dict[SpotKey, frozenset[SpotKey]] = {}
+        self._settled: dict[SpotKey, tuple[list[Any], dict[str, Any]]] = {}
         self._collect(end, 0)
 
     def _collect(self, spot: Spot, depth: int) -> frozenset[SpotKey]:
@@ -202,36 +203,80 @@ class Expression:
             return ()
         return broadcast(spot.cuts, spot.node, operand)
 
-    def evaluate(self, values: Mapping[SpotKey, Tensor]) -> dict[SpotKey, Tensor]:
-        """Every spot's value (float64), for values of all leaves."""
-        done = dict(values)
+    def evaluate(
+        self, values: Mapping[SpotKey, Tensor], known: Mapping[SpotKey, Tensor] | None = None
+    ) -> dict[SpotKey, Tensor]:
+        """Every spot's value (float64), for values of all leaves.
+
+        Args:
+            known: values of all spots where other leaves than those in `values` are the same; `values` may then leave
+                these out, and only what depends on its leaves is computed.
+        """
+        if known is None:
+            done = dict(values)
+            for spot in self.order:
+                done[spot.key] = self._apply(spot, done)
+            return done
+        done = {**known, **values}
         for spot in self.order:
-            done[spot.key] = self._apply(spot, done)
+            if not self.depends[spot.key].isdisjoint(values):
+                done[spot.key] = self._apply(spot, done)
         return done
 
     def value(self, values: Mapping[SpotKey, Tensor]) -> Tensor:
         """The end's value."""
+        return self.value_in(self.evaluate(values))
+
+    def value_in(self, done: Mapping[SpotKey, Tensor]) -> Tensor:
+        """The end's value among those of all spots."""
         end = self._settle(self.end)
-        done = self.evaluate(values)
         return done[end.key] if end.key in done else torch.tensor(end.node.value, dtype=torch.float64)
 
     def _apply(self, spot: Spot, done: Mapping[SpotKey, Tensor]) -> Tensor:
         node = spot.node
 
         def lower(value: Any) -> Any:
-            if isinstance(value, Node):
-                inner = self._settle(Spot(value, self.cuts_for(spot, value)))
-                if inner.key in done:
-                    return done[inner.key]
-                return torch.tensor(inner.node.value, dtype=torch.float64)  # a mask stands for its largest element
-            return [lower(v) for v in value] if isinstance(value, list | tuple) else value
+            if isinstance(value, Spot):
+                if value.key in done:
+                    return done[value.key]
+                return torch.tensor(value.node.value, dtype=torch.float64)  # a mask stands for its largest element
+            return [lower(v) for v in value] if isinstance(value, list) else value
 
+        settled = self._settled.get(spot.key)
+        if settled is None:
+            settled = self._settled[spot.key] = self._with_spots(spot)
+        args, kwargs = settled
+        kept = _kept(node, args)
+        if kept is not None:
+            value: Tensor = lower(kept)
+            return value
         if node.kind == "reduction":
-            inner: Tensor = lower(node.args[0])
+            inner: Tensor = lower(args[0])
             count = _numel(node.inputs[0].shape) / max(1, _numel(node.shape))
             return inner * count if node.op == "sum" else inner
-        args = [lower(a) for a in node.args]
-        return apply_operation(node, args, {k: lower(v) for k, v in node.kwargs.items()}).double()
+        return apply_operation(node, [lower(a) for a in args], {k: lower(v) for k, v in kwargs.items()}).double()
+
+    def _with_spots(self, spot: Spot) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a computed spot, with spots, moved back to where they begin, in the place of nodes."""
+
+        def of(value: Any) -> Any:
+            if isinstance(value, Node):
+                return self._settle(Spot(value, self.cuts_for(spot, value)))
+            return [of(v) for v in value] if isinstance(value, list | tuple) else value
+
+        return [of(a) for a in spot.node.args], {k: of(v) for k, v in spot.node.kwargs.items()}
+
+
+def _kept(node: Node, args: Sequence[Any]) -> Spot | None:
+    """What a mask of constants keeps of what was computed, where it fills in a constant elsewhere; else None."""
+    if node.op == "masked_fill":
+        learned, mask = [args[0]], args[1]
+    elif node.op == "where" and len(args) == 3:
+        learned, mask = [a for a in args[1:] if isinstance(a, Spot) and a.node.params], args[0]
+    else:
+        return None
+    constant = isinstance(mask, Spot) and not is_variable(mask.node)
+    return learned[0] if constant and len(learned) == 1 and isinstance(learned[0], Spot) else None
 
 
 def apply_operation(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
@@ -241,9 +286,7 @@ def apply_operation(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tens
     if condition is not None and isinstance(args[condition], Tensor):
         args[condition] = args[condition].bool()
     if func.overloadpacket.__name__.endswith("_"):
-        shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
-            *(a.shape for a in args if isinstance(a, Tensor))
-        )
+        shape = broadcast_shape(*(a.shape for a in args if isinstance(a, Tensor)))
         args[0] = args[0].expand(shape).clone()
     result = func(*args, **kwargs)
     return result if isinstance(result, Tensor) else result[node.index]

@@ -186,11 +186,12 @@ def _probe(
         return
     others = [key for key in expression.leaves if key not in quadratic and expression.leaves[key].node.params]
     for key in others:
+        if (key, "p") in seen:
+            continue
         found = probe.as_p(key, list(quadratic))
         if found is not None:
             node, suffix, means, _ = found
-            if (key, "p") not in seen:
-                yield GaussianTerm(expression.leaves[key], "p", node, suffix, means, total)
+            yield GaussianTerm(expression.leaves[key], "p", node, suffix, means, total)
         elif key in probe.unmatched and unmatched is not None:
             unmatched.setdefault(key, total)
     for key in others:
@@ -212,11 +213,18 @@ class Probe:
         keys = list(expression.leaves)
         generator = torch.Generator().manual_seed(len(keys))
         self.base = {key: 0.2 + 0.6 * torch.rand((), dtype=torch.float64, generator=generator) for key in keys}
+        self._at_base: dict[SpotKey, Tensor] | None = None
         # of both signs, to tell v from |v|, and without the zero at which a log σ of |v| is infinite
         self.grid = torch.linspace(-1.48, 1.52, _POINTS, dtype=torch.float64)
 
     def values(self, changes: dict[SpotKey, Tensor]) -> Tensor:
-        return self.expression.value({**self.base, **changes})
+        return self.expression.value_in(self.done(changes))
+
+    def done(self, changes: dict[SpotKey, Tensor]) -> dict[SpotKey, Tensor]:
+        """The values of all spots, with some leaves changed."""
+        if self._at_base is None:
+            self._at_base = self.expression.evaluate(self.base)
+        return self.expression.evaluate(changes, self._at_base)
 
     def curvature(self, key: SpotKey, changes: dict[SpotKey, Tensor] | None = None) -> Tensor | None:
         """A, if ℓ is a + b m + A/2 m² in the leaf; None if it is anything else, or only linear."""
@@ -262,7 +270,7 @@ class Probe:
                         continue
                     c = -2 * factor
                     sigma = (c / curvature).sqrt()
-                    match = self.match(key, grid, frozenset(quadratic), functools.partial(is_close, sigma=sigma))
+                    match = self.match(key, grid, frozenset(quadratic), functools.partial(distance, sigma=sigma))
                     if match is not None:
                         means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
                         return (*match, means, c)
@@ -297,8 +305,8 @@ class Probe:
                     continue
                 a = float(curvature[0])
                 rest = self.values({key: grid + shift}).expand(_POINTS)
-                accept = functools.partial(_is_q_term, rest=rest, curvature=a)
-                match = self.match(key, grid + shift, frozenset(quadratic), accept)
+                error = functools.partial(_q_distance, rest=rest, curvature=a)
+                match = self.match(key, grid + shift, frozenset(quadratic), error)
                 if match is None or not self._is_wholly_sigma(key, mean, match):
                     continue
                 if self._weighs_alike(key, grid + shift, mean, match):
@@ -319,7 +327,7 @@ class Probe:
                 continue  # it is a part of σ_p or of a mean, too
             size = (_POINTS, 2)
             changes = {key: self.grid[:, None].expand(size), other: ends.expand(size)}
-            sigma = self.expression.evaluate({**self.base, **changes})[match[0].key].expand(size)
+            sigma = self.done(changes)[match[0].key].expand(size)
             for step in match[1]:
                 sigma = step.forward(sigma)
             rest = self.values(changes).expand(size)
@@ -342,8 +350,9 @@ class Probe:
             weights.append(self._weights({key: grid, other: self.base[other] + 2.0}, mean, match))
         for node in self._data():
             value, node.value = node.value, node.value + 2.0
+            self._at_base = None
             weights.append(self._weights({key: grid}, mean, match))
-            node.value = value
+            node.value, self._at_base = value, None
         known = [w for w in weights if w is not None]
         return all(
             any(math.isclose(a, b, rel_tol=_SAME_WEIGHT) for a, b in zip(w, known[0], strict=True)) for w in known
@@ -355,7 +364,7 @@ class Probe:
         """c, and c over the curvature in the mean."""
         size = (_POINTS,)
         curvature = self.curvature(mean, {k: v.expand(size) for k, v in changes.items()})
-        sigma = self.expression.evaluate({**self.base, **changes})[match[0].key].expand(size)
+        sigma = self.done(changes)[match[0].key].expand(size)
         for step in match[1]:
             sigma = step.forward(sigma)
         design = torch.stack([torch.ones_like(sigma), sigma.log(), sigma * sigma], dim=1)
@@ -378,29 +387,34 @@ class Probe:
         return other == mean or (curvature is not None and _varies(curvature))
 
     def match(
-        self, key: SpotKey, grid: Tensor, means: frozenset[SpotKey], accept: Callable[[Tensor, float], bool]
+        self, key: SpotKey, grid: Tensor, means: frozenset[SpotKey], error: Callable[[Tensor], float]
     ) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression that has the values of σ over the grid, and the suffix with which it has them.
 
         Hosts keep σ, or its square, log or inverse; a spot that is σ without any suffix is preferred.
 
         Args:
-            accept: whether values over the grid are σ, to a relative tolerance.
+            error: how far values over the grid are from σ, relative to it; infinite where they are nothing like it.
         """
         depends = self.expression.depends
-        done = self.expression.evaluate({**self.base, key: grid})
+        done = self.done({key: grid})
         # a scale is computed of no mean; (x − m)² / σ² alone would pass for the σ² of another term
         spots = [s for s in self.expression.order if key in depends[s.key] and not depends[s.key] & means]
         spots = [s for s in (*spots, self.expression.leaves[key]) if done[s.key].numel() == _POINTS]
-        for tolerance in _TOLERANCES:
-            for suffix in _SUFFIXES:
-                for spot in spots:
-                    value = done[spot.key]
-                    for step in suffix:
-                        value = step.forward(value)
-                    if bool((value > 0).all()) and bool(torch.isfinite(value).all()) and accept(value, tolerance):
-                        return self._behind_limits(spot, done), suffix
-        return None
+        nearly = None
+        for suffix in _SUFFIXES:
+            for spot in spots:
+                value = done[spot.key]
+                for step in suffix:
+                    value = step.forward(value)
+                if not (float(value.min()) > 0 and math.isfinite(float(value.max()))):  # a NaN is neither
+                    continue
+                distance = error(value)
+                if distance < _TOLERANCES[0]:
+                    return self._behind_limits(spot, done), suffix
+                if distance < _TOLERANCES[1] and nearly is None:
+                    nearly = spot, suffix
+        return None if nearly is None else (self._behind_limits(nearly[0], done), nearly[1])
 
     def _behind_limits(self, spot: Spot, done: Mapping[SpotKey, Tensor]) -> Spot:
         """The spot behind the clamps that do nothing at the values that were tried, as `.clamp(min=-20)` does."""
@@ -434,25 +448,30 @@ def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:
     return slope if spread > 1e-9 and float(residual) < _STRAIGHT * spread else None
 
 
-def is_close(value: Tensor, tolerance: float, *, sigma: Tensor) -> bool:
-    """Whether values are σ."""
-    return torch.allclose(value, sigma, rtol=tolerance)
+def distance(value: Tensor, *, sigma: Tensor) -> float:
+    """How far values are from σ, relative to it; a difference of 1e-8 is rounding."""
+    return float((((value - sigma).abs() - _ROUNDING) / sigma).max())
 
 
-def _is_q_term(sigma: Tensor, tolerance: float, *, rest: Tensor, curvature: float) -> bool:
-    """Whether the rest is −c log σ + A/2 σ² + constant, c of A's sign."""
+_ROUNDING = 1e-8
+
+
+def _q_distance(sigma: Tensor, *, rest: Tensor, curvature: float) -> float:
+    """How far the rest is from −c log σ + A/2 σ² + constant, c of A's sign, relative to its range; infinite where the
+    fitted factors are not such."""
     log_sigma = sigma.log()
-    if not bool(torch.isfinite(rest).all()) or float(log_sigma.max() - log_sigma.min()) < 1e-9:
-        return False
-    if float(rest.max() - rest.min()) < 1e-12:
-        return False
+    spread = float(rest.max() - rest.min())
+    if not spread >= _FLAT_REST or not math.isfinite(spread) or float(log_sigma.max() - log_sigma.min()) < _FLAT_SIGMA:
+        return math.inf
     design = torch.stack([torch.ones_like(sigma), log_sigma, sigma * sigma], dim=1)
     fit = fitted(design, rest)
-    if fit is None or not torch.allclose(
-        fit[2], torch.tensor(0.5 * curvature, dtype=torch.float64), rtol=_FITTED_CURVATURE
-    ):
-        return False
-    residual = (design @ fit - rest).abs().max()
-    spread = float(rest.max() - rest.min())
+    if fit is None or not math.isclose(float(fit[2]), 0.5 * curvature, rel_tol=_FITTED_CURVATURE):
+        return math.inf
     share = abs(float(fit[1])) * float(log_sigma.max() - log_sigma.min())
-    return float(residual) < tolerance * spread and spread < _MOST_CANCELLED * share and float(fit[1]) * curvature < 0
+    if spread >= _MOST_CANCELLED * share or float(fit[1]) * curvature >= 0:
+        return math.inf
+    return float((design @ fit - rest).abs().max()) / spread
+
+
+_FLAT_REST = 1e-12
+_FLAT_SIGMA = 1e-9

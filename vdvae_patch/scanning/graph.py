@@ -62,8 +62,8 @@ class Node:
     """
 
     __slots__ = (
-        "args", "data", "frames", "func", "id", "index", "inplace", "kind", "kwargs", "mask", "noise", "op", "params",
-        "picked", "shape", "value",
+        "_inputs", "args", "data", "frames", "func", "id", "index", "inplace", "kind", "kwargs", "mask", "noise", "op",
+        "params", "picked", "shape", "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
@@ -83,10 +83,18 @@ class Node:
         self.value = 0.0
         self.mask = False
         self.picked: dict[int, torch.Tensor] = {}
+        self._inputs: list[Node] | None = None
 
     @property
     def inputs(self) -> list[Node]:
         """The nodes among its arguments."""
+        return self._find_inputs() if self._inputs is None else self._inputs
+
+    def keep_inputs(self) -> None:
+        """Once the arguments change no more: find the nodes among them for good."""
+        self._inputs = self._find_inputs()
+
+    def _find_inputs(self) -> list[Node]:
         return [a for a in flat(self.args) if isinstance(a, Node)] + [
             a for a in self.kwargs.values() if isinstance(a, Node)
         ]
@@ -145,6 +153,7 @@ class Graph:
         """Fill `consumers` once recording is over."""
         self.consumers = {}
         for node in self.nodes:
+            node.keep_inputs()
             for source in node.inputs:
                 self.consumers.setdefault(source.id, []).append(node)
 
@@ -171,3 +180,10 @@ def representative(tensor: torch.Tensor) -> float:
 
 
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+
+
+def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what is computed of tensors of some shapes (`torch.broadcast_shapes` imports a computer algebra)."""
+    rank = max(map(len, shapes), default=0)
+    columns = zip(*((1,) * (rank - len(shape)) + tuple(shape) for shape in shapes), strict=True)
+    return tuple(next((size for size in sizes if size != 1), 1) for sizes in columns)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
-from vdvae_patch.scanning.gaussian import GaussianTerm, Probe, is_close
+from vdvae_patch.scanning.gaussian import GaussianTerm, Probe, distance
 from vdvae_patch.scanning.graph import Graph, Node
 
 _MEANS = torch.linspace(-40, 40, 5121, dtype=torch.float64)
@@ -80,7 +80,7 @@ def _terms(expression: Expression, total: Node, mass: bool) -> Iterator[Gaussian
             if not sigmas:
                 continue
             sigma = next(iter(sigmas.values()))
-            match = probe.match(key, grid, frozenset(sigmas), functools.partial(is_close, sigma=sigma))
+            match = probe.match(key, grid, frozenset(sigmas), functools.partial(distance, sigma=sigma))
             if match is not None:
                 means = tuple(expression.leaves[m] for m in sigmas)
                 yield GaussianTerm(leaf, "p", *match, means, total)

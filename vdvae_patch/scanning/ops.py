@@ -107,7 +107,7 @@ TABLE: tuple[Row, ...] = (
     _row("shape", "permute transpose t movedim", "permutes"),
     _row("shape", "expand expand_as broadcast_tensors", "repeats", "broadcasts"),
     _row("shape", "repeat", "repeats"),
-    _row("shape", "flip roll gather index index_select as_strided unfold repeat_interleave", "shuffles"),
+    _row("shape", "flip roll rot90 gather index index_select take as_strided unfold repeat_interleave", "shuffles"),
     _row("shape", "split split_with_sizes chunk slice narrow", "narrows"),
     _row("shape", "select unbind", "selects"),
     _row("shape", "cat stack", "joins"),

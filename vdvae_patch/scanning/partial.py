@@ -128,21 +128,21 @@ def _of_sample(
         others = (k for k, s in expression.leaves.items() if k not in quadratic and k != key and s.node.params)
         weights = [float(curvature[0])]
         weights += [found[3] for k in others if (found := probe.as_p(k, list(means))) is not None]
-        accept = functools.partial(_is_log_sigma, rest=rest, weights=weights, drawn=log_sigma)
-        match = probe.match(key, probe.grid, frozenset(quadratic), accept)
+        error = functools.partial(_distance_as_logarithm, rest=rest, weights=weights, drawn=log_sigma)
+        match = probe.match(key, probe.grid, frozenset(quadratic), error)
         if match is not None:
             return GaussianTerm(expression.leaves[key], "q", *match, (expression.leaves[mean],), total)
     return None
 
 
-def _is_log_sigma(sigma: Tensor, tolerance: float, *, rest: Tensor, weights: Sequence[float], drawn: Tensor) -> bool:
-    """Whether the rest is −c log σ + constant, c one of some weights, and log σ the drawn one, or twice or half."""
+def _distance_as_logarithm(sigma: Tensor, *, rest: Tensor, weights: Sequence[float], drawn: Tensor) -> float:
+    """Zero if the rest is −c log σ + constant, c one of some weights, and log σ the drawn one, or twice or half."""
     log_sigma = sigma.log()
     fit = _fit(torch.stack([torch.ones_like(log_sigma), log_sigma], dim=1), rest)
     if fit is None or not any(math.isclose(-float(fit[1]), weight, rel_tol=_SAME_WEIGHT) for weight in weights):
-        return False
+        return math.inf
     ratio = (log_sigma - log_sigma[0])[1:] / (drawn - drawn[0])[1:]
-    return any(torch.allclose(ratio, torch.full_like(ratio, factor)) for factor in _TAKEN_FOR)
+    return 0.0 if any(torch.allclose(ratio, torch.full_like(ratio, factor)) for factor in _TAKEN_FOR) else math.inf
 
 
 _TAKEN_FOR = (1.0, 2.0, 0.5)
@@ -177,30 +177,31 @@ def _without_means(
             probe = Probe(expression)
             rest = probe.values({key: probe.grid}).expand(len(probe.grid))
             own = drawn[key].log_sigma if key in drawn else None
-            match = probe.match(key, probe.grid, frozenset(), functools.partial(_is_divergence, rest=rest, drawn=own))
+            error = functools.partial(_distance_as_divergence, rest=rest, drawn=own)
+            match = probe.match(key, probe.grid, frozenset(), error)
             if match is not None:
                 seen.add(key)
                 yield GaussianTerm(leaf, "q", *match, (), node)
 
 
-def _is_divergence(sigma: Tensor, tolerance: float, *, rest: Tensor, drawn: Tensor | None) -> bool:
-    """Whether the rest is w (σ²/2s² − log σ + log s − ½), which is zero at its least; without the constants, if s is
+def _distance_as_divergence(sigma: Tensor, *, rest: Tensor, drawn: Tensor | None) -> float:
+    """Zero if the rest is w (σ²/2s² − log σ + log s − ½), which is zero at its least; without the constants, if s is
     one and σ is what is drawn with."""
     log_sigma = sigma.log()
     if float(log_sigma.max() - log_sigma.min()) < _FLAT:
-        return False
+        return math.inf
     fit = _fit(torch.stack([torch.ones_like(sigma), log_sigma, sigma * sigma], dim=1), rest)
     if fit is None:
-        return False
+        return math.inf
     constant, logarithm, square = fit.tolist()
     spread = float(rest.max() - rest.min())
     shares = abs(logarithm) * float(log_sigma.max() - log_sigma.min()), abs(square) * float((sigma**2).max())
     if logarithm * square >= 0 or min(shares) < _LEAST_SHARE * spread:
-        return False
+        return math.inf
     best = -logarithm / (2 * square)  # s²
     least = constant + logarithm * 0.5 * math.log(best) + square * best
     own = drawn is not None and torch.allclose(drawn, log_sigma) and math.isclose(best, 1.0, rel_tol=_SAME_WEIGHT)
-    return own or abs(least) < _NO_DIVERGENCE * spread
+    return 0.0 if own or abs(least) < _NO_DIVERGENCE * spread else math.inf
 
 
 _LEAST_SHARE = 1e-3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import math
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -395,7 +396,7 @@ def _beside(graph: Graph, reading: Reading, node: Node, following: Node | None) 
     otherwise: `self.relu(self.fc(x)).chunk(2, 1)`."""
     spots = (s for s in Expression(reading.spot).order if s.node is node)
     cuts = next((s.cuts for s in spots), ())
-    if not cuts or not _is_used_in_parts(graph, node):
+    if not cuts or not _is_used_in_parts(graph, node, reading.chain.nodes):
         return None
     if len(cuts) > 1 or cuts[0].dim < 0:
         raise CannotPlaceError("a step to σ computes other values, too, and which are which cannot be said by channels")
@@ -403,14 +404,19 @@ def _beside(graph: Graph, reading: Reading, node: Node, following: Node | None) 
     return ChannelRange(cut.dim, cut.start, min(cut.start + cut.step * cut.length, cut.size), cut.step)
 
 
-def _is_used_in_parts(graph: Graph, node: Node) -> bool:
-    """Whether parts are cut out of a value, no two of them the same way."""
+def _is_used_in_parts(graph: Graph, node: Node, steps: Sequence[Node]) -> bool:
+    """Whether parts are cut out of a value, as it is or behind further steps of its chain."""
     todo, found = [node], list[Node]()
     while todo:
         users = graph.consumers.get(todo.pop().id, ())
-        found += [user for user in users if user.op in ops.NARROWING | ops.SELECTING]
-        todo += [user for user in users if user.kind == "shape" and user not in found]
+        found += [user for user in users if user.op in ops.NARROWING | ops.SELECTING or _picks_some(user)]
+        todo += [user for user in users if (user.kind == "shape" and user not in found) or user in steps]
     return bool(found)
+
+
+def _picks_some(node: Node) -> bool:
+    """Whether an operation picks some elements of its operand, and not all in another order."""
+    return node.op in ops.SHUFFLING and math.prod(node.shape) < math.prod(node.inputs[0].shape)
 
 
 def _part_site(
@@ -419,7 +425,7 @@ def _part_site(
     activations = _activations(graph, nodes)
     if len(activations) == 1:
         return ActivationSite(activations[0], rest, beside)
-    if any(node.inplace for node in nodes) or (
+    if (len(nodes) > 1 and any(node.inplace for node in nodes) and not _within_calls(nodes)) or (
         reading.raw.node.kind != "parameter" and _same_expression(reading.raw.node, nodes[0], nodes)
     ):
         raise CannotPlaceError(
@@ -513,7 +519,25 @@ def _whole_expression(reading: Reading) -> Site:
     node = reading.chain.nodes[-1] if reading.chain.nodes else reading.node
     while node.kind == "shape" and node.inputs:
         node = node.inputs[0]
-    return site_of_nodes([node], -2, named(reading.suffix))
+    whole = site_of_nodes([node], -2, named(reading.suffix))
+    apart = next((n for n in _readers_within(reading) if not _is_within(n, node)), None)
+    if apart is not None:
+        raise CannotPlaceError(f"{apart.op}, a step to σ without an inverse, stands in another expression than σ")
+    return whole
+
+
+def _readers_within(reading: Reading) -> list[Node]:
+    """What reads the raw value in the expression of σ."""
+    expression = Expression(reading.spot)
+    return [s.node for s in expression.order if reading.raw.key in [o.key for o in operands(expression, s)]]
+
+
+def _is_within(inner: Node, outer: Node) -> bool:
+    """Whether one node is computed in the very expression that computes another one."""
+    level = common_level([inner, outer])
+    first, last, start, stop = span_of(outer_first(outer)[level])
+    a, b, left, right = span_of(outer_first(inner)[level])
+    return (first, start) <= (a, left) and (b, right) <= (last, stop)
 
 
 def _activations(graph: Graph, nodes: Sequence[Node]) -> list[str]:

@@ -31,7 +31,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import PrivateDraws, is_random
 from vdvae_patch.scanning.expression import Spot, settle
-from vdvae_patch.scanning.graph import Frame, Graph, Node, flat, representative
+from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, representative
 from vdvae_patch.scanning.inputs import tensors_in
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -222,7 +222,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             node.func, node.args, node.kwargs, node.index = func, sources, named, index
             node.inplace, node.frames = inplace, frames
             self._classify(node, tensor, args)
-            if name in ops.SHUFFLING:
+            if name == "embedding" and frames and frames[0].host:
+                node.kind = (
+                    "shape"  # F.embedding(batch, self.raw) picks rows of a parameter; nn.Embedding emits its own
+                )
+            if name in ops.SHUFFLING or name == "embedding":
                 node.picked = _picked(args, sources)
             self._place(tensor, node, args, inplace)
 
@@ -242,7 +246,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return False
         shape: tuple[int, ...] = tuple(args[0].shape)
         if len(args) > 1 and isinstance(args[1], Tensor) and name not in ops.PRODUCTS:
-            shape = tuple(torch.broadcast_shapes(shape, args[1].shape))  # type: ignore[no-untyped-call]
+            shape = broadcast_shape(shape, args[1].shape)
         node: Node | None = None
         for operation, arguments in steps:
             op = ops.base_name(operation.overloadpacket.__name__)
@@ -446,9 +450,10 @@ def _steps_of_dist(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps
 
 
 def _steps_of_product(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps | None:
-    """Of a row and a column that are both computed by arithmetic, as errors are: no layer, but a sum of products."""
+    """Of a row and a column that are both computed by arithmetic, as errors are, or are one: no layer, but a sum."""
     row, column = sources[:2]
-    if any(settle(Spot(n)).node.kind != "elementwise" for n in (row, column)):
+    begins = [settle(Spot(n)) for n in (row, column)]
+    if any(spot.node.kind != "elementwise" for spot in begins) and begins[0].key != begins[1].key:
         return None
     aten = torch.ops.aten
     if len(row.shape) == 1:

@@ -86,8 +86,25 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
 
 
 def _is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:
-    """Whether two terms are the two sides of one KL."""
-    return one.total is other.total
+    """Whether two terms are the two sides of one KL: of one expression, or of one that goes on from the other's, as
+    where a KL is added up in place, and compare the same means."""
+    if one.total is other.total:
+        return True
+    early, late = sorted((one, other), key=lambda term: term.total.id)
+    alike = {mean.key for mean in early.means} & {mean.key for mean in late.means}
+    return bool(alike) and _goes_on_from(late.total, early.total)
+
+
+def _goes_on_from(late: Node, early: Node) -> bool:
+    todo, seen = [late], set[int]()
+    while todo:
+        node = todo.pop()
+        if node is early:
+            return True
+        if node.id > early.id and node.id not in seen and node.kind in ("elementwise", "shape", "reduction"):
+            seen.add(node.id)
+            todo.extend(node.inputs)
+    return False
 
 
 def _is_exchanged(graph: Graph, readings: Readings, first: Spot, second: Spot) -> bool:
