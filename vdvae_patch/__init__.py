@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from vdvae_patch.saving import apply, load, save
     from vdvae_patch.scales import Scale
-    from vdvae_patch.scanning.finder import scan
+    from vdvae_patch.scanning.finder import scan, stable_loss
     from vdvae_patch.scanning.result import ScanResult
     from vdvae_patch.scanning.stabilizer import stabilize
 
@@ -61,6 +61,7 @@ __all__ = [
     "scan",
     "source",
     "stabilize",
+    "stable_loss",
     "unpatch",
 ]
 
@@ -87,6 +88,7 @@ _LAZY = {
     "scan": "vdvae_patch.scanning",
     "source": "vdvae_patch.baking",
     "stabilize": "vdvae_patch.scanning",
+    "stable_loss": "vdvae_patch.scanning",
     "unpatch": "vdvae_patch.patching",
 }
 

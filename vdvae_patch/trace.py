@@ -51,6 +51,14 @@ class Place:
         return f"{file}:{self.line}: {self.text}"
 
 
+OUTSIDE = "(outside)"
+"""In the place of a module's path: no module was running."""
+
+
+def _within(module: str) -> str:
+    return "outside of the model" if module == OUTSIDE else f"in module {module or '(the model itself)'}"
+
+
 @dataclass(frozen=True)
 class Event:
     """An operation that gave a bad value.
@@ -75,7 +83,7 @@ class Event:
     def __str__(self) -> str:
         return (
             f"{self.operation} in the {self.phase} pass gave {self.value} from {self.inputs}, "
-            f"in module {self.place.module or '(the model itself)'}, at {self.place}"
+            f"{_within(self.place.module)}, at {self.place}"
         )
 
 
@@ -113,7 +121,7 @@ class Tracer(TorchDispatchMode):
         self.trace = Trace()
         self.limit = limit
         self._sources = None if sources is None else tuple(str(path.resolve()) for path in sources)
-        self._stack: list[str] = [""]
+        self._stack: list[str] = [OUTSIDE]
         self._names = {id(module): name for name, module in model.named_modules()}
         self._model = model
         self._phase: Pass = "forward"

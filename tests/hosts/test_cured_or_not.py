@@ -156,7 +156,9 @@ def test_rows_of_the_batch_that_are_not_finite_are_named() -> None:
     x[3, 2], x[7] = math.nan, math.inf
     heads = vdvae_patch.scan(Plain(), x)
     assert not heads.outcome.finite
-    assert heads.outcome.outside == ("the batch is not finite: rows 3, 7 of input 0, NaN in 9 of 128 values",)
+    assert heads.outcome.outside == (
+        "the batch is not finite: rows 3, 7 of input 0, 1 NaN and 8 infinite of 128 values",
+    )
     assert "the loss is NaN" in str(heads)
     text = account(Plain(), x)
     assert "NOT cured: the loss is NaN" in text
@@ -304,15 +306,18 @@ def test_an_error_that_is_no_symptom_is_raised() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize(("build", "floor"), [(VarianceWithFloor, 0.01), (LogOfItsSquare, 0.0001)])
+@pytest.mark.parametrize(
+    ("build", "what"),
+    [(VarianceWithFloor, "bounded(alpha=0.01, "), (LogOfItsSquare, "the posterior kept the host's own σ")],
+)
 def test_a_floor_that_the_hosts_arithmetic_needs_is_kept(
-    build: Callable[[], Base], floor: float, dtype: torch.dtype
+    build: Callable[[], Base], what: str, dtype: torch.dtype
 ) -> None:
     model, x = build().to(dtype), X.to(dtype)
     if build is LogOfItsSquare and dtype == torch.float16:
         pytest.skip("the host's own floor squared is zero in float16")
     text = account(model, x)
-    assert f"bounded({floor:g}, " in text
+    assert what in text
     assert "and not explin, with which" in text
     assert "\nCURED: enc[4:8]" in text
     for raw in (-9.0, -20.0, -60.0):
@@ -326,7 +331,7 @@ def test_a_scale_that_was_asked_for_stays_and_the_one_that_holds_is_named() -> N
     text = account(model, X, posterior="explin")
     assert "NOT cured: enc[4:8] (posterior, explin" in text
     assert "torch.log(var)" in text
-    assert 'This holds: posterior="bounded(0.0001, ' in text
+    assert 'This holds: posterior="bounded(alpha=0.0001, ' in text
     assert vdvae_patch.patched_heads(model)[0].scale.name == "explin"  # type: ignore[union-attr]
     again = LogOfItsSquare()
     assert "\nCURED: enc[4:8]" in account(again, X, posterior="bounded(0.0001, 100)")
@@ -357,7 +362,7 @@ def test_a_learned_prior_that_keeps_its_sigma_is_not_cured_and_says_what_holds()
 def test_a_likelihood_that_is_left_as_it_is_is_pushed_too() -> None:
     text = account(GaussianDecoder(), X)
     assert "NOT cured: dec[8:16] (likelihood, left as it is)" in text
-    assert 'This holds: likelihood="downbounded(0.001)"' in text
+    assert 'This holds: likelihood="downbounded(alpha=0.001)"' in text
     assert "\nNOT cured" not in account(GaussianDecoder(), X, likelihood="bounded(0.01, 10)")
 
 
@@ -491,7 +496,7 @@ def test_a_loss_without_normals_needs_no_other() -> None:
 
     out = io.StringIO()
     handle = vdvae_patch.stabilize(Encoder(), X, call=by_hand, file=out)
-    assert handle.loss is None
+    assert handle.loss is by_hand
     assert "NOT cured" not in out.getvalue()
 
 
@@ -503,3 +508,92 @@ def test_a_forward_without_a_loss_is_no_success() -> None:
 
 def test_scales_by_name_still_mean_what_they_did() -> None:
     assert str(scales.get("upbounded(10)")) == "upbounded(omega=10)"
+
+
+def test_a_model_that_was_loaded_gets_its_loss_again() -> None:
+    model, again = Encoder(), Encoder()
+    handle = vdvae_patch.stabilize(model, X, call=elbo, file=io.StringIO())
+    vdvae_patch.apply(again, handle.to_json())
+    loss = vdvae_patch.stable_loss(again, X, call=elbo)
+    with torch.no_grad():
+        again.enc.bias[4:] = -110.0
+        again.enc.weight[4:] = 0
+    loss(again, X).backward()
+    assert again.enc.bias.grad is not None
+    torch.testing.assert_close(again.enc.bias.grad[4:], torch.full((4,), -0.25), atol=1e-2, rtol=0)
+    assert vdvae_patch.is_patched(again)
+
+    def plain(model: nn.Module, x: Tensor) -> Tensor:
+        out: Tensor = model(x)[0]
+        return out.square().mean()
+
+    assert vdvae_patch.stable_loss(again, X, call=plain) is plain
+
+
+# --- clamps on a line of their own, and scales that two roles share -------------------------------------------------
+
+
+class ClampedApart(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_sigma = self.split(x)
+        log_sigma = log_sigma.clamp(-20, 2)
+        return self.rest(Normal(mu, log_sigma.exp()), x)
+
+
+class BoundedInSteps(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_sigma = self.split(x)
+        log_sigma = torch.tanh(log_sigma)
+        log_sigma = -5 + 3.5 * (log_sigma + 1)
+        return self.rest(Normal(mu, log_sigma.exp()), x)
+
+
+@pytest.mark.parametrize("build", [ClampedApart, BoundedInSteps])
+@pytest.mark.parametrize("scale", ["explin", "upbounded", "bounded(0.001, 10)"])
+def test_a_bounded_log_sigma_on_a_line_of_its_own_is_patched(build: Callable[[], Base], scale: str) -> None:
+    model = build()
+    vdvae_patch.patch(model, posterior=scale, heads=vdvae_patch.scan(model, X))  # verified
+    model.zero_grad()
+    for raw in (-60.0, 0.0, 60.0):
+        with torch.no_grad():
+            model.enc.bias[4:] = raw
+        assert _gradients_are_finite(model, X)
+
+
+class OneHelper(LearnedPrior):
+    """One line makes the σ of both roles, safe as it is."""
+
+    def stats(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = h.chunk(2, 1)
+        return mean, 2 * torch.sigmoid(raw / 2) + 0.1
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        (mu, q), (pm, p) = self.stats(self.enc(x)), self.stats(self.prior(c))
+        z = mu + q * torch.randn_like(mu)
+        kl = torch.log(p / q) + (q**2 + (mu - pm) ** 2) / (2 * p**2) - 0.5
+        return ((self.dec(z) - x) ** 2).sum(1).mean() + kl.sum(1).mean()
+
+
+def test_a_host_that_holds_by_itself_is_not_made_worse() -> None:
+    model = OneHelper()
+    text = account(model, X, X)
+    assert "kept the host's own σ" in text
+    assert "\nNOT cured" not in text
+    for layer in (model.enc, model.prior):
+        for raw in (-1000.0, -60.0, 60.0, 1000.0):
+            with torch.no_grad():
+                layer.bias[4:] = raw
+            assert _gradients_are_finite(model, X, X)
+        with torch.no_grad():
+            layer.bias[4:] = 0
+
+
+def test_a_loss_that_moves_is_said_with_what_keeps_it() -> None:
+    text = account(LearnedPrior(), X, X)
+    assert "the loss of this batch moves by" in text
+    assert 'prior="bounded(0.001, ' in text
+    model = Plain()
+    with torch.no_grad():
+        model.enc.bias[4:] = -2.0
+        model.enc.weight[4:] *= 0.1
+    assert "moves by" not in account(model, X)

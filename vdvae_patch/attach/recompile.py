@@ -137,10 +137,15 @@ def _carry(changes: list[Change], log: LogSite) -> None:
             return
         if known.operand == -3 or _meet(known.last, log.last):
             return
+        if _meet(known.first, log.first) or _meet(known.last, log.first):
+            # the raw value is replaced on the way: by log σ itself, where nothing but an exponential follows
+            if type(known.reader) is Reader and known.reader.rest == _LOG_SIGMA:
+                changes.append(Change(log.last, log.last, 0, LogReader(_LOG_SIGMA)))
+            return
     changes.append(Change(log.first, log.last, log.operand, LogReader(log.convention), log.parameter))
 
 
-_SIGMA = conventions.get("sigma")
+_SIGMA, _LOG_SIGMA = conventions.get("sigma"), conventions.get("log_sigma")
 
 
 def _meet(one: Span, other: Span) -> bool:

@@ -45,6 +45,7 @@ class _Written:
     heads: tuple[Head, ...] = ()
 
     outcome: Outcome = field(default_factory=Outcome)
+    call: None = None
     loss: None = None
     places_outside: tuple[str, ...] = ()
 

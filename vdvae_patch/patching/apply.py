@@ -64,6 +64,10 @@ class Scan(Protocol):
         """Loss and gradients of the scanned call."""
 
     @property
+    def call(self) -> Callable[..., Any] | None:
+        """What was run in the place of the model."""
+
+    @property
     def loss(self) -> Callable[..., Any] | None:
         """The scanned call with stable Normals in the place of those that it makes outside of the model."""
 
@@ -88,8 +92,8 @@ class PatchHandle:
         heads: with their scales; prints as a table.
         unverified: the heads whose σ nobody looked at: written by hand, or of a scan whose call is not at hand.
         before, after: loss and gradients of the scanned batch without and with the patch; None where nothing was run.
-        loss: where the scanned call makes a `torch.distributions.Normal` outside of the model, as a loss beside
-            it does, that call with Normals that carry log σ: to be called in its place. Else None.
+        loss: the call that the scan was given. Where it makes a `torch.distributions.Normal` outside of the model, as a
+            loss beside it does, that call with Normals that carry log σ: to be called in its place. None without one.
         after_own: loss and gradients with the patch by the call as it is, where there is such a loss.
     """
 
@@ -133,7 +137,7 @@ class PatchHandle:
         if self.before is None or self.after is None:
             return []
         lines = [f"this batch before: {self.before.headline}", *(f"  {cause}" for cause in self.before.causes)]
-        by = "" if self.loss is None else ", by handle.loss"
+        by = "" if self.after_own is None else ", by handle.loss"
         same = bool(self.after.causes) and self.after.causes == self.before.causes
         causes = ("for the same reason",) if same else self.after.causes
         lines += [f"this batch after{by}: {self.after.headline}", *(f"  {cause}" for cause in causes)]
@@ -249,7 +253,8 @@ def patch(
     seen = {id(scan) for scan in verifying}
     unverified = [head for head in found if id(head.scan) not in seen]
     if loss is None:
-        return PatchHandle(model, record, unverified, before, after)
+        given = next((scan.call for scan in verifying if scan.call is not None), None)
+        return PatchHandle(model, record, unverified, before, after, given)
     return PatchHandle(model, record, unverified, before, by_loss, loss, after)
 
 
@@ -418,9 +423,8 @@ def _remove(model: nn.Module, number: str) -> None:
 
 
 @contextmanager
-def lifted(model: nn.Module, handle: PatchHandle) -> Iterator[None]:
+def lifted(model: nn.Module, record: PatchRecord) -> Iterator[None]:
     """The model without a patch for a while; it comes back as it was, even if the block raises."""
-    record = handle.record
     _remove(model, record.number)
     try:
         yield

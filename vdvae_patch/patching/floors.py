@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
@@ -31,6 +32,17 @@ def lost(heads: Iterable[tuple[Head, Scale | None]], stable: bool) -> Iterator[s
                 f"1/σ² itself, a σ that rounds to zero makes them infinite. downbounded({floor:.3g}), or bounded from "
                 f"{floor:.3g} on, keep the bound"
             )
+
+
+def limits(sigma: Callable[[torch.Tensor], torch.Tensor]) -> tuple[float, float]:
+    """The lowest and the highest σ over the reach of a float64's exponential; 0 and ∞ where there is no bound."""
+    values = sigma(_GRID).nan_to_num(nan=torch.inf)
+    low, high = float(values.min()), float(values.max())
+    # a softplus goes on growing at the end of the grid
+    growing = (
+        not math.isfinite(high) or abs(float(values[-1] - values[-20])) + abs(float(values[0] - values[20])) > 1e-3
+    )
+    return (low if low > _NO_FLOOR else 0.0), (math.inf if growing else high)
 
 
 def least(convention: Convention) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle
-from vdvae_patch.patching.floors import lost
+from vdvae_patch.patching.fit import Spread
+from vdvae_patch.patching.floors import limits
 from vdvae_patch.patching.record import PatchedHead
+from vdvae_patch.scales import Constant
 from vdvae_patch.scanning.probing import Verdict
 from vdvae_patch.scanning.result import ONLY_SAMPLED, ScanResult
 from vdvae_patch.tables import columns
@@ -40,7 +44,7 @@ class Treated(Protocol):
 def told(treated: Treated) -> str:
     """The account, as text."""
     heads, handle = treated.heads, treated.handle
-    lines = [_table(heads, handle)]
+    lines = [_table(heads, handle, treated.verdicts or ())]
     if heads.normals:
         calls, make = ("call", "makes") if len(heads.normals) == 1 else ("calls", "make")
         lines.append(f"{len(heads.normals)} {calls} of torch.distributions.Normal {make} one that carries log σ.")
@@ -51,22 +55,27 @@ def told(treated: Treated) -> str:
     lines += (f"note: {note}" for note in treated.notes)
     if heads.only_sampled:
         lines.append(f"note: {ONLY_SAMPLED}")
-    if treated.verdicts is None:
-        lines += (f"note: {line}" for line in lost(((h.head, h.scale) for h in handle.heads), True))
-    found = [warning for head in heads if head.found for warning in head.found.warnings]
-    lines += [f"note: {warning}" for warning in found if "lower bound" in warning or "disagree" in warning]
+    lines += (f"note: {line}" for line in (*_moved(handle), *_bounds(handle)))
+    bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
+    for head in heads:
+        for warning in head.found.warnings if head.found else ():
+            unbounded = "lower bound" in warning and (head.path, head.channels) not in bounded
+            lines += [f"note: {warning}"] if unbounded or "disagree" in warning else []
     return "\n".join([*lines, ADVICE])
 
 
-def _table(heads: ScanResult, handle: PatchHandle) -> str:
+def _table(heads: ScanResult, handle: PatchHandle, verdicts: Sequence[Verdict]) -> str:
+    broken = {_key(h) for verdict in verdicts if not verdict.cured for h in verdict.heads}
     known = {(head.path, head.channels, head.role): head.found for head in heads}
     rows = []
     for patched in handle.heads:
         head, scale = patched.head, patched.scale
         found = known.get((head.path, head.channels, head.role), head.found)
         at_call = found is not None and found.patch_at == "call"
-        place = f"line {found.line}" if found is not None and at_call else "module's output"
-        why = "left as it is: name a scale for it" if scale is None else _WHY.get(scale.name, "as asked")
+        place = f"{os.path.basename(found.file)}:{found.line}" if found is not None and at_call else "module's output"
+        holds = bool(verdicts) and _key(patched) not in broken
+        own = "left as it is: it holds by itself" if holds else "left as it is: name a scale for it"
+        why = own if scale is None else _WHY.get(scale.name, "as asked")
         measured = ("" if s is None else str(s) for s in (patched.before, patched.after))
         given = str(scale or "vanilla")
         rows.append((head.path, head.channels, head.role, str(head.convention), given, *measured, place, why))
@@ -81,15 +90,16 @@ def _outside(heads: ScanResult, handle: PatchHandle) -> Iterator[str]:
     if not places:
         return
     where = f"{', '.join(places[:_SHOWN])} {'makes' if len(places) == 1 else 'make'} torch.distributions.Normal"
-    if handle.loss is not None:
+    if handle.after_own is not None:
         yield (
             f"NOT cured by the patch alone: {where} outside of the model, where σ is rounded and its log taken; "
-            "compute the loss by handle.loss(model, ...), the call that was given, with Normals that carry log σ"
+            "compute the loss by handle.loss(model, ...), the call that was given, with Normals that carry log σ. What "
+            "follows is of that"
         )
     else:
         yield (
-            f"NOT cured there: {where} outside of the model, in what cannot be compiled again; make "
-            "vdvae_patch.distributions.StableNormal(mean, σ, log_scale=log σ) there"
+            f"note: {where} outside of the model, by code that cannot be compiled again; they stay PyTorch's own, and "
+            "what follows was measured with them"
         )
 
 
@@ -99,7 +109,7 @@ def _verdicts(treated: Treated) -> Iterator[str]:
         if after is not None and not after.finite:
             yield f"NOT cured: {after.headline}; see above for what no scale of a head mends"
         else:
-            yield f"not probed: {treated.not_probed}"
+            yield treated.not_probed if treated.not_probed.startswith("NOT") else f"not probed: {treated.not_probed}"
         return
     broken = [verdict for verdict in treated.verdicts if not verdict.cured]
     bad = {_key(h) for verdict in broken for h in verdict.heads}
@@ -113,6 +123,50 @@ def _verdicts(treated: Treated) -> Iterator[str]:
             line += f"; {verdict.outcome.origin}"
         holds = _holds(verdict, treated.holds)
         yield f"{line}. {holds}"
+
+
+_ONE_PERCENT = 0.01
+
+
+def _moved(handle: PatchHandle) -> Iterator[str]:
+    """That the patch changes the loss of the batch, and by which heads."""
+    if handle.before is None or handle.after is None or handle.before.loss is None or handle.after.loss is None:
+        return
+    before, after = handle.before.loss, handle.after.loss
+    change = (after - before) / max(abs(before), 1e-12)
+    if not math.isfinite(change) or abs(change) < _ONE_PERCENT:
+        return
+    heads = [h for h in handle.heads if h.before is not None and h.after is not None and _differs(h.before, h.after)]
+    if not heads:
+        return
+    keep = []
+    for role in dict.fromkeys(h.head.role for h in heads):
+        own = [h.before.high for h in heads if h.head.role == role and h.before is not None]
+        top = 10.0 ** (math.ceil(math.log10(max(own))) + 2)
+        keep.append(f'{role}="upbounded({top:g})"' if role == "posterior" else f'{role}="bounded(0.001, {top:g})"')
+    yield (
+        f"the loss of this batch moves by {100 * change:+.2g}%, since σ changes: {_named(heads)}. Of a model that is "
+        f"trained already {', '.join(keep)} keeps it"
+    )
+
+
+def _differs(before: Spread, after: Spread) -> bool:
+    pairs = ((before.median, after.median), (before.low, after.low), (before.high, after.high))
+    return any(not math.isclose(one, other, rel_tol=0.02) for one, other in pairs)
+
+
+def _bounds(handle: PatchHandle) -> Iterator[str]:
+    """The bounds of the hosts' own σ that are there no more."""
+    lost: dict[str, list[PatchedHead]] = {}
+    for h in handle.heads:
+        if h.scale is None or isinstance(h.scale, Constant):
+            continue
+        own, new = limits(h.head.convention.sigma), limits(h.scale.sigma)
+        if new[0] < 0.5 * own[0] or new[1] > 2 * own[1]:
+            text = f"the host's own σ was between {own[0]:.3g} and {own[1]:.3g}, and is between "
+            lost.setdefault(f"{text}{new[0]:.3g} and {new[1]:.3g} now", []).append(h)
+    for text, heads in lost.items():
+        yield f"{_named(heads)}: {text}"
 
 
 def _holds(verdict: Verdict, holds: Mapping[Role, str]) -> str:

@@ -8,6 +8,7 @@ import re
 import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +20,13 @@ from vdvae_patch.attach.sites import LogSite, NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.outcome import Outcome
+from vdvae_patch.patching.apply import lifted
+from vdvae_patch.patching.record import is_patched, patch_record
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites, outside_sites
 from vdvae_patch.scanning.grouping import SUM, heads_of
 from vdvae_patch.scanning.inputs import brought_along
-from vdvae_patch.scanning.outcome import explained
+from vdvae_patch.scanning.outcome import explained, from_outside
 from vdvae_patch.scanning.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.positions import Placed
 from vdvae_patch.scanning.readings import read
@@ -71,12 +74,38 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         (replace(head, scan=run) for head in found),
         dict.fromkeys(readings.near_misses),
         hazards.of_graph(graph),
-        dict.fromkeys(graph.notes),
+        dict.fromkeys((*graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
         run.outcome,
     )
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
     return heads
+
+
+def stable_loss(model: nn.Module, *inputs: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+    """A loss beside the model with Normals that carry log σ in the place of those that it makes itself.
+
+    It is what `stabilize` gives as `handle.loss`, for a model that is patched already, such as one that was loaded: a
+    saved patch is of the model, and holds no function of yours. The call runs once on these inputs, to be watched.
+
+    Returns:
+        The function, to be called as `call` is; `call` itself where it makes no Normal outside of the model.
+
+    Raises:
+        PatchError: it makes some in code that cannot be compiled again.
+    """
+    record = patch_record(model) if is_patched(model) else None
+    with nullcontext() if record is None else lifted(model, record):
+        graph = recorded(model, inputs, call)
+    sites, places = outside_sites(graph, logs_of(read(graph).found), call)
+    if not places:
+        return call
+    if not sites or not isinstance(call, types.FunctionType):
+        raise PatchError(
+            f"{', '.join(places)}: what makes Normals there is no plain function that can be compiled "
+            "again; make them vdvae_patch.distributions.StableNormal(mean, σ, log_scale=log σ) there"
+        )
+    return compiled_loss(call, [(site, None) for site in sites])
 
 
 def _as_symptom(

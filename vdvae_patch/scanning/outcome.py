@@ -91,6 +91,8 @@ def outcome_of(
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether every element is."""
+    if tensor.is_meta:
+        return True
     values = tensor.detach()
     values = values.coalesce().values() if values.is_sparse else values
     return bool(values.isfinite().all())
@@ -133,9 +135,8 @@ def _some_rows(rows: list[int]) -> str:
 
 def _described(tensor: Tensor) -> str:
     values = tensor.detach()
-    kind = "NaN" if bool(values.isnan().any()) else "infinite"
-    count = int((~values.isfinite()).sum())
-    return f"{kind} in {count} of {values.numel()} values"
+    counts = {"NaN": int(values.isnan().sum()), "infinite": int(values.isinf().sum())}
+    return " and ".join(f"{count} {kind}" for kind, count in counts.items() if count) + f" of {values.numel()} values"
 
 
 def refusal(parameter: str, value: Tensor, where: str) -> str:

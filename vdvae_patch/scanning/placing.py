@@ -123,6 +123,8 @@ def _carrying(readings: Iterable[Reading]) -> Iterator[tuple[Reading, Sequence[N
             continue
         if any(not _stays(nodes[i - 1], nodes[i]) for i in range(1, len(nodes))):
             continue
+        if not all(node.frames and node.frames[0].host for node in nodes):
+            continue  # an activation's, which a patch may stand in for
         # else it is no better known than as the log of σ
         if named(reading.steps).log_sigma(_FAR_DOWN).isfinite().all():
             yield reading, nodes

@@ -23,7 +23,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import put_in
 from vdvae_patch.patching.fit import line
-from vdvae_patch.patching.measure import Meter, together
+from vdvae_patch.patching.measure import Meter
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant, Scale, Shifted
 from vdvae_patch.scanning.finder import ScanRun
@@ -97,18 +97,24 @@ Unit = tuple[PatchedHead, ...]
 """Heads whose σ are computed in one place, so that they are pushed together."""
 
 
-def _units(heads: Sequence[PatchedHead]) -> list[Unit]:
-    units: dict[int, list[PatchedHead]] = {}
-    for patched, first in zip(heads, together([(h.head, h.scale) for h in heads]), strict=True):
-        units.setdefault(first, []).append(patched)
-    return [tuple(unit) for unit in units.values()]
+def units(heads: Sequence[PatchedHead]) -> list[Unit]:
+    """The heads, together those that cannot have two scales."""
+    first: dict[object, int] = {}
+    found: dict[int, list[PatchedHead]] = {}
+    for index, patched in enumerate(heads):
+        head = patched.head
+        places: list[object] = list(head.sites) or [(head.path, head.channel_range)]
+        mine = min((first[place] for place in places if place in first), default=index)
+        first |= dict.fromkeys(places, mine)
+        found.setdefault(mine, []).append(patched)
+    return [tuple(unit) for unit in found.values()]
 
 
 def levels(dtype: torch.dtype) -> tuple[float, ...]:
     """Values of log σ = p to push to: where σ² underflows, where σ has few digits, where it is zero, where σ² and σ
     overflow; the last of either side is what steps of an optimizer can reach."""
     end = math.log(torch.finfo(dtype).max)
-    far = 100.0 if dtype == torch.float16 else max(1000.0, 1.5 * end)
+    far = max(1000.0, 1.5 * end)
     return (-0.6 * end, -1.08 * end, -far, 0.6 * end, far)
 
 
@@ -136,11 +142,11 @@ class Probe:
         All are pushed together first: if that holds, each holds. If it does not, those at fault are looked for by
         halves.
         """
-        units = [unit for unit in _units(heads) if not isinstance(unit[0].scale, Constant)]
+        following = [unit for unit in units(heads) if not isinstance(unit[0].scale, Constant)]
         found: list[Verdict] = []
         for level in self.levels:
             known = {id(h) for verdict in found for h in verdict.heads}
-            rest = [unit for unit in units if id(unit[0]) not in known]
+            rest = [unit for unit in following if id(unit[0]) not in known]
             found += self._breaking(heads, rest, level) if rest else []
         return found or [Verdict(tuple(heads))]
 

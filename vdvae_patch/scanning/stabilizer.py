@@ -6,20 +6,24 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
 from torch import nn
 
+from vdvae_patch.attach.recompile import GIVE_ONE
 from vdvae_patch.errors import PatchError, SharedScaleError
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle, patch
 from vdvae_patch.patching.apply import lifted
+from vdvae_patch.patching.fit import fitted
 from vdvae_patch.patching.floors import least
-from vdvae_patch.scales import Scale
+from vdvae_patch.patching.record import PatchedHead
+from vdvae_patch.patching.variant import VANILLA
+from vdvae_patch.scales import SCALES, Scale
 from vdvae_patch.scanning.account import told
 from vdvae_patch.scanning.finder import scan
-from vdvae_patch.scanning.probing import Probe, Verdict
+from vdvae_patch.scanning.probing import Probe, Verdict, units
 from vdvae_patch.scanning.result import ScanResult
 
 Scales = Mapping[Role, str | Scale]
@@ -35,6 +39,7 @@ class Treatment:
         verdicts: what pushing the raw values showed; None where it was not done, with the reason in `not_probed`.
         holds: for a role that is not cured, the scale that holds where the chosen one does not.
         notes: why a scale is another than the usual one.
+        may_be_fixed: whether a constant σ may be the prior's.
     """
 
     heads: ScanResult
@@ -45,6 +50,7 @@ class Treatment:
     not_probed: str = ""
     holds: dict[Role, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    may_be_fixed: bool = True
 
 
 def stabilize(
@@ -92,47 +98,45 @@ def stabilize(
         PatchError: no head was found (the near misses are named), or none can be patched; or a scale was named for a
             role that no head has, or a path in `exclude` or `roles` that has no head.
     """
-    heads = scan(model, *inputs, call=call)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="no Normal head was found")  # the error below says it
+        heads = scan(model, *inputs, call=call)
     if not heads:
         raise PatchError(f"no Normal head was found in {type(model).__name__}; near misses:\n{heads.why_not()}")
     asked: dict[Role, str | Scale | None] = {"posterior": posterior, "prior": prior, "likelihood": likelihood}
     heads = heads.corrected(exclude=exclude, roles=roles or {})
     _require_asked(heads, asked)
-    scales, notes = _chosen(heads, asked)
+    scales, notes, fixed = _chosen(heads, asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the account says it, of what is there in the end
         treatment = _patched(model, heads, scales, asked, paper)
         treatment.notes[:0] = notes
+        treatment.may_be_fixed = fixed
         _examine(model, treatment, asked, paper, probe)
     print(told(treatment), file=file or sys.stdout)
     return treatment.handle
 
 
-def _chosen(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) -> tuple[Scales, list[str]]:
-    """The scale of each role that has heads, and why a prior's is not the usual one."""
+def _chosen(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) -> tuple[Scales, list[str], bool]:
+    """The scale of each role that has heads, why a prior's is not the usual one, and whether it may be constant."""
     posterior, prior = asked["posterior"] or "explin", asked["prior"]
     notes: list[str] = []
+    own = [h for h in heads if h.role == "prior" and h.found is not None]
+    guessed = next((h for h in own if h.found and h.found.confidence == "likely"), None)
+    alone = next((h for h in own if h.found and h.found.alone), None)
     if prior is None:
-        own = [h for h in heads if h.role == "prior" and h.found is not None]
-        guessed = next((h for h in own if h.found and h.found.confidence == "likely"), None)
-        alone = next((h for h in own if h.found and h.found.alone), None)
         prior = posterior if guessed or alone else "constant"
+        why = ""
         if guessed is not None:
-            notes.append(
-                f"the prior got the posterior's scale and not a constant one: that {guessed.path} is a prior is a "
-                "guess, since no density and no KL reads it"
-            )
+            why = f"that {guessed.path} is a prior is a guess, since no density and no KL reads it"
         elif alone is not None and alone.found is not None:
-            notes.append(
-                f"the prior got the posterior's scale and not a constant one: of {alone.path}, {alone.found.alone}"
-            )
+            why = f"of {alone.path}, {alone.found.alone}"
+        if why:
+            notes.append(f"the prior's σ is not fixed: {why}")
     wanted: dict[Role, str | Scale | None] = {"posterior": posterior, "prior": prior, "likelihood": asked["likelihood"]}
     present = {head.role for head in heads}
     scales = {role: scale for role, scale in wanted.items() if scale is not None and role in present}
-    if not scales:
-        found = ", ".join(sorted(present))
-        raise PatchError(f"only {found} heads were found; name their scale, such as likelihood='bounded(0.1, 1)'")
-    return scales, notes
+    return scales, notes, not (guessed or alone)
 
 
 def _require_asked(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) -> None:
@@ -185,7 +189,8 @@ def _together(
             raise
         scales = {**scales, "prior": scales["posterior"]}
         handle = _patch(model, heads, scales, paper)
-        notes.append(f"the prior got the posterior's scale and not a constant one: {error}")
+        why = str(error).removesuffix(f"; {GIVE_ONE}")
+        notes.append(f"the prior got the posterior's scale and not a constant one: {why}")
     return Treatment(heads, handle, scales, left_out, notes=notes)
 
 
@@ -209,7 +214,7 @@ def _patch(model: nn.Module, heads: ScanResult, scales: Scales, paper: bool) -> 
     present = {head.role for head in heads}
     given: dict[str, Any] = {role: scale for role, scale in scales.items() if role in present}
     if not given:
-        raise PatchError(f"none of the scales is for a {' or a '.join(sorted(present))}")
+        return patch(model, VANILLA, heads=heads, arithmetic="stable")
     return patch(model, heads=heads, paper=paper, **given)
 
 
@@ -219,67 +224,109 @@ def _patch(model: nn.Module, heads: ScanResult, scales: Scales, paper: bool) -> 
 def _examine(
     model: nn.Module, treatment: Treatment, asked: Mapping[Role, str | Scale | None], paper: bool, probe: bool
 ) -> None:
-    """Push the raw values; where a usual scale breaks and another one holds, take that one."""
+    """Push the raw values; where a usual scale breaks and another one holds, or the host's own does, take that one."""
+    after = treatment.handle.after
     if not probe:
         treatment.not_probed = "probe=False"
-        return
-    if treatment.handle.after is not None and not treatment.handle.after.finite:
+    elif after is None or not after.has_loss:
+        treatment.not_probed = (
+            "NOT tested: no loss with gradients was seen; give your loss: call=lambda model, batch: ..., which returns "
+            "it as a tensor"
+        )
+    elif not after.finite:
         treatment.not_probed = "with the patch this batch is not finite by itself"
+    if treatment.not_probed:
         return
-    treatment.verdicts = _verdicts(model, treatment)
-    for role in dict.fromkeys(h.head.role for v in treatment.verdicts if not v.cured for h in v.heads):
-        _mend(model, treatment, role, asked, paper)
+    patched = treatment.handle.record.heads
+    with lifted(model, treatment.handle.record):
+        treatment.verdicts = _probe(model, treatment).verdicts(patched)
+        broken = _broken_roles(treatment.verdicts)
+        found = [(group, _mend(model, treatment, group, asked)) for group in _groups(patched) if group & broken]
+    for group, scales in found:
+        if scales is None:
+            continue
+        if any(asked[role] for role in group) or not group <= {*treatment.scales}:
+            treatment.holds |= {role: str(scale) for role, scale in scales.items() if scale is not None}
+        else:
+            _take(model, treatment, group, scales, paper)
 
 
-def _verdicts(model: nn.Module, treatment: Treatment) -> list[Verdict]:
-    handle = treatment.handle
+def _probe(model: nn.Module, treatment: Treatment) -> Probe:
     run = next(head.scan for head in treatment.heads if head.scan is not None)
-    patched = list(handle.record.heads)
-    known = {(h.head.path, h.head.channel_range, h.head.role) for h in patched}
+    known = {(h.head.path, h.head.channel_range, h.head.role) for h in treatment.handle.record.heads}
     others = [h for h in run.heads if (h.path, h.channel_range, h.role) not in known]
-    with lifted(model, handle):
-        return Probe(model, run, others, handle.loss).verdicts(patched)
+    return Probe(model, run, others, treatment.handle.loss)
+
+
+def _broken_roles(verdicts: Iterable[Verdict]) -> set[Role]:
+    return {h.head.role for verdict in verdicts if not verdict.cured for h in verdict.heads}
+
+
+def _groups(heads: Iterable[PatchedHead]) -> list[set[Role]]:
+    """The roles, those together of which heads are computed in one place and cannot have two scales."""
+    groups: list[set[Role]] = []
+    for unit in units(list(heads)):
+        roles = {h.head.role for h in unit}
+        touching = [group for group in groups if group & roles]
+        groups = [group for group in groups if group not in touching] + [roles.union(*touching)]
+    return groups
+
+
+Choice = dict[Role, Scale | None]
 
 
 def _mend(
-    model: nn.Module, treatment: Treatment, role: Role, asked: Mapping[Role, str | Scale | None], paper: bool
-) -> None:
-    """Find a scale of a role that holds where the chosen one does not; take it, if that one was nobody's wish."""
-    before = treatment.handle, treatment.scales, treatment.verdicts
-    for scale in _choices(treatment, role):
-        treatment.handle.unpatch()
-        treatment.scales = {**before[1], role: scale}
-        try:
-            treatment.handle = _patch(model, treatment.heads, treatment.scales, paper)
-        except PatchError:
-            treatment.handle = _patch(model, treatment.heads, before[1], paper)
-            continue
-        verdicts = _verdicts(model, treatment)
-        if not any(h.head.role == role for v in verdicts if not v.cured for h in v.heads):
-            if asked[role] is None and role in before[1]:
-                treatment.verdicts = verdicts
-                treatment.notes.append(
-                    f"the {role} got {scale} and not {before[1][role]}, with which {_broken(before[2] or [], role)}"
-                )
-                return
-            treatment.holds[role] = scale
-            break
+    model: nn.Module, treatment: Treatment, group: set[Role], asked: Mapping[Role, str | Scale | None]
+) -> Choice | None:
+    """The first choice of scales for some roles with which all their heads hold, the host's own σ among them where
+    nobody named a scale; None if none does."""
+    probe = _probe(model, treatment)
+    heads = treatment.handle.record.heads
+    choices: list[Choice] = []
+    if not any(asked[role] for role in group) and group <= {*treatment.scales}:
+        choices.append(dict.fromkeys(group))
+    choices += [dict.fromkeys(group, scale) for scale in _choices(treatment, group)]
+    for choice in choices:
+        tried = [
+            replace(h, scale=fitted(h.head, choice[h.head.role], None, "exponentials")) if h.head.role in group else h
+            for h in heads
+        ]
+        if not _broken_roles(probe.verdicts(tried)) & group:
+            return choice
+    return None
+
+
+def _take(model: nn.Module, treatment: Treatment, group: set[Role], choice: Choice, paper: bool) -> None:
+    """Patch the model anew with other scales for some roles."""
+    before, verdicts = treatment.scales, treatment.verdicts or []
     treatment.handle.unpatch()
-    treatment.scales, treatment.verdicts = before[1:]
-    treatment.handle = _patch(model, treatment.heads, treatment.scales, paper)
+    treatment.scales = {role: scale for role, scale in {**before, **choice}.items() if scale is not None}
+    try:
+        treatment.handle = _patch(model, treatment.heads, treatment.scales, paper)
+        with lifted(model, treatment.handle.record):
+            treatment.verdicts = _probe(model, treatment).verdicts(treatment.handle.record.heads)
+    except PatchError:
+        treatment.scales = before
+        treatment.handle = _patch(model, treatment.heads, before, paper)
+        return
+    roles = " and the ".join(sorted(group))
+    chosen = next(iter(choice.values()))
+    got = "kept the host's own σ" if chosen is None else f"got {chosen}"
+    usual = " and ".join(dict.fromkeys(str(before[role]) for role in sorted(group)))
+    treatment.notes.append(f"the {roles} {got} and not {usual}, with which {_broken(verdicts, group)}")
 
 
-def _broken(verdicts: Iterable[Verdict], role: Role) -> str:
-    verdict = next(v for v in verdicts if not v.cured and any(h.head.role == role for h in v.heads))
+def _broken(verdicts: Iterable[Verdict], group: set[Role]) -> str:
+    verdict = next(v for v in verdicts if not v.cured and any(h.head.role in group for h in v.heads))
     origin = verdict.outcome.origin if verdict.outcome is not None else None
     if origin is None:
         return f"loss or gradients are not finite at log σ = {verdict.level:g}"
     return f"{origin.operation} gives {origin.value} at log σ = {verdict.level:g}, {origin.place}"
 
 
-def _choices(treatment: Treatment, role: Role) -> list[str]:
-    """Scales to try for a role, the one that changes least first; numbers from the host's floor and σ on the batch."""
-    own = [h for h in treatment.handle.record.heads if h.head.role == role]
+def _choices(treatment: Treatment, group: set[Role]) -> list[Scale]:
+    """Scales to try, the one that changes least first; numbers from the host's floor and σ on the batch."""
+    own = [h for h in treatment.handle.record.heads if h.head.role in group]
     floors = [floor for h in own if (floor := least(h.head.convention)) > 0]
     spreads = [h.before for h in own if h.before is not None]
     low = min([s.low for s in spreads if s.low > 0], default=0.01)
@@ -289,9 +336,11 @@ def _choices(treatment: Treatment, role: Role) -> list[str]:
     # far above what the batch has a bound leaves σ what it is
     tops = [f"{10.0 ** (math.ceil(math.log10(high)) + power):g}" for power in (2, 1, 0)]
     bounded = [f"bounded({max(floor, 1e-6):.3g}, {top})" for top in tops]
-    choices = {
-        "posterior": [*downbounded, *(f"upbounded({top})" for top in tops), *bounded],
-        "prior": [*downbounded, *bounded, "constant"],
-        "likelihood": [f"downbounded({max(floor, 1e-3):.3g})", *bounded],
-    }[role]
-    return [scale for scale in choices if scale != str(treatment.scales.get(role, ""))]
+    if group == {"likelihood"}:
+        names = [f"downbounded({max(floor, 1e-3):.3g})", *bounded]
+    elif "posterior" in group:
+        names = [*downbounded, *(f"upbounded({top})" for top in tops), *bounded]
+    else:
+        names = [*downbounded, *bounded, *(["constant"] if treatment.may_be_fixed else [])]
+    usual = {str(treatment.scales.get(role, "")) for role in group}
+    return [SCALES.get(name) for name in names if name not in usual]
