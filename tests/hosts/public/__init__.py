@@ -170,7 +170,16 @@ class PublicCase:
             return model, scan(model, *inputs, call=self.call)
 
 
-FIELDS = ("images", "sequences", "packages", "second_images", "second_sequences", "third_images", "third_sequences")
+FIELDS = (
+    "images",
+    "sequences",
+    "packages",
+    "second_images",
+    "second_sequences",
+    "third_images",
+    "third_sequences",
+    "third_originals",
+)
 
 
 def all_cases() -> Iterator[tuple[str, PublicCase]]:
