@@ -148,7 +148,7 @@ def srvp_loss(model: Any, x: Tensor) -> Tensor:
 
 def vrnn() -> nn.Module:
     (m,) = VRNN.load("models.vrnn")
-    return m.Model(1, 2, n_hid=4, n_z=3)
+    return m.Model(1, 2, n_hid=16, n_z=3)
 
 
 def vrnn_loss(model: Any, frames: Tensor) -> Tensor:
@@ -285,7 +285,8 @@ CASES = (
             posterior("rssm.fc_state_stddev_posterior", sigma=tenth_softplus),
             prior("rssm.fc_state_stddev_prior", sigma=tenth_softplus),
         ), planet_loss,
-        truth="model.py at a later commit than the one read; train.py:162 a slip that ours lacks: KL(prior || posterior)",
+        truth="model.py at a later commit than the one read; train.py:162 a slip that ours lacks: "
+        "KL(prior || posterior)",
     ),
     PublicCase(
         "SRVP, itself", SRVP, srvp, itself(rand, 4, 2, 1, 64, 64),
