@@ -1375,18 +1375,6 @@ CASES = (
         RealNVP, lambda: (randn(6, 4),), (), itself, truth="nflib/flows.py: s is a flow's; the prior is N(0, I)",
     ),
     PublicCase(
-        "Improved diffusion, learned range",
-        Retold(
-            "openai/improved-diffusion", "1bc7bbbdc414d83d4abf2ad8cc1446dc36c4e4d5",
-            "improved_diffusion/gaussian_diffusion.py",
-        ),
-        Denoiser, lambda: (2 * rand(4, 2, 8, 8) - 1, torch.tensor([0, 3, 7, 15])),
-        (prior("out.2", 2, 4, None),), diffusion_loss,
-        truth="gaussian_diffusion.py:262-276 log variance between two bounds of the time step, as a fraction (v + 1) "
-        "/ 2: "
-        "σ(v) differs from sample to sample; second in normal_kl, hence a prior, and at t = 0 a likelihood",
-    ),
-    PublicCase(
         "HiFiC hyperprior",
         Retold(
             "Justin-Tan/high-fidelity-generative-compression", "7d4e9e785932c039df7fb436159600ed8b474a83",

@@ -2,7 +2,8 @@
 
 As in the earlier looks, a case calls the repository's classes and its loss, on a small configuration, from a checkout
 in the folder that `VDVAE_PATCH_PUBLIC` names. The truths are those of `third_images` and `third_sequences`; where the
-code at this commit is other than what was read for these, the case says so.
+code at this commit is other than what was read for these, the case says so. Improved diffusion stands here in both
+forms and does not count for the look: the scan had been mended on a small example that was taken from it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from held_out_vaes import StridedHead
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from public import PublicCase, Repository, without
+from public import PublicCase, Repository, Retold, without
 from public.draws import rand, randn, tokens
 from public.third_images import (
     BayesianMLP,
+    Denoiser,
     bits,
     combined_loss,
     labelled,
@@ -31,6 +33,7 @@ from public.third_images import (
     prior,
     vade_loss,
 )
+from public.third_images import diffusion_loss as retold_diffusion_loss
 from public.third_sequences import (
     clamped,
     counts,
@@ -265,6 +268,18 @@ def itself(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[[], 
 # fmt: off
 CASES = (
     PublicCase(
+        "Improved diffusion, learned range, retold",
+        Retold(
+            "openai/improved-diffusion", "1bc7bbbdc414d83d4abf2ad8cc1446dc36c4e4d5",
+            "improved_diffusion/gaussian_diffusion.py",
+        ),
+        Denoiser, lambda: (2 * rand(4, 2, 8, 8) - 1, torch.tensor([0, 3, 7, 15])),
+        (prior("out.2", 2, 4, None),), retold_diffusion_loss,
+        truth="gaussian_diffusion.py:262-276 log variance between two bounds of the time step, as a fraction (v + 1) "
+        "/ 2: "
+        "σ(v) differs from sample to sample; second in normal_kl, hence a prior, and at t = 0 a likelihood",
+    ),
+    PublicCase(
         "MDN (tonyduan), itself", MDN, mdn, lambda: (randn(6, 3), randn(6, 2, seed=9)),
         (likelihood("normal_network.4", 6, 12, lambda v: torch.exp(v + 1e-6)),), mdn_loss, truth="src/blocks.py",
     ),
@@ -313,7 +328,8 @@ CASES = (
     ),
     PublicCase(
         "SAC (pranz24), itself", SAC, sac, itself(randn, 6, 4),
-        (likelihood("policy.log_std_linear", sigma=clamped),), sac_loss, truth="model.py:94, at a later commit than the one read, which scales the action",
+        (likelihood("policy.log_std_linear", sigma=clamped),), sac_loss,
+        truth="model.py:94, at a later commit than the one read, which scales the action",
     ),
     PublicCase(
         "Glow (chaiyujin), itself", GLOW, glow, itself(rand, 4, 1, 8, 8),
