@@ -3,6 +3,10 @@
 A case names the repository and the commit, or the package and the version, that its code is of. None of that code is
 kept here: a repository is imported from a checkout in the folder that `VDVAE_PATCH_PUBLIC` names, in isolation; a
 package from where it is installed. What a machine lacks is skipped, and said.
+
+The third look's models (`third_images`, `third_sequences`) are the exception: they stand here, in our own words, with
+the structure, names and conventions of the code that each of them names (`Retold`), so that they run on every
+machine. What they show of public code is less than the code itself would.
 """
 
 from __future__ import annotations
@@ -112,12 +116,30 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Retold:
+    """The public code whose structure a model in our own words has, and which was read for its truth.
+
+    Attributes:
+        name: `owner/name`.
+        commit: the full commit that was read.
+        file: the file, or files, that the model and its loss stand in there.
+    """
+
+    name: str
+    commit: str
+    file: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.commit[:7]}"
+
+
+@dataclass(frozen=True)
 class PublicCase:
     """A model of public code: how it is built and called, and what is to be found.
 
     Attributes:
         name: the model's name, as its authors call it.
-        source: where its code is.
+        source: where its code is; of a `Retold` one, the code that it is like.
         build: makes a small one; called after a seed was set.
         inputs: what it is called with, the same every time.
         heads: the true heads, from reading the code.
@@ -126,7 +148,7 @@ class PublicCase:
     """
 
     name: str
-    source: Repository | Package
+    source: Repository | Package | Retold
     build: Callable[[], nn.Module]
     inputs: Callable[[], tuple[Any, ...]]
     heads: tuple[TrueHead, ...]
@@ -148,7 +170,16 @@ class PublicCase:
             return model, scan(model, *inputs, call=self.call)
 
 
-FIELDS = ("images", "sequences", "packages", "second_images", "second_sequences")
+FIELDS = (
+    "images",
+    "sequences",
+    "packages",
+    "second_images",
+    "second_sequences",
+    "third_images",
+    "third_sequences",
+    "third_originals",
+)
 
 
 def all_cases() -> Iterator[tuple[str, PublicCase]]:
