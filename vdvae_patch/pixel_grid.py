@@ -38,6 +38,8 @@ class PixelGrid:
     levels: int = 256
 
     def __post_init__(self) -> None:
+        for name in ("low", "high"):  # numbers such as 0 and 255 are no integers of a tensor's type
+            object.__setattr__(self, name, float(getattr(self, name)))
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise InvalidValueError(f"a grid of pixels goes from a low to a high value, not {self.low} to {self.high}")
         if self.levels < 2:

@@ -216,6 +216,14 @@ def draw(kind: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
     return make(like.shape, dtype=dtype, device=device, generator=generator).to(like.device)
 
 
+def draw_index(logits: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
+    """An index along `dim`, which stays with size 1, drawn with the probabilities softmax(logits), by Gumbel noise."""
+    uniform = draw("rand", logits, generator)
+    tiny = torch.finfo(uniform.dtype).tiny
+    exponential = (-torch.log(uniform.clamp(min=tiny))).clamp(min=tiny)
+    return (logits - torch.log(exponential)).argmax(dim=dim, keepdim=True)
+
+
 def _sum(values: Tensor) -> Tensor:
     return values.flatten(1).sum(dim=1)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vdvae_patch.decoders.decoder import DECODERS, Decoder, draw
+from vdvae_patch.decoders.decoder import DECODERS, Decoder, draw, draw_index
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.scales.arithmetic import wide
 
@@ -69,10 +69,7 @@ class Categorical(Decoder):
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         logits = self._logits(parameters)
-        tiny = torch.finfo(logits.dtype).tiny
-        exponential = -torch.log(draw("rand", logits, generator).clamp(min=tiny))
-        level = (logits - torch.log(exponential.clamp(min=tiny))).argmax(dim=2)
-        return self.pixels.values(parameters)[level]
+        return self.pixels.values(parameters)[draw_index(logits, 2, generator).squeeze(2)]
 
     def _log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         logits = self._logits(parameters)

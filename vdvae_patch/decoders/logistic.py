@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vdvae_patch.decoders.decoder import DECODERS, Decoder, draw, number, scale_of
+from vdvae_patch.decoders.decoder import DECODERS, Decoder, draw, draw_index, number, scale_of
 from vdvae_patch.decoders.masses import log_logistic_mass
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.pixel_grid import PixelGrid
@@ -113,12 +113,7 @@ class LogisticMixture(Decoder):
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         parts = self._parts(parameters)
-        noise = draw("rand", parts.logits, generator)
-        tiny = torch.finfo(noise.dtype).tiny
-        component = (parts.logits - torch.log(-torch.log(noise.clamp(min=tiny)).clamp(min=tiny))).argmax(
-            dim=1, keepdim=True
-        )
-        parts = parts.only(component)
+        parts = parts.only(draw_index(parts.logits, 1, generator))
         uniform = draw("rand", parts.means, generator)
         colours: list[Tensor] = []
         for colour in range(parts.means.shape[1]):

@@ -16,8 +16,8 @@ Logistic, with u and l the upper and the lower end, standardized: S(u) − S(l) 
 
     log [S(u) − S(l)] = log(1 − exp(l − u)) − softplus(−u) − softplus(l)
 
-PixelCNN++ and VDVAE take the density at the centre times the step where the difference is below 1e-5, which agrees with
-this for scales that are large against the step; for small ones their masses do not sum to one.
+PixelCNN++ and VDVAE take the density at the centre times the step where the difference is below 1e-5. In these unlikely
+bins that is less than the mass: by 2.15 nats at the smallest scale that they allow, by nothing at large ones.
 """
 
 from __future__ import annotations
