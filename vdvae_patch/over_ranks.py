@@ -53,3 +53,8 @@ def mean_over_ranks(values: Tensor, total: Total = total_over_ranks) -> Tensor:
     count = torch.full((1,), float(len(detached)), dtype=detached.dtype, device=detached.device)
     summed = total(torch.cat([detached.sum(dim=0).flatten(), count]))
     return (summed[:-1] / summed[-1]).reshape(detached.shape[1:])
+
+
+def is_first_rank() -> bool:
+    """Whether this process talks to the terminal."""
+    return ranks() == 1 or dist.get_rank() == 0
