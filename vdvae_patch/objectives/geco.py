@@ -123,8 +123,14 @@ class Geco(Objective):
         self.register_buffer("averages", torch.zeros(count))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("unmet", torch.zeros(count, dtype=torch.int64))
-        self._staged: list[Tensor] = []
+        self._staged: tuple[Tensor, int] | None = None
         self._since_look = 0
+
+    def arguments(self) -> dict[str, float]:
+        found = super().arguments()
+        if found.keys() & {"re", "fre", "cla", "pncc"} == {"re"}:
+            found = {"kappa": found.pop("re"), **found}
+        return found
 
     def check(self, decoder: Decoder) -> None:
         if not decoder.has_mean:
@@ -150,7 +156,7 @@ class Geco(Objective):
         average = common
         if self.training:
             average = self._averaged(common)
-            self._staged.append(common)
+            self._stage(common)
             # the value of the average, the gradient of this batch
             now = now + (average - now).detach()
         elif self.updates > 0:
@@ -158,13 +164,20 @@ class Geco(Objective):
         loss = batch.rate.mean() + (self.multipliers.detach().clone() * now).sum()
         return loss, self._metrics(common, average, target)
 
+    def _stage(self, value: Tensor) -> None:
+        # batches whose gradients are added up are one update
+        total, count = (0.0, 0) if self._staged is None else self._staged
+        self._staged = (total + value, count + 1)
+
     def _averaged(self, value: Tensor) -> Tensor:
         value = value.to(self.averages.dtype)
         return torch.where(self.updates == 0, value, self.alpha * self.averages + (1 - self.alpha) * value)
 
     @torch.no_grad()
     def _move(self) -> None:
-        average = self._averaged(torch.stack(self._staged).mean(dim=0))
+        assert self._staged is not None
+        total, count = self._staged
+        average = self._averaged(total / count)
         factor = torch.exp(self.nu * average).clamp(self.least, self.most)
         good = average.isfinite().all()
         self.averages.copy_(torch.where(good, average, self.averages))
@@ -179,7 +192,7 @@ class Geco(Objective):
             self._warn()
 
     def _forget(self) -> None:
-        self._staged.clear()
+        self._staged = None
 
     def _warn(self) -> None:
         if not is_first_rank():

@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -147,11 +147,9 @@ class Objective(nn.Module, ABC):
 
     def arguments(self) -> dict[str, float]:
         """The numbers of a specification that differ from their defaults."""
-        found: dict[str, Any] = {
-            key: getattr(self, key) for key, p in inspect.signature(type(self)).parameters.items() if key in vars(self)
-            and getattr(self, key) != p.default
-        }  # fmt: skip
-        return {key: value for key, value in found.items() if isinstance(value, (int, float))}
+        parameters = inspect.signature(type(self)).parameters.values()
+        found = {p.name: vars(self).get(p.name, p.default) for p in parameters if vars(self).get(p.name) != p.default}
+        return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
     def extra_repr(self) -> str:
         return self.specification()
