@@ -48,7 +48,9 @@ class Geco(Objective):
     Args:
         kappa, re: the reconstruction error, a root mean square in shares of the pixels' range; 0.06 if no constraint is
             named.
-        nu: ν. With C per dimension and a κ of 0.06, C is at least −0.0036: a larger ν lets λ come down sooner.
+        nu: ν. The average stays positive for a few hundred updates after the constraint is met, and λ grows as long: a
+            ν of 10 ran away where the model is slow to follow, the default did not. With a κ of 0.06 C is at least
+            −0.0036, so λ comes down by at most 0.36% an update.
         alpha: of the moving average, in [0, 1).
         start: λ at the start.
         most, least: what one update may multiply λ by. Without them λ runs away in the first hundred updates, where C
