@@ -180,6 +180,22 @@ def test_the_multiplier_finds_the_error_that_was_asked_for() -> None:
     assert objective.multipliers.item() == pytest.approx(1 / (2 * 0.06**2), rel=0.1)  # λ · 2 s² = 1 at the optimum
 
 
+def test_a_multiplier_that_is_held_does_not_rise_while_batches_meet_the_constraint() -> None:
+    free, held = make("geco(kappa=0.1)"), make("geco(kappa=0.1, hold=1)")
+    for error in (0.5, 0.5, 0.05, 0.05):
+        for objective in (free, held):
+            run(objective, error)
+            objective.step()
+    assert held.averages.item() == free.averages.item() > 0
+    assert held.multipliers.item() == pytest.approx(1.1**2)
+    assert free.multipliers.item() == pytest.approx(1.1**4)
+    for _ in range(1000):
+        run(held, 0.05)
+        held.step()
+    assert held.averages.item() < 0
+    assert held.multipliers.item() < 1.1**2  # it comes down
+
+
 def test_a_constraint_that_is_not_met_for_long_is_reported_with_what_was_achieved() -> None:
     objective = make("geco(kappa=0.1, patience=5)")
     for _ in range(4):
@@ -213,6 +229,7 @@ def test_a_constraint_that_is_not_met_for_long_is_reported_with_what_was_achieve
         ("geco(most=0.9)", "most"),
         ("geco(least=1)", "least"),
         ("geco(patience=0)", "patience"),
+        ("geco(hold=2)", "hold"),
     ],
 )
 def test_values_without_sense_are_refused(spec: str, reason: str) -> None:

@@ -48,14 +48,14 @@ class Geco(Objective):
     Args:
         kappa, re: the reconstruction error, a root mean square in shares of the pixels' range; 0.06 if no constraint is
             named.
-        nu: ν. The average stays positive for a few hundred updates after the constraint is met, and λ grows as long: a
-            ν of 10 ran away where the model is slow to follow, the default did not. With a κ of 0.06 C is at least
-            −0.0036, so λ comes down by at most 0.36% an update.
+        nu: ν. With a κ of 0.06 C is at least −0.0036, so λ comes down by at most 0.36% an update with the default.
         alpha: of the moving average, in [0, 1).
         start: λ at the start.
         most, least: what one update may multiply λ by. Without them λ runs away in the first hundred updates, where C
-        is
-            largest; 0 and a large number leave them away.
+            is largest; 0 and a large number leave them away.
+        hold: 1 keeps λ from rising while the batch itself meets the constraint, 0 is Algorithm 1. The average stays
+            positive for some hundred updates after the batches have met it, and λ rises all that time: a model that is
+            trained for few thousand updates may end with a λ a thousand times too large.
         patience: after so many updates with an unmet constraint a warning says by how far, and again after as many.
         fre, cla, pncc: kappas of the other constraints, see `constraints`.
         constraints: constraints made by hand, beside these.
@@ -79,6 +79,7 @@ class Geco(Objective):
         start: float = 1.0,
         most: float = 1.1,
         least: float = 0.9,
+        hold: float = 0,
         patience: float = 2000,
         *,
         re: float | None = None,
@@ -119,6 +120,9 @@ class Geco(Objective):
                 f"{most:g}"
             )
         self.most, self.least = float(most), float(least)
+        if hold not in (0, 1):
+            raise InvalidValueError(f"{self._who}: hold is 1 or 0, not {hold:g}")
+        self.hold = int(hold)
         self.patience = int(between(self._who, "patience", patience, 0, math.inf, "a number of updates"))
         count = len(self.constraints)
         self.register_buffer("multipliers", torch.full((count,), self.start))
@@ -181,6 +185,8 @@ class Geco(Objective):
         total, count = self._staged
         average = self._averaged(total / count)
         factor = torch.exp(self.nu * average).clamp(self.least, self.most)
+        if self.hold:
+            factor = torch.where(total <= 0, factor.clamp(max=1), factor)
         good = average.isfinite().all()
         self.averages.copy_(torch.where(good, average, self.averages))
         moved = (self.multipliers * factor).clamp(*LIMITS)
