@@ -86,17 +86,21 @@ class PixelGrid:
         if x.numel() == 0:
             raise InvalidValueError(f"{who}: there is no image in a batch of shape {tuple(x.shape)}")
         position = self._position(x)
-        low, high = (float(value) for value in torch.aminmax(x.detach()))
-        if not (math.isfinite(low) and math.isfinite(high)):
+        lowest, highest = torch.aminmax(position)
+        # one wait for the device; a NaN is the smallest and the largest
+        first, last, off = torch.stack([lowest, highest, (position - position.round()).abs().max()]).tolist()
+        if not (math.isfinite(first) and math.isfinite(last)):
             raise InvalidValueError(f"{who}: the data have NaN or infinite values")
-        # noise of one step, put on to make the data continuous, is inside
-        spare = OFF_GRID if on_grid else 1.0
-        if position.min() < -spare or position.max() > self.levels - 1 + spare:
+        # noise of one step, put on to make the data continuous, is inside, whether it is from 0 or around it
+        below, above = (OFF_GRID, OFF_GRID) if on_grid else (0.501, 1.001)
+        if first < -below or last > self.levels - 1 + above:
+            low, high = (self.low + value * self.step for value in (first, last))
             raise InvalidValueError(
-                f"{who}: the data go from {low:g} to {high:g}, and not from {self.low:g} to {self.high:g}; say so by "
+                f"{who}: the data go from {low:.4g} to {high:.4g}, and not from {self.low:g} to {self.high:g}; say "
+                "so by "
                 f"pixels=PixelGrid({_likely(low, high)}), the smallest and the largest value that a pixel may have"
             )
-        if on_grid and (position - position.round()).abs().max() > OFF_GRID:
+        if on_grid and off > OFF_GRID:
             raise InvalidValueError(
                 f"{who}: values lie between the {self.levels} levels from {self.low:g} to {self.high:g}, so they have "
                 "no bin; were they resized or made continuous by noise, or is the grid another (pixels=PixelGrid(...))?"
@@ -109,7 +113,8 @@ class PixelGrid:
 
 
 def _likely(low: float, high: float) -> str:
-    if low >= 0:
-        return "0, 1" if high <= 1 else "0, 255" if high <= 255 else f"{low:g}, {high:g}"
-    largest = max(abs(low), abs(high))
-    return "-0.5, 0.5" if largest <= 0.5 else "-1, 1" if largest <= 1 else f"{low:g}, {high:g}"
+    for first, last in ((0, 1), (-0.5, 0.5), (-1, 1), (0, 255)):
+        spare = 1e-3 * (last - first)
+        if low >= first - spare and high <= last + spare:
+            return f"{first:g}, {last:g}"
+    return f"{low:.4g}, {high:.4g}"

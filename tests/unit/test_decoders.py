@@ -491,3 +491,51 @@ def test_cross_entropy_is_the_bernoulli_where_it_is_one() -> None:
     p = parameters(decoder, x)
     total = F.binary_cross_entropy_with_logits(p, x, reduction="none").flatten(1).sum(1)
     torch.testing.assert_close(decoder.nll(x, p), total)
+
+
+@pytest.mark.parametrize("spec", ["per_pixel", "optimal", "categorical", "logistic_mixture(components=2)"])
+def test_decoders_compile_in_one_piece(spec: str) -> None:
+    decoder = ready(spec).train()
+    x = images(decoder, 4, 3, 6, 6)
+    p = parameters(decoder, x)
+    expected = decoder.nll(x, p), decoder.mass_nll(x, p)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda a, b: (decoder.nll(a, b), decoder.mass_nll(a, b)), backend="eager", fullgraph=True)
+    p.requires_grad_()
+    found = compiled(x, p)
+    torch.testing.assert_close(found, expected)
+    (found[0] + found[1]).sum().backward()
+    assert p.grad is not None
+    assert p.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_half_precision_models_and_autocast_are_computed_in_single(spec: str) -> None:
+    decoder = ready(spec)
+    x = images(decoder, 2, 3, 4, 4)
+    p = parameters(decoder, x).half()
+    exact = decoder.nll(x, p.float()), decoder.mean(p.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close((decoder.nll(x, p), decoder.mean(p).float()), exact, rtol=1e-3, atol=1e-3)
+    decoder.half()
+    torch.testing.assert_close(decoder.nll(x, p), exact[0], rtol=1e-2, atol=0.1)
+
+
+def test_a_running_error_is_not_narrowed_with_the_model() -> None:
+    decoder = ready("optimal", sigma=1 / (256 * math.sqrt(12)))
+    before = decoder.nll(torch.zeros(1, 4), torch.full((1, 4), 0.001))
+    decoder.to(torch.bfloat16)
+    assert decoder.state_dict()["mean_squared_error"].dtype == torch.float32
+    assert torch.equal(decoder.nll(torch.zeros(1, 4), torch.full((1, 4), 0.001)), before)
+
+
+def test_bytes_and_truth_values_are_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (2, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    for spec in ("fixed(20)", "logistic_mixture", "categorical"):
+        decoder = decoders.get(spec, PixelGrid(0, 255))
+        p = parameters(decoder, x)
+        torch.testing.assert_close(decoder.mass_nll(x, p), decoder.mass_nll(x.float(), p))
+    logits = torch.randn(2, 1, 4, 4)
+    decoder = decoders.get("bernoulli")
+    torch.testing.assert_close(decoder.nll(x > 99, logits), decoder.nll((x > 99).float(), logits))

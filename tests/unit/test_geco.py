@@ -272,6 +272,13 @@ def test_decoders_whose_scale_would_not_learn_are_refused() -> None:
         objective.check(Meanless())
 
 
+def test_a_multiplier_is_not_narrowed_with_the_model() -> None:
+    objective = make("geco(kappa=0.1, start=1e8)").half()
+    result = run(objective, 0.2)
+    assert result.metrics["lambda"].item() == 1e8
+    assert result.loss.isfinite()
+
+
 # --- constraints
 
 

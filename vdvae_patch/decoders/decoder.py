@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,23 @@ def get(spec: str | Decoder, pixels: PixelGrid | None = None) -> Decoder:
     return DECODERS.get(spec, pixels=PixelGrid() if pixels is None else pixels)
 
 
-class Decoder(nn.Module, ABC):
+class WideBuffers(nn.Module):
+    """A module whose floating buffers stay in float32 at least where `half()` or `to(bfloat16)` narrow the rest.
+
+    They are averages and multipliers: float16 has no number for a multiplier of 1e5, nor for a small variance.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in before.items():
+            after = self._buffers[name]
+            if after is not None and after.dtype in (torch.float16, torch.bfloat16):
+                self._buffers[name] = buffer.to(after.device)
+        return self
+
+
+class Decoder(WideBuffers, ABC):
     """The likelihood p(x given z) of images `[B, C, ...]` under parameters `[B, channels(C), ...]`.
 
     Images and means are in the units of `pixels`. Everything is computed in float32 at least.
@@ -92,7 +109,9 @@ class Decoder(nn.Module, ABC):
         self._check(x, parameters)
         return _sum(-self._log_prob(x, parameters))
 
-    forward = nll
+    def forward(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """`nll`, for wrappers that know modules alone."""
+        return self.nll(x, parameters)
 
     def mass_nll(self, x: Tensor, parameters: Tensor) -> Tensor:
         """−log of the mass that each pixel's bin has, in nats an image, `[B]`; that of a discrete likelihood is `nll`.

@@ -63,9 +63,9 @@ class Categorical(Decoder):
         return channels // self.pixels.levels
 
     def mean(self, parameters: Tensor) -> Tensor:
-        values = self.pixels.values(parameters)
-        mean: Tensor = torch.einsum("bcl...,l->bc...", self._logits(parameters).softmax(dim=2), values)
-        return mean
+        chances = self._logits(parameters).softmax(dim=2)
+        # no einsum, which autocast would take to half precision
+        return (chances * self.pixels.values(parameters).view(-1, *[1] * (chances.dim() - 3))).sum(dim=2)
 
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         logits = self._logits(parameters)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vdvae_patch.decoders import Decoder, PixelGrid
+from vdvae_patch.decoders.decoder import WideBuffers
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.objectives.rate import Rate, by_group, check_images, total
 from vdvae_patch.registry import Registry, format_number
@@ -77,7 +78,7 @@ def get(
     )
 
 
-class Objective(nn.Module, ABC):
+class Objective(WideBuffers, ABC):
     """A loss from rate and distortion; `objective(rate, distortion, ...)` gives a `Result`."""
 
     name: ClassVar[str] = ""
