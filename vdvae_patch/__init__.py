@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdvae_patch import scales
+    from vdvae_patch import decoders, objectives, scales
     from vdvae_patch.baking import source
     from vdvae_patch.errors import PatchError
     from vdvae_patch.heads import Head
@@ -48,11 +48,13 @@ __all__ = [
     "TrainableEntry",
     "apply",
     "check_intact",
+    "decoders",
     "is_patched",
     "load",
     "load_entry_file",
     "load_host",
     "load_state_dict",
+    "objectives",
     "patch",
     "patch_json",
     "patched_heads",
@@ -93,9 +95,12 @@ _LAZY = {
 }
 
 
+_MODULES = ("decoders", "objectives", "scales")
+
+
 def __getattr__(name: str) -> Any:
-    if name == "scales":
-        return importlib.import_module("vdvae_patch.scales")
+    if name in _MODULES:
+        return importlib.import_module(f"vdvae_patch.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'vdvae_patch' has no attribute {name!r}")

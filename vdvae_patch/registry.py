@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vdvae_patch.errors import InvalidValueError, UnknownNameError
 
@@ -19,6 +19,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
 _SPEC = re.compile(r"\s*(?P<name>[A-Za-z_][\w.-]*)\s*(?:\((?P<arguments>[^()]*)\))?\s*", re.ASCII)
+_NESTED_SPEC = re.compile(r"\s*(?P<name>[A-Za-z_][\w.-]*)\s*(?:\((?P<arguments>.*)\))?\s*", re.ASCII)
 _KEYWORD = re.compile(r"(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>.+)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # float() takes more: 1_0, ١, infinity
 
@@ -29,11 +30,14 @@ class Registry(Generic[T]):
     Args:
         kind: what an entry is, for messages (`"scale"`).
         group: the entry point group that user packages register under (`"vdvae_patch.scales"`).
+        nested: whether an argument may be a specification itself, as in `per_pixel(scale=bounded(0.001, 1))`; the class
+            is given it as text.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, nested: bool = False) -> None:
         self.kind = kind
         self.group = group
+        self.nested = nested
         self._classes: dict[str, Callable[..., T]] = {}
         self._aliases: dict[str, str] = {}
         self._entry_points_loaded = False
@@ -78,27 +82,32 @@ class Registry(Generic[T]):
         """The class behind a name or alias."""
         return self._classes[self.canonical(name)]
 
-    def get(self, spec: str) -> T:
+    def get(self, spec: str, **given: Any) -> T:
         """An instance from `name` or `name(arguments)`, arguments being numbers, by position or by keyword.
+
+        `given` are arguments that no text can hold (a module, the grid of pixels); a class without such a parameter
+        does not get it.
 
         Raises:
             UnknownNameError: no such entry; the message names the nearest.
             InvalidValueError: not of the form above, an unknown or missing argument, or a value the class refuses.
         """
-        name, positional, keywords = parse_spec(spec, self.kind)
+        name, positional, keywords = (parse_nested_spec if self.nested else parse_spec)(spec, self.kind)
         cls = self.get_class(name)
+        signature = inspect.signature(cls)
+        keywords = {key: value for key, value in given.items() if key in signature.parameters} | keywords
         try:
-            inspect.signature(cls).bind(*positional, **keywords)
+            signature.bind(*positional, **keywords)
         except TypeError as error:
             raise InvalidValueError(f"{self.kind} {spec!r}: {error}; its form is {self.usage(name)}") from None
         return cls(*positional, **keywords)
 
     def usage(self, name: str) -> str:
-        """`bounded(alpha, omega)`: the form of a specification, with defaults."""
+        """`bounded(alpha, omega)`: the form of a specification, with defaults that one can write."""
         key = self.canonical(name)
         parameters = inspect.signature(self._classes[key]).parameters.values()
-        inner = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default:g}" for p in parameters)
-        return f"{key}({inner})" if inner else key
+        shown = [text for text in map(_form, parameters) if text]
+        return f"{key}({', '.join(shown)})" if shown else key
 
     def _load_entry_points(self) -> None:
         if self._entry_points_loaded:
@@ -126,14 +135,35 @@ def parse_spec(spec: str, kind: str) -> tuple[str, list[float], dict[str, float]
     match = _SPEC.fullmatch(spec)
     if match is None:
         raise InvalidValueError(f"{kind} {spec!r} is not of the form name or name(argument=number, ...)")
-    positional: list[float] = []
-    keywords: dict[str, float] = {}
-    inside = (match["arguments"] or "").strip()
-    for argument in (part.strip() for part in inside.split(",")) if inside else ():
+    return match["name"], *_arguments(match["arguments"], spec, kind, _number)
+
+
+def parse_nested_spec(spec: str, kind: str) -> tuple[str, list[float | str], dict[str, float | str]]:
+    """As `parse_spec`, and an argument that is a specification itself is given as text.
+
+    `"per_pixel(scale=bounded(0.1, omega=1))"` to `("per_pixel", [], {"scale": "bounded(0.1, omega=1)"})`.
+
+    Raises:
+        InvalidValueError: as `parse_spec`, or for parentheses that do not match.
+    """
+    match = _NESTED_SPEC.fullmatch(spec)
+    if match is None or not _is_balanced(match["arguments"] or ""):
+        raise InvalidValueError(f"{kind} {spec!r} is not of the form name or name(argument=value, ...)")
+    return match["name"], *_arguments(match["arguments"], spec, kind, _number_or_spec)
+
+
+V = TypeVar("V")
+
+
+def _arguments(text: str | None, spec: str, kind: str, read: Callable[[str, str], V]) -> tuple[list[V], dict[str, V]]:
+    positional: list[V] = []
+    keywords: dict[str, V] = {}
+    inside = (text or "").strip()
+    for argument in (part.strip() for part in split_top_level(inside, ",")) if inside else ():
         if not argument:
             raise InvalidValueError(f"{kind} {spec!r}: an argument is missing beside a comma")
         keyword = _KEYWORD.fullmatch(argument)
-        value = _number(keyword["value"] if keyword else argument, f"{kind} {spec!r}")
+        value = read(keyword["value"] if keyword else argument, f"{kind} {spec!r}")
         if keyword is None and keywords:
             raise InvalidValueError(f"{kind} {spec!r}: {argument!r} has no name, but follows an argument that has one")
         if keyword is None:
@@ -142,7 +172,31 @@ def parse_spec(spec: str, kind: str) -> tuple[str, list[float], dict[str, float]
             raise InvalidValueError(f"{kind} {spec!r}: argument {keyword['key']!r} is given twice")
         else:
             keywords[keyword["key"]] = value
-    return match["name"], positional, keywords
+    return positional, keywords
+
+
+def _form(parameter: inspect.Parameter) -> str:
+    default = parameter.default
+    if default is parameter.empty:
+        return parameter.name
+    if isinstance(default, str):
+        return f"{parameter.name}={default}"
+    is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    return f"{parameter.name}={default:g}" if is_number else ""
+
+
+def _is_balanced(text: str) -> bool:
+    depth = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _number_or_spec(text: str, where: str) -> float | str:
+    text = text.strip()
+    return text if _NESTED_SPEC.fullmatch(text) else _number(text, where)
 
 
 def _number(text: str, where: str) -> float:

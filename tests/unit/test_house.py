@@ -33,9 +33,11 @@ LAYERS = [
     ["heads"],
     ["composition"],
     ["conventions"],
+    ["objectives"],
+    ["decoders"],
     ["normal"],
     ["scales"],
-    ["registry"],
+    ["registry", "over_ranks", "pixel_grid"],
     ["outcome"],
     ["errors", "file_kinds", "machine", "tables", "trace"],
 ]
@@ -141,7 +143,7 @@ def test_what_the_package_offers_is_named_alike_everywhere() -> None:
     tree = ast.parse((ROOT / "vdvae_patch" / "__init__.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     for_types = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert for_types == set(vdvae_patch.__all__) == {*vdvae_patch._LAZY, "scales"}
+    assert for_types == set(vdvae_patch.__all__) == {*vdvae_patch._LAZY, *vdvae_patch._MODULES}
 
 
 def test_every_command_and_every_experiment_has_its_module() -> None:

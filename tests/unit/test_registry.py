@@ -8,7 +8,7 @@ import pytest
 
 from vdvae_patch import scales
 from vdvae_patch.errors import InvalidValueError, UnknownNameError, VdvaePatchError, did_you_mean
-from vdvae_patch.registry import Registry, format_number, parse_spec, split_top_level
+from vdvae_patch.registry import Registry, format_number, parse_nested_spec, parse_spec, split_top_level
 
 
 class Circle:
@@ -242,3 +242,32 @@ def test_a_users_package_that_cannot_be_imported_is_named_every_time(shapes: Reg
         ):
             shapes.get("square")
     assert shapes.get_class("circle") is Circle
+
+
+class Framed:
+    def __init__(self, shape: str = "circle", width: float = 1.0, *, place: object = None) -> None:
+        self.shape, self.width, self.place = shape, width, place
+
+
+def test_a_nested_argument_is_given_as_text_and_what_no_text_holds_beside_it() -> None:
+    frames: Registry[Framed] = Registry("frame", "vdvae_patch_tests.frames", nested=True)
+    frames.register("framed")(Framed)
+    found = frames.get("framed(shape=circle(3, height=4), width=2)", place="wall", unknown="nothing")
+    assert (found.shape, found.width, found.place) == ("circle(3, height=4)", 2.0, "wall")
+    assert frames.get("framed(point)").shape == "point"
+    assert frames.usage("framed") == "framed(shape=circle, width=1)"
+    with pytest.raises(InvalidValueError, match=r"its form is framed\(shape=circle, width=1\)"):
+        frames.get("framed(shap=circle)")
+
+
+@pytest.mark.parametrize(
+    "spec", ["a(b(1)", "a(b))", "a(b)(c)", "a(1,,b)", "a(b=1, 2)", "a(b=c, b=d)", "a(b=1 2)", "a(1_0)"]
+)
+def test_nested_specifications_that_are_none_are_refused(spec: str) -> None:
+    with pytest.raises(InvalidValueError, match="thing 'a"):
+        parse_nested_spec(spec, "thing")
+
+
+def test_a_nested_specification_is_read() -> None:
+    assert parse_nested_spec("a", "thing") == ("a", [], {})
+    assert parse_nested_spec("a( -2.5 , b( c(1),2 ) , d = e )", "thing") == ("a", [-2.5, "b( c(1),2 )"], {"d": "e"})
