@@ -39,6 +39,25 @@ class Level(nn.Module):
         return kl_divergence(p, q).mean()
 
 
+class LevelInPlace(Level):
+    """The KL is added up in place, so that its sides are complete one after the other."""
+
+    def divergence(self, p: Normal, q: Normal) -> Tensor:
+        kl = (p.loc - q.loc).pow_(2).add_(p.scale**2).div_(q.scale**2)
+        return kl.add_(q.scale.log(), alpha=2).sub_(p.scale.log(), alpha=2).sub_(1).mul_(0.5).mean()
+
+
+class LevelOfFloat64(Level):
+    def divergence(self, p: Normal, q: Normal) -> Tensor:
+        (pm, ps), (qm, qs) = ((d.loc.double(), d.scale.double()) for d in (p, q))
+        return (torch.log(qs / ps) + (ps.square() + torch.square(pm - qm)) / (2 * qs.square()) - 0.5).float().mean()
+
+
+class LevelBothWays(Level):
+    def divergence(self, p: Normal, q: Normal) -> Tensor:
+        return 0.5 * (kl_divergence(p, q) + kl_divergence(q, p)).mean()
+
+
 class LevelInOrder(Level):
     def divergence(self, p: Normal, q: Normal) -> Tensor:
         return kl_divergence(q, p).mean()
@@ -120,6 +139,9 @@ class Recurrent(nn.Module):
 LEVEL = {"posterior_net": "posterior", "prior_net": "prior"}
 CASES: list[tuple[Callable[[], nn.Module], int, Roles]] = [
     (Level, 1, LEVEL),
+    (LevelInPlace, 1, LEVEL),
+    (LevelOfFloat64, 1, LEVEL),
+    (LevelBothWays, 1, LEVEL),
     (LevelInOrder, 1, LEVEL),
     (BothDrawn, 1, LEVEL),
     (ByHand, 1, {"q_top": "posterior", "q_low": "posterior", "p_low": "prior"}),

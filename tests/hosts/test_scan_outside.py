@@ -145,6 +145,19 @@ def read_expanded(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
     return F.gaussian_nll_loss(mean, x, raw.exp().expand_as(x), reduction="sum")
 
 
+def soft(raw: Tensor, low: float = -6.0) -> Tensor:
+    return low + F.softplus(raw - low)
+
+
+def read_through_a_bound(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    """The bound is computed twice: for σ, and for log σ."""
+    return (0.5 * torch.pow((x - mean) / soft(raw).exp(), 2) + soft(raw)).sum(1).mean()
+
+
+def read_through_a_bound_in_a_line(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    return ((x - mean) ** 2 * torch.exp(-2 * raw.clamp(min=-3)) / 2 + raw.clamp(min=-3)).sum(1).mean()
+
+
 class Within(Learned):
     """The method that names the parameter is the one that calls the function."""
 
@@ -157,14 +170,26 @@ class Within(Learned):
         return self.nll(x_mean, self.raw, x) + kl_to_standard(mean, log_var)
 
 
-READ = [by_hand, read_twice, read_in_pieces, read_expanded]
+def of_many(mean: Tensor, raw: Tensor, x: Tensor) -> Tensor:
+    scale = torch.diag_embed(raw.exp().expand_as(mean))
+    return -torch.distributions.MultivariateNormal(mean, scale_tril=scale).log_prob(x).mean()
+
+
+def test_the_scale_of_a_normal_around_a_decoders_mean_is_a_likelihoods() -> None:
+    torch.manual_seed(0)
+    model = Learned(of_many)
+    heads = scan(model, torch.rand(5, 4), call=lambda m, x: m.loss(x))
+    assert {(h.path, h.role) for h in heads} == {("encoder", "posterior"), ("raw", "likelihood")}
+
+
+READ = [by_hand, read_twice, read_in_pieces, read_expanded, read_through_a_bound, read_through_a_bound_in_a_line]
 
 
 @pytest.mark.parametrize(
     ("build", "nll", "call"),
     [
         *((Learned, nll, lambda m, x: m.loss(x)) for nll in READ),
-        *((Learned, nll, outside(nll)) for nll in READ[1:]),
+        *((Learned, nll, outside(nll)) for nll in READ[1:4]),
         *((Within, nll, lambda m, x: m.loss(x)) for nll in READ),
     ],
 )

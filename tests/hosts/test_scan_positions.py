@@ -119,8 +119,62 @@ class Rolled(Rows):
         return raw.roll(1, 0)
 
 
+class Embedded(Rows):
+    def sigma(self, x: Tensor, rows: Tensor) -> Tensor:
+        return F.softplus(F.embedding(rows, self.raw)) + 1e-7
+
+
+class TakenAlong(Rows):
+    def sigma(self, x: Tensor, rows: Tensor) -> Tensor:
+        table = F.softplus(self.raw)
+        return torch.take_along_dim(table, rows[:, None].expand(-1, 4), 0).add(1e-7)
+
+
+class InFloat64(Rows):
+    def sigma(self, x: Tensor, rows: Tensor) -> Tensor:
+        return (F.softplus(self.raw.double()) + 1e-7)[rows].float()
+
+
+class Turned(Rows):
+    def sigma(self, x: Tensor, rows: Tensor) -> Tensor:
+        return F.softplus(self.raw).rot90(1, (0, 1)) + 1e-7
+
+    def moved(self, raw: Tensor, rows: Tensor) -> Tensor:
+        return raw.rot90(1, (0, 1))
+
+
+class Permuted(Rows):
+    """In an order that is a constant of the model's."""
+
+    def sigma(self, x: Tensor, rows: Tensor) -> Tensor:
+        return (F.softplus(self.net(x)) + 1e-4)[:, torch.tensor([2, 0, 3, 1])]
+
+    def moved(self, raw: Tensor, rows: Tensor) -> Tensor:
+        return raw[:, torch.tensor([2, 0, 3, 1])]
+
+    def emitted(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Swapped(Rows):
+    def sigma(self, x: Tensor, rows: Tensor) -> Tensor:
+        return (F.softplus(self.raw.swapaxes(0, 1)) + 1e-7).contiguous()
+
+    def moved(self, raw: Tensor, rows: Tensor) -> Tensor:
+        return raw.t()
+
+
+class Viewed(Rows):
+    def sigma(self, x: Tensor, rows: Tensor) -> Tensor:
+        return F.softplus(self.raw).view(2, 2, 4).permute(1, 0, 2).reshape(4, 4) + 1e-7
+
+    def moved(self, raw: Tensor, rows: Tensor) -> Tensor:
+        return raw.view(2, 2, 4).permute(1, 0, 2).reshape(4, 4)
+
+
 MOVING = [
     Index, IndexOfAVariable, IndexBehind, IndexLast, Gathered, Selected, Flipped, Transposed, TransposedBehind, Rolled,
+    Embedded, TakenAlong, InFloat64, Turned, Permuted, Swapped, Viewed,
 ]  # fmt: skip
 
 

@@ -132,6 +132,7 @@ def test_a_squared_error_that_is_added_up_in_one_operation_shows_the_likelihood(
         lambda y, v, x: torch.dist(y, x) / v.exp() + v,
         lambda y, v, x: torch.dist(y, x, p=1) ** 2 / v.exp() + v * x.numel() / 2,
         lambda y, v, x: torch.einsum("bi,bi->b", y - x, x).mean() / v.exp() + v,  # linear in the mean
+        lambda y, v, x: (y - x).flatten() @ (y - x).flatten().flip(0) / (2 * v.exp()) + 10 * v,  # no sum of squares
         lambda y, v, x: F.l1_loss(y, x) / v.exp() + v,
     ],
 )

@@ -50,7 +50,38 @@ class ByHand(Aligned):
         return u + u.square().sum(1, keepdim=True).sqrt() * torch.randn_like(u)
 
 
-@pytest.mark.parametrize("build", [Aligned, OfTheRows, OfTheVariance, OfTheNorm, ByHand])
+class OfAParameter(Aligned):
+    def noisy(self, u: Tensor) -> Tensor:
+        return u + self.out.weight.std(0) * torch.randn_like(u)
+
+
+class OfTheParametersNorm(Aligned):
+    def noisy(self, u: Tensor) -> Tensor:
+        return torch.normal(u, self.out.weight.norm(dim=0).expand_as(u))
+
+
+class OfTheMagnitudes(Aligned):
+    def noisy(self, u: Tensor) -> Tensor:
+        return u + (u - u.mean(0)).abs().mean(0) * torch.randn_like(u)
+
+
+class OfEinsum(Aligned):
+    def noisy(self, u: Tensor) -> Tensor:
+        return u + (torch.einsum("bi,bi->i", u, u) / len(u)).sqrt() * torch.randn_like(u)
+
+
+class OfFloat64(Aligned):
+    def noisy(self, u: Tensor) -> Tensor:
+        return torch.addcmul(u, torch.randn_like(u), torch.var_mean(u.double(), 0)[0].sqrt().float().expand_as(u))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(Aligned, OfTheRows, OfTheVariance, OfTheNorm, ByHand),
+        *(OfAParameter, OfTheParametersNorm, OfTheMagnitudes, OfEinsum, OfFloat64),
+    ],
+)
 def test_a_statistic_of_values_is_a_near_miss_and_the_rest_is_patched(build: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model, x = build(), rows()()[0]
@@ -85,7 +116,24 @@ class TwoLevelsStacked(TwoLevels):
         return torch.stack([first, second])
 
 
-@pytest.mark.parametrize("build", [TwoLevels, TwoLevelsStacked])
+class TwoLevelsBehindEachOther(TwoLevels):
+    def joined(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.vstack((first.double(), second.double()))
+
+
+class TwoLevelsFlat(TwoLevels):
+    def joined(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.concat((first.flatten(), second.flatten())).view(2, -1)
+
+
+class TwoLevelsApart(TwoLevels):
+    def joined(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack([first, second], dim=1).flatten(1)
+
+
+@pytest.mark.parametrize(
+    "build", [TwoLevels, TwoLevelsStacked, TwoLevelsBehindEachOther, TwoLevelsFlat, TwoLevelsApart]
+)
 def test_levels_that_one_kl_reads_as_one_tensor_are_heads_of_their_own(build: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model, x = build(), rows()()[0]

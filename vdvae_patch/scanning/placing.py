@@ -20,6 +20,7 @@ from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.agreement import agrees
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_in_call, site_of_nodes, span_of
+from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
 from vdvae_patch.scanning.graph import Graph, Node
@@ -50,6 +51,8 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
     if product is not None:
         return [_product(product)]
     chained = [r for r in group if r.steps is not None]
+    group = [*group, *(again for r in chained for again in _computed_again(r))]
+    chained = [r for r in group if r.steps is not None]
     if chained:
         cut = _common_cut(chained)
         if cut is not None:
@@ -68,6 +71,37 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
                 "the host reads the raw value itself, with no step of its own that could be replaced"
             )
     return sites
+
+
+def _computed_again(reading: Reading) -> list[Reading]:
+    """The other places of a density or a KL at which the host computes the same steps of the same raw value.
+
+        0.5 * ((x - y) / soft(self.log_sigma).exp()) ** 2 + soft(self.log_sigma)
+
+    The second one gives log σ, and is a reading of its own: from there the rest of the first one's steps leads to σ.
+    """
+    if reading.term is None or not reading.chain.nodes:
+        return []
+    own = {node.id for node in reading.chain.nodes}
+    found: dict[int, Reading] = {}
+    for spot in Expression(Spot(reading.term.total), through_sums=True).order:
+        chain = descend(spot) if spot.node.id not in own and spot.node.kind == "elementwise" else None
+        if (
+            chain is None
+            or chain.end != "raw"
+            or chain.begin.key != reading.raw.key
+            or own & {n.id for n in chain.nodes}
+        ):
+            continue
+        count = len(chain.by_node)
+        if count and chain.by_node == reading.chain.by_node[:count]:
+            rest = tuple(step for steps in reading.chain.by_node[count:] for step in steps)
+            for node in chain.nodes[:-1]:
+                found.pop(node.id, None)
+            found[spot.node.id] = replace(
+                reading, chain=chain, suffix=(*rest, *reading.suffix), node=spot.node, term=None, cuts=spot.cuts
+            )
+    return list(found.values())
 
 
 def _bounded(group: Sequence[Reading]) -> Site | None:

@@ -452,15 +452,31 @@ def _steps_of_dist(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps
 def _steps_of_product(sources: tuple[Any, ...], named: Mapping[str, Any]) -> _Steps | None:
     """Of a row and a column that are both computed by arithmetic, as errors are, or are one: no layer, but a sum."""
     row, column = sources[:2]
-    begins = [settle(Spot(n)) for n in (row, column)]
-    if any(spot.node.kind != "elementwise" for spot in begins) and begins[0].key != begins[1].key:
+    vectors = len(row.shape) == len(column.shape) == 1
+    if not vectors and (len(row.shape) == 1 or row.shape[-2] != 1 or column.shape[-1] != 1):
         return None
     aten = torch.ops.aten
-    if len(row.shape) == 1:
-        return [(aten.mul.Tensor, (row, column)), (aten.sum.default, ())] if len(column.shape) == 1 else None
-    if row.shape[-2] != 1 or column.shape[-1] != 1:
+    total: _Steps = [(aten.sum.default, ())] if vectors else [(aten.sum.dim_IntList, ([-1], True))]
+    one, other = _in_order(row), _in_order(column)
+    if one is None or other is None:
         return None
-    return [(aten.transpose.int, (column, -2, -1)), (aten.mul.Tensor, (row,)), (aten.sum.dim_IntList, ([-1], True))]
+    if one.key == other.key:
+        return [(aten.pow.Tensor_Scalar, (row, 2)), *total]
+    if any(spot.node.kind != "elementwise" for spot in (one, other)):
+        return None
+    if vectors:
+        return [(aten.mul.Tensor, (row, column)), *total]
+    return [(aten.transpose.int, (column, -2, -1)), (aten.mul.Tensor, (row,)), *total]
+
+
+def _in_order(node: Node) -> Spot | None:
+    """Where a vector's elements were computed, if nothing on the way has put them into another order."""
+    back = node
+    while back.kind == "shape" and back.inputs:
+        if back.op in ops.SHUFFLING:
+            return None
+        back = back.inputs[0]
+    return settle(Spot(node))
 
 
 _IN_STEPS: dict[str, Callable[[tuple[Any, ...], Mapping[str, Any]], _Steps | None]] = {

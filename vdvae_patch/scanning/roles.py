@@ -36,7 +36,7 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     raw, sampled = found[0].raw, "noise" in places
     if raw.node.noise and not (sampled and _sample_is_used(graph, readings, own)):
         return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
-    if not sampled and _has_size_of_data(graph, raw):
+    if not sampled and (_has_size_of_data(graph, raw) or _is_around_data(graph, found)):
         return "likelihood", False  # a Normal that is made of the data, and never drawn from
     return ("posterior" if raw.node.data else "prior"), "Normal" in places
 
@@ -167,6 +167,13 @@ def _is_data(node: Node) -> bool:
 def _has_size_of_data(graph: Graph, raw: Spot) -> bool:
     size = math.prod(shape_of(raw))
     return any(n.kind == "input" and math.prod(n.shape) == size for n in graph.nodes)
+
+
+def _is_around_data(graph: Graph, found: list[Reading]) -> bool:
+    """Whether the mean of a Normal that is given a scale is of a draw, and has the size of the data."""
+    given = {reading.node.id for reading in found if reading.evidence == "Normal"}
+    means = [normal.loc for normal in graph.normals if normal.scale.id in given]
+    return any(mean.noise and mean.params and _has_size_of_data(graph, Spot(mean)) for mean in means)
 
 
 def shape_of(spot: Spot) -> tuple[int, ...]:
