@@ -122,7 +122,9 @@ class Registry(Generic[T]):
                     f"{self.kind} {point.name!r} cannot be loaded from {point.value!r}: {error}; "
                     "repair or remove the package that declares it"
                 ) from error
-            self._classes.setdefault(point.name.lower(), cls)
+            name = point.name.lower()
+            if self._classes.setdefault(name, cls) is cls and isinstance(cls, type) and "name" not in vars(cls):
+                cls.name = name  # type: ignore[attr-defined]  # as the decorator does
 
 
 def parse_spec(spec: str, kind: str) -> tuple[str, list[float], dict[str, float]]:

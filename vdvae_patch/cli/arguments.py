@@ -15,7 +15,7 @@ import tyro
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.hosts import HOSTS, load_entry_file
 from vdvae_patch.hosts.preset import Optimization
-from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 from vdvae_patch.train.config import RunFile, TrainConfig
 
 T = TypeVar("T")
@@ -33,14 +33,11 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
     """
     file = _resumed(argv)
     told: Mapping[str, Any] = {} if file is None else file.told
-    patches = peek(argv, "--patches") or told.get("patches")
-    if patches is not None:
-        load_entry_file(patches)
-    host = peek(argv, "--host") or told.get("host", TrainConfig.host)
+    host = host_of(argv, told)
     if file is not None and host != told.get("host"):
         raise RunError(f"folder {file.path.parent} holds a run of --host {told.get('host')}, not {host}")
     entry = trainable(HOSTS.get(host))
-    preset_name = peek(argv, "--preset") or told.get("preset", TrainConfig.preset)
+    preset_name = peek(argv, "--preset") or told.get("preset") or _usual_preset(entry)
     if file is not None and preset_name == told.get("preset"):
         default = _going_on(file.config(entry.architecture), argv)
     else:
@@ -59,6 +56,27 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
     if config.data is not None:
         _check_data(config.data)
     return config
+
+
+def host_of(argv: Sequence[str], told: Mapping[str, Any] | None = None) -> str:
+    """The name of the host that flags ask for: `--host`, or that of the file of `--patches`, which is loaded.
+
+    Args:
+        told: what a run that goes on was told, for what is not said again.
+
+    Raises:
+        HostError: the file of `--patches` defines no host.
+    """
+    told = {} if told is None else told
+    patches = peek(argv, "--patches") or told.get("patches")
+    own = None if patches is None else load_entry_file(patches).name
+    return peek(argv, "--host") or told.get("host") or own or TrainConfig.host
+
+
+def _usual_preset(entry: TrainableEntry) -> str:
+    """The preset of the paper's main run, where a host has it; else the host's first."""
+    names = list(entry.presets())
+    return TrainConfig.preset if TrainConfig.preset in names or not names else names[0]
 
 
 def _resumed(argv: Sequence[str]) -> RunFile | None:

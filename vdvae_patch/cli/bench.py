@@ -7,13 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vdvae_patch.cli.arguments import check_flags, flags_of, parse, parse_train, peek, train_flags
+from vdvae_patch.cli.arguments import check_flags, flags_of, host_of, parse, parse_train, peek, train_flags
 from vdvae_patch.cli.scaling import scaling
 from vdvae_patch.compare.options import separate
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.hosts import HOSTS, load_entry_file
+from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
-from vdvae_patch.train.config import TrainConfig
 
 ABOUT = "step time and memory, patched against vanilla"
 
@@ -58,9 +57,7 @@ class BenchConfig:
 
 def run(argv: list[str]) -> int:
     """Measure, print the table, and write it if asked."""
-    name = peek(argv, "--host") or TrainConfig.host
-    if (patches := peek(argv, "--patches")) is not None:
-        load_entry_file(patches)
+    name = host_of(argv)
     if not isinstance(HOSTS.get(name), TrainableEntry):
         return _run_example(name, argv)
     own, passed = _split(argv)
@@ -137,7 +134,7 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     for argument in argv:
         if (flag := argument.split("=", 1)[0]) in _NOT_MEASURED:
             raise InvalidValueError(f"{flag} means nothing here; bench has --variants, --rounds and --warmup")
-    entry = trainable(HOSTS.get(peek(argv, "--host") or TrainConfig.host))
+    entry = trainable(HOSTS.get(host_of(argv)))
     check_flags(argv, [*own, *(flag for flag in train_flags(entry.architecture) if flag not in _NOT_MEASURED)])
     mine: list[str] = []
     passed: list[str] = []

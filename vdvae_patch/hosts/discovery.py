@@ -92,6 +92,8 @@ class HostRegistry:
                 entry = point.load()
             except (ImportError, AttributeError) as error:
                 raise HostError(f"{source} cannot be loaded: {error}") from error
+            if isinstance(entry, HostEntry) and not getattr(entry, "name", ""):
+                entry.name = point.name
             self.add(entry, source)
         self._entry_points_read = True
 
