@@ -219,7 +219,7 @@ def _patch(model: nn.Module) -> None:
     vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, batch()))
 
 
-@pytest.mark.parametrize("order", ["patch, prepare", "prepare, patch"])
+@pytest.mark.parametrize("order", ["patch, prepare", "prepare, patch", "through the wrapper"])
 def test_accelerate_in_either_order(order: str, tmp_path: Path) -> None:
     accelerate = pytest.importorskip("accelerate")
     model = build("AtOutput")
@@ -227,9 +227,11 @@ def test_accelerate_in_either_order(order: str, tmp_path: Path) -> None:
         _patch(model)
     accelerator = accelerate.Accelerator(cpu=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared, optimizer = accelerator.prepare(nn.DataParallel(model) if order[0] == "t" else model, optimizer)
     if order.startswith("prepare"):
         _patch(accelerator.unwrap_model(prepared))
+    elif order[0] == "t":
+        _patch(prepared)
     accelerator.backward(prepared(batch()))
     optimizer.step()
     vdvae_patch.check_intact(prepared)
