@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import subprocess
 import sys
@@ -104,6 +105,64 @@ def test_the_callback_patches_before_the_first_step(kind: type[Module], tmp_path
     assert module.was_patched[-2:] == [True, True]
     vdvae_patch.check_intact(module)
     assert "log" not in vars(module)
+
+
+class Around(nn.Module):
+    """A LightningModule as a part of another model."""
+
+    def __init__(self, module: Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.module.training_step(rows, 0)
+
+
+def _step(module: Any, rows: Tensor) -> Tensor:
+    loss: Tensor = module.training_step(rows, 0)
+    return loss
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("kind", [Module, OwnStep])
+def test_a_module_that_was_fitted_is_stabilized_by_its_step(kind: type[Module], inside: bool, tmp_path: Path) -> None:
+    module = kind()
+    trainer(tmp_path).fit(module, loader())
+    with pytest.raises(Exception, match=r"not managed by the `Trainer` control flow|result collection"):
+        module.training_step(batch(), 0)
+    model = Around(module) if inside else module
+    handle = vdvae_patch.stabilize(model, batch(), call=None if inside else _step, file=io.StringIO())
+    assert handle.after is not None
+    assert handle.after.finite
+    assert not {"log", "log_dict"} & vars(module).keys()
+    module.log = own = lambda *args, **kwargs: None
+    vdvae_patch.scan(model, batch(), call=None if inside else _step)
+    assert vars(module)["log"] is own
+
+
+class ByHand(Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, rows: Tensor, index: int) -> None:  # type: ignore[override]
+        optimizer = self.optimizers()
+        loss = super().training_step(rows, index)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+
+def test_a_module_that_optimizes_by_hand_is_patched_by_a_call_that_gives_its_loss(tmp_path: Path) -> None:
+    with pytest.raises(PatchError, match=r"ByHand optimizes by hand .* give Patch\(\.\.\., call=.* or heads="):
+        trainer(tmp_path, Patch("explin")).fit(ByHand(), loader())
+    for given in (
+        {"call": lambda module, rows: module.vae(rows)},
+        {"heads": lambda m: vdvae_patch.scan(m, batch(), call=lambda m, b: m.vae(b))},
+    ):
+        module = ByHand()
+        trainer(tmp_path, Patch("explin", **given)).fit(module, loader())  # type: ignore[arg-type]
+        assert module.was_patched[-2:] == [True, True]
 
 
 def test_the_callback_changes_no_batch_and_no_noise(tmp_path: Path) -> None:
@@ -219,7 +278,7 @@ def _patch(model: nn.Module) -> None:
     vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, batch()))
 
 
-@pytest.mark.parametrize("order", ["patch, prepare", "prepare, patch"])
+@pytest.mark.parametrize("order", ["patch, prepare", "prepare, patch", "through the wrapper"])
 def test_accelerate_in_either_order(order: str, tmp_path: Path) -> None:
     accelerate = pytest.importorskip("accelerate")
     model = build("AtOutput")
@@ -227,9 +286,11 @@ def test_accelerate_in_either_order(order: str, tmp_path: Path) -> None:
         _patch(model)
     accelerator = accelerate.Accelerator(cpu=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared, optimizer = accelerator.prepare(nn.DataParallel(model) if order[0] == "t" else model, optimizer)
     if order.startswith("prepare"):
         _patch(accelerator.unwrap_model(prepared))
+    elif order[0] == "t":
+        _patch(prepared)
     accelerator.backward(prepared(batch()))
     optimizer.step()
     vdvae_patch.check_intact(prepared)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,95 @@ def test_a_wrapped_model_is_saved_as_what_it_wraps(tmp_path: Path) -> None:
     vdvae_patch.save(nn.DataParallel(model), tmp_path / "saved")
     assert equal(outputs(vdvae_patch.load(saved_models.AtOutput, tmp_path / "saved")), expected)
     assert equal(outputs(vdvae_patch.load(nn.DataParallel(saved_models.AtOutput()), tmp_path / "saved")), expected)
+
+
+class RawOutput(nn.Module):
+    """Gives the raw values themselves; what reads them stands outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.encoder(x)
+        return out
+
+
+def _loss(model: nn.Module, x: Tensor) -> Tensor:
+    mean, log_variance = model(x).chunk(2, dim=1)
+    z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+    return (z**2).mean() + 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).mean()
+
+
+@pytest.fixture
+def wrap(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[nn.Module], nn.Module]]:
+    compiled = partial(torch.compile, backend="eager")
+    if request.param == "ddp":
+        store = f"file://{tmp_path / 'store'}"
+        torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    yield {
+        "dp": nn.DataParallel,
+        "compile": compiled,
+        "ddp": nn.parallel.DistributedDataParallel,
+        "compile of dp": lambda m: compiled(nn.DataParallel(m)),
+    }[request.param]
+    if request.param == "ddp":
+        torch.distributed.destroy_process_group()
+
+
+WRAPS = pytest.mark.parametrize("wrap", ["dp", "compile", "ddp", "compile of dp"], indirect=True)
+
+
+@WRAPS
+@pytest.mark.filterwarnings("ignore:head")  # of floors
+@pytest.mark.parametrize("name", [*NAMES, "RawOutput"])
+def test_a_model_that_was_patched_through_its_wrapper_is_saved_by_its_own_paths(
+    name: str, wrap: Callable[[nn.Module], nn.Module], tmp_path: Path
+) -> None:
+    kind, call = (RawOutput, _loss) if name == "RawOutput" else (saved_models.ALL[name], None)
+    model = RawOutput() if name == "RawOutput" else build(name)
+    wrapper = wrap(model)
+    before = vars(model).keys() | {type(model)}
+    heads = vdvae_patch.scan(wrapper, batch(), call=call)
+    roles = dict.fromkeys({head.role for head in heads}, "explin")
+    vdvae_patch.patch(wrapper, heads=heads, **roles)  # type: ignore[arg-type]
+    expected = model(batch()) if name == "RawOutput" else outputs(model)
+    assert vdvae_patch.patch_json(wrapper) == vdvae_patch.patch_json(model)
+    for one in (wrapper, model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        vdvae_patch.check_intact(one)
+        again = vdvae_patch.load(kind, vdvae_patch.save(one, tmp_path / "saved", overwrite=True))
+        found = again(batch()) if name == "RawOutput" else outputs(again)
+        assert torch.equal(found, expected) if name == "RawOutput" else equal(found, expected)  # type: ignore[arg-type]
+        assert not any("module" in row[0] or "_orig_mod" in row[0] for row in shown(again))
+        assert shown(again) == shown(model)
+    assert variant_of_state(model.state_dict()) is not None
+    vdvae_patch.unpatch(wrapper)
+    assert vars(model).keys() | {type(model)} == before
+    assert not model._state_dict_hooks
+    assert not wrapper._state_dict_hooks
+
+
+@WRAPS
+def test_a_patch_is_taken_back_from_the_model_in_its_wrapper(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = build("AtOutput")
+    expected, wrapper = outputs(model), wrap(model)
+    _explin(wrapper)
+    vdvae_patch.unpatch(model)
+    assert equal(outputs(model), expected)
+    assert not vdvae_patch.is_patched(wrapper)
+    with pytest.raises(PatchError, match="the model is not patched"):
+        vdvae_patch.unpatch(wrapper)
+    _explin(wrapper)
+    vdvae_patch.check_intact(model)
+    rest = nn.ModuleDict({"vae": model})  # the wrapper is gone
+    assert [h.head.path for h in vdvae_patch.patched_heads(rest)] == ["vae.encoder.2"]
+    model.encoder = nn.Linear(8, 8)
+    with pytest.raises(PatchError, match=r"encoder\.2\.forward: the patch is gone"):
+        vdvae_patch.check_intact(model)
+
+
+def _explin(model: nn.Module) -> None:
+    vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, batch()))
 
 
 def test_two_patched_parts_of_one_model_come_back(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.readers import LogReader, PartReader
-from vdvae_patch.attach.source import Span, class_of, find, look_up, mangled, parse
+from vdvae_patch.attach.source import METHOD, Span, class_of, find, is_method, look_up, mangled, parse
 from vdvae_patch.errors import PatchError
 
 
@@ -164,6 +164,7 @@ def _compile(function: types.FunctionType, tree: ast.FunctionDef, names: dict[st
     functools.update_wrapper(new, function)
     del vars(new)["__wrapped__"]  # it stands in for the function, and calls it nowhere
     new.__kwdefaults__ = function.__kwdefaults__
+    vars(new)[METHOD] = is_method(function)
     return new
 
 
@@ -217,7 +218,7 @@ class _Edit:
             return
         bound = isinstance(target, types.FunctionType) and isinstance(node.func, ast.Attribute)
         written = function_of(target) if bound else None
-        takes_self = written is not None and written.__code__.co_varnames[:1] == ("self",)
+        takes_self = written is not None and (written.__code__.co_varnames[:1] == ("self",) or is_method(written))
         if takes_self and isinstance(node.func, ast.Attribute) and not self._is_class(node.func.value):
             owner = node.func.value
             if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
@@ -572,7 +573,7 @@ class _Edit:
 def _names_of_self(function: types.FunctionType, instance: Any) -> frozenset[str]:
     """The names by which a function has its instance or its class: `self` mostly, or what a method calls it."""
     own = inspect.getattr_static(type(instance), function.__name__, None)
-    method = class_of(function) and own is not None and not isinstance(own, staticmethod)
+    method = is_method(function) and not isinstance(own, staticmethod)
     return frozenset({"self", "cls", *(function.__code__.co_varnames[:1] if method else ())})
 
 

@@ -21,6 +21,9 @@ Span = tuple[int, int, int, int]
 LAMBDA = "_vdvae_patch_lambda"
 """Name of the function that a lambda is compiled again as."""
 
+METHOD = "_vdvae_patch_is_method"
+"""Of a function that is compiled again, and has no decorators in its text: what `is_method` said of the host's."""
+
 LOCAL = object()
 """`called`: the function is defined in the very function that calls it."""
 
@@ -47,6 +50,20 @@ def class_of(function: types.FunctionType) -> str:
     names = function.__code__.co_qualname.split(".")
     inside = [name for name, after in itertools.pairwise(names) if "<" not in name and after != "<locals>"]
     return inside[-1] if inside else ""
+
+
+def is_method(function: types.FunctionType) -> bool:
+    """Whether the first argument is what the function is called on, whatever its name: `self`, `s`, `cls`."""
+    if METHOD in vars(function):
+        return bool(vars(function)[METHOD])
+    *_, around, name = ("", *function.__code__.co_qualname.split("."))
+    if not around or "<" in around + name or not function.__code__.co_argcount:
+        return False  # not written in the body of a class
+    try:
+        decorators = getattr(definition(function), "decorator_list", [])
+    except PatchError:
+        return False
+    return not any(ast.unparse(decorator).rpartition(".")[2] == "staticmethod" for decorator in decorators)
 
 
 def mangled(name: str, cls: str) -> str:

@@ -23,7 +23,7 @@ from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.patching.record import not_patched, owners
-from vdvae_patch.patching.restore import unwrapped
+from vdvae_patch.patching.wrapped import unwrapped
 from vdvae_patch.scales import Scale
 
 

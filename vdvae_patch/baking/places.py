@@ -15,7 +15,7 @@ from torch import nn
 
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.source import Span, method_function, parse, shown
+from vdvae_patch.attach.source import Span, is_method, method_function, parse, shown
 from vdvae_patch.attach.written import entered
 from vdvae_patch.errors import PatchError
 
@@ -63,10 +63,11 @@ def _calls_in(function: FunctionType, name: str) -> Iterator[tuple[str, Span, st
         tree = parse(function)
     except PatchError:
         return
+    own = {"self", *(function.__code__.co_varnames[:1] if is_method(function) else ())}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != name:
             continue
-        if isinstance(node.func.value, ast.Name) and node.func.value.id == "self":
+        if isinstance(node.func.value, ast.Name) and node.func.value.id in own:
             span = (node.lineno, node.end_lineno or 0, node.col_offset, node.end_col_offset or 0)
             yield file_of(function), span, ast.unparse(node)
 

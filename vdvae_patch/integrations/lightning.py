@@ -11,8 +11,7 @@ module = apply_checkpoint(Module.load_from_checkpoint(path), path)     # without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +25,7 @@ from vdvae_patch.patching.record import owners
 from vdvae_patch.patching.restore import patch_document
 from vdvae_patch.saving import apply
 from vdvae_patch.scanning.finder import scan
+from vdvae_patch.scanning.quiet import without_logging
 
 if TYPE_CHECKING:
 
@@ -57,7 +57,8 @@ class Patch(_Callback):
         variant: as of `vdvae_patch.patch`.
         heads: from the module to its heads, `HOST.heads` or a function of your own; without it the module is scanned on
             the first batch of its training data.
-        call: what the scan runs, `call(module, batch)`; without it `module.training_step(batch, 0)`.
+        call: what the scan runs, `call(module, batch)`; without it `module.training_step(batch, 0)`. A module that
+            optimizes by hand needs it, or heads: a function that gives its loss.
         batch: what the scan runs on instead of the first batch.
         arithmetic, verify, paper: as of `vdvae_patch.patch`.
 
@@ -125,7 +126,7 @@ class Patch(_Callback):
                     f"as {self.variant}; unpatch it first"
                 )
             return
-        with _without_logging(module):
+        with without_logging(module):
             heads = self._scanned(trainer, module) if self.heads is None else self.heads(module)
             patch(
                 module,
@@ -137,6 +138,12 @@ class Patch(_Callback):
             )
 
     def _scanned(self, trainer: Any, module: Any) -> Iterable[Head]:
+        if self.call is None and not getattr(module, "automatic_optimization", True):
+            raise PatchError(
+                f"{type(module).__name__} optimizes by hand (automatic_optimization is False), so that its "
+                "training_step, which needs the optimizers, cannot be run to find the heads; give Patch(..., "
+                "call=lambda module, batch: ...) that returns the loss, or heads="
+            )
         batch = _first_batch(trainer, module) if self.batch is None else self.batch
         batch = module.transfer_batch_to_device(batch, module.device, 0)
         return scan(module, batch, call=self.call or _training_step)
@@ -193,25 +200,6 @@ def _first_batch(trainer: Any, module: Any) -> Any:
         f"there is no training data to scan the module on ({type(last).__name__}: {last}); give Patch(..., batch=...), "
         "or heads="
     )
-
-
-@contextmanager
-def _without_logging(module: Any) -> Iterator[None]:
-    """`self.log` does nothing while a scan runs a step: the trainer has no loop yet that it could log to."""
-    names = ("log", "log_dict")
-    before = {name: vars(module)[name] for name in names if name in vars(module)}
-    for name in names:
-        vars(module)[name] = _nothing
-    try:
-        yield
-    finally:
-        for name in names:
-            del vars(module)[name]
-        vars(module).update(before)
-
-
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    pass
 
 
 __all__ = ["KEY", "Patch", "apply_checkpoint"]

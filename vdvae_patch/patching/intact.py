@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from vdvae_patch.attach.attachment import Attachment
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching.record import Owner, not_patched, owners, parts
 
@@ -36,11 +37,11 @@ def check_intact(model: nn.Module) -> None:
 
 def _troubles(owner: Owner) -> Iterator[str]:
     modules = dict(owner.model.named_modules(remove_duplicate=False))
-    there: dict[tuple[str, str], list[str]] = {}
+    there: dict[tuple[str, str], dict[str, Attachment]] = {}
     for path, _, attachment in parts(owner.model, owner.record.number):
-        there.setdefault((attachment.path, attachment.method), []).append(path)
+        there.setdefault((attachment.path, attachment.method), {})[path] = attachment
     for attachment in owner.record.attachments:
-        paths = there.get((attachment.path, attachment.method), [])
+        paths = there.get((owner.installed(attachment.path), attachment.method), {})
         name = owner.named(attachment.path) or "the model"
         if not paths:
             now = modules.get(attachment.path)
@@ -50,12 +51,12 @@ def _troubles(owner: Owner) -> Iterator[str]:
             around = modules.get(attachment.path)
             kind = "another module" if around is None else f"a {type(around).__name__}"
             yield (
-                f"{name}.{attachment.method}: the patched module is now {owner.named(paths[0])}, inside {kind}; what "
-                "that adds to its output comes behind the scale, so that σ is another one than promised"
+                f"{name}.{attachment.method}: the patched module is now {owner.named(next(iter(paths)))}, inside "
+                f"{kind}; what that adds to its output comes behind the scale, so that σ is another one than promised"
             )
         else:
             at = next(path for path in paths if _without_wrappers(path) == _without_wrappers(attachment.path))
-            trouble = attachment.intact(modules[at])
+            trouble = paths[at].intact(modules[at]) if owner.prefix else attachment.intact(modules[at])
             if trouble:
                 yield trouble
 

@@ -18,6 +18,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.patching.fit import Spread
 from vdvae_patch.patching.variant import VANILLA, Variant
+from vdvae_patch.patching.wrapped import INSIDE, Inside, is_taken_back
 from vdvae_patch.scales import Scale
 from vdvae_patch.tables import columns
 
@@ -75,11 +76,23 @@ class PatchRecord:
 
 
 class Owner(NamedTuple):
-    """A model that was patched, and where it lies in another one."""
+    """A model that was patched, and where it lies in another one.
+
+    `prefix` is the model's path in the wrapper that was patched, and the attachments in it are named from there on.
+    """
 
     path: str
     model: nn.Module
     record: PatchRecord
+    prefix: str = ""
+
+    def installed(self, path: str) -> str:
+        """The path that the installed attachment of this one has."""
+        return ".".join(part for part in (self.prefix, path) if part)
+
+    def has(self, module: nn.Module) -> bool:
+        """Whether a module is inside of this model."""
+        return any(m is module for m in self.model.modules())
 
     def named(self, path: str) -> str:
         """A path of the patched model, in the one around it."""
@@ -92,8 +105,18 @@ class Owner(NamedTuple):
 
 
 def owners(model: nn.Module) -> list[Owner]:
-    """Every patched model in a model: itself, what a wrapper holds, a teacher and a student."""
-    return [Owner(path, m, vars(m)[RECORD]) for path, m in model.named_modules() if RECORD in vars(m)]
+    """Every patched model in a model: itself, what a wrapper holds, a teacher and a student.
+
+    Of a model that was patched through a wrapper, the wrapper if it is there, and else the model.
+    """
+    found: list[Owner] = []
+    for path, module in model.named_modules():
+        record, inside = vars(module).get(RECORD), vars(module).get(INSIDE)
+        if record is not None and not is_taken_back(module, record):
+            found.append(Owner(path, module, record))
+        elif isinstance(inside, Inside) and inside.record and not any(o.has(module) for o in found):
+            found.append(Owner(path, module, inside.record, inside.prefix))
+    return found
 
 
 def parts(model: nn.Module, number: str | None = None) -> Iterator[tuple[str, nn.Module, Attachment]]:
@@ -106,7 +129,7 @@ def parts(model: nn.Module, number: str | None = None) -> Iterator[tuple[str, nn
 
 def is_patched(model: nn.Module) -> bool:
     """Whether the model, one that it wraps, or a part of it is patched."""
-    return any(RECORD in vars(m) or bool(stands_in(m)) for m in model.modules())
+    return bool(owners(model)) or any(stands_in(m) for m in model.modules())
 
 
 def patch_record(model: nn.Module) -> PatchRecord:

@@ -27,21 +27,10 @@ from vdvae_patch.patching.apply import PatchHandle, patch_exactly, unpatch
 from vdvae_patch.patching.intact import check_intact
 from vdvae_patch.patching.record import Owner, PatchedHead, PatchRecord, is_patched, owners
 from vdvae_patch.patching.variant import Variant
+from vdvae_patch.patching.wrapped import unwrapped
 
 FORMAT, VERSION = "vdvae_patch", 1
 _MOST = 65_536  # heads, or places, of one patch
-
-_WRAPPERS = ("module", "_orig_mod")
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside torch's own wrappers: `DistributedDataParallel`, `DataParallel`, `torch.compile`."""
-    while type(model).__module__.startswith("torch."):
-        names = [name for name, _ in model.named_children()]
-        if len(names) != 1 or names[0] not in _WRAPPERS:
-            break
-        model = model.get_submodule(names[0])
-    return model
 
 
 def patch_document(model: nn.Module) -> dict[str, Any]:

@@ -14,25 +14,33 @@ from typing import Any
 from torch import nn
 
 from vdvae_patch.patching.record import RECORD, owners
+from vdvae_patch.patching.wrapped import INSIDE, tell_inside, unwrapped
 
 _KEY = "vdvae_patch"
 
 
 def _note(module: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
-    record = vars(module).get(RECORD)
+    inside = vars(module).get(INSIDE)
+    record = vars(module).get(RECORD) or (inside and inside.record)
     if record is not None:
         metadata[_KEY] = str(record.variant)
 
 
 def mark(model: nn.Module) -> None:
-    """Let the model's `state_dict` carry the variant in its metadata."""
-    model.register_state_dict_post_hook(_note)  # type: ignore[no-untyped-call]
+    """Let the model's `state_dict` carry the variant in its metadata; and that of the model inside, if it wraps one."""
+    unmark(model)
+    inner = tell_inside(model, vars(model)[RECORD])
+    for module in (model, inner) if inner is not None else (model,):
+        module.register_state_dict_post_hook(_note)  # type: ignore[no-untyped-call]
 
 
 def unmark(model: nn.Module) -> None:
     """Take that back."""
-    for key in [key for key, hook in model._state_dict_hooks.items() if hook is _note]:
-        del model._state_dict_hooks[key]
+    inner = unwrapped(model)
+    told = vars(inner).pop(INSIDE, None) is not None
+    for module in (model, inner) if told else (model,):
+        for key in [key for key, hook in module._state_dict_hooks.items() if hook is _note]:
+            del module._state_dict_hooks[key]
 
 
 def variant_of_state(state: Mapping[str, Any]) -> str | None:

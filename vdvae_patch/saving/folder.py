@@ -18,7 +18,8 @@ from vdvae_patch.errors import CheckpointError, PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.patching.apply import unpatch
 from vdvae_patch.patching.record import is_patched
-from vdvae_patch.patching.restore import apply_document, patch_document, unwrapped
+from vdvae_patch.patching.restore import apply_document, patch_document
+from vdvae_patch.patching.wrapped import unwrapped
 from vdvae_patch.saving import weights
 from vdvae_patch.saving.files import new_folder
 from vdvae_patch.saving.given import given_heads

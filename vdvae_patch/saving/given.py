@@ -12,7 +12,8 @@ from vdvae_patch.errors import PatchError, UnknownNameError
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts import HOSTS
 from vdvae_patch.patching.apply import PatchHandle
-from vdvae_patch.patching.restore import apply_document, unwrapped
+from vdvae_patch.patching.restore import apply_document
+from vdvae_patch.patching.wrapped import unwrapped
 
 
 def apply(

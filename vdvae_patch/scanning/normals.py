@@ -119,7 +119,8 @@ def _init_of_many(self: MultivariateNormal, loc: Any, *args: Any, **kwargs: Any)
     if recorder is not None:
         scale = given.get("scale_tril")
         node = recorder.node_of(scale) if isinstance(scale, Tensor) else None
-        if node is not None and node.op == "diag_embed" and isinstance(loc, Tensor):
+        # of a diagonal that the recorder did not see made of anything, such as a constant, the graph has no scale
+        if node is not None and node.op == "diag_embed" and node.inputs and isinstance(loc, Tensor):
             recorder.graph.normals.append(NormalSeen(recorder.node_of(loc), node.inputs[0]))
         else:
             _note(recorder, "MultivariateNormal", given, ("covariance_matrix", "precision_matrix", "scale_tril"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from vdvae_patch.scanning.layers import join_layers
 from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
 from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of
+from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.untouched import Untouched
 from vdvae_patch.trace import Tracer
@@ -68,7 +69,13 @@ def recorded(
         returned(module, None, output)
 
     known = {id(module) for module in model.modules()}
-    with _eager(model), Untouched(model, recorder), normals_watched(recorder), outputs_observed(emitted):
+    with (
+        without_logging(model),
+        _eager(model),
+        Untouched(model, recorder),
+        normals_watched(recorder),
+        outputs_observed(emitted),
+    ):
         hook = register_module_forward_hook(returned)
         try:
             with nullcontext() if tracer is None else tracer.modules():
@@ -130,10 +137,15 @@ def _is_at_once(error: NotImplementedError) -> bool:
     return names.count("_call_impl") == 1 and names[-1] in ("forward", "_forward_unimplemented")
 
 
-def _eager(model: nn.Module) -> AbstractContextManager[Any]:
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
     """Compiled parts run as they are written: what the compiler makes of them has no lines."""
     compiled = any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules())
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    if not compiled:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), without_hook_warning():
+        yield
 
 
 def _written(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> str:

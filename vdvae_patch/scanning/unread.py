@@ -69,4 +69,8 @@ def _is_diagonal(graph: Graph, node: Node) -> bool:
     """Whether a matrix is the diagonal that a Normal was seen to be given."""
     while node.kind == "shape" and node.op != "diag_embed" and node.inputs:
         node = node.inputs[0]
-    return node.op == "diag_embed" and any(normal.scale is node.inputs[0] for normal in graph.normals)
+    return (
+        node.op == "diag_embed"
+        and bool(node.inputs)
+        and any(normal.scale is node.inputs[0] for normal in graph.normals)
+    )

@@ -1,0 +1,53 @@
+"""A MultivariateNormal whose `scale_tril` is a diagonal is a Normal of its elements; a constant diagonal is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, MultivariateNormal, Normal, kl_divergence
+
+import vdvae_patch
+
+
+class Diagonal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(8, 6), nn.Linear(3, 8)
+
+    def prior(self, mean: Tensor) -> Distribution:
+        ones = torch.diag_embed(torch.ones_like(mean))
+        return MultivariateNormal(torch.zeros_like(mean), scale_tril=ones)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_sigma = self.encoder(x).chunk(2, -1)
+        posterior = MultivariateNormal(mean, scale_tril=torch.diag_embed(log_sigma.exp()))
+        loss = F.mse_loss(self.decoder(posterior.rsample()), x)
+        return loss + kl_divergence(posterior, self.prior(mean)).mean()
+
+
+class PriorOfNumbers(Diagonal):
+    def prior(self, mean: Tensor) -> Distribution:
+        return MultivariateNormal(loc=torch.zeros(3), scale_tril=torch.diag_embed(torch.ones(3)))
+
+
+class PriorGivenWhole(Diagonal):
+    def prior(self, mean: Tensor) -> Distribution:
+        return MultivariateNormal(torch.zeros(3), torch.diag_embed(torch.ones(3)))
+
+
+class NormalsBeside(Diagonal):
+    def prior(self, mean: Tensor) -> Distribution:
+        Normal(torch.zeros(3), torch.diag_embed(torch.ones(3)).diagonal())
+        return super().prior(mean)
+
+
+@pytest.mark.parametrize("kind", [Diagonal, PriorOfNumbers, PriorGivenWhole, NormalsBeside])
+def test_a_prior_with_a_constant_diagonal_is_no_trouble(kind: type[Diagonal]) -> None:
+    torch.manual_seed(0)
+    model, x = kind(), torch.randn(16, 8)
+    heads = vdvae_patch.scan(model, x)
+    assert [(h.path, h.channels, h.role) for h in heads] == [("encoder", "3:6", "posterior")]
+    assert str(heads[0].convention) == "log_sigma"
+    vdvae_patch.patch(model, "bounded(0.01, 4)", heads=heads)
