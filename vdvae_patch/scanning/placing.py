@@ -68,8 +68,16 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         elif not any(r.chain.end == "several" and r.node.id != reading.node.id for r in group):
             raise CannotPlaceError(
                 "the host reads the raw value itself, with no step of its own that could be replaced"
+                + _advice(graph, reading.raw.node)
             )
     return sites
+
+
+def _advice(graph: Graph, raw: Node) -> str:
+    """What would help with a parameter that only functions outside of the model read."""
+    inside = any(f.path is not None and f.method for node in _readers(graph, raw) for f in node.frames if f.host)
+    alone = raw.kind == "parameter" and not inside
+    return " (let a method of the model return the parameter, or call what reads it)" if alone else ""
 
 
 def _computed_again(reading: Reading) -> list[Reading]:
