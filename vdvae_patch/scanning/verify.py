@@ -106,7 +106,8 @@ def check_sigma(
         places = [p for p in seen.get(head_key(head.path, head.channel_range), []) if _is_call_of(head, p[0])]
         if not places:
             raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
-        _require_compared(head, before.get(head_key(head.path, head.channel_range), []), found)
+        if all(reading.term is None for _, _, reading in places):
+            _require_compared(head, before.get(head_key(head.path, head.channel_range), []), found)
         # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
         alone = [place for place in places if sum(s.node.params for s in place[1].leaves.values()) == 1]
         wrong = [
@@ -127,7 +128,11 @@ def check_sigma(
 
 def _require_compared(head: Head, before: Iterable[Placed], after: Iterable[Reading]) -> None:
     """Refuse a patch after which no density and no KL has the σ any more: the host reads the raw value there in a place
-    that was not replaced, so that what is left is no Normal's."""
+    that was not replaced, so that what is left is no Normal's.
+
+    Args:
+        after: of all heads: levels that one KL reads as one tensor are shown by one of them.
+    """
     shown = {place.line for place in before if place.line}
     if shown and not shown & {where(reading.term.total) for reading in after if reading.term is not None}:
         raise PatchError(
