@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -201,3 +202,174 @@ def test_a_parameter_that_a_method_hands_on_is_replaced_where_it_is_named(
     heads = scan(model, torch.rand(5, 4), call=call)
     assert {(h.path, h.role) for h in heads} == {("encoder", "posterior"), ("raw", "likelihood")}
     patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads).unpatch()
+
+
+# --- spellings of one free function, and of its call ------------------------------------------------------------------
+
+
+def floored(raw: Tensor, floor: float = 1e-3) -> Tensor:
+    return F.softplus(raw) + floor
+
+
+def nll(x: Tensor, mean: Tensor, raw: Tensor, *, floor: float = 1e-3) -> Tensor:
+    sigma = floored(raw, floor)
+    return (0.5 * ((x - mean) / sigma) ** 2 + sigma.log()).sum(-1).mean()
+
+
+def nll_of_variance(x: Tensor, mean: Tensor, raw: Tensor, eps: float = 1e-4) -> Tensor:
+    return F.gaussian_nll_loss(mean, x, raw.exp().clamp(min=eps), full=True)
+
+
+def of_a_dict(x: Tensor, out: dict[str, Tensor]) -> Tensor:
+    return nll_of_variance(x, out["mean"], out["raw"])
+
+
+def announced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Tensor:
+        return function(*args, **kwargs)
+
+    return inner
+
+
+@announced
+def decorated(x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+    return -Normal(mean, raw.exp() + 1e-2).log_prob(x).sum(-1).mean()
+
+
+class Losses:
+    @staticmethod
+    def static(x: Tensor, mean: Tensor, raw: Tensor, floor: float = 1e-2) -> Tensor:
+        return -Normal(mean, F.softplus(raw) + floor).log_prob(x).sum(-1).mean()
+
+    @classmethod
+    def of_class(cls, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return cls.static(x, mean, raw)
+
+
+class Criterion(nn.Module):
+    """A module that is no part of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = nn.GaussianNLLLoss(eps=1e-5)
+
+    def forward(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return self.loss(mean, x, F.softplus(raw) + 1e-3)
+
+
+OUTSIDE = Criterion()
+BY_NAME = {"nll": nll, "variance": nll_of_variance}
+WITH_FLOOR = functools.partial(nll_of_variance, eps=1e-3)
+
+
+class Spelled(VAE):
+    floor = 2e-3
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        x_mean, raw, mean, log_var = super().forward(x)
+        return self.likelihood(x, x_mean, raw) + kl_to_standard(mean, log_var)
+
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return nll(x, mean, raw)
+
+
+class ByKeywords(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return nll(raw=raw, mean=mean, x=x, floor=5e-3)
+
+
+class OfASetting(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return nll(x, mean, raw, floor=self.floor)
+
+
+class OfADict(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return of_a_dict(x, {"mean": mean, "raw": raw})
+
+
+class FromATable(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return BY_NAME["variance"](x, mean, raw)
+
+
+class Partial(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return WITH_FLOOR(x, mean, raw)
+
+
+class Static(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return Losses.static(x, mean, raw)
+
+
+class OfAClass(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return Losses.of_class(x, mean, raw)
+
+
+class OfAModuleBeside(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return OUTSIDE(x, mean, raw)
+
+
+class Decorated(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return decorated(x, mean, raw)
+
+
+class Unpacked(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return nll(*(x, mean), raw)
+
+
+class InALoop(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        return torch.stack([nll(*rows) for rows in zip(x, mean, raw, strict=True)]).mean()
+
+
+class OfAVariable(Spelled):
+    def likelihood(self, x: Tensor, mean: Tensor, raw: Tensor) -> Tensor:
+        loss = nll
+        return loss(x, mean, raw)
+
+
+SPELLED = [
+    Spelled, ByKeywords, OfASetting, OfADict, FromATable, Partial, Static, OfAClass, OfAModuleBeside, Decorated,
+    OfAVariable,
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*the host keeps σ at")
+@pytest.mark.parametrize("build", SPELLED)
+def test_a_free_function_with_a_floor_is_patched_however_it_is_called(build: type[VAE]) -> None:
+    torch.manual_seed(0)
+    model = build()
+    heads = scanned(model, lambda m, x: m(x))
+    patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads).unpatch()
+
+
+@pytest.mark.parametrize("build", [Unpacked, InALoop])
+def test_a_call_whose_arguments_are_not_in_sight_is_refused(build: type[VAE]) -> None:
+    torch.manual_seed(0)
+    model = build()
+    heads = scanned(model, lambda m, x: m(x))
+    with pytest.raises(PatchError, match="σ also depends on 'floor', an argument"):
+        patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads)
+
+
+class Annealed(Spelled):
+    """The floor is an argument of the model's, of another value at each call."""
+
+    def forward(self, x: Tensor, floor: float = 1e-2) -> Tensor:  # type: ignore[override]
+        x_mean, raw, mean, log_var = VAE.forward(self, x)
+        return nll(x, x_mean, raw, floor=floor) + kl_to_standard(mean, log_var)
+
+
+def test_a_floor_that_changes_from_call_to_call_is_not_fixed() -> None:
+    torch.manual_seed(0)
+    model = Annealed()
+    heads = scanned(model, lambda m, x: m(x, 5e-3))
+    with pytest.raises(PatchError, match="σ also depends on 'floor', an argument"):
+        patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads)

@@ -10,12 +10,12 @@ import inspect
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from vdvae_patch import conventions
 from vdvae_patch.attach import decorators
 from vdvae_patch.attach.readers import AnyReader, LogReader, OutputReader, PartReader, Reader
-from vdvae_patch.attach.rewrite import Change, LocalFunction, rewritten
+from vdvae_patch.attach.rewrite import Change, LocalFunction, fixed_arguments, rewritten
 from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site
 from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of, qualname_of
 from vdvae_patch.distributions import StableNormal
@@ -69,14 +69,24 @@ def _reader(site: Site, scale: Scale) -> AnyReader:
     return reader if site.beside is None else PartReader(reader, site.beside)
 
 
-def _compile(function: types.FunctionType, edits: list[Edit], level: int, instance: Any) -> types.FunctionType:
-    return rewritten(function, *_plan(function, edits, level, instance), instance)
+def _compile(
+    function: types.FunctionType,
+    edits: list[Edit],
+    level: int,
+    instance: Any,
+    fixed: frozenset[str] = frozenset(),
+) -> types.FunctionType:
+    return rewritten(function, *_plan(function, edits, level, instance, fixed), instance, fixed)
 
 
 def _plan(
-    function: types.FunctionType, edits: list[Edit], level: int, instance: Any
+    function: types.FunctionType, edits: list[Edit], level: int, instance: Any, fixed: frozenset[str] = frozenset()
 ) -> tuple[list[Change], dict[Span, Any]]:
-    """The changes of a function, and what it shall call at some spans."""
+    """The changes of a function, and what it shall call at some spans.
+
+    Args:
+        fixed: see `rewritten`.
+    """
     changes: list[Change] = []
     inner: dict[CallStep, list[Edit]] = {}
     logs: list[LogSite] = []
@@ -114,15 +124,16 @@ def _plan(
         _carry(changes, log)
     for step, below in inner.items():
         target, owner = called(function, step.span, step.module, step.qualname, instance)
+        caller = _Caller(function, instance, fixed)
         if target is LOCAL:
-            replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance))
+            replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance, fixed))
         elif isinstance(target, classmethod):
-            inner_function = _again(target, step, below, level, None)
+            inner_function = _again(target, step, below, level, None, caller)
             replaced[step.span] = types.MethodType(inner_function, owner_of(step.module, step.qualname))
         elif isinstance(target, type):
             replaced[step.span] = _wrapped(_made(target, step, below, level), below, level + 1)
         else:
-            replaced[step.span] = _again(target, step, below, level, owner)
+            replaced[step.span] = _again(target, step, below, level, owner, caller)
     return changes, replaced
 
 
@@ -161,13 +172,22 @@ def _is_same_place(one: Change, other: Change) -> bool:
     return one.last == other.last and (one.operand != -3 or one.parameter == other.parameter)
 
 
-def _again(target: Any, step: CallStep, edits: list[Edit], level: int, instance: Any) -> Any:
+class _Caller(NamedTuple):
+    """What calls a function: a function, what it is a method of, and its arguments that are fixed."""
+
+    function: Any
+    instance: Any
+    fixed: frozenset[str]
+
+
+def _again(target: Any, step: CallStep, edits: list[Edit], level: int, instance: Any, caller: _Caller) -> Any:
     """A function that is called, compiled again in its decorators."""
     name = step.qualname.rpartition(".")[2]
     layers = decorators.chain(target, name)
     # a wrapper of the host's is a step of its own, so what ran here may be one of the layers further out
     ran = next((layer for layer in layers if qualname_of(layer) == step.qualname), layers[-1])
-    return decorators.rewrapped(target, _compile(ran, edits, level + 1, instance), ran, name)
+    fixed = fixed_arguments(caller.function, step.span, ran, instance, caller.instance, caller.fixed)
+    return decorators.rewrapped(target, _compile(ran, edits, level + 1, instance, fixed), ran, name)
 
 
 def _made(target: type, step: CallStep, edits: list[Edit], level: int) -> type:

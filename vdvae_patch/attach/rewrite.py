@@ -55,12 +55,17 @@ class LocalFunction(NamedTuple):
 
 
 def rewritten(
-    function: types.FunctionType, changes: Sequence[Change], callees: Mapping[Span, Any], instance: Any = None
+    function: types.FunctionType,
+    changes: Sequence[Change],
+    callees: Mapping[Span, Any],
+    instance: Any = None,
+    fixed: frozenset[str] = frozenset(),
 ) -> types.FunctionType:
     """The function with its expressions changed, and the functions at some calls replaced.
 
     Args:
         instance: the module that the function is a method of, by which its attributes are told apart.
+        fixed: its arguments that have one value at the call that it is made for, see `fixed_arguments`.
 
     Raises:
         PatchError: its source cannot be found, is not what runs, or holds no such expression.
@@ -68,7 +73,7 @@ def rewritten(
     tree = parse(function)
     _require_what_runs(function, tree)
     names: dict[str, Any] = {}
-    _Edit(function, names, instance).all(tree, changes, callees)
+    _Edit(function, names, instance, fixed).all(tree, changes, callees)
     return _compile(function, tree, names)
 
 
@@ -186,8 +191,15 @@ def _future_flags(function: types.FunctionType) -> int:
 class _Edit:
     """Changes one syntax tree in place."""
 
-    def __init__(self, function: types.FunctionType, names: dict[str, Any], instance: Any) -> None:
+    def __init__(
+        self,
+        function: types.FunctionType,
+        names: dict[str, Any],
+        instance: Any,
+        fixed: frozenset[str] = frozenset(),
+    ) -> None:
         self.function = function
+        self.fixed = fixed
         self.names = names
         self.instance = instance
         self._bound = bound_names(function)
@@ -212,13 +224,14 @@ class _Edit:
         if isinstance(target, LocalFunction):
             node.func = self._local(tree, node.func, target)
             return
-        if isinstance(target, types.FunctionType) and target.__name__ == "__call__":
+        if isinstance(target, types.FunctionType) and _is_object_called(node.func, target):
             node.args.insert(0, node.func)  # an object that is called is the instance itself
             node.func = self._name("call", target)
             return
         bound = isinstance(target, types.FunctionType) and isinstance(node.func, ast.Attribute)
         written = function_of(target) if bound else None
-        takes_self = written is not None and (written.__code__.co_varnames[:1] == ("self",) or is_method(written))
+        named_so = written is not None and written.__code__.co_varnames[:1] == ("self",)
+        takes_self = written is not None and written.__name__ != "<lambda>" and (named_so or is_method(written))
         if takes_self and isinstance(node.func, ast.Attribute) and not self._is_class(node.func.value):
             owner = node.func.value
             if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
@@ -302,7 +315,7 @@ class _Edit:
         if last is first:
             return ""
         code = self.function.__code__
-        arguments = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]} - self._selves
+        arguments = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]} - self._selves - self.fixed
         raw = {node.id for node in ast.walk(first) if isinstance(node, ast.Name)}
         used = {node.id for node in ast.walk(last) if isinstance(node, ast.Name)} - raw
         return min(used & arguments, default="")
@@ -542,6 +555,10 @@ class _Edit:
             return True  # a setting or a layer; a parameter of the model's own is handled as such
         return self._is_global(root)
 
+    def is_fixed(self, node: ast.expr) -> bool:
+        """Whether an expression has one value: a constant, a setting, or an argument that has one."""
+        return self._is_constant(node) or _root(node) in self.fixed
+
     def _is_builtin(self, node: ast.expr) -> bool:
         """Whether a function is one of C: PyTorch's own operations, whose arguments are those of what was recorded."""
         if not self._is_global(_root(node)):
@@ -568,6 +585,51 @@ class _Edit:
         """Whether an attribute's owner is a module, a class or the model, and not a tensor."""
         root = _root(node)
         return root in self._selves or self._is_global(root)
+
+
+def _is_object_called(called: ast.expr, target: types.FunctionType) -> bool:
+    """Whether what is called is an object, or a module beside the model, whose method the target is."""
+    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+    written = function_of(target)
+    own = written is not None and bool(class_of(written))
+    return target.__name__ == "__call__" or (target.__name__ == "forward" and name != "forward" and own)
+
+
+def fixed_arguments(
+    caller: types.FunctionType,
+    span: Span,
+    function: types.FunctionType,
+    owner: Any,
+    instance: Any,
+    fixed: frozenset[str],
+) -> frozenset[str]:
+    """The arguments of a function that have the same value whenever one call of it runs: left at their defaults, such
+    as the floor of `nll(x, mean, raw, eps=1e-4)`, or given constants, settings of the model, or what is fixed itself.
+
+    Args:
+        span: the call in the caller.
+        owner: what the function is a method of, if it is called as one.
+        instance, fixed: of the caller.
+    """
+    call, edit = find(parse(caller), span), _Edit(caller, {}, instance, fixed)
+    if not isinstance(call, ast.Call) or any(isinstance(a, ast.Starred) for a in call.args):
+        return frozenset()
+    code = function.__code__
+    positional = code.co_varnames[: code.co_argcount]
+    passed: dict[str | None, list[ast.expr]] = {}
+    method = bool(class_of(function)) and (owner is not None or positional[:1] in (("self",), ("cls",)))
+    for place, value in enumerate(call.args):
+        for shift in (0, 1) if method else (0,):  # a method may be called with its instance, or bound to it
+            passed.setdefault(dict(enumerate(positional)).get(place + shift), []).append(value)
+    for keyword in call.keywords:
+        passed.setdefault(keyword.arg, []).append(keyword.value)
+    if None in passed and any(keyword.arg is None for keyword in call.keywords):
+        return frozenset()
+    defaults = {*positional[len(positional) - len(function.__defaults__ or ()) :], *(function.__kwdefaults__ or {})}
+    names = (*positional, *code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
+    return frozenset(
+        name for name in names if (name in passed or name in defaults) and all(map(edit.is_fixed, passed.get(name, ())))
+    )
 
 
 def _names_of_self(function: types.FunctionType, instance: Any) -> frozenset[str]:

@@ -12,6 +12,7 @@ from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import UNKNOWN, Cut, progressions
 from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.layers import is_recurrent
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
     builtin = layer and not around
     if scripted is not None and not builtin and scripted not in (owner.path, *returned):
         return Emission(scripted, False, channels, False, _SCRIPTED)
+    if builtin and is_recurrent(owner) and not any(owner.path in paths for paths in graph.returned.values()):
+        return Emission(owner.path, False, channels, False, "its module returns several values, of which it is one")
     if builtin or owner.path in returned:
         if not exact:
             return Emission(owner.path, False, ChannelRange(channels.dim), False, "its channels are no regular range")

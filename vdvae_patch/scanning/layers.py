@@ -6,12 +6,14 @@ behind the product would end it too early, at the product, which the module does
     def forward(self, x, adjacency):
         return adjacency @ self.lin(x) + self.bias
 
-So that addition is made opaque, too: it is this module's raw output.
+So that addition is made opaque, too: it is this module's raw output. So are the gates of PyTorch's recurrent layers.
 """
 
 from __future__ import annotations
 
-from vdvae_patch.scanning.graph import Graph, Node
+from torch import nn
+
+from vdvae_patch.scanning.graph import Frame, Graph, Node
 
 
 def join_layers(graph: Graph) -> None:
@@ -20,6 +22,9 @@ def join_layers(graph: Graph) -> None:
     That is so if the module has added, or multiplied by, a parameter of its own: a bias behind a graph convolution, a
     gain behind a convolution. And if it is the sum of what two of its layers compute, as a residual block's is.
     """
+    for node in graph.nodes:
+        if node.kind == "elementwise" and node.frames and is_recurrent(node.frames[0]):
+            node.kind = "opaque"
     for number, paths in graph.returned.items():
         node = _moved_from(graph.nodes[number])
         owners = [path for path in paths if path]
@@ -32,6 +37,14 @@ def join_layers(graph: Graph) -> None:
             is_layer = node.op == "mul" and _is_weighted(operands, owners)
         if is_layer:
             node.kind = "opaque"
+
+
+def is_recurrent(frame: Frame) -> bool:
+    """Whether a frame is of a recurrent layer of PyTorch's: its gates are arithmetic, and none of the host's."""
+    return not frame.host and frame.code.co_filename == _RECURRENT
+
+
+_RECURRENT = nn.GRU.forward.__code__.co_filename
 
 
 def _is_residual(operands: list[Node], owners: list[str]) -> bool:

@@ -24,6 +24,7 @@ from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
 from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.layers import is_recurrent
 from vdvae_patch.scanning.reading import Reading
 
 
@@ -55,6 +56,11 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
     chained = [r for r in group if r.steps is not None]
     if chained:
         cut = _common_cut(chained)
+        if cut is not None and all(_goes_through(r, r.chain.nodes[cut[0] - 1]) for r in chained if cut[0]):
+            return _site(graph, chained[0], *cut)
+        bare = _bare(graph, chained)
+        if bare is not None:
+            return [bare]
         if cut is not None:
             return _site(graph, chained[0], *cut)
     bounded = _bounded(group)
@@ -65,12 +71,44 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         if reading.chain.end == "several":
             sites.append(_whole_expression(reading))
         elif reading.chain.nodes:
-            sites += _site(graph, reading, len(reading.chain.nodes), named(reading.suffix))
+            sites += _site(
+                graph, reading, *(_common_cut([reading]) or (len(reading.chain.nodes), named(reading.suffix)))
+            )
         elif not any(r.chain.end == "several" and r.node.id != reading.node.id for r in group):
             raise CannotPlaceError(
                 "the host reads the raw value itself, with no step of its own that could be replaced"
+                + _advice(graph, reading.raw.node)
             )
     return sites
+
+
+def _goes_through(reading: Reading, node: Node) -> bool:
+    """Whether a density or a KL reads a raw value through one node only, and nowhere else."""
+    if reading.term is None:
+        return True
+    through = Expression(Spot(reading.term.total), frozenset({node.id}), through_sums=True)
+    return reading.raw.key not in through.leaves
+
+
+def _bare(graph: Graph, readings: Sequence[Reading]) -> Site | None:
+    """For a KL that reads a raw value as it is beside its exponential: the expression that computes the raw value."""
+    raw, rests = readings[0].raw, [_rest(r, 0) for r in readings]
+    covered = all(not r.chain.nodes or _goes_through(r, r.chain.nodes[0]) for r in readings)
+    several = any(is_recurrent(frame) for frame in raw.node.frames[:1])
+    if covered or raw.node.kind == "parameter" or several or any(map(is_limited, rests)) or not _all_alike(rests):
+        return None
+    emission = emission_of(graph, raw)
+    if raw.cuts and emission.channels.start == 0 and emission.channels.stop is None:
+        return None
+    site = site_of_nodes([raw.node], -1, rests[0])
+    return replace(site, channels=emission.channels) if raw.cuts else site
+
+
+def _advice(graph: Graph, raw: Node) -> str:
+    """What would help with a parameter that only functions outside of the model read."""
+    inside = any(f.path is not None and f.method for node in _readers(graph, raw) for f in node.frames if f.host)
+    alone = raw.kind == "parameter" and not inside
+    return " (let a method of the model return the parameter, or call what reads it)" if alone else ""
 
 
 def _computed_again(reading: Reading) -> list[Reading]:

@@ -17,7 +17,7 @@ from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import Cut
 from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.reading import Evidence, Reading
+from vdvae_patch.scanning.reading import Evidence, Reading, where
 
 _MOST_ELEMENTS = 1 << 22
 """A limit of memory: a raw value of more elements is not numbered."""
@@ -32,11 +32,13 @@ class Placed(NamedTuple):
         shape: of the raw value.
         numbers: for each element of σ, or of the density or KL in which it stands, the number of the raw value's
             element that it is computed of, from 1 on; 0 for none.
+        line: where the density or KL is complete; empty for what is drawn with.
     """
 
     evidence: Evidence
     shape: tuple[int, ...]
     numbers: Tensor
+    line: str
 
     def agrees(self, other: Placed) -> bool:
         """Whether both have the same elements in the same places, repeated or not."""
@@ -52,7 +54,8 @@ def placed(graph: Graph, reading: Reading, leaf: Spot) -> Placed | None:
     # a term is known by its values, at any step of its expression at which these are σ's
     used = graph.nodes[reading.used] if reading.used >= 0 else reading.node
     numbers = _numbers(graph, leaf, used if reading.term is None else reading.term.total)
-    return None if numbers is None else Placed(reading.evidence, leaf.node.shape, numbers)
+    line = "" if reading.term is None else where(reading.term.total)
+    return None if numbers is None else Placed(reading.evidence, leaf.node.shape, numbers, line)
 
 
 def strays(before: Iterable[Placed], after: Placed) -> bool:

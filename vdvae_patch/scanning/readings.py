@@ -84,9 +84,13 @@ def _readings_of_pieces(term: GaussianTerm, chain: Chain, stops: frozenset[int])
     suffix = (*chain.steps, *term.suffix)
     for piece in pieces(chain.begin):
         own = descend(piece, stops)
-        if own.end == "raw":
-            known = replace(term, raw=own.begin, node=piece, suffix=suffix)
-            found.append(Reading(own.begin, own, suffix, term.side, piece.node, known))
+        begin = own.begin
+        if own.end == "several":
+            leaves = [leaf for leaf in Expression(begin).leaves.values() if leaf.node.params]
+            begin = leaves[0] if len(leaves) == 1 else begin
+        if own.end in ("raw", "several"):
+            known = replace(term, raw=begin, node=piece, suffix=suffix)
+            found.append(Reading(begin, own, suffix, term.side, piece.node, known))
     return found
 
 

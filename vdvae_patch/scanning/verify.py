@@ -17,7 +17,7 @@ from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.positions import Placed, placed, strays
-from vdvae_patch.scanning.reading import Reading
+from vdvae_patch.scanning.reading import Reading, where
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
 
@@ -91,7 +91,8 @@ def check_sigma(
     """
     graph = recorded(model, inputs, call)
     seen: dict[HeadKey, list[tuple[Spot, Expression, Reading]]] = {}
-    for reading in read(graph).found:
+    found = read(graph).found
+    for reading in found:
         for key, leaf, expression in _sources(graph, reading):
             seen.setdefault(key, []).append((leaf, expression, reading))
     require_only_sigma(graph, [leaf for places in seen.values() for leaf, _, _ in places])
@@ -107,6 +108,8 @@ def check_sigma(
         places = [p for p in seen.get(head_key(head.path, head.channel_range), []) if _is_call_of(head, p[0])]
         if not places:
             raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
+        if all(reading.term is None for _, _, reading in places):
+            _require_compared(head, before.get(head_key(head.path, head.channel_range), []), found)
         # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
         alone = [place for place in places if sum(s.node.params for s in place[1].leaves.values()) == 1]
         wrong = [
@@ -124,6 +127,21 @@ def check_sigma(
                     "value than the host does; the patch was taken back"
                 )
     return graph.outcome
+
+
+def _require_compared(head: Head, before: Iterable[Placed], after: Iterable[Reading]) -> None:
+    """Refuse a patch after which no density and no KL has the σ any more: the host reads the raw value there in a place
+    that was not replaced, so that what is left is no Normal's.
+
+    Args:
+        after: of all heads: levels that one KL reads as one tensor are shown by one of them.
+    """
+    shown = {place.line for place in before if place.line}
+    if shown and not shown & {where(reading.term.total) for reading in after if reading.term is not None}:
+        raise PatchError(
+            f"head {head}: the density or the KL that the host computed of its σ is none of the new one, since the raw "
+            "value is also read where it could not be replaced; the patch was taken back"
+        )
 
 
 _MOST_BEHIND = 4
