@@ -10,13 +10,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.distributions import Bernoulli, Distribution, Normal, kl_divergence
 
 import vdvae_patch
 from vdvae_patch import PatchError, scales
 
 torch.manual_seed(0)
 X = torch.rand(16, 8)
+
+
+@pytest.fixture(autouse=True)
+def _with_the_checks_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a first torch.compile in this process turns them off for good
+    monkeypatch.setattr(Distribution, "_validate_args", True)
 
 
 class Base(nn.Module):

@@ -131,13 +131,13 @@ def _sigma_of(model: Base, x: Tensor) -> float:
 
 class AnArgument(Base):
     @staticmethod
-    def sigma(floor: float, raw: Tensor) -> Tensor:  # type: ignore[override]
+    def sigma(floor: Tensor, raw: Tensor) -> Tensor:  # type: ignore[override]
         return F.softplus(raw) + floor
 
     def forward(s, x: Tensor) -> Tensor:
         mean, raw = s.encoder(x).chunk(2, -1)
         prior_mean, prior_raw = s.prior(x.roll(1, 0)).chunk(2, -1)
-        return s.loss(x, mean, s.sigma(1e-3, raw), prior_mean, s.sigma(2e-3, prior_raw))
+        return s.loss(x, mean, s.sigma(x.abs().mean(), raw), prior_mean, s.sigma(x.abs().mean(), prior_raw))
 
 
 def test_the_first_argument_of_a_static_method_is_an_argument() -> None:
