@@ -277,6 +277,19 @@ def test_the_forms_of_a_normal_mass_join_without_a_step() -> None:
         assert abs(values[0] - values[1]) < 1e-6
 
 
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 2.0])
+def test_closed_ends_lose_what_lies_outside_and_nothing_else(sigma: float) -> None:
+    x = PixelGrid().values(torch.zeros(1)).view(256, 1, 1)
+    mean = torch.full_like(x, 0.2)
+    masses = {}
+    for open_ends in (True, False):
+        decoder = decoders.get(f"fixed({sigma})", PixelGrid(open_ends=open_ends))
+        masses[open_ends] = (-decoder.mass_nll(x, mean).double()).exp()
+    torch.testing.assert_close(masses[True][1:-1], masses[False][1:-1])
+    within = Normal(0.2, sigma).cdf(torch.tensor([-0.5 / 255, 1 + 0.5 / 255])).diff().item()
+    assert masses[False].sum().item() == pytest.approx(within, abs=1e-5)
+
+
 def _vdvae_mixture() -> type:
     path = Path(__file__).resolve().parents[2] / "upstream" / "vdvae" / "mixture.py"
     spec = importlib.util.spec_from_file_location("vdvae_mixture_for_test", path)

@@ -82,7 +82,8 @@ class Found:
         rate: the KL.
         nll: with the σ of training: given, learned, emitted, or √β, of which β KL + NLL with σ = 1 is the bound.
         calibrated: with one σ for all pixels, the error on the training set, as "Taming VAEs" compares (appendix D);
-            None for a decoder that is not Gaussian.
+            None for a decoder that is not Gaussian, as the next.
+        closed: as `calibrated`, the outermost bins as wide as the others.
         sigma: that error, in grey levels, or None.
         error: the root mean square error of the mean on the test set, in grey levels.
         skipped: updates whose gradient was not finite.
@@ -95,6 +96,7 @@ class Found:
     rate: float
     nll: float
     calibrated: float | None
+    closed: float | None
     sigma: float | None
     error: float
     skipped: int
@@ -161,25 +163,29 @@ def train(cell: Cell, digits: Digits, size: Size) -> tuple[Found, Tensor]:
 def judge(cell: Cell, model: PictureVAE, decoder: Decoder, digits: Digits, skipped: int, errors: list[float]) -> Found:
     """The test set's bound, with the σ of training and, for a Gaussian, with the error on the training set."""
     after = Optimal(PIXELS).to(digits.test.device).eval()
+    closed = Optimal(replace(PIXELS, open_ends=False)).to(digits.test.device).eval()
     sigma = None
     if isinstance(decoder, Gaussian):
         sigma = after.calibrate((x, decoder.mean(p)) for x, _, p in _passes(model, digits.train))
+        closed.load_state_dict(after.state_dict())
         if isinstance(decoder, Optimal):
             decoder = after
         elif cell.decoder == ONE:
             decoder = decoders.get(f"fixed({math.sqrt(cell.beta)!r})", PIXELS)
     decoder.eval()
-    sums = torch.zeros(4, dtype=torch.float64)
+    sums = torch.zeros(3 if sigma is None else 5, dtype=torch.float64)
     for x, rate, parameters in _passes(model, digits.test):
         mean = decoder.mean(parameters)
         parts = [rate, decoder.mass_nll(x, parameters), (mean - x).square().flatten(1).mean(dim=1)]
-        parts.append(torch.zeros_like(rate) if sigma is None else after.mass_nll(x, mean))
+        if sigma is not None:
+            parts += [after.mass_nll(x, mean), closed.mass_nll(x, mean)]
         sums += torch.stack(parts).double().sum(dim=1).cpu()
-    rate, nll, squared, calibrated = (sums / len(digits.test)).tolist()
+    rate, nll, squared, *one_sigma = (sums / len(digits.test)).tolist()
+    calibrated, closed_ = one_sigma or (None, None)
+    grey = None if sigma is None else PIXELS.grey_levels(sigma)
     return Found(
-        cell.decoder, cell.beta, cell.seed, rate, nll, None if sigma is None else calibrated,
-        None if sigma is None else PIXELS.grey_levels(sigma), _grey(squared), skipped, errors,
-    )  # fmt: skip
+        cell.decoder, cell.beta, cell.seed, rate, nll, calibrated, closed_, grey, _grey(squared), skipped, errors
+    )
 
 
 @torch.no_grad()
