@@ -49,6 +49,19 @@ class PixelGrid:
         if self.levels < 2:
             raise InvalidValueError(f"a grid of pixels has two levels or more, not {self.levels}")
 
+    @classmethod
+    def of(cls, pixels: PixelGrid | None) -> PixelGrid:
+        """The grid that was given, or 8 bits in [0, 1].
+
+        Raises:
+            InvalidValueError: something else than a grid.
+        """
+        if pixels is None:
+            return cls()
+        if not isinstance(pixels, PixelGrid):
+            raise InvalidValueError(f"pixels are a PixelGrid(low, high), not {pixels!r}")
+        return pixels
+
     @property
     def range(self) -> float:
         """high − low."""

@@ -390,6 +390,11 @@ def test_unknown_names_and_arguments_are_refused_with_the_nearest() -> None:
     for bad in ("fixed(0)", "fixed(-1)", "fixed(nan)", "logistic_mixture(0)", "logistic_mixture(2.5)", "per_pixel(3)"):
         with pytest.raises(InvalidValueError, match=r"must be|named"):
             decoders.get(bad)
+    for bad in ("fixed(1, pixels=3)", "fixed(1, 3)", "per_pixel(bounded, pixels=exp)"):
+        with pytest.raises(InvalidValueError, match="pixels"):
+            decoders.get(bad)
+    with pytest.raises(InvalidValueError, match="PixelGrid"):
+        decoders.Fixed(1, pixels=3)  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="nothing to learn"):
         decoders.get("shared(scale=constant)")
     with pytest.raises(InvalidValueError, match="form"):

@@ -214,7 +214,7 @@ def draw(rows: Sequence[Found], images: dict[str, Tensor], originals: Tensor) ->
     axes = bottom.subplots(len(images) + 1, 1)
     strips = {"originals": torch.cat([originals, torch.ones_like(originals)]), **images}
     for axis, (name, strip) in zip(axes, strips.items(), strict=True):
-        axis.imshow(torch.cat(list(strip), dim=1), cmap="gray", vmin=0, vmax=1)
+        axis.imshow(torch.cat(list(strip), dim=1).numpy(), cmap="gray", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     axes[-1].set_xlabel("eight reconstructions, eight samples: means", fontsize=8)
