@@ -105,6 +105,7 @@ def test_the_report_says_what_the_sweep_found_and_what_it_cost(best: float, at_e
     assert "analytic σ has 2400.0, 10.0 nats fewer, in 10 s where the sweep of 7 took 70 s" in note
     assert "analytic σ has 2800.0, 110.0 nats fewer" in report.notes[1]
     assert ("end of the sweep" in note) is at_end
+    assert report.notes[-1].startswith("One seed")
     text = report.markdown(figure=False)
     assert [line[0] for line in report.tables[0].rows] == list(DECODERS)
     assert [line[0] for line in report.tables[1].rows] == ["1", "0.3", "0.1", "0.03", "0.01", "0.003", "0.001"]

@@ -124,6 +124,7 @@ def build_report(
             f"With open bins: {_answer(rows, seconds, _calibrated)}",
             f"With closed bins: {_answer(rows, seconds, _closed)}",
             _skipped(rows),
+            *(["One seed: how much of a difference is the seed's is not known."] if size.seeds == 1 else []),
         ),
     )
 
