@@ -26,6 +26,9 @@ OFF_GRID = 0.25
 class PixelGrid:
     """`levels` values from `low` to `high`; by default 8 bits in [0, 1].
 
+    With `open_ends=False` the outermost bins of a Gaussian are as wide as the others, and the mass outside is lost: the
+    likelihood of a density under uniform noise, which a wide σ cannot improve by what it puts beyond black and white.
+
     VDVAE's pixels are `PixelGrid(-1, 1)`, bytes `PixelGrid(0, 255)`, values (k + 0.5) / 256
     `PixelGrid(1 / 512, 511 / 512)`.
 
@@ -36,6 +39,7 @@ class PixelGrid:
     low: float = 0.0
     high: float = 1.0
     levels: int = 256
+    open_ends: bool = True
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):  # numbers such as 0 and 255 are no integers of a tensor's type
@@ -44,6 +48,19 @@ class PixelGrid:
             raise InvalidValueError(f"a grid of pixels goes from a low to a high value, not {self.low} to {self.high}")
         if self.levels < 2:
             raise InvalidValueError(f"a grid of pixels has two levels or more, not {self.levels}")
+
+    @classmethod
+    def of(cls, pixels: PixelGrid | None) -> PixelGrid:
+        """The grid that was given, or 8 bits in [0, 1].
+
+        Raises:
+            InvalidValueError: something else than a grid.
+        """
+        if pixels is None:
+            return cls()
+        if not isinstance(pixels, PixelGrid):
+            raise InvalidValueError(f"pixels are a PixelGrid(low, high), not {pixels!r}")
+        return pixels
 
     @property
     def range(self) -> float:

@@ -85,8 +85,8 @@ class Registry(Generic[T]):
     def get(self, spec: str, **given: Any) -> T:
         """An instance from `name` or `name(arguments)`, arguments being numbers, by position or by keyword.
 
-        `given` are arguments that no text can hold (a module, the grid of pixels); a class without such a parameter
-        does not get it.
+        `given` are arguments that no text can hold (a module, the grid of pixels), those that are None left out; a
+        class without such a parameter does not get it.
 
         Raises:
             UnknownNameError: no such entry; the message names the nearest.
@@ -95,7 +95,10 @@ class Registry(Generic[T]):
         name, positional, keywords = (parse_nested_spec if self.nested else parse_spec)(spec, self.kind)
         cls = self.get_class(name)
         signature = inspect.signature(cls)
-        keywords = {key: value for key, value in given.items() if key in signature.parameters} | keywords
+        beside = {k: value for k, value in given.items() if value is not None and k in signature.parameters}
+        if twice := sorted(beside.keys() & keywords.keys()):
+            raise InvalidValueError(f"{self.kind} {spec!r}: {twice[0]} is given beside the text, too")
+        keywords = beside | keywords
         try:
             signature.bind(*positional, **keywords)
         except TypeError as error:

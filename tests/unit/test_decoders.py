@@ -112,7 +112,10 @@ def test_gaussians_are_torchs_normal(spec: str, pixels: PixelGrid) -> None:
     assert isinstance(decoder, decoders.Gaussian)
     sigma = decoder.log_sigma(p).double().exp()
     reference = -Normal(p[:, :3].double(), sigma.expand(4, 3, 5, 5)).log_prob(x.double()).flatten(1).sum(1)
-    torch.testing.assert_close(decoder.nll(x, p).double(), reference, rtol=2e-5, atol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)  # a σ of 0.01 is below a byte's noise
+        nll = decoder.nll(x, p)
+    torch.testing.assert_close(nll.double(), reference, rtol=2e-5, atol=1e-3)
 
 
 def test_scales_of_one_image_and_of_one_pixel_are_what_their_channels_say() -> None:
@@ -277,6 +280,19 @@ def test_the_forms_of_a_normal_mass_join_without_a_step() -> None:
         assert abs(values[0] - values[1]) < 1e-6
 
 
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 2.0])
+def test_closed_ends_lose_what_lies_outside_and_nothing_else(sigma: float) -> None:
+    x = PixelGrid().values(torch.zeros(1)).view(256, 1, 1)
+    mean = torch.full_like(x, 0.2)
+    masses = {}
+    for open_ends in (True, False):
+        decoder = decoders.get(f"fixed({sigma})", PixelGrid(open_ends=open_ends))
+        masses[open_ends] = (-decoder.mass_nll(x, mean).double()).exp()
+    torch.testing.assert_close(masses[True][1:-1], masses[False][1:-1])
+    within = Normal(0.2, sigma).cdf(torch.tensor([-0.5 / 255, 1 + 0.5 / 255])).diff().item()
+    assert masses[False].sum().item() == pytest.approx(within, abs=1e-5)
+
+
 def _vdvae_mixture() -> type:
     path = Path(__file__).resolve().parents[2] / "upstream" / "vdvae" / "mixture.py"
     spec = importlib.util.spec_from_file_location("vdvae_mixture_for_test", path)
@@ -377,6 +393,11 @@ def test_unknown_names_and_arguments_are_refused_with_the_nearest() -> None:
     for bad in ("fixed(0)", "fixed(-1)", "fixed(nan)", "logistic_mixture(0)", "logistic_mixture(2.5)", "per_pixel(3)"):
         with pytest.raises(InvalidValueError, match=r"must be|named"):
             decoders.get(bad)
+    for bad in ("fixed(1, pixels=3)", "fixed(1, 3)", "per_pixel(bounded, pixels=exp)"):
+        with pytest.raises(InvalidValueError, match="pixels"):
+            decoders.get(bad)
+    with pytest.raises(InvalidValueError, match="PixelGrid"):
+        decoders.Fixed(1, pixels=3)  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="nothing to learn"):
         decoders.get("shared(scale=constant)")
     with pytest.raises(InvalidValueError, match="form"):

@@ -230,6 +230,9 @@ def test_a_constraint_that_is_not_met_for_long_is_reported_with_what_was_achieve
         ("geco(least=1)", "least"),
         ("geco(patience=0)", "patience"),
         ("geco(hold=2)", "hold"),
+        ("geco(pixels=3)", r"PixelGrid\(low, high\)"),
+        ("geco(fre=0.1, features=3)", "a network or a function"),
+        ("geco(constraints=3)", "a list of constraints"),
     ],
 )
 def test_values_without_sense_are_refused(spec: str, reason: str) -> None:

@@ -152,4 +152,4 @@ def test_every_command_and_every_experiment_has_its_module() -> None:
 
     assert {"scan", "train", "compare", "replay", "reproduce"} <= set(commands())
     for name in by_name():
-        assert (ROOT / "vdvae_patch" / "experiments" / f"{name}.py").exists()
+        assert (ROOT / "vdvae_patch" / "experiments" / f"{name.replace('-', '_')}.py").exists()

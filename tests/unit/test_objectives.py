@@ -243,5 +243,9 @@ def test_unknown_names_and_arguments_are_refused() -> None:
     ):
         with pytest.raises(InvalidValueError, match=reason):
             objectives.get(spec)
+    for number in (objectives.get("warmup(2, steps_per_epoch=5)"), objectives.get("warmup(2, 5)")):
+        assert number.steps_per_epoch == 5
+    with pytest.raises(InvalidValueError, match="beside the text, too"):
+        objectives.get("warmup(2, steps_per_epoch=5)", steps_per_epoch=5)
     with pytest.raises(InvalidValueError, match="at least one step"):
         objectives.get("warmup", steps_per_epoch=0)

@@ -122,6 +122,17 @@ def test_chunks_and_groups_do_not_matter_and_an_own_posterior_will_do() -> None:
     assert found.mean_kl == pytest.approx(math.log(8))
 
 
+def test_posteriors_of_an_encoder_are_those_of_all_batches() -> None:
+    encoder = torch.nn.Linear(5, 4)
+    x = torch.randn(11, 5, generator=generator())
+    whole = GaussianPosterior(*encoder(x).detach().chunk(2, dim=1))
+    found = GaussianPosterior.of(lambda part: tuple(encoder(part).chunk(2, dim=1)), x.split(4))  # type: ignore[arg-type]
+    torch.testing.assert_close((found.mean, found.log_sigma), (whole.mean, whole.log_sigma))
+    assert not found.mean.requires_grad
+    with pytest.raises(InvalidValueError, match="no batch"):
+        GaussianPosterior.of(lambda part: (part, part), [])
+
+
 def test_bad_arguments_are_refused() -> None:
     good = GaussianPosterior(torch.zeros(3, 2), torch.zeros(3, 2))
     for arguments, reason in (({"samples": 0}, "samples"), ({"chunk": 0}, "chunk"), ({"of": 2}, "no 3 points")):

@@ -46,5 +46,5 @@ def run(argv: Sequence[str]) -> int:
             args=arguments,
         )
     name = next(name for name, kind in _OPTIONS.items() if type(chosen) is kind)
-    status: int = importlib.import_module(f"vdvae_patch.experiments.{name}").run(chosen)
+    status: int = importlib.import_module(f"vdvae_patch.experiments.{name.replace('-', '_')}").run(chosen)
     return status

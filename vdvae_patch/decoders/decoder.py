@@ -41,7 +41,7 @@ def get(spec: str | Decoder, pixels: PixelGrid | None = None) -> Decoder:
     """
     if isinstance(spec, Decoder):
         return spec
-    return DECODERS.get(spec, pixels=PixelGrid() if pixels is None else pixels)
+    return DECODERS.get(spec, pixels=PixelGrid.of(pixels))
 
 
 class WideBuffers(nn.Module):
@@ -81,7 +81,7 @@ class Decoder(WideBuffers, ABC):
 
     def __init__(self, pixels: PixelGrid | None = None) -> None:
         super().__init__()
-        self.pixels = PixelGrid() if pixels is None else pixels
+        self.pixels = PixelGrid.of(pixels)
         self.validate = True
 
     @abstractmethod

@@ -41,12 +41,14 @@ _ROOT_HALF = math.sqrt(0.5)
 
 
 def log_normal_mass(x: Tensor, mean: Tensor, log_sigma: Tensor, grid: PixelGrid) -> Tensor:
-    """log of the mass that N(mean, σ) gives to the bin of each value; shapes broadcast.
+    """log of the mass that N(mean, σ) gives to the bin of each value, with the ends of the grid; shapes broadcast.
 
     Distances beyond 1e17 σ are taken for 1e17 σ.
     """
     distance, width, log_width = _standardized(x, mean, log_sigma, grid)
     inner = _normal_bin(distance.abs(), width, log_width)
+    if not grid.open_ends:
+        return inner
     upper, lower = distance + 0.5 * width, distance - 0.5 * width
     return _with_open_ends(x, inner, _log_below(upper), _log_below(-lower), grid)
 

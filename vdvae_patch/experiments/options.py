@@ -6,6 +6,7 @@ does not import torch, and does not import these: the help must not wait for tor
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +170,26 @@ class Figure3(Table4):
     variants: str = "vanilla,upbounded"
 
 
+@dataclass(frozen=True)
+class CalibratedDecoders(Trained):
+    """Every decoder on one model and the same 8-bit images, and a sweep of beta beside the analytic sigma.
+
+    Attributes:
+        seeds: runs a decoder and a beta; 3 unless quick.
+        epochs: passes over the training images; 40 unless quick.
+        dataset: mnist or fashion-mnist.
+    """
+
+    seeds: int | None = None
+    epochs: int | None = None
+    dataset: str = "mnist"
+
+
 def by_name() -> dict[str, type[Common]]:
-    """Every experiment's options, by the name of its subcommand."""
+    """Every experiment's options, by the name of its subcommand: `CalibratedDecoders` is `calibrated-decoders`."""
     kinds = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Common)]
-    return {kind.__name__.lower(): kind for kind in kinds if kind not in (Common, Trained)}
+    return {_dashed(kind.__name__): kind for kind in kinds if kind not in (Common, Trained)}
+
+
+def _dashed(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()

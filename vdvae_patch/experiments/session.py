@@ -78,6 +78,18 @@ class Session:
         path = self.folder / f"{key}.json"
         return json.loads(path.read_text()) if path.exists() else None
 
+    def keep(self, key: str, seconds: float, result: Result) -> Result:
+        """Write a result that was found without an ensemble, with its seconds and commit; returns it with these."""
+        result = {"seconds": seconds, "commit": self._commit, **result}
+        self._has_trained = True
+        _write(self.folder / f"{key}.json", json.dumps(result, indent=1))
+        return result
+
+    @property
+    def may_start(self) -> bool:
+        """Whether another part may be started in this piece's time; the first always may."""
+        return not (self.out_of_time and self._has_trained)
+
     def train(
         self,
         key: str,
@@ -102,7 +114,7 @@ class Session:
         """
         if (done := self.finished(key)) is not None:
             return done
-        if self.out_of_time and self._has_trained:  # however short a piece is, it gets something done
+        if not self.may_start:  # however short a piece is, it gets something done
             return None
         self._has_trained = True
         ensemble = make()

@@ -51,7 +51,7 @@ class ReconstructionError(Constraint):
     name = "re"
 
     def __init__(self, kappa: float, pixels: PixelGrid | None = None) -> None:
-        self.pixels = PixelGrid() if pixels is None else pixels
+        self.pixels = PixelGrid.of(pixels)
         self.kappa = between(
             "constraint re", "kappa", kappa, 0, 1, "the root mean square error in shares of the pixels' range, as 0.06"
         )
@@ -104,7 +104,7 @@ class FeatureError(Constraint):
     name = "fre"
 
     def __init__(self, kappa: float, features: Network | None = None, pixels: PixelGrid | None = None) -> None:
-        self.pixels = PixelGrid() if pixels is None else pixels
+        self.pixels = PixelGrid.of(pixels)
         largest = 1.0 if features is None else math.inf
         self.kappa = between(
             "constraint fre", "kappa", kappa, 0, largest, "the root mean square error in the units of the features"
@@ -185,7 +185,7 @@ class Patches(Constraint):
     name = "pncc"
 
     def __init__(self, kappa: float, size: int = 8, pixels: PixelGrid | None = None) -> None:
-        self.pixels = PixelGrid() if pixels is None else pixels
+        self.pixels = PixelGrid.of(pixels)
         self.kappa = between("constraint pncc", "kappa", kappa, -1, 1, "a correlation of patches, as 0.9")
         if size < 2:
             raise InvalidValueError(f"constraint pncc: patches are of 2 or more pixels, not {size}")

@@ -94,6 +94,11 @@ class Geco(Objective):
         super().__init__()
         if kappa is not None and re is not None:
             raise InvalidValueError(f"{self._who}: kappa and re are two names of one number; give one")
+        for what, network in (("features", features), ("classifier", classifier)):
+            if network is not None and not callable(network):
+                raise InvalidValueError(f"{self._who}: {what} is a network or a function, not {network!r}")
+        if not all(isinstance(c, Constraint) for c in (constraints if isinstance(constraints, Sequence) else [None])):
+            raise InvalidValueError(f"{self._who}: constraints is a list of constraints, not {constraints!r}")
         re = kappa if re is None else re
         if all(value is None for value in (re, fre, cla, pncc)) and not constraints:
             re = KAPPA

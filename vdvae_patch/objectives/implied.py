@@ -101,7 +101,7 @@ def implied_elbo(
             raise InvalidValueError(f"the loss puts the factor {factor:g} on its {what}, which makes no bound of it")
     if optimal_sigma is not None and not optimal_sigma >= 0:
         raise InvalidValueError(f"the root mean square error is no negative number or NaN, as {optimal_sigma:g} is")
-    pixels = PixelGrid() if pixels is None else pixels
+    pixels = PixelGrid.of(pixels)
     ratio = kl_factor / reconstruction.factor
     if reconstruction.kind != "squared error":
         return ImpliedElbo(reconstruction, None, ratio, pixels=pixels)

@@ -19,7 +19,7 @@ holes: `is_saturated` says so. More data move it, better models do not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,20 @@ class GaussianPosterior:
                 f"the means and log sigmas of a posterior are [N, ...], not {list(self.mean.shape)} and "
                 f"{list(self.log_sigma.shape)}"
             )
+
+    @classmethod
+    def of(cls, encode: Callable[[Tensor], tuple[Tensor, Tensor]], batches: Iterable[Tensor]) -> GaussianPosterior:
+        """The posteriors of all batches, `encode` giving means and log sigmas `[B, ...]` of one, without gradients.
+
+        Raises:
+            InvalidValueError: no batch.
+        """
+        with torch.no_grad():
+            parts = [encode(x) for x in batches]
+        if not parts:
+            raise InvalidValueError("a posterior of no batch: was the iterator used up?")
+        means, log_sigmas = zip(*parts, strict=True)
+        return cls(torch.cat(means), torch.cat(log_sigmas))
 
     def __len__(self) -> int:
         return len(self.mean)
