@@ -97,8 +97,8 @@ def _bare(graph: Graph, readings: Sequence[Reading]) -> Site | None:
     if covered or raw.node.kind == "parameter" or several or any(map(is_limited, rests)) or not _all_alike(rests):
         return None
     emission = emission_of(graph, raw)
-    if raw.cuts and emission.channels.start == 0 and emission.channels.stop is None:
-        return None
+    if emission.at_output or (raw.cuts and emission.channels.start == 0 and emission.channels.stop is None):
+        return None  # what a module returns is patched there, unless other heads read it, too
     site = site_of_nodes([raw.node], -1, rests[0])
     return replace(site, channels=emission.channels) if raw.cuts else site
 
@@ -111,14 +111,14 @@ def _advice(graph: Graph, raw: Node) -> str:
 
 
 def _computed_again(reading: Reading) -> list[Reading]:
-    """The other places of a density or a KL at which the host computes the same steps of the same raw value.
+    """The other places of a density or a KL at which the host computes the same steps of the same parameter.
 
         0.5 * ((x - y) / soft(self.log_sigma).exp()) ** 2 + soft(self.log_sigma)
 
     The second one gives log σ, and is a reading of its own: from there the rest of the first one's steps leads to σ.
     """
-    if reading.term is None or not reading.chain.nodes:
-        return []
+    if reading.term is None or not reading.chain.nodes or reading.raw.node.kind != "parameter":
+        return []  # of what a network emits, a residual posterior's σ may be computed, too
     own = {node.id for node in reading.chain.nodes}
     found: dict[int, Reading] = {}
     for spot in Expression(Spot(reading.term.total), through_sums=True).order:
