@@ -93,7 +93,7 @@ def test_both_parts_of_the_kl_are_of_the_new_sigma(build: type[VAE]) -> None:
     heads = scan(model, x)
     assert [(h.path, h.role) for h in heads] == [("raw", "posterior")], f"{heads}"
     raw = model.raw(x)
-    with patch(model, "explin", heads=heads), torch.no_grad():
+    with patch(model, "explin", heads=heads, paper=True), torch.no_grad():
         model(x)
         sigma = EXPLIN.sigma(raw)
         torch.testing.assert_close(model.kl, 0.5 * (sigma**2 + model.m**2 - 1) - sigma.log(), rtol=1e-4, atol=1e-5)
@@ -105,7 +105,7 @@ def test_a_raw_value_that_the_model_computes_itself_is_replaced_where_it_begins(
     heads = scan(model, x)
     assert [(h.path, h.channels, h.role) for h in heads] == [("", "3:6", "posterior")]
     raw, mean = (model.weight @ x.t())[3:].t(), (model.weight @ x.t())[:3].t()
-    with patch(model, "explin", heads=heads), torch.no_grad():
+    with patch(model, "explin", heads=heads, paper=True), torch.no_grad():
         model(x)
         sigma = EXPLIN.sigma(raw)
         torch.testing.assert_close(model.m, mean)
@@ -121,7 +121,7 @@ def test_a_patch_of_only_the_exponential_is_taken_back(monkeypatch: pytest.Monke
     with pytest.raises(
         PatchError, match="the density or the KL that the host computed of its σ is none of the new one"
     ):
-        patch(model, "explin", heads=heads)
+        patch(model, "explin", heads=heads, paper=True)
 
 
 class OfARecurrentLayer(VAE):
@@ -147,4 +147,4 @@ def test_the_output_of_a_recurrent_layer_is_one_raw_value() -> None:
     with pytest.raises(
         PatchError, match="the density or the KL that the host computed of its σ is none of the new one"
     ):
-        patch(model, "explin", heads=heads)
+        patch(model, "explin", heads=heads, paper=True)

@@ -105,7 +105,7 @@ def test_a_scale_in_a_function_that_a_method_calls_can_be_any(name: str, likelih
     heads = scanned(model, lambda m, x: m.loss(x))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "head decoder.*: the host keeps σ at")
-        patch(model, posterior="explin", likelihood=likelihood, heads=heads).unpatch()
+        patch(model, posterior="explin", likelihood=likelihood, heads=heads, paper=True).unpatch()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -113,11 +113,11 @@ def test_a_scale_in_a_function_of_the_script_can_be_what_the_script_can_compute(
     torch.manual_seed(0)
     model, call = VAE(), outside(LOSSES[name])
     heads = scanned(model, call)
-    patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads).unpatch()
+    patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads, paper=True).unpatch()
     with pytest.raises(PatchError, match=r"the host's own arithmetic stays, .* name a scale that stays inside"):
-        patch(model, posterior="explin", likelihood="explin", heads=heads)
+        patch(model, posterior="explin", likelihood="explin", heads=heads, paper=True)
     with pytest.raises(PatchError, match="downbounded"):
-        patch(model, posterior="explin", likelihood="downbounded(alpha=0.001)", heads=heads, verify=False)
+        patch(model, posterior="explin", likelihood="downbounded(alpha=0.001)", heads=heads, verify=False, paper=True)
 
 
 class Learned(VAE):
@@ -201,7 +201,7 @@ def test_a_parameter_that_a_method_hands_on_is_replaced_where_it_is_named(
     model = build(nll)
     heads = scan(model, torch.rand(5, 4), call=call)
     assert {(h.path, h.role) for h in heads} == {("encoder", "posterior"), ("raw", "likelihood")}
-    patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads).unpatch()
+    patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads, paper=True).unpatch()
 
 
 # --- spellings of one free function, and of its call ------------------------------------------------------------------
@@ -347,7 +347,7 @@ def test_a_free_function_with_a_floor_is_patched_however_it_is_called(build: typ
     torch.manual_seed(0)
     model = build()
     heads = scanned(model, lambda m, x: m(x))
-    patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads).unpatch()
+    patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads, paper=True).unpatch()
 
 
 @pytest.mark.parametrize("build", [Unpacked, InALoop])
@@ -356,7 +356,7 @@ def test_a_call_whose_arguments_are_not_in_sight_is_refused(build: type[VAE]) ->
     model = build()
     heads = scanned(model, lambda m, x: m(x))
     with pytest.raises(PatchError, match="σ also depends on 'floor', an argument"):
-        patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads)
+        patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads, paper=True)
 
 
 class Annealed(Spelled):
@@ -372,4 +372,4 @@ def test_a_floor_that_changes_from_call_to_call_is_not_fixed() -> None:
     model = Annealed()
     heads = scanned(model, lambda m, x: m(x, 5e-3))
     with pytest.raises(PatchError, match="σ also depends on 'floor', an argument"):
-        patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads)
+        patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads, paper=True)

@@ -61,7 +61,7 @@ def test_a_kl_of_one_sample_to_a_standard_normal_is_known(name: str) -> None:
     assert (head.path, head.channels, head.role, str(head.convention)) == ("stats", "3:6", "posterior", "log_variance")
     assert head.found.confidence == "sure"
     assert not heads.only_sampled
-    patch(model, posterior="explin", heads=heads).unpatch()
+    patch(model, posterior="explin", heads=heads, paper=True).unpatch()
 
 
 @pytest.mark.parametrize("name", TO_LEARNED)
@@ -71,7 +71,7 @@ def test_a_kl_of_one_sample_to_a_learned_prior_is_known(name: str) -> None:
         ("stats", "posterior", "sure"),
         ("prior", "prior", "sure"),
     }
-    patch(model, posterior="explin", prior="bounded(0.1, 1)", heads=heads).unpatch()
+    patch(model, posterior="explin", prior="bounded(0.1, 1)", heads=heads, paper=True).unpatch()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_log_variance_that_the_kl_takes_for_a_log_sigma_is_warned_of(kl: Calla
     assert "stats" in warning
     assert "noise is multiplied by σ as log_variance gives it" in warning
     assert "the KL has it as log_sigma" in warning
-    patch(model, posterior="explin", heads=[head]).unpatch()
+    patch(model, posterior="explin", heads=[head], paper=True).unpatch()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_kl_without_a_mean_is_known(kl: Callable[[Tensor], Tensor], convention
     (head,) = heads = scan(model, x)
     assert (head.path, head.channels, head.role) == ("encoder", "3:6", "posterior")
     assert (str(head.convention), head.found.confidence) == (convention, "sure")
-    patch(model, posterior="explin", heads=heads).unpatch()
+    patch(model, posterior="explin", heads=heads, paper=True).unpatch()
 
 
 @pytest.mark.filterwarnings("ignore:no Normal head")

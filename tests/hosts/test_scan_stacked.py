@@ -131,7 +131,7 @@ def test_a_head_along_the_first_dimension_is_found_and_patched(
     heads = scan(model, x)
     assert [f"{h.path}[{h.channels}]" for h in heads] == [head], f"{heads}"
     assert [h.role for h in heads] == ["posterior"]
-    patch(model, posterior="downbounded(alpha=0.1)", heads=heads).unpatch()
+    patch(model, posterior="downbounded(alpha=0.1)", heads=heads, paper=True).unpatch()
 
 
 class LastStep(nn.Module):
@@ -168,4 +168,4 @@ def test_steps_and_examples_are_no_channels(build: Callable[[], nn.Module]) -> N
     model, x = build(), steps()
     heads = scan(model, x)
     assert [(h.path, h.channels, h.role) for h in heads] == [("raw", ":", "posterior")], f"{heads}"
-    patch(model, "explin", heads=heads).unpatch()
+    patch(model, "explin", heads=heads, paper=True).unpatch()

@@ -35,7 +35,7 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
     for reader, operand in _readers(graph):
         expression = Expression(Spot(operand))
         scaled = {
-            key for spot in expression.order if _is_scale(spot.node) for key in expression.depends[spot.key]
+            key for spot in expression.order if is_scale(spot.node) for key in expression.depends[spot.key]
         } & expression.leaves.keys()
         for leaf in (expression.leaves[key] for key in scaled):
             known = [spot for spot in raw if _origin(spot) == _origin(leaf)]
@@ -49,7 +49,7 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
 
 def _readers(graph: Graph) -> Iterator[tuple[Node, Node]]:
     """Operations that are no arithmetic of single elements, or join tensors, and their operands behind a scale."""
-    todo = [node for node in graph.nodes if node.params and _is_scale(node)]
+    todo = [node for node in graph.nodes if node.params and is_scale(node)]
     seen: set[int] = set()
     while todo:
         node = todo.pop()
@@ -66,7 +66,8 @@ def _readers(graph: Graph) -> Iterator[tuple[Node, Node]]:
             yield node, node
 
 
-def _is_scale(node: Node) -> bool:
+def is_scale(node: Node) -> bool:
+    """Whether a node is a step of one of this package's scales."""
     return node.kind == "elementwise" and any(f.code.co_filename.startswith(_SCALES) for f in node.frames)
 
 

@@ -52,7 +52,7 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
     if product is not None:
         return [_product(product)]
     chained = [r for r in group if r.steps is not None]
-    group = [*group, *(again for r in chained for again in _computed_again(graph, r))]
+    group = [*group, *(again for r in chained for again in _computed_again(r))]
     chained = [r for r in group if r.steps is not None]
     if chained:
         cut = _common_cut(chained)
@@ -98,8 +98,8 @@ def _bare(graph: Graph, readings: Sequence[Reading]) -> Site | None:
     if covered or raw.node.kind == "parameter" or several or any(map(is_limited, rests)) or not _all_alike(rests):
         return None
     emission = emission_of(graph, raw)
-    if raw.cuts and emission.channels.start == 0 and emission.channels.stop is None:
-        return None
+    if emission.at_output or (raw.cuts and emission.channels.start == 0 and emission.channels.stop is None):
+        return None  # what a module returns is patched there, unless other heads read it, too
     site = site_of_nodes([raw.node], -1, rests[0])
     return replace(site, channels=emission.channels) if raw.cuts else site
 
@@ -111,15 +111,15 @@ def _advice(graph: Graph, raw: Node) -> str:
     return " (let a method of the model return the parameter, or call what reads it)" if alone else ""
 
 
-def _computed_again(graph: Graph, reading: Reading) -> list[Reading]:
-    """The other places of a density or a KL at which the host computes the same steps of the same raw value.
+def _computed_again(reading: Reading) -> list[Reading]:
+    """The other places of a density or a KL at which the host computes the same steps of the same parameter.
 
         0.5 * ((x - y) / soft(self.log_sigma).exp()) ** 2 + soft(self.log_sigma)
 
     The second one gives log σ, and is a reading of its own: from there the rest of the first one's steps leads to σ.
     """
-    if reading.term is None or not reading.chain.nodes:
-        return []
+    if reading.term is None or not reading.chain.nodes or reading.raw.node.kind != "parameter":
+        return []  # of what a network emits, a residual posterior's σ may be computed, too
     own = {node.id for node in reading.chain.nodes}
     found: dict[int, Reading] = {}
     for spot in Expression(Spot(reading.term.total), through_sums=True).order:
@@ -129,7 +129,6 @@ def _computed_again(graph: Graph, reading: Reading) -> list[Reading]:
             or chain.end != "raw"
             or chain.begin.key != reading.raw.key
             or own & {n.id for n in chain.nodes}
-            or _is_factor(graph, spot.node, reading.raw)
         ):
             continue
         count = len(chain.by_node)
@@ -141,18 +140,6 @@ def _computed_again(graph: Graph, reading: Reading) -> list[Reading]:
                 reading, chain=chain, suffix=(*rest, *reading.suffix), node=spot.node, term=None, cuts=spot.cuts
             )
     return list(found.values())
-
-
-def _is_factor(graph: Graph, node: Node, raw: Spot) -> bool:
-    """Whether what a node computes is multiplied by the scale of another raw value: a part of that one's σ."""
-    for user in graph.consumers.get(node.id, ()):
-        if user.op in ops.COPYING and _is_factor(graph, user, raw):
-            return True
-        for other in user.inputs if user.op == "mul" else ():
-            chain = None if other is node else descend(Spot(other))
-            if chain is not None and chain.nodes and chain.end == "raw" and chain.begin.key != raw.key:
-                return chain.begin.node.params
-    return False
 
 
 def _bounded(group: Sequence[Reading]) -> Site | None:

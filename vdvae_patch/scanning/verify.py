@@ -12,9 +12,9 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scales import Scale
-from vdvae_patch.scanning.bystanders import require_only_sigma
+from vdvae_patch.scanning.bystanders import is_scale, require_only_sigma
 from vdvae_patch.scanning.emission import emission_of
-from vdvae_patch.scanning.expression import Expression, Spot
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.positions import Placed, placed, strays
 from vdvae_patch.scanning.reading import Reading, where
@@ -109,7 +109,8 @@ def check_sigma(
         if not places:
             raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
         if all(reading.term is None for _, _, reading in places):
-            _require_compared(head, before.get(head_key(head.path, head.channel_range), []), found)
+            shown = before.get(head_key(head.path, head.channel_range), [])
+            _require_compared(graph, head, shown, found, {leaf.key for leaf, _, _ in places})
         # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
         alone = [place for place in places if sum(s.node.params for s in place[1].leaves.values()) == 1]
         wrong = [
@@ -129,15 +130,25 @@ def check_sigma(
     return graph.outcome
 
 
-def _require_compared(head: Head, before: Iterable[Placed], after: Iterable[Reading]) -> None:
-    """Refuse a patch after which no density and no KL has the σ any more: the host reads the raw value there in a place
-    that was not replaced, so that what is left is no Normal's.
+def _require_compared(
+    graph: Graph, head: Head, before: Iterable[Placed], after: Iterable[Reading], raw: set[SpotKey]
+) -> None:
+    """Refuse a patch after which no density and no KL is known to have the σ, and the raw value itself is read where
+    one was: in a place that was not replaced, so that what is left is no Normal's.
 
     Args:
         after: of all heads: levels that one KL reads as one tensor are shown by one of them.
     """
     shown = {place.line for place in before if place.line}
-    if shown and not shown & {where(reading.term.total) for reading in after if reading.term is not None}:
+    if not shown or shown & {where(reading.term.total) for reading in after if reading.term is not None}:
+        return
+    scales = frozenset(node.id for node in graph.nodes if is_scale(node))
+    read_bare = any(
+        raw & Expression(Spot(node), scales, through_sums=True).leaves.keys()
+        for node in graph.nodes
+        if node.kind == "elementwise" and node.params and not is_scale(node) and where(node) in shown
+    )
+    if read_bare:
         raise PatchError(
             f"head {head}: the density or the KL that the host computed of its σ is none of the new one, since the raw "
             "value is also read where it could not be replaced; the patch was taken back"
