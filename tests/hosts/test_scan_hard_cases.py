@@ -494,3 +494,87 @@ def test_heads_that_are_written_to_a_file_and_read_back_compute_the_same(
     torch.manual_seed(1)
     assert not torch.equal(loss(written), model(x))
     assert torch.equal(loss(written), loss(heads))
+
+
+# --- residual sums ----------------------------------------------------------------------------------------------------
+
+
+class ResidualBlock(nn.Module):
+    """x + out(relu(x)); of what a layer, attention, or nothing at all makes of the data first."""
+
+    def __init__(self, first: str) -> None:
+        super().__init__()
+        self.first, self.out, self.qkv = first, nn.Linear(6, 6), nn.Linear(6, 18)
+        self.embed = nn.Linear(6, 6) if "layer" in first else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        if "attention" in self.first:
+            q, k, v = self.qkv(h).chunk(3, -1)
+            h = h + F.softmax(q @ k.t(), -1) @ v
+        return h + self.out(F.relu(h))
+
+
+class ByResidualBlocks(nn.Module):
+    def __init__(self, first: str) -> None:
+        super().__init__()
+        self.mean, self.raw, self.dec = ResidualBlock(first), ResidualBlock(first), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, lv = self.mean(x), self.raw(x)
+        self.sigma = torch.exp(0.5 * lv)
+        z = mu + self.sigma * torch.randn_like(mu)
+        return F.mse_loss(self.dec(z), x) - 0.5 * (1 + lv - mu**2 - lv.exp()).mean()
+
+
+@pytest.mark.parametrize("first", ["nothing", "layer", "attention", "layer and attention"])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_residual_sum_is_the_raw_value_and_not_its_second_addend(first: str, binary: bool) -> None:
+    torch.manual_seed(0)
+    model, x = ByResidualBlocks(first), torch.rand(5, 6)
+    x = x.round() if binary else x
+    (head,) = heads = scan(model, x)
+    assert (head.path, head.start, head.stop, head.role, str(head.convention)) == (
+        "raw", 0, None, "posterior", "log_variance",
+    )  # fmt: skip
+    raw = model.raw(x)
+    patch(model, "upbounded", heads=heads, paper=True)
+    model(x)
+    torch.testing.assert_close(model.sigma, scales.get("upbounded").sigma(raw))
+
+
+class RelativeVariance(nn.Module):
+    """Weights are drawn, with a variance that is α = σ²/w² for the KL of a log uniform prior, known by a fit alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.log_sigma2 = nn.Parameter(0.3 * torch.randn(3, 6)), nn.Parameter(torch.full((3, 6), -3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        log_alpha = torch.clamp(self.log_sigma2 - 2 * torch.log(self.w.abs() + 1e-15), -10, 10)
+        var = (x**2) @ (log_alpha.exp().t() * self.w.t() ** 2)
+        h = F.linear(x, self.w) + torch.sqrt(var + 1e-15) * torch.randn(len(x), 3)
+        fit = 0.63576 * torch.sigmoid(1.8732 + 1.48695 * log_alpha) - 0.5 * torch.log1p(torch.exp(-log_alpha))
+        return h.pow(2).mean() - (fit - 0.63576).sum()
+
+
+class NormedWeights(nn.Module):
+    """A layer whose weights are computed, too: a direction times a gain. It emits the variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.gain, self.mean = nn.Parameter(torch.rand(3, 6)), nn.Parameter(torch.ones(3, 1)), nn.Linear(6, 3)
+        self.dec = nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        var = x @ (self.gain * self.v / self.v.norm(dim=1, keepdim=True)).t()
+        return F.mse_loss(self.dec(self.mean(x) + torch.sqrt(var) * torch.randn(len(x), 3)), x)
+
+
+def test_the_variance_of_an_activation_is_no_modules_output() -> None:
+    torch.manual_seed(0)
+    refused = scan(RelativeVariance(), torch.rand(5, 6))
+    assert not list(refused)
+    assert "adds up variances of weights" in refused.why_not()
+    (head,) = scan(NormedWeights(), torch.rand(5, 6))
+    assert str(head.convention) == "variance"

@@ -6,7 +6,15 @@ behind the product would end it too early, at the product, which the module does
     def forward(self, x, adjacency):
         return adjacency @ self.lin(x) + self.bias
 
-So that addition is made opaque, too: it is this module's raw output. So are the gates of PyTorch's recurrent layers.
+So that addition is made opaque, too: it is this module's raw output. So are the gates of PyTorch's recurrent layers. And so
+is the sum of a value and of what a layer computes of it, as a residual block returns it, whether the value is another
+layer's or data:
+
+    hidden = hidden + self.attention(hidden)
+    return hidden + self.out(F.relu(hidden))
+
+Without this the second addend would be named for the sum, and where the first one is data, one of its elements would be
+taken for a constant of the host's.
 """
 
 from __future__ import annotations
@@ -20,10 +28,14 @@ def join_layers(graph: Graph) -> None:
     """Make opaque what a module returns, if it is a layer's output in all but the form.
 
     That is so if the module has added, or multiplied by, a parameter of its own: a bias behind a graph convolution, a
-    gain behind a convolution. And if it is the sum of what two of its layers compute, as a residual block's is.
+    gain behind a convolution. And if it is the sum of what two of its layers compute, as a residual block's is, or of
+    something and what a layer computes of it. A sum of data and what a layer computes of them is a raw value wherever
+    it is formed.
     """
     for node in graph.nodes:
-        if node.kind == "elementwise" and node.frames and is_recurrent(node.frames[0]):
+        passed = _passed_by(node)
+        recurrent = node.kind == "elementwise" and node.frames and is_recurrent(node.frames[0])
+        if recurrent or (passed is not None and not passed.params):
             node.kind = "opaque"
     for number, paths in graph.returned.items():
         node = _moved_from(graph.nodes[number])
@@ -32,7 +44,7 @@ def join_layers(graph: Graph) -> None:
         if node.kind != "elementwise" or len(operands) != 2 or not owners:
             continue
         if node.op == "add":
-            is_layer = _is_residual(operands, owners) or _is_weighted(operands, owners)
+            is_layer = _is_residual(operands, owners) or _is_weighted(operands, owners) or _passed_by(node) is not None
         else:
             is_layer = node.op == "mul" and _is_weighted(operands, owners)
         if is_layer:
@@ -50,6 +62,31 @@ _RECURRENT = nn.GRU.forward.__code__.co_filename
 def _is_residual(operands: list[Node], owners: list[str]) -> bool:
     """Whether all operands are computed by layers of one module: `self.model(x) + self.shortcut(x)`."""
     return any(all(_comes_from(n, f"{path}.") for n in operands) for path in owners)
+
+
+def _passed_by(node: Node) -> Node | None:
+    """Of a sum h + f(h), in which a layer computes f of h, the h that goes past the layer."""
+    if node.op != "add" or node.kind != "elementwise" or len(node.inputs) != 2:
+        return None
+    for passed, added in (node.inputs, node.inputs[::-1]):
+        layer = _moved_from(added)
+        is_sum = passed.data and passed.shape == added.shape == node.shape
+        if is_sum and layer.kind == "opaque" and layer.params and _is_computed_of(layer, passed):
+            return passed
+    return None
+
+
+def _is_computed_of(node: Node, source: Node) -> bool:
+    """Whether a way of operations leads from one node to another, later one."""
+    todo, seen = [node], set[int]()
+    while todo:
+        for operand in todo.pop().inputs:
+            if operand is source:
+                return True
+            if operand.id > source.id and operand.id not in seen:
+                seen.add(operand.id)
+                todo.append(operand)
+    return False
 
 
 def _comes_from(node: Node, prefix: str) -> bool:

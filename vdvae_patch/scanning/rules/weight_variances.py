@@ -7,13 +7,15 @@ Local reparameterization draws a layer's output instead of its weights W ~ N(m, 
     kl = 0.5 * (s**2 + self.m**2 - 1) - torch.log(s)
 
 The product `x² @ s²` looks like an output that is turned into a σ; but `rho` is the raw value of the head, and the KL
-reads it.
+reads it. Where no known KL does, as with a fit to the KL of a log uniform prior, the root of such a sum of squares
+times positive weights is refused all the same: it is the variance of an activation, and no network's output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.graph import Graph, Node
@@ -24,12 +26,29 @@ from vdvae_patch.scanning.rules.stages import drops
 # after the rules that may drop the weights' own readings: without these, the product's is the only one, and stays
 @drops.rule(after=["bound", "noise_layer", "unsigned"])
 def weight_variances(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, NearMiss]]:
-    """Drop a product's result whose weights are computed of raw values of other readings."""
+    """Drop a product's result whose weights are computed of raw values of other readings, or are variances."""
     raws = {reading.raw.key for reading in found}
     for reading in found:
         node = reading.raw.node
-        if any(key in raws for n in _computed_weights(node) for key in Expression(Spot(n)).leaves):
+        if _is_variance_of_sum(reading):
+            reason = "it adds up variances of weights, the variance of an activation, and no network emits it"
+            yield reading, NearMiss.at(node, reason)
+        elif any(key in raws for n in _computed_weights(node) for key in Expression(Spot(n)).leaves):
             yield reading, NearMiss.at(node, "it adds up variances of weights, whose scales are heads")
+
+
+def _is_variance_of_sum(reading: Reading) -> bool:
+    """Whether noise alone is multiplied by √(x² @ s²), or √(x² @ s² + ε), with s² computed of parameters."""
+    if reading.evidence != "noise" or not reading.chain.steps or not _computed_weights(reading.raw.node):
+        return False
+    squared = [n for n in reading.raw.node.inputs if _is_square(settle(Spot(n)).node)]
+    return bool(squared) and reading.chain.steps[-1] == Step("pow", (0.5,))
+
+
+def _is_square(node: Node) -> bool:
+    if node.op == "pow":
+        return len(node.args) > 1 and node.args[1] == 2
+    return node.op == "square" or (node.op == "mul" and len(node.inputs) == 2 and node.inputs[0] is node.inputs[1])
 
 
 def _computed_weights(node: Node) -> list[Node]:
