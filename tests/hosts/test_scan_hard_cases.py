@@ -578,3 +578,32 @@ def test_the_variance_of_an_activation_is_no_modules_output() -> None:
     assert "adds up variances of weights" in refused.why_not()
     (head,) = scan(NormedWeights(), torch.rand(5, 6))
     assert str(head.convention) == "variance"
+
+
+class SplitOff(nn.Module):
+    """A step of a flow of data with noise of a fixed size, half of which is split off; the prior of that half."""
+
+    same = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.prior = nn.Linear(6, 6), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + torch.normal(torch.zeros_like(x), torch.ones_like(x) / 256)
+        first, second = self.net(x).chunk(2, 1)
+        mean, log_sigma = self.prior(second if self.same else first).chunk(2, 1)
+        return (log_sigma + 0.5 * (second - mean) ** 2 * torch.exp(-2 * log_sigma)).sum(1).mean()
+
+
+class OfItself(SplitOff):
+    """The scale is computed of the very half that it is of."""
+
+    same = True
+
+
+def test_the_prior_of_what_a_flow_splits_off_is_found_though_the_data_are_noisy() -> None:
+    torch.manual_seed(0)
+    (head,) = scan(SplitOff(), torch.rand(5, 6))
+    assert (head.path, head.start, head.role, str(head.convention)) == ("prior", 3, "prior", "log_sigma")
+    assert not list(scan(OfItself(), torch.rand(5, 6)))

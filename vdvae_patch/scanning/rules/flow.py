@@ -9,7 +9,12 @@ A flow writes the density of its input with a scale that it computes of that ver
 A prior p(h | z) with z drawn from q(z | h) depends on h, too, but through fresh noise: given z it does not. And a scale
 that the host gives to a `Normal` is none of a flow, whatever it is computed of: an autoregressive likelihood is that.
 Nor is that of an autoencoder without noise, `decoder(encoder(x))`, whose density compares x with a mean: what a flow
-scales x by is computed of a part of x, or through weights of which a part is masked.
+scales x by is computed of a part of x, or through weights of which a part is masked. Nor is a scale that is computed of
+another part of a value than the one whose density it is in, as the prior of what a flow splits off:
+
+    first, second = self.net(x + noise).chunk(2, 1)
+    mean, log_sigma = self.prior(first).chunk(2, 1)
+    log_p = -0.5 * ((second - mean) / log_sigma.exp()) ** 2 - log_sigma
 """
 
 from __future__ import annotations
@@ -17,8 +22,10 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Sequence
 
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.cuts import UNKNOWN
 from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph, Node
@@ -38,7 +45,8 @@ def flow(graph: Graph, term: GaussianTerm, readings: Readings) -> str | None:
 def _is_computed_of_its_mean(term: GaussianTerm) -> bool:
     raws = [leaf.node for leaf in Expression(term.node).leaves.values()]
     noise = functools.reduce(operator.or_, (node.noise for node in raws), term.raw.node.noise)
-    means = {m.node.id for m in term.means if not noise & ~m.node.noise and (m.node.noise or m.node.kind == "input")}
+    drawn = [m for m in term.means if not noise & ~m.node.noise and (m.node.noise or m.node.kind == "input")]
+    means = {m.node.id for m in drawn}
     if term.side != "p" or not means:
         return False
     todo, seen = [term.raw.node, *raws], set[int]()
@@ -48,8 +56,20 @@ def _is_computed_of_its_mean(term: GaussianTerm) -> bool:
             return True
         if node.id not in seen:
             seen.add(node.id)
-            todo.extend(node.inputs)
+            todo.extend(n for n in node.inputs if not _is_another_part(n, drawn))
     return False
+
+
+def _is_another_part(node: Node, means: Sequence[Spot]) -> bool:
+    """Whether a node holds none of the elements of the trained network's output whose density it is."""
+    spot = settle(Spot(node))
+    own = [m for m in means if m.node is spot.node and m.node.params]
+    return bool(own) and all(_are_apart(spot, mean) for mean in own)
+
+
+def _are_apart(one: Spot, other: Spot) -> bool:
+    places = {cut.dim: set(cut.places) for cut in one.cuts if cut.dim != UNKNOWN}
+    return any(cut.dim in places and not places[cut.dim] & set(cut.places) for cut in other.cuts)
 
 
 def _is_autoencoder(graph: Graph, term: GaussianTerm) -> bool:
