@@ -6,8 +6,8 @@ behind the product would end it too early, at the product, which the module does
     def forward(self, x, adjacency):
         return adjacency @ self.lin(x) + self.bias
 
-So that addition is made opaque, too: it is this module's raw output. So are the gates of PyTorch's recurrent layers. And
-so is the sum of a value and of what a layer computes of it, as a residual block returns it, whether the value is another
+So that addition is made opaque, too: it is this module's raw output. So are the gates of PyTorch's recurrent layers and
+the sum of a value and of what a layer computes of it, as a residual block returns it, whether the value is another
 layer's or data:
 
     hidden = hidden + self.attention(hidden)
