@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
 from vdvae_patch.errors import InvalidValueError, UnknownNameError
-from vdvae_patch.hosts import HOSTS, load_entry_file
+from vdvae_patch.hosts import HOSTS, HostEntry, load_entry_file
 from vdvae_patch.hosts.preset import Optimization
-from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 from vdvae_patch.train.config import TrainConfig
 
 T = TypeVar("T")
@@ -27,15 +29,11 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
         UnknownNameError: no such host, preset, data set, variant or flag; the message names the nearest.
         InvalidValueError: a value that cannot be used.
     """
-    patches = peek(argv, "--patches")
-    if patches is not None:
-        load_entry_file(patches)
-    host = peek(argv, "--host") or TrainConfig.host
-    entry = trainable(HOSTS.get(host))
-    preset_name = peek(argv, "--preset") or TrainConfig.preset
+    entry = trainable(chosen_entry(argv))
+    preset_name = peek(argv, "--preset") or _only_preset(entry)
     preset = entry.preset(preset_name)
     default = TrainConfig(
-        host=host, preset=preset_name, optimization=preset.optimization, architecture=preset.architecture
+        host=entry.name, preset=preset_name, optimization=preset.optimization, architecture=preset.architecture
     )
     check_flags(argv, train_flags(entry.architecture))
     config: TrainConfig[Any] = parse(
@@ -48,6 +46,34 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
     if config.data is not None:
         _check_data(config.data)
     return config
+
+
+def chosen_entry(argv: Sequence[str]) -> HostEntry:
+    """The host of `--host`; without it that of the file of `--patches`, which is loaded first; else VDVAE.
+
+    Raises:
+        UnknownNameError: no such host.
+        HostError: the file cannot be used.
+    """
+    patches, name = peek(argv, "--patches"), peek(argv, "--host")
+    own = None if patches is None else load_patches(patches)
+    return own if own is not None and name is None else HOSTS.get(name or TrainConfig.host)
+
+
+def load_patches(path: Path | str) -> HostEntry:
+    """`load_entry_file`, and what the file imports is looked for beside it, as Python does for a script."""
+    folder = str(Path(path).expanduser().resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return load_entry_file(path)
+
+
+def _only_preset(entry: TrainableEntry) -> str:
+    presets = list(entry.presets())
+    if len(presets) != 1 and TrainConfig.preset not in presets:
+        known = f"has the presets {', '.join(presets)}; choose one with --preset" if presets else "has no preset"
+        raise InvalidValueError(f"host {entry.name!r} {known}")
+    return presets[0] if len(presets) == 1 else TrainConfig.preset
 
 
 def parse(cls: Callable[..., T], argv: Sequence[str], **options: Any) -> T:

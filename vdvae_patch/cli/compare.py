@@ -6,12 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vdvae_patch.cli.arguments import check_flags, flags_of, parse, parse_train, peek, train_flags
+from vdvae_patch.cli.arguments import check_flags, chosen_entry, flags_of, parse, parse_train, train_flags
 from vdvae_patch.compare.options import CompareOptions, separate
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.hosts import HOSTS, load_entry_file
 from vdvae_patch.hosts.trainable import trainable
-from vdvae_patch.train.config import TrainConfig
 
 ABOUT = "train variants over seeds, side by side, and report"
 
@@ -82,9 +80,7 @@ def _check(flags: Sequence[str], own: Sequence[str]) -> None:
         flag = argument.split("=", 1)[0].replace("_", "-")
         if flag in _CHOSEN_HERE:
             raise InvalidValueError(f"{flag} is not for a whole comparison; use {_CHOSEN_HERE[flag]}")
-    if (patches := peek(flags, "--patches")) is not None:
-        load_entry_file(patches)
-    entry = trainable(HOSTS.get(peek(flags, "--host") or TrainConfig.host))
+    entry = trainable(chosen_entry(flags))
     check_flags(flags, [*own, *(flag for flag in train_flags(entry.architecture) if flag not in _CHOSEN_HERE)])
 
 
