@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -47,7 +48,7 @@ class Registry(Generic[T]):
         """Class decorator that adds the class under `name` and its aliases, none of which depends on case.
 
         The class's attribute `name` becomes its name here, so that it is stated once. A class that is defined again, as
-        by a cell of a notebook that is run twice, takes the place of the former one.
+        by a cell of a notebook that is run twice or a file that was edited, takes the place of the former one.
 
         Raises:
             InvalidValueError: a name that no specification could have or that is taken, or not a class of this kind.
@@ -162,7 +163,14 @@ class Registry(Generic[T]):
 
 
 def _is_redefined(old: Callable[..., object], new: type) -> bool:
-    return old is not new and isinstance(old, type) and _full_name(old) == _full_name(new)
+    if old is new or old.__qualname__ != new.__qualname__:
+        return False
+    return old.__module__ == new.__module__ or _file(old) == _file(new) is not None
+
+
+def _file(cls: Callable[..., object]) -> str | None:
+    file: str | None = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return file
 
 
 def _full_name(cls: Callable[..., object]) -> str:

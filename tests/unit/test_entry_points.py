@@ -13,7 +13,7 @@ import torch
 from vdvae_patch import conventions, scales
 from vdvae_patch.data import DATASETS, load
 from vdvae_patch.errors import HostError, InvalidValueError
-from vdvae_patch.hosts import HostRegistry
+from vdvae_patch.hosts import HostRegistry, load_entry_file
 from vdvae_patch.registry import Registry
 
 PLUGIN = '''
@@ -250,6 +250,17 @@ def test_a_cell_that_defines_a_scale_may_be_run_twice() -> None:
         assert type(registry.get("also")) is scope["Mine"]
     with pytest.raises(InvalidValueError, match="'also' is registered twice"):
         registry.register("other", "also")(type("Other", (scales.Exp,), {}))
+
+
+def test_a_patch_file_that_registers_a_scale_may_be_edited(tmp_path: Path, install: Install) -> None:
+    file = tmp_path / "my_host.py"
+    text = PLUGIN.replace('modules = ("anything",)', 'name, modules = "mine", ("anything",)')
+    registry = hosts()
+    for exponent in (2, 3):
+        file.write_text(text.replace("v**self.exponent", f"v**self.exponent * {exponent}"))
+        load_entry_file(file, registry)
+        one = torch.ones(1)
+        assert conventions.get("decorated(1)").sigma(one) == exponent
 
 
 def test_an_argument_that_is_no_number_is_shown_as_it_is() -> None:

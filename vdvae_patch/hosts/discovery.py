@@ -91,7 +91,8 @@ class HostRegistry:
             return
         for point in entry_points(group=self.group):
             source = f"entry point {point.name} = {point.value} of {self.group}"
-            self.add(_loaded(point.load, source, point.name), source)
+            entry = self.add(_loaded(point.load, source, point.name), source)
+            entry.file = _file_of(entry)
         self._entry_points_read = True
 
 
@@ -108,6 +109,12 @@ def _loaded(load: Callable[[], Any], source: str, name: str) -> Any:
     if isinstance(entry, HostEntry) and not getattr(entry, "name", None):
         entry.name = name
     return entry
+
+
+def _file_of(entry: HostEntry) -> Path | None:
+    """The file that an entry of an installed package is defined in."""
+    file = getattr(sys.modules.get(type(entry).__module__), "__file__", None)
+    return None if file is None else Path(file).resolve()
 
 
 HOSTS = HostRegistry("vdvae_patch.patches", "vdvae_patch.hosts")

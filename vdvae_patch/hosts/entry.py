@@ -37,7 +37,7 @@ class HostEntry(ABC):
         embedded: the package that holds modules of the same names, if one is kept with the project.
         installed: the host is what `import` finds, such as a package that pip installed; its modules are imported under
             their own names.
-        file: the file that defines it, of an entry that `load_entry_file` read; the host's modules may lie beside it.
+        file: the file that defines it, of an entry of the user's; the host's modules may lie beside it.
     """
 
     name: str

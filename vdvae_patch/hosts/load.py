@@ -25,8 +25,8 @@ def load_host(name: str, upstream: Path | str | None = None, *, allow_modified: 
     Args:
         name: a name of `HOSTS`.
         upstream: None is the embedded host or the installed package; where there is neither, the fetched one of a
-            host that the manifest has, and else the modules beside the user's patch file. `"embedded"` and `"genuine"`
-            ask for one of the two; anything else is the folder of a checkout.
+            host that the manifest has, and else the modules beside the file of the user's entry. `"embedded"` and
+            `"genuine"` ask for one of the two; anything else is the folder of a checkout.
         allow_modified: use a checkout that is at another commit, or has changed files, as it is; the differences are
             in `Host.origin`. Without it, only files that the manifest pins are imported.
 
