@@ -7,7 +7,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,8 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
     )
     if config.data is not None:
         _check_data(config.data)
-    return config
+    # whole, so that the run's folder says it to whoever reads it from another folder
+    return config if config.patches is None else replace(config, patches=config.patches.expanduser().resolve())
 
 
 def chosen_entry(argv: Sequence[str]) -> HostEntry:

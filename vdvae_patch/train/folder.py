@@ -20,8 +20,8 @@ from vdvae_patch.train.records import decode, encode
 _MAY_CHANGE = frozenset(
     {
         "allow_other_variant", "checkpoint_every", "data_root", "device", "dry_run", "epochs", "evaluate_every",
-        "max_consecutive_skips", "nproc", "out", "record_every", "record_skips", "resume", "samples_every", "steps",
-        "tensorboard", "test_images", "upstream", "watch_every", "weights",
+        "max_consecutive_skips", "nproc", "out", "patches", "record_every", "record_skips", "resume", "samples_every",
+        "steps", "tensorboard", "test_images", "upstream", "watch_every", "weights",
     }
 )  # fmt: skip
 
