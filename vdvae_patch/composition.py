@@ -218,6 +218,9 @@ class Measured(Convention):
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
         raise PatchError("a convention that was only measured cannot be undone; patch the expression that computes σ")
 
+    def __str__(self) -> str:
+        return self.name
+
     def __repr__(self) -> str:
         return f"Measured({self.points!r})"
 

@@ -6,6 +6,7 @@ that reads log sigma that is the paper's log σ̂(p), exactly.
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from vdvae_patch.scales import Scale
 
-CONVENTIONS: Registry[Convention] = Registry("convention", "vdvae_patch.conventions")
+CONVENTIONS: Registry[Convention] = Registry("convention", "vdvae_patch.conventions", lambda: Convention)
 
 
 class Convention(ABC):
@@ -43,7 +44,12 @@ class Convention(ABC):
         return False
 
     def __str__(self) -> str:
-        return self.name
+        """The specification that gives it back: its name, and the arguments that are not at their defaults."""
+        parameters = inspect.signature(type(self)).parameters.values()
+        values = {p.name: getattr(self, p.name, p.default) for p in parameters if not _is_default(self, p)}
+        inner = ", ".join(f"{key}={_written(value)}" for key, value in values.items())
+        name = self.name or type(self).__name__  # of a class that nobody registered
+        return f"{name}({inner})" if inner else name
 
     def __repr__(self) -> str:
         return str(self)
@@ -53,6 +59,15 @@ class Convention(ABC):
 
     def __hash__(self) -> int:
         return hash((type(self), *vars(self).values()))
+
+
+def _is_default(convention: Convention, parameter: inspect.Parameter) -> bool:
+    value: object = getattr(convention, parameter.name, parameter.default)
+    return value is parameter.default or bool(value == parameter.default)
+
+
+def _written(value: object) -> str:
+    return format_number(value) if isinstance(value, int | float) else repr(value)
 
 
 def _wide(p: Tensor) -> Tensor:
@@ -189,8 +204,3 @@ class SoftplusOf(Convention):
         from vdvae_patch.scales import Softplus
 
         return self.floor == 0 and type(scale) is Softplus and scale.beta == self.beta
-
-    def __str__(self) -> str:
-        beta = [f"beta={format_number(self.beta)}"] if self.beta != 1 else []
-        floor = [f"floor={format_number(self.floor)}"] if self.floor != 0 else []
-        return f"softplus({', '.join(beta + floor)})" if beta or floor else "softplus"

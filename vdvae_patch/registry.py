@@ -1,7 +1,8 @@
 """From a short name to a class, with arguments: `upbounded`, `upbounded(omega=2)`, `bounded(0.1, omega=1)`.
 
 Each of the four seams has one `Registry`. Specifications are parsed, never evaluated. A package of the user's adds its
-own entries through an entry point of the registry's group; they are loaded the first time that a name is not known.
+own entries through an entry point of the registry's group; they are loaded the first time that a name is not known. A
+class that no decorator has named is called what its entry point is called.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from vdvae_patch.errors import InvalidValueError, UnknownNameError
@@ -20,6 +23,7 @@ C = TypeVar("C", bound=type)
 
 _SPEC = re.compile(r"\s*(?P<name>[A-Za-z_][\w.-]*)\s*(?:\((?P<arguments>[^()]*)\))?\s*", re.ASCII)
 _NESTED_SPEC = re.compile(r"\s*(?P<name>[A-Za-z_][\w.-]*)\s*(?:\((?P<arguments>.*)\))?\s*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 _KEYWORD = re.compile(r"(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>.+)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # float() takes more: 1_0, ١, infinity
 
@@ -30,14 +34,18 @@ class Registry(Generic[T]):
     Args:
         kind: what an entry is, for messages (`"scale"`).
         group: the entry point group that user packages register under (`"vdvae_patch.scales"`).
+        base: gives the class that every entry subclasses; it is defined after its registry.
         nested: whether an argument may be a specification itself, as in `per_pixel(scale=bounded(0.001, 1))`; the class
             is given it as text.
     """
 
-    def __init__(self, kind: str, group: str, nested: bool = False) -> None:
+    def __init__(
+        self, kind: str, group: str, base: Callable[[], type] = lambda: object, *, nested: bool = False
+    ) -> None:
         self.kind = kind
         self.group = group
         self.nested = nested
+        self._base = base
         self._classes: dict[str, Callable[..., T]] = {}
         self._aliases: dict[str, str] = {}
         self._entry_points_loaded = False
@@ -45,13 +53,20 @@ class Registry(Generic[T]):
     def register(self, name: str, *aliases: str) -> Callable[[C], C]:
         """Class decorator that adds the class under `name` and its aliases, none of which depends on case.
 
-        The class's attribute `name` becomes its name here, so that it is stated once.
+        The class's attribute `name` becomes its name here, so that it is stated once. A class that is defined again, as
+        by a cell of a notebook that is run twice or a file that was edited, takes the place of the former one.
+
+        Raises:
+            InvalidValueError: a name that no specification could have or that is taken, or not a class of this kind.
         """
 
         def add(cls: C) -> C:
             own, *others = (key.lower() for key in (name, *aliases))
+            former = self._classes.get(own)
             for key in (own, *others):
-                if key in self._classes or key in self._aliases:
+                self._check(key, cls, "its decorator")
+                holder = self._classes.get(self._aliases.get(key, key))
+                if holder is not None and not (holder is former and _is_redefined(holder, cls)):
                     raise InvalidValueError(f"{self.kind} {key!r} is registered twice")
             cls.name = own  # type: ignore[attr-defined]
             self._classes[own] = cls
@@ -103,6 +118,8 @@ class Registry(Generic[T]):
             signature.bind(*positional, **keywords)
         except TypeError as error:
             raise InvalidValueError(f"{self.kind} {spec!r}: {error}; its form is {self.usage(name)}") from None
+        if missing := _abstract(cls):
+            raise InvalidValueError(f"{self.kind} {spec!r}: {_full_name(cls)} does not define {' and '.join(missing)}")
         return cls(*positional, **keywords)
 
     def usage(self, name: str) -> str:
@@ -115,19 +132,67 @@ class Registry(Generic[T]):
     def _load_entry_points(self) -> None:
         if self._entry_points_loaded:
             return
-        self._entry_points_loaded = True
-        for point in entry_points(group=self.group):
-            try:
-                cls = point.load()
-            except (ImportError, AttributeError) as error:
-                self._entry_points_loaded = False
-                raise InvalidValueError(
-                    f"{self.kind} {point.name!r} cannot be loaded from {point.value!r}: {error}; "
-                    "repair or remove the package that declares it"
-                ) from error
-            name = point.name.lower()
-            if self._classes.setdefault(name, cls) is cls and isinstance(cls, type) and "name" not in vars(cls):
-                cls.name = name  # type: ignore[attr-defined]  # as the decorator does
+        self._entry_points_loaded = True  # now: the modules that are loaded may ask for names
+        try:
+            for point in entry_points(group=self.group):
+                self._add_entry_point(point)
+        except BaseException:
+            self._entry_points_loaded = False
+            raise
+
+    def _add_entry_point(self, point: EntryPoint) -> None:
+        try:
+            cls = point.load()
+        except Exception as error:  # whatever a user's module raises while it is imported
+            said = error if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+            raise InvalidValueError(
+                f"{self.kind} {point.name!r} cannot be loaded from {point.value!r}: {said}; "
+                "repair or remove the package that declares it"
+            ) from error
+        key = point.name.lower()
+        self._check(key, cls, f"entry point {point.value!r}")
+        holder = self._classes.get(self._aliases.get(key, key))
+        if holder is not None and holder is not cls:
+            warnings.warn(
+                f"{self.kind} {key!r} is {_full_name(holder)}; that of the entry point {point.value!r} is not used: "
+                "give it another name",
+                stacklevel=2,
+            )
+        elif holder is None:
+            own = next((name for name, known in self._classes.items() if known is cls), None)
+            if own is None:
+                cls.name = key
+                self._classes[key] = cls
+            else:
+                self._aliases[key] = own
+
+    def _check(self, key: str, cls: object, source: str) -> None:
+        if _NAME.fullmatch(key) is None:
+            raise InvalidValueError(
+                f"{self.kind} {key!r} of {source}: a name is of letters, digits, '_', '-' and '.', a letter first"
+            )
+        base = self._base()
+        if not (isinstance(cls, type) and issubclass(cls, base)):
+            raise InvalidValueError(f"{self.kind} {key!r} of {source} is {cls!r}, not a subclass of {_full_name(base)}")
+
+
+def _is_redefined(old: Callable[..., object], new: type) -> bool:
+    if old is new or old.__qualname__ != new.__qualname__:
+        return False
+    return old.__module__ == new.__module__ or _file(old) == _file(new) is not None
+
+
+def _file(cls: Callable[..., object]) -> str | None:
+    file: str | None = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return file
+
+
+def _full_name(cls: Callable[..., object]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _abstract(cls: Callable[..., object]) -> list[str]:
+    return [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
 
 
 def parse_spec(spec: str, kind: str) -> tuple[str, list[float], dict[str, float]]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vdvae_patch.cli.arguments import check_flags, flags_of, host_of, parse, parse_train, peek, train_flags
+from vdvae_patch.cli.arguments import check_flags, chosen_entry, flags_of, parse, parse_train, peek, train_flags
 from vdvae_patch.cli.scaling import scaling
 from vdvae_patch.compare.options import separate
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 
 ABOUT = "step time and memory, patched against vanilla"
@@ -57,12 +56,12 @@ class BenchConfig:
 
 def run(argv: list[str]) -> int:
     """Measure, print the table, and write it if asked."""
-    name = host_of(argv)
-    if not isinstance(HOSTS.get(name), TrainableEntry):
-        return _run_example(name, argv)
+    entry = chosen_entry(argv)
+    if not isinstance(entry, TrainableEntry):
+        return _run_example(entry.name, argv)
     own, passed = _split(argv)
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
-    if not any(a.split("=")[0] == "--preset" for a in passed):
+    if not any(a.split("=")[0] == "--preset" for a in passed) and "small" in entry.presets():
         passed = ["--preset", "small", *passed]
     if bench.scaling:
         parse_train(passed, prog="vdvae-patch bench")
@@ -109,8 +108,9 @@ def _run_example(name: str, argv: list[str]) -> int:
     host = load_host(name)
     names = [variant.strip() for variant in split_top_level(variants, ",")]
     rows = benchmark.benchmark_example(host, names, device, rounds=bench.rounds, warmup=bench.warmup)
+    version = host.origin.commit or host.origin.kind
     title = (
-        f"{name} {host.origin.commit}, the example of its entry; {bench.rounds} interleaved rounds; "
+        f"{name} {version}, the example of its entry; {bench.rounds} interleaved rounds; "
         f"{about['machine']}, {about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
     )
     _show(rows, title, bench.out, about | {"host": host.origin.record()})
@@ -134,7 +134,7 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     for argument in argv:
         if (flag := argument.split("=", 1)[0]) in _NOT_MEASURED:
             raise InvalidValueError(f"{flag} means nothing here; bench has --variants, --rounds and --warmup")
-    entry = trainable(HOSTS.get(host_of(argv)))
+    entry = trainable(chosen_entry(argv))
     check_flags(argv, [*own, *(flag for flag in train_flags(entry.architecture) if flag not in _NOT_MEASURED)])
     mine: list[str] = []
     passed: list[str] = []

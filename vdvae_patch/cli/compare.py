@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vdvae_patch.cli.arguments import check_flags, flags_of, host_of, parse, parse_train, train_flags
+from vdvae_patch.cli.arguments import check_flags, chosen_entry, flags_of, parse, parse_train, train_flags
 from vdvae_patch.compare.options import CompareOptions, separate
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import trainable
 
 ABOUT = "train variants over seeds, side by side, and report"
@@ -81,7 +80,7 @@ def _check(flags: Sequence[str], own: Sequence[str]) -> None:
         flag = argument.split("=", 1)[0].replace("_", "-")
         if flag in _CHOSEN_HERE:
             raise InvalidValueError(f"{flag} is not for a whole comparison; use {_CHOSEN_HERE[flag]}")
-    entry = trainable(HOSTS.get(host_of(flags)))
+    entry = trainable(chosen_entry(flags))
     check_flags(flags, [*own, *(flag for flag in train_flags(entry.architecture) if flag not in _CHOSEN_HERE)])
 
 

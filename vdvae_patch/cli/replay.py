@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from vdvae_patch.cli.arguments import check_flags, flags_of, parse
-from vdvae_patch.hosts import HOSTS, load_entry_file
+from vdvae_patch.cli.arguments import check_flags, flags_of, load_patches, parse
+from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.train.config import RunFile, TrainConfig, slug
 
@@ -65,5 +65,5 @@ def read_run(folder: Path) -> TrainConfig[Any]:
     """
     file = RunFile.read(folder / "config.toml")
     if "patches" in file.told:
-        load_entry_file(file.told["patches"])
+        load_patches(file.told["patches"])
     return file.config(trainable(HOSTS.get(str(file.told.get("host")))).architecture)

@@ -28,7 +28,7 @@ class DataSet(ABC):
         """
 
 
-DATASETS: Registry[DataSet] = Registry("data set", "vdvae_patch.datasets")
+DATASETS: Registry[DataSet] = Registry("data set", "vdvae_patch.datasets", lambda: DataSet)
 
 
 def load(

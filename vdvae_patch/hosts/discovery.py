@@ -7,8 +7,10 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from vdvae_patch.errors import HostError, UnknownNameError
@@ -23,7 +25,8 @@ class HostRegistry:
     Args:
         package: every module of it that defines `HOST` is an entry. One whose name begins with an underscore is left
             for an entry to import: it may need torch, or the host, which a list of names must not wait for.
-        group: the entry point group under which an installed package adds its own.
+        group: the entry point group under which an installed package adds its own: the instance, its class, or a
+            module that defines `HOST`. A host that states no name is called what its entry point is called.
     """
 
     def __init__(self, package: str, group: str) -> None:
@@ -88,14 +91,30 @@ class HostRegistry:
             return
         for point in entry_points(group=self.group):
             source = f"entry point {point.name} = {point.value} of {self.group}"
-            try:
-                entry = point.load()
-            except (ImportError, AttributeError) as error:
-                raise HostError(f"{source} cannot be loaded: {error}") from error
-            if isinstance(entry, HostEntry) and not getattr(entry, "name", ""):
-                entry.name = point.name
-            self.add(entry, source)
+            entry = self.add(_loaded(point.load, source, point.name), source)
+            entry.file = _file_of(entry)
         self._entry_points_read = True
+
+
+def _loaded(load: Callable[[], Any], source: str, name: str) -> Any:
+    try:
+        entry = load()
+        if isinstance(entry, ModuleType):
+            entry = getattr(entry, ATTRIBUTE)
+        if isinstance(entry, type) and issubclass(entry, HostEntry):
+            entry = entry()
+    except Exception as error:  # whatever a user's module raises while it is imported
+        said = error if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise HostError(f"{source} cannot be loaded: {said}") from error
+    if isinstance(entry, HostEntry) and not getattr(entry, "name", None):
+        entry.name = name
+    return entry
+
+
+def _file_of(entry: HostEntry) -> Path | None:
+    """The file that an entry of an installed package is defined in."""
+    file = getattr(sys.modules.get(type(entry).__module__), "__file__", None)
+    return None if file is None else Path(file).resolve()
 
 
 HOSTS = HostRegistry("vdvae_patch.patches", "vdvae_patch.hosts")
@@ -104,7 +123,8 @@ HOSTS = HostRegistry("vdvae_patch.patches", "vdvae_patch.hosts")
 def load_entry_file(path: Path | str, registry: HostRegistry = HOSTS) -> HostEntry:
     """Import a user's own patch file, which defines `HOST`, and add its entry to the known hosts.
 
-    Loading the same file again gives the same entry; after an edit, the new one.
+    Loading the same file again gives the same entry; after an edit, the new one. `load_host` finds the modules of the
+    host beside the file, unless the entry says where else they are.
 
     Raises:
         HostError: no such file, it fails while it is imported, it defines no `HOST`, or its name is taken.
@@ -128,4 +148,6 @@ def load_entry_file(path: Path | str, registry: HostRegistry = HOSTS) -> HostEnt
             raise HostError(f"patch file {file} failed: {type(error).__name__}: {error}") from error
     if not hasattr(module, ATTRIBUTE):
         raise HostError(f"patch file {file} defines no {ATTRIBUTE}; end it with: {ATTRIBUTE} = YourHost()")
-    return registry.add(getattr(module, ATTRIBUTE), str(file))
+    entry = registry.add(getattr(module, ATTRIBUTE), str(file))
+    entry.file = file
+    return entry

@@ -35,13 +35,16 @@ class HostEntry(ABC):
         name: the short name; a code base of the same name in the manifest pins this host's files.
         modules: dotted names of the host's modules that are imported, as the host's own scripts would write them.
         embedded: the package that holds modules of the same names, if one is kept with the project.
-        installed: the host is a package that pip installs; its modules are imported under their own names.
+        installed: the host is what `import` finds, such as a package that pip installed; its modules are imported under
+            their own names.
+        file: the file that defines it, of an entry of the user's; the host's modules may lie beside it.
     """
 
     name: str
     modules: tuple[str, ...]
     embedded: str | None = None
     installed: bool = False
+    file: Path | None = None
 
     def stand_ins(self, root: Path) -> Mapping[str, ModuleType]:
         """Modules to serve to the imported code instead of what it imports by these names; see `hosts.stand_ins`.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 from vdvae_patch.errors import HostError
 from vdvae_patch.hosts.discovery import HOSTS
@@ -22,8 +24,9 @@ def load_host(name: str, upstream: Path | str | None = None, *, allow_modified: 
 
     Args:
         name: a name of `HOSTS`.
-        upstream: None is the embedded host or the installed package, or the fetched one where there is neither;
-            `"embedded"` and `"genuine"` ask for one of the two; anything else is the folder of a checkout.
+        upstream: None is the embedded host or the installed package; where there is neither, the fetched one of a
+            host that the manifest has, and else the modules beside the file of the user's entry. `"embedded"` and
+            `"genuine"` ask for one of the two; anything else is the folder of a checkout.
         allow_modified: use a checkout that is at another commit, or has changed files, as it is; the differences are
             in `Host.origin`. Without it, only files that the manifest pins are imported.
 
@@ -45,6 +48,8 @@ def load_entry(
     """`load_host` for an entry and a pin at hand; a checkout of a host that nothing pins is imported unverified."""
     if upstream is None and entry.installed:
         return _load_installed(entry)
+    if upstream is None and entry.file is not None and pin is None and not entry.embedded:
+        return _load_unpinned(entry, _folder_beside(entry, entry.file))
     if upstream is None:
         upstream = "embedded" if entry.embedded else "genuine"
     if upstream == "embedded":
@@ -68,8 +73,8 @@ def _load_embedded(entry: HostEntry) -> Host:
     try:
         package = importlib.import_module(entry.embedded)
         modules = {name: importlib.import_module(f"{entry.embedded}.{name}") for name in entry.modules}
-    except ImportError as error:
-        raise HostError(f"host {entry.name!r}: embedded {entry.embedded} cannot be imported: {error}") from error
+    except Exception as error:  # whatever a user's package raises while it is imported
+        raise HostError(f"host {entry.name!r}: embedded {entry.embedded} cannot be imported: {_said(error)}") from error
     path = Path(os.path.commonpath(package.__path__))
     return Host(entry.name, entry, modules, Origin("embedded", path, None, verified=True))
 
@@ -77,11 +82,48 @@ def _load_embedded(entry: HostEntry) -> Host:
 def _load_installed(entry: HostEntry) -> Host:
     try:
         modules = {name: importlib.import_module(name) for name in entry.modules}
-        version = metadata.version(entry.name)
-    except (ImportError, metadata.PackageNotFoundError) as error:
-        raise HostError(f"host {entry.name!r} is not installed ({error}); pip install 'vdvae-patch[hosts]'") from error
-    path = Path(os.path.commonpath(next(iter(modules.values())).__path__))
-    return Host(entry.name, entry, modules, Origin("installed", path, version, verified=False))
+    except ModuleNotFoundError as error:
+        ours = type(entry).__module__.startswith(f"{HOSTS.package}.")
+        remedy = "pip install 'vdvae-patch[hosts]'" if ours else "install it, or put its folder on PYTHONPATH"
+        raise HostError(f"host {entry.name!r} is not installed ({error}); {remedy}") from error
+    except Exception as error:  # whatever a user's module raises while it is imported
+        raise HostError(f"host {entry.name!r} cannot be imported: {_said(error)}") from error
+    path = _folder_of(next(iter(modules.values())))
+    version = _version_of(entry.modules[0].partition(".")[0])
+    if version is not None:
+        return Host(entry.name, entry, modules, Origin("installed", path, version, verified=False))
+    commit = head_commit(path) if (path / ".git").exists() else None
+    return Host(entry.name, entry, modules, Origin("checkout", path, commit, verified=False))
+
+
+def _folder_of(module: ModuleType) -> Path:
+    """Where a module lies: a package, or a single file."""
+    if hasattr(module, "__path__"):
+        return Path(os.path.commonpath(module.__path__))
+    return Path(str(module.__file__)).resolve().parent
+
+
+def _version_of(package: str) -> str | None:
+    """The version of what pip installed under a name to import, or None if it installed nothing of that name."""
+    for name in (package, *metadata.packages_distributions().get(package, ())):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
+
+
+def _folder_beside(entry: HostEntry, file: Path) -> Path:
+    for name in entry.modules:
+        base = file.parent / name.replace(".", "/")
+        if not (base.is_dir() or base.with_name(f"{base.name}.py").is_file()):
+            raise HostError(
+                f"host {entry.name!r} is not in the manifest; give a checkout with --upstream PATH, or put "
+                f"{base.name}.py into {base.parent}, where {file.name} looks for it"
+            )
+    return file.parent
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
 
 
 def _load_pinned(entry: HostEntry, pin: Upstream, verification: Verification, kind: OriginKind) -> Host:

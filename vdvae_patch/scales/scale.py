@@ -18,7 +18,7 @@ from vdvae_patch.registry import Registry, format_number, parse_spec
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.scales.operation import Operation
 
-SCALES: Registry[Scale] = Registry("scale", "vdvae_patch.scales")
+SCALES: Registry[Scale] = Registry("scale", "vdvae_patch.scales", lambda: Scale)
 
 Formula = Callable[[Tensor], Tensor]
 
@@ -146,7 +146,8 @@ class Scale(Transform):
     def __str__(self) -> str:
         defaults = self.defaults()
         inner = ", ".join(f"{k}={format_number(v)}" for k, v in self.arguments().items() if v != defaults[k])
-        return f"{self.name}({inner})" if inner else self.name
+        name = self.name or type(self).__name__  # of a class that nobody registered
+        return f"{name}({inner})" if inner else name
 
     def __repr__(self) -> str:
         return str(self)
