@@ -129,6 +129,11 @@ class Tracer(TorchDispatchMode):
         self._alive: list[Tensor] = []  # so that no storage's address is used a second time
         self._forward_places: dict[int, Place] = {}  # autograd's number of an operation to its place
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be wrapped by PyTorch's compiler, which would be imported: nothing compiled runs under this mode."""
+        return False
+
     def backward(self) -> None:
         """The operations from here on are those of the backward pass."""
         self._phase = "backward"
