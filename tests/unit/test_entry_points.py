@@ -263,14 +263,14 @@ def test_a_patch_file_that_registers_a_scale_may_be_edited(tmp_path: Path, insta
         assert conventions.get("decorated(1)").sigma(one) == exponent
 
 
-def test_an_argument_that_is_no_number_is_shown_as_it_is() -> None:
+def test_an_argument_whose_default_nobody_can_write_is_not_shown() -> None:
     registry: Registry[object] = Registry("thing", "nobody")
 
     @registry.register("thing")
     class Thing:
         def __init__(self, size: float = 2, root: str | None = None) -> None: ...
 
-    assert registry.usage("thing") == "thing(size=2, root=None)"
+    assert registry.usage("thing") == "thing(size=2)"
 
 
 # --- hosts ------------------------------------------------------------------------------------------------------------
