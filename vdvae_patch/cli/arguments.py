@@ -6,18 +6,18 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from vdvae_patch.errors import InvalidValueError, UnknownNameError
+from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.hosts import HOSTS, HostEntry, load_entry_file
 from vdvae_patch.hosts.preset import Optimization
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
-from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.config import RunFile, TrainConfig
 
 T = TypeVar("T")
 
@@ -25,16 +25,26 @@ T = TypeVar("T")
 def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-patch train") -> TrainConfig[Any]:
     """The configuration of `train`'s flags; the preset's values are the defaults of the hyperparameters' flags.
 
+    With `--resume` those of the run in the folder are: what is not said again stays what it was.
+
     Raises:
         UnknownNameError: no such host, preset, data set, variant or flag; the message names the nearest.
         InvalidValueError: a value that cannot be used.
+        RunError: the run that is to be resumed is of another host, or its `config.toml` cannot be read.
     """
-    entry = trainable(chosen_entry(argv))
-    preset_name = peek(argv, "--preset") or _only_preset(entry)
-    preset = entry.preset(preset_name)
-    default = TrainConfig(
-        host=entry.name, preset=preset_name, optimization=preset.optimization, architecture=preset.architecture
-    )
+    file = _resumed(argv)
+    told: Mapping[str, Any] = {} if file is None else file.told
+    entry = trainable(chosen_entry(argv, told))
+    if file is not None and entry.name != told.get("host"):
+        raise RunError(f"folder {file.path.parent} holds a run of --host {told.get('host')}, not {entry.name}")
+    preset_name = peek(argv, "--preset") or told.get("preset") or _only_preset(entry)
+    if file is not None and preset_name == told.get("preset"):
+        default = _going_on(file.config(entry.architecture), argv)
+    else:
+        preset = entry.preset(preset_name)
+        default = TrainConfig(
+            host=entry.name, preset=preset_name, optimization=preset.optimization, architecture=preset.architecture
+        )
     check_flags(argv, train_flags(entry.architecture))
     config: TrainConfig[Any] = parse(
         TrainConfig[entry.architecture],  # type: ignore[name-defined]
@@ -49,16 +59,42 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
     return config if config.patches is None else replace(config, patches=config.patches.expanduser().resolve())
 
 
-def chosen_entry(argv: Sequence[str]) -> HostEntry:
+def chosen_entry(argv: Sequence[str], told: Mapping[str, Any] | None = None) -> HostEntry:
     """The host of `--host`; without it that of the file of `--patches`, which is loaded first; else VDVAE.
 
     Raises:
         UnknownNameError: no such host.
         HostError: the file cannot be used.
     """
-    patches, name = peek(argv, "--patches"), peek(argv, "--host")
+    told = {} if told is None else told  # what a run that goes on was told
+    patches, name = peek(argv, "--patches") or told.get("patches"), peek(argv, "--host") or told.get("host")
     own = None if patches is None else load_patches(patches)
     return own if own is not None and name is None else HOSTS.get(name or TrainConfig.host)
+
+
+def _resumed(argv: Sequence[str]) -> RunFile | None:
+    """What the run that `argv` resumes was told; None if it resumes none, or there is none yet."""
+    if "--resume" not in argv:
+        return None
+    names = ("preset", "variant", "out")
+    given = {name: value for name in names if (value := peek(argv, f"--{name}")) is not None}
+    out = given.get("out")
+    seed = peek(argv, "--seed") or "0"
+    where = TrainConfig[Any](
+        preset=given.get("preset", TrainConfig.preset),
+        variant=given.get("variant", TrainConfig.variant),
+        seed=int(seed) if seed.isdecimal() else 0,
+        out=None if out is None else Path(out),
+    )
+    path = where.folder / "config.toml"
+    return RunFile.read(path) if path.exists() else None
+
+
+def _going_on(config: TrainConfig[Any], argv: Sequence[str]) -> TrainConfig[Any]:
+    """The folder's configuration, for the flags to be put on top: one length in place of the other."""
+    steps = None if peek(argv, "--epochs") is not None else config.steps
+    epochs = None if peek(argv, "--steps") is not None else config.epochs
+    return replace(config, steps=steps, epochs=epochs, out=None, dry_run=False)
 
 
 def load_patches(path: Path | str) -> HostEntry:
