@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Normal, kl_divergence
 
 import vdvae_patch
-from vdvae_patch import PatchError, scales
+from vdvae_patch import PatchError
 
 torch.manual_seed(0)
 X = torch.rand(16, 8)
@@ -205,7 +205,8 @@ def test_a_loss_that_no_head_causes_is_found_where_it_is_made() -> None:
     assert outcome.origin.operation.startswith("aten.log")
     assert "log(1 - t - eps)" in outcome.origin.place.text
     text = account(model, X.round())
-    assert "NOT cured: the loss is NaN" in text
+    assert "NOT cured: enc[4:8] (posterior, explin), on this batch: the loss is NaN" in text
+    assert "No scale that was tried holds" in text
     assert "test_cured_or_not.py" in text
 
 
@@ -512,10 +513,6 @@ def test_a_forward_without_a_loss_is_no_success() -> None:
     assert "give your loss: call=" in text
 
 
-def test_scales_by_name_still_mean_what_they_did() -> None:
-    assert str(scales.get("upbounded(10)")) == "upbounded(omega=10)"
-
-
 def test_a_model_that_was_loaded_gets_its_loss_again() -> None:
     model, again = Encoder(), Encoder()
     handle = vdvae_patch.stabilize(model, X, call=elbo, file=io.StringIO())
@@ -603,3 +600,84 @@ def test_a_loss_that_moves_is_said_with_what_keeps_it() -> None:
         model.enc.bias[4:] = -2.0
         model.enc.weight[4:] *= 0.1
     assert "moves by" not in account(model, X)
+
+
+# --- what the batch shows already -------------------------------------------------------------------------------------
+
+
+class LogOfASquare(Base):
+    """Takes the log of σ² itself, without a floor: inf as soon as the square underflows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_sigma = self.split(x)
+        var = log_sigma.exp() ** 2
+        z = mu + var.sqrt() * torch.randn_like(mu)
+        return ((self.dec(z) - x) ** 2).mean() + 0.5 * (mu**2 + var - torch.log(var) - 1).mean()
+
+
+@pytest.mark.parametrize("raw", [-60.0, -1000.0])
+def test_a_batch_that_is_broken_already_gets_the_scale_that_holds(raw: float) -> None:
+    model = LogOfASquare()
+    with torch.no_grad():
+        model.enc.weight[4:] = 0
+        model.enc.bias[4:] = raw
+    text = account(model, X)
+    assert "\nCURED: enc[4:8] (posterior, bounded(" in text
+    assert "and not explin, with which" in text
+    assert _gradients_are_finite(model, X)
+
+
+def test_a_host_that_checks_its_loss_is_pushed_all_the_same() -> None:
+    class Strict(LogOfASquare):
+        def forward(self, x: Tensor) -> Tensor:
+            loss = super().forward(x)
+            assert loss.isfinite(), "the loss is gone"
+            return loss
+
+    text = account(Strict(), X)
+    assert "\nCURED: enc[4:8] (posterior, bounded(" in text
+    text = account(Strict(), X, posterior="explin")
+    assert "NOT cured: enc[4:8] (posterior, explin" in text
+    assert "the call ends with AssertionError: the loss is gone" in text
+
+
+class SameMeans(LearnedPrior):
+    """The means are one, so that nothing but the ratio of the two σ is left of the KL."""
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        (delta, q), (pm, p) = self.split(x), self.prior(c).chunk(2, 1)
+        mu = pm + 0.0 * delta
+        z = mu + q.exp() * torch.randn_like(mu)
+        kl = p - q + 0.5 * ((2 * (q - p)).exp() + ((mu - pm) * (-p).exp()) ** 2) - 0.5
+        return ((self.dec(z) - x) ** 2).mean() + kl.sum(1).mean()
+
+
+def test_heads_that_hold_together_are_pushed_one_by_one_too() -> None:
+    text = account(SameMeans(), X, X, posterior="bounded(1e-30, 1)", prior="bounded(1e-30, 1)")
+    assert "NOT cured: prior[4:8] (prior, bounded" in text
+
+
+def test_a_scale_that_a_host_cannot_have_is_passed_over_and_the_model_stays_patched() -> None:
+    model = OneHelper()
+    handle = vdvae_patch.stabilize(model, X, X, posterior="explin", prior="explin", file=io.StringIO())
+    assert vdvae_patch.is_patched(model)
+    handle.unpatch()
+    assert type(model) is OneHelper
+
+
+def test_a_call_that_raises_while_a_patch_is_looked_at_leaves_the_model_as_it_was() -> None:
+    calls = []
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) > 3:  # the scan, the raw values and the verification went well
+            raise KeyError("no more")
+        return elbo(model, x)
+
+    model = Encoder()
+    heads = vdvae_patch.scan(model, X, call=loss)
+    with pytest.raises(KeyError, match="no more"):
+        vdvae_patch.patch(model, posterior="explin", heads=heads)
+    assert len(calls) == 4
+    assert not vdvae_patch.is_patched(model)
+    assert type(model) is Encoder

@@ -240,14 +240,14 @@ def patch(
         unpatch(model)
     record, outcomes = _apply(model, _fitted(found, chosen, raw, keep), chosen, arithmetic, scans, verifying)
     before, after = _both(verifying, outcomes)
-    loss, by_loss = _by_loss(model, verifying if record.arithmetic == "stable" else [])
     try:
+        loss, by_loss = _by_loss(model, verifying if record.arithmetic == "stable" else [])
         last = after if loss is None else by_loss
         if last is not None and not last.finite:
             warnings.warn(f"with the patch this batch is not finite: {last}", stacklevel=2)
         for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
             warnings.warn(line, stacklevel=2)
-    except BaseException:  # a warning that is made an error
+    except BaseException:  # a call that raises, or a warning that is made an error
         _remove(model, record.number)
         raise
     seen = {id(scan) for scan in verifying}

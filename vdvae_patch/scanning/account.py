@@ -107,7 +107,7 @@ def _verdicts(treated: Treated) -> Iterator[str]:
     if treated.verdicts is None:
         after = treated.handle.after
         if after is not None and not after.finite:
-            yield f"NOT cured: {after.headline}; see above for what no scale of a head mends"
+            yield f"NOT cured: {after.headline}; what is named above comes first"
         else:
             yield treated.not_probed if treated.not_probed.startswith("NOT") else f"not probed: {treated.not_probed}"
         return
@@ -118,7 +118,8 @@ def _verdicts(treated: Treated) -> Iterator[str]:
         yield f"CURED: {_named(good)}: loss and gradients stay finite wherever the raw values are pushed"
     for verdict in broken:
         assert verdict.outcome is not None
-        line = f"NOT cured: {_named(verdict.heads)}, pushed to log σ = {verdict.level:g}: {verdict.outcome.headline}"
+        pushed = "on this batch" if verdict.level is None else f"pushed to log σ = {verdict.level:g}"
+        line = f"NOT cured: {_named(verdict.heads)}, {pushed}: {verdict.outcome.headline}"
         if verdict.outcome.origin is not None:
             line += f"; {verdict.outcome.origin}"
         holds = _holds(verdict, treated.holds)
@@ -139,15 +140,20 @@ def _moved(handle: PatchHandle) -> Iterator[str]:
     heads = [h for h in handle.heads if h.before is not None and h.after is not None and _differs(h.before, h.after)]
     if not heads:
         return
-    keep = []
+    wide = []
     for role in dict.fromkeys(h.head.role for h in heads):
-        own = [h.before.high for h in heads if h.head.role == role and h.before is not None]
-        top = 10.0 ** (math.ceil(math.log10(max(own))) + 2)
-        keep.append(f'{role}="upbounded({top:g})"' if role == "posterior" else f'{role}="bounded(0.001, {top:g})"')
+        top = 100 * decade_above([h.before.high for h in heads if h.head.role == role and h.before is not None])
+        wide.append(f'{role}="upbounded({top:g})"' if role == "posterior" else f'{role}="bounded(0.001, {top:g})"')
     yield (
-        f"the loss of this batch moves by {100 * change:+.2g}%, since σ changes: {_named(heads)}. Of a model that is "
-        f"trained already {', '.join(keep)} keeps it"
+        f"the loss of this batch moves by {100 * change:+.2g}%, since σ changes: {_named(heads)}. For a model that is "
+        f"trained already, bounds far from its own σ change it less, such as {', '.join(wide)}"
     )
+
+
+def decade_above(numbers: Sequence[float]) -> float:
+    """The power of ten above the largest of some numbers, those that are not finite aside; at least 1."""
+    largest = max((number for number in numbers if math.isfinite(number)), default=1.0)
+    return float(10.0 ** math.ceil(math.log10(max(largest, 1.0))))
 
 
 def _differs(before: Spread, after: Spread) -> bool:

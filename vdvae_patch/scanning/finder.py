@@ -123,7 +123,7 @@ def _as_symptom(
     found = explained(outcome, model, run, (inputs, brought_along(call)))
     if found.origin is None and not found.outside:
         raise error
-    return found
+    return replace(found, raised=error.with_traceback(None))  # whose frames would keep the call's tensors
 
 
 _SYMPTOM = re.compile(r"\b(nan|inf|infinite|infinity)\b|finite|constraint|diverge|explod", re.IGNORECASE)
@@ -175,11 +175,18 @@ class ScanRun:
             return None
 
     def run_again(
-        self, model: nn.Module, tracer: Tracer | None = None, call: Callable[..., Any] | None = None
+        self,
+        model: nn.Module,
+        tracer: Tracer | None = None,
+        call: Callable[..., Any] | None = None,
+        *,
+        to_the_error: bool = False,
     ) -> Outcome:
-        """The scanned call, or another one, on this model, and its outcome; whatever it raises."""
+        """The scanned call, or another one, on this model, and its outcome; whatever it raises, or with `to_the_error`
+        an outcome that has the error."""
         inputs = moved(self.inputs, self._place, _place(model))
-        return recorded(model, inputs, self.call if call is None else call, tracer).outcome
+        call = self.call if call is None else call
+        return recorded(model, inputs, call, tracer, to_the_error=to_the_error).outcome
 
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with where the first such value was made and what came in from outside."""

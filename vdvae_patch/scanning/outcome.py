@@ -26,9 +26,14 @@ def explained(outcome: Outcome, model: nn.Module, run: Callable[[Tracer | None],
     """
     tracer = Tracer(model)
     run(tracer)
+    return replace(with_origin(outcome, tracer), outside=tuple(from_outside(model, data)))
+
+
+def with_origin(outcome: Outcome, tracer: Tracer) -> Outcome:
+    """An outcome with the first value that is not finite on the way to it; of a call that raised, with the first of
+    all, since nothing was reached."""
     events = tracer.trace.events if outcome.raised is not None else tracer.trace.culprits
-    origin = next(iter(events), None)
-    return replace(outcome, outside=tuple(from_outside(model, data)), origin=origin)
+    return replace(outcome, origin=next(iter(events), None))
 
 
 def loss_of(result: Any) -> tuple[Tensor | None, bool]:

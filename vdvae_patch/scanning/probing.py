@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from vdvae_patch.patching.measure import Meter
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant, Scale, Shifted
 from vdvae_patch.scanning.finder import ScanRun
+from vdvae_patch.scanning.outcome import with_origin
 from vdvae_patch.trace import Tracer
 
 _APART = 0.5  # between the means of a posterior and a prior, which a last layer of zeros would make the same
@@ -79,18 +80,18 @@ class Verdict:
 
     Attributes:
         heads: those that were pushed together, with their scales.
-        level: the log σ that the host's own exponential would have had; None if all levels held.
-        outcome: of the call at that level, with where the first value was made that is not finite.
+        outcome: of the first call that was not finite, with where the first such value was made; None if all held.
+        level: the log σ that the host's own exponential would have had in that call; None for the batch as it is.
     """
 
     heads: tuple[PatchedHead, ...]
-    level: float | None = None
     outcome: Outcome | None = None
+    level: float | None = None
 
     @property
     def cured(self) -> bool:
-        """Whether loss and gradients were finite at every level."""
-        return self.level is None
+        """Whether loss and gradients were finite in every call."""
+        return self.outcome is None
 
 
 Unit = tuple[PatchedHead, ...]
@@ -137,17 +138,23 @@ class Probe:
         self.levels = levels(_dtype(model))
 
     def verdicts(self, heads: Sequence[PatchedHead]) -> list[Verdict]:
-        """Those that break a level, each with the heads that it takes; or one for all, cured.
+        """Those that break, each with the heads that it takes; or one for all, cured.
 
-        All are pushed together first: if that holds, each holds. If it does not, those at fault are looked for by
-        halves.
+        First nothing is pushed: a batch that is not finite as it is breaks all. Then, at each level, all are pushed
+        together, each role is by itself, and each head where there are few: what two of them do together (a posterior
+        and its prior that both go to zero) may hide what one does alone. Of several that break, those at fault are
+        looked for by halves.
         """
-        following = [unit for unit in units(heads) if not isinstance(unit[0].scale, Constant)]
+        as_it_is = self._breaking(heads, [], 0.0)
+        if as_it_is:
+            return [replace(as_it_is[0], heads=tuple(heads), level=None)]
+        following = [unit for unit in units(heads) if not all(isinstance(h.scale, Constant) for h in unit)]
         found: list[Verdict] = []
         for level in self.levels:
-            known = {id(h) for verdict in found for h in verdict.heads}
-            rest = [unit for unit in following if id(unit[0]) not in known]
-            found += self._breaking(heads, rest, level) if rest else []
+            for chosen in _selections(following):
+                known = {id(h) for verdict in found for h in verdict.heads}
+                rest = [unit for unit in chosen if id(unit[0]) not in known]
+                found += self._breaking(heads, rest, level) if rest else []
         return found or [Verdict(tuple(heads))]
 
     def _breaking(self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float) -> list[Verdict]:
@@ -159,23 +166,38 @@ class Probe:
             if parts:
                 return parts
         tracer = Tracer(self._model)
-        outcome = self._outcome(heads, pushed, level, tracer)
-        origin = next(iter(tracer.trace.culprits), None)
-        return [Verdict(tuple(h for unit in pushed for h in unit), level, replace(outcome, origin=origin))]
+        outcome = with_origin(self._outcome(heads, pushed, level, tracer), tracer)
+        return [Verdict(tuple(h for unit in pushed for h in unit), outcome, level)]
 
     def _outcome(
         self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float, tracer: Tracer | None
     ) -> Outcome:
         # one scale for all heads of a unit: what computes them can have no two
-        scales = {id(h): scale for unit in pushed for scale in [_pushed(unit[0], level)] for h in unit}
+        scales = {id(h): scale for unit in pushed for scale in [_pushed(_following(unit), level)] for h in unit}
         given = [replace(h, scale=scales.get(id(h), h.scale)) for h in heads]
         planned = plan.attachments(self._model, given, True, self._run.normals, self._others)
         take_out = put_in(self._model, planned)
         try:
-            with _means_apart(self._model, [h.head for h in heads]):
-                return self._run.run_again(self._model, tracer, self._loss)
+            with _means_apart(self._model, [h.head for h in heads]) if pushed else nullcontext():
+                return self._run.run_again(self._model, tracer, self._loss, to_the_error=True)
         finally:
             take_out()
+
+
+_FEW = 8
+
+
+def _selections(following: Sequence[Unit]) -> list[list[Unit]]:
+    """What is pushed together, see `Probe.verdicts`; each selection once."""
+    roles = dict.fromkeys(h.head.role for unit in following for h in unit)
+    chosen = [list(following), *([u for u in following if any(h.head.role == role for h in u)] for role in roles)]
+    chosen += [[unit] for unit in following] if len(following) <= _FEW else []
+    return [s for i, s in enumerate(chosen) if s and not any(s == other for other in chosen[:i])]
+
+
+def _following(unit: Unit) -> PatchedHead:
+    """The first head of a unit whose σ follows its raw value."""
+    return next((h for h in unit if not isinstance(h.scale, Constant)), unit[0])
 
 
 def _pushed(patched: PatchedHead, level: float) -> Scale:

@@ -18,10 +18,10 @@ from vdvae_patch.patching import PatchHandle, patch
 from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.fit import fitted
 from vdvae_patch.patching.floors import least
-from vdvae_patch.patching.record import PatchedHead
+from vdvae_patch.patching.record import PatchedHead, is_patched
 from vdvae_patch.patching.variant import VANILLA
 from vdvae_patch.scales import SCALES, Scale
-from vdvae_patch.scanning.account import told
+from vdvae_patch.scanning.account import decade_above, told
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.probing import Probe, Verdict, units
 from vdvae_patch.scanning.result import ScanResult
@@ -87,7 +87,8 @@ def stabilize(
         exclude: paths of heads, or of modules above them, that are left as they are.
         roles: by path, the role of heads that the scan takes for something else.
         paper: apply the formulas to the raw value as it is, see `patch`; a trained model's σ is not kept then.
-        probe: whether to push the raw values; it takes five to six further forward and backward passes.
+        probe: whether to push the raw values. It takes a forward and backward pass for each of five values, and as
+            many again for each role, and for each head of few; more where something breaks.
         file: where the account goes, standard output if left out.
 
     Returns:
@@ -233,7 +234,7 @@ def _examine(
             "NOT tested: no loss with gradients was seen; give your loss: call=lambda model, batch: ..., which returns "
             "it as a tensor"
         )
-    elif not after.finite:
+    elif after.outside:
         treatment.not_probed = "with the patch this batch is not finite by itself"
     if treatment.not_probed:
         return
@@ -241,14 +242,18 @@ def _examine(
     with lifted(model, treatment.handle.record):
         treatment.verdicts = _probe(model, treatment).verdicts(patched)
         broken = _broken_roles(treatment.verdicts)
-        found = [(group, _mend(model, treatment, group, asked)) for group in _groups(patched) if group & broken]
-    for group, scales in found:
-        if scales is None:
+        groups = [group for group in _groups(patched) if group & broken]
+        found = [(group, _mend(model, treatment, group, asked)) for group in groups]
+        if len(groups) > 1 and all(choice is None for _, choice in found):
+            everything = set[Role]().union(*groups)
+            found = [(everything, _mend(model, treatment, everything, asked))]
+    for group, choice in found:
+        if choice is None or not group & _broken_roles(treatment.verdicts):
             continue
         if any(asked[role] for role in group) or not group <= {*treatment.scales}:
-            treatment.holds |= {role: str(scale) for role, scale in scales.items() if scale is not None}
+            treatment.holds |= {role: str(scale) for role, scale in choice.items() if scale is not None}
         else:
-            _take(model, treatment, group, scales, paper)
+            _take(model, treatment, group, choice, paper)
 
 
 def _probe(model: nn.Module, treatment: Treatment) -> Probe:
@@ -291,7 +296,11 @@ def _mend(
             replace(h, scale=fitted(h.head, choice[h.head.role], None, "exponentials")) if h.head.role in group else h
             for h in heads
         ]
-        if not _broken_roles(probe.verdicts(tried)) & group:
+        try:
+            verdicts = probe.verdicts(tried)
+        except PatchError:
+            continue  # a scale that this host cannot have, such as one below a floor of its own
+        if not _broken_roles(verdicts) & group:
             return choice
     return None
 
@@ -306,6 +315,8 @@ def _take(model: nn.Module, treatment: Treatment, group: set[Role], choice: Choi
         with lifted(model, treatment.handle.record):
             treatment.verdicts = _probe(model, treatment).verdicts(treatment.handle.record.heads)
     except PatchError:
+        if is_patched(model):
+            treatment.handle.unpatch()
         treatment.scales = before
         treatment.handle = _patch(model, treatment.heads, before, paper)
         return
@@ -319,9 +330,10 @@ def _take(model: nn.Module, treatment: Treatment, group: set[Role], choice: Choi
 def _broken(verdicts: Iterable[Verdict], group: set[Role]) -> str:
     verdict = next(v for v in verdicts if not v.cured and any(h.head.role in group for h in v.heads))
     origin = verdict.outcome.origin if verdict.outcome is not None else None
+    where = "on this batch" if verdict.level is None else f"at log σ = {verdict.level:g}"
     if origin is None:
-        return f"loss or gradients are not finite at log σ = {verdict.level:g}"
-    return f"{origin.operation} gives {origin.value} at log σ = {verdict.level:g}, {origin.place}"
+        return f"loss or gradients are not finite {where}"
+    return f"{origin.operation} gives {origin.value} {where}, {origin.place}"
 
 
 def _choices(treatment: Treatment, group: set[Role]) -> list[Scale]:
@@ -330,11 +342,10 @@ def _choices(treatment: Treatment, group: set[Role]) -> list[Scale]:
     floors = [floor for h in own if (floor := least(h.head.convention)) > 0]
     spreads = [h.before for h in own if h.before is not None]
     low = min([s.low for s in spreads if s.low > 0], default=0.01)
-    high = max([s.high for s in spreads if math.isfinite(s.high)], default=1.0)
     floor = min(floors) if floors and len(floors) == len(own) else min(0.001, 10.0 ** math.floor(math.log10(low / 2)))
     downbounded = [f"downbounded({floor:.3g})"] if floors else []
     # far above what the batch has a bound leaves σ what it is
-    tops = [f"{10.0 ** (math.ceil(math.log10(high)) + power):g}" for power in (2, 1, 0)]
+    tops = [f"{decade_above([s.high for s in spreads]) * 10.0**power:g}" for power in (2, 1, 0)]
     bounded = [f"bounded({max(floor, 1e-6):.3g}, {top})" for top in tops]
     if group == {"likelihood"}:
         names = [f"downbounded({max(floor, 1e-3):.3g})", *bounded]
