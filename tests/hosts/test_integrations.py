@@ -253,12 +253,16 @@ def test_an_evaluation_takes_the_patch_of_its_checkpoint(run: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("order", ["patch, average", "average, patch"])
-def test_an_average_of_the_weights_goes_with_the_callback(order: str, tmp_path: Path) -> None:
-    averaging = pytest.importorskip("lightning.pytorch.callbacks").EMAWeightAveraging(decay=0.5)
-    callbacks = [Patch("explin"), averaging] if order.startswith("patch") else [averaging, Patch("explin")]
+@pytest.mark.parametrize("kind", ["EMAWeightAveraging", "StochasticWeightAveraging"])
+def test_an_average_of_the_weights_goes_with_the_callback(kind: str, order: str, tmp_path: Path) -> None:
+    callbacks = pytest.importorskip("lightning.pytorch.callbacks")
+    options = {"decay": 0.5} if kind.startswith("EMA") else {"swa_lrs": 1e-2, "swa_epoch_start": 1}
+    averaging = getattr(callbacks, kind)(**options)
+    ordered = [Patch("explin"), averaging] if order.startswith("patch") else [averaging, Patch("explin")]
     module = Module()
-    made = trainer(tmp_path, *callbacks, steps=3)
+    made = trainer(tmp_path, *ordered, steps=-1, max_epochs=3)
     made.fit(module, loader())
+    assert module.was_patched[-12:] == [True] * 12
     vdvae_patch.check_intact(module)
     made.save_checkpoint(tmp_path / "last.ckpt")
     loaded = apply_checkpoint(Module.load_from_checkpoint(tmp_path / "last.ckpt"), tmp_path / "last.ckpt")
