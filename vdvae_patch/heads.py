@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from vdvae_patch import conventions
 from vdvae_patch.conventions import Convention
@@ -12,6 +12,14 @@ from vdvae_patch.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    class _ConventionField:
+        """A head takes the name of a convention and has the convention; for type checkers alone."""
+
+        def __get__(self, head: Head | None, owner: type[Head] | None = None) -> Convention: ...
+
+        def __set__(self, head: Head, value: Convention | str) -> None: ...
+
 
 Role = Literal["posterior", "prior", "likelihood"]
 """`posterior`: encoded; `prior`: decoded in latent space; `likelihood`: decoded in data space."""
@@ -126,7 +134,7 @@ class Head:
     start: int = 0
     stop: int | None = None
     dim: int = 1
-    convention: Convention = field(default_factory=conventions.LogSigma)
+    convention: _ConventionField = field(default_factory=cast(Any, conventions.LogSigma))
     calls: tuple[CallSite, ...] = field(default=(), repr=False, compare=False)
     rebindings: tuple[Rebinding, ...] = field(default=(), repr=False, compare=False)
     sites: tuple[Any, ...] = field(default=(), repr=False, compare=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import subprocess
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from saved_models import AtOutput, batch, build, outputs
+from saved_models import ALL, AtOutput, batch, build, outputs
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 import vdvae_patch
@@ -263,6 +265,70 @@ def test_the_patch_is_there_before_a_strategy_wraps_the_module(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+def test_a_checkpoint_without_a_patch_is_patched_for_its_own_weights(tmp_path: Path) -> None:
+    class Floored(Module):
+        """Its scale is fitted to what the raw value is."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.vae = build("AtExpression")
+
+    trained = Floored()
+    with torch.no_grad():
+        trained.vae.encoder.bias.add_(3.0)
+    first = trainer(tmp_path, steps=1)
+    first.fit(trained, loader())
+    first.save_checkpoint(tmp_path / "vanilla.ckpt")
+    again, fresh = Floored(), Floored()
+    trainer(tmp_path, Patch("explin", batch=batch()), steps=2).fit(again, loader(), ckpt_path=tmp_path / "vanilla.ckpt")
+    trainer(tmp_path, Patch("explin", batch=batch()), steps=1).fit(fresh, loader())
+    heads = vdvae_patch.scan(trained, batch(), call=lambda m, rows: m.vae(rows))
+    vdvae_patch.patch(trained, "explin", heads=heads)
+    assert scales_of(again) == scales_of(trained) != scales_of(fresh)
+
+
+@pytest.mark.parametrize("run", ["validate", "test", "predict"])
+def test_an_evaluation_takes_the_patch_of_its_checkpoint(run: str, tmp_path: Path) -> None:
+    class Evaluated(Module):
+        def validation_step(self, rows: Tensor, index: int) -> None:
+            self.was_patched.append(vdvae_patch.is_patched(self))
+
+        test_step = predict_step = validation_step
+
+    module = Module()
+    first = trainer(tmp_path, Patch("explin"))
+    first.fit(module, loader())
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    first.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    again = Evaluated()  # no training data: the patch can come from the checkpoint alone
+    getattr(trainer(tmp_path, Patch("explin")), run)(again, loader(), ckpt_path=tmp_path / "last.ckpt")
+    assert again.was_patched
+    assert all(again.was_patched)
+    assert scales_of(again) == scales_of(module)
+    with pytest.raises(PatchError, match="no training data to scan"):
+        getattr(trainer(tmp_path, Patch("explin")), run)(Evaluated(), loader(), ckpt_path=tmp_path / "weights.ckpt")
+    with pytest.raises(CheckpointError, match="or with weights only, where Lightning asks no callback"):
+        apply_checkpoint(Module(), tmp_path / "weights.ckpt")
+
+
+@pytest.mark.parametrize("order", ["patch, average", "average, patch"])
+@pytest.mark.parametrize("kind", ["EMAWeightAveraging", "StochasticWeightAveraging"])
+def test_an_average_of_the_weights_goes_with_the_callback(kind: str, order: str, tmp_path: Path) -> None:
+    callbacks = pytest.importorskip("lightning.pytorch.callbacks")
+    options = {"decay": 0.5} if kind.startswith("EMA") else {"swa_lrs": 1e-2, "swa_epoch_start": 1}
+    averaging = getattr(callbacks, kind)(**options)
+    ordered = [Patch("explin"), averaging] if order.startswith("patch") else [averaging, Patch("explin")]
+    module = Module()
+    made = trainer(tmp_path, *ordered, steps=-1, max_epochs=3)
+    made.fit(module, loader())
+    assert module.was_patched[-12:] == [True] * 12
+    vdvae_patch.check_intact(module)
+    made.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = apply_checkpoint(Module.load_from_checkpoint(tmp_path / "last.ckpt"), tmp_path / "last.ckpt")
+    assert scales_of(loaded) == scales_of(module)
+    assert all(map(torch.equal, outputs(loaded.vae), outputs(module.vae)))
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("lightning", "lightning.pytorch", "pytorch_lightning", "vdvae_patch.integrations.lightning"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -299,12 +365,88 @@ def test_accelerate_in_either_order(order: str, tmp_path: Path) -> None:
     assert all(map(torch.equal, outputs(again), outputs(plain)))
 
 
+def _step(model: Any, optimizer: Any, backward: Any = Tensor.backward) -> None:
+    optimizer.zero_grad()
+    backward(model(batch()))
+    optimizer.step()
+
+
+@pytest.mark.parametrize("order", ["apply, prepare", "prepare, apply"])
+@pytest.mark.parametrize("name", list(ALL))
+def test_accelerate_goes_on_from_a_saved_state(name: str, order: str, tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    model = build(name)
+    _patch(model)
+    accelerator = accelerate.Accelerator(cpu=True)
+    prepared, optimizer = accelerator.prepare(model, torch.optim.Adam(model.parameters(), lr=1e-2))
+    _step(prepared, optimizer, accelerator.backward)
+    accelerator.save_state(tmp_path)
+    text = vdvae_patch.patch_json(accelerator.unwrap_model(prepared))
+    torch.manual_seed(4)
+    _step(prepared, optimizer, accelerator.backward)
+
+    other = accelerate.Accelerator(cpu=True)
+    again = build(name)
+    if order.startswith("apply"):
+        vdvae_patch.apply(again, text)
+    prepared, optimizer = other.prepare(again, torch.optim.Adam(again.parameters(), lr=1e-2))
+    if order.startswith("prepare"):
+        vdvae_patch.apply(other.unwrap_model(prepared), text)
+    other.load_state(tmp_path)
+    torch.manual_seed(4)
+    _step(prepared, optimizer, other.backward)
+    vdvae_patch.check_intact(prepared)
+    assert all(map(torch.equal, outputs(again), outputs(model)))
+
+
+def test_accelerate_in_mixed_precision_says_when_it_takes_the_patch_off(tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    state = pytest.importorskip("accelerate.state").AcceleratorState
+    state._reset_state(True)
+    try:
+        model = build("AtExpression")
+        _patch(model)
+        accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+        prepared = accelerator.prepare(model)
+        accelerator.backward(prepared(batch()))
+        vdvae_patch.check_intact(prepared)
+        vdvae_patch.save(accelerator.unwrap_model(prepared), tmp_path / "saved")
+        bare = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+        with pytest.raises(PatchError, match=r"forward of this instance was replaced by AtExpression\.forward"):
+            vdvae_patch.save(bare, tmp_path / "other")
+        del bare.forward
+        vdvae_patch.check_intact(bare)
+        again = vdvae_patch.load(lambda: build("AtExpression"), tmp_path / "saved")
+        assert all(map(torch.equal, outputs(again), outputs(bare)))
+    finally:
+        state._reset_state(True)
+
+
+@pytest.mark.parametrize("name", list(ALL))
+def test_an_average_of_the_weights_is_patched_saved_and_goes_on(name: str, tmp_path: Path) -> None:
+    model = build(name)
+    _patch(model)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    for _ in range(2):
+        _step(model, optimizer)
+        average.update_parameters(model)
+    vdvae_patch.check_intact(average)
+    plain = vdvae_patch.load(lambda: build(name), vdvae_patch.save(average.module, tmp_path / "module"))
+    assert all(map(torch.equal, outputs(plain), outputs(average.module)))
+    torch.save(average.state_dict(), tmp_path / "average.pt")
+    again = AveragedModel(vdvae_patch.load(lambda: build(name), tmp_path / "module"))
+    again.load_state_dict(torch.load(tmp_path / "average.pt"))
+    assert int(again.n_averaged) == 2
+    assert all(map(torch.equal, outputs(again.module), outputs(average.module)))
+
+
 class _WithLoss(nn.Module):
     """What transformers' Trainer calls: keywords in, a mapping with a loss out."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "WithNormal") -> None:
         super().__init__()
-        self.vae = build("WithNormal")
+        self.vae = build(name)
 
     def forward(self, rows: Tensor) -> dict[str, Tensor]:
         return {"loss": self.vae(rows)}
@@ -329,6 +471,59 @@ def test_transformers_trainer(tmp_path: Path) -> None:
     again = _WithLoss()
     load_model(again, tmp_path / "run" / "checkpoint-2" / "model.safetensors")
     vdvae_patch.apply(again, (tmp_path / "run" / "checkpoint-2" / "patch.json").read_text())
+    assert all(map(torch.equal, outputs(again.vae), outputs(model.vae)))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "AtOutput"])  # whose tied weights Trainer cannot save
+def test_transformers_trainer_goes_on_from_a_checkpoint(name: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+
+    def trained(model: nn.Module, **options: Any) -> None:
+        arguments = transformers.TrainingArguments(
+            str(tmp_path / "run"), max_steps=4, use_cpu=True, report_to=[], save_strategy="steps", save_steps=2, seed=1,
+            disable_tqdm=True, logging_strategy="no", remove_unused_columns=False, per_device_train_batch_size=4,
+        )  # fmt: skip
+        made = transformers.Trainer(model, arguments, train_dataset=[{"rows": row} for row in batch()])
+        made.remove_callback(transformers.PrinterCallback)
+        made.train(**options)
+        vdvae_patch.check_intact(model)
+
+    model, again = _WithLoss(name), _WithLoss(name)
+    _patch(model.vae)
+    trained(model)
+    vdvae_patch.apply(again, vdvae_patch.patch_json(model))
+    trained(again, resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert scales_of(again) == scales_of(model)
+    assert all(map(torch.equal, outputs(again.vae), outputs(model.vae)))
+
+
+def test_transformers_from_pretrained(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+
+    class Config(transformers.PretrainedConfig):  # type: ignore[misc, name-defined]
+        model_type = "vae_of_a_test"
+
+    class Model(transformers.PreTrainedModel):  # type: ignore[misc, name-defined]
+        config_class = Config
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.vae = build("AtExpression")
+            self.post_init()
+
+        def _init_weights(self, module: nn.Module) -> None: ...
+
+        def forward(self, rows: Tensor) -> dict[str, Tensor]:
+            return {"loss": self.vae(rows)}
+
+    model = Model(Config())
+    heads = vdvae_patch.scan(model, batch(), call=lambda m, rows: m(rows=rows)["loss"])
+    vdvae_patch.patch(model, "explin", heads=heads)
+    with torch.no_grad():
+        model.vae.encoder.bias.add_(0.1)
+    model.save_pretrained(tmp_path)
+    again = Model.from_pretrained(tmp_path)
+    vdvae_patch.apply(again, vdvae_patch.patch_json(model))
     assert all(map(torch.equal, outputs(again.vae), outputs(model.vae)))
 
 
@@ -367,3 +562,146 @@ def test_diffusers_from_pretrained(tmp_path: Path) -> None:
     one, other = (m.eval().encode(x).latent_dist.std for m in (model, again))
     assert torch.equal(one, other)
     assert scales_of(again) == scales_of(model)
+
+
+def _autoencoder() -> Any:
+    torch.manual_seed(0)
+    host = vdvae_patch.load_host("diffusers")
+    options = {"block_out_channels": (16,), "norm_num_groups": 4, "latent_channels": 4, "sample_size": 8}
+    model: Any = host.build(options)
+    vdvae_patch.patch(model, posterior="upbounded", heads=host.heads(model))
+    return model.eval()
+
+
+def _same_posterior(one: Any, other: Any) -> bool:
+    x = torch.randn(2, 3, 8, 8)
+    return torch.equal(*(model.eval().encode(x).latent_dist.std for model in (one, other)))
+
+
+def test_diffusers_in_a_pipeline(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+
+    class Pipeline(diffusers.DiffusionPipeline):  # type: ignore[misc, name-defined]
+        def __init__(self, vae: Any) -> None:
+            super().__init__()
+            self.register_modules(vae=vae)
+
+    model = _autoencoder()
+    Pipeline(model).save_pretrained(tmp_path)
+    again = Pipeline.from_pretrained(tmp_path)
+    vdvae_patch.apply(again.vae, vdvae_patch.patch_json(model))
+    assert _same_posterior(again.vae, model)
+    part = diffusers.AutoencoderKL.from_pretrained(tmp_path, subfolder="vae", torch_dtype=torch.bfloat16)
+    vdvae_patch.apply(part, vdvae_patch.patch_json(model))
+    assert part.encode(torch.randn(2, 3, 8, 8).bfloat16()).latent_dist.std.dtype is torch.bfloat16
+
+
+def test_diffusers_average_of_the_weights(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    averages = pytest.importorskip("diffusers.training_utils")
+    model = _autoencoder()
+    average = averages.EMAModel(model.parameters(), model_cls=diffusers.AutoencoderKL, model_config=model.config)
+    average.step(model.parameters())  # the first copies them
+    with torch.no_grad():
+        model.quant_conv.bias.add_(1.0)
+    average.step(model.parameters())
+    average.save_pretrained(tmp_path)
+    again = diffusers.AutoencoderKL.from_pretrained(tmp_path)
+    vdvae_patch.apply(again, vdvae_patch.patch_json(model))
+    assert not _same_posterior(again, model)
+    average.copy_to(model.parameters())
+    vdvae_patch.check_intact(model)
+    assert _same_posterior(again, model)
+
+
+OWN_ENCODER = """
+import torch
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from torch import nn
+
+
+class Encoder(BaseEncoder):
+    def __init__(self):
+        super().__init__()
+        self.body, self.mean, self.raw = nn.Linear(16, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        h = torch.tanh(self.body(x.flatten(1)))
+        return ModelOutput(embedding=self.mean(h), log_covariance=self.raw(h))
+
+
+class Decoder(BaseDecoder):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(3, 16)
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=self.body(z).sigmoid().view(-1, 1, 4, 4))
+"""
+
+
+def test_pythae_with_an_encoder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pythae pickles it: what it reads is patched in part, without the record of the patch."""
+    models = pytest.importorskip("pythae.models")
+    datasets = pytest.importorskip("pythae.data.datasets")
+    (tmp_path / "own_encoder_xyz.py").write_text(OWN_ENCODER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = importlib.import_module("own_encoder_xyz")
+    torch.manual_seed(0)
+    config = models.VAEConfig(input_dim=(1, 4, 4), latent_dim=3)
+    model = models.VAE(config, encoder=own.Encoder(), decoder=own.Decoder())
+    x = datasets.DatasetOutput({"data": torch.rand(4, 1, 4, 4)})
+    vdvae_patch.patch(model, posterior="upbounded", heads=vdvae_patch.scan(model, x))
+    text = vdvae_patch.patch_json(model)
+    model.save(str(tmp_path / "saved"))
+
+    again = models.AutoModel.load_from_folder(str(tmp_path / "saved"))
+    damaged = text.replace('"upbounded', '"upbuonded')
+    assert damaged != text
+    with pytest.raises(PatchError, match="upbuonded"):
+        vdvae_patch.apply(again, damaged)
+    assert vdvae_patch.is_patched(again.encoder)  # as it was
+    vdvae_patch.apply(again, text)
+    vdvae_patch.check_intact(again)
+    losses = []
+    for one in (model, again):
+        torch.manual_seed(1)
+        losses.append(one.eval()(x).loss)
+    assert torch.equal(*losses)
+    assert scales_of(again) == scales_of(model)
+    vdvae_patch.unpatch(again)
+    assert not vdvae_patch.is_patched(again)
+
+    other = models.VAE(config, encoder=model.encoder, decoder=own.Decoder())
+    elsewhere = vdvae_patch.patch_json(_patched_decoder(own, config))
+    with pytest.raises(PatchError, match=r"patched already, at encoder\.raw\.forward, as a part of another model"):
+        vdvae_patch.apply(other, elsewhere)
+
+
+def _patched_decoder(own: Any, config: Any) -> nn.Module:
+    model: nn.Module = importlib.import_module("pythae.models").VAE(
+        config, encoder=own.Encoder(), decoder=own.Decoder()
+    )
+    head = vdvae_patch.Head("decoder.body", "likelihood", 0, 8)
+    vdvae_patch.patch(model, likelihood="upbounded", heads=[head])
+    return model
+
+
+def test_pythae_trains_a_patched_model_and_each_folder_comes_back(tmp_path: Path) -> None:
+    models = pytest.importorskip("pythae.models")
+    pipelines, trainers = pytest.importorskip("pythae.pipelines"), pytest.importorskip("pythae.trainers")
+    torch.manual_seed(0)
+    host = vdvae_patch.load_host("pythae")
+    model: Any = host.build({"model": "VAE", "input_dim": (1, 4, 4), "latent_dim": 3})
+    vdvae_patch.patch(model, posterior="upbounded", heads=host.heads(model))
+    options = trainers.BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=2, steps_saving=1, no_cuda=True)
+    images = torch.rand(16, 1, 4, 4).numpy()
+    pipelines.TrainingPipeline(training_config=options, model=model)(train_data=images, eval_data=images)
+    vdvae_patch.check_intact(model)
+    folders = [file.parent for file in tmp_path.rglob("model.pt")]
+    assert {folder.name for folder in folders} == {"checkpoint_epoch_1", "checkpoint_epoch_2", "final_model"}
+    for folder in folders:
+        again = models.AutoModel.load_from_folder(str(folder))
+        vdvae_patch.apply(again, vdvae_patch.patch_json(model))
+        assert scales_of(again) == scales_of(model)

@@ -135,7 +135,7 @@ def test_a_patch_with_it_can_be_written_down_and_read_again(install: Install) ->
     install("vdvae_patch.scales", "mine = :Plain")
     others = PLUGIN.replace('"decorated"', '"others"').replace("its-alias", "their-alias")
     install("vdvae_patch.conventions", "power = :Power", package="vdvae_patch_test_others", text=others)
-    head = vdvae_patch.Head("", "posterior", 2, 4, convention="power(2, floor=0.5)")  # type: ignore[arg-type]
+    head = vdvae_patch.Head("", "posterior", 2, 4, convention="power(2, floor=0.5)")
     model = torch.nn.Linear(3, 4)
     with pytest.warns(UserWarning, match=r"the host keeps σ at 0.5 or above, mine does not"):
         vdvae_patch.patch(model, posterior="mine", heads=[head], verify=False)

@@ -83,7 +83,7 @@ def _load_installed(entry: HostEntry) -> Host:
     try:
         modules = {name: importlib.import_module(name) for name in entry.modules}
     except ModuleNotFoundError as error:
-        ours = type(entry).__module__.startswith(f"{HOSTS.package}.")
+        ours = any(base.__module__.startswith(f"{HOSTS.package}.") for base in type(entry).__mro__)
         remedy = "pip install 'vdvae-patch[hosts]'" if ours else "install it, or put its folder on PYTHONPATH"
         raise HostError(f"host {entry.name!r} is not installed ({error}); {remedy}") from error
     except Exception as error:  # whatever a user's module raises while it is imported

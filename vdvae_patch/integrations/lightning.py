@@ -43,6 +43,11 @@ else:
                 "vdvae_patch.integrations.lightning needs Lightning: pip install lightning (or pytorch_lightning)"
             ) from error
 
+
+class _NothingToScanError(PatchError):
+    pass
+
+
 KEY = "vdvae_patch"
 """Where the patch lies in a checkpoint."""
 
@@ -89,11 +94,17 @@ class Patch(_Callback):
         self.arithmetic: Arithmetic = arithmetic
         self.verify = verify
         self.paper = paper
+        self._by_scan = False
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Before the strategy wraps, shards or moves the module."""
+        self._by_scan = False
         if _has_layers(pl_module) and not _waits_for_checkpoint(trainer):
-            self._ensure(trainer, pl_module)
+            try:
+                self._ensure(trainer, pl_module)
+            except _NothingToScanError:
+                if stage == "fit":
+                    raise  # else a checkpoint that is read next may have the patch; the start of the run asks again
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """For layers that `configure_model` made."""
@@ -107,9 +118,12 @@ class Patch(_Callback):
             checkpoint[KEY] = patch_document(pl_module)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """The module gets the patch of the checkpoint; one without a patch leaves it to be patched at the start."""
+        """The module gets the patch of the checkpoint; without one in it, it is patched as these weights ask for."""
         document = checkpoint.get(KEY)
         if document is None:
+            if self._by_scan and is_patched(pl_module):  # gain and shift were those of other weights
+                unpatch(pl_module)
+                self._ensure(trainer, pl_module)
             return
         if is_patched(pl_module):
             if patch_document(pl_module)["patches"] == document.get("patches"):
@@ -126,6 +140,7 @@ class Patch(_Callback):
                     f"as {self.variant}; unpatch it first"
                 )
             return
+        self._by_scan = self.heads is None
         with without_logging(module):
             heads = self._scanned(trainer, module) if self.heads is None else self.heads(module)
             patch(
@@ -164,7 +179,10 @@ def apply_checkpoint(module: Module, path: Path | str, *, heads: Iterable[Head] 
         raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     document = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
     if document is None:
-        raise CheckpointError(f"{path} has no patch; it was written without the callback Patch")
+        raise CheckpointError(
+            f"{path} has no patch; it was written without the callback Patch, or with weights only, where Lightning "
+            "asks no callback: keep vdvae_patch.patch_json(module) beside such a one, and apply it"
+        )
     apply(module, document, heads=heads)
     return module
 
@@ -196,7 +214,7 @@ def _first_batch(trainer: Any, module: Any) -> Any:
                 return next(iter(loader))
             except Exception as error:
                 last = error
-    raise PatchError(
+    raise _NothingToScanError(
         f"there is no training data to scan the module on ({type(last).__name__}: {last}); give Patch(..., batch=...), "
         "or heads="
     )

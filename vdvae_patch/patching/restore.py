@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vdvae_patch.attach.attachment import ExpressionAttachment
+from vdvae_patch.attach.attachment import Attachment, ExpressionAttachment
 from vdvae_patch.attach.graft import host_class
 from vdvae_patch.attach.sites import LogSite, NormalSite
 from vdvae_patch.document.fields import Fields, of_kind, parse
@@ -25,7 +25,7 @@ from vdvae_patch.heads import Arithmetic
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import PatchHandle, patch_exactly, unpatch
 from vdvae_patch.patching.intact import check_intact
-from vdvae_patch.patching.record import Owner, PatchedHead, PatchRecord, is_patched, owners
+from vdvae_patch.patching.record import Owner, PatchedHead, PatchRecord, is_patched, owners, parts
 from vdvae_patch.patching.variant import Variant
 from vdvae_patch.patching.wrapped import unwrapped
 
@@ -125,16 +125,47 @@ def apply_document(
     data = parse(document, where) if isinstance(document, str | bytes) else dict(document)
     patches = _patches(data, where)
     model = unwrapped(model)
-    if is_patched(model):
-        raise PatchError("the model is patched already; unpatch it first")
+    leftovers = _leftovers(model, patches)
+    for module, attachment in leftovers:
+        attachment.remove(module)
     try:
         handles = [_apply(model, fields, given) for fields in patches]
         check_intact(model)
     except BaseException:
         if owners(model):
             unpatch(model)
+        for module, attachment in leftovers:
+            attachment.install(module)
         raise
     return PatchHandle.of(model, handles)
+
+
+def _leftovers(model: nn.Module, patches: list[Fields]) -> list[tuple[nn.Module, Attachment]]:
+    """Parts of the same patch that a part of the model has brought along.
+
+    pythae keeps an encoder of the user's own as a pickle: of a patched module, while the record of the patch lies on
+    the model around it.
+
+    Raises:
+        PatchError: the model is patched itself, or has a part of a patch that reaches other places.
+    """
+    found = list(parts(model))
+    if not owners(model) and found:
+        known = {
+            (kind, ".".join(filter(None, (fields.get("at", str), path))), method)
+            for fields in patches
+            for kind, path, method in (_three(item, where) for item, where in fields.items("attachments"))
+        }
+        others = [f"{path}.{a.method}" for path, _, a in found if (type(a).__name__, path, a.method) not in known]
+        if others:
+            raise PatchError(
+                f"a part of the model is patched already, at {others[0]}, as a part of another model, and this patch "
+                "does not reach there; take a part that is not patched"
+            )
+        return list({(id(m), a.method): (m, a) for _, m, a in found}.values())
+    if is_patched(model):
+        raise PatchError("the model is patched already; unpatch it first")
+    return []
 
 
 def _patches(data: object, where: str) -> list[Fields]:
