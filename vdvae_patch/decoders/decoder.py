@@ -186,6 +186,18 @@ class Decoder(WideBuffers, ABC):
         self.pixels.check(x, self._who, on_grid)
 
 
+class MeansBesideScales(Decoder):
+    """A decoder that takes C channels of means, then C of raw parameters of their scales."""
+
+    def channels(self, image_channels: int) -> int:
+        return 2 * image_channels
+
+    def image_channels(self, channels: int) -> int:
+        if channels % 2:
+            raise InvalidValueError(f"{self._who}: {channels} channels are not as many means as scales")
+        return channels // 2
+
+
 def can_look(x: Tensor) -> bool:
     """Whether the values of a tensor can be looked at, and are not those of a trace."""
     return not (

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch import normal
-from vdvae_patch.decoders.decoder import DECODERS, CollapseWarning, Decoder, can_look, draw, number, scale_of
+from vdvae_patch.decoders.decoder import (
+    DECODERS,
+    CollapseWarning,
+    Decoder,
+    MeansBesideScales,
+    can_look,
+    draw,
+    number,
+    scale_of,
+)
 from vdvae_patch.decoders.masses import log_normal_mass
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.pixel_grid import PixelGrid
@@ -157,16 +166,8 @@ class PerImage(_Emitted):
 
 
 @DECODERS.register("per_pixel")
-class PerPixel(_Emitted):
+class PerPixel(MeansBesideScales, _Emitted):
     """A σ for each value: C channels of means, then C of raw parameters."""
-
-    def channels(self, image_channels: int) -> int:
-        return 2 * image_channels
-
-    def image_channels(self, channels: int) -> int:
-        if channels % 2:
-            raise InvalidValueError(f"{self._who}: {channels} channels are not as many means as scales")
-        return channels // 2
 
     def raw(self, parameters: Tensor) -> Tensor:
         return parameters[:, self.image_channels(parameters.shape[1]) :]

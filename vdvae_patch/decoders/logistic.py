@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vdvae_patch.decoders.decoder import DECODERS, Decoder, draw, draw_index, number, scale_of
+from vdvae_patch.decoders.decoder import DECODERS, Decoder, MeansBesideScales, draw, draw_index, number, scale_of
 from vdvae_patch.decoders.masses import log_logistic_mass
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.pixel_grid import PixelGrid
@@ -22,7 +22,7 @@ _SMALLEST_LOG_SCALE = -7.0
 
 
 @DECODERS.register("logistic")
-class Logistic(Decoder):
+class Logistic(MeansBesideScales):
     """The mass that a logistic distribution gives to a pixel's bin: C means, then C raw parameters of the scale s.
 
     S((x − μ + step/2) / s) − S((x − μ − step/2) / s), S the sigmoid; the outermost bins are open. The standard
@@ -34,14 +34,6 @@ class Logistic(Decoder):
     def __init__(self, scale: str | Scale = "bounded", pixels: PixelGrid | None = None) -> None:
         super().__init__(pixels)
         self.scale = scale_of(scale, self.pixels, _DEVIATION_TO_SCALE)
-
-    def channels(self, image_channels: int) -> int:
-        return 2 * image_channels
-
-    def image_channels(self, channels: int) -> int:
-        if channels % 2:
-            raise InvalidValueError(f"{self._who}: {channels} channels are not as many means as scales")
-        return channels // 2
 
     def mean(self, parameters: Tensor) -> Tensor:
         """The mean of the logistic cut to the pixels' range; rounding to the levels moves it by less than half a step.
