@@ -120,7 +120,7 @@ class Around(nn.Module):
         return self.module.training_step(rows, 0)
 
 
-def _step(module: Any, rows: Tensor) -> Tensor:
+def _first_step(module: Any, rows: Tensor) -> Tensor:
     loss: Tensor = module.training_step(rows, 0)
     return loss
 
@@ -133,12 +133,12 @@ def test_a_module_that_was_fitted_is_stabilized_by_its_step(kind: type[Module], 
     with pytest.raises(Exception, match=r"not managed by the `Trainer` control flow|result collection"):
         module.training_step(batch(), 0)
     model = Around(module) if inside else module
-    handle = vdvae_patch.stabilize(model, batch(), call=None if inside else _step, file=io.StringIO())
+    handle = vdvae_patch.stabilize(model, batch(), call=None if inside else _first_step, file=io.StringIO())
     assert handle.after is not None
     assert handle.after.finite
     assert not {"log", "log_dict"} & vars(module).keys()
     module.log = own = lambda *args, **kwargs: None
-    vdvae_patch.scan(model, batch(), call=None if inside else _step)
+    vdvae_patch.scan(model, batch(), call=None if inside else _first_step)
     assert vars(module)["log"] is own
 
 
@@ -280,10 +280,12 @@ def test_a_checkpoint_without_a_patch_is_patched_for_its_own_weights(tmp_path: P
     first.fit(trained, loader())
     first.save_checkpoint(tmp_path / "vanilla.ckpt")
     again, fresh = Floored(), Floored()
-    trainer(tmp_path, Patch("explin", batch=batch()), steps=2).fit(again, loader(), ckpt_path=tmp_path / "vanilla.ckpt")
-    trainer(tmp_path, Patch("explin", batch=batch()), steps=1).fit(fresh, loader())
+    trainer(tmp_path, Patch("explin", batch=batch(), paper=False), steps=2).fit(
+        again, loader(), ckpt_path=tmp_path / "vanilla.ckpt"
+    )
+    trainer(tmp_path, Patch("explin", batch=batch(), paper=False), steps=1).fit(fresh, loader())
     heads = vdvae_patch.scan(trained, batch(), call=lambda m, rows: m.vae(rows))
-    vdvae_patch.patch(trained, "explin", heads=heads)
+    vdvae_patch.patch(trained, "explin", heads=heads, paper=False)
     assert scales_of(again) == scales_of(trained) != scales_of(fresh)
 
 
