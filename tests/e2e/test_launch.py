@@ -43,7 +43,8 @@ def flags(out: Path, steps: int = STEPS) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PMI_", "OMPI_", "TORCHELASTIC"))}
+    launchers = ("SLURM_", "PMI_", "OMPI_", "TORCHELASTIC", "MASTER_", "RANK", "LOCAL_RANK", "WORLD_SIZE")
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(launchers)}
     return {**keep, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}", **more}
 
 
