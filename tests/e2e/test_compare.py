@@ -12,7 +12,7 @@ import pytest
 from vdvae_patch.cli import demo, main
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.compare.options import separate
-from vdvae_patch.train import records
+from vdvae_patch.skips import records
 from vdvae_patch.train.folder import read_json
 
 # A model of some thousand weights: a step takes a few milliseconds.

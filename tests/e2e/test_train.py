@@ -19,7 +19,8 @@ import vdvae_patch
 from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.data.batches import batch_indices
-from vdvae_patch.train import checkpoint, records
+from vdvae_patch.skips import records
+from vdvae_patch.train import checkpoint
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.setup import prepare
 

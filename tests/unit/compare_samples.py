@@ -10,8 +10,8 @@ from typing import Any
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.compare.options import CompareOptions
 from vdvae_patch.compare.plan import Comparison, PlannedRun, plan
+from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.train.folder import open_folder, write_config, write_json
-from vdvae_patch.train.records import JsonLines
 
 FLAGS = ("--preset", "small", "--data", "builtin", "--steps", "6")
 SEEN = {"command": "python -m vdvae_patch train", "commit": "abc", "data": {"fingerprint": "f00d", "source": "drawn"}}

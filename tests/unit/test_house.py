@@ -22,6 +22,7 @@ LAYERS = [
     ["train", "launch"],
     ["patches"],
     ["integrations"],
+    ["guarding"],
     ["saving"],
     ["hosts", "data"],
     ["scanning"],
@@ -38,7 +39,7 @@ LAYERS = [
     ["normal"],
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
-    ["outcome"],
+    ["outcome", "skips"],
     ["errors", "file_kinds", "machine", "tables", "trace"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}

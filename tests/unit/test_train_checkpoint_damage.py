@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.skips import sealed
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.writer import BackgroundWriter, off_device
@@ -98,7 +99,7 @@ def test_what_killed_writers_left_is_cleaned_and_never_read(tmp_path: Path) -> N
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path, 1)
-    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    monkeypatch.setattr(sealed, "FORMAT", sealed.FORMAT + 1)
     with pytest.raises(CheckpointError, match="format"):
         checkpoint.load(path)
 

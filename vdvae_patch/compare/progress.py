@@ -17,7 +17,7 @@ from vdvae_patch.compare.results import read_run
 from vdvae_patch.compare.schedule import Ended
 from vdvae_patch.compare.states import RunState
 from vdvae_patch.compare.table import number
-from vdvae_patch.train.records import decode
+from vdvae_patch.skips.records import decode
 
 _TAIL_BYTES = 4096
 _HOW = {"absent": "begins", "begun": "goes on"}

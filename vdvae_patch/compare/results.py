@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.compare.states import state_of
 from vdvae_patch.errors import RunError
-from vdvae_patch.train import records
+from vdvae_patch.skips import records
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import read_json
 

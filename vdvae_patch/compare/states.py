@@ -7,7 +7,7 @@ from typing import Literal
 
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.errors import RunError
-from vdvae_patch.train import records
+from vdvae_patch.skips import records
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import LOCK
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.hosts.preset import Optimization
+from vdvae_patch.skips.generators import generator_states
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import Precision, TrainConfig
-from vdvae_patch.train.generators import generator_states
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.step import BadRanks, StepRecord
 

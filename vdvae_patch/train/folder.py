@@ -13,8 +13,8 @@ from typing import IO, Any
 import tomli_w
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips.records import decode, encode
 from vdvae_patch.train.config import RunFile, TrainConfig, changed
-from vdvae_patch.train.records import decode, encode
 
 # Where things are, and how many processes there are: may differ, and the log has no need to say it.
 _PLACES = frozenset(

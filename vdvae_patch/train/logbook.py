@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips.records import read as read_records
 from vdvae_patch.train import flight
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.probe import head_states, over_ranks, probe_rows
-from vdvae_patch.train.records import read as read_records
 from vdvae_patch.train.run import Run
 from vdvae_patch.train.saving import save
 from vdvae_patch.train.step import StepRecord

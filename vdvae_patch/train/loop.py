@@ -14,6 +14,7 @@ import torch
 from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
+from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import RunFile, TrainConfig
@@ -35,7 +36,6 @@ from vdvae_patch.train.logbook import write_steps
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.progress import TrainingProgress
 from vdvae_patch.train.provenance import provenance
-from vdvae_patch.train.records import JsonLines
 from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save

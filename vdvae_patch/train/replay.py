@@ -21,10 +21,10 @@ import vdvae_patch
 from vdvae_patch.data.batches import rank_slice
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.skips.generators import restore_generators
 from vdvae_patch.trace import Event, Tracer
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import Recording, same_bits
-from vdvae_patch.train.generators import restore_generators
 from vdvae_patch.train.head_watch import gradient_norm, last_layer
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.setup import Workload, prepare

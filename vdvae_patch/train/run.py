@@ -9,12 +9,12 @@ from typing import Any
 from vdvae_patch.data.batches import DeviceImages, batch_indices, rank_slice, steps_per_epoch
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.data.pixels import Indices
+from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
 from vdvae_patch.train.folder import RunFolder
 from vdvae_patch.train.head_watch import HeadWatch
-from vdvae_patch.train.records import JsonLines
 from vdvae_patch.train.setup import Workload
 from vdvae_patch.train.step import StepRecord, TrainingStep
 from vdvae_patch.train.world import World

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips.generators import generator_states, restore_generators
+from vdvae_patch.skips.records import truncate_after
 from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.folder import RunFolder
-from vdvae_patch.train.generators import generator_states, restore_generators
-from vdvae_patch.train.records import truncate_after
 from vdvae_patch.train.run import Counters, Run
 from vdvae_patch.train.setup import Workload, require_host, require_variant
 from vdvae_patch.train.step import TrainingStep

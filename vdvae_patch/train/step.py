@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.skips import rule
+from vdvae_patch.skips.rule import CAUSES, Cause
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.ranks import LocalGradient
-from vdvae_patch.train.records import CAUSES, Cause
 from vdvae_patch.train.world import World
 
 LossFunction = Callable[[Tensor, Tensor], Losses]
@@ -170,12 +171,12 @@ class TrainingStep:
 
     def _cause(self, any_rank: Tensor, norm: Tensor) -> Tensor:
         """The code of the cause (see `CAUSES`); `any_rank` flags a bad rate, distortion and gradient on some rank."""
-        finite = torch.where((norm < self._threshold) & (any_rank[2] == 0), 0.0, 3.0)
+        found = rule.code((any_rank[0], any_rank[1]), any_rank[2], norm, self._threshold)
         if self.scaler is not None:
             overflow = ~norm.isfinite()
-            finite = torch.where(overflow, 4.0, finite)
+            found = torch.where(overflow & (found == 3), 4.0, found)
             self.scaler.update_(overflow & (any_rank[:2].amax() == 0))
-        return torch.where(any_rank[0] > 0, 1.0, torch.where(any_rank[1] > 0, 2.0, finite))
+        return found
 
     def _move_ema(self, weight: Tensor) -> None:
         # ema += weight · (p − ema): with a weight of zero that is exact, and no branch is needed

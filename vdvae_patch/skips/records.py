@@ -8,16 +8,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from vdvae_patch.errors import RunError
-
-Cause = Literal["nan_rate", "nan_distortion", "high_gradient", "loss_scale"]
-"""Why an update was skipped. `nan_rate`, `nan_distortion`: not finite on some rank; `high_gradient`: the norm was not
-below the threshold, or not finite; `loss_scale`: fp16 alone, the scaled gradient overflowed and the scale is halved."""
-
-CAUSES: tuple[Cause | None, ...] = (None, "nan_rate", "nan_distortion", "high_gradient", "loss_scale")
-"""By the code that the training step writes on the device; 0 is an update that was applied."""
 
 
 class JsonLines:

@@ -1,0 +1,9 @@
+"""Skipped updates: what a run of this package and a guard of somebody else's loop have in common.
+
+| module | holds |
+|---|---|
+| `rule` | when an update is skipped, and what the cause is called |
+| `records` | log files, one JSON object a line |
+| `generators` | the states of every random generator |
+| `sealed` | folders that are whole or not there, and never trusted without their checksum |
+"""

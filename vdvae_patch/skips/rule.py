@@ -1,0 +1,33 @@
+"""When an update is skipped: a loss is not finite somewhere, or the gradient norm is not below a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Cause = Literal["nan_rate", "nan_distortion", "nan_loss", "high_gradient", "loss_scale"]
+"""Why an update was skipped. `nan_rate`, `nan_distortion`: not finite on some rank, where both terms are known;
+`nan_loss`: the loss is not finite, where only their sum is; `high_gradient`: the norm was not below the threshold, or
+not finite; `loss_scale`: fp16 alone, the scaled gradient overflowed and the scale is halved."""
+
+CAUSES: tuple[Cause | None, ...] = (None, "nan_rate", "nan_distortion", "high_gradient", "loss_scale")
+"""By the code that the training step writes on the device; 0 is an update that was applied."""
+
+
+def code(bad_losses: Sequence[Tensor], bad_gradient: Tensor, norm: Tensor, threshold: float) -> Tensor:
+    """0 for an update that is applied, k if the k-th loss is the first that is not finite, else the number behind these
+    if a gradient is at fault; nothing waits for the device.
+
+    Args:
+        bad_losses: flags, 0 or 1, of the losses that are told apart.
+        bad_gradient: a flag, set if a gradient was not finite on some rank before it was averaged.
+        norm: of all gradients, before clipping; one that is not finite is never below the threshold.
+        threshold: infinity for none.
+    """
+    found = torch.where((norm < threshold) & (bad_gradient == 0), 0.0, float(len(bad_losses) + 1))
+    for number, bad in reversed(list(enumerate(bad_losses, 1))):
+        found = torch.where(bad > 0, float(number), found)
+    return found
