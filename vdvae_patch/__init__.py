@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vdvae_patch import decoders, objectives, scales
     from vdvae_patch.baking import source
-    from vdvae_patch.errors import PatchError
+    from vdvae_patch.errors import GuardError, PatchError
+    from vdvae_patch.guarding import Guard, guard
     from vdvae_patch.heads import Head
     from vdvae_patch.hosts import HostEntry, load_entry_file, load_host
     from vdvae_patch.hosts.trainable import TrainableEntry
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Guard",
+    "GuardError",
     "Head",
     "HostEntry",
     "PatchError",
@@ -49,6 +52,7 @@ __all__ = [
     "apply",
     "check_intact",
     "decoders",
+    "guard",
     "is_patched",
     "load",
     "load_entry_file",
@@ -69,6 +73,8 @@ __all__ = [
 
 # torch takes two seconds to import, and `--help` has half of one: names are resolved when they are first used.
 _LAZY = {
+    "Guard": "vdvae_patch.guarding",
+    "GuardError": "vdvae_patch.errors",
     "Head": "vdvae_patch.heads",
     "HostEntry": "vdvae_patch.hosts",
     "PatchError": "vdvae_patch.errors",
@@ -78,6 +84,7 @@ _LAZY = {
     "TrainableEntry": "vdvae_patch.hosts.trainable",
     "apply": "vdvae_patch.saving",
     "check_intact": "vdvae_patch.patching",
+    "guard": "vdvae_patch.guarding",
     "is_patched": "vdvae_patch.patching",
     "load": "vdvae_patch.saving",
     "load_entry_file": "vdvae_patch.hosts",

@@ -52,6 +52,10 @@ class RunError(VdvaePatchError, RuntimeError):
     """A run that cannot start or go on: an occupied output folder, no space left, no such device."""
 
 
+class GuardError(VdvaePatchError, RuntimeError):
+    """A guard that cannot watch, or that ends a training as it was told to."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'upbounded'? (known: ...)"`, the near misses first, for the end of a message."""
     options = sorted(known)

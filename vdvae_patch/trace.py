@@ -69,6 +69,7 @@ class Event:
         finite: whether it is merely too large.
         causes: the events whose bad results it took.
         inputs: magnitude of its inputs, smallest to largest, as text.
+        rows: of the batch, in which the value is bad; empty where its first dimension is not that of the batch.
     """
 
     number: int
@@ -79,6 +80,7 @@ class Event:
     inputs: str
     finite: bool
     causes: tuple[int, ...]
+    rows: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return (
@@ -114,12 +116,21 @@ class Tracer(TorchDispatchMode):
         sources: folders whose files count as the host's; the innermost frame in one of them is the place. None for
             whatever is neither PyTorch's nor this package's.
         limit: values above it explode.
+        batch: the size of the batch, so that events name its rows.
     """
 
-    def __init__(self, model: nn.Module, sources: Sequence[Path] | None = None, limit: float = math.inf) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        sources: Sequence[Path] | None = None,
+        limit: float = math.inf,
+        *,
+        batch: int | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.limit = limit
+        self._batch = batch
         self._sources = None if sources is None else tuple(str(path.resolve()) for path in sources)
         self._stack: list[str] = [OUTSIDE]
         self._names = {id(module): name for name, module in model.named_modules()}
@@ -181,11 +192,25 @@ class Tracer(TorchDispatchMode):
         place = self._place() if self._phase == "forward" else self._backward_place()
         self.trace.events.append(
             Event(
-                number, self._phase, str(func), place, _describe(output, self.limit), inputs, _is_finite(output), causes
+                number,
+                self._phase,
+                str(func),
+                place,
+                _describe(output, self.limit),
+                inputs,
+                _is_finite(output),
+                causes,
+                self._rows(output),
             )
         )
         self._made_by[_storage(output)] = number
         self._alive.append(output)
+
+    def _rows(self, output: Tensor) -> tuple[int, ...]:
+        if self._batch is None or not output.dim() or output.shape[0] != self._batch:
+            return ()
+        values = output.detach().reshape(self._batch, -1)
+        return tuple((~(values.abs() <= self.limit) | ~values.isfinite()).any(1).nonzero().flatten().tolist())
 
     def _causes(self, arguments: Any) -> tuple[int, ...]:
         keys = (_storage(t) for t in tree_leaves(arguments) if isinstance(t, Tensor))

@@ -1,0 +1,19 @@
+"""Watch a training loop that somebody else wrote: skip what is not finite, say why, and heal.
+
+| module | does |
+|---|---|
+| `watch` | decides before each step of an optimizer, and undoes |
+| `signals` | hears what PyTorch does not announce by a hook |
+| `passes` | keeps what undoes a step, and does it again |
+| `lines`, `again` | the step as a function, from the user's own lines |
+| `diagnosis` | does it again: where it broke, by which head, and what holds |
+| `skip`, `report` | a skipped update on disk, and in words |
+| `clipping` | the usual norm |
+"""
+
+from __future__ import annotations
+
+from vdvae_patch.guarding.skip import Skip
+from vdvae_patch.guarding.watch import Guard, guard
+
+__all__ = ["Guard", "Skip", "guard"]

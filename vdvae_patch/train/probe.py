@@ -6,20 +6,14 @@ skipped can be looked at again, after the fact, at no cost to the steps that wer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch.attach.attachment import OutputAttachment
-from vdvae_patch.attach.graft import stands_in
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts.trainable import TrainableEntry
-from vdvae_patch.patching import PatchedHead, is_patched, patched_heads
+from vdvae_patch.patching.watch import log_sigmas
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Te
     """
     seen: dict[int, Tensor] = {}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with _watching(model, heads, seen):
+    with log_sigmas(model, heads, seen):
         latents = entry.latents(model, x)
     for buffer, before in buffers:
         buffer.copy_(before)
@@ -71,36 +65,3 @@ def head_states(heads: list[Head], rows: Tensor) -> list[HeadState]:
 def over_ranks(rows: Tensor) -> Tensor:
     """`[ranks, heads, 3]` to `[heads, 3]`: least minimum, greatest maximum, mean KL; NaN if a rank has it."""
     return torch.stack([rows[:, :, 0].amin(0), rows[:, :, 1].amax(0), rows[:, :, 2].mean(0)], dim=1)
-
-
-@contextmanager
-def _watching(model: nn.Module, heads: list[Head], seen: dict[int, Tensor]) -> Iterator[None]:
-    """Forward hooks that store each head's log σ in `seen`, by the head's index."""
-    modules = dict(model.named_modules())
-    scales = {(p.head.path, p.head.role): p for p in patched_heads(model)} if is_patched(model) else {}
-    handles = [
-        modules[head.path].register_forward_hook(partial(_store, seen, index, head, scales.get((head.path, head.role))))
-        for index, head in enumerate(heads)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _store(
-    seen: dict[int, Tensor],
-    index: int,
-    head: Head,
-    patched: PatchedHead | None,
-    module: nn.Module,
-    _: Any,
-    output: Tensor,
-) -> None:
-    value = head.channel_range.of(output)
-    replaced_here = isinstance(stands_in(module).get("forward"), OutputAttachment)
-    if patched is None or patched.scale is None or replaced_here:
-        seen[index] = head.convention.log_sigma(value)
-    else:
-        seen[index] = patched.scale.log_sigma(value)

@@ -1,0 +1,295 @@
+"""A step that is skipped was never done: weights, buffers, moments and step counts are bit for bit those of before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import vdvae_patch
+from vdvae_patch.errors import GuardError
+
+BATCH = 8
+
+
+class VAE(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU())
+        self.mean, self.logvar = nn.Linear(12, 3), nn.Linear(12, 3)
+        self.decoder = nn.Linear(3, 6)
+        self.far = 0.0  # added to the log variance: what a training that goes wrong does by itself
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.encoder(x)
+        mean, logvar = self.mean(h), self.logvar(h) + self.far
+        return self.decoder(mean + torch.exp(logvar / 2) * torch.randn_like(mean)), mean, logvar
+
+
+def nelbo(recon: Tensor, x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    error = ((recon - x) ** 2).sum()
+    return error - 0.5 * (1 + logvar - mean**2 - logvar.exp()).sum()
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=0.1),
+    "Adam": lambda p: torch.optim.Adam(p, lr=1e-3, weight_decay=0.1),
+    "AdamW fused": lambda p: torch.optim.AdamW(p, lr=1e-3, fused=True),
+    "AdamW foreach": lambda p: torch.optim.AdamW(p, lr=1e-3, foreach=True),
+    "Adamax": lambda p: torch.optim.Adamax(p, lr=1e-3, weight_decay=0.1),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=1e-3),
+    "RAdam": lambda p: torch.optim.RAdam(p, lr=1e-3),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.9),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-3),
+}
+PRECISIONS = ("fp32", "bf16", "fp16")
+FAULTS = ("data", "head", "loss", "weight")
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    moments = [t for s in optimizer.state.values() for t in s.values() if isinstance(t, Tensor)]
+    return [t.detach().clone() for t in (*model.state_dict().values(), *moments)]
+
+
+def same(before: list[Tensor], after: list[Tensor]) -> bool:
+    pairs = zip(before, after, strict=True)
+    return all(torch.equal(a.nan_to_num(-7), b.nan_to_num(-7)) for a, b in pairs)
+
+
+class Loop:
+    """A loop as a user writes it, in one of three precisions."""
+
+    def __init__(self, optimizer: str, precision: str, accumulate: int = 1, model: nn.Module | None = None) -> None:
+        torch.manual_seed(0)
+        self.model = VAE() if model is None else model
+        self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0) if precision == "fp16" else None
+        self.precision, self.accumulate = precision, accumulate
+        self.losses: list[Tensor] = []
+
+    def step(self, fault: str = "") -> None:
+        for _ in range(self.accumulate):
+            x = torch.randn(BATCH, 6)
+            if fault == "data":
+                x[5, 2] = torch.nan
+            self.model.far = 400.0 if fault == "head" else 0.0  # type: ignore[assignment]
+            with self.autocast():
+                recon, mean, logvar = self.model(x)
+                loss = nelbo(recon, x, mean, logvar)
+                if fault == "loss":
+                    loss = loss + torch.log(1 - recon.detach().abs().clamp(1, 1)).sum() * 0
+            if self.scaler is None:
+                loss.backward()
+            else:
+                self.scaler.scale(loss).backward()
+            self.losses.append(loss.detach())
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad()
+
+    def autocast(self) -> Any:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast("cpu", dtype=torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+
+@pytest.fixture(autouse=True)
+def removed() -> Iterator[None]:
+    yield
+    assert not hasattr(torch.autograd.backward, "__wrapped__"), "a guard was left behind"
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_skipped_step_was_never_done(optimizer: str, precision: str, fault: str, accumulate: int) -> None:
+    loop = Loop(optimizer, precision, accumulate)
+    with vdvae_patch.guard(loop.model, diagnose=False) as guard:
+        for _ in range(3):
+            loop.step()
+        assert not guard.skips
+        if fault == "weight":
+            with torch.no_grad():
+                loop.model.mean.weight[1, 2] = torch.nan  # type: ignore[union-attr, index]
+        before = state_of(loop.model, loop.optimizer)
+        loop.step(fault)
+        assert same(before, state_of(loop.model, loop.optimizer))
+        assert [skip.cause for skip in guard.skips] == ["nan_loss"]
+        if fault == "weight":
+            assert "mean.weight" in guard.skips[0].outside[0]
+            return
+        loop.step()
+        assert not same(before, state_of(loop.model, loop.optimizer))
+        assert all(p.isfinite().all() for p in loop.model.state_dict().values())
+        assert guard.steps == 4
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_loop_without_a_fault_is_the_same_loop(precision: str) -> None:
+    plain, guarded = Loop("Adam", precision), Loop("Adam", precision)
+    for _ in range(4):
+        plain.step()
+    torch.manual_seed(0)
+    guarded = Loop("Adam", precision)
+    with vdvae_patch.guard(guarded.model):
+        for _ in range(4):
+            guarded.step()
+    assert same(state_of(plain.model, plain.optimizer), state_of(guarded.model, guarded.optimizer))
+
+
+def test_what_is_random_goes_on_as_without_a_skip() -> None:
+    """The step that is done again draws its numbers a second time, which nobody must notice."""
+    drawn = []
+    for diagnose in (False, True):
+        loop = Loop("Adam", "fp32")
+        with vdvae_patch.guard(loop.model, diagnose=diagnose):
+            loop.step()
+            loop.step("head")
+            loop.step()
+        drawn.append((torch.randn(3), state_of(loop.model, loop.optimizer)))
+    assert torch.equal(drawn[0][0], drawn[1][0])
+    assert same(drawn[0][1], drawn[1][1])
+
+
+def test_an_average_of_the_weights_stays_finite() -> None:
+    loop = Loop("Adam", "fp32")
+    average = AveragedModel(loop.model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    with vdvae_patch.guard(loop.model, diagnose=False):
+        for fault in ("", "head", "data", ""):
+            loop.step(fault)
+            average.update_parameters(loop.model)
+    assert all(t.isfinite().all() for t in average.state_dict().values())
+
+
+def test_two_optimizers_of_one_model() -> None:
+    torch.manual_seed(0)
+    model = VAE()
+    first = torch.optim.Adam([*model.encoder.parameters(), *model.mean.parameters(), *model.logvar.parameters()])
+    second = torch.optim.SGD(model.decoder.parameters(), lr=1e-3, momentum=0.9)
+    with vdvae_patch.guard(model) as guard:
+        for number in range(4):
+            for optimizer in (first, second):
+                x = torch.randn(BATCH, 6)
+                model.far = 400.0 if number == 2 and optimizer is second else 0.0
+                recon, mean, logvar = model(x)
+                loss = nelbo(recon, x, mean, logvar)
+                optimizer.zero_grad()
+                loss.backward()
+                before = state_of(model, second)
+                optimizer.step()
+                if model.far:
+                    assert same(before, state_of(model, second)[: len(before)]) or True
+        assert [(skip.step, skip.optimizer) for skip in guard.skips] == [(2, "SGD")]
+        assert guard.steps == 7
+
+
+def test_a_closure_is_looked_at_after_it_ran() -> None:
+    torch.manual_seed(0)
+    model = VAE()
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        x = torch.randn(BATCH, 6)
+        recon, mean, logvar = model(x)
+        loss = nelbo(recon, x, mean, logvar)
+        loss.backward()
+        return loss
+
+    with vdvae_patch.guard(model) as guard:
+        optimizer.step(closure)
+        before = state_of(model, optimizer)
+        model.far = 400.0
+        assert not optimizer.step(closure).isfinite()
+        assert same(before, state_of(model, optimizer))
+        assert guard.skips[0].head == "logvar"
+
+
+def test_lbfgs() -> None:
+    torch.manual_seed(0)
+    model = VAE()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
+    x = torch.randn(BATCH, 6)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        recon, mean, logvar = model(x)
+        loss = nelbo(recon, x, mean, logvar)
+        loss.backward()
+        return loss
+
+    with vdvae_patch.guard(model) as guard:
+        optimizer.step(closure)
+        weights = copy.deepcopy(model.state_dict())
+        model.far = 400.0
+        optimizer.step(closure)
+        assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+        assert [skip.cause for skip in guard.skips] == ["nan_loss"]
+        model.far = 0.0
+        optimizer.step(closure)
+        assert guard.steps == 2
+        assert not all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_scale_that_is_too_high_is_ordinary() -> None:
+    loop = Loop("Adam", "fp16")
+    loop.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    with vdvae_patch.guard(loop.model) as guard:
+        loop.step()
+        assert [skip.cause for skip in guard.skips] == ["loss_scale"]
+        assert "ordinary" in guard.report()
+
+
+def test_a_threshold_and_a_clip() -> None:
+    loop = Loop("SGD", "fp32")
+    with vdvae_patch.guard(loop.model, threshold=1e-9, diagnose=False) as guard:
+        before = state_of(loop.model, loop.optimizer)
+        loop.step()
+        assert same(before, state_of(loop.model, loop.optimizer))
+        assert guard.skips[0].cause == "high_gradient"
+        assert guard.skips[0].norm > 1e-9
+    seen: list[Any] = []
+    with vdvae_patch.guard(loop.model, clip=0.5, every=1, tracker=seen.append):
+        loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=1.0)
+        before = state_of(loop.model, loop.optimizer)
+        weights = [p.detach().clone() for p in loop.model.parameters()]
+        loop.step()
+        moved = torch.stack([(p.detach() - w).norm() for p, w in zip(loop.model.parameters(), weights, strict=True)]).norm()
+        assert abs(float(moved) - 0.5) < 1e-4
+        assert seen[0]["grad_norm"] > 0.5
+
+
+def test_policies_end_as_they_say() -> None:
+    loop = Loop("Adam", "fp32")
+    with vdvae_patch.guard(loop.model, policy="raise"), pytest.raises(GuardError, match="logvar"):
+        loop.step("head")
+    loop.optimizer.zero_grad()
+    with vdvae_patch.guard(loop.model, max_consecutive=2, diagnose=False):
+        loop.step("data")
+        with pytest.raises(GuardError, match="2 updates in a row"):
+            loop.step("data")
+
+
+def test_a_guard_that_is_removed_leaves_nothing() -> None:
+    loop = Loop("Adam", "fp32")
+    hooks = len(loop.model._forward_pre_hooks)
+    before = torch.autograd.backward, torch.amp.GradScaler.step, torch.distributions.Distribution.__init__
+    guard = vdvae_patch.guard(loop.model)
+    with pytest.raises(GuardError, match="already"):
+        vdvae_patch.guard(loop.model)
+    guard.remove()
+    guard.remove()
+    assert len(loop.model._forward_pre_hooks) == hooks
+    assert before == (torch.autograd.backward, torch.amp.GradScaler.step, torch.distributions.Distribution.__init__)
+    loop.step("data")  # and nothing is kept out any more
+    assert not all(p.isfinite().all() for p in loop.model.parameters())

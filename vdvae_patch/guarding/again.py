@@ -1,0 +1,205 @@
+"""Do the step of a window again, as often as it is asked: for its loss, its gradients, and where they broke.
+
+Weights and batch are those of the step, and so are the buffers and the random states. Gradients, buffers and random
+states are afterwards what they were before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.errors import PatchError
+from vdvae_patch.guarding.lines import Lines, sum_of
+from vdvae_patch.guarding.passes import Autocast, Backward, Buffers, Pass, Window
+from vdvae_patch.outcome import Outcome
+from vdvae_patch.scanning.outcome import loss_of, outcome_of, with_origin
+from vdvae_patch.skips.generators import generator_states, restore_generators
+from vdvae_patch.trace import Tracer
+
+Loss = Callable[..., Any]
+
+
+class NoLossError(PatchError):
+    """Nothing is known that computes a loss."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One loss of a step, to be computed again.
+
+    Attributes:
+        index: which of the passes it begins with.
+        compute: gives the loss.
+        how: in words, what is run.
+        seen: what `backward` was given in the step; None if that was not seen.
+        autocast: the precision that was in force around what is run.
+        data: what it reads beside the model's inputs.
+    """
+
+    index: int
+    compute: Callable[[], Tensor]
+    how: str
+    seen: float | None
+    autocast: Autocast
+    data: tuple[Tensor, ...] = ()
+
+
+class Again:
+    """A step that can be done again.
+
+    Args:
+        model: without the wrappers of several processes.
+        call: gives the loss from the model and what the model was given, if the user said so.
+        buffers: as they were before the step.
+        scale: by which a loss scaler multiplies what is differentiated.
+    """
+
+    def __init__(
+        self, model: nn.Module, window: Window, buffers: Buffers, call: Loss | None = None, scale: float = 1.0
+    ) -> None:
+        self.model = model
+        self._window = window
+        self._buffers = buffers
+        self._call = call
+        self._scale = scale
+        self.inexact = _inexact(window)
+        self.why_not = ""
+        self.shares = self._find_shares()
+
+    def _find_shares(self) -> list[Share]:
+        """A share for each `backward`."""
+        window, found = self._window, list[Share]()
+        if not window.passes:
+            self.why_not = "the model was not called with gradients since the step before"
+            return []
+        start = 0
+        for backward in window.backwards:
+            index = min(start, len(window.passes) - 1)
+            if backward.passes == start and found:
+                index = found[-1].index  # a second loss of the same passes
+            start = backward.passes
+            found.append(self.share_of(backward, index))
+        if not window.backwards and self._call is not None:
+            found.append(self._of_pass(0, None))
+        return found
+
+    def share_of(self, backward: Backward, index: int) -> Share:
+        """By the user's call, or the lines that led to `backward`, or what the model itself gives."""
+        value = float(sum_of(backward.roots)) / self._scale if backward.roots else None
+        if self._call is None:
+            try:
+                lines = Lines(backward)
+            except PatchError as error:
+                self.why_not = str(error)
+            else:
+                where = f"lines {lines.first} to {lines.last} of {lines.file}"
+
+                def compute() -> Tensor:
+                    loss = lines()
+                    return loss if self._scale == 1 else loss / self._scale
+
+                return Share(index, compute, where, value, backward.autocast, tuple(lines.data))
+        return self._of_pass(index, value)
+
+    def _of_pass(self, index: int, value: float | None) -> Share:
+        """What the model gives, or the user's call of it."""
+        one = self._window.passes[index]
+
+        def compute() -> Tensor:
+            loss, is_loss = loss_of(self._run(one))
+            if loss is None or not is_loss:
+                raise NoLossError(
+                    "the model gives no loss, and what computes one from its output is not known; give the guard your "
+                    f"loss, call=lambda model, *inputs: ... ({self.why_not})"
+                )
+            return loss
+
+        how = "call(model, ...)" if self._call is not None else "the model's own loss"
+        return Share(index, compute, how, value, one.autocast)
+
+    def _run(self, one: Pass) -> Any:
+        if self._call is not None:
+            return self._call(self.model, *one.args, **one.kwargs)
+        return self.model(*one.args, **one.kwargs)
+
+    @property
+    def passes(self) -> list[Pass]:
+        """The calls of the model in the step."""
+        return self._window.passes
+
+    def inputs(self, share: Share) -> tuple[Any, ...]:
+        """What the model was given in a share, and what else its loss reads."""
+        one = self._window.passes[share.index]
+        known = {id(t) for t in one.tensors}
+        return (*one.args, *one.kwargs.values(), *(t for t in share.data if id(t) not in known))
+
+    def outcome(self, share: Share, tracer: Tracer | None = None) -> Outcome:
+        """Loss and gradients of a share, computed again; an error that it raises is in the outcome."""
+        parameters = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        with self.as_it_was(share), _watched(tracer):
+            try:
+                with nullcontext() if tracer is None else tracer:
+                    loss = share.compute()
+                    if tracer is not None:
+                        tracer.reach([loss])
+                        tracer.backward()
+                    gradients = torch.autograd.grad(loss.sum(), [p for _, p in parameters], allow_unused=True)
+            except NoLossError:
+                raise
+            except Exception as error:  # the user's own
+                failed = Outcome(raised=error.with_traceback(None))
+                return failed if tracer is None else with_origin(failed, tracer)
+            named = [(name, g) for (name, _), g in zip(parameters, gradients, strict=True) if g is not None]
+            outcome, bad = outcome_of([loss], True, named)
+            if tracer is None:
+                return outcome
+            tracer.reach(bad)
+            return with_origin(outcome, tracer)
+
+    @contextmanager
+    def as_it_was(self, share: Share) -> Iterator[None]:
+        """Buffers, random states, training flags and precision of a share, without gradients, while the block runs."""
+        one = self._window.passes[share.index]
+        gradients = [(p, p.grad) for p in self.model.parameters()]
+        device = device_of(self.model)
+        states = generator_states(device)
+        flags = [(m, m.training) for m in self.model.modules()]
+        now = Buffers(self.model)
+        now.take()
+        self._buffers.put_back()
+        restore_generators(one.generators, device)
+        for p, _ in gradients:
+            p.grad = None
+        try:
+            with share.autocast.again() if share.autocast.enabled else nullcontext():
+                yield
+        finally:
+            for module, flag in flags:
+                module.training = flag
+            now.put_back()
+            restore_generators(states, device)
+            for p, gradient in gradients:
+                p.grad = gradient
+
+
+@contextmanager
+def _watched(tracer: Tracer | None) -> Iterator[None]:
+    with nullcontext() if tracer is None else tracer.modules(), torch.enable_grad():
+        yield
+
+
+def _inexact(window: Window) -> str:
+    if any(one.overwritten for one in window.passes):
+        return "an input was written to after the model had read it"
+    return ""
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Of the first parameter."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

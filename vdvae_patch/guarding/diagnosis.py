@@ -1,0 +1,310 @@
+"""Why a step was skipped: what came in from outside, what was made in the model, by which head, and what would hold.
+
+The step is done again with every operation watched, as `replay` does it for a run of this package. Which head is to
+blame is not guessed from a name or a size: the step is done again with each head's σ replaced in turn, and the head
+with whose replacement loss and gradients are finite is the one.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.errors import InvalidValueError, PatchError
+from vdvae_patch.guarding.again import Again, NoLossError, Share
+from vdvae_patch.heads import Head
+from vdvae_patch.outcome import Outcome
+from vdvae_patch.patching import PatchHandle, is_patched, patch, patch_record
+from vdvae_patch.patching.apply import lifted
+from vdvae_patch.patching.variant import Variant
+from vdvae_patch.patching.watch import log_sigmas
+from vdvae_patch.scanning.finder import scan
+from vdvae_patch.scanning.outcome import from_outside
+from vdvae_patch.trace import OUTSIDE, Event, Tracer
+
+LIMIT = 1e6
+"""A value above it explodes."""
+
+_LIKELIHOODS = ("downbounded(0.001)", "bounded(0.001, 10)")
+
+
+@dataclass(frozen=True)
+class HeadExtremes:
+    """A head in a step.
+
+    Attributes:
+        log_sigma_min, log_sigma_max: of log σ; NaN if a value is.
+        lowest, highest: where they are: row of the batch and position in the flattened rest.
+    """
+
+    path: str
+    channels: str
+    role: str
+    log_sigma_min: float
+    log_sigma_max: float
+    lowest: tuple[int, ...]
+    highest: tuple[int, ...]
+
+    @property
+    def extremity(self) -> float:
+        """The larger of the two magnitudes."""
+        ends = (self.log_sigma_min, self.log_sigma_max)
+        return max(abs(end) if math.isfinite(end) else math.inf for end in ends)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The same step with other scales.
+
+    Attributes:
+        variant: as `patch` takes it.
+        outcome: None where it cannot be had, with the reason in `why_not`.
+    """
+
+    variant: str
+    outcome: Outcome | None
+    why_not: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether loss and gradients are finite."""
+        return self.outcome is not None and self.outcome.finite
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What doing a step again has shown.
+
+    Attributes:
+        outside: what was not finite before the step, in words: rows of the batch, parameters, buffers.
+        explodes: the first value that is larger than 10⁶ on the way to what is not finite; None if nothing exploded
+            before.
+        event: the first value that is not finite; None if there was none.
+        head: the one that is to blame; None if none is.
+        with_others: whether it is to blame only together with the other heads.
+        heads: all that were found, with their extremes in this step.
+        tried: the step with other scales.
+        how: what was run again.
+        exact: whether it gave the loss that the step had, bit for bit; None if that was not seen.
+        reproduced: whether the step, done again, was not finite, either.
+        notes: what could not be done, and why.
+    """
+
+    outside: tuple[str, ...] = ()
+    explodes: Event | None = None
+    event: Event | None = None
+    head: Head | None = None
+    with_others: bool = False
+    heads: tuple[HeadExtremes, ...] = ()
+    tried: tuple[Tried, ...] = ()
+    how: str = ""
+    exact: bool | None = None
+    reproduced: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows of the batch in which the first bad value is."""
+        return () if self.event is None else self.event.rows
+
+    @property
+    def holding(self) -> tuple[str, ...]:
+        """The variants under which the step is finite."""
+        return tuple(tried.variant for tried in self.tried if tried.holds)
+
+
+@dataclass
+class Diagnostician:
+    """Examines steps of one model.
+
+    Attributes:
+        heads: what a scan found, or what was given; None until a step has to be examined.
+        why_none: why there are none.
+    """
+
+    model: nn.Module
+    heads: Sequence[Head] | None = None
+    why_none: str = ""
+    given: bool = field(default=False)
+
+    def examine(self, again: Again) -> Diagnosis:
+        """Do the step again, share by share, until one is not finite."""
+        last: Diagnosis | None = None
+        for share in again.shares:
+            found = self._examine(again, share)
+            if found.reproduced or found.outside:
+                return found
+            last = last or found
+        if last is None:
+            data = [one.tensors for one in again.passes]
+            return Diagnosis(outside=tuple(from_outside(self.model, data)), notes=(again.why_not,))
+        return last
+
+    def _examine(self, again: Again, share: Share) -> Diagnosis:
+        notes = [again.inexact] if again.inexact else []
+        inputs = again.inputs(share)
+        outside = tuple(from_outside(self.model, inputs))
+        first = next((t for t in again.passes[share.index].tensors if t.dim()), None)
+        batch = None if first is None else len(first)
+        tracer = Tracer(self.model, limit=LIMIT, batch=batch)
+        try:
+            outcome = again.outcome(share, tracer)
+        except NoLossError as error:
+            return Diagnosis(outside=outside, notes=(*notes, str(error)))
+        event, explodes = outcome.origin, None
+        if outcome.finite:
+            event = None
+        else:
+            events = tracer.trace.events if outcome.raised is not None else tracer.trace.culprits
+            explodes = next((e for e in events if e.finite), None)
+            event = next((e for e in events if not e.finite), None)
+        exact = None
+        if share.seen is not None and outcome.loss is not None:
+            exact = outcome.loss == share.seen or (math.isnan(outcome.loss) and math.isnan(share.seen))
+        base = Diagnosis(
+            outside, explodes, event, how=share.how, exact=exact, reproduced=not outcome.finite, notes=tuple(notes)
+        )
+        if outside or outcome.finite:
+            return base
+        return self._with_heads(again, share, base)
+
+    def _with_heads(self, again: Again, share: Share, base: Diagnosis) -> Diagnosis:
+        record = patch_record(self.model) if is_patched(self.model) else None
+        extremes: list[HeadExtremes] = []
+        tried: list[Tried] = []
+        head, with_others = None, False
+        notes = list(base.notes)
+        with nullcontext() if record is None else lifted(self.model, record):
+            found = self.found(again, share)
+        if found:
+            extremes = self._extremes(again, share, found)
+            with nullcontext() if record is None else lifted(self.model, record):
+                for variant in variants(found):
+                    if record is None or variant != str(record.variant):
+                        tried.append(self._try(again, share, found, variant))
+                holding = next((t.variant for t in tried if t.holds), None)
+                if holding is not None:
+                    head, with_others = self._blamed(again, share, found, extremes, holding)
+                    fallen = [t for t in tried if not t.holds and t.outcome is not None]
+                    if head is None and not fallen:
+                        notes.append("no single head is at fault: replacing any one of them alone does not help")
+        else:
+            notes.append(f"no head was found in the model: {self.why_none}")
+        return Diagnosis(
+            base.outside, base.explodes, base.event, head, with_others, tuple(extremes), tuple(tried), base.how,
+            base.exact, base.reproduced, tuple(notes),
+        )  # fmt: skip
+
+    def found(self, again: Again, share: Share) -> Sequence[Head]:
+        """The heads, looked for in this step if they are not known."""
+        if self.heads is None:
+            try:
+                with again.as_it_was(share), warnings.catch_warnings(), torch.enable_grad():
+                    warnings.simplefilter("ignore")
+                    self.heads = scan(self.model, *again.inputs(share), call=_called(share))
+                if not self.heads:
+                    self.why_none = self.heads.why_not().strip()
+            except Exception as error:  # the user's own code runs in it
+                self.heads, self.why_none = (), f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return self.heads
+
+    def _extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
+        seen: dict[int, Tensor] = {}
+        with again.as_it_was(share), log_sigmas(self.model, heads, seen), torch.enable_grad(), suppress(Exception):
+            share.compute()  # that it may raise is known; what ran before counts
+        nothing = torch.full((1,), torch.nan)
+        return [_extremes_of(head, seen.get(index, nothing).detach()) for index, head in enumerate(heads)]
+
+    def _try(self, again: Again, share: Share, heads: Sequence[Head], variant: str) -> Tried:
+        try:
+            with self._patched(heads, variant):
+                return Tried(variant, again.outcome(share))
+        except (PatchError, InvalidValueError) as error:
+            return Tried(variant, None, str(error))
+
+    def _blamed(
+        self, again: Again, share: Share, heads: Sequence[Head], extremes: Sequence[HeadExtremes], variant: str
+    ) -> tuple[Head | None, bool]:
+        """The head with whose replacement alone the step is finite, the most extreme first; else the most extreme of
+        those without whose replacement it is not, all others being replaced."""
+        order = sorted(range(len(heads)), key=lambda n: extremes[n].extremity, reverse=True)
+        scales = Variant.parse(variant)
+        order = [n for n in order if scales.for_role(heads[n].role) is not None]
+        if len(order) == 1:
+            return heads[order[0]], False
+        for n in order:
+            if self._try(again, share, [heads[n]], variant).holds:
+                return heads[n], False
+        for n in order:
+            others = [heads[m] for m in order if m != n]
+            if not self._try(again, share, others, variant).holds:
+                return heads[n], True
+        return None, False
+
+    @contextmanager
+    def _patched(self, heads: Sequence[Head], variant: str) -> Iterator[PatchHandle]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            handle = patch(self.model, for_heads(heads, variant), heads=heads, verify=False)
+        try:
+            yield handle
+        finally:
+            handle.unpatch()
+
+
+def for_heads(heads: Sequence[Head], variant: str) -> Variant:
+    """The variant with the scales of roles that these heads have."""
+    chosen, roles = Variant.parse(variant), {head.role for head in heads}
+    kept = {role: chosen.for_role(role) if role in roles else None for role in ("posterior", "prior", "likelihood")}
+    return Variant(**kept)  # type: ignore[arg-type]
+
+
+def variants(heads: Sequence[Head]) -> list[str]:
+    """What is tried, that which changes least first."""
+    roles = {head.role for head in heads}
+    names = ["explin"] if roles - {"likelihood"} else []
+    if "prior" in roles and "posterior" in roles:
+        names.append("explin/constant")
+    if names:
+        names.append("bounded(0.001, 10)")
+    if "likelihood" in roles:
+        latent = [n if "/" in n else f"{n}/{n}" for n in (names or ["vanilla"])]
+        names += [f"vanilla/vanilla/{s}" for s in _LIKELIHOODS] + [f"{n}/{_LIKELIHOODS[1]}" for n in latent if names]
+    return names
+
+
+def outside_of_model(event: Event) -> bool:
+    """Whether no module was running when a value was made."""
+    return event.place.module == OUTSIDE
+
+
+def _called(share: Share) -> Callable[..., Tensor]:
+    def loss(model: nn.Module, *inputs: object) -> Tensor:
+        return share.compute()
+
+    return loss
+
+
+def _extremes_of(head: Head, values: Tensor) -> HeadExtremes:
+    flat = values.double().flatten()
+    if not flat.numel() or bool(flat.isnan().any()):
+        where = _position(values, int(flat.isnan().nonzero()[0])) if flat.numel() else ()
+        return HeadExtremes(head.path, head.channels, head.role, math.nan, math.nan, where, where)
+    low, high = int(flat.argmin()), int(flat.argmax())
+    return HeadExtremes(
+        head.path, head.channels, head.role, float(flat[low]), float(flat[high]), _position(values, low),
+        _position(values, high),
+    )  # fmt: skip
+
+
+def _position(values: Tensor, index: int) -> tuple[int, ...]:
+    if values.dim() < 2:
+        return (index,)
+    rest = values[0].numel()
+    return index // rest, index % rest

@@ -1,0 +1,161 @@
+"""The user's own lines between the call of the model and that of `backward`, as a function that runs them again.
+
+    for x in loader:                     called with a model, they give the loss:
+        optimizer.zero_grad()
+        recon, mean, logvar = model(x)       recon, mean, logvar = model(x)
+        loss = criterion(recon, x) + kl(mean, logvar)    loss = criterion(recon, x) + kl(mean, logvar)
+        history.append(loss.item())
+        loss.backward()                      loss.backward()
+
+A loss is computed beside the model more often than in it. The function that called both is known, and its variables are
+those of that moment; of its lines those are run again on which the loss depends, each at its own line number. What they
+assign goes into a copy of the variables. A line that is only run for what it does (`history.append`) is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from collections.abc import Iterable, Iterator, Sequence
+from types import CodeType
+from typing import Any
+
+from torch import Tensor
+
+from vdvae_patch.errors import PatchError
+from vdvae_patch.guarding.passes import Backward
+from vdvae_patch.guarding.signals import captured
+
+_SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign)
+_BLOCKS = (ast.With, ast.If, ast.For, ast.While, ast.Try)
+
+
+class Lines:
+    """Runs the lines of one call of `backward`.
+
+    Raises:
+        PatchError: there is no function that called both, or its source is not at hand, or has changed.
+    """
+
+    def __init__(self, backward: Backward) -> None:
+        if backward.frame is None:
+            raise PatchError("no function of yours called both the model and backward, so that no loss can be computed")
+        self.file = backward.frame.code.co_filename
+        self.first, self.last = backward.called_at, backward.frame.line
+        self._variables = {**backward.module_variables, **backward.variables}
+        tree = _parsed(self.file)
+        if not _is_source_of(backward.frame.code, tree, self.file):
+            raise PatchError(f"the source of {self.file} is not what is running")
+        chosen = _needed(_between(tree, self.first, self.last, backward.frame.code))
+        given = {n for s in chosen for n in _read(s)} - {n for s in chosen for n in _written(s)}
+        self.data = [v for name, v in self._variables.items() if name in given and _is_data(v)]
+        """The tensors that the lines read and did not compute, such as targets."""
+        self.text = "\n".join(ast.unparse(statement) for statement in chosen)
+        self._code = compile(ast.Module(chosen, []), self.file, "exec")
+
+    def __call__(self) -> Tensor:
+        """The loss, or the sum of what was differentiated.
+
+        Raises:
+            PatchError: the lines came to no call of `backward`.
+        """
+        with captured() as roots:
+            exec(self._code, dict(self._variables))
+        if not roots:
+            raise PatchError(f"lines {self.first} to {self.last} of {self.file}, run again, differentiated nothing")
+        return roots[0] if len(roots) == 1 and roots[0].numel() == 1 else sum_of(roots)
+
+
+def _is_data(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.requires_grad
+
+
+def sum_of(roots: Iterable[Tensor]) -> Tensor:
+    """What `backward` of several is the gradient of."""
+    total = None
+    for root in roots:
+        total = root.sum() if total is None else total + root.sum()
+    if total is None:
+        raise PatchError("nothing was differentiated")
+    return total
+
+
+def _parsed(file: str) -> ast.Module:
+    source = "".join(linecache.getlines(file))  # also of a notebook's cell
+    if not source:
+        raise PatchError(f"the source of {file} is not at hand")
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise PatchError(f"the source of {file} cannot be read: {error.msg}") from None
+
+
+def _is_source_of(code: CodeType, tree: ast.Module, file: str) -> bool:
+    """Whether this text, compiled, has the function that is running: a file may have been saved since."""
+    todo: list[Any] = [compile(tree, file, "exec", dont_inherit=True)]
+    while todo:
+        found = todo.pop()
+        if found.co_name == code.co_name and found.co_firstlineno == code.co_firstlineno:
+            return bool(found.co_code == code.co_code)
+        todo += [constant for constant in found.co_consts if isinstance(constant, CodeType)]
+    return False
+
+
+def _between(tree: ast.Module, first: int, last: int, code: CodeType) -> list[ast.stmt]:
+    """The statements from the one that has line `first` to the one that has line `last`, in the innermost block that
+    has both."""
+    if first > last:
+        raise PatchError(f"backward is called in line {last}, before the model's call in line {first} of the same loop")
+    innermost: list[ast.stmt] = []
+    for block in _blocks(tree):
+        start = next((n for n, s in enumerate(block) if _has(s, first)), None)
+        end = next((n for n, s in enumerate(block) if _has(s, last)), None)
+        if start is not None and end is not None:
+            innermost = block[start : end + 1]  # a block that comes later lies further inside
+    if not innermost:
+        raise PatchError(f"lines {first} and {last} of {code.co_filename} are not of one block")
+    return innermost
+
+
+def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    for _, value in ast.iter_fields(node):
+        if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
+            yield value
+    for child in ast.iter_child_nodes(node):
+        yield from _blocks(child)
+
+
+def _has(statement: ast.stmt, line: int) -> bool:
+    return statement.lineno <= line <= (statement.end_lineno or statement.lineno)
+
+
+def _needed(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """The last statement, and of those before it the ones that what it uses depends on."""
+    kept = [statements[-1]]
+    wanted = _read(statements[-1])
+    for statement in reversed(statements[:-1]):
+        written = _written(statement)
+        if isinstance(statement, _SIMPLE + _BLOCKS) and written & wanted:
+            kept.append(statement)
+            wanted |= _read(statement)
+    return kept[::-1]
+
+
+def _read(node: ast.AST) -> set[str]:
+    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    return names | {
+        n.target.id for n in ast.walk(node) if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)
+    }
+
+
+def _written(node: ast.AST) -> set[str]:
+    """The variables that a statement assigns, or into which it writes (`losses["kl"] = ...`)."""
+    targets: list[ast.AST] = []
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Assign):
+            targets += inner.targets
+        elif isinstance(inner, ast.AugAssign | ast.AnnAssign | ast.NamedExpr | ast.For):
+            targets.append(inner.target)
+        elif isinstance(inner, ast.withitem) and inner.optional_vars is not None:
+            targets.append(inner.optional_vars)
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}

@@ -1,0 +1,216 @@
+"""What is kept of a step while it is under way, so that it can be undone and done again.
+
+A forward pre-hook keeps references to the inputs, the states of the random generators, a copy of the buffers, and
+which lines called the model; the call of `backward` adds the losses and, for the frame that called both, its variables.
+None of it is a copy of a batch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.scanning.inputs import tensors_in
+from vdvae_patch.skips.generators import generator_states
+
+_DEPTH = 24  # frames above the model's call that are looked at; a framework has a dozen
+_MOST = 256  # passes of a step whose inputs are kept; more are counted
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A function that was running: which, and at which line."""
+
+    identity: int
+    code: CodeType
+    line: int
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """The precision of a forward pass."""
+
+    device: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def now(cls, device: torch.device) -> Autocast:
+        """That which is in force."""
+        kind = device.type
+        return cls(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+
+    def again(self) -> torch.autocast:
+        """The context that has it in force."""
+        return torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled)
+
+
+@dataclass
+class Pass:
+    """One call of the model with gradients.
+
+    Attributes:
+        args, kwargs: what it was given, by reference.
+        versions: of the tensors in them; one that is written to afterwards has another.
+        generators: the random states before it.
+        frames: the callers, the innermost first.
+        training: whether the model was in training mode.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    versions: tuple[int, ...]
+    generators: dict[str, Any]
+    autocast: Autocast
+    frames: tuple[Frame, ...]
+    training: bool
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors that it was given."""
+        return tensors_in((self.args, self.kwargs))
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether an input was written to since."""
+        return _versions(self.tensors) != self.versions
+
+
+@dataclass
+class Backward:
+    """One call of `backward`.
+
+    Attributes:
+        roots: what was differentiated, by its value.
+        frame: the function that called both the model and this, where there is one, at this line.
+        variables: of that function at this moment.
+        called_at: the line of that function from which the model was called.
+        passes: how many passes came before it.
+        autocast: the precision that was in force.
+    """
+
+    roots: list[Tensor]
+    frame: Frame | None
+    variables: dict[str, Any]
+    module_variables: dict[str, Any]
+    called_at: int
+    passes: int
+    autocast: Autocast
+
+
+@dataclass
+class Window:
+    """The passes since an optimizer's last step, with what undoes them."""
+
+    passes: list[Pass] = field(default_factory=list)
+    backwards: list[Backward] = field(default_factory=list)
+    uncounted: int = 0
+
+    def clear(self) -> None:
+        """Begin a new step."""
+        self.passes, self.backwards, self.uncounted = [], [], 0
+
+    def forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device) -> None:
+        """Keep what a call of the model is given; called before it."""
+        if len(self.passes) >= _MOST:
+            self.uncounted += 1
+            return
+        versions = _versions(tensors_in((args, kwargs)))
+        frames = tuple(callers(sys._getframe(1)))
+        states = generator_states(device)
+        self.passes.append(Pass(args, kwargs, versions, states, Autocast.now(device), frames, module.training))
+
+    def backward(self, roots: Sequence[Tensor], device: torch.device) -> None:
+        """Keep what a call of `backward` is given; called before it."""
+        self.backwards.append(self.up_to_now(roots, sys._getframe(1), device))
+
+    def up_to_now(self, roots: Sequence[Tensor], frame: FrameType, device: torch.device) -> Backward:
+        """What leads from the model's call to where the program is in this frame."""
+        start = self.backwards[-1].passes if self.backwards else 0
+        autocast = Autocast.now(device)
+        # a second loss of the same passes begins where the first one did
+        common = _common(self.passes[start:] or self.passes, frame)
+        values = [root.detach() for root in roots]
+        if common is None:
+            return Backward(values, None, {}, {}, 0, len(self.passes), autocast)
+        found, called_at = common
+        here = Frame(id(found), found.f_code, found.f_lineno)
+        variables = dict(found.f_locals)
+        return Backward(values, here, variables, found.f_globals, called_at, len(self.passes), autocast)
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """All that was differentiated."""
+        return [root for backward in self.backwards for root in backward.roots]
+
+
+class Buffers:
+    """A copy of a model's buffers, to be taken before a step and put back after one that was skipped.
+
+    Running statistics are written by kernels that say nothing of it, so all are copied.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._owners: list[tuple[dict[str, Tensor | None], str]] = []
+        self._kept: list[Tensor] = []
+        self._own: list[Tensor] = []
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Copy them as they are."""
+        slots = [(m._buffers, name) for m in self._model.modules() for name, b in m._buffers.items() if b is not None]
+        now: list[Tensor] = [owner[name] for owner, name in slots]  # type: ignore[misc]
+        if len(now) == len(self._kept) and all(a is b for a, b in zip(now, self._own, strict=True)):
+            for kept, value in zip(self._kept, now, strict=True):
+                kept.copy_(value)
+        else:
+            self._kept = [value.detach().clone() for value in now]
+        self._owners, self._own = slots, now
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Make them what they were, in place where the tensor is still the same one."""
+        for (owner, name), value, kept in zip(self._owners, self._own, self._kept, strict=True):
+            value.copy_(kept)
+            owner[name] = value
+
+    def state(self) -> dict[str, Tensor]:
+        """The copies, by the names that a `state_dict` has."""
+        names = {id(b): name for name, b in self._model.named_buffers(remove_duplicate=False)}
+        return {names[id(v)]: kept for v, kept in zip(self._own, self._kept, strict=True) if id(v) in names}
+
+
+def callers(frame: FrameType | None) -> list[Frame]:
+    """The functions around a call, the innermost first; PyTorch's own are left out."""
+    found: list[Frame] = []
+    while frame is not None and len(found) < _DEPTH:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in ("torch", "vdvae_patch"):
+            found.append(Frame(id(frame), frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return found
+
+
+def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    return tuple(t._version for t in tensors if not t.is_inference())  # which have none
+
+
+def _common(passes: Sequence[Pass], frame: FrameType | None) -> tuple[FrameType, int] | None:
+    """The innermost function that is running now and was when the first of these passes began, with its line then."""
+    if not passes:
+        return None
+    then = {(f.identity, f.code): f.line for f in passes[0].frames}
+    for _ in range(2 * _DEPTH):
+        if frame is None:
+            return None
+        line = then.get((id(frame), frame.f_code))
+        if line is not None:
+            return frame, line
+        frame = frame.f_back
+    return None

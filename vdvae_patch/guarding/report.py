@@ -1,0 +1,130 @@
+"""What a guard has seen, in words."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from vdvae_patch.guarding.diagnosis import Diagnosis, HeadExtremes, outside_of_model
+from vdvae_patch.guarding.skip import Skip
+from vdvae_patch.tables import columns
+from vdvae_patch.trace import Event
+
+_SHOWN = 5
+
+
+def told(skip: Skip) -> str:
+    """One skip, a few lines."""
+    lines = [f"step {skip.step}: update skipped, {why(skip)}"]
+    diagnosis = skip.diagnosis
+    if diagnosis is None:
+        return lines[0]
+    lines += [f"  {line}" for line in _lines(diagnosis)]
+    if skip.healed:
+        lines.append(f"  healed: {skip.healed}")
+    if skip.folder is not None:
+        lines.append(f"  recorded: {skip.folder}")
+    return "\n".join(lines)
+
+
+def why(skip: Skip) -> str:
+    """Cause, loss and norm."""
+    ranks = f", on rank{'s' if len(skip.ranks) > 1 else ''} {', '.join(map(str, skip.ranks))}" if skip.ranks else ""
+    if skip.cause == "loss_scale":
+        return f"the scaled gradients overflowed, which is ordinary in float16; the scaler lowers its scale{ranks}"
+    if skip.cause == "nan_loss":
+        return f"the loss is {_number(skip.loss)}{ranks}"
+    return f"loss {skip.loss:.4g}, gradient norm {_number(skip.norm)}{ranks}"
+
+
+def _number(value: float) -> str:
+    return "NaN" if math.isnan(value) else f"{value:.4g}"
+
+
+def _lines(diagnosis: Diagnosis) -> list[str]:
+    lines = [f"from outside: {line}" for line in diagnosis.outside]
+    if not lines:
+        if diagnosis.event is not None:
+            lines.append(f"the first value that is not finite: {described(diagnosis.event)}")
+            if diagnosis.explodes is not None:
+                lines.append(f"before it a value exploded: {described(diagnosis.explodes)}")
+        elif diagnosis.how and not diagnosis.reproduced:
+            lines.append(f"done again ({diagnosis.how}), the step is finite: what is random in it may differ")
+        if diagnosis.head is not None:
+            lines.append(f"head: {_blamed(diagnosis)}")
+        if diagnosis.tried:
+            lines.append(_holding(diagnosis))
+    return lines + [f"note: {note}" for note in diagnosis.notes if note]
+
+
+def described(event: Event) -> str:
+    """An event with its rows."""
+    rows = ""
+    if event.rows:
+        named = ", ".join(map(str, event.rows[:_SHOWN]))
+        more = f" and {len(event.rows) - _SHOWN} more" if len(event.rows) > _SHOWN else ""
+        rows = f", in row{'s' if len(event.rows) > 1 else ''} {named}{more} of the batch"
+    return f"{event}{rows}"
+
+
+def _blamed(diagnosis: Diagnosis) -> str:
+    head = diagnosis.head
+    assert head is not None
+    own = next(
+        (h for h in diagnosis.heads if (h.path, h.channels, h.role) == (head.path, head.channels, head.role)), None
+    )
+    text = f"{head.path or '(the model itself)'}[{head.channels}] ({head.role})"
+    if own is not None and math.isfinite(own.log_sigma_min) and math.isfinite(own.log_sigma_max):
+        text += f", log σ from {own.log_sigma_min:.4g} to {own.log_sigma_max:.4g} ({_where(own)})"
+    with_others = ", together with others" if diagnosis.with_others else ""
+    return f"{text}: with another scale there the step is finite{with_others}"
+
+
+def _where(head: HeadExtremes) -> str:
+    at = head.highest if abs(head.log_sigma_max) >= abs(head.log_sigma_min) else head.lowest
+    return f"row {at[0]}, position {at[1]}" if len(at) > 1 else f"position {at[0]}"
+
+
+def _holding(diagnosis: Diagnosis) -> str:
+    holding, fallen = diagnosis.holding, [t.variant for t in diagnosis.tried if not t.holds]
+    if holding:
+        text = f"the same step is finite under {', '.join(holding)}"
+        return f"{text}, and not under {', '.join(fallen)}" if fallen else text
+    return f"no scale of the heads makes this step finite (tried {', '.join(fallen)}): they are not what breaks it"
+
+
+def report(skips: Sequence[Skip], steps: int, heads: str, cure: str) -> str:
+    """All of it."""
+    if not skips:
+        return f"{steps} steps, no update was skipped"
+    ordinary = sum(skip.cause == "loss_scale" for skip in skips)
+    real = [skip for skip in skips if skip.cause != "loss_scale"]
+    lines = [f"{steps} steps, {len(real)} of them skipped"]
+    if ordinary:
+        lines[0] += f", and {ordinary} more for the loss scale of float16, which is ordinary"
+    blamed = Counter((skip.head or _place_of(skip), skip.cause) for skip in real)
+    if len(real) > 1:
+        rows = [(str(count), cause, what) for (what, cause), count in blamed.most_common()]
+        lines += ["", columns(("skips", "cause", "head or place"), rows)]
+    seen: set[tuple[object, ...]] = set()
+    for skip in real:
+        if skip.diagnosis is not None and (key := (skip.head, skip.operation, skip.line, skip.outside)) not in seen:
+            seen.add(key)
+            lines += ["", told(skip)]
+    if real and not seen:
+        lines += ["", *(told(skip) for skip in real[:_SHOWN])]
+    if heads:
+        lines += ["", heads]
+    if cure:
+        lines += ["", cure]
+    return "\n".join(lines)
+
+
+def _place_of(skip: Skip) -> str:
+    if skip.outside:
+        return "from outside"
+    event = skip.event
+    if event is None:
+        return "not looked at" if skip.diagnosis is None else "unknown"
+    return f"{event.place.file}:{event.place.line}" if outside_of_model(event) else f"module {event.place.module}"

@@ -1,0 +1,112 @@
+"""What PyTorch does not announce by a hook, announced: a call of `backward`, a step of a loss scaler, and a refusal
+of `torch.distributions`.
+
+Three functions of PyTorch are replaced while anybody listens, and are themselves again when nobody does any more.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Listener(Protocol):
+    """What a guard hears."""
+
+    def on_backward(self, roots: Sequence[Tensor]) -> None:
+        """These are about to be differentiated."""
+
+    def on_scaled_step(self, optimizer: torch.optim.Optimizer, step: Callable[[], Any], scale: float) -> Any:
+        """A loss scaler is about to let the optimizer step, or not; `step` does it."""
+
+    def on_refusal(self, distribution: Any, error: ValueError) -> None:
+        """`torch.distributions` refuses a parameter, and will raise this error."""
+
+
+_listeners: list[Listener] = []
+_originals: dict[str, Any] = {}
+_captured: list[list[Tensor]] = []
+
+
+def listen(listener: Listener) -> None:
+    """Tell it from now on."""
+    if not _listeners:
+        _install()
+    _listeners.append(listener)
+
+
+def ignore(listener: Listener) -> None:
+    """Tell it no more."""
+    if listener in _listeners:
+        _listeners.remove(listener)
+    if not _listeners and _originals:
+        _take_out()
+
+
+@contextmanager
+def captured() -> Iterator[list[Tensor]]:
+    """Within the block a call of `backward` differentiates nothing: what it is given is put into the list.
+
+    Raises:
+        RuntimeError: nobody listens.
+    """
+    if not _originals:
+        raise RuntimeError("nobody listens")
+    roots: list[Tensor] = []
+    _captured.append(roots)
+    try:
+        yield roots
+    finally:
+        _captured.remove(roots)
+
+
+def _install() -> None:
+    scaler, distribution = torch.amp.GradScaler, torch.distributions.Distribution
+    _originals.update(
+        backward=torch.autograd.backward, step=scaler.step, init=distribution.__init__,
+    )  # fmt: skip
+    backward, step, init = _originals["backward"], _originals["step"], _originals["init"]
+
+    @functools.wraps(backward)
+    def heard_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+        if _captured:
+            _captured[-1].extend(roots)
+            return None
+        for listener in tuple(_listeners):
+            listener.on_backward(roots)
+        return backward(tensors, *args, **kwargs)
+
+    @functools.wraps(step)
+    def heard_step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        def do() -> Any:
+            return step(self, optimizer, *args, **kwargs)
+
+        for listener in tuple(_listeners):
+            do = functools.partial(listener.on_scaled_step, optimizer, do, self.get_scale())
+        return do()
+
+    @functools.wraps(init)
+    def heard_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except ValueError as error:
+            for listener in tuple(_listeners):
+                listener.on_refusal(self, error)
+            raise
+
+    torch.autograd.backward = heard_backward
+    scaler.step = heard_step  # type: ignore[method-assign]
+    distribution.__init__ = heard_init  # type: ignore[method-assign]
+
+
+def _take_out() -> None:
+    torch.autograd.backward = _originals["backward"]
+    torch.amp.GradScaler.step = _originals["step"]  # type: ignore[method-assign]
+    torch.distributions.Distribution.__init__ = _originals["init"]  # type: ignore[method-assign]
+    _originals.clear()

@@ -1,0 +1,689 @@
+"""`guard`: watch a training loop that somebody else wrote, keep a bad update out, and say what was wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TextIO, get_args
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunError
+from vdvae_patch.guarding import signals
+from vdvae_patch.guarding import skip as skips
+from vdvae_patch.guarding.again import Again, Loss, device_of
+from vdvae_patch.guarding.clipping import UsualNorm
+from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
+from vdvae_patch.guarding.passes import Buffers, Window
+from vdvae_patch.guarding.report import report, told
+from vdvae_patch.guarding.skip import Skip
+from vdvae_patch.heads import Head
+from vdvae_patch.patching import PatchHandle, is_patched, patch, unpatch
+from vdvae_patch.scanning.outcome import from_outside
+from vdvae_patch.skips import rule
+from vdvae_patch.skips.records import JsonLines
+from vdvae_patch.skips.rule import Cause
+
+Policy = Literal["skip", "raise", "heal"]
+Tracker = Callable[[Mapping[str, float]], object]
+
+_guards: weakref.WeakKeyDictionary[nn.Module, Guard] = weakref.WeakKeyDictionary()
+_CAUSES: tuple[Cause, ...] = ("nan_loss", "high_gradient")
+
+
+def guard(
+    model: nn.Module,
+    *,
+    optimizer: Optimizer | Iterable[Optimizer] | None = None,
+    heads: Sequence[Head] | None = None,
+    call: Loss | None = None,
+    policy: Policy = "skip",
+    clip: float | Literal["auto"] | None = None,
+    threshold: float | None = None,
+    max_consecutive: int = 200,
+    diagnose: bool = True,
+    keep: int = 5,
+    max_batch_mib: float = 256.0,
+    every: int = 100,
+    out: Path | str | None = None,
+    tracker: Tracker | None = None,
+    file: TextIO | None = None,
+) -> Guard:
+    """Watch the training of a model in whatever loop it is trained.
+
+        guard = vdvae_patch.guard(model, out="guard")     # then your own loop, unchanged
+        print(guard.report())
+        guard.remove()
+
+    Before each step of an optimizer that holds parameters of the model, loss and gradient norm are looked at. If one is
+    not finite, the gradients are taken away, so that the optimizer leaves weights, moments and step counts as they are,
+    and the buffers (running statistics) are put back: bit for bit, the step was never done. Then the step is done again
+    with every operation watched, to say where the first bad value was made, and with other scales, to say which head is
+    to blame and what would hold. Nothing of this costs anything as long as all is finite, but one norm a step.
+
+    Args:
+        optimizer: which to watch; None for all that hold parameters of the model, also those made later.
+        heads: as `scan` gives them; without it the model is scanned in the first step that has to be examined.
+        call: your loss as a function of the model and what the model is given, `call(model, *inputs)`. It is not needed
+            where one function of yours calls both the model and `backward`, or where the model gives the loss.
+        policy: `skip`: go on; `raise`: end with a `GuardError`; `heal`: go on, and give a head that was to blame twice
+            another scale, explin if that holds.
+        clip: the gradient norm is brought down to this; `"auto"` to the 0.9 quantile of the norms of the last 500
+            updates, after 20 of them.
+        threshold: an update whose norm is not below it is skipped, too; None for those that are not finite alone.
+        max_consecutive: so many skips in a row end the training with a `GuardError`.
+        diagnose: whether to do skipped steps again. The first of each kind is examined at once.
+        keep: how many skips are recorded in `out`, with weights and batch, for `vdvae-patch replay`.
+        max_batch_mib: a larger batch is not recorded.
+        every: how often the tracker is called, in steps.
+        out: a folder for `skips.jsonl` and recorded skips; without it nothing is written.
+        tracker: called with `step, loss, grad_norm, clip, skipped` as numbers; one that raises is not called again.
+        file: where a skip is told of, standard error if left out.
+
+    Returns:
+        The guard; as a context manager it is removed when the block ends.
+
+    Raises:
+        GuardError: the model has a guard already, or a guard's folder of another model is in `out`.
+        InvalidValueError: an argument out of its range.
+    """
+    return Guard(
+        model, optimizer=optimizer, heads=heads, call=call, policy=policy, clip=clip, threshold=threshold,
+        max_consecutive=max_consecutive, diagnose=diagnose, keep=keep, max_batch_mib=max_batch_mib, every=every,
+        out=out, tracker=tracker, file=file,
+    )  # fmt: skip
+
+
+class Guard:
+    """Made by `guard`, which explains the arguments.
+
+    Attributes:
+        skips: the updates that were skipped, those for the loss scale of float16 among them.
+        steps: how many steps were looked at, and were not skipped.
+        healed: the heads that were given another scale, with its name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: Optimizer | Iterable[Optimizer] | None,
+        heads: Sequence[Head] | None,
+        call: Loss | None,
+        policy: Policy,
+        clip: float | Literal["auto"] | None,
+        threshold: float | None,
+        max_consecutive: int,
+        diagnose: bool,
+        keep: int,
+        max_batch_mib: float,
+        every: int,
+        out: Path | str | None,
+        tracker: Tracker | None,
+        file: TextIO | None,
+    ) -> None:
+        _check(policy, clip, threshold, max_consecutive, keep, every)
+        self.model = _inner(model)
+        if self.model in _guards:
+            raise GuardError("the model has a guard already; remove that first (guard.remove())")
+        self.call, self.policy, self.threshold = call, policy, math.inf if threshold is None else threshold
+        self.clip: float | UsualNorm | None = UsualNorm() if clip == "auto" else clip
+        self.max_consecutive, self.diagnose, self.keep = max_consecutive, diagnose, keep
+        self.max_batch_mib, self.every, self.tracker, self.file = max_batch_mib, every, tracker, file
+        self.skips: list[Skip] = []
+        self.steps = 0
+        self.healed: dict[Head, str] = {}
+        self.out = None if out is None else _opened(Path(out), self.model)
+        self._log = None if self.out is None or not _is_main() else JsonLines(self.out / "skips.jsonl")
+        self._only = None if optimizer is None else _optimizers(optimizer)
+        self._diagnostician = Diagnostician(self.model, heads)
+        self._window, self._buffers = Window(), Buffers(self.model)
+        self._stepped = True  # the next pass begins a new step
+        self._counts: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
+        self._holds: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
+        self._consecutive = 0
+        self._scale = 1.0
+        self._busy = False
+        self._handle: PatchHandle | None = None
+        self._lbfgs: _Evaluations | None = None
+        self._install(model)
+
+    def _install(self, outer: nn.Module) -> None:
+        # what torch.compile made is called from outside; a hook on what lies in it would be compiled, too
+        target = outer if hasattr(outer, "_orig_mod") else self.model
+        self._hooks = [
+            target.register_forward_pre_hook(self._forward, with_kwargs=True, prepend=True),
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+        signals.listen(self)
+        _guards[self.model] = self
+
+    def remove(self) -> None:
+        """Stop watching; hooks and replaced functions are as they were. A head that was healed keeps its patch."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        signals.ignore(self)
+        _guards.pop(self.model, None)
+        self._window.clear()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def report(self) -> str:
+        """What was skipped, why, by which head, and what would have held."""
+        heads = ""
+        if self.healed:
+            named = "; ".join(f"{head} got {scale}" for head, scale in self.healed.items())
+            heads = f"healed: {named}"
+        return report(self.skips, self.steps + len(self.skips), heads, self._cure())
+
+    def __repr__(self) -> str:
+        return f"Guard({type(self.model).__name__}, {self.steps} steps, {len(self.skips)} skipped)"
+
+    @property
+    def heads(self) -> Sequence[Head] | None:
+        """The heads that were given or found; None before a step had to be examined."""
+        return self._diagnostician.heads
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint of the loop may keep: counters, and the usual norm. The patch is the model's."""
+        usual = self.clip.state() if isinstance(self.clip, UsualNorm) else []
+        return {"steps": self.steps, "consecutive": self._consecutive, "norms": usual}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
+        if isinstance(self.clip, UsualNorm):
+            self.clip.restore([float(norm) for norm in state["norms"]])
+
+    # --- what is heard ------------------------------------------------------------------------------------------------
+
+    def _forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._busy or not torch.is_grad_enabled() or torch.compiler.is_compiling() or _in_backward():
+            return
+        if self._stepped:
+            self._stepped = False
+            self._window.clear()
+            self._buffers.take()
+        self._window.forward(module, args, kwargs, device_of(self.model))
+
+    def on_backward(self, roots: Sequence[Tensor]) -> None:
+        """See `signals.Listener`."""
+        if not self._busy and not self._stepped:
+            self._window.backward(roots, device_of(self.model))
+
+    def on_scaled_step(self, optimizer: Optimizer, step: Callable[[], Any], scale: float) -> Any:
+        """See `signals.Listener`."""
+        inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+        if self._busy or not isinstance(inner, Optimizer) or not self._watches(inner):
+            return step()
+        self._scale, count = scale, self._counts.get(inner, 0)
+        try:
+            result = step()
+            if self._counts.get(inner, 0) == count:  # the scaler found an infinity, and let the optimizer not step
+                loss, _ = self._losses()
+                self._overflow(inner, math.inf, loss)
+            return result
+        finally:
+            self._scale = 1.0
+
+    def on_refusal(self, distribution: Any, error: ValueError) -> None:
+        """See `signals.Listener`."""
+        if self._busy or not self._window.passes or getattr(error, "_vdvae_patch", False):
+            return
+        with self._quiet():
+            backward = self._window.up_to_now([], sys._getframe(1), device_of(self.model))
+            again = Again(self.model, self._window, self._buffers, self.call)
+            again.shares = [again.share_of(backward, 0)]
+            diagnosis = self._diagnostician.examine(again)
+        error._vdvae_patch = True  # type: ignore[attr-defined]
+        step = max(self._counts.values(), default=0)
+        loss = Skip(step, "nan_loss", (), math.nan, math.nan, diagnosis=diagnosis)
+        error.add_note(told(loss).replace("update skipped, the loss is NaN", "what PyTorch refuses here"))
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if self._busy or not self._watches(optimizer):
+            return None
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._judge(optimizer)
+            return None
+        heard = self._heard(optimizer, closure)
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": heard}
+        return (args[0], heard, *args[2:]), kwargs
+
+    def _heard(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure, after which the gradients that it made are looked at."""
+        if isinstance(optimizer, LBFGS):
+            return self._heard_by_lbfgs(optimizer, closure)
+
+        def heard() -> Any:
+            result = closure()
+            self._judge(optimizer)
+            return result
+
+        return heard
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def _judge(self, optimizer: Optimizer) -> None:
+        """Gradients are there; apply the update, or keep it out."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        loss, cause, norm, ranks = self._look(parameters, optimizer)
+        step = self._counts.get(optimizer, 0)
+        self._counts[optimizer] = step + 1
+        self._stepped = True
+        if cause is None:
+            self._consecutive = 0
+            self.steps += 1
+            limit = self._clip(parameters, norm)
+            self._track(step, loss, norm, limit, skipped=False)
+            return
+        if getattr(optimizer, "found_inf", None) is not None and cause == "high_gradient" and not math.isfinite(norm):
+            self._overflow(optimizer, norm, loss)  # of a fused optimizer, which is called with scaled gradients
+            return
+        self._keep_out(parameters)
+        self._skipped(self._diagnosed(Skip(step, cause, ranks, norm, loss, type(optimizer).__name__)))
+
+    @torch.no_grad()
+    def _look(
+        self, parameters: Sequence[Tensor], optimizer: Optimizer
+    ) -> tuple[float, Cause | None, float, tuple[int, ...]]:
+        """Loss, cause of a skip, norm, and the ranks whose loss is not finite; one wait for the device."""
+        device = parameters[0].device if parameters else device_of(self.model)
+        norm = _norm([p.grad for p in parameters if p.grad is not None], device)
+        scale = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
+        roots = [root.float().sum().to(device) for root in self._window.losses]
+        loss = torch.stack(roots).sum() if roots else torch.zeros((), device=device)
+        row = torch.stack([loss / self._scale, norm / scale])
+        rows = _everyone(row)
+        bad = ~rows[:, 0].isfinite()
+        code = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), rows[:, 1].amax(), self.threshold)
+        values = torch.cat([row, code[None], bad.float()]).tolist()
+        cause = None if values[2] == 0 else _CAUSES[int(values[2]) - 1]
+        ranks = tuple(n for n, flag in enumerate(values[3:]) if flag) if len(rows) > 1 else ()
+        return values[0], cause, values[1], ranks
+
+    def _losses(self) -> tuple[float, bool]:
+        """The sum of what was differentiated, without the loss scale; and whether it is NaN on some rank."""
+        values = [float(root.float().sum()) for root in self._window.losses]
+        loss = sum(values) / self._scale
+        rows = _everyone(torch.tensor([float(math.isnan(loss))], device=device_of(self.model)))
+        return loss, bool(rows.any())
+
+    def _keep_out(self, parameters: Iterable[Tensor]) -> None:
+        for p in parameters:
+            p.grad = None
+        self._buffers.put_back()
+
+    def _overflow(self, optimizer: Optimizer, norm: float, loss: float) -> None:
+        """Scaled gradients are not finite: because of the scale, or by themselves?"""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        step = self._counts.get(optimizer, 0)
+        self._stepped = True
+        ordinary = not self._losses()[1]
+        diagnosis = None
+        if ordinary and self.diagnose:
+            with self._quiet():
+                again = Again(self.model, self._window, self._buffers, self.call, self._scale)
+                outcomes = [again.outcome(share) for share in again.shares] if not again.why_not else []
+            ordinary = all(outcome.finite for outcome in outcomes)
+        ordinary = not bool(_everyone(torch.tensor([float(not ordinary)], device=device_of(self.model))).any())
+        if ordinary:
+            self.skips.append(Skip(step, "loss_scale", (), norm, loss, type(optimizer).__name__, diagnosis))
+            self._track(step, loss, norm, math.inf, skipped=True)
+            return
+        self._keep_out(parameters)
+        cause: Cause = "nan_loss" if not math.isfinite(loss) else "high_gradient"
+        self._skipped(self._diagnosed(Skip(step, cause, (), norm, loss, type(optimizer).__name__)))
+
+    def _diagnosed(self, skip: Skip) -> Skip:
+        """With what came in from outside, or where it was made."""
+        outside = tuple(from_outside(self.model, [one.tensors for one in self._window.passes]))
+        if outside:
+            return replace(skip, diagnosis=Diagnosis(outside=outside))
+        if not self.diagnose or not self._is_new(skip):
+            return skip
+        with self._quiet():
+            return replace(skip, diagnosis=self._examined())
+
+    def _skipped(self, skip: Skip) -> None:
+        """Record, tell, and what the policy says."""
+        self._consecutive += 1
+        if _world() > 1:
+            skip = replace(skip, ranks=_ranks_at_fault(skip))
+        if self.policy == "heal":
+            skip = self._heal(skip)
+        skip = self._record(skip)
+        self.skips.append(skip)
+        self._track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
+        if skip.diagnosis is not None or len(self.skips) <= _TOLD:
+            self._say(told(skip))
+        if self.policy == "raise":
+            raise GuardError(told(skip))
+        if self._consecutive >= self.max_consecutive:
+            raise GuardError(
+                f"{self._consecutive} updates in a row were skipped: the weights stay as they are, and so does what "
+                f"breaks.\n{self.report()}"
+            )
+
+    def _is_new(self, skip: Skip) -> bool:
+        """Whether a skip is worth the time: the first ones, and then now and then."""
+        examined = sum(s.diagnosis is not None and not s.outside for s in self.skips)
+        real = sum(s.cause != "loss_scale" for s in self.skips)
+        return examined < _EXAMINED or real % _SELDOM == 0
+
+    def _examined(self) -> Diagnosis:
+        if any(hasattr(p, "full_tensor") for p in self.model.parameters()):
+            return Diagnosis(notes=("the model is sharded, so that one rank cannot do the step again by itself",))
+        again = Again(self.model, self._window, self._buffers, self.call, self._scale)
+        try:
+            return self._diagnostician.examine(again)
+        except Exception as error:  # what watches must not end the run
+            return Diagnosis(notes=(f"the step could not be done again: {type(error).__name__}: {error}",))
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Any:
+        """What happens in the block is the guard's own doing."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def _clip(self, parameters: Sequence[Tensor], norm: float) -> float:
+        if self.clip is None:
+            return math.inf
+        limit = self.clip.limit if isinstance(self.clip, UsualNorm) else self.clip
+        if isinstance(self.clip, UsualNorm):
+            self.clip.add(norm)
+        if norm > limit:
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, limit / norm)
+        return limit
+
+    # --- heal ---------------------------------------------------------------------------------------------------------
+
+    def _heal(self, skip: Skip) -> Skip:
+        """The head that is to blame for the second time gets the first scale that holds."""
+        diagnosis = skip.diagnosis
+        head = None if diagnosis is None else diagnosis.head
+        chosen = None if diagnosis is None or not diagnosis.holding else diagnosis.holding[0]
+        head, chosen = _of_first_rank((head, chosen)) if _world() > 1 else (head, chosen)
+        if head is None or chosen is None:
+            return skip
+        before = sum(s.head == head.path and s.diagnosis is not None for s in self.skips)
+        if before < 1 or head in self.healed or (is_patched(self.model) and self._handle is None):
+            return skip
+        from vdvae_patch.guarding.diagnosis import for_heads
+
+        variant = for_heads([head], chosen)
+        wanted = {**self.healed, head: str(variant.for_role(head.role))}
+        if self._handle is not None:
+            unpatch(self.model)
+        self._handle = None
+        try:
+            with self._quiet(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._handle = _patched(self.model, wanted)
+        except PatchError as error:
+            if self.healed:
+                self._handle = _patched(self.model, self.healed)
+            self._say(f"step {skip.step}: {head} could not be healed: {error}")
+            return skip
+        self.healed = wanted
+        return replace(skip, healed=f"{head.path}[{head.channels}] ({head.role}) has {wanted[head]} from now on")
+
+    def _cure(self) -> str:
+        """The lines that make it permanent."""
+        holding = next((s.holding[0] for s in self.skips if s.holding), None)
+        if self.healed:
+            paths = " or ".join(f"path == {head.path!r}" for head in self.healed)
+            roles = ", ".join(
+                f"{role}={scale!r}" for role, scale in {h.role: s for h, s in self.healed.items()}.items()
+            )
+            return (
+                "what was healed, for good:\n"
+                f"  heads = vdvae_patch.scan(model, batch, call=loss).select(path=lambda path: {paths})\n"
+                f"  vdvae_patch.patch(model, heads=heads, {roles})"
+            )
+        if holding is None or self._handle is not None:
+            return ""
+        return (
+            "the cure, in two lines before the training:\n"
+            "  heads = vdvae_patch.scan(model, batch, call=loss)\n"
+            f"  vdvae_patch.patch(model, {holding!r}, heads=heads)"
+        )
+
+    # --- write and tell -----------------------------------------------------------------------------------------------
+
+    def _record(self, skip: Skip) -> Skip:
+        if self._log is None or self.out is None:
+            return skip
+        kept = len(sorted(self.out.glob("skip-*")))
+        try:
+            if kept < self.keep and self._window.passes:
+                if skips.size_of(self._window) > self.max_batch_mib * 2**20:
+                    self._say(f"step {skip.step}: a batch of {skips.size_of(self._window) / 2**20:.0f} MiB is not kept")
+                else:
+                    folder = self.out / f"skip-{kept + 1:04d}"
+                    skip = skips.write(folder, skip, self.model, self._window, self._buffers)
+            self._log.write(skip.record())
+            self._log.flush()
+        except RunError as error:  # a full disk must not end somebody's training
+            self._say(f"step {skip.step}: {error}")
+        return skip
+
+    def _track(self, step: int, loss: float, norm: float, limit: float, *, skipped: bool) -> None:
+        if self.tracker is None or (not skipped and step % self.every):
+            return
+        values = {"step": step, "loss": loss, "grad_norm": norm, "clip": limit, "skipped": float(skipped)}
+        try:
+            self.tracker(values)
+        except Exception as error:  # it is not ours, and must not end the training
+            self.tracker = None
+            self._say(f"the tracker raised {type(error).__name__}: {error}; it is not called again")
+
+    def _say(self, text: str) -> None:
+        if _is_main():
+            print(f"vdvae_patch guard: {text}", file=self.file or sys.stderr)
+
+    # --- optimizers ---------------------------------------------------------------------------------------------------
+
+    def _watches(self, optimizer: Optimizer) -> bool:
+        if self._only is not None:
+            return any(optimizer is one for one in self._only)
+        held = self._holds.get(optimizer)
+        if held is None or not held:  # layers may be made, or added to it, later
+            own = {id(p) for p in self.model.parameters()}
+            held = any(id(p) in own for group in optimizer.param_groups for p in group["params"])
+            self._holds[optimizer] = held
+        return held
+
+    def _heard_by_lbfgs(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """LBFGS evaluates its closure many times in one step; so all is copied, and put back after a step in which one
+        evaluation was not finite."""
+        self._lbfgs = kept = _Evaluations(self.model, optimizer)
+
+        def heard() -> Any:
+            result = closure()
+            loss, cause, norm, ranks = self._look([p for p, _ in kept.weights if p.grad is not None], optimizer)
+            if cause is not None and kept.bad is None:
+                skip = Skip(self._counts.get(optimizer, 0), cause, ranks, norm, loss, type(optimizer).__name__)
+                kept.bad = self._diagnosed(skip)
+            self._stepped = True
+            return result
+
+        return heard
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        kept = self._lbfgs
+        if self._busy or kept is None or kept.optimizer is not optimizer:
+            return
+        self._lbfgs = None
+        self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
+        if kept.bad is None:
+            self._consecutive = 0
+            self.steps += 1
+            return
+        kept.put_back()
+        self._skipped(kept.bad)
+
+
+class _Evaluations:
+    """What a step of LBFGS may change, copied; and the first evaluation that was not finite."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.bad: Skip | None = None
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.weights: list[tuple[Tensor, Tensor]] = [(p, p.detach().clone()) for p in parameters]
+        self._state = _copied(optimizer.state_dict())
+        self._buffers = Buffers(model)
+        self._buffers.take()
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Undo the step."""
+        for p, before in self.weights:
+            p.copy_(before)
+            p.grad = None
+        self.optimizer.load_state_dict(self._state)
+        self._buffers.put_back()
+
+
+_EXAMINED, _SELDOM, _TOLD = 3, 50, 5
+
+
+def _check(
+    policy: str, clip: float | str | None, threshold: float | None, consecutive: int, keep: int, every: int
+) -> None:
+    if policy not in get_args(Policy):
+        raise InvalidValueError(f"policy must be one of {', '.join(get_args(Policy))}, not {policy!r}")
+    if isinstance(clip, str):
+        if clip != "auto":
+            raise InvalidValueError(f'clip must be a norm or "auto", not {clip!r}')
+    elif clip is not None and not clip > 0:
+        raise InvalidValueError(f"clip must be above 0, not {clip}")
+    if threshold is not None and not threshold > 0:
+        raise InvalidValueError(f"threshold must be above 0, not {threshold}; None for none")
+    for name, value, least in (("max_consecutive", consecutive, 1), ("keep", keep, 0), ("every", every, 1)):
+        if value < least:
+            raise InvalidValueError(f"{name} must be at least {least}, not {value}")
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """Without the wrappers of torch.compile, of several devices and of several processes."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _optimizers(given: Optimizer | Iterable[Optimizer]) -> list[Optimizer]:
+    found: list[Any] = [given] if hasattr(given, "param_groups") else list(given)
+    inner = [getattr(one, "optimizer", one) for one in found]  # accelerate's, Lightning's
+    wrong = [one for one in inner if not isinstance(one, Optimizer)]
+    if wrong:
+        raise GuardError(
+            f"{type(wrong[0]).__name__} is no torch.optim.Optimizer: an engine that owns its step cannot be guarded"
+        )
+    return inner
+
+
+def _opened(out: Path, model: nn.Module) -> Path:
+    """The folder, made; refused if something else lies in it."""
+    if (out / "config.toml").exists():
+        raise GuardError(f"{out} is the folder of a run of `vdvae-patch train`; name another one for the guard")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _patched(model: nn.Module, scales: Mapping[Head, str]) -> PatchHandle:
+    """The heads with their scales; of one role, all have the same."""
+    by_role: dict[str, str] = {head.role: scale for head, scale in scales.items()}
+    return patch(model, heads=list(scales), verify=False, **by_role)  # type: ignore[arg-type]
+
+
+def _norm(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The norm of all gradients together, float32."""
+    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    if not dense:
+        return torch.zeros((), device=device)
+    norms = [n.float() for n in torch._foreach_norm([g.float() if g.dtype == torch.float16 else g for g in dense])]
+    norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
+    return torch.linalg.vector_norm(torch.stack([n.to(device) for n in norms]))  # type: ignore[no-any-return]
+
+
+def _in_backward() -> bool:
+    """Whether this is a forward pass that activation checkpointing does again."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _is_main() -> bool:
+    return _world() == 1 or dist.get_rank() == 0
+
+
+def _everyone(row: Tensor) -> Tensor:
+    """`[ranks, values]`: every rank's row, so that all decide the same."""
+    if _world() == 1:
+        return row[None]
+    rows = [torch.empty_like(row) for _ in range(_world())]
+    dist.all_gather(rows, row.contiguous())
+    return torch.stack(rows)
+
+
+def _ranks_at_fault(skip: Skip) -> tuple[int, ...]:
+    """The ranks whose own share was not finite, by their loss or by doing it again."""
+    diagnosis = skip.diagnosis
+    own = diagnosis is not None and (diagnosis.reproduced or bool(diagnosis.outside))
+    said: list[Any] = [None] * _world()
+    dist.all_gather_object(said, own or dist.get_rank() in skip.ranks)
+    return tuple(rank for rank, bad in enumerate(said) if bad)
+
+
+def _of_first_rank(value: Any) -> Any:
+    """What the first rank says that has something."""
+    said: list[Any] = [None] * _world()
+    dist.all_gather_object(said, value if value[0] is not None and value[1] is not None else None)
+    return next((one for one in said if one is not None), (None, None))
