@@ -264,7 +264,9 @@ def test_a_threshold_and_a_clip() -> None:
         before = state_of(loop.model, loop.optimizer)
         weights = [p.detach().clone() for p in loop.model.parameters()]
         loop.step()
-        moved = torch.stack([(p.detach() - w).norm() for p, w in zip(loop.model.parameters(), weights, strict=True)]).norm()
+        moved = torch.stack(
+            [(p.detach() - w).norm() for p, w in zip(loop.model.parameters(), weights, strict=True)]
+        ).norm()
         assert abs(float(moved) - 0.5) < 1e-4
         assert seen[0]["grad_norm"] > 0.5
 

@@ -19,6 +19,7 @@ from vdvae_patch.guarding.lines import Lines, sum_of
 from vdvae_patch.guarding.passes import Autocast, Backward, Buffers, Pass, Window
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.outcome import loss_of, outcome_of, with_origin
+from vdvae_patch.scanning.quiet import without_logging
 from vdvae_patch.skips.generators import generator_states, restore_generators
 from vdvae_patch.trace import Tracer
 
@@ -92,7 +93,7 @@ class Again:
     def share_of(self, backward: Backward, index: int) -> Share:
         """By the user's call, or the lines that led to `backward`, or what the model itself gives."""
         value = float(sum_of(backward.roots)) / self._scale if backward.roots else None
-        if self._call is None:
+        if self._call is None or self._window.passes[index].of:
             try:
                 lines = Lines(backward)
             except PatchError as error:
@@ -112,7 +113,7 @@ class Again:
         one = self._window.passes[index]
 
         def compute() -> Tensor:
-            loss, is_loss = loss_of(self._run(one))
+            loss, is_loss = (None, False) if one.of else loss_of(self._run(one))
             if loss is None or not is_loss:
                 raise NoLossError(
                     "the model gives no loss, and what computes one from its output is not known; give the guard your "
@@ -136,6 +137,8 @@ class Again:
     def inputs(self, share: Share) -> tuple[Any, ...]:
         """What the model was given in a share, and what else its loss reads."""
         one = self._window.passes[share.index]
+        if one.of:
+            return share.data  # a method of the model was called, and what it was given is what its caller had
         known = {id(t) for t in one.tensors}
         return (*one.args, *one.kwargs.values(), *(t for t in share.data if id(t) not in known))
 
@@ -177,7 +180,7 @@ class Again:
         for p, _ in gradients:
             p.grad = None
         try:
-            with share.autocast.again() if share.autocast.enabled else nullcontext():
+            with share.autocast.again() if share.autocast.enabled else nullcontext(), without_logging(self.model):
                 yield
         finally:
             for module, flag in flags:

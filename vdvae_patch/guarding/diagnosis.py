@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,13 @@ from vdvae_patch.patching.variant import Variant
 from vdvae_patch.patching.watch import log_sigmas
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.outcome import from_outside
+from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.trace import OUTSIDE, Event, Tracer
 
 LIMIT = 1e6
 """A value above it explodes."""
+
+_FACTORS = (1.0, 0.1, 0.01)
 
 _LIKELIHOODS = ("downbounded(0.001)", "bounded(0.001, 10)")
 
@@ -131,10 +134,15 @@ class Diagnostician:
     model: nn.Module
     heads: Sequence[Head] | None = None
     why_none: str = ""
-    given: bool = field(default=False)
 
-    def examine(self, again: Again) -> Diagnosis:
-        """Do the step again, share by share, until one is not finite."""
+    def examine(self, again: Again, sound: Again | None = None) -> Diagnosis:
+        """Do the step again, share by share, until one is not finite.
+
+        Args:
+            sound: a step that was finite: heads are read in it, for where all is infinite little can be told apart.
+        """
+        if sound is not None and sound.shares and not is_patched(self.model):
+            self._find(sound, sound.shares[0])
         last: Diagnosis | None = None
         for share in again.shares:
             found = self._examine(again, share)
@@ -181,7 +189,8 @@ class Diagnostician:
         head, with_others = None, False
         notes = list(base.notes)
         with nullcontext() if record is None else lifted(self.model, record):
-            found = self.found(again, share)
+            self._find(again, share)
+        found = self.heads
         if found:
             extremes = self._extremes(again, share, found)
             with nullcontext() if record is None else lifted(self.model, record):
@@ -201,18 +210,36 @@ class Diagnostician:
             base.exact, base.reproduced, tuple(notes),
         )  # fmt: skip
 
-    def found(self, again: Again, share: Share) -> Sequence[Head]:
-        """The heads, looked for in this step if they are not known."""
-        if self.heads is None:
+    def _find(self, again: Again, share: Share) -> None:
+        """Look for the heads in a step, if none are known.
+
+        Weights that a training has driven to where the step is infinite show few: a density of which every term is
+        infinite is none. So they are looked for with smaller weights, too; which expression is a head's σ does not
+        depend on them.
+        """
+        if self.heads:
+            return
+        found: list[ScanResult] = []
+        for factor in _FACTORS:
             try:
-                with again.as_it_was(share), warnings.catch_warnings(), torch.enable_grad():
+                with (
+                    _shrunk(self.model, factor),
+                    again.as_it_was(share),
+                    warnings.catch_warnings(),
+                    torch.enable_grad(),
+                ):
                     warnings.simplefilter("ignore")
-                    self.heads = scan(self.model, *again.inputs(share), call=_called(share))
-                if not self.heads:
-                    self.why_none = self.heads.why_not().strip()
+                    found.append(scan(self.model, *again.inputs(share), call=_called(share)))
             except Exception as error:  # the user's own code runs in it
-                self.heads, self.why_none = (), f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        return self.heads
+                self.why_none = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+                continue
+            if found[-1] and found[-1].outcome.finite:
+                break
+        if found:
+            self.heads = max(reversed(found), key=len)
+            self.why_none = found[-1].why_not().strip()
+        else:
+            self.heads = ()
 
     def _extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
         seen: dict[int, Tensor] = {}
@@ -256,6 +283,23 @@ class Diagnostician:
             yield handle
         finally:
             handle.unpatch()
+
+
+@contextmanager
+def _shrunk(model: nn.Module, factor: float) -> Iterator[None]:
+    """All weights smaller by a factor, while the block runs."""
+    if factor == 1:
+        yield
+        return
+    weights: list[Tensor] = [p for p in model.parameters() if p.is_floating_point()]
+    before = [p.detach().clone() for p in weights]
+    try:
+        with torch.no_grad():
+            torch._foreach_mul_(weights, factor)
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(weights, before)
 
 
 def for_heads(heads: Sequence[Head], variant: str) -> Variant:

@@ -25,6 +25,9 @@ from torch import Tensor
 from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.passes import Backward
 from vdvae_patch.guarding.signals import captured
+from vdvae_patch.scanning.outcome import loss_of
+
+Position = tuple[int, int]
 
 _SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign)
 _BLOCKS = (ast.With, ast.If, ast.For, ast.While, ast.Try)
@@ -41,15 +44,17 @@ class Lines:
         if backward.frame is None:
             raise PatchError("no function of yours called both the model and backward, so that no loss can be computed")
         self.file = backward.frame.code.co_filename
-        self.first, self.last = backward.called_at, backward.frame.line
+        start, end = backward.called_at, backward.frame.position
+        self.first, self.last = start[0], end[0]
         self._variables = {**backward.module_variables, **backward.variables}
         tree = _parsed(self.file)
         if not _is_source_of(backward.frame.code, tree, self.file):
             raise PatchError(f"the source of {self.file} is not what is running")
-        chosen = _needed(_between(tree, self.first, self.last, backward.frame.code))
+        chosen = _needed(_between(tree, start, end, self.file))
         given = {n for s in chosen for n in _read(s)} - {n for s in chosen for n in _written(s)}
         self.data = [v for name, v in self._variables.items() if name in given and _is_data(v)]
         """The tensors that the lines read and did not compute, such as targets."""
+        self._results = sorted(_written(chosen[-1]))
         self.text = "\n".join(ast.unparse(statement) for statement in chosen)
         self._code = compile(ast.Module(chosen, []), self.file, "exec")
 
@@ -57,13 +62,17 @@ class Lines:
         """The loss, or the sum of what was differentiated.
 
         Raises:
-            PatchError: the lines came to no call of `backward`.
+            PatchError: the lines came to no call of `backward`, and to no loss.
         """
+        variables = dict(self._variables)
         with captured() as roots:
-            exec(self._code, dict(self._variables))
-        if not roots:
+            exec(self._code, variables)
+        if roots:
+            return roots[0] if len(roots) == 1 and roots[0].numel() == 1 else sum_of(roots)
+        loss, is_loss = loss_of([variables[name] for name in self._results if name in variables])
+        if loss is None or not is_loss:
             raise PatchError(f"lines {self.first} to {self.last} of {self.file}, run again, differentiated nothing")
-        return roots[0] if len(roots) == 1 and roots[0].numel() == 1 else sum_of(roots)
+        return loss
 
 
 def _is_data(value: Any) -> bool:
@@ -101,11 +110,13 @@ def _is_source_of(code: CodeType, tree: ast.Module, file: str) -> bool:
     return False
 
 
-def _between(tree: ast.Module, first: int, last: int, code: CodeType) -> list[ast.stmt]:
-    """The statements from the one that has line `first` to the one that has line `last`, in the innermost block that
-    has both."""
+def _between(tree: ast.Module, first: Position, last: Position, file: str) -> list[ast.stmt]:
+    """The statements from the one that is at `first` to the one that is at `last`, in the innermost block that has
+    both."""
     if first > last:
-        raise PatchError(f"backward is called in line {last}, before the model's call in line {first} of the same loop")
+        raise PatchError(
+            f"backward is called in line {last[0]}, before the model's call in line {first[0]} of the same loop"
+        )
     innermost: list[ast.stmt] = []
     for block in _blocks(tree):
         start = next((n for n, s in enumerate(block) if _has(s, first)), None)
@@ -113,7 +124,7 @@ def _between(tree: ast.Module, first: int, last: int, code: CodeType) -> list[as
         if start is not None and end is not None:
             innermost = block[start : end + 1]  # a block that comes later lies further inside
     if not innermost:
-        raise PatchError(f"lines {first} and {last} of {code.co_filename} are not of one block")
+        raise PatchError(f"lines {first[0]} and {last[0]} of {file} are not of one block")
     return innermost
 
 
@@ -125,8 +136,9 @@ def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
         yield from _blocks(child)
 
 
-def _has(statement: ast.stmt, line: int) -> bool:
-    return statement.lineno <= line <= (statement.end_lineno or statement.lineno)
+def _has(statement: ast.stmt, position: Position) -> bool:
+    end = (statement.end_lineno or statement.lineno, statement.end_col_offset or 0)
+    return (statement.lineno, statement.col_offset) <= position <= end
 
 
 def _needed(statements: Sequence[ast.stmt]) -> list[ast.stmt]:

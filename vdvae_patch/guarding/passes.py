@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import CodeType, FrameType
 from typing import Any
 
@@ -25,11 +26,26 @@ _MOST = 256  # passes of a step whose inputs are kept; more are counted
 
 @dataclass(frozen=True)
 class Frame:
-    """A function that was running: which, and at which line."""
+    """A function that was running: which, and at which instruction."""
 
     identity: int
     code: CodeType
-    line: int
+    instruction: int
+
+    @classmethod
+    def of(cls, frame: FrameType) -> Frame:
+        """Where a function is now."""
+        return cls(id(frame), frame.f_code, frame.f_lasti)
+
+    def __str__(self) -> str:
+        return f"{self.code.co_filename}:{self.position[0]}"
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Line, and the column in it in bytes, where what it was doing begins; several statements may share a line."""
+        found = next(islice(self.code.co_positions(), self.instruction // 2, None), None)
+        line, _, column, _ = found or (None, None, None, None)
+        return line or self.code.co_firstlineno, column or 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,8 @@ class Pass:
         generators: the random states before it.
         frames: the callers, the innermost first.
         training: whether the model was in training mode.
+        of: path of the module that was called; of a method of the model that is not its forward, the first module that
+            the method called. None of a batch that a framework's callback announced.
     """
 
     args: tuple[Any, ...]
@@ -70,6 +88,7 @@ class Pass:
     autocast: Autocast
     frames: tuple[Frame, ...]
     training: bool
+    of: str | None = ""
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -90,7 +109,7 @@ class Backward:
         roots: what was differentiated, by its value.
         frame: the function that called both the model and this, where there is one, at this line.
         variables: of that function at this moment.
-        called_at: the line of that function from which the model was called.
+        called_at: the position in that function from which the model was called.
         passes: how many passes came before it.
         autocast: the precision that was in force.
     """
@@ -99,7 +118,7 @@ class Backward:
     frame: Frame | None
     variables: dict[str, Any]
     module_variables: dict[str, Any]
-    called_at: int
+    called_at: tuple[int, int]
     passes: int
     autocast: Autocast
 
@@ -116,7 +135,9 @@ class Window:
         """Begin a new step."""
         self.passes, self.backwards, self.uncounted = [], [], 0
 
-    def forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device) -> None:
+    def forward(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device, of: str | None
+    ) -> None:
         """Keep what a call of the model is given; called before it."""
         if len(self.passes) >= _MOST:
             self.uncounted += 1
@@ -124,7 +145,7 @@ class Window:
         versions = _versions(tensors_in((args, kwargs)))
         frames = tuple(callers(sys._getframe(1)))
         states = generator_states(device)
-        self.passes.append(Pass(args, kwargs, versions, states, Autocast.now(device), frames, module.training))
+        self.passes.append(Pass(args, kwargs, versions, states, Autocast.now(device), frames, module.training, of))
 
     def backward(self, roots: Sequence[Tensor], device: torch.device) -> None:
         """Keep what a call of `backward` is given; called before it."""
@@ -138,9 +159,9 @@ class Window:
         common = _common(self.passes[start:] or self.passes, frame)
         values = [root.detach() for root in roots]
         if common is None:
-            return Backward(values, None, {}, {}, 0, len(self.passes), autocast)
+            return Backward(values, None, {}, {}, (0, 0), len(self.passes), autocast)
         found, called_at = common
-        here = Frame(id(found), found.f_code, found.f_lineno)
+        here = Frame.of(found)
         variables = dict(found.f_locals)
         return Backward(values, here, variables, found.f_globals, called_at, len(self.passes), autocast)
 
@@ -148,6 +169,11 @@ class Window:
     def losses(self) -> list[Tensor]:
         """All that was differentiated."""
         return [root for backward in self.backwards for root in backward.roots]
+
+    def lasting(self) -> Window:
+        """The same without what the step computed, so that it may be kept: inputs and data, and no graph."""
+        backwards = [replace(b, roots=[], variables=_given(b.variables)) for b in self.backwards]
+        return Window(list(self.passes), backwards, self.uncounted)
 
 
 class Buffers:
@@ -192,25 +218,33 @@ def callers(frame: FrameType | None) -> list[Frame]:
     found: list[Frame] = []
     while frame is not None and len(found) < _DEPTH:
         if frame.f_globals.get("__name__", "").partition(".")[0] not in ("torch", "vdvae_patch"):
-            found.append(Frame(id(frame), frame.f_code, frame.f_lineno))
+            found.append(Frame.of(frame))
         frame = frame.f_back
     return found
+
+
+def _given(variables: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in variables.items()
+        if not any(t.grad_fn is not None for t in tensors_in(value) if not isinstance(value, nn.Module))
+    }
 
 
 def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(t._version for t in tensors if not t.is_inference())  # which have none
 
 
-def _common(passes: Sequence[Pass], frame: FrameType | None) -> tuple[FrameType, int] | None:
-    """The innermost function that is running now and was when the first of these passes began, with its line then."""
+def _common(passes: Sequence[Pass], frame: FrameType | None) -> tuple[FrameType, tuple[int, int]] | None:
+    """The innermost function that runs now and did when the first of these passes began, with where it was then."""
     if not passes:
         return None
-    then = {(f.identity, f.code): f.line for f in passes[0].frames}
+    then = {(f.identity, f.code): f for f in passes[0].frames}
     for _ in range(2 * _DEPTH):
         if frame is None:
             return None
-        line = then.get((id(frame), frame.f_code))
-        if line is not None:
-            return frame, line
+        before = then.get((id(frame), frame.f_code))
+        if before is not None:
+            return frame, before.position
         frame = frame.f_back
     return None

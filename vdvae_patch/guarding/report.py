@@ -16,16 +16,14 @@ _SHOWN = 5
 
 def told(skip: Skip) -> str:
     """One skip, a few lines."""
-    lines = [f"step {skip.step}: update skipped, {why(skip)}"]
-    diagnosis = skip.diagnosis
-    if diagnosis is None:
-        return lines[0]
-    lines += [f"  {line}" for line in _lines(diagnosis)]
+    text = [f"step {skip.step}: update skipped, {why(skip)}"]
+    if skip.diagnosis is not None:
+        text += [f"  {line}" for line in lines(skip.diagnosis)]
     if skip.healed:
-        lines.append(f"  healed: {skip.healed}")
+        text.append(f"  healed: {skip.healed}")
     if skip.folder is not None:
-        lines.append(f"  recorded: {skip.folder}")
-    return "\n".join(lines)
+        text.append(f"  recorded: {skip.folder}")
+    return "\n".join(text)
 
 
 def why(skip: Skip) -> str:
@@ -42,20 +40,21 @@ def _number(value: float) -> str:
     return "NaN" if math.isnan(value) else f"{value:.4g}"
 
 
-def _lines(diagnosis: Diagnosis) -> list[str]:
-    lines = [f"from outside: {line}" for line in diagnosis.outside]
-    if not lines:
+def lines(diagnosis: Diagnosis) -> list[str]:
+    """What a diagnosis says, a line each."""
+    text = [f"from outside: {line}" for line in diagnosis.outside]
+    if not text:
         if diagnosis.event is not None:
-            lines.append(f"the first value that is not finite: {described(diagnosis.event)}")
+            text.append(f"the first value that is not finite: {described(diagnosis.event)}")
             if diagnosis.explodes is not None:
-                lines.append(f"before it a value exploded: {described(diagnosis.explodes)}")
+                text.append(f"before it a value exploded: {described(diagnosis.explodes)}")
         elif diagnosis.how and not diagnosis.reproduced:
-            lines.append(f"done again ({diagnosis.how}), the step is finite: what is random in it may differ")
+            text.append(f"done again ({diagnosis.how}), the step is finite: what is random in it may differ")
         if diagnosis.head is not None:
-            lines.append(f"head: {_blamed(diagnosis)}")
+            text.append(f"head: {_blamed(diagnosis)}")
         if diagnosis.tried:
-            lines.append(_holding(diagnosis))
-    return lines + [f"note: {note}" for note in diagnosis.notes if note]
+            text.append(_holding(diagnosis))
+    return text + [f"note: {note}" for note in diagnosis.notes if note]
 
 
 def described(event: Event) -> str:

@@ -144,8 +144,13 @@ class Recorded:
     missing: tuple[str, ...]
 
 
-def write(folder: Path, skip: Skip, model: nn.Module, window: Window, buffers: Buffers) -> Skip:
+def write(
+    folder: Path, skip: Skip, model: nn.Module, window: Window, buffers: Buffers, inputs: tuple[Any, ...] = ()
+) -> Skip:
     """Record a skip in a folder of its own, and give it with that folder.
+
+    Args:
+        inputs: what the loss reads, where the model itself was not called.
 
     Raises:
         RunError: no space left, or the folder cannot be written.
@@ -154,7 +159,8 @@ def write(folder: Path, skip: Skip, model: nn.Module, window: Window, buffers: B
     one = window.passes[0]
     weights = {key: value.detach().cpu() for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     weights |= {key: value.cpu() for key, value in buffers.state().items() if key in weights}
-    args, kwargs = plain(one.args, "input", missing), plain(one.kwargs, "input", missing)
+    given = (inputs, {}) if one.of else (one.args, one.kwargs)
+    args, kwargs = plain(given[0], "input", missing), plain(given[1], "input", missing)
     if len(window.passes) > 1:
         missing.append(f"the inputs of {len(window.passes) - 1} further calls of the model in this step")
     state = {

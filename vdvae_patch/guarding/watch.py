@@ -9,6 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO, get_args
@@ -25,12 +26,12 @@ from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.clipping import UsualNorm
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
-from vdvae_patch.guarding.passes import Buffers, Window
-from vdvae_patch.guarding.report import report, told
+from vdvae_patch.guarding.passes import Buffers, Window, callers
+from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.heads import Head
 from vdvae_patch.patching import PatchHandle, is_patched, patch, unpatch
-from vdvae_patch.scanning.outcome import from_outside
+from vdvae_patch.scanning.outcome import from_outside, refusal
 from vdvae_patch.skips import rule
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
@@ -154,6 +155,9 @@ class Guard:
         self._holds: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
         self._consecutive = 0
         self._scale = 1.0
+        self._inside = 0
+        self._announced = False
+        self._sound: Window | None = None
         self._busy = False
         self._handle: PatchHandle | None = None
         self._lbfgs: _Evaluations | None = None
@@ -162,8 +166,13 @@ class Guard:
     def _install(self, outer: nn.Module) -> None:
         # what torch.compile made is called from outside; a hook on what lies in it would be compiled, too
         target = outer if hasattr(outer, "_orig_mod") else self.model
-        self._hooks = [
+        self._hooks: list[Any] = [
             target.register_forward_pre_hook(self._forward, with_kwargs=True, prepend=True),
+            target.register_forward_hook(self._after_forward, always_call=True),
+            *(
+                module.register_forward_pre_hook(partial(self._part, path), with_kwargs=True, prepend=True)
+                for path, module in _parts(self.model)
+            ),
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
         ]
@@ -219,14 +228,39 @@ class Guard:
 
     # --- what is heard ------------------------------------------------------------------------------------------------
 
+    def on_batch(self, *args: Any, **kwargs: Any) -> None:
+        """A framework's batch, announced before its training step; from then on calls of the model are not looked at,
+        and `call` is given what is announced.
+        """
+        self._announced = True
+        self._begin(self.model, args, kwargs, None)
+
     def _forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._inside += 1
+        if self._inside == 1 and not self._announced:
+            self._begin(module, args, kwargs, "")
+
+    def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._inside = max(0, self._inside - 1)
+
+    def _part(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A module of the model is called, and not by the model's forward: of a step, the first such call counts."""
+        if self._inside or self._announced or (not self._stepped and self._window.passes and not self._fresh()):
+            return
+        self._begin(module, args, kwargs, path)
+
+    def _fresh(self) -> bool:
+        """Whether a backward pass came after the last call that was kept."""
+        return bool(self._window.backwards) and self._window.backwards[-1].passes == len(self._window.passes)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], of: str | None) -> None:
         if self._busy or not torch.is_grad_enabled() or torch.compiler.is_compiling() or _in_backward():
             return
         if self._stepped:
             self._stepped = False
             self._window.clear()
             self._buffers.take()
-        self._window.forward(module, args, kwargs, device_of(self.model))
+        self._window.forward(module, args, kwargs, device_of(self.model), of)
 
     def on_backward(self, roots: Sequence[Tensor]) -> None:
         """See `signals.Listener`."""
@@ -256,11 +290,13 @@ class Guard:
             backward = self._window.up_to_now([], sys._getframe(1), device_of(self.model))
             again = Again(self.model, self._window, self._buffers, self.call)
             again.shares = [again.share_of(backward, 0)]
-            diagnosis = self._diagnostician.examine(again)
+            diagnosis = self._diagnostician.examine(again, self._sound_again())
+        where = str(callers(sys._getframe(1))[0])
         error._vdvae_patch = True  # type: ignore[attr-defined]
         step = max(self._counts.values(), default=0)
-        loss = Skip(step, "nan_loss", (), math.nan, math.nan, diagnosis=diagnosis)
-        error.add_note(told(loss).replace("update skipped, the loss is NaN", "what PyTorch refuses here"))
+        error.add_note(
+            "\n".join([f"step {step}, seen by vdvae_patch.guard: {_refused(distribution, where)}", *lines(diagnosis)])
+        )
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._busy or not self._watches(optimizer):
@@ -298,6 +334,8 @@ class Guard:
         if cause is None:
             self._consecutive = 0
             self.steps += 1
+            if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
+                self._sound = self._window.lasting()
             limit = self._clip(parameters, norm)
             self._track(step, loss, norm, limit, skipped=False)
             return
@@ -395,12 +433,15 @@ class Guard:
         real = sum(s.cause != "loss_scale" for s in self.skips)
         return examined < _EXAMINED or real % _SELDOM == 0
 
+    def _sound_again(self) -> Again | None:
+        return None if self._sound is None else Again(self.model, self._sound, self._buffers, self.call)
+
     def _examined(self) -> Diagnosis:
         if any(hasattr(p, "full_tensor") for p in self.model.parameters()):
             return Diagnosis(notes=("the model is sharded, so that one rank cannot do the step again by itself",))
         again = Again(self.model, self._window, self._buffers, self.call, self._scale)
         try:
-            return self._diagnostician.examine(again)
+            return self._diagnostician.examine(again, self._sound_again())
         except Exception as error:  # what watches must not end the run
             return Diagnosis(notes=(f"the step could not be done again: {type(error).__name__}: {error}",))
 
@@ -489,7 +530,9 @@ class Guard:
                     self._say(f"step {skip.step}: a batch of {skips.size_of(self._window) / 2**20:.0f} MiB is not kept")
                 else:
                     folder = self.out / f"skip-{kept + 1:04d}"
-                    skip = skips.write(folder, skip, self.model, self._window, self._buffers)
+                    again = Again(self.model, self._window, self._buffers, self.call)
+                    inputs = again.inputs(again.shares[0]) if again.shares else ()
+                    skip = skips.write(folder, skip, self.model, self._window, self._buffers, inputs)
             self._log.write(skip.record())
             self._log.flush()
         except RunError as error:  # a full disk must not end somebody's training
@@ -577,6 +620,16 @@ class _Evaluations:
 _EXAMINED, _SELDOM, _TOLD = 3, 50, 5
 
 
+def _refused(distribution: Any, where: str) -> str:
+    """What a distribution has against its parameters, in words."""
+    name = type(distribution).__name__
+    for parameter in ("scale", "loc"):
+        value = getattr(distribution, parameter, None)
+        if isinstance(value, Tensor) and (text := refusal(parameter, value, where)):
+            return text
+    return f"{where}: PyTorch refuses the parameters of a {name}"
+
+
 def _check(
     policy: str, clip: float | str | None, threshold: float | None, consecutive: int, keep: int, every: int
 ) -> None:
@@ -603,6 +656,20 @@ def _inner(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules of the model that a method of it, or a training loop, may call by themselves: its own, and theirs."""
+    found: list[tuple[str, nn.Module]] = []
+    todo = [(path, child, 0) for path, child in model.named_children()]
+    while todo:
+        path, module, depth = todo.pop()
+        listed = type(module).forward is nn.Module.forward  # a list of modules is never called
+        if not listed:
+            found.append((path, module))
+        if listed or depth == 0:
+            todo += [(f"{path}.{name}", child, depth + (not listed)) for name, child in module.named_children()]
+    return found
 
 
 def _optimizers(given: Optimizer | Iterable[Optimizer]) -> list[Optimizer]:
