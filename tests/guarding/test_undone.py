@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -169,6 +170,19 @@ def test_an_average_of_the_weights_stays_finite() -> None:
             loop.step(fault)
             average.update_parameters(loop.model)
     assert all(t.isfinite().all() for t in average.state_dict().values())
+
+
+def test_copies_and_pickles_of_a_guarded_model_are_not_guarded() -> None:
+    loop = Loop("Adam", "fp32")
+    with vdvae_patch.guard(loop.model) as guard:
+        for twin in (copy.deepcopy(loop.model), pickle.loads(pickle.dumps(loop.model))):
+            optimizer = torch.optim.SGD(twin.parameters(), lr=1e-3)
+            recon, mean, logvar = twin(torch.full((BATCH, 6), torch.nan))
+            nelbo(recon, torch.zeros(BATCH, 6), mean, logvar).backward()
+            optimizer.step()
+            assert not all(p.isfinite().all() for p in twin.parameters())
+        assert not guard.skips
+        assert not guard._window.passes
 
 
 def test_two_optimizers_of_one_model() -> None:

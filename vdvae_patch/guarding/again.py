@@ -102,7 +102,13 @@ class Again:
                 where = f"lines {lines.first} to {lines.last} of {lines.file}"
 
                 def compute() -> Tensor:
-                    loss = lines()
+                    try:
+                        loss = lines()
+                    except Exception as error:
+                        if not backward.roots:
+                            raise  # the step itself ended here, too
+                        self.why_not = f"{where}, run again, raise {type(error).__name__}: {error}"
+                        return self._of_pass(index, value).compute()
                     return loss if self._scale == 1 else loss / self._scale
 
                 return Share(index, compute, where, value, backward.autocast, tuple(lines.data))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import linecache
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from types import CodeType
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.passes import Backward
-from vdvae_patch.guarding.signals import captured
+from vdvae_patch.guarding.signals import Reached, captured
 from vdvae_patch.scanning.outcome import loss_of
 
 Position = tuple[int, int]
@@ -65,7 +66,7 @@ class Lines:
             PatchError: the lines came to no call of `backward`, and to no loss.
         """
         variables = dict(self._variables)
-        with captured() as roots:
+        with captured() as roots, suppress(Reached):
             exec(self._code, variables)
         if roots:
             return roots[0] if len(roots) == 1 and roots[0].numel() == 1 else sum_of(roots)

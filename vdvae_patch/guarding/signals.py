@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 
+class Reached(BaseException):
+    """A call of `backward` was reached while what it is given is captured."""
+
+
 class Listener(Protocol):
     """What a guard hears."""
 
@@ -50,7 +54,8 @@ def ignore(listener: Listener) -> None:
 
 @contextmanager
 def captured() -> Iterator[list[Tensor]]:
-    """Within the block a call of `backward` differentiates nothing: what it is given is put into the list.
+    """Within the block a call of `backward` differentiates nothing: what it is given is put into the list, and what
+    called it ends there, with `Reached`, so that no optimizer or schedule moves.
 
     Raises:
         RuntimeError: nobody listens.
@@ -77,7 +82,7 @@ def _install() -> None:
         roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
         if _captured:
             _captured[-1].extend(roots)
-            return None
+            raise Reached
         for listener in tuple(_listeners):
             listener.on_backward(roots)
         return backward(tensors, *args, **kwargs)

@@ -156,6 +156,9 @@ class Guard:
         self._consecutive = 0
         self._scale = 1.0
         self._inside = 0
+        self._shown: float | None = None
+        self.shows_last_loss = False
+        """Whether a loss that is not finite is overwritten by the last one that was: some trainers end at a NaN."""
         self._announced = False
         self._sound: Window | None = None
         self._busy = False
@@ -167,10 +170,10 @@ class Guard:
         # what torch.compile made is called from outside; a hook on what lies in it would be compiled, too
         target = outer if hasattr(outer, "_orig_mod") else self.model
         self._hooks: list[Any] = [
-            target.register_forward_pre_hook(self._forward, with_kwargs=True, prepend=True),
-            target.register_forward_hook(self._after_forward, always_call=True),
+            target.register_forward_pre_hook(_Hook(self._forward), with_kwargs=True, prepend=True),
+            target.register_forward_hook(_Hook(self._after_forward), always_call=True),
             *(
-                module.register_forward_pre_hook(partial(self._part, path), with_kwargs=True, prepend=True)
+                module.register_forward_pre_hook(_Hook(partial(self._part, path)), with_kwargs=True, prepend=True)
                 for path, module in _parts(self.model)
             ),
             register_optimizer_step_pre_hook(self._before_step),
@@ -334,6 +337,7 @@ class Guard:
         if cause is None:
             self._consecutive = 0
             self.steps += 1
+            self._shown = loss
             if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
                 self._sound = self._window.lasting()
             limit = self._clip(parameters, norm)
@@ -343,7 +347,10 @@ class Guard:
             self._overflow(optimizer, norm, loss)  # of a fused optimizer, which is called with scaled gradients
             return
         self._keep_out(parameters)
-        self._skipped(self._diagnosed(Skip(step, cause, ranks, norm, loss, type(optimizer).__name__)))
+        diagnosed = self._diagnosed(Skip(step, cause, ranks, norm, loss, type(optimizer).__name__))
+        if self.shows_last_loss and len(self._window.losses) == 1:
+            self._window.losses[0].fill_(self._shown or 0.0)
+        self._skipped(diagnosed)
 
     @torch.no_grad()
     def _look(
@@ -593,6 +600,24 @@ class Guard:
             return
         kept.put_back()
         self._skipped(kept.bad)
+
+
+class _Hook:
+    """A hook of one model: a copy of the model, as an average of its weights is, and a pickle have one that does
+    nothing."""
+
+    def __init__(self, function: Callable[..., None] | None = None) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> None:
+        if self._function is not None:
+            self._function(*args)
+
+    def __deepcopy__(self, memo: Any) -> _Hook:
+        return _Hook()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, ()
 
 
 class _Evaluations:

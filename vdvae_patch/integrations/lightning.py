@@ -1,10 +1,12 @@
-"""Lightning: a callback that patches before a strategy wraps the module, and keeps the patch in the checkpoints.
+"""Lightning: a callback that patches before a strategy wraps the module, and one that guards the training.
 
 from vdvae_patch.integrations.lightning import Patch
 
 trainer = lightning.Trainer(callbacks=[Patch("explin/constant")])
 trainer.fit(module, loader)                            # patched, and the checkpoints know how
 trainer.fit(module, loader, ckpt_path="last.ckpt")     # the very patch of the checkpoint
+
+trainer = lightning.Trainer(callbacks=[Guard(out="guard")])
 
 module = apply_checkpoint(Module.load_from_checkpoint(path), path)     # without a trainer
 """
@@ -19,6 +21,8 @@ import torch
 from torch import nn
 
 from vdvae_patch.errors import CheckpointError, PatchError
+from vdvae_patch.guarding import Guard as LoopGuard
+from vdvae_patch.guarding import guard
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.patching import Variant, is_patched, patch, unpatch
 from vdvae_patch.patching.record import owners
@@ -164,6 +168,69 @@ class Patch(_Callback):
         return scan(module, batch, call=self.call or _training_step)
 
 
+class Guard(_Callback):
+    """Guards the training of a LightningModule, see `vdvae_patch.guard`, whose arguments it takes.
+
+    The guard stands when the training starts, after the strategy has wrapped the module; gradients are looked at when
+    Lightning has unscaled and clipped them. Its counters are kept in the checkpoints. A module that optimizes by hand
+    is guarded, too; its `training_step` takes steps, and is not done again: the lines up to `manual_backward` are.
+
+    Attributes:
+        guard: the guard, from the start of the first fit on.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self.arguments = arguments
+        self.guard: LoopGuard | None = None
+        self._state: dict[str, Any] | None = None
+        self._on = False
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Before the first batch."""
+        arguments = dict(self.arguments)
+        by_hand = not getattr(pl_module, "automatic_optimization", True)
+        if not by_hand:
+            arguments.setdefault("call", _training_step_of)
+        self._take_off()  # of a fit that was ended by something else
+        self.guard = guard(pl_module, **arguments)
+        self._on = not by_hand
+        if self._state is not None:
+            self.guard.load_state_dict(self._state)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """What `training_step` will be given."""
+        if self.guard is not None and self._on:
+            self.guard.on_batch(batch, batch_idx)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """The training is over."""
+        self._take_off()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """So it is."""
+        self._take_off()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {} if self.guard is None else self.guard.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self._state = state_dict or None
+
+    def report(self) -> str:
+        """See `vdvae_patch.Guard.report`."""
+        return "no training was guarded yet" if self.guard is None else self.guard.report()
+
+    def _take_off(self) -> None:
+        if self.guard is not None:
+            self.guard.remove()
+
+
+def _training_step_of(module: Any, batch: Any, batch_idx: int) -> Any:
+    return module.training_step(batch, batch_idx)
+
+
 def apply_checkpoint(module: Module, path: Path | str, *, heads: Iterable[Head] | None = None) -> Module:
     """Patch a module as it was when a checkpoint was written, such as one that `load_from_checkpoint` made.
 
@@ -220,4 +287,4 @@ def _first_batch(trainer: Any, module: Any) -> Any:
     )
 
 
-__all__ = ["KEY", "Patch", "apply_checkpoint"]
+__all__ = ["KEY", "Guard", "Patch", "apply_checkpoint"]
