@@ -1,7 +1,12 @@
-"""`vdvae-patch replay RUN --skip K`: do a skipped update again, and say which head and which operation did it."""
+"""`vdvae-patch replay RUN --skip K`: do a skipped update again, and say which head and which operation did it.
+
+RUN is a folder of `train`, or what a guard recorded: `vdvae-patch replay guard/skip-0001 --model my_vae:VAE --call
+my_vae:loss`.
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from vdvae_patch.cli.arguments import check_flags, flags_of, load_patches, parse
+from vdvae_patch.errors import InvalidValueError, RunError
 from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.train.config import RunFile, TrainConfig, slug
@@ -26,6 +32,10 @@ class ReplayCommand:
         variant: also do the step with the same weights under this variant.
         limit: a value above it counts as exploding.
         image: where to draw log sigma and KL by head; beside the recording unless given.
+        model: PACKAGE.MODULE:FACTORY, for what a guard recorded: what makes the model, without arguments.
+        call: PACKAGE.MODULE:LOSS, for what a guard recorded: LOSS(model, *inputs) gives the loss; not needed where the
+            model does.
+        path: where to import these from, beside the current folder.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -33,12 +43,18 @@ class ReplayCommand:
     variant: str | None = None
     limit: float = 1e6
     image: Path | None = None
+    model: str | None = None
+    call: str | None = None
+    path: Path = Path()
 
 
 def run(argv: list[str]) -> int:
     """Do a recorded skipped update again, and find the head and the operation at fault."""
     check_flags(argv, flags_of(ReplayCommand))
     command = parse(ReplayCommand, argv, description=run.__doc__ or "", prog="vdvae-patch replay")
+    recorded = _recorded_by_guard(command.run, command.skip)
+    if recorded is not None:
+        return _replay_guards(command, recorded)
     config = read_run(command.run)
 
     from vdvae_patch.train import flight
@@ -54,6 +70,38 @@ def run(argv: list[str]) -> int:
     image = command.image or path.parent / f"{path.name}{suffix}.png"
     draw(image, [own] if other is None else [own, other])
     print(f"\nimage: {image}")
+    return 0
+
+
+def _recorded_by_guard(folder: Path, number: int) -> Path | None:
+    """The folder of a skip that a guard recorded, or of the guard's; None for anything else."""
+    if (folder / "config.toml").exists():
+        return None
+    if (folder / "manifest.json").exists():
+        return folder
+    found = sorted(path for path in folder.glob("skip-*") if (path / "manifest.json").exists())
+    if not found:
+        return None
+    if not 1 <= number <= len(found):
+        raise RunError(f"{folder} has no skip {number}; it recorded {', '.join(path.name for path in found)}")
+    return found[number - 1]
+
+
+def _replay_guards(command: ReplayCommand, folder: Path) -> int:
+    from vdvae_patch.cli.scan import build, resolve
+    from vdvae_patch.guarding.replaying import replay as replay_again
+    from vdvae_patch.guarding.skip import read
+
+    recorded = read(folder)
+    if command.model is None:
+        raise InvalidValueError(
+            f"{folder} holds weights of a {recorded.info.get('model_class')}, and no code; name what makes the model: "
+            "--model PACKAGE.MODULE:FACTORY, and its loss, --call PACKAGE.MODULE:LOSS, if the model does not give it"
+        )
+    sys.path.insert(0, str(command.path.expanduser().resolve()))
+    model = build(resolve(command.model, [str(command.path)]), command.model)
+    call = None if command.call is None else resolve(command.call, [str(command.path)])
+    print(replay_again(recorded, model, call, command.variant))
     return 0
 
 

@@ -29,9 +29,9 @@ def run(argv: Sequence[str]) -> int:
         from vdvae_patch.patching import Variant
 
         Variant.parse(options.patch)  # what cannot be meant is told before the model is built
-    factory = _resolve(options.factory, options.path)
-    call = _resolve(options.call, options.path) if options.call else None
-    model = _build(factory, options.factory)
+    factory = resolve(options.factory, options.path)
+    call = resolve(options.call, options.path) if options.call else None
+    model = build(factory, options.factory)
     inputs = [_tensor(text, options.seed) for text in options.input]
     heads = _scan(model, inputs, call, options.input)
     if options.json:
@@ -84,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _resolve(spec: str, folders: Sequence[str]) -> Any:
+def resolve(spec: str, folders: Sequence[str]) -> Any:
+    """What PACKAGE.MODULE:NAME names; raises `HostError` if it cannot be imported, or has no such name."""
     module_name, colon, attribute = spec.partition(":")
     if not colon or not module_name or not attribute:
         raise InvalidValueError(f"{spec!r} is not of the form PACKAGE.MODULE:NAME, such as my_vae.model:VAE")
@@ -107,7 +108,8 @@ def _resolve(spec: str, folders: Sequence[str]) -> Any:
     return found
 
 
-def _build(factory: Any, spec: str) -> nn.Module:
+def build(factory: Any, spec: str) -> nn.Module:
+    """The model that a factory makes, with the weights of seed 0; raises `HostError`."""
     import torch
 
     torch.manual_seed(0)

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.lines import Lines, sum_of
 from vdvae_patch.guarding.passes import Autocast, Backward, Buffers, Pass, Window
 from vdvae_patch.outcome import Outcome
+from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.outcome import loss_of, outcome_of, with_origin
 from vdvae_patch.scanning.quiet import without_logging
 from vdvae_patch.skips.generators import generator_states, restore_generators
@@ -86,7 +89,7 @@ class Again:
                 index = found[-1].index  # a second loss of the same passes
             start = backward.passes
             found.append(self.share_of(backward, index))
-        if not window.backwards and self._call is not None:
+        if not window.backwards:
             found.append(self._of_pass(0, None))
         return found
 
@@ -173,8 +176,11 @@ class Again:
 
     @contextmanager
     def as_it_was(self, share: Share) -> Iterator[None]:
-        """Buffers, random states, training flags and precision of a share, without gradients, while the block runs."""
-        one = self._window.passes[share.index]
+        """Buffers, random states, training flags and precision of a share, without gradients, while the block runs.
+
+        Calls of the model are given what they were given in the step, from the random state that they began with: a
+        line that is run again may draw the batch anew.
+        """
         gradients = [(p, p.grad) for p in self.model.parameters()]
         device = device_of(self.model)
         states = generator_states(device)
@@ -182,19 +188,55 @@ class Again:
         now = Buffers(self.model)
         now.take()
         self._buffers.put_back()
-        restore_generators(one.generators, device)
+        restore_generators(self.passes[share.index].generators, device)
         for p, _ in gradients:
             p.grad = None
+        hooks = self._given_again(share.index, device)
         try:
             with share.autocast.again() if share.autocast.enabled else nullcontext(), without_logging(self.model):
                 yield
         finally:
+            for hook in hooks:
+                hook.remove()
             for module, flag in flags:
                 module.training = flag
             now.put_back()
             restore_generators(states, device)
             for p, gradient in gradients:
                 p.grad = gradient
+
+    def _given_again(self, index: int, device: torch.device) -> list[RemovableHandle]:
+        """Hooks by which the passes from `index` on are those of the step."""
+        coming: dict[str, list[Pass]] = {}
+        for one in self.passes[index:]:
+            if one.of is not None:
+                coming.setdefault(one.of, []).append(one)
+
+        def give(path: str, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+            if not coming[path]:
+                return None
+            one = coming[path].pop(0)
+            restore_generators(one.generators, device)
+            if not _same(tensors_in((args, kwargs)), one.tensors):
+                self.inexact = (
+                    "what the model is given is made in the lines that are run again; the model got what it was given "
+                    "then, but what the loss compares it with may be new"
+                )
+            return one.args, one.kwargs
+
+        modules = dict(self.model.named_modules())
+        return [
+            modules[path].register_forward_pre_hook(partial(give, path), with_kwargs=True, prepend=True)
+            for path in coming
+            if path in modules
+        ]
+
+
+def _same(values: list[Tensor], others: list[Tensor]) -> bool:
+    if len(values) != len(others):
+        return False
+    pairs = zip(values, others, strict=True)
+    return all(a is b or (a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())) for a, b in pairs)
 
 
 @contextmanager

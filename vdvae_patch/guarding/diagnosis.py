@@ -155,7 +155,7 @@ class Diagnostician:
         return last
 
     def _examine(self, again: Again, share: Share) -> Diagnosis:
-        notes = [again.inexact] if again.inexact else []
+        notes: list[str] = []
         inputs = again.inputs(share)
         outside = tuple(from_outside(self.model, inputs))
         first = next((t for t in again.passes[share.index].tensors if t.dim()), None)
@@ -165,6 +165,7 @@ class Diagnostician:
             outcome = again.outcome(share, tracer)
         except NoLossError as error:
             return Diagnosis(outside=outside, notes=(*notes, str(error)))
+        notes += [again.inexact] if again.inexact else []
         event, explodes = outcome.origin, None
         if outcome.finite:
             event = None

@@ -1,0 +1,124 @@
+"""Do a recorded skip again, in another process: the same weights, batch and random numbers, and any other variant."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from vdvae_patch.errors import CheckpointError, InvalidValueError, PatchError
+from vdvae_patch.guarding.again import Again, Loss
+from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, for_heads
+from vdvae_patch.guarding.passes import Buffers, Pass, Window
+from vdvae_patch.guarding.report import lines
+from vdvae_patch.guarding.skip import Recorded
+from vdvae_patch.outcome import Outcome
+from vdvae_patch.patching import patch, unpatch
+from vdvae_patch.saving import apply
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A recorded skip, done again.
+
+    Attributes:
+        diagnosis: of the step as it was.
+        exact: whether the loss is that of the step, bit for bit.
+        other: loss and gradients under another variant; None if none was asked for.
+        heads: as text, what the variant was given to.
+    """
+
+    recorded: Recorded
+    diagnosis: Diagnosis
+    exact: bool
+    variant: str | None = None
+    other: Outcome | None = None
+    heads: str = ""
+
+    def __str__(self) -> str:
+        info = self.recorded.info
+        text = [
+            f"step {info['step']}: loss {_number(info['elbo'])}, gradient norm {_number(info['grad_norm'])}, skipped "
+            f"({info['cause']})",
+            "done again: the loss is the same, bit for bit"
+            if self.exact
+            else "done again: the loss is NOT that of the step (another machine, torch, precision or loss?)",
+            *lines(self.diagnosis),
+        ]
+        if self.recorded.missing:
+            text.append(f"note: not recorded: {', '.join(self.recorded.missing)}")
+        if self.other is not None:
+            text += ["", f"the same step under {self.variant}: {self.other.headline}", *self.other.causes, self.heads]
+        return "\n".join(text).rstrip()
+
+
+def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, variant: str | None = None) -> Replayed:
+    """Do it again.
+
+    Args:
+        model: freshly built, of the class that was trained; it gets the recorded weights, and the patch that it had.
+        call: the loss, `call(model, *inputs)`; not needed where the model gives it.
+        variant: another one to try.
+
+    Raises:
+        CheckpointError: the weights are those of another model.
+        PatchError: the variant cannot be applied, or nothing gives a loss.
+    """
+    try:
+        model.load_state_dict(recorded.weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{recorded.path} has weights of a {recorded.info.get('model_class')}, which do not fit this "
+            f"{type(model).__name__}: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    model.train(recorded.training)
+    if recorded.patch:
+        apply(model, recorded.patch)
+    one = Pass(recorded.args, recorded.kwargs, (), recorded.generators, recorded.autocast, (), recorded.training)
+    one = replace(one, versions=tuple(t._version for t in one.tensors))
+    buffers = Buffers(model)
+    buffers.take()
+    again = Again(model, Window([one]), buffers, call)
+    diagnostician = Diagnostician(model)
+    with _threads(recorded.threads):
+        first = again.outcome(again.shares[0])
+        diagnosis = diagnostician.examine(again)
+        other, table = None, ""
+        if variant is not None:
+            if recorded.patch:
+                unpatch(model)
+            heads = diagnostician.heads or ()
+            if not heads:
+                raise PatchError(
+                    f"no head was found, so that {variant} has nothing to change: {diagnostician.why_none}"
+                )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with patch(model, for_heads(heads, variant), heads=heads, verify=False) as handle:
+                    other, table = again.outcome(again.shares[0]), str(handle.heads)
+    loss = math.nan if first.loss is None else first.loss
+    own = float(recorded.info["elbo"])
+    exact = loss == own or (math.isnan(loss) and math.isnan(own))
+    return Replayed(recorded, diagnosis, exact, variant, other, table)
+
+
+def _number(value: float) -> str:
+    return "NaN" if math.isnan(value) else f"{value:.4g}"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Sums are taken in an order that depends on the number of threads."""
+    if count < 1:
+        raise InvalidValueError(f"a recording has {count} threads")
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
