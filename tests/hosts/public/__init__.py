@@ -179,6 +179,7 @@ FIELDS = (
     "third_images",
     "third_sequences",
     "third_originals",
+    "fourth_images",
 )
 
 
