@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from vdvae_patch.errors import PatchError
@@ -193,7 +194,8 @@ class Again:
             p.grad = None
         hooks = self._given_again(share.index, device)
         try:
-            with share.autocast.again() if share.autocast.enabled else nullcontext(), without_logging(self.model):
+            precision = share.autocast.again() if share.autocast.enabled else nullcontext()
+            with precision, without_logging(self.model), _alone():
                 yield
         finally:
             for hook in hooks:
@@ -230,6 +232,17 @@ class Again:
             for path in coming
             if path in modules
         ]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Calls of a wrapper of several processes are calls of what it wraps: the other ranks may not come along."""
+    own = DistributedDataParallel.forward
+    DistributedDataParallel.forward = lambda self, *args, **kwargs: self.module(*args, **kwargs)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        DistributedDataParallel.forward = own  # type: ignore[method-assign]
 
 
 def _same(values: list[Tensor], others: list[Tensor]) -> bool:

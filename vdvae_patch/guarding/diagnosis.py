@@ -142,7 +142,7 @@ class Diagnostician:
             sound: a step that was finite: heads are read in it, for where all is infinite little can be told apart.
         """
         if sound is not None and sound.shares and not is_patched(self.model):
-            self._find(sound, sound.shares[0])
+            self.find(sound, sound.shares[0])
         last: Diagnosis | None = None
         for share in again.shares:
             found = self._examine(again, share)
@@ -190,7 +190,7 @@ class Diagnostician:
         head, with_others = None, False
         notes = list(base.notes)
         with nullcontext() if record is None else lifted(self.model, record):
-            self._find(again, share)
+            self.find(again, share)
         found = self.heads
         if found:
             extremes = self._extremes(again, share, found)
@@ -211,15 +211,15 @@ class Diagnostician:
             base.exact, base.reproduced, tuple(notes),
         )  # fmt: skip
 
-    def _find(self, again: Again, share: Share) -> None:
-        """Look for the heads in a step, if none are known.
+    def find(self, again: Again, share: Share) -> Sequence[Head]:
+        """The heads, looked for in a step if none are known.
 
         Weights that a training has driven to where the step is infinite show few: a density of which every term is
         infinite is none. So they are looked for with smaller weights, too; which expression is a head's σ does not
         depend on them.
         """
         if self.heads:
-            return
+            return self.heads
         found: list[ScanResult] = []
         for factor in _FACTORS:
             try:
@@ -241,6 +241,7 @@ class Diagnostician:
             self.why_none = found[-1].why_not().strip()
         else:
             self.heads = ()
+        return self.heads
 
     def _extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
         seen: dict[int, Tensor] = {}

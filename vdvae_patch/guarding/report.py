@@ -32,7 +32,7 @@ def why(skip: Skip) -> str:
     if skip.cause == "loss_scale":
         return f"the scaled gradients overflowed, which is ordinary in float16; the scaler lowers its scale{ranks}"
     if skip.cause == "nan_loss":
-        return f"the loss is {_number(skip.loss)}{ranks}"
+        return f"the loss is {_number(skip.loss)}{ranks}" if not math.isfinite(skip.loss) else f"a NaN loss{ranks}"
     return f"loss {skip.loss:.4g}, gradient norm {_number(skip.norm)}{ranks}"
 
 

@@ -153,6 +153,7 @@ class Guard:
         self._stepped = True  # the next pass begins a new step
         self._counts: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
         self._holds: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
+        self._pending: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
         self._consecutive = 0
         self._scale = 1.0
         self._inside = 0
@@ -217,6 +218,18 @@ class Guard:
     def heads(self) -> Sequence[Head] | None:
         """The heads that were given or found; None before a step had to be examined."""
         return self._diagnostician.heads
+
+    def find_heads(self) -> Sequence[Head]:
+        """Scan the model in the first step that was finite, unless its heads are known.
+
+        Raises:
+            PatchError: there was no such step yet.
+        """
+        again = self._sound_again()
+        if again is None or not again.shares:
+            raise PatchError("no step was seen yet in which the heads can be looked for")
+        with self._quiet():
+            return self._diagnostician.find(again, again.shares[0])
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint of the loop may keep: counters, and the usual norm. The patch is the model's."""
@@ -347,10 +360,8 @@ class Guard:
             self._overflow(optimizer, norm, loss)  # of a fused optimizer, which is called with scaled gradients
             return
         self._keep_out(parameters)
-        diagnosed = self._diagnosed(Skip(step, cause, ranks, norm, loss, type(optimizer).__name__))
-        if self.shows_last_loss and len(self._window.losses) == 1:
-            self._window.losses[0].fill_(self._shown or 0.0)
-        self._skipped(diagnosed)
+        # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
+        self._pending[optimizer] = Skip(step, cause, ranks, norm, loss, type(optimizer).__name__)
 
     @torch.no_grad()
     def _look(
@@ -418,7 +429,7 @@ class Guard:
         """Record, tell, and what the policy says."""
         self._consecutive += 1
         if _world() > 1:
-            skip = replace(skip, ranks=_ranks_at_fault(skip))
+            skip = _of_all_ranks(skip)
         if self.policy == "heal":
             skip = self._heal(skip)
         skip = self._record(skip)
@@ -446,6 +457,8 @@ class Guard:
     def _examined(self) -> Diagnosis:
         if any(hasattr(p, "full_tensor") for p in self.model.parameters()):
             return Diagnosis(notes=("the model is sharded, so that one rank cannot do the step again by itself",))
+        if _world() > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
+            return Diagnosis(notes=("its batch norm is over all ranks, so that none can do the step again by itself",))
         again = Again(self.model, self._window, self._buffers, self.call, self._scale)
         try:
             return self._diagnostician.examine(again, self._sound_again())
@@ -479,7 +492,6 @@ class Guard:
         diagnosis = skip.diagnosis
         head = None if diagnosis is None else diagnosis.head
         chosen = None if diagnosis is None or not diagnosis.holding else diagnosis.holding[0]
-        head, chosen = _of_first_rank((head, chosen)) if _world() > 1 else (head, chosen)
         if head is None or chosen is None:
             return skip
         before = sum(s.head == head.path and s.diagnosis is not None for s in self.skips)
@@ -589,17 +601,24 @@ class Guard:
         return heard
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        kept = self._lbfgs
-        if self._busy or kept is None or kept.optimizer is not optimizer:
+        if self._busy:
             return
-        self._lbfgs = None
-        self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
-        if kept.bad is None:
-            self._consecutive = 0
-            self.steps += 1
-            return
-        kept.put_back()
-        self._skipped(kept.bad)
+        kept, pending = self._lbfgs, self._pending.pop(optimizer, None)
+        if kept is not None and kept.optimizer is optimizer:
+            self._lbfgs = None
+            self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
+            if kept.bad is None:
+                self._consecutive = 0
+                self.steps += 1
+                return
+            kept.put_back()
+            self._skipped(kept.bad)
+        elif pending is not None:
+            diagnosed = self._diagnosed(pending)
+            if self.shows_last_loss and len(self._window.losses) == 1:
+                with torch.no_grad():
+                    self._window.losses[0].fill_(self._shown or 0.0)
+            self._skipped(diagnosed)
 
 
 class _Hook:
@@ -765,17 +784,15 @@ def _everyone(row: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def _ranks_at_fault(skip: Skip) -> tuple[int, ...]:
-    """The ranks whose own share was not finite, by their loss or by doing it again."""
+def _of_all_ranks(skip: Skip) -> Skip:
+    """The skip with the ranks whose own share was not finite, by their loss or by doing it again, and with what the
+    first of them has found; the same on all."""
     diagnosis = skip.diagnosis
-    own = diagnosis is not None and (diagnosis.reproduced or bool(diagnosis.outside))
+    bad = dist.get_rank() in skip.ranks or (diagnosis is not None and (diagnosis.reproduced or bool(diagnosis.outside)))
     said: list[Any] = [None] * _world()
-    dist.all_gather_object(said, own or dist.get_rank() in skip.ranks)
-    return tuple(rank for rank, bad in enumerate(said) if bad)
-
-
-def _of_first_rank(value: Any) -> Any:
-    """What the first rank says that has something."""
-    said: list[Any] = [None] * _world()
-    dist.all_gather_object(said, value if value[0] is not None and value[1] is not None else None)
-    return next((one for one in said if one is not None), (None, None))
+    dist.all_gather_object(said, (bad, diagnosis if bad else None, skip.loss if bad else None))
+    ranks = tuple(rank for rank, one in enumerate(said) if one[0])
+    if not ranks:
+        return skip
+    _, found, loss = said[ranks[0]]
+    return replace(skip, ranks=ranks, diagnosis=found, loss=loss)

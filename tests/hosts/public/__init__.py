@@ -180,6 +180,7 @@ FIELDS = (
     "third_sequences",
     "third_originals",
     "fourth_sequences",
+    "fourth_images",
 )
 
 

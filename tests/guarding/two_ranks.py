@@ -1,0 +1,75 @@
+"""Run by `torchrun`: a guarded loop of two ranks, one of which gets a bad batch; prints what each rank has seen."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import vdvae_patch
+
+
+class VAE(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU())
+        self.mean, self.logvar = nn.Linear(12, 3), nn.Linear(12, 3)
+        self.decoder = nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encoder(x)
+        mean, logvar = self.mean(h), self.logvar(h)
+        z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)
+        rate = -0.5 * (1 + logvar - mean**2 - logvar.exp()).sum()
+        return ((self.decoder(z) - x) ** 2).sum() + rate
+
+
+def main(wrapper: str, fault: str) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    model: nn.Module = VAE()
+    if wrapper == "fsdp":
+        from torch.distributed.fsdp import fully_shard
+
+        fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))  # type: ignore[attr-defined]
+        trained = model
+    else:
+        trained = DistributedDataParallel(model)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-2)
+    guard = vdvae_patch.guard(trained, file=sys.stderr)
+    kept = []
+    for step in range(4):
+        torch.manual_seed(10 * step + rank)
+        x = torch.randn(8, 6)
+        if step == 2 and rank == 1:
+            x = x * 1e38 if fault == "large" else x.masked_fill(x > 1, torch.nan)
+        before = [p.detach().clone() for p in model.parameters()]
+        optimizer.zero_grad()
+        trained(x).backward()
+        optimizer.step()
+        kept.append(all(_same(a, b.detach()) for a, b in zip(before, model.parameters(), strict=True)))
+    skips = [{"step": s.step, "ranks": s.ranks, "cause": s.cause, "outside": s.outside} for s in guard.skips]
+    finite = all(bool(_local(p.detach()).isfinite().all()) for p in (*model.parameters(), *model.buffers()))
+    total = float(sum(float(_local(p.detach()).double().sum()) for p in model.parameters()))
+    dist.barrier()
+    sys.stdout.write(json.dumps({"rank": rank, "skips": skips, "kept": kept, "finite": finite, "sum": total}) + "\n")
+    sys.stdout.flush()
+    guard.remove()
+    dist.destroy_process_group()
+
+
+def _local(value: Tensor) -> Tensor:
+    return value.to_local() if hasattr(value, "to_local") else value  # type: ignore[no-any-return]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(_local(a), _local(b))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,91 @@
+"""`vdvae-patch guard -- python their_train.py ARGS`: a training script with a guard, without a line of code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vdvae_patch.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from vdvae_patch.guarding.everything import Everything
+
+ABOUT = "run a training script of yours with a guard: bad updates are kept out and explained"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the script in this process; its own exit status."""
+    options, command = _split(argv)
+    script, arguments = _script(command)
+    from vdvae_patch.guarding.everything import Everything
+
+    everything = Everything(
+        out=options.out, policy=options.policy, clip=options.clip, threshold=options.threshold, variant=options.variant
+    )
+    status = 0
+    before = sys.argv, sys.path[:]
+    try:
+        sys.argv = [script, *arguments]
+        with everything:
+            if script == "-m":
+                sys.argv = arguments
+                sys.path.insert(0, os.getcwd())
+                runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+            else:
+                sys.path.insert(0, str(Path(script).resolve().parent))
+                runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    finally:
+        sys.argv, sys.path[:] = before
+        _tell(everything)
+    return status
+
+
+def _tell(everything: Everything) -> None:
+    print(f"\nvdvae_patch guard:\n{everything.report()}", file=sys.stderr)
+
+
+def _split(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="vdvae-patch guard",
+        usage="vdvae-patch guard [options] -- python SCRIPT [arguments]",
+        description="Run a training script with a guard: an update that is not finite is kept out, and explained.",
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="where to write skips.jsonl and recorded skips")
+    parser.add_argument(
+        "--policy", choices=["skip", "raise", "heal"], default="skip", help="after a skip (default skip)"
+    )
+    parser.add_argument("--clip", help='bring the gradient norm down to this; "auto" for near the usual one')
+    parser.add_argument("--threshold", type=float, help="skip updates whose norm is not below it, too")
+    parser.add_argument("--variant", help="patch the model with it when its first step has been seen")
+    own = list(argv)
+    command: list[str] = []
+    if "--" in own:
+        at = own.index("--")
+        own, command = own[:at], own[at + 1 :]
+    options = parser.parse_args(own)
+    if options.clip is not None and options.clip != "auto":
+        try:
+            options.clip = float(options.clip)
+        except ValueError:
+            raise InvalidValueError(f'--clip must be a number or "auto", not {options.clip!r}') from None
+    return options, command
+
+
+def _script(command: list[str]) -> tuple[str, list[str]]:
+    """The script, or `-m` with a module, and its arguments; the interpreter in front is this one."""
+    if command and Path(command[0]).name.startswith("python"):
+        command = command[1:]
+    if not command or (command[0] == "-m" and len(command) < 2):
+        raise InvalidValueError("which script? vdvae-patch guard -- python train.py ARGUMENTS")
+    if command[0] != "-m" and not Path(command[0]).exists():
+        raise InvalidValueError(f"{command[0]} is not there; the command behind -- is: python SCRIPT ARGUMENTS")
+    return command[0], command[1:]
