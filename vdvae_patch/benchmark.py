@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from vdvae_patch import tables
 from vdvae_patch.data.batches import DeviceImages, batch_indices
 from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.guarding import guard
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts import Host
 from vdvae_patch.patching import Variant, patch
@@ -108,6 +109,28 @@ def benchmark(
         work = prepare(replace(config, variant="vanilla"), device)
         contenders.append(_Contender(PLAIN, _plain_step(work, config), []))
     return _measure(contenders, batches, config.optimization.batch_size, device, warmup, clock)
+
+
+def benchmark_guard(
+    config: TrainConfig[Any],
+    device: torch.device,
+    *,
+    rounds: int,
+    warmup: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Measurement]:
+    """What a guard costs a training loop that waits for its scalars in every step, over the same loop without one."""
+    contenders: list[_Contender] = []
+    for name in (PLAIN, f"{PLAIN}, guarded"):
+        work = prepare(config, device)
+        contenders.append(_Contender(name, _plain_step(work, config), []))
+        if name != PLAIN:
+            watched = guard(work.model)
+    batches = _batches(work, config, device, warmup + rounds + 1)
+    try:
+        return _measure(contenders, batches, config.optimization.batch_size, device, warmup, clock)
+    finally:
+        watched.remove()
 
 
 def benchmark_example(

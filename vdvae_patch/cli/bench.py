@@ -38,6 +38,7 @@ class BenchConfig:
         rounds: steps of each variant that count.
         warmup: steps of each variant that do not.
         plain: also measure the plain step that VDVAE's own script does: eager, unfused, waiting for every scalar.
+        guard: measure what a guard costs a plain loop instead, with the flags of train.
         scaling: measure 1 and 2 processes instead, with the flags of train.
         out: write bench.md and bench.json into this folder.
     """
@@ -46,6 +47,7 @@ class BenchConfig:
     rounds: int = 30
     warmup: int = 5
     plain: bool = False
+    guard: bool = False
     scaling: bool = False
     out: Path | None = None
 
@@ -78,9 +80,11 @@ def run(argv: list[str]) -> int:
     device = resolve_device(config.device)
     about = provenance(device)
     names = [name.strip() for name in split_top_level(bench.variants, ",")]
-    rows = benchmark.benchmark(
-        benchmark.default_config(config), names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain
-    )
+    settings = benchmark.default_config(config)
+    if bench.guard:
+        rows = benchmark.benchmark_guard(settings, device, rounds=bench.rounds, warmup=bench.warmup)
+    else:
+        rows = benchmark.benchmark(settings, names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain)
     title = (
         f"{config.host} {config.preset}, batch {config.optimization.batch_size}, {config.precision}"
         f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds; {about['machine']}, "

@@ -24,7 +24,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.outcome import loss_of, outcome_of, with_origin
 from vdvae_patch.scanning.quiet import without_logging
-from vdvae_patch.skips.generators import generator_states, restore_generators
+from vdvae_patch.skips.generators import RawStates
 from vdvae_patch.trace import Tracer
 
 Loss = Callable[..., Any]
@@ -144,6 +144,11 @@ class Again:
         """The calls of the model in the step."""
         return self._window.passes
 
+    @property
+    def data(self) -> list[list[Tensor]]:
+        """See `Window.data`."""
+        return self._window.data
+
     def inputs(self, share: Share) -> tuple[Any, ...]:
         """What the model was given in a share, and what else its loss reads."""
         one = self._window.passes[share.index]
@@ -175,6 +180,19 @@ class Again:
             tracer.reach(bad)
             return with_origin(outcome, tracer)
 
+    def comes_to_a_loss(self, share: Share) -> bool:
+        """Whether a share has one, while `torch.distributions` refuses nothing."""
+        checks = torch.distributions.Distribution._validate_args
+        torch.distributions.Distribution.set_default_validate_args(False)
+        try:
+            with self.as_it_was(share), torch.enable_grad():
+                share.compute()
+        except Exception:  # the user's own, or there is none
+            return False
+        finally:
+            torch.distributions.Distribution.set_default_validate_args(checks)
+        return True
+
     @contextmanager
     def as_it_was(self, share: Share) -> Iterator[None]:
         """Buffers, random states, training flags and precision of a share, without gradients, while the block runs.
@@ -184,12 +202,12 @@ class Again:
         """
         gradients = [(p, p.grad) for p in self.model.parameters()]
         device = device_of(self.model)
-        states = generator_states(device)
+        states = RawStates.now(device)
         flags = [(m, m.training) for m in self.model.modules()]
         now = Buffers(self.model)
         now.take()
         self._buffers.put_back()
-        restore_generators(self.passes[share.index].generators, device)
+        self.passes[share.index].generators.restore(device)
         for p, _ in gradients:
             p.grad = None
         hooks = self._given_again(share.index, device)
@@ -203,7 +221,7 @@ class Again:
             for module, flag in flags:
                 module.training = flag
             now.put_back()
-            restore_generators(states, device)
+            states.restore(device)
             for p, gradient in gradients:
                 p.grad = gradient
 
@@ -218,7 +236,9 @@ class Again:
             if not coming[path]:
                 return None
             one = coming[path].pop(0)
-            restore_generators(one.generators, device)
+            one.generators.restore(device)
+            if any(t.requires_grad for t in one.tensors):
+                return None  # made by what is trained, and made again now
             if not _same(tensors_in((args, kwargs)), one.tensors):
                 self.inexact = (
                     "what the model is given is made in the lines that are run again; the model got what it was given "

@@ -25,6 +25,7 @@ from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.variant import Variant
 from vdvae_patch.patching.watch import log_sigmas
 from vdvae_patch.scanning.finder import scan
+from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.outcome import from_outside
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.trace import OUTSIDE, Event, Tracer
@@ -136,7 +137,8 @@ class Diagnostician:
     why_none: str = ""
 
     def examine(self, again: Again, sound: Again | None = None) -> Diagnosis:
-        """Do the step again, share by share, until one is not finite.
+        """Do the step again, share by share, until one is not finite; the last one first, since gradients of an earlier
+        one may have been set to zero meanwhile, as those of a discriminator are.
 
         Args:
             sound: a step that was finite: heads are read in it, for where all is infinite little can be told apart.
@@ -144,20 +146,19 @@ class Diagnostician:
         if sound is not None and sound.shares and not is_patched(self.model):
             self.find(sound, sound.shares[0])
         last: Diagnosis | None = None
-        for share in again.shares:
+        for share in reversed(again.shares):
             found = self._examine(again, share)
             if found.reproduced or found.outside:
                 return found
             last = last or found
         if last is None:
-            data = [one.tensors for one in again.passes]
-            return Diagnosis(outside=tuple(from_outside(self.model, data)), notes=(again.why_not,))
+            return Diagnosis(outside=tuple(from_outside(self.model, again.data)), notes=(again.why_not,))
         return last
 
     def _examine(self, again: Again, share: Share) -> Diagnosis:
         notes: list[str] = []
         inputs = again.inputs(share)
-        outside = tuple(from_outside(self.model, inputs))
+        outside = tuple(from_outside(self.model, [t for t in tensors_in(inputs) if not t.requires_grad]))
         first = next((t for t in again.passes[share.index].tensors if t.dim()), None)
         batch = None if first is None else len(first)
         tracer = Tracer(self.model, limit=LIMIT, batch=batch)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.guarding.watch import Guard, Policy, guard
+from vdvae_patch.guarding.watch import Guard, Policy, guard, inner
 from vdvae_patch.patching import Variant, is_patched, patch
 
 
@@ -117,12 +117,14 @@ def model_of(parameters: Iterable[int]) -> nn.Module | None:
     """The smallest module that has all these parameters, by their id; or the largest that have some, and no others,
     in a dictionary; None if no module has any."""
     wanted = set(parameters)
-    modules = [m for m in gc.get_objects() if isinstance(m, nn.Module)]
+    modules = [m for m in gc.get_objects() if issubclass(type(m), nn.Module)]  # isinstance asks the object
     owned = {id(m): {id(p) for p in m.parameters()} for m in modules}
     whole = [m for m in modules if wanted and wanted <= owned[id(m)]]
     if whole:
-        # of a model and its wrapper, which have the same parameters, the model: it is a part of the other
-        return min(whole, key=lambda m: (len(owned[id(m)]), sum(1 for _ in m.modules())))
+        # of a model and its only part, which have the same parameters, the model; but not what wraps it
+        fewest = min(len(owned[id(m)]) for m in whole)
+        same = [inner(m) for m in whole if len(owned[id(m)]) == fewest]
+        return max(same, key=lambda m: sum(1 for _ in m.modules()))
     parts: list[nn.Module] = []
     left = set(wanted)
     for module in sorted(modules, key=lambda m: (-len(owned[id(m)]), sum(1 for _ in m.modules()))):

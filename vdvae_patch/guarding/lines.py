@@ -30,6 +30,8 @@ from vdvae_patch.scanning.outcome import loss_of
 
 Position = tuple[int, int]
 
+_RETURNED = "_returned"
+
 _SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign)
 _BLOCKS = (ast.With, ast.If, ast.For, ast.While, ast.Try)
 
@@ -42,10 +44,10 @@ class Lines:
     """
 
     def __init__(self, backward: Backward) -> None:
-        if backward.frame is None:
+        if backward.frame is None or backward.called_at is None:
             raise PatchError("no function of yours called both the model and backward, so that no loss can be computed")
         self.file = backward.frame.code.co_filename
-        start, end = backward.called_at, backward.frame.position
+        start, end = backward.called_at.position, backward.frame.position
         self.first, self.last = start[0], end[0]
         self._variables = {**backward.module_variables, **backward.variables}
         tree = _parsed(self.file)
@@ -57,7 +59,10 @@ class Lines:
         """The tensors that the lines read and did not compute, such as targets."""
         self._results = sorted(_written(chosen[-1]))
         self.text = "\n".join(ast.unparse(statement) for statement in chosen)
-        self._code = compile(ast.Module(chosen, []), self.file, "exec")
+        try:
+            self._code = compile(ast.fix_missing_locations(ast.Module(chosen, [])), self.file, "exec")
+        except SyntaxError as error:  # a return inside a block, an await
+            raise PatchError(f"lines {self.first} to {self.last} of {self.file}: {error.msg}") from None
 
     def __call__(self) -> Tensor:
         """The loss, or the sum of what was differentiated.
@@ -106,9 +111,13 @@ def _is_source_of(code: CodeType, tree: ast.Module, file: str) -> bool:
     while todo:
         found = todo.pop()
         if found.co_name == code.co_name and found.co_firstlineno == code.co_firstlineno:
-            return bool(found.co_code == code.co_code)
+            return _lines_of(found) == _lines_of(code)  # not the instructions: pytest has assertions of its own
         todo += [constant for constant in found.co_consts if isinstance(constant, CodeType)]
     return False
+
+
+def _lines_of(code: CodeType) -> set[int | None]:
+    return {line for _, _, line in code.co_lines()}
 
 
 def _between(tree: ast.Module, first: Position, last: Position, file: str) -> list[ast.stmt]:
@@ -144,8 +153,11 @@ def _has(statement: ast.stmt, position: Position) -> bool:
 
 def _needed(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
     """The last statement, and of those before it the ones that what it uses depends on."""
-    kept = [statements[-1]]
-    wanted = _read(statements[-1])
+    last = statements[-1]
+    if isinstance(last, ast.Return) and last.value is not None:
+        last = ast.copy_location(ast.Assign([ast.Name(_RETURNED, ast.Store())], last.value), last)
+    kept = [last]
+    wanted = _read(last)
     for statement in reversed(statements[:-1]):
         written = _written(statement)
         if isinstance(statement, _SIMPLE + _BLOCKS) and written & wanted:

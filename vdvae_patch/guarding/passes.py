@@ -8,7 +8,7 @@ None of it is a copy of a batch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import CodeType, FrameType
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.scanning.inputs import tensors_in
-from vdvae_patch.skips.generators import generator_states
+from vdvae_patch.skips.generators import RawStates
 
 _DEPTH = 24  # frames above the model's call that are looked at; a framework has a dozen
 _MOST = 256  # passes of a step whose inputs are kept; more are counted
@@ -84,7 +84,7 @@ class Pass:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     versions: tuple[int, ...]
-    generators: dict[str, Any]
+    generators: RawStates
     autocast: Autocast
     frames: tuple[Frame, ...]
     training: bool
@@ -93,7 +93,7 @@ class Pass:
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors that it was given."""
-        return tensors_in((self.args, self.kwargs))
+        return _tensors(self.args, self.kwargs)
 
     @property
     def overwritten(self) -> bool:
@@ -109,7 +109,7 @@ class Backward:
         roots: what was differentiated, by its value.
         frame: the function that called both the model and this, where there is one, at this line.
         variables: of that function at this moment.
-        called_at: the position in that function from which the model was called.
+        called_at: that function when it called the model.
         passes: how many passes came before it.
         autocast: the precision that was in force.
     """
@@ -118,7 +118,7 @@ class Backward:
     frame: Frame | None
     variables: dict[str, Any]
     module_variables: dict[str, Any]
-    called_at: tuple[int, int]
+    called_at: Frame | None
     passes: int
     autocast: Autocast
 
@@ -142,9 +142,9 @@ class Window:
         if len(self.passes) >= _MOST:
             self.uncounted += 1
             return
-        versions = _versions(tensors_in((args, kwargs)))
+        versions = _versions(_tensors(args, kwargs))
         frames = tuple(callers(sys._getframe(1)))
-        states = generator_states(device)
+        states = RawStates.now(device)
         self.passes.append(Pass(args, kwargs, versions, states, Autocast.now(device), frames, module.training, of))
 
     def backward(self, roots: Sequence[Tensor], device: torch.device) -> None:
@@ -153,17 +153,26 @@ class Window:
 
     def up_to_now(self, roots: Sequence[Tensor], frame: FrameType, device: torch.device) -> Backward:
         """What leads from the model's call to where the program is in this frame."""
+        return next(self.ways_to_now(roots, frame, device))
+
+    def ways_to_now(self, roots: Sequence[Tensor], frame: FrameType, device: torch.device) -> Iterator[Backward]:
+        """The same by each function that called both, the innermost first; or one without a function."""
         start = self.backwards[-1].passes if self.backwards else 0
         autocast = Autocast.now(device)
-        # a second loss of the same passes begins where the first one did
-        common = _common(self.passes[start:] or self.passes, frame)
         values = [root.detach() for root in roots]
-        if common is None:
-            return Backward(values, None, {}, {}, (0, 0), len(self.passes), autocast)
-        found, called_at = common
-        here = Frame.of(found)
-        variables = dict(found.f_locals)
-        return Backward(values, here, variables, found.f_globals, called_at, len(self.passes), autocast)
+        found = False
+        # a second loss of the same passes begins where the first one did
+        for common, called_at in _common(self.passes[start:] or self.passes, frame):
+            found = True
+            variables = dict(common.f_locals)
+            yield Backward(values, Frame.of(common), variables, common.f_globals, called_at, len(self.passes), autocast)
+        if not found:
+            yield Backward(values, None, {}, {}, None, len(self.passes), autocast)
+
+    @property
+    def data(self) -> list[list[Tensor]]:
+        """What the model was given and nothing trained has made; not of a part of it, whose input the rest makes."""
+        return [[t for t in one.tensors if not t.requires_grad] for one in self.passes if not one.of]
 
     @property
     def losses(self) -> list[Tensor]:
@@ -231,20 +240,25 @@ def _given(variables: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    if not kwargs and all(isinstance(a, Tensor) for a in args):
+        return list(args)  # nothing to look through, which is the rule, and takes time
+    return tensors_in((args, kwargs))
+
+
 def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(t._version for t in tensors if not t.is_inference())  # which have none
 
 
-def _common(passes: Sequence[Pass], frame: FrameType | None) -> tuple[FrameType, tuple[int, int]] | None:
-    """The innermost function that runs now and did when the first of these passes began, with where it was then."""
+def _common(passes: Sequence[Pass], frame: FrameType | None) -> Iterator[tuple[FrameType, Frame]]:
+    """The functions that run now and did when the first of these passes began, with where they were then."""
     if not passes:
-        return None
+        return
     then = {(f.identity, f.code): f for f in passes[0].frames}
     for _ in range(2 * _DEPTH):
         if frame is None:
-            return None
+            return
         before = then.get((id(frame), frame.f_code))
         if before is not None:
-            return frame, before.position
+            yield frame, before
         frame = frame.f_back
-    return None

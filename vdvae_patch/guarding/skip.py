@@ -17,6 +17,7 @@ from vdvae_patch.guarding.diagnosis import Diagnosis
 from vdvae_patch.guarding.passes import Autocast, Buffers, Window
 from vdvae_patch.patching import is_patched, patch_json
 from vdvae_patch.skips import sealed
+from vdvae_patch.skips.generators import RawStates, raw_states
 from vdvae_patch.skips.rule import Cause
 from vdvae_patch.trace import Event
 
@@ -136,7 +137,7 @@ class Recorded:
     weights: dict[str, Tensor]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    generators: dict[str, Any]
+    generators: RawStates
     autocast: Autocast
     training: bool
     threads: int
@@ -167,7 +168,7 @@ def write(
         "model": weights,
         "args": list(args),
         "kwargs": dict(kwargs),
-        "generators": one.generators,
+        "generators": one.generators.plain(),
         "autocast": [one.autocast.device, one.autocast.enabled, str(one.autocast.dtype).removeprefix("torch.")],
         "training": one.training,
         "threads": torch.get_num_threads(),
@@ -195,7 +196,7 @@ def read(path: Path) -> Recorded:
         raise CheckpointError(f"{path} is not a skip that a guard recorded")
     device, enabled, dtype = state["autocast"]
     return Recorded(
-        path, info, state["model"], tuple(state["args"]), state["kwargs"], state["generators"],
+        path, info, state["model"], tuple(state["args"]), state["kwargs"], raw_states(state["generators"]),
         Autocast(device, enabled, getattr(torch, dtype)), state["training"], state["threads"], state["patch"],
         tuple(state["missing"]),
     )  # fmt: skip

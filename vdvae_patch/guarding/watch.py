@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Literal, TextIO, get_args
 
 import torch
@@ -135,7 +135,7 @@ class Guard:
         file: TextIO | None,
     ) -> None:
         _check(policy, clip, threshold, max_consecutive, keep, every)
-        self.model = _inner(model)
+        self.model = inner(model)
         if self.model in _guards:
             raise GuardError("the model has a guard already; remove that first (guard.remove())")
         self.call, self.policy, self.threshold = call, policy, math.inf if threshold is None else threshold
@@ -285,15 +285,15 @@ class Guard:
 
     def on_scaled_step(self, optimizer: Optimizer, step: Callable[[], Any], scale: float) -> Any:
         """See `signals.Listener`."""
-        inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-        if self._busy or not isinstance(inner, Optimizer) or not self._watches(inner):
+        own = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+        if self._busy or not isinstance(own, Optimizer) or not self._watches(own):
             return step()
-        self._scale, count = scale, self._counts.get(inner, 0)
+        self._scale, count = scale, self._counts.get(own, 0)
         try:
             result = step()
-            if self._counts.get(inner, 0) == count:  # the scaler found an infinity, and let the optimizer not step
+            if self._counts.get(own, 0) == count:  # the scaler found an infinity, and let the optimizer not step
                 loss, _ = self._losses()
-                self._overflow(inner, math.inf, loss)
+                self._overflow(own, math.inf, loss)
             return result
         finally:
             self._scale = 1.0
@@ -302,17 +302,26 @@ class Guard:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes or getattr(error, "_vdvae_patch", False):
             return
-        with self._quiet():
-            backward = self._window.up_to_now([], sys._getframe(1), device_of(self.model))
-            again = Again(self.model, self._window, self._buffers, self.call)
-            again.shares = [again.share_of(backward, 0)]
-            diagnosis = self._diagnostician.examine(again, self._sound_again())
-        where = str(callers(sys._getframe(1))[0])
         error._vdvae_patch = True  # type: ignore[attr-defined]
         step = max(self._counts.values(), default=0)
+        where = str(callers(sys._getframe(1))[0])
+        try:
+            with self._quiet():
+                told_of = lines(self._refused(sys._getframe(1)))
+        except Exception as failed:  # what explains an error must not take its place
+            told_of = [f"the step could not be done again: {type(failed).__name__}: {failed}"]
         error.add_note(
-            "\n".join([f"step {step}, seen by vdvae_patch.guard: {_refused(distribution, where)}", *lines(diagnosis)])
+            "\n".join([f"step {step}, seen by vdvae_patch.guard: {_refused(distribution, where)}", *told_of])
         )
+
+    def _refused(self, frame: FrameType) -> Diagnosis:
+        """What is found of a step that ended in this frame, before there was a loss."""
+        again = Again(self.model, self._window, self._buffers, self.call)
+        ways = list(self._window.ways_to_now([], frame, device_of(self.model)))
+        shares = [again.share_of(way, 0) for way in ways]
+        # the innermost function may not come to a loss, which shows once nothing is refused
+        again.shares = [next((share for share in shares if again.comes_to_a_loss(share)), shares[0])]
+        return self._diagnostician.examine(again, self._sound_again())
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._busy or not self._watches(optimizer):
@@ -371,16 +380,21 @@ class Guard:
         device = parameters[0].device if parameters else device_of(self.model)
         norm = _norm([p.grad for p in parameters if p.grad is not None], device)
         scale = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
-        roots = [root.float().sum().to(device) for root in self._window.losses]
-        loss = torch.stack(roots).sum() if roots else torch.zeros((), device=device)
-        row = torch.stack([loss / self._scale, norm / scale])
+        roots = [root.to(device, torch.float32).sum() for root in self._window.losses]
+        row = torch.stack([*roots, norm])
+        if _world() == 1:
+            *losses, size = row.tolist()
+            loss, size = sum(losses) / self._scale, size / scale
+            code = rule.decided((not math.isfinite(loss),), False, size, self.threshold)
+            return loss, _CAUSES[code - 1] if code else None, size, ()
+        total = row[:-1].sum() if roots else torch.zeros((), device=device)
+        row = torch.stack([total / self._scale, norm / scale])
         rows = _everyone(row)
         bad = ~rows[:, 0].isfinite()
-        code = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), rows[:, 1].amax(), self.threshold)
-        values = torch.cat([row, code[None], bad.float()]).tolist()
+        found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), rows[:, 1].amax(), self.threshold)
+        values = torch.cat([row, found[None], bad.float()]).tolist()
         cause = None if values[2] == 0 else _CAUSES[int(values[2]) - 1]
-        ranks = tuple(n for n, flag in enumerate(values[3:]) if flag) if len(rows) > 1 else ()
-        return values[0], cause, values[1], ranks
+        return values[0], cause, values[1], tuple(n for n, flag in enumerate(values[3:]) if flag)
 
     def _losses(self) -> tuple[float, bool]:
         """The sum of what was differentiated, without the loss scale; and whether it is NaN on some rank."""
@@ -417,7 +431,7 @@ class Guard:
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
-        outside = tuple(from_outside(self.model, [one.tensors for one in self._window.passes]))
+        outside = tuple(from_outside(self.model, self._window.data))
         if outside:
             return replace(skip, diagnosis=Diagnosis(outside=outside))
         if not self.diagnose or not self._is_new(skip):
@@ -691,15 +705,15 @@ def _check(
             raise InvalidValueError(f"{name} must be at least {least}, not {value}")
 
 
-def _inner(model: nn.Module) -> nn.Module:
+def inner(model: nn.Module) -> nn.Module:
     """Without the wrappers of torch.compile, of several devices and of several processes."""
     while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
+        wrapped = getattr(model, "_orig_mod", None)
+        if wrapped is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+            wrapped = model.module
+        if not isinstance(wrapped, nn.Module):
             return model
-        model = inner
+        model = wrapped
 
 
 def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -718,13 +732,13 @@ def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _optimizers(given: Optimizer | Iterable[Optimizer]) -> list[Optimizer]:
     found: list[Any] = [given] if hasattr(given, "param_groups") else list(given)
-    inner = [getattr(one, "optimizer", one) for one in found]  # accelerate's, Lightning's
-    wrong = [one for one in inner if not isinstance(one, Optimizer)]
+    own = [getattr(one, "optimizer", one) for one in found]  # accelerate's, Lightning's
+    wrong = [one for one in own if not isinstance(one, Optimizer)]
     if wrong:
         raise GuardError(
             f"{type(wrong[0]).__name__} is no torch.optim.Optimizer: an engine that owns its step cannot be guarded"
         )
-    return inner
+    return own
 
 
 def _opened(out: Path, model: nn.Module) -> Path:

@@ -31,3 +31,11 @@ def code(bad_losses: Sequence[Tensor], bad_gradient: Tensor, norm: Tensor, thres
     for number, bad in reversed(list(enumerate(bad_losses, 1))):
         found = torch.where(bad > 0, float(number), found)
     return found
+
+
+def decided(bad_losses: Sequence[bool], bad_gradient: bool, norm: float, threshold: float) -> int:
+    """The same of numbers that are at hand."""
+    first = next((number for number, bad in enumerate(bad_losses, 1) if bad), 0)
+    if first:
+        return first
+    return 0 if norm < threshold and not bad_gradient else len(bad_losses) + 1

@@ -1,0 +1,328 @@
+"""What a guard says of a skipped step: the head, the line, the rows, and what would hold."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+import vdvae_patch
+from vdvae_patch.cli import dispatch
+from vdvae_patch.errors import CheckpointError, GuardError, InvalidValueError
+
+sys.path.insert(0, str(Path(__file__).parent))
+import their_vae
+
+HERE = Path(__file__)
+
+
+def line_with(text: str) -> int:
+    return next(
+        n for n, line in enumerate(HERE.read_text().splitlines(), 1) if text in line and "line_with" not in line
+    )
+
+
+class Two(nn.Module):
+    """A posterior and a learned prior; far(head, by) moves one of them where training might have led it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.q, self.p, self.decoder = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        mq, lq = self.q(x).chunk(2, -1)
+        mp, lp = self.p(c).chunk(2, -1)
+        z = mq + torch.exp(lq) * torch.randn_like(mq)
+        kl = lp - lq + (torch.exp(2 * lq) + (mq - mp) ** 2) / (2 * torch.exp(2 * lp)) - 0.5  # the rate
+        return self.decoder(z), kl.sum(-1)
+
+    def far(self, head: str, by: float) -> None:
+        with torch.no_grad():
+            self.get_submodule(head).bias[3:] += by  # type: ignore[index, operator]
+
+
+class Ours(nn.Module):
+    """Its loss is a method that calls its parts, and `torch.distributions` checks it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.net = nn.ModuleDict({"encoder": nn.Linear(6, 6), "decoder": nn.Linear(3, 6)})
+
+    def elbo(self, x: Tensor) -> Tensor:
+        mean, raw = self.net["encoder"](x).chunk(2, 1)
+        q = Normal(mean, raw.exp())  # checked
+        recon = Normal(self.net["decoder"](q.rsample()), 1.0)
+        return recon.log_prob(x).sum() - kl_divergence(q, Normal(0.0, 1.0)).sum()
+
+
+def two_steps(model: Two, broken: Callable[[], None], **arguments: Any) -> vdvae_patch.Guard:
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, **arguments) as guard:
+        for step in range(3):
+            if step == 2:
+                broken()
+            x, c = torch.randn(8, 6), torch.randn(8, 6)
+            optimizer.zero_grad()
+            recon, kl = model(x, c=c)
+            loss = F.mse_loss(recon, x, reduction="sum") + kl.sum()
+            loss.backward()
+            optimizer.step()
+    assert guard.steps == 2
+    assert len(guard.skips) == 1
+    return guard
+
+
+@pytest.mark.parametrize(("head", "by", "holds"), [("q", 90.0, "explin"), ("p", -60.0, "explin/constant")])
+def test_the_head_to_blame_is_the_one_whose_replacement_helps(head: str, by: float, holds: str) -> None:
+    model = Two()
+    guard = two_steps(model, lambda: model.far(head, by))
+    skip = guard.skips[0]
+    assert skip.head == head
+    assert skip.holding[0] == holds
+    assert skip.rows == tuple(range(8))
+    assert skip.file == str(HERE)
+    assert skip.line == line_with("# the rate") if head == "p" else line_with("z = mq")
+    assert skip.diagnosis is not None
+    assert skip.diagnosis.exact is True
+    extremes = {h.path: h for h in skip.diagnosis.heads}
+    assert abs(extremes[head].log_sigma_max - by) < 3
+    assert f"patch(model, {holds!r}, heads=heads)" in guard.report()
+
+
+def test_a_fault_that_no_head_causes_is_said_to_be_none() -> None:
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for sign in (1.0, -1.0):
+            x = torch.rand(8, 6)
+            recon, kl = model(x, x)
+            weight = torch.log(sign * recon.sigmoid()).mean()  # of a negative number
+            loss = F.mse_loss(recon, x) + kl.sum() + weight
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    skip = guard.skips[0]
+    assert skip.head is None
+    assert not skip.holding
+    assert skip.line == line_with("# of a negative number")
+    assert "they are not what breaks it" in guard.report()
+    assert "cure" not in guard.report()
+
+
+def test_what_came_in_from_outside_is_said_first() -> None:
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        x = torch.rand(8, 6)
+        x[3, 1] = torch.inf
+        recon, kl = model(x, x)
+        (F.mse_loss(recon, x) + kl.sum()).backward()
+        optimizer.step()
+    assert "the batch is not finite: row 3 of input 0" in guard.skips[0].outside[0]
+    assert guard.skips[0].head is None
+
+
+def test_lines_that_do_something_are_not_done_twice() -> None:
+    model, history, calls = Two(), [], []
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(2):
+            if step:
+                model.far("q", 90.0)
+            x = torch.rand(8, 6)
+            recon, kl = model(x, x)
+            loss = F.mse_loss(recon, x) + kl.sum()
+            history.append(loss.item())
+            calls.append(step)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert guard.skips[0].head == "q"
+    assert len(history) == len(calls) == 2
+
+
+def test_a_method_of_the_model_is_as_good_as_its_forward() -> None:
+    model = Ours()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(3):
+            if step == 2:
+                with torch.no_grad():
+                    model.net["encoder"].bias[3:] += 70.0  # type: ignore[union-attr, operator, index]
+            loss = -model.elbo(torch.randn(8, 6))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert [skip.head for skip in guard.skips] == ["net.encoder"]
+
+
+def test_what_torch_distributions_refuses_is_explained_in_a_note() -> None:
+    model = Ours()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def step() -> None:
+        loss = -model.elbo(torch.randn(8, 6))
+        loss.backward()
+        optimizer.step()
+
+    with vdvae_patch.guard(model):
+        step()
+        with torch.no_grad():
+            model.net["encoder"].bias[3:] -= 400.0  # type: ignore[union-attr, operator, index]
+        with pytest.raises(ValueError, match="Expected parameter scale") as caught:
+            step()
+    note = "\n".join(caught.value.__notes__)
+    assert f"{HERE}:{line_with('# checked')}" in note
+    assert "rows 0 to 7, the smallest 0" in note
+    assert "head: net.encoder[3:6] (posterior), log σ from -40" in note
+    assert "finite under explin" in note
+
+
+def test_heal_gives_the_head_a_scale_when_it_is_to_blame_twice(tmp_path: Path) -> None:
+    model = Two()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, policy="heal", out=tmp_path / "guard") as guard:
+        for step in range(6):
+            if step == 2:
+                model.far("q", 90.0)
+            x = torch.randn(8, 6)
+            recon, kl = model(x, x)
+            loss = F.mse_loss(recon, x, reduction="sum") + kl.sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert [skip.step for skip in guard.skips] == [2, 3]
+    assert guard.skips[1].healed == "q[3:6] (posterior) has explin from now on"
+    assert vdvae_patch.is_patched(model)
+    assert "posterior='explin'" in guard.report()
+    assert model.state_dict()._metadata  # type: ignore[attr-defined]
+    lines = [json.loads(line) for line in (tmp_path / "guard" / "skips.jsonl").read_text().splitlines()]
+    assert [line["head"] for line in lines] == ["q", "q"]
+    assert lines[0]["variants"]["explin"] is True
+
+
+def test_a_model_that_is_patched_already_is_examined_without_its_patch() -> None:
+    model = Two()
+    x = torch.randn(8, 6)
+
+    def loss_of(model: nn.Module, x: Tensor) -> Tensor:
+        recon, kl = model(x, x)
+        return F.mse_loss(recon, x, reduction="sum") + kl.sum()
+
+    vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, x, call=loss_of))
+    guard = two_steps(model, lambda: model.far("p", -60.0))
+    assert guard.skips[0].head == "p"
+    assert guard.skips[0].holding[0] == "explin/constant"
+    assert str(vdvae_patch.patched_heads(model)[0].scale) == "explin"
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def guarded(folder: Path) -> vdvae_patch.Guard:
+    torch.manual_seed(0)
+    model = their_vae.VAE()
+    optimizer = torch.optim.Adam(model.parameters(), 3.0)
+    with vdvae_patch.guard(model, out=folder) as guard:
+        for _ in range(3):
+            x = torch.randn(32, 16) * 3
+            loss = their_vae.loss(model, x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert guard.skips
+    return guard
+
+
+def test_a_recorded_skip_is_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guard = guarded(tmp_path / "guard")
+    told = guard.report()
+    arguments = ["--model", "their_vae:VAE", "--call", "their_vae:loss", "--path", str(HERE.parent)]
+    assert dispatch(["replay", str(tmp_path / "guard" / "skip-0001"), *arguments, "--variant", "explin"]) == 0
+    said = capsys.readouterr().out
+    assert "done again: the loss is the same, bit for bit" in said
+    head = next(line.strip() for line in told.splitlines() if line.strip().startswith("head:"))
+    assert head in said
+    assert "the same step under explin: loss" in said
+    assert "all 12 gradients finite" in said
+    assert dispatch(["replay", str(tmp_path / "guard"), *arguments]) == 0
+    with pytest.raises(InvalidValueError, match="weights of a VAE, and no code; name what makes the model"):
+        dispatch(["replay", str(tmp_path / "guard")])
+    other = [*arguments[:1], "torch.nn:Identity", *arguments[2:]]
+    with pytest.raises(CheckpointError, match="which do not fit this Identity"):
+        dispatch(["replay", str(tmp_path / "guard"), *other])
+    state = tmp_path / "guard" / "skip-0001" / "state.pt"
+    damaged = bytearray(state.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    state.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="damaged"):
+        dispatch(["replay", str(tmp_path / "guard"), *arguments])
+
+
+def test_a_script_that_nobody_edits(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vdvae_patch", "guard", "--out", str(tmp_path / "guard")]
+    script = ["--", "python", str(HERE.with_name("their_vae.py")), "3"]
+    done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "finite at the end: True" in done.stdout
+    assert "head: logvar[:] (posterior)" in done.stderr
+    assert (tmp_path / "guard" / "skip-0001").is_dir()
+    cured = [sys.executable, "-m", "vdvae_patch", "guard", "--variant", "explin", *script]
+    done = subprocess.run(cured, capture_output=True, text=True, timeout=240)
+    assert "VAE was patched as explin after its first step" in done.stderr
+    assert "no update was skipped" in done.stderr
+
+
+def test_models_that_nothing_holds_together_are_found() -> None:
+    from vdvae_patch.guarding.everything import Everything
+
+    with Everything() as everything:
+        encoder, decoder, other = nn.Linear(4, 4), nn.Linear(2, 4), nn.Sequential(nn.Linear(2, 2))
+        torch.optim.SGD([*encoder.parameters(), *decoder.parameters()], lr=0.1)
+        torch.optim.SGD(other.parameters(), lr=0.1)
+        assert [sorted(dict(g.model.named_children())) for g in everything.guards] == [["decoder", "encoder"], ["0"]]
+        assert everything.guards[1].model is other
+    with pytest.raises(InvalidValueError, match="which script"):
+        dispatch(["guard", "--"])
+    with pytest.raises(InvalidValueError, match=r"nothere\.py is not there"):
+        dispatch(["guard", "--", "python", "nothere.py"])
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    model = Two()
+    for arguments, text in (
+        ({"policy": "hope"}, "policy must be one of skip, raise, heal"),
+        ({"clip": "much"}, 'clip must be a norm or "auto"'),
+        ({"clip": -1.0}, "clip must be above 0"),
+        ({"threshold": 0.0}, "threshold must be above 0"),
+        ({"max_consecutive": 0}, "max_consecutive must be at least 1"),
+    ):
+        with pytest.raises(InvalidValueError, match=text):
+            vdvae_patch.guard(model, **arguments)  # type: ignore[arg-type]
+    (tmp_path / "config.toml").write_text("")
+    with pytest.raises(GuardError, match="the folder of a run"):
+        vdvae_patch.guard(model, out=tmp_path)
+
+
+def test_a_tracker_that_raises_is_not_called_again() -> None:
+    calls: list[Any] = []
+
+    def tracker(values: Any) -> None:
+        calls.append(values)
+        raise OSError("no network")
+
+    model = Two()
+    two_steps(model, lambda: model.far("q", 90.0), tracker=tracker, every=1)
+    assert len(calls) == 1
+    assert set(calls[0]) == {"step", "loss", "grad_norm", "clip", "skipped"}
