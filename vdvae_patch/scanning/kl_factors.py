@@ -1,0 +1,147 @@
+"""The factor that a loss puts on the KL of each latent, by how its log σ takes part in it.
+
+In a KL, in closed form or of a sample, log σ of the posterior stands with the factor −1, and beside it there are
+σ²/2σ_p², or what the sample z = μ + σ ε makes of the prior's density: multiples of σ and σ². So the gradient of the
+loss for the raw value v, the outputs of all other layers held, is
+
+    −a (log σ)' + c₁ σ' + c₂ σ σ' + c₃ σ'/σ³,
+
+the last of a density whose sample does not move with v. It is measured at some values around each v, in float64, and
+a is fitted for each element. A prior's or a likelihood's log σ has the other sign: −a is the factor on its density.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vdvae_patch.scanning.expression import Expression, Spot
+from vdvae_patch.scanning.reading import Reading
+from vdvae_patch.scanning.replay import Changes, Tail
+
+_AROUND = ((0.75, 1e-5), (0.1, 1e-7), (0.01, 1e-9))
+"""Widths around the raw values, the widest first: a narrow one where σ = v would change its sign, or where free bits
+have a kink; and what may be left of a fit there, relative to the gradient. Of a KL that is rounding, 1e-11, or at the
+widest a small constant in a logarithm."""
+_POINTS = 9
+_NONE = 1e-12
+_MOST = 2048
+"""Elements of a raw value that are fitted, evenly spread."""
+
+
+@dataclass(frozen=True)
+class LogSigmaFactor:
+    """The factor of a raw value's −log σ in the loss.
+
+    Attributes:
+        reading: one of its readings.
+        factors: of each element that could be fitted; above 0 for a posterior in a loss that is minimized.
+        fitted: the share of elements for which the fit holds.
+    """
+
+    reading: Reading
+    factors: Tensor
+    fitted: float
+
+
+def log_sigma_factors(tail: Tail, readings: Sequence[Reading]) -> list[LogSigmaFactor]:
+    """One for each raw value that has a part in the loss."""
+    found, seen = [], set()
+    for reading in sorted(readings, key=lambda r: r.term is None):  # whose σ a KL has before whose σ noise has
+        if reading.raw.key in seen or reading.raw.node.id not in tail.inside:
+            continue
+        factor = _factor(tail, reading)
+        if factor is not None:
+            seen.add(reading.raw.key)
+            found.append(factor)
+    return found
+
+
+def _factor(tail: Tail, reading: Reading) -> LogSigmaFactor | None:
+    raw = reading.raw
+    expression = Expression(reading.spot)
+    others = [leaf for key, leaf in expression.leaves.items() if key != raw.key]
+    where = part_of(tail.base[raw.node.id], raw)
+    if raw.key not in expression.leaves or where is None or any(leaf.node.kind != "parameter" for leaf in others):
+        return None
+    chosen = where[torch.linspace(0, len(where) - 1, min(len(where), _MOST)).long()]
+    best: tuple[Tensor, Tensor] | None = None
+    for width, tolerance in _AROUND:
+        fit = _fit(tail, reading, expression, chosen, width, tolerance)
+        if fit is None:
+            continue
+        if best is None or int(fit[1].sum()) > int(best[1].sum()):
+            best = fit
+        if bool(best[1].all()):
+            break
+    if best is None:
+        return None
+    factors, good = best
+    return LogSigmaFactor(reading, factors[good], float(good.double().mean()))
+
+
+def part_of(value: Tensor, spot: Spot) -> Tensor | None:
+    """The places of a spot in its node's value, flat; None if ranges of dimensions do not say which."""
+    index = torch.arange(value.numel()).view(value.shape)
+    for cut in spot.cuts:
+        if cut.dim < 0:
+            return None
+        places = slice(cut.start, cut.start + (cut.length - 1) * cut.step + 1, cut.step)
+        index = index[(*(slice(None),) * cut.dim, places)]
+    flat = index.flatten()
+    return flat if len(flat) else None
+
+
+def _fit(
+    tail: Tail, reading: Reading, expression: Expression, chosen: Tensor, width: float, tolerance: float
+) -> tuple[Tensor, Tensor] | None:
+    """The factor of −log σ for each element, and for which the fit holds; None where σ is not positive."""
+    node = reading.raw.node
+    before = tail.base[node.id].flatten()[chosen]
+    steps = torch.linspace(-width, width, _POINTS, dtype=torch.float64)
+    scale = before.abs().clamp(1e-3, 1.0) if width < _AROUND[0][0] else torch.ones_like(before)
+    columns, gradients = [], []
+    for step in steps.tolist():
+        moved = before + step * scale
+        basis = _basis(reading, expression, moved)
+        if basis is None:
+            return None
+
+        def change(value: Tensor, moved: Tensor = moved) -> Tensor:
+            return value.flatten().index_copy(0, chosen, moved).view(value.shape)
+
+        changes: Changes = {node.id: change}
+        gradients.append(tail.adjoints([node], changes)[node.id].flatten()[chosen])
+        columns.append(basis)
+    design, target = torch.stack(columns, dim=1), torch.stack(gradients, dim=1)  # [n, points, 4], [n, points]
+    size = design.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    solved = torch.linalg.lstsq(design / size, target[..., None], driver="gelsd").solution
+    left = (design / size @ solved - target[..., None]).squeeze(-1).norm(dim=1)
+    whole = target.norm(dim=1)
+    factor = -(solved.squeeze(-1) / size.squeeze(1))[:, 0]
+    factor = torch.where(whole <= _NONE, torch.zeros_like(factor), factor)
+    good = (left <= tolerance * whole) | (whole <= _NONE)
+    return factor, good & factor.isfinite()
+
+
+def _basis(reading: Reading, expression: Expression, v: Tensor) -> Tensor | None:
+    """(log σ)', σ', σ σ', σ'/σ³ at each raw value."""
+    with torch.enable_grad():
+        v = v.detach().requires_grad_()
+        values = {
+            key: v if key == reading.raw.key else torch.tensor(leaf.node.value, dtype=torch.float64)
+            for key, leaf in expression.leaves.items()
+        }
+        sigma = expression.value(values)
+        for step in reading.suffix:
+            sigma = step.forward(sigma)
+        sigma = sigma.expand(v.shape)
+        if not sigma.requires_grad or not bool((sigma.isfinite() & (sigma > 0)).all()):
+            return None
+        (slope,) = torch.autograd.grad(sigma.sum(), v)
+    sigma = sigma.detach()
+    basis = torch.stack([slope / sigma, slope, sigma * slope, slope / sigma**3], dim=1)
+    return basis if bool(basis.isfinite().all()) else None
