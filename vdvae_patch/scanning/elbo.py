@@ -26,7 +26,8 @@ from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 
 _DIFFER = 0.02
 """Spread of factors, relative to their median, from which it is said that they differ."""
-_NO_FACTOR = 1e-12
+_NO_FACTOR = 1e-6
+"""Of the largest factor: what is left of none by rounding is 1e-14 of it."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def elbo_of(graph: Graph, readings: Readings) -> LossElbo:
     try:
         tail = Tail(graph, graph.loss)
         terms = terms_of(graph, tail)
-        factors = log_sigma_factors(tail, readings.found)
+        factors = log_sigma_factors(graph, tail, readings)
         return _of(tail, terms, factors)
     except NoReplayError as reason:
         return LossElbo(str(reason))
@@ -202,8 +203,10 @@ def _main(terms: list[Term]) -> tuple[Term | None, list[str]]:
 
 
 def _is_of_labels(term: Term) -> bool:
+    """Whether it predicts one value a row, and not from a latent: the labels of a classifier beside the model."""
     shape = term.target.shape
-    return not term.target.shape or math.prod(shape) <= shape[0]
+    drawn = any(node.noise for node in term.node.inputs)
+    return not drawn and (not shape or math.prod(shape) <= shape[0])
 
 
 def _named(term: Term) -> str:
@@ -233,6 +236,8 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
         after = tail.adjoints([term.node], {**changes, **held})[term.node.id]
         if not torch.allclose(before, after, rtol=1e-6, atol=0):
             kept = -factor.factors
+            if factor.count != term.count:  # one σ of several errors has the sum of their factors
+                kept = kept.mean()[None] * factor.count / term.count
             return Term("Gaussian density", term.node, term.target, kept, term.errors, term.count, term.followed)
     return term
 
@@ -243,8 +248,7 @@ def _kl(factors: Sequence[LogSigmaFactor], sign: float) -> tuple[Tensor | None, 
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
     unknown = [factor for factor in factors if not len(factor.factors)]
     found = torch.cat([sign * factor.factors for factor in factors])
-    found = found[found > _NO_FACTOR * found.abs().max().clamp_min(1e-300)]
-    found = found[found > 1e-14]
+    found = found[found > _NO_FACTOR * max(1e-6, float(found.abs().max()) if len(found) else 0.0)]
     if not len(found):
         if unknown:
             return None, ["no KL: how log σ has a part in the loss is not that of a KL"]

@@ -1,31 +1,33 @@
 """The factor that a loss puts on the KL of each latent, by how its log σ takes part in it.
 
 In a KL, in closed form or of a sample, log σ of the posterior stands with the factor −1, and beside it there are
-σ²/2σ_p², or what the sample z = μ + σ ε makes of the prior's density: multiples of σ and σ². So the gradient of the
-loss for the raw value v, the outputs of all other layers held, is
+σ²/2σ_p². So the gradient of the loss for the raw value v, the outputs of all other layers and the samples held, is
 
     −a (log σ)' + c₁ σ' + c₂ σ σ' + c₃ σ'/σ³,
 
-the last of a density whose sample does not move with v. It is measured at some values around each v, in float64, and
-a is fitted for each element. A prior's or a likelihood's log σ has the other sign: −a is the factor on its density.
+the last of a density of the sample. It is measured at some values around each v, in float64, and a is fitted for each
+element. A prior's or a likelihood's log σ has the other sign: −a is the factor on its density.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.expression import Expression, Spot
-from vdvae_patch.scanning.reading import Reading
+from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.reading import Reading, Readings
 from vdvae_patch.scanning.replay import Changes, Tail
 
-_AROUND = ((0.75, 1e-5), (0.1, 1e-7), (0.01, 1e-9))
+_AROUND = ((0.75, 1e-5), (0.1, 1e-8), (0.01, 1e-12))
 """Widths around the raw values, the widest first: a narrow one where σ = v would change its sign, or where free bits
-have a kink; and what may be left of a fit there, relative to the gradient. Of a KL that is rounding, 1e-11, or at the
-widest a small constant in a logarithm."""
+have a kink; and what may be left of a fit there, relative to the gradient. Any smooth function is fitted up to the
+fourth power of the width over 200, so that the limit falls with it. Of a KL, rounding is left, or at the widest a small
+constant in a logarithm."""
 _POINTS = 9
 _NONE = 1e-12
 _MOST = 2048
@@ -40,29 +42,48 @@ class LogSigmaFactor:
         reading: one of its readings.
         factors: of each element that could be fitted; above 0 for a posterior in a loss that is minimized.
         fitted: the share of elements for which the fit holds.
+        count: how many elements the raw value has.
     """
 
     reading: Reading
     factors: Tensor
     fitted: float
+    count: int
 
 
-def log_sigma_factors(tail: Tail, readings: Sequence[Reading]) -> list[LogSigmaFactor]:
-    """One for each raw value that has a part in the loss."""
+def log_sigma_factors(graph: Graph, tail: Tail, readings: Readings) -> list[LogSigmaFactor]:
+    """One for each raw value that has a part in the loss; of merged ones, for what they are merged in."""
     found, seen = [], set()
-    for reading in sorted(readings, key=lambda r: r.term is None):  # whose σ a KL has before whose σ noise has
+    held: Changes = {number: _held(tail.base[number]) for number in readings.samples if number in tail.inside}
+    merged = [_merged(graph, reading) for reading in readings.found if reading.used >= 0]
+    plain = [reading for reading in readings.found if reading.used < 0]
+    # whose σ a KL has before whose σ noise has
+    for reading in [*(r for r in merged if r is not None), *sorted(plain, key=lambda r: r.term is None)]:
         if reading.raw.key in seen or reading.raw.node.id not in tail.inside:
             continue
-        factor = _factor(tail, reading)
+        factor = _factor(tail, reading, held)
         if factor is not None:
             seen.add(reading.raw.key)
             found.append(factor)
     return found
 
 
-def _factor(tail: Tail, reading: Reading) -> LogSigmaFactor | None:
+def _held(value: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda now: value
+
+
+def _merged(graph: Graph, reading: Reading) -> Reading | None:
+    """The reading of the sum of precisions or variances in which a scale is merged."""
+    node = next((node for node in graph.nodes if node.id == reading.used), None)
+    if node is None:
+        return None
+    chain = descend(Spot(node))
+    return Reading(chain.begin, chain, (), reading.evidence, node)
+
+
+def _factor(tail: Tail, reading: Reading, held: Changes) -> LogSigmaFactor | None:
     raw = reading.raw
-    expression = Expression(reading.spot)
+    expression = Expression(reading.spot, frozenset({raw.node.id}))
     others = [leaf for key, leaf in expression.leaves.items() if key != raw.key]
     where = part_of(tail.base[raw.node.id], raw)
     if raw.key not in expression.leaves or where is None or any(leaf.node.kind != "parameter" for leaf in others):
@@ -70,7 +91,7 @@ def _factor(tail: Tail, reading: Reading) -> LogSigmaFactor | None:
     chosen = where[torch.linspace(0, len(where) - 1, min(len(where), _MOST)).long()]
     best: tuple[Tensor, Tensor] | None = None
     for width, tolerance in _AROUND:
-        fit = _fit(tail, reading, expression, chosen, width, tolerance)
+        fit = _fit(tail, reading, expression, chosen, width, tolerance, held)
         if fit is None:
             continue
         if best is None or int(fit[1].sum()) > int(best[1].sum()):
@@ -80,7 +101,7 @@ def _factor(tail: Tail, reading: Reading) -> LogSigmaFactor | None:
     if best is None:
         return None
     factors, good = best
-    return LogSigmaFactor(reading, factors[good], float(good.double().mean()))
+    return LogSigmaFactor(reading, factors[good], float(good.double().mean()), len(where))
 
 
 def part_of(value: Tensor, spot: Spot) -> Tensor | None:
@@ -96,7 +117,7 @@ def part_of(value: Tensor, spot: Spot) -> Tensor | None:
 
 
 def _fit(
-    tail: Tail, reading: Reading, expression: Expression, chosen: Tensor, width: float, tolerance: float
+    tail: Tail, reading: Reading, expression: Expression, chosen: Tensor, width: float, tolerance: float, held: Changes
 ) -> tuple[Tensor, Tensor] | None:
     """The factor of −log σ for each element, and for which the fit holds; None where σ is not positive."""
     node = reading.raw.node
@@ -113,7 +134,7 @@ def _fit(
         def change(value: Tensor, moved: Tensor = moved) -> Tensor:
             return value.flatten().index_copy(0, chosen, moved).view(value.shape)
 
-        changes: Changes = {node.id: change}
+        changes: Changes = {**held, node.id: change}
         gradients.append(tail.adjoints([node], changes)[node.id].flatten()[chosen])
         columns.append(basis)
     design, target = torch.stack(columns, dim=1), torch.stack(gradients, dim=1)  # [n, points, 4], [n, points]

@@ -98,7 +98,11 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
         known.count += term.count
         if known.errors is not None and term.errors is not None:
             known.errors = torch.cat([known.errors, term.errors])
-    return _without_parts(list(found.values()))
+    kept = _without_parts(list(found.values()))
+    if any(n.op == "lgamma" and n.params and n.id in gradients and _moves(gradients[n.id]) for n in tail.order):
+        for term in kept:  # of counts: a binomial coefficient has a parameter in it
+            term.kind = "log likelihood" if term.node.op == "mul" else term.kind
+    return kept
 
 
 def is_target(tail: Tail, node: Node) -> bool:
@@ -302,12 +306,20 @@ def _classified(tail: Tail, node: Node, error: Tensor, gradient: Tensor) -> tupl
     if steady and abs(exponent - 1) < 0.02:
         return "squared error", ratio
     if steady and abs(exponent) < 0.02:
+        if _is_linear(tail, node, gradient):
+            return None, ratio
         if _is_joint(tail, node, gradient):
             return "norm of the error", ratio
         return "absolute error", g * e.sign()
     if steady and abs(exponent + 1) < 0.02 and _spread(ratio) < _SAME:
         return "squared error", ratio  # log of the mean squared error: a Gaussian with the σ that is best for it
     return "log likelihood", _complete(tail, node)
+
+
+def _is_linear(tail: Tail, node: Node, gradient: Tensor) -> bool:
+    """Whether the gradient for e is the same for −e: a constant of the data is added there, and nothing compared."""
+    changes: Changes = {node.id: torch.neg}
+    return torch.allclose(tail.adjoints([node], changes)[node.id], gradient, rtol=1e-6, atol=1e-12)
 
 
 def _is_joint(tail: Tail, node: Node, gradient: Tensor) -> bool:

@@ -86,7 +86,7 @@ def _is_inner(node: Node) -> bool:
         return False
     if node.kind in ("elementwise", "shape", "reduction"):
         return True
-    if node.op in ops.CONVOLUTIONS or node.op in ops.NORMALIZATIONS:
+    if node.op in ops.CONVOLUTIONS or node.op in ops.NORMALIZATIONS or node.op in ops.PRODUCTS:
         return False
     return not any(_is_weight(n) for n in node.inputs)
 
