@@ -146,7 +146,7 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
         return LossElbo(notes[0])
     chosen = _with_learned_sigma(tail, chosen, factors)
     b = _middle(chosen.factors)
-    sign = -1.0 if b < 0 else 1.0  # a bound that is maximized
+    sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
     a, why = _kl(factors, sign)
     term = _written(tail, chosen, sign)
     if a is None:

@@ -3,16 +3,17 @@
 In a KL, in closed form or of a sample, log σ of the posterior stands with the factor −1, and beside it there are
 σ²/2σ_p². So the gradient of the loss for the raw value v, the outputs of all other layers and the samples held, is
 
-    −a (log σ)' + c₁ σ' + c₂ σ σ' + c₃ σ'/σ³,
+    −a (log σ)' + c₁ σ' + c₂ σ σ' + c₃ σ'/σ³ + c₄ σ³ σ',
 
-the last of a density of the sample. It is measured at some values around each v, in float64, and a is fitted for each
-element. A prior's or a likelihood's log σ has the other sign: −a is the factor on its density.
+the fourth of a density of the sample, the last where a mean is weighted by σ², as of merged precisions. It is measured
+at some values around each v, in float64, and a is fitted for each element. A prior's or a likelihood's log σ has the
+other sign: −a is the factor on its density.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,9 +27,16 @@ from vdvae_patch.scanning.replay import Changes, Tail
 _AROUND = ((0.75, 1e-5), (0.1, 1e-8), (0.01, 1e-12))
 """Widths around the raw values, the widest first: a narrow one where σ = v would change its sign, or where free bits
 have a kink; and what may be left of a fit there, relative to the gradient. Any smooth function is fitted up to the
-fourth power of the width over 200, so that the limit falls with it. Of a KL, rounding is left, or at the widest a small
-constant in a logarithm."""
-_POINTS = 9
+fifth power of the width over 2,000, so that the limit falls with it. Of a KL, rounding is left, or at the
+widest a small constant in a logarithm."""
+_NARROWER = 0.6
+_AGREE = 1e-3
+"""Difference of the factors of two widths, relative to them."""
+_NONE_BESIDE = 1e-3
+"""Of the largest factor, what counts as none."""
+_LEAST = 0.3
+"""Share of a raw value's elements that are fitted at least, or its part in the loss is not that of a KL."""
+_POINTS = 11
 _NONE = 1e-12
 _MOST = 2048
 """Elements of a raw value that are fitted, evenly spread."""
@@ -54,11 +62,14 @@ class LogSigmaFactor:
 def log_sigma_factors(graph: Graph, tail: Tail, readings: Readings) -> list[LogSigmaFactor]:
     """One for each raw value that has a part in the loss; of merged ones, for what they are merged in."""
     found, seen = [], set()
-    held: Changes = {number: _held(tail.base[number]) for number in readings.samples if number in tail.inside}
+    held: dict[int, Callable[[Tensor], Tensor]] = {}
+    held |= {number: _held(tail.base[number]) for number in readings.samples if number in tail.inside}
+    held |= {number: _held(tail.base[number]) for number in readings.merged if number in tail.inside}
     merged = [_merged(graph, reading) for reading in readings.found if reading.used >= 0]
     plain = [reading for reading in readings.found if reading.used < 0]
     # whose σ a KL has before whose σ noise has
-    for reading in [*(r for r in merged if r is not None), *sorted(plain, key=lambda r: r.term is None)]:
+    ordered = [*(r for r in merged if r is not None), *sorted(plain, key=lambda r: r.term is None)]
+    for reading in (_in_the_tail(tail, reading) for reading in ordered):
         if reading.raw.key in seen or reading.raw.node.id not in tail.inside:
             continue
         factor = _factor(tail, reading, held)
@@ -66,6 +77,15 @@ def log_sigma_factors(graph: Graph, tail: Tail, readings: Readings) -> list[LogS
             seen.add(reading.raw.key)
             found.append(factor)
     return found
+
+
+def _in_the_tail(tail: Tail, reading: Reading) -> Reading:
+    """The reading with the raw value where the tail begins, if it is before: behind a mask, or an adjacency."""
+    if reading.raw.node.id in tail.inside:
+        return reading
+    leaves = Expression(reading.spot, frozenset(tail.leaves)).leaves.values()
+    begins = [leaf for leaf in leaves if leaf.node.id in tail.leaves and leaf.node.kind != "parameter"]
+    return replace(reading, raw=begins[0]) if len(begins) == 1 else reading
 
 
 def _held(value: Tensor) -> Callable[[Tensor], Tensor]:
@@ -83,7 +103,7 @@ def _merged(graph: Graph, reading: Reading) -> Reading | None:
 
 def _factor(tail: Tail, reading: Reading, held: Changes) -> LogSigmaFactor | None:
     raw = reading.raw
-    expression = Expression(reading.spot, frozenset({raw.node.id}))
+    expression = Expression(reading.spot, frozenset({raw.node.id, *tail.leaves}))
     others = [leaf for key, leaf in expression.leaves.items() if key != raw.key]
     where = part_of(tail.base[raw.node.id], raw)
     if raw.key not in expression.leaves or where is None or any(leaf.node.kind != "parameter" for leaf in others):
@@ -92,8 +112,12 @@ def _factor(tail: Tail, reading: Reading, held: Changes) -> LogSigmaFactor | Non
     best: tuple[Tensor, Tensor] | None = None
     for width, tolerance in _AROUND:
         fit = _fit(tail, reading, expression, chosen, width, tolerance, held)
-        if fit is None:
+        other = _fit(tail, reading, expression, chosen, _NARROWER * width, tolerance, held)
+        if fit is None or other is None:
             continue
+        # what only looks like it is fitted by other factors over another range
+        near = (fit[0] - other[0]).abs() <= _AGREE * (fit[0].abs() + _NONE_BESIDE * fit[0].abs().max())
+        fit = fit[0], fit[1] & other[1] & near
         if best is None or int(fit[1].sum()) > int(best[1].sum()):
             best = fit
         if bool(best[1].all()):
@@ -101,6 +125,10 @@ def _factor(tail: Tail, reading: Reading, held: Changes) -> LogSigmaFactor | Non
     if best is None:
         return None
     factors, good = best
+    size = _NONE_BESIDE * factors[good].abs().max() if bool(good.any()) else torch.zeros(())
+    both = bool((factors[good] > size).any()) and bool((factors[good] < -size).any())  # no density has log σ so
+    if both or float(good.double().mean()) < _LEAST:
+        good = torch.zeros_like(good)
     return LogSigmaFactor(reading, factors[good], float(good.double().mean()), len(where))
 
 
@@ -123,7 +151,7 @@ def _fit(
     node = reading.raw.node
     before = tail.base[node.id].flatten()[chosen]
     steps = torch.linspace(-width, width, _POINTS, dtype=torch.float64)
-    scale = before.abs().clamp(1e-3, 1.0) if width < _AROUND[0][0] else torch.ones_like(before)
+    scale = before.abs().clamp(1e-3, 1.0) if width <= _AROUND[1][0] else torch.ones_like(before)
     columns, gradients = [], []
     for step in steps.tolist():
         moved = before + step * scale
@@ -134,10 +162,10 @@ def _fit(
         def change(value: Tensor, moved: Tensor = moved) -> Tensor:
             return value.flatten().index_copy(0, chosen, moved).view(value.shape)
 
-        changes: Changes = {**held, node.id: change}
+        changes: Changes = {**{k: v for k, v in held.items() if k != node.id}, node.id: change}
         gradients.append(tail.adjoints([node], changes)[node.id].flatten()[chosen])
         columns.append(basis)
-    design, target = torch.stack(columns, dim=1), torch.stack(gradients, dim=1)  # [n, points, 4], [n, points]
+    design, target = torch.stack(columns, dim=1), torch.stack(gradients, dim=1)  # [n, points, 5], [n, points]
     size = design.norm(dim=1, keepdim=True).clamp_min(1e-300)
     solved = torch.linalg.lstsq(design / size, target[..., None], driver="gelsd").solution
     left = (design / size @ solved - target[..., None]).squeeze(-1).norm(dim=1)
@@ -149,7 +177,7 @@ def _fit(
 
 
 def _basis(reading: Reading, expression: Expression, v: Tensor) -> Tensor | None:
-    """(log σ)', σ', σ σ', σ'/σ³ at each raw value."""
+    """(log σ)', σ', σ σ', σ'/σ³, σ³ σ' at each raw value."""
     with torch.enable_grad():
         v = v.detach().requires_grad_()
         values = {
@@ -164,5 +192,5 @@ def _basis(reading: Reading, expression: Expression, v: Tensor) -> Tensor | None
             return None
         (slope,) = torch.autograd.grad(sigma.sum(), v)
     sigma = sigma.detach()
-    basis = torch.stack([slope / sigma, slope, sigma * slope, slope / sigma**3], dim=1)
+    basis = torch.stack([slope / sigma, slope, sigma * slope, slope / sigma**3, sigma**3 * slope], dim=1)
     return basis if bool(basis.isfinite().all()) else None

@@ -250,6 +250,8 @@ def _has_complement(tail: Tail, node: Node, target: Node) -> bool:
 
 def _differences(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
     for node in tail.order:
+        if node.id in tail.same:
+            continue
         pair = _compared(tail, node)
         if pair is None or node.id not in gradients or not _moves(gradients[node.id]):
             continue

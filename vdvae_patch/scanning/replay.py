@@ -105,6 +105,8 @@ class Tail:
 
     Attributes:
         order: its nodes, operands first.
+        inside, leaves: the numbers of all, and of those in which it begins.
+        same: of differences that are computed twice, as in `(x - y) * (x - y)`, the one of which the other is a copy.
 
     Raises:
         NoReplayError: a value that it begins in was not kept, or it does not give the recorded loss.
@@ -114,6 +116,8 @@ class Tail:
         self.end = end
         self._values = {number: _double(value) for number, value in self._collect(graph, end).items()}
         self.inside = {node.id for node in self.order}
+        self.leaves = set(self._values)
+        self.same = _same(self.order)
         self.base = self.run({})
         known = graph.outcome.loss
         got = float(self.base[end.id].sum())
@@ -144,7 +148,10 @@ class Tail:
         """The value of every node, those in `changes` replaced by a function of what they are."""
         done: dict[int, Tensor] = {}
         for node in self.order:
-            value = self._values[node.id] if node.id in self._values else self._computed(node, done)
+            if node.id in self.same:
+                value = done[self.same[node.id]]
+            else:
+                value = self._values[node.id] if node.id in self._values else self._computed(node, done)
             done[node.id] = changes[node.id](value) if node.id in changes else value
         return done
 
@@ -211,6 +218,27 @@ def _sorted(found: Sequence[Node], inner: set[int]) -> list[Node]:
                 placed.add(node.id)
                 order.append(node)
     return order
+
+
+def _same(order: Sequence[Node]) -> dict[int, int]:
+    """Differences that are multiplied with one that is computed of the same."""
+    copies: dict[int, int] = {}
+    for node in order:
+        if node.op == "mul" and len(node.inputs) == 2:
+            one, other = (_unmoved(n) for n in node.inputs)
+            if one is not other and one.op == other.op and one.op in ops.SUMMING and _given(one) == _given(other):
+                copies[max(one.id, other.id)] = min(one.id, other.id)
+    return copies
+
+
+def _unmoved(node: Node) -> Node:
+    while node.kind == "shape" and len(node.inputs) == 1:
+        node = node.inputs[0]
+    return node
+
+
+def _given(node: Node) -> str:
+    return repr([(a.id if isinstance(a, Node) else a) for a in node.args]) + repr(sorted(node.kwargs.items()))
 
 
 def _applied(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
