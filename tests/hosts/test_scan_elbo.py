@@ -296,7 +296,7 @@ KNOWN = {"Squashed": "an entropy without a prior is taken for a KL"}
     "truth",
     [
         pytest.param(t, marks=[pytest.mark.xfail(strict=True, reason=KNOWN[t.name])] if t.name in KNOWN else [])
-        for t in elbo_truths.TRUTHS
+        for t in (*elbo_truths.TRUTHS, *elbo_truths.SECOND)
     ],
     ids=lambda t: f"{t.file}-{t.name}",
 )

@@ -13,6 +13,7 @@ products of data with the logarithm of an output; for x · l the gradient for l 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.replay import Changes, Tail
@@ -88,7 +90,10 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
     """All terms that the loss moves with; those of one line, as of a loop, are one."""
     gradients = tail.adjoints([node for node in tail.order if tail.base[node.id].is_floating_point()])
     found: dict[object, Term] = {}
-    for term in (*_losses(tail, gradients), *_products(tail, gradients), *_differences(tail, gradients)):
+    every = (*_losses(tail, gradients), *_products(tail, gradients), *_differences(tail, gradients))
+    for term in every:
+        if term.kind != "log likelihood":
+            term.factors = term.factors * _draws(tail, term)
         known = found.get(term.key)
         if known is None:
             found[term.key] = term
@@ -103,6 +108,20 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
         for term in kept:  # of counts: a binomial coefficient has a parameter in it
             term.kind = "log likelihood" if term.node.op == "mul" else term.kind
     return kept
+
+
+def _draws(tail: Tail, term: Term) -> int:
+    """How many outputs are compared with each value of the data: as many as latents are drawn for it."""
+    target = term.target
+    while target.kind == "shape" and len(target.inputs) == 1:
+        target = target.inputs[0]
+        if target.op in ops.NARROWING or target.op in ops.SELECTING or target.op in ops.SHUFFLING:
+            break
+    distinct = math.prod(target.shape)
+    whole = math.prod(term.target.shape)
+    if term.errors is not None:
+        whole = max(whole, math.prod(term.node.shape))
+    return whole // distinct if distinct and whole % distinct == 0 else 1
 
 
 def is_target(tail: Tail, node: Node) -> bool:
