@@ -254,6 +254,8 @@ def _kl(factors: Sequence[LogSigmaFactor], sign: float) -> tuple[Tensor | None, 
             return None, ["no KL: how log σ has a part in the loss is not that of a KL"]
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
     notes = []
+    if all(factor.waiting for factor in factors if len(factor.factors) and bool((sign * factor.factors > 0).any())):
+        notes.append("on this batch the KL is below its free bits; above them it has the factor that is taken")
     none = sum(int((factor.factors == 0).sum()) for factor in factors)
     if none:
         notes.append(f"{none / (none + len(found)):.0%} of the latents' elements have no KL here: masked, or free bits")

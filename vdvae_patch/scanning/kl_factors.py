@@ -29,6 +29,8 @@ _AROUND = ((0.75, 1e-5), (0.1, 1e-8), (0.01, 1e-12))
 have a kink; and what may be left of a fit there, relative to the gradient. Any smooth function is fitted up to the
 fifth power of the width over 2,000, so that the limit falls with it. Of a KL, rounding is left, or at the
 widest a small constant in a logarithm."""
+_ABOVE = 3.0
+"""How far a raw value is moved to get a KL above its free bits."""
 _NARROWER = 0.6
 _AGREE = 1e-3
 """Difference of the factors of two widths, relative to them."""
@@ -51,12 +53,15 @@ class LogSigmaFactor:
         factors: of each element that could be fitted; above 0 for a posterior in a loss that is minimized.
         fitted: the share of elements for which the fit holds.
         count: how many elements the raw value has.
+        waiting: whether these are factors of a σ that is farther from the prior's: on this batch, the KL is below a
+            threshold.
     """
 
     reading: Reading
     factors: Tensor
     fitted: float
     count: int
+    waiting: bool = False
 
 
 def log_sigma_factors(graph: Graph, tail: Tail, readings: Readings) -> list[LogSigmaFactor]:
@@ -109,10 +114,30 @@ def _factor(tail: Tail, reading: Reading, held: Changes) -> LogSigmaFactor | Non
     if raw.key not in expression.leaves or where is None or any(leaf.node.kind != "parameter" for leaf in others):
         return None
     chosen = where[torch.linspace(0, len(where) - 1, min(len(where), _MOST)).long()]
+    best = _best(tail, reading, expression, chosen, held, 0.0)
+    waiting = best is not None and bool((best[0] == 0).all()) and bool(best[1].all())
+    if waiting:  # free bits: above them, where σ is another one
+        above = _best(tail, reading, expression, chosen, held, _ABOVE)
+        waiting = above is not None and bool((above[0] != 0).any())
+        best = above if waiting else best
+    if best is None:
+        return None
+    factors, good = best
+    size = _NONE_BESIDE * factors[good].abs().max() if bool(good.any()) else torch.zeros(())
+    both = bool((factors[good] > size).any()) and bool((factors[good] < -size).any())  # no density has log σ so
+    if both or float(good.double().mean()) < _LEAST:
+        good = torch.zeros_like(good)
+    return LogSigmaFactor(reading, factors[good], float(good.double().mean()), len(where), waiting)
+
+
+def _best(
+    tail: Tail, reading: Reading, expression: Expression, chosen: Tensor, held: Changes, shift: float
+) -> tuple[Tensor, Tensor] | None:
+    """The factors, and for which elements they hold, of the width by which most do."""
     best: tuple[Tensor, Tensor] | None = None
     for width, tolerance in _AROUND:
-        fit = _fit(tail, reading, expression, chosen, width, tolerance, held)
-        other = _fit(tail, reading, expression, chosen, _NARROWER * width, tolerance, held)
+        fit = _fit(tail, reading, expression, chosen, width, tolerance, held, shift)
+        other = _fit(tail, reading, expression, chosen, _NARROWER * width, tolerance, held, shift)
         if fit is None or other is None:
             continue
         # what only looks like it is fitted by other factors over another range
@@ -122,14 +147,7 @@ def _factor(tail: Tail, reading: Reading, held: Changes) -> LogSigmaFactor | Non
             best = fit
         if bool(best[1].all()):
             break
-    if best is None:
-        return None
-    factors, good = best
-    size = _NONE_BESIDE * factors[good].abs().max() if bool(good.any()) else torch.zeros(())
-    both = bool((factors[good] > size).any()) and bool((factors[good] < -size).any())  # no density has log σ so
-    if both or float(good.double().mean()) < _LEAST:
-        good = torch.zeros_like(good)
-    return LogSigmaFactor(reading, factors[good], float(good.double().mean()), len(where))
+    return best
 
 
 def part_of(value: Tensor, spot: Spot) -> Tensor | None:
@@ -145,11 +163,18 @@ def part_of(value: Tensor, spot: Spot) -> Tensor | None:
 
 
 def _fit(
-    tail: Tail, reading: Reading, expression: Expression, chosen: Tensor, width: float, tolerance: float, held: Changes
+    tail: Tail,
+    reading: Reading,
+    expression: Expression,
+    chosen: Tensor,
+    width: float,
+    tolerance: float,
+    held: Changes,
+    shift: float,
 ) -> tuple[Tensor, Tensor] | None:
     """The factor of −log σ for each element, and for which the fit holds; None where σ is not positive."""
     node = reading.raw.node
-    before = tail.base[node.id].flatten()[chosen]
+    before = tail.base[node.id].flatten()[chosen] + shift
     steps = torch.linspace(-width, width, _POINTS, dtype=torch.float64)
     scale = before.abs().clamp(1e-3, 1.0) if width <= _AROUND[1][0] else torch.ones_like(before)
     columns, gradients = [], []

@@ -188,7 +188,7 @@ class Tail:
                 return [lower(v) for v in value]
             if isinstance(value, torch.dtype) and value.is_floating_point:
                 return torch.float64
-            return value
+            return torch.device("cpu") if isinstance(value, torch.device) else value
 
         args, kwargs = [lower(a) for a in node.args], {key: lower(a) for key, a in node.kwargs.items()}
         try:
@@ -268,4 +268,4 @@ def _applied(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
 
 
 def _double(value: Tensor) -> Tensor:
-    return value.to(torch.float64) if value.is_floating_point() else value
+    return value.to("cpu", torch.float64) if value.is_floating_point() else value.cpu()
