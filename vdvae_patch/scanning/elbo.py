@@ -136,6 +136,8 @@ def elbo_of(graph: Graph, readings: Readings) -> LossElbo:
         return _of(tail, terms, factors)
     except NoReplayError as reason:
         return LossElbo(str(reason))
+    except Exception as error:  # arithmetic that is like none before must not cost the heads
+        return LossElbo(f"the loss could not be read: {type(error).__name__}: {error}")
     finally:
         graph.values.clear()
 
