@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
+from vdvae_patch import decoders
 from vdvae_patch.cli import scan as scan_command
+from vdvae_patch.errors import UnknownNameError
 from vdvae_patch.objectives import Reconstruction, implied_elbo
 from vdvae_patch.pixel_grid import PixelGrid
-from vdvae_patch.scanning import ScanResult, scan
+from vdvae_patch.scanning import ScanResult, scan, stabilize
 
 B, D, LATENTS = 5, 12, 4
 X = (torch.rand(B, D, generator=torch.Generator().manual_seed(2)) * 255).round() / 255
@@ -235,6 +237,48 @@ def test_other_terms_are_named_and_not_counted() -> None:
     elbo = scan(model, X).elbo
     assert elbo.sigma == pytest.approx(math.sqrt(0.5))
     assert any(note.startswith("other terms") and "abs" in note for note in elbo.notes)
+
+
+INSTEAD: dict[str, tuple[Loss, str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]] = {
+    "mean, KL summed": (
+        lambda x, y, m, v, z: F.mse_loss(y, x) + kl(m, v).sum(1).mean(),
+        "`decoder.nll(data, output).mean()`",
+        lambda x, nll, m, v, z: nll.mean() + kl(m, v).sum(1).mean(),
+    ),
+    "both summed": (
+        lambda x, y, m, v, z: MSE(y, x) + kl(m, v).sum(),
+        "`decoder.nll(data, output).sum()`",
+        lambda x, nll, m, v, z: nll.sum() + kl(m, v).sum(),
+    ),
+    "maximized": (
+        lambda x, y, m, v, z: -(y - x).pow(2).sum() - kl(m, v).sum(),
+        "`-1 * decoder.nll(data, output).sum()`",
+        lambda x, nll, m, v, z: -1 * nll.sum() - kl(m, v).sum(),
+    ),
+    "a weight on the error": (
+        lambda x, y, m, v, z: 10 * (y - x).pow(2).mean() + 0.5 * kl(m, v).sum(1).mean(),
+        "`0.1 * decoder.nll(data, output).sum()`",
+        lambda x, nll, m, v, z: 0.1 * nll.sum() + 0.5 * kl(m, v).sum(1).mean(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_what_is_said_to_be_written_instead_has_beta_1(name: str) -> None:
+    loss, text, written = INSTEAD[name]
+    line = scanned(loss).elbo.instead()
+    assert text in line
+    assert 'vdvae_patch.decoders.get("optimal", PixelGrid(0, 1))' in line
+    decoder = decoders.get("optimal", PixelGrid(0, 1))
+    elbo = scanned(lambda x, y, m, v, z: written(x, decoder.nll(x, y), m, v, z)).elbo
+    assert elbo.beta == pytest.approx(1, rel=1e-4)
+
+
+def test_stabilize_says_what_to_write_for_a_decoder(capsys: pytest.CaptureFixture[str]) -> None:
+    stabilize(VAE(INSTEAD["both summed"][0]), X, decoder="optimal", probe=False)
+    assert "decoder optimal: in the place of `MSE(y, x)` at" in capsys.readouterr().out
+    with pytest.raises(UnknownNameError):
+        stabilize(VAE(INSTEAD["both summed"][0]), X, decoder="optimum", probe=False)
 
 
 NONE: dict[str, tuple[Loss, str]] = {

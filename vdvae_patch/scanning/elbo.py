@@ -73,6 +73,8 @@ class LossElbo:
         beta: how many times the KL counts: beside the Gaussian of `optimal_sigma`, or a / b beside another likelihood.
         optimal_sigma: what the errors of this batch have, at least the quantization noise of 8-bit pixels.
         data: the range of the data.
+        weight: what the loss multiplies the value of the term's expression by, where that is one number.
+        rows: how many rows the batch has.
         notes: what is to be known beside it.
     """
 
@@ -84,6 +86,8 @@ class LossElbo:
     beta: float | None = None
     optimal_sigma: float | None = None
     data: DataRange | None = None
+    weight: float | None = None
+    rows: int = 1
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -115,6 +119,27 @@ class LossElbo:
             sizes = [f"{s:.3g}" for s in (self.sigma, self.optimal_sigma)]
             first = f"as if the data had a standard deviation of {sizes[0]} around their reconstructions"
         return f"{first}; the reconstructions' own is {sizes[1]}: {consequence(self.beta)}"
+
+    def instead(self, decoder: str = "optimal") -> str:
+        """What to write in the place of the reconstruction term, in one line, so that the loss is a bound with β = 1.
+
+        The factor on the KL stays; the reconstruction term gets the same one.
+        """
+        if self.reconstruction is None or not self or self.kl_factor is None:
+            return f"the likelihood cannot be exchanged: {self.reason}"
+        if self.data is None or self.reconstruction.kind not in ("squared error", "absolute error"):
+            return f"the likelihood stays: a {self.reconstruction.kind} is one of its own"
+        if self.weight is None or self.rows < 1:
+            factor, sums = f"{self.kl_factor:.6g} * ", "sum"  # of the whole loss
+        else:
+            times = self.kl_factor / self.weight
+            mean = math.isclose(times * self.rows, 1, rel_tol=1e-4)
+            sums = "mean" if mean else "sum"
+            factor = "" if mean or math.isclose(times, 1, rel_tol=1e-4) else f"{times:.6g} * "
+        term, low, high = self.reconstruction, self.data.low, self.data.high
+        place = f"`{term.expression}` at {os.path.basename(term.file)}:{term.line}"
+        made = f'vdvae_patch.decoders.get("{decoder}", PixelGrid({low:g}, {high:g}))'
+        return f"in the place of {place} write `{factor}decoder.nll(data, output).{sums}()`, decoder = {made}"
 
     def __str__(self) -> str:
         if not self:
@@ -151,6 +176,7 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
     a, why = _kl(factors, sign)
     term = _written(tail, chosen, sign)
+    weight, rows = _weight(tail, chosen, sign), chosen.target.shape[0] if chosen.target.shape else 1
     if a is None:
         return LossElbo(why[0], term)
     notes += why
@@ -170,7 +196,7 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
     if term.kind == "norm of the error":
         return LossElbo("the norm of an error, not squared, is no log likelihood", term, median, extremes, data=data)
     if term.kind not in ("squared error", "absolute error") or chosen.errors is None:
-        return LossElbo("", term, median, extremes, None, ratio, None, data, tuple(notes))
+        return LossElbo("", term, median, extremes, None, ratio, None, data, weight, rows, tuple(notes))
     errors = chosen.errors
     sigma, own = math.sqrt(ratio / 2), float(errors.square().mean().sqrt())
     beta_of = 2
@@ -185,7 +211,7 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
     beta = (sigma / own) ** beta_of if own else math.inf
     if not 1 / CALIBRATED <= beta <= CALIBRATED and math.isfinite(beta):
         notes.append("on this batch, as the model is now: the reconstructions' own σ falls while it trains")
-    return LossElbo("", term, median, extremes, sigma, beta, own, data, tuple(notes))
+    return LossElbo("", term, median, extremes, sigma, beta, own, data, weight, rows, tuple(notes))
 
 
 # --- which term -------------------------------------------------------------------------------------------------------
@@ -309,19 +335,8 @@ def _fused(node: Node) -> int:
 
 def _expression(term: Term) -> str:
     """The host's text: of the comparison, and of what its line makes of it before anything else comes in."""
-    frame = term.frame()
-    if frame is None:
-        return ""
-    widest = frame.span
-    for node in term.followed[1:]:
-        other = node.host_frame()
-        if other is None or other.code is not frame.code or sum(n.params for n in node.inputs) > 1:
-            break
-        if node.op in ("sub", "add") or not _contains(other.span, widest):
-            break
-        widest = other.span
-    first, last, start, stop = widest
-    if first is None or last is None or start is None or stop is None:
+    frame, (first, last, start, stop), _ = _widest(term)
+    if frame is None or first is None or last is None or start is None or stop is None:
         return ""
     lines = [linecache.getline(frame.code.co_filename, number).rstrip("\n") for number in range(first, last + 1)]
     if not any(lines):
@@ -330,6 +345,31 @@ def _expression(term: Term) -> str:
     data[-1] = data[-1][:stop]
     data[0] = data[0][start:]
     return " ".join(b" ".join(data).decode(errors="replace").split())
+
+
+def _weight(tail: Tail, term: Term, sign: float) -> float | None:
+    """What the loss multiplies the expression's value by; None where that is no single number."""
+    end = _widest(term)[2]
+    if math.prod(end.shape) != 1:
+        return None
+    return sign * float(tail.adjoints([end])[end.id].sum())
+
+
+def _widest(term: Term) -> tuple[Frame | None, Span, Node]:
+    """The line of the comparison, the expression there, and what it gives."""
+    frame = term.frame()
+    end = term.node
+    if frame is None:
+        return None, (None, None, None, None), end
+    widest = frame.span
+    for node in term.followed[1:]:
+        other = node.host_frame()
+        if other is None or other.code is not frame.code or sum(n.params for n in node.inputs) > 1:
+            break
+        if node.op in ("sub", "add") or not _contains(other.span, widest):
+            break
+        widest, end = other.span, node
+    return frame, widest, end
 
 
 Span = tuple[int | None, int | None, int | None, int | None]
