@@ -12,7 +12,6 @@ other sign: −a is the factor on its density.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,7 +39,7 @@ _LEAST = 0.3
 """Share of a raw value's elements that are fitted at least, or its part in the loss is not that of a KL."""
 _POINTS = 11
 _NONE = 1e-12
-_MOST = 2048
+_MOST = 512
 """Elements of a raw value that are fitted, evenly spread."""
 
 
@@ -67,9 +66,7 @@ class LogSigmaFactor:
 def log_sigma_factors(graph: Graph, tail: Tail, readings: Readings) -> list[LogSigmaFactor]:
     """One for each raw value that has a part in the loss; of merged ones, for what they are merged in."""
     found, seen = [], set()
-    held: dict[int, Callable[[Tensor], Tensor]] = {}
-    held |= {number: _held(tail.base[number]) for number in readings.samples if number in tail.inside}
-    held |= {number: _held(tail.base[number]) for number in readings.merged if number in tail.inside}
+    held = frozenset(readings.samples | readings.merged)
     merged = [_merged(graph, reading) for reading in readings.found if reading.used >= 0]
     plain = [reading for reading in readings.found if reading.used < 0]
     # whose σ a KL has before whose σ noise has
@@ -93,10 +90,6 @@ def _in_the_tail(tail: Tail, reading: Reading) -> Reading:
     return replace(reading, raw=begins[0]) if len(begins) == 1 else reading
 
 
-def _held(value: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda now: value
-
-
 def _merged(graph: Graph, reading: Reading) -> Reading | None:
     """The reading of the sum of precisions or variances in which a scale is merged."""
     node = next((node for node in graph.nodes if node.id == reading.used), None)
@@ -106,7 +99,7 @@ def _merged(graph: Graph, reading: Reading) -> Reading | None:
     return Reading(chain.begin, chain, (), reading.evidence, node)
 
 
-def _factor(tail: Tail, reading: Reading, held: Changes) -> LogSigmaFactor | None:
+def _factor(tail: Tail, reading: Reading, held: frozenset[int]) -> LogSigmaFactor | None:
     raw = reading.raw
     expression = Expression(reading.spot, frozenset({raw.node.id, *tail.leaves}))
     others = [leaf for key, leaf in expression.leaves.items() if key != raw.key]
@@ -131,7 +124,7 @@ def _factor(tail: Tail, reading: Reading, held: Changes) -> LogSigmaFactor | Non
 
 
 def _best(
-    tail: Tail, reading: Reading, expression: Expression, chosen: Tensor, held: Changes, shift: float
+    tail: Tail, reading: Reading, expression: Expression, chosen: Tensor, held: frozenset[int], shift: float
 ) -> tuple[Tensor, Tensor] | None:
     """The factors, and for which elements they hold, of the width by which most do."""
     best: tuple[Tensor, Tensor] | None = None
@@ -169,7 +162,7 @@ def _fit(
     chosen: Tensor,
     width: float,
     tolerance: float,
-    held: Changes,
+    held: frozenset[int],
     shift: float,
 ) -> tuple[Tensor, Tensor] | None:
     """The factor of −log σ for each element, and for which the fit holds; None where σ is not positive."""
@@ -187,8 +180,8 @@ def _fit(
         def change(value: Tensor, moved: Tensor = moved) -> Tensor:
             return value.flatten().index_copy(0, chosen, moved).view(value.shape)
 
-        changes: Changes = {**{k: v for k, v in held.items() if k != node.id}, node.id: change}
-        gradients.append(tail.adjoints([node], changes)[node.id].flatten()[chosen])
+        changes: Changes = {node.id: change}
+        gradients.append(tail.adjoints([node], changes, held - {node.id})[node.id].flatten()[chosen])
         columns.append(basis)
     design, target = torch.stack(columns, dim=1), torch.stack(gradients, dim=1)  # [n, points, 5], [n, points]
     size = design.norm(dim=1, keepdim=True).clamp_min(1e-300)

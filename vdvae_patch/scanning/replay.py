@@ -118,6 +118,10 @@ class Tail:
         self.inside = {node.id for node in self.order}
         self.leaves = set(self._values)
         self.same = _same(self.order)
+        same = {copy: (first,) for copy, first in self.same.items()}
+        self._read = {n.id: (*(i.id for i in n.inputs), *same.get(n.id, ())) for n in self.order}
+        self._paths: dict[tuple[frozenset[int], frozenset[int]], list[Node]] = {}
+        self.base: dict[int, Tensor] = {}
         self.base = self.run({})
         known = graph.outcome.loss
         got = float(self.base[end.id].sum())
@@ -144,18 +148,39 @@ class Tail:
         self.order = _sorted(found, {node.id for node in found if node.id not in leaves})
         return leaves
 
-    def run(self, changes: Changes) -> dict[int, Tensor]:
-        """The value of every node, those in `changes` replaced by a function of what they are."""
-        done: dict[int, Tensor] = {}
-        for node in self.order:
-            if node.id in self.same:
-                value = done[self.same[node.id]]
+    def run(self, changes: Changes, held: frozenset[int] = frozenset()) -> dict[int, Tensor]:
+        """The value of every node, those in `changes` replaced by a function of what they are.
+
+        Only what depends on them is computed again, and not through nodes that are held.
+        """
+        done = dict(self.base)
+        for node in self._moved(frozenset(changes), held):
+            number = node.id
+            if number in self.same:
+                value = done[self.same[number]]
+            elif number in self._values:
+                value = self._values[number]
             else:
-                value = self._values[node.id] if node.id in self._values else self._computed(node, done)
-            done[node.id] = changes[node.id](value) if node.id in changes else value
+                value = self._computed(node, done)
+            done[number] = changes[number](value) if number in changes else value
         return done
 
-    def adjoints(self, nodes: Sequence[Node], changes: Changes | None = None) -> dict[int, Tensor]:
+    def _moved(self, changed: frozenset[int], held: frozenset[int]) -> list[Node]:
+        """What is to be computed again: all at first, then what depends on changed nodes."""
+        if not self.base:
+            return self.order
+        key = changed, held
+        if key not in self._paths:
+            moved = set(changed)
+            for node in self.order:
+                if node.id not in held and not moved.isdisjoint(self._read[node.id]):
+                    moved.add(node.id)
+            self._paths[key] = [node for node in self.order if node.id in moved]
+        return self._paths[key]
+
+    def adjoints(
+        self, nodes: Sequence[Node], changes: Changes | None = None, held: frozenset[int] = frozenset()
+    ) -> dict[int, Tensor]:
         """∂ loss / ∂ node for each of some nodes, with some of them changed first; zero where none flows."""
         if not nodes:
             return {}
@@ -170,7 +195,7 @@ class Tail:
             return change
 
         with torch.enable_grad():
-            done = self.run({**(changes or {}), **{node.id: watched(node.id) for node in nodes}})
+            done = self.run({**(changes or {}), **{node.id: watched(node.id) for node in nodes}}, held)
             loss = done[self.end.id].sum()
             keys = list(added)
             if not loss.requires_grad:
