@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import sys
@@ -200,12 +201,19 @@ def _record(heads: ScanResult) -> dict[str, Any]:
                 "warnings": list(found.warnings),
             }
         rows.append(row)
-    outcome = heads.outcome
+    outcome, elbo = heads.outcome, heads.elbo
+    term = elbo.reconstruction
+    bound: dict[str, Any] = {"words": elbo.words(), "found": bool(elbo), "notes": list(elbo.notes)}
+    bound |= {"sigma": elbo.sigma, "grey_levels": elbo.grey_levels, "beta": elbo.beta}
+    bound |= {"optimal_sigma": elbo.optimal_sigma, "kl_factor": elbo.kl_factor, "reconstruction": None}
+    if term is not None:
+        bound["reconstruction"] = dataclasses.asdict(term)
     return {
         "heads": rows,
         "near_misses": [str(miss) for miss in heads.near_misses],
         "warnings": list(heads.warnings),
         "outcome": {"finite": outcome.finite, "loss": outcome.headline, "causes": list(outcome.causes)},
+        "elbo": bound,
     }
 
 

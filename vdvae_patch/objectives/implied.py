@@ -72,13 +72,13 @@ class ImpliedElbo:
         """One sentence: what the loss takes for the pixels' deviation, and what follows for its KL."""
         if self.sigma is None:
             assert self.beta is not None
-            return f"{_consequence(self.beta)} beside the {self.reconstruction.kind}"
+            return f"{consequence(self.beta)} beside the {self.reconstruction.kind}"
         grey = self.pixels.grey_levels(self.sigma)
         text = f"as if pixels had a standard deviation of {grey:.3g} grey levels"
         if self.optimal_sigma is None or self.beta is None:
             return text
         own = self.pixels.grey_levels(self.optimal_sigma)
-        return f"{text}; the reconstructions' own is {own:.3g}: {_consequence(self.beta)}"
+        return f"{text}; the reconstructions' own is {own:.3g}: {consequence(self.beta)}"
 
 
 def implied_elbo(
@@ -110,7 +110,8 @@ def implied_elbo(
     return ImpliedElbo(reconstruction, sigma, beta, optimal_sigma, pixels)
 
 
-def _consequence(beta: float) -> str:
+def consequence(beta: float) -> str:
+    """What a factor on the KL means: too much, too little, or once."""
     if 1 / CALIBRATED <= beta <= CALIBRATED:
         return "the KL counts once, as in the bound"
     if beta > 1:

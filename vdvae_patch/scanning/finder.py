@@ -24,6 +24,7 @@ from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.record import is_patched, patch_record
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites, outside_sites
+from vdvae_patch.scanning.elbo import elbo_of
 from vdvae_patch.scanning.grouping import SUM, heads_of
 from vdvae_patch.scanning.inputs import brought_along
 from vdvae_patch.scanning.outcome import explained, from_outside
@@ -31,6 +32,7 @@ from vdvae_patch.scanning.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.positions import Placed
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
+from vdvae_patch.scanning.replay import Keeper
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, places_of, residual_curves
 from vdvae_patch.trace import Tracer
@@ -55,7 +57,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     """
     if isinstance(model, type):
         raise PatchError(f"{model.__name__} is a class; give scan an instance of it")
-    graph = recorded(model, inputs, call, to_the_error=True)
+    graph = recorded(model, inputs, call, to_the_error=True, recorder_of=Keeper)
     outcome = graph.outcome
     if outcome.raised is not None:
         outcome = _as_symptom(model, inputs, call, outcome, outcome.raised)
@@ -76,6 +78,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         hazards.of_graph(graph),
         dict.fromkeys((*graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
         run.outcome,
+        elbo_of(graph, readings),
     )
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)

@@ -148,6 +148,10 @@ class Graph:
     stacked: frozenset[int] = frozenset()
     """Outputs whose first dimension holds a mean and a raw value, by the number of their node; see `stacked.py`."""
     consumers: dict[int, list[Node]] = field(default_factory=dict)
+    loss: Node | None = None
+    """The one number that the call gave."""
+    values: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Kept for the reading of the loss alone, by the number of their node; see `replay.py`."""
 
     def index_consumers(self) -> None:
         """Fill `consumers` once recording is over."""

@@ -36,12 +36,14 @@ def recorded(
     tracer: Tracer | None = None,
     *,
     to_the_error: bool = False,
+    recorder_of: type[Recorder] = Recorder,
 ) -> Graph:
     """The graph of `call(model, *inputs)`, or of `model(*inputs)`, and its outcome; the model is left as it was.
 
     Args:
         tracer: watches forward and backward pass for values that are not finite.
         to_the_error: where the call raises, give the graph up to there; its outcome has the error.
+        recorder_of: the recorder's class, which may keep more of the call.
 
     Raises:
         PatchError: a parameter is lazy, or one that the call uses is on the meta device; or there is no forward to run.
@@ -53,7 +55,7 @@ def recorded(
         raise PatchError(f"{type(model).__name__} has no forward; give your loss: call={_loss_of(model)}")
     owned = frozenset(id(t) for t in (*model.parameters(), *model.buffers()))
     data = data_of(inputs, call, owned)
-    recorder = Recorder(model, [t for t in tensors_in(data) if id(t) not in owned], arrays_in(data))
+    recorder = recorder_of(model, [t for t in tensors_in(data) if id(t) not in owned], arrays_in(data))
     fixed = frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
     if any(p.requires_grad for p in model.parameters()):
         recorder.graph.fixed = fixed
@@ -82,6 +84,8 @@ def recorded(
                 result = run_watched(recorder, *_called(model, inputs, call), tracer)
             refused = tuple(dict.fromkeys(recorder.graph.refused))
             loss, is_loss = loss_of(result)
+            if is_loss and loss is not None:
+                recorder.graph.loss = recorder.node_of(loss)
             if tracer is not None:
                 tracer.backward()
             # a checkpointed block draws its random numbers again, which must be private ones

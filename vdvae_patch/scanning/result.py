@@ -14,6 +14,7 @@ from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.outcome import Outcome
+from vdvae_patch.scanning.elbo import LossElbo
 from vdvae_patch.scanning.reading import NearMiss
 from vdvae_patch.tables import columns
 
@@ -37,6 +38,7 @@ class ScanResult(Sequence[Head]):
             not, and what was not finite before the call.
         normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
             carries log σ.
+        elbo: which evidence lower bound the loss optimizes; false, with the reason, where that is not known.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class ScanResult(Sequence[Head]):
         warnings: Iterable[str] = (),
         notes: Iterable[str] = (),
         outcome: Outcome | None = None,
+        elbo: LossElbo | None = None,
     ) -> None:
         self._heads = tuple(heads)
         self.near_misses = tuple(near_misses)
         self._elsewhere = tuple(warnings)
         self.notes = tuple(notes)
         self.outcome = Outcome() if outcome is None else outcome
+        self.elbo = LossElbo("these heads are of no scan") if elbo is None else elbo
 
     def __len__(self) -> int:
         return len(self._heads)
@@ -84,7 +88,8 @@ class ScanResult(Sequence[Head]):
             lines.append(ONLY_SAMPLED)
         warnings = (f"warning: {text}" for text in _gathered(self, self._elsewhere))
         lines += (f"note: {note}" for note in self.notes)
-        return "\n".join([*lines, *warnings, f"this batch: {self.outcome.headline}", *self.outcome.causes])
+        bound = [str(self.elbo)] if self.elbo or self.elbo.reconstruction is not None else []
+        return "\n".join([*lines, *warnings, f"this batch: {self.outcome.headline}", *self.outcome.causes, *bound])
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from torch import nn
 
+from vdvae_patch import decoders
 from vdvae_patch.attach.recompile import GIVE_ONE
 from vdvae_patch.errors import PatchError, SharedScaleError
 from vdvae_patch.heads import Head, Role
@@ -60,6 +61,7 @@ def stabilize(
     posterior: str | Scale | None = None,
     prior: str | Scale | None = None,
     likelihood: str | Scale | None = None,
+    decoder: str | None = None,
     exclude: str | Iterable[str] = (),
     roles: Mapping[str, Role] | None = None,
     paper: bool = False,
@@ -84,6 +86,8 @@ def stabilize(
         inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
         posterior, prior, likelihood: the scale of each role, explin for a posterior if left out; a likelihood needs the
             data's range, so none is presumed.
+        decoder: the pixel likelihood of `vdvae_patch.decoders` that shall stand in the place of the reconstruction
+            term, such as "optimal"; the account says in one line what to write, with the KL's factor kept.
         exclude: paths of heads, or of modules above them, that are left as they are.
         roles: by path, the role of heads that the scan takes for something else.
         paper: apply the formulas to the raw value as it is, see `patch`; a trained model's σ is not kept then.
@@ -99,6 +103,8 @@ def stabilize(
         PatchError: no head was found (the near misses are named), or none can be patched; or a scale was named for a
             role that no head has, or a path in `exclude` or `roles` that has no head.
     """
+    if decoder is not None:
+        decoders.get(decoder)  # what is no decoder is said before anything runs
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no Normal head was found")  # the error below says it
         heads = scan(model, *inputs, call=call)
@@ -115,6 +121,8 @@ def stabilize(
         treatment.may_be_fixed = fixed
         _examine(model, treatment, asked, paper, probe)
     print(told(treatment), file=file or sys.stdout)
+    if decoder is not None:
+        print(f"decoder {decoder}: {heads.elbo.instead(decoder)}", file=file or sys.stdout)
     return treatment.handle
 
 

@@ -1,0 +1,348 @@
+"""Which bound a scanned loss optimizes: losses as people write them, each with its two factors by hand, and models."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import elbo_truths
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+
+from vdvae_patch import decoders
+from vdvae_patch.cli import scan as scan_command
+from vdvae_patch.errors import UnknownNameError
+from vdvae_patch.objectives import Reconstruction, implied_elbo
+from vdvae_patch.pixel_grid import PixelGrid
+from vdvae_patch.scanning import ScanResult, scan, stabilize
+
+B, D, LATENTS = 5, 12, 4
+X = (torch.rand(B, D, generator=torch.Generator().manual_seed(2)) * 255).round() / 255
+
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class VAE(nn.Module):
+    """x, its reconstruction y, mean, log variance and sample go to a loss."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.loss = nn.Linear(D, 2 * LATENTS), nn.Linear(LATENTS, D), loss
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.encoder(x).chunk(2, 1)
+        z = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
+        return self.loss(x, self.decoder(z), mean, log_var, z)
+
+
+def scanned(loss: Loss, x: Tensor = X) -> ScanResult:
+    torch.manual_seed(1)
+    return scan(VAE(loss), x)
+
+
+def kl(m: Tensor, v: Tensor) -> Tensor:
+    return -0.5 * (1 + v - m**2 - v.exp())
+
+
+def q(m: Tensor, v: Tensor) -> Normal:
+    return Normal(m, (0.5 * v).exp())
+
+
+MSE = nn.MSELoss(reduction="sum")
+
+# a loss, σ
+SQUARED: dict[str, tuple[Loss, float]] = {
+    "mean, KL summed": (lambda x, y, m, v, z: F.mse_loss(y, x) + kl(m, v).sum(1).mean(), math.sqrt(D / 2)),
+    "a module": (lambda x, y, m, v, z: MSE(y, x) + kl(m, v).sum(), math.sqrt(0.5)),
+    "half": (lambda x, y, m, v, z: ((x - y) ** 2).sum() / 2 + kl(m, v).sum(), 1.0),
+    "norm squared": (
+        lambda x, y, m, v, z: (
+            torch.norm(x - y, dim=1).pow(2).mean() + 0.5 * (m.pow(2).sum() + v.exp().sum() - 20 - v.sum()) / B
+        ),
+        math.sqrt(0.5),
+    ),
+    "dist squared": (lambda x, y, m, v, z: torch.dist(x, y) ** 2 + kl(m, v).sum(), math.sqrt(0.5)),
+    "a dot product": (lambda x, y, m, v, z: (x - y).flatten().dot((x - y).flatten()) + kl(m, v).sum(), math.sqrt(0.5)),
+    "a product": (lambda x, y, m, v, z: ((x - y) * (x - y)).sum() + kl(m, v).sum(), math.sqrt(0.5)),
+    "kld_weight M_N": (lambda x, y, m, v, z: F.mse_loss(y, x) + 0.005 * kl(m, v).sum(1).mean(), math.sqrt(0.005 * 6)),
+    "density of a fixed sigma, KL of a sample": (
+        lambda x, y, m, v, z: (
+            -Normal(y, 0.1).log_prob(x).sum(1).mean()
+            + (q(m, v).log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum(1).mean()
+        ),
+        0.1,
+    ),
+    "of bytes, by torch's own KL": (
+        lambda x, y, m, v, z: (
+            F.mse_loss(255 * torch.sigmoid(y), 255 * x, reduction="sum") / B
+            + kl_divergence(Independent(q(m, v), 1), Independent(Normal(0 * m, 1 + 0 * m), 1)).mean()
+        ),
+        math.sqrt(0.5) / 255,
+    ),
+    "centred": (
+        lambda x, y, m, v, z: F.mse_loss(y, 2 * x - 1, reduction="sum") + kl(m, v).sum(), math.sqrt(0.5) / 2,
+    ),
+    "free bits": (
+        lambda x, y, m, v, z: F.mse_loss(y, x) + kl(m, v).mean(0).clamp(min=0.02).sum(), math.sqrt(D / 2),
+    ),
+    "annealed": (lambda x, y, m, v, z: F.mse_loss(y, x) + torch.tensor(0.25) * kl(m, v).sum(1).mean(), math.sqrt(1.5)),
+    "maximized": (lambda x, y, m, v, z: -((x - y) ** 2).sum() - kl(m, v).sum(), math.sqrt(0.5)),
+    "in place": (lambda x, y, m, v, z: (y - x).pow_(2).sum().add_(kl(m, v).sum()), math.sqrt(0.5)),
+    "detached halves": (
+        lambda x, y, m, v, z: (
+            F.mse_loss(y, x, reduction="sum") + 0.8 * kl(m, v).sum().detach() + 0.2 * kl(m, v).sum()
+        ),
+        math.sqrt(0.5),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SQUARED)
+def test_sigma_is_that_of_the_factors_by_hand(name: str) -> None:
+    loss, sigma = SQUARED[name]
+    elbo = scanned(loss).elbo
+    assert elbo, elbo.reason
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.kind == "squared error"
+    assert elbo.sigma == pytest.approx(sigma, rel=1e-5)
+    # the arithmetic of `implied_elbo`
+    assert elbo.kl_factor is not None
+    term = Reconstruction("squared error", "unknown", elbo.reconstruction.factor)
+    again = implied_elbo(elbo.kl_factor, term, pixels=PixelGrid(0, 1))
+    assert again.sigma is not None
+    assert elbo.sigma is not None
+    scale = {"of bytes, by torch's own KL": 255, "centred": 2}.get(name, 1)
+    assert again.sigma / scale == pytest.approx(elbo.sigma, rel=1e-6)
+
+
+# a loss, kind, β
+OTHERS: dict[str, tuple[Loss, str, float]] = {
+    "logits": (
+        lambda x, y, m, v, z: F.binary_cross_entropy_with_logits(y, x, reduction="sum") + 4 * kl(m, v).sum(),
+        "Bernoulli cross-entropy with logits", 4,
+    ),
+    "logits by hand": (
+        lambda x, y, m, v, z: (F.softplus(y) - x * y).sum() + 2 * kl(m, v).sum(),
+        "Bernoulli cross-entropy with logits", 2,
+    ),
+    "probabilities by hand": (
+        lambda x, y, m, v, z: (
+            -(x * torch.log(y.sigmoid() + 1e-8) + (1 - x) * torch.log(1 - y.sigmoid() + 1e-8)).sum() + kl(m, v).sum()
+        ),
+        "Bernoulli cross-entropy", 1,
+    ),
+    "probabilities averaged": (
+        lambda x, y, m, v, z: F.binary_cross_entropy(y.sigmoid(), x) + kl(m, v).sum(1).mean(),
+        "Bernoulli cross-entropy", D,
+    ),
+    "multinomial": (
+        lambda x, y, m, v, z: -(x * F.log_softmax(y, 1)).sum(1).mean() + 0.2 * kl(m, v).sum(1).mean(),
+        "categorical cross-entropy", 0.2,
+    ),
+    "Poisson": (
+        lambda x, y, m, v, z: F.poisson_nll_loss(y, x, reduction="sum") + kl(m, v).sum(), "Poisson likelihood", 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_beta_is_the_ratio_of_the_factors_beside_a_likelihood_of_its_own(name: str) -> None:
+    loss, kind, beta = OTHERS[name]
+    elbo = scanned(loss).elbo
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.kind == kind
+    assert (elbo.sigma, elbo.grey_levels) == (None, None)
+    assert elbo.beta == pytest.approx(beta, rel=1e-5)
+
+
+def test_the_optimal_sigma_is_the_error_of_the_batch_and_not_below_the_quantization_noise() -> None:
+    seen: list[Tensor] = []
+
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        seen.append((y - x).detach())
+        return F.mse_loss(y, x) + kl(m, v).sum(1).mean()
+
+    elbo = scanned(loss).elbo
+    own = float(seen[0].double().square().mean().sqrt())
+    assert elbo.optimal_sigma == pytest.approx(own)
+    assert elbo.beta == pytest.approx(D / 2 / own**2)
+    perfect = scanned(lambda x, y, m, v, z: F.mse_loss(1e-6 * y + x, x) + kl(m, v).sum(1).mean()).elbo
+    assert perfect.optimal_sigma == pytest.approx(PixelGrid(0, 1).noise)
+    assert any("quantization noise" in note for note in perfect.notes)
+
+
+def test_a_calibrated_loss_is_said_to_be_one() -> None:
+    elbo = scanned(lambda x, y, m, v, z: D / 2 * torch.log(F.mse_loss(y, x)) + kl(m, v).sum(1).mean()).elbo
+    assert elbo.beta == pytest.approx(1)
+    assert elbo.words().endswith("the KL counts once, as in the bound")
+
+
+def test_an_absolute_error_is_a_laplace() -> None:
+    elbo = scanned(lambda x, y, m, v, z: F.l1_loss(y, x) + kl(m, v).sum(1).mean()).elbo
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.kind == "absolute error"
+    assert elbo.sigma == pytest.approx(math.sqrt(2) * D)
+
+
+def test_grey_levels_are_of_8_bit_data_alone() -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        return F.mse_loss(y, x, reduction="sum") + kl(m, v).sum()
+
+    in_bits = scanned(loss).elbo
+    assert in_bits.grey_levels == pytest.approx(255 * math.sqrt(0.5), rel=1e-5)
+    assert "grey levels" in in_bits.words()
+    for x, words in ((2 * X - 1, "[-1, 1]"), (255 * X, "[0, 255]")):
+        elbo = scanned(loss, x).elbo
+        assert elbo.data is not None
+        assert words in elbo.data.words
+        assert elbo.pixels is not None
+        assert elbo.sigma is not None
+        assert elbo.grey_levels == pytest.approx(elbo.sigma * 255 / elbo.pixels.range)
+    standard = torch.randn(40, D, generator=torch.Generator().manual_seed(0))
+    for x, words in ((standard, "standardized"), ((X > 0.5).float(), "two values")):
+        elbo = scanned(loss, x).elbo
+        assert elbo.data is not None
+        assert words in elbo.data.words
+        assert elbo.grey_levels is None
+        assert "grey" not in elbo.words()
+
+
+def test_weights_that_differ_are_said_with_their_extremes() -> None:
+    weights = torch.ones(D)
+    weights[:2] = 3.0
+    elbo = scanned(lambda x, y, m, v, z: (weights * (y - x) ** 2).sum() + kl(m, v).sum()).elbo
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.extremes == pytest.approx((1.0, 3.0))
+    assert elbo.sigma == pytest.approx(math.sqrt(0.5))
+    assert any("1 to 3 times their median" in note for note in elbo.notes)
+
+
+def test_other_terms_are_named_and_not_counted() -> None:
+    features = nn.Linear(D, 3)
+
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        error = F.mse_loss(y, x, reduction="sum")
+        perceptual = F.l1_loss(features(x), features(y))
+        return error + kl(m, v).sum() + perceptual
+
+    features.requires_grad_(True)
+    model = VAE(loss)
+    model.features = features
+    elbo = scan(model, X).elbo
+    assert elbo.sigma == pytest.approx(math.sqrt(0.5))
+    assert any(note.startswith("other terms") and "abs" in note for note in elbo.notes)
+
+
+INSTEAD: dict[str, tuple[Loss, str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]] = {
+    "mean, KL summed": (
+        lambda x, y, m, v, z: F.mse_loss(y, x) + kl(m, v).sum(1).mean(),
+        "`decoder.nll(data, output).mean()`",
+        lambda x, nll, m, v, z: nll.mean() + kl(m, v).sum(1).mean(),
+    ),
+    "both summed": (
+        lambda x, y, m, v, z: MSE(y, x) + kl(m, v).sum(),
+        "`decoder.nll(data, output).sum()`",
+        lambda x, nll, m, v, z: nll.sum() + kl(m, v).sum(),
+    ),
+    "maximized": (
+        lambda x, y, m, v, z: -(y - x).pow(2).sum() - kl(m, v).sum(),
+        "`-1 * decoder.nll(data, output).sum()`",
+        lambda x, nll, m, v, z: -1 * nll.sum() - kl(m, v).sum(),
+    ),
+    "a weight on the error": (
+        lambda x, y, m, v, z: 10 * (y - x).pow(2).mean() + 0.5 * kl(m, v).sum(1).mean(),
+        "`0.1 * decoder.nll(data, output).sum()`",
+        lambda x, nll, m, v, z: 0.1 * nll.sum() + 0.5 * kl(m, v).sum(1).mean(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_what_is_said_to_be_written_instead_has_beta_1(name: str) -> None:
+    loss, text, written = INSTEAD[name]
+    line = scanned(loss).elbo.instead()
+    assert text in line
+    assert 'vdvae_patch.decoders.get("optimal", PixelGrid(0, 1))' in line
+    decoder = decoders.get("optimal", PixelGrid(0, 1))
+    elbo = scanned(lambda x, y, m, v, z: written(x, decoder.nll(x, y), m, v, z)).elbo
+    assert elbo.beta == pytest.approx(1, rel=1e-4)
+
+
+def test_stabilize_says_what_to_write_for_a_decoder(capsys: pytest.CaptureFixture[str]) -> None:
+    stabilize(VAE(INSTEAD["both summed"][0]), X, decoder="optimal", probe=False)
+    assert "decoder optimal: in the place of `MSE(y, x)` at" in capsys.readouterr().out
+    with pytest.raises(UnknownNameError):
+        stabilize(VAE(INSTEAD["both summed"][0]), X, decoder="optimum", probe=False)
+
+
+NONE: dict[str, tuple[Loss, str]] = {
+    "no KL": (lambda x, y, m, v, z: F.mse_loss(y, x), "no KL"),
+    "no reconstruction": (lambda x, y, m, v, z: kl(m, v).sum(), "no reconstruction term"),
+    "two": (lambda x, y, m, v, z: F.mse_loss(y, x) + F.l1_loss(y, x) + kl(m, v).sum(), "two reconstruction terms"),
+    "a norm": (lambda x, y, m, v, z: (x - y).norm(dim=1).mean() + kl(m, v).sum(), "no log likelihood"),
+    "no loss": (lambda x, y, m, v, z: y, "no loss"),
+    "not finite": (lambda x, y, m, v, z: F.mse_loss(y, x) + (kl(m, v).sum() - 1e9).log(), "not finite"),
+}
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_what_is_no_bound_has_the_reason(name: str) -> None:
+    loss, reason = NONE[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        elbo = scanned(loss).elbo
+    assert not elbo
+    assert reason in elbo.reason
+    assert (elbo.sigma, elbo.beta) == (None, None)
+
+
+def test_the_table_has_the_term_with_its_line_and_the_consequence() -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        error = F.mse_loss(y, x)
+        return error + kl(m, v).sum(1).mean()
+
+    heads = scanned(loss)
+    term = heads.elbo.reconstruction
+    assert term is not None
+    assert (term.file, term.line, term.expression, term.reduced) == (
+        __file__, loss.__code__.co_firstlineno + 1, "F.mse_loss(y, x)", "mean",
+    )  # fmt: skip
+    text = str(heads)
+    assert "the loss as a bound: as if pixels had a standard deviation of 625 grey levels; " in text
+    assert f"squared error at test_scan_elbo.py:{term.line}, `F.mse_loss(y, x)`, reduced by mean" in text
+    assert heads[:1].elbo is heads.elbo
+
+
+def build() -> nn.Module:
+    return VAE(lambda x, y, m, v, z: F.mse_loss(y, x) + kl(m, v).sum(1).mean())
+
+
+def test_the_command_prints_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [f"{__name__}:build", "--input", f"{B}x{D}"]
+    assert scan_command.run(arguments) == 0
+    assert "the loss as a bound" in capsys.readouterr().out
+    assert scan_command.run([*arguments, "--json"]) == 0
+    record: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert record["elbo"]["sigma"] == pytest.approx(math.sqrt(D / 2))
+    assert record["elbo"]["reconstruction"]["kind"] == "squared error"
+
+
+KNOWN = {"Squashed": "an entropy without a prior is taken for a KL"}
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        pytest.param(t, marks=[pytest.mark.xfail(strict=True, reason=KNOWN[t.name])] if t.name in KNOWN else [])
+        for t in (*elbo_truths.TRUTHS, *elbo_truths.SECOND)
+    ],
+    ids=lambda t: f"{t.file}-{t.name}",
+)
+def test_the_bound_of_a_model_is_the_one_by_hand(truth: elbo_truths.Truth) -> None:
+    assert elbo_truths.verdict(truth, elbo_truths.scanned(truth)) == "right"

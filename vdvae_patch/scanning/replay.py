@@ -1,0 +1,296 @@
+"""The arithmetic of a loss, computed again: from outputs of networks, draws and data to the one number.
+
+A recorded call has every operation. Its *tail* is what lies between the outputs of layers and the loss: no product with
+a weight, no convolution and no draw is in it. The tail is computed again in float64 from the values that its beginnings
+had, with chosen nodes changed, and differentiated by autograd: so a factor that a loss puts on some value is read off
+the operations that were run, however they are written. A detached value counts as what it is, a part of the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.draws import is_random
+from vdvae_patch.scanning.graph import Graph, Node, flat
+from vdvae_patch.scanning.record import Recorder, _locate, _tensors
+
+BUDGET = 1 << 30
+"""Bytes of values that are kept of a call; of more, the latest ones: the tail is at its end."""
+
+
+class NoReplayError(Exception):
+    """The tail cannot be computed again; says why."""
+
+
+class Keeper(Recorder):  # type: ignore[no-untyped-call]
+    """A recorder that keeps, until the scan is over, the values in which a tail may begin."""
+
+    def __init__(self, *given: Any) -> None:
+        self._kept_of: dict[int, list[int]] = {}
+        self._bytes = 0
+        super().__init__(*given)
+
+    def node_of(self, tensor: Tensor) -> Node:
+        node = super().node_of(tensor)
+        if node.op in ("mixed", "unknown") and not node.func:
+            self._keep(tensor, node)
+        return node
+
+    def _source(self, tensor: Tensor, kind: Any, name: str) -> Node:
+        node = super()._source(tensor, kind, name)
+        self._keep(tensor, node)
+        return node
+
+    def _place(self, tensor: Tensor, node: Node, args: tuple[Any, ...], inplace: bool) -> None:
+        super()._place(tensor, node, args, inplace)
+        if not _is_inner(node) or node.kind == "constant":
+            self._keep(tensor, node)
+
+    def _keep(self, tensor: Tensor, node: Node) -> None:
+        values = self.graph.values
+        located = _locate(tensor)
+        if node.id in values or located is None or tensor.device.type == "meta" or tensor.is_complex():
+            return
+        values[node.id] = tensor.detach()
+        self._kept_of.setdefault(located[0], []).append(node.id)
+        if node.kind not in ("parameter", "buffer", "input"):
+            self._bytes += tensor.numel() * tensor.element_size()
+        while self._bytes > BUDGET:
+            oldest = next(iter(values))
+            self._bytes -= values[oldest].numel() * values[oldest].element_size()
+            del values[oldest]
+
+    def _keep_memory(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        super()._keep_memory(func, args, kwargs)
+        written = [a.name for a, w in zip(func._schema.arguments, self._written(func), strict=True) if w]
+        names = [a.name for a in func._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        for tensor in _tensors([given[name] for name in written if name in given]):
+            located = _locate(tensor)
+            for number in [] if located is None else self._kept_of.pop(located[0], []):
+                if number in self.graph.values:
+                    self.graph.values[number] = self.graph.values[number].clone()
+
+
+def _is_inner(node: Node) -> bool:
+    """Whether a node can be computed again from its operands without a layer, and without a draw."""
+    if node.func is None:
+        return node.op in ops.WRITING_PART
+    if node.kind in ("parameter", "buffer", "input", "constant", "noise") or is_random(node.func):
+        return False
+    if node.kind in ("elementwise", "shape", "reduction"):
+        return True
+    if node.op in ops.CONVOLUTIONS or node.op in ops.NORMALIZATIONS or node.op in ops.PRODUCTS:
+        return False
+    return not any(_is_weight(n) for n in node.inputs)
+
+
+def _is_weight(node: Node) -> bool:
+    while node.kind == "shape" and len(node.inputs) == 1:
+        node = node.inputs[0]
+    return node.kind in ("parameter", "buffer")
+
+
+Changes = Mapping[int, Callable[[Tensor], Tensor]]
+
+
+class Tail:
+    """The tail of a recorded loss.
+
+    Attributes:
+        order: its nodes, operands first.
+        inside, leaves: the numbers of all, and of those in which it begins.
+        same: of differences that are computed twice, as in `(x - y) * (x - y)`, the one of which the other is a copy.
+
+    Raises:
+        NoReplayError: a value that it begins in was not kept, or it does not give the recorded loss.
+    """
+
+    def __init__(self, graph: Graph, end: Node) -> None:
+        self.end = end
+        self._values = {number: _double(value) for number, value in self._collect(graph, end).items()}
+        self.inside = {node.id for node in self.order}
+        self.leaves = set(self._values)
+        self.same = _same(self.order)
+        same = {copy: (first,) for copy, first in self.same.items()}
+        self._read = {n.id: (*(i.id for i in n.inputs), *same.get(n.id, ())) for n in self.order}
+        self._paths: dict[tuple[frozenset[int], frozenset[int]], list[Node]] = {}
+        self.base: dict[int, Tensor] = {}
+        self.base = self.run({})
+        known = graph.outcome.loss
+        got = float(self.base[end.id].sum())
+        if known is None or not math.isfinite(known) or not math.isclose(got, known, rel_tol=1e-3, abs_tol=1e-4):
+            raise NoReplayError("the loss is not finite, or its arithmetic could not be followed")
+
+    def _collect(self, graph: Graph, end: Node) -> dict[int, Tensor]:
+        todo, seen, leaves = [end], {end.id}, dict[int, Tensor]()
+        found = [end]
+        while todo:
+            node = todo.pop()
+            if not _is_inner(node):
+                if node.id not in graph.values:
+                    raise NoReplayError(f"the value of {node.op} was not kept")
+                leaves[node.id] = graph.values[node.id]
+                continue
+            for source in node.inputs:
+                if source.id not in seen:
+                    seen.add(source.id)
+                    todo.append(source)
+                    found.append(source)
+            if len(found) > MOST:
+                raise NoReplayError(f"the loss is more than {MOST} operations")
+        self.order = _sorted(found, {node.id for node in found if node.id not in leaves})
+        return leaves
+
+    def run(self, changes: Changes, held: frozenset[int] = frozenset()) -> dict[int, Tensor]:
+        """The value of every node, those in `changes` replaced by a function of what they are.
+
+        Only what depends on them is computed again, and not through nodes that are held.
+        """
+        done = dict(self.base)
+        for node in self._moved(frozenset(changes), held):
+            number = node.id
+            if number in self.same:
+                value = done[self.same[number]]
+            elif number in self._values:
+                value = self._values[number]
+            else:
+                value = self._computed(node, done)
+            done[number] = changes[number](value) if number in changes else value
+        return done
+
+    def _moved(self, changed: frozenset[int], held: frozenset[int]) -> list[Node]:
+        """What is to be computed again: all at first, then what depends on changed nodes."""
+        if not self.base:
+            return self.order
+        key = changed, held
+        if key not in self._paths:
+            moved = set(changed)
+            for node in self.order:
+                if node.id not in held and not moved.isdisjoint(self._read[node.id]):
+                    moved.add(node.id)
+            self._paths[key] = [node for node in self.order if node.id in moved]
+        return self._paths[key]
+
+    def adjoints(
+        self, nodes: Sequence[Node], changes: Changes | None = None, held: frozenset[int] = frozenset()
+    ) -> dict[int, Tensor]:
+        """∂ loss / ∂ node for each of some nodes, with some of them changed first; zero where none flows."""
+        if not nodes:
+            return {}
+        added: dict[int, Tensor] = {}
+
+        def watched(number: int) -> Callable[[Tensor], Tensor]:
+            def change(value: Tensor) -> Tensor:
+                value = changes[number](value) if changes and number in changes else value
+                added[number] = torch.zeros_like(value).requires_grad_()
+                return value + added[number]
+
+            return change
+
+        with torch.enable_grad():
+            done = self.run({**(changes or {}), **{node.id: watched(node.id) for node in nodes}}, held)
+            loss = done[self.end.id].sum()
+            keys = list(added)
+            if not loss.requires_grad:
+                return {key: torch.zeros_like(added[key]) for key in keys}
+            found = torch.autograd.grad(loss, [added[key] for key in keys], allow_unused=True)
+        return {
+            key: torch.zeros_like(added[key]) if grad is None else grad for key, grad in zip(keys, found, strict=True)
+        }
+
+    def _computed(self, node: Node, done: Mapping[int, Tensor]) -> Tensor:
+        def lower(value: Any) -> Any:
+            if isinstance(value, Node):
+                return done[value.id]
+            if isinstance(value, list | tuple):
+                return [lower(v) for v in value]
+            if isinstance(value, torch.dtype) and value.is_floating_point:
+                return torch.float64
+            return torch.device("cpu") if isinstance(value, torch.device) else value
+
+        args, kwargs = [lower(a) for a in node.args], {key: lower(a) for key, a in node.kwargs.items()}
+        try:
+            return _double(_applied(node, args, kwargs))
+        except Exception as error:  # whatever an operation says to float64
+            raise NoReplayError(f"{node.op} could not be computed again: {type(error).__name__}") from error
+
+
+MOST = 20_000
+"""Operations of a tail: what is longer is a network that has no layers."""
+
+
+def _sorted(found: Sequence[Node], inner: set[int]) -> list[Node]:
+    """Operands first; a write to a part has a higher number than what is put together of it."""
+    order: list[Node] = []
+    placed: set[int] = set()
+    for start in sorted(found, key=lambda n: n.id):
+        todo = [start]
+        while todo:
+            node = todo[-1]
+            open_ = [n for n in node.inputs if n.id not in placed] if node.id in inner and node.id not in placed else []
+            if open_:
+                todo.extend(open_)
+                continue
+            todo.pop()
+            if node.id not in placed:
+                placed.add(node.id)
+                order.append(node)
+    return order
+
+
+_VIEWS = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
+
+
+def _same(order: Sequence[Node]) -> dict[int, int]:
+    """Differences that are multiplied with one that is computed of the same."""
+    copies: dict[int, int] = {}
+    for node in order:
+        if node.op == "mul" and len(node.inputs) == 2:
+            one, other = (_unmoved(n) for n in node.inputs)
+            if one is not other and one.op == other.op and one.op in ops.SUMMING and _given(one) == _given(other):
+                copies[max(one.id, other.id)] = min(one.id, other.id)
+    return copies
+
+
+def _unmoved(node: Node) -> Node:
+    while node.kind == "shape" and len(node.inputs) == 1:
+        node = node.inputs[0]
+    return node
+
+
+def _given(node: Node) -> str:
+    return repr([(a.id if isinstance(a, Node) else a) for a in node.args]) + repr(sorted(node.kwargs.items()))
+
+
+def _applied(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
+    if node.func is None:
+        old, new, *place = args
+        name = torch.ops.aten.select_scatter if node.op == "select_scatter" else torch.ops.aten.slice_scatter
+        result: Tensor = name.default(old, new, *place)
+        return result
+    if node.op in ops.COPYING or node.op in ops.LITERAL:
+        source: Tensor = next(a for a in flat(args) if isinstance(a, Tensor))
+        target = kwargs.get("dtype")
+        if isinstance(target, torch.dtype) and not target.is_floating_point:
+            source = source.to(target)
+        return source if tuple(source.shape) == node.shape else source.expand(node.shape)
+    if node.op in _VIEWS:  # the strides are others here
+        viewed: Tensor = args[0].reshape(args[1])
+        return viewed
+    func = node.func
+    if node.inplace and args and isinstance(args[0], Tensor):
+        args = [args[0].clone(), *args[1:]]
+    found = func(*args, **kwargs)
+    value: Tensor = found if isinstance(found, Tensor) else found[node.index]
+    return value
+
+
+def _double(value: Tensor) -> Tensor:
+    return value.to("cpu", torch.float64) if value.is_floating_point() else value.cpu()
