@@ -30,7 +30,7 @@ LAYERS = [
     ["document"],
     ["attach"],
     ["distributions"],
-    ["heads"],
+    ["heads", "seams"],
     ["composition"],
     ["conventions"],
     ["objectives"],
