@@ -195,7 +195,8 @@ class Decoded:
 
     def log_prob(self, samples: Tensor) -> Tensor:
         """log p(x), nats an image, `[B, 1, 1, 1]`: whatever the host sums it over."""
-        return -self.likelihood.nll(samples, self.emitted).view(-1, 1, 1, 1)
+        nll: Tensor = self.likelihood.nll(samples, self.emitted)
+        return -nll.view(-1, 1, 1, 1)
 
     def mean(self) -> Tensor:
         """The mean image in [0, 1]."""

@@ -4,8 +4,8 @@
     vdvae_patch.patch(model, decoder="optimal", seam=seam)
     terms = seam.terms(model, x, target)     # rate by groups of latents, what the likelihood's layer emitted
 
-A layer of the host emits the parameters of its likelihood. It stays whole: what a decoder needs beyond its channels comes
-from a layer beside it, which reads the same input and whose output is joined to its own.
+A layer of the host emits the parameters of its likelihood. It stays whole: what a decoder needs beyond its channels
+comes from a layer beside it, which reads the same input and whose output is joined to its own.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class DecoderSeam:
     image_channels: int
     pixels: PixelGrid
     terms: Callable[..., Terms]
-    means: Callable[[Any, Tensor], Tensor]
+    means: Callable[[Tensor], Tensor]
     spare: int = 0
     instead: tuple[Instead, ...] = ()
     unused: tuple[str, ...] = ()

@@ -78,7 +78,7 @@ def _picture(run: PlannedRun) -> Pictures:
     if found.problems:
         raise CheckpointError(found.problems[0])
     require_variant(found.info, work.checkpoint_info(0, finite=True, nelbo=None).variant, found.path)
-    work.ema.load_state_dict(found.state["ema"])
+    work.load(found.state)
     return _look(work, config.variant, found.info.step, config.seed, device)
 
 

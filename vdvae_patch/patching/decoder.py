@@ -193,27 +193,26 @@ class Placement:
             named[name].requires_grad_(False)
 
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
 def beside(layer: nn.Module, channels: int) -> nn.Module:
     """A layer of torch's own with the same geometry and another number of outputs.
 
     Raises:
         PatchError: another kind of layer.
     """
+    known: Any = layer
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, channels)
-    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        kind = next(cls for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(layer, cls))
-        return kind(
-            layer.in_channels, channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-            padding_mode=layer.padding_mode,
-        )  # type: ignore[arg-type]  # fmt: skip
-    if isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-        cls = next(cls for cls in transposed if isinstance(layer, cls))
-        return cls(
-            layer.in_channels, channels, layer.kernel_size, layer.stride, layer.padding, layer.output_padding,
-            dilation=layer.dilation,
-        )  # type: ignore[arg-type]  # fmt: skip
+    kind: Any = next((cls for cls in (*_CONVOLUTIONS, *_TRANSPOSED) if isinstance(layer, cls)), None)
+    if kind is not None:
+        geometry = {name: getattr(known, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+        if kind in _TRANSPOSED:
+            geometry["output_padding"] = known.output_padding
+        made: nn.Module = kind(known.in_channels, channels, padding_mode=known.padding_mode, **geometry)
+        return made
     raise PatchError(
         f"no layer can be put beside a {type(layer).__name__}; its entry can say how, by `added` of its DecoderSeam"
     )

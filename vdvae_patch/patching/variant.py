@@ -44,7 +44,8 @@ class Variant:
     def parse(cls, text: str) -> Variant:
         """From `upbounded` (posterior and prior), `explin/constant`, `explin/constant/bounded(0.1, 1)`.
 
-        Each may be followed by a decoder and an objective: `vanilla+optimal`, `explin/constant+optimal+geco(kappa=0.06)`.
+        Each may be followed by a decoder and an objective: `vanilla+optimal`,
+        `explin/constant+optimal+geco(kappa=0.06)`.
 
         Raises:
             UnknownNameError: no such scale, decoder or objective; the message names the nearest.
@@ -155,7 +156,7 @@ def _seam_of(part: str, text: str) -> Seam:
 def resolve(
     variant: str | Variant | None, roles: dict[Role, str | Scale | None], decoder: str | Decoder | None = None
 ) -> Variant:
-    """One variant from `patch`'s two forms, a specification or one keyword a role; not both. A decoder goes with both."""
+    """One variant from `patch`'s two forms, a specification or one keyword a role; a decoder goes with both."""
     chosen = _resolved(variant, roles, decoder is not None)
     if decoder is None:
         return chosen

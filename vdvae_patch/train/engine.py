@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.data.batches import steps_per_epoch
+from vdvae_patch.objectives import Warmup
 from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
@@ -18,6 +18,7 @@ from vdvae_patch.train.ranks import distribute
 from vdvae_patch.train.run import drain_interval
 from vdvae_patch.train.setup import Workload
 from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.weighing import Weighing
 from vdvae_patch.train.world import World
 
 
@@ -31,17 +32,26 @@ class Engine:
 
 def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engine:
     """The step of `config` for a workload."""
-    built = compile_model(work.model, world.device) if config.compile else work.model
+    passed = work.passed()
+    built = compile_model(passed, world.device) if config.compile else passed
     run_model, local_gradient = distribute(built, world)
-
-    def loss(x: Tensor, target: Tensor) -> Losses:
-        return work.entry.losses(run_model, x, target)
-
+    loss = work.loss_of(run_model)
+    if work.weighing is not None:
+        _set_epoch(work.weighing, work, config.optimization.batch_size * world.size)
     capacity = drain_interval(config, world)
     step = TrainingStep(
         work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity
     )
     step.local_gradient = local_gradient
-    before = WeightsBefore(step.parameters) if config.record_skips and capacity > 1 else None
+    followed = [*step.parameters, *(work.weighing.floats() if work.weighing is not None else ())]
+    before = WeightsBefore(followed) if config.record_skips and capacity > 1 else None
     step.before_update = before
+    if work.weighing is not None:
+        step.after_update = partial(work.weighing.settle, work.model)
     return Engine(step, before)
+
+
+def _set_epoch(weighing: Weighing, work: Workload, global_batch: int) -> None:
+    """Tell an objective that counts in epochs how long one is."""
+    if isinstance(weighing.objective, Warmup):
+        weighing.objective.steps_per_epoch = steps_per_epoch(len(work.data.train), global_batch)

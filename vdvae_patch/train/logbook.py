@@ -67,7 +67,8 @@ def _write_step(run: Run, record: StepRecord, seconds: float) -> None:
         return
     row = asdict(record) | {"epoch": record.step // run.per_epoch, "skipped": record.skipped}
     row.pop("sites")
-    run.logs.metrics.write(row | {"step_time": seconds})
+    metrics = row.pop("metrics")
+    run.logs.metrics.write(row | metrics | {"step_time": seconds})
     if run.logs.board is not None:
         run.logs.board.step(record)
 
@@ -114,6 +115,7 @@ def _keep(run: Run, record: StepRecord) -> None:
         run.folder.recordings, run.work.checkpoint_info(record.step, finite=False, nelbo=None), record, run.work.model,
         torch.from_numpy(run.global_indices(record.step).copy()), config=run.config, ranks=run.world.size,
         device=run.world.device, loss_scale=None if scaler is None else float(scaler.value),
+        seams=run.work.seams_state(),
     )  # fmt: skip
     megabytes = flight.size_on_disk(recording.path) / 1e6
     where = "; ".join(

@@ -18,7 +18,7 @@ from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.engine import make_engine
-from vdvae_patch.train.evaluate import Evaluation, evaluate
+from vdvae_patch.train.evaluate import NATS_PER_BIT, Evaluation, evaluate
 from vdvae_patch.train.folder import (
     RunFolder,
     accepted_changes,
@@ -40,6 +40,7 @@ from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save
 from vdvae_patch.train.setup import Workload, buffers_follow, prepare
+from vdvae_patch.train.weighing import own_mass
 from vdvae_patch.train.world import World, connect
 from vdvae_patch.train.writer import BackgroundWriter
 
@@ -223,7 +224,7 @@ def _between(run: Run, done: int) -> None:
         run.counters.nelbo = result.elbo
         if run.logs is not None:
             log = JsonLines(run.folder.evaluations)
-            log.write({"step": done - 1, **asdict(result)})
+            log.write({"step": done - 1, **result.record()})
             log.close()
             if run.logs.board is not None:
                 run.logs.board.evaluation(done - 1, result.elbo, result.elbo_bits)
@@ -233,10 +234,14 @@ def _between(run: Run, done: int) -> None:
         save(run, done)
 
 
-def _evaluate(run: Run, images: DeviceImages, *, limit: int) -> Evaluation:
+def _evaluate(run: Run, images: DeviceImages, *, limit: int, final: bool = False) -> Evaluation:
+    work, weighing = run.work, run.work.weighing
+    # at the end a density of the host's own is measured by mass, too, so that one table can hold all
+    own = own_mass(work.host, work.ema) if final and weighing is None else None
     return evaluate(
-        run.work.entry, run.work.ema, images, run.work.data.normalization,
+        work.entry, work.ema, images, work.data.normalization,
         batch_size=run.config.optimization.batch_size, seed=run.config.seed, limit=limit, world=run.world,
+        weighing=weighing or own, only_mass=weighing is None,
     )  # fmt: skip
 
 
@@ -255,7 +260,8 @@ def _finish(run: Run) -> Outcome:
     save(run, run.total)  # before anything that may fail or be interrupted: the training is done
     run.writer.wait()
     _draw_samples(run, "final.png")
-    test = _evaluate(run, DeviceImages(run.work.data.test, run.world.device), limit=run.config.test_images)
+    images = DeviceImages(run.work.data.test, run.world.device)
+    test = _evaluate(run, images, limit=run.config.test_images, final=True)
     run.counters.nelbo = test.elbo
     save(run, run.total)  # once more, with what it is worth
     run.writer.wait()
@@ -270,7 +276,8 @@ def _finish(run: Run) -> Outcome:
         "loss_scale_count": counters.loss_scale,
         "test_nelbo_nats_per_dim": test.elbo,
         "test_nelbo_bits_per_dim": test.elbo_bits,
-        "test": asdict(test),
+        "test": test.record(),
+        **_by_mass(test),
         "images_per_second": counters.images_per_second,
         "peak_memory_bytes": peak_memory(run.world.device),
         "train_seconds": counters.seconds,
@@ -278,6 +285,15 @@ def _finish(run: Run) -> Outcome:
     }
     run.world.on_main(lambda: write_json(run.folder.summary, summary))
     return Outcome(summary, is_main=run.world.is_main)
+
+
+def _by_mass(test: Evaluation) -> dict[str, float]:
+    if test.mass_elbo is None:
+        return {}
+    return {
+        "test_mass_nelbo_nats_per_dim": test.mass_elbo,
+        "test_mass_nelbo_bits_per_dim": test.mass_elbo / NATS_PER_BIT,
+    }
 
 
 def peak_memory(device: torch.device) -> int:
