@@ -129,6 +129,14 @@ class Decoder(WideBuffers, ABC):
         """`mass_nll` in bits per pixel and channel, `[B]`."""
         return self.mass_nll(x, parameters) / (x[0].numel() * math.log(2))
 
+    def check(self, x: Tensor, parameters: Tensor) -> None:
+        """Refuse what `nll` would refuse, and compute nothing.
+
+        Raises:
+            InvalidValueError: shapes that do not fit, or data that the likelihood is not made for.
+        """
+        self._check(x, parameters)
+
     def mean(self, parameters: Tensor) -> Tensor:
         """The expectation of an image, `[B, C, ...]`, in the units of the data.
 

@@ -28,6 +28,9 @@ from vdvae_patch.train.weighing import Weighed, Weighing
 from vdvae_patch.train.weight_files import WeightsFile, read_file, split_choice
 from vdvae_patch.train.weights import select_weights
 
+_LOOKED_AT = 8
+"""Training images that a decoder is shown before a run begins."""
+
 LossFunction = Callable[[Tensor, Tensor], Losses | Weighed]
 
 
@@ -153,6 +156,9 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     if variant.decoder is not None:
         load_apart_state(ema, apart_state(model))
     weighing = Weighing.of(variant, host, model, device)
+    if weighing is not None:
+        pixels = torch.from_numpy(data.train[: min(_LOOKED_AT, len(data.train))]).to(device)
+        weighing.check_data(model, *data.normalization.apply(pixels))
     return Workload(host, entry, data, model, ema, heads, notes, variant, weighing)
 
 

@@ -105,6 +105,27 @@ class Weighing:
         _check(objective, likelihood, seam, host.name)
         return cls(seam, objective)
 
+    @torch.no_grad()
+    def check_data(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
+        """Refuse data that the decoder is not made for; nothing of the model or of the noise is moved.
+
+        Raises:
+            InvalidValueError: with the values that were seen, and what to take.
+        """
+        likelihood = likelihood_in(model)
+        if likelihood is None:
+            return
+        was_training = [module for module in model.modules() if module.training]
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            try:
+                model.eval()
+                terms = self.seam.terms(model, x, target)
+            finally:
+                for module in was_training:
+                    module.training = True
+        assert terms.emitted is not None
+        likelihood.decoder.check(terms.target, likelihood.parameters_of(terms.emitted))
+
     def module(self, model: nn.Module) -> Pass:
         """The pass of a model, for training."""
         balanced, reconstructs = self._is_balanced, self.objective.needs_reconstruction
