@@ -40,7 +40,7 @@ from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save
 from vdvae_patch.train.setup import Workload, buffers_follow, prepare
-from vdvae_patch.train.weighing import own_mass
+from vdvae_patch.train.weighing import is_density, own_mass
 from vdvae_patch.train.world import World, connect
 from vdvae_patch.train.writer import BackgroundWriter
 
@@ -277,6 +277,7 @@ def _finish(run: Run) -> Outcome:
         "test_nelbo_nats_per_dim": test.elbo,
         "test_nelbo_bits_per_dim": test.elbo_bits,
         "test": test.record(),
+        **_likelihood(run.work),
         **_by_mass(test),
         "images_per_second": counters.images_per_second,
         "peak_memory_bytes": peak_memory(run.world.device),
@@ -285,6 +286,12 @@ def _finish(run: Run) -> Outcome:
     }
     run.world.on_main(lambda: write_json(run.folder.summary, summary))
     return Outcome(summary, is_main=run.world.is_main)
+
+
+def _likelihood(work: Workload) -> dict[str, str]:
+    """Whether the NELBO is of a density or of discrete values; nothing where a host does not say so."""
+    density = is_density(work.host, work.ema)
+    return {} if density is None else {"likelihood": "density" if density else "discrete"}
 
 
 def _by_mass(test: Evaluation) -> dict[str, float]:

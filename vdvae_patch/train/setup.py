@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vdvae_patch.data import load
+from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.data.images import ImageData
 from vdvae_patch.errors import CheckpointError, InvalidValueError
 from vdvae_patch.heads import Head
@@ -157,7 +159,7 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
         load_apart_state(ema, apart_state(model))
     weighing = Weighing.of(variant, host, model, device)
     if weighing is not None:
-        pixels = torch.from_numpy(data.train[: min(_LOOKED_AT, len(data.train))]).to(device)
+        pixels = DeviceImages(data.train, device).take(np.arange(min(_LOOKED_AT, len(data.train))))
         weighing.check_data(model, *data.normalization.apply(pixels))
     return Workload(host, entry, data, model, ema, heads, notes, variant, weighing)
 

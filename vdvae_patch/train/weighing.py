@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch import objectives
+from vdvae_patch.decoders import Optimal
 from vdvae_patch.errors import HostError, InvalidValueError
 from vdvae_patch.hosts.host import Host
 from vdvae_patch.hosts.preset import Losses
@@ -174,6 +175,8 @@ class Weighing:
             assert terms.distortion is not None
             distortion = terms.distortion.mean() / dimensions
             mass = distortion if self.seam.mass is None else self._own_mass(model, terms.emitted, terms.target)
+        elif isinstance(likelihood.decoder, Optimal) and not likelihood.decoder.updates:
+            distortion = mass = torch.full_like(rate, torch.nan)  # no update was applied: there is no σ yet
         else:
             assert terms.emitted is not None
             parameters = likelihood.parameters_of(terms.emitted)
@@ -196,6 +199,17 @@ def own_mass(host: Host, model: nn.Module) -> Weighing | None:
     except HostError:
         return None
     return None if seam.mass is None else Weighing(seam, objectives.get("elbo"))
+
+
+def is_density(host: Host, model: nn.Module) -> bool | None:
+    """Whether a model's likelihood, its decoder's or the host's own, is a density; None where nobody says so."""
+    likelihood = likelihood_in(model)
+    if likelihood is not None:
+        return likelihood.decoder.is_density
+    try:
+        return host.decoder_seam(model).mass is not None
+    except HostError:
+        return None
 
 
 def _check(objective: Objective, likelihood: Likelihood | None, seam: DecoderSeam, host: str) -> None:
