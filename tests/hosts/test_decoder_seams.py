@@ -361,6 +361,22 @@ def test_a_host_without_a_seam_says_why(name: str) -> None:
         HOSTS.get(name).decoder_seam(nn.Linear(1, 1))
 
 
+def test_a_handle_says_what_was_put_there() -> None:
+    case = small("mlp_vae_global")
+    handle = patch(case.model, decoder="per_pixel")
+    assert str(handle) == (
+        "decoder per_pixel in the place of the host's likelihood; 1,088 numbers of its own, apart from the state_dict"
+    )
+
+
+def test_a_patch_that_cannot_be_written_down_yet_says_what_to_save(tmp_path: Path) -> None:
+    case = small("vdvae")
+    patch(case.model, "explin/constant+optimal", heads=case.host.heads(case.model))
+    with pytest.raises(PatchError, match="apart_state"):
+        vdvae_patch.save(case.model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_model_that_nobody_described_is_refused_with_what_to_write() -> None:
     with pytest.raises(PatchError, match=r"seam=host\.decoder_seam"):
         patch(nn.Linear(2, 2), decoder="optimal")

@@ -26,7 +26,7 @@ from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
-from vdvae_patch.patching.decoder import Placement, take_away
+from vdvae_patch.patching.decoder import Placement, apart_state, likelihood_in, take_away
 from vdvae_patch.patching.fit import Keep, Spread, fitted
 from vdvae_patch.patching.measure import raw_values, together
 from vdvae_patch.patching.record import (
@@ -165,7 +165,14 @@ class PatchHandle:
         return f"PatchHandle({self.variant}, {len(self.heads)} heads)"
 
     def __str__(self) -> str:
-        lines = [str(self.heads)]
+        lines = [str(self.heads)] if self.heads else []
+        likelihood = likelihood_in(self.model)
+        if likelihood is not None:
+            own = sum(value.numel() for value in apart_state(self.model).values())
+            lines.append(
+                f"decoder {self.variant.decoder} in the place of the host's likelihood; {own:,} numbers of its own, "
+                "apart from the state_dict"
+            )
         if self.unverified:
             named = ", ".join(f"{head.path}[{head.channels}]" for head in self.unverified[:_SHOWN])
             more = f" and {len(self.unverified) - _SHOWN} more" if len(self.unverified) > _SHOWN else ""
