@@ -47,6 +47,7 @@ class ConvVAE(TrainableEntry):
     modules = ("vae",)
     embedded = "vdvae_patch.upstream.conv_vae"
     architecture = Architecture
+    reads_target = True
 
     def presets(self) -> Mapping[str, Preset]:
         """`paper`: Adam at the lowest learning rate of table 2, batches of 512, no clipping and no skipping."""

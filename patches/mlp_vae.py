@@ -51,6 +51,7 @@ class MlpVAE(TrainableEntry):
     modules = ("vae",)
     embedded = "vdvae_patch.upstream.mlp_vae"
     architecture = Architecture
+    reads_target = True
 
     def presets(self) -> Mapping[str, Preset]:
         """`paper`: Adam at 1e-4, no clipping and no skipping."""

@@ -88,7 +88,8 @@ def _write_skip(run: Run, record: StepRecord, *, exact: bool) -> None:
 def _explain(run: Run, record: StepRecord, *, exact: bool) -> dict[str, Any]:
     seed_noise("train", run.config.seed, rank=run.world.rank, step=record.step)
     with run.engine.autocast():
-        rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, run.batch(record.step).input)
+        x = run.work.entry.read(run.batch(record.step))
+        rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, x)
     states = head_states(run.work.latent_heads, over_ranks(run.world.gather(rows)))
     return {
         "step": record.step,

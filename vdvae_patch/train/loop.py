@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
+from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.train.agreement import require_same
@@ -184,7 +185,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
         x, target = run.batch(step)
         if _due(step, config.watch_every):
             seed_noise("train", config.seed, rank=run.world.rank, step=step)
-            run.watch.look(step, x)
+            run.watch.look(step, run.work.entry.read(ModelBatch(x, target)))
         seed_noise("train", config.seed, rank=run.world.rank, step=step)
         run.engine(step, x, target, stop=bool(stop))
         for buffer, average in buffers_follow(run.work.model, run.work.ema):

@@ -153,9 +153,9 @@ def _average(gradients: list[Tensor], ranks: int) -> Tensor | None:
 
 def _heads(config: TrainConfig[Any], recording: Recording, work: Workload) -> Tensor:
     rows = []
-    for x, _ in shares(recording, work):
+    for batch in shares(recording, work):
         with _autocast(config):
-            rows.append(probe_rows(work.entry, work.model, work.heads, x))
+            rows.append(probe_rows(work.entry, work.model, work.heads, work.entry.read(batch)))
     return over_ranks(torch.stack(rows))
 
 
