@@ -203,7 +203,7 @@ def test_the_convolutional_vae_says_which_images_it_takes() -> None:
 
 @pytest.mark.parametrize(("name", "channels"), [("conv_vae", 3), ("mlp_vae", 1)])
 def test_images_are_reconstructed_from_the_pixels_that_the_loss_reads(name: str, channels: int) -> None:
-    """The encoder's means of an image are the same by the loss and by a sample grid, whatever data are normalized by."""
+    """The encoder is given the same values by the loss and by a sample grid, whatever data are normalized by."""
     host = load_host(name)
     entry: Any = host.entry
     seen: list[Tensor] = []
