@@ -94,6 +94,8 @@ def test_what_is_logged_and_what_stands_apart_in_the_checkpoint(tmp_path: Path) 
     train(tiny(plain, steps=1))
     assert state["model"].keys() == final_state(plain)["model"].keys()
     summary = json.loads((out / "summary.json").read_text())
+    assert (out / "trajectory.png").stat().st_size > 1000
+    assert not (plain / "trajectory.png").exists()
     assert summary["variant"] == "explin/constant+optimal+geco(kappa=0.06)"
     assert summary["test_mass_nelbo_nats_per_dim"] > summary["test_nelbo_nats_per_dim"]
 

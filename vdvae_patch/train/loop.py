@@ -41,6 +41,7 @@ from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save
 from vdvae_patch.train.setup import Workload, buffers_follow, prepare
+from vdvae_patch.train.trajectory import draw_trajectory
 from vdvae_patch.train.weighing import is_density, own_mass
 from vdvae_patch.train.world import World, connect
 from vdvae_patch.train.writer import BackgroundWriter
@@ -286,6 +287,9 @@ def _finish(run: Run) -> Outcome:
         "run": run.seen,
     }
     run.world.on_main(lambda: write_json(run.folder.summary, summary))
+    if run.logs is not None and run.work.weighing is not None:
+        run.logs.flush()
+        draw_trajectory(run.folder.metrics, run.folder.trajectory, f"{run.config.variant} seed {run.config.seed}")
     return Outcome(summary, is_main=run.world.is_main)
 
 
