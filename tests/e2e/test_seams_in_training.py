@@ -244,3 +244,10 @@ def test_a_comparison_takes_decoders_and_objectives_as_variants(
     masses = [rows[v]["test_mass_nelbo_bits_per_dim"]["mean"] for v in rows]
     assert all(6 < mass < 14 for mass in masses), masses
     assert rows["vanilla+optimal"]["test_nelbo_bits_per_dim"]["mean"] < 6
+
+
+def test_a_warm_up_goes_on_at_its_pace_on_another_number_of_ranks(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", steps=4, checkpoint_every=4, objective="warmup(epochs=1)")
+    finish(config, ranks=2)
+    finish(replace(config, steps=7, resume=True), ranks=1)
+    assert [row["beta"] for row in metrics(tmp_path / "run")] == pytest.approx([step / 6 for step in range(7)])

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from vdvae_patch.data.batches import steps_per_epoch
-from vdvae_patch.objectives import Warmup
 from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
@@ -18,7 +17,6 @@ from vdvae_patch.train.ranks import distribute
 from vdvae_patch.train.run import drain_interval
 from vdvae_patch.train.setup import Workload
 from vdvae_patch.train.step import TrainingStep
-from vdvae_patch.train.weighing import Weighing
 from vdvae_patch.train.world import World
 
 
@@ -37,7 +35,7 @@ def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engin
     run_model, local_gradient = distribute(built, world)
     loss = work.loss_of(run_model)
     if work.weighing is not None:
-        _set_epoch(work.weighing, work, config.optimization.batch_size * world.size)
+        work.weighing.set_epoch(steps_per_epoch(len(work.data.train), config.optimization.batch_size * world.size))
     capacity = drain_interval(config, world)
     step = TrainingStep(
         work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity
@@ -49,9 +47,3 @@ def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engin
     if work.weighing is not None:
         step.after_update = partial(work.weighing.settle, work.model)
     return Engine(step, before)
-
-
-def _set_epoch(weighing: Weighing, work: Workload, global_batch: int) -> None:
-    """Tell an objective that counts in epochs how long one is."""
-    if isinstance(weighing.objective, Warmup):
-        weighing.objective.steps_per_epoch = steps_per_epoch(len(work.data.train), global_batch)

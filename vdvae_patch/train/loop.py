@@ -123,6 +123,8 @@ def _assemble(
     engine, before = made.step, made.before
     position = restore(folder, work, engine, world, say) if config.resume else None
     position = position or Position(0, Counters(), _first_batch(config, world, folder))
+    if work.weighing is not None:  # the batch stays what it was at the first launch, on however many ranks it goes on
+        work.weighing.set_epoch(steps_per_epoch(len(work.data.train), position.global_batch))
     if position.counters.consecutive_skips >= config.max_consecutive_skips:
         position.counters.consecutive_skips = 0  # it had given up; that it is resumed is another chance
     total = config.total_steps(steps_per_epoch(len(work.data.train), position.global_batch))

@@ -156,6 +156,11 @@ class Weighing:
             likelihood.decoder.step(skip)
         self.objective.step(skip)
 
+    def set_epoch(self, steps: int) -> None:
+        """Tell an objective that counts in epochs how many steps one has."""
+        if isinstance(self.objective, objectives.Warmup):
+            self.objective.steps_per_epoch = steps
+
     def floats(self) -> list[Tensor]:
         """The part of the objective's state that its loss reads, for the recorder to follow."""
         return [buffer for buffer in self.objective.buffers() if buffer.is_floating_point()]
