@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from patches import one_latent
+    from vdvae_patch.seams import DecoderSeam, Terms
 else:
     from vdvae_patch.patches import one_latent
 
@@ -46,6 +47,7 @@ class ConvVAE(TrainableEntry):
     modules = ("vae",)
     embedded = "vdvae_patch.upstream.conv_vae"
     architecture = Architecture
+    reads_target = True
 
     def presets(self) -> Mapping[str, Preset]:
         """`paper`: Adam at the lowest learning rate of table 2, batches of 512, no clipping and no skipping."""
@@ -91,8 +93,53 @@ class ConvVAE(TrainableEntry):
         bare: Any = getattr(model, "module", model)
         with torch.no_grad():
             mean = bare.decoder(latents[0]) if latents else bare.sample(n, temperature)
-        pixels: NDArray[np.uint8] = (mean.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+            images = one_latent.uint8(bare, mean, mean)
+        pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()
         return pixels
+
+    def decoder_seam(self, model: nn.Module) -> DecoderSeam:
+        """The last transposed convolution emits the means of the pixels; one scalar is their scale."""
+        from vdvae_patch.seams import DecoderSeam, Instead
+
+        decoder: Any = getattr(model, "decoder")  # noqa: B009 - of the host's class, unknown to the types
+        last = len(decoder.main) - 1
+        channels = int(decoder.main[last].out_channels)
+        return DecoderSeam(
+            f"decoder.main.{last}", channels, channels, one_latent.unit_grid(), terms, means,
+            instead=(Instead("", "forward", forward),), unused=("gamma.raw",), mass=mass,
+        )  # fmt: skip
+
+
+def terms(model: Any, x: Tensor, target: Tensor, balanced: bool = False) -> Terms:
+    """One pass in its parts; `target` is `[B, H, W, C]` in [-1, 1]."""
+    return _terms(model, one_latent.unit_pixels(target).permute(0, 3, 1, 2), balanced)
+
+
+def _terms(model: Any, pixels: Tensor, balanced: bool) -> Terms:
+    from vdvae_patch.patching.decoder import likelihood_at
+
+    mean, raw = model.encoder(pixels)
+    drawn = one_latent.latent(mean, *model.posterior_scale(raw))
+    emitted = model.decoder(drawn.z)
+    distortion = None
+    if likelihood_at(model) is None:
+        distortion = one_latent.gaussian_nll(pixels, emitted, *model.likelihood_scale(model.gamma()))
+    return one_latent.pass_of_one(drawn, pixels, emitted, distortion, balanced)
+
+
+def means(emitted: Tensor) -> Tensor:
+    """The means of the pixels, as they are emitted."""
+    return emitted
+
+
+def mass(model: Any, emitted: Tensor, target: Tensor) -> Tensor:
+    """The host's own likelihood by the mass of a pixel's bin, nats an image."""
+    return one_latent.gaussian_mass(target, emitted, model.likelihood_scale(model.gamma())[1])
+
+
+def forward(model: Any, likelihood: Any, x: Tensor) -> dict[str, Tensor]:
+    """The host's `forward` beside a decoder."""
+    return one_latent.averages(_terms(model, x, balanced=False), likelihood)
 
 
 HOST = ConvVAE()

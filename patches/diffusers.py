@@ -27,6 +27,11 @@ class Diffusers(HostEntry):
     name = "diffusers"
     modules = ("diffusers",)
     installed = True
+    no_decoder = (
+        "its autoencoders have no likelihood: their training scripts take a squared or a perceptual error of "
+        "what decode gives, outside of the model; call decoder.nll(x, vae.decode(z).sample) of "
+        "vdvae_patch.decoders in yours"
+    )
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
         """The class of that name (`AutoencoderKL` unless given), from its arguments."""

@@ -29,6 +29,8 @@ from vdvae_patch.hosts.entry import Example, HostEntry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from vdvae_patch.seams import DecoderSeam, Terms
+
 _LAYER = "GaussianLatentLayer"
 _FILE = "hparams.cfg"
 
@@ -79,6 +81,26 @@ class EfficientVDVAE(HostEntry):
             model(torch.ones(size))
         return model
 
+    def decoder_seam(self, model: nn.Module) -> DecoderSeam:
+        """`top_down.output_conv` emits the parameters of a mixture; its loss lies outside of the model.
+
+        Raises:
+            HostError: a model of binarized MNIST, whose loss is of a part of the image.
+        """
+        from vdvae_patch.pixel_grid import PixelGrid
+        from vdvae_patch.seams import DecoderSeam
+
+        bare: Any = model
+        settings = _hparams_of(bare.top_down)
+        if settings.data.dataset_source == "binarized_mnist":
+            raise HostError("host 'efficient_vdvae' takes no decoder here: its MNIST loss is of a part of the image")
+        levels = 2 ** int(settings.data.num_bits)
+        highest = (256 - 256 // levels) / 127.5 - 1  # of the bytes that have zeros where bits were dropped
+        channels = int(bare.top_down.output_conv.out_channels)
+        return DecoderSeam(
+            "top_down.output_conv", channels, 3, PixelGrid(-1, highest, levels), terms, mixture_means, added=same_size
+        )
+
     def example(self, modules: Mapping[str, ModuleType]) -> Example:
         """Three resolutions and four blocks on random images of 16x16 in [-1, 1]."""
         import torch
@@ -123,6 +145,60 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """A model that takes a step on a CPU in a fraction of a second."""
+
+
+def _hparams_of(part: Any) -> Any:
+    return sys.modules[type(part).__module__].hparams
+
+
+def terms(model: Any, x: Tensor, target: Tensor, balanced: bool = False) -> Terms:
+    """One pass in its parts; x and target are the same images `[B, 3, H, W]` in [-1, 1]."""
+    from vdvae_patch.objectives import BalancedRate
+    from vdvae_patch.patching.decoder import likelihood_at
+    from vdvae_patch.seams import Terms
+
+    emitted, posteriors, priors = model(x)
+    losses = sys.modules[type(model).__module__.removesuffix("def_model") + "losses"]
+    is_std = _hparams_of(model).model.distribution_base == "std"
+    divergence = losses.calculate_std_loss if is_std else losses.calculate_logstd_loss
+
+    def rates(q: Any, p: Any) -> dict[str, Tensor]:
+        pairs = zip(q, p, strict=True)
+        return {f"{n}": divergence(list(a[:2]), list(b[:2])).flatten(1).sum(dim=1) for n, (a, b) in enumerate(pairs)}
+
+    def stopped(stats: Any) -> list[list[Tensor]]:
+        return [[value.detach() for value in each[:2]] for each in stats]
+
+    apart = None
+    if balanced:
+        apart = BalancedRate(rates(stopped(posteriors), priors), rates(posteriors, stopped(priors)))
+    distortion = None
+    if likelihood_at(model) is None:
+        likelihood = losses.DiscMixLogistic()
+        # its sum over the batch, divided by the values of one image
+        each = [likelihood(x[i : i + 1], emitted[i : i + 1], 1)[0] for i in range(len(x))]
+        distortion = _stack(each) * target[0].numel()
+    return Terms(rates(posteriors, priors), target, emitted, distortion, apart)
+
+
+def _stack(values: list[Tensor]) -> Tensor:
+    import torch
+
+    return torch.stack(values)
+
+
+def mixture_means(emitted: Tensor) -> Tensor:
+    """The expectation of the mixture before its values are cut to the range, `[B, 3, H, W]` in [-1, 1]."""
+    from vdvae_patch.decoders.logistic import free_mean
+
+    return free_mean(emitted, emitted.shape[1] // 10)
+
+
+def same_size(layer: Any, channels: int) -> nn.Module:
+    """A convolution beside the host's, which pads its input itself."""
+    from torch import nn
+
+    return nn.Conv2d(layer.in_channels, channels, layer.kernel_size, padding="same", dilation=layer.dilation)
 
 
 def _head(path: str, layer: Any, role: Role) -> Head:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from patches import one_latent
+    from vdvae_patch.seams import DecoderSeam, Terms
 else:
     from vdvae_patch.patches import one_latent
 
@@ -50,6 +51,7 @@ class MlpVAE(TrainableEntry):
     modules = ("vae",)
     embedded = "vdvae_patch.upstream.mlp_vae"
     architecture = Architecture
+    reads_target = True
 
     def presets(self) -> Mapping[str, Preset]:
         """`paper`: Adam at 1e-4, no clipping and no skipping."""
@@ -105,9 +107,75 @@ class MlpVAE(TrainableEntry):
         bare: Any = getattr(model, "module", model)
         side = round(bare.pixels**0.5)
         with torch.no_grad():
-            mean = bare.decode(latents[0])[0] if latents else bare.sample(n, temperature)
-        images: NDArray[np.uint8] = (mean * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+            device = bare.decoder[0].weight.device
+            z = latents[0] if latents else temperature * torch.randn(n, bare.latents, device=device)
+            images: NDArray[np.uint8] = one_latent.uint8(bare, bare.decoder(z), bare.decode(z)[0]).cpu().numpy()
         return images.reshape(n, side, side, 1)
+
+    def decoder_seam(self, model: nn.Module) -> DecoderSeam:
+        """The decoder's last layer emits the means of the pixels, and then their raw scales if these are decoded."""
+        from vdvae_patch.seams import DecoderSeam, Instead
+
+        bare: Any = model
+        side = round(bare.pixels**0.5)
+        decoded = bare.gamma is None
+        return DecoderSeam(
+            "decoder.2", 2 if decoded else 1, 1, one_latent.unit_grid(), terms,
+            sigmoid_means if bare.mean == "sigmoid" else means, spare=int(decoded),
+            instead=(Instead("", "forward", forward),), unused=() if decoded else ("gamma.raw",), mass=mass,
+            size=(side, side),
+        )  # fmt: skip
+
+
+def terms(model: Any, x: Tensor, target: Tensor, balanced: bool = False) -> Terms:
+    """One pass in its parts; `target` is `[B, H, W, 1]` in [-1, 1]."""
+    pixels = one_latent.unit_pixels(target).flatten(1)
+    return _terms(model, pixels, pixels, balanced)
+
+
+def _terms(model: Any, pixels: Tensor, target: Tensor, balanced: bool) -> Terms:
+    from vdvae_patch.patching.decoder import likelihood_at
+
+    mean, raw = model.encoder(pixels).split([model.latents, model.latents], dim=1)
+    drawn = one_latent.latent(mean, *model.posterior_scale(raw))
+    emitted = model.decoder(drawn.z)
+    distortion = None
+    if likelihood_at(model) is None:
+        distortion = one_latent.gaussian_nll(target, *_read(model, emitted))
+    side = round(model.pixels**0.5)
+    return one_latent.pass_of_one(drawn, target.view(-1, 1, side, side), emitted, distortion, balanced)
+
+
+def _read(model: Any, emitted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, gamma and log gamma of what the decoder emits, as the host's `decode` reads it."""
+    value = emitted[:, : model.pixels]
+    mean = value.sigmoid() if model.mean == "sigmoid" else value
+    raw = emitted[:, model.pixels :] if model.gamma is None else model.gamma()
+    gamma, log_gamma = model.likelihood_scale(raw)
+    return mean, gamma, log_gamma
+
+
+def means(emitted: Tensor) -> Tensor:
+    """The means of the pixels as they are emitted, and the raw scales behind them."""
+    return emitted
+
+
+def sigmoid_means(emitted: Tensor) -> Tensor:
+    """The means through the host's sigmoid, and the raw scales behind them; `[B, 1 or 2, H, W]`."""
+    import torch
+
+    return torch.cat([emitted[:, :1].sigmoid(), emitted[:, 1:]], dim=1)
+
+
+def mass(model: Any, emitted: Tensor, target: Tensor) -> Tensor:
+    """The host's own likelihood by the mass of a pixel's bin, nats an image."""
+    mean, _, log_gamma = _read(model, emitted)
+    return one_latent.gaussian_mass(target.flatten(1), mean, log_gamma)
+
+
+def forward(model: Any, likelihood: Any, x: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:
+    """The host's `forward` beside a decoder."""
+    return one_latent.averages(_terms(model, x, x if target is None else target, balanced=False), likelihood)
 
 
 HOST = MlpVAE()

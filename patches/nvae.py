@@ -26,6 +26,8 @@ from vdvae_patch.hosts.entry import Example, HostEntry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from vdvae_patch.seams import DecoderSeam, Terms
+
 _CALLS: dict[Role, tuple[tuple[str, str], ...]] = {
     "posterior": (
         ("forward", "Normal(mu_q, log_sig_q)"),
@@ -123,6 +125,28 @@ class NVAE(HostEntry):
         )
         return Example(model, (torch.rand(2, 3, 32, 32),), _loss)
 
+    def decoder_seam(self, model: nn.Module) -> DecoderSeam:
+        """The last convolution of `image_conditional` emits what `decoder_output` makes a distribution of.
+
+        Raises:
+            HostError: a model of MNIST or Omniglot, whose loss is of a part of the image.
+        """
+        from vdvae_patch.pixel_grid import PixelGrid
+        from vdvae_patch.seams import DecoderSeam, Instead
+
+        bare: Any = model
+        if bare.crop_output:
+            raise HostError(f"host 'nvae' takes no decoder here: its {bare.dataset} loss is of a part of the image")
+        last = len(bare.image_conditional) - 1
+        normal = bare.num_mix_output == 1
+        levels = 2**bare.num_bits
+        return DecoderSeam(
+            f"image_conditional.{last}", int(bare.image_conditional[last].out_channels), 3, PixelGrid(0, 1, levels),
+            terms, normal_means if normal else mixture_means, spare=3 if normal else 0,
+            instead=(Instead("", "decoder_output", decoder_output),),
+            whole_rate="NVAE forms each KL inside its forward, from both Normals at once",
+        )  # fmt: skip
+
     def heads(self, model: nn.Module) -> list[Head]:
         """A posterior for each of `enc_sampler`, a prior for each of `dec_sampler`, a likelihood if it is a Normal."""
         sites = {role: _sites(type(model), calls) for role, calls in _CALLS.items()}
@@ -135,6 +159,60 @@ class NVAE(HostEntry):
             conditional = getattr(model, "image_conditional")  # noqa: B009 - of the host's class, unknown to the types
             heads.append(_head("image_conditional", "likelihood", conditional, _decoder_sites(type(model))))
         return heads
+
+
+def terms(model: Any, x: Tensor, target: Tensor, balanced: bool = False) -> Terms:
+    """One pass in its parts; x and target are the same images `[B, 3, H, W]` in [0, 1]."""
+    from vdvae_patch.patching.decoder import likelihood_at
+    from vdvae_patch.seams import Terms
+
+    emitted, _, _, rates, _ = model(x)
+    named = {f"{index}": rate for index, rate in enumerate(rates)}
+    if likelihood_at(model) is not None:
+        return Terms(named, target, emitted)
+    return Terms(named, target, emitted, -model.decoder_output(emitted).log_prob(target).flatten(1).sum(dim=1))
+
+
+def mixture_means(emitted: Tensor) -> Tensor:
+    """The expectation of the mixture before its values are cut to the range, `[B, 3, H, W]` in [0, 1]."""
+    from vdvae_patch.decoders.logistic import free_mean
+
+    return (free_mean(emitted, emitted.shape[1] // 10) + 1) / 2
+
+
+def normal_means(emitted: Tensor) -> Tensor:
+    """The host's means, softly cut to ±5 in its [-1, 1], here in [0, 1], and behind them its raw scales."""
+    import torch
+
+    return torch.cat([(5 * torch.tanh(emitted[:, :3] / 5) + 1) / 2, emitted[:, 3:]], dim=1)
+
+
+class Decoded:
+    """What `decoder_output` gives beside a decoder: the two methods that the host calls."""
+
+    def __init__(self, likelihood: Any, emitted: Tensor) -> None:
+        self.likelihood, self.emitted = likelihood, emitted
+
+    def log_prob(self, samples: Tensor) -> Tensor:
+        """log p(x), nats an image, `[B, 1, 1, 1]`: whatever the host sums it over."""
+        nll: Tensor = self.likelihood.nll(samples, self.emitted)
+        return -nll.view(-1, 1, 1, 1)
+
+    def mean(self) -> Tensor:
+        """The mean image in [0, 1]."""
+        found: Tensor = self.likelihood.mean(self.emitted)
+        return found
+
+    def sample(self, t: float = 1.0) -> Tensor:
+        """Images in [0, 1]; the likelihood has no temperature."""
+        likelihood = self.likelihood
+        drawn: Tensor = likelihood.decoder.sample(likelihood.parameters_of(self.emitted))
+        return drawn.clamp(0, 1)
+
+
+def decoder_output(model: Any, likelihood: Any, logits: Tensor) -> Decoded:
+    """`AutoEncoder.decoder_output` beside a decoder."""
+    return Decoded(likelihood, logits)
 
 
 def _head(path: str, role: Role, emitter: Any, sites: tuple[Any, ...]) -> Head:

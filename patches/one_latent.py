@@ -15,7 +15,9 @@ from vdvae_patch.hosts.preset import Latent, Losses, Optimization
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vdvae_patch.pixel_grid import PixelGrid
     from vdvae_patch.scales import Scale
+    from vdvae_patch.seams import Terms
 
 
 def posterior_scale(model: Any, scales: Mapping[Role, Scale], raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,3 +65,55 @@ def latent(mean: Tensor, sigma: Tensor, log_sigma: Tensor) -> Latent:
     import torch
 
     return Latent(mean + sigma * torch.randn_like(mean), 0.5 * (sigma**2 + mean**2 - 1) - log_sigma)
+
+
+def unit_grid() -> PixelGrid:
+    """The values that a pixel has: 8 bits in [0, 1]."""
+    from vdvae_patch.pixel_grid import PixelGrid
+
+    return PixelGrid(0, 1)
+
+
+def pass_of_one(drawn: Latent, target: Tensor, emitted: Tensor, distortion: Tensor | None, balanced: bool) -> Terms:
+    """The parts of a pass with one latent, whose prior has nothing to learn."""
+    from vdvae_patch.objectives import BalancedRate
+    from vdvae_patch.seams import Terms
+
+    rate = {"z": drawn.kl.flatten(1).sum(dim=1)}
+    apart = BalancedRate({"z": rate["z"].detach()}, rate) if balanced else None
+    return Terms(rate, target, emitted, distortion, apart)
+
+
+def gaussian_nll(x: Tensor, mean: Tensor, gamma: Tensor, log_gamma: Tensor) -> Tensor:
+    """-log N(x; mean, gamma) as the hosts have it, nats an image, `[B]`."""
+    import math
+
+    squared = (x - mean) ** 2 / (2 * gamma**2)
+    return (squared + log_gamma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(dim=1)
+
+
+def gaussian_mass(x: Tensor, mean: Tensor, log_gamma: Tensor) -> Tensor:
+    """-log of the mass that N(mean, gamma) gives to the bin of each pixel, nats an image, `[B]`."""
+    from vdvae_patch.decoders.masses import log_normal_mass
+
+    return -log_normal_mass(x, mean, log_gamma, unit_grid()).flatten(1).sum(dim=1)
+
+
+def averages(terms: Terms, likelihood: Any) -> dict[str, Tensor]:
+    """What the hosts' `forward` gives, beside a decoder: nats an image, averaged over the batch."""
+    distortion = likelihood.nll(terms.target, terms.emitted).mean()
+    rate = terms.rates["z"].mean()
+    return {"elbo": distortion + rate, "distortion": distortion, "rate": rate}
+
+
+def uint8(model: Any, emitted: Tensor, otherwise: Tensor) -> Tensor:
+    """Images `[n, C, ...]` to look at: a decoder's, or the host's own means in [0, 1]."""
+    import torch
+
+    from vdvae_patch.patching.decoder import likelihood_at
+
+    likelihood = likelihood_at(model)
+    if likelihood is not None:
+        images: Tensor = likelihood.images(emitted)
+        return images
+    return (otherwise * 255).round().clamp(0, 255).to(torch.uint8)

@@ -31,6 +31,11 @@ class Pythae(HostEntry):
     name = "pythae"
     modules = ("pythae.models",)
     installed = True
+    no_decoder = (
+        "its models form reconstruction and KL in one method, each in its own way; vdvae_patch.scan says "
+        "which bound that is, and decoder.nll(x, model.decoder(z).reconstruction) can take its place in a "
+        "loss of yours"
+    )
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
         """The model of that name (`VAE` unless given), with pythae's own networks."""

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from patches import vdvae_means
+    from patches import vdvae_decoder, vdvae_means
     from vdvae_patch.hosts.means import MeanReading
     from vdvae_patch.scales import Scale
+    from vdvae_patch.seams import DecoderSeam
 else:
-    from vdvae_patch.patches import vdvae_means
+    from vdvae_patch.patches import vdvae_decoder, vdvae_means
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,10 @@ class VDVAE(TrainableEntry):
         else:
             images = bare.forward_uncond_samples(n, t=temperature)
         return images
+
+    def decoder_seam(self, model: nn.Module) -> DecoderSeam:
+        """`out_net.out_conv` emits the parameters of a mixture of discretized logistics."""
+        return vdvae_decoder.seam(model)
 
 
 def _bare(model: nn.Module) -> Any:

@@ -27,10 +27,10 @@ class Kills:
     in_a_save: int = 0
 
 
-def kill_and_resume(out: Path, ranks: int, kills: int, steps: int, seed: int) -> Kills:
+def kill_and_resume(out: Path, ranks: int, kills: int, steps: int, seed: int, variant: str = "vanilla") -> Kills:
     """Kill a run `kills` times at random moments, every fourth time in the middle of a save, and let it end."""
     moments = random.Random(seed)
-    config = tiny(out, steps=steps)
+    config = tiny(out, steps=steps, variant=variant)
     counted = Kills()
     for number in range(kills):
         resume = replace(config, resume=(out / "config.toml").exists())
@@ -63,3 +63,15 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, ranks: in
     assert counted.in_a_save > 0
     assert_same_run(tmp_path / "undisturbed", tmp_path / "killed")
     assert [row["step"] for row in metrics(tmp_path / "killed")] == list(range(steps))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_kills_change_nothing_of_a_decoder_and_an_objective_with_states(tmp_path: Path, ranks: int) -> None:
+    steps, variant = 60, "explin/constant+optimal+geco(kappa=0.06)"
+    finish(tiny(tmp_path / "undisturbed", steps=steps, variant=variant), ranks)
+    counted = kill_and_resume(tmp_path / "killed", ranks, 6, steps, seed=ranks, variant=variant)
+    assert counted.met == 6
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "killed")
+    rows = metrics(tmp_path / "killed")
+    assert [row["step"] for row in rows] == list(range(steps))
+    assert len({row["lambda"] for row in rows}) == steps

@@ -14,9 +14,11 @@ from torch.distributions import Normal, kl_divergence
 
 import vdvae_patch
 from vdvae_patch import scales
+from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts import load_host
 from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.train.samples import sample_grid
 
 SIZES: dict[str, dict[str, Any]] = {"conv_vae": {"channels": 3}, "mlp_vae": {"pixels": 784}}
 SHAPES = {"conv_vae": (4, 3, 32, 32), "mlp_vae": (4, 784)}
@@ -197,3 +199,21 @@ def test_the_convolutional_vae_says_which_images_it_takes() -> None:
     entry = trainable(load_host("conv_vae").entry)
     with pytest.raises(InvalidValueError, match="32x32, not of 64x64"):
         entry.hyperparameters(entry.preset("paper").architecture, image_size=64, image_channels=3, data="x")
+
+
+@pytest.mark.parametrize(("name", "channels"), [("conv_vae", 3), ("mlp_vae", 1)])
+def test_images_are_reconstructed_from_the_pixels_that_the_loss_reads(name: str, channels: int) -> None:
+    """The encoder is given the same values by the loss and by a sample grid, whatever data are normalized by."""
+    host = load_host(name)
+    entry: Any = host.entry
+    seen: list[Tensor] = []
+    side = 32 if name == "conv_vae" else 8
+    hparams = {"channels": 3} if name == "conv_vae" else {"pixels": 64}
+    model: Any = host.build(hparams).eval()
+    model.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    pixels = torch.randint(0, 256, (2, side, side, channels), dtype=torch.uint8)
+    normalization = Normalization(shift=33.0, scale=1 / 78.0)
+    sample_grid(entry, model, pixels, normalization, seed=0)
+    entry.losses(model, *normalization.apply(pixels))
+    assert torch.equal(seen[0], seen[-1])
+    assert 0 <= float(seen[0].min()) <= float(seen[0].max()) <= 1

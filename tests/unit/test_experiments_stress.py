@@ -193,6 +193,24 @@ def test_every_remedy_trains(remedy: remedies.Remedy) -> None:
     assert not ensemble.failures
 
 
+def test_states_of_an_objective_are_of_each_run_and_left_alone_by_skipped_updates() -> None:
+    protocol = stress_protocol.Protocol(4, 8, "4,4d4,1", "1,4m1", 2, 22, 1, (1e-3,), warmup=2)
+    build = stress._Builder(remedies.find("explin/constant, GECO"), protocol, None)
+    x = torch.randn(3, 2, 4, 4, 3, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    runs = [Run(seed, 1e-3) for seed in range(3)]
+    counts = {}
+    for skip, expected in ((math.inf, 3), (1e-9, 0)):
+        rule = Rule(clip=5.0, skip=skip)
+        ensemble = Ensemble(runs, build, lambda seeds, step: (x, x), rule, how="grouped")
+        ensemble.train(3)
+        buffers = ensemble.stack.buffers
+        assert buffers["objective.updates"].tolist() == [expected] * 3
+        assert [b.tolist() for n, b in buffers.items() if n.endswith("decoder.updates")] == [[expected] * 3]
+        counts[skip] = buffers["objective.averages"].flatten().tolist()
+    assert len(set(counts[math.inf])) == 3
+    assert counts[1e-9] == [0.0] * 3
+
+
 def test_the_control_has_the_gradient_of_the_distortion_and_reports_the_whole_elbo() -> None:
     x = torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     alone = stress.DistortionAlone(model("exp"))

@@ -163,6 +163,19 @@ def write_cifar10(root: Path) -> None:
             pickle.dump({b"data": rng.integers(0, 256, (rows, 3072), dtype=np.uint8)}, file, protocol=2)
 
 
+@pytest.mark.slow
+def test_table_2_takes_decoders_and_objectives_beside_the_papers_scales(tmp_path: Path) -> None:
+    write_cifar10(tmp_path / "data")
+    options = Table2(quick=True, data_root=tmp_path / "data", out=tmp_path / "o", seeds=1, steps=20, batch_size=4)
+    chosen = ("optimal", "optimal+geco(kappa=0.12)")
+    assert table2.run(replace(options, seams=chosen)) == 0
+    lines = list(csv.DictReader((tmp_path / "o" / "table2-quick-seams.csv").read_text().splitlines()))
+    assert [line["posterior"] for line in lines] == list(cells2.POSTERIORS)
+    assert all(line[name].split()[0] in ("0/3", "1/3", "2/3", "3/3") for line in lines for name in chosen)
+    paper = list(csv.DictReader((tmp_path / "o" / "table2-quick-failures.csv").read_text().splitlines()))
+    assert len(paper) == len(cells2.POSTERIORS) * len(cells2.LEARNING_RATES)
+
+
 def test_a_size_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(InvalidValueError, match="batches of 2"):
         table2.run(Table2(batch_size=1))

@@ -31,7 +31,7 @@ LAYERS = [
     ["document"],
     ["attach"],
     ["distributions"],
-    ["heads"],
+    ["heads", "seams"],
     ["composition"],
     ["conventions"],
     ["objectives"],

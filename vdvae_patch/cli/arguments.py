@@ -76,13 +76,15 @@ def _resumed(argv: Sequence[str]) -> RunFile | None:
     """What the run that `argv` resumes was told; None if it resumes none, or there is none yet."""
     if "--resume" not in argv:
         return None
-    names = ("preset", "variant", "out")
+    names = ("preset", "variant", "decoder", "objective", "out")
     given = {name: value for name in names if (value := peek(argv, f"--{name}")) is not None}
     out = given.get("out")
     seed = peek(argv, "--seed") or "0"
     where = TrainConfig[Any](
         preset=given.get("preset", TrainConfig.preset),
         variant=given.get("variant", TrainConfig.variant),
+        decoder=given.get("decoder"),
+        objective=given.get("objective"),
         seed=int(seed) if seed.isdecimal() else 0,
         out=None if out is None else Path(out),
     )

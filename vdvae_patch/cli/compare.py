@@ -85,10 +85,10 @@ def _check(flags: Sequence[str], own: Sequence[str]) -> None:
 
 
 def _show(console: Console, report: Report, failed: Sequence[Ended]) -> None:
-    from vdvae_patch.compare.table import CONVENTION, terminal_table
+    from vdvae_patch.compare.table import convention, terminal_table
 
     console.print(terminal_table(report.rows))
-    for line in (CONVENTION, *(f"note: {note}" for note in report.notes)):
+    for line in (convention(report.rows), *(f"note: {note}" for note in report.notes)):
         console.print(line, style="dim", highlight=False, markup=False)
     console.print()
     for sentence in report.sentences:

@@ -38,9 +38,11 @@ def run(argv: list[str]) -> int:
     if not outcome.is_main:
         return 0
     summary = outcome.summary
+    mass = summary.get("test_mass_nelbo_bits_per_dim")
+    by_mass = "" if mass is None else f" ({mass:.4f} by the mass of each pixel's bin)"
     print(
         f"{summary['variant']} seed {summary['seed']}: test NELBO {summary['test_nelbo_nats_per_dim']:.4f} nats per "
-        f"dimension = {summary['test_nelbo_bits_per_dim']:.4f} bits per dimension; skipped updates: "
+        f"dimension = {summary['test_nelbo_bits_per_dim']:.4f} bits per dimension{by_mass}; skipped updates: "
         f"{summary['high_gradient_count']} high-gradient, {summary['nan_count']} NaN in {summary['steps']} steps; "
         f"{summary['images_per_second']:.1f} images/s"
     )

@@ -78,7 +78,7 @@ def _picture(run: PlannedRun) -> Pictures:
     if found.problems:
         raise CheckpointError(found.problems[0])
     require_variant(found.info, work.checkpoint_info(0, finite=True, nelbo=None).variant, found.path)
-    work.ema.load_state_dict(found.state["ema"])
+    work.load(found.state)
     return _look(work, config.variant, found.info.step, config.seed, device)
 
 
@@ -87,7 +87,8 @@ def _look(work: Workload, variant: str, step: int, seed: int, device: torch.devi
     half = _columns(work.data.image_size) // 2
     pixels = torch.cat([DeviceImages(split, device).take(_first(split, half)) for split in _splits(work)])
     seed_noise("samples", seed)
-    latents = [latent.z for latent in work.entry.latents(work.ema, work.data.normalization.apply(pixels).input)]
+    x = work.entry.read(work.data.normalization.apply(pixels))
+    latents = [latent.z for latent in work.entry.latents(work.ema, x)]
     reconstructions = work.entry.sample(work.ema, len(pixels), 1.0, latents)
     seed_noise("samples", seed, step=1)
     samples = work.entry.sample(work.ema, len(pixels), 1.0)

@@ -12,6 +12,7 @@ from vdvae_patch.compare.options import CompareOptions
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.machine import usable_cores
 from vdvae_patch.patching import Variant
+from vdvae_patch.patching.variant import with_seams
 from vdvae_patch.train.config import RunFile, TrainConfig, changed, slug
 from vdvae_patch.train.folder import run_around
 
@@ -75,7 +76,8 @@ def plan(options: CompareOptions, flags: Sequence[str], base: TrainConfig[Any]) 
         UnknownNameError, InvalidValueError: a variant or seed that does not exist or is named twice.
         RunError: the folder is a run's own or lies inside one, or holds runs with other settings.
     """
-    variants = [str(Variant.parse(name)) for name in options.variant_list()]
+    for_all = Variant.parse(base.variant)  # what --decoder and --objective name
+    variants = [str(with_seams(name, for_all.decoder, for_all.objective)) for name in options.variant_list()]
     twice = next((name for name in variants if variants.count(name) > 1), None)
     if twice is not None:
         raise InvalidValueError(f"--variants {options.variants!r} names {twice} twice")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vdvae_patch.compare.results import Row
+from vdvae_patch.compare.results import Row, Spread, by_mass
 from vdvae_patch.compare.table import number
 from vdvae_patch.train.config import TrainConfig
 
@@ -65,15 +65,18 @@ def _tail(steps: int) -> int:
 
 
 def _nelbos(rows: Sequence[Row]) -> list[str]:
-    measured = [row for row in rows if row.nats.mean is not None]
+    mass = by_mass(rows)
+    nats = {row.variant: row.mass if mass else row.nats for row in rows}
+    measured = [row for row in rows if nats[row.variant].mean is not None]
     lines = []
     if len(measured) > 1:
-        whole = [row for row in measured if row.nats.count == row.seeds]
-        best = min(whole or measured, key=lambda row: row.nats.mean or 0.0)
-        others = ", ".join(_beside(row) for row in measured if row is not best)
+        whole = [row for row in measured if nats[row.variant].count == row.seeds]
+        best = min(whole or measured, key=lambda row: nats[row.variant].mean or 0.0)
+        others = ", ".join(_beside(row, nats[row.variant]) for row in measured if row is not best)
+        by = " by the mass of each pixel's bin" if mass else ""
         lines.append(
-            f"{best.variant} has the lowest mean test NELBO, {number(best.nats.mean)} nats per dimension ({others})"
-            f"{_apart(best, measured)}."
+            f"{best.variant} has the lowest mean test NELBO{by}, {number(nats[best.variant].mean)} nats per dimension "
+            f"({others}){_apart(best, measured, nats)}."
         )
     for row in rows:
         if row.nats.count < len(row.counted):
@@ -82,21 +85,22 @@ def _nelbos(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _beside(row: Row) -> str:
-    finite = "" if row.nats.count == row.seeds else f" in the {row.nats.count} of {row.seeds} runs where it is finite"
-    return f"{row.variant} {number(row.nats.mean)}{finite}"
+def _beside(row: Row, nats: Spread) -> str:
+    finite = "" if nats.count == row.seeds else f" in the {nats.count} of {row.seeds} runs where it is finite"
+    return f"{row.variant} {number(nats.mean)}{finite}"
 
 
-def _apart(best: Row, rows: Sequence[Row]) -> str:
+def _apart(best: Row, rows: Sequence[Row], nats: Mapping[str, Spread]) -> str:
     """Whether the seeds of the others overlap with those of the best."""
-    if best.nats.std is None or best.nats.mean is None:
+    own = nats[best.variant]
+    if own.std is None or own.mean is None:
         return ""
     near = [
         row.variant
         for row in rows
         if row is not best
-        and row.nats.mean is not None
-        and abs(row.nats.mean - best.nats.mean) <= best.nats.std + (row.nats.std or 0.0)
+        and (mean := nats[row.variant].mean) is not None
+        and abs(mean - own.mean) <= own.std + (nats[row.variant].std or 0.0)
     ]
     return f"; within one standard deviation of it: {', '.join(near)}" if near else ""
 

@@ -8,8 +8,8 @@ from typing import Any
 import tomli_w
 
 from vdvae_patch.compare.plan import Comparison
-from vdvae_patch.compare.results import Row, RunResult
-from vdvae_patch.compare.table import CONVENTION, HEADINGS, cells, notes, number
+from vdvae_patch.compare.results import Row, RunResult, by_mass
+from vdvae_patch.compare.table import cells, convention, headings, notes, number
 from vdvae_patch.tables import markdown
 
 CURVES = "curves.png"
@@ -32,7 +32,7 @@ def report(
     """The whole document; `gallery` is the caption of the images, or why there are none."""
     parts = [
         "# Variants side by side",
-        markdown(HEADINGS, [cells(row) for row in rows]) + "\n" + CONVENTION,
+        markdown(headings(rows), [cells(row, by_mass(rows)) for row in rows]) + "\n" + convention(rows),
         _bullets(notes(rows, results)),
         "## What it says",
         _bullets(sentences),

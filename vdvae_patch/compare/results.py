@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.compare.states import state_of
 from vdvae_patch.errors import RunError
+from vdvae_patch.patching import Variant
 from vdvae_patch.skips import records
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import read_json
@@ -80,6 +81,18 @@ class RunResult:
         """`nelbo` in bits per dimension."""
         return None if self.nelbo is None else self.nelbo / math.log(2)
 
+    @property
+    def mass(self) -> float | None:
+        """The test NELBO by the mass of each pixel's bin, nats per dimension: that of a discrete likelihood is such."""
+        discrete = self.nelbo if self.summary.get("likelihood") == "discrete" else None
+        found: float | None = self.summary.get("test_mass_nelbo_nats_per_dim", discrete)
+        return found
+
+    @property
+    def mass_bits(self) -> float | None:
+        """`mass` in bits per dimension."""
+        return None if self.mass is None else self.mass / math.log(2)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -114,6 +127,8 @@ class Row:
     nan: Spread
     nats: Spread
     bits: Spread
+    mass: Spread
+    mass_bits: Spread
 
 
 def collect(runs: Sequence[PlannedRun]) -> list[RunResult]:
@@ -175,7 +190,14 @@ def _row(variant: str, seeds: int, runs: Sequence[RunResult]) -> Row:
         spread([run.nan for run in counted], seeds),
         spread([run.nelbo for run in counted], seeds),
         spread([run.bits for run in counted], seeds),
+        spread([run.mass for run in counted], seeds),
+        spread([run.mass_bits for run in counted], seeds),
     )
+
+
+def by_mass(rows: Sequence[Row]) -> bool:
+    """Whether likelihoods differ between the rows, so that only the mass of a pixel's bin compares them."""
+    return len({Variant.parse(row.variant).decoder for row in rows}) > 1
 
 
 def spread(values: Sequence[float | None], total: int) -> Spread:

@@ -18,10 +18,10 @@ from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.progress import ComparisonProgress
 from vdvae_patch.compare.reading import reading, unusual
 from vdvae_patch.compare.report import CURVES, GALLERY, gallery_section, report
-from vdvae_patch.compare.results import Row, RunResult, collect, summarise
+from vdvae_patch.compare.results import Row, RunResult, by_mass, collect, summarise
 from vdvae_patch.compare.schedule import Ended, execute
 from vdvae_patch.compare.states import state_of
-from vdvae_patch.compare.table import CONVENTION, HEADINGS, as_csv, as_record, cells, notes
+from vdvae_patch.compare.table import as_csv, as_record, cells, convention, headings, notes
 from vdvae_patch.errors import RunError, VdvaePatchError
 from vdvae_patch.tables import markdown
 from vdvae_patch.train.folder import COMPARISON_LOCK, write_json, write_whole
@@ -76,7 +76,10 @@ def write_report(comparison: Comparison) -> Report:
     if not results:
         raise RunError(f"no run in {out} has done a step; see the log.txt of each")
     rows = summarise(comparison.variants, len(comparison.seeds), results)
-    write_whole(out / "table.md", markdown(HEADINGS, [cells(row) for row in rows]) + f"\n{CONVENTION}\n")
+    write_whole(
+        out / "table.md",
+        markdown(headings(rows), [cells(row, by_mass(rows)) for row in rows]) + f"\n{convention(rows)}\n",
+    )
     write_whole(out / "table.csv", as_csv(rows))
     write_json(out / "comparison.json", _record(comparison, rows, results))
     curves = out / CURVES

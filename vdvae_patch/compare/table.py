@@ -12,7 +12,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from vdvae_patch.compare.results import Row, RunResult, Spread
+from vdvae_patch.compare.results import Row, RunResult, Spread, by_mass
 
 HEADINGS = (
     "posterior / prior",
@@ -28,15 +28,32 @@ CONVENTION = (
     "nats and in bits per dimension, lower is better; (2/3) is a mean over the 2 of 3 runs in which it is finite."
 )
 
+BY_MASS = (
+    " Variants with a decoder have another likelihood, and what a density gives is not comparable with a probability: "
+    "`by mass` is the same NELBO with the mass that each pixel's bin has, in bits per dimension, and that alone "
+    "compares all rows."
+)
 
-def cells(row: Row) -> tuple[str, ...]:
-    """A row's texts, in the order of `HEADINGS`."""
+
+def headings(rows: Sequence[Row]) -> tuple[str, ...]:
+    """`HEADINGS`, and where likelihoods differ the column that compares them."""
+    return (*HEADINGS[:-1], "bits/dim by mass", HEADINGS[-1]) if by_mass(rows) else HEADINGS
+
+
+def convention(rows: Sequence[Row]) -> str:
+    """What the columns are."""
+    return CONVENTION + (BY_MASS if by_mass(rows) else "")
+
+
+def cells(row: Row, with_mass: bool = False) -> tuple[str, ...]:
+    """A row's texts, in the order of `headings`."""
     return (
         row.variant,
         _counts(row.high_gradient),
         _counts(row.nan),
         _nelbo(row.nats),
         _nelbo(row.bits),
+        *([_nelbo(row.mass_bits)] if with_mass else []),
         str(row.seeds) if len(row.counted) == row.seeds else f"{len(row.counted)}/{row.seeds}",
     )
 
@@ -69,10 +86,10 @@ def remarks(result: RunResult) -> list[str]:
 def terminal_table(rows: Sequence[Row]) -> Table:
     """For rich."""
     table = Table(title="Skipped updates and test NELBO", box=SIMPLE_HEAD, pad_edge=False)
-    for index, heading in enumerate(HEADINGS):
+    for index, heading in enumerate(headings(rows)):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*cells(row, by_mass(rows)))
     return table
 
 
@@ -80,11 +97,20 @@ def as_csv(rows: Sequence[Row]) -> str:
     """Unrounded; what does not exist is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ("high_gradient", "nan", "test_nelbo_nats_per_dim", "test_nelbo_bits_per_dim")
+    names = [
+        "high_gradient", "nan", "test_nelbo_nats_per_dim", "test_nelbo_bits_per_dim",
+        *(["test_mass_nelbo_nats_per_dim", "test_mass_nelbo_bits_per_dim"] if by_mass(rows) else []),
+    ]  # fmt: skip
     numbers = [f"{name}_{part}" for name in names for part in ("mean", "std")]
     writer.writerow(["variant", *numbers, "finite_test_nelbos", "runs_counted", "seeds"])
     for row in rows:
-        spreads = (row.high_gradient, row.nan, row.nats, row.bits)
+        spreads = [
+            row.high_gradient,
+            row.nan,
+            row.nats,
+            row.bits,
+            *([row.mass, row.mass_bits] if by_mass(rows) else []),
+        ]
         values = [value for spread in spreads for value in (spread.mean, spread.std)]
         writer.writerow([row.variant, *values, row.nats.count, len(row.counted), row.seeds])
     return out.getvalue()
@@ -98,6 +124,8 @@ def as_record(row: Row) -> dict[str, Any]:
         "nan": asdict(row.nan),
         "test_nelbo_nats_per_dim": asdict(row.nats),
         "test_nelbo_bits_per_dim": asdict(row.bits),
+        "test_mass_nelbo_nats_per_dim": asdict(row.mass),
+        "test_mass_nelbo_bits_per_dim": asdict(row.mass_bits),
         "runs_counted": len(row.counted),
         "seeds": row.seeds,
     }

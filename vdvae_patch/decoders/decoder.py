@@ -76,6 +76,9 @@ class Decoder(WideBuffers, ABC):
     """Whether `nll` is that of a density, which may be negative, and no mass."""
 
     has_mean: ClassVar[bool] = True
+    means_first: ClassVar[bool] = False
+    """Whether the first C channels of its parameters are means, in the units of the data."""
+
     learns_scale: ClassVar[bool] = False
     """Whether a parameter besides the mean learns from `nll` alone."""
 
@@ -126,6 +129,14 @@ class Decoder(WideBuffers, ABC):
         """`mass_nll` in bits per pixel and channel, `[B]`."""
         return self.mass_nll(x, parameters) / (x[0].numel() * math.log(2))
 
+    def check(self, x: Tensor, parameters: Tensor) -> None:
+        """Refuse what `nll` would refuse, and compute nothing.
+
+        Raises:
+            InvalidValueError: shapes that do not fit, or data that the likelihood is not made for.
+        """
+        self._check(x, parameters)
+
     def mean(self, parameters: Tensor) -> Tensor:
         """The expectation of an image, `[B, C, ...]`, in the units of the data.
 
@@ -138,8 +149,11 @@ class Decoder(WideBuffers, ABC):
     def sample(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Images drawn from the likelihood, `[B, C, ...]`; a Gaussian's are neither cut to the range nor rounded."""
 
-    def step(self, skipped: bool = False) -> None:
-        """After each update of the weights: whether it was skipped, and what this step moved is to be taken back."""
+    def step(self, skipped: bool | Tensor = False) -> None:
+        """After each update of the weights: whether it was skipped, and what this step moved is to be taken back.
+
+        A tensor on the device, true or not 0 for a skipped one, makes nobody wait.
+        """
 
     def specification(self) -> str:
         """The text that `get` makes this decoder of."""
@@ -188,6 +202,8 @@ class Decoder(WideBuffers, ABC):
 
 class MeansBesideScales(Decoder):
     """A decoder that takes C channels of means, then C of raw parameters of their scales."""
+
+    means_first: ClassVar[bool] = True
 
     def channels(self, image_channels: int) -> int:
         return 2 * image_channels

@@ -35,6 +35,7 @@ class Gaussian(Decoder):
     """
 
     is_density: ClassVar[bool] = True
+    means_first: ClassVar[bool] = True
 
     def __init__(self, pixels: PixelGrid | None = None) -> None:
         super().__init__(pixels)

@@ -169,6 +169,19 @@ class _Parts:
         return _Parts(self.logits.gather(1, component), pick(self.means), pick(self.log_scales), coefficients)
 
 
+def free_mean(parameters: Tensor, components: int) -> Tensor:
+    """E[x] of a mixture of logistics that are cut nowhere, for three colours: `[B, 10 K, ...]` to `[B, 3, ...]`.
+
+    In the units of the mixture, [-1, 1]. Its gradient does not vanish outside of the range.
+    """
+    parts = LogisticMixture(components)._parts(parameters)
+    weights = parts.logits.softmax(dim=1)
+    colours: list[Tensor] = []
+    for colour in range(3):
+        colours.append(parts.moved(colour, colours))
+    return (torch.stack(colours, dim=1) * weights.unsqueeze(1)).sum(dim=2)
+
+
 def clipped_mean(mean: Tensor, log_scale: Tensor, grid: PixelGrid) -> Tensor:
     """E[clip(X, low, high)] of a logistic X: low + s softplus((μ − low) / s) − s softplus((μ − high) / s)."""
     scale = log_scale.clamp(max=60).exp()

@@ -69,10 +69,12 @@ class Optimal(Gaussian):
         """log σ of this batch over all ranks, with its gradient."""
         return self._log_sigma_of(self._mean_squared_error(x, parameters))
 
-    def step(self, skipped: bool = False) -> None:
-        if skipped and self._before is not None:
-            self.mean_squared_error.copy_(self._before[0])
-            self.updates.copy_(self._before[1])
+    @torch.no_grad()
+    def step(self, skipped: bool | Tensor = False) -> None:
+        if self._before is not None and (isinstance(skipped, Tensor) or skipped):
+            taken_back = torch.as_tensor(skipped, device=self.updates.device).bool()
+            for buffer, before in zip((self.mean_squared_error, self.updates), self._before, strict=True):
+                buffer.copy_(torch.where(taken_back, before, buffer))
         self._before = None
 
     @torch.no_grad()

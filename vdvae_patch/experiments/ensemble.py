@@ -113,6 +113,12 @@ class Ensemble:
         self._arrange()
 
     @property
+    def _moved_by_updates(self) -> tuple[str, ...]:
+        """Buffers that the template moves once an update, so that a skipped one leaves them alone."""
+        found: tuple[str, ...] = getattr(self.stack.template, "moved_by_updates", ())
+        return found
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds of the runs that are alive."""
         return [self.runs[index].seed for index in self.alive]
@@ -130,12 +136,17 @@ class Ensemble:
         """One step of every run that is alive."""
         if self.how is None:
             self.how = choose(self._try, self._synchronize)
+        before = {name: self.stack.buffers[name].clone() for name in self._moved_by_updates}
         losses = self._gradients(self.how)
         grad = self.stack.flat.grad
         assert grad is not None
         norm = torch.linalg.vector_norm(grad, dim=1)
         finite = torch.isfinite(losses["rate"]) & torch.isfinite(losses["distortion"])
         applied = self._judge(losses, norm, finite)
+        if applied is not None:
+            for name, old in before.items():
+                now = self.stack.buffers[name]
+                now.copy_(torch.where(applied.view(-1, *[1] * (now.dim() - 1)), now, old))
         if self.rule.clip is not None:
             grad.mul_((self.rule.clip / (norm + 1e-6)).clamp(max=1)[:, None])
         warm = min(1.0, self.step_count / self.rule.warmup) if self.rule.warmup else 1.0

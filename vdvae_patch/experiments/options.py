@@ -59,12 +59,14 @@ class Table2(Trained):
         steps: steps a run; 20,000 unless quick.
         batch_size: images a batch, drawn from the ten; 512 unless quick.
         chunk: runs that are computed together; by default all of a pair of scales, or what fits the GPU's memory.
+        seams: decoders and objectives to try beside the paper's scales, such as optimal or optimal+geco(kappa=0.12).
     """
 
     seeds: int | None = None
     steps: int | None = None
     batch_size: int | None = None
     chunk: int | None = None
+    seams: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

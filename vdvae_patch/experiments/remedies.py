@@ -8,6 +8,7 @@ from math import inf
 from vdvae_patch.errors import UnknownNameError
 from vdvae_patch.heads import Arithmetic
 from vdvae_patch.hosts.means import MeanReading, Means
+from vdvae_patch.patching import Variant
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Remedy:
     Attributes:
         name: in tables and on the command line.
         source: who uses it, or why it is tried.
-        variant: scales as `posterior/prior`.
+        variant: scales as `posterior/prior`, and after a plus each a decoder and an objective.
         arithmetic: whose KL and sampling.
         reading: how the means are read.
         spectral: weight of spectral regularization, in nats per image.
@@ -37,6 +38,11 @@ class Remedy:
     clip: float | None = 200.0
     skip: float | None = 400.0
 
+    @property
+    def keeps_likelihood(self) -> bool:
+        """Whether its NELBO is of VDVAE's own likelihood, and so comparable with vanilla's."""
+        return Variant.parse(self.variant).decoder is None
+
 
 def _means(means: Means, limit: float | None = None) -> MeanReading:
     return MeanReading(means, limit)
@@ -46,6 +52,7 @@ _FLOOR = "bounded(0.1, 1)"
 # log σ_q bounded both ways, so that with a constant prior and means in 5 a latent's rate is 55 nats at most
 _BOTH = "bounded(0.01, 1)/constant"
 _LOG2 = "softplus(0.6931472)"
+_GECO = "+optimal+geco(kappa=0.06)"
 _IN_5 = MeanReading("plain", 5.0)
 
 REMEDIES: tuple[Remedy, ...] = (
@@ -76,6 +83,13 @@ REMEDIES: tuple[Remedy, ...] = (
     Remedy("vanilla, clipped at 1", "what clipping does by itself", arithmetic="host", clip=1.0, skip=inf),
     Remedy("bounded/constant, means in 5", "every term of the rate bounded", _BOTH, reading=_IN_5, skip=inf),
     Remedy("bounded/constant, means in 5, clipped at 1", "and clipped", _BOTH, reading=_IN_5, clip=1.0, skip=inf),
+    Remedy("vanilla, optimal σ", "σ-VAE", "vanilla+optimal", arithmetic="host"),
+    Remedy("explin/constant, optimal σ", "σ-VAE", "explin/constant+optimal"),
+    Remedy("vanilla, a σ a pixel", "σ-VAE's heads, bounded", "vanilla+per_pixel", arithmetic="host"),
+    Remedy("explin/constant, a σ a pixel", "σ-VAE's heads, bounded", "explin/constant+per_pixel"),
+    Remedy("vanilla, GECO", "Taming VAEs, κ = 0.06", f"vanilla{_GECO}", arithmetic="host"),
+    Remedy("explin/constant, GECO", "Taming VAEs, κ = 0.06", f"explin/constant{_GECO}"),
+    Remedy("explin/constant, GECO, clipped at 5", "and clipped", f"explin/constant{_GECO}", clip=5.0, skip=inf),
     Remedy("distortion alone", "control: only the rate's gradient is gone", _BOTH, reading=_IN_5, rate=False,
            clip=1.0, skip=inf),
 )  # fmt: skip

@@ -31,9 +31,11 @@ from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.experiments.spectral import SpectrallyRegularized
 from vdvae_patch.experiments.stress_protocol import HIGH_NORM, LAST, Protocol, chosen
 from vdvae_patch.experiments.stress_report import build_report, draw, report_name
+from vdvae_patch.experiments.under_objective import UnderObjective
 from vdvae_patch.hosts import load_host
 from vdvae_patch.hosts.means import MeanReading
 from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.patching import Variant
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 
@@ -111,7 +113,10 @@ class _Builder:
         )
         reading = self.remedy.reading
         heads = self.host.heads(model) if reading == MeanReading() else self.entry.heads_reading(model, reading)
-        vdvae_patch.patch(model, self.remedy.variant, heads=heads, arithmetic=self.remedy.arithmetic)
+        variant = Variant.parse(self.remedy.variant)
+        vdvae_patch.patch(model, variant.of_model, heads=heads, arithmetic=self.remedy.arithmetic)
+        if variant.decoder is not None or variant.objective is not None:
+            return UnderObjective.of(variant, self.host, model)
         if not self.remedy.rate:
             return DistortionAlone(model)
         if not self.remedy.spectral:

@@ -108,7 +108,21 @@ def _ranking(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> str:
             for score in controls
             if score.bad
         ]
-    return "\n".join([*lines, *_cost([pair for pair in done if pair[0].rate], min(protocol.lr))])
+    comparable = [pair for pair in done if pair[0].rate and pair[0].keeps_likelihood]
+    lines += _other_likelihoods([remedy for remedy, _ in done])
+    return "\n".join([*lines, *_cost(comparable, min(protocol.lr))])
+
+
+def _other_likelihoods(remedies: Sequence[Remedy]) -> list[str]:
+    """Whose NELBO is of a density, and beside no other's."""
+    names = [remedy.name for remedy in remedies if not remedy.keeps_likelihood]
+    if not names:
+        return []
+    return [
+        f"- {'; '.join(names)}: the likelihood is a Gaussian on [-1, 1] in the place of VDVAE's mixture, so that NELBO "
+        "and gradient norm are those of another loss, in nats per dimension of a density; GECO's loss is KL + λ C. Bad "
+        "steps are counted alike."
+    ]
 
 
 def _cost(done: Sequence[tuple[Remedy, Result]], lr: float) -> list[str]:

@@ -7,12 +7,13 @@ log(exp(p)) wherever eq. 8 has log σ.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import vdvae_patch
 from vdvae_patch.data import load
@@ -26,7 +27,9 @@ from vdvae_patch.experiments.report import Origin, publish
 from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.experiments.table2_cells import DECODERS, FULL, LEARNING_RATES, POSTERIORS, QUICK, Row, Size
 from vdvae_patch.experiments.table2_report import build_report, draw
+from vdvae_patch.experiments.under_objective import UnderObjective
 from vdvae_patch.hosts import load_host
+from vdvae_patch.patching import Variant
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 
@@ -64,7 +67,8 @@ class Part:
     @property
     def key(self) -> str:
         """Its file name. The range is in it: a piece that fits other chunks than the last one mixes nothing up."""
-        return f"{self.posterior}-{self.decoder}-{self.start}-{self.start + len(self.runs)}"
+        decoder = re.sub(r"[^\w.=]+", "-", self.decoder)
+        return f"{self.posterior}-{decoder}-{self.start}-{self.start + len(self.runs)}"
 
 
 def _train(
@@ -96,24 +100,41 @@ def _parts(options: Table2, size: Size, batches: TenImages, device: torch.device
 
     chunk = options.chunk or largest_chunk(first, len(runs), device)
     for posterior in POSTERIORS:
-        for decoder in DECODERS:
+        for decoder in (*DECODERS, *options.seams):
             for start in range(0, len(runs), chunk):
                 yield Part(posterior, decoder, start, runs[start : start + chunk])
 
 
 class Builder:
-    """From a run to a convolutional VAE with a pair of scales."""
+    """From a run to a convolutional VAE with a pair of scales, or with a decoder and an objective."""
 
     def __init__(self, posterior: str, decoder: str) -> None:
-        self.variant = f"{POSTERIORS[posterior]}/vanilla/{DECODERS[decoder]}"
+        scale = DECODERS.get(decoder)
+        scales = f"{POSTERIORS[posterior]}/vanilla"
+        self.variant = Variant.parse(f"{scales}+{decoder}" if scale is None else f"{scales}/{scale}")
         self.host = load_host("conv_vae")
 
     def __call__(self, run: Run) -> nn.Module:
         torch.manual_seed(run.seed)
         model = self.host.build({"channels": 3})
         # stable: the host's own functions of a raw scale are replaced, for Exp too, which its heads otherwise are
-        vdvae_patch.patch(model, self.variant, heads=self.host.heads(model), arithmetic="stable")
-        return model
+        vdvae_patch.patch(model, self.variant.of_model, heads=self.host.heads(model), arithmetic="stable")
+        under = UnderObjective.of(self.variant, self.host, model)
+        return InNatsAnImage(under) if isinstance(under, UnderObjective) else under
+
+
+class InNatsAnImage(nn.Module):
+    """A model under an objective, which takes and gives what the host does: `[B, C, H, W]` in [0, 1], nats an image."""
+
+    def __init__(self, under: UnderObjective) -> None:
+        super().__init__()
+        self.under = under
+        self.moved_by_updates = tuple(f"under.{name}" for name in under.moved_by_updates)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Scalars of a batch."""
+        pixels = 2 * x.permute(0, 2, 3, 1) - 1
+        return {name: value * x[0].numel() for name, value in self.under(pixels, pixels).items()}
 
 
 class TenImages:

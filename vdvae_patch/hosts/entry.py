@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vdvae_patch.heads import Head
     from vdvae_patch.hosts.means import MeanReading
+    from vdvae_patch.seams import DecoderSeam
 
 
 class Example(NamedTuple):
@@ -38,6 +39,7 @@ class HostEntry(ABC):
         installed: the host is what `import` finds, such as a package that pip installed; its modules are imported under
             their own names.
         file: the file that defines it, of an entry of the user's; the host's modules may lie beside it.
+        no_decoder: why no decoder can take the place of the host's likelihood, for an entry without `decoder_seam`.
     """
 
     name: str
@@ -45,6 +47,7 @@ class HostEntry(ABC):
     embedded: str | None = None
     installed: bool = False
     file: Path | None = None
+    no_decoder: str = "its entry does not say where the likelihood is; it can define `decoder_seam`"
 
     def stand_ins(self, root: Path) -> Mapping[str, ModuleType]:
         """Modules to serve to the imported code instead of what it imports by these names; see `hosts.stand_ins`.
@@ -77,6 +80,14 @@ class HostEntry(ABC):
         raise HostError(
             f"host {self.name!r} cannot have its means read in another way; its entry can define `heads_reading`"
         )
+
+    def decoder_seam(self, model: nn.Module) -> DecoderSeam:
+        """Where the likelihood of a model that `build` made is computed, and its pass in parts.
+
+        Raises:
+            HostError: there is no such place, and why.
+        """
+        raise HostError(f"host {self.name!r} takes no decoder and no objective: {self.no_decoder}")
 
     def example(self, modules: Mapping[str, ModuleType]) -> Example:
         """A small model with a batch and a loss; raises `HostError` where an entry gives none."""

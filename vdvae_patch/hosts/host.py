@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from vdvae_patch.heads import Head
+    from vdvae_patch.seams import DecoderSeam
 
 OriginKind = Literal["embedded", "genuine", "checkout", "installed"]
 """`embedded`: kept with this project; `genuine`: fetched by it; `checkout`: a folder of the user's; `installed`: a
@@ -71,12 +73,25 @@ class Host:
         Raises:
             InvalidValueError: the host refuses the hyperparameters, such as layers that do not fit the image.
         """
+        from vdvae_patch import seams
+
         try:
-            return self.entry.build(self.modules, hparams)
+            model = self.entry.build(self.modules, hparams)
         except ValueError as error:
             raise InvalidValueError(f"host {self.name!r} refuses these hyperparameters: {error}") from error
+        with contextlib.suppress(TypeError):  # of an entry that gives something else than a module
+            seams.remember(model, self.entry.decoder_seam)
+        return model
 
     def heads(self, model: nn.Module) -> list[Head]:
         """The Normal heads of a model that `build` made."""
         # an entry of the user's may give something of its own, which `patch` refuses and not this
         return [replace(h, host=self.name) if is_dataclass(h) else h for h in self.entry.heads(model)]
+
+    def decoder_seam(self, model: nn.Module) -> DecoderSeam:
+        """Where the likelihood of a model that `build` made is computed.
+
+        Raises:
+            HostError: there is no such place, and why.
+        """
+        return self.entry.decoder_seam(model)

@@ -15,15 +15,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from vdvae_patch.data.normalization import ModelBatch
+
 
 class TrainableEntry(HostEntry):
     """An entry with presets, a loss and samples.
 
     Attributes:
         architecture: a frozen dataclass of the host's architecture; each field is a flag of `train`.
+        reads_target: whether `latents` takes the images as the likelihood has them, in [-1, 1], and not about zero mean
+            and unit variance.
     """
 
     architecture: ClassVar[type]
+    reads_target: ClassVar[bool] = False
 
     @abstractmethod
     def presets(self) -> Mapping[str, Preset]:
@@ -42,6 +47,10 @@ class TrainableEntry(HostEntry):
     @abstractmethod
     def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
         """What each pair of posterior and prior drew, in the order of the computation."""
+
+    def read(self, batch: ModelBatch) -> Tensor:
+        """What `latents` takes of a batch."""
+        return batch.target if self.reads_target else batch.input
 
     @abstractmethod
     def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:

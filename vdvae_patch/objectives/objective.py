@@ -126,11 +126,20 @@ class Objective(WideBuffers, ABC):
             self._count()
         return Result(loss, common | metrics)
 
-    def step(self, skipped: bool = False) -> None:
-        """Once after each update of the weights: move the state, or with `skipped` leave it alone."""
+    @torch.no_grad()
+    def step(self, skipped: bool | Tensor = False) -> None:
+        """Once after each update of the weights: move the state, or with `skipped` leave it alone.
+
+        A tensor on the device, true or not 0 for a skipped one, makes nobody wait.
+        """
         staged = self._unsettled > 0
         self._unsettled = 0
-        if staged and not skipped:
+        if staged and isinstance(skipped, Tensor):
+            before = [buffer.clone() for buffer in self.buffers()]
+            self._move()
+            for buffer, old in zip(self.buffers(), before, strict=True):
+                buffer.copy_(torch.where(skipped.bool(), old, buffer))
+        elif staged and not skipped:
             self._move()
         self._forget()
 

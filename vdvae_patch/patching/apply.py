@@ -21,10 +21,12 @@ from vdvae_patch.attach.attachment import Attachment
 from vdvae_patch.attach.decorators import name_of
 from vdvae_patch.attach.graft import is_own
 from vdvae_patch.attach.sites import LogSite, NormalSite
-from vdvae_patch.errors import PatchError
+from vdvae_patch.decoders import Decoder
+from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
+from vdvae_patch.patching.decoder import Placement, apart_state, likelihood_in, take_away
 from vdvae_patch.patching.fit import Keep, Spread, fitted
 from vdvae_patch.patching.measure import raw_values, together
 from vdvae_patch.patching.record import (
@@ -40,6 +42,7 @@ from vdvae_patch.patching.record import (
 )
 from vdvae_patch.patching.variant import Variant, resolve
 from vdvae_patch.scales import Constant, ExpLin, Scale
+from vdvae_patch.seams import DecoderSeam, seam_of
 
 _EXPLIN = ExpLin()
 
@@ -162,7 +165,14 @@ class PatchHandle:
         return f"PatchHandle({self.variant}, {len(self.heads)} heads)"
 
     def __str__(self) -> str:
-        lines = [str(self.heads)]
+        lines = [str(self.heads)] if self.heads else []
+        likelihood = likelihood_in(self.model)
+        if likelihood is not None:
+            own = sum(value.numel() for value in apart_state(self.model).values())
+            lines.append(
+                f"decoder {self.variant.decoder} in the place of the host's likelihood; {own:,} numbers of its own, "
+                "apart from the state_dict"
+            )
         if self.unverified:
             named = ", ".join(f"{head.path}[{head.channels}]" for head in self.unverified[:_SHOWN])
             more = f" and {len(self.unverified) - _SHOWN} more" if len(self.unverified) > _SHOWN else ""
@@ -181,10 +191,12 @@ def patch(
     model: nn.Module,
     variant: str | Variant | None = None,
     *,
-    heads: Iterable[Head],
+    heads: Iterable[Head] = (),
     posterior: str | Scale | None = None,
     prior: str | Scale | None = None,
     likelihood: str | Scale | None = None,
+    decoder: str | Decoder | None = None,
+    seam: DecoderSeam | None = None,
     arithmetic: Arithmetic = "auto",
     verify: bool = True,
     paper: bool | None = None,
@@ -197,9 +209,14 @@ def patch(
 
     Args:
         variant: `posterior/prior[/likelihood]`; one name alone sets posterior and prior, `vanilla` leaves a role
-            alone. Instead of it, one keyword a role.
+            alone. Instead of it, one keyword a role. `vanilla+optimal` names a decoder, too.
         heads: where the model emits its raw parameters: what `scan` found, or any selection of it, or
             `host.heads(model)`, or `Head`s of your own.
+        decoder: what takes the place of the host's likelihood, see `vdvae_patch.decoders`. Its parameters, and those of
+            a layer beside the host's own where it needs more channels than that emits, are parameters of the model and
+            no part of its `state_dict`; `unpatch` takes them away.
+        seam: where the host's likelihood is, `host.decoder_seam(model)`; of a model that a host by name has built in
+            this process it is known.
         arithmetic: whose KL and sampling the model then uses, see `Arithmetic`.
         verify: for heads that a scan found, run the model once more on the scanned batch and compare the σ that it
             really uses with scale(p). A constant σ follows no p, so with one it is first done with explin in its place.
@@ -225,9 +242,11 @@ def patch(
     Whatever is raised, Ctrl-C included, the model is then as it was.
     """
     keep: Keep = "exponentials" if paper is None else "nothing" if paper else "all"
-    chosen = resolve(variant, {"posterior": posterior, "prior": prior, "likelihood": likelihood})
+    chosen = resolve(variant, {"posterior": posterior, "prior": prior, "likelihood": likelihood}, decoder)
     _refuse_patched(model)
-    found = plan.checked(model, heads, chosen)
+    placement = _placement(model, chosen, decoder, seam)
+    heads = list(heads)
+    found = plan.checked(model, heads, chosen) if heads or chosen.sets_scales or placement is None else []
     scans = _scans(found)
     verifying = [scan for scan in scans if verify and scan.can_verify]
     asked = [(head, chosen.for_role(head.role)) for head in found]
@@ -238,7 +257,8 @@ def patch(
             warnings.simplefilter("ignore", UserWarning)  # they are of scales that nobody asked for
             _apply(model, _fitted(found, following, raw, keep), following, arithmetic, scans, verifying)
         unpatch(model)
-    record, outcomes = _apply(model, _fitted(found, chosen, raw, keep), chosen, arithmetic, scans, verifying)
+    fitting = _fitted(found, chosen, raw, keep)
+    record, outcomes = _apply(model, fitting, chosen, arithmetic, scans, verifying, placement=placement)
     before, after = _both(verifying, outcomes)
     try:
         loss, by_loss = _by_loss(model, verifying if record.arithmetic == "stable" else [])
@@ -249,6 +269,7 @@ def patch(
             warnings.warn(line, stacklevel=2)
     except BaseException:  # a call that raises, or a warning that is made an error
         _remove(model, record.number)
+        take_away(model)
         raise
     seen = {id(scan) for scan in verifying}
     unverified = [head for head in found if id(head.scan) not in seen]
@@ -256,6 +277,38 @@ def patch(
         given = next((scan.call for scan in verifying if scan.call is not None), None)
         return PatchHandle(model, record, unverified, before, after, given)
     return PatchHandle(model, record, unverified, before, by_loss, loss, after)
+
+
+def _placement(
+    model: nn.Module, chosen: Variant, decoder: str | Decoder | None, seam: DecoderSeam | None
+) -> Placement | None:
+    """What puts the decoder of a variant into the model.
+
+    Raises:
+        PatchError: nobody said where this model's likelihood is, or there is a decoder already.
+        InvalidValueError: the variant has an objective, or a scale for the likelihood that the decoder replaces.
+        HostError: the host has no such place, and why.
+    """
+    if chosen.objective is not None:
+        raise InvalidValueError(
+            f"variant {chosen} names an objective, which is no part of a model but of the loop that trains it: "
+            f"vdvae_patch.objectives.get({chosen.objective!r}), or vdvae-patch train --objective"
+        )
+    if chosen.decoder is None:
+        return None
+    if chosen.likelihood is not None:
+        raise InvalidValueError(
+            f"variant {chosen} gives the host's likelihood the scale {chosen.likelihood}, and a decoder in its place: "
+            f"leave the third scale out, or give it to the decoder, as in per_pixel(scale={chosen.likelihood})"
+        )
+    seam = seam or seam_of(model)
+    if seam is None:
+        raise PatchError(
+            f"decoder {chosen.decoder}: nobody said where this {type(model).__name__} computes its likelihood; for a "
+            "host by name give seam=host.decoder_seam(model); for a model of your own call "
+            f"vdvae_patch.decoders.get({chosen.decoder!r}).nll(x, parameters) in your loss"
+        )
+    return Placement(model, seam, decoder if isinstance(decoder, Decoder) else chosen.decoder)
 
 
 def _by_loss(model: nn.Module, scans: Sequence[Scan]) -> tuple[Callable[..., Any] | None, Outcome | None]:
@@ -318,7 +371,7 @@ def _following(chosen: Variant) -> Variant:
     """The variant, with a scale that follows its raw parameter in the place of one that does not."""
     given = (chosen.posterior, chosen.prior, chosen.likelihood)
     posterior, prior, likelihood = (_EXPLIN if isinstance(scale, Constant) else scale for scale in given)
-    return Variant(posterior, prior, likelihood, chosen.one_name)
+    return Variant(posterior, prior, likelihood, chosen.one_name, chosen.decoder)
 
 
 def _raw_values(
@@ -371,16 +424,18 @@ def _apply(
     scans: Sequence[Scan],
     verifying: Sequence[Scan],
     more_normals: Iterable[NormalSite | LogSite] = (),
+    placement: Placement | None = None,
 ) -> tuple[PatchRecord, list[Outcome]]:
     """Install and verify; the model is as it was if anything is raised. Gives the outcomes of the verified calls."""
     changed = any(h.scale is not None and not h.head.convention.is_identity(h.scale) for h in patched)
     stable = arithmetic == "stable" or (arithmetic == "auto" and changed)
-    if not changed and not stable and not chosen.is_vanilla:
+    if not changed and not stable and chosen.sets_scales and placement is None:
         warnings.warn(f"variant {chosen} is what the host computes already: the patch changes nothing", stacklevel=3)
     known = [*(site for scan in scans for site in scan.normals), *more_normals]
     normals = list(dict.fromkeys(known)) if stable else []
     number = uuid.uuid4().hex
-    planned = plan.attachments(model, patched, stable, normals, _others(patched, scans))
+    planned = plan.attachments(model, patched, stable, normals, _others(patched, scans)) if patched else []
+    planned = [*planned, *(placement.attachments if placement is not None else ())]
     for attachment in planned:
         attachment.patch = number
     # without the scans, which hold a batch
@@ -388,6 +443,8 @@ def _apply(
     record = PatchRecord(chosen, "stable" if stable else "host", kept, tuple(planned), number)
     try:
         _install(model, planned)
+        if placement is not None:
+            placement.put(model)
         vars(model)[RECORD] = record
         state.mark(model)
         outcomes = [scan.verify(model, [h for h in patched if h.head.scan is scan]) for scan in verifying]
@@ -395,6 +452,7 @@ def _apply(
         outcomes = [found if found.finite else scan.explained(model, found) for scan, found in pairs]
     except BaseException:
         _remove(model, number)
+        take_away(model)
         raise
     return record, outcomes
 
@@ -453,3 +511,4 @@ def unpatch(model: nn.Module) -> None:
                 )
     for owner in found:
         _remove(owner.model, owner.record.number)
+        take_away(owner.model)

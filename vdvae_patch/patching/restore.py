@@ -59,6 +59,12 @@ def patch_json(model: nn.Module) -> str:
 
 def _patch_data(owner: Owner) -> dict[str, Any]:
     record, places = owner.record, PlaceWriter(owner.model)
+    if record.variant.decoder is not None:
+        raise PatchError(
+            f"a patch with decoder {record.variant.decoder} is not written down: its own parameters are no part of the "
+            "model's state_dict; save vdvae_patch.patching.decoder.apart_state(model) beside it, patch the model again "
+            "and load_apart_state"
+        )
     data = {
         "at": owner.path,
         "model": _name(owner.model),

@@ -1,36 +1,61 @@
-"""Variants: which scale each role gets, written `posterior/prior[/likelihood]`."""
+"""Variants: which scale each role gets, and what stands at the other seams.
+
+`posterior/prior[/likelihood][+decoder][+objective]`: `explin/constant+optimal+geco(kappa=0.06)`. The first part names
+scales; what a later part is, the registries know.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
+from vdvae_patch import decoders, objectives
+from vdvae_patch.decoders import DECODERS, Decoder
 from vdvae_patch.errors import InvalidValueError, UnknownNameError
 from vdvae_patch.heads import ROLES, Role
-from vdvae_patch.registry import split_top_level
+from vdvae_patch.objectives import OBJECTIVES
+from vdvae_patch.registry import Registry, parse_nested_spec, split_top_level
 from vdvae_patch.scales import SCALES, Scale, get
 
 VANILLA = "vanilla"
+
+Seam = Literal["decoder", "objective"]
+SEAMS: dict[Seam, Registry[Any]] = {"decoder": DECODERS, "objective": OBJECTIVES}
+"""What a part after the first can be, by the registry that knows its name."""
 
 
 @dataclass(frozen=True)
 class Variant:
     """The scale of each role; `None` leaves the role's heads as the host has them.
 
-    `one_name`: posterior and prior were set by one name, which a host with only one of the two may have.
+    Attributes:
+        one_name: posterior and prior were set by one name, which a host with only one of the two may have.
+        decoder, objective: their specifications; None for the host's own likelihood, and for its ELBO.
     """
 
     posterior: Scale | None = None
     prior: Scale | None = None
     likelihood: Scale | None = None
     one_name: bool = field(default=False, compare=False)
+    decoder: str | None = None
+    objective: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """From `upbounded` (posterior and prior), `explin/constant` or `explin/constant/bounded(0.1, 1)`.
+        """From `upbounded` (posterior and prior), `explin/constant`, `explin/constant/bounded(0.1, 1)`.
+
+        Each may be followed by a decoder and an objective: `vanilla+optimal`,
+        `explin/constant+optimal+geco(kappa=0.06)`.
 
         Raises:
-            UnknownNameError, InvalidValueError: as `scales.get`, or for more than three roles.
+            UnknownNameError: no such scale, decoder or objective; the message names the nearest.
+            InvalidValueError: as `scales.get`; more than three roles; two decoders; arguments that are refused.
         """
+        scales, *parts = (part.strip() for part in split_top_level(text, "+"))
+        return _with_parts(cls._scales(scales), parts, text)
+
+    @classmethod
+    def _scales(cls, text: str) -> Variant:
         names = [part.strip() for part in split_top_level(text, "/")]
         if len(names) > len(ROLES) or not all(names):
             raise InvalidValueError(f"variant {text!r} is not of the form posterior/prior[/likelihood]")
@@ -47,8 +72,18 @@ class Variant:
 
     @property
     def is_vanilla(self) -> bool:
-        """Whether every role is left alone."""
-        return all(self.for_role(role) is None for role in ROLES)
+        """Whether every role is left alone, and the host's likelihood; an objective is no part of a model."""
+        return self.decoder is None and not self.sets_scales
+
+    @property
+    def sets_scales(self) -> bool:
+        """Whether a role gets a scale."""
+        return any(self.for_role(role) is not None for role in ROLES)
+
+    @property
+    def of_model(self) -> Variant:
+        """What of it is done to a model: all but the objective."""
+        return replace(self, objective=None)
 
     def __str__(self) -> str:
         names = [VANILLA if scale is None else str(scale) for scale in map(self.for_role, ROLES)]
@@ -56,12 +91,83 @@ class Variant:
             names.pop()
             if names[0] == names[1]:
                 names.pop()
-        return "/".join(names)
+        return "+".join(["/".join(names), *filter(None, (self.decoder, self.objective))])
 
 
-def resolve(variant: str | Variant | None, roles: dict[Role, str | Scale | None]) -> Variant:
-    """One variant from `patch`'s two forms, a specification or one keyword a role; not both."""
+def with_seams(text: str, decoder: str | None, objective: str | None) -> Variant:
+    """A variant with a decoder and an objective that are named beside it; one that it names itself may be named again.
+
+    Raises:
+        UnknownNameError, InvalidValueError: as `Variant.parse`; or it names another one.
+    """
+    variant = Variant.parse(text)
+    if decoder is not None:
+        variant = replace(variant, decoder=_the_same("decoder", variant.decoder, decoder_spec(decoder)))
+    if objective is not None:
+        spec = objectives.get(objective).specification()
+        variant = replace(variant, objective=_the_same("objective", variant.objective, spec))
+    return variant
+
+
+def _the_same(seam: Seam, there: str | None, given: str) -> str:
+    if there not in (None, given):
+        raise InvalidValueError(f"the variant names {seam} {there}, and beside it {given} is given; give one")
+    return given
+
+
+def _with_parts(variant: Variant, parts: list[str], text: str) -> Variant:
+    chosen: dict[Seam, str] = {}
+    for part in parts:
+        seam = _seam_of(part, text)
+        if seam in chosen:
+            raise InvalidValueError(f"variant {text!r} names two {seam}s, {chosen[seam]} and {part}; give one")
+        chosen[seam] = decoder_spec(part) if seam == "decoder" else objectives.get(part).specification()
+    return replace(variant, decoder=chosen.get("decoder"), objective=chosen.get("objective"))
+
+
+def decoder_spec(text: str) -> str:
+    """A decoder's specification by its own name and without spaces, once its arguments are known to be good."""
+    decoders.get(text)
+    name = parse_nested_spec(text, DECODERS.kind)[0]
+    return DECODERS.canonical(name) + "".join(text.strip()[len(name) :].split())
+
+
+def _seam_of(part: str, text: str) -> Seam:
+    """Which registry knows the name of a part."""
+    if not part:
+        raise InvalidValueError(f"variant {text!r}: nothing stands beside a '+'")
+    name = parse_nested_spec(part, "part of a variant")[0]
+    known: list[Seam] = []
+    for seam, registry in SEAMS.items():
+        try:
+            registry.canonical(name)
+        except UnknownNameError:
+            continue
+        known.append(seam)
+    if not known:
+        raise UnknownNameError(" or ".join(SEAMS), name, [n for registry in SEAMS.values() for n in registry])
+    if len(known) > 1:
+        raise InvalidValueError(
+            f"variant {text!r}: {name!r} is a {' and an '.join(known)}; register one of them under another name"
+        )
+    return known[0]
+
+
+def resolve(
+    variant: str | Variant | None, roles: dict[Role, str | Scale | None], decoder: str | Decoder | None = None
+) -> Variant:
+    """One variant from `patch`'s two forms, a specification or one keyword a role; a decoder goes with both."""
+    chosen = _resolved(variant, roles, decoder is not None)
+    if decoder is None:
+        return chosen
+    spec = decoder.specification() if isinstance(decoder, Decoder) else decoder_spec(decoder)
+    return replace(chosen, decoder=_the_same("decoder", chosen.decoder, spec))
+
+
+def _resolved(variant: str | Variant | None, roles: dict[Role, str | Scale | None], may_be_none: bool) -> Variant:
     given = {role: scale for role, scale in roles.items() if scale is not None}
+    if variant is None and not given and may_be_none:
+        return Variant()
     if variant is None and not given:
         raise InvalidValueError("which scales? name a variant ('upbounded'), or posterior=, prior=, likelihood=")
     if variant is not None and given:
@@ -82,4 +188,9 @@ def _scale_or_none(name: str | Scale) -> Scale | None:
     try:
         return get(name)
     except UnknownNameError:
-        raise UnknownNameError("scale", name.split("(")[0], [VANILLA, *SCALES]) from None
+        bare = name.split("(")[0]
+        if any(bare.lower() in registry.names() for registry in SEAMS.values()):
+            raise InvalidValueError(
+                f"{bare!r} is no scale, and a variant names scales first: {VANILLA}+{name.strip()}"
+            ) from None
+        raise UnknownNameError("scale", bare, [VANILLA, *SCALES]) from None

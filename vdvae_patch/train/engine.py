@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.data.batches import steps_per_epoch
 from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
@@ -31,17 +30,20 @@ class Engine:
 
 def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engine:
     """The step of `config` for a workload."""
-    built = compile_model(work.model, world.device) if config.compile else work.model
+    passed = work.passed()
+    built = compile_model(passed, world.device) if config.compile else passed
     run_model, local_gradient = distribute(built, world)
-
-    def loss(x: Tensor, target: Tensor) -> Losses:
-        return work.entry.losses(run_model, x, target)
-
+    loss = work.loss_of(run_model)
+    if work.weighing is not None:
+        work.weighing.set_epoch(steps_per_epoch(len(work.data.train), config.optimization.batch_size * world.size))
     capacity = drain_interval(config, world)
     step = TrainingStep(
         work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity
     )
     step.local_gradient = local_gradient
-    before = WeightsBefore(step.parameters) if config.record_skips and capacity > 1 else None
+    followed = [*step.parameters, *(work.weighing.floats() if work.weighing is not None else ())]
+    before = WeightsBefore(followed) if config.record_skips and capacity > 1 else None
     step.before_update = before
+    if work.weighing is not None:
+        step.after_update = partial(work.weighing.settle, work.model)
     return Engine(step, before)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Recording:
         generators: the random states of every rank.
         threads: of the processor, which decide the order in which sums are taken.
         optimization, precision: of that step, which a continuation of the run may change; None of older recordings.
+        seams: the states of its decoder and its objective, see `Workload.seams_state`.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Recording:
     loss_scale: float | None
     optimization: Optimization | None = None
     precision: Precision | None = None
+    seams: dict[str, Any] = field(default_factory=dict)
 
     def config(self, config: TrainConfig[Any]) -> TrainConfig[Any]:
         """The run's configuration as it was at that step."""
@@ -107,6 +109,7 @@ def record(
     ranks: int,
     device: torch.device,
     loss_scale: float | None,
+    seams: dict[str, Any] | None = None,
 ) -> Recording:
     """Write a recording; `model` has the weights of before. Rank 0 knows every rank's noise: it is made of seeds."""
     generators = []
@@ -122,6 +125,7 @@ def record(
         "loss_scale": loss_scale,
         "optimization": asdict(config.optimization),
         "precision": config.precision,
+        **(seams or {}),
     }
     path = checkpoint.save(folder, info, state, name=_name(row.step))
     return _recording(path, info, state)
@@ -187,4 +191,5 @@ def _recording(path: Path, info: CheckpointInfo, state: dict[str, Any]) -> Recor
         path, info, StepRecord(**values, sites=sites), state["model"], state["indices"], state["generators"],
         state["threads"], state["loss_scale"],
         Optimization(**state["optimization"]) if "optimization" in state else None, state.get("precision"),
+        state.get("seams", {}),
     )  # fmt: skip

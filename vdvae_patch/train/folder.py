@@ -90,6 +90,11 @@ class RunFolder:
         return self.path / "samples"
 
     @property
+    def trajectory(self) -> Path:
+        """The way through the information plane, of a run with a decoder or an objective."""
+        return self.path / "trajectory.png"
+
+    @property
     def summary(self) -> Path:
         """Written when the run has ended."""
         return self.path / "summary.json"

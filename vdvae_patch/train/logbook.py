@@ -67,7 +67,8 @@ def _write_step(run: Run, record: StepRecord, seconds: float) -> None:
         return
     row = asdict(record) | {"epoch": record.step // run.per_epoch, "skipped": record.skipped}
     row.pop("sites")
-    run.logs.metrics.write(row | {"step_time": seconds})
+    metrics = row.pop("metrics")
+    run.logs.metrics.write(row | metrics | {"step_time": seconds})
     if run.logs.board is not None:
         run.logs.board.step(record)
 
@@ -87,7 +88,8 @@ def _write_skip(run: Run, record: StepRecord, *, exact: bool) -> None:
 def _explain(run: Run, record: StepRecord, *, exact: bool) -> dict[str, Any]:
     seed_noise("train", run.config.seed, rank=run.world.rank, step=record.step)
     with run.engine.autocast():
-        rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, run.batch(record.step).input)
+        x = run.work.entry.read(run.batch(record.step))
+        rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, x)
     states = head_states(run.work.latent_heads, over_ranks(run.world.gather(rows)))
     return {
         "step": record.step,
@@ -114,6 +116,7 @@ def _keep(run: Run, record: StepRecord) -> None:
         run.folder.recordings, run.work.checkpoint_info(record.step, finite=False, nelbo=None), record, run.work.model,
         torch.from_numpy(run.global_indices(record.step).copy()), config=run.config, ranks=run.world.size,
         device=run.world.device, loss_scale=None if scaler is None else float(scaler.value),
+        seams=run.work.seams_state(),
     )  # fmt: skip
     megabytes = flight.size_on_disk(recording.path) / 1e6
     where = "; ".join(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
+from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.skips.records import JsonLines
@@ -19,7 +20,7 @@ from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.engine import make_engine
-from vdvae_patch.train.evaluate import Evaluation, evaluate
+from vdvae_patch.train.evaluate import NATS_PER_BIT, Evaluation, evaluate
 from vdvae_patch.train.folder import (
     RunFolder,
     accepted_changes,
@@ -40,6 +41,8 @@ from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save
 from vdvae_patch.train.setup import Workload, buffers_follow, prepare
+from vdvae_patch.train.trajectory import draw_trajectory
+from vdvae_patch.train.weighing import is_density, own_mass
 from vdvae_patch.train.world import World, connect
 from vdvae_patch.train.writer import BackgroundWriter
 
@@ -120,6 +123,8 @@ def _assemble(
     engine, before = made.step, made.before
     position = restore(folder, work, engine, world, say) if config.resume else None
     position = position or Position(0, Counters(), _first_batch(config, world, folder))
+    if work.weighing is not None:  # the batch stays what it was at the first launch, on however many ranks it goes on
+        work.weighing.set_epoch(steps_per_epoch(len(work.data.train), position.global_batch))
     if position.counters.consecutive_skips >= config.max_consecutive_skips:
         position.counters.consecutive_skips = 0  # it had given up; that it is resumed is another chance
     total = config.total_steps(steps_per_epoch(len(work.data.train), position.global_batch))
@@ -183,7 +188,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
         x, target = run.batch(step)
         if _due(step, config.watch_every):
             seed_noise("train", config.seed, rank=run.world.rank, step=step)
-            run.watch.look(step, x)
+            run.watch.look(step, run.work.entry.read(ModelBatch(x, target)))
         seed_noise("train", config.seed, rank=run.world.rank, step=step)
         run.engine(step, x, target, stop=bool(stop))
         for buffer, average in buffers_follow(run.work.model, run.work.ema):
@@ -223,7 +228,7 @@ def _between(run: Run, done: int) -> None:
         run.counters.nelbo = result.elbo
         if run.logs is not None:
             log = JsonLines(run.folder.evaluations)
-            log.write({"step": done - 1, **asdict(result)})
+            log.write({"step": done - 1, **result.record()})
             log.close()
             if run.logs.board is not None:
                 run.logs.board.evaluation(done - 1, result.elbo, result.elbo_bits)
@@ -233,10 +238,14 @@ def _between(run: Run, done: int) -> None:
         save(run, done)
 
 
-def _evaluate(run: Run, images: DeviceImages, *, limit: int) -> Evaluation:
+def _evaluate(run: Run, images: DeviceImages, *, limit: int, final: bool = False) -> Evaluation:
+    work, weighing = run.work, run.work.weighing
+    # at the end a density of the host's own is measured by mass, too, so that one table can hold all
+    own = own_mass(work.host, work.ema) if final and weighing is None else None
     return evaluate(
-        run.work.entry, run.work.ema, images, run.work.data.normalization,
+        work.entry, work.ema, images, work.data.normalization,
         batch_size=run.config.optimization.batch_size, seed=run.config.seed, limit=limit, world=run.world,
+        weighing=weighing or own, only_mass=weighing is None,
     )  # fmt: skip
 
 
@@ -255,7 +264,8 @@ def _finish(run: Run) -> Outcome:
     save(run, run.total)  # before anything that may fail or be interrupted: the training is done
     run.writer.wait()
     _draw_samples(run, "final.png")
-    test = _evaluate(run, DeviceImages(run.work.data.test, run.world.device), limit=run.config.test_images)
+    images = DeviceImages(run.work.data.test, run.world.device)
+    test = _evaluate(run, images, limit=run.config.test_images, final=True)
     run.counters.nelbo = test.elbo
     save(run, run.total)  # once more, with what it is worth
     run.writer.wait()
@@ -270,14 +280,34 @@ def _finish(run: Run) -> Outcome:
         "loss_scale_count": counters.loss_scale,
         "test_nelbo_nats_per_dim": test.elbo,
         "test_nelbo_bits_per_dim": test.elbo_bits,
-        "test": asdict(test),
+        "test": test.record(),
+        **_likelihood(run.work),
+        **_by_mass(test),
         "images_per_second": counters.images_per_second,
         "peak_memory_bytes": peak_memory(run.world.device),
         "train_seconds": counters.seconds,
         "run": run.seen,
     }
     run.world.on_main(lambda: write_json(run.folder.summary, summary))
+    if run.logs is not None and run.work.weighing is not None:
+        run.logs.flush()
+        draw_trajectory(run.folder.metrics, run.folder.trajectory, f"{run.config.variant} seed {run.config.seed}")
     return Outcome(summary, is_main=run.world.is_main)
+
+
+def _likelihood(work: Workload) -> dict[str, str]:
+    """Whether the NELBO is of a density or of discrete values; nothing where a host does not say so."""
+    density = is_density(work.host, work.ema)
+    return {} if density is None else {"likelihood": "density" if density else "discrete"}
+
+
+def _by_mass(test: Evaluation) -> dict[str, float]:
+    if test.mass_elbo is None:
+        return {}
+    return {
+        "test_mass_nelbo_nats_per_dim": test.mass_elbo,
+        "test_mass_nelbo_bits_per_dim": test.mass_elbo / NATS_PER_BIT,
+    }
 
 
 def peak_memory(device: torch.device) -> int:

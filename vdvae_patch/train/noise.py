@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-Purpose = Literal["init", "train", "evaluate", "samples"]
-_STREAMS: dict[Purpose, int] = {"init": 0, "train": 1, "evaluate": 2, "samples": 3}
+Purpose = Literal["init", "decoder", "train", "evaluate", "samples"]
+_STREAMS: dict[Purpose, int] = {"init": 0, "train": 1, "evaluate": 2, "samples": 3, "decoder": 4}
 
 
 def seed_noise(purpose: Purpose, seed: int, *, rank: int = 0, step: int = 0) -> None:

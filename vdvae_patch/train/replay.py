@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from vdvae_patch.train.head_watch import gradient_norm, last_layer
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.setup import Workload, prepare
 from vdvae_patch.train.step import LossScale, StepRecord, TrainingStep, autocast
+from vdvae_patch.train.weighing import Weighed
 from vdvae_patch.train.world import World
 
 
@@ -75,6 +75,7 @@ def replay(config: TrainConfig[Any], recording: Recording, variant: str | None =
     config = replace(recording.config(config), variant=variant or config.variant, weights=None, device="cpu")
     work = prepare(config, torch.device("cpu"))
     work.model.load_state_dict(recording.weights)
+    work.load_seams(recording.seams)
     with _threads(recording.threads):
         culprits, rank = _culprits(config, recording, work, limit)
         heads_rows = _heads(config, recording, work)
@@ -122,22 +123,21 @@ def _step(config: TrainConfig[Any], recording: Recording, work: Workload) -> tup
     for x, target in shares(recording, work):
         work.model.zero_grad(set_to_none=True)
         with _autocast(config):
-            losses = work.entry.losses(work.model, x, target)
-        scaled = losses.elbo if scaler is None else scaler.scale(losses.elbo)
+            loss, losses, metrics = Weighed.of(work.losses(x, target))
+        scaled = loss if scaler is None else scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
-        said.append(Losses(*(loss.detach().float() for loss in losses)))
+        said.append(Losses(*(part.detach().float() for part in losses)))
         parts.append([p.grad for p in work.model.parameters()])
     finite = [all(bool(g.isfinite().all()) for g in part if g is not None) for part in parts]
     for parameter, *own in zip(work.model.parameters(), *parts, strict=True):
         parameter.grad = _average([g for g in own if g is not None], recording.ranks)
     world = _PlayedWorld(torch.device("cpu"), 0, recording.ranks, said=tuple(said), finite=tuple(finite))
-    loss = partial(work.entry.losses, work.model)
-    engine = TrainingStep(work.model, work.ema, loss, config.optimization, world, precision=config.precision)
+    engine = TrainingStep(work.model, work.ema, work.losses, config.optimization, world, precision=config.precision)
     engine.scaler = scaler
     norms: list[float] = []
     layers = [last_layer(dict(work.model.named_modules()).get(head.path)) for head in work.heads]
     engine.before_clip = lambda: norms.extend(float(gradient_norm(layer, world.device)) for layer in layers)
-    engine.finish(recording.record.step, recording.record.lr, said[0])
+    engine.finish(recording.record.step, recording.record.lr, said[0], metrics=metrics)
     return engine.drain()[0], norms
 
 
@@ -153,9 +153,9 @@ def _average(gradients: list[Tensor], ranks: int) -> Tensor | None:
 
 def _heads(config: TrainConfig[Any], recording: Recording, work: Workload) -> Tensor:
     rows = []
-    for x, _ in shares(recording, work):
+    for batch in shares(recording, work):
         with _autocast(config):
-            rows.append(probe_rows(work.entry, work.model, work.heads, x))
+            rows.append(probe_rows(work.entry, work.model, work.heads, work.entry.read(batch)))
     return over_ranks(torch.stack(rows))
 
 
@@ -172,11 +172,11 @@ def _culprits(
         tracer = Tracer(work.model, sources, limit)
         with tracer.modules(), tracer:
             with _autocast(config):
-                losses = work.entry.losses(work.model, x, target)
-            tracer.reach(losses)
+                loss, losses, _ = Weighed.of(work.losses(x, target))
+            tracer.reach(losses if loss is losses.elbo else (loss, *losses))
             if not tracer.trace.reached:
                 tracer.backward()
-                (losses.elbo if scaler is None else scaler.scale(losses.elbo)).backward()  # type: ignore[no-untyped-call]
+                (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
                 tracer.reach([p.grad for p in work.model.parameters() if p.grad is not None])
         if tracer.trace.reached:
             return tracer.trace.culprits, rank

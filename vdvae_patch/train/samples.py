@@ -29,7 +29,7 @@ def sample_grid(
     """
     seed_noise("samples", seed)
     n = len(pixels)
-    latents = [latent.z for latent in entry.latents(model, normalization.apply(pixels).input)]
+    latents = [latent.z for latent in entry.latents(model, entry.read(normalization.apply(pixels)))]
     rows = [pixels.cpu().numpy()]
     for given in np.linspace(0, len(latents), depths + 1).round().astype(int)[1:]:
         rows.append(entry.sample(model, n, 0.1, latents[:given]))

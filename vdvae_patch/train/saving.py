@@ -46,6 +46,7 @@ def save(run: Run, done: int) -> None:
         "generators": states,
         "position": {"step": done, "global_batch": run.global_batch, "ranks": run.world.size},
         "schedule": {"lr": run.config.optimization.learning_rate(done)},
+        **run.work.seams_state(),
     }
     if run.engine.scaler is not None:
         state["loss_scale"] = run.engine.scaler.state_dict()
@@ -74,8 +75,7 @@ def restore(
     expected = work.checkpoint_info(0, finite=True, nelbo=None)
     require_host(info, expected.host, chosen)
     require_variant(info, expected.variant, chosen)
-    work.model.load_state_dict(state["model"])
-    work.ema.load_state_dict(state["ema"])
+    work.load(state)
     engine.restore_optimizer(state["optimizer"])
     if engine.scaler is not None and "loss_scale" in state:  # not if it went on in another precision
         engine.scaler.load_state_dict(state["loss_scale"])

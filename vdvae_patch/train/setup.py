@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vdvae_patch.data import load
+from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.data.images import ImageData
 from vdvae_patch.errors import CheckpointError, InvalidValueError
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts import HOSTS, Host, load_entry_file, load_host
+from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 from vdvae_patch.patching import VANILLA, Variant, check_intact, is_patched, patch, patch_record
+from vdvae_patch.patching.decoder import apart_state, load_apart_state
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.weighing import Weighed, Weighing
 from vdvae_patch.train.weight_files import WeightsFile, read_file, split_choice
 from vdvae_patch.train.weights import select_weights
+
+_LOOKED_AT = 8
+"""Training images that a decoder is shown before a run begins."""
+
+LossFunction = Callable[[Tensor, Tensor], Losses | Weighed]
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,47 @@ class Workload:
     ema: nn.Module
     heads: list[Head]
     notes: tuple[str, ...] = ()
+    variant: Variant = field(default_factory=Variant)
+    weighing: Weighing | None = None
+
+    def losses(self, x: Tensor, target: Tensor) -> Losses | Weighed:
+        """What a step minimizes of the model as it is, without a wrapper."""
+        return self.loss_of(self.passed())(x, target)
+
+    def passed(self) -> nn.Module:
+        """The module whose forward pass a step runs, for DDP and the compiler to be put around."""
+        return self.model if self.weighing is None else self.weighing.module(self.model)
+
+    def loss_of(self, run: nn.Module) -> LossFunction:
+        """The loss of a batch by that module, or by what was put around it."""
+        weighing = self.weighing
+        if weighing is None:
+            return partial(self.entry.losses, run)
+        return lambda x, target: weighing.weigh(run(x, target))
+
+    def seams_state(self) -> dict[str, Any]:
+        """What a decoder and an objective add to a checkpoint; empty without them."""
+        if self.weighing is None:
+            return {}
+        parts = {"model": apart_state(self.model), "ema": apart_state(self.ema), "objective": self.weighing.state()}
+        return {"seams": parts}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up the weights of a checkpoint, and the states of decoder and objective."""
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.load_seams(state.get("seams", {}))
+
+    def load_seams(self, state: Mapping[str, Any]) -> None:
+        """The states of decoder and objective, as `seams_state` has them; one of another kind is left as it begins."""
+        if self.weighing is None or not state:
+            return
+        for part, model in (("model", self.model), ("ema", self.ema)):
+            if apart_state(model).keys() == state[part].keys():
+                load_apart_state(model, state[part])
+        objective = self.weighing.objective
+        if objective.state_dict().keys() == state["objective"].keys():
+            objective.load_state_dict(state["objective"])
 
     @property
     def latent_heads(self) -> list[Head]:
@@ -57,7 +109,7 @@ class Workload:
         return CheckpointInfo(
             step=step,
             host=self.host.name,
-            variant=str(record.variant) if record else VANILLA,
+            variant=str(self.variant),
             arithmetic=record.arithmetic if record else "host",
             heads=tuple(patched.row() for patched in record.heads) if record else (),
             finite=finite,
@@ -100,9 +152,46 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     ema.to(device).eval().requires_grad_(False)
     heads = host.heads(model)
     if not variant.is_vanilla or config.arithmetic == "stable":
-        for module in (model, ema):
-            patch(module, variant, heads=heads, arithmetic=config.arithmetic)
-    return Workload(host, entry, data, model, ema, heads, notes)
+        _patch(host, model, ema, heads, variant, config)
+    if variant.decoder is not None and config.weights is not None and not _goes_on(config):
+        load_decoder(model, config.weights)
+    if variant.decoder is not None:
+        load_apart_state(ema, apart_state(model))
+    weighing = Weighing.of(variant, host, model, device)
+    if weighing is not None:
+        pixels = DeviceImages(data.train, device).take(np.arange(min(_LOOKED_AT, len(data.train))))
+        weighing.check_data(model, *data.normalization.apply(pixels))
+    return Workload(host, entry, data, model, ema, heads, notes, variant, weighing)
+
+
+def _patch(
+    host: Host, model: nn.Module, ema: nn.Module, heads: list[Head], variant: Variant, config: TrainConfig[Any]
+) -> None:
+    if variant.decoder is not None:
+        seed_noise("decoder", config.seed)  # of the weights that it adds; the host's are drawn already
+    seam = None if variant.decoder is None else host.decoder_seam(model)
+    scaled = heads if variant.sets_scales or config.arithmetic == "stable" else []
+    for module in (model, ema):
+        patch(
+            module,
+            variant.of_model,
+            heads=scaled if variant.decoder else heads,
+            arithmetic=config.arithmetic,
+            seam=seam,
+        )
+
+
+def load_decoder(model: nn.Module, path: Path) -> None:
+    """Take up the decoder of a checkpoint of ours whose weights a run begins with, if it has the same one."""
+    folder, _ = split_choice(path)
+    folder = folder.parent if folder.name == checkpoint.STATE else folder
+    if not (folder / checkpoint.MANIFEST).exists():
+        return
+    _, state = checkpoint.load(folder)
+    found = state.get("seams", {}).get("ema", {})
+    known = apart_state(model)
+    if known.keys() == found.keys() and all(known[name].shape == found[name].shape for name in known):
+        load_apart_state(model, found)
 
 
 def _build(host: Host, hparams: Mapping[str, Any], data: ImageData) -> nn.Module:

@@ -10,9 +10,9 @@ and what the log needs goes into one row of a buffer there. Nothing waits for th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,9 +23,10 @@ from vdvae_patch.skips import rule
 from vdvae_patch.skips.rule import CAUSES, Cause
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.ranks import LocalGradient
+from vdvae_patch.train.weighing import Weighed
 from vdvae_patch.train.world import World
 
-LossFunction = Callable[[Tensor, Tensor], Losses]
+LossFunction = Callable[[Tensor, Tensor], Losses | Weighed]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class StepRecord:
         grad_norm: global norm before clipping.
         cause: why the update was skipped; None if it was applied.
         sites: where values were not finite, and on which ranks.
+        metrics: what a decoder and an objective report, by name.
     """
 
     step: int
@@ -55,6 +57,7 @@ class StepRecord:
     lr: float
     cause: Cause | None
     sites: BadRanks
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def skipped(self) -> bool:
@@ -98,12 +101,15 @@ class TrainingStep:
         # per step: elbo, distortion, rate, norm, cause, whether a rank was asked to stop, then three flags a rank
         self._rows = torch.zeros(capacity, 6 + 3 * world.size, device=world.device, dtype=torch.float32)
         self._pending: list[tuple[int, float]] = []
+        self._metrics: list[Mapping[str, Tensor]] = []
         self.stop_agreed = False
         """Whether any rank had been asked to stop by the last step that was drained; the same on all ranks."""
         self.before_clip: Callable[[], None] | None = None
         """Called once in every step, when the gradients are there and nothing was clipped."""
         self.before_update: Callable[[Tensor], None] | None = None
         """Called once in every step with 1 if the update will be skipped, else 0, while the weights are still old."""
+        self.after_update: Callable[[Tensor], None] | None = None
+        """Called once in every step with the same, when weights and average have been moved or not."""
         self.local_gradient: LocalGradient | None = None
         """Set where the gradients are averages over ranks."""
 
@@ -117,18 +123,23 @@ class TrainingStep:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
-            losses = self.loss(x, target)
-        scaled = losses.elbo if self.scaler is None else self.scaler.scale(losses.elbo)
+            loss, losses, metrics = Weighed.of(self.loss(x, target))
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
-        self.finish(step, lr, Losses(*(loss.detach().float() for loss in losses)), stop)
+        self.finish(step, lr, Losses(*(part.detach().float() for part in losses)), stop, metrics)
 
     def drain(self) -> list[StepRecord]:
         """The records since the last call; on an accelerator this is where the host waits for the device."""
         if not self._pending:
             return []
         rows = self._rows[: len(self._pending)].tolist()
-        records = [self._record(step, lr, row) for (step, lr), row in zip(self._pending, rows, strict=True)]
+        metrics = _read(self._metrics)
+        records = [
+            self._record(step, lr, row, said)
+            for (step, lr), row, said in zip(self._pending, rows, metrics, strict=True)
+        ]
         self._pending.clear()
+        self._metrics.clear()
         self.stop_agreed = any(row[5] for row in rows)
         return records
 
@@ -144,7 +155,9 @@ class TrainingStep:
         return {"betas": betas, "weight_decay": optimization.wd}
 
     @torch.no_grad()
-    def finish(self, step: int, lr: float, losses: Losses, stop: bool = False) -> None:
+    def finish(
+        self, step: int, lr: float, losses: Losses, stop: bool = False, metrics: Mapping[str, Tensor] | None = None
+    ) -> None:
         """From the gradients on: clip, decide with all ranks, update; `losses` are of this rank, float32."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if self.scaler is not None:
@@ -165,9 +178,12 @@ class TrainingStep:
         self.optimizer.found_inf = skip  # type: ignore[attr-defined]
         self.optimizer.step()
         self._move_ema((1 - self.optimization.ema_rate) * (1 - skip))
+        if self.after_update is not None:
+            self.after_update(skip)
         shared = torch.stack([norm, cause, everyone[:, 4].amax()])
         self._rows[len(self._pending)] = torch.cat([everyone[:, :3].mean(0), shared, flags.flatten()])
         self._pending.append((step, lr))
+        self._metrics.append(metrics or {})
 
     def _cause(self, any_rank: Tensor, norm: Tensor) -> Tensor:
         """The code of the cause (see `CAUSES`); `any_rank` flags a bad rate, distortion and gradient on some rank."""
@@ -188,11 +204,20 @@ class TrainingStep:
         """The precision of the forward pass."""
         return autocast(self.precision, self.world.device)
 
-    def _record(self, step: int, lr: float, row: list[float]) -> StepRecord:
+    def _record(self, step: int, lr: float, row: list[float], metrics: dict[str, float]) -> StepRecord:
         elbo, distortion, rate, norm, cause = row[:5]
         flags = row[6:]
         sites = BadRanks(*(tuple(r for r in range(self.world.size) if flags[3 * r + site]) for site in range(3)))
-        return StepRecord(step, elbo, distortion, rate, norm, lr, CAUSES[int(cause)], sites)
+        return StepRecord(step, elbo, distortion, rate, norm, lr, CAUSES[int(cause)], sites, metrics)
+
+
+def _read(pending: list[Mapping[str, Tensor]]) -> list[dict[str, float]]:
+    """Metrics that wait on the device as numbers, in one transfer."""
+    waiting = [value.detach().double().reshape(()) for metrics in pending for value in metrics.values()]
+    if not waiting:
+        return [{} for _ in pending]
+    values = iter(torch.stack(waiting).tolist())
+    return [{name: next(values) for name in metrics} for metrics in pending]
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

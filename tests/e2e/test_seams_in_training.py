@@ -1,0 +1,253 @@
+"""Runs with a decoder and an objective: their logs, checkpoints and skipped updates, and runs that have neither."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runs import assert_same, final_state, finish, metrics, tiny
+
+from vdvae_patch.cli import main
+from vdvae_patch.errors import CheckpointError
+from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.hosts.trainable import TrainableEntry
+from vdvae_patch.train import flight
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.loop import train
+from vdvae_patch.train.replay import replay
+from vdvae_patch.train.setup import prepare
+from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.weighing import Weighing
+
+PLAIN_ROW = {
+    "step", "elbo", "distortion", "rate", "grad_norm", "lr", "cause", "epoch", "skipped",
+}  # fmt: skip
+PLAIN_STATE = {"model", "ema", "optimizer", "counters", "generators", "position", "schedule"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def small_vae(host: str, out: Path, variant: str) -> TrainConfig[Any]:
+    entry: Any = __import__(f"vdvae_patch.patches.{host}", fromlist=["HOST"])
+    architecture = replace(entry.HOST.preset("paper").architecture, latents=4)
+    side, channels = {"conv_vae": (32, 3), "mlp_vae": (8, 1)}[host]
+    drawn = np.random.default_rng(0)
+    for name, count in (("train", 24), ("valid", 2), ("test", 4)):
+        pixels = drawn.integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+        np.save(out.parent / f"{name}.npy", pixels)
+    optimization = Optimization(lr=1e-3, batch_size=4, ema_rate=0.9, grad_clip=1e30, skip_threshold=-1)
+    return TrainConfig(
+        host=host, preset="paper", variant=variant, data="arrays", data_root=out.parent, steps=3, out=out, device="cpu",
+        architecture=architecture, optimization=optimization,
+    )  # fmt: skip
+
+
+def test_a_run_with_neither_goes_by_its_entry_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of the decoders or the objectives runs; logs and checkpoints have the keys that they had."""
+    work = prepare(tiny(tmp_path / "other"), torch.device("cpu"))
+    assert work.weighing is None
+    assert work.passed() is work.model
+    loss: Any = work.loss_of(work.model)
+    assert loss.func == work.entry.losses
+    assert isinstance(work.losses(torch.zeros(1, 32, 32, 3), torch.zeros(1, 32, 32, 3)), Losses)
+    out = tmp_path / "run"
+    monkeypatch.setattr(Weighing, "weigh", None)
+    monkeypatch.setattr(Weighing, "measure", None)
+    train(tiny(out, steps=3))
+    assert all(row.keys() == PLAIN_ROW for row in metrics(out))
+    assert final_state(out).keys() == PLAIN_STATE
+    summary = json.loads((out / "summary.json").read_text())
+    assert not [key for key in (*summary, *summary["test"]) if "mass" in key]
+
+
+def test_the_elbo_by_name_is_the_hosts_own_loss(tmp_path: Path) -> None:
+    train(tiny(tmp_path / "own", steps=5))
+    train(tiny(tmp_path / "named", steps=5, objective="elbo"))
+    for own, named in zip(metrics(tmp_path / "own"), metrics(tmp_path / "named"), strict=True):
+        for key in ("elbo", "distortion", "rate", "grad_norm"):
+            assert named[key] == pytest.approx(own[key], rel=1e-4, abs=1e-7)
+
+
+def test_what_is_logged_and_what_stands_apart_in_the_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny(out, steps=4, variant="explin/constant", decoder="optimal", objective="geco(kappa=0.06)"))
+    rows = metrics(out)
+    more = {"constraint", "constraint_average", "lambda", "equivalent_beta", "sigma"}
+    assert all(row.keys() == PLAIN_ROW | more for row in rows)
+    assert rows[0]["constraint"] == rows[0]["constraint_average"]
+    assert rows[0]["lambda"] == 1
+    state = final_state(out)
+    assert state.keys() == PLAIN_STATE | {"seams"}
+    assert state["seams"].keys() == {"model", "ema", "objective"}
+    assert int(state["seams"]["objective"]["updates"]) == 4
+    error = state["seams"]["model"]["decoder.out_net.vdvae_patch_decoder.decoder.mean_squared_error"]
+    assert error > 0
+    plain = tmp_path / "plain"
+    train(tiny(plain, steps=1))
+    assert state["model"].keys() == final_state(plain)["model"].keys()
+    summary = json.loads((out / "summary.json").read_text())
+    assert (out / "trajectory.png").stat().st_size > 1000
+    assert not (plain / "trajectory.png").exists()
+    assert summary["variant"] == "explin/constant+optimal+geco(kappa=0.06)"
+    assert summary["test_mass_nelbo_nats_per_dim"] > summary["test_nelbo_nats_per_dim"]
+
+
+def test_the_parameters_of_a_decoder_learn_and_are_averaged(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", steps=6, decoder="per_pixel")
+    fresh = prepare(config, torch.device("cpu")).seams_state()["seams"]
+    train(config)
+    state = final_state(tmp_path / "run")["seams"]
+    for name, value in fresh["model"].items():
+        assert not torch.equal(value, state["model"][name])
+        moved, followed = state["model"][name] - value, state["ema"][name] - fresh["ema"][name]
+        assert followed.norm() < moved.norm()
+        assert followed.norm() > 0
+
+
+def test_the_hosts_weights_begin_alike_whatever_the_decoder(tmp_path: Path) -> None:
+    first, second = (
+        prepare(tiny(tmp_path / "a", variant=variant), torch.device("cpu")).model.state_dict()
+        for variant in ("vanilla", "explin/constant+categorical+beta")
+    )
+    assert_same(dict(first), dict(second))
+
+
+@pytest.mark.parametrize("objective", ["geco(kappa=0.06)", "warmup(epochs=1)"])
+def test_a_skipped_update_moves_no_state(tmp_path: Path, objective: str) -> None:
+    """The threshold lets nothing through: every step sees the state that the first one saw."""
+    out = tmp_path / "run"
+    train(tiny(out, steps=4, decoder="optimal", objective=objective, skip_threshold=1e-9))
+    assert all(row["skipped"] for row in metrics(out))
+    state = final_state(out)["seams"]
+    assert int(state["objective"]["updates"]) == 0
+    assert int(state["model"]["decoder.out_net.vdvae_patch_decoder.decoder.updates"]) == 0
+    # without an update there is no σ to evaluate with, and the test batch's own is none
+    assert json.loads((out / "summary.json").read_text())["test_nelbo_nats_per_dim"] == "nan"
+
+
+def test_a_nan_poisons_no_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = TrainingStep.__call__
+
+    def poisoned(self: TrainingStep, step: int, x: Any, target: Any, *, stop: bool = False) -> None:
+        own(self, step, x * torch.nan if step == 2 else x, target, stop=stop)
+
+    monkeypatch.setattr(TrainingStep, "__call__", poisoned)
+    out = tmp_path / "run"
+    train(tiny(out, steps=6, decoder="optimal", objective="geco(kappa=0.06)"))
+    rows = metrics(out)
+    assert [row["skipped"] for row in rows] == [False, False, True, False, False, False]
+    assert rows[3]["lambda"] == rows[2]["lambda"] > rows[1]["lambda"]
+    state = final_state(out)["seams"]
+    assert all(bool(value.isfinite().all()) for part in state.values() for value in part.values())
+    assert int(state["objective"]["updates"]) == 5
+
+
+@pytest.mark.parametrize("variant", ["vanilla+optimal+geco(kappa=0.06)", "explin/constant+per_pixel+freebits(nats=1)"])
+def test_a_skipped_update_is_done_again_exactly(tmp_path: Path, variant: str) -> None:
+    out = tmp_path / "run"
+    train(tiny(out, steps=8, variant=variant))
+    norms = sorted(row["grad_norm"] for row in metrics(out))
+    config = tiny(tmp_path / "skips", steps=8, variant=variant, skip_threshold=norms[5])
+    train(config)
+    paths = flight.recordings(config.folder / "recordings")
+    assert paths
+    for path in paths:
+        assert replay(config, flight.read(path)).exact
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["vanilla+optimal+geco(kappa=0.06)", "explin/vanilla+per_pixel", "vanilla+shared+balance", "vanilla+beta"],
+)
+@pytest.mark.parametrize("host", ["conv_vae", "mlp_vae"])
+def test_two_ranks_train_the_small_hosts(tmp_path: Path, host: str, variant: str) -> None:
+    config = small_vae(host, tmp_path / "run", variant)
+    finish(config, ranks=2)
+    rows = metrics(tmp_path / "run")
+    assert [row["skipped"] for row in rows] == [False] * 3
+    assert isinstance(prepare(config, torch.device("cpu")).entry, TrainableEntry)
+
+
+def test_the_optimal_sigma_of_two_ranks_is_that_of_all_images(tmp_path: Path) -> None:
+    """Without noise in the latents a batch has one error, on however many ranks it lies."""
+    sigmas = []
+    for ranks in (1, 2):
+        config = small_vae("mlp_vae", tmp_path / f"{ranks}", "constant(value=1e-9)/vanilla+optimal")
+        batch = replace(config.optimization, batch_size=4 // ranks, lr=1e-12)
+        finish(replace(config, optimization=batch), ranks=ranks)
+        sigmas.append(metrics(tmp_path / f"{ranks}")[0]["sigma"])
+    assert sigmas[1] == pytest.approx(sigmas[0], rel=1e-5)
+
+
+def test_a_run_goes_on_with_its_own_decoder_alone(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", steps=3, decoder="optimal")
+    train(config)
+    first = final_state(tmp_path / "run")["seams"]
+    begun = prepare(
+        tiny(tmp_path / "next", decoder="optimal", weights=next((tmp_path / "run/checkpoints").glob("step-*"))),
+        torch.device("cpu"),
+    )
+    assert_same(begun.seams_state()["seams"]["model"], first["ema"])
+    with pytest.raises(CheckpointError, match="was saved under variant vanilla\\+optimal, not vanilla"):
+        prepare(
+            tiny(tmp_path / "next", weights=next((tmp_path / "run/checkpoints").glob("step-*"))), torch.device("cpu")
+        )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--objective", "geco(kappa=0.06)"], "Name a decoder"),
+        (["--decoder", "per_pixel", "--objective", "geco"], "would not learn; take optimal"),
+        (["--decoder", "bernoulli"], "these are grey values"),
+        (["--decoder", "optimal", "--objective", "geco(kappa=1.5)"], "kappa must be between 0 and 1"),
+        (["--decoder", "optimall"], "did you mean 'optimal'"),
+        (["--variant", "vanilla+optimal", "--decoder", "fixed"], "names decoder optimal, and beside it fixed"),
+        (["--variant", "optimal"], "vanilla+optimal"),
+        (["--objective", "geco(cla=0.9)"], "needs a classifier"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_a_folder_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--preset", "demo", "--steps", "1", "--out", str(out), *flags])
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_comparison_takes_decoders_and_objectives_as_variants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "comparison"
+    small = ["--width", "8", "--zdim", "2", "--enc-blocks", "32d8,4d4,1x1", "--dec-blocks", "1x1,4m1,32m4"]
+    variants = "vanilla,vanilla+optimal,explin/constant+optimal+geco(kappa=0.06)"
+    flags = ["--variants", variants, "--seeds", "0", "--preset", "demo", "--steps", "2", "--batch-size", "2", *small]
+    data = ["--data", "builtin(train=8, valid=2, test=2)", "--out", str(out)]
+    with pytest.raises(SystemExit, match="0"):
+        main(["compare", *flags, *data])
+    said = capsys.readouterr().out
+    assert "explin/constant+optimal+geco(kappa=0.06)" in said
+    table = json.loads((out / "comparison.json").read_text())
+    rows = {row["variant"]: row for row in table["rows"]}
+    # vanilla's likelihood is a mass already: one column holds all
+    masses = [rows[v]["test_mass_nelbo_bits_per_dim"]["mean"] for v in rows]
+    assert all(6 < mass < 14 for mass in masses), masses
+    assert rows["vanilla+optimal"]["test_nelbo_bits_per_dim"]["mean"] < 6
+
+
+def test_a_warm_up_goes_on_at_its_pace_on_another_number_of_ranks(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", steps=4, checkpoint_every=4, objective="warmup(epochs=1)")
+    finish(config, ranks=2)
+    finish(replace(config, steps=7, resume=True), ranks=1)
+    assert [row["beta"] for row in metrics(tmp_path / "run")] == pytest.approx([step / 6 for step in range(7)])
