@@ -6,9 +6,10 @@ states are afterwards what they were before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -175,6 +176,8 @@ class Again:
                 return failed if tracer is None else with_origin(failed, tracer)
             named = [(name, g) for (name, _), g in zip(parameters, gradients, strict=True) if g is not None]
             outcome, bad = outcome_of([loss], True, named)
+            if outcome.finite and (largest := _overflowing(named)):
+                outcome, bad = replace(outcome, bad_gradients=tuple(largest)), list(largest.values())
             if tracer is None:
                 return outcome
             tracer.reach(bad)
@@ -252,6 +255,16 @@ class Again:
             for path in coming
             if path in modules
         ]
+
+
+def _overflowing(gradients: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The gradients by which the norm of all is infinite, although each of their elements is finite: an optimizer that
+    squares them, as Adam does, never moves these parameters again."""
+    norms = {name: float(torch.linalg.vector_norm(g.detach().float())) for name, g in gradients if not g.is_sparse}
+    if not norms or math.isfinite(float(torch.linalg.vector_norm(torch.tensor(list(norms.values()))))):
+        return {}
+    most = max(norms.values())
+    return {name: g for name, g in gradients if norms.get(name) == most}
 
 
 @contextmanager

@@ -115,7 +115,8 @@ class Diagnosis:
     @property
     def rows(self) -> tuple[int, ...]:
         """The rows of the batch in which the first bad value is."""
-        return () if self.event is None else self.event.rows
+        first = self.event or self.explodes
+        return () if first is None else first.rows
 
     @property
     def holding(self) -> tuple[str, ...]:

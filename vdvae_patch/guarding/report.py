@@ -48,6 +48,8 @@ def lines(diagnosis: Diagnosis) -> list[str]:
             text.append(f"the first value that is not finite: {described(diagnosis.event)}")
             if diagnosis.explodes is not None:
                 text.append(f"before it a value exploded: {described(diagnosis.explodes)}")
+        elif diagnosis.explodes is not None:
+            text.append(f"a value exploded, so that the norm is infinite: {described(diagnosis.explodes)}")
         elif diagnosis.how and not diagnosis.reproduced:
             text.append(f"done again ({diagnosis.how}), the step is finite: what is random in it may differ")
         if diagnosis.head is not None:

@@ -57,8 +57,8 @@ class Skip:
 
     @property
     def event(self) -> Event | None:
-        """The first value that is not finite."""
-        return None if self.diagnosis is None else self.diagnosis.event
+        """The first value that is not finite; or the first that exploded, where only the norm is infinite."""
+        return None if self.diagnosis is None else self.diagnosis.event or self.diagnosis.explodes
 
     @property
     def operation(self) -> str | None:
