@@ -243,7 +243,7 @@ def _of_parts(graph: Graph, group: Sequence[Reading]) -> list[Site]:
 def _attributes(graph: Graph, group: Sequence[Reading]) -> list[Site]:
     """The functions that name a parameter whose readings all agree, each with one site."""
     raw = group[0].raw.node
-    if raw.kind != "parameter" or any(r.steps is None or _is_given_away(r) for r in group):
+    if raw.kind != "parameter" or any(r.steps is None for r in group):
         return []
     rests = [_rest(r, 0) for r in group]
     if any(is_limited(rest) for rest in rests) or not _all_alike(rests):
@@ -322,9 +322,14 @@ def _is_read_for_something_else(graph: Graph, group: Sequence[Reading]) -> bool:
         user = todo.pop()
         if user.kind == "shape" and user.id not in known:
             todo.extend(graph.consumers.get(user.id, ()))
-        elif user.id not in known:
+        elif user.id not in known and not _is_check(graph, user):
             return True
     return False
+
+
+def _is_check(graph: Graph, node: Node) -> bool:
+    """Whether a value is compared and nothing chosen by it, as a `Normal` compares its scale with zero."""
+    return node.op in ops.COMPARING and all(ops.kind_of(u.op) == "discrete" for u in graph.consumers.get(node.id, ()))
 
 
 def _attribute_read(raw: Node, first: Node) -> str:

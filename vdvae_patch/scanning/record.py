@@ -598,7 +598,7 @@ def _selected(whole: View, part: View) -> tuple[int, int] | None:
     return None
 
 
-_LEAVING_DRAWS = ops.COPYING | {"view", "reshape", "unsqueeze", "squeeze", "mul", "div"}
+_LEAVING_DRAWS = ops.COPYING | ops.KEEPING_CHANNELS | ops.MULTIPLYING
 """What a host does with numbers of another library's before it takes them for noise."""
 
 

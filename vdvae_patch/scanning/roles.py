@@ -149,6 +149,9 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "likelihood"
     if own and reading.raw.node.kind == "parameter":
         return "posterior"  # of weights
+    codes = {m.key for r in readings.found if r.evidence == "q" and r.term is not None for m in r.term.means}
+    if any(mean.key in codes for mean in term.means):
+        return "prior"  # of the mean of a code, whose σ stands in another expression
     if _is_flow_of_data(graph, term):
         return "prior"
     if _is_drawn_of_data(graph, readings, reading):

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import UNKNOWN
-from vdvae_patch.scanning.expression import Expression, Spot, settle
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Readings
@@ -89,25 +89,29 @@ def _is_autoencoder(graph: Graph, term: GaussianTerm) -> bool:
 def _predicts_data(graph: Graph, term: GaussianTerm) -> bool:
     """Whether the density is of data, whose residual is only squared, and a network predicts them from other data."""
     data = [m for m in term.means if m.node.kind == "input"]
-    predicted = any(m.node.params for m in term.means)
-    if not data or _residual_goes_on(graph, term):
+    if not data or not _is_compared(term, {m.key for m in data}) or _residual_goes_on(graph, term):
         return False
-    return all(_comes_by_plain_weights(term.raw, m, apart=not predicted) for m in data)
+    return all(_comes_by_plain_weights(term.raw, m) for m in data)
 
 
-def _comes_by_plain_weights(raw: Spot, data: Spot, apart: bool) -> bool:
-    """Whether neither masked weights nor the transform of another layer of a flow lie between data and a raw value.
+def _is_compared(term: GaussianTerm, data: set[SpotKey]) -> bool:
+    """Whether data are compared with a mean before the residual is scaled: a flow may scale first, `x * s + m`."""
+    expression = Expression(Spot(term.total), through_sums=True)
+    predicted = {m.key for m in term.means} - data
+    for spot in expression.order:
+        if spot.node.op in ops.SUMMING and term.raw.key not in expression.depends[spot.key]:
+            sides = [expression.depends.get(o.key, frozenset()) for o in operands(expression, spot)]
+            if any(side & data for side in sides) and any(side & predicted and not side & data for side in sides):
+                return True
+    return False
 
-    Args:
-        apart: whether it must be other elements of the input, too, that reach the raw value.
-    """
+
+def _comes_by_plain_weights(raw: Spot, data: Spot) -> bool:
+    """Whether neither masked weights nor the transform of another layer of a flow lie between data and a raw value."""
     todo, seen = [raw.node], {raw.node.id}
     while todo:
         node = todo.pop()
-        spot = settle(Spot(node))
-        if spot.node is data.node:
-            if apart and not _are_other_elements(spot, data):
-                return False
+        if settle(Spot(node)).node is data.node:
             continue
         if (node.kind == "opaque" and _has_masked_weights(node)) or _transforms(node, data.node):
             return False
@@ -125,13 +129,6 @@ def _transforms(node: Node, source: Node) -> bool:
     if not node.params:
         return node.op == "mul" and _leaves_out(node)
     return any(leaf.node is source for n in node.inputs for leaf in Expression(Spot(n)).leaves.values())
-
-
-def _are_other_elements(one: Spot, other: Spot) -> bool:
-    """Whether two parts of a tensor are apart, or one is the other moved along a dimension by some steps."""
-    places = {cut.dim: cut.places for cut in one.cuts if cut.dim != UNKNOWN}
-    moved = any(cut.dim in places and places[cut.dim].start != cut.start for cut in other.cuts)
-    return moved or _are_apart(one, other)
 
 
 def _residual_goes_on(graph: Graph, term: GaussianTerm) -> bool:

@@ -50,7 +50,7 @@ def _join_parameter(groups: Groups, path: str) -> None:
     if len(own) < 2 or len({role for _, role in own}) > 1:
         return
     whole = next((place for place, group in own.items() if _is_whole(group.emission.channels)), None)
-    if whole is None and not _are_all(list(own.values())):
+    if whole is None and not _are_all(list(own.values())) and not _are_of_one_line(list(own.values())):
         return
     first = own[whole] if whole is not None else next(iter(own.values()))
     for place, group in own.items():
@@ -76,3 +76,11 @@ def _are_all(parts: list[Group]) -> bool:
 
 def _places(channels: ChannelRange) -> set[int]:
     return set() if channels.stop is None else set(range(channels.start, channels.stop, channels.step))
+
+
+def _are_of_one_line(parts: list[Group]) -> bool:
+    """Whether parts lie along one dimension and one line of the host reads them, in a loop of which some steps show."""
+    lines = {frozenset(r.term.total.frames[:1]) for part in parts for r in part.readings if r.term is not None}
+    starts = {part.emission.channels.start for part in parts}
+    lengths = {(part.emission.channels.dim, part.emission.channels.step) for part in parts}
+    return len(lines) == len(lengths) == 1 and len(starts) == len(parts) > 2 and frozenset() not in lines
