@@ -50,8 +50,8 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
 
 def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
     everywhere = _attribute(graph, group)
-    if everywhere is not None:
-        return [everywhere]
+    if everywhere:
+        return list(everywhere)
     product = next((r for r in group if r.chain.end == "product"), None)
     if product is not None:
         return [_product(product)]
@@ -212,13 +212,13 @@ def _is_same_tensor(node: Node, other: Node) -> bool:
     return node is other
 
 
-def _attribute(graph: Graph, group: Sequence[Reading]) -> Site | None:
-    """For a parameter that can be replaced wherever a method names it, so that all readings agree."""
+def _attribute(graph: Graph, group: Sequence[Reading]) -> list[Site]:
+    """For a parameter that can be replaced wherever methods name it, so that all readings agree."""
     raw = group[0].raw
     found = _attributes(graph, group)
-    if len(found) != 1:
-        return None
-    return replace(found[0], channels=emission_of(graph, raw).channels) if raw.cuts else found[0]
+    if len(found) > 1 and any(site.calls for site in found):
+        return []
+    return [replace(site, channels=emission_of(graph, raw).channels) for site in found] if raw.cuts else found
 
 
 def _of_parts(graph: Graph, group: Sequence[Reading]) -> list[Site]:
@@ -322,9 +322,30 @@ def _is_read_for_something_else(graph: Graph, group: Sequence[Reading]) -> bool:
         user = todo.pop()
         if user.kind == "shape" and user.id not in known:
             todo.extend(graph.consumers.get(user.id, ()))
-        elif user.id not in known and not _is_check(graph, user):
+        elif user.id not in known and not _is_check(graph, user) and not _is_of_scale(user, group[0]):
             return True
     return False
+
+
+def _is_of_scale(node: Node, reading: Reading) -> bool:
+    """Whether a value is a power of σ times something, or a multiple of log σ plus something: the variances of weights
+    in a layer's product, or a log variance relative to a weight's logarithm, mean what the density or the KL means."""
+    expression = Expression(Spot(node))
+    if reading.raw.key not in expression.leaves or reading.steps is None:
+        return False
+    v = torch.linspace(-1.48, 1.52, 17, dtype=torch.float64)
+    log_sigma = named(reading.steps).sigma(v).log()
+    others = {key: torch.tensor(0.5, dtype=torch.float64) for key in expression.leaves}
+    value = expression.value({**others, reading.raw.key: v}).expand_as(v)
+    return _is_line(log_sigma, value) or (bool((value > 0).all()) and _is_line(log_sigma, value.log()))
+
+
+def _is_line(x: torch.Tensor, y: torch.Tensor) -> bool:
+    if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
+        return False
+    centred = x - x.mean()
+    slope = (centred * (y - y.mean())).sum() / (centred * centred).sum()
+    return bool((y - y.mean() - slope * centred).abs().max() < 1e-6 * (y.max() - y.min()))
 
 
 def _is_check(graph: Graph, node: Node) -> bool:
