@@ -85,3 +85,32 @@ def test_a_density_in_linear_space_shows_a_likelihood() -> None:
         ("sigma", ":", "likelihood", "log_sigma")
     ]
     vdvae_patch.patch(model, heads=heads, likelihood="bounded(0.1, 2)", paper=True)
+
+
+class ModulatedLatent(nn.Module):
+    """A latent that another network scales and shifts before the mass of its rounding is taken."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.encoder, self.modulation, self.entropy_model = nn.Linear(6, 3), nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gain, shift = self.modulation(x).chunk(2, 1)
+        gain = {"1 + gain": 1 + gain, "sigmoid": torch.sigmoid(gain), "exp": gain.exp()}[self.form]
+        latent = self.encoder(x) * gain + shift
+        latent = latent + torch.empty_like(latent).uniform_(-0.5, 0.5)
+        scale, mean = self.entropy_model(x).chunk(2, 1)
+        scale = scale.clamp(min=0.11)
+        distance = (latent - mean).abs()
+        upper, lower = (0.5 * torch.erfc(-(2**-0.5) * (edge - distance) / scale) for edge in (0.5, -0.5))
+        return -torch.log(upper - lower + 1e-9).sum()
+
+
+@pytest.mark.parametrize("form", ["1 + gain", "sigmoid", "exp"])
+def test_a_latent_that_a_network_modulates_has_a_mass_all_the_same(form: str) -> None:
+    torch.manual_seed(0)
+    (head,) = vdvae_patch.scan(ModulatedLatent(form), torch.rand(5, 6))
+    assert (head.path, head.channels, head.role) == ("entropy_model", ":3", "prior")
+    assert float(head.convention.sigma(torch.tensor(0.05))) == pytest.approx(0.11)
+    assert float(head.convention.sigma(torch.tensor(1.5))) == pytest.approx(1.5)

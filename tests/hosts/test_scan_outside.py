@@ -373,3 +373,45 @@ def test_a_floor_that_changes_from_call_to_call_is_not_fixed() -> None:
     heads = scanned(model, lambda m, x: m(x, 5e-3))
     with pytest.raises(PatchError, match="σ also depends on 'floor', an argument"):
         patch(model, posterior="explin", likelihood="downbounded(alpha=0.0005)", heads=heads, paper=True)
+
+
+class WeightLaw:
+    """A law of weights that is no module: a property computes its σ, and it keeps a Normal for its noise."""
+
+    def __init__(self, mean: Tensor, raw: Tensor) -> None:
+        self.mean, self.raw, self.normal = mean, raw, Normal(0, 1)
+
+    @property
+    def sigma(self) -> Tensor:
+        return torch.log1p(torch.exp(self.raw))
+
+    def sample(self) -> Tensor:
+        return self.mean + self.sigma * self.normal.sample(self.raw.size())
+
+    def log_prob(self, weight: Tensor) -> Tensor:
+        return (-self.sigma.log() - (weight - self.mean) ** 2 / (2 * self.sigma**2)).sum()
+
+
+class DrawnWeights(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.raw = nn.Parameter(torch.randn(3, 6)), nn.Parameter(torch.full((3, 6), -3.0))
+        self.law = WeightLaw(self.mean, self.raw)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.law.sample()
+        return F.linear(x, weight).pow(2).mean() + self.law.log_prob(weight) + 0.5 * weight.pow(2).sum()
+
+
+def test_a_property_of_an_object_that_is_no_module_is_patched_where_the_model_reads_it() -> None:
+    torch.manual_seed(0)
+    model, x = DrawnWeights(), torch.rand(5, 6)
+    host = WeightLaw.sigma
+    heads = scan(model, x)
+    assert [(h.path, h.role, str(h.convention)) for h in heads] == [("raw", "posterior", "log1p(exp(v))")]
+    handle = patch(model, heads=heads, posterior="bounded(0.01, 2)", paper=True)
+    model.raw.data.fill_(1000.0)
+    assert float(model(x).detach()) < 1e4  # σ is 2 at most, and would be 1000
+    assert WeightLaw.sigma is host
+    assert torch.equal(model.law.sigma, torch.log1p(torch.exp(model.raw)))
+    handle.unpatch()

@@ -217,6 +217,9 @@ class _Edit:
     def call(self, tree: ast.AST, span: Span, target: Any) -> None:
         """Replace what is called at a span."""
         node = self._at(tree, span)
+        if isinstance(node, ast.Attribute) and isinstance(target, types.FunctionType):  # a property of an object
+            self._replace(tree, node, ast.Call(self._name("call", target), [node.value], []))
+            return
         if not isinstance(node, ast.Call):
             raise PatchError(
                 f"{self.function.__qualname__} line {span[0]} calls a function in a way that is not understood"

@@ -58,12 +58,13 @@ class Node:
         value: of a parameter, and of what neither a parameter nor noise reaches, its largest element; it stands for
             all of them.
         mask: whether it is an input of zeros and ones by which the host multiplies what networks put out: no data.
+        drawn: whether it is of numbers that another library may have drawn in the call; see `foreign_draws.py`.
         picked: of an operation that picks elements, which ones: its tensors of indices, by the number of their node.
     """
 
     __slots__ = (
-        "_inputs", "args", "data", "frames", "func", "id", "index", "inplace", "kind", "kwargs", "mask", "noise", "op",
-        "params", "picked", "shape", "value",
+        "_inputs", "args", "data", "drawn", "frames", "func", "id", "index", "inplace", "kind", "kwargs", "mask",
+        "noise", "op", "params", "picked", "shape", "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
@@ -82,6 +83,7 @@ class Node:
         self.frames: tuple[Frame, ...] = ()
         self.value = 0.0
         self.mask = False
+        self.drawn = False
         self.picked: dict[int, torch.Tensor] = {}
         self._inputs: list[Node] | None = None
 

@@ -32,7 +32,7 @@ def heads_of(graph: Graph, readings: Readings) -> list[Head]:
     """The heads of all readings, in the order in which the model computes them."""
     groups: Groups = {}
     plain = [r for r in readings.found if not r.parts]
-    for spot_readings in _by_raw(plain).values():
+    for spot_readings in _made_twice(graph, _by_raw(plain).values()):
         _add(groups, _group(graph, readings, spot_readings, spot_readings[0].raw))
     owned = {key for key, _ in groups}
     for spot_readings in _by_raw([r for r in readings.found if r.parts]).values():
@@ -79,6 +79,26 @@ def _by_raw(found: Iterable[Reading]) -> dict[Any, list[Reading]]:
     out: dict[Any, list[Reading]] = {}
     for reading in found:
         out.setdefault(reading.raw.key, []).append(reading)
+    return out
+
+
+def _made_twice(graph: Graph, found: Iterable[list[Reading]]) -> list[list[Reading]]:
+    """The readings of each raw value; together those of one emission that is drawn from in one call, and given to a
+    Normal that is not in another: a policy's law is made to act, and again for its entropy."""
+    out: list[list[Reading]] = []
+    laws: dict[Any, list[list[Reading]]] = {}
+    for own in map(list, found):
+        out.append(own)
+        if {r.evidence for r in own} <= {"Normal", "noise"}:
+            laws.setdefault((emission_of(graph, own[0].raw), own[0].raw.node.data), []).append(own)
+    for same in laws.values():
+        kinds = [frozenset(r.evidence for r in own) for own in same]
+        if frozenset({"Normal"}) in kinds and frozenset({"Normal", "noise"}) in kinds:
+            first = same[kinds.index(frozenset({"Normal", "noise"}))]
+            for own in same:
+                if own is not first:
+                    first.extend(own)
+                    out = [other for other in out if other is not own]
     return out
 
 

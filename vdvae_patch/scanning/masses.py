@@ -15,7 +15,7 @@ leaves its area alone; the variance then gives σ.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -79,12 +79,25 @@ def _terms(expression: Expression, total: Node, mass: bool) -> Iterator[Gaussian
             sigmas = {m: s for m in others if (s := _sigma(probe, key, grid, m, mass)) is not None}
             if not sigmas:
                 continue
-            sigma = next(iter(sigmas.values()))
-            match = probe.match(key, grid, frozenset(sigmas), functools.partial(distance, sigma=sigma))
-            if match is not None:
-                means = tuple(expression.leaves[m] for m in sigmas)
-                yield GaussianTerm(leaf, "p", *match, means, total)
-                break
+            # a mean that a network multiplies, as one image modulates another's latent, is in another unit than σ
+            for sigma in _different(sigmas.values()):
+                match = probe.match(key, grid, frozenset(sigmas), functools.partial(distance, sigma=sigma))
+                if match is not None:
+                    means = tuple(expression.leaves[m] for m in sigmas)
+                    yield GaussianTerm(leaf, "p", *match, means, total)
+                    break
+            else:
+                continue
+            break
+
+
+def _different(sigmas: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Each of some σ once."""
+    seen: list[Tensor] = []
+    for sigma in sigmas:
+        if not any(torch.allclose(sigma, other, rtol=_SAME_SIGMA) for other in seen):
+            seen.append(sigma)
+            yield sigma
 
 
 def _vanishes(probe: Probe, mean: SpotKey) -> bool:

@@ -9,7 +9,12 @@ zero, or their part is added up elsewhere, the rest of a KL stands alone:
 
     (σ² − 1 − log σ²) / 2
 
-Both are looked for only among raw values of which no density and no KL is known. In the first, any multiple of the raw
+And of weights W ~ N(m, s²) beside a log uniform prior, there is a known fit to the KL, of log α = log s² / m²
+(Molchanov and others, "Variational dropout sparsifies deep neural networks", equation 14):
+
+    k₁ − k₁ sigmoid(k₂ + k₃ log α) + log(1 + 1/α) / 2,  k₁ = 0.63576, k₂ = 1.8732, k₃ = 1.48695
+
+All are looked for only among raw values of which no density and no KL is known. In the first, any multiple of the raw
 value could be a log σ; it is one if it is the sampler's log σ, or twice or half of it: a log variance that is taken for
 a log σ, or the other way round, is a fault of the host, of which the scan warns.
 """
@@ -44,6 +49,7 @@ def partial_kls(graph: Graph, stops: frozenset[int], readings: Readings) -> Iter
     drawn = _drawn(graph, readings, _known(readings))
     yield from _of_samples(graph, stops, drawn)
     yield from _without_means(graph, stops, _known(readings), drawn)
+    yield from _log_uniform(graph, stops, _known(readings))
 
 
 def _known(readings: Readings) -> set[SpotKey]:
@@ -203,6 +209,58 @@ def _distance_as_divergence(sigma: Tensor, *, rest: Tensor, drawn: Tensor | None
     own = drawn is not None and torch.allclose(drawn, log_sigma) and math.isclose(best, 1.0, rel_tol=_SAME_WEIGHT)
     return 0.0 if own or abs(least) < _NO_DIVERGENCE * spread else math.inf
 
+
+def _log_uniform(graph: Graph, stops: frozenset[int], known: set[SpotKey]) -> Iterator[GaussianTerm]:
+    """Fits to the KL to a log uniform prior, of which a parameter and another one, the mean, are the leaves."""
+    seen = set(known)
+    for node in totals(graph, False):
+        if not any(operand.op in _FITTED for operand in _arithmetic(node)):
+            continue
+        expression = Expression(Spot(node), stops)
+        leaves = [leaf for leaf in expression.leaves.values() if leaf.node.params]
+        if len(expression.leaves) != 2 or len(leaves) != 2:
+            continue
+        for leaf, mean in (leaves, leaves[::-1]):
+            probe = Probe(expression)
+            if leaf.key in seen:
+                continue
+            rest = probe.values({leaf.key: probe.grid}).expand(len(probe.grid))
+            error = functools.partial(_distance_as_fit, rest=rest, log_mean=float(probe.base[mean.key].log()))
+            match = probe.match(leaf.key, probe.grid, frozenset({mean.key}), error)
+            if match is not None:
+                seen.add(leaf.key)
+                yield GaussianTerm(leaf, "q", *match, (mean,), node)
+
+
+_FITTED = frozenset({"sigmoid"})
+_MOST_STEPS = 4
+
+
+def _arithmetic(node: Node, depth: int = _MOST_STEPS) -> Iterator[Node]:
+    """A node and what it is computed of in a few steps."""
+    yield node
+    for source in node.inputs if depth > 0 and node.kind in ("elementwise", "shape") else ():
+        yield from _arithmetic(source, depth - 1)
+
+
+def _distance_as_fit(sigma: Tensor, *, rest: Tensor, log_mean: float) -> float:
+    """Zero if the rest is a multiple of the fit, with α = σ² / m², plus a constant."""
+    log_alpha = 2 * (sigma.log() - log_mean)
+    negative = -_K1 * torch.sigmoid(_K2 + _K3 * log_alpha) + 0.5 * torch.nn.functional.softplus(-log_alpha)
+    if float(negative.max() - negative.min()) < _FLAT:
+        return math.inf
+    design = torch.stack([torch.ones_like(negative), negative], dim=1)
+    spread = float(rest.max() - rest.min())
+    fit = fitted(design, rest) if spread > _FLAT and bool(rest.isfinite().all()) else None
+    if fit is None or float((design @ fit - rest).abs().max()) > _SAME_FIT * spread:
+        return math.inf
+    return 0.0
+
+
+_K1, _K2, _K3 = 0.63576, 1.8732, 1.48695
+_SAME_FIT = 1e-5
+"""Distance from the fit, relative to the range. Constants such as 1e-8 beside m² move it by 1e-7; a σ² that is taken
+for σ is off by 0.1."""
 
 _LEAST_SHARE = 1e-3
 """Range of log σ, and of σ², with their factors, over that of the expression. With a σ² that is the expression itself,

@@ -21,6 +21,7 @@ from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.agreement import agrees
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_in_call, site_of_nodes, span_of
 from vdvae_patch.scanning.chain import descend
+from vdvae_patch.scanning.cuts import UNKNOWN
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
 from vdvae_patch.scanning.graph import Graph, Node
@@ -38,6 +39,9 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
     for reading in readings:
         by_raw.setdefault(reading.raw.key, []).append(reading)
     found: dict[Site | ActivationSite, None] = {}
+    whole = _of_parts(graph, [reading for group in by_raw.values() for reading in group]) if len(by_raw) > 1 else []
+    if whole:
+        return tuple(whole)
     for group in by_raw.values():
         for site in _sites_of_raw(graph, group):
             found[site] = None
@@ -46,8 +50,8 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
 
 def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
     everywhere = _attribute(graph, group)
-    if everywhere is not None:
-        return [everywhere]
+    if everywhere:
+        return list(everywhere)
     product = next((r for r in group if r.chain.end == "product"), None)
     if product is not None:
         return [_product(product)]
@@ -208,21 +212,49 @@ def _is_same_tensor(node: Node, other: Node) -> bool:
     return node is other
 
 
-def _attribute(graph: Graph, group: Sequence[Reading]) -> Site | None:
-    """For a parameter that can be replaced wherever a method names it, so that all readings agree."""
-    reading = group[0]
-    if reading.raw.node.kind != "parameter" or any(r.steps is None or _is_given_away(r) for r in group):
-        return None
+def _attribute(graph: Graph, group: Sequence[Reading]) -> list[Site]:
+    """For a parameter that can be replaced wherever methods name it, so that all readings agree."""
+    raw = group[0].raw
+    found = _attributes(graph, group)
+    if len(found) > 1 and any(site.calls for site in found):
+        return []
+    return [replace(site, channels=emission_of(graph, raw).channels) for site in found] if raw.cuts else found
+
+
+def _of_parts(graph: Graph, group: Sequence[Reading]) -> list[Site]:
+    """For a parameter whose parts are read here and there, all of them: the functions that name it, where it is
+    replaced whole."""
+    raw = group[0].raw.node
+    if raw.kind != "parameter" or len({r.raw.node.id for r in group}) > 1:
+        return []
+    read = torch.zeros(raw.shape, dtype=torch.bool)
+    for cuts in {r.raw.cuts for r in group}:
+        places = {cut.dim: list(cut.places) for cut in cuts}
+        if UNKNOWN in places:
+            return []
+        part = [places.get(dim, list(range(size))) for dim, size in enumerate(raw.shape)]
+        read[torch.meshgrid(*map(torch.tensor, part), indexing="ij")] = True
+    if not bool(read.all()):
+        return []
+    found = _attributes(graph, group)
+    return [] if any(site.calls for site in found) else found
+
+
+def _attributes(graph: Graph, group: Sequence[Reading]) -> list[Site]:
+    """The functions that name a parameter whose readings all agree, each with one site."""
+    raw = group[0].raw.node
+    if raw.kind != "parameter" or any(r.steps is None for r in group):
+        return []
     rests = [_rest(r, 0) for r in group]
     if any(is_limited(rest) for rest in rests) or not _all_alike(rests):
-        return None
+        return []
     if _is_read_for_something_else(graph, group):
-        return None
-    found = _around_readers(graph, reading.raw.node, rests[0]) or _naming_method(graph, reading.raw.node, rests[0])
-    if len({(site.owner, site.method, site.calls) for site in found}) != 1:
-        return None
-    whole = min(found, key=lambda site: site.first)
-    return replace(whole, channels=emission_of(graph, reading.raw).channels) if reading.raw.cuts else whole
+        return []
+    found = _around_readers(graph, raw, rests[0]) or _naming_method(graph, raw, rests[0])
+    places: dict[object, Site] = {}
+    for site in sorted(found, key=lambda site: site.first):
+        places.setdefault((site.owner, site.method, site.calls), site)
+    return list(places.values())
 
 
 def _is_given_away(reading: Reading) -> bool:
@@ -290,9 +322,35 @@ def _is_read_for_something_else(graph: Graph, group: Sequence[Reading]) -> bool:
         user = todo.pop()
         if user.kind == "shape" and user.id not in known:
             todo.extend(graph.consumers.get(user.id, ()))
-        elif user.id not in known:
+        elif user.id not in known and not _is_check(graph, user) and not _is_of_scale(user, group[0]):
             return True
     return False
+
+
+def _is_of_scale(node: Node, reading: Reading) -> bool:
+    """Whether a value is a power of σ times something, or a multiple of log σ plus something: the variances of weights
+    in a layer's product, or a log variance relative to a weight's logarithm, mean what the density or the KL means."""
+    expression = Expression(Spot(node))
+    if reading.raw.key not in expression.leaves or reading.steps is None:
+        return False
+    v = torch.linspace(-1.48, 1.52, 17, dtype=torch.float64)
+    log_sigma = named(reading.steps).sigma(v).log()
+    others = {key: torch.tensor(0.5, dtype=torch.float64) for key in expression.leaves}
+    value = expression.value({**others, reading.raw.key: v}).expand_as(v)
+    return _is_line(log_sigma, value) or (bool((value > 0).all()) and _is_line(log_sigma, value.log()))
+
+
+def _is_line(x: torch.Tensor, y: torch.Tensor) -> bool:
+    if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
+        return False
+    centred = x - x.mean()
+    slope = (centred * (y - y.mean())).sum() / (centred * centred).sum()
+    return bool((y - y.mean() - slope * centred).abs().max() < 1e-6 * (y.max() - y.min()))
+
+
+def _is_check(graph: Graph, node: Node) -> bool:
+    """Whether a value is compared and nothing chosen by it, as a `Normal` compares its scale with zero."""
+    return node.op in ops.COMPARING and all(ops.kind_of(u.op) == "discrete" for u in graph.consumers.get(node.id, ()))
 
 
 def _attribute_read(raw: Node, first: Node) -> str:

@@ -31,6 +31,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import PrivateDraws, is_random
 from vdvae_patch.scanning.expression import Spot, settle
+from vdvae_patch.scanning.foreign_draws import may_be_drawn
 from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, representative
 from vdvae_patch.scanning.inputs import tensors_in
 
@@ -85,7 +86,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._frames: dict[tuple[Frame, ...], tuple[Frame, ...]] = {}
         self._writes: dict[Any, tuple[bool, ...]] = {}
         self._kept: dict[str, str] = {}
-        self._draws = 0
+        self.draw_count = 0
         self._methods: dict[tuple[CodeType, type], tuple[bool, str]] = {}
         self._modules: dict[CodeType, str] = {}
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
@@ -184,6 +185,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.graph.notes.append(f"a tensor {shape} that no input held was taken for the batch")
             return self._source(tensor, "input", "input from outside")
         node = self._source(tensor, "constant", "constant")
+        node.drawn = not own and may_be_drawn(tensor)
         if not own and tensor.dim() > 1:
             self._outside[node.id] = shape
         return node
@@ -278,11 +280,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 node.noise |= n.noise
         if kind == "normal_noise" and not node.params:
             node.kind = "noise"
-            node.noise |= 1 << self._draws
-            self._draws += 1
+            node.noise |= 1 << self.draw_count
+            self.draw_count += 1
         elif kind == "normal_noise":
-            node.noise |= 1 << self._draws  # torch.normal(mean, std), drawn and scaled in one
-            self._draws += 1
+            node.noise |= 1 << self.draw_count  # torch.normal(mean, std), drawn and scaled in one
+            self.draw_count += 1
         elif kind in ("elementwise", "shape", "reduction"):
             node.kind = "opaque" if _adds_bias(node) else kind
         elif node.op in ops.COMPARING and any(n.params for n in inputs):
@@ -291,6 +293,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
             return
         if not (node.params or node.noise or node.data) and node.kind != "noise":
+            node.drawn = node.op in _LEAVING_DRAWS and any(n.drawn for n in inputs)
             node.kind, node.args, node.kwargs = "constant", (), {}
         if not (node.params or node.noise):
             node.value = representative(tensor)
@@ -593,6 +596,10 @@ def _selected(whole: View, part: View) -> tuple[int, int] | None:
         if others == (inner, inner_strides) and rest == 0 and 0 <= index < shape[dim]:
             return dim, index
     return None
+
+
+_LEAVING_DRAWS = ops.COPYING | ops.KEEPING_CHANNELS | ops.MULTIPLYING
+"""What a host does with numbers of another library's before it takes them for noise."""
 
 
 def _picked(args: Any, sources: Any) -> dict[int, Tensor]:

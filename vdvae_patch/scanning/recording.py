@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outcome import Outcome
+from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
 from vdvae_patch.scanning.layers import join_layers
@@ -118,6 +119,7 @@ def recorded(
     recorder.graph.index_consumers()
     join_layers(recorder.graph)
     settle_masks(recorder.graph)
+    settle_foreign_draws(recorder.graph, recorder.draw_count)
     return recorder.graph
 
 

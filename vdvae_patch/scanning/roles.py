@@ -5,7 +5,10 @@ data to a draw, as in `self.encoder(x)`, it is a posterior's; behind a draw that
 `self.decoder(z)`, a likelihood's if it has the size of the data; else a prior's.
 
 A KL is mostly KL(q ‖ p), so that its first σ is the posterior's. But some hosts have it the other way round. What is
-drawn, goes into a network, and sees all data that the other one sees is the posterior, whatever its place.
+drawn, goes into a network, and sees all data that the other one sees is the posterior, whatever its place. And weights
+that are drawn are a posterior's by any density that is of no data.
+
+A policy's actions are drawn, too, and their own density is their entropy; `uses.py` tells them from codes.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ import math
 
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.expression import Expression, Spot, operands
+from vdvae_patch.scanning.expression import Expression, Spot, operands, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading, Readings
+from vdvae_patch.scanning.uses import has_prior, inputs_of, is_decoded, sees_less
 
 
 def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role, bool]:
@@ -28,7 +32,9 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         found: those of this raw value.
     """
     places = {r.evidence for r in found}
-    own = _draws_of(found)
+    own = _draws_of(readings, found)
+    if {"q"}.isdisjoint(places) and _is_policy(graph, readings, found, own):
+        return "likelihood", any(r.term is not None for r in found)
     roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
     roles += [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
     if roles:
@@ -38,12 +44,74 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
     if not sampled and (_has_size_of_data(graph, raw) or _is_around_data(graph, found)):
         return "likelihood", False  # a Normal that is made of the data, and never drawn from
+    if sampled and raw.node.data and _is_generator(graph, readings, raw, own):
+        return "prior", False
     return ("posterior" if raw.node.data else "prior"), "Normal" in places
 
 
-def _draws_of(found: list[Reading]) -> set[int]:
-    """The scales by which a raw value's own noise is multiplied."""
-    return {r.node.id if r.used < 0 else r.used for r in found if r.evidence == "noise"}
+def _draws_of(readings: Readings, found: list[Reading]) -> set[int]:
+    """The scales by which a raw value's own noise is multiplied: a density may have one step of what was drawn at once,
+    `z[:, t]`."""
+    own = {r.node.id if r.used < 0 else r.used for r in found if r.evidence == "noise"}
+    if not own:
+        raws = [r.raw for r in found]
+        wider = [r for r in readings.found if r.evidence == "noise" and any(_is_part(raw, r.raw) for raw in raws)]
+        own = {r.node.id if r.used < 0 else r.used for r in wider}
+    return own
+
+
+def _is_part(part: Spot, whole: Spot) -> bool:
+    """Whether one part of a tensor lies in another one."""
+    own = {cut.dim: set(cut.places) for cut in part.cuts}
+    return part.node is whole.node and all(own.get(cut.dim, {-1}) <= set(cut.places) for cut in whole.cuts)
+
+
+def _is_policy(graph: Graph, readings: Readings, found: list[Reading], own: set[int]) -> bool:
+    """Whether what is drawn is judged by its own density, or by the entropy of its Normal, and not decoded."""
+    if not own or not (_has_own_density(readings, found, own) or _has_entropy(graph, found)):
+        return False
+    raw = found[0].raw
+    sources = inputs_of(readings, raw)
+    priors = [r for r in readings.found if r.evidence == "p" and r.raw.key != raw.key and _is_of_draws(r, own)]
+    if not sources or priors or is_decoded(graph, readings, own, sources):
+        return False
+    return not has_prior(graph, readings, own)
+
+
+def _has_own_density(readings: Readings, found: list[Reading], own: set[int]) -> bool:
+    densities = [r for r in found if r.evidence == "p" and r.term is not None]
+    return bool(densities) and all(_is_of_draws(r, own) for r in densities)
+
+
+def _is_of_draws(reading: Reading, own: set[int]) -> bool:
+    """Whether a density is of what was drawn with one of some scales."""
+    means = reading.term.means if reading.term is not None else ()
+    return any(n.id in own for mean in means for n in mean.node.inputs)
+
+
+def _has_entropy(graph: Graph, found: list[Reading]) -> bool:
+    """Whether the logarithm of a σ is taken that a Normal was given, and no density has it."""
+    if any(r.term is not None for r in found):
+        return False
+    given = {r.node.id for r in found if r.evidence == "Normal"}
+    same = {normal.scale.id for normal in graph.normals if normal.scale.id in given}
+    while more := {u.id for i in same for u in graph.consumers.get(i, ()) if u.kind == "shape"} - same:
+        same |= more
+    return any(user.op == "log" for i in same for user in graph.consumers.get(i, ()))
+
+
+def _is_generator(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> bool:
+    """Whether a draw of a part of the data is not decoded, beside one of the same width of more data that is: the codes
+    that a critic is to tell from the posterior's."""
+    if is_decoded(graph, readings, own, inputs_of(readings, raw)):
+        return False
+    for other in readings.found:
+        alike = other.evidence == "noise" and not other.parts and shape_of(other.raw)[-1:] == shape_of(raw)[-1:]
+        if alike and sees_less(readings, raw, other.raw):
+            draws = {other.node.id if other.used < 0 else other.used}
+            if is_decoded(graph, readings, draws, inputs_of(readings, other.raw)):
+                return True
+    return False
 
 
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
@@ -79,6 +147,13 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
     if is_of_data(term):
         return "likelihood"
+    if own and reading.raw.node.kind == "parameter":
+        return "posterior"  # of weights
+    codes = {m.key for r in readings.found if r.evidence == "q" and r.term is not None for m in r.term.means}
+    if any(mean.key in codes for mean in term.means):
+        return "prior"  # of the mean of a code, whose σ stands in another expression
+    if _is_flow_of_data(graph, term):
+        return "prior"
     if _is_drawn_of_data(graph, readings, reading):
         return "posterior"  # second in a KL whose first σ is a constant: KL(N(0, 1) ‖ q)
     networks = {mean.node.id for mean in term.means if mean.node.params}
@@ -114,7 +189,7 @@ def _is_exchanged(graph: Graph, readings: Readings, first: Spot, second: Spot) -
     """
     if not _sample_is_used(graph, readings, _drawn_alone(readings, second)):
         return False
-    seen, others = _inputs(readings, second), _inputs(readings, first)
+    seen, others = inputs_of(readings, second), inputs_of(readings, first)
     if not seen:
         return False
     if _sample_is_used(graph, readings, _drawn_alone(readings, first)):
@@ -125,24 +200,39 @@ def _is_exchanged(graph: Graph, readings: Readings, first: Spot, second: Spot) -
 def _is_drawn_of_data(graph: Graph, readings: Readings, reading: Reading) -> bool:
     """Whether a σ is of what is drawn and goes into a network, and sees all data that its term's means see."""
     assert reading.term is not None
-    seen = _inputs(readings, reading.raw)
+    seen = inputs_of(readings, reading.raw)
     means = [mean for mean in reading.term.means if mean.node.params]
     used = _sample_is_used(graph, readings, _drawn_alone(readings, reading.raw))
-    return bool(seen) and used and all(_inputs(readings, mean) <= seen for mean in means)
+    return bool(seen) and used and all(inputs_of(readings, mean) <= seen for mean in means)
 
 
-def _inputs(readings: Readings, spot: Spot) -> frozenset[int]:
-    """The inputs that a value is computed of with no draw in between."""
-    todo, seen, found = [spot.node], set[int](), set[int]()
+def _is_flow_of_data(graph: Graph, term: GaussianTerm) -> bool:
+    """Whether a density with a learned scale, and no mean of a network's, is of what a network makes of the data.
+
+    What a flow makes of them is as many numbers as they are, and there is no noise in it but that of dequantization. A
+    residual is another matter: data less a prediction, times a constant at most.
+    """
+    if term.raw.node.data or len(term.means) != 1:
+        return False
+    node = settle(Spot(term.means[0].node)).node
+    if not (node.data and node.params) or node.noise or node.op in ops.STATISTICS or node.kind == "reduction":
+        return False
+    sizes = {math.prod(n.shape) for n in graph.nodes if n.kind == "input"}
+    return math.prod(node.shape) in sizes and not _is_residual(node)
+
+
+def _is_residual(node: Node) -> bool:
+    """Whether data have a part in a value by addition alone."""
+    todo, seen = [node], set[int]()
     while todo:
-        node = todo.pop()
-        if node.id in seen or not node.data or node.id in readings.samples:
+        current = settle(Spot(todo.pop())).node
+        if _is_data(current):
+            return True
+        if current.id in seen or current.op not in ops.LINEAR or sum(n.params for n in current.inputs) > 1:
             continue
-        seen.add(node.id)
-        if node.kind == "input":
-            found.add(node.id)
-        todo.extend(node.inputs)
-    return frozenset(found)
+        seen.add(current.id)
+        todo.extend(current.inputs)
+    return False
 
 
 def is_of_data(term: GaussianTerm) -> bool:

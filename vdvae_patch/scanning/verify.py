@@ -105,11 +105,12 @@ def check_sigma(
             _check_left_alone(head, seen.get(key, []), residual.get(key, []))
         if entry.scale is None or entry.scale.name == "constant":
             continue
-        places = [p for p in seen.get(head_key(head.path, head.channel_range), []) if _is_call_of(head, p[0])]
+        keys = _keys_of(head, seen)
+        places = [p for key in keys for p in seen[key] if _is_call_of(head, p[0])]
         if not places:
             raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
         if all(reading.term is None for _, _, reading in places):
-            shown = before.get(head_key(head.path, head.channel_range), [])
+            shown = [place for key in _keys_of(head, before) for place in before[key]]
             _require_compared(graph, head, shown, found, {leaf.key for leaf, _, _ in places})
         # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
         alone = [place for place in places if sum(s.node.params for s in place[1].leaves.values()) == 1]
@@ -120,9 +121,9 @@ def check_sigma(
         ]
         if wrong and (alone or len(wrong) == len(places)):
             _complain(head, entry.scale, *wrong[0])
-        for leaf, _, reading in places:
+        for own, (leaf, _, reading) in [(key, place) for key in keys for place in seen[key] if place in places]:
             place = placed(graph, reading, leaf)
-            if place is not None and strays(before.get(head_key(head.path, head.channel_range), []), place):
+            if place is not None and strays(before.get(own, []), place):
                 raise PatchError(
                     f"head {head}: the patched model computes the elements of σ of other elements of the raw "
                     "value than the host does; the patch was taken back"
@@ -177,6 +178,13 @@ def _behind(
         if leaf.key in further.leaves:
             yield leaf, further, reading
         todo.extend((user, distance + 1) for user in graph.consumers.get(node.id, ()))
+
+
+def _keys_of(head: Head, keys: Iterable[HeadKey]) -> list[HeadKey]:
+    """Under what a head's σ are seen: its channels, and of a parameter's head the parts that the host reads apart."""
+    own = head_key(head.path, head.channel_range)
+    whole = head.parameter and own == head_key(head.path, ChannelRange(0))
+    return [key for key in keys if key == own or (whole and key[0] == head.path)]
 
 
 def _check_left_alone(head: Head, places: list[tuple[Spot, Expression, Reading]], before: list[Tensor]) -> None:

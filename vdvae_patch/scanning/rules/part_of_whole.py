@@ -6,12 +6,19 @@
 
 σ is computed of all four channels at once, so they have one scale. Parts that a sampler reads apart, too, are heads of
 their own.
+
+So are the parts of one parameter, as the components of a mixture that a loop goes through, if something reads it whole,
+or if the parts make up all of it and none is read in another role:
+
+    log_p = [log_normal(z, self.means[k], self.log_vars[k]) for k in range(3)]
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vdvae_patch.heads import ChannelRange
-from vdvae_patch.scanning.group import Groups
+from vdvae_patch.scanning.group import Group, Groups
 from vdvae_patch.scanning.rules.stages import groupings
 
 
@@ -33,7 +40,47 @@ def part_of_whole(groups: Groups) -> None:
             for part in parts:
                 whole.readings.extend(groups.pop(part).readings)
             whole.role, whole.sure = parts[0][1], True
+    for path in {group.emission.path for group in groups.values() if group.emission.parameter}:
+        _join_parameter(groups, path)
+
+
+def _join_parameter(groups: Groups, path: str) -> None:
+    """Make one group of those of a parameter, if they have one role and hold all of it."""
+    own = {place: group for place, group in groups.items() if place[0][0] == path and group.emission.parameter}
+    if len(own) < 2 or len({role for _, role in own}) > 1:
+        return
+    whole = next((place for place, group in own.items() if _is_whole(group.emission.channels)), None)
+    if whole is None and not _are_all(list(own.values())) and not _are_of_one_line(list(own.values())):
+        return
+    first = own[whole] if whole is not None else next(iter(own.values()))
+    for place, group in own.items():
+        del groups[place]
+        if group is not first:
+            first.readings.extend(group.readings)
+            first.sure |= group.sure
+    first.emission = replace(first.emission, channels=ChannelRange(0))
+    groups[first.key, first.role] = first
+
+
+def _is_whole(channels: ChannelRange) -> bool:
+    return channels.start == 0 and channels.stop is None and channels.step == 1
+
+
+def _are_all(parts: list[Group]) -> bool:
+    """Whether parts of a parameter are apart, lie along one dimension, and hold all of its places."""
+    ranges = [part.emission.channels for part in parts]
+    size = next((n for part in parts for n in part.spot.node.shape[ranges[0].dim : ranges[0].dim + 1]), 0)
+    places = [place for own in ranges for place in range(size)[own.start : own.stop : own.step]]
+    return len({own.dim for own in ranges}) == 1 and sorted(places) == list(range(size))
 
 
 def _places(channels: ChannelRange) -> set[int]:
     return set() if channels.stop is None else set(range(channels.start, channels.stop, channels.step))
+
+
+def _are_of_one_line(parts: list[Group]) -> bool:
+    """Whether parts lie along one dimension and one line of the host reads them, in a loop of which some steps show."""
+    lines = {frozenset(r.term.total.frames[:1]) for part in parts for r in part.readings if r.term is not None}
+    starts = {part.emission.channels.start for part in parts}
+    lengths = {(part.emission.channels.dim, part.emission.channels.step) for part in parts}
+    return len(lines) == len(lengths) == 1 and len(starts) == len(parts) > 2 and frozenset() not in lines

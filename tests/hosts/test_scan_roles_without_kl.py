@@ -1,0 +1,178 @@
+"""Roles that no KL tells: actions and codes, weights, bases of flows, generators beside posteriors, steps of a loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from vdvae_patch.scanning import scan
+
+
+def roles(model: nn.Module, *inputs: Tensor) -> dict[str, str]:
+    torch.manual_seed(1)
+    heads = list(scan(model, *inputs))
+    found = {f"{head.path}[{head.channels}]": head.role for head in heads}
+    assert len(found) == len(heads)
+    return found
+
+
+class SoftActor(nn.Module):
+    """Actions are drawn, judged by a critic, and kept apart by their own density, or by the entropy of their Normal."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.actor, self.critic, self.world = nn.Linear(4, 4), nn.Linear(6, 1), nn.GRUCell(2, 4)
+
+    def law(self, state: Tensor) -> Normal:
+        mean, log_std = self.actor(state).chunk(2, -1)
+        return Normal(mean, log_std.clamp(-20, 2).exp())
+
+    def forward(self, state: Tensor) -> Tensor:
+        if self.form == "a world that actions move":
+            dreamt = self.world(self.law(state).rsample(), state)
+            return -self.critic(F.pad(dreamt, (0, 2))).mean() - 1e-3 * self.law(state).entropy().mean()
+        law = self.law(state)
+        drawn = law.rsample()
+        action = torch.tanh(drawn)
+        value = self.critic(torch.cat([state, action], 1)).squeeze(1)
+        if self.form == "entropy":
+            return (-value - 0.01 * law.entropy().sum(1)).mean()
+        if self.form == "written out":
+            mean, log_std = self.actor(state).chunk(2, -1)
+            drawn = mean + log_std.exp() * torch.randn_like(mean)
+            log_prob = -0.5 * ((drawn - mean) / log_std.exp()) ** 2 - log_std
+            value = self.critic(torch.cat([state, drawn], 1)).squeeze(1)
+            return (0.2 * log_prob.sum(1) - value).mean()
+        log_prob = law.log_prob(drawn) - torch.log(1 - action**2 + 1e-6)
+        return (0.2 * log_prob.sum(1) - value).mean()
+
+
+@pytest.mark.parametrize("form", ["density", "written out", "entropy", "a world that actions move"])
+def test_actions_are_a_likelihoods(form: str) -> None:
+    assert roles(SoftActor(form), torch.randn(6, 4)) == {"actor[2:4]": "likelihood"}
+
+
+class Coder(nn.Module):
+    """Codes with a density of their own, or an entropy: what is made of them is compared with the data."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.encoder, self.decoder, self.critic = nn.Linear(4, 4), nn.Linear(2, 4), nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_std = self.encoder(x).chunk(2, -1)
+        law = Normal(mean, log_std.exp())
+        z = law.rsample()
+        if self.form == "entropy":
+            return F.mse_loss(self.decoder(z), x) - 0.01 * law.entropy().mean()
+        if self.form == "classes":
+            return (
+                F.cross_entropy(self.decoder(z), x.argmax(1)) + law.log_prob(z).mean() - Normal(0, 1).log_prob(z).mean()
+            )
+        if self.form == "counts":
+            rate = F.softplus(self.decoder(z))
+            return (rate - x.abs() * rate.log()).mean() + 0.1 * law.log_prob(z).mean()
+        return law.log_prob(z).mean() + 0.5 * z.square().mean() - self.critic(z).mean()
+
+
+@pytest.mark.parametrize("form", ["entropy", "classes", "counts", "a prior"])
+def test_codes_are_a_posteriors(form: str) -> None:
+    assert roles(Coder(form), torch.randn(6, 4)) == {"encoder[2:4]": "posterior"}
+
+
+class DrawnWeights(nn.Module):
+    """Bayes by backprop, whose KL is taken the other way round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.raw = nn.Parameter(torch.randn(3, 6)), nn.Parameter(torch.full((3, 6), -3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        sigma, prior = torch.log1p(torch.exp(self.raw)), torch.tensor(0.1)
+        weight = self.mean + torch.empty(3, 6).normal_() * sigma
+        kl = 0.5 * (2 * torch.log(sigma / prior) - 1 + (prior / sigma).pow(2) + (self.mean / sigma).pow(2))
+        return F.linear(x, weight).pow(2).mean() + kl.sum()
+
+
+def test_weights_that_are_drawn_are_a_posteriors_even_second_in_a_kl() -> None:
+    assert roles(DrawnWeights(), torch.rand(5, 6)) == {"raw[:]": "posterior"}
+
+
+class LearnedBase(nn.Module):
+    """A flow of the data with a learned scale at its end, and a regression whose residual has one."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.log_var, self.net = nn.Parameter(torch.zeros(1)), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, 1)
+        log_s, shift = self.net(a).chunk(2, 1)
+        if self.form == "flow":
+            z = torch.cat([(b + shift) * torch.sigmoid(log_s), a], 1)
+            return (0.5 * (self.log_var + z**2 * torch.exp(-self.log_var))).mean() - F.logsigmoid(log_s).mean()
+        residual = b - shift
+        return (0.5 * (self.log_var + residual**2 * torch.exp(-self.log_var))).mean()
+
+
+@pytest.mark.parametrize(("form", "role"), [("flow", "prior"), ("regression", "likelihood")])
+def test_the_base_of_a_flow_is_a_prior_and_the_scale_of_a_residual_a_likelihoods(form: str, role: str) -> None:
+    assert roles(LearnedBase(form), torch.randn(5, 6)) == {"log_var[:]": role}
+
+
+class TwoGenerators(nn.Module):
+    """A critic tells the codes of a context from those of context and answer; with two codes, both are decoded."""
+
+    def __init__(self, both_decoded: bool) -> None:
+        super().__init__()
+        self.both_decoded = both_decoded
+        self.prior, self.posterior = nn.Linear(3, 6), nn.Linear(6, 6)
+        self.critic, self.decoder, self.other = nn.Linear(3, 1), nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def draw(self, out: Tensor) -> Tensor:
+        mean, log_var = out.chunk(2, 1)
+        return mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
+
+    def forward(self, context: Tensor, answer: Tensor) -> Tensor:
+        first, second = self.draw(self.prior(context)), self.draw(self.posterior(torch.cat([context, answer], 1)))
+        loss = F.mse_loss(self.decoder(second), answer) - self.critic(second).mean()
+        if self.both_decoded:
+            return loss + F.mse_loss(self.other(first), context)
+        return loss + self.critic(first).mean()
+
+
+@pytest.mark.parametrize(("both_decoded", "role"), [(False, "prior"), (True, "posterior")])
+def test_of_two_generators_the_one_that_sees_less_and_is_not_decoded_is_the_prior(
+    both_decoded: bool, role: str
+) -> None:
+    found = roles(TwoGenerators(both_decoded), torch.randn(5, 3), torch.randn(5, 3))
+    assert found == {"prior[3:6]": role, "posterior[3:6]": "posterior"}
+
+
+class StepByStep(nn.Module):
+    """All steps are drawn at once, and their densities compared one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior, self.posterior, self.decoder = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pm, pv = self.prior(x[..., :3]).chunk(2, -1)
+        qm, qv = self.posterior(x).chunk(2, -1)
+        z = qm + torch.exp(0.5 * qv) * torch.randn_like(qm)
+        loss = F.mse_loss(self.decoder(z), x)
+        for t in range(x.shape[1]):
+            log_q = -0.5 * (qv[:, t] + (z[:, t] - qm[:, t]) ** 2 / qv[:, t].exp())
+            log_p = -0.5 * (pv[:, t] + (z[:, t] - pm[:, t]) ** 2 / pv[:, t].exp())
+            loss = loss + (log_q - log_p).mean()
+        return loss
+
+
+def test_densities_of_one_step_of_what_was_drawn_at_once() -> None:
+    assert roles(StepByStep(), torch.randn(5, 4, 6)) == {"prior[3:6]": "prior", "posterior[3:6]": "posterior"}

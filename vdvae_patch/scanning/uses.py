@@ -1,0 +1,134 @@
+"""What becomes of a value that was drawn, which tells a latent code from an action.
+
+A latent code is decoded, and what a network makes of it is compared with the data that it was inferred from:
+
+    z = mean + sigma * torch.randn_like(mean)
+    loss = F.mse_loss(self.decoder(z), x)
+
+An action is judged. Its density, or its entropy, keeps a policy from narrowing down, and there is no prior:
+
+    action = Normal(mean, sigma).rsample()
+    loss = 0.2 * Normal(mean, sigma).log_prob(action).sum(-1) - self.critic(torch.cat([state, action], -1))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.expression import Expression, Spot, settle
+from vdvae_patch.scanning.gaussian import Probe
+from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.reading import Readings
+
+
+def is_decoded(graph: Graph, readings: Readings, own: set[int], sources: frozenset[int]) -> bool:
+    """Whether what a network makes of a draw is compared with data.
+
+    Args:
+        own: the scales that the draw's noise is multiplied by.
+        sources: the inputs whose data count.
+    """
+    todo = [(product, False) for product in products_of(graph, readings, own)]
+    seen: set[tuple[int, bool]] = set()
+    while todo:
+        node, decoded = todo.pop()
+        if (node.id, decoded) in seen:
+            continue
+        seen.add((node.id, decoded))
+        for user in graph.consumers.get(node.id, ()):
+            layer = user.kind == "opaque" and any(n.params for n in user.inputs if n is not node)
+            if decoded and not layer and user.op not in _PUTTING_BESIDE:
+                others = (n for n in user.inputs if n is not node)
+                compared = any(_is_data(n) and inputs_of(readings, Spot(n)) & sources for n in others)
+                if compared and not _is_read(graph, user):
+                    return True
+            todo.append((user, decoded or layer))
+    return False
+
+
+_PUTTING_BESIDE = ops.JOINING | {"add"}
+"""A critic is given a state beside an action, and a step is added to a state: neither compares."""
+
+
+def _is_read(graph: Graph, node: Node) -> bool:
+    """Whether a layer goes on from a value, as from a state that an action moves; a loss is read by none."""
+    todo, seen = [node], {node.id}
+    while todo:
+        current = todo.pop()
+        for user in graph.consumers.get(current.id, ()):
+            if user.kind == "opaque" and any(n.params for n in user.inputs if n is not current):
+                return True
+            if user.id not in seen:
+                seen.add(user.id)
+                todo.append(user)
+    return False
+
+
+def has_prior(graph: Graph, readings: Readings, own: set[int]) -> bool:
+    """Whether a draw itself is squared, mean and noise, as in the density of a standard Normal."""
+    products = products_of(graph, readings, own)
+    stops = frozenset(product.id for product in products)
+    for node in _computed_of(graph, products):
+        squares = node.op in ops.POWERS or (node.op == "mul" and len({n.id for n in node.inputs}) == 1)
+        if node.kind != "elementwise" or not squares:
+            continue
+        expression = Expression(Spot(node), stops)
+        probe = Probe(expression)
+        drawn = [key for key, leaf in expression.leaves.items() if leaf.node.id in stops]
+        means = [key for key, leaf in expression.leaves.items() if leaf.node.id not in stops and leaf.node.params]
+        if any(probe.curvature(key) is not None for key in drawn) and any(
+            probe.curvature(key) is not None for key in means
+        ):
+            return True
+    return False
+
+
+def products_of(graph: Graph, readings: Readings, own: set[int]) -> list[Node]:
+    """The nodes σ ε of some σ."""
+    return [n for n in graph.nodes if n.id in readings.samples and any(s.id in own for s in n.inputs)]
+
+
+def inputs_of(readings: Readings, spot: Spot) -> frozenset[int]:
+    """The inputs that a value is computed of with no draw in between."""
+    return frozenset(spot.node.id for spot in _input_spots(readings, spot))
+
+
+def sees_less(readings: Readings, one: Spot, other: Spot) -> bool:
+    """Whether a value is computed of less of the data than another one: of fewer inputs, or of a part of one."""
+    own, others = list(_input_spots(readings, one)), list(_input_spots(readings, other))
+    fewer, more = {s.node.id for s in own}, {s.node.id for s in others}
+    if fewer != more:
+        return fewer < more
+    whole = {s.node.id for s in others if not s.cuts}
+    return any(s.node.id in whole for s in own) and all(s.cuts for s in own if s.node.id in whole)
+
+
+def _input_spots(readings: Readings, spot: Spot) -> Iterator[Spot]:
+    todo, seen = [spot.node], set[int]()
+    while todo:
+        node = todo.pop()
+        if node.id in seen or not node.data or node.id in readings.samples:
+            continue
+        seen.add(node.id)
+        begin = settle(Spot(node))
+        if begin.node.kind == "input":
+            yield begin
+        else:
+            todo.extend(node.inputs)
+
+
+def _computed_of(graph: Graph, nodes: list[Node]) -> Iterator[Node]:
+    """What is computed of some nodes by arithmetic, without a layer in between."""
+    todo, seen = list(nodes), set[int]()
+    while todo:
+        node = todo.pop()
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        yield node
+        todo.extend(user for user in graph.consumers.get(node.id, ()) if user.kind in ("elementwise", "shape"))
+
+
+def _is_data(node: Node) -> bool:
+    return node.data and not node.params and not node.noise
