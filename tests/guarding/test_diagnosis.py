@@ -152,6 +152,63 @@ def test_lines_that_do_something_are_not_done_twice() -> None:
     assert len(history) == len(calls) == 2
 
 
+@pytest.mark.parametrize("chained", [False, True])
+def test_the_micro_batch_that_spoils_the_sum(chained: bool) -> None:
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(2):
+            for part in range(3):
+                x = torch.rand(8, 6) * (1e30 if (step, part) == (1, 1) else 1.0)
+                if chained:
+                    (model(x, x)[1].sum() / 3).backward()
+                else:
+                    kl = model(x, x)[1].sum()
+                    loss = kl / 3
+                    loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    skip = guard.skips[0]
+    assert skip.step == 1
+    assert skip.line in (line_with("z = mq"), line_with("# the rate"))
+    assert skip.diagnosis is not None
+    assert skip.diagnosis.exact is True
+
+
+def test_a_loop_over_time_begins_where_it_began() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.cell, self.head, self.out = nn.GRUCell(6, 8), nn.Linear(8, 6), nn.Linear(3, 6)
+
+        def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            h = self.cell(x, h)
+            mean, logvar = self.head(h).chunk(2, 1)
+            z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)  # over time
+            return self.out(z), mean, logvar, h
+
+    model = Recurrent()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(3):
+            series = torch.randn(4, 8, 6)
+            if step == 2:
+                with torch.no_grad():
+                    model.head.bias[3:] += 300
+            h = torch.zeros(8, 8)
+            loss: Any = 0.0
+            for x in series:
+                recon, mean, logvar, h = model(x, h)
+                loss = loss + ((recon - x) ** 2).sum() - 0.5 * (1 + logvar - mean**2 - logvar.exp()).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    skip = guard.skips[0]
+    assert skip.head == "head", guard.report()
+    assert skip.line == line_with("# over time")
+
+
 def test_a_method_of_the_model_is_as_good_as_its_forward() -> None:
     model = Ours()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)

@@ -7,6 +7,7 @@ states are afterwards what they were before.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -82,7 +83,10 @@ class Again:
         """A share for each `backward`."""
         window, found = self._window, list[Share]()
         if not window.passes:
-            self.why_not = "the model was not called with gradients since the step before"
+            self.why_not = (
+                "no call of the model with gradients was seen since the step before; if it is compiled, guard what "
+                "torch.compile gives"
+            )
             return []
         start = 0
         for backward in window.backwards:
@@ -216,7 +220,7 @@ class Again:
         hooks = self._given_again(share.index, device)
         try:
             precision = share.autocast.again() if share.autocast.enabled else nullcontext()
-            with precision, without_logging(self.model), _alone():
+            with precision, without_logging(self.model), _alone(), _eager():
                 yield
         finally:
             for hook in hooks:
@@ -265,6 +269,16 @@ def _overflowing(gradients: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
         return {}
     most = max(norms.values())
     return {name: g for name, g in gradients if norms.get(name) == most}
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """What was compiled runs as it is written: what the compiler makes of it has no lines."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

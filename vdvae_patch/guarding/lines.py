@@ -53,7 +53,8 @@ class Lines:
         tree = _parsed(self.file)
         if not _is_source_of(backward.frame.code, tree, self.file):
             raise PatchError(f"the source of {self.file} is not what is running")
-        chosen = _needed(_between(tree, start, end, self.file))
+        before, between = _between(tree, start, end, self.file)
+        chosen = _with_beginnings(before, _needed(between))
         given = {n for s in chosen for n in _read(s)} - {n for s in chosen for n in _written(s)}
         self.data = [v for name, v in self._variables.items() if name in given and _is_data(v)]
         """The tensors that the lines read and did not compute, such as targets."""
@@ -120,22 +121,22 @@ def _lines_of(code: CodeType) -> set[int | None]:
     return {line for _, _, line in code.co_lines()}
 
 
-def _between(tree: ast.Module, first: Position, last: Position, file: str) -> list[ast.stmt]:
+def _between(tree: ast.Module, first: Position, last: Position, file: str) -> tuple[list[ast.stmt], list[ast.stmt]]:
     """The statements from the one that is at `first` to the one that is at `last`, in the innermost block that has
-    both."""
-    if first > last:
-        raise PatchError(
-            f"backward is called in line {last[0]}, before the model's call in line {first[0]} of the same loop"
-        )
-    innermost: list[ast.stmt] = []
+    both; in front of them, those that come before in that block."""
+    found: tuple[list[ast.stmt], list[ast.stmt]] | None = None
     for block in _blocks(tree):
         start = next((n for n, s in enumerate(block) if _has(s, first)), None)
         end = next((n for n, s in enumerate(block) if _has(s, last)), None)
         if start is not None and end is not None:
-            innermost = block[start : end + 1]  # a block that comes later lies further inside
-    if not innermost:
+            found = block[:start], block[start : end + 1]  # a block that comes later lies further inside
+    if found is None:
         raise PatchError(f"lines {first[0]} and {last[0]} of {file} are not of one block")
-    return innermost
+    if not found[1]:
+        raise PatchError(
+            f"backward is called in line {last[0]}, before the model's call in line {first[0]} of the same loop"
+        )
+    return found
 
 
 def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
@@ -164,6 +165,58 @@ def _needed(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
             kept.append(statement)
             wanted |= _read(statement)
     return kept[::-1]
+
+
+def _with_beginnings(before: Sequence[ast.stmt], chosen: list[ast.stmt]) -> list[ast.stmt]:
+    """What begins a variable that the statements read and then write (`loss = 0`, a state that goes through time): its
+    value is now the one that they gave it."""
+    kept = list(chosen)
+    for statement in reversed(before):
+        changed = _read_first(kept) & {name for s in kept for name in _written(s)}
+        if not changed:
+            break
+        if isinstance(statement, _SIMPLE + _BLOCKS) and _written(statement) & changed:
+            kept.insert(0, statement)
+    left = _read_first(kept) & {name for s in kept for name in _written(s)}
+    if left:
+        raise PatchError(f"what {', '.join(sorted(left))} was before these lines is not known any more")
+    return kept
+
+
+def _read_first(statements: Sequence[ast.AST]) -> set[str]:
+    """The variables whose value before these statements is read."""
+    needed: set[str] = set()
+    known: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Name):
+            if isinstance(node.ctx, ast.Store):
+                known.add(node.id)
+            elif node.id not in known:
+                needed.add(node.id)
+            return
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id not in known:
+            needed.add(node.target.id)
+        # in the order of evaluation, which for these is not that of their fields
+        parts: list[Any] = list(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Assign):
+            parts = [node.value, *node.targets]
+        elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
+            parts = [node.value, node.target] if node.value is not None else []
+        elif isinstance(node, ast.For):
+            parts = [node.iter, node.target, *node.body, *node.orelse]
+        elif isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp):
+            parts = [*node.generators, node.elt]
+        elif isinstance(node, ast.DictComp):
+            parts = [*node.generators, node.key, node.value]
+        elif isinstance(node, ast.comprehension):
+            parts = [node.iter, node.target, *node.ifs]
+        for part in parts:
+            visit(part)
+
+    for statement in statements:
+        visit(statement)
+    return needed
 
 
 def _read(node: ast.AST) -> set[str]:

@@ -145,6 +145,7 @@ class Window:
         versions = _versions(_tensors(args, kwargs))
         frames = tuple(callers(sys._getframe(1)))
         states = RawStates.now(device)
+        args, kwargs = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
         self.passes.append(Pass(args, kwargs, versions, states, Autocast.now(device), frames, module.training, of))
 
     def backward(self, roots: Sequence[Tensor], device: torch.device) -> None:
@@ -244,6 +245,11 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     if not kwargs and all(isinstance(a, Tensor) for a in args):
         return list(args)  # nothing to look through, which is the rule, and takes time
     return tensors_in((args, kwargs))
+
+
+def _kept(value: Any) -> Any:
+    """A list or a dictionary as it is now: a loop may take out of it what the model has read."""
+    return value.copy() if type(value) in (dict, list) else value
 
 
 def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:

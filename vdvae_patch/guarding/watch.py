@@ -150,6 +150,7 @@ class Guard:
         self._only = None if optimizer is None else _optimizers(optimizer)
         self._diagnostician = Diagnostician(self.model, heads)
         self._window, self._buffers = Window(), Buffers(self.model)
+        self._buffers.take()
         self._stepped = True  # the next pass begins a new step
         self._counts: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
         self._holds: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
@@ -293,7 +294,8 @@ class Guard:
             result = step()
             if self._counts.get(own, 0) == count:  # the scaler found an infinity, and let the optimizer not step
                 loss, _ = self._losses()
-                self._overflow(own, math.inf, loss)
+                self._counts[own] = count + 1
+                self._overflow(own, count, math.inf, loss)
             return result
         finally:
             self._scale = 1.0
@@ -360,13 +362,15 @@ class Guard:
             self._consecutive = 0
             self.steps += 1
             self._shown = loss
+            if not self._window.passes:  # no call was seen, before which they would be taken
+                self._buffers.take()
             if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
                 self._sound = self._window.lasting()
             limit = self._clip(parameters, norm)
             self._track(step, loss, norm, limit, skipped=False)
             return
         if getattr(optimizer, "found_inf", None) is not None and cause == "high_gradient" and not math.isfinite(norm):
-            self._overflow(optimizer, norm, loss)  # of a fused optimizer, which is called with scaled gradients
+            self._overflow(optimizer, step, norm, loss)  # of a fused optimizer, which is called with scaled gradients
             return
         self._keep_out(parameters)
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
@@ -408,10 +412,9 @@ class Guard:
             p.grad = None
         self._buffers.put_back()
 
-    def _overflow(self, optimizer: Optimizer, norm: float, loss: float) -> None:
+    def _overflow(self, optimizer: Optimizer, step: int, norm: float, loss: float) -> None:
         """Scaled gradients are not finite: because of the scale, or by themselves?"""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        step = self._counts.get(optimizer, 0)
         self._stepped = True
         ordinary = not self._losses()[1]
         diagnosis = None
