@@ -1,4 +1,4 @@
-"""Variational dropout: its KL to a log uniform prior is a fit by a sigmoid, of a log variance relative to the weight."""
+"""Variational dropout: its KL to a log uniform prior is a fit by a sigmoid, of a log variance beside the weight."""
 
 from __future__ import annotations
 
