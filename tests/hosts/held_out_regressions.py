@@ -207,9 +207,9 @@ def elu_plus_one(v: Tensor) -> Tensor:
 
 
 CASES = (
-    # A policy is a Normal that is sampled, squashed and read on by the critic: encoded from the input, like a
-    # posterior. The temperature is no scale.
-    Case(SoftActorCritic, transitions, (TrueHead("actor.fc_logstd", 0, None, "posterior", squeezed),)),
+    # A policy is a Normal that is sampled, squashed and read on by the critic. Its density is an entropy, and nothing
+    # is decoded: a likelihood of actions, as in the looks at public code. The temperature is no scale.
+    Case(SoftActorCritic, transitions, (TrueHead("actor.fc_logstd", 0, None, "likelihood", squeezed),)),
     # Here the actions are given, and what is computed is their density: a likelihood.
     Case(ProximalPolicy, buffered, (TrueHead("actor_logstd", 0, None, "likelihood"),)),
     # Each weight's posterior is a Normal with a KL (by its sample), unlike a layer that merely adds noise.

@@ -51,3 +51,32 @@ def test_a_prior_with_a_constant_diagonal_is_no_trouble(kind: type[Diagonal]) ->
     assert [(h.path, h.channels, h.role) for h in heads] == [("encoder", "3:6", "posterior")]
     assert str(heads[0].convention) == "log_sigma"
     vdvae_patch.patch(model, "bounded(0.01, 4)", heads=heads)
+
+
+class OfTheData(nn.Module):
+    """A likelihood whose covariance, or its root, is a diagonal."""
+
+    def __init__(self, argument: str) -> None:
+        super().__init__()
+        self.argument = argument
+        self.net = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        mean, raw = self.net(x).chunk(2, 1)
+        scale = torch.diag_embed(F.softplus(raw) + 1e-3)
+        law = (
+            MultivariateNormal(mean, scale) if not self.argument else MultivariateNormal(mean, **{self.argument: scale})
+        )
+        return -law.log_prob(y).mean()
+
+
+@pytest.mark.parametrize("argument", ["", "covariance_matrix", "scale_tril"])
+def test_a_diagonal_covariance_is_a_variance(argument: str) -> None:
+    torch.manual_seed(0)
+    model, batch = OfTheData(argument), (torch.randn(5, 6), torch.randn(5, 2))
+    heads = vdvae_patch.scan(model, *batch)
+    assert [(h.path, h.channels, h.role) for h in heads] == [("net", "2:4", "likelihood")]
+    expected = F.softplus(torch.tensor(0.4)) + 1e-3
+    expected = expected if argument == "scale_tril" else expected.sqrt()
+    torch.testing.assert_close(heads[0].convention.sigma(torch.tensor(0.4)), expected)
+    vdvae_patch.patch(model, heads=heads, likelihood="explin")

@@ -573,9 +573,9 @@ class NormedWeights(nn.Module):
 
 def test_the_variance_of_an_activation_is_no_modules_output() -> None:
     torch.manual_seed(0)
-    refused = scan(RelativeVariance(), torch.rand(5, 6))
-    assert not list(refused)
-    assert "adds up variances of weights" in refused.why_not()
+    weights = scan(RelativeVariance(), torch.rand(5, 6))
+    assert [(head.path, head.role) for head in weights] == [("log_sigma2", "posterior")]
+    assert "adds up variances of weights" in weights.why_not()
     (head,) = scan(NormedWeights(), torch.rand(5, 6))
     assert str(head.convention) == "variance"
 

@@ -48,3 +48,28 @@ def test_a_parameter_that_is_a_scale_is_patched(form: str) -> None:
     model.raw.data.fill_(-5.0)  # no σ of the host's, which would be NaN
     assert torch.isfinite(model(x))
     handle.unpatch()
+
+
+class TrustRegion(nn.Module):
+    """A policy's log σ is a parameter; the KL to its own detached copy is zero, and its gradient is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.log_std = nn.Linear(4, 2), nn.Parameter(torch.zeros(1, 2))
+
+    def forward(self, state: Tensor, action: Tensor, advantage: Tensor) -> Tensor:
+        mean = self.mean(state)
+        log_std = self.log_std.expand_as(mean)
+        std = log_std.exp()
+        log_prob = (-((action - mean) ** 2) / (2 * std**2) - log_std).sum(1)
+        m, s, ls = mean.detach(), std.detach(), log_std.detach()
+        kl = (log_std - ls + (s**2 + (m - mean) ** 2) / (2 * std**2) - 0.5).sum(1)
+        return kl.mean() - (torch.exp(log_prob - log_prob.detach()) * advantage).mean()
+
+
+def test_a_log_scale_less_its_own_copy_is_no_other_use_of_it() -> None:
+    torch.manual_seed(0)
+    model, batch = TrustRegion(), (torch.randn(6, 4), torch.randn(6, 2), torch.randn(6))
+    heads = scan(model, *batch)
+    assert [(h.path, h.role, str(h.convention)) for h in heads] == [("log_std", "likelihood", "log_sigma")]
+    patch(model, heads=heads, likelihood="upbounded")

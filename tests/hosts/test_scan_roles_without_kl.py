@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 from vdvae_patch.scanning import scan
 
@@ -176,3 +176,40 @@ class StepByStep(nn.Module):
 
 def test_densities_of_one_step_of_what_was_drawn_at_once() -> None:
     assert roles(StepByStep(), torch.randn(5, 4, 6)) == {"prior[3:6]": "prior", "posterior[3:6]": "posterior"}
+
+
+class DrawnLogits(nn.Module):
+    """Aleatoric uncertainty of a classifier: logits are drawn and compared, and no network goes on from them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits, self.log_var = nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        mean, sigma = self.logits(x), torch.exp(0.5 * self.log_var(x))
+        drawn = mean[None] + sigma[None] * torch.randn(10, *mean.shape)
+        return F.nll_loss(drawn.softmax(-1).mean(0).log(), label)
+
+
+def test_logits_that_are_drawn_and_compared_with_classes_are_a_likelihoods() -> None:
+    assert roles(DrawnLogits(), torch.randn(5, 6), torch.arange(5) % 4) == {"log_var[:]": "likelihood"}
+
+
+class NearAnEarlierPolicy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.new, self.old = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def law(self, net: nn.Module, state: Tensor) -> Normal:
+        mean, log_std = net(state).chunk(2, -1)
+        return Normal(mean, log_std.exp())
+
+    def forward(self, state: Tensor, action: Tensor, advantage: Tensor) -> Tensor:
+        new, old = self.law(self.new, state), self.law(self.old, state)
+        ratio = torch.exp(new.log_prob(action) - old.log_prob(action).detach())
+        return -(ratio.sum(-1) * advantage).mean() + kl_divergence(old, new).mean()
+
+
+def test_a_kl_to_an_earlier_policy_makes_it_no_posterior() -> None:
+    found = roles(NearAnEarlierPolicy(), torch.randn(6, 4), torch.randn(6, 2), torch.randn(6))
+    assert found == {"new[2:4]": "likelihood", "old[2:4]": "likelihood"}

@@ -1,4 +1,4 @@
-"""Variational dropout: its KL to a log uniform prior is a fit by a sigmoid, of a log variance beside the weight."""
+"""Variational dropout: the KL to a log uniform prior is a fit by a sigmoid, of log variance relative to the weight."""
 
 from __future__ import annotations
 

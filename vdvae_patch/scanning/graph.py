@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from vdvae_patch.composition import Step
 from vdvae_patch.outcome import Outcome
 
 NodeKind = Literal["elementwise", "shape", "opaque", "reduction", "noise", "parameter", "buffer", "input", "constant"]
@@ -117,11 +118,13 @@ class Node:
 
 @dataclass
 class NormalSeen:
-    """A `torch.distributions.Normal` that was made; `frames` are empty if PyTorch made it for another distribution."""
+    """A `torch.distributions.Normal` that was made; `frames` are empty if PyTorch made it for another distribution, and
+    `suffix` are steps to σ if it was given another number, such as a variance."""
 
     loc: Node
     scale: Node
     frames: tuple[Frame, ...] = ()
+    suffix: tuple[Step, ...] = ()
 
 
 @dataclass

@@ -31,6 +31,7 @@ from torch.distributions import (
 )
 
 from vdvae_patch.attach.source import shown
+from vdvae_patch.composition import Step
 from vdvae_patch.scanning.graph import Frame, NormalSeen, OtherSeen
 from vdvae_patch.scanning.outcome import refusal
 from vdvae_patch.scanning.record import Recorder
@@ -43,8 +44,8 @@ _originals: dict[type, Any] = {}
 
 @contextmanager
 def normals_watched(recorder: Recorder) -> Iterator[None]:
-    """Note the Normals of this thread in the recorder's graph. And every `MultivariateNormal` whose `scale_tril` is a
-    diagonal."""
+    """Note the Normals of this thread in the recorder's graph. And every `MultivariateNormal` whose `scale_tril`, or
+    `covariance_matrix`, is a diagonal."""
     before = getattr(_here, "recorder", None)
     _begin()
     _here.recorder = recorder
@@ -118,10 +119,13 @@ def _init_of_many(self: MultivariateNormal, loc: Any, *args: Any, **kwargs: Any)
     given = {**dict(zip(("covariance_matrix", "precision_matrix", "scale_tril"), args, strict=False)), **kwargs}
     if recorder is not None:
         scale = given.get("scale_tril")
+        root: tuple[Step, ...] = ()
+        if isinstance(given.get("covariance_matrix"), Tensor):
+            scale, root = given["covariance_matrix"], (Step("pow", (0.5,)),)
         node = recorder.node_of(scale) if isinstance(scale, Tensor) else None
         # of a diagonal that the recorder did not see made of anything, such as a constant, the graph has no scale
         if node is not None and node.op == "diag_embed" and node.inputs and isinstance(loc, Tensor):
-            recorder.graph.normals.append(NormalSeen(recorder.node_of(loc), node.inputs[0]))
+            recorder.graph.normals.append(NormalSeen(recorder.node_of(loc), node.inputs[0], suffix=root))
         else:
             _note(recorder, "MultivariateNormal", given, ("covariance_matrix", "precision_matrix", "scale_tril"))
     _originals[MultivariateNormal](self, loc, *args, **kwargs)

@@ -337,6 +337,8 @@ def _is_of_scale(node: Node, reading: Reading) -> bool:
     log_sigma = named(reading.steps).sigma(v).log()
     others = {key: torch.tensor(0.5, dtype=torch.float64) for key in expression.leaves}
     value = expression.value({**others, reading.raw.key: v}).expand_as(v)
+    if bool((value == value[0]).all()):
+        return True  # log σ less its own copy, which an earlier policy is
     return _is_line(log_sigma, value) or (bool((value > 0).all()) and _is_line(log_sigma, value.log()))
 
 

@@ -132,7 +132,7 @@ class _Use(NamedTuple):
 
 def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
     """What is given to a `Normal`, and what multiplies fresh noise, if the rules have nothing against it."""
-    found = [_Use(Spot(normal.scale), (), "Normal", None) for normal in graph.normals]
+    found = [_Use(Spot(normal.scale), normal.suffix, "Normal", None) for normal in graph.normals]
     for node in graph.nodes:
         for operand, noise, suffix in _scaled(node):
             if not operand.params:

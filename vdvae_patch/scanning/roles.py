@@ -33,7 +33,7 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     """
     places = {r.evidence for r in found}
     own = _draws_of(readings, found)
-    if {"q"}.isdisjoint(places) and _is_policy(graph, readings, found, own):
+    if "q" not in places and _is_policy(graph, readings, found, own):
         return "likelihood", any(r.term is not None for r in found)
     roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
     roles += [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
@@ -44,6 +44,10 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
     if not sampled and (_has_size_of_data(graph, raw) or _is_around_data(graph, found)):
         return "likelihood", False  # a Normal that is made of the data, and never drawn from
+    if sampled and raw.node.data and not _sample_is_used(graph, readings, own):
+        every = frozenset(n.id for n in graph.nodes if n.kind == "input")
+        if is_decoded(graph, readings, own, every, bare=True):
+            return "likelihood", False  # logits that are drawn, and compared with classes
     if sampled and raw.node.data and _is_generator(graph, readings, raw, own):
         return "prior", False
     return ("posterior" if raw.node.data else "prior"), "Normal" in places
@@ -122,11 +126,23 @@ def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
 def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     """The role of a σ that stands first in a KL: a posterior's, unless the second one is."""
     assert reading.term is not None
+    if _is_near_likelihood(readings, reading):
+        return "likelihood"
     seconds = [
         r for r in readings.found if r.evidence == "p" and r.term is not None and _is_one_kl(r.term, reading.term)
     ]
     exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
     return "prior" if exchanged else "posterior"
+
+
+def _is_near_likelihood(readings: Readings, reading: Reading) -> bool:
+    """Whether the KL's other mean is that of a density of data: of a policy that is kept near an earlier one."""
+    assert reading.term is not None
+    compared = {m.key for m in reading.term.means if m.node.params}
+    others = (
+        r.term for r in readings.found if r.evidence == "p" and r.term is not None and r.raw.key != reading.raw.key
+    )
+    return any(m.key in compared for term in others if is_of_data(term) for m in term.means)
 
 
 def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: set[int]) -> Role:

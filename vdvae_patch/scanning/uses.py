@@ -22,14 +22,15 @@ from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Readings
 
 
-def is_decoded(graph: Graph, readings: Readings, own: set[int], sources: frozenset[int]) -> bool:
+def is_decoded(graph: Graph, readings: Readings, own: set[int], sources: frozenset[int], bare: bool = False) -> bool:
     """Whether what a network makes of a draw is compared with data.
 
     Args:
         own: the scales that the draw's noise is multiplied by.
         sources: the inputs whose data count.
+        bare: whether the draw itself is looked at, and what arithmetic makes of it.
     """
-    todo = [(product, False) for product in products_of(graph, readings, own)]
+    todo = [(product, bare) for product in products_of(graph, readings, own)]
     seen: set[tuple[int, bool]] = set()
     while todo:
         node, decoded = todo.pop()
