@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vdvae_patch.objectives.implied import CALIBRATED, Reduction, consequence
 from vdvae_patch.pixel_grid import PixelGrid
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.data_range import DataRange, range_of
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
@@ -313,18 +314,19 @@ def _reduction(term: Term) -> Reduction:
     rows = term.node.shape[0] if term.node.shape else 1
     divided = False
     for node in term.followed:
-        if node.op in ("sum", "mean"):
+        if node.op in ops.TOTALS:
             seen.append(node.op)
         elif node.op == "div" and len(node.args) == 2 and not isinstance(node.args[1], Node) and seen:
             divided |= node.args[1] == rows
         elif node is term.node and node.op.endswith(("_loss", "_loss_forward", "cross_entropy", "_with_logits")):
             number = _fused(node)
             seen += [["", "mean", "sum"][number]] if number else []
-    if seen == ["sum", "mean"] or (set(seen) == {"sum"} and divided):
+    summed, averaged = "sum" in seen, "mean" in seen
+    if summed and (divided if not averaged else seen[0] == "sum" and len(seen) == 2):
         return "mean over the batch"
-    if set(seen) == {"sum"}:
-        return "sum"
-    return "mean" if set(seen) == {"mean"} else "unknown"
+    if summed and averaged:
+        return "unknown"
+    return "sum" if summed else "mean" if averaged else "unknown"
 
 
 def _fused(node: Node) -> int:
@@ -366,7 +368,7 @@ def _widest(term: Term) -> tuple[Frame | None, Span, Node]:
         other = node.host_frame()
         if other is None or other.code is not frame.code or sum(n.params for n in node.inputs) > 1:
             break
-        if node.op in ("sub", "add") or not _contains(other.span, widest):
+        if node.op in ops.DIFFERENCES or not _contains(other.span, widest):
             break
         widest, end = other.span, node
     return frame, widest, end

@@ -198,6 +198,20 @@ COMBINING = _HAVING["combines"]
 KEEPING_CHANNELS = _HAVING["keeps_channels"]
 CHANNELS_LAST = _HAVING["channels_last"]
 
+TOTALS = frozenset({"sum", "mean"})
+"""How elements become one number of a loss."""
+DIFFERENCES = frozenset({"sub", "rsub", "add"})
+"""a ± b of two operands, by name: what is adding by other means stands in `ADDING`."""
+TOTALLED = TOTALS | DIFFERENCES | {"neg"}
+"""What carries a factor of a loss from one side to the other as it is."""
+FACTORS = frozenset({"mul", "div"})
+PICKING = frozenset({"gather", "index"})
+"""Elements are picked by an index, as a cross-entropy picks the class of each row."""
+HELD = frozenset({"clamp", "clamp_min", "clamp_max", "nan_to_num"})
+"""What holds values inside of a range, and is the identity there."""
+VIEWS = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
+"""The same elements under another shape, which depends on their strides."""
+
 
 def base_name(name: str) -> str:
     """The name under which an operation stands in the table: `exp_` and `exp` are one function, as are `clip` and

@@ -179,7 +179,7 @@ _LOGARITHMS = frozenset({"log", "log1p", "log2", "log10", "log_sigmoid", "log_si
 
 def _products(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
     for node in tail.order:
-        if node.op in ("gather", "index") and len(node.inputs) > 1 and node.inputs[0].params:
+        if node.op in ops.PICKING and len(node.inputs) > 1 and node.inputs[0].params:
             yield from _picked(tail, node, gradients[node.id])
             continue
         if node.op != "mul" or len(node.inputs) != 2:
@@ -213,9 +213,9 @@ def _is_logarithm(node: Node) -> bool:
     for _ in range(12):
         if node.op in _LOGARITHMS:
             return True
-        if node.op in ("sub", "add") and any(_through(n).op in ("logsumexp", "log") for n in node.inputs):
+        if node.op in ops.DIFFERENCES and any(_through(n).op in ("logsumexp", "log") for n in node.inputs):
             return True
-        if node.op not in ("clamp", "clamp_min", "clamp_max", "nan_to_num") and node.kind != "shape":
+        if node.op not in ops.HELD and node.kind != "shape":
             return False
         if not node.inputs:
             return False
@@ -286,7 +286,7 @@ def _differences(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
 
 def _compared(tail: Tail, node: Node) -> tuple[Node, int] | None:
     """The data of a difference of an output to them, and the sign with which the output stands in it."""
-    if node.op not in ("sub", "rsub", "add") or node.kind != "elementwise" or len(node.inputs) != 2:
+    if node.op not in ops.DIFFERENCES or node.kind != "elementwise" or len(node.inputs) != 2:
         return None
     first, second = node.inputs
     if first.params == second.params:
@@ -368,9 +368,6 @@ def _complete(tail: Tail, node: Node) -> Tensor:
     return found[-1][found[-1] != 0]
 
 
-_LINEAR = frozenset({"add", "sub", "rsub", "neg", "sum", "mean"})
-
-
 def linear_frontier(tail: Tail) -> list[Node]:
     """The nodes at which the loss, walked back, stops to be a sum of constant multiples."""
     by_id = {node.id: node for node in tail.order}
@@ -378,9 +375,9 @@ def linear_frontier(tail: Tail) -> list[Node]:
     while todo:
         node = todo.pop()
         variable = [n for n in node.inputs if n.params]
-        scaled = node.op in ("mul", "div") and len(variable) == 1 and node.inputs[0] is variable[0]
+        scaled = node.op in ops.FACTORS and len(variable) == 1 and node.inputs[0] is variable[0]
         scaled = scaled or (node.op == "mul" and len(variable) == 1)
-        if node.op in _LINEAR or node.kind == "shape" or scaled:
+        if node.op in ops.TOTALLED or node.kind == "shape" or scaled:
             for n in variable:
                 if n.id not in seen and n.id in by_id:
                     seen.add(n.id)

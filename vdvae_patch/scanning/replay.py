@@ -245,9 +245,6 @@ def _sorted(found: Sequence[Node], inner: set[int]) -> list[Node]:
     return order
 
 
-_VIEWS = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
-
-
 def _same(order: Sequence[Node]) -> dict[int, int]:
     """Differences that are multiplied with one that is computed of the same."""
     copies: dict[int, int] = {}
@@ -281,7 +278,7 @@ def _applied(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
         if isinstance(target, torch.dtype) and not target.is_floating_point:
             source = source.to(target)
         return source if tuple(source.shape) == node.shape else source.expand(node.shape)
-    if node.op in _VIEWS:  # the strides are others here
+    if node.op in ops.VIEWS:  # the strides are others here
         viewed: Tensor = args[0].reshape(args[1])
         return viewed
     func = node.func
