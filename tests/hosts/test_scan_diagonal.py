@@ -80,3 +80,21 @@ def test_a_diagonal_covariance_is_a_variance(argument: str) -> None:
     expected = expected if argument == "scale_tril" else expected.sqrt()
     torch.testing.assert_close(heads[0].convention.sigma(torch.tensor(0.4)), expected)
     vdvae_patch.patch(model, heads=heads, likelihood="explin")
+
+
+class Policy(nn.Module):
+    """Given actions, whose law has a network's mean and a parameter for log σ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.log_std = nn.Linear(4, 2), nn.Parameter(torch.zeros(2))
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        law = MultivariateNormal(torch.tanh(self.net(state)), scale_tril=torch.diag(self.log_std.clamp(-5, 2).exp()))
+        return -law.log_prob(action).mean()
+
+
+def test_a_parameter_beside_a_mean_of_the_data_is_a_likelihoods() -> None:
+    torch.manual_seed(0)
+    (head,) = vdvae_patch.scan(Policy(), torch.randn(5, 4), torch.randn(5, 2))
+    assert (head.path, head.role) == ("log_std", "likelihood")

@@ -42,7 +42,8 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     raw, sampled = found[0].raw, "noise" in places
     if raw.node.noise and not (sampled and _sample_is_used(graph, readings, own)):
         return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
-    if not sampled and (_has_size_of_data(graph, raw) or _is_around_data(graph, found)):
+    around = _has_size_of_data(graph, raw) or _is_around_data(graph, found) or _is_of_one_parameter(graph, found)
+    if not sampled and around:
         return "likelihood", False  # a Normal that is made of the data, and never drawn from
     if sampled and raw.node.data and not _sample_is_used(graph, readings, own):
         every = frozenset(n.id for n in graph.nodes if n.kind == "input")
@@ -280,6 +281,14 @@ def _is_around_data(graph: Graph, found: list[Reading]) -> bool:
     given = {reading.node.id for reading in found if reading.evidence == "Normal"}
     means = [normal.loc for normal in graph.normals if normal.scale.id in given]
     return any(mean.noise and mean.params and _has_size_of_data(graph, Spot(mean)) for mean in means)
+
+
+def _is_of_one_parameter(graph: Graph, found: list[Reading]) -> bool:
+    """Whether a network of the data gives a Normal its mean, and a parameter its scale, as a policy has it."""
+    given = {r.node.id for r in found if r.evidence == "Normal"}
+    means = [normal.loc for normal in graph.normals if normal.scale.id in given]
+    alone = not found[0].raw.node.data and not found[0].raw.node.noise
+    return alone and any(mean.data and mean.params and not mean.noise for mean in means)
 
 
 def shape_of(spot: Spot) -> tuple[int, ...]:
