@@ -15,17 +15,17 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, TextIO, get_args
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunError
-from vdvae_patch.guarding import signals
+from vdvae_patch.guarding import ranks, signals
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.clipping import UsualNorm
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
+from vdvae_patch.guarding.evaluations import Evaluations
 from vdvae_patch.guarding.passes import Buffers, Window, callers
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
@@ -146,7 +146,7 @@ class Guard:
         self.steps = 0
         self.healed: dict[Head, str] = {}
         self.out = None if out is None else _opened(Path(out), self.model)
-        self._log = None if self.out is None or not _is_main() else JsonLines(self.out / "skips.jsonl")
+        self._log = None if self.out is None or not ranks.is_main() else JsonLines(self.out / "skips.jsonl")
         self._only = None if optimizer is None else _optimizers(optimizer)
         self._diagnostician = Diagnostician(self.model, heads)
         self._window, self._buffers = Window(), Buffers(self.model)
@@ -165,7 +165,7 @@ class Guard:
         self._sound: Window | None = None
         self._busy = False
         self._handle: PatchHandle | None = None
-        self._lbfgs: _Evaluations | None = None
+        self._lbfgs: Evaluations | None = None
         self._install(model)
 
     def _install(self, outer: nn.Module) -> None:
@@ -354,7 +354,7 @@ class Guard:
     def _judge(self, optimizer: Optimizer) -> None:
         """Gradients are there; apply the update, or keep it out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        loss, cause, norm, ranks = self._look(parameters, optimizer)
+        loss, cause, norm, bad = self._look(parameters, optimizer)
         step = self._counts.get(optimizer, 0)
         self._counts[optimizer] = step + 1
         self._stepped = True
@@ -374,7 +374,7 @@ class Guard:
             return
         self._keep_out(parameters)
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
-        self._pending[optimizer] = Skip(step, cause, ranks, norm, loss, type(optimizer).__name__)
+        self._pending[optimizer] = Skip(step, cause, bad, norm, loss, type(optimizer).__name__)
 
     @torch.no_grad()
     def _look(
@@ -386,14 +386,14 @@ class Guard:
         scale = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
         roots = [root.to(device, torch.float32).sum() for root in self._window.losses]
         row = torch.stack([*roots, norm])
-        if _world() == 1:
+        if ranks.world() == 1:
             *losses, size = row.tolist()
             loss, size = sum(losses) / self._scale, size / scale
             code = rule.decided((not math.isfinite(loss),), False, size, self.threshold)
             return loss, _CAUSES[code - 1] if code else None, size, ()
         total = row[:-1].sum() if roots else torch.zeros((), device=device)
         row = torch.stack([total / self._scale, norm / scale])
-        rows = _everyone(row)
+        rows = ranks.everyone(row)
         bad = ~rows[:, 0].isfinite()
         found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), rows[:, 1].amax(), self.threshold)
         values = torch.cat([row, found[None], bad.float()]).tolist()
@@ -404,7 +404,7 @@ class Guard:
         """The sum of what was differentiated, without the loss scale; and whether it is NaN on some rank."""
         values = [float(root.float().sum()) for root in self._window.losses]
         loss = sum(values) / self._scale
-        rows = _everyone(torch.tensor([float(math.isnan(loss))], device=device_of(self.model)))
+        rows = ranks.everyone(torch.tensor([float(math.isnan(loss))], device=device_of(self.model)))
         return loss, bool(rows.any())
 
     def _keep_out(self, parameters: Iterable[Tensor]) -> None:
@@ -423,7 +423,7 @@ class Guard:
                 again = Again(self.model, self._window, self._buffers, self.call, self._scale)
                 outcomes = [again.outcome(share) for share in again.shares] if not again.why_not else []
             ordinary = all(outcome.finite for outcome in outcomes)
-        ordinary = not bool(_everyone(torch.tensor([float(not ordinary)], device=device_of(self.model))).any())
+        ordinary = not bool(ranks.everyone(torch.tensor([float(not ordinary)], device=device_of(self.model))).any())
         if ordinary:
             self.skips.append(Skip(step, "loss_scale", (), norm, loss, type(optimizer).__name__, diagnosis))
             self._track(step, loss, norm, math.inf, skipped=True)
@@ -445,8 +445,8 @@ class Guard:
     def _skipped(self, skip: Skip) -> None:
         """Record, tell, and what the policy says."""
         self._consecutive += 1
-        if _world() > 1:
-            skip = _of_all_ranks(skip)
+        if ranks.world() > 1:
+            skip = ranks.of_all_ranks(skip)
         if self.policy == "heal":
             skip = self._heal(skip)
         skip = self._record(skip)
@@ -474,7 +474,7 @@ class Guard:
     def _examined(self) -> Diagnosis:
         if any(hasattr(p, "full_tensor") for p in self.model.parameters()):
             return Diagnosis(notes=("the model is sharded, so that one rank cannot do the step again by itself",))
-        if _world() > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
+        if ranks.world() > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
             return Diagnosis(notes=("its batch norm is over all ranks, so that none can do the step again by itself",))
         again = Again(self.model, self._window, self._buffers, self.call, self._scale)
         try:
@@ -586,7 +586,7 @@ class Guard:
             self._say(f"the tracker raised {type(error).__name__}: {error}; it is not called again")
 
     def _say(self, text: str) -> None:
-        if _is_main():
+        if ranks.is_main():
             print(f"vdvae_patch guard: {text}", file=self.file or sys.stderr)
 
     # --- optimizers ---------------------------------------------------------------------------------------------------
@@ -604,13 +604,13 @@ class Guard:
     def _heard_by_lbfgs(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
         """LBFGS evaluates its closure many times in one step; so all is copied, and put back after a step in which one
         evaluation was not finite."""
-        self._lbfgs = kept = _Evaluations(self.model, optimizer)
+        self._lbfgs = kept = Evaluations(self.model, optimizer)
 
         def heard() -> Any:
             result = closure()
-            loss, cause, norm, ranks = self._look([p for p, _ in kept.weights if p.grad is not None], optimizer)
+            loss, cause, norm, bad = self._look([p for p, _ in kept.weights if p.grad is not None], optimizer)
             if cause is not None and kept.bad is None:
-                skip = Skip(self._counts.get(optimizer, 0), cause, ranks, norm, loss, type(optimizer).__name__)
+                skip = Skip(self._counts.get(optimizer, 0), cause, bad, norm, loss, type(optimizer).__name__)
                 kept.bad = self._diagnosed(skip)
             self._stepped = True
             return result
@@ -654,28 +654,6 @@ class _Hook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, ()
-
-
-class _Evaluations:
-    """What a step of LBFGS may change, copied; and the first evaluation that was not finite."""
-
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
-        self.bad: Skip | None = None
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.weights: list[tuple[Tensor, Tensor]] = [(p, p.detach().clone()) for p in parameters]
-        self._state = _copied(optimizer.state_dict())
-        self._buffers = Buffers(model)
-        self._buffers.take()
-
-    @torch.no_grad()
-    def put_back(self) -> None:
-        """Undo the step."""
-        for p, before in self.weights:
-            p.copy_(before)
-            p.grad = None
-        self.optimizer.load_state_dict(self._state)
-        self._buffers.put_back()
 
 
 _EXAMINED, _SELDOM, _TOLD = 3, 50, 5
@@ -771,45 +749,3 @@ def _norm(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
 def _in_backward() -> bool:
     """Whether this is a forward pass that activation checkpointing does again."""
     return torch._C._current_graph_task_id() != -1
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
-
-
-# --- several processes ------------------------------------------------------------------------------------------------
-
-
-def _world() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _is_main() -> bool:
-    return _world() == 1 or dist.get_rank() == 0
-
-
-def _everyone(row: Tensor) -> Tensor:
-    """`[ranks, values]`: every rank's row, so that all decide the same."""
-    if _world() == 1:
-        return row[None]
-    rows = [torch.empty_like(row) for _ in range(_world())]
-    dist.all_gather(rows, row.contiguous())
-    return torch.stack(rows)
-
-
-def _of_all_ranks(skip: Skip) -> Skip:
-    """The skip with the ranks whose own share was not finite, by their loss or by doing it again, and with what the
-    first of them has found; the same on all."""
-    diagnosis = skip.diagnosis
-    bad = dist.get_rank() in skip.ranks or (diagnosis is not None and (diagnosis.reproduced or bool(diagnosis.outside)))
-    said: list[Any] = [None] * _world()
-    dist.all_gather_object(said, (bad, diagnosis if bad else None, skip.loss if bad else None))
-    ranks = tuple(rank for rank, one in enumerate(said) if one[0])
-    if not ranks:
-        return skip
-    _, found, loss = said[ranks[0]]
-    return replace(skip, ranks=ranks, diagnosis=found, loss=loss)
