@@ -22,8 +22,6 @@ KNOWN = {
     "sequences-SLAC": "computed inside TorchScript: found, and refused",
     "sequences-BayesLinear": "the KL of bare parameters is outside the model: found, and refused",
     "sequences-A2C": "the parameter is named, and not the module that adds it to zeros",
-    "sequences-SpinningUp SAC": "drawn actions with their own density are called a posterior's",
-    "sequences-DiagGaussianActor": "drawn actions with their own density are called a posterior's",
     "sequences-MBPO ensemble": "learned bounds around a stack of networks",
     "packages-MMVAEPlus": "a posterior whose density is taken of another one's sample is called prior",
     "packages-MHVAE": "the floor of the product of experts is read for the prior alone",
