@@ -185,6 +185,147 @@ def test_copies_and_pickles_of_a_guarded_model_are_not_guarded() -> None:
         assert not guard._window.passes
 
 
+def test_a_loss_that_the_loop_gives_up_is_no_part_of_the_next_step() -> None:
+    loop = Loop("Adam", "fp32")
+    with vdvae_patch.guard(loop.model) as guard:
+        for number in range(4):
+            x = torch.randn(BATCH, 6)
+            if number == 1:
+                x[2, 2] = torch.nan
+            loop.optimizer.zero_grad()
+            loss = nelbo(*_with(loop.model, x))
+            loss.backward()
+            if loss.isfinite():
+                loop.optimizer.step()
+        assert guard.steps == 3
+        assert not guard.skips
+
+
+def test_the_loss_of_another_model_is_not_this_ones() -> None:
+    torch.manual_seed(0)
+    ours, other = VAE(), VAE()
+    optimizers = [torch.optim.Adam(model.parameters()) for model in (ours, other)]
+    with vdvae_patch.guard(ours) as guard:
+        for number in range(3):
+            x, y = torch.randn(BATCH, 6), torch.randn(BATCH, 6)
+            if number == 1:
+                y[0] = torch.nan
+            losses = [nelbo(*_with(ours, x)), nelbo(*_with(other, y))]
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            for loss in losses:
+                loss.backward()
+            optimizers[0].step()
+        assert guard.steps == 3
+
+
+def test_a_loss_of_other_parameters_does_not_hold_a_step_back() -> None:
+    torch.manual_seed(0)
+    model = VAE()
+    encoder = [*model.encoder.parameters(), *model.mean.parameters(), *model.logvar.parameters()]
+    first, second = torch.optim.SGD(encoder, 1e-3), torch.optim.SGD(model.decoder.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for number in range(3):
+            _, mean, logvar = model(torch.randn(BATCH, 6))
+            rate = (mean**2 + logvar**2).sum() * (torch.nan if number == 1 else 1.0)
+            first.zero_grad()
+            rate.backward(retain_graph=True)
+            first.step()
+            second.zero_grad()
+            sum(p.pow(2).sum() for p in model.decoder.parameters()).backward()
+            second.step()
+        assert [(skip.step, skip.optimizer) for skip in guard.skips] == [(1, "SGD")]
+        assert guard.steps == 5
+
+
+def test_nothing_is_taken_from_the_data_and_nothing_counted_twice() -> None:
+    class Counting(VAE):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            self.calls += 1
+            return super().forward(x)
+
+    class Trainer:
+        def __init__(self) -> None:
+            torch.manual_seed(0)
+            self.model, self.steps, self.history = Counting(), 0, list[float]()
+            self.optimizer = torch.optim.Adam(self.model.parameters())
+            self.generator = torch.Generator().manual_seed(3)
+
+        def loss(self, x: Tensor) -> Tensor:
+            self.steps += 1
+            noisy = x + 0.1 * torch.randn(x.shape, generator=self.generator)
+            loss = nelbo(*_with(self.model, noisy))
+            self.history.append(float(loss.detach()))
+            return loss
+
+        def fit(self, batches: Iterator[Tensor]) -> int:
+            number = 0
+            for number, x in enumerate(batches):
+                self.model.far = 400.0 if number == 1 else 0.0
+                self.optimizer.zero_grad()
+                loss = self.loss(x)
+                loss.backward()
+                self.optimizer.step()
+            return number
+
+        def fit_taking(self, batches: Iterator[Tensor]) -> int:
+            number = 0
+            for number in range(4):
+                self.model.far = 400.0 if number == 1 else 0.0
+                self.optimizer.zero_grad()
+                loss = self.loss(next(batches))
+                loss.backward()
+                self.optimizer.step()
+            return number + len(list(batches))
+
+    for take in (False, True):
+        plain, guarded = Trainer(), Trainer()
+        fits = [one.fit_taking if take else one.fit for one in (plain, guarded)]
+        ends = [fits[0](iter(torch.ones(8, BATCH, 6)))]
+        with vdvae_patch.guard(guarded.model) as guard:
+            ends.append(fits[1](iter(torch.ones(8, BATCH, 6))))
+        assert len(guard.skips) == 1
+        assert ends[0] == ends[1]
+        assert (plain.steps, plain.model.calls, len(plain.history)) == (
+            guarded.steps, guarded.model.calls, len(guarded.history),
+        )  # fmt: skip
+        assert torch.equal(plain.generator.get_state(), guarded.generator.get_state())
+        assert (guard.skips[0].head == "logvar") != take
+
+
+def test_a_mask_of_infinities_is_not_what_broke_the_step() -> None:
+    class Masked(VAE):
+        def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+            return super().forward(x * (x + mask).softmax(1))
+
+    torch.manual_seed(0)
+    model, mask = Masked(), torch.zeros(6)
+    mask[4:] = -torch.inf
+    optimizer = torch.optim.Adam(model.parameters())
+    with vdvae_patch.guard(model) as guard:
+        for number in range(2):
+            if number == 1:
+                with torch.no_grad():
+                    model.logvar.bias += 400
+            x = torch.randn(BATCH, 6)
+            recon, mean, logvar = model(x, mask)
+            loss = nelbo(recon, x, mean, logvar)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert guard.skips[0].head == "logvar"
+        assert not guard.skips[0].outside
+
+
+def _with(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    recon, mean, logvar = model(x)
+    return recon, x, mean, logvar
+
+
 def test_two_optimizers_of_one_model() -> None:
     torch.manual_seed(0)
     model = VAE()

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torch.utils.hooks import RemovableHandle
 
 from vdvae_patch.errors import PatchError
@@ -26,6 +27,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.outcome import loss_of, outcome_of, with_origin
 from vdvae_patch.scanning.quiet import without_logging
+from vdvae_patch.scanning.untouched import contents_kept
 from vdvae_patch.skips.generators import RawStates
 from vdvae_patch.trace import Tracer
 
@@ -47,6 +49,7 @@ class Share:
         seen: what `backward` was given in the step; None if that was not seen.
         autocast: the precision that was in force around what is run.
         data: what it reads beside the model's inputs.
+        values: what it may change beside the model.
     """
 
     index: int
@@ -55,6 +58,7 @@ class Share:
     seen: float | None
     autocast: Autocast
     data: tuple[Tensor, ...] = ()
+    values: tuple[Any, ...] = ()
 
 
 class Again:
@@ -120,7 +124,7 @@ class Again:
                         return self._of_pass(index, value).compute()
                     return loss if self._scale == 1 else loss / self._scale
 
-                return Share(index, compute, where, value, backward.autocast, tuple(lines.data))
+                return Share(index, compute, where, value, backward.autocast, tuple(lines.data), tuple(lines.values))
         return self._of_pass(index, value)
 
     def _of_pass(self, index: int, value: float | None) -> Share:
@@ -213,6 +217,7 @@ class Again:
         flags = [(m, m.training) for m in self.model.modules()]
         now = Buffers(self.model)
         now.take()
+        undo = contents_kept(self.model, share.values)
         self._buffers.put_back()
         self.passes[share.index].generators.restore(device)
         for p, _ in gradients:
@@ -220,7 +225,7 @@ class Again:
         hooks = self._given_again(share.index, device)
         try:
             precision = share.autocast.again() if share.autocast.enabled else nullcontext()
-            with precision, without_logging(self.model), _alone(), _eager():
+            with precision, without_logging(self.model), _alone(), _eager(), _without_data():
                 yield
         finally:
             for hook in hooks:
@@ -228,6 +233,7 @@ class Again:
             for module, flag in flags:
                 module.training = flag
             now.put_back()
+            undo()
             states.restore(device)
             for p, gradient in gradients:
                 p.grad = gradient
@@ -269,6 +275,21 @@ def _overflowing(gradients: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
         return {}
     most = max(norms.values())
     return {name: g for name, g in gradients if norms.get(name) == most}
+
+
+@contextmanager
+def _without_data() -> Iterator[None]:
+    """A loader that is asked for its next batch refuses: the loop would miss it."""
+
+    def refuse(self: Any) -> Any:
+        raise PatchError("what is run again takes the next batch, which cannot be given back")
+
+    own = _BaseDataLoaderIter.__next__
+    _BaseDataLoaderIter.__next__ = refuse  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        _BaseDataLoaderIter.__next__ = own  # type: ignore[method-assign]
 
 
 @contextmanager

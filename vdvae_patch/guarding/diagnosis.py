@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -159,7 +159,8 @@ class Diagnostician:
     def _examine(self, again: Again, share: Share) -> Diagnosis:
         notes: list[str] = []
         inputs = again.inputs(share)
-        outside = tuple(from_outside(self.model, [t for t in tensors_in(inputs) if not t.requires_grad]))
+        data = [t for t in tensors_in(inputs) if not t.requires_grad]
+        outside = tuple(from_outside(self.model, data, masks=True))
         first = next((t for t in again.passes[share.index].tensors if t.dim()), None)
         batch = None if first is None else len(first)
         tracer = Tracer(self.model, limit=LIMIT, batch=batch)
@@ -183,7 +184,10 @@ class Diagnostician:
         )
         if outside or outcome.finite:
             return base
-        return self._with_heads(again, share, base)
+        found = self._with_heads(again, share, base)
+        if not found.holding and (infinite := tuple(from_outside(self.model, data))):
+            return replace(found, outside=infinite)  # no mask: the heads are not what breaks it
+        return found
 
     def _with_heads(self, again: Again, share: Share, base: Diagnosis) -> Diagnosis:
         record = patch_record(self.model) if is_patched(self.model) else None

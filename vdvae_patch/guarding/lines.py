@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import ast
 import linecache
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import CodeType
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.passes import Backward
@@ -58,6 +59,10 @@ class Lines:
         given = {n for s in chosen for n in _read(s)} - {n for s in chosen for n in _written(s)}
         self.data = [v for name, v in self._variables.items() if name in given and _is_data(v)]
         """The tensors that the lines read and did not compute, such as targets."""
+        read = {name for statement in chosen for name in _read(statement)}
+        self.values = [value for name, value in backward.variables.items() if name in read]
+        """What the lines can change: the variables that they read."""
+        _refuse_iterators(chosen, self._variables, f"lines {self.first} to {self.last} of {self.file}")
         self._results = sorted(_written(chosen[-1]))
         self.text = "\n".join(ast.unparse(statement) for statement in chosen)
         try:
@@ -80,6 +85,18 @@ class Lines:
         if loss is None or not is_loss:
             raise PatchError(f"lines {self.first} to {self.last} of {self.file}, run again, differentiated nothing")
         return loss
+
+
+def _refuse_iterators(statements: Sequence[ast.stmt], variables: Mapping[str, Any], where: str) -> None:
+    """Refuse lines that take the next batch: the loop would miss it."""
+    for node in (inner for statement in statements for inner in ast.walk(statement)):
+        taken: list[Any] = []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("next", "anext"):
+            raise PatchError(f"{where} take the next batch (next), which cannot be given back")
+        if isinstance(node, ast.For | ast.comprehension):
+            taken = [variables.get(n.id) for n in ast.walk(node.iter) if isinstance(n, ast.Name)]
+        if any(isinstance(value, DataLoader) or hasattr(value, "__next__") for value in taken):
+            raise PatchError(f"{where} go through the data, which they would do a second time")
 
 
 def _is_data(value: Any) -> bool:

@@ -107,6 +107,7 @@ class Backward:
 
     Attributes:
         roots: what was differentiated, by its value.
+        ends: where its graph begins; what it was computed from is known by it.
         frame: the function that called both the model and this, where there is one, at this line.
         variables: of that function at this moment.
         called_at: that function when it called the model.
@@ -115,6 +116,7 @@ class Backward:
     """
 
     roots: list[Tensor]
+    ends: list[Any]
     frame: Frame | None
     variables: dict[str, Any]
     module_variables: dict[str, Any]
@@ -160,15 +162,17 @@ class Window:
         """The same by each function that called both, the innermost first; or one without a function."""
         start = self.backwards[-1].passes if self.backwards else 0
         autocast = Autocast.now(device)
-        values = [root.detach() for root in roots]
+        values, ends = [root.detach() for root in roots], [root.grad_fn for root in roots]
         found = False
         # a second loss of the same passes begins where the first one did
         for common, called_at in _common(self.passes[start:] or self.passes, frame):
             found = True
             variables = dict(common.f_locals)
-            yield Backward(values, Frame.of(common), variables, common.f_globals, called_at, len(self.passes), autocast)
+            yield Backward(
+                values, ends, Frame.of(common), variables, common.f_globals, called_at, len(self.passes), autocast
+            )
         if not found:
-            yield Backward(values, None, {}, {}, None, len(self.passes), autocast)
+            yield Backward(values, ends, None, {}, {}, None, len(self.passes), autocast)
 
     @property
     def data(self) -> list[list[Tensor]]:
@@ -180,9 +184,20 @@ class Window:
         """All that was differentiated."""
         return [root for backward in self.backwards for root in backward.roots]
 
+    def keep_those_of(self, parameters: set[int]) -> None:
+        """Forget calls of `backward` that none of these parameters, by their id, had a part in: those of other
+        models."""
+        self.backwards = [b for b in self.backwards if any(reaches(end, parameters) for end in b.ends)]
+
+    def discard(self) -> None:
+        """Gradients were set to zero: what was differentiated before is no part of the next step."""
+        if self.backwards:
+            self.passes = self.passes[self.backwards[-1].passes :]
+            self.backwards = []
+
     def lasting(self) -> Window:
         """The same without what the step computed, so that it may be kept: inputs and data, and no graph."""
-        backwards = [replace(b, roots=[], variables=_given(b.variables)) for b in self.backwards]
+        backwards = [replace(b, roots=[], ends=[], variables=_given(b.variables)) for b in self.backwards]
         return Window(list(self.passes), backwards, self.uncounted)
 
 
@@ -245,6 +260,21 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     if not kwargs and all(isinstance(a, Tensor) for a in args):
         return list(args)  # nothing to look through, which is the rule, and takes time
     return tensors_in((args, kwargs))
+
+
+def reaches(end: Any, parameters: set[int]) -> bool:
+    """Whether a graph that ends here begins at one of these parameters, by their id."""
+    todo, seen = [end], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) in parameters:
+            return True
+        todo += [following for following, _ in node.next_functions]
+    return False
 
 
 def _kept(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What PyTorch does not announce by a hook, announced: a call of `backward`, a step of a loss scaler, and a refusal
-of `torch.distributions`.
+"""What PyTorch does not announce by a hook, announced: calls of `backward` and `zero_grad`, a step of a loss scaler,
+and a refusal of `torch.distributions`.
 
-Three functions of PyTorch are replaced while anybody listens, and are themselves again when nobody does any more.
+Five functions of PyTorch are replaced while anybody listens, and are themselves again when nobody does any more.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ class Listener(Protocol):
 
     def on_backward(self, roots: Sequence[Tensor]) -> None:
         """These are about to be differentiated."""
+
+    def on_zero(self, cleared: Any) -> None:
+        """Gradients were set to zero, by an optimizer or a module."""
 
     def on_scaled_step(self, optimizer: torch.optim.Optimizer, step: Callable[[], Any], scale: float) -> Any:
         """A loss scaler is about to let the optimizer step, or not; `step` does it."""
@@ -74,6 +77,7 @@ def _install() -> None:
     scaler, distribution = torch.amp.GradScaler, torch.distributions.Distribution
     _originals.update(
         backward=torch.autograd.backward, step=scaler.step, init=distribution.__init__,
+        zero=torch.optim.Optimizer.zero_grad, zero_of_module=torch.nn.Module.zero_grad,
     )  # fmt: skip
     backward, step, init = _originals["backward"], _originals["step"], _originals["init"]
 
@@ -105,12 +109,25 @@ def _install() -> None:
                 listener.on_refusal(self, error)
             raise
 
+    def heard_zero(own: Any) -> Any:
+        @functools.wraps(own)
+        def zero(self: Any, *args: Any, **kwargs: Any) -> None:
+            own(self, *args, **kwargs)
+            for listener in tuple(_listeners):
+                listener.on_zero(self)
+
+        return zero
+
+    torch.optim.Optimizer.zero_grad = heard_zero(_originals["zero"])  # type: ignore[method-assign]
+    torch.nn.Module.zero_grad = heard_zero(_originals["zero_of_module"])  # type: ignore[method-assign]
     torch.autograd.backward = heard_backward
     scaler.step = heard_step  # type: ignore[method-assign]
     distribution.__init__ = heard_init  # type: ignore[method-assign]
 
 
 def _take_out() -> None:
+    torch.optim.Optimizer.zero_grad = _originals["zero"]  # type: ignore[method-assign]
+    torch.nn.Module.zero_grad = _originals["zero_of_module"]  # type: ignore[method-assign]
     torch.autograd.backward = _originals["backward"]
     torch.amp.GradScaler.step = _originals["step"]  # type: ignore[method-assign]
     torch.distributions.Distribution.__init__ = _originals["init"]  # type: ignore[method-assign]

@@ -26,7 +26,7 @@ from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.clipping import UsualNorm
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
 from vdvae_patch.guarding.evaluations import Evaluations
-from vdvae_patch.guarding.passes import Buffers, Window, callers
+from vdvae_patch.guarding.passes import Buffers, Window, callers, reaches
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.heads import Head
@@ -159,6 +159,7 @@ class Guard:
         self._scale = 1.0
         self._inside = 0
         self._shown: float | None = None
+        self._traceable: bool | None = None  # whether a loss can be followed to its parameters: not through a wrapper
         self.shows_last_loss = False
         """Whether a loss that is not finite is overwritten by the last one that was: some trainers end at a NaN."""
         self._announced = False
@@ -284,6 +285,15 @@ class Guard:
         if not self._busy and not self._stepped:
             self._window.backward(roots, device_of(self.model))
 
+    def on_zero(self, cleared: Any) -> None:
+        """See `signals.Listener`. A loop may give a loss up after `backward`, without a step."""
+        if self._busy or self._stepped or not self._window.backwards:
+            return
+        if isinstance(cleared, Optimizer) and not self._watches(cleared):
+            return
+        if all(p.grad is None or not bool(p.grad.any()) for p in self.model.parameters()):
+            self._window.discard()
+
     def on_scaled_step(self, optimizer: Optimizer, step: Callable[[], Any], scale: float) -> Any:
         """See `signals.Listener`."""
         own = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
@@ -361,6 +371,9 @@ class Guard:
         if cause is None:
             self._consecutive = 0
             self.steps += 1
+            if self._traceable is None and self._window.backwards:
+                own = {id(p) for p in parameters}
+                self._traceable = any(reaches(end, own) for b in self._window.backwards for end in b.ends)
             self._shown = loss
             if not self._window.passes:  # no call was seen, before which they would be taken
                 self._buffers.take()
@@ -388,10 +401,17 @@ class Guard:
         row = torch.stack([*roots, norm])
         if ranks.world() == 1:
             *losses, size = row.tolist()
+            if self._traceable and not all(map(math.isfinite, losses)):  # whose loss is it?
+                self._window.keep_those_of({id(p) for p in parameters})
+                losses = [float(root.float().sum()) for root in self._window.losses]
             loss, size = sum(losses) / self._scale, size / scale
             code = rule.decided((not math.isfinite(loss),), False, size, self.threshold)
             return loss, _CAUSES[code - 1] if code else None, size, ()
-        total = row[:-1].sum() if roots else torch.zeros((), device=device)
+        if self._traceable and roots and not bool(row[:-1].isfinite().all()):
+            self._window.keep_those_of({id(p) for p in parameters})
+            kept = [root.to(device, torch.float32).sum() for root in self._window.losses]
+            row = torch.stack([*kept, norm])
+        total = row[:-1].sum() if len(row) > 1 else torch.zeros((), device=device)
         row = torch.stack([total / self._scale, norm / scale])
         rows = ranks.everyone(row)
         bad = ~rows[:, 0].isfinite()
@@ -434,7 +454,7 @@ class Guard:
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
-        outside = tuple(from_outside(self.model, self._window.data))
+        outside = tuple(from_outside(self.model, self._window.data, masks=True))
         if outside:
             return replace(skip, diagnosis=Diagnosis(outside=outside))
         if not self.diagnose or not self._is_new(skip):

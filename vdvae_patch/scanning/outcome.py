@@ -103,10 +103,23 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(values.isfinite().all())
 
 
-def from_outside(model: nn.Module, data: Any) -> Iterator[str]:
-    """What is not finite before a call: rows of the batch, parameters, buffers."""
+def _not_finite(tensor: Tensor) -> bool:
+    return not is_finite(tensor)
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    return not is_finite(tensor) and bool(tensor.detach().isnan().any())
+
+
+def from_outside(model: nn.Module, data: Any, *, masks: bool = False) -> Iterator[str]:
+    """What is not finite before a call: rows of the batch, parameters, buffers.
+
+    Args:
+        masks: leave out data and buffers that have infinities alone, as a mask has them.
+    """
+    bad_data = _has_nan if masks else _not_finite
     for number, tensor in enumerate(t for t in tensors_in(data) if t.is_floating_point()):
-        if not is_finite(tensor):
+        if bad_data(tensor):
             yield f"the batch is not finite: {_rows(tensor)} of input {number}, {_described(tensor)}"
     parameters = list(model.named_parameters())
     bad = tuple(name for name, p in parameters if p.is_floating_point() and not is_finite(p))
@@ -115,7 +128,7 @@ def from_outside(model: nn.Module, data: Any) -> Iterator[str]:
             f"{len(bad)} of {len(parameters)} parameters are not finite ({some(bad)}): an update before this one "
             "destroyed them; load an earlier checkpoint"
         )
-    buffers = tuple(name for name, b in model.named_buffers() if b.is_floating_point() and not is_finite(b))
+    buffers = tuple(name for name, b in model.named_buffers() if b.is_floating_point() and bad_data(b))
     if buffers:
         yield (
             f"buffers are not finite ({some(buffers)}), such as running statistics that have seen a NaN; load an "

@@ -23,7 +23,8 @@ import sys
 import threading
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -232,6 +233,21 @@ def _attributes(model: nn.Module) -> Callable[[], None]:
     return put_back
 
 
+def contents_kept(model: nn.Module, values: Iterable[Any]) -> Callable[[], None]:
+    """What puts back the attributes of a model's modules, and what lies in some other values: attributes, lists,
+    counters, the states of generators."""
+    of_model = _attributes(model)
+    seen: set[int] = set()
+    undo = [part for value in values for part in _of_value(value, seen, 0)]
+
+    def put_back() -> None:
+        for part in undo:
+            part()
+        of_model()
+
+    return put_back
+
+
 def _of_dict(values: dict[Any, Any], but: frozenset[str], seen: set[int], depth: int) -> Iterator[Callable[[], None]]:
     saved = {key: value for key, value in values.items() if key not in but}
 
@@ -262,6 +278,8 @@ def _of_value(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], N
     elif isinstance(value, random.Random):
         state = value.getstate()
         yield lambda: value.setstate(state)
+    elif isinstance(value, torch.Generator):
+        yield partial(_set_state, value, value.get_state())
     elif hasattr(value, "bit_generator"):  # of NumPy
         bits, of_bits = value.bit_generator, value.bit_generator.state
         yield lambda: setattr(bits, "state", of_bits)
@@ -293,6 +311,10 @@ def _of_slots(value: Any, names: list[str], seen: set[int], depth: int) -> Itera
         yield put_back
     for item in saved.values():
         yield from _of_value(item, seen, depth + 1)
+
+
+def _set_state(generator: torch.Generator, state: Tensor) -> None:
+    generator.set_state(state)
 
 
 def _is_small(array: Any) -> bool:
