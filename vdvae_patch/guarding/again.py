@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
+from io import StringIO
 from typing import Any
 
 import torch
@@ -215,24 +217,29 @@ class Again:
         device = device_of(self.model)
         states = RawStates.now(device)
         flags = [(m, m.training) for m in self.model.modules()]
-        now = Buffers(self.model)
-        now.take()
+        now = [Buffers(module) for module in (self.model, *_modules_in(share.values, self.model))]
+        for buffers in now:
+            buffers.take()
         undo = contents_kept(self.model, share.values)
         self._buffers.put_back()
-        self.passes[share.index].generators.restore(device)
+        first = self.passes[share.index].generators
+        if first is not None:
+            first.restore(device)
         for p, _ in gradients:
             p.grad = None
         hooks = self._given_again(share.index, device)
         try:
             precision = share.autocast.again() if share.autocast.enabled else nullcontext()
-            with precision, without_logging(self.model), _alone(), _eager(), _without_data():
+            silent = redirect_stdout(StringIO())  # what the lines print was printed
+            with precision, silent, without_logging(self.model), _alone(), _eager(), _without_data():
                 yield
         finally:
             for hook in hooks:
                 hook.remove()
             for module, flag in flags:
                 module.training = flag
-            now.put_back()
+            for buffers in now:
+                buffers.put_back()
             undo()
             states.restore(device)
             for p, gradient in gradients:
@@ -249,7 +256,8 @@ class Again:
             if not coming[path]:
                 return None
             one = coming[path].pop(0)
-            one.generators.restore(device)
+            if one.generators is not None:
+                one.generators.restore(device)
             if any(t.requires_grad for t in one.tensors):
                 return None  # made by what is trained, and made again now
             if not _same(tensors_in((args, kwargs)), one.tensors):
@@ -281,7 +289,11 @@ def _overflowing(gradients: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
 def _without_data() -> Iterator[None]:
     """A loader that is asked for its next batch refuses: the loop would miss it."""
 
+    thread = threading.get_ident()
+
     def refuse(self: Any) -> Any:
+        if threading.get_ident() != thread:
+            return own(self)
         raise PatchError("what is run again takes the next batch, which cannot be given back")
 
     own = _BaseDataLoaderIter.__next__
@@ -311,6 +323,14 @@ def _alone() -> Iterator[None]:
         yield
     finally:
         DistributedDataParallel.forward = own  # type: ignore[method-assign]
+
+
+def _modules_in(values: Iterable[Any], but: nn.Module) -> list[nn.Module]:
+    """Other models that the lines run, as a discriminator is: by themselves, or as an attribute of an object."""
+    own = {id(module) for module in but.modules()}
+    held = [item for value in values for item in (value, *getattr(value, "__dict__", {}).values())]
+    found = {id(item): item for item in held if isinstance(item, nn.Module) and id(item) not in own}
+    return list(found.values())
 
 
 def _same(values: list[Tensor], others: list[Tensor]) -> bool:

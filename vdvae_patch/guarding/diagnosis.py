@@ -299,7 +299,8 @@ def _shrunk(model: nn.Module, factor: float) -> Iterator[None]:
     if factor == 1:
         yield
         return
-    weights: list[Tensor] = [p for p in model.parameters() if p.is_floating_point()]
+    # their data: a graph that is still needed may have read them
+    weights: list[Tensor] = [p.data for p in model.parameters() if p.is_floating_point()]
     before = [p.detach().clone() for p in weights]
     try:
         with torch.no_grad():

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader
 
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.skips.generators import RawStates
@@ -74,7 +76,7 @@ class Pass:
     Attributes:
         args, kwargs: what it was given, by reference.
         versions: of the tensors in them; one that is written to afterwards has another.
-        generators: the random states before it.
+        generators: the random states before it; None of one that follows another, whose draws come behind that one's.
         frames: the callers, the innermost first.
         training: whether the model was in training mode.
         of: path of the module that was called; of a method of the model that is not its forward, the first module that
@@ -84,7 +86,7 @@ class Pass:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     versions: tuple[int, ...]
-    generators: RawStates
+    generators: RawStates | None
     autocast: Autocast
     frames: tuple[Frame, ...]
     training: bool
@@ -144,10 +146,13 @@ class Window:
         if len(self.passes) >= _MOST:
             self.uncounted += 1
             return
+        args, kwargs = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
         versions = _versions(_tensors(args, kwargs))
+        if self.passes and not (self.backwards and self.backwards[-1].passes == len(self.passes)):
+            self.passes.append(Pass(args, kwargs, versions, None, self.passes[-1].autocast, (), module.training, of))
+            return
         frames = tuple(callers(sys._getframe(1)))
         states = RawStates.now(device)
-        args, kwargs = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
         self.passes.append(Pass(args, kwargs, versions, states, Autocast.now(device), frames, module.training, of))
 
     def backward(self, roots: Sequence[Tensor], device: torch.device) -> None:
@@ -162,7 +167,9 @@ class Window:
         """The same by each function that called both, the innermost first; or one without a function."""
         start = self.backwards[-1].passes if self.backwards else 0
         autocast = Autocast.now(device)
-        values, ends = [root.detach() for root in roots], [root.grad_fn for root in roots]
+        # of what is no number the gradients alone say whether it is finite where it counts
+        values = [root.detach() for root in roots if root.numel() == 1]
+        ends = [root.grad_fn for root in roots]
         found = False
         # a second loss of the same passes begins where the first one did
         for common, called_at in _common(self.passes[start:] or self.passes, frame):
@@ -196,7 +203,7 @@ class Window:
             self.backwards = []
 
     def lasting(self) -> Window:
-        """The same without what the step computed, so that it may be kept: inputs and data, and no graph."""
+        """The same without what the step computed, so that it may be kept: inputs and data, and no graph, no loader."""
         backwards = [replace(b, roots=[], ends=[], variables=_given(b.variables)) for b in self.backwards]
         return Window(list(self.passes), backwards, self.uncounted)
 
@@ -215,21 +222,29 @@ class Buffers:
 
     @torch.no_grad()
     def take(self) -> None:
-        """Copy them as they are."""
-        slots = [(m._buffers, name) for m in self._model.modules() for name, b in m._buffers.items() if b is not None]
+        """Copy them as they are; but for those that cannot be, such as a view that repeats one number."""
+        slots = [
+            (m._buffers, name)
+            for m in self._model.modules()
+            for name, b in m._buffers.items()
+            if b is not None and _can_be_copied(b)
+        ]
         now: list[Tensor] = [owner[name] for owner, name in slots]  # type: ignore[misc]
         if len(now) == len(self._kept) and all(a is b for a, b in zip(now, self._own, strict=True)):
-            for kept, value in zip(self._kept, now, strict=True):
-                kept.copy_(value)
+            if now:
+                torch._foreach_copy_(self._kept, now)
         else:
             self._kept = [value.detach().clone() for value in now]
         self._owners, self._own = slots, now
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Make them what they were, in place where the tensor is still the same one."""
+        """Make them what they were, in place where the tensor is still the same one.
+
+        Not by an operation that autograd counts: a graph that is still needed may have read them.
+        """
         for (owner, name), value, kept in zip(self._owners, self._own, self._kept, strict=True):
-            value.copy_(kept)
+            value.data.copy_(kept)
             owner[name] = value
 
     def state(self) -> dict[str, Tensor]:
@@ -252,7 +267,9 @@ def _given(variables: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in variables.items()
-        if not any(t.grad_fn is not None for t in tensors_in(value) if not isinstance(value, nn.Module))
+        if not hasattr(value, "__next__")
+        and not isinstance(value, DataLoader)
+        and not any(t.grad_fn is not None for t in tensors_in(value) if not isinstance(value, nn.Module))
     }
 
 
@@ -260,6 +277,12 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     if not kwargs and all(isinstance(a, Tensor) for a in args):
         return list(args)  # nothing to look through, which is the rule, and takes time
     return tensors_in((args, kwargs))
+
+
+def _can_be_copied(buffer: Tensor) -> bool:
+    if is_lazy(buffer) or buffer.is_inference() or buffer.layout is not torch.strided:
+        return False
+    return not any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
 
 
 def reaches(end: Any, parameters: set[int]) -> bool:

@@ -33,7 +33,8 @@ def why(skip: Skip) -> str:
         return f"the scaled gradients overflowed, which is ordinary in float16; the scaler lowers its scale{ranks}"
     if skip.cause == "nan_loss":
         return f"the loss is {_number(skip.loss)}{ranks}" if not math.isfinite(skip.loss) else f"a NaN loss{ranks}"
-    return f"loss {skip.loss:.4g}, gradient norm {_number(skip.norm)}{ranks}"
+    limit = " is not below the threshold" if math.isfinite(skip.norm) else ""
+    return f"loss {skip.loss:.4g}, gradient norm {_number(skip.norm)}{limit}{ranks}"
 
 
 def _number(value: float) -> str:

@@ -7,6 +7,7 @@ Five functions of PyTorch are replaced while anybody listens, and are themselves
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -37,7 +38,7 @@ class Listener(Protocol):
 
 _listeners: list[Listener] = []
 _originals: dict[str, Any] = {}
-_captured: list[list[Tensor]] = []
+_captured: list[tuple[int, list[Tensor]]] = []
 
 
 def listen(listener: Listener) -> None:
@@ -66,11 +67,11 @@ def captured() -> Iterator[list[Tensor]]:
     if not _originals:
         raise RuntimeError("nobody listens")
     roots: list[Tensor] = []
-    _captured.append(roots)
+    _captured.append((threading.get_ident(), roots))
     try:
         yield roots
     finally:
-        _captured.remove(roots)
+        _captured.pop()
 
 
 def _install() -> None:
@@ -84,8 +85,8 @@ def _install() -> None:
     @functools.wraps(backward)
     def heard_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
         roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-        if _captured:
-            _captured[-1].extend(roots)
+        if _captured and _captured[-1][0] == threading.get_ident():
+            _captured[-1][1].extend(roots)
             raise Reached
         for listener in tuple(_listeners):
             listener.on_backward(roots)

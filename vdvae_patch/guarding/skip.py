@@ -168,7 +168,7 @@ def write(
         "model": weights,
         "args": list(args),
         "kwargs": dict(kwargs),
-        "generators": one.generators.plain(),
+        "generators": (one.generators or RawStates.now(torch.device("cpu"))).plain(),
         "autocast": [one.autocast.device, one.autocast.enabled, str(one.autocast.dtype).removeprefix("torch.")],
         "training": one.training,
         "threads": torch.get_num_threads(),

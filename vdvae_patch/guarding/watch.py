@@ -154,10 +154,13 @@ class Guard:
         self._stepped = True  # the next pass begins a new step
         self._counts: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
         self._holds: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
+        self._taken: list[tuple[Tensor, Tensor | None]] = []
+        self._steps_in: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
         self._pending: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
         self._consecutive = 0
         self._scale = 1.0
         self._inside = 0
+        self._asked = 0
         self._shown: float | None = None
         self._traceable: bool | None = None  # whether a loss can be followed to its parameters: not through a wrapper
         self.shows_last_loss = False
@@ -276,13 +279,15 @@ class Guard:
             return
         if self._stepped:
             self._stepped = False
+            self._steps_in.clear()  # of a step that raised
             self._window.clear()
             self._buffers.take()
         self._window.forward(module, args, kwargs, device_of(self.model), of)
 
     def on_backward(self, roots: Sequence[Tensor]) -> None:
         """See `signals.Listener`."""
-        if not self._busy and not self._stepped:
+        if not self._busy and not self._stepped and not _in_backward():  # as reentrant checkpoints call it
+            self._forget_what_was_cleared()
             self._window.backward(roots, device_of(self.model))
 
     def on_zero(self, cleared: Any) -> None:
@@ -291,7 +296,11 @@ class Guard:
             return
         if isinstance(cleared, Optimizer) and not self._watches(cleared):
             return
-        if all(p.grad is None or not bool(p.grad.any()) for p in self.model.parameters()):
+        self._forget_what_was_cleared()
+
+    def _forget_what_was_cleared(self) -> None:
+        """Gradients may be cleared by hand, too."""
+        if self._window.backwards and all(_is_clear(p.grad) for p in self.model.parameters()):
             self._window.discard()
 
     def on_scaled_step(self, optimizer: Optimizer, step: Callable[[], Any], scale: float) -> Any:
@@ -337,6 +346,11 @@ class Guard:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._busy or not self._watches(optimizer):
+            return None
+        self._inside = 0  # Ctrl-C in a forward pass is not told of by PyTorch's hooks
+        depth = self._steps_in.get(optimizer, 0)
+        self._steps_in[optimizer] = depth + 1
+        if depth:
             return None
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
@@ -397,20 +411,20 @@ class Guard:
         device = parameters[0].device if parameters else device_of(self.model)
         norm = _norm([p.grad for p in parameters if p.grad is not None], device)
         scale = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
-        roots = [root.to(device, torch.float32).sum() for root in self._window.losses]
-        row = torch.stack([*roots, norm])
+        roots = [_wide(root).to(device).sum() for root in self._window.losses]
+        row = torch.stack([value.to(_widest([*roots, norm])) for value in (*roots, norm)])
         if ranks.world() == 1:
             *losses, size = row.tolist()
             if self._traceable and not all(map(math.isfinite, losses)):  # whose loss is it?
                 self._window.keep_those_of({id(p) for p in parameters})
-                losses = [float(root.float().sum()) for root in self._window.losses]
+                losses = [float(_wide(root).sum()) for root in self._window.losses]
             loss, size = sum(losses) / self._scale, size / scale
             code = rule.decided((not math.isfinite(loss),), False, size, self.threshold)
             return loss, _CAUSES[code - 1] if code else None, size, ()
         if self._traceable and roots and not bool(row[:-1].isfinite().all()):
             self._window.keep_those_of({id(p) for p in parameters})
-            kept = [root.to(device, torch.float32).sum() for root in self._window.losses]
-            row = torch.stack([*kept, norm])
+            kept = [_wide(root).to(device).sum() for root in self._window.losses]
+            row = torch.stack([value.to(_widest([*kept, norm])) for value in (*kept, norm)])
         total = row[:-1].sum() if len(row) > 1 else torch.zeros((), device=device)
         row = torch.stack([total / self._scale, norm / scale])
         rows = ranks.everyone(row)
@@ -422,15 +436,23 @@ class Guard:
 
     def _losses(self) -> tuple[float, bool]:
         """The sum of what was differentiated, without the loss scale; and whether it is NaN on some rank."""
-        values = [float(root.float().sum()) for root in self._window.losses]
+        values = [float(_wide(root).sum()) for root in self._window.losses]
         loss = sum(values) / self._scale
         rows = ranks.everyone(torch.tensor([float(math.isnan(loss))], device=device_of(self.model)))
         return loss, bool(rows.any())
 
     def _keep_out(self, parameters: Iterable[Tensor]) -> None:
-        for p in parameters:
+        """Without gradients the optimizer changes nothing; the loop finds them again behind the step."""
+        self._taken = [(p, p.grad) for p in parameters]
+        for p, _ in self._taken:
             p.grad = None
         self._buffers.put_back()
+
+    def _give_back(self) -> None:
+        for p, gradient in self._taken:
+            if p.grad is None:
+                p.grad = gradient
+        self._taken = []
 
     def _overflow(self, optimizer: Optimizer, step: int, norm: float, loss: float) -> None:
         """Scaled gradients are not finite: because of the scale, or by themselves?"""
@@ -454,10 +476,17 @@ class Guard:
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
+        try:
+            return self._looked_into(skip)
+        except Exception as error:  # what watches must not end the run
+            return replace(skip, diagnosis=Diagnosis(notes=(f"not examined: {type(error).__name__}: {error}",)))
+
+    def _looked_into(self, skip: Skip) -> Skip:
         outside = tuple(from_outside(self.model, self._window.data, masks=True))
         if outside:
             return replace(skip, diagnosis=Diagnosis(outside=outside))
-        if not self.diagnose or not self._is_new(skip):
+        by_threshold = math.isfinite(skip.norm) and math.isfinite(skip.loss)
+        if by_threshold or not self.diagnose or not self._is_new(skip):
             return skip
         with self._quiet():
             return replace(skip, diagnosis=self._examined())
@@ -615,7 +644,9 @@ class Guard:
         if self._only is not None:
             return any(optimizer is one for one in self._only)
         held = self._holds.get(optimizer)
-        if held is None or not held:  # layers may be made, or added to it, later
+        if not held:
+            self._asked += 1
+        if held is None or (not held and self._asked % _SELDOM == 0):  # layers may be made, or added to it, later
             own = {id(p) for p in self.model.parameters()}
             held = any(id(p) in own for group in optimizer.param_groups for p in group["params"])
             self._holds[optimizer] = held
@@ -640,6 +671,11 @@ class Guard:
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._busy:
             return
+        depth = self._steps_in.pop(optimizer, 1) - 1
+        if depth > 0:  # a step within a step, of a subclass that calls its base's
+            self._steps_in[optimizer] = depth
+            return
+        self._give_back()
         kept, pending = self._lbfgs, self._pending.pop(optimizer, None)
         if kept is not None and kept.optimizer is optimizer:
             self._lbfgs = None
@@ -756,14 +792,30 @@ def _patched(model: nn.Module, scales: Mapping[Head, str]) -> PatchHandle:
     return patch(model, heads=list(scales), verify=False, **by_role)  # type: ignore[arg-type]
 
 
+def _is_clear(gradient: Tensor | None) -> bool:
+    if gradient is None:
+        return True
+    own = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return not bool(own.any())
+
+
+def _wide(value: Tensor) -> Tensor:
+    """In float32, or float64 where it is that."""
+    return value if value.dtype == torch.float64 else value.float()
+
+
+def _widest(values: Sequence[Tensor]) -> torch.dtype:
+    return torch.float64 if any(value.dtype == torch.float64 for value in values) else torch.float32
+
+
 def _norm(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
     """The norm of all gradients together, float32."""
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
     if not dense:
         return torch.zeros((), device=device)
-    norms = [n.float() for n in torch._foreach_norm([g.float() if g.dtype == torch.float16 else g for g in dense])]
+    norms = [_wide(n) for n in torch._foreach_norm([g.float() if g.dtype == torch.float16 else g for g in dense])]
     norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
-    return torch.linalg.vector_norm(torch.stack([n.to(device) for n in norms]))  # type: ignore[no-any-return]
+    return torch.linalg.vector_norm(torch.stack([n.to(device, _widest(norms)) for n in norms]))  # type: ignore[no-any-return]
 
 
 def _in_backward() -> bool:
