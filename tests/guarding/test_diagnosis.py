@@ -100,6 +100,50 @@ def test_the_head_to_blame_is_the_one_whose_replacement_helps(head: str, by: flo
     assert f"patch(model, {holds!r}, heads=heads)" in guard.report()
 
 
+class Sure(nn.Module):
+    """A decoder that is the surer of its pixels, the larger the latent is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.d = nn.Linear(6, 6), nn.Linear(3, 12)
+        self.far = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.q(x).chunk(2, 1)
+        log_sigma = raw + self.far
+        z = mean + log_sigma.exp() * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + (2 * log_sigma).exp() - 1) - log_sigma
+        pixel, sure = self.d(z.abs()).chunk(2, 1)
+        return kl.sum() + (sure + 0.5 * ((x - pixel) / sure.exp()) ** 2).sum()
+
+
+def test_a_head_that_another_sample_rescues_is_blamed_all_the_same() -> None:
+    torch.manual_seed(0)
+    model = Sure()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(2):
+            if step == 1:
+                model.far = 3.0
+                nn.init.constant_(model.d.weight[6:], -1.0)
+            x = torch.randn(8, 6)
+            optimizer.zero_grad()
+            model(x).backward()
+            optimizer.step()
+    skip = guard.skips[0]
+    assert skip.diagnosis is not None
+    extremes = {h.role: h.extremity for h in skip.diagnosis.heads}
+    assert extremes["likelihood"] > 40 > extremes["posterior"]
+    assert skip.holding[0] == "explin"  # of the posterior alone: its sample is smaller, and the decoder less sure
+    assert skip.diagnosis.head is not None
+    assert skip.diagnosis.head.role == "likelihood"
+    cure = skip.diagnosis.cure
+    assert cure is not None
+    assert cure in skip.holding
+    assert cure.startswith("vanilla/vanilla/")
+    assert f"patch(model, {cure!r}, heads=heads)" in guard.report()
+
+
 def test_a_fault_that_no_head_causes_is_said_to_be_none() -> None:
     model = Two()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.guarding.again import Again, NoLossError, Share
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import Head, Role
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import PatchHandle, is_patched, patch, patch_record
 from vdvae_patch.patching.apply import lifted
@@ -123,6 +123,16 @@ class Diagnosis:
         """The variants under which the step is finite."""
         return tuple(tried.variant for tried in self.tried if tried.holds)
 
+    @property
+    def cure(self) -> str | None:
+        """The first of them that gives the head that is to blame another scale."""
+        return next(iter(self.cures), None)
+
+    @property
+    def cures(self) -> list[str]:
+        """Those of the variants under which the step is finite that give the head to blame another scale."""
+        return list(self.holding) if self.head is None else _for_role(self.holding, self.head.role)
+
 
 @dataclass
 class Diagnostician:
@@ -204,8 +214,8 @@ class Diagnostician:
                 for variant in variants(found):
                     if record is None or variant != str(record.variant):
                         tried.append(self._try(again, share, found, variant))
-                holding = next((t.variant for t in tried if t.holds), None)
-                if holding is not None:
+                holding = [t.variant for t in tried if t.holds]
+                if holding:
                     head, with_others = self._blamed(again, share, found, extremes, holding)
                     fallen = [t for t in tried if not t.holds and t.outcome is not None]
                     if head is None and not fallen:
@@ -264,21 +274,24 @@ class Diagnostician:
             return Tried(variant, None, str(error))
 
     def _blamed(
-        self, again: Again, share: Share, heads: Sequence[Head], extremes: Sequence[HeadExtremes], variant: str
+        self, again: Again, share: Share, heads: Sequence[Head], extremes: Sequence[HeadExtremes], holding: list[str]
     ) -> tuple[Head | None, bool]:
         """The head with whose replacement alone the step is finite, the most extreme first; else the most extreme of
-        those without whose replacement it is not, all others being replaced."""
+        those without whose replacement it is not, all others being replaced.
+
+        Each is replaced as in the first variant that holds and has a scale for it. Variants are tried from the one that
+        changes least, and of two heads one is often rescued by the other, through another sample: the first variant
+        that holds may leave the head alone that is to blame.
+        """
         order = sorted(range(len(heads)), key=lambda n: extremes[n].extremity, reverse=True)
-        scales = Variant.parse(variant)
-        order = [n for n in order if scales.for_role(heads[n].role) is not None]
-        if len(order) == 1:
-            return heads[order[0]], False
         for n in order:
-            if self._try(again, share, [heads[n]], variant).holds:
-                return heads[n], False
+            for variant in _for_role(holding, heads[n].role)[:1]:
+                if self._try(again, share, [heads[n]], variant).holds:
+                    return heads[n], False
+        order = [n for n in order if _for_role(holding[:1], heads[n].role)]
         for n in order:
             others = [heads[m] for m in order if m != n]
-            if not self._try(again, share, others, variant).holds:
+            if others and not self._try(again, share, others, holding[0]).holds:
                 return heads[n], True
         return None, False
 
@@ -316,6 +329,18 @@ def for_heads(heads: Sequence[Head], variant: str) -> Variant:
     chosen, roles = Variant.parse(variant), {head.role for head in heads}
     kept = {role: chosen.for_role(role) if role in roles else None for role in ("posterior", "prior", "likelihood")}
     return Variant(**kept)  # type: ignore[arg-type]
+
+
+def cure_of(diagnoses: Sequence[Diagnosis]) -> str | None:
+    """The first variant that cures all steps that can be cured; else the first step's."""
+    cures = [d.cures for d in diagnoses if d.cures]
+    common = [variant for variant in cures[0] if all(variant in other for other in cures)] if cures else []
+    return next(iter(common or (cures[0] if cures else [])), None)
+
+
+def _for_role(variants: Sequence[str], role: Role) -> list[str]:
+    """Those that have a scale for the heads of a role."""
+    return [variant for variant in variants if Variant.parse(variant).for_role(role) is not None]
 
 
 def variants(heads: Sequence[Head]) -> list[str]:

@@ -24,7 +24,7 @@ from vdvae_patch.guarding import ranks, signals
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.clipping import UsualNorm
-from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
+from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
 from vdvae_patch.guarding.evaluations import Evaluations
 from vdvae_patch.guarding.passes import Buffers, Window, callers, reaches
 from vdvae_patch.guarding.report import lines, report, told
@@ -557,7 +557,7 @@ class Guard:
         """The head that is to blame for the second time gets the first scale that holds."""
         diagnosis = skip.diagnosis
         head = None if diagnosis is None else diagnosis.head
-        chosen = None if diagnosis is None or not diagnosis.holding else diagnosis.holding[0]
+        chosen = None if diagnosis is None else diagnosis.cure
         if head is None or chosen is None:
             return skip
         before = sum(s.head == head.path and s.diagnosis is not None for s in self.skips)
@@ -584,7 +584,7 @@ class Guard:
 
     def _cure(self) -> str:
         """The lines that make it permanent."""
-        holding = next((s.holding[0] for s in self.skips if s.holding), None)
+        chosen = cure_of([s.diagnosis for s in self.skips if s.diagnosis is not None])
         if self.healed:
             paths = " or ".join(f"path == {head.path!r}" for head in self.healed)
             roles = ", ".join(
@@ -595,12 +595,12 @@ class Guard:
                 f"  heads = vdvae_patch.scan(model, batch, call=loss).select(path=lambda path: {paths})\n"
                 f"  vdvae_patch.patch(model, heads=heads, {roles})"
             )
-        if holding is None or self._handle is not None:
+        if chosen is None or self._handle is not None:
             return ""
         return (
             "the cure, in two lines before the training:\n"
             "  heads = vdvae_patch.scan(model, batch, call=loss)\n"
-            f"  vdvae_patch.patch(model, {holding!r}, heads=heads)"
+            f"  vdvae_patch.patch(model, {chosen!r}, heads=heads)"
         )
 
     # --- write and tell -----------------------------------------------------------------------------------------------
