@@ -39,6 +39,7 @@ common knowledge, `y0ast/Glow-PyTorch` taken. Controls, as the field's best know
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -80,10 +81,10 @@ class ClubEncoder(nn.Module):
         self.fc_mean, self.fc_log_sigma = nn.Linear(12, dim_z), nn.Linear(12, dim_z)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.leaky_relu(self.bn1(self.conv1(x)))
-        x = F.leaky_relu(self.bn2(self.conv2(x)))
-        x = F.leaky_relu(self.fc_bn(self.fc(torch.flatten(x, 1))))
-        return self.fc_mean(x), self.fc_log_sigma(x)
+        for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
+            x = F.leaky_relu(norm(conv(x)))
+        hidden = F.leaky_relu(self.fc_bn(self.fc(x.flatten(1))))
+        return self.fc_mean(hidden), self.fc_log_sigma(hidden)
 
 
 class Club(nn.Module):
@@ -250,8 +251,7 @@ class GaussianMLP(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, log_var = self.Encoder(x)
-        z = self.reparameterization(mean, torch.exp(0.5 * log_var))
-        return self.Decoder(z), mean, log_var
+        return self.Decoder(self.reparameterization(mean, torch.exp(0.5 * log_var))), mean, log_var
 
 
 # ------------------------------------------------------------------------------------------------ conditional
@@ -613,9 +613,9 @@ class LatentDecoder(nn.Module):
 
 class DiagonalDraw(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        mean, logvar = torch.chunk(x, 2, dim=1)
-        logvar = torch.clamp(logvar, -30.0, 20.0)
-        std = torch.exp(0.5 * logvar)
+        mean, raw = torch.chunk(x, 2, dim=1)
+        logvar = raw.clamp(-30.0, 20.0)
+        std = (0.5 * logvar).exp()
         z = mean + std * torch.randn(mean.shape, generator=None, device=x.device)
         kl = 0.5 * torch.sum(torch.pow(mean, 2) + torch.exp(logvar) - 1.0 - logvar) / x.shape[0]
         return z, kl, mean, std
@@ -1047,9 +1047,8 @@ def table_loss(model: Any, x: Tensor) -> Tensor:
             recon += F.cross_entropy(xhat[:, start:end], torch.argmax(x[:, start:end], dim=-1))
         else:
             std = model.sigma[start]
-            residual = x[:, start] - torch.tanh(xhat[:, start])
-            recon += (residual**2 / 2 / (std**2)).mean()
-            recon += torch.log(std)
+            missed = x[:, start] - torch.tanh(xhat[:, start])
+            recon += (missed.square() / (2 * std**2)).mean() + std.log()
         start = end
     kld = torch.pow(mu, 2).sum(1)
     kld += torch.exp(logvar).sum(1)
@@ -1226,10 +1225,8 @@ class LogSigmaLinear(nn.Module):
         self.prior_std = prior_std
 
     def forward(self, x: Tensor) -> Tensor:
-        weight_sigma, bias_sigma = torch.exp(self.weight_log_sigma), torch.exp(self.bias_log_sigma)
-        weight = self.weight_mu + weight_sigma * torch.randn_like(self.weight_mu)
-        bias = self.bias_mu + bias_sigma * torch.randn_like(self.bias_mu)
-        return F.linear(x, weight, bias)
+        pairs = ((self.weight_mu, self.weight_log_sigma), (self.bias_mu, self.bias_log_sigma))
+        return F.linear(x, *(mu + torch.exp(log_sigma) * torch.randn_like(mu) for mu, log_sigma in pairs))
 
     def part(self, mu: Tensor, log_sigma: Tensor) -> Tensor:
         sigma = torch.exp(log_sigma)
@@ -1247,12 +1244,11 @@ class BackpropDemo(nn.Module):
         self.layers = nn.ModuleList([LogSigmaLinear(1, 6), LogSigmaLinear(6, 6), LogSigmaLinear(6, 1)])
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        return self.layers[-1](x)
+        *inner, last = self.layers
+        return last(functools.reduce(lambda h, layer: layer(h).relu(), inner, x))
 
     def kl_divergence(self) -> Tensor:
-        return sum(layer.kl_divergence() for layer in self.layers)
+        return torch.stack([layer.kl_divergence() for layer in self.layers]).sum()
 
 
 def demo_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:

@@ -135,8 +135,8 @@ class LabTextVAE(nn.Module):
         self.encodings_to_log_stds = nn.Sequential(nn.Linear(4, 2), nn.SELU(), nn.Linear(2, 4))
 
     def forward(self, seqs: Tensor, noiseness: float = 1, dropword_p: float = 0) -> tuple[Any, Tensor]:
-        encodings = self.encoder(seqs)
-        means, log_stds = encodings, self.encodings_to_log_stds(encodings)
+        means = self.encoder(seqs)
+        log_stds = self.encodings_to_log_stds(means)
         stds = noiseness * log_stds.exp()
         noise = torch.from_numpy(np.random.normal(size=stds.size())).float()
         out = self.decoder(means + stds * noise, seqs[:, :-1], dropword_p=dropword_p)
@@ -307,16 +307,14 @@ class CVAEnet(nn.Module):
             self.add_module(f"logvar_layer_{kind}", LinearNorm(8, 4))
 
     def forward(self, x: Tensor, label_acc: Tensor, label_spk: Tensor) -> tuple[Any, ...]:
-        x = x.view(x.size(0), -1)
-        y_acc = self.embedding_layer_acc(label_acc)
-        x_acc = self.linear_model_acc(torch.cat([x, y_acc], axis=1))
-        mu_acc, logvar_acc = self.mu_layer_acc(x_acc), self.logvar_layer_acc(x_acc)
-        z_acc = drawn(mu_acc, logvar_acc)
-        y_spk = self.embedding_layer_spk(label_spk)
-        x_spk = self.linear_model_spk(torch.cat([x, y_spk], axis=1))
-        mu_spk, logvar_spk = self.mu_layer_spk(x_spk), self.logvar_layer_spk(x_spk)
-        z_spk = drawn(mu_spk, logvar_spk)
-        return z_acc, y_acc, z_spk, y_spk, (mu_acc, logvar_acc, mu_spk, logvar_spk)
+        flat, given = x.flatten(1), []
+        for kind, label in (("acc", label_acc), ("spk", label_spk)):
+            mark = self.get_submodule(f"embedding_layer_{kind}")(label)
+            hidden = self.get_submodule(f"linear_model_{kind}")(torch.cat([flat, mark], dim=1))
+            mu, logvar = (self.get_submodule(f"{name}_layer_{kind}")(hidden) for name in ("mu", "logvar"))
+            given.append((drawn(mu, logvar), mark, mu, logvar))
+        (z_acc, y_acc, *acc), (z_spk, y_spk, *spk) = given
+        return z_acc, y_acc, z_spk, y_spk, (*acc, *spk)
 
 
 class AccentedTacotron(nn.Module):
@@ -415,10 +413,9 @@ class AdaptiveVC(nn.Module):
         self.speaker_encoder, self.content_encoder, self.decoder = SpeakerEncoder(), ContentEncoder(), VoiceDecoder()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        emb = self.speaker_encoder(x)
-        mu, log_sigma = self.content_encoder(x)
-        eps = log_sigma.new(*log_sigma.size()).normal_(0, 1)
-        return mu, log_sigma, emb, self.decoder(mu + torch.exp(log_sigma / 2) * eps, emb)
+        (mu, log_sigma), speaker = self.content_encoder(x), self.speaker_encoder(x)
+        noise = log_sigma.new(*log_sigma.size()).normal_(0, 1)
+        return mu, log_sigma, speaker, self.decoder(torch.exp(log_sigma / 2) * noise + mu, speaker)
 
 
 def voice_loss(model: Any, x: Tensor) -> Tensor:
@@ -541,8 +538,7 @@ class TwoHierSAVAE(nn.Module):
         self.enc, self.dec = SkeletonEncoder(), SkeletonDecoder()
 
     def kl_loss(self, logvar: Tensor, mu: Tensor) -> Tensor:
-        loss = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp(), dim=1)
-        return loss.mean()
+        return (-0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp(), dim=1)).mean()
 
     def forward(self, motion: Tensor, iterations: int) -> Tensor:
         z_list, l_kl_list = [], []
@@ -579,9 +575,8 @@ class SkipEncoder(nn.Module):
         )
         self.middle_block, self.linear_blocks = copy.deepcopy(layer), nn.ModuleList([nn.Linear(2 * width, width)])
         self.norm = nn.LayerNorm(width)
-        for p in self.parameters():
-            if p.dim() > 1:
-                nn.init.xavier_uniform_(p)
+        for weight in (p for p in self.parameters() if p.dim() > 1):
+            nn.init.xavier_uniform_(weight)
 
     def forward(self, x: Tensor, src_key_padding_mask: Tensor) -> Tensor:
         xs = []
@@ -640,8 +635,7 @@ class PathNormal:
         self.sigma = torch.exp(0.5 * self.logvar)
 
     def rsample(self) -> Tensor:
-        eps = torch.randn_like(self.sigma)
-        return self.mu + eps * self.sigma
+        return self.sigma * torch.randn_like(self.sigma) + self.mu
 
     def kl(self, p: PathNormal) -> Tensor:
         term1 = (self.mu - p.mu) / (p.sigma + 1e-8)
@@ -736,8 +730,7 @@ class SVP(nn.Module):
         return self._encoder[1](skip), skip
 
     def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        eps = torch.randn_like(mu)
-        return eps * torch.exp(0.5 * logvar) + mu
+        return torch.randn_like(mu) * torch.exp(0.5 * logvar) + mu
 
     def forward(self, prev: Tensor, curr: Tensor, states: Any, skip: Any) -> tuple[Any, ...]:
         h, own = self.encoded(prev)
@@ -843,26 +836,18 @@ def rssm_step(model: Any, actions: Tensor, observations: Tensor) -> Tensor:
     return model.shared_step(actions, observations, observations)["loss"]
 
 
-def create_normal_dist(
-    x: Tensor,
-    std: Any = None,
-    mean_scale: float = 1,
-    init_std: float = 0,
-    min_std: float = 0.1,
-    activation: Any = None,
-    event_shape: int | None = None,
-) -> Any:
-    if std is None:
-        mean, std = torch.chunk(x, 2, -1)
-        mean = mean / mean_scale
-        if activation:
-            mean = activation(mean)
-        mean = mean_scale * mean
-        std = F.softplus(std + init_std) + min_std
-    else:
-        mean = x
-    dist = Normal(mean, std)
-    return Independent(dist, event_shape) if event_shape else dist
+def normal_of(emitted: Tensor, floor: float, bound: float | None = None, offset: float = 0.0) -> Normal:
+    """σ = softplus(v + offset) + floor; a mean that has a bound stays within it."""
+    half = emitted.shape[-1] // 2
+    centre, v = emitted[..., :half], emitted[..., half:]
+    if bound is not None:
+        centre = torch.tanh(centre / bound) * bound
+    return Normal(centre, F.softplus(v + offset) + floor)
+
+
+def joint(centre: Tensor, sigma: Tensor | float = 1.0) -> Independent:
+    """One event of a last dimension."""
+    return Independent(Normal(centre, sigma), 1)
 
 
 def network(n_in: int, n_out: int) -> nn.Sequential:
@@ -881,8 +866,8 @@ class StateModel(nn.Module):
         self.network = network(n_in, 6)
 
     def forward(self, *inputs: Tensor) -> tuple[Normal, Tensor]:
-        dist = create_normal_dist(self.network(torch.cat(inputs, 1)), min_std=0.1)
-        return dist, dist.rsample()
+        law = normal_of(self.network(torch.cat(inputs, 1)), floor=0.1)
+        return law, law.rsample()
 
 
 class RecurrentModel(nn.Module):
@@ -900,9 +885,9 @@ class DreamerActor(nn.Module):
         self.network = network(11, 4)
 
     def forward(self, posterior_: Tensor, deterministic: Tensor) -> Tensor:
-        x = self.network(torch.cat((posterior_, deterministic), -1))
-        dist = create_normal_dist(x, mean_scale=5, init_std=5.0, min_std=0.0001, activation=torch.tanh)
-        return Independent(TransformedDistribution(dist, TanhTransform()), 1).rsample()
+        emitted = self.network(torch.cat((posterior_, deterministic), -1))
+        unsquashed = normal_of(emitted, floor=0.0001, bound=5, offset=5.0)
+        return Independent(TransformedDistribution(unsquashed, TanhTransform()), 1).rsample()
 
 
 class SimpleDreamer(nn.Module):
@@ -915,41 +900,40 @@ class SimpleDreamer(nn.Module):
         self.representation_model, self.actor, self.critic = StateModel(14), DreamerActor(), network(11, 1)
 
 
-def dynamic_learning(model: Any, obs: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
-    prior_, deterministic, kept = torch.zeros(len(obs), 3), torch.zeros(len(obs), 8), []
-    embedded = F.relu(model.encoder(obs))
-    for t in range(1, obs.size(1)):
-        deterministic = model.recurrent_model(prior_, actions[:, t - 1], deterministic)
-        prior_dist, prior_ = model.transition_model(deterministic)
-        posterior_dist, posterior_ = model.representation_model(embedded[:, t], deterministic)
-        moments = (prior_dist.mean, prior_dist.scale, posterior_dist.mean, posterior_dist.scale)
-        kept.append((*moments, torch.cat((posterior_, deterministic), -1)))
-        prior_ = posterior_
-    p_mean, p_std, q_mean, q_std, features = (torch.stack(part, 1) for part in zip(*kept, strict=True))
-    observed = create_normal_dist(model.decoder(features), std=1, event_shape=1)
-    rewarded = create_normal_dist(model.reward_predictor(features), std=1, event_shape=1)
-    prior_dist, posterior_dist = (
-        create_normal_dist(p_mean, p_std, event_shape=1),
-        create_normal_dist(q_mean, q_std, event_shape=1),
-    )
-    kl = torch.max(torch.tensor(0.1), torch.mean(kl_divergence(posterior_dist, prior_dist)))
-    return 1 * kl - observed.log_prob(obs[:, 1:]).mean() - rewarded.log_prob(rewards[:, 1:]).mean()
+def world_loss(model: Any, frames: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
+    """Each frame after the first against the action before it; the KL's Normals are made anew of stacked moments."""
+    count = len(frames)
+    memory, latent = frames.new_zeros(count, 8), frames.new_zeros(count, 3)
+    moments: dict[str, list[Tensor]] = {"p": [], "p_sigma": [], "q": [], "q_sigma": []}
+    states = []
+    seen = F.relu(model.encoder(frames[:, 1:])).unbind(1)
+    for code, action in zip(seen, actions.unbind(1), strict=False):
+        memory = model.recurrent_model(latent, action, memory)
+        expected, _ = model.transition_model(memory)
+        inferred, latent = model.representation_model(code, memory)
+        for name, law in (("p", expected), ("q", inferred)):
+            moments[name].append(law.mean)
+            moments[f"{name}_sigma"].append(law.scale)
+        states.append(torch.cat((latent, memory), -1))
+    p, p_sigma, q, q_sigma = (torch.stack(part, 1) for part in moments.values())
+    rate = kl_divergence(joint(q, q_sigma), joint(p, p_sigma)).mean()
+    path = torch.stack(states, 1)
+    explained = [(model.decoder, frames), (model.reward_predictor, rewards)]
+    fit = sum(joint(head(path)).log_prob(told[:, 1:]).mean() for head, told in explained)
+    return torch.max(torch.tensor(0.1), rate) - fit
 
 
-def behavior_learning(model: Any, state: Tensor, deterministic: Tensor) -> Tensor:
-    features = []
+def actor_loss(model: Any, state: Tensor, memory: Tensor) -> Tensor:
+    """Three dreamt steps; a return has 0.95 of the next one and 0.05 of the critic's value, discounted by 0.99."""
+    path = []
     for _ in range(3):
-        action = model.actor(state, deterministic)
-        deterministic = model.recurrent_model(state, action, deterministic)
-        _, state = model.transition_model(deterministic)
-        features.append(torch.cat((state, deterministic), -1))
-    dreamt = torch.stack(features, 1)
-    rewards, values = model.reward_predictor(dreamt), model.critic(dreamt)
-    inputs, last, returns = rewards[:, :-1] + 0.99 * values[:, 1:] * 0.05, values[:, -1], []
-    for index in reversed(range(2)):
-        last = inputs[:, index] + 0.99 * 0.95 * last
-        returns.append(last)
-    return -torch.mean(torch.stack(list(reversed(returns)), 1))
+        memory = model.recurrent_model(state, model.actor(state, memory), memory)
+        state = model.transition_model(memory)[1]
+        path.append(torch.cat((state, memory), -1))
+    gains, worth = ([head(step) for step in path] for head in (model.reward_predictor, model.critic))
+    second = gains[1] + 0.99 * (0.05 * worth[2] + 0.95 * worth[2])
+    first = gains[0] + 0.99 * (0.05 * worth[1] + 0.95 * second)
+    return -torch.stack([first, second]).mean()
 
 
 def tenth(v: Tensor) -> Tensor:
@@ -1004,14 +988,11 @@ class SacActor(nn.Module):
         self.mu_head, self.log_std_head = nn.Linear(8, 2), nn.Linear(8, 2)
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(state)
-        mean, log_std = self.mu_head(logits), self.log_std_head(logits)
-        log_std = torch.clamp(log_std, min=-20, max=2)
-        return mean, log_std.exp()
+        hidden = self.model(state)
+        return self.mu_head(hidden), torch.clamp(self.log_std_head(hidden), min=-20, max=2).exp()
 
     def sample_actions(self, state: Tensor, reparametrization: bool = False) -> tuple[Tensor, Tensor]:
-        mean, sigma = self.forward(state)
-        dist = Normal(mean, sigma)
+        dist = Normal(*self.forward(state))
         unsquashed = dist.sample() if not reparametrization else dist.rsample()
         squashed = torch.tanh(unsquashed)
         log_prob = dist.log_prob(unsquashed)
@@ -1177,8 +1158,7 @@ class LatentODEVAE(nn.Module):
 
     def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
         std = torch.exp(0.5 * logvar)
-        eps = torch.randn_like(std)
-        return mu + eps * std
+        return mu + torch.randn_like(std) * std
 
     def forward(self, x: Tensor, t: Tensor, u: Tensor) -> tuple[Tensor, ...]:
         mu, logvar = self.encoder(x)
@@ -1243,8 +1223,7 @@ class DKF(nn.Module):
 
     def reparameterization(self, mu: Tensor, var: Tensor) -> Tensor:
         std = torch.exp(0.5 * var)
-        eps = torch.randn_like(std)
-        return mu + eps * std
+        return mu + torch.randn_like(std) * std
 
     def forward(self, x: Tensor, generation_len: int) -> tuple[Tensor, Tensor]:
         batch_size = x.size(0)
@@ -1449,14 +1428,12 @@ class MultiVAE(nn.Module):
             nn.init.normal_(layer.bias, 0, 0.001)
 
     def encoder(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        *hidden, last = self.q_layers
         h = self.drop(F.normalize(x, p=2, dim=1))
-        for i, layer in enumerate(self.q_layers):
-            h = layer(h)
-            if i != len(self.q_layers) - 1:
-                h = torch.tanh(h)
-            else:
-                mu, logvar = h[:, :4], h[:, 4:]
-        return mu, logvar
+        for layer in hidden:
+            h = torch.tanh(layer(h))
+        both = last(h)
+        return both[:, :4], both[:, 4:]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         mu, logvar = self.encoder(x)
@@ -1464,11 +1441,10 @@ class MultiVAE(nn.Module):
         if self.training:
             std = torch.exp(0.5 * logvar)
             h = torch.randn_like(std) * std + mu
-        for i, layer in enumerate(self.p_layers):
-            h = layer(h)
-            if i != len(self.p_layers) - 1:
-                h = torch.tanh(h)
-        return h, mu, logvar
+        *hidden, last = self.p_layers
+        for layer in hidden:
+            h = torch.tanh(layer(h))
+        return last(h), mu, logvar
 
     def loss_function(self, recon_x: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, anneal: float = 1.0) -> Tensor:
         neg_ll = -torch.mean(torch.sum(F.log_softmax(recon_x, 1) * x, -1))
@@ -1497,14 +1473,12 @@ class GaussianSoftmax(nn.Module):
             hid = F.relu(self.dropout(layer(hid)))
         mu, log_var = self.fc_mu(hid), self.fc_logvar(hid)
         std = torch.exp(log_var / 2)
-        eps = torch.randn_like(std)
-        theta = self.fc1(mu + eps * std)
-        hid = collate_fn(theta) if collate_fn is not None else theta
-        for i, layer in enumerate(self.decoder.values()):
-            hid = layer(hid)
-            if i < len(self.decoder) - 1:
-                hid = F.relu(self.dropout(hid))
-        return hid, mu, log_var
+        theta = self.fc1(mu + torch.randn_like(std) * std)
+        *inner, last = self.decoder.values()
+        topics = theta if collate_fn is None else collate_fn(theta)
+        for layer in inner:
+            topics = F.relu(self.dropout(layer(topics)))
+        return last(topics), mu, log_var
 
 
 def gsm_loss(model: Any, bows: Tensor) -> Tensor:
@@ -1905,7 +1879,7 @@ CASES = (
         ),
         SimpleDreamer, lambda: (randn(4, 3, 10), randn(4, 3, 2, seed=9), randn(4, 3, 1, seed=10)),
         (posterior("representation_model.network.2", 3, 6, tenth), prior("transition_model.network.2", 3, 6, tenth)),
-        dynamic_learning,
+        world_loss,
         truth="utils.py create_normal_dist: σ = softplus(v) + 0.1; the KL's Normals are made anew of stacked "
         "moments",
     ),
@@ -1917,7 +1891,7 @@ CASES = (
         ),
         SimpleDreamer, lambda: (randn(5, 3), randn(5, 8, seed=9)),
         (likelihood("actor.network.2", 2, 4, shifted_softplus), prior("transition_model.network.2", 3, 6, tenth)),
-        behavior_learning,
+        actor_loss,
         truth="utils.py: σ = softplus(v + 5) + 0.0001 for actions, which are drawn and not scored: a likelihood by "
         "the rule for policies. Hard: dreamt states are drawn from the transition, whose KL is not in this "
         "step: a prior, as in the other",
