@@ -12,6 +12,7 @@ import linecache
 import math
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,6 +132,7 @@ class Tracer(TorchDispatchMode):
         self.trace = Trace()
         self.limit = limit
         self._batch = batch
+        self._thread = threading.get_ident()
         self._sources = None if sources is None else tuple(str(path.resolve()) for path in sources)
         self._stack: list[str] = [OUTSIDE]
         self._names = {id(module): name for name, module in model.named_modules()}
@@ -158,7 +160,8 @@ class Tracer(TorchDispatchMode):
 
     @contextmanager
     def modules(self) -> Iterator[None]:
-        """Follow which module runs, while the block does."""
+        """Follow which module runs in this thread, while the block does."""
+        self._thread = threading.get_ident()
         handles = []
         for module in self._model.modules():
             handles.append(module.register_forward_pre_hook(self._enter))
@@ -209,8 +212,7 @@ class Tracer(TorchDispatchMode):
     def _rows(self, output: Tensor) -> tuple[int, ...]:
         if self._batch is None or not output.dim() or output.shape[0] != self._batch:
             return ()
-        values = output.detach().reshape(self._batch, -1)
-        return tuple((~(values.abs() <= self.limit) | ~values.isfinite()).any(1).nonzero().flatten().tolist())
+        return tuple(_bad(output, self.limit).reshape(self._batch, -1).any(1).nonzero().flatten().tolist())
 
     def _causes(self, arguments: Any) -> tuple[int, ...]:
         keys = (_storage(t) for t in tree_leaves(arguments) if isinstance(t, Tensor))
@@ -221,14 +223,15 @@ class Tracer(TorchDispatchMode):
             return False
         if math.isinf(self.limit):
             return not bool(value.detach().isfinite().all())
-        largest = value.detach().abs().amax()
-        return not bool(largest <= self.limit)
+        return bool(_bad(value.detach().abs().amax(), self.limit))
 
     def _enter(self, module: nn.Module, arguments: Any) -> None:
-        self._stack.append(self._names[id(module)])
+        if threading.get_ident() == self._thread:  # another one may evaluate the model meanwhile
+            self._stack.append(self._names[id(module)])
 
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        self._stack.pop()
+        if threading.get_ident() == self._thread:
+            self._stack.pop()
 
     def _place(self) -> Place:
         frame: Any = sys._getframe(1)
@@ -263,6 +266,14 @@ def _storage(value: Tensor) -> int:
     return value.untyped_storage().data_ptr()
 
 
+def _bad(value: Tensor, limit: float) -> Tensor:
+    """Flags of the values that explode or are not finite."""
+    detached = value.detach()
+    sizes = detached.abs()
+    # a limit above 65504 is infinite in half precision, and there infinity would not be above it
+    return ~(sizes.to(torch.promote_types(sizes.dtype, torch.float32)) <= limit) | ~detached.isfinite()
+
+
 def _is_finite(value: Tensor) -> bool:
     return bool(value.detach().isfinite().all())
 
@@ -275,7 +286,7 @@ def _describe(value: Tensor, limit: float) -> str:
         kind = "-inf" if (detached == -torch.inf).any() else "inf"
     else:
         kind = f"{float(detached.abs().amax()):.3g}"
-    bad = int((~(detached.abs() <= limit) | ~detached.isfinite()).sum())
+    bad = int(_bad(value, limit).sum())
     return f"{kind} ({bad} of {value.numel()} values)"
 
 

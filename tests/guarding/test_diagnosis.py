@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -219,6 +220,55 @@ def test_the_micro_batch_that_spoils_the_sum(chained: bool) -> None:
     assert skip.diagnosis.exact is True
 
 
+def test_a_variant_holds_only_if_it_holds_for_all_that_was_bad() -> None:
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(2):
+            for part in range(2):
+                if step and part:
+                    model.far("q", 90.0)
+                x = torch.rand(8, 6)
+                recon, kl = model(x, x)
+                other = torch.log(recon.detach().abs() * 0).sum() * (0 if (step, part) != (1, 0) else 1)
+                loss = kl.sum() + torch.nan_to_num(other) if (step, part) != (1, 0) else kl.sum() + other
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert not guard.skips[0].holding
+    assert "cure" not in guard.report()
+
+
+def test_a_mask_is_not_told_of_where_the_fault_is_made_elsewhere() -> None:
+    model = Two()
+    mask = torch.tensor([0.0, 0, 0, 0, -torch.inf, -torch.inf])
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(2):
+            x = torch.rand(8, 6)
+            recon, kl = model(x, (x + mask).softmax(1))
+            share = (recon + mask).softmax(1).amax(1)
+            loss = kl.sum() + torch.log(share * (1 - step)).sum()  # of zero
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert not guard.skips[0].outside
+    assert guard.skips[0].line == line_with("# of zero")
+
+
+def test_refusals_that_a_loop_catches_are_not_all_examined() -> None:
+    model = Ours()
+    with vdvae_patch.guard(model) as guard:
+        with torch.no_grad():
+            model.net["encoder"].bias[3:] -= 400.0  # type: ignore[union-attr, operator, index]
+        for _ in range(6):
+            with contextlib.suppress(ValueError):
+                Normal.set_default_validate_args(True)
+                loss = -model.elbo(torch.randn(8, 6))
+                loss.backward()
+    assert guard.report().count("torch.distributions raised") == 3
+
+
 def test_a_loop_over_time_begins_where_it_began() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
@@ -278,7 +328,7 @@ def test_what_torch_distributions_refuses_is_explained_in_a_note(monkeypatch: py
         loss.backward()
         optimizer.step()
 
-    with vdvae_patch.guard(model):
+    with vdvae_patch.guard(model) as guard:
         step()
         with torch.no_grad():
             model.net["encoder"].bias[3:] -= 400.0  # type: ignore[union-attr, operator, index]
@@ -289,6 +339,37 @@ def test_what_torch_distributions_refuses_is_explained_in_a_note(monkeypatch: py
     assert "rows 0 to 7, the smallest 0" in note
     assert "head: net.encoder[3:6] (posterior), log σ from -40" in note
     assert "finite under explin" in note
+    report = guard.report()
+    assert "1 steps, no update was skipped" in report
+    assert "step 1: torch.distributions raised: " in report
+    assert "patch(model, 'explin', heads=heads)" in report
+
+
+def test_an_infinity_of_half_precision_is_found_where_it_is_made() -> None:
+    model = nn.Linear(6, 6)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        x = torch.ones(2000, 6)
+        with torch.autocast("cpu", dtype=torch.float16):
+            total = (0 * model(x) + 100).sum()  # 1.2 million, of which float16 knows nothing
+            loss = 1e-6 * total.float() + 1.0
+        loss.backward()
+        optimizer.step()
+    event = guard.skips[0].event
+    assert event is not None
+    assert event.operation == "aten.sum.default"
+    assert guard.skips[0].line == line_with("of which float16 knows nothing")
+
+
+def test_what_a_part_is_given_by_the_loop_is_not_called_the_batch() -> None:
+    model = nn.ModuleDict({"encoder": nn.Linear(6, 3), "critic": nn.Linear(3, 1)})
+    optimizer = torch.optim.Adam(model["critic"].parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        with torch.no_grad():
+            z = model["encoder"](torch.full((4, 6), 1e38)) * 1e38
+        model["critic"](z).sum().backward()
+        optimizer.step()
+    assert guard.skips[0].outside[0].startswith("what critic is given is not finite: rows 0 to 3 of input 0")
 
 
 def test_heal_gives_the_head_a_scale_when_it_is_to_blame_twice(tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +19,7 @@ from vdvae_patch.errors import GuardError
 SIZE = 12
 
 
-@pytest.fixture(autouse=True)
-def _environment() -> Iterator[None]:
-    """A trainer of pythae's sets MASTER_ADDR and MASTER_PORT, which a later test would take for a launcher's."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = pytest.mark.usefixtures("environment_kept")
 
 
 def rows(count: int = 64) -> Tensor:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,26 +21,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import vdvae_patch
 from vdvae_patch.errors import GuardError
 
+sys.path.insert(0, str(Path(__file__).parent))
+from small_vae import SmallVAE, nelbo
+
 BATCH = 8
-
-
-class VAE(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU())
-        self.mean, self.logvar = nn.Linear(12, 3), nn.Linear(12, 3)
-        self.decoder = nn.Linear(3, 6)
-        self.far = 0.0  # added to the log variance: what a training that goes wrong does by itself
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h = self.encoder(x)
-        mean, logvar = self.mean(h), self.logvar(h) + self.far
-        return self.decoder(mean + torch.exp(logvar / 2) * torch.randn_like(mean)), mean, logvar
-
-
-def nelbo(recon: Tensor, x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    error = ((recon - x) ** 2).sum()
-    return error - 0.5 * (1 + logvar - mean**2 - logvar.exp()).sum()
 
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
@@ -68,7 +57,7 @@ class Loop:
 
     def __init__(self, optimizer: str, precision: str, accumulate: int = 1, model: nn.Module | None = None) -> None:
         torch.manual_seed(0)
-        self.model = VAE() if model is None else model
+        self.model = SmallVAE() if model is None else model
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0) if precision == "fp16" else None
         self.precision, self.accumulate = precision, accumulate
@@ -203,7 +192,7 @@ def test_a_loss_that_the_loop_gives_up_is_no_part_of_the_next_step() -> None:
 
 def test_the_loss_of_another_model_is_not_this_ones() -> None:
     torch.manual_seed(0)
-    ours, other = VAE(), VAE()
+    ours, other = SmallVAE(), SmallVAE()
     optimizers = [torch.optim.Adam(model.parameters()) for model in (ours, other)]
     with vdvae_patch.guard(ours) as guard:
         for number in range(3):
@@ -221,7 +210,7 @@ def test_the_loss_of_another_model_is_not_this_ones() -> None:
 
 def test_a_loss_of_other_parameters_does_not_hold_a_step_back() -> None:
     torch.manual_seed(0)
-    model = VAE()
+    model = SmallVAE()
     encoder = [*model.encoder.parameters(), *model.mean.parameters(), *model.logvar.parameters()]
     first, second = torch.optim.SGD(encoder, 1e-3), torch.optim.SGD(model.decoder.parameters(), 1e-3)
     with vdvae_patch.guard(model) as guard:
@@ -239,7 +228,7 @@ def test_a_loss_of_other_parameters_does_not_hold_a_step_back() -> None:
 
 
 def test_nothing_is_taken_from_the_data_and_nothing_counted_twice() -> None:
-    class Counting(VAE):
+    class Counting(SmallVAE):
         def __init__(self) -> None:
             super().__init__()
             self.calls = 0
@@ -298,7 +287,7 @@ def test_nothing_is_taken_from_the_data_and_nothing_counted_twice() -> None:
 
 
 def test_a_mask_of_infinities_is_not_what_broke_the_step() -> None:
-    class Masked(VAE):
+    class Masked(SmallVAE):
         def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
             return super().forward(x * (x + mask).softmax(1))
 
@@ -328,7 +317,7 @@ def _with(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def test_two_optimizers_of_one_model() -> None:
     torch.manual_seed(0)
-    model = VAE()
+    model = SmallVAE()
     first = torch.optim.Adam([*model.encoder.parameters(), *model.mean.parameters(), *model.logvar.parameters()])
     second = torch.optim.SGD(model.decoder.parameters(), lr=1e-3, momentum=0.9)
     with vdvae_patch.guard(model) as guard:
@@ -348,19 +337,23 @@ def test_two_optimizers_of_one_model() -> None:
         assert guard.steps == 7
 
 
-def test_a_closure_is_looked_at_after_it_ran() -> None:
-    torch.manual_seed(0)
-    model = VAE()
-    optimizer = torch.optim.Adam(model.parameters())
-
+def closure_of(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> Callable[[], Any]:
     def closure() -> Tensor:
         optimizer.zero_grad()
-        x = torch.randn(BATCH, 6)
         recon, mean, logvar = model(x)
         loss = nelbo(recon, x, mean, logvar)
         loss.backward()
         return loss
 
+    return closure
+
+
+def test_a_closure_is_looked_at_after_it_ran() -> None:
+    torch.manual_seed(0)
+    model = SmallVAE()
+    optimizer = torch.optim.Adam(model.parameters())
+
+    closure = closure_of(model, optimizer, torch.randn(BATCH, 6))
     with vdvae_patch.guard(model) as guard:
         optimizer.step(closure)
         before = state_of(model, optimizer)
@@ -372,17 +365,9 @@ def test_a_closure_is_looked_at_after_it_ran() -> None:
 
 def test_lbfgs() -> None:
     torch.manual_seed(0)
-    model = VAE()
+    model = SmallVAE()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
-    x = torch.randn(BATCH, 6)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        recon, mean, logvar = model(x)
-        loss = nelbo(recon, x, mean, logvar)
-        loss.backward()
-        return loss
-
+    closure = closure_of(model, optimizer, torch.randn(BATCH, 6))
     with vdvae_patch.guard(model) as guard:
         optimizer.step(closure)
         weights = copy.deepcopy(model.state_dict())
@@ -450,3 +435,84 @@ def test_a_guard_that_is_removed_leaves_nothing() -> None:
     assert before == (torch.autograd.backward, torch.amp.GradScaler.step, torch.distributions.Distribution.__init__)
     loop.step("data")  # and nothing is kept out any more
     assert not all(p.isfinite().all() for p in loop.model.parameters())
+
+
+def test_two_guards_of_one_optimizer_hold_the_step_back_together() -> None:
+    torch.manual_seed(0)
+    model = SmallVAE()
+    encoder = nn.ModuleList([model.encoder, model.mean, model.logvar])
+    decoder = nn.ModuleList([nn.Sequential(model.decoder, nn.BatchNorm1d(6))])
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()])
+    with vdvae_patch.guard(encoder) as first, vdvae_patch.guard(decoder) as second:
+        for number in range(3):
+            x = torch.randn(BATCH, 6)
+            before = [t.clone() for t in (*encoder.state_dict().values(), *decoder.state_dict().values())]
+            mean, logvar = (head(encoder[0](x)) for head in encoder[1:])
+            recon = decoder[0](mean + torch.exp(logvar / 2 + 400.0 * (number == 1)) * torch.randn_like(mean))
+            loss = nelbo(recon, x, mean, logvar)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if number == 1:
+                assert same(before, [*encoder.state_dict().values(), *decoder.state_dict().values()])
+        assert [skip.step for skip in first.skips] == [skip.step for skip in second.skips] == [1]
+
+
+def test_a_model_that_is_given_up_takes_its_guard_along() -> None:
+    model = SmallVAE()
+    vdvae_patch.guard(model)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert not hasattr(torch.autograd.backward, "__wrapped__")
+
+
+def test_gradients_are_there_again_behind_the_step() -> None:
+    loop = Loop("Adam", "fp32")
+    seen: list[bool] = []
+    loop.optimizer.zero_grad = lambda: seen.append(all(p.grad is not None for p in loop.model.parameters()))  # type: ignore[method-assign]
+    with vdvae_patch.guard(loop.model, diagnose=False) as guard:
+        loop.step("head")
+    assert seen == [True]
+    assert len(guard.skips) == 1
+
+
+def test_a_graph_that_is_still_needed_is_not_spoilt_by_a_skip() -> None:
+    torch.manual_seed(0)
+    model = SmallVAE()
+    optimizers = [torch.optim.SGD(model.decoder.parameters(), 1e-3), torch.optim.SGD(model.logvar.parameters(), 1e-3)]
+    with vdvae_patch.guard(model) as guard:
+        for number in range(3):
+            recon, _, logvar = model(torch.randn(BATCH, 6))
+            losses = [recon.pow(2).sum() * (torch.inf if number == 1 else 1.0), logvar.exp().sum()]
+            for loss, optimizer in zip(losses, optimizers, strict=True):
+                model.zero_grad()
+                loss.backward(retain_graph=True)
+                optimizer.step()
+    assert [skip.step for skip in guard.skips] == [1]
+    assert guard.steps == 5
+
+
+def test_an_evaluation_in_another_thread_is_left_alone() -> None:
+    loop = Loop("Adam", "fp32")
+    stop, failed = threading.Event(), []
+
+    def evaluate() -> None:
+        while not stop.is_set():
+            try:
+                with torch.no_grad():
+                    loop.model(torch.randn(BATCH, 6))
+            except Exception as error:
+                failed.append(error)
+
+    thread = threading.Thread(target=evaluate)
+    thread.start()
+    with vdvae_patch.guard(loop.model) as guard:
+        for fault in ("", "data", "", "head", ""):
+            loop.step(fault)
+    stop.set()
+    thread.join()
+    assert not failed
+    assert len(guard.skips) == 2
+    assert guard.steps == 3

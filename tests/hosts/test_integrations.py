@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import logging
-import os
 import subprocess
 import sys
 import warnings
@@ -36,13 +35,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _environment() -> Iterator[None]:
-    """A trainer of pythae's sets MASTER_ADDR and MASTER_PORT, which a later test would take for a launcher's."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = pytest.mark.usefixtures("environment_kept")
 
 
 class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]

@@ -8,6 +8,7 @@ with whose replacement loss and gradients are finite is the one.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -32,6 +33,8 @@ from vdvae_patch.trace import OUTSIDE, Event, Tracer
 
 LIMIT = 1e6
 """A value above it explodes."""
+
+_SPREADING = re.compile("inf|nan")  # in what an operation was given: it only passes it on
 
 _FACTORS = (1.0, 0.1, 0.01)
 
@@ -195,7 +198,10 @@ class Diagnostician:
         if outside or outcome.finite:
             return base
         found = self._with_heads(again, share, base)
-        if not found.holding and (infinite := tuple(from_outside(self.model, data))):
+        made_here = event is not None and not _SPREADING.search(event.inputs)
+        if not found.holding and not made_here and (infinite := tuple(from_outside(self.model, data))):
+            if part := again.passes[share.index].of:  # what a part is given, the rest of the model may have made
+                infinite = tuple(text.replace("the batch is", f"what {part} is given is") for text in infinite)
             return replace(found, outside=infinite)  # no mask: the heads are not what breaks it
         return found
 
@@ -267,9 +273,15 @@ class Diagnostician:
         return [_extremes_of(head, seen.get(index, nothing).detach()) for index, head in enumerate(heads)]
 
     def _try(self, again: Again, share: Share, heads: Sequence[Head], variant: str) -> Tried:
+        """The step under a variant: finite if this share is, and all others whose loss was not."""
+        bad = [one for one in again.shares if one.seen is not None and not math.isfinite(one.seen)]
         try:
             with self._patched(heads, variant):
-                return Tried(variant, again.outcome(share))
+                for one in (share, *(other for other in bad if other is not share)):
+                    outcome = again.outcome(one)
+                    if not outcome.finite:
+                        break
+                return Tried(variant, outcome)
         except (PatchError, InvalidValueError) as error:
             return Tried(variant, None, str(error))
 

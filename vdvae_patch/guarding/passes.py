@@ -157,7 +157,7 @@ class Window:
 
     def backward(self, roots: Sequence[Tensor], device: torch.device) -> None:
         """Keep what a call of `backward` is given; called before it."""
-        self.backwards.append(self.up_to_now(roots, sys._getframe(1), device))
+        self.backwards = [*self.backwards[-_MOST:], self.up_to_now(roots, sys._getframe(1), device)]
 
     def up_to_now(self, roots: Sequence[Tensor], frame: FrameType, device: torch.device) -> Backward:
         """What leads from the model's call to where the program is in this frame."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
-from vdvae_patch.errors import CheckpointError, InvalidValueError, PatchError
+from vdvae_patch.errors import CheckpointError, PatchError
 from vdvae_patch.guarding.again import Again, Loss
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, for_heads
 from vdvae_patch.guarding.passes import Buffers, Pass, Window
@@ -20,6 +17,7 @@ from vdvae_patch.guarding.skip import Recorded
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import patch, unpatch
 from vdvae_patch.saving import apply
+from vdvae_patch.skips.generators import threads
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, varia
     buffers.take()
     again = Again(model, Window([one]), buffers, call)
     diagnostician = Diagnostician(model)
-    with _threads(recorded.threads):
+    with threads(recorded.threads):
         first = again.outcome(again.shares[0])
         diagnosis = diagnostician.examine(again)
         other, table = None, ""
@@ -109,16 +107,3 @@ def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, varia
 
 def _number(value: float) -> str:
     return "NaN" if math.isnan(value) else f"{value:.4g}"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Sums are taken in an order that depends on the number of threads."""
-    if count < 1:
-        raise InvalidValueError(f"a recording has {count} threads")
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

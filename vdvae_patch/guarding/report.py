@@ -96,10 +96,15 @@ def _holding(diagnosis: Diagnosis) -> str:
     return f"no scale of the heads makes this step finite (tried {', '.join(fallen)}): they are not what breaks it"
 
 
-def report(skips: Sequence[Skip], steps: int, heads: str, cure: str) -> str:
-    """All of it."""
+def report(skips: Sequence[Skip], raised: Sequence[str], steps: int, heads: str, cure: str) -> str:
+    """All of it.
+
+    Args:
+        raised: what `torch.distributions` refused, which ends a loop that does not catch it.
+    """
     if not skips:
-        return f"{steps} steps, no update was skipped"
+        ended = [f"{steps} steps, no update was skipped", *raised, cure]
+        return "\n\n".join(part for part in ended if part)
     ordinary = sum(skip.cause == "loss_scale" for skip in skips)
     real = [skip for skip in skips if skip.cause != "loss_scale"]
     lines = [f"{steps} steps, {len(real)} of them skipped"]
@@ -116,6 +121,8 @@ def report(skips: Sequence[Skip], steps: int, heads: str, cure: str) -> str:
             lines += ["", told(skip)]
     if real and not seen:
         lines += ["", *(told(skip) for skip in real[:_SHOWN])]
+    for text in raised:
+        lines += ["", text]
     if heads:
         lines += ["", heads]
     if cure:
@@ -129,4 +136,6 @@ def _place_of(skip: Skip) -> str:
     event = skip.event
     if event is None:
         return "not looked at" if skip.diagnosis is None else "unknown"
-    return f"{event.place.file}:{event.place.line}" if outside_of_model(event) else f"module {event.place.module}"
+    if outside_of_model(event):
+        return f"{event.place.file}:{event.place.line}"
+    return f"module {event.place.module}" if event.place.module else "the model itself"

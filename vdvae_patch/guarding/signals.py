@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -36,24 +37,33 @@ class Listener(Protocol):
         """`torch.distributions` refuses a parameter, and will raise this error."""
 
 
-_listeners: list[Listener] = []
+_listeners: list[weakref.ref[Listener]] = []
 _originals: dict[str, Any] = {}
 _captured: list[tuple[int, list[Tensor]]] = []
 
 
 def listen(listener: Listener) -> None:
     """Tell it from now on."""
-    if not _listeners:
+    if not _originals:
         _install()
-    _listeners.append(listener)
+    # weakly: a model that is given up takes its guard along
+    _listeners.append(weakref.ref(listener, _forget))
 
 
 def ignore(listener: Listener) -> None:
     """Tell it no more."""
-    if listener in _listeners:
-        _listeners.remove(listener)
+    for reference in [one for one in _listeners if one() is listener]:
+        _forget(reference)
+
+
+def _forget(reference: weakref.ref[Listener]) -> None:
+    _listeners.remove(reference)
     if not _listeners and _originals:
         _take_out()
+
+
+def _listening() -> list[Listener]:
+    return [listener for reference in _listeners if (listener := reference()) is not None]
 
 
 @contextmanager
@@ -88,7 +98,7 @@ def _install() -> None:
         if _captured and _captured[-1][0] == threading.get_ident():
             _captured[-1][1].extend(roots)
             raise Reached
-        for listener in tuple(_listeners):
+        for listener in _listening():
             listener.on_backward(roots)
         return backward(tensors, *args, **kwargs)
 
@@ -97,7 +107,7 @@ def _install() -> None:
         def do() -> Any:
             return step(self, optimizer, *args, **kwargs)
 
-        for listener in tuple(_listeners):
+        for listener in _listening():
             do = functools.partial(listener.on_scaled_step, optimizer, do, self.get_scale())
         return do()
 
@@ -106,7 +116,7 @@ def _install() -> None:
         try:
             init(self, *args, **kwargs)
         except ValueError as error:
-            for listener in tuple(_listeners):
+            for listener in _listening():
                 listener.on_refusal(self, error)
             raise
 
@@ -114,7 +124,7 @@ def _install() -> None:
         @functools.wraps(own)
         def zero(self: Any, *args: Any, **kwargs: Any) -> None:
             own(self, *args, **kwargs)
-            for listener in tuple(_listeners):
+            for listener in _listening():
                 listener.on_zero(self)
 
         return zero

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,7 +40,9 @@ from vdvae_patch.skips.rule import Cause
 Policy = Literal["skip", "raise", "heal"]
 Tracker = Callable[[Mapping[str, float]], object]
 
-_guards: weakref.WeakKeyDictionary[nn.Module, Guard] = weakref.WeakKeyDictionary()
+_guarded: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_held_back: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
+"""Steps under way whose gradients a guard has taken away; another guard of the same optimizer then skips, too."""
 _CAUSES: tuple[Cause, ...] = ("nan_loss", "high_gradient")
 
 
@@ -136,13 +139,14 @@ class Guard:
     ) -> None:
         _check(policy, clip, threshold, max_consecutive, keep, every)
         self.model = inner(model)
-        if self.model in _guards:
+        if self.model in _guarded:
             raise GuardError("the model has a guard already; remove that first (guard.remove())")
         self.call, self.policy, self.threshold = call, policy, math.inf if threshold is None else threshold
         self.clip: float | UsualNorm | None = UsualNorm() if clip == "auto" else clip
         self.max_consecutive, self.diagnose, self.keep = max_consecutive, diagnose, keep
         self.max_batch_mib, self.every, self.tracker, self.file = max_batch_mib, every, tracker, file
         self.skips: list[Skip] = []
+        self._refusals: list[tuple[str, Diagnosis]] = []
         self.steps = 0
         self.healed: dict[Head, str] = {}
         self.out = None if out is None else _opened(Path(out), self.model)
@@ -159,7 +163,7 @@ class Guard:
         self._pending: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
         self._consecutive = 0
         self._scale = 1.0
-        self._inside = 0
+        self._inside: dict[int, int] = {}
         self._asked = 0
         self._shown: float | None = None
         self._traceable: bool | None = None  # whether a loss can be followed to its parameters: not through a wrapper
@@ -182,11 +186,11 @@ class Guard:
                 module.register_forward_pre_hook(_Hook(partial(self._part, path)), with_kwargs=True, prepend=True)
                 for path, module in _parts(self.model)
             ),
-            register_optimizer_step_pre_hook(self._before_step),
-            register_optimizer_step_post_hook(self._after_step),
+            register_optimizer_step_pre_hook(_weakly(self._before_step)),
+            register_optimizer_step_post_hook(_weakly(self._after_step)),
         ]
         signals.listen(self)
-        _guards[self.model] = self
+        _guarded.add(self.model)
 
     def remove(self) -> None:
         """Stop watching; hooks and replaced functions are as they were. A head that was healed keeps its patch."""
@@ -194,7 +198,7 @@ class Guard:
             hook.remove()
         self._hooks = []
         signals.ignore(self)
-        _guards.pop(self.model, None)
+        _guarded.discard(self.model)
         self._window.clear()
         if self._log is not None:
             self._log.close()
@@ -214,7 +218,8 @@ class Guard:
         if self.healed:
             named = "; ".join(f"{head} got {scale}" for head, scale in self.healed.items())
             heads = f"healed: {named}"
-        return report(self.skips, self.steps + len(self.skips), heads, self._cure())
+        raised = ["\n".join([text, *(f"  {line}" for line in lines(found))]) for text, found in self._refusals]
+        return report(self.skips, raised, self.steps + len(self.skips), heads, self._cure())
 
     def __repr__(self) -> str:
         return f"Guard({type(self.model).__name__}, {self.steps} steps, {len(self.skips)} skipped)"
@@ -257,16 +262,22 @@ class Guard:
         self._begin(self.model, args, kwargs, None)
 
     def _forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._inside += 1
-        if self._inside == 1 and not self._announced:
+        thread = threading.get_ident()  # another one may evaluate the model
+        self._inside[thread] = self._inside.get(thread, 0) + 1
+        if self._inside[thread] == 1 and not self._announced:
             self._begin(module, args, kwargs, "")
 
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._inside = max(0, self._inside - 1)
+        thread = threading.get_ident()
+        self._inside[thread] = max(0, self._inside.get(thread, 0) - 1)
 
     def _part(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A module of the model is called, and not by the model's forward: of a step, the first such call counts."""
-        if self._inside or self._announced or (not self._stepped and self._window.passes and not self._fresh()):
+        if (
+            self._inside.get(threading.get_ident())
+            or self._announced
+            or (not self._stepped and self._window.passes and not self._fresh())
+        ):
             return
         self._begin(module, args, kwargs, path)
 
@@ -286,9 +297,13 @@ class Guard:
 
     def on_backward(self, roots: Sequence[Tensor]) -> None:
         """See `signals.Listener`."""
-        if not self._busy and not self._stepped and not _in_backward():  # as reentrant checkpoints call it
+        if self._busy or _in_backward():  # as reentrant checkpoints call it
+            return
+        if not self._stepped:
             self._forget_what_was_cleared()
-            self._window.backward(roots, device_of(self.model))
+        elif self._is_cleared():  # a second loss of passes whose first one had its step
+            self._window.backwards = []
+        self._window.backward(roots, device_of(self.model))
 
     def on_zero(self, cleared: Any) -> None:
         """See `signals.Listener`. A loop may give a loss up after `backward`, without a step."""
@@ -300,8 +315,11 @@ class Guard:
 
     def _forget_what_was_cleared(self) -> None:
         """Gradients may be cleared by hand, too."""
-        if self._window.backwards and all(_is_clear(p.grad) for p in self.model.parameters()):
+        if self._window.backwards and self._is_cleared():
             self._window.discard()
+
+    def _is_cleared(self) -> bool:
+        return all(_is_clear(p.grad) for p in self.model.parameters())
 
     def on_scaled_step(self, optimizer: Optimizer, step: Callable[[], Any], scale: float) -> Any:
         """See `signals.Listener`."""
@@ -323,17 +341,19 @@ class Guard:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes or getattr(error, "_vdvae_patch", False):
             return
+        if len(self._refusals) >= _EXAMINED:  # a loop may catch it and go on
+            return
         error._vdvae_patch = True  # type: ignore[attr-defined]
         step = max(self._counts.values(), default=0)
         where = str(callers(sys._getframe(1))[0])
         try:
             with self._quiet():
-                told_of = lines(self._refused(sys._getframe(1)))
+                diagnosis = self._refused(sys._getframe(1))
         except Exception as failed:  # what explains an error must not take its place
-            told_of = [f"the step could not be done again: {type(failed).__name__}: {failed}"]
-        error.add_note(
-            "\n".join([f"step {step}, seen by vdvae_patch.guard: {_refused(distribution, where)}", *told_of])
-        )
+            diagnosis = Diagnosis(notes=(f"the step could not be done again: {type(failed).__name__}: {failed}",))
+        refused, told_of = _refused(distribution, where), lines(diagnosis)
+        error.add_note("\n".join([f"step {step}, seen by vdvae_patch.guard: {refused}", *told_of]))
+        self._refusals.append((f"step {step}: torch.distributions raised: {refused}", diagnosis))
 
     def _refused(self, frame: FrameType) -> Diagnosis:
         """What is found of a step that ended in this frame, before there was a loss."""
@@ -347,7 +367,7 @@ class Guard:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._busy or not self._watches(optimizer):
             return None
-        self._inside = 0  # Ctrl-C in a forward pass is not told of by PyTorch's hooks
+        self._inside.clear()  # Ctrl-C in a forward pass is not told of by PyTorch's hooks
         depth = self._steps_in.get(optimizer, 0)
         self._steps_in[optimizer] = depth + 1
         if depth:
@@ -382,6 +402,10 @@ class Guard:
         step = self._counts.get(optimizer, 0)
         self._counts[optimizer] = step + 1
         self._stepped = True
+        if (held := _held_back.get(optimizer)) is not None:
+            self._buffers.put_back()
+            self._pending[optimizer] = replace(held, step=step)
+            return
         if cause is None:
             self._consecutive = 0
             self.steps += 1
@@ -401,7 +425,7 @@ class Guard:
             return
         self._keep_out(parameters)
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
-        self._pending[optimizer] = Skip(step, cause, bad, norm, loss, type(optimizer).__name__)
+        self._pending[optimizer] = _held_back[optimizer] = Skip(step, cause, bad, norm, loss, type(optimizer).__name__)
 
     @torch.no_grad()
     def _look(
@@ -584,7 +608,8 @@ class Guard:
 
     def _cure(self) -> str:
         """The lines that make it permanent."""
-        chosen = cure_of([s.diagnosis for s in self.skips if s.diagnosis is not None])
+        of_skips = [s.diagnosis for s in self.skips if s.diagnosis is not None]
+        chosen = cure_of(of_skips + [diagnosis for _, diagnosis in self._refusals])
         if self.healed:
             paths = " or ".join(f"path == {head.path!r}" for head in self.healed)
             roles = ", ".join(
@@ -676,6 +701,7 @@ class Guard:
             self._steps_in[optimizer] = depth
             return
         self._give_back()
+        _held_back.pop(optimizer, None)
         kept, pending = self._lbfgs, self._pending.pop(optimizer, None)
         if kept is not None and kept.optimizer is optimizer:
             self._lbfgs = None
@@ -692,6 +718,17 @@ class Guard:
                 with torch.no_grad():
                     self._window.losses[0].fill_(self._shown or 0.0)
             self._skipped(diagnosed)
+
+
+def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook of the whole process, which must not keep a guard and its model."""
+    reference = weakref.WeakMethod(method)
+
+    def hook(*args: Any) -> Any:
+        own = reference()
+        return None if own is None else own(*args)
+
+    return hook
 
 
 class _Hook:

@@ -21,9 +21,8 @@ import torch
 from torch import nn
 
 from vdvae_patch.errors import CheckpointError, PatchError
-from vdvae_patch.guarding import Guard as LoopGuard
-from vdvae_patch.guarding import guard
 from vdvae_patch.heads import Arithmetic, Head
+from vdvae_patch.integrations.guarding import Guarded
 from vdvae_patch.patching import Variant, is_patched, patch, unpatch
 from vdvae_patch.patching.record import owners
 from vdvae_patch.patching.restore import patch_document
@@ -168,34 +167,25 @@ class Patch(_Callback):
         return scan(module, batch, call=self.call or _training_step)
 
 
-class Guard(_Callback):
+class Guard(Guarded, _Callback):
     """Guards the training of a LightningModule, see `vdvae_patch.guard`, whose arguments it takes.
 
     The guard stands when the training starts, after the strategy has wrapped the module; gradients are looked at when
     Lightning has unscaled and clipped them. Its counters are kept in the checkpoints. A module that optimizes by hand
     is guarded, too; its `training_step` takes steps, and is not done again: the lines up to `manual_backward` are.
-
-    Attributes:
-        guard: the guard, from the start of the first fit on.
     """
 
     def __init__(self, **arguments: Any) -> None:
-        self.arguments = arguments
-        self.guard: LoopGuard | None = None
+        super().__init__(**arguments)
         self._state: dict[str, Any] | None = None
         self._on = False
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Before the first batch."""
-        arguments = dict(self.arguments)
-        by_hand = not getattr(pl_module, "automatic_optimization", True)
-        if not by_hand:
-            arguments.setdefault("call", _training_step_of)
-        self._take_off()  # of a fit that was ended by something else
-        self.guard = guard(pl_module, **arguments)
-        self._on = not by_hand
+        self._on = getattr(pl_module, "automatic_optimization", True)
+        guard = self._put_on(pl_module, call=_training_step_of if self._on else None)
         if self._state is not None:
-            self.guard.load_state_dict(self._state)
+            guard.load_state_dict(self._state)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """What `training_step` will be given."""
@@ -217,14 +207,6 @@ class Guard(_Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self._state = state_dict or None
-
-    def report(self) -> str:
-        """See `vdvae_patch.Guard.report`."""
-        return "no training was guarded yet" if self.guard is None else self.guard.report()
-
-    def _take_off(self) -> None:
-        if self.guard is not None:
-            self.guard.remove()
 
 
 def _training_step_of(module: Any, batch: Any, batch_idx: int) -> Any:

@@ -187,7 +187,7 @@ def _put_back_buffers(module: nn.Module, kept: dict[str, tuple[Tensor | None, tu
         with torch.no_grad():
             if buffer.shape != memory.shape or buffer.data_ptr() != memory.data_ptr():
                 buffer.data = memory  # a queue that grew
-            buffer.copy_(copy)
+            buffer.data.copy_(copy)  # unseen by autograd: a graph that is still needed may have read it
     if _is_script(module):
         return
     for name in list(module._buffers):

@@ -1,8 +1,10 @@
-"""The states of every random generator of a process, as plain values that a checkpoint holds."""
+"""What numbers depend on beside the code: the states of every random generator of a process, and its threads."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,3 +65,14 @@ def restore_generators(states: dict[str, Any], device: torch.device) -> None:
 
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads of the processor: the order in which sums are taken depends on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

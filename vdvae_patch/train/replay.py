@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import vdvae_patch
 from vdvae_patch.data.batches import rank_slice
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.hosts.preset import Losses
-from vdvae_patch.skips.generators import restore_generators
+from vdvae_patch.skips.generators import restore_generators, threads
 from vdvae_patch.trace import Event, Tracer
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import Recording, same_bits
@@ -76,7 +76,7 @@ def replay(config: TrainConfig[Any], recording: Recording, variant: str | None =
     work = prepare(config, torch.device("cpu"))
     work.model.load_state_dict(recording.weights)
     work.load_seams(recording.seams)
-    with _threads(recording.threads):
+    with threads(recording.threads):
         culprits, rank = _culprits(config, recording, work, limit)
         heads_rows = _heads(config, recording, work)
         record, norms = _step(config, recording, work)
@@ -191,14 +191,3 @@ def _scaler(config: TrainConfig[Any], recording: Recording) -> LossScale | None:
     if config.precision != "fp16" or recording.loss_scale is None:
         return None
     return LossScale(torch.device("cpu"), initial=recording.loss_scale)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Sums are taken in an order that depends on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,0 +1,41 @@
+"""Fixtures of more than one folder of tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def environment_kept() -> Iterator[None]:
+    """A trainer of pythae's sets MASTER_ADDR and MASTER_PORT, which a later test would take for a launcher's."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def page_program(tmp_path: Path) -> Callable[[str], list[tuple[str, str, str]]]:
+    """Runs the Python blocks of a page as one program; gives each with what the page says it prints, and what it
+    printed."""
+
+    def run(page: str) -> list[tuple[str, str, str]]:
+        blocks = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", page, flags=re.DOTALL)
+        assert len(blocks) == page.count("```python") >= 3
+        (tmp_path / "page.py").write_text("\n".join(f"{code}\nprint('@@@@')" for code, _ in blocks))
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run(
+            [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8"
+        )
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout.split("@@@@\n")
+        return [(code, told.strip("\n"), seen.strip("\n")) for (code, told), seen in zip(blocks, printed, strict=False)]
+
+    return run
