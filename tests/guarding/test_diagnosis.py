@@ -41,7 +41,7 @@ class Two(nn.Module):
         self.q, self.p, self.decoder = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(3, 6)
 
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        mq, lq = self.q(x).chunk(2, -1)
+        mq, lq = self.q(x.nan_to_num()).chunk(2, -1)  # missing values
         mp, lp = self.p(c).chunk(2, -1)
         z = mq + torch.exp(lq) * torch.randn_like(mq)
         kl = lp - lq + (torch.exp(2 * lq) + (mq - mp) ** 2) / (2 * torch.exp(2 * lp)) - 0.5  # the rate
@@ -254,6 +254,24 @@ def test_a_mask_is_not_told_of_where_the_fault_is_made_elsewhere() -> None:
             optimizer.step()
     assert not guard.skips[0].outside
     assert guard.skips[0].line == line_with("# of zero")
+
+
+def test_nan_that_stands_for_what_is_missing_is_not_to_blame() -> None:
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(2):
+            if step:
+                model.far("q", 90.0)
+            x = torch.rand(8, 6)
+            x[2, 1] = torch.nan
+            recon, kl = model(x, c=x.nan_to_num())
+            loss = ((recon - x.nan_to_num()) * ~x.isnan()).pow(2).sum() + kl.sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert guard.skips[0].head == "q"
+    assert not guard.skips[0].outside
 
 
 def test_refusals_that_a_loop_catches_are_not_all_examined() -> None:

@@ -516,3 +516,33 @@ def test_an_evaluation_in_another_thread_is_left_alone() -> None:
     assert not failed
     assert len(guard.skips) == 2
     assert guard.steps == 3
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_model_that_is_compiled_whole(after: bool) -> None:
+    loop = Loop("Adam", "fp32")
+    plain = loop.model
+    plain.far = torch.zeros(())  # type: ignore[assignment]  # a number would be compiled anew for each value
+    if not after:
+        loop.model = torch.compile(plain, backend="eager", fullgraph=True)  # type: ignore[assignment]
+    with vdvae_patch.guard(loop.model) as guard:
+        if after:
+            loop.model = torch.compile(plain, backend="eager", fullgraph=True)  # type: ignore[assignment]
+        loop.step()
+        before = state_of(plain, loop.optimizer)
+        loop.step("data")
+        assert same(before, state_of(plain, loop.optimizer))
+        loop.step()
+        assert guard.steps == 2
+        said = guard.report()
+    torch.compiler.reset()
+    assert ("guard what torch.compile gives" if after else "row 5 of input 0") in said
+
+
+def test_a_place_to_tell_that_is_closed_ends_nothing(tmp_path: Path) -> None:
+    loop = Loop("Adam", "fp32")
+    with (tmp_path / "said").open("w") as file:
+        pass
+    with vdvae_patch.guard(loop.model, file=file) as guard:
+        loop.step("head")
+    assert len(guard.skips) == 1

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -144,11 +145,18 @@ class Diagnostician:
     Attributes:
         heads: what a scan found, or what was given; None until a step has to be examined.
         why_none: why there are none.
+        nan_is_ordinary: whether the data of a step that was finite had some.
     """
 
     model: nn.Module
     heads: Sequence[Head] | None = None
     why_none: str = ""
+    nan_is_ordinary: bool = False
+
+    def came_in(self, data: Any) -> Iterator[str]:
+        """What was not finite before a step, and is not so in every step: a mask has infinities, and NaN may stand for
+        a missing value, as it did in a step that was finite."""
+        return from_outside(self.model, [] if self.nan_is_ordinary else data, masks=True)
 
     def examine(self, again: Again, sound: Again | None = None) -> Diagnosis:
         """Do the step again, share by share, until one is not finite; the last one first, since gradients of an earlier
@@ -173,7 +181,7 @@ class Diagnostician:
         notes: list[str] = []
         inputs = again.inputs(share)
         data = [t for t in tensors_in(inputs) if not t.requires_grad]
-        outside = tuple(from_outside(self.model, data, masks=True))
+        outside = tuple(self.came_in(data))
         first = next((t for t in again.passes[share.index].tensors if t.dim()), None)
         batch = None if first is None else len(first)
         tracer = Tracer(self.model, limit=LIMIT, batch=batch)
@@ -199,7 +207,9 @@ class Diagnostician:
             return base
         found = self._with_heads(again, share, base)
         made_here = event is not None and not _SPREADING.search(event.inputs)
-        if not found.holding and not made_here and (infinite := tuple(from_outside(self.model, data))):
+        if not (found.holding or made_here or self.nan_is_ordinary) and (
+            infinite := tuple(from_outside(self.model, data))
+        ):
             if part := again.passes[share.index].of:  # what a part is given, the rest of the model may have made
                 infinite = tuple(text.replace("the batch is", f"what {part} is given is") for text in infinite)
             return replace(found, outside=infinite)  # no mask: the heads are not what breaks it

@@ -32,7 +32,7 @@ from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.heads import Head
 from vdvae_patch.patching import PatchHandle, is_patched, patch, unpatch
-from vdvae_patch.scanning.outcome import from_outside, refusal
+from vdvae_patch.scanning.outcome import has_nan, refusal
 from vdvae_patch.skips import rule
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
@@ -262,17 +262,23 @@ class Guard:
         self._begin(self.model, args, kwargs, None)
 
     def _forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            return
         thread = threading.get_ident()  # another one may evaluate the model
         self._inside[thread] = self._inside.get(thread, 0) + 1
         if self._inside[thread] == 1 and not self._announced:
             self._begin(module, args, kwargs, "")
 
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         thread = threading.get_ident()
         self._inside[thread] = max(0, self._inside.get(thread, 0) - 1)
 
     def _part(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A module of the model is called, and not by the model's forward: of a step, the first such call counts."""
+        if torch.compiler.is_compiling():
+            return
         if (
             self._inside.get(threading.get_ident())
             or self._announced
@@ -286,7 +292,7 @@ class Guard:
         return bool(self._window.backwards) and self._window.backwards[-1].passes == len(self._window.passes)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], of: str | None) -> None:
-        if self._busy or not torch.is_grad_enabled() or torch.compiler.is_compiling() or _in_backward():
+        if self._busy or not torch.is_grad_enabled() or _in_backward():
             return
         if self._stepped:
             self._stepped = False
@@ -417,6 +423,7 @@ class Guard:
                 self._buffers.take()
             if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
                 self._sound = self._window.lasting()
+                self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
             limit = self._clip(parameters, norm)
             self._track(step, loss, norm, limit, skipped=False)
             return
@@ -506,7 +513,7 @@ class Guard:
             return replace(skip, diagnosis=Diagnosis(notes=(f"not examined: {type(error).__name__}: {error}",)))
 
     def _looked_into(self, skip: Skip) -> Skip:
-        outside = tuple(from_outside(self.model, self._window.data, masks=True))
+        outside = tuple(self._diagnostician.came_in(self._window.data))
         if outside:
             return replace(skip, diagnosis=Diagnosis(outside=outside))
         by_threshold = math.isfinite(skip.norm) and math.isfinite(skip.loss)
@@ -660,7 +667,9 @@ class Guard:
             self._say(f"the tracker raised {type(error).__name__}: {error}; it is not called again")
 
     def _say(self, text: str) -> None:
-        if ranks.is_main():
+        if not ranks.is_main():
+            return
+        with contextlib.suppress(OSError, ValueError):  # a file that was closed must not end somebody's training
             print(f"vdvae_patch guard: {text}", file=self.file or sys.stderr)
 
     # --- optimizers ---------------------------------------------------------------------------------------------------

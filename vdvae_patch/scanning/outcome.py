@@ -107,7 +107,8 @@ def _not_finite(tensor: Tensor) -> bool:
     return not is_finite(tensor)
 
 
-def _has_nan(tensor: Tensor) -> bool:
+def has_nan(tensor: Tensor) -> bool:
+    """Whether an element is NaN; infinities alone are none."""
     return not is_finite(tensor) and bool(tensor.detach().isnan().any())
 
 
@@ -117,7 +118,7 @@ def from_outside(model: nn.Module, data: Any, *, masks: bool = False) -> Iterato
     Args:
         masks: leave out data and buffers that have infinities alone, as a mask has them.
     """
-    bad_data = _has_nan if masks else _not_finite
+    bad_data = has_nan if masks else _not_finite
     for number, tensor in enumerate(t for t in tensors_in(data) if t.is_floating_point()):
         if bad_data(tensor):
             yield f"the batch is not finite: {_rows(tensor)} of input {number}, {_described(tensor)}"
