@@ -345,4 +345,6 @@ KNOWN = {"Squashed": "an entropy without a prior is taken for a KL"}
     ids=lambda t: f"{t.file}-{t.name}",
 )
 def test_the_bound_of_a_model_is_the_one_by_hand(truth: elbo_truths.Truth) -> None:
-    assert elbo_truths.verdict(truth, elbo_truths.scanned(truth)) == "right"
+    found = elbo_truths.scanned(truth)
+    assert "the loss could not be read" not in found.reason  # a fault of ours, which a scan outlives
+    assert elbo_truths.verdict(truth, found) == "right"

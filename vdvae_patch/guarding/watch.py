@@ -510,7 +510,8 @@ class Guard:
         try:
             return self._looked_into(skip)
         except Exception as error:  # what watches must not end the run
-            return replace(skip, diagnosis=Diagnosis(notes=(f"not examined: {type(error).__name__}: {error}",)))
+            why = f"the step could not be done again: {type(error).__name__}: {error}"
+            return replace(skip, diagnosis=Diagnosis(notes=(why,)))
 
     def _looked_into(self, skip: Skip) -> Skip:
         outside = tuple(self._diagnostician.came_in(self._window.data))
@@ -557,10 +558,7 @@ class Guard:
         if ranks.world() > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
             return Diagnosis(notes=("its batch norm is over all ranks, so that none can do the step again by itself",))
         again = Again(self.model, self._window, self._buffers, self.call, self._scale)
-        try:
-            return self._diagnostician.examine(again, self._sound_again())
-        except Exception as error:  # what watches must not end the run
-            return Diagnosis(notes=(f"the step could not be done again: {type(error).__name__}: {error}",))
+        return self._diagnostician.examine(again, self._sound_again())
 
     @contextlib.contextmanager
     def _quiet(self) -> Any:

@@ -48,7 +48,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from held_out_vaes import StridedHead
+from held_out_vaes import LowerBound, StridedHead
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Laplace, Normal, kl_divergence
 from zoo import TrueHead
@@ -56,6 +56,7 @@ from zoo import TrueHead
 from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
 from public.third_images import (
+    GaussianConditional,
     HyperDensity,
     bits,
     bounded,
@@ -1120,44 +1121,23 @@ def rate_distortion(model: Any, image: Tensor) -> Tensor:
     return 2048 * mse + bpp
 
 
-class LowerBoundFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: Tensor) -> Tensor:
-        ctx.save_for_backward(x, bound)
-        return torch.max(x, bound)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        x, bound = ctx.saved_tensors
-        return ((x >= bound) | (grad < 0)) * grad, None
-
-
 class PackageLowerBound(nn.Module):
+    """CompressAI's: its gradient leads upward below the bound."""
+
     def __init__(self, bound: float) -> None:
         super().__init__()
         self.register_buffer("bound", torch.tensor([bound]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return LowerBoundFunction.apply(x, self.bound)
+        return LowerBound.apply(x, self.bound)
 
 
-class PackageGaussian(nn.Module):
+class PackageGaussian(GaussianConditional):
     """CompressAI's conditional Normal: the mass of an interval of length one, of the noisy value."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lower_bound_scale, self.likelihood_lower_bound = PackageLowerBound(0.11), PackageLowerBound(1e-9)
-
-    def _standardized_cumulative(self, x: Tensor) -> Tensor:
-        return 0.5 * torch.erfc(-(2**-0.5) * x)
-
-    def forward(self, inputs: Tensor, scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = inputs + torch.empty_like(inputs).uniform_(-0.5, 0.5)
-        scales = self.lower_bound_scale(scales)
-        values = torch.abs(outputs - means)
-        upper = self._standardized_cumulative((0.5 - values) / scales)
-        lower = self._standardized_cumulative((-0.5 - values) / scales)
-        return outputs, self.likelihood_lower_bound(upper - lower)
 
 
 def ste_round(x: Tensor) -> Tensor:
