@@ -56,10 +56,12 @@ from zoo import TrueHead
 from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
 from public.third_images import (
+    ActNorm2d,
     GaussianConditional,
     HyperDensity,
     bits,
     bounded,
+    diagonal_logp,
     images,
     kl_to_unit,
     likelihood,
@@ -1397,30 +1399,11 @@ def detector_loss(model: Any, x: Tensor) -> Tensor:
     return F.mse_loss(recon, x) + kl
 
 
-class ActNorm(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.logs = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.inited = False
-
-    def forward(self, x: Tensor, logdet: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        if not self.inited:
-            with torch.no_grad():
-                bias = -x.mean((0, 2, 3), keepdim=True)
-                spread = ((x + bias) ** 2).mean((0, 2, 3), keepdim=True)
-                self.bias.data.copy_(bias)
-                self.logs.data.copy_(torch.log(1 / (torch.sqrt(spread) + 1e-6)))
-            self.inited = True
-        x = (x + self.bias) * torch.exp(self.logs)
-        return x, None if logdet is None else logdet + torch.sum(self.logs) * x.size(2) * x.size(3)
-
-
 class NormedConv(nn.Module):
     def __init__(self, n_in: int, n_out: int, kernel: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2, bias=False)
-        self.actnorm = ActNorm(n_out)
+        self.actnorm = ActNorm2d(n_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.actnorm(self.conv(x))[0]
@@ -1463,7 +1446,7 @@ class InvertibleConv(nn.Module):
 class GlowStep(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.actnorm, self.invconv = ActNorm(channels), InvertibleConv(channels)
+        self.actnorm, self.invconv = ActNorm2d(channels), InvertibleConv(channels)
         self.block = nn.Sequential(
             NormedConv(channels // 2, 6, 3), nn.ReLU(), NormedConv(6, 6, 1), nn.ReLU(), ZeroConv(6, channels)
         )
@@ -1482,11 +1465,6 @@ def split_feature(x: Tensor, how: str = "split") -> tuple[Tensor, Tensor]:
     return (x[:, :half_way], x[:, half_way:]) if how == "split" else (x[:, 0::2], x[:, 1::2])
 
 
-def gaussian_likelihood(mean: Tensor, logs: Tensor, x: Tensor) -> Tensor:
-    density = -0.5 * (logs * 2.0 + ((x - mean) ** 2) / torch.exp(logs * 2.0) + math.log(2 * math.pi))
-    return torch.sum(density, dim=[1, 2, 3])
-
-
 class GlowSplit(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -1495,7 +1473,7 @@ class GlowSplit(nn.Module):
     def forward(self, x: Tensor, logdet: Tensor) -> tuple[Tensor, Tensor]:
         z1, z2 = split_feature(x)
         mean, logs = split_feature(self.conv(z1), "cross")
-        return z1, gaussian_likelihood(mean, logs, z2) + logdet
+        return z1, diagonal_logp(mean, logs, z2) + logdet
 
 
 class Squeeze(nn.Module):
@@ -1529,7 +1507,7 @@ class LearnTopGlow(nn.Module):
         x += torch.zeros_like(x).uniform_(0, 1.0 / 256)
         z, objective = self.flow(x, -math.log(256) * pixels * torch.ones(x.size(0)))
         mean, logs = self.prior(x)
-        objective = objective + gaussian_likelihood(mean, logs, z)
+        objective = objective + diagonal_logp(mean, logs, z)
         return z, (-objective) / (math.log(2.0) * pixels)
 
 
