@@ -336,6 +336,26 @@ def test_a_method_of_the_model_is_as_good_as_its_forward() -> None:
     assert [skip.head for skip in guard.skips] == ["net.encoder"]
 
 
+def test_a_loop_may_call_the_model_first_and_its_method_later() -> None:
+    class Both(Ours):
+        def forward(self, x: Tensor) -> Tensor:
+            return -self.elbo(x)
+
+    model = Both()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(6):
+            if step == 5:
+                with torch.no_grad():
+                    model.net["encoder"].bias[3:] += 70.0  # type: ignore[union-attr, operator, index]
+            x = torch.randn(8, 6)
+            loss = model(x) if step < 3 else -model.elbo(x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert [skip.head for skip in guard.skips] == ["net.encoder"]
+
+
 def test_what_torch_distributions_refuses_is_explained_in_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # compiling turns it off for good
     model = Ours()

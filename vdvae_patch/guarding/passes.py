@@ -23,6 +23,7 @@ from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.skips.generators import RawStates
 
 _DEPTH = 24  # frames above the model's call that are looked at; a framework has a dozen
+_AGAIN = 50  # steps between two looks at which modules there are
 _MOST = 256  # passes of a step whose inputs are kept; more are counted
 
 
@@ -219,23 +220,29 @@ class Buffers:
         self._owners: list[tuple[dict[str, Tensor | None], str]] = []
         self._kept: list[Tensor] = []
         self._own: list[Tensor] = []
+        self._seen: list[int] = []
+        self._dicts: list[dict[str, Tensor | None]] = []
+        self._takes = 0
 
     @torch.no_grad()
     def take(self) -> None:
         """Copy them as they are; but for those that cannot be, such as a view that repeats one number."""
-        slots = [
-            (m._buffers, name)
-            for m in self._model.modules()
-            for name, b in m._buffers.items()
-            if b is not None and _can_be_copied(b)
-        ]
-        now: list[Tensor] = [owner[name] for owner, name in slots]  # type: ignore[misc]
-        if len(now) == len(self._kept) and all(a is b for a, b in zip(now, self._own, strict=True)):
-            if now:
-                torch._foreach_copy_(self._kept, now)
-        else:
-            self._kept = [value.detach().clone() for value in now]
-        self._owners, self._own = slots, now
+        slots = [(owner, name, b) for owner in self._holders() for name, b in owner.items() if b is not None]
+        # what a loop does in every step must cost little: nothing is looked at twice that is the same tensor
+        if [id(b) for _, _, b in slots] != self._seen:
+            self._seen = [id(b) for _, _, b in slots]
+            chosen = [(owner, name, b) for owner, name, b in slots if _can_be_copied(b)]
+            self._owners, self._own = [(owner, name) for owner, name, _ in chosen], [b for _, _, b in chosen]
+            self._kept = [value.detach().clone() for value in self._own]
+        elif self._own:
+            torch._foreach_copy_(self._kept, self._own)
+
+    def _holders(self) -> list[dict[str, Tensor | None]]:
+        """The dictionaries of buffers of the modules, which are looked for anew now and then: modules may be added."""
+        if self._takes % _AGAIN == 0:
+            self._dicts = [m._buffers for m in self._model.modules()]
+        self._takes += 1
+        return self._dicts
 
     @torch.no_grad()
     def put_back(self) -> None:

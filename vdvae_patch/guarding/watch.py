@@ -182,21 +182,33 @@ class Guard:
         self._hooks: list[Any] = [
             target.register_forward_pre_hook(_Hook(self._forward), with_kwargs=True, prepend=True),
             target.register_forward_hook(_Hook(self._after_forward), always_call=True),
-            *(
-                module.register_forward_pre_hook(_Hook(partial(self._part, path)), with_kwargs=True, prepend=True)
-                for path, module in _parts(self.model)
-            ),
             register_optimizer_step_pre_hook(_weakly(self._before_step)),
             register_optimizer_step_post_hook(_weakly(self._after_step)),
         ]
+        self._of_parts: list[Any] = []
+        self._watch_parts(True)
         signals.listen(self)
         _guarded.add(self.model)
+
+    def _watch_parts(self, needed: bool) -> None:
+        """Whether calls of the model's parts are looked at: as long as the model itself is called they tell nothing,
+        and a hook makes each of them slower."""
+        if needed and not self._of_parts:
+            self._of_parts = [
+                module.register_forward_pre_hook(_Hook(partial(self._part, path)), with_kwargs=True, prepend=True)
+                for path, module in _parts(self.model)
+            ]
+        elif not needed:
+            for hook in self._of_parts:
+                hook.remove()
+            self._of_parts = []
 
     def remove(self) -> None:
         """Stop watching; hooks and replaced functions are as they were. A head that was healed keeps its patch."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self._watch_parts(False)
         signals.ignore(self)
         _guarded.discard(self.model)
         self._window.clear()
@@ -303,7 +315,7 @@ class Guard:
 
     def on_backward(self, roots: Sequence[Tensor]) -> None:
         """See `signals.Listener`."""
-        if self._busy or _in_backward():  # as reentrant checkpoints call it
+        if self._busy or not self._window.passes or _in_backward():  # as reentrant checkpoints call it
             return
         if not self._stepped:
             self._forget_what_was_cleared()
@@ -421,6 +433,7 @@ class Guard:
             self._shown = loss
             if not self._window.passes:  # no call was seen, before which they would be taken
                 self._buffers.take()
+            self._watch_parts(not self._window.passes or any(one.of for one in self._window.passes))
             if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
                 self._sound = self._window.lasting()
                 self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
@@ -443,7 +456,7 @@ class Guard:
         norm = _norm([p.grad for p in parameters if p.grad is not None], device)
         scale = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
         roots = [_wide(root).to(device).sum() for root in self._window.losses]
-        row = torch.stack([value.to(_widest([*roots, norm])) for value in (*roots, norm)])
+        row = _stacked([*roots, norm], device)
         if ranks.world() == 1:
             *losses, size = row.tolist()
             if self._traceable and not all(map(math.isfinite, losses)):  # whose loss is it?
@@ -455,7 +468,7 @@ class Guard:
         if self._traceable and roots and not bool(row[:-1].isfinite().all()):
             self._window.keep_those_of({id(p) for p in parameters})
             kept = [_wide(root).to(device).sum() for root in self._window.losses]
-            row = torch.stack([value.to(_widest([*kept, norm])) for value in (*kept, norm)])
+            row = _stacked([*kept, norm], device)
         total = row[:-1].sum() if len(row) > 1 else torch.zeros((), device=device)
         row = torch.stack([total / self._scale, norm / scale])
         rows = ranks.everyone(row)
@@ -848,8 +861,10 @@ def _wide(value: Tensor) -> Tensor:
     return value if value.dtype == torch.float64 else value.float()
 
 
-def _widest(values: Sequence[Tensor]) -> torch.dtype:
-    return torch.float64 if any(value.dtype == torch.float64 for value in values) else torch.float32
+def _stacked(values: Sequence[Tensor], device: torch.device) -> Tensor:
+    """One row, of the widest of their types."""
+    dtype = torch.float64 if any(value.dtype == torch.float64 for value in values) else torch.float32
+    return torch.stack([value.to(device, dtype) for value in values])
 
 
 def _norm(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
@@ -859,7 +874,7 @@ def _norm(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
         return torch.zeros((), device=device)
     norms = [_wide(n) for n in torch._foreach_norm([g.float() if g.dtype == torch.float16 else g for g in dense])]
     norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
-    return torch.linalg.vector_norm(torch.stack([n.to(device, _widest(norms)) for n in norms]))  # type: ignore[no-any-return]
+    return torch.linalg.vector_norm(_stacked(norms, device))  # type: ignore[no-any-return]
 
 
 def _in_backward() -> bool:
