@@ -49,7 +49,10 @@ def are_right(heads: ScanResult, true: tuple[TrueHead, ...]) -> bool:
 
 def is_right(head: Head, true: TrueHead) -> bool:
     v = torch.linspace(0.2, 3, 23, dtype=torch.float64)
-    same = (head.path, head.start, head.stop, head.role) == (true.path, true.start, true.stop, true.role)
+    step = getattr(true, "step", 1)
+    same = (head.path, head.start, head.stop, head.step, head.role) == (
+        true.path, true.start, true.stop, step, true.role
+    )  # fmt: skip
     return same and (true.sigma is None or torch.allclose(head.convention.sigma(v), true.sigma(v), rtol=1e-6))
 
 

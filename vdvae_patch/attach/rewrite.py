@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.readers import LogReader, PartReader
 from vdvae_patch.attach.source import METHOD, Span, class_of, find, is_method, look_up, mangled, parse
-from vdvae_patch.errors import PatchError
+from vdvae_patch.errors import PatchError, SharedScaleError
 
 
 class Change(NamedTuple):
@@ -205,6 +205,7 @@ class _Edit:
         self._bound = bound_names(function)
         self._selves = _names_of_self(function, instance)
         self._kept = 0
+        self._read_everywhere: list[tuple[ast.AST, Change]] = []
 
     def all(self, tree: ast.AST, changes: Sequence[Change], callees: Mapping[Span, Any]) -> None:
         """Replace what is called at some spans, and some expressions."""
@@ -421,7 +422,16 @@ class _Edit:
         if not named:
             raise PatchError(f"{self.function.__qualname__} does not name its parameter {change.parameter!r}")
         for node in named:
-            self._replace(tree, node, self._read(change, node))
+            known = next((other for other_node, other in self._read_everywhere if other_node is node), None)
+            if known is None:
+                self._read_everywhere.append((node, change))
+                self._replace(tree, node, self._read(change, node))
+            elif not known.reader.same_as(change.reader):
+                raise SharedScaleError(
+                    f"{self.function.__qualname__} line {node.lineno} reads {known.parameter} and "
+                    f"{change.parameter} by one expression, {ast.unparse(node)!r}, and they were given different "
+                    f"scales ({known.reader.scale} and {change.reader.scale}); give both the same"
+                )
 
     def _reads_of(self, parameter: str, tree: ast.AST) -> list[ast.expr]:
         """The attributes that are a parameter, named from the instance on: of `self.q.log_sigma` and

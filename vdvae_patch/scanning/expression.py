@@ -106,7 +106,18 @@ def _signature(spot: Spot) -> tuple[Any, ...]:
     node = spot.node
     if not node.frames:
         return (node.id, spot.cuts)
-    return node.op, node.index, tuple(frame[:2] for frame in node.frames[:2]), spot.cuts
+    return node.op, node.index, tuple(frame[:2] for frame in node.frames[:2]), spot.cuts, _emitter(node)
+
+
+def _emitter(node: Node) -> str | None:
+    """The module that computed a value, or what arithmetic of one value after another made it of: the nets of an
+    ensemble run the same lines."""
+    for _ in range(DEPTH):
+        learned = [n for n in node.inputs if n.params]
+        if node.kind not in ("elementwise", "shape") or len(learned) != 1:
+            break
+        node = learned[0]
+    return next((frame.path for frame in node.frames if frame.path is not None), None)
 
 
 def _through_scatter(spot: Spot) -> Spot | None:

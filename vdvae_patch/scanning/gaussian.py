@@ -299,14 +299,18 @@ class Probe:
     def as_q(self, key: SpotKey, quadratic: list[SpotKey]) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...]] | None:
         grid = self.grid
         for mean in quadratic:
-            for shift in (0.0, 2.0):
+            shifts = [0.0, 2.0]
+            for shift in shifts:
                 curvature = self.curvature(mean, {key: grid + shift})
                 if curvature is None or _varies(curvature / curvature[0].abs()):
                     continue
                 a = float(curvature[0])
                 rest = self.values({key: grid + shift}).expand(_POINTS)
-                error = functools.partial(_q_distance, rest=rest, curvature=a)
+                cancelled: list[float] = []
+                error = functools.partial(_q_distance, rest=rest, curvature=a, cancelled=cancelled)
                 match = self.match(key, grid + shift, frozenset(quadratic), error)
+                if match is None and cancelled and shift == 0.0:
+                    shifts += _OF_NARROW_PRIORS
                 if match is None or not self._is_wholly_sigma(key, mean, match):
                     continue
                 if self._weighs_alike(key, grid + shift, mean, match):
@@ -456,9 +460,13 @@ def distance(value: Tensor, *, sigma: Tensor) -> float:
 _ROUNDING = 1e-8
 
 
-def _q_distance(sigma: Tensor, *, rest: Tensor, curvature: float) -> float:
+def _q_distance(sigma: Tensor, *, rest: Tensor, curvature: float, cancelled: list[float]) -> float:
     """How far the rest is from −c log σ + A/2 σ² + constant, c of A's sign, relative to its range; infinite where the
-    fitted factors are not such."""
+    fitted factors are not such.
+
+    Args:
+        cancelled: gets the shares of logarithms that σ² drowns, at these values of the raw value.
+    """
     log_sigma = sigma.log()
     spread = float(rest.max() - rest.min())
     if not spread >= _FLAT_REST or not math.isfinite(spread) or float(log_sigma.max() - log_sigma.min()) < _FLAT_SIGMA:
@@ -468,10 +476,16 @@ def _q_distance(sigma: Tensor, *, rest: Tensor, curvature: float) -> float:
     if fit is None or not math.isclose(float(fit[2]), 0.5 * curvature, rel_tol=_FITTED_CURVATURE):
         return math.inf
     share = abs(float(fit[1])) * float(log_sigma.max() - log_sigma.min())
-    if spread >= _MOST_CANCELLED * share or float(fit[1]) * curvature >= 0:
+    if float(fit[1]) * curvature >= 0:
+        return math.inf
+    if spread >= _MOST_CANCELLED * share:
+        cancelled.append(share / spread)
         return math.inf
     return float((design @ fit - rest).abs().max()) / spread
 
 
+_OF_NARROW_PRIORS = (-4.0, -7.0, -10.0, -14.0)
+"""Where else raw values are tried if σ_q² drowns log σ_q: a prior of a σ of 10⁻³ makes it 10⁶ times σ_q². Around there
+lie the logs of such σ, and of their squares."""
 _FLAT_REST = 1e-12
 _FLAT_SIGMA = 1e-9

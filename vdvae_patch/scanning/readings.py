@@ -56,14 +56,20 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
         term = _with_bounds(found, direct, stops)
         chain = descend(term.node, stops)
-        if chain.end == "constant" or chain.begin.node.id in out.merged:
+        joined_before = chain.begin.node.op in ops.JOINING and chain.end == "raw"
+        if chain.end == "constant" or (chain.begin.node.id in out.merged and not joined_before):
             continue
         reason = _first(rule(graph, term, out) for rule in rules.terms)
         if reason is not None:
             out.near_misses.append(NearMiss.at(term.total, reason))
             continue
-        if chain.begin.node.op in ops.JOINING and chain.end == "raw":
-            out.found += _readings_of_pieces(term, chain, stops)
+        if joined_before:
+            suffix = (*chain.steps, *term.suffix)
+            out.found += _readings_of_parts(term, pieces(chain.begin), suffix, stops)
+            continue
+        merged = next(filter(None, (rule(chain, term.suffix) for rule in rules.merges)), None)
+        if merged is not None:
+            out.found += _readings_of_parts(term, merged.scales, merged.suffix, stops)
             continue
         joined = next((r for r in out.found if r.parts and r.raw.node.id == chain.begin.node.id), None)
         parts = joined.parts if joined is not None else ()
@@ -78,11 +84,13 @@ def _later(terms: Callable[..., Iterator[GaussianTerm]], *given: object) -> Iter
     yield from terms(*given)
 
 
-def _readings_of_pieces(term: GaussianTerm, chain: Chain, stops: frozenset[int]) -> list[Reading]:
-    """The readings of a density or a KL of several levels' values that were put beside each other before."""
+def _readings_of_parts(
+    term: GaussianTerm, parts: Iterable[Spot], suffix: tuple[Step, ...], stops: frozenset[int]
+) -> list[Reading]:
+    """The readings of a density or a KL of a scale in which several are joined: levels' values that were put beside
+    each other before, or variances of which a mean was taken."""
     found = []
-    suffix = (*chain.steps, *term.suffix)
-    for piece in pieces(chain.begin):
+    for piece in parts:
         own = descend(piece, stops)
         begin = own.begin
         if own.end == "several":

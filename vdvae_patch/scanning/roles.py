@@ -21,7 +21,7 @@ from vdvae_patch.scanning.expression import Expression, Spot, operands, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading, Readings
-from vdvae_patch.scanning.uses import has_prior, inputs_of, is_decoded, sees_less
+from vdvae_patch.scanning.uses import drawn_weights, has_prior, inputs_of, is_decoded, sees_less
 
 
 def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role, bool]:
@@ -51,6 +51,8 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
             return "likelihood", False  # logits that are drawn, and compared with classes
     if sampled and raw.node.data and _is_generator(graph, readings, raw, own):
         return "prior", False
+    if raw.node.kind == "parameter" and any(drawn_weights(graph, r.node) for r in found if r.evidence == "noise"):
+        return "posterior", False
     return ("posterior" if raw.node.data else "prior"), "Normal" in places
 
 

@@ -90,6 +90,41 @@ def products_of(graph: Graph, readings: Readings, own: set[int]) -> list[Node]:
     return [n for n in graph.nodes if n.id in readings.samples and any(s.id in own for s in n.inputs)]
 
 
+def drawn_weights(graph: Graph, scale: Node) -> list[Node]:
+    """The draws with a scale around a parameter that are weights: a layer applies them to data, or adds them.
+
+    weight = self.mean + F.softplus(self.rho) * torch.randn_like(self.mean)
+    out = F.linear(x, weight)
+    """
+    drawn: list[Node] = []
+    for product in graph.consumers.get(scale.id, ()):
+        if product.op == "addcmul" and product.noise:
+            drawn += [product] if _are_parameters(product.inputs[:1]) else []
+        elif product.kind == "elementwise" and product.noise and not product.data:
+            sums = (n for n in graph.consumers.get(product.id, ()) if n.op == "add")
+            drawn += [n for n in sums if _are_parameters([i for i in n.inputs if i is not product])]
+    return [node for node in drawn if _is_applied(graph, node)]
+
+
+def _are_parameters(nodes: list[Node]) -> bool:
+    return bool(nodes) and all(n.params and not n.data and not n.noise for n in nodes)
+
+
+def _is_applied(graph: Graph, drawn: Node) -> bool:
+    """Whether a value, or its elements elsewhere, is multiplied by data, or added to it."""
+    todo, seen = [drawn], set[int]()
+    while todo:
+        node = todo.pop()
+        for user in graph.consumers.get(node.id, ()):
+            others = [n for n in user.inputs if n is not node]
+            if (user.kind == "opaque" or user.op == "add") and any(n.data for n in others):
+                return True
+            if user.kind == "shape" and user.op not in ops.JOINING and user.id not in seen:
+                seen.add(user.id)
+                todo.append(user)
+    return False
+
+
 def inputs_of(readings: Readings, spot: Spot) -> frozenset[int]:
     """The inputs that a value is computed of with no draw in between."""
     return frozenset(spot.node.id for spot in _input_spots(readings, spot))

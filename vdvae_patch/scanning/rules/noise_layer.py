@@ -3,16 +3,22 @@
     h = h + self.strength * torch.randn_like(h)
 
 No density and no KL measures the strength, so nothing says that it is the σ of a Normal over anything. A prior whose
-scale is a parameter is measured by a KL.
+scale is a parameter is measured by a KL. And where the noise is added to a parameter, by a scale that cannot be
+negative, a Normal over weights is drawn from, though the host may leave it out of its KL:
+
+    bias = self.bias_mean + F.softplus(self.bias_rho) * torch.randn_like(self.bias_mean)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vdvae_patch.scanning.expression import Expression
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
+from vdvae_patch.scanning.rules.unsigned import GRID
+from vdvae_patch.scanning.uses import drawn_weights
 
 
 # after `bound`, because a reading which that rule drops must not count as a density that measures the parameter
@@ -22,6 +28,17 @@ def noise_layer(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Readin
     measured = {r.raw.key for r in found if r.evidence != "noise"}
     for reading in found:
         only_noise = reading.evidence == "noise" and reading.raw.key not in measured and not reading.parts
-        if only_noise and reading.raw.node.kind == "parameter":
+        if only_noise and reading.raw.node.kind == "parameter" and not _is_of_weights(graph, reading):
             reason = "a parameter scales noise, and no density or KL measures it: a noise layer"
             yield reading, NearMiss.at(reading.node, reason)
+
+
+def _is_of_weights(graph: Graph, reading: Reading) -> bool:
+    """Whether a layer's weights are drawn with a scale that the host has made positive."""
+    expression = Expression(reading.spot)
+    if expression.leaves.keys() != {reading.raw.key} or not expression.order:
+        return False
+    sigma = expression.value({reading.raw.key: GRID})
+    for step in reading.suffix:
+        sigma = step.forward(sigma)
+    return bool((sigma > 0).all()) and bool(drawn_weights(graph, reading.node))

@@ -3,10 +3,11 @@
     logs = torch.stack([torch.zeros_like(a), a, b])
     sigma = torch.exp(-logs).sum(0) ** -0.5
 
-Each of the stacked log variances is a head of its own; the zeros are the prior's, and a constant. A sum of stacked raw
-values, `torch.exp(torch.stack([a, b]).sum(0))`, is one scale, and the sum its raw value. A sum of squares is a norm of
-what a network puts out, whatever its sign, and no sum of variances. `chain.HALF` has the tolerance
-within which σ counts as a root of the sum, or of its inverse.
+Each of the stacked log variances is a head of its own; the zeros are the prior's, and a constant. So is each variance
+of an ensemble's networks, of which a mean is taken, `torch.stack(variances).mean(0)`. A sum of stacked raw values,
+`torch.exp(torch.stack([a, b]).sum(0))`, is one scale, and the sum its raw value. A sum of squares is a norm of what a
+network puts out, whatever its sign, and no sum of variances. `chain.HALF` has the tolerance within which σ counts as a
+root of the sum, or of its inverse.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 
 from vdvae_patch.composition import Step
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import HALF, Chain, descend, power_of
 from vdvae_patch.scanning.cuts import Cut, argument
 from vdvae_patch.scanning.expression import Spot
@@ -28,10 +30,11 @@ dimension of more than 16 is one of places, time steps or features, whose pieces
 def stacked_experts(chain: Chain, suffix: tuple[Step, ...]) -> Merged | None:
     """Take a sum of precisions or variances apart along the dimension in which they were stacked."""
     node = chain.begin.node
-    if node.op != "sum" or chain.end != "raw" or math.prod(node.shape) == math.prod(node.inputs[0].shape):
+    if node.op not in ops.TOTALS or chain.end != "raw" or math.prod(node.shape) == math.prod(node.inputs[0].shape):
         return None
     source = node.inputs[0]
-    dims, exponent = argument(node, 1, "dim", None), power_of(chain.steps)
+    limits = tuple(step for step in chain.steps if step.name == "clip")  # an eps, as gaussian_nll_loss has it
+    dims, exponent = argument(node, 1, "dim", None), power_of([*chain.steps[len(limits) :], *suffix])
     if not isinstance(dims, list | tuple) or len(dims) != 1 or exponent is None:
         return None
     if not math.isclose(abs(exponent), 0.5, rel_tol=HALF):
@@ -46,7 +49,7 @@ def stacked_experts(chain: Chain, suffix: tuple[Step, ...]) -> Merged | None:
         return None
     if len({descend(expert).begin.key for expert in learned}) < 2:
         return None
-    return Merged(learned, (Step("pow", (math.copysign(0.5, exponent),)),))
+    return Merged(learned, (*limits, Step("pow", (math.copysign(0.5, exponent),))))
 
 
 def _is_magnitude(chain: Chain) -> bool:
