@@ -8,15 +8,15 @@ scanned.
 
 Images ("convolutional VAE CelebA faces pytorch"): `pravn/conv_VAE` passed (taken before), `noctrog/conv-vae` and
 `bhpfelix/Variational-Autoencoder-PyTorch` taken. Tables ("tabular data VAE missing value imputation pytorch"):
-`ImJaeSung/Imputers` (the first of its imputers that the field's query names, MIWAE) and `Optim-Lab/U-VAE` taken. Cells
+`ImJaeSung/Imputers` (with both of its VAEs that no earlier look has) and `Optim-Lab/U-VAE` taken. Cells
 ("single cell RNA-seq VAE pytorch negative binomial"): `scvae/scvae` passed (TensorFlow),
 `leonardogolinelli/Perturbation_Lab` and `haoyangz/scRNA_generative_model_example` taken. Molecules ("molecule VAE
 SELFIES pytorch"): `MachineLearningLifeScience/corel` passed (the model is gone from it), `PingchuanMa/SGA` passed (a
 prompt), `krobasky/toy-selfies` and `aspuru-guzik-group/selfies` taken. Anomalies ("VAE anomaly detection network
 intrusion reconstruction probability pytorch"): `nanithkumarigopal/VAE` and `heuer-ja/uni23ss_VAE-anomaly-detection`
 taken. Videos ("stochastic video prediction VAE learned prior LSTM pytorch"): `zhang-liyi/svg` passed (TensorFlow),
-`chaehunshin/svp` passed (taken before), `holmdk/holmdk.github.io` passed (a page), `frankkn/NYCU_DLP` and, after
-excerpts that name no repository, the one that the next of them is of, `AIS-Bonn/MSPred`, taken. Medical images ("VAE
+`chaehunshin/svp` passed (taken before), `holmdk/holmdk.github.io` passed (a page), `frankkn/NYCU_DLP` and
+`AIS-Bonn/MSPred`, which the next excerpts are of, taken. Medical images ("VAE
 medical image segmentation brain tumor autoencoder branch pytorch"): `Kasper1616/Generative-Brain-MRI-Segmentation`
 passed (Pyro), `douzog/VAE` taken; no other is named, so of issues ("VAE brain MRI pytorch segmentation autoencoder
 regularization NvNet") the first, `Project-MONAI/MONAI`, taken. Recommenders ("variational autoencoder collaborative
@@ -1752,7 +1752,7 @@ CASES = (
         VarAutoEncoder, images(1), (posterior("logvar"),),
         lambda model, x: bce_and_kl(model, x),
         truth="varautoencoder.py reparameterize: exp(0.5 logvar), into the draw in place; the loss is that of the "
-        "project's tutorial on MedNIST, a summed cross entropy and KL",
+        "project's tutorial on MedNIST, a summed cross entropy and KL, whose weight is left at 1 here",
     ),
     PublicCase(
         "MultiVAE (computational-notes)",
