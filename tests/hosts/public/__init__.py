@@ -181,6 +181,7 @@ FIELDS = (
     "third_originals",
     "fourth_sequences",
     "fourth_images",
+    "fifth_sequences",
 )
 
 
