@@ -182,6 +182,7 @@ FIELDS = (
     "fourth_sequences",
     "fourth_images",
     "fifth_images",
+    "fifth_sequences",
 )
 
 
