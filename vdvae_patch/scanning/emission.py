@@ -47,7 +47,7 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
         reason = "it is a parameter, which no module emits"
         cut = _cut_of_channels(raw)
         channels = ChannelRange(0) if cut is None else _range_of(cut, cut.dim)
-        return Emission(node.op, True, channels, False, reason)
+        return Emission(node.name, True, channels, False, reason)
     if node.op == "mixed":
         reason = "the host changes it in place through a view of another shape, and what it was cannot be told"
         return Emission("", False, ChannelRange(0), False, reason)
@@ -88,8 +88,8 @@ def _scripted_owner(node: Node) -> str | None:
         back = source
         while back.kind == "shape" and back.inputs:
             back = back.inputs[0]
-        if back.kind == "parameter" and "." in back.op:
-            return back.op.rpartition(".")[0]
+        if back.kind == "parameter" and "." in back.name:
+            return back.name.rpartition(".")[0]
     return None
 
 
@@ -156,8 +156,11 @@ def _channels(emitted: _Emitted, raw: Spot) -> tuple[ChannelRange, bool]:
     cut = _cut_of_channels(raw)
     if cut is None:
         return ChannelRange(emitted.usual), True
-    # layers compute on more or fewer leading dimensions than they return
+    # layers compute on more or fewer leading dimensions than they return; a pooling of a sequence on one more behind
     dim = len(emitted.node.shape) - len(raw.node.shape) + cut.dim
+    before = slice(0, cut.dim + 1)
+    if (dim < 0 or emitted.node.shape[dim] != cut.size) and emitted.node.shape[before] == raw.node.shape[before]:
+        dim = cut.dim
     if dim < 0 or emitted.node.shape[dim] != cut.size:
         return ChannelRange(emitted.usual), False
     return _range_of(cut, emitted.outward(dim)), True

@@ -4,8 +4,9 @@
     x_hat = self.decoder(noise * torch.exp(log_var / 2) + mean)
 
 The numbers are taken for a draw by what is done with them: a scale of one size with them multiplies them, the product
-is added to what a network emits, and a network goes on from the sum. They must be new in this call, of both signs, and
-no two the same; a table of positions is added and not scaled, and a mask has two values.
+is added to what a network emits, and a network goes on from the sum. One draw may serve the whole batch, and then has
+the size of the last dimensions. They must be new in this call, of both signs, and no two the same; a table of positions
+is added and not scaled, and a mask has two values.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def _users(graph: Graph, node: Node) -> list[Node]:
 def _is_sample(graph: Graph, product: Node, noise: Node) -> bool:
     """Whether a product is a scale times the noise, and what it is added to is read by a network."""
     scale = next((n for n in product.inputs if n is not noise), None)
-    if scale is None or not scale.params or scale.shape != noise.shape:
+    if scale is None or not scale.params or scale.shape[-len(noise.shape) :] != noise.shape:
         return False
     sums = [user for user in graph.consumers.get(product.id, ()) if user.op == "add"]
     means = [n for user in sums for n in user.inputs if n is not product]

@@ -121,15 +121,19 @@ def gaussian_terms(
                 spot.node.op not in ops.LINEAR for spot in expression.order
             ):
                 continue
-            for attempt in (expression, *_with_differences(expression, stops, through_sums)):
+            is_open = True
+            for attempt, rescaled in ((expression, True), *_with_differences(expression, stops, through_sums)):
+                if not is_open and not rescaled:
+                    continue
                 terms = list(_probe(attempt, node, seen, unmatched))
                 for term in terms:
                     if term.raw.node.kind == "elementwise" and term.raw.node.id not in stops:
                         continue  # the difference itself, which no network emits
                     seen.add((term.raw.key, term.side))
                     yield term
-                if terms or not _is_open(attempt, seen):
+                if terms:
                     break
+                is_open = is_open and _is_open(attempt, seen)
 
 
 def _is_open(expression: Expression, seen: set[tuple[SpotKey, Side]]) -> bool:
@@ -141,12 +145,15 @@ def _is_open(expression: Expression, seen: set[tuple[SpotKey, Side]]) -> bool:
     return not quadratic or any(probe.changes_curvature(key, mean) for key in others for mean in quadratic)
 
 
-def _with_differences(expression: Expression, stops: frozenset[int], through_sums: bool) -> Iterator[Expression]:
+def _with_differences(
+    expression: Expression, stops: frozenset[int], through_sums: bool
+) -> Iterator[tuple[Expression, bool]]:
     """The expression with a squared difference as a leaf, for means that are themselves computed from their leaves.
 
     In `(y - torch.sigmoid(raw)) ** 2 / sigma**2 + 2 * torch.log(sigma)` nothing is quadratic in `raw`; with the
     difference as a leaf, the expression is quadratic in that. And where a mean is rescaled, as with images that the
-    loss brings to [-1, 1], `2 * mean - 1`, the curvature in it is 4/σ², and in the difference 1/σ².
+    loss brings to [-1, 1], `2 * mean - 1`, the curvature in it is 4/σ², and in the difference 1/σ². With each comes
+    whether it is a multiple of one value alone, as a mean behind a dropout is.
     """
     for spot in expression.order:
         inputs = spot.node.inputs
@@ -160,7 +167,7 @@ def _with_differences(expression: Expression, stops: frozenset[int], through_sum
             node = next((n for n in node.inputs if n.params), None)
         for end in (node, *reversed(around)):
             if end is not None and end.kind == "elementwise" and end.id not in stops:
-                yield Expression(expression.end, stops | {end.id}, through_sums)
+                yield Expression(expression.end, stops | {end.id}, through_sums), end in around
 
 
 def totals(graph: Graph, through_sums: bool) -> Iterator[Node]:

@@ -50,7 +50,9 @@ class Node:
     """One tensor.
 
     Attributes:
-        op: name of the operation without the in-place underscore; the name of a parameter, buffer or input.
+        op: name of the operation without the in-place underscore; the kind of a parameter, buffer or input, whose own
+            name may well be that of an operation.
+        name: of a parameter, buffer or input.
         args, kwargs: the operation's arguments, tensors replaced by their nodes.
         index: which of several results it is.
         data, params: whether an input, or a parameter, has an influence on it.
@@ -65,13 +67,14 @@ class Node:
 
     __slots__ = (
         "_inputs", "args", "data", "drawn", "frames", "func", "id", "index", "inplace", "kind", "kwargs", "mask",
-        "noise", "op", "params", "picked", "shape", "value",
+        "name", "noise", "op", "params", "picked", "shape", "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
         self.id = id
         self.kind: NodeKind = kind
         self.op = op
+        self.name = ""
         self.shape = shape
         self.func: Any = None
         self.args: tuple[Any, ...] = ()
@@ -113,7 +116,7 @@ class Node:
 
     def __repr__(self) -> str:
         flags = "".join(c for c, on in (("d", self.data), ("p", self.params), ("n", self.noise)) if on)
-        return f"<{self.id} {self.op}{list(self.shape)} {flags}>"
+        return f"<{self.id} {self.name or self.op}{list(self.shape)} {flags}>"
 
 
 @dataclass

@@ -106,7 +106,7 @@ def _is_weighted(operands: list[Node], owners: list[str]) -> bool:
 def _is_made_of(weight: Node, path: str) -> bool:
     """Whether a value is computed of parameters of a module itself, and of nothing else: `torch.exp(3 * self.gain)`."""
     if weight.kind == "parameter":
-        return weight.op.rpartition(".")[0] == path
+        return weight.name.rpartition(".")[0] == path
     learned = [n for n in weight.inputs if n.params]
     return weight.kind in ("elementwise", "shape") and all(_is_made_of(n, path) for n in learned)
 

@@ -45,7 +45,22 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
     for group in by_raw.values():
         for site in _sites_of_raw(graph, group):
             found[site] = None
+    _require_one_rest(found)
     return tuple(found)
+
+
+def _require_one_rest(sites: Iterable[Site | ActivationSite]) -> None:
+    """One expression cannot give its readers two σ."""
+    known: dict[object, Convention] = {}
+    for site in sites:
+        if isinstance(site, Site) and site.rest is not None and site.operand != -3:
+            rest = known.setdefault((site.owner, site.method, site.calls, site.last, site.channels), site.rest)
+            if rest != site.rest:
+                raise CannotPlaceError(
+                    f"one expression (line {site.last[0]} of {site.method}) gives what the host reads as {rest} in one "
+                    f"place and as {site.rest} in another, so that no scale can be right for both; let the host's "
+                    "sampler and its KL take it alike first"
+                )
 
 
 def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
@@ -171,22 +186,22 @@ _FAR_DOWN = torch.tensor([-1000.0, -200.0])  # where exp underflows in float32
 def log_sites(readings: Iterable[Reading]) -> tuple[LogSite, ...]:
     """The expressions that compute a Normal's σ of one raw value, where it is the very tensor it is given."""
     found: dict[LogSite, None] = {}
-    for reading, nodes in _carrying(readings):
-        parameter = "" if reading.raw.cuts else _attribute_read(reading.raw.node, nodes[0])
+    for raw, nodes, convention in _carrying(readings):
+        parameter = "" if raw.cuts else _attribute_read(raw.node, nodes[0])
         with contextlib.suppress(CannotPlaceError):
             at = site_of_nodes(nodes, _operand(nodes[0]), None, parameter)
-            assert reading.steps is not None
-            log = LogSite(at.owner, at.method, at.calls, at.first, at.last, at.operand, named(reading.steps), parameter)
+            log = LogSite(at.owner, at.method, at.calls, at.first, at.last, at.operand, convention, parameter)
             found[log] = None
     return tuple(found)
 
 
 def logs_of(readings: Iterable[Reading]) -> list[tuple[Sequence[Node], Convention]]:
     """Of each σ that could carry its logarithm the steps from the raw value to it, and what they compute."""
-    return [(nodes, named(reading.steps)) for reading, nodes in _carrying(readings) if reading.steps is not None]
+    return [(nodes, convention) for _, nodes, convention in _carrying(readings)]
 
 
-def _carrying(readings: Iterable[Reading]) -> Iterator[tuple[Reading, Sequence[Node]]]:
+def _carrying(readings: Iterable[Reading]) -> Iterator[tuple[Spot, Sequence[Node], Convention]]:
+    """What σ is computed of, where one function has both; the nodes from there to σ, and what they compute."""
     for reading in readings:
         nodes = reading.chain.nodes
         if reading.evidence != "Normal" or reading.steps is None or reading.suffix or not nodes:
@@ -202,8 +217,27 @@ def _carrying(readings: Iterable[Reading]) -> Iterator[tuple[Reading, Sequence[N
         if not all(node.frames and node.frames[0].host for node in nodes):
             continue  # an activation's, which a patch may stand in for
         # else it is no better known than as the log of σ
-        if named(reading.steps).log_sigma(_FAR_DOWN).isfinite().all():
-            yield reading, nodes
+        begin = _in_one_function(reading.raw.node, nodes)
+        convention = named([step for own in reading.chain.by_node[begin:] for step in own])
+        if begin < len(nodes) and convention.log_sigma(_FAR_DOWN).isfinite().all():
+            yield Spot(nodes[begin - 1]) if begin else reading.raw, nodes[begin:], convention
+
+
+def _in_one_function(raw: Node, nodes: Sequence[Node]) -> int:
+    """From which of some nodes on a function has in its text what they are computed of, and not only what calls the
+    function that computes it: `mean, log_var = self.encode(x)`, where the log variance is clamped in `encode`."""
+    before = raw
+    for begin, node in enumerate(nodes):
+        with contextlib.suppress(CannotPlaceError):
+            level, frames = common_level(nodes[begin:]), outer_first(node)
+            of_before = outer_first(before) if any(f.host for f in before.frames) else []
+            inside = [(f.code, f.lasti) for f in frames[: level + 1]] == [
+                (f.code, f.lasti) for f in of_before[: level + 1]
+            ]
+            if len(frames) == level + 1 or not inside:
+                return begin
+        before = node
+    return len(nodes)
 
 
 def _is_same_tensor(node: Node, other: Node) -> bool:
@@ -274,7 +308,7 @@ def _around_readers(graph: Graph, raw: Node, rest: Convention) -> list[Site]:
 
 def _naming_method(graph: Graph, raw: Node, rest: Convention) -> list[Site]:
     """The method that names a parameter and returns it, so that what reads it runs elsewhere."""
-    owner, _, name = raw.op.rpartition(".")
+    owner, _, name = raw.name.rpartition(".")
     frames = dict.fromkeys(
         frame
         for node in graph.nodes
@@ -283,17 +317,17 @@ def _naming_method(graph: Graph, raw: Node, rest: Convention) -> list[Site]:
     )
     near = [f for f in frames if owner == f.path or owner.startswith(f"{f.path}.") or f.path == ""]
     try:
-        return [site_in_call([frame], 0, rest, raw.op) for frame in near]
+        return [site_in_call([frame], 0, rest, raw.name) for frame in near]
     except CannotPlaceError:
         return []
 
 
 def _site_of_attribute(raw: Node, reader: Node, rest: Convention) -> Site | None:
     """The innermost function around a reader that names the parameter; it may hand it on as an argument."""
-    name = raw.op.rpartition(".")[2]
+    name = raw.name.rpartition(".")[2]
     frames = outer_first(reader)
     level = next((i for i in range(len(frames) - 1, -1, -1) if name in frames[i].code.co_names), None)
-    return None if level is None else site_in_call(frames, level, rest, raw.op)
+    return None if level is None else site_in_call(frames, level, rest, raw.name)
 
 
 def _readers(graph: Graph, raw: Node) -> list[Node]:
@@ -357,9 +391,9 @@ def _is_check(graph: Graph, node: Node) -> bool:
 
 def _attribute_read(raw: Node, first: Node) -> str:
     """The parameter's name in the model, if the function that reads it names it; empty for what it is given."""
-    name = raw.op.rpartition(".")[2] if raw.kind == "parameter" else ""
+    name = raw.name.rpartition(".")[2] if raw.kind == "parameter" else ""
     frames = outer_first(first) if name else []
-    return raw.op if frames and name in frames[common_level([first])].code.co_names else ""
+    return raw.name if frames and name in frames[common_level([first])].code.co_names else ""
 
 
 def replaceable(model: nn.Module, heads: Iterable[Head]) -> Iterator[Head]:

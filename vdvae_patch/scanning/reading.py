@@ -101,4 +101,4 @@ def where(node: Node) -> str:
         if frame is not None:
             return f"{frame.code.co_filename}:{frame.line}"
         current = current.inputs[0] if current.inputs else None
-    return node.op
+    return node.name or node.op

@@ -399,7 +399,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return node
 
     def _source(self, tensor: Tensor, kind: Any, name: str) -> Node:
-        node = self._new(kind, name, tuple(tensor.shape))
+        node = self._new(kind, kind, tuple(tensor.shape))
+        node.name = name
         node.params = kind == "parameter"
         node.data = kind == "input"
         node.mask = node.data and _is_binary(tensor)  # until `masks.settle_masks` has seen what it is used for
@@ -568,7 +569,7 @@ def _adds_bias(node: Node) -> bool:
     layer = node.frames[0] if node.frames else None
     if node.op != "add" or layer is None or layer.host or layer.path is None:
         return False
-    return any(n.kind == "parameter" and n.op == f"{layer.path}.bias" for n in node.inputs)
+    return any(n.kind == "parameter" and n.name == f"{layer.path}.bias" for n in node.inputs)
 
 
 def _narrowed(whole: View, part: View) -> tuple[int, int, int, int] | None:

@@ -131,6 +131,8 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     assert reading.term is not None
     if _is_near_likelihood(readings, reading):
         return "likelihood"
+    if is_of_data(reading.term) and not _sample_is_used(graph, readings, _draws_of(readings, [reading])):
+        return "likelihood"  # KL(p ‖ N(x, 0.01)): a prediction that is kept near what was observed
     seconds = [
         r for r in readings.found if r.evidence == "p" and r.term is not None and _is_one_kl(r.term, reading.term)
     ]
@@ -258,6 +260,8 @@ def is_of_data(term: GaussianTerm) -> bool:
     """Whether a term compares one of its means with data: `x - mean`, or with what is made of data alone."""
     means = {mean.key for mean in term.means}
     data = {mean.key for mean in term.means if _is_data(mean.node)}
+    if data and data == means:
+        return True  # of `(action - torch.tanh(mean)) ** 2`, which is quadratic in the action alone
     expression = Expression(Spot(term.total), frozenset(mean.node.id for mean in term.means), through_sums=True)
     for spot in expression.order:
         if spot.node.op not in ops.SUMMING:

@@ -26,5 +26,5 @@ def bound(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, Nea
     for reading in found:
         beside = reading.chain.end == "several" and reading.chain.begin.key in networks
         if reading.raw.node.kind == "parameter" and beside:
-            reason = f"{reading.raw.node.op} bounds or shifts a scale that a network emits"
+            reason = f"{reading.raw.node.name} bounds or shifts a scale that a network emits"
             yield reading, NearMiss.at(reading.node, reason)

@@ -23,5 +23,5 @@ def untrained(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading,
     """Drop parameters that are not trained, in a model of which others are."""
     for reading in found:
         node = reading.raw.node
-        if node.kind == "parameter" and node.op in graph.fixed:
-            yield reading, NearMiss(node.op, "it is a parameter that is not trained")
+        if node.kind == "parameter" and node.name in graph.fixed:
+            yield reading, NearMiss(node.name, "it is a parameter that is not trained")

@@ -1,0 +1,185 @@
+"""Kinds of ordinary code that a fifth look at public models showed to be misread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from vdvae_patch.errors import PatchError
+from vdvae_patch.patching import patch
+from vdvae_patch.scanning import ScanResult, scan
+
+
+def rows(size: int = 6) -> Tensor:
+    return torch.randn(9, size, generator=torch.Generator().manual_seed(1))
+
+
+def found(heads: ScanResult) -> list[tuple[str, str, str]]:
+    return [(head.path, str(head.channel_range), head.role) for head in heads]
+
+
+@pytest.mark.parametrize("name", ["std", "log", "exp", "sum", "cat", "var"])
+def test_a_parameter_may_have_the_name_of_an_operation(name: str) -> None:
+    class Policy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = nn.Linear(6, 2)
+            self.register_parameter(name, nn.Parameter(torch.zeros(2)))
+
+        def forward(self, state: Tensor, action: Tensor) -> Tensor:
+            return -Normal(self.mean(state), F.softplus(getattr(self, name))).log_prob(action).mean()
+
+    model = Policy()
+    heads = scan(model, rows(), rows(2))
+    assert found(heads) == [(name, ":", "likelihood")]
+    patch(model, heads=heads, likelihood="bounded(0.01, 10)")
+
+
+class DroppedOut(nn.Module):
+    """Dropout behind the mean and the log variance; NumPy's noise is one vector for the whole batch."""
+
+    def __init__(self, noise: str, leaky: bool) -> None:
+        super().__init__()
+        self.noise = noise
+
+        def layer() -> nn.Module:
+            return nn.Sequential(nn.Linear(6, 3), nn.LeakyReLU() if leaky else nn.Identity(), nn.Dropout(0.2))
+
+        self.mean, self.log_var, self.decoder = layer(), layer(), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.mean(x), self.log_var(x)
+        size = (3,) if self.noise == "one vector" else (len(x), 3)
+        noise = torch.randn(size) if self.noise == "torch" else torch.Tensor(np.random.normal(size=size))
+        z = mean + noise * torch.exp(log_var / 2)
+        kl = -0.5 * torch.mean(1 + log_var - mean.pow(2) - torch.exp(log_var))
+        return kl + (self.decoder(z) - x).square().mean()
+
+
+@pytest.mark.parametrize("leaky", [False, True])
+@pytest.mark.parametrize("noise", ["torch", "NumPy", "one vector"])
+def test_dropout_may_lie_between_a_network_and_its_normal(noise: str, leaky: bool) -> None:
+    torch.manual_seed(0)
+    np.random.seed(1)  # of both signs, else a vector of three is not taken for a draw
+    model = DroppedOut(noise, leaky)
+    heads = scan(model, rows())
+    assert found(heads) == [("log_var.0", ":", "posterior")]
+    assert heads[0].found is not None
+    assert len(heads[0].found.evidence) == 2, "the sampler's noise, and the KL"
+
+
+class ClampedInside(nn.Module):
+    """The encoder clamps its log variance and returns it; the loss takes its exponential, for a Normal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.decoder = nn.Linear(6, 6), nn.Linear(3, 6)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_var = self.net(x).chunk(2, -1)
+        log_var = torch.clip(log_var, min=-7, max=10)
+        std = torch.exp(0.5 * log_var)
+        return mean, log_var, mean + torch.randn_like(std) * std
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var, z = self.encode(x * torch.ones_like(x))
+        unit = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+        kl = kl_divergence(Normal(mean, torch.exp(0.5 * log_var)), unit).mean()
+        return kl + (self.decoder(z) - x).square().mean()
+
+
+def test_a_sigma_that_carries_its_log_is_taken_where_its_function_has_the_raw_value() -> None:
+    """Else the argument of `encode`, which is the data, would go through a scale."""
+    torch.manual_seed(0)
+    model = ClampedInside()
+    handle = patch(model, heads=scan(model, rows()), posterior="explin")
+    assert [str(h.head.channel_range) for h in handle.heads] == ["3:6"]
+    model.net.bias.data[3:] = -12.0  # below the clamp, which is the host's own
+    assert model(rows()).isfinite()
+
+
+class NearObserved(nn.Module):
+    """A regression whose law is kept near a narrow Normal around what was observed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        mean, log_var = self.net(x).chunk(2, -1)
+        std, noise = torch.exp(0.5 * log_var), torch.tensor(1e-2)
+        kl = torch.log(noise) - torch.log(std) + (std**2 + (mean - y) ** 2) / (2 * noise**2) - 0.5
+        return kl.mean()
+
+
+def test_a_kl_to_a_normal_around_data_is_of_a_likelihood() -> None:
+    torch.manual_seed(0)
+    assert found(scan(NearObserved(), rows(), rows(2))) == [("net", "2:4", "likelihood")]
+
+
+class TanhPolicy(nn.Module):
+    """The mean is squashed, log σ is a parameter, an action is drawn that the loss does not need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.log_std = nn.Linear(6, 2), nn.Parameter(torch.full((2,), -0.5))
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        law = Normal(torch.tanh(self.mean(state)), torch.exp(self.log_std))
+        law.sample()
+        return -law.log_prob(action).mean() - 0.001 * law.entropy().mean()
+
+
+def test_the_density_of_given_actions_is_a_likelihood_whatever_is_done_to_the_mean() -> None:
+    torch.manual_seed(0)
+    assert found(scan(TanhPolicy(), rows(), rows(2))) == [("log_std", ":", "likelihood")]
+
+
+@pytest.mark.parametrize(
+    "pool", [nn.MaxPool1d(2), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(4), nn.Upsample(scale_factor=2)]
+)
+def test_channels_are_kept_through_a_pooling_of_sequences(pool: nn.Module) -> None:
+    class TakingTurns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Sequential(nn.Conv1d(6, 8, 5, padding=2), pool), nn.Conv1d(4, 6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.elu(self.encoder(x))
+            mean, log_var = h[:, 0::2], h[:, 1::2]
+            out = self.decoder(mean + torch.exp(0.5 * log_var) * torch.randn_like(mean))
+            kl = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).mean()
+            return kl + (out - F.adaptive_avg_pool1d(x, out.shape[-1])).square().mean()
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(1))
+    assert found(scan(TakingTurns(), x)) == [("encoder.1", "1:8:2", "posterior")]
+
+
+class TakenForALogSigma(nn.Module):
+    """The encoder clamps; the sampler takes what it returns for log σ, the KL for a log variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.log_var, self.decoder = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(3, 6)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mean(x), self.log_var(x).clamp(-18, 18)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.encode(x)
+        z = mean + log_var.exp() * torch.randn_like(mean)
+        kl = -0.5 * torch.mean(1 + log_var - mean.pow(2) - log_var.exp())
+        return kl + (self.decoder(z) - x).square().mean()
+
+
+def test_one_expression_that_is_read_in_two_ways_is_refused_with_the_reason() -> None:
+    torch.manual_seed(0)
+    model = TakenForALogSigma()
+    heads = scan(model, rows())
+    with pytest.raises(PatchError, match="as log_sigma in one place and as log_variance in another"):
+        patch(model, heads=heads, posterior="explin")
