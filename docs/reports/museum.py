@@ -52,7 +52,11 @@ def attempt(model: nn.Module, train: Callable[[Any], list[float]]) -> tuple[bool
         how = f"{len(bad)} losses are not finite ({first}), the last is {losses[-1]:.3g}"
     state = model.state_dict()
     broken = sum(not value.isfinite().all() for value in state.values())
-    left = f"{broken} of {len(state)} weights and buffers are not finite" if broken else "all weights are finite"
+    left = (
+        f"{broken} of {len(state)} weights and buffers are not finite"
+        if broken
+        else "all weights and buffers are finite"
+    )
     return not (bad or broken), f"{len(losses)} steps: {how}; {left}"
 
 
