@@ -7,7 +7,7 @@ from torch import nn
 
 REPORTS = ["rosinality/glow-pytorch#25", "VincentStimper/normalizing-flows#47", "karpathy/pytorch-normalizing-flows#9"]
 HEAD, OPERATION, CURE = None, "aten.exp", None  # no head is to blame
-RATE, STEPS = 0.1, 40  # a learning rate that is raised, so that it takes seconds
+RATE, STEPS = 0.1, 20  # a learning rate that is raised, so that it takes seconds
 irises = torch.tensor(load_iris().data, dtype=torch.float32)  # 150 flowers, four lengths in cm
 
 
