@@ -49,7 +49,8 @@ def attempt(model: nn.Module, train: Callable[[Any], list[float]]) -> tuple[bool
     how = f"every loss is finite, the last is {losses[-1]:.3g}"
     if bad:
         first = f"the first is {losses[bad[0]]} at step {bad[0]}"
-        how = f"{len(bad)} losses are not finite ({first}), the last is {losses[-1]:.3g}"
+        many = "1 loss is" if len(bad) == 1 else f"{len(bad)} losses are"
+        how = f"{many} not finite ({first}), the last is {losses[-1]:.3g}"
     state = model.state_dict()
     broken = sum(not value.isfinite().all() for value in state.values())
     left = (
