@@ -67,6 +67,7 @@ def test_an_exhibit_breaks_and_is_explained_and_cured(
     for line in printed.splitlines():
         if line.startswith("healed: "):
             assert "all weights and buffers are finite" in line
+    assert str(ROOT) not in printed  # lines are named from the current folder on
     assert _scanned(printed) == _scanned(SECTIONS[name])
 
 
