@@ -31,6 +31,12 @@ _HOSTS_OF_OURS = f"{_OWN}upstream{os.sep}"
 _NOT_THE_HOSTS = (os.path.dirname(torch.__file__) + os.sep, _OWN, "<frozen ")
 
 
+def shown(file: str) -> str:
+    """A file, or a line of it, as a reader knows it: from the current folder on, if it lies there."""
+    near = os.path.relpath(file) if file else ""
+    return file if near.startswith("..") else near
+
+
 @dataclass(frozen=True)
 class Place:
     """Where an operation stands in the source.
@@ -47,9 +53,7 @@ class Place:
     text: str
 
     def __str__(self) -> str:
-        here = str(Path.cwd())
-        file = os.path.relpath(self.file) if self.file.startswith(f"{here}{os.sep}") else self.file
-        return f"{file}:{self.line}: {self.text}"
+        return f"{shown(self.file)}:{self.line}: {self.text}"
 
 
 OUTSIDE = "(outside)"

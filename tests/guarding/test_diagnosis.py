@@ -358,6 +358,7 @@ def test_a_loop_may_call_the_model_first_and_its_method_later() -> None:
 
 def test_what_torch_distributions_refuses_is_explained_in_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # compiling turns it off for good
+    monkeypatch.chdir(HERE.parent)  # files are named from there on
     model = Ours()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
@@ -373,7 +374,7 @@ def test_what_torch_distributions_refuses_is_explained_in_a_note(monkeypatch: py
         with pytest.raises(ValueError, match="Expected parameter scale") as caught:
             step()
     note = "\n".join(caught.value.__notes__)
-    assert f"{HERE}:{line_with('# checked')}" in note
+    assert f"guard: {HERE.name}:{line_with('# checked')}: the scale of a Normal" in note
     assert "rows 0 to 7, the smallest 0" in note
     assert "head: net.encoder[3:6] (posterior), log σ from -40" in note
     assert "finite under explin" in note

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,7 +77,8 @@ def scanned(sampler: Sampler) -> ScanResult:
 
 
 @pytest.mark.parametrize("name", CORRELATED)
-def test_a_normal_with_correlations_is_a_near_miss_that_says_so(name: str) -> None:
+def test_a_normal_with_correlations_is_a_near_miss_that_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent)  # files are named from there on
     sampler, operation = CORRELATED[name]
     heads = scanned(sampler)
     assert not heads
@@ -87,7 +89,7 @@ def test_a_normal_with_correlations_is_a_near_miss_that_says_so(name: str) -> No
         file, _, line = miss.where.rpartition(":")
         assert file == __file__
         assert start <= int(line) < start + len(lines)
-        assert str(miss).startswith(f"{miss.where} ({miss.operation}): ")
+        assert str(miss).startswith(f"{Path(__file__).name}:{line} ({miss.operation}): ")
 
 
 class Bivariate(nn.Module):

@@ -6,7 +6,6 @@ import ast
 import importlib
 import inspect
 import itertools
-import os
 import sys
 import types
 from typing import Any, NamedTuple
@@ -267,9 +266,3 @@ def _is_within(place: Any, node: ast.expr) -> bool:
         node.end_lineno or first,
         node.end_col_offset or end,
     )
-
-
-def shown(file: str) -> str:
-    """A file as a reader knows it: from the current folder on, if it lies there."""
-    near = os.path.relpath(file)
-    return file if near.startswith("..") else near

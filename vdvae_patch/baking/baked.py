@@ -16,7 +16,6 @@ from vdvae_patch.attach.attachment import (
 )
 from vdvae_patch.attach.rewrite import Change, in_place
 from vdvae_patch.attach.sites import LogSite, NormalSite, Site
-from vdvae_patch.attach.source import shown
 from vdvae_patch.baking.functions import Function, of_output, of_scale
 from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, followed
 from vdvae_patch.conventions import LogSigma
@@ -25,6 +24,7 @@ from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.patching.record import not_patched, owners
 from vdvae_patch.patching.wrapped import unwrapped
 from vdvae_patch.scales import Scale
+from vdvae_patch.trace import shown
 
 
 @dataclass(frozen=True)

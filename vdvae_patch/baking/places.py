@@ -15,9 +15,10 @@ from torch import nn
 
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.source import Span, is_method, method_function, parse, shown
+from vdvae_patch.attach.source import Span, is_method, method_function, parse
 from vdvae_patch.attach.written import entered
 from vdvae_patch.errors import PatchError
+from vdvae_patch.trace import shown
 
 
 class Replacement(NamedTuple):

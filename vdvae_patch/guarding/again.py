@@ -31,7 +31,7 @@ from vdvae_patch.scanning.outcome import loss_of, outcome_of, with_origin
 from vdvae_patch.scanning.quiet import without_logging
 from vdvae_patch.scanning.untouched import contents_kept
 from vdvae_patch.skips.generators import RawStates
-from vdvae_patch.trace import Tracer
+from vdvae_patch.trace import Tracer, shown
 
 Loss = Callable[..., Any]
 
@@ -114,7 +114,7 @@ class Again:
             except PatchError as error:
                 self.why_not = str(error)
             else:
-                where = f"lines {lines.first} to {lines.last} of {lines.file}"
+                where = f"lines {lines.first} to {lines.last} of {shown(lines.file)}"
 
                 def compute() -> Tensor:
                     try:

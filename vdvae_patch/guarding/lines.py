@@ -28,6 +28,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.passes import Backward
 from vdvae_patch.guarding.signals import Reached, captured
 from vdvae_patch.scanning.outcome import loss_of
+from vdvae_patch.trace import shown
 
 Position = tuple[int, int]
 
@@ -53,7 +54,7 @@ class Lines:
         self._variables = {**backward.module_variables, **backward.variables}
         tree = _parsed(self.file)
         if not _is_source_of(backward.frame.code, tree, self.file):
-            raise PatchError(f"the source of {self.file} is not what is running")
+            raise PatchError(f"the source of {shown(self.file)} is not what is running")
         before, between = _between(tree, start, end, self.file)
         chosen = _with_beginnings(before, _needed(between))
         given = {n for s in chosen for n in _read(s)} - {n for s in chosen for n in _written(s)}
@@ -62,13 +63,13 @@ class Lines:
         read = {name for statement in chosen for name in _read(statement)}
         self.values = [value for name, value in backward.variables.items() if name in read]
         """What the lines can change: the variables that they read."""
-        _refuse_iterators(chosen, self._variables, f"lines {self.first} to {self.last} of {self.file}")
+        _refuse_iterators(chosen, self._variables, f"lines {self.first} to {self.last} of {shown(self.file)}")
         self._results = sorted(_written(chosen[-1]))
         self.text = "\n".join(ast.unparse(statement) for statement in chosen)
         try:
             self._code = compile(ast.fix_missing_locations(ast.Module(chosen, [])), self.file, "exec")
         except SyntaxError as error:  # a return inside a block, an await
-            raise PatchError(f"lines {self.first} to {self.last} of {self.file}: {error.msg}") from None
+            raise PatchError(f"lines {self.first} to {self.last} of {shown(self.file)}: {error.msg}") from None
 
     def __call__(self) -> Tensor:
         """The loss, or the sum of what was differentiated.
@@ -83,7 +84,9 @@ class Lines:
             return roots[0] if len(roots) == 1 and roots[0].numel() == 1 else sum_of(roots)
         loss, is_loss = loss_of([variables[name] for name in self._results if name in variables])
         if loss is None or not is_loss:
-            raise PatchError(f"lines {self.first} to {self.last} of {self.file}, run again, differentiated nothing")
+            raise PatchError(
+                f"lines {self.first} to {self.last} of {shown(self.file)}, run again, differentiated nothing"
+            )
         return loss
 
 

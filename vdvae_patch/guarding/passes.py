@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.skips.generators import RawStates
+from vdvae_patch.trace import shown
 
 _DEPTH = 24  # frames above the model's call that are looked at; a framework has a dozen
 _AGAIN = 50  # steps between two looks at which modules there are
@@ -41,7 +42,7 @@ class Frame:
         return cls(id(frame), frame.f_code, frame.f_lasti)
 
     def __str__(self) -> str:
-        return f"{self.code.co_filename}:{self.position[0]}"
+        return f"{shown(self.code.co_filename)}:{self.position[0]}"
 
     @property
     def position(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vdvae_patch.guarding.diagnosis import Diagnosis, HeadExtremes, outside_of_model
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.tables import columns
-from vdvae_patch.trace import Event
+from vdvae_patch.trace import Event, shown
 
 _SHOWN = 5
 
@@ -137,5 +137,5 @@ def _place_of(skip: Skip) -> str:
     if event is None:
         return "not looked at" if skip.diagnosis is None else "unknown"
     if outside_of_model(event):
-        return f"{event.place.file}:{event.place.line}"
+        return f"{shown(event.place.file)}:{event.place.line}"
     return f"module {event.place.module}" if event.place.module else "the model itself"

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site
-from vdvae_patch.attach.source import Span, shown
+from vdvae_patch.attach.source import Span
 from vdvae_patch.conventions import Convention
 from vdvae_patch.scanning.emission import Emission
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.reading import Reading
+from vdvae_patch.trace import shown
 
 
 class CannotPlaceError(Exception):

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from vdvae_patch.attach.source import shown
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.trace import shown
 
 _SOURCE = '"Re-parameterizing VAEs for stability"'
 

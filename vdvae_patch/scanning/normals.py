@@ -30,11 +30,11 @@ from torch.distributions import (
     StudentT,
 )
 
-from vdvae_patch.attach.source import shown
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning.graph import Frame, NormalSeen, OtherSeen
 from vdvae_patch.scanning.outcome import refusal
 from vdvae_patch.scanning.record import Recorder
+from vdvae_patch.trace import shown
 
 _here = threading.local()
 _lock = threading.Lock()

@@ -12,6 +12,7 @@ from vdvae_patch.scanning.cuts import Cuts
 from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Node
+from vdvae_patch.trace import shown
 
 Evidence = Literal["noise", "Normal", "q", "p"]
 """`noise`: it multiplies fresh noise; `Normal`: of torch.distributions; `q`, `p`: its place in a KL or a density."""
@@ -76,7 +77,7 @@ class NearMiss:
 
     def __str__(self) -> str:
         operation = f" ({self.operation})" if self.operation else ""
-        return f"{self.where}{operation}: {self.reason}"
+        return f"{shown(self.where)}{operation}: {self.reason}"
 
 
 @dataclass
