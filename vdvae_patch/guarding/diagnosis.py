@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.guarding.again import Again, NoLossError, Share
+from vdvae_patch.guarding.extremes import HeadExtremes, Seen
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import PatchHandle, is_patched, patch, patch_record
 from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.variant import Variant
-from vdvae_patch.patching.watch import log_sigmas
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.outcome import from_outside
@@ -40,30 +40,6 @@ _SPREADING = re.compile("inf|nan")  # in what an operation was given: it only pa
 _FACTORS = (1.0, 0.1, 0.01)
 
 _LIKELIHOODS = ("downbounded(0.001)", "bounded(0.001, 10)")
-
-
-@dataclass(frozen=True)
-class HeadExtremes:
-    """A head in a step.
-
-    Attributes:
-        log_sigma_min, log_sigma_max: of log σ; NaN if a value is.
-        lowest, highest: where they are: row of the batch and position in the flattened rest.
-    """
-
-    path: str
-    channels: str
-    role: str
-    log_sigma_min: float
-    log_sigma_max: float
-    lowest: tuple[int, ...]
-    highest: tuple[int, ...]
-
-    @property
-    def extremity(self) -> float:
-        """The larger of the two magnitudes."""
-        ends = (self.log_sigma_min, self.log_sigma_max)
-        return max(abs(end) if math.isfinite(end) else math.inf for end in ends)
 
 
 @dataclass(frozen=True)
@@ -276,11 +252,10 @@ class Diagnostician:
         return self.heads
 
     def _extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
-        seen: dict[int, Tensor] = {}
-        with again.as_it_was(share), log_sigmas(self.model, heads, seen), torch.enable_grad(), suppress(Exception):
+        seen = Seen(self.model, heads)
+        with again.as_it_was(share), seen.watched(), torch.enable_grad(), suppress(Exception):
             share.compute()  # that it may raise is known; what ran before counts
-        nothing = torch.full((1,), torch.nan)
-        return [_extremes_of(head, seen.get(index, nothing).detach()) for index, head in enumerate(heads)]
+        return seen.extremes()
 
     def _try(self, again: Again, share: Share, heads: Sequence[Head], variant: str) -> Tried:
         """The step under a variant: finite if this share is, and all others whose loss was not."""
@@ -389,22 +364,3 @@ def _called(share: Share) -> Callable[..., Tensor]:
         return share.compute()
 
     return loss
-
-
-def _extremes_of(head: Head, values: Tensor) -> HeadExtremes:
-    flat = values.double().flatten()
-    if not flat.numel() or bool(flat.isnan().any()):
-        where = _position(values, int(flat.isnan().nonzero()[0])) if flat.numel() else ()
-        return HeadExtremes(head.path, head.channels, head.role, math.nan, math.nan, where, where)
-    low, high = int(flat.argmin()), int(flat.argmax())
-    return HeadExtremes(
-        head.path, head.channels, head.role, float(flat[low]), float(flat[high]), _position(values, low),
-        _position(values, high),
-    )  # fmt: skip
-
-
-def _position(values: Tensor, index: int) -> tuple[int, ...]:
-    if values.dim() < 2:
-        return (index,)
-    rest = values[0].numel()
-    return index // rest, index % rest

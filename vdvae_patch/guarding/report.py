@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from vdvae_patch.guarding.diagnosis import Diagnosis, HeadExtremes, outside_of_model
+from vdvae_patch.guarding.diagnosis import Diagnosis, outside_of_model
+from vdvae_patch.guarding.extremes import table
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.tables import columns
 from vdvae_patch.trace import Event
@@ -77,15 +78,10 @@ def _blamed(diagnosis: Diagnosis) -> str:
         (h for h in diagnosis.heads if (h.path, h.channels, h.role) == (head.path, head.channels, head.role)), None
     )
     text = f"{head.path or '(the model itself)'}[{head.channels}] ({head.role})"
-    if own is not None and math.isfinite(own.log_sigma_min) and math.isfinite(own.log_sigma_max):
-        text += f", log σ from {own.log_sigma_min:.4g} to {own.log_sigma_max:.4g} ({_where(own)})"
+    if own is not None and own.described:
+        text += f", {own.described}"
     with_others = ", together with others" if diagnosis.with_others else ""
     return f"{text}: with another scale there the step is finite{with_others}"
-
-
-def _where(head: HeadExtremes) -> str:
-    at = head.highest if abs(head.log_sigma_max) >= abs(head.log_sigma_min) else head.lowest
-    return f"row {at[0]}, position {at[1]}" if len(at) > 1 else f"position {at[0]}"
 
 
 def _holding(diagnosis: Diagnosis) -> str:
@@ -119,6 +115,10 @@ def report(skips: Sequence[Skip], raised: Sequence[str], steps: int, heads: str,
         if skip.diagnosis is not None and (key := (skip.head, skip.operation, skip.line, skip.outside)) not in seen:
             seen.add(key)
             lines += ["", told(skip)]
+            if skip.diagnosis.heads:
+                lines += [
+                    "  " + line for line in ["the heads in this step:", *table(skip.diagnosis.heads).splitlines()]
+                ]
     if real and not seen:
         lines += ["", *(told(skip) for skip in real[:_SHOWN])]
     for text in raised:

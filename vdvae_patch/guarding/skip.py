@@ -114,7 +114,7 @@ class Skip:
             "rows": list(self.rows),
             "exact": diagnosis.exact,
             "variants": {tried.variant: tried.holds for tried in diagnosis.tried},
-            "heads": [vars(head) for head in diagnosis.heads],
+            "heads": [head.record() for head in diagnosis.heads],
             "healed": self.healed or None,
             "recorded": None if self.folder is None else self.folder.name,
         }
