@@ -21,6 +21,7 @@ from vdvae_patch import normal
 from vdvae_patch.heads import Head, Outlet
 from vdvae_patch.patching.record import is_patched, patched_heads
 from vdvae_patch.patching.watch import each_log_sigma, log_sigma_of
+from vdvae_patch.skips import telling
 from vdvae_patch.tables import columns
 
 QUANTITIES = ("log_sigma", "mean", "kl")
@@ -39,6 +40,11 @@ class Span:
     high: float
     lowest: tuple[int, ...]
     highest: tuple[int, ...]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether both are."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
     def at(self) -> str:
@@ -99,11 +105,11 @@ class HeadExtremes:
     @property
     def described(self) -> str:
         """What is told, in a line; empty if nothing is."""
-        parts = [
-            f"{word} from {span.low:.4g} to {span.high:.4g} ({span.at})"
-            for word, span in (("log σ", self.log_sigma), ("mean", self.mean))
-            if span is not None and math.isfinite(span.low) and math.isfinite(span.high)
-        ]
+        parts = []
+        if self.log_sigma is not None and self.log_sigma.is_finite:
+            parts.append(f"{telling.log_sigma(self.log_sigma.low, self.log_sigma.high)} ({self.log_sigma.at})")
+        if self.mean is not None and self.mean.is_finite:
+            parts.append(f"mean from {self.mean.low:.4g} to {self.mean.high:.4g} ({self.mean.at})")
         if self.kl is not None and not math.isnan(self.kl.high):
             parts.append(f"KL of a channel up to {self.kl.high:.4g} nats ({place(self.kl.highest)})")
         return ", ".join(parts)

@@ -17,6 +17,7 @@ from vdvae_patch.guarding.skip import Recorded
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import patch, unpatch
 from vdvae_patch.saving import apply
+from vdvae_patch.skips import telling
 from vdvae_patch.skips.generators import threads
 
 
@@ -41,17 +42,14 @@ class Replayed:
     def __str__(self) -> str:
         info = self.recorded.info
         text = [
-            f"step {info['step']}: loss {_number(info['elbo'])}, gradient norm {_number(info['grad_norm'])}, skipped "
-            f"({info['cause']})",
-            "done again: the loss is the same, bit for bit"
-            if self.exact
-            else "done again: the loss is NOT that of the step (another machine, torch, precision or loss?)",
+            telling.skipped(info["step"], info["cause"], info["elbo"], info["grad_norm"], info["ranks"]),
+            telling.again(self.exact),
             *lines(self.diagnosis),
         ]
         if self.recorded.missing:
             text.append(f"note: not recorded: {', '.join(self.recorded.missing)}")
         if self.other is not None:
-            text += ["", f"the same step under {self.variant}: {self.other.headline}", *self.other.causes, self.heads]
+            text += ["", telling.under(str(self.variant), self.other.headline), *self.other.causes, self.heads]
         return "\n".join(text).rstrip()
 
 
@@ -103,7 +101,3 @@ def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, varia
     own = float(recorded.info["elbo"])
     exact = loss == own or (math.isnan(loss) and math.isnan(own))
     return Replayed(recorded, diagnosis, exact, variant, other, table)
-
-
-def _number(value: float) -> str:
-    return "NaN" if math.isnan(value) else f"{value:.4g}"

@@ -33,7 +33,7 @@ from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.heads import Head
 from vdvae_patch.patching import PatchHandle, is_patched, patch, unpatch
 from vdvae_patch.scanning.outcome import has_nan, refusal
-from vdvae_patch.skips import rule
+from vdvae_patch.skips import rule, telling
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
 
@@ -552,7 +552,7 @@ class Guard:
             raise GuardError(told(skip))
         if self._consecutive >= self.max_consecutive:
             raise GuardError(
-                f"{self._consecutive} updates in a row were skipped: the weights stay as they are, and so does what "
+                f"{telling.in_a_row(self._consecutive)}: the weights stay as they are, and so does what "
                 f"breaks.\n{self.report()}"
             )
 
