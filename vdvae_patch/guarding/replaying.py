@@ -43,6 +43,7 @@ class Replayed:
         info = self.recorded.info
         text = [
             telling.skipped(info["step"], info["cause"], info["elbo"], info["grad_norm"], info["ranks"]),
+            *self._ranks(),
             telling.again(self.exact),
             *lines(self.diagnosis),
         ]
@@ -51,6 +52,19 @@ class Replayed:
         if self.other is not None:
             text += ["", telling.under(str(self.variant), self.other.headline), *self.other.causes, self.heads]
         return "\n".join(text).rstrip()
+
+    def _ranks(self) -> list[str]:
+        """Whose share of the batch was done again, of several ranks."""
+        recorded = self.recorded
+        if recorded.world == 1:
+            return []
+        blamed = recorded.info["ranks"]
+        why = "which was to blame" if recorded.rank in blamed else "which was not to blame"
+        there = telling.on_ranks(recorded.there).strip()
+        return [
+            f"{recorded.world} ranks did it, shares are recorded {there}; done again is that"
+            f"{telling.on_ranks([recorded.rank])}, {why if blamed else 'and none was known to be to blame'}"
+        ]
 
 
 def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, variant: str | None = None) -> Replayed:
@@ -98,6 +112,6 @@ def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, varia
                 with patch(model, for_heads(heads, variant), heads=heads, verify=False) as handle:
                     other, table = again.outcome(again.shares[0]), str(handle.heads)
     loss = math.nan if first.loss is None else first.loss
-    own = float(recorded.info["elbo"])
+    own = recorded.loss
     exact = loss == own or (math.isnan(loss) and math.isnan(own))
     return Replayed(recorded, diagnosis, exact, variant, other, table)

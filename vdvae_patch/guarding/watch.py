@@ -539,11 +539,12 @@ class Guard:
     def _skipped(self, skip: Skip) -> None:
         """Record, tell, and what the policy says."""
         self._consecutive += 1
+        loss = skip.loss  # of this rank
         if ranks.world() > 1:
             skip = ranks.of_all_ranks(skip)
         if self.policy == "heal":
             skip = self._heal(skip)
-        skip = self._record(skip)
+        skip = self._record(skip, loss)
         self.skips.append(skip)
         self._track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
@@ -648,23 +649,59 @@ class Guard:
 
     # --- write and tell -----------------------------------------------------------------------------------------------
 
-    def _record(self, skip: Skip) -> Skip:
-        if self._log is None or self.out is None:
-            return skip
-        kept = len(sorted(self.out.glob("skip-*")))
+    def _record(self, skip: Skip, loss: float) -> Skip:
+        """Write what is needed to do the step again: rank 0 the weights, and every rank its own share of the batch.
+
+        All ranks come by here together.
+
+        Args:
+            loss: of this rank alone.
+        """
+        number = self._number(skip)
         try:
-            if kept < self.keep and self._window.passes:
-                if skips.size_of(self._window) > self.max_batch_mib * 2**20:
-                    self._say(f"step {skip.step}: a batch of {skips.size_of(self._window) / 2**20:.0f} MiB is not kept")
-                else:
-                    folder = self.out / f"skip-{kept + 1:04d}"
-                    again = Again(self.model, self._window, self._buffers, self.call)
-                    inputs = again.inputs(again.shares[0]) if again.shares else ()
-                    skip = skips.write(folder, skip, self.model, self._window, self._buffers, inputs)
-            self._log.write(skip.record())
-            self._log.flush()
+            if number:
+                skip = self._written(skip, number, loss)
+            if self._log is not None:
+                self._log.write(skip.record())
+                self._log.flush()
         except RunError as error:  # a full disk must not end somebody's training
-            self._say(f"step {skip.step}: {error}")
+            self._say(f"step {skip.step}: {error}", of_all=True)
+        return skip
+
+    def _number(self, skip: Skip) -> int:
+        """Which recording this is, from 1, the same on all ranks; 0 if it is not kept."""
+        kept = self.keep if self._log is None or self.out is None else len(list(self.out.glob("skip-*")))
+        number = kept + 1 if kept < self.keep else 0
+        size = skips.size_of(self._window) / 2**20 if self._window.passes else -1.0
+        row = torch.tensor([float(number), size], device=device_of(self.model))
+        rows = ranks.everyone(row).tolist()
+        largest = max(size for _, size in rows)
+        number = int(rows[0][0])
+        if not number or min(size for _, size in rows) < 0:
+            return 0
+        if largest > self.max_batch_mib:
+            self._say(f"step {skip.step}: a batch of {largest:.0f} MiB is not kept")
+            return 0
+        return number
+
+    def _written(self, skip: Skip, number: int, loss: float) -> Skip:
+        again = Again(self.model, self._window, self._buffers, self.call)
+        inputs = again.inputs(again.shares[0]) if again.shares else ()
+        share = skips.Share.of(self._window, self._buffers, inputs, loss, ranks.rank(), ranks.world())
+        weights = skips.weights_of(self.model)  # of a sharded model, what all ranks have to ask for together
+        folder, failed = None if self.out is None else self.out / f"skip-{number:04d}", None
+        if ranks.is_main() and folder is not None:
+            try:
+                skip = skips.write(folder, skip, self.model, weights, share)
+            except RunError as error:
+                failed = error
+        if ranks.world() > 1:
+            written = ranks.everyone(torch.tensor([float(skip.folder is not None)], device=device_of(self.model)))
+            if not ranks.is_main() and folder is not None and bool(written[0]):
+                skips.write_share(folder, share)
+                skip = replace(skip, folder=folder)
+        if failed is not None:
+            raise failed
         return skip
 
     def _track(self, step: int, loss: float, norm: float, limit: float, *, skipped: bool) -> None:
@@ -677,8 +714,9 @@ class Guard:
             self.tracker = None
             self._say(f"the tracker raised {type(error).__name__}: {error}; it is not called again")
 
-    def _say(self, text: str) -> None:
-        if not ranks.is_main():
+    def _say(self, text: str, *, of_all: bool = False) -> None:
+        """`of_all`: what one rank alone may know."""
+        if not ranks.is_main() and not of_all:
             return
         with contextlib.suppress(OSError, ValueError):  # a file that was closed must not end somebody's training
             print(f"vdvae_patch guard: {text}", file=self.file or sys.stderr)
