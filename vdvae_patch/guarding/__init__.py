@@ -3,6 +3,7 @@
 | module | does |
 |---|---|
 | `watch` | decides before each step of an optimizer, and undoes |
+| `deferred` | lets the device decide, where nothing has to wait for it |
 | `signals` | hears what PyTorch does not announce by a hook |
 | `passes` | keeps what undoes a step, and does it again |
 | `lines`, `again` | the step as a function, from the user's own lines |

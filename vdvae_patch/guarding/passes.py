@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
+from vdvae_patch.guarding.deferred import selected
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.skips.generators import RawStates
 
@@ -222,6 +223,7 @@ class Buffers:
         self._own: list[Tensor] = []
         self._seen: list[int] = []
         self._dicts: list[dict[str, Tensor | None]] = []
+        self.modules: list[nn.Module] = []
         self._takes = 0
 
     @torch.no_grad()
@@ -240,7 +242,8 @@ class Buffers:
     def _holders(self) -> list[dict[str, Tensor | None]]:
         """The dictionaries of buffers of the modules, which are looked for anew now and then: modules may be added."""
         if self._takes % _AGAIN == 0:
-            self._dicts = [m._buffers for m in self._model.modules()]
+            self.modules = list(self._model.modules())
+            self._dicts = [m._buffers for m in self.modules]
         self._takes += 1
         return self._dicts
 
@@ -253,6 +256,16 @@ class Buffers:
         for (owner, name), value, kept in zip(self._owners, self._own, self._kept, strict=True):
             value.data.copy_(kept)
             owner[name] = value
+
+    def put_back_where(self, flag: Tensor) -> None:
+        """The same where a flag on the device is set, without a wait for it; of buffers that are `in_place`."""
+        for value, kept in zip(self._own, self._kept, strict=True):
+            selected(flag, value, kept)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether each is still the tensor that was copied, and none was exchanged for another one."""
+        return all(owner.get(name) is own for (owner, name), own in zip(self._owners, self._own, strict=True))
 
     def state(self) -> dict[str, Tensor]:
         """The copies, by the names that a `state_dict` has."""

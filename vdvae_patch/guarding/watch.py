@@ -25,6 +25,7 @@ from vdvae_patch.guarding import ranks, signals
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.clipping import UsualNorm
+from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
 from vdvae_patch.guarding.evaluations import Evaluations
 from vdvae_patch.guarding.passes import Buffers, Window, callers, reaches
@@ -113,10 +114,11 @@ class Guard:
     """Made by `guard`, which explains the arguments.
 
     Attributes:
-        skips: the updates that were skipped, those for the loss scale of float16 among them.
-        steps: how many steps were looked at, and were not skipped.
         healed: the heads that were given another scale, with its name.
     """
+
+    _deferring: tuple[str, ...] = ("cuda",)
+    """The kinds of devices on which a step may be decided without a wait: elsewhere a read is no wait."""
 
     def __init__(
         self,
@@ -145,9 +147,10 @@ class Guard:
         self.clip: float | UsualNorm | None = UsualNorm() if clip == "auto" else clip
         self.max_consecutive, self.diagnose, self.keep = max_consecutive, diagnose, keep
         self.max_batch_mib, self.every, self.tracker, self.file = max_batch_mib, every, tracker, file
-        self.skips: list[Skip] = []
+        self._skips: list[Skip] = []
         self._refusals: list[tuple[str, Diagnosis]] = []
-        self.steps = 0
+        self._steps = 0
+        self._undecided: Undecided | None = None
         self.healed: dict[Head, str] = {}
         self.out = None if out is None else _opened(Path(out), self.model)
         self._log = None if self.out is None or not ranks.is_main() else JsonLines(self.out / "skips.jsonl")
@@ -203,8 +206,26 @@ class Guard:
                 hook.remove()
             self._of_parts = []
 
+    @property
+    def skips(self) -> list[Skip]:
+        """The updates that were skipped, those for the loss scale of float16 among them."""
+        self._settle()
+        return self._skips
+
+    @property
+    def steps(self) -> int:
+        """How many steps were looked at, and were not skipped."""
+        self._settle()
+        return self._steps
+
     def remove(self) -> None:
         """Stop watching; hooks and replaced functions are as they were. A head that was healed keeps its patch."""
+        try:
+            self._settle()
+        finally:
+            self._remove()
+
+    def _remove(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -260,7 +281,8 @@ class Guard:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
+        self._settle()
+        self._steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
         if isinstance(self.clip, UsualNorm):
             self.clip.restore([float(norm) for norm in state["norms"]])
 
@@ -306,6 +328,7 @@ class Guard:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], of: str | None) -> None:
         if self._busy or not torch.is_grad_enabled() or _in_backward():
             return
+        self._settle()
         if self._stepped:
             self._stepped = False
             self._steps_in.clear()  # of a step that raised
@@ -317,6 +340,7 @@ class Guard:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes or _in_backward():  # as reentrant checkpoints call it
             return
+        self._settle()
         if not self._stepped:
             self._forget_what_was_cleared()
         elif self._is_cleared():  # a second loss of passes whose first one had its step
@@ -390,6 +414,7 @@ class Guard:
         self._steps_in[optimizer] = depth + 1
         if depth:
             return None
+        self._settle(may_look=False)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._judge(optimizer)
@@ -416,8 +441,14 @@ class Guard:
     def _judge(self, optimizer: Optimizer) -> None:
         """Gradients are there; apply the update, or keep it out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        loss, cause, norm, bad = self._look(parameters, optimizer)
         step = self._counts.get(optimizer, 0)
+        if self._may_wait(optimizer, parameters):
+            row = self._row(parameters)
+            self._counts[optimizer] = step + 1
+            self._stepped = True
+            self._undecided = Undecided.of(optimizer, step, row, self.threshold, self._buffers.modules)
+            return
+        loss, cause, norm, bad = self._look(parameters, optimizer)
         self._counts[optimizer] = step + 1
         self._stepped = True
         if (held := _held_back.get(optimizer)) is not None:
@@ -425,20 +456,7 @@ class Guard:
             self._pending[optimizer] = replace(held, step=step)
             return
         if cause is None:
-            self._consecutive = 0
-            self.steps += 1
-            if self._traceable is None and self._window.backwards:
-                own = {id(p) for p in parameters}
-                self._traceable = any(reaches(end, own) for b in self._window.backwards for end in b.ends)
-            self._shown = loss
-            if not self._window.passes:  # no call was seen, before which they would be taken
-                self._buffers.take()
-            self._watch_parts(not self._window.passes or any(one.of for one in self._window.passes))
-            if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
-                self._sound = self._window.lasting()
-                self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
-            limit = self._clip(parameters, norm)
-            self._track(step, loss, norm, limit, skipped=False)
+            self._applied(step, loss, norm, parameters)
             return
         if getattr(optimizer, "found_inf", None) is not None and cause == "high_gradient" and not math.isfinite(norm):
             self._overflow(optimizer, step, norm, loss)  # of a fused optimizer, which is called with scaled gradients
@@ -447,16 +465,88 @@ class Guard:
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
         self._pending[optimizer] = _held_back[optimizer] = Skip(step, cause, bad, norm, loss, type(optimizer).__name__)
 
+    def _applied(self, step: int, loss: float, norm: float, parameters: Sequence[Tensor]) -> None:
+        """What is noted of an update that is applied."""
+        self._consecutive = 0
+        self._steps += 1
+        if self._traceable is None and self._window.backwards:
+            own = {id(p) for p in parameters}
+            self._traceable = any(reaches(end, own) for b in self._window.backwards for end in b.ends)
+        self._shown = loss
+        if not self._window.passes:  # no call was seen, before which they would be taken
+            self._buffers.take()
+        self._watch_parts(not self._window.passes or any(one.of for one in self._window.passes))
+        if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
+            self._sound = self._window.lasting()
+            self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
+        limit = self._clip(parameters, norm)
+        self._track(step, loss, norm, limit, skipped=False)
+
+    # --- decided on the device ----------------------------------------------------------------------------------------
+
+    def _may_wait(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> bool:
+        """Whether this step can be decided on the device, and read later, with the same outcome.
+
+        Not where the read has to come before the update (a norm to clip by, an error to raise, a head to heal, a loss
+        to show), where others decide, too (ranks, another guard, another optimizer that steps in between), or where it
+        is not sure that all that was differentiated is a loss of these parameters.
+        """
+        if self.policy != "skip" or self.clip is not None or self.shows_last_loss or self._scale != 1:
+            return False
+        if ranks.world() > 1 or len(_guarded) > 1 or len(self._counts) != 1 or not self._traceable:
+            return False
+        if not self._window.passes or not self._window.backwards or self._sound is None:
+            return False
+        if not can_be_deferred(optimizer, parameters, self._deferring) or not self._buffers.in_place:
+            return False
+        own = {id(p) for p in parameters}
+        return all(any(reaches(end, own) for end in backward.ends) for backward in self._window.backwards)
+
+    def _settle(self, *, may_look: bool = True) -> None:
+        """Read what the device has decided of the last step, and do what is to be done after it.
+
+        Args:
+            may_look: whether the step may be done again now.
+        """
+        undecided = self._undecided
+        if undecided is None or self._busy:
+            return
+        self._undecided = None
+        optimizer, step = undecided.optimizer, undecided.step
+        if not undecided.applied:  # the step raised before it came to an end
+            undecided.over()
+            return
+        *losses, norm = undecided.row.tolist()
+        loss = sum(losses)
+        code = rule.decided((not math.isfinite(loss),), False, norm, undecided.threshold)
+        if not code:
+            self._applied(step, loss, norm, [])
+            return
+        skip = Skip(step, _CAUSES[code - 1], (), norm, loss, type(optimizer).__name__)
+        if may_look:
+            with undecided.attributes.again():
+                skip = self._diagnosed(skip)
+        else:
+            why = "another optimizer's step came before it could be done again"
+            skip = replace(skip, diagnosis=Diagnosis(notes=(why,)))
+        self._skipped(skip)
+
+    @torch.no_grad()
+    def _row(self, parameters: Sequence[Tensor]) -> Tensor:
+        """All that was differentiated, and the gradient norm, on the device."""
+        device = parameters[0].device if parameters else device_of(self.model)
+        norm = _norm([p.grad for p in parameters if p.grad is not None], device)
+        return _stacked([*(_wide(root).to(device).sum() for root in self._window.losses), norm], device)
+
     @torch.no_grad()
     def _look(
         self, parameters: Sequence[Tensor], optimizer: Optimizer
     ) -> tuple[float, Cause | None, float, tuple[int, ...]]:
         """Loss, cause of a skip, norm, and the ranks whose loss is not finite; one wait for the device."""
         device = parameters[0].device if parameters else device_of(self.model)
-        norm = _norm([p.grad for p in parameters if p.grad is not None], device)
+        row = self._row(parameters)
+        norm = row[-1]
         scale = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
-        roots = [_wide(root).to(device).sum() for root in self._window.losses]
-        row = _stacked([*roots, norm], device)
         if ranks.world() == 1:
             *losses, size = row.tolist()
             if self._traceable and not all(map(math.isfinite, losses)):  # whose loss is it?
@@ -465,7 +555,7 @@ class Guard:
             loss, size = sum(losses) / self._scale, size / scale
             code = rule.decided((not math.isfinite(loss),), False, size, self.threshold)
             return loss, _CAUSES[code - 1] if code else None, size, ()
-        if self._traceable and roots and not bool(row[:-1].isfinite().all()):
+        if self._traceable and len(row) > 1 and not bool(row[:-1].isfinite().all()):
             self._window.keep_those_of({id(p) for p in parameters})
             kept = [_wide(root).to(device).sum() for root in self._window.losses]
             row = _stacked([*kept, norm], device)
@@ -511,7 +601,7 @@ class Guard:
             ordinary = all(outcome.finite for outcome in outcomes)
         ordinary = not bool(ranks.everyone(torch.tensor([float(not ordinary)], device=device_of(self.model))).any())
         if ordinary:
-            self.skips.append(Skip(step, "loss_scale", (), norm, loss, type(optimizer).__name__, diagnosis))
+            self._skips.append(Skip(step, "loss_scale", (), norm, loss, type(optimizer).__name__, diagnosis))
             self._track(step, loss, norm, math.inf, skipped=True)
             return
         self._keep_out(parameters)
@@ -545,7 +635,7 @@ class Guard:
         if self.policy == "heal":
             skip = self._heal(skip)
         skip = self._record(skip, loss)
-        self.skips.append(skip)
+        self._skips.append(skip)
         self._track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
             self._say(told(skip))
@@ -760,13 +850,17 @@ class Guard:
             return
         self._give_back()
         _held_back.pop(optimizer, None)
+        if (undecided := self._undecided) is not None and undecided.optimizer is optimizer:
+            undecided.over()
+            self._buffers.put_back_where(undecided.held_back)
+            return
         kept, pending = self._lbfgs, self._pending.pop(optimizer, None)
         if kept is not None and kept.optimizer is optimizer:
             self._lbfgs = None
             self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
             if kept.bad is None:
                 self._consecutive = 0
-                self.steps += 1
+                self._steps += 1
                 return
             kept.put_back()
             self._skipped(kept.bad)
