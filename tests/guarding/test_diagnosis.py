@@ -256,6 +256,31 @@ def test_a_mask_is_not_told_of_where_the_fault_is_made_elsewhere() -> None:
     assert guard.skips[0].line == line_with("# of zero")
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_infinities_that_were_there_in_a_finite_step_are_not_to_blame(broken: bool) -> None:
+    """A mask has some in every step, and a fault that is no head's carries them on; a batch has none."""
+    model = Two()
+    mask = torch.tensor([0.0, 0, 0, 0, -torch.inf, -torch.inf])
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(2):
+            x, c = torch.rand(8, 6), mask.softmax(-1).repeat(8, 1)
+            if step and broken:
+                c[3, 1] = torch.inf
+            recon, kl = model(x, c)
+            weight = (recon.mean(0) + mask).relu() if not step else (recon.mean(0) + mask) * (mask == 0)  # infinite
+            loss = kl.sum() + weight.sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert len(guard.skips) == 1
+    if broken:
+        assert "row 3 of input 1" in guard.skips[0].outside[0]
+    else:
+        assert not guard.skips[0].outside, guard.report()
+        assert guard.skips[0].line == line_with("# infinite")
+
+
 def test_nan_that_stands_for_what_is_missing_is_not_to_blame() -> None:
     model = Two()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)

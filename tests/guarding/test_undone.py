@@ -468,6 +468,21 @@ def test_a_model_that_is_given_up_takes_its_guard_along() -> None:
     assert not hasattr(torch.autograd.backward, "__wrapped__")
 
 
+def test_records_that_are_kept_do_not_keep_the_model() -> None:
+    of_process = vars(sys.modules["torch.optim.optimizer"])
+    hooks = [len(of_process[f"_global_optimizer_{when}_hooks"]) for when in ("pre", "post")]
+    loop = Loop("Adam", "fp32")
+    guard = vdvae_patch.guard(loop.model)  # which nobody removes
+    for fault in ("", "head", ""):
+        loop.step(fault)
+    skips, gone = guard.skips, weakref.ref(loop.model)
+    assert skips[0].head == "logvar"
+    del loop, guard
+    gc.collect()
+    assert gone() is None
+    assert hooks == [len(of_process[f"_global_optimizer_{when}_hooks"]) for when in ("pre", "post")]
+
+
 def test_gradients_are_there_again_behind_the_step() -> None:
     loop = Loop("Adam", "fp32")
     seen: list[bool] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -143,9 +143,10 @@ class Diagnostician:
         """
         if sound is not None and sound.shares and not is_patched(self.model):
             self.find(sound, sound.shares[0])
+        ordinary = _with_infinities(sound)
         last: Diagnosis | None = None
         for share in reversed(again.shares):
-            found = self._examine(again, share)
+            found = self._examine(again, share, ordinary)
             if found.reproduced or found.outside:
                 return found
             last = last or found
@@ -153,7 +154,12 @@ class Diagnostician:
             return Diagnosis(outside=tuple(from_outside(self.model, again.data)), notes=(again.why_not,))
         return last
 
-    def _examine(self, again: Again, share: Share) -> Diagnosis:
+    def _examine(self, again: Again, share: Share, ordinary: frozenset[int] = frozenset()) -> Diagnosis:
+        """Of one share.
+
+        Args:
+            ordinary: the inputs that had infinities in a step that was finite, by their number.
+        """
         notes: list[str] = []
         inputs = again.inputs(share)
         data = [t for t in tensors_in(inputs) if not t.requires_grad]
@@ -184,7 +190,7 @@ class Diagnostician:
         found = self._with_heads(again, share, base)
         made_here = event is not None and not _SPREADING.search(event.inputs)
         if not (found.holding or made_here or self.nan_is_ordinary) and (
-            infinite := tuple(from_outside(self.model, data))
+            infinite := tuple(from_outside(self.model, _without_infinities(data, ordinary)))
         ):
             if part := again.passes[share.index].of:  # what a part is given, the rest of the model may have made
                 infinite = tuple(text.replace("the batch is", f"what {part} is given is") for text in infinite)
@@ -214,6 +220,8 @@ class Diagnostician:
                         notes.append("no single head is at fault: replacing any one of them alone does not help")
         else:
             notes.append(f"no head was found in the model: {self.why_none}")
+        if head is not None:
+            head = replace(head, scan=None)  # whose call keeps the model, and a record may be kept for long
         return Diagnosis(
             base.outside, base.explodes, base.event, head, with_others, tuple(extremes), tuple(tried), base.how,
             base.exact, base.reproduced, tuple(notes),
@@ -301,6 +309,26 @@ class Diagnostician:
             yield handle
         finally:
             handle.unpatch()
+
+
+def _with_infinities(sound: Again | None) -> frozenset[int]:
+    """The inputs of a step that was finite which had infinities all the same, as a mask has, by their number."""
+    if sound is None or not sound.shares:
+        return frozenset()
+    data = _floats(t for t in tensors_in(sound.inputs(sound.shares[0])) if not t.requires_grad)
+    return frozenset(number for number, t in enumerate(data) if bool(t.detach().isinf().any()))
+
+
+def _without_infinities(data: Iterable[Tensor], ordinary: frozenset[int]) -> list[Tensor]:
+    """The same inputs, those with ordinary infinities without them, so that the numbers of the others stay."""
+    return [
+        t.detach().masked_fill(t.detach().isinf(), 0) if number in ordinary else t
+        for number, t in enumerate(_floats(data))
+    ]
+
+
+def _floats(data: Iterable[Tensor]) -> list[Tensor]:
+    return [t for t in data if t.is_floating_point()]
 
 
 @contextmanager

@@ -188,6 +188,8 @@ class Guard:
             register_optimizer_step_pre_hook(_weakly(self._before_step)),
             register_optimizer_step_post_hook(_weakly(self._after_step)),
         ]
+        # those of the process are not the model's, and would outlive a guard that nobody removes
+        weakref.finalize(self, _remove_all, self._hooks[2:])
         self._of_parts: list[Any] = []
         self._watch_parts(True)
         signals.listen(self)
@@ -693,6 +695,7 @@ class Guard:
         chosen = None if diagnosis is None else diagnosis.cure
         if head is None or chosen is None:
             return skip
+        head = next((known for known in self._diagnostician.heads or () if known == head), head)  # with its scan
         before = sum(s.head == head.path and s.diagnosis is not None for s in self.skips)
         if before < 1 or head in self.healed or (is_patched(self.model) and self._handle is None):
             return skip
@@ -881,6 +884,11 @@ def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
         return None if own is None else own(*args)
 
     return hook
+
+
+def _remove_all(hooks: Sequence[Any]) -> None:
+    for hook in hooks:
+        hook.remove()
 
 
 class _Hook:
