@@ -9,7 +9,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -42,8 +42,9 @@ Policy = Literal["skip", "raise", "heal"]
 Tracker = Callable[[Mapping[str, float]], object]
 
 _guarded: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-_held_back: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
-"""Steps under way whose gradients a guard has taken away; another guard of the same optimizer then skips, too."""
+_all: weakref.WeakSet[Guard] = weakref.WeakSet()
+_held_back: weakref.WeakKeyDictionary[Optimizer, _Held] = weakref.WeakKeyDictionary()
+"""Steps under way whose gradients a guard has taken away; the other guards of the same optimizer then skip, too."""
 _CAUSES: tuple[Cause, ...] = ("nan_loss", "high_gradient")
 
 
@@ -164,7 +165,7 @@ class Guard:
         self._taken: list[tuple[Tensor, Tensor | None]] = []
         self._steps_in: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
         self._pending: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
-        self._consecutive = 0
+        self._consecutive = self._consecutive_before = 0
         self._scale = 1.0
         self._inside: dict[int, int] = {}
         self._asked = 0
@@ -194,6 +195,7 @@ class Guard:
         self._watch_parts(True)
         signals.listen(self)
         _guarded.add(self.model)
+        _all.add(self)
 
     def _watch_parts(self, needed: bool) -> None:
         """Whether calls of the model's parts are looked at: as long as the model itself is called they tell nothing,
@@ -234,6 +236,7 @@ class Guard:
         self._watch_parts(False)
         signals.ignore(self)
         _guarded.discard(self.model)
+        _all.discard(self)
         self._window.clear()
         if self._log is not None:
             self._log.close()
@@ -333,7 +336,9 @@ class Guard:
         self._settle()
         if self._stepped:
             self._stepped = False
-            self._steps_in.clear()  # of a step that raised
+            for optimizer in list(self._steps_in):  # of a step that raised
+                _held_back.pop(optimizer, None)
+            self._steps_in.clear()
             self._window.clear()
             self._buffers.take()
         self._window.forward(module, args, kwargs, device_of(self.model), of)
@@ -455,7 +460,7 @@ class Guard:
         self._stepped = True
         if (held := _held_back.get(optimizer)) is not None:
             self._buffers.put_back()
-            self._pending[optimizer] = replace(held, step=step)
+            self._pending[optimizer] = replace(held.skip, step=step)
             return
         if cause is None:
             self._applied(step, loss, norm, parameters)
@@ -465,11 +470,14 @@ class Guard:
             return
         self._keep_out(parameters)
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
-        self._pending[optimizer] = _held_back[optimizer] = Skip(step, cause, bad, norm, loss, type(optimizer).__name__)
+        skip = self._pending[optimizer] = Skip(step, cause, bad, norm, loss, type(optimizer).__name__)
+        untold = weakref.WeakSet(guard for guard in _all if guard is not self and guard._watches(optimizer))
+        if untold:
+            _held_back[optimizer] = _Held(skip, untold)
 
     def _applied(self, step: int, loss: float, norm: float, parameters: Sequence[Tensor]) -> None:
         """What is noted of an update that is applied."""
-        self._consecutive = 0
+        self._consecutive_before, self._consecutive = self._consecutive, 0
         self._steps += 1
         if self._traceable is None and self._window.backwards:
             own = {id(p) for p in parameters}
@@ -593,6 +601,7 @@ class Guard:
     def _overflow(self, optimizer: Optimizer, step: int, norm: float, loss: float) -> None:
         """Scaled gradients are not finite: because of the scale, or by themselves?"""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._window.drop_given_up()
         self._stepped = True
         ordinary = not self._losses()[1]
         diagnosis = None
@@ -612,6 +621,7 @@ class Guard:
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
+        self._window.drop_given_up()
         try:
             return self._looked_into(skip)
         except Exception as error:  # what watches must not end the run
@@ -844,6 +854,22 @@ class Guard:
 
         return heard
 
+    def _hear_of_others(self, optimizer: Optimizer) -> None:
+        """Another guard may have held a step back that this one had let through before: it was never done."""
+        held = _held_back.get(optimizer)
+        if held is None or self not in held.untold:
+            return
+        held.untold.discard(self)
+        if not held.untold:
+            del _held_back[optimizer]
+        if optimizer in self._pending or not self._watches(optimizer):
+            return
+        self._buffers.put_back()
+        self._steps, self._consecutive = self._steps - 1, self._consecutive_before
+        if isinstance(self.clip, UsualNorm):
+            self.clip.forget_last()
+        self._pending[optimizer] = replace(held.skip, step=self._counts[optimizer] - 1)
+
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._busy:
             return
@@ -852,7 +878,7 @@ class Guard:
             self._steps_in[optimizer] = depth
             return
         self._give_back()
-        _held_back.pop(optimizer, None)
+        self._hear_of_others(optimizer)
         if (undecided := self._undecided) is not None and undecided.optimizer is optimizer:
             undecided.over()
             self._buffers.put_back_where(undecided.held_back)
@@ -873,6 +899,14 @@ class Guard:
                 with torch.no_grad():
                     self._window.losses[0].fill_(self._shown or 0.0)
             self._skipped(diagnosed)
+
+
+@dataclass
+class _Held:
+    """A step that a guard has held back, and the other guards of that optimizer that have not come by since."""
+
+    skip: Skip
+    untold: weakref.WeakSet[Guard]
 
 
 def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
