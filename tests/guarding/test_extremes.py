@@ -16,6 +16,7 @@ from torch.distributions import Normal, kl_divergence
 import vdvae_patch
 from vdvae_patch.guarding import extremes
 from vdvae_patch.heads import Compared, Head
+from vdvae_patch.hosts import load_host
 
 
 class VAE(nn.Module):
@@ -205,6 +206,30 @@ def test_all_calls_of_a_module_count() -> None:
     assert found.log_sigma.high == float(log_sigma.max())
     assert log_sigma[(1, *found.log_sigma.highest)] == log_sigma.max()
     assert found.kl is not None
+
+
+def test_the_kls_of_a_hierarchy_are_the_hosts_rate() -> None:
+    host = load_host("vdvae")
+    entry: Any = host.entry
+    architecture = entry.presets()["demo"].architecture
+    torch.manual_seed(0)
+    model = host.build(entry.hyperparameters(architecture, image_size=32, image_channels=3, data="cifar10"))
+    with torch.no_grad():
+        for parameter in model.parameters():  # away from the start, where priors are zero
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    x = torch.randn(2, 32, 32, 3).clamp(-1, 1)
+    heads = vdvae_patch.scan(model, x, x)
+    seen = extremes.Seen(model, list(heads))
+    with seen.watched():
+        rate = float(model(x, x)["rate"].detach())
+    found = seen.extremes()
+    assert not any(head.left_out for head in found)
+    total = sum(head.kl_nats for head in found if head.role == "posterior")
+    assert math.isclose(total / (32 * 32 * 3), rate, rel_tol=1e-4)
+    shown = extremes.table(found).splitlines()
+    assert len(found) == 24
+    assert len(shown) == 2 + 12 + 1
+    assert shown[-1] == "and 12 more, less extreme ones"
 
 
 def test_a_step_that_is_applied_looks_at_no_head(monkeypatch: pytest.MonkeyPatch) -> None:

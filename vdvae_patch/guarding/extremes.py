@@ -122,8 +122,15 @@ def place(at: Sequence[int]) -> str:
     return text if len(at) <= len(names) else f"{text}, place {', '.join(map(str, at[2:]))}"
 
 
+_SHOWN = 12
+
+
 def table(heads: Sequence[HeadExtremes]) -> str:
-    """All heads, a line each, with what is left out below."""
+    """The heads, a line each, with what is left out below; of many, those whose log σ is the most extreme."""
+    every = heads
+    if len(every) > _SHOWN:
+        least = sorted((h.extremity for h in every), reverse=True)[_SHOWN - 1]
+        heads = [h for h in every if h.extremity >= least][:_SHOWN]
     header = ("head", "role", "log σ", "mean", "KL a channel (nats)")
     rows = [
         (f"{h.path or '(the model itself)'}[{h.channels}]", h.role, *(_cell(getattr(h, name)) for name in QUANTITIES))
@@ -134,7 +141,9 @@ def table(heads: Sequence[HeadExtremes]) -> str:
         for name, why in h.left_out.items():
             word = {"log_sigma": "log σ", "kl": "KL"}.get(name, name)
             reasons.setdefault(f"left out: {word}: {why}", []).append(h.path or "(the model itself)")
-    return "\n".join([columns(header, rows), *(f"{text} ({', '.join(paths)})" for text, paths in reasons.items())])
+    more = [f"and {len(every) - len(heads)} more, less extreme ones"] if len(every) > len(heads) else []
+    said = (f"{text} ({', '.join(paths)})" for text, paths in reasons.items())
+    return "\n".join([columns(header, rows), *more, *said])
 
 
 def _cell(span: Span | None) -> str:
