@@ -79,6 +79,31 @@ class Rebinding:
 
 
 @dataclass(frozen=True)
+class Outlet:
+    """Where a value leaves a network: channels of what the module at a path returns, or of a parameter of that name."""
+
+    path: str
+    channels: ChannelRange
+    parameter: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path or '(the model itself)'}[{self.channels}]"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a posterior is compared with in its KL: the Normal of another head, or one of two numbers.
+
+    Attributes:
+        head: path and channels of the prior's head; None for N(mean, σ²).
+    """
+
+    head: tuple[str, str] | None = None
+    mean: float = 0.0
+    sigma: float = 1.0
+
+
+@dataclass(frozen=True)
 class Found:
     """What a scan saw of a head; for information, two heads that differ only here are equal.
 
@@ -91,6 +116,9 @@ class Found:
         evidence: in which ways it was known for a scale.
         warnings: what is unsafe in the host as it is.
         alone: of a prior, what would be lost if its σ were fixed, which is all that its network is there for; or empty.
+        raw: where its raw value leaves the network as it is; None where it is computed in passing, or of several.
+        mean: where its mean does; None where that is computed of what leaves, or several are.
+        prior: what a posterior is compared with in its KL; None where that is not known, and for other roles.
     """
 
     confidence: Literal["sure", "likely"]
@@ -102,6 +130,9 @@ class Found:
     evidence: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     alone: str = ""
+    raw: Outlet | None = None
+    mean: Outlet | None = None
+    prior: Compared | None = None
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,84 @@ def test_a_mask_is_not_told_of_where_the_fault_is_made_elsewhere() -> None:
     assert guard.skips[0].line == line_with("# of zero")
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_infinities_that_were_there_in_a_finite_step_are_not_to_blame(broken: bool) -> None:
+    """A mask has some in every step, and a fault that is no head's carries them on; a batch has none."""
+    model = Two()
+    mask = torch.tensor([0.0, 0, 0, 0, -torch.inf, -torch.inf])
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(2):
+            x, c = torch.rand(8, 6), mask.softmax(-1).repeat(8, 1)
+            if step and broken:
+                c[3, 1] = torch.inf
+            recon, kl = model(x, c)
+            weight = (recon.mean(0) + mask).relu() if not step else (recon.mean(0) + mask) * (mask == 0)  # infinite
+            loss = kl.sum() + weight.sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert len(guard.skips) == 1
+    if broken:
+        assert "row 3 of input 1" in guard.skips[0].outside[0]
+    else:
+        assert not guard.skips[0].outside, guard.report()
+        assert guard.skips[0].line == line_with("# infinite")
+
+
+@pytest.mark.parametrize("given_up", [1, 3])
+def test_a_batch_that_was_given_up_before_backward_is_no_part_of_the_step(given_up: int) -> None:
+    """The loop looks at what it has, and takes the next batch; in the step after that a head is at fault."""
+    torch.manual_seed(0)
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for number in range(4 + given_up):
+            x = torch.rand(8, 6)
+            c = torch.rand(8, 6)
+            if 2 <= number < 2 + given_up:
+                c[3] = torch.nan
+            if number == 2 + given_up:
+                with torch.no_grad():
+                    model.q.bias[3:] += 90.0  # type: ignore[index]
+            recon, kl = model(x, c)
+            loss = F.mse_loss(recon, x) + kl.sum()
+            if c.isnan().any():
+                continue
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if number == 2 + given_up:
+                break
+    (skip,) = guard.skips
+    assert skip.head == "q", guard.report()
+    assert not skip.outside
+    assert skip.diagnosis is not None
+    assert skip.diagnosis.exact is True
+    assert "random state is not known" not in guard.report()
+
+
+def test_a_pass_whose_result_is_detached_is_a_part_of_the_step() -> None:
+    torch.manual_seed(0)
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for number in range(3):
+            x, y = torch.rand(8, 6), torch.rand(8, 6)
+            if number == 2:
+                model.far("p", -60.0)
+            target = model(y, y)[0].detach()
+            recon, kl = model(x, x)
+            loss = F.mse_loss(recon, target) + kl.sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    (skip,) = guard.skips
+    assert skip.head == "p"
+    assert skip.diagnosis is not None
+    assert skip.diagnosis.exact is True
+
+
 def test_nan_that_stands_for_what_is_missing_is_not_to_blame() -> None:
     model = Two()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)

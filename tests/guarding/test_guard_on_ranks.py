@@ -7,22 +7,31 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from vdvae_patch.cli import dispatch
+from vdvae_patch.errors import CheckpointError, InvalidValueError
+
 SCRIPT = Path(__file__).with_name("two_ranks.py")
+
+
+def trained(*arguments: str) -> tuple[list[Any], str]:
+    """What each rank has seen, and what was said."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master-port", str(port)]
+    done = subprocess.run([*command, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done.stderr
 
 
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
 @pytest.mark.parametrize("fault", ["nan", "large"])
 def test_all_ranks_decide_together(wrapper: str, fault: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master-port", str(port)]
-    done = subprocess.run([*command, str(SCRIPT), wrapper, fault], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
-    seen = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    seen, said = trained(wrapper, fault)
     assert sorted(one["rank"] for one in seen) == [0, 1]
     for one in seen:
         assert one["finite"]
@@ -30,5 +39,43 @@ def test_all_ranks_decide_together(wrapper: str, fault: str) -> None:
         assert [(skip["step"], skip["ranks"], skip["cause"]) for skip in one["skips"]] == [(2, [1], "nan_loss")]
     if wrapper == "ddp":
         assert seen[0]["sum"] == seen[1]["sum"]
-    assert "on rank 1" in done.stderr
-    assert ("rows 1, 2, 3, 4, 6, 7 of input 0" in done.stderr) == (fault == "nan")
+    assert "on rank 1" in said
+    assert ("rows 1, 2, 3, 4, 6, 7 of input 0" in said) == (fault == "nan")
+
+
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+@pytest.mark.parametrize("fault", ["large", "high"])
+def test_the_share_of_a_rank_is_done_again(
+    wrapper: str, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(wrapper, fault, str(tmp_path / "guard"))
+    folder = tmp_path / "guard" / "skip-0001"
+    arguments = ["replay", str(folder), "--model", "two_ranks:VAE", "--path", str(SCRIPT.parent)]
+    losses = []
+    for chosen in ([], ["--rank", "0"], ["--rank", "1"]):
+        assert dispatch([*arguments, *chosen]) == 0
+        said = capsys.readouterr().out
+        assert "done again: the loss is the same, bit for bit" in said, said
+        assert "2 ranks did it, shares are recorded on ranks 0, 1" in said
+        rank = int(chosen[1]) if chosen else int(fault == "large")
+        assert f"done again is that on rank {rank}, " in said
+        blame = "which was to blame" if rank else "which was not to blame"
+        assert (blame if fault == "large" else "none was known to be to blame") in said
+        assert ("exploded" in said or "not finite" in said.split("bit for bit")[1]) == (fault == "large" and rank == 1)
+        losses.append(
+            json.loads((folder / ("rank-0001" if rank else "") / "manifest.json").read_text())["info"]["loss"]
+        )
+    assert losses[1] != losses[2]  # each its own
+    with pytest.raises(CheckpointError, match=r"no share of rank 2: there are those of ranks 0, 1$"):
+        dispatch([*arguments, "--rank", "2"])
+    with pytest.raises(CheckpointError, match=r"that is .*skip-0001, with --rank 1"):
+        dispatch(["replay", str(folder / "rank-0001"), *arguments[2:]])
+    (folder / "rank-0001").rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="there are those of ranks 0; where ranks share no disk"):
+        dispatch([*arguments, "--rank", "1"])
+
+
+def test_a_rank_of_a_run_of_ours_cannot_be_chosen(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("")
+    with pytest.raises(InvalidValueError, match="whose ranks are all done again"):
+        dispatch(["replay", str(tmp_path), "--rank", "1"])

@@ -458,6 +458,55 @@ def test_two_guards_of_one_optimizer_hold_the_step_back_together() -> None:
         assert [skip.step for skip in first.skips] == [skip.step for skip in second.skips] == [1]
 
 
+@pytest.mark.parametrize("strict", [0, 1])
+def test_what_one_guard_holds_back_the_other_has_not_done_either(strict: int) -> None:
+    """Only one of them has a threshold; the other, which comes before or after it, lets the step through."""
+    torch.manual_seed(0)
+    parts = [nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8)), nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6))]
+    optimizer = torch.optim.Adam([p for part in parts for p in part.parameters()])
+    guards = [
+        vdvae_patch.guard(part, threshold=1e6 if n == strict else None, clip="auto", diagnose=False)
+        for n, part in enumerate(parts)
+    ]
+    for number in range(4):
+        x = torch.randn(BATCH, 6) * (1e9 if number == 2 else 1.0)
+        before = [t.clone() for part in parts for t in part.state_dict().values()]
+        loss = (parts[1](parts[0](x)) - x).pow(2).sum() * (1e9 if number == 2 else 1.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        after = [t for part in parts for t in part.state_dict().values()]
+        assert same(before, after) == (number == 2)
+    for guard in guards:
+        assert [(skip.step, skip.cause) for skip in guard.skips] == [(2, "high_gradient")]
+        assert guard.steps == 3
+        assert len(guard.state_dict()["norms"]) == 3
+        guard.remove()
+
+
+def test_a_step_that_raised_holds_no_later_one_back() -> None:
+    torch.manual_seed(0)
+    parts = [nn.Linear(6, 8), nn.Linear(8, 6)]
+    optimizer = torch.optim.Adam([p for part in parts for p in part.parameters()])
+
+    def refuse(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with vdvae_patch.guard(parts[0], diagnose=False) as first, vdvae_patch.guard(parts[1], diagnose=False) as second:
+        for number in range(4):
+            x = torch.randn(BATCH, 6) * (torch.nan if number == 1 else 1.0)
+            optimizer.zero_grad()
+            parts[1](parts[0](x)).pow(2).sum().backward()
+            hook = optimizer.register_step_pre_hook(refuse) if number == 1 else None
+            try:
+                optimizer.step()
+            except KeyboardInterrupt:
+                assert number == 1
+            if hook is not None:
+                hook.remove()
+        assert first.steps == second.steps == 3
+
+
 def test_a_model_that_is_given_up_takes_its_guard_along() -> None:
     model = SmallVAE()
     vdvae_patch.guard(model)
@@ -466,6 +515,21 @@ def test_a_model_that_is_given_up_takes_its_guard_along() -> None:
     gc.collect()
     assert gone() is None
     assert not hasattr(torch.autograd.backward, "__wrapped__")
+
+
+def test_records_that_are_kept_do_not_keep_the_model() -> None:
+    of_process = vars(sys.modules["torch.optim.optimizer"])
+    hooks = [len(of_process[f"_global_optimizer_{when}_hooks"]) for when in ("pre", "post")]
+    loop = Loop("Adam", "fp32")
+    guard = vdvae_patch.guard(loop.model)  # which nobody removes
+    for fault in ("", "head", ""):
+        loop.step(fault)
+    skips, gone = guard.skips, weakref.ref(loop.model)
+    assert skips[0].head == "logvar"
+    del loop, guard
+    gc.collect()
+    assert gone() is None
+    assert hooks == [len(of_process[f"_global_optimizer_{when}_hooks"]) for when in ("pre", "post")]
 
 
 def test_gradients_are_there_again_behind_the_step() -> None:

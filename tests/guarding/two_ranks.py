@@ -23,7 +23,7 @@ class VAE(SmallVAE):
         return nelbo(recon, x, mean, logvar)
 
 
-def main(wrapper: str, fault: str) -> None:
+def main(wrapper: str, fault: str, out: str = "") -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.manual_seed(0)
@@ -36,13 +36,14 @@ def main(wrapper: str, fault: str) -> None:
     else:
         trained = DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-2)
-    guard = vdvae_patch.guard(trained, file=sys.stderr)
+    threshold = 1e-9 if fault == "high" else None
+    guard = vdvae_patch.guard(trained, file=sys.stderr, out=out or None, keep=1, threshold=threshold)
     kept = []
     for step in range(4):
         torch.manual_seed(10 * step + rank)
         x = torch.randn(8, 6)
         if step == 2 and rank == 1:
-            x = x * 1e38 if fault == "large" else x.masked_fill(x > 1, torch.nan)
+            x = {"large": x * 1e38, "nan": x.masked_fill(x > 1, torch.nan), "high": x}[fault]
         before = [p.detach().clone() for p in model.parameters()]
         optimizer.zero_grad()
         trained(x).backward()

@@ -35,6 +35,7 @@ class ReplayCommand:
         model: PACKAGE.MODULE:FACTORY, for what a guard recorded: what makes the model, without arguments.
         call: PACKAGE.MODULE:LOSS, for what a guard recorded: LOSS(model, *inputs) gives the loss; not needed where the
             model does.
+        rank: of several ranks that recorded it, whose share of the batch; the first that was to blame unless given.
         path: where to import these from, beside the current folder.
     """
 
@@ -45,6 +46,7 @@ class ReplayCommand:
     image: Path | None = None
     model: str | None = None
     call: str | None = None
+    rank: int | None = None
     path: Path = Path()
 
 
@@ -55,6 +57,10 @@ def run(argv: list[str]) -> int:
     recorded = _recorded_by_guard(command.run, command.skip)
     if recorded is not None:
         return _replay_guards(command, recorded)
+    if command.rank is not None:
+        raise InvalidValueError(
+            f"--rank chooses a share of what a guard recorded; {command.run} is a run, whose ranks are all done again"
+        )
     config = read_run(command.run)
 
     from vdvae_patch.train import flight
@@ -92,7 +98,7 @@ def _replay_guards(command: ReplayCommand, folder: Path) -> int:
     from vdvae_patch.guarding.replaying import replay as replay_again
     from vdvae_patch.guarding.skip import read
 
-    recorded = read(folder)
+    recorded = read(folder, command.rank)
     if command.model is None:
         raise InvalidValueError(
             f"{folder} holds weights of a {recorded.info.get('model_class')}, and no code; name what makes the model: "

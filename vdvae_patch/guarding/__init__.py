@@ -3,9 +3,11 @@
 | module | does |
 |---|---|
 | `watch` | decides before each step of an optimizer, and undoes |
+| `deferred` | lets the device decide, where nothing has to wait for it |
 | `signals` | hears what PyTorch does not announce by a hook |
 | `passes` | keeps what undoes a step, and does it again |
 | `lines`, `again` | the step as a function, from the user's own lines |
+| `extremes` | log σ, mean and KL of every head in that step |
 | `diagnosis` | does it again: where it broke, by which head, and what holds |
 | `skip`, `report` | a skipped update on disk, and in words |
 | `clipping` | the usual norm |

@@ -38,6 +38,11 @@ class UsualNorm:
         """The norm of an update that was applied, before clipping."""
         self._norms.append(norm)
 
+    def forget_last(self) -> None:
+        """The update of the last norm was not applied after all."""
+        if self._norms:
+            self._norms.pop()
+
     def state(self) -> list[float]:
         """The norms, the oldest first."""
         return list(self._norms)

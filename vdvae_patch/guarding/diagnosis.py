@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.guarding.again import Again, NoLossError, Share
+from vdvae_patch.guarding.extremes import HeadExtremes, Seen
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import PatchHandle, is_patched, patch, patch_record
 from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.variant import Variant
-from vdvae_patch.patching.watch import log_sigmas
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.outcome import from_outside
@@ -40,30 +40,6 @@ _SPREADING = re.compile("inf|nan")  # in what an operation was given: it only pa
 _FACTORS = (1.0, 0.1, 0.01)
 
 _LIKELIHOODS = ("downbounded(0.001)", "bounded(0.001, 10)")
-
-
-@dataclass(frozen=True)
-class HeadExtremes:
-    """A head in a step.
-
-    Attributes:
-        log_sigma_min, log_sigma_max: of log σ; NaN if a value is.
-        lowest, highest: where they are: row of the batch and position in the flattened rest.
-    """
-
-    path: str
-    channels: str
-    role: str
-    log_sigma_min: float
-    log_sigma_max: float
-    lowest: tuple[int, ...]
-    highest: tuple[int, ...]
-
-    @property
-    def extremity(self) -> float:
-        """The larger of the two magnitudes."""
-        ends = (self.log_sigma_min, self.log_sigma_max)
-        return max(abs(end) if math.isfinite(end) else math.inf for end in ends)
 
 
 @dataclass(frozen=True)
@@ -167,9 +143,10 @@ class Diagnostician:
         """
         if sound is not None and sound.shares and not is_patched(self.model):
             self.find(sound, sound.shares[0])
+        ordinary = _with_infinities(sound)
         last: Diagnosis | None = None
         for share in reversed(again.shares):
-            found = self._examine(again, share)
+            found = self._examine(again, share, ordinary)
             if found.reproduced or found.outside:
                 return found
             last = last or found
@@ -177,7 +154,12 @@ class Diagnostician:
             return Diagnosis(outside=tuple(from_outside(self.model, again.data)), notes=(again.why_not,))
         return last
 
-    def _examine(self, again: Again, share: Share) -> Diagnosis:
+    def _examine(self, again: Again, share: Share, ordinary: frozenset[int] = frozenset()) -> Diagnosis:
+        """Of one share.
+
+        Args:
+            ordinary: the inputs that had infinities in a step that was finite, by their number.
+        """
         notes: list[str] = []
         inputs = again.inputs(share)
         data = [t for t in tensors_in(inputs) if not t.requires_grad]
@@ -208,7 +190,7 @@ class Diagnostician:
         found = self._with_heads(again, share, base)
         made_here = event is not None and not _SPREADING.search(event.inputs)
         if not (found.holding or made_here or self.nan_is_ordinary) and (
-            infinite := tuple(from_outside(self.model, data))
+            infinite := tuple(from_outside(self.model, _without_infinities(data, ordinary)))
         ):
             if part := again.passes[share.index].of:  # what a part is given, the rest of the model may have made
                 infinite = tuple(text.replace("the batch is", f"what {part} is given is") for text in infinite)
@@ -238,6 +220,8 @@ class Diagnostician:
                         notes.append("no single head is at fault: replacing any one of them alone does not help")
         else:
             notes.append(f"no head was found in the model: {self.why_none}")
+        if head is not None:
+            head = replace(head, scan=None)  # whose call keeps the model, and a record may be kept for long
         return Diagnosis(
             base.outside, base.explodes, base.event, head, with_others, tuple(extremes), tuple(tried), base.how,
             base.exact, base.reproduced, tuple(notes),
@@ -276,11 +260,10 @@ class Diagnostician:
         return self.heads
 
     def _extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
-        seen: dict[int, Tensor] = {}
-        with again.as_it_was(share), log_sigmas(self.model, heads, seen), torch.enable_grad(), suppress(Exception):
+        seen = Seen(self.model, heads)
+        with again.as_it_was(share), seen.watched(), torch.enable_grad(), suppress(Exception):
             share.compute()  # that it may raise is known; what ran before counts
-        nothing = torch.full((1,), torch.nan)
-        return [_extremes_of(head, seen.get(index, nothing).detach()) for index, head in enumerate(heads)]
+        return seen.extremes()
 
     def _try(self, again: Again, share: Share, heads: Sequence[Head], variant: str) -> Tried:
         """The step under a variant: finite if this share is, and all others whose loss was not."""
@@ -326,6 +309,26 @@ class Diagnostician:
             yield handle
         finally:
             handle.unpatch()
+
+
+def _with_infinities(sound: Again | None) -> frozenset[int]:
+    """The inputs of a step that was finite which had infinities all the same, as a mask has, by their number."""
+    if sound is None or not sound.shares:
+        return frozenset()
+    data = _floats(t for t in tensors_in(sound.inputs(sound.shares[0])) if not t.requires_grad)
+    return frozenset(number for number, t in enumerate(data) if bool(t.detach().isinf().any()))
+
+
+def _without_infinities(data: Iterable[Tensor], ordinary: frozenset[int]) -> list[Tensor]:
+    """The same inputs, those with ordinary infinities without them, so that the numbers of the others stay."""
+    return [
+        t.detach().masked_fill(t.detach().isinf(), 0) if number in ordinary else t
+        for number, t in enumerate(_floats(data))
+    ]
+
+
+def _floats(data: Iterable[Tensor]) -> list[Tensor]:
+    return [t for t in data if t.is_floating_point()]
 
 
 @contextmanager
@@ -389,22 +392,3 @@ def _called(share: Share) -> Callable[..., Tensor]:
         return share.compute()
 
     return loss
-
-
-def _extremes_of(head: Head, values: Tensor) -> HeadExtremes:
-    flat = values.double().flatten()
-    if not flat.numel() or bool(flat.isnan().any()):
-        where = _position(values, int(flat.isnan().nonzero()[0])) if flat.numel() else ()
-        return HeadExtremes(head.path, head.channels, head.role, math.nan, math.nan, where, where)
-    low, high = int(flat.argmin()), int(flat.argmax())
-    return HeadExtremes(
-        head.path, head.channels, head.role, float(flat[low]), float(flat[high]), _position(values, low),
-        _position(values, high),
-    )  # fmt: skip
-
-
-def _position(values: Tensor, index: int) -> tuple[int, ...]:
-    if values.dim() < 2:
-        return (index,)
-    rest = values[0].numel()
-    return index // rest, index % rest

@@ -8,6 +8,7 @@ None of it is a copy of a batch.
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
+from vdvae_patch.guarding.deferred import selected
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.skips.generators import RawStates
 from vdvae_patch.trace import shown
 
 _DEPTH = 24  # frames above the model's call that are looked at; a framework has a dozen
 _AGAIN = 50  # steps between two looks at which modules there are
+_KNOWN = 4  # passes in front of a call of `backward` of which random states and callers are kept
 _MOST = 256  # passes of a step whose inputs are kept; more are counted
 
 
@@ -78,8 +81,9 @@ class Pass:
     Attributes:
         args, kwargs: what it was given, by reference.
         versions: of the tensors in them; one that is written to afterwards has another.
-        generators: the random states before it; None of one that follows another, whose draws come behind that one's.
-        frames: the callers, the innermost first.
+        generators: the random states before it; None of one behind several others, whose draws come behind theirs.
+        frames: the callers, the innermost first; none of such a one.
+        began: autograd's number of the next operation, when it began.
         training: whether the model was in training mode.
         of: path of the module that was called; of a method of the model that is not its forward, the first module that
             the method called. None of a batch that a framework's callback announced.
@@ -93,6 +97,7 @@ class Pass:
     frames: tuple[Frame, ...]
     training: bool
     of: str | None = ""
+    began: int = 0
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -150,12 +155,15 @@ class Window:
             return
         args, kwargs = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
         versions = _versions(_tensors(args, kwargs))
-        if self.passes and not (self.backwards and self.backwards[-1].passes == len(self.passes)):
-            self.passes.append(Pass(args, kwargs, versions, None, self.passes[-1].autocast, (), module.training, of))
+        began, since = _next_number(), len(self.passes) - (self.backwards[-1].passes if self.backwards else 0)
+        if since >= _KNOWN:
+            autocast = self.passes[-1].autocast
+            self.passes.append(Pass(args, kwargs, versions, None, autocast, (), module.training, of, began))
             return
         frames = tuple(callers(sys._getframe(1)))
         states = RawStates.now(device)
-        self.passes.append(Pass(args, kwargs, versions, states, Autocast.now(device), frames, module.training, of))
+        autocast = Autocast.now(device)
+        self.passes.append(Pass(args, kwargs, versions, states, autocast, frames, module.training, of, began))
 
     def backward(self, roots: Sequence[Tensor], device: torch.device) -> None:
         """Keep what a call of `backward` is given; called before it."""
@@ -198,6 +206,28 @@ class Window:
         models."""
         self.backwards = [b for b in self.backwards if any(reaches(end, parameters) for end in b.ends)]
 
+    def drop_given_up(self) -> None:
+        """Forget passes that a loop has given up before `backward`, as one does that checks its loss: such a batch has
+        no part in the step.
+
+        Its operations are not in the graph of what was differentiated, and a later pass of the same call is. Of a pass
+        whose result is detached the same is true, but that is called elsewhere in the loop.
+        """
+        ends = [0, *(backward.passes for backward in self.backwards)]
+        given_up: set[int] = set()
+        for backward, start, end in zip(self.backwards, ends, ends[1:], strict=False):
+            if end - start > 1:
+                given_up |= self._not_in(backward, start, end)
+        if given_up:
+            self.backwards = [replace(b, passes=b.passes - sum(n < b.passes for n in given_up)) for b in self.backwards]
+            self.passes = [one for n, one in enumerate(self.passes) if n not in given_up]
+
+    def _not_in(self, backward: Backward, start: int, end: int) -> set[int]:
+        begun = [one.began for one in self.passes[start:end]]
+        used = {start + bisect_right(begun, number) - 1 for number in _numbers(backward.ends) if number >= begun[0]}
+        calls = {n: _calls(self.passes[n]) for n in range(start, end) if self.passes[n].frames}
+        return {n for n in calls if n not in used and any(later > n and calls.get(later) == calls[n] for later in used)}
+
     def discard(self) -> None:
         """Gradients were set to zero: what was differentiated before is no part of the next step."""
         if self.backwards:
@@ -223,6 +253,7 @@ class Buffers:
         self._own: list[Tensor] = []
         self._seen: list[int] = []
         self._dicts: list[dict[str, Tensor | None]] = []
+        self.modules: list[nn.Module] = []
         self._takes = 0
 
     @torch.no_grad()
@@ -241,7 +272,8 @@ class Buffers:
     def _holders(self) -> list[dict[str, Tensor | None]]:
         """The dictionaries of buffers of the modules, which are looked for anew now and then: modules may be added."""
         if self._takes % _AGAIN == 0:
-            self._dicts = [m._buffers for m in self._model.modules()]
+            self.modules = list(self._model.modules())
+            self._dicts = [m._buffers for m in self.modules]
         self._takes += 1
         return self._dicts
 
@@ -254,6 +286,16 @@ class Buffers:
         for (owner, name), value, kept in zip(self._owners, self._own, self._kept, strict=True):
             value.data.copy_(kept)
             owner[name] = value
+
+    def put_back_where(self, flag: Tensor) -> None:
+        """The same where a flag on the device is set, without a wait for it; of buffers that are `in_place`."""
+        for value, kept in zip(self._own, self._kept, strict=True):
+            selected(flag, value, kept)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether each is still the tensor that was copied, and none was exchanged for another one."""
+        return all(owner.get(name) is own for (owner, name), own in zip(self._owners, self._own, strict=True))
 
     def state(self) -> dict[str, Tensor]:
         """The copies, by the names that a `state_dict` has."""
@@ -306,6 +348,27 @@ def reaches(end: Any, parameters: set[int]) -> bool:
             return True
         todo += [following for following, _ in node.next_functions]
     return False
+
+
+def _numbers(ends: Sequence[Any]) -> Iterator[int]:
+    """Autograd's numbers of all operations of some graphs; those of their leaves are beyond any."""
+    todo, seen = list(ends), set()
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            if getattr(node, "variable", None) is None:
+                yield node._sequence_nr()
+            todo += [following for following, _ in node.next_functions]
+
+
+def _next_number() -> int:
+    number: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+    return number
+
+
+def _calls(one: Pass) -> list[tuple[CodeType, int]]:
+    return [(frame.code, frame.instruction) for frame in one.frames]
 
 
 def _kept(value: Any) -> Any:

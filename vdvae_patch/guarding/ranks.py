@@ -17,9 +17,14 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return 0 if world() == 1 else dist.get_rank()
+
+
 def is_main() -> bool:
     """Whether this is the one that writes and tells."""
-    return world() == 1 or dist.get_rank() == 0
+    return rank() == 0
 
 
 def everyone(row: Tensor) -> Tensor:

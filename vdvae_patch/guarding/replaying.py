@@ -17,6 +17,7 @@ from vdvae_patch.guarding.skip import Recorded
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import patch, unpatch
 from vdvae_patch.saving import apply
+from vdvae_patch.skips import telling
 from vdvae_patch.skips.generators import threads
 
 
@@ -41,18 +42,29 @@ class Replayed:
     def __str__(self) -> str:
         info = self.recorded.info
         text = [
-            f"step {info['step']}: loss {_number(info['elbo'])}, gradient norm {_number(info['grad_norm'])}, skipped "
-            f"({info['cause']})",
-            "done again: the loss is the same, bit for bit"
-            if self.exact
-            else "done again: the loss is NOT that of the step (another machine, torch, precision or loss?)",
+            telling.skipped(info["step"], info["cause"], info["elbo"], info["grad_norm"], info["ranks"]),
+            *self._ranks(),
+            telling.again(self.exact),
             *lines(self.diagnosis),
         ]
         if self.recorded.missing:
             text.append(f"note: not recorded: {', '.join(self.recorded.missing)}")
         if self.other is not None:
-            text += ["", f"the same step under {self.variant}: {self.other.headline}", *self.other.causes, self.heads]
+            text += ["", telling.under(str(self.variant), self.other.headline), *self.other.causes, self.heads]
         return "\n".join(text).rstrip()
+
+    def _ranks(self) -> list[str]:
+        """Whose share of the batch was done again, of several ranks."""
+        recorded = self.recorded
+        if recorded.world == 1:
+            return []
+        blamed = recorded.info["ranks"]
+        why = "which was to blame" if recorded.rank in blamed else "which was not to blame"
+        there = telling.on_ranks(recorded.there).strip()
+        return [
+            f"{recorded.world} ranks did it, shares are recorded {there}; done again is that"
+            f"{telling.on_ranks([recorded.rank])}, {why if blamed else 'and none was known to be to blame'}"
+        ]
 
 
 def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, variant: str | None = None) -> Replayed:
@@ -100,10 +112,6 @@ def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, varia
                 with patch(model, for_heads(heads, variant), heads=heads, verify=False) as handle:
                     other, table = again.outcome(again.shares[0]), str(handle.heads)
     loss = math.nan if first.loss is None else first.loss
-    own = float(recorded.info["elbo"])
+    own = recorded.loss
     exact = loss == own or (math.isnan(loss) and math.isnan(own))
     return Replayed(recorded, diagnosis, exact, variant, other, table)
-
-
-def _number(value: float) -> str:
-    return "NaN" if math.isnan(value) else f"{value:.4g}"

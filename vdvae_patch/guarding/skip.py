@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from vdvae_patch.skips.rule import Cause
 from vdvae_patch.trace import Event
 
 WHAT = "recorded skip"
+
+_REMEDY = "the training goes on without it; free space, or keep=0"
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class Skip:
             "rows": list(self.rows),
             "exact": diagnosis.exact,
             "variants": {tried.variant: tried.holds for tried in diagnosis.tried},
-            "heads": [vars(head) for head in diagnosis.heads],
+            "heads": [head.record() for head in diagnosis.heads],
             "healed": self.healed or None,
             "recorded": None if self.folder is None else self.folder.name,
         }
@@ -122,7 +125,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a folder holds of a skipped update.
+    """What a folder holds of a skipped update, and of one of the ranks that did it.
 
     Attributes:
         info: the line of `skips.jsonl`, with versions.
@@ -130,6 +133,8 @@ class Recorded:
         args, kwargs: what the model was given; of several passes, the first one's.
         missing: what could not be kept, in words.
         patch: the document of the patch that the model had; empty if it had none.
+        rank, loss: whose share of the batch this is, and the loss that it had.
+        there: the ranks whose shares were found.
     """
 
     path: Path
@@ -143,63 +148,140 @@ class Recorded:
     threads: int
     patch: str
     missing: tuple[str, ...]
+    rank: int = 0
+    loss: float = math.nan
+    there: tuple[int, ...] = (0,)
+
+    @property
+    def world(self) -> int:
+        """How many ranks there were."""
+        return int(self.info.get("world", 1))
 
 
-def write(
-    folder: Path, skip: Skip, model: nn.Module, window: Window, buffers: Buffers, inputs: tuple[Any, ...] = ()
-) -> Skip:
-    """Record a skip in a folder of its own, and give it with that folder.
+@dataclass(frozen=True)
+class Share:
+    """What one rank had of a step: its part of the batch, its random states, its buffers.
 
-    Args:
-        inputs: what the loss reads, where the model itself was not called.
+    Attributes:
+        state: as `state.pt` has it.
+        loss: of this rank alone.
+    """
+
+    rank: int
+    world: int
+    loss: float
+    state: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, window: Window, buffers: Buffers, inputs: tuple[Any, ...], loss: float, rank: int = 0, world: int = 1
+    ) -> Share:
+        """Of the step under way.
+
+        Args:
+            inputs: what the loss reads, where the model itself was not called.
+        """
+        missing: list[str] = []
+        one = window.passes[0]
+        given = (inputs, {}) if one.of else (one.args, one.kwargs)
+        args, kwargs = plain(given[0], "input", missing), plain(given[1], "input", missing)
+        if len(window.passes) > 1:
+            missing.append(f"the inputs of {len(window.passes) - 1} further calls of the model in this step")
+        state = {
+            "args": list(args),
+            "kwargs": dict(kwargs),
+            "buffers": {key: value.cpu().clone() for key, value in buffers.state().items()},
+            "generators": (one.generators or RawStates.now(torch.device("cpu"))).plain(),
+            "autocast": [one.autocast.device, one.autocast.enabled, str(one.autocast.dtype).removeprefix("torch.")],
+            "training": one.training,
+            "threads": torch.get_num_threads(),
+            "missing": missing,
+        }
+        return cls(rank, world, loss, state)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """As a manifest has it."""
+        return {"rank": self.rank, "world": self.world, "loss": self.loss}
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The `state_dict`, on the CPU. Of a sharded model all ranks have to call it, which gives each the whole."""
+    found: dict[str, Tensor] = {}
+    for key, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+            found[key] = whole.detach().cpu()
+    return found
+
+
+def write(folder: Path, skip: Skip, model: nn.Module, weights: dict[str, Tensor], share: Share) -> Skip:
+    """Record a skip in a folder of its own, with the share of the rank that does so, and give it with that folder.
 
     Raises:
         RunError: no space left, or the folder cannot be written.
     """
-    missing: list[str] = []
-    one = window.passes[0]
-    weights = {key: value.detach().cpu() for key, value in model.state_dict().items() if isinstance(value, Tensor)}
-    weights |= {key: value.cpu() for key, value in buffers.state().items() if key in weights}
-    given = (inputs, {}) if one.of else (one.args, one.kwargs)
-    args, kwargs = plain(given[0], "input", missing), plain(given[1], "input", missing)
-    if len(window.passes) > 1:
-        missing.append(f"the inputs of {len(window.passes) - 1} further calls of the model in this step")
-    state = {
-        "model": weights,
-        "args": list(args),
-        "kwargs": dict(kwargs),
-        "generators": (one.generators or RawStates.now(torch.device("cpu"))).plain(),
-        "autocast": [one.autocast.device, one.autocast.enabled, str(one.autocast.dtype).removeprefix("torch.")],
-        "training": one.training,
-        "threads": torch.get_num_threads(),
-        "patch": patch_json(model) if is_patched(model) else "",
-        "missing": missing,
-    }
-    info = skip.record() | {
-        "vdvae_patch": vdvae_patch.__version__,
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
-        "model_class": type(model).__name__,
-    }
-    remedy = "the training goes on without it; free space, or keep=0"
-    return replace(skip, folder=sealed.write(folder, info, state, what=WHAT, remedy=remedy))
+    state = {**share.state, "model": weights, "patch": patch_json(model) if is_patched(model) else ""}
+    info = (
+        skip.record()
+        | share.info
+        | {
+            "vdvae_patch": vdvae_patch.__version__,
+            "torch": torch.__version__,
+            "python": sys.version.split()[0],
+            "model_class": type(model).__name__,
+        }
+    )
+    return replace(skip, folder=sealed.write(folder, info, state, what=WHAT, remedy=_REMEDY))
 
 
-def read(path: Path) -> Recorded:
-    """Read a recorded skip, every byte checked; no code in it runs.
+def write_share(folder: Path, share: Share) -> None:
+    """Add the share of another rank to the folder of a skip.
 
     Raises:
-        CheckpointError: damaged, or something else.
+        RunError: no space left, or the folder cannot be written.
+    """
+    sealed.write(_of_rank(folder, share.rank), share.info, share.state, what=WHAT, remedy=_REMEDY)
+
+
+def read(path: Path, rank: int | None = None) -> Recorded:
+    """Read a recorded skip, every byte checked; no code in it runs.
+
+    Args:
+        rank: whose share; that of the first rank that was to blame if left out.
+
+    Raises:
+        CheckpointError: damaged, or something else, or without a share of that rank.
     """
     info, state = sealed.read(path, what=WHAT)
-    if "args" not in state:
-        raise CheckpointError(f"{path} is not a skip that a guard recorded")
-    device, enabled, dtype = state["autocast"]
+    if "args" not in state or "model" not in state:
+        inside = f"; that is {path.parent}, with --rank {info['rank']}" if "rank" in info else ""
+        raise CheckpointError(f"{path} is not a skip that a guard recorded{inside}")
+    own, world = int(info.get("rank", 0)), int(info.get("world", 1))
+    there = tuple(k for k in range(world) if k == own or (_of_rank(path, k) / sealed.MANIFEST).exists())
+    wanted = next(iter(info["ranks"]), own) if rank is None else rank
+    if wanted not in there:
+        known = f"there are those of ranks {', '.join(map(str, there))}" if world > 1 else "one process recorded it"
+        elsewhere = "; where ranks share no disk, it lies in the same folder on that rank's machine, to be copied here"
+        raise CheckpointError(
+            f"{path} has no share of rank {wanted}: {known}{elsewhere if own <= wanted < world else ''}"
+        )
+    loss = float(info.get("loss", info["elbo"]))
+    share = state
+    if wanted != own:
+        of_rank, share = sealed.read(_of_rank(path, wanted), what=WHAT)
+        loss = float(of_rank["loss"])
+    weights = state["model"] | {k: v for k, v in share.get("buffers", {}).items() if k in state["model"]}
+    device, enabled, dtype = share["autocast"]
     return Recorded(
-        path, info, state["model"], tuple(state["args"]), state["kwargs"], raw_states(state["generators"]),
-        Autocast(device, enabled, getattr(torch, dtype)), state["training"], state["threads"], state["patch"],
-        tuple(state["missing"]),
+        path, info, weights, tuple(share["args"]), share["kwargs"], raw_states(share["generators"]),
+        Autocast(device, enabled, getattr(torch, dtype)), share["training"], share["threads"], state["patch"],
+        tuple(share["missing"]), wanted, loss, there,
     )  # fmt: skip
+
+
+def _of_rank(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank:04d}"
 
 
 def plain(value: Any, name: str, missing: list[str]) -> Any:

@@ -9,7 +9,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -25,6 +25,7 @@ from vdvae_patch.guarding import ranks, signals
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.clipping import UsualNorm
+from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
 from vdvae_patch.guarding.evaluations import Evaluations
 from vdvae_patch.guarding.passes import Buffers, Window, callers, reaches
@@ -33,7 +34,7 @@ from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.heads import Head
 from vdvae_patch.patching import PatchHandle, is_patched, patch, unpatch
 from vdvae_patch.scanning.outcome import has_nan, refusal
-from vdvae_patch.skips import rule
+from vdvae_patch.skips import rule, telling
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
 
@@ -41,8 +42,9 @@ Policy = Literal["skip", "raise", "heal"]
 Tracker = Callable[[Mapping[str, float]], object]
 
 _guarded: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-_held_back: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
-"""Steps under way whose gradients a guard has taken away; another guard of the same optimizer then skips, too."""
+_all: weakref.WeakSet[Guard] = weakref.WeakSet()
+_held_back: weakref.WeakKeyDictionary[Optimizer, _Held] = weakref.WeakKeyDictionary()
+"""Steps under way whose gradients a guard has taken away; the other guards of the same optimizer then skip, too."""
 _CAUSES: tuple[Cause, ...] = ("nan_loss", "high_gradient")
 
 
@@ -113,10 +115,11 @@ class Guard:
     """Made by `guard`, which explains the arguments.
 
     Attributes:
-        skips: the updates that were skipped, those for the loss scale of float16 among them.
-        steps: how many steps were looked at, and were not skipped.
         healed: the heads that were given another scale, with its name.
     """
+
+    _deferring: tuple[str, ...] = ("cuda",)
+    """The kinds of devices on which a step may be decided without a wait: elsewhere a read is no wait."""
 
     def __init__(
         self,
@@ -145,9 +148,10 @@ class Guard:
         self.clip: float | UsualNorm | None = UsualNorm() if clip == "auto" else clip
         self.max_consecutive, self.diagnose, self.keep = max_consecutive, diagnose, keep
         self.max_batch_mib, self.every, self.tracker, self.file = max_batch_mib, every, tracker, file
-        self.skips: list[Skip] = []
+        self._skips: list[Skip] = []
         self._refusals: list[tuple[str, Diagnosis]] = []
-        self.steps = 0
+        self._steps = 0
+        self._undecided: Undecided | None = None
         self.healed: dict[Head, str] = {}
         self.out = None if out is None else _opened(Path(out), self.model)
         self._log = None if self.out is None or not ranks.is_main() else JsonLines(self.out / "skips.jsonl")
@@ -161,7 +165,7 @@ class Guard:
         self._taken: list[tuple[Tensor, Tensor | None]] = []
         self._steps_in: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
         self._pending: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
-        self._consecutive = 0
+        self._consecutive = self._consecutive_before = 0
         self._scale = 1.0
         self._inside: dict[int, int] = {}
         self._asked = 0
@@ -185,10 +189,13 @@ class Guard:
             register_optimizer_step_pre_hook(_weakly(self._before_step)),
             register_optimizer_step_post_hook(_weakly(self._after_step)),
         ]
+        # those of the process are not the model's, and would outlive a guard that nobody removes
+        weakref.finalize(self, _remove_all, self._hooks[2:])
         self._of_parts: list[Any] = []
         self._watch_parts(True)
         signals.listen(self)
         _guarded.add(self.model)
+        _all.add(self)
 
     def _watch_parts(self, needed: bool) -> None:
         """Whether calls of the model's parts are looked at: as long as the model itself is called they tell nothing,
@@ -203,14 +210,33 @@ class Guard:
                 hook.remove()
             self._of_parts = []
 
+    @property
+    def skips(self) -> list[Skip]:
+        """The updates that were skipped, those for the loss scale of float16 among them."""
+        self._settle()
+        return self._skips
+
+    @property
+    def steps(self) -> int:
+        """How many steps were looked at, and were not skipped."""
+        self._settle()
+        return self._steps
+
     def remove(self) -> None:
         """Stop watching; hooks and replaced functions are as they were. A head that was healed keeps its patch."""
+        try:
+            self._settle()
+        finally:
+            self._remove()
+
+    def _remove(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
         self._watch_parts(False)
         signals.ignore(self)
         _guarded.discard(self.model)
+        _all.discard(self)
         self._window.clear()
         if self._log is not None:
             self._log.close()
@@ -260,7 +286,8 @@ class Guard:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
+        self._settle()
+        self._steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
         if isinstance(self.clip, UsualNorm):
             self.clip.restore([float(norm) for norm in state["norms"]])
 
@@ -306,9 +333,12 @@ class Guard:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], of: str | None) -> None:
         if self._busy or not torch.is_grad_enabled() or _in_backward():
             return
+        self._settle()
         if self._stepped:
             self._stepped = False
-            self._steps_in.clear()  # of a step that raised
+            for optimizer in list(self._steps_in):  # of a step that raised
+                _held_back.pop(optimizer, None)
+            self._steps_in.clear()
             self._window.clear()
             self._buffers.take()
         self._window.forward(module, args, kwargs, device_of(self.model), of)
@@ -317,6 +347,7 @@ class Guard:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes or _in_backward():  # as reentrant checkpoints call it
             return
+        self._settle()
         if not self._stepped:
             self._forget_what_was_cleared()
         elif self._is_cleared():  # a second loss of passes whose first one had its step
@@ -390,6 +421,7 @@ class Guard:
         self._steps_in[optimizer] = depth + 1
         if depth:
             return None
+        self._settle(may_look=False)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._judge(optimizer)
@@ -416,36 +448,105 @@ class Guard:
     def _judge(self, optimizer: Optimizer) -> None:
         """Gradients are there; apply the update, or keep it out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        loss, cause, norm, bad = self._look(parameters, optimizer)
         step = self._counts.get(optimizer, 0)
+        if self._may_wait(optimizer, parameters):
+            row = self._row(parameters)
+            self._counts[optimizer] = step + 1
+            self._stepped = True
+            self._undecided = Undecided.of(optimizer, step, row, self.threshold, self._buffers.modules)
+            return
+        loss, cause, norm, bad = self._look(parameters, optimizer)
         self._counts[optimizer] = step + 1
         self._stepped = True
         if (held := _held_back.get(optimizer)) is not None:
             self._buffers.put_back()
-            self._pending[optimizer] = replace(held, step=step)
+            self._pending[optimizer] = replace(held.skip, step=step)
             return
         if cause is None:
-            self._consecutive = 0
-            self.steps += 1
-            if self._traceable is None and self._window.backwards:
-                own = {id(p) for p in parameters}
-                self._traceable = any(reaches(end, own) for b in self._window.backwards for end in b.ends)
-            self._shown = loss
-            if not self._window.passes:  # no call was seen, before which they would be taken
-                self._buffers.take()
-            self._watch_parts(not self._window.passes or any(one.of for one in self._window.passes))
-            if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
-                self._sound = self._window.lasting()
-                self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
-            limit = self._clip(parameters, norm)
-            self._track(step, loss, norm, limit, skipped=False)
+            self._applied(step, loss, norm, parameters)
             return
         if getattr(optimizer, "found_inf", None) is not None and cause == "high_gradient" and not math.isfinite(norm):
             self._overflow(optimizer, step, norm, loss)  # of a fused optimizer, which is called with scaled gradients
             return
         self._keep_out(parameters)
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
-        self._pending[optimizer] = _held_back[optimizer] = Skip(step, cause, bad, norm, loss, type(optimizer).__name__)
+        skip = self._pending[optimizer] = Skip(step, cause, bad, norm, loss, type(optimizer).__name__)
+        untold = weakref.WeakSet(guard for guard in _all if guard is not self and guard._watches(optimizer))
+        if untold:
+            _held_back[optimizer] = _Held(skip, untold)
+
+    def _applied(self, step: int, loss: float, norm: float, parameters: Sequence[Tensor]) -> None:
+        """What is noted of an update that is applied."""
+        self._consecutive_before, self._consecutive = self._consecutive, 0
+        self._steps += 1
+        if self._traceable is None and self._window.backwards:
+            own = {id(p) for p in parameters}
+            self._traceable = any(reaches(end, own) for b in self._window.backwards for end in b.ends)
+        self._shown = loss
+        if not self._window.passes:  # no call was seen, before which they would be taken
+            self._buffers.take()
+        self._watch_parts(not self._window.passes or any(one.of for one in self._window.passes))
+        if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
+            self._sound = self._window.lasting()
+            self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
+        limit = self._clip(parameters, norm)
+        self._track(step, loss, norm, limit, skipped=False)
+
+    # --- decided on the device ----------------------------------------------------------------------------------------
+
+    def _may_wait(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> bool:
+        """Whether this step can be decided on the device, and read later, with the same outcome.
+
+        Not where the read has to come before the update (a norm to clip by, an error to raise, a head to heal, a loss
+        to show), where others decide, too (ranks, another guard, another optimizer that steps in between), or where it
+        is not sure that all that was differentiated is a loss of these parameters.
+        """
+        if self.policy != "skip" or self.clip is not None or self.shows_last_loss or self._scale != 1:
+            return False
+        if ranks.world() > 1 or len(_guarded) > 1 or len(self._counts) != 1 or not self._traceable:
+            return False
+        if not self._window.passes or not self._window.backwards or self._sound is None:
+            return False
+        if not can_be_deferred(optimizer, parameters, self._deferring) or not self._buffers.in_place:
+            return False
+        own = {id(p) for p in parameters}
+        return all(any(reaches(end, own) for end in backward.ends) for backward in self._window.backwards)
+
+    def _settle(self, *, may_look: bool = True) -> None:
+        """Read what the device has decided of the last step, and do what is to be done after it.
+
+        Args:
+            may_look: whether the step may be done again now.
+        """
+        undecided = self._undecided
+        if undecided is None or self._busy:
+            return
+        self._undecided = None
+        optimizer, step = undecided.optimizer, undecided.step
+        if not undecided.applied:  # the step raised before it came to an end
+            undecided.over()
+            return
+        *losses, norm = undecided.row.tolist()
+        loss = sum(losses)
+        code = rule.decided((not math.isfinite(loss),), False, norm, undecided.threshold)
+        if not code:
+            self._applied(step, loss, norm, [])
+            return
+        skip = Skip(step, _CAUSES[code - 1], (), norm, loss, type(optimizer).__name__)
+        if may_look:
+            with undecided.attributes.again():
+                skip = self._diagnosed(skip)
+        else:
+            why = "another optimizer's step came before it could be done again"
+            skip = replace(skip, diagnosis=Diagnosis(notes=(why,)))
+        self._skipped(skip)
+
+    @torch.no_grad()
+    def _row(self, parameters: Sequence[Tensor]) -> Tensor:
+        """All that was differentiated, and the gradient norm, on the device."""
+        device = parameters[0].device if parameters else device_of(self.model)
+        norm = _norm([p.grad for p in parameters if p.grad is not None], device)
+        return _stacked([*(_wide(root).to(device).sum() for root in self._window.losses), norm], device)
 
     @torch.no_grad()
     def _look(
@@ -453,10 +554,9 @@ class Guard:
     ) -> tuple[float, Cause | None, float, tuple[int, ...]]:
         """Loss, cause of a skip, norm, and the ranks whose loss is not finite; one wait for the device."""
         device = parameters[0].device if parameters else device_of(self.model)
-        norm = _norm([p.grad for p in parameters if p.grad is not None], device)
+        row = self._row(parameters)
+        norm = row[-1]
         scale = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
-        roots = [_wide(root).to(device).sum() for root in self._window.losses]
-        row = _stacked([*roots, norm], device)
         if ranks.world() == 1:
             *losses, size = row.tolist()
             if self._traceable and not all(map(math.isfinite, losses)):  # whose loss is it?
@@ -465,7 +565,7 @@ class Guard:
             loss, size = sum(losses) / self._scale, size / scale
             code = rule.decided((not math.isfinite(loss),), False, size, self.threshold)
             return loss, _CAUSES[code - 1] if code else None, size, ()
-        if self._traceable and roots and not bool(row[:-1].isfinite().all()):
+        if self._traceable and len(row) > 1 and not bool(row[:-1].isfinite().all()):
             self._window.keep_those_of({id(p) for p in parameters})
             kept = [_wide(root).to(device).sum() for root in self._window.losses]
             row = _stacked([*kept, norm], device)
@@ -501,6 +601,7 @@ class Guard:
     def _overflow(self, optimizer: Optimizer, step: int, norm: float, loss: float) -> None:
         """Scaled gradients are not finite: because of the scale, or by themselves?"""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._window.drop_given_up()
         self._stepped = True
         ordinary = not self._losses()[1]
         diagnosis = None
@@ -511,7 +612,7 @@ class Guard:
             ordinary = all(outcome.finite for outcome in outcomes)
         ordinary = not bool(ranks.everyone(torch.tensor([float(not ordinary)], device=device_of(self.model))).any())
         if ordinary:
-            self.skips.append(Skip(step, "loss_scale", (), norm, loss, type(optimizer).__name__, diagnosis))
+            self._skips.append(Skip(step, "loss_scale", (), norm, loss, type(optimizer).__name__, diagnosis))
             self._track(step, loss, norm, math.inf, skipped=True)
             return
         self._keep_out(parameters)
@@ -520,6 +621,7 @@ class Guard:
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
+        self._window.drop_given_up()
         try:
             return self._looked_into(skip)
         except Exception as error:  # what watches must not end the run
@@ -539,12 +641,13 @@ class Guard:
     def _skipped(self, skip: Skip) -> None:
         """Record, tell, and what the policy says."""
         self._consecutive += 1
+        loss = skip.loss  # of this rank
         if ranks.world() > 1:
             skip = ranks.of_all_ranks(skip)
         if self.policy == "heal":
             skip = self._heal(skip)
-        skip = self._record(skip)
-        self.skips.append(skip)
+        skip = self._record(skip, loss)
+        self._skips.append(skip)
         self._track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
             self._say(told(skip))
@@ -552,7 +655,7 @@ class Guard:
             raise GuardError(told(skip))
         if self._consecutive >= self.max_consecutive:
             raise GuardError(
-                f"{self._consecutive} updates in a row were skipped: the weights stay as they are, and so does what "
+                f"{telling.in_a_row(self._consecutive)}: the weights stay as they are, and so does what "
                 f"breaks.\n{self.report()}"
             )
 
@@ -602,6 +705,7 @@ class Guard:
         chosen = None if diagnosis is None else diagnosis.cure
         if head is None or chosen is None:
             return skip
+        head = next((known for known in self._diagnostician.heads or () if known == head), head)  # with its scan
         before = sum(s.head == head.path and s.diagnosis is not None for s in self.skips)
         if before < 1 or head in self.healed or (is_patched(self.model) and self._handle is None):
             return skip
@@ -648,23 +752,59 @@ class Guard:
 
     # --- write and tell -----------------------------------------------------------------------------------------------
 
-    def _record(self, skip: Skip) -> Skip:
-        if self._log is None or self.out is None:
-            return skip
-        kept = len(sorted(self.out.glob("skip-*")))
+    def _record(self, skip: Skip, loss: float) -> Skip:
+        """Write what is needed to do the step again: rank 0 the weights, and every rank its own share of the batch.
+
+        All ranks come by here together.
+
+        Args:
+            loss: of this rank alone.
+        """
+        number = self._number(skip)
         try:
-            if kept < self.keep and self._window.passes:
-                if skips.size_of(self._window) > self.max_batch_mib * 2**20:
-                    self._say(f"step {skip.step}: a batch of {skips.size_of(self._window) / 2**20:.0f} MiB is not kept")
-                else:
-                    folder = self.out / f"skip-{kept + 1:04d}"
-                    again = Again(self.model, self._window, self._buffers, self.call)
-                    inputs = again.inputs(again.shares[0]) if again.shares else ()
-                    skip = skips.write(folder, skip, self.model, self._window, self._buffers, inputs)
-            self._log.write(skip.record())
-            self._log.flush()
+            if number:
+                skip = self._written(skip, number, loss)
+            if self._log is not None:
+                self._log.write(skip.record())
+                self._log.flush()
         except RunError as error:  # a full disk must not end somebody's training
-            self._say(f"step {skip.step}: {error}")
+            self._say(f"step {skip.step}: {error}", of_all=True)
+        return skip
+
+    def _number(self, skip: Skip) -> int:
+        """Which recording this is, from 1, the same on all ranks; 0 if it is not kept."""
+        kept = self.keep if self._log is None or self.out is None else len(list(self.out.glob("skip-*")))
+        number = kept + 1 if kept < self.keep else 0
+        size = skips.size_of(self._window) / 2**20 if self._window.passes else -1.0
+        row = torch.tensor([float(number), size], device=device_of(self.model))
+        rows = ranks.everyone(row).tolist()
+        largest = max(size for _, size in rows)
+        number = int(rows[0][0])
+        if not number or min(size for _, size in rows) < 0:
+            return 0
+        if largest > self.max_batch_mib:
+            self._say(f"step {skip.step}: a batch of {largest:.0f} MiB is not kept")
+            return 0
+        return number
+
+    def _written(self, skip: Skip, number: int, loss: float) -> Skip:
+        again = Again(self.model, self._window, self._buffers, self.call)
+        inputs = again.inputs(again.shares[0]) if again.shares else ()
+        share = skips.Share.of(self._window, self._buffers, inputs, loss, ranks.rank(), ranks.world())
+        weights = skips.weights_of(self.model)  # of a sharded model, what all ranks have to ask for together
+        folder, failed = None if self.out is None else self.out / f"skip-{number:04d}", None
+        if ranks.is_main() and folder is not None:
+            try:
+                skip = skips.write(folder, skip, self.model, weights, share)
+            except RunError as error:
+                failed = error
+        if ranks.world() > 1:
+            written = ranks.everyone(torch.tensor([float(skip.folder is not None)], device=device_of(self.model)))
+            if not ranks.is_main() and folder is not None and bool(written[0]):
+                skips.write_share(folder, share)
+                skip = replace(skip, folder=folder)
+        if failed is not None:
+            raise failed
         return skip
 
     def _track(self, step: int, loss: float, norm: float, limit: float, *, skipped: bool) -> None:
@@ -677,8 +817,9 @@ class Guard:
             self.tracker = None
             self._say(f"the tracker raised {type(error).__name__}: {error}; it is not called again")
 
-    def _say(self, text: str) -> None:
-        if not ranks.is_main():
+    def _say(self, text: str, *, of_all: bool = False) -> None:
+        """`of_all`: what one rank alone may know."""
+        if not ranks.is_main() and not of_all:
             return
         with contextlib.suppress(OSError, ValueError):  # a file that was closed must not end somebody's training
             print(f"vdvae_patch guard: {text}", file=self.file or sys.stderr)
@@ -713,6 +854,22 @@ class Guard:
 
         return heard
 
+    def _hear_of_others(self, optimizer: Optimizer) -> None:
+        """Another guard may have held a step back that this one had let through before: it was never done."""
+        held = _held_back.get(optimizer)
+        if held is None or self not in held.untold:
+            return
+        held.untold.discard(self)
+        if not held.untold:
+            del _held_back[optimizer]
+        if optimizer in self._pending or not self._watches(optimizer):
+            return
+        self._buffers.put_back()
+        self._steps, self._consecutive = self._steps - 1, self._consecutive_before
+        if isinstance(self.clip, UsualNorm):
+            self.clip.forget_last()
+        self._pending[optimizer] = replace(held.skip, step=self._counts[optimizer] - 1)
+
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._busy:
             return
@@ -721,14 +878,18 @@ class Guard:
             self._steps_in[optimizer] = depth
             return
         self._give_back()
-        _held_back.pop(optimizer, None)
+        self._hear_of_others(optimizer)
+        if (undecided := self._undecided) is not None and undecided.optimizer is optimizer:
+            undecided.over()
+            self._buffers.put_back_where(undecided.held_back)
+            return
         kept, pending = self._lbfgs, self._pending.pop(optimizer, None)
         if kept is not None and kept.optimizer is optimizer:
             self._lbfgs = None
             self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
             if kept.bad is None:
                 self._consecutive = 0
-                self.steps += 1
+                self._steps += 1
                 return
             kept.put_back()
             self._skipped(kept.bad)
@@ -740,6 +901,14 @@ class Guard:
             self._skipped(diagnosed)
 
 
+@dataclass
+class _Held:
+    """A step that a guard has held back, and the other guards of that optimizer that have not come by since."""
+
+    skip: Skip
+    untold: weakref.WeakSet[Guard]
+
+
 def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
     """A hook of the whole process, which must not keep a guard and its model."""
     reference = weakref.WeakMethod(method)
@@ -749,6 +918,11 @@ def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
         return None if own is None else own(*args)
 
     return hook
+
+
+def _remove_all(hooks: Sequence[Any]) -> None:
+    for hook in hooks:
+        hook.remove()
 
 
 class _Hook:

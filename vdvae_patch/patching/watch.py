@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,11 +18,18 @@ from vdvae_patch.patching.record import PatchedHead, is_patched, patched_heads
 @contextmanager
 def log_sigmas(model: nn.Module, heads: Sequence[Head], seen: dict[int, Tensor]) -> Iterator[None]:
     """Forward hooks that store each head's log σ in `seen`, by the head's index; of heads whose module is called and
-    gives one tensor."""
+    gives one tensor, and of several calls the last one's."""
+    with each_log_sigma(model, heads, seen.__setitem__):
+        yield
+
+
+@contextmanager
+def each_log_sigma(model: nn.Module, heads: Sequence[Head], see: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Forward hooks that call `see` with a head's index and its log σ, at each call of the head's module."""
     modules = dict(model.named_modules())
     scales = {(p.head.path, p.head.role): p for p in patched_heads(model)} if is_patched(model) else {}
     handles = [
-        modules[head.path].register_forward_hook(partial(_store, seen, index, head, scales.get((head.path, head.role))))
+        modules[head.path].register_forward_hook(partial(_see, see, index, head, scales.get((head.path, head.role))))
         for index, head in enumerate(heads)
         if head.path in modules
     ]
@@ -33,8 +40,20 @@ def log_sigmas(model: nn.Module, heads: Sequence[Head], seen: dict[int, Tensor])
             handle.remove()
 
 
-def _store(
-    seen: dict[int, Tensor],
+def log_sigma_of(head: Head, value: Tensor, patched: PatchedHead | None, replaced_here: bool = False) -> Tensor:
+    """log σ of a head's raw value.
+
+    Args:
+        patched: what the head got; None if it is not patched.
+        replaced_here: whether the value has been replaced already by the one of which the host makes the new σ.
+    """
+    if patched is None or patched.scale is None or replaced_here:
+        return head.convention.log_sigma(value)
+    return patched.scale.log_sigma(value)
+
+
+def _see(
+    see: Callable[[int, Tensor], None],
     index: int,
     head: Head,
     patched: PatchedHead | None,
@@ -42,11 +61,6 @@ def _store(
     _: Any,
     output: Any,
 ) -> None:
-    if not isinstance(output, Tensor):
-        return
-    value = head.channel_range.of(output)
-    replaced_here = isinstance(stands_in(module).get("forward"), OutputAttachment)
-    if patched is None or patched.scale is None or replaced_here:
-        seen[index] = head.convention.log_sigma(value)
-    else:
-        seen[index] = patched.scale.log_sigma(value)
+    if isinstance(output, Tensor):
+        replaced_here = isinstance(stands_in(module).get("forward"), OutputAttachment)
+        see(index, log_sigma_of(head, head.channel_range.of(output), patched, replaced_here))

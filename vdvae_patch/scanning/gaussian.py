@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, is_variable, operands, settle
 from vdvae_patch.scanning.graph import Graph, Node
 
 Side = Literal["q", "p"]
@@ -79,6 +79,7 @@ class GaussianTerm:
         suffix: steps from that spot to σ.
         means: the leaves in which the term is quadratic.
         total: where the term is complete.
+        prior: mean and σ of the second Normal of a KL whose first one this is, where they are two numbers.
     """
 
     raw: Spot
@@ -87,6 +88,7 @@ class GaussianTerm:
     suffix: tuple[Step, ...]
     means: tuple[Spot, ...]
     total: Node
+    prior: tuple[float, float] | None = None
 
 
 _SUFFIXES: tuple[tuple[Step, ...], ...] = (
@@ -207,7 +209,8 @@ def _probe(
         q = probe.as_q(key, list(quadratic))
         if q is not None:
             node, suffix, means = q
-            yield GaussianTerm(expression.leaves[key], "q", node, suffix, means, total)
+            prior = probe.prior_of(key, (node, suffix), list(quadratic))
+            yield GaussianTerm(expression.leaves[key], "q", node, suffix, means, total, prior)
 
 
 class Probe:
@@ -384,6 +387,38 @@ class Probe:
             return None
         return float(fit[1]), float(fit[1] / curvature[0])
 
+    def prior_of(
+        self, key: SpotKey, match: tuple[Spot, tuple[Step, ...]], quadratic: Sequence[SpotKey]
+    ) -> tuple[float, float] | None:
+        """Mean and σ of the Normal with which a KL compares that of this σ_q; None where they are no two numbers.
+
+        In the mean m of q the KL is a parabola, least where m is the prior's, and c over its curvature is σ_p². Both
+        are asked for again with every other leaf changed: a prior that is computed of anything moves with it.
+        """
+        if len(quadratic) != 1 or not all(n.even for n in self._constants()):
+            return None
+        (mean,) = quadratic
+        found = []
+        for other in (None, *(self.expression.leaves.keys() - {key, mean})):
+            changes = {} if other is None else {other: self.base[other] + 2.0}
+            weights = self._weights({key: self.grid, **changes}, mean, match)
+            around = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+            wide = {k: v.expand(3) for k, v in changes.items()}
+            low, middle, high = self.values({**wide, mean: around}).expand(3).tolist()
+            curvature = high - 2 * middle + low
+            if weights is None or weights[1] >= 0 or not curvature or not math.isfinite(curvature):
+                return None
+            found.append(((low - high) / (2 * curvature), math.sqrt(-weights[1])))
+        first = found[0]
+        alike = all(abs(m - first[0]) + abs(s - first[1]) < _SAME_WEIGHT * first[1] for m, s in found)
+        least = 0.0 if abs(first[0]) < _SAME_WEIGHT * first[1] else first[0]
+        return (_rounded(least), _rounded(first[1])) if alike else None
+
+    def _constants(self) -> list[Node]:
+        """What is read of neither a network nor noise, of more than one element."""
+        read = (settle(Spot(n)).node for spot in self.expression.order for n in spot.node.inputs)
+        return [n for n in read if not is_variable(n) and math.prod(n.shape) > 1]
+
     def _data(self) -> list[Node]:
         """What is computed of the data alone."""
         read = (n for spot in self.expression.order for n in spot.node.inputs)
@@ -457,6 +492,11 @@ def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:
     residual = (y - y.mean() - slope * centred).abs().max()
     spread = float(y.max() - y.min())
     return slope if spread > 1e-9 and float(residual) < _STRAIGHT * spread else None
+
+
+def _rounded(value: float) -> float:
+    """A number of a host's, 0 or 1 mostly, without what a fit makes of it."""
+    return float(f"{value:.7g}")
 
 
 def distance(value: Tensor, *, sigma: Tensor) -> float:

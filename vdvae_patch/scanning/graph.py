@@ -60,14 +60,15 @@ class Node:
         frames: innermost first.
         value: of a parameter, and of what neither a parameter nor noise reaches, its largest element; it stands for
             all of them.
+        even: whether all its elements are that one, so far as they were looked at.
         mask: whether it is an input of zeros and ones by which the host multiplies what networks put out: no data.
         drawn: whether it is of numbers that another library may have drawn in the call; see `foreign_draws.py`.
         picked: of an operation that picks elements, which ones: its tensors of indices, by the number of their node.
     """
 
     __slots__ = (
-        "_inputs", "args", "data", "drawn", "frames", "func", "id", "index", "inplace", "kind", "kwargs", "mask",
-        "name", "noise", "op", "params", "picked", "shape", "value",
+        "_inputs", "args", "data", "drawn", "even", "frames", "func", "id", "index", "inplace", "kind", "kwargs",
+        "mask", "name", "noise", "op", "params", "picked", "shape", "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
@@ -86,6 +87,7 @@ class Node:
         self.noise = 0
         self.frames: tuple[Frame, ...] = ()
         self.value = 0.0
+        self.even = False
         self.mask = False
         self.drawn = False
         self.picked: dict[int, torch.Tensor] = {}
@@ -189,6 +191,14 @@ def representative(tensor: torch.Tensor) -> float:
         return 0.0
     values = tensor.detach().flatten()[:4096].double()
     return float(values[values.abs().argmax()])
+
+
+def is_even(tensor: torch.Tensor) -> bool:
+    """Whether the first 4096 elements are one number."""
+    if tensor.numel() == 0 or tensor.is_complex() or tensor.device.type == "meta" or tensor.layout != torch.strided:
+        return False
+    values = tensor.detach().flatten()[:4096]
+    return bool((values == values[0]).all())
 
 
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)

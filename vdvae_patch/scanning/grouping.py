@@ -23,6 +23,7 @@ from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.group import EmissionKey, Group, Groups
+from vdvae_patch.scanning.pairing import with_normals
 from vdvae_patch.scanning.placing import disagreeing, sites_of
 from vdvae_patch.scanning.reading import Reading, Readings, where
 from vdvae_patch.scanning.roles import role_of, shape_of
@@ -42,7 +43,7 @@ def heads_of(graph: Graph, readings: Readings) -> list[Head]:
     ordered = sorted(groups.values(), key=lambda g: g.spot.node.id)
     shared = {chain.begin.node.id for r in readings.found for chain in r.parts}
     heads = [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
-    return _with_calls(graph, ordered, heads)
+    return with_normals(graph, readings, ordered, _with_calls(graph, ordered, heads))
 
 
 def _with_calls(graph: Graph, groups: list[Group], heads: list[Head]) -> list[Head]:

@@ -32,7 +32,7 @@ from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import PrivateDraws, is_random
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.foreign_draws import may_be_drawn
-from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, representative
+from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_even, representative
 from vdvae_patch.scanning.inputs import tensors_in
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -296,7 +296,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             node.drawn = node.op in _LEAVING_DRAWS and any(n.drawn for n in inputs)
             node.kind, node.args, node.kwargs = "constant", (), {}
         if not (node.params or node.noise):
-            node.value = representative(tensor)
+            node.value, node.even = representative(tensor), is_even(tensor)
 
     def _notice_outside(self, node: Node, inputs: Sequence[Node]) -> None:
         """Say that a network was given something that is no input, and that no operation made."""
@@ -404,7 +404,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node.params = kind == "parameter"
         node.data = kind == "input"
         node.mask = node.data and _is_binary(tensor)  # until `masks.settle_masks` has seen what it is used for
-        node.value = representative(tensor)
+        node.value, node.even = representative(tensor), is_even(tensor)
         located = _locate(tensor)
         if located is not None:
             key, place = located

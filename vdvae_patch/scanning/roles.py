@@ -134,7 +134,7 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     if is_of_data(reading.term) and not _sample_is_used(graph, readings, _draws_of(readings, [reading])):
         return "likelihood"  # KL(p ‖ N(x, 0.01)): a prediction that is kept near what was observed
     seconds = [
-        r for r in readings.found if r.evidence == "p" and r.term is not None and _is_one_kl(r.term, reading.term)
+        r for r in readings.found if r.evidence == "p" and r.term is not None and is_one_kl(r.term, reading.term)
     ]
     exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
     return "prior" if exchanged else "posterior"
@@ -161,7 +161,7 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     samples = [mean for mean in term.means if mean.node.id in readings.samples]
     if any(n.id in own for sample in samples for n in sample.node.inputs):
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
-    firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None and _is_one_kl(r.term, term)]
+    firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None and is_one_kl(r.term, term)]
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
     if samples or firsts:
@@ -181,7 +181,7 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     return "prior" if len(networks) > 1 else "likelihood"
 
 
-def _is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:
+def is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:
     """Whether two terms are the two sides of one KL: of one expression, or of one that goes on from the other's, as
     where a KL is added up in place, and compare the same means."""
     if one.total is other.total:

@@ -51,10 +51,10 @@ def _means(graph: Graph, readings: Readings, reading: Reading) -> Iterator[Spot]
     yield from (Spot(normal.loc) for normal in graph.normals if normal.scale.id == sigma)
     for product in graph.consumers.get(sigma, ()):
         if product.id in readings.samples:
-            yield from map(Spot, _added_to(graph, product))
+            yield from map(Spot, added_to(graph, product))
 
 
-def _added_to(graph: Graph, product: Node) -> Iterable[Node]:
+def added_to(graph: Graph, product: Node) -> Iterable[Node]:
     """What σ ε is added to."""
     if product.op == "addcmul":
         yield from (n for n in product.inputs[:1] if n.params)

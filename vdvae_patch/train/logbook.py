@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips import telling
 from vdvae_patch.skips.records import read as read_records
 from vdvae_patch.train import flight
 from vdvae_patch.train.noise import seed_noise
@@ -96,7 +97,7 @@ def _explain(run: Run, record: StepRecord, *, exact: bool) -> dict[str, Any]:
         "epoch": record.step // run.per_epoch,
         "cause": record.cause,
         "ranks": list(record.bad_ranks),
-        "sites": {site: list(ranks) for site in SITES if (ranks := getattr(record.sites, site))},
+        "sites": _sites(record),
         "elbo": record.elbo,
         "distortion": record.distortion,
         "rate": record.rate,
@@ -119,14 +120,18 @@ def _keep(run: Run, record: StepRecord) -> None:
         seams=run.work.seams_state(),
     )  # fmt: skip
     megabytes = flight.size_on_disk(recording.path) / 1e6
-    where = "; ".join(
-        f"{site} on rank {', '.join(map(str, ranks))}" for site in SITES if (ranks := getattr(record.sites, site))
-    )
+    assert record.cause is not None
+    said = telling.skipped(record.step, record.cause, record.elbo, record.grad_norm, sites=_sites(record))
     run.say(
-        f"step {record.step}: update skipped ({record.cause}{f': not finite: {where}' if where else ''}), recorded in "
+        f"{said}, recorded in "
         f"{recording.path.name} ({megabytes:.1f} MB, {kept + 1} of at most {run.config.record_skips}); "
         f"look at it with: python -m vdvae_patch replay {run.folder.path} --skip {kept + 1}"
     )
+
+
+def _sites(record: StepRecord) -> dict[str, list[int]]:
+    """Where values were not finite, and on which ranks."""
+    return {site: list(ranks) for site in SITES if (ranks := getattr(record.sites, site))}
 
 
 def _give_up(run: Run, last: StepRecord) -> None:
@@ -135,7 +140,7 @@ def _give_up(run: Run, last: StepRecord) -> None:
     run.logs.flush()
     counters = run.counters
     raise RunError(
-        f"{counters.consecutive_skips} updates in a row were skipped (the last for {last.cause}, gradient norm "
+        f"{telling.in_a_row(counters.consecutive_skips)} (the last for {last.cause}, gradient norm "
         f"{last.grad_norm:g}): this run no longer learns. So far {counters.high_gradient} high-gradient and "
         f"{counters.nan} NaN skips; the heads at each are in {run.folder.skips}. {_remedy(run, last)}"
     )

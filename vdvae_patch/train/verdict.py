@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips import telling
 from vdvae_patch.tables import columns
 from vdvae_patch.trace import Event
 from vdvae_patch.train.replay import HeadReplay, Replay
@@ -16,10 +17,9 @@ from vdvae_patch.train.step import StepRecord
 def report(own: Replay, other: Replay | None, threshold: float) -> str:
     """What happened, per head in the order of the computation; what would have happened under another variant."""
     lines = [f"step {own.record.step}, {own.variant}: {outcome(own.record, threshold)}"]
-    again = "the same, bit for bit" if own.exact else "NOT what the run logged (another machine, torch or precision?)"
-    lines += [f"done again: loss, norm and cause are {again}", "", _heads(own), "", _blame(own)]
+    lines += [telling.again(own.exact, "loss, norm and cause are"), "", _heads(own), "", _blame(own)]
     if other is not None:
-        lines += ["", f"the same step and weights under {other.variant}: {outcome(other.record, threshold)}", ""]
+        lines += ["", telling.under(other.variant, outcome(other.record, threshold)), ""]
         lines += [_heads(other), "", _blame(other)]
     return "\n".join(lines)
 
@@ -116,26 +116,13 @@ def _blame(replay: Replay) -> str:
             f"the largest gradient of a head is {steepest.grad_norm:.4g} at {steepest.state.path}"
         )
     near = suspects(event, replay.heads)
-    head = ""
+    explodes, later = (event, replay.first_not_finite) if event.finite else (None, event)
+    text = telling.values(explodes, later, replay.bad_rank)
     if near:
         state = near[0].state
-        head = (
-            f"\n  head: {state.path} ({state.role}), log σ from {state.log_sigma_min:.4g} to {state.log_sigma_max:.4g}"
-        )
-    text = f"{replay.variant}: the first value that {'explodes' if event.finite else 'is not finite'}{head}\n"
-    text += _where(event, replay.bad_rank)
-    later = replay.first_not_finite
-    if event.finite and later is not None:
-        text += f"\nand the first that is not finite\n{_where(later, replay.bad_rank)}"
-    return text
-
-
-def _where(event: Event, rank: int | None) -> str:
-    return (
-        f"  {event.phase} pass of rank {rank}, module {event.place.module or '(the model itself)'}\n"
-        f"  operation {event.operation}: {event.value} from inputs in {event.inputs}\n"
-        f"  line {event.place}"
-    )
+        extremes = telling.log_sigma(state.log_sigma_min, state.log_sigma_max)
+        text.append(telling.head(state.path, "", state.role, extremes))
+    return "\n  ".join([f"{replay.variant}:", *text])
 
 
 def _belongs(path: str, module: str) -> bool:

@@ -1,0 +1,247 @@
+"""Of a skipped step, each head's extremes: of log σ, of the mean and of the KL, and where they are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+import vdvae_patch
+from vdvae_patch.guarding import extremes
+from vdvae_patch.heads import Compared, Head
+from vdvae_patch.hosts import load_host
+
+
+class VAE(nn.Module):
+    """Convolutional; how its KL is written, and against which prior, is given."""
+
+    def __init__(self, rate: Callable[[Any, Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.prior, self.decoder = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(1, 8, 1), nn.Conv2d(4, 1, 1)
+        self.scale = nn.Parameter(torch.zeros(4, 1, 1))
+        self.register_buffer("centres", torch.arange(4.0).view(4, 1, 1))
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.encoder(x).chunk(2, 1)
+        z = mean + raw.exp() * torch.randn_like(mean)
+        return self.rate(self, mean, raw, z, x).sum() + (self.decoder(z) - x).pow(2).sum()
+
+
+def standard(model: VAE, mean: Tensor, raw: Tensor, z: Tensor, x: Tensor) -> Tensor:
+    return 0.5 * (mean**2 + (2 * raw).exp() - 1) - raw
+
+
+def elsewhere(model: VAE, mean: Tensor, raw: Tensor, z: Tensor, x: Tensor) -> Tensor:
+    return 3 * (((2 * raw).exp() + (mean - 0.7) ** 2) / (2 * 0.25) - raw + math.log(0.5) - 0.5)
+
+
+def of_distributions(model: VAE, mean: Tensor, raw: Tensor, z: Tensor, x: Tensor) -> Tensor:
+    return kl_divergence(Normal(mean, raw.exp()), Normal(torch.zeros_like(mean), 2 * torch.ones_like(mean)))
+
+
+def learned(model: VAE, mean: Tensor, raw: Tensor, z: Tensor, x: Tensor) -> Tensor:
+    mean_p, raw_p = model.prior(x * 0.1).chunk(2, 1)
+    return raw_p - raw + ((2 * raw).exp() + (mean - mean_p) ** 2) / (2 * (2 * raw_p).exp()) - 0.5
+
+
+def of_a_sample(model: VAE, mean: Tensor, raw: Tensor, z: Tensor, x: Tensor) -> Tensor:
+    mean_p, raw_p = model.prior(x * 0.1).chunk(2, 1)
+    return Normal(mean, raw.exp()).log_prob(z) - Normal(mean_p, raw_p.exp()).log_prob(z)
+
+
+def around_centres(model: VAE, mean: Tensor, raw: Tensor, z: Tensor, x: Tensor) -> Tensor:
+    return 0.5 * ((mean - model.centres) ** 2 + (2 * raw).exp() - 1) - raw
+
+
+def around_the_data(model: VAE, mean: Tensor, raw: Tensor, z: Tensor, x: Tensor) -> Tensor:
+    return 0.5 * ((mean - x) ** 2 + (2 * raw).exp() - 1) - raw
+
+
+@pytest.mark.parametrize(
+    ("rate", "prior"),
+    [
+        (standard, Compared(None, 0.0, 1.0)),
+        (elsewhere, Compared(None, 0.7, 0.5)),
+        (of_distributions, Compared(None, 0.0, 2.0)),
+        (learned, Compared(("prior", "4:8"))),
+        (of_a_sample, Compared(("prior", "4:8"))),
+        (around_centres, None),
+        (around_the_data, None),
+    ],
+)
+def test_a_scan_says_what_a_posterior_is_compared_with(rate: Any, prior: Compared | None) -> None:
+    heads = {head.role: head for head in vdvae_patch.scan(VAE(rate), torch.randn(3, 1, 5, 5))}
+    found = heads["posterior"].found
+    assert found is not None
+    assert found.prior == prior
+    assert [str(found.mean), str(found.raw)] == ["encoder[:4]", "encoder[4:8]"]
+    if "prior" in heads:
+        assert heads["prior"].found is not None
+        assert str(heads["prior"].found.mean) == "prior[:4]"
+
+
+def test_a_mean_that_is_computed_is_no_output() -> None:
+    def squashed(model: VAE, mean: Tensor, raw: Tensor, z: Tensor, x: Tensor) -> Tensor:
+        return (
+            standard(model, mean, raw, z, x)
+            + ((model.decoder(z).sigmoid() - x) / model.scale.exp()) ** 2 / 2
+            + model.scale
+        )
+
+    heads = {head.role: head for head in vdvae_patch.scan(VAE(squashed), torch.randn(3, 1, 5, 5))}
+    assert heads["likelihood"].found is not None
+    assert heads["likelihood"].found.mean is None
+
+
+def skipped(rate: Any, tmp_path: Path, **arguments: Any) -> tuple[vdvae_patch.Guard, VAE, Tensor]:
+    model = VAE(rate)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, out=tmp_path / "guard", **arguments) as guard:
+        for step in range(2):
+            x = torch.randn(3, 1, 5, 5)
+            if step:
+                with torch.no_grad():
+                    model.encoder.bias[6] += 100.0  # type: ignore[index]
+            optimizer.zero_grad()
+            loss = model(x)
+            loss.backward()
+            optimizer.step()
+    assert len(guard.skips) == 1
+    return guard, model, x
+
+
+@pytest.mark.parametrize("rate", [elsewhere, learned])
+def test_extremes_are_those_of_the_step_and_say_where(rate: Any, tmp_path: Path) -> None:
+    guard, model, x = skipped(rate, tmp_path)
+    mean, log_sigma = (value.double() for value in model.encoder(x).detach().chunk(2, 1))
+    mean_p, log_sigma_p = (value.double() for value in model.prior(x * 0.1).detach().chunk(2, 1))
+    if rate is elsewhere:
+        mean_p, log_sigma_p = torch.tensor(0.7), torch.tensor(0.5).log()
+    kl = log_sigma_p - log_sigma + ((2 * log_sigma).exp() + (mean - mean_p) ** 2) / (2 * (2 * log_sigma_p).exp()) - 0.5
+    line = json.loads((tmp_path / "guard" / "skips.jsonl").read_text())
+    (found,) = [head for head in line["heads"] if head["role"] == "posterior"]
+    for name, values in (("log_sigma", log_sigma), ("mean", mean), ("kl", kl)):
+        for end, value in (("min", values.min()), ("max", values.max())):
+            assert math.isclose(found[f"{name}_{end}"], float(value), rel_tol=1e-5)
+            row, channel, *place = found["at"][f"{name}_{end}"]
+            assert values[(row, channel, *place)] == value
+    assert math.isclose(found["kl"], float(kl.sum()) / 3, rel_tol=1e-5)
+    assert found["left_out"] == {}
+    assert found["at"]["log_sigma_max"][1] == 2
+    report = guard.report()
+    assert "log σ from" in report
+    assert "KL of a channel up to" in report
+    assert "the heads in this step" in report
+    if rate is learned:
+        (prior,) = [head for head in line["heads"] if head["role"] == "prior"]
+        assert (prior["kl_max"], prior["kl"]) == (found["kl_max"], found["kl"])
+        assert math.isclose(prior["mean_max"], float(mean_p.max()), rel_tol=1e-5)
+
+
+def test_what_cannot_be_told_is_left_out_and_said(tmp_path: Path) -> None:
+    guard, _, _ = skipped(around_centres, tmp_path)
+    (found,) = json.loads((tmp_path / "guard" / "skips.jsonl").read_text())["heads"]
+    assert "mean_max" in found
+    assert not {"kl", "kl_min", "kl_max"} & set(found)
+    assert found["left_out"] == {"kl": "no prior is known that it is compared with"}
+    assert "left out: KL: no prior is known that it is compared with (encoder)" in guard.report()
+
+
+def test_a_head_that_somebody_wrote_down_says_nothing_of_its_mean(tmp_path: Path) -> None:
+    heads = [Head("encoder", "posterior", 4, 8)]
+    _, _, _ = skipped(standard, tmp_path, heads=heads)
+    (found,) = json.loads((tmp_path / "guard" / "skips.jsonl").read_text())["heads"]
+    assert found["log_sigma_max"] > 90
+    assert set(found["left_out"]) == {"mean", "kl"}
+
+
+def test_a_value_that_is_no_number_is_found_where_it_is() -> None:
+    heads = list(vdvae_patch.scan(model := VAE(standard), torch.randn(3, 1, 5, 5)))
+    seen = extremes.Seen(model, heads)
+    x = torch.randn(3, 1, 5, 5)
+    x[1, 0, 4, 4] = torch.nan
+    with seen.watched():
+        model(x)
+    (found,) = seen.extremes()
+    assert found.log_sigma is not None
+    assert math.isnan(found.log_sigma.high)
+    assert found.log_sigma.highest == (1, 0, 3, 3)
+    assert found.extremity == math.inf
+
+
+def test_all_calls_of_a_module_count() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.head, self.out = nn.Linear(6, 6), nn.Linear(3, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            total = torch.zeros(())
+            for now in x:
+                mean, raw = self.head(now).chunk(2, 1)
+                z = mean + raw.exp() * torch.randn_like(mean)
+                kl = 0.5 * (mean**2 + (2 * raw).exp() - 1) - raw
+                total = total + kl.sum() + (self.out(z) - now).pow(2).sum()
+            return total
+
+    model, x = Recurrent(), torch.randn(4, 5, 6)
+    heads = list(vdvae_patch.scan(model, x))
+    x[1] *= 20
+    seen = extremes.Seen(model, heads)
+    with seen.watched():
+        model(x)
+    (found,) = seen.extremes()
+    log_sigma = model.head(x).detach()[..., 3:].double()
+    assert found.log_sigma is not None
+    assert found.log_sigma.high == float(log_sigma.max())
+    assert log_sigma[(1, *found.log_sigma.highest)] == log_sigma.max()
+    assert found.kl is not None
+
+
+def test_the_kls_of_a_hierarchy_are_the_hosts_rate() -> None:
+    host = load_host("vdvae")
+    entry: Any = host.entry
+    architecture = entry.presets()["demo"].architecture
+    torch.manual_seed(0)
+    model = host.build(entry.hyperparameters(architecture, image_size=32, image_channels=3, data="cifar10"))
+    with torch.no_grad():
+        for parameter in model.parameters():  # away from the start, where priors are zero
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    x = torch.randn(2, 32, 32, 3).clamp(-1, 1)
+    heads = vdvae_patch.scan(model, x, x)
+    seen = extremes.Seen(model, list(heads))
+    with seen.watched():
+        rate = float(model(x, x)["rate"].detach())
+    found = seen.extremes()
+    assert not any(head.left_out for head in found)
+    total = sum(head.kl_nats for head in found if head.role == "posterior")
+    assert math.isclose(total / (32 * 32 * 3), rate, rel_tol=1e-4)
+    shown = extremes.table(found).splitlines()
+    assert len(found) == 24
+    assert len(shown) == 2 + 12 + 1
+    assert shown[-1] == "and 12 more, less extreme ones"
+
+
+def test_a_step_that_is_applied_looks_at_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise AssertionError("a head was looked at")
+
+    monkeypatch.setattr(extremes.Seen, "__init__", refused)
+    model = VAE(standard)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(3, 1, 5, 5)).backward()
+            optimizer.step()
+        assert guard.steps == 3
