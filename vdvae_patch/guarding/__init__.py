@@ -8,7 +8,6 @@
 | `lines`, `again` | the step as a function, from the user's own lines |
 | `diagnosis` | does it again: where it broke, by which head, and what holds |
 | `skip`, `report` | a skipped update on disk, and in words |
-| `clipping` | the usual norm |
 | `evaluations`, `ranks` | optimizers that evaluate many times; several processes |
 | `everything` | guards whatever model an optimizer is made for |
 | `replaying` | a recorded skip, done again in another process |

@@ -24,7 +24,6 @@ from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunErr
 from vdvae_patch.guarding import ranks, signals
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, device_of
-from vdvae_patch.guarding.clipping import UsualNorm
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
 from vdvae_patch.guarding.evaluations import Evaluations
 from vdvae_patch.guarding.passes import Buffers, Window, callers, reaches
@@ -36,6 +35,7 @@ from vdvae_patch.scanning.outcome import has_nan, refusal
 from vdvae_patch.skips import rule
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
+from vdvae_patch.skips.usual_norm import UsualNorm
 
 Policy = Literal["skip", "raise", "heal"]
 Tracker = Callable[[Mapping[str, float]], object]
@@ -142,7 +142,10 @@ class Guard:
         if self.model in _guarded:
             raise GuardError("the model has a guard already; remove that first (guard.remove())")
         self.call, self.policy, self.threshold = call, policy, math.inf if threshold is None else threshold
-        self.clip: float | UsualNorm | None = UsualNorm() if clip == "auto" else clip
+        self.clip = clip
+        # an adversarial autoencoder has two optimizers, whose usual norms have nothing to do with each other
+        self._usual: weakref.WeakKeyDictionary[Optimizer, UsualNorm] = weakref.WeakKeyDictionary()
+        self._usual_before: list[list[float]] = []
         self.max_consecutive, self.diagnose, self.keep = max_consecutive, diagnose, keep
         self.max_batch_mib, self.every, self.tracker, self.file = max_batch_mib, every, tracker, file
         self.skips: list[Skip] = []
@@ -254,15 +257,20 @@ class Guard:
             return self._diagnostician.find(again, again.shares[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint of the loop may keep: counters, and the usual norm. The patch is the model's."""
-        usual = self.clip.state() if isinstance(self.clip, UsualNorm) else []
-        return {"steps": self.steps, "consecutive": self._consecutive, "norms": usual}
+        """What a checkpoint of the loop may keep: counters, and the norms of the last updates, a list an optimizer in
+        the order of their first steps. The patch is the model's."""
+        norms = [usual.norms() for usual in self._usual.values()] + self._usual_before
+        return {"steps": self.steps, "consecutive": self._consecutive, "norms": norms}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self.steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
-        if isinstance(self.clip, UsualNorm):
-            self.clip.restore([float(norm) for norm in state["norms"]])
+        norms = state["norms"]
+        if norms and not isinstance(norms[0], list):
+            norms = [norms]  # of a guard that had one list for all optimizers
+        self._usual_before = [list(map(float, known)) for known in norms]
+        for usual in self._usual.values():
+            usual.remember(self._usual_before.pop(0) if self._usual_before else [])
 
     # --- what is heard ------------------------------------------------------------------------------------------------
 
@@ -437,7 +445,7 @@ class Guard:
             if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
                 self._sound = self._window.lasting()
                 self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
-            limit = self._clip(parameters, norm)
+            limit = self._clip(optimizer, parameters, norm)
             self._track(step, loss, norm, limit, skipped=False)
             return
         if getattr(optimizer, "found_inf", None) is not None and cause == "high_gradient" and not math.isfinite(norm):
@@ -472,8 +480,9 @@ class Guard:
         total = row[:-1].sum() if len(row) > 1 else torch.zeros((), device=device)
         row = torch.stack([total / self._scale, norm / scale])
         rows = ranks.everyone(row)
+        row = torch.stack([row[0], rows[:, 1].amax()])  # one norm, so that all clip to the same limit
         bad = ~rows[:, 0].isfinite()
-        found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), rows[:, 1].amax(), self.threshold)
+        found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), row[1], self.threshold)
         values = torch.cat([row, found[None], bad.float()]).tolist()
         cause = None if values[2] == 0 else _CAUSES[int(values[2]) - 1]
         return values[0], cause, values[1], tuple(n for n, flag in enumerate(values[3:]) if flag)
@@ -582,12 +591,23 @@ class Guard:
         finally:
             self._busy = False
 
-    def _clip(self, parameters: Sequence[Tensor], norm: float) -> float:
+    def _usual_of(self, optimizer: Optimizer) -> UsualNorm:
+        if optimizer not in self._usual:
+            self._usual[optimizer] = usual = UsualNorm()
+            if self._usual_before:
+                usual.remember(self._usual_before.pop(0))
+        return self._usual[optimizer]
+
+    def _clip(self, optimizer: Optimizer, parameters: Sequence[Tensor], norm: float) -> float:
+        """Of an update that is applied: bring its gradient down to the limit, which is returned."""
         if self.clip is None:
             return math.inf
-        limit = self.clip.limit if isinstance(self.clip, UsualNorm) else self.clip
-        if isinstance(self.clip, UsualNorm):
-            self.clip.add(norm)
+        if isinstance(self.clip, str):
+            usual = self._usual_of(optimizer)
+            limit = float(usual.limit)
+            usual.add(torch.tensor(norm, dtype=torch.float64), torch.tensor(True))
+        else:
+            limit = self.clip
         if norm > limit:
             gradients = [p.grad for p in parameters if p.grad is not None]
             torch._foreach_mul_(gradients, limit / norm)

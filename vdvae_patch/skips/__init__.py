@@ -3,6 +3,7 @@
 | module | holds |
 |---|---|
 | `rule` | when an update is skipped, and what the cause is called |
+| `usual_norm` | a limit for the gradient norm that follows the norms of the updates that were applied |
 | `records` | log files, one JSON object a line |
 | `generators` | the states of every random generator |
 | `sealed` | folders that are whole or not there, and never trusted without their checksum |
