@@ -83,8 +83,8 @@ def guard(
             where one function of yours calls both the model and `backward`, or where the model gives the loss.
         policy: `skip`: go on; `raise`: end with a `GuardError`; `heal`: go on, and give a head that was to blame twice
             another scale, explin if that holds.
-        clip: the gradient norm is brought down to this; `"auto"` to the 0.9 quantile of the norms of the last 500
-            updates, after 20 of them.
+        clip: the gradient norm is brought down to this; `"auto"` to twice the median of the norms of the last 100
+            updates of that optimizer, after 20 of them.
         threshold: an update whose norm is not below it is skipped, too; None for those that are not finite alone.
         max_consecutive: so many skips in a row end the training with a `GuardError`.
         diagnose: whether to do skipped steps again. The first of each kind is examined at once.

@@ -38,7 +38,7 @@ class Optimization:
         warmup_iters: steps over which the learning rate rises linearly from 0.
         batch_size: images a rank and step.
         ema_rate: decay of the moving average of the weights that is evaluated.
-        grad_clip: the norm that the gradient is clipped to; auto is the usual norm of the updates before.
+        grad_clip: the norm that the gradient is clipped to; auto: twice the median of the last 100 updates.
         skip_threshold: an update whose gradient norm (before clipping) is not below it is skipped; -1 turns that off.
     """
 

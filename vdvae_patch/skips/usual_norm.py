@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,48 +14,47 @@ WARM_UP = 20
 
 
 class UsualNorm:
-    """A limit that follows the norms of the updates that were applied: a quantile of the last of them.
+    """A limit that follows the norms of the updates that were applied: a multiple of the median of the last of them.
 
-    Of n norms the limit is the ⌈q n⌉-th smallest. Everything is a tensor on the device, and nothing waits for it.
+    Of n norms, as they were before clipping, the median is the ⌈n/2⌉-th smallest. Exploding norms come in bursts: a
+    high quantile is one of them as soon as a tenth of the window is, and then clips nothing; the median stands half.
+    Everything is a tensor on the device, and nothing waits for it.
 
     Args:
-        quantile: q, of the norms before clipping.
+        multiple: of the median.
         window: how many norms it is of.
         runs: of how many runs it is, each with a window of its own; None for one, whose norm and limit are scalars.
         device: where the norms are.
 
     Raises:
-        InvalidValueError: a quantile that is none, or a window shorter than the warm-up.
+        InvalidValueError: a multiple that is not above 0, or a window shorter than the warm-up.
     """
 
     def __init__(
         self,
-        quantile: float = 0.9,
-        window: int = 500,
+        multiple: float = 2.0,
+        window: int = 100,
         *,
         runs: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not 0 < quantile <= 1 or window < WARM_UP:
+        if not multiple > 0 or window < WARM_UP:
             raise InvalidValueError(
-                f"quantile must be above 0 and at most 1, not {quantile:g}, and window at least {WARM_UP}, not {window}"
+                f"multiple must be above 0, not {multiple:g}, and window at least {WARM_UP}, not {window}"
             )
-        self.quantile, self.window = quantile, window
+        self.multiple, self.window = multiple, window
         shape = () if runs is None else (runs,)
         # a ring; what is not written yet is infinite, and so sorted behind all that is
-        self._norms = torch.full((*shape, window), math.inf, dtype=torch.float64, device=device)
+        self._norms = torch.full((*shape, window), torch.inf, dtype=torch.float64, device=device)
         self._count = torch.zeros(shape, dtype=torch.int64, device=device)
-        # by how many there are, exact: a product on the device would round
-        places = [max(math.ceil(quantile * n) - 1, 0) for n in range(window + 1)]
-        self._places = torch.tensor(places, device=device)
 
     @property
     def limit(self) -> Tensor:
         """The norm to clip at, float64, `[]` or `[runs]`; infinity while it warms up."""
         known = self._count.clamp(max=self.window)
-        place = self._places[known].unsqueeze(-1)
-        chosen = self._norms.sort(dim=-1).values.gather(-1, place).squeeze(-1)
-        return torch.where(known < WARM_UP, math.inf, chosen)
+        middle = ((known - 1).clamp(min=0) // 2).unsqueeze(-1)
+        median = self._norms.sort(dim=-1).values.gather(-1, middle).squeeze(-1)
+        return torch.where(known < WARM_UP, torch.inf, self.multiple * median)
 
     def add(self, norm: Tensor, applied: Tensor) -> None:
         """Take in the norms of a step, before clipping, where its update was `applied` (bool); both as the limit is."""
@@ -94,7 +92,7 @@ class UsualNorm:
     def remember(self, norms: Sequence[float]) -> None:
         """Of one run: forget all, and take these, the oldest first, as `norms` gave them."""
         last = list(norms)[-self.window :]
-        self._norms.fill_(math.inf)
+        self._norms.fill_(torch.inf)
         self._norms[: len(last)] = torch.tensor(last, dtype=torch.float64)
         self._count.fill_(len(last))
 
