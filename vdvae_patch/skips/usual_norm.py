@@ -16,18 +16,19 @@ WARM_UP = 20
 class UsualNorm:
     """A limit that follows the norms of the updates that were applied: a multiple of the median of the last of them.
 
-    Of n norms, as they were before clipping, the median is the ⌈n/2⌉-th smallest. Exploding norms come in bursts: a
-    high quantile is one of them as soon as a tenth of the window is, and then clips nothing; the median stands half.
-    Everything is a tensor on the device, and nothing waits for it.
+    Of n norms the median is the ⌈n/2⌉-th smallest. Exploding norms come in bursts: a high quantile is one of them as
+    soon as a tenth of the window is, and then clips nothing; the median stands half. Norms enter as they were after
+    clipping, so that a burst of any length doubles the limit in half a window and no faster, and norms that grow for
+    good are followed. Everything is a tensor on the device, and nothing waits for it.
 
     Args:
-        multiple: of the median.
+        multiple: of the median; above 1, or the norms that enter would only ever get smaller.
         window: how many norms it is of.
         runs: of how many runs it is, each with a window of its own; None for one, whose norm and limit are scalars.
         device: where the norms are.
 
     Raises:
-        InvalidValueError: a multiple that is not above 0, or a window shorter than the warm-up.
+        InvalidValueError: a multiple that is not above 1, or a window shorter than the warm-up.
     """
 
     def __init__(
@@ -38,9 +39,9 @@ class UsualNorm:
         runs: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not multiple > 0 or window < WARM_UP:
+        if not multiple > 1 or window < WARM_UP:
             raise InvalidValueError(
-                f"multiple must be above 0, not {multiple:g}, and window at least {WARM_UP}, not {window}"
+                f"multiple must be above 1, not {multiple:g}, and window at least {WARM_UP}, not {window}"
             )
         self.multiple, self.window = multiple, window
         shape = () if runs is None else (runs,)
@@ -57,12 +58,17 @@ class UsualNorm:
         return torch.where(known < WARM_UP, torch.inf, self.multiple * median)
 
     def add(self, norm: Tensor, applied: Tensor) -> None:
-        """Take in the norms of a step, before clipping, where its update was `applied` (bool); both as the limit is."""
+        """Take in the norms of a step where its update was `applied` (bool); both have the shape of the limit.
+
+        What is above the limit, to which it was clipped, enters as the limit.
+        """
         norm = norm.to(self._norms)
         taken = applied & norm.isfinite()
         slot = (self._count % self.window).unsqueeze(-1)
         kept = self._norms.gather(-1, slot)
-        self._norms.scatter_(-1, slot, torch.where(taken.unsqueeze(-1), norm.unsqueeze(-1), kept))
+        self._norms.scatter_(
+            -1, slot, torch.where(taken, torch.minimum(norm, self.limit), kept.squeeze(-1)).unsqueeze(-1)
+        )
         self._count += taken
 
     def keep(self, rows: Tensor) -> None:
