@@ -6,7 +6,7 @@ The protocol is that of `reproduce stress`: ten seeds, explin/constant, an updat
 name and its numbers:
 
     fixed:LIMIT                          the gradient norm is clipped to a number
-    usual:MULTIPLE:WINDOW:WARM_UP        to a multiple of the median of the last norms
+    usual:MULTIPLE:WINDOW:WARM_UP        to a multiple of the median of the last norms, each as it was clipped
     quantile:Q:WINDOW:WARM_UP            to a quantile of the last norms
     zclip:DECAY:Z:WARM_UP                to the running mean + Z² / z standard deviations, if it is z > Z of them away
     adagc:RATIO:DECAY:WARM_UP:LIMIT      each tensor's to a multiple of its running mean; all to LIMIT in the warm-up
@@ -52,12 +52,15 @@ class Clipping:
 
 
 class Fixed(Clipping):
-    def limit(self, norm: Tensor) -> Tensor:
+    def __call__(self, ensemble: Ensemble, grad: Tensor, norm: Tensor) -> Tensor:
+        grad.mul_((self.numbers[0] / (norm + 1e-6)).clamp(max=1)[:, None])
         return torch.full_like(norm, self.numbers[0])
 
 
 class Window(Clipping):
     """Of the finite norms of before, a run's own."""
+
+    as_clipped = False
 
     def __init__(self, first: float, window: float, warm_up: float) -> None:
         super().__init__(first)
@@ -67,9 +70,9 @@ class Window(Clipping):
     def limit(self, norm: Tensor) -> Tensor:
         self.known = self.known or [[] for _ in norm]
         found = [self.of(sorted(one)) if len(one) >= self.warm_up else math.inf for one in self.known]
-        for one, value in zip(self.known, norm.tolist(), strict=True):
+        for one, value, most in zip(self.known, norm.tolist(), found, strict=True):
             if math.isfinite(value):
-                one.append(value)
+                one.append(min(value, most) if self.as_clipped else value)
                 del one[: -self.window]
         return torch.tensor(found)
 
@@ -78,6 +81,8 @@ class Window(Clipping):
 
 
 class Usual(Window):
+    as_clipped = True
+
     def of(self, norms: list[float]) -> float:
         return self.numbers[0] * norms[math.ceil(len(norms) / 2) - 1]
 
