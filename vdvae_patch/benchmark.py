@@ -239,6 +239,7 @@ def _our_step(work: Workload, config: TrainConfig[Any], device: torch.device) ->
 
 def _plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, ModelBatch], None]:
     o = config.optimization
+    clip = math.inf if isinstance(o.grad_clip, str) else o.grad_clip  # who writes a plain loop takes a number, or none
     optimizer = torch.optim.AdamW(
         work.model.parameters(), lr=o.lr, betas=(o.adam_beta1, o.adam_beta2), weight_decay=o.wd, foreach=False
     )
@@ -248,7 +249,7 @@ def _plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, Mode
         work.model.zero_grad()
         losses = work.entry.losses(work.model, *batch)
         losses.elbo.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(work.model.parameters(), o.grad_clip, foreach=False).item()
+        norm = nn.utils.clip_grad_norm_(work.model.parameters(), clip, foreach=False).item()
         numbers = [loss.item() for loss in losses]
         if all(n == n for n in numbers) and norm < o.skip_threshold:
             optimizer.step()

@@ -140,3 +140,29 @@ def gradients(world: World, images: int, precision: Precision) -> list[Any]:
         vae.draw_gaussian_diag_samples = original
     # numpy: a tensor in a queue is a handle to memory of a process that is gone
     return [p.grad.numpy() / scale for p in work.model.parameters() if p.grad is not None]
+
+
+def clipped(world: World, steps: int) -> dict[str, Any]:
+    """Steps with `grad_clip` auto, the last with a large gradient on one rank: limits, clipped norms, weights."""
+    torch.manual_seed(0)
+    net, average = Net(), Net()
+    run, local = distribute(net, world)
+    optimization = Optimization(lr=1e-3, grad_clip="auto", skip_threshold=-1)
+    site = ""
+    engine = TrainingStep(net, average, lambda x, _: run(x, site), optimization, world, capacity=steps)
+    engine.local_gradient = local
+    given: list[float] = []
+    gradients = lambda: [p.grad for p in net.parameters() if p.grad is not None]  # noqa: E731
+    engine.before_update = lambda skip: given.append(float(nn.utils.get_total_norm(gradients())))
+    batches = []
+    for step in range(steps):
+        torch.manual_seed(10 * step + world.rank)
+        batches.append(torch.randn(4, 4))
+        site = "gradient=1000@last" if world.rank == 1 and step == steps - 1 else ""
+        engine(step, batches[-1], batches[-1])
+    return {
+        "clips": [record.clip for record in engine.drain()],
+        "given": given,
+        "own": [float(x.sum()) for x in batches],
+        "weights": [p.detach().numpy() for p in net.parameters()],
+    }

@@ -25,7 +25,7 @@ from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.weighing import Weighing
 
 PLAIN_ROW = {
-    "step", "elbo", "distortion", "rate", "grad_norm", "lr", "cause", "epoch", "skipped",
+    "step", "elbo", "distortion", "rate", "grad_norm", "lr", "clip", "cause", "epoch", "skipped",
 }  # fmt: skip
 PLAIN_STATE = {"model", "ema", "optimizer", "counters", "generators", "position", "schedule"}
 

@@ -450,6 +450,25 @@ class TestARunThatSkipsForEver:
         assert found is not None
         assert norms[2] <= float(found[1]) <= 2.5 * norms[2]
 
+    def test_which_clips_at_the_usual_norm_is_told_to_skip_only_nan(
+        self, run: Run, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = run("a", "--steps=22", "--grad-clip=auto")
+        with pytest.raises(SystemExit):
+            main(
+                ["train", "--resume", "--out", str(folder), "--steps=30", "--skip-threshold=1e-9",
+                 "--max-consecutive-skips=3"]
+            )  # fmt: skip
+        error = capsys.readouterr().err.splitlines()[-1]
+        clip = metrics(folder)[-1]["clip"]
+        assert f"be clipped to {clip:.3g}: " in error
+        assert error.endswith(f"vdvae-patch train --resume --out {folder} --skip-threshold -1")
+        with pytest.raises(SystemExit) as stop:
+            main([*error.split("vdvae-patch ")[-1].split()])
+        assert stop.value.code == 0
+        assert [row["skipped"] for row in metrics(folder)[22:]] == [True] * 3 + [False] * 5
+        assert {row["clip"] for row in metrics(folder)[22:26]} == {clip}
+
     def test_no_step_is_done_again(self, run: Run) -> None:
         """It is saved where it ended, although no checkpoint was due."""
         folder = run("a", "--steps=9", "--skip-threshold=1e-9", "--max-consecutive-skips=3", status=2)

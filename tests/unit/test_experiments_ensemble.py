@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from vdvae_patch.experiments.lowering import LOWERINGS, Lowering
 from vdvae_patch.experiments.noise import SuppliedNoise, count_normals, generator, normals
 from vdvae_patch.experiments.stack import Stack
 from vdvae_patch.hosts import load_host
+from vdvae_patch.skips import usual_norm
 
 CPU = torch.device("cpu")
 
@@ -122,8 +124,14 @@ def test_a_failed_run_is_recorded_with_its_step_and_cause_and_leaves_the_computa
     assert torch.isfinite(ensemble.trace()[:, 0]).all()
 
 
-@pytest.mark.parametrize("rule", [Rule(), Rule(AdamSettings(0.9, 0.9, wd=0.01), warmup=5, clip=200.0, skip=4000.0)])
-def test_an_ensemble_that_was_stopped_goes_on_as_if_it_had_not(rule: Rule, tmp_path: Any) -> None:
+SKIPPING = Rule(AdamSettings(0.9, 0.9, wd=0.01), warmup=5, clip=200.0, skip=4000.0)
+
+
+@pytest.mark.parametrize("rule", [Rule(), SKIPPING, Rule(clip="auto"), replace(SKIPPING, clip="auto")])
+def test_an_ensemble_that_was_stopped_goes_on_as_if_it_had_not(
+    rule: Rule, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usual_norm, "WARM_UP", 3)
     build, runs = conv_vae("naiveexp/vanilla/exp"), [Run(0, 0.002), Run(1, 1e4)]
     whole = Ensemble(runs, build, images, rule, how="loop", check_every=2)
     whole.train(8)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vdvae_patch.errors import RunError, UnknownNameError
+from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.hosts.preset import Optimization
 from vdvae_patch.train.config import RunFile, TrainConfig, changed
 from vdvae_patch.train.folder import RunFolder, write_config
@@ -40,6 +41,22 @@ def test_a_file_that_says_nothing_of_what_the_run_saw_is_still_read(tmp_path: Pa
     file = RunFile.read(tmp_path / "config.toml")
     assert file.seen == {}
     assert file.config(Architecture).optimization.lr == 1.0
+
+
+@pytest.mark.parametrize(("written", "read"), [('"auto"', "auto"), ("5", 5.0), ("2.5", 2.5)])
+def test_a_norm_to_clip_at_is_a_number_or_auto(tmp_path: Path, written: str, read: object) -> None:
+    (tmp_path / "config.toml").write_text(f"[optimization]\ngrad_clip = {written}\n")
+    found = RunFile.read(tmp_path / "config.toml").config(Architecture)
+    assert (found.optimization.grad_clip, type(found.optimization.grad_clip)) == (read, type(read))
+    write_config(RunFolder(tmp_path), found, {})
+    assert RunFile.read(tmp_path / "config.toml").config(Architecture) == found
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "nan", "never"])
+def test_a_norm_that_cannot_be_clipped_at_is_refused(wrong: str) -> None:
+    with pytest.raises(InvalidValueError, match=rf"--grad-clip must be .*, not '?{wrong}'?$"):
+        parse_train(["--grad-clip", wrong])
+    assert parse_train(["--grad-clip", "auto"]).optimization.grad_clip == "auto"
 
 
 def test_settings_are_plain_values_on_one_level(config: TrainConfig[Architecture]) -> None:

@@ -188,4 +188,8 @@ def _one_line(text: str) -> str:
     titles = ("Parsing error", "For full helptext", "Value error", "Invalid choice", "Argument helptext")
     said = [line for line in lines if line and not line.startswith(titles)]
     joined = " ".join(said[1:] if len(said) > 1 and said[1].startswith(said[0]) else said)
+    # of a flag that takes several types, what each of them said against the value
+    several = re.search(r"(--\S+): no type matching (\S+) could be instantiated from \['(.*?)'\]", joined)
+    if several:
+        return "{} must be {}, not {!r}".format(several[1], several[2].replace("|", " or "), several[3])
     return re.sub(r"^Error parsing \w+: ", "", joined) or "the command line could not be parsed"

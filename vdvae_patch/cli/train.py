@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.cli.arguments import parse_train
@@ -44,10 +45,18 @@ def run(argv: list[str]) -> int:
         f"{summary['variant']} seed {summary['seed']}: test NELBO {summary['test_nelbo_nats_per_dim']:.4f} nats per "
         f"dimension = {summary['test_nelbo_bits_per_dim']:.4f} bits per dimension{by_mass}; skipped updates: "
         f"{summary['high_gradient_count']} high-gradient, {summary['nan_count']} NaN in {summary['steps']} steps; "
+        f"{_clipping(summary)}"
         f"{summary['images_per_second']:.1f} images/s"
     )
     print(f"run folder: {config.folder}")
     return 0
+
+
+def _clipping(summary: Mapping[str, Any]) -> str:
+    """What the usual norm came to, which the command line did not say."""
+    if summary["grad_clip"] != "auto":
+        return ""
+    return f"{summary['clipped_count']} clipped at the usual norm, which ended at {summary['last_clip']:.3g}; "
 
 
 def _dry_run(config: TrainConfig[Any]) -> int:

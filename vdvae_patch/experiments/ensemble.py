@@ -19,6 +19,7 @@ from vdvae_patch.experiments.adam import AdamSettings, StackedAdam
 from vdvae_patch.experiments.lowering import Lowering, choose
 from vdvae_patch.experiments.noise import count_normals, normals
 from vdvae_patch.experiments.stack import Stack
+from vdvae_patch.skips.usual_norm import UsualNorm
 
 Batch = tuple[Tensor, ...]
 Batches = Callable[[Sequence[int], int], Batch]
@@ -55,14 +56,14 @@ class Rule:
     Attributes:
         adam: the optimizer.
         warmup: steps over which the learning rate rises linearly from 0.
-        clip: the norm that a run's gradient is clipped to; None leaves it.
+        clip: the norm that a run's gradient is clipped to, auto the usual norm of its own updates; None leaves it.
         skip: an update is skipped if its norm, before clipping, is not below this, or if rate or distortion is not
             finite; None applies every update. With it no run fails.
     """
 
     adam: AdamSettings = field(default_factory=AdamSettings)
     warmup: int = 0
-    clip: float | None = None
+    clip: float | Literal["auto"] | None = None
     skip: float | None = None
 
 
@@ -110,6 +111,7 @@ class Ensemble:
         self.high_steps = self.nan_steps.clone()
         self._first_bad = torch.full((len(runs),), -1, dtype=torch.int64, device=self.device)
         self._cause = self._first_bad.clone()
+        self.usual_norm = UsualNorm(runs=len(runs), device=self.device) if self.rule.clip == "auto" else None
         self._arrange()
 
     @property
@@ -148,7 +150,10 @@ class Ensemble:
                 now = self.stack.buffers[name]
                 now.copy_(torch.where(applied.view(-1, *[1] * (now.dim() - 1)), now, old))
         if self.rule.clip is not None:
-            grad.mul_((self.rule.clip / (norm + 1e-6)).clamp(max=1)[:, None])
+            limit = self._limit(norm)
+            grad.mul_((limit / (norm + 1e-6)).clamp(max=1)[:, None])
+        if self.usual_norm is not None:
+            self.usual_norm.add(norm, torch.ones_like(finite) if applied is None else applied)
         warm = min(1.0, self.step_count / self.rule.warmup) if self.rule.warmup else 1.0
         with torch.no_grad():
             self.adam.step(self.stack.flat, grad, self._lr * warm, applied)
@@ -167,6 +172,13 @@ class Ensemble:
         self._first_bad[self._rows] = torch.where(first, self.step_count, self._first_bad[self._rows])
         self._cause[self._rows] = torch.where(first, cause, self._cause[self._rows])
         return None
+
+    def _limit(self, norm: Tensor) -> Tensor:
+        """What each run's gradient is clipped to, `[R]`."""
+        if self.usual_norm is not None:
+            return self.usual_norm.limit.to(norm.dtype)
+        assert isinstance(self.rule.clip, int | float)
+        return torch.full_like(norm, self.rule.clip)
 
     def _gradients(self, how: Lowering) -> dict[str, Tensor]:
         self.stack.flat.grad = None
@@ -201,6 +213,8 @@ class Ensemble:
         self.alive = [self.alive[row] for row in rows]
         keep = torch.tensor(rows, dtype=torch.int64, device=self.device)
         self.stack, self.adam = self.stack.keep(keep), self.adam.keep(keep)
+        if self.usual_norm is not None:
+            self.usual_norm.keep(keep)
         self._arrange()
 
     def _arrange(self) -> None:
@@ -231,6 +245,7 @@ class Ensemble:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on with the next step as if there had been no stop."""
+        usual = self.usual_norm
         return {
             "runs": [astuple(run) for run in self.runs],
             "step": self.step_count,
@@ -241,6 +256,7 @@ class Ensemble:
             "adam": [t.cpu() for t in (self.adam.mean, self.adam.square, self.adam.updates)],
             "counts": [t.cpu() for t in (self.nan_steps, self.high_steps, self._first_bad, self._cause)],
             "traces": {name: self.trace(name) for name in self._traces},
+            "usual_norm": {name: t.cpu() for name, t in (usual.state_dict() if usual else {}).items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -256,4 +272,7 @@ class Ensemble:
         counts = (t.to(self.device) for t in state["counts"])
         self.nan_steps, self.high_steps, self._first_bad, self._cause = counts
         self._traces = {name: list(rows.to(self.device)) for name, rows in state["traces"].items()}
+        if self.usual_norm is not None:
+            self.usual_norm = UsualNorm(runs=len(self.alive), device=self.device)
+            self.usual_norm.load_state_dict(state["usual_norm"])
         self._arrange()

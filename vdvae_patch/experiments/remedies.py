@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import Literal
 
 from vdvae_patch.errors import UnknownNameError
 from vdvae_patch.heads import Arithmetic
@@ -23,7 +24,7 @@ class Remedy:
         reading: how the means are read.
         spectral: weight of spectral regularization, in nats per image.
         rate: whether the rate is minimised; without it the gradient is the distortion's alone. A control, no remedy.
-        clip: gradient norm that is clipped to; None clips none.
+        clip: gradient norm that is clipped to, auto for the usual norm of a run's updates; None clips none.
         skip: gradient norm from which an update is skipped, as for NaN; infinity skips for NaN alone, None applies
             every update.
     """
@@ -35,7 +36,7 @@ class Remedy:
     reading: MeanReading = field(default_factory=MeanReading)
     spectral: float = 0.0
     rate: bool = True
-    clip: float | None = 200.0
+    clip: float | Literal["auto"] | None = 200.0
     skip: float | None = 400.0
 
     @property
@@ -79,6 +80,10 @@ REMEDIES: tuple[Remedy, ...] = (
     Remedy("vanilla, only NaN skipped", "an update of high gradient is clipped, not lost", arithmetic="host", skip=inf),
     Remedy("explin/constant, only NaN skipped", "the same", "explin/constant", skip=inf),
     Remedy("explin/constant, clipped at 5", "the same, clipped harder", "explin/constant", clip=5.0, skip=inf),
+    Remedy("explin/constant, clipped at the usual norm", "the same, near its own norms", "explin/constant", clip="auto",
+           skip=inf),
+    Remedy("vanilla, clipped at 5", "what clipping does by itself", arithmetic="host", clip=5.0, skip=inf),
+    Remedy("vanilla, clipped at the usual norm", "the same", arithmetic="host", clip="auto", skip=inf),
     Remedy("explin/constant, clipped at 1", "below every usual norm", "explin/constant", clip=1.0, skip=inf),
     Remedy("vanilla, clipped at 1", "what clipping does by itself", arithmetic="host", clip=1.0, skip=inf),
     Remedy("bounded/constant, means in 5", "every term of the rate bounded", _BOTH, reading=_IN_5, skip=inf),

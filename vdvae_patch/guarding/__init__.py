@@ -10,7 +10,6 @@
 | `extremes` | log σ, mean and KL of every head in that step |
 | `diagnosis` | does it again: where it broke, by which head, and what holds |
 | `skip`, `report` | a skipped update on disk, and in words |
-| `clipping` | the usual norm |
 | `evaluations`, `ranks` | optimizers that evaluate many times; several processes |
 | `everything` | guards whatever model an optimizer is made for |
 | `replaying` | a recorded skip, done again in another process |

@@ -24,7 +24,6 @@ from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunErr
 from vdvae_patch.guarding import ranks, signals
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, device_of
-from vdvae_patch.guarding.clipping import UsualNorm
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
 from vdvae_patch.guarding.evaluations import Evaluations
@@ -37,6 +36,7 @@ from vdvae_patch.scanning.outcome import has_nan, refusal
 from vdvae_patch.skips import rule, telling
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
+from vdvae_patch.skips.usual_norm import UsualNorm
 
 Policy = Literal["skip", "raise", "heal"]
 Tracker = Callable[[Mapping[str, float]], object]
@@ -85,8 +85,8 @@ def guard(
             where one function of yours calls both the model and `backward`, or where the model gives the loss.
         policy: `skip`: go on; `raise`: end with a `GuardError`; `heal`: go on, and give a head that was to blame twice
             another scale, explin if that holds.
-        clip: the gradient norm is brought down to this; `"auto"` to the 0.9 quantile of the norms of the last 500
-            updates, after 20 of them.
+        clip: the gradient norm is brought down to this; `"auto"` to twice the median of the norms of the last 100
+            updates of that optimizer, after 20 of them.
         threshold: an update whose norm is not below it is skipped, too; None for those that are not finite alone.
         max_consecutive: so many skips in a row end the training with a `GuardError`.
         diagnose: whether to do skipped steps again. The first of each kind is examined at once.
@@ -145,7 +145,10 @@ class Guard:
         if self.model in _guarded:
             raise GuardError("the model has a guard already; remove that first (guard.remove())")
         self.call, self.policy, self.threshold = call, policy, math.inf if threshold is None else threshold
-        self.clip: float | UsualNorm | None = UsualNorm() if clip == "auto" else clip
+        self.clip = clip
+        # an adversarial autoencoder has two optimizers, whose usual norms have nothing to do with each other
+        self._usual: weakref.WeakKeyDictionary[Optimizer, UsualNorm] = weakref.WeakKeyDictionary()
+        self._usual_before: list[list[float]] = []
         self.max_consecutive, self.diagnose, self.keep = max_consecutive, diagnose, keep
         self.max_batch_mib, self.every, self.tracker, self.file = max_batch_mib, every, tracker, file
         self._skips: list[Skip] = []
@@ -280,16 +283,21 @@ class Guard:
             return self._diagnostician.find(again, again.shares[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint of the loop may keep: counters, and the usual norm. The patch is the model's."""
-        usual = self.clip.state() if isinstance(self.clip, UsualNorm) else []
-        return {"steps": self.steps, "consecutive": self._consecutive, "norms": usual}
+        """What a checkpoint of the loop may keep: counters, and the norms of the last updates, a list an optimizer in
+        the order of their first steps. The patch is the model's."""
+        norms = [usual.norms() for usual in self._usual.values()] + self._usual_before
+        return {"steps": self.steps, "consecutive": self._consecutive, "norms": norms}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self._settle()
         self._steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
-        if isinstance(self.clip, UsualNorm):
-            self.clip.restore([float(norm) for norm in state["norms"]])
+        norms = state["norms"]
+        if norms and not isinstance(norms[0], list):
+            norms = [norms]  # of a guard that had one list for all optimizers
+        self._usual_before = [list(map(float, known)) for known in norms]
+        for usual in self._usual.values():
+            usual.remember(self._usual_before.pop(0) if self._usual_before else [])
 
     # --- what is heard ------------------------------------------------------------------------------------------------
 
@@ -463,7 +471,7 @@ class Guard:
             self._pending[optimizer] = replace(held.skip, step=step)
             return
         if cause is None:
-            self._applied(step, loss, norm, parameters)
+            self._applied(optimizer, step, loss, norm, parameters)
             return
         if getattr(optimizer, "found_inf", None) is not None and cause == "high_gradient" and not math.isfinite(norm):
             self._overflow(optimizer, step, norm, loss)  # of a fused optimizer, which is called with scaled gradients
@@ -475,7 +483,7 @@ class Guard:
         if untold:
             _held_back[optimizer] = _Held(skip, untold)
 
-    def _applied(self, step: int, loss: float, norm: float, parameters: Sequence[Tensor]) -> None:
+    def _applied(self, optimizer: Optimizer, step: int, loss: float, norm: float, parameters: Sequence[Tensor]) -> None:
         """What is noted of an update that is applied."""
         self._consecutive_before, self._consecutive = self._consecutive, 0
         self._steps += 1
@@ -489,7 +497,7 @@ class Guard:
         if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
             self._sound = self._window.lasting()
             self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
-        limit = self._clip(parameters, norm)
+        limit = self._clip(optimizer, parameters, norm)
         self._track(step, loss, norm, limit, skipped=False)
 
     # --- decided on the device ----------------------------------------------------------------------------------------
@@ -530,7 +538,7 @@ class Guard:
         loss = sum(losses)
         code = rule.decided((not math.isfinite(loss),), False, norm, undecided.threshold)
         if not code:
-            self._applied(step, loss, norm, [])
+            self._applied(optimizer, step, loss, norm, [])
             return
         skip = Skip(step, _CAUSES[code - 1], (), norm, loss, type(optimizer).__name__)
         if may_look:
@@ -572,8 +580,9 @@ class Guard:
         total = row[:-1].sum() if len(row) > 1 else torch.zeros((), device=device)
         row = torch.stack([total / self._scale, norm / scale])
         rows = ranks.everyone(row)
+        row = torch.stack([row[0], rows[:, 1].amax()])  # one norm, so that all clip to the same limit
         bad = ~rows[:, 0].isfinite()
-        found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), rows[:, 1].amax(), self.threshold)
+        found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), row[1], self.threshold)
         values = torch.cat([row, found[None], bad.float()]).tolist()
         cause = None if values[2] == 0 else _CAUSES[int(values[2]) - 1]
         return values[0], cause, values[1], tuple(n for n, flag in enumerate(values[3:]) if flag)
@@ -685,12 +694,23 @@ class Guard:
         finally:
             self._busy = False
 
-    def _clip(self, parameters: Sequence[Tensor], norm: float) -> float:
+    def _usual_of(self, optimizer: Optimizer) -> UsualNorm:
+        if optimizer not in self._usual:
+            self._usual[optimizer] = usual = UsualNorm()
+            if self._usual_before:
+                usual.remember(self._usual_before.pop(0))
+        return self._usual[optimizer]
+
+    def _clip(self, optimizer: Optimizer, parameters: Sequence[Tensor], norm: float) -> float:
+        """Of an update that is applied: bring its gradient down to the limit, which is returned."""
         if self.clip is None:
             return math.inf
-        limit = self.clip.limit if isinstance(self.clip, UsualNorm) else self.clip
-        if isinstance(self.clip, UsualNorm):
-            self.clip.add(norm)
+        if isinstance(self.clip, str):
+            usual = self._usual_of(optimizer)
+            limit = float(usual.limit)
+            usual.add(torch.tensor(norm, dtype=torch.float64), torch.tensor(True))
+        else:
+            limit = self.clip
         if norm > limit:
             gradients = [p.grad for p in parameters if p.grad is not None]
             torch._foreach_mul_(gradients, limit / norm)
@@ -866,8 +886,8 @@ class Guard:
             return
         self._buffers.put_back()
         self._steps, self._consecutive = self._steps - 1, self._consecutive_before
-        if isinstance(self.clip, UsualNorm):
-            self.clip.forget_last()
+        if optimizer in self._usual:
+            self._usual[optimizer].forget_last()
         self._pending[optimizer] = replace(held.skip, step=self._counts[optimizer] - 1)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vdvae_patch.errors import InvalidValueError
 
@@ -38,7 +38,7 @@ class Optimization:
         warmup_iters: steps over which the learning rate rises linearly from 0.
         batch_size: images a rank and step.
         ema_rate: decay of the moving average of the weights that is evaluated.
-        grad_clip: the norm that the gradient is clipped to.
+        grad_clip: the norm that the gradient is clipped to; auto: twice the median of the last 100 updates.
         skip_threshold: an update whose gradient norm (before clipping) is not below it is skipped; -1 turns that off.
     """
 
@@ -49,7 +49,7 @@ class Optimization:
     warmup_iters: int = 0
     batch_size: int = 32
     ema_rate: float = 0.999
-    grad_clip: float = 200.0
+    grad_clip: float | Literal["auto"] = 200.0
     skip_threshold: float = 400.0
 
     def __post_init__(self) -> None:
@@ -60,7 +60,10 @@ class Optimization:
         _require(self.warmup_iters >= 0, "warmup-iters", self.warmup_iters, "zero or more")
         _require(self.batch_size >= 1, "batch-size", self.batch_size, "at least 1")
         _require(0 <= self.ema_rate < 1, "ema-rate", self.ema_rate, "in [0, 1)")
-        _require(self.grad_clip > 0, "grad-clip", self.grad_clip, "a positive number")
+        if self.grad_clip != "auto":
+            if isinstance(self.grad_clip, str):
+                raise InvalidValueError(f"--grad-clip must be a positive number, or auto, not {self.grad_clip!r}")
+            _require(self.grad_clip > 0, "grad-clip", self.grad_clip, "a positive number, or auto")
         allowed = self.skip_threshold > 0 or self.skip_threshold == -1
         _require(allowed, "skip-threshold", self.skip_threshold, "a positive number, or -1 to turn the test off")
 

@@ -4,6 +4,7 @@
 |---|---|
 | `rule` | when an update is skipped, and what the cause is called |
 | `telling` | what is said of one, in words |
+| `usual_norm` | a limit for the gradient norm that follows the norms of the updates that were applied |
 | `records` | log files, one JSON object a line |
 | `generators` | the states of every random generator |
 | `sealed` | folders that are whole or not there, and never trusted without their checksum |

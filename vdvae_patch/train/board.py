@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ class Board:
         self._skips = dict.fromkeys(("high_gradient", "nan_rate", "nan_distortion", "loss_scale"), 0)
 
     def step(self, record: StepRecord) -> None:
-        """The losses (nats per dimension) and norm of a step, and how many updates each cause has skipped so far."""
+        """Losses (nats per dimension), norm and limit of a step, and how many updates each cause has skipped so far."""
         for name in _LOSSES:
             self._scalar(f"train/{name}", getattr(record, name), record.step)
+        if math.isfinite(record.clip):
+            self._scalar("train/clip", record.clip, record.step)
         if record.cause is not None:
             self._skips[record.cause] += 1
             self._scalar(f"skipped/{record.cause}", self._skips[record.cause], record.step)

@@ -225,7 +225,8 @@ def _from_table(cls: type, values: Mapping[str, Any]) -> Any:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)  # the latter where a Literal is one of them
+    options = typing.get_args(hint) if union else (hint,)
     if Path in options and isinstance(value, str):
         return Path(value)
     return float(value) if float in options and isinstance(value, int) else value

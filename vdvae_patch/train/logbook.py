@@ -151,11 +151,15 @@ def _remedy(run: Run, last: StepRecord) -> str:
     config, out = run.config, run.folder.path
     go_on = f"vdvae-patch train --resume --out {out}"
     if last.cause == "high_gradient" and math.isfinite(last.grad_norm):
-        clip, why = _usual_clip(read_records(run.folder.metrics))
-        return (
+        stuck = (
             f"The norm is not below --skip-threshold {config.optimization.skip_threshold:g}, and it comes back at "
             "every step, since a skipped update leaves the weights as they are: no learning rate or patience helps. "
-            f"Clip near the usual norm{why}, and skip only NaN: {go_on} --grad-clip {clip:g} --skip-threshold -1"
+        )
+        if config.optimization.grad_clip == "auto" and math.isfinite(last.clip):
+            return f"{stuck}Skip only NaN, and let it be clipped to {last.clip:.3g}: {go_on} --skip-threshold -1"
+        clip, why = _usual_clip(read_records(run.folder.metrics))
+        return (
+            f"{stuck}Clip near the usual norm{why}, and skip only NaN: {go_on} --grad-clip {clip:g} --skip-threshold -1"
         )
     if last.cause == "loss_scale":
         return f"float16 does not hold these gradients: {go_on} --precision fp32 (or bf16)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ class Counters:
     consecutive_skips: int = 0
     images: int = 0
     seconds: float = 0.0
+    clipped: int = 0
+    last_clip: float = math.inf
     last_finite: bool = True
     nelbo: float | None = None
 
@@ -41,6 +44,8 @@ class Counters:
         self.loss_scale += record.cause == "loss_scale"
         self.consecutive_skips = self.consecutive_skips + 1 if record.skipped else 0
         self.last_finite = record.cause not in ("nan_rate", "nan_distortion")
+        self.clipped += record.clipped
+        self.last_clip = record.clip
         self.images += images
 
     @property

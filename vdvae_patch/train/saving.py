@@ -50,6 +50,8 @@ def save(run: Run, done: int) -> None:
     }
     if run.engine.scaler is not None:
         state["loss_scale"] = run.engine.scaler.state_dict()
+    if run.engine.usual_norm is not None:
+        state["usual_norm"] = run.engine.usual_norm.state_dict()
     folder = run.folder.checkpoints
 
     def write(copied: Mapping[str, Any]) -> None:
@@ -79,6 +81,8 @@ def restore(
     engine.restore_optimizer(state["optimizer"])
     if engine.scaler is not None and "loss_scale" in state:  # not if it went on in another precision
         engine.scaler.load_state_dict(state["loss_scale"])
+    if engine.usual_norm is not None and "usual_norm" in state:  # not if it was clipped at a number so far
+        engine.usual_norm.load_state_dict(state["usual_norm"])
     position = state["position"]
     if position["ranks"] != world.size:
         share, left_over = divmod(position["global_batch"], world.size)

@@ -10,6 +10,7 @@ and what the log needs goes into one row of a buffer there. Nothing waits for th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -21,10 +22,14 @@ from torch import Tensor, nn
 from vdvae_patch.hosts.preset import Losses, Optimization
 from vdvae_patch.skips import rule
 from vdvae_patch.skips.rule import CAUSES, Cause
+from vdvae_patch.skips.usual_norm import UsualNorm, clip_gradients
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.ranks import LocalGradient
 from vdvae_patch.train.weighing import Weighed
 from vdvae_patch.train.world import World
+
+_FLAGS = 7
+"""Where the flags of the ranks begin in the row of a step."""
 
 LossFunction = Callable[[Tensor, Tensor], Losses | Weighed]
 
@@ -47,6 +52,7 @@ class StepRecord:
         cause: why the update was skipped; None if it was applied.
         sites: where values were not finite, and on which ranks.
         metrics: what a decoder and an objective report, by name.
+        clip: the norm that the gradient was clipped to; infinity for none, as while the usual norm is not known yet.
     """
 
     step: int
@@ -58,11 +64,17 @@ class StepRecord:
     cause: Cause | None
     sites: BadRanks
     metrics: dict[str, float] = field(default_factory=dict)
+    clip: float = math.inf
 
     @property
     def skipped(self) -> bool:
         """Whether the update was skipped."""
         return self.cause is not None
+
+    @property
+    def clipped(self) -> bool:
+        """Whether the update was applied with a gradient that was scaled down."""
+        return not self.skipped and self.grad_norm > self.clip
 
     @property
     def bad_ranks(self) -> tuple[int, ...]:
@@ -97,9 +109,11 @@ class TrainingStep:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=optimization.lr, fused=True, **self._settings())
         self.precision = precision
         self.scaler = LossScale(world.device) if precision == "fp16" else None
+        self.usual_norm = UsualNorm(device=world.device) if optimization.grad_clip == "auto" else None
+        """What the limit is taken from with `grad_clip` auto; the same on all ranks, and part of a checkpoint."""
         self._threshold = optimization.skip_threshold if optimization.skip_threshold > 0 else torch.inf
-        # per step: elbo, distortion, rate, norm, cause, whether a rank was asked to stop, then three flags a rank
-        self._rows = torch.zeros(capacity, 6 + 3 * world.size, device=world.device, dtype=torch.float32)
+        # per step: elbo, distortion, rate, norm, cause, whether a rank was asked to stop, clip, then three flags a rank
+        self._rows = torch.zeros(capacity, _FLAGS + 3 * world.size, device=world.device, dtype=torch.float32)
         self._pending: list[tuple[int, float]] = []
         self._metrics: list[Mapping[str, Tensor]] = []
         self.stop_agreed = False
@@ -164,7 +178,7 @@ class TrainingStep:
             self.scaler.unscale_(gradients)
         if self.before_clip is not None:
             self.before_clip()
-        own_norm = nn.utils.clip_grad_norm_(self.parameters, self.optimization.grad_clip).float()
+        own_norm, limit = self._clip(gradients)
         finite = own_norm.isfinite() if self.local_gradient is None else self.local_gradient.take()
         bad = torch.stack([~losses.rate.isfinite(), ~losses.distortion.isfinite(), ~finite]).float()
         said = torch.stack([losses.elbo, losses.distortion, losses.rate, own_norm, torch.full_like(own_norm, stop)])
@@ -172,6 +186,8 @@ class TrainingStep:
         norm, flags = everyone[0, 3], everyone[:, 5:]
         cause = self._cause(flags.amax(0), norm)
         skip = (cause != 0).float()
+        if self.usual_norm is not None:
+            self.usual_norm.add(norm, cause == 0)  # of rank 0, so that all have the same limit
         if self.before_update is not None:
             self.before_update(skip)
         # the fused optimizer leaves weights, moments and step counts alone where found_inf is 1
@@ -180,10 +196,21 @@ class TrainingStep:
         self._move_ema((1 - self.optimization.ema_rate) * (1 - skip))
         if self.after_update is not None:
             self.after_update(skip)
-        shared = torch.stack([norm, cause, everyone[:, 4].amax()])
+        shared = torch.stack([norm, cause, everyone[:, 4].amax(), limit])
         self._rows[len(self._pending)] = torch.cat([everyone[:, :3].mean(0), shared, flags.flatten()])
         self._pending.append((step, lr))
         self._metrics.append(metrics or {})
+
+    def _clip(self, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Scale the gradients down to the limit; their norm of before, and the limit, which nothing waits for."""
+        fixed = self.optimization.grad_clip
+        if not isinstance(fixed, str):
+            norm = nn.utils.clip_grad_norm_(self.parameters, fixed).float()
+            return norm, torch.full_like(norm, fixed)
+        assert self.usual_norm is not None
+        norm, limit = nn.utils.get_total_norm(gradients), self.usual_norm.limit
+        clip_gradients(gradients, norm, limit)
+        return norm.float(), limit.float()
 
     def _cause(self, any_rank: Tensor, norm: Tensor) -> Tensor:
         """The code of the cause (see `CAUSES`); `any_rank` flags a bad rate, distortion and gradient on some rank."""
@@ -205,10 +232,10 @@ class TrainingStep:
         return autocast(self.precision, self.world.device)
 
     def _record(self, step: int, lr: float, row: list[float], metrics: dict[str, float]) -> StepRecord:
-        elbo, distortion, rate, norm, cause = row[:5]
-        flags = row[6:]
+        elbo, distortion, rate, norm, cause, _, clip = row[:_FLAGS]
+        flags = row[_FLAGS:]
         sites = BadRanks(*(tuple(r for r in range(self.world.size) if flags[3 * r + site]) for site in range(3)))
-        return StepRecord(step, elbo, distortion, rate, norm, lr, CAUSES[int(cause)], sites, metrics)
+        return StepRecord(step, elbo, distortion, rate, norm, lr, CAUSES[int(cause)], sites, metrics, clip)
 
 
 def _read(pending: list[Mapping[str, Tensor]]) -> list[dict[str, float]]:
