@@ -183,6 +183,7 @@ FIELDS = (
     "fourth_images",
     "fifth_images",
     "fifth_sequences",
+    "sixth_sequences",
 )
 
 
