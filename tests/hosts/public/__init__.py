@@ -184,6 +184,7 @@ FIELDS = (
     "fifth_images",
     "fifth_sequences",
     "sixth_images",
+    "sixth_sequences",
 )
 
 
