@@ -183,6 +183,8 @@ FIELDS = (
     "fourth_images",
     "fifth_images",
     "fifth_sequences",
+    "sixth_images",
+    "sixth_sequences",
 )
 
 
