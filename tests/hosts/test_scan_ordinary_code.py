@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
+import vdvae_patch
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import ScanResult, scan
@@ -183,3 +184,110 @@ def test_one_expression_that_is_read_in_two_ways_is_refused_with_the_reason() ->
     heads = scan(model, rows())
     with pytest.raises(PatchError, match="as log_sigma in one place and as log_variance in another"):
         patch(model, heads=heads, posterior="explin")
+
+
+class Lists(nn.Module):
+    """Bayesian layers whose parameters lie in lists; the KL goes through them and reads log variances bare."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means = nn.ParameterList(0.1 * torch.randn(4, size) for size in (6, 4))
+        self.log_vars = nn.ParameterList(torch.full((4, size), -6.0) for size in (6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, kl = x, torch.zeros(())
+        for mean, log_var in zip(self.means, self.log_vars, strict=True):
+            h = torch.tanh(F.linear(h, mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)))
+            kl = kl - 0.5 * torch.sum(log_var) + 0.5 * torch.sum(torch.exp(log_var) + mean**2)
+        return (h - x[:, :4]).square().mean() + 1e-3 * kl
+
+
+def test_parameters_in_lists_are_replaced_wherever_they_are_operands() -> None:
+    torch.manual_seed(0)
+    model = Lists()
+    heads = scan(model, rows())
+    assert found(heads) == [("log_vars.0", ":", "posterior"), ("log_vars.1", ":", "posterior")]
+    saved = patch(model, heads=heads, posterior="explin").to_json()
+    with torch.no_grad():
+        model.log_vars[0].fill_(300.0)  # exp(300) is infinite in float32
+    loss = model(rows())
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    again = Lists()
+    again.load_state_dict(model.state_dict())
+    vdvae_patch.apply(again, saved)
+    torch.manual_seed(2)
+    expected = model(rows())
+    torch.manual_seed(2)
+    assert torch.equal(again(rows()), expected)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_two_codes_whose_scales_are_all_that_a_layer_puts_out_are_one_head(alike: bool) -> None:
+    class TwoCodes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.log_sigma, self.decoder = nn.Linear(6, 5), nn.Linear(6, 5), nn.Linear(5, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            (m1, m2), (s1, s2) = self.mean(x).split([3, 2], 1), self.log_sigma(x).split([3, 2], 1)
+            laws = Normal(m1, s1.exp()), Normal(m2, s2.exp() if alike else F.softplus(s2))
+            kl = sum(kl_divergence(q, Normal(torch.zeros(()), torch.ones(()))).mean() for q in laws)
+            z = torch.cat([q.rsample() for q in laws], 1)
+            return (self.decoder(z) - x).square().mean() + kl
+
+    torch.manual_seed(0)
+    heads = found(scan(TwoCodes(), rows()))
+    parts = [("log_sigma", ":3", "posterior"), ("log_sigma", "3:5", "posterior")]
+    assert heads == ([("log_sigma", ":", "posterior")] if alike else parts)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_table_of_log_variances_that_is_not_trained_is_a_constant(trained: bool) -> None:
+    class MixtureOfPriors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(2, 6)
+            self.means, self.log_sigmas = nn.Embedding(3, 2), nn.Embedding(3, 2)
+            self.log_sigmas.weight.requires_grad = trained
+
+        def forward(self, x: Tensor, k: Tensor) -> Tensor:
+            mean, log_sigma = self.encoder(x).chunk(2, 1)
+            q, p = Normal(mean, log_sigma.exp()), Normal(self.means(k), self.log_sigmas(k).exp())
+            return (self.decoder(q.rsample()) - x).square().mean() + kl_divergence(q, p).mean()
+
+    torch.manual_seed(0)
+    heads = found(scan(MixtureOfPriors(), rows(), torch.arange(9) % 3))
+    assert [head for head in heads if head[2] == "posterior"] == [("encoder", "2:4", "posterior")]
+    assert [head[0] for head in heads if head[2] == "prior"] == (["log_sigmas"] if trained else [])
+
+
+def test_an_action_that_is_drawn_without_a_gradient_for_the_critics_target_is_no_code() -> None:
+    class ActorCritic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.critic = nn.Linear(6, 4), nn.Linear(8, 1)
+
+        def act(self, state: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
+            mean, raw = self.net(state).chunk(2, 1)
+            law = Normal(mean, raw.clamp(-20, 2).exp())
+            action = law.rsample() if gradient else law.sample()
+            bounded = torch.tanh(action)
+            return bounded, (law.log_prob(action) - torch.log(1 - bounded.pow(2) + 1e-6)).sum(1, keepdim=True)
+
+        def value(self, state: Tensor, action: Tensor) -> Tensor:
+            value: Tensor = self.critic(torch.cat([state, action], 1))
+            return value
+
+        def forward(self, state: Tensor, action: Tensor, reward: Tensor, after: Tensor, done: Tensor) -> Tensor:
+            with torch.no_grad():
+                next_action, log_prob = self.act(after, False)
+                target = reward + 0.99 * ~done * (self.value(after, next_action) - 0.01 * log_prob)
+            loss = F.mse_loss(self.value(state, action), target)
+            drawn, log_prob = self.act(state, True)
+            return loss + (0.01 * log_prob - self.value(state, drawn)).mean()
+
+    torch.manual_seed(0)
+    batch = rows(), rows(2), rows(1), rows() + 1, torch.zeros(9, 1, dtype=torch.bool)
+    assert found(scan(ActorCritic(), *batch)) == [("net", "2:4", "likelihood")]

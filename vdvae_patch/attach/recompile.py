@@ -146,7 +146,7 @@ def _carry(changes: list[Change], log: LogSite) -> None:
         if known.last == log.last and type(known.reader) is Reader and known.reader.rest == _SIGMA:
             known.reader.carries = True
             return
-        if known.operand == -3 or _meet(known.last, log.last):
+        if known.operand <= -3 or _meet(known.last, log.last):
             return
         if _meet(known.first, log.first) or _meet(known.last, log.first):
             # the raw value is replaced on the way: by log σ itself, where nothing but an exponential follows
@@ -169,6 +169,8 @@ def _is_same_place(one: Change, other: Change) -> bool:
     if isinstance(one.reader, PartReader) and isinstance(other.reader, PartReader):
         return one.last == other.last and one.reader.channels == other.reader.channels
     # a parameter is replaced wherever it is read, so one expression may hold two of them
+    if one.operand <= -4 or other.operand <= -4:
+        return one.last == other.last and one.operand == other.operand
     return one.last == other.last and (one.operand != -3 or one.parameter == other.parameter)
 
 

@@ -108,6 +108,9 @@ def in_place(function: types.FunctionType, change: Change, instance: Any) -> lis
     if change.operand == -3:
         return [(_span_of(node), ast.unparse(node)) for node in edit._reads_of(change.parameter, tree)]
     last = edit._at(tree, change.last)
+    if change.operand <= -4:
+        raw = edit._operand(last, change._replace(operand=-4 - change.operand))
+        return [(_span_of(raw), ast.unparse(raw))]
     if change.operand == -1:
         return [(change.last, ast.unparse(last))]
     first = edit._at(tree, change.first)
@@ -270,6 +273,10 @@ class _Edit:
         """Put reader(p) in the place of an expression."""
         if change.operand == -3:
             self._everywhere(tree, change)
+            return
+        if change.operand <= -4:
+            raw = self._operand(self._at(tree, change.last), change._replace(operand=-4 - change.operand))
+            self._replace(tree, raw, self._read(change, raw))
             return
         for span in change.drops:
             self._drop(tree, self._at(tree, span))

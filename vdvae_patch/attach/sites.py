@@ -36,7 +36,8 @@ class Site:
         last: the expression that is replaced.
         operand: position of the raw parameter in the first expression's operation; −1 if `last` is itself the raw
         value,
-            −2 if it is the only variable of that expression; −3 for a parameter, replaced wherever the method names it.
+            −2 if it is the only variable of that expression; −3 for a parameter, replaced wherever the method names it;
+            −4 − k if it is operand k of `last`, and is itself what is replaced.
         rest: from the value of `last` to σ; None where it lets the raw value pass, because a further site behind it
             computes the scale.
         parameter: the attribute that is the raw value, where it is a parameter; named from the model on.

@@ -226,7 +226,7 @@ def _also(data: object, where: str) -> tuple[Text, int]:
 
 def _operand(fields: Fields) -> int:
     operand = fields.get("operand", int)
-    if not -3 <= operand < 64:
+    if not -64 <= operand < 64:
         raise PatchError(f"{fields.at('operand')}: {operand} is no operand")
     return operand
 

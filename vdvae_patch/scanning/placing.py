@@ -23,7 +23,7 @@ from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_fir
 from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.cuts import UNKNOWN
 from vdvae_patch.scanning.emission import emission_of
-from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
+from vdvae_patch.scanning.expression import Expression, Spot, operands, settle, step_through
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.layers import is_recurrent
 from vdvae_patch.scanning.reading import Reading
@@ -53,7 +53,7 @@ def _require_one_rest(sites: Iterable[Site | ActivationSite]) -> None:
     """One expression cannot give its readers two σ."""
     known: dict[object, Convention] = {}
     for site in sites:
-        if isinstance(site, Site) and site.rest is not None and site.operand != -3:
+        if isinstance(site, Site) and site.rest is not None and site.operand > -3:
             rest = known.setdefault((site.owner, site.method, site.calls, site.last, site.channels), site.rest)
             if rest != site.rest:
                 raise CannotPlaceError(
@@ -64,7 +64,7 @@ def _require_one_rest(sites: Iterable[Site | ActivationSite]) -> None:
 
 
 def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
-    everywhere = _attribute(graph, group)
+    everywhere = _attribute(graph, group) or _at_operands(graph, group)
     if everywhere:
         return list(everywhere)
     product = next((r for r in group if r.chain.end == "product"), None)
@@ -289,6 +289,36 @@ def _attributes(graph: Graph, group: Sequence[Reading]) -> list[Site]:
     for site in sorted(found, key=lambda site: site.first):
         places.setdefault((site.owner, site.method, site.calls), site)
     return list(places.values())
+
+
+def _at_operands(graph: Graph, group: Sequence[Reading]) -> list[Site]:
+    """For a parameter that a KL reads bare beside its exponential, under a name that is not its own, as where a loop
+    goes through a list: every operand that it is.
+
+        for mean, log_var in zip(self.means, self.log_vars):
+            kl = kl + 0.5 * (torch.exp(log_var) + mean**2 - log_var).sum()
+    """
+    raw = group[0].raw.node
+    nodes = [r.chain.nodes[0] for r in group if r.chain.nodes]
+    covered = all(_goes_through(r, r.chain.nodes[0]) for r in group if r.chain.nodes)
+    if raw.kind != "parameter" or any(r.steps is None or r.raw.cuts for r in group) or not nodes or covered:
+        return []
+    rests = [_rest(r, 0) for r in group]
+    if any(is_limited(rest) for rest in rests) or not _all_alike(rests) or _is_read_for_something_else(graph, group):
+        return []
+    found: dict[Site, None] = {}
+    for node in _readers(graph, raw):
+        which = [i for i, a in enumerate(node.args) if isinstance(a, Node) and settle(Spot(a)).node is raw]
+        if len(which) != 1 or node.inplace or not node.frames or not node.frames[0].host:
+            return []
+        try:
+            found[site_of_nodes([node], _EACH_OPERAND - which[0], rests[0])] = None
+        except CannotPlaceError:
+            return []
+    return list(found)
+
+
+_EACH_OPERAND = -4
 
 
 def _is_given_away(reading: Reading) -> bool:

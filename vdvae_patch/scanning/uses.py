@@ -78,9 +78,10 @@ def has_prior(graph: Graph, readings: Readings, own: set[int]) -> bool:
         probe = Probe(expression)
         drawn = [key for key, leaf in expression.leaves.items() if leaf.node.id in stops]
         means = [key for key, leaf in expression.leaves.items() if leaf.node.id not in stops and leaf.node.params]
-        if any(probe.curvature(key) is not None for key in drawn) and any(
-            probe.curvature(key) is not None for key in means
-        ):
+        squared = [expression.leaves[key].node for key in drawn if probe.curvature(key) is not None]
+        has_mean = any(probe.curvature(key) is not None for key in means)
+        # torch.normal(mean, std) gives mean and noise at once; with a mean beside it, it is its own density
+        if any(has_mean != (node.op in ops.SCALING_NOISE) for node in squared):
             return True
     return False
 

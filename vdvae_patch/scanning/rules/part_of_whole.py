@@ -7,6 +7,10 @@
 σ is computed of all four channels at once, so they have one scale. Parts that a sampler reads apart, too, are heads of
 their own.
 
+So are two codes whose scales are all that a layer puts out, if they are computed alike; parts beside means are not:
+
+    z1_sigma, z2_sigma = self.log_sigma(h).exp().split([4, 3], 1)
+
 So are the parts of one parameter, as the components of a mixture that a loop goes through, if something reads it whole,
 or if the parts make up all of it and none is read in another role:
 
@@ -40,8 +44,31 @@ def part_of_whole(groups: Groups) -> None:
             for part in parts:
                 whole.readings.extend(groups.pop(part).readings)
             whole.role, whole.sure = parts[0][1], True
+    for path in {group.emission.path for group in groups.values()}:
+        _join_all_of_a_layer(groups, path)
     for path in {group.emission.path for group in groups.values() if group.emission.parameter}:
         _join_parameter(groups, path)
+
+
+def _join_all_of_a_layer(groups: Groups, path: str) -> None:
+    """Make one group of those of a module that make up all of its output, in one role and by one convention."""
+    own = [g for g in groups.values() if g.emission.path == path and not g.emission.parameter]
+    cuts = [next((c for c in g.spot.cuts if c.length == len(_places(g.emission.channels))), None) for g in own]
+    sizes = {None if cut is None else cut.size for cut in cuts}
+    alike = {(g.role, g.emission.channels.dim, g.spot.node.id, frozenset(r.steps for r in g.readings)) for g in own}
+    if len(own) < 2 or len(alike) != 1 or len(sizes) != 1 or None in sizes:
+        return
+    places = sorted(place for group in own for place in _places(group.emission.channels))
+    if places != list(range(sizes.pop() or 0)):
+        return
+    first = own[0]
+    for group in own:
+        del groups[group.key, group.role]
+        if group is not first:
+            first.readings.extend(group.readings)
+            first.sure |= group.sure
+    first.emission = replace(first.emission, channels=ChannelRange(first.emission.channels.dim))
+    groups[first.key, first.role] = first
 
 
 def _join_parameter(groups: Groups, path: str) -> None:

@@ -8,7 +8,8 @@
 Nothing but a sampler reads the other steps, so their role is a guess from what reaches them. The lines are the same, so
 they are the same head. So is a prior that the loss compares in one pass, and that another pass draws from by other
 lines, if the module gets the same in both: data, or draws. And a first state that is drawn from the prior's layer, of
-what the first observation gives, is called a posterior's only because it sees data; the KL knows better.
+what the first observation gives, is called a posterior's only because it sees data; the KL knows better. Nor is a
+policy a posterior because it acts by other lines than those that take the density of an action.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ def repeated_call(groups: Groups) -> None:
         frames = {reading.raw.node.frames for reading in group.readings}
         others = [g for (key, _), g in groups.items() if key == place[0] and g is not group and g.shown]
         same = [g for g in others if frames <= {reading.raw.node.frames for reading in g.readings}]
-        same = same or [g for g in others if _sees_as_much(group, g) or (group.role, g.role) == _FIRST_STATE]
+        same = same or [g for g in others if _sees_as_much(group, g) or (group.role, g.role) in _KNOWN_BETTER]
         if len(others) == len(same) == 1:
             same[0].readings.extend(group.readings)
             del groups[place]
 
 
-_FIRST_STATE = ("posterior", "prior")
-"""The role that was guessed, and the one that a KL shows."""
+_KNOWN_BETTER = {("posterior", "prior"), ("posterior", "likelihood")}
+"""The role that was guessed, and the one that a KL or a density shows."""
 
 
 def _sees_as_much(group: Group, shown: Group) -> bool:
