@@ -494,6 +494,12 @@ class _Edit:
         node = find(tree, span)
         if node is not None:
             return node
+        if find(parse(self.function), span) is not None:  # it was there, and went with what has been replaced
+            raise PatchError(
+                f"{self.function.__qualname__} line {span[0]}: one expression that is to be replaced lies in another "
+                "one, so the host reads a raw value in ways that disagree, and no scale can be right for both; let it "
+                "take the raw value alike first, or write a patch file whose Head has a CallSite"
+            )
         raise PatchError(
             f"{self.function.__qualname__} has no expression at line {span[0]}, columns {span[2]} to {span[3]}; "
             "was its file edited since it was scanned, or imported? scan it again"
