@@ -39,7 +39,7 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
         } & expression.leaves.keys()
         for leaf in (expression.leaves[key] for key in scaled):
             known = [spot for spot in raw if _origin(spot) == _origin(leaf)]
-            if leaf.node.params and known and not any(_holds(spot.cuts, leaf.cuts) for spot in known):
+            if leaf.node.params and known and not _is_held(leaf, known):
                 raise PatchError(
                     f"the scale of {_origin(leaf) or 'a head'} also changes {_text(leaf)}, which {where(reader)} reads "
                     f"and no σ is computed of ({', '.join(sorted({_text(s) for s in known}))} is); the head's channels "
@@ -74,6 +74,18 @@ def is_scale(node: Node) -> bool:
 def _origin(spot: Spot) -> str | None:
     """The innermost module that computes a value; steps of one loop are the same."""
     return next((frame.path for frame in spot.node.frames if frame.path is not None), None)
+
+
+def _is_held(part: Spot, known: list[Spot]) -> bool:
+    """Whether a part of a tensor lies in one of some others, or in all of them together, side by side."""
+    if any(_holds(spot.cuts, part.cuts) for spot in known):
+        return True
+    dims = {tuple(cut.dim for cut in spot.cuts) for spot in known}
+    if len(dims) != 1 or len(known[0].cuts) != 1:
+        return False
+    own = next((cut for cut in part.cuts if cut.dim == known[0].cuts[0].dim), None)
+    places = set(range(known[0].cuts[0].size)) if own is None else set(own.places)
+    return places <= {place for spot in known for place in spot.cuts[0].places}
 
 
 def _holds(whole: Cuts, part: Cuts) -> bool:

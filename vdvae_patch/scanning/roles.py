@@ -131,7 +131,7 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     assert reading.term is not None
     if _is_near_likelihood(readings, reading):
         return "likelihood"
-    if is_of_data(reading.term) and not _sample_is_used(graph, readings, _draws_of(readings, [reading])):
+    if is_of_data(reading.term) and not _draws_of(readings, [reading]):
         return "likelihood"  # KL(p ‖ N(x, 0.01)): a prediction that is kept near what was observed
     seconds = [
         r for r in readings.found if r.evidence == "p" and r.term is not None and is_one_kl(r.term, reading.term)

@@ -181,10 +181,16 @@ def _behind(
 
 
 def _keys_of(head: Head, keys: Iterable[HeadKey]) -> list[HeadKey]:
-    """Under what a head's σ are seen: its channels, and of a parameter's head the parts that the host reads apart."""
+    """Under what a head's σ are seen: its channels, and parts of them that the host reads apart."""
     own = head_key(head.path, head.channel_range)
-    whole = head.parameter and own == head_key(head.path, ChannelRange(0))
-    return [key for key in keys if key == own or (whole and key[0] == head.path)]
+    return [key for key in keys if key == own or (key[0] == head.path and _is_part(key, own))]
+
+
+def _is_part(key: HeadKey, whole: HeadKey) -> bool:
+    _, start, stop, step = whole
+    if stop is None:
+        return (start, step) == (0, 1)
+    return key[2] is not None and set(range(*key[1:])) <= set(range(start, stop, step))
 
 
 def _check_left_alone(head: Head, places: list[tuple[Spot, Expression, Reading]], before: list[Tensor]) -> None:

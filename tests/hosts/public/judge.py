@@ -42,8 +42,8 @@ class Verdict:
         return not self.missed and not self.false and self.roles == len(self.case.heads)
 
 
-def judge(case: PublicCase) -> Verdict:
-    """Scan, compare with the truth, patch, verify, train."""
+def judge(case: PublicCase, scales: Sequence[str] = SCALES) -> Verdict:
+    """Scan, compare with the truth, patch with each scale, verify, train."""
     errors: list[str] = []
     pairs, left, heads = [], [], []
     try:
@@ -54,7 +54,7 @@ def judge(case: PublicCase) -> Verdict:
     except Exception as problem:
         errors.append(f"scan raised {_text(problem)}")
     patched = trained = bool(heads)
-    for scale in SCALES if heads else ():
+    for scale in scales if heads else ():
         try:
             model, now = case.scanned()
             with warnings.catch_warnings():

@@ -3,8 +3,9 @@
     h = h + self.strength * torch.randn_like(h)
 
 No density and no KL measures the strength, so nothing says that it is the σ of a Normal over anything. A prior whose
-scale is a parameter is measured by a KL. And where the noise is added to a parameter, by a scale that cannot be
-negative, a Normal over weights is drawn from, though the host may leave it out of its KL:
+scale is a parameter is measured by a KL. And beside weights that a KL measures, others that are drawn in the same way,
+around a parameter and by a scale that cannot be negative, are a posterior, too, though the host leaves them out of its
+KL:
 
     bias = self.bias_mean + F.softplus(self.bias_rho) * torch.randn_like(self.bias_mean)
 """
@@ -26,15 +27,18 @@ from vdvae_patch.scanning.uses import drawn_weights
 def noise_layer(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, NearMiss]]:
     """Drop parameters that multiply noise and are nowhere else read as a scale."""
     measured = {r.raw.key for r in found if r.evidence != "noise"}
+    bayesian = any(r.raw.key in measured and r.evidence == "noise" and _is_of_weights(graph, r) for r in found)
     for reading in found:
         only_noise = reading.evidence == "noise" and reading.raw.key not in measured and not reading.parts
-        if only_noise and reading.raw.node.kind == "parameter" and not _is_of_weights(graph, reading):
+        if only_noise and reading.raw.node.kind == "parameter" and not (bayesian and _is_of_weights(graph, reading)):
             reason = "a parameter scales noise, and no density or KL measures it: a noise layer"
             yield reading, NearMiss.at(reading.node, reason)
 
 
 def _is_of_weights(graph: Graph, reading: Reading) -> bool:
-    """Whether a layer's weights are drawn with a scale that the host has made positive."""
+    """Whether a layer's weights are drawn with a parameter that the host has made positive."""
+    if reading.raw.node.kind != "parameter":
+        return False
     expression = Expression(reading.spot)
     if expression.leaves.keys() != {reading.raw.key} or not expression.order:
         return False
