@@ -190,7 +190,8 @@ def _is_part(key: HeadKey, whole: HeadKey) -> bool:
     _, start, stop, step = whole
     if stop is None:
         return (start, step) == (0, 1)
-    return key[2] is not None and set(range(*key[1:])) <= set(range(start, stop, step))
+    _, first, last, each = key
+    return last is not None and set(range(first, last, each)) <= set(range(start, stop, step))
 
 
 def _check_left_alone(head: Head, places: list[tuple[Spot, Expression, Reading]], before: list[Tensor]) -> None:
