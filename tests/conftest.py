@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from process_trees import finished
 
 
 @pytest.fixture
@@ -31,9 +31,7 @@ def page_program(tmp_path: Path) -> Callable[[str], list[tuple[str, str, str]]]:
         assert len(blocks) == page.count("```python") >= 3
         (tmp_path / "page.py").write_text("\n".join(f"{code}\nprint('@@@@')" for code, _ in blocks))
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
-        done = subprocess.run(
-            [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8"
-        )
+        done = finished([sys.executable, "page.py"], cwd=tmp_path, env=environment, timeout=480)
         assert done.returncode == 0, done.stderr
         printed = done.stdout.split("@@@@\n")
         return [(code, told.strip("\n"), seen.strip("\n")) for (code, told), seen in zip(blocks, printed, strict=False)]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from process_trees import finished
 from runs import assert_same_run, count_lines, final_state, free_port, metrics
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,9 +50,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def do(command: list[str], env: Mapping[str, str] | None = None, expect: int = 0) -> str:
-    done = subprocess.run(
-        command, env=env or environment(), capture_output=True, text=True, timeout=240, check=False, cwd=ROOT
-    )
+    done = finished(command, env=env or environment(), timeout=240, cwd=ROOT)
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
 

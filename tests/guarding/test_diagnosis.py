@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from process_trees import finished
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
@@ -573,13 +573,13 @@ def test_a_recorded_skip_is_done_again(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_script_that_nobody_edits(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vdvae_patch", "guard", "--out", str(tmp_path / "guard")]
     script = ["--", "python", str(HERE.with_name("their_vae.py")), "3"]
-    done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=240)
+    done = finished([*command, *script], timeout=240)
     assert done.returncode == 0, done.stderr
     assert "finite at the end: True" in done.stdout
     assert "head: logvar[:] (posterior)" in done.stderr
     assert (tmp_path / "guard" / "skip-0001").is_dir()
     cured = [sys.executable, "-m", "vdvae_patch", "guard", "--variant", "explin", *script]
-    done = subprocess.run(cured, capture_output=True, text=True, timeout=240)
+    done = finished(cured, timeout=240)
     assert "VAE was patched as explin after its first step" in done.stderr
     assert "no update was skipped" in done.stderr
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from process_trees import finished
 
 from vdvae_patch.cli import dispatch
 from vdvae_patch.errors import CheckpointError, InvalidValueError
@@ -23,7 +23,7 @@ def trained(*arguments: str) -> tuple[list[Any], str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master-port", str(port)]
-    done = subprocess.run([*command, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=240)
+    done = finished([*command, str(SCRIPT), *arguments], timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done.stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -24,7 +25,7 @@ class VAE(SmallVAE):
 
 
 def main(wrapper: str, fault: str, out: str = "") -> None:
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=90))
     rank = dist.get_rank()
     torch.manual_seed(0)
     model: nn.Module = VAE()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -44,7 +45,9 @@ def wrap(model: nn.Module, wrapper: str) -> nn.Module:
 
 def work(rank: int, wrapper: str, ranks: int, store: str, out: str) -> None:
     """One rank with its share of a batch of four."""
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=timedelta(seconds=120)
+    )
     host = vdvae_patch.load_host("vdvae")
     torch.manual_seed(0)
     model = host.build(HOST.hyperparameters(ARCHITECTURE, image_size=8, image_channels=3, data="cifar10"))

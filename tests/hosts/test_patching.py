@@ -6,7 +6,6 @@ import copy
 import functools
 import os
 import pickle
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from process_trees import finished
 from torch import Tensor, nn
 from vdvae_patch.patches.vdvae import HOST
 
@@ -303,7 +303,7 @@ def test_ddp_and_fsdp2_on_two_ranks_train_as_one_process_does(tmp_path: Path) ->
     results = {}
     for wrapper, ranks in (("none", 1), ("ddp", 2), ("fsdp2", 2)):
         command = [sys.executable, str(worker), wrapper, str(ranks), str(tmp_path / wrapper)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = finished(command, env=environment, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
         results[wrapper] = torch.load(tmp_path / wrapper, weights_only=True)
     for wrapper in ("ddp", "fsdp2"):

@@ -29,7 +29,7 @@ def cuts_of(shape: tuple[int, ...], move: Callable[[Tensor], Tensor]) -> tuple[C
     with torch.no_grad():
         result = run_watched(recorder, move, (model.numbers,))
     spot = settle(Spot(recorder.node_of(result)))
-    assert spot.node.op == "numbers"
+    assert spot.node.name == "numbers"
     kept = model.numbers.detach()
     for cut in spot.cuts:
         if cut.dim != UNKNOWN:
