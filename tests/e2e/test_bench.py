@@ -52,6 +52,7 @@ def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.Capture
     assert {"command", "commit", "machine"} <= set(record["run"])
 
 
+@pytest.mark.slow
 def test_scaling_measures_one_and_two_processes_and_says_what_they_exchange(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fate", "status", "expected"),
     [
@@ -87,6 +88,7 @@ COMPARE = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_comparison_by_jobs_one_of_which_is_lost_has_the_tables_of_one_by_processes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vdvae_patch", "compare", *COMPARE, "--out"]
     subprocess.run([*command, str(tmp_path / "processes")], env=environment(), cwd=ROOT, timeout=300, check=True)

@@ -54,6 +54,7 @@ def half_saved(out: Path) -> bool:
     return any((out / "checkpoints").glob(".partial-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, ranks: int) -> None:
     steps = 120
@@ -65,6 +66,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, ranks: in
     assert [row["step"] for row in metrics(tmp_path / "killed")] == list(range(steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_kills_change_nothing_of_a_decoder_and_an_objective_with_states(tmp_path: Path, ranks: int) -> None:
     steps, variant = 60, "explin/constant+optimal+geco(kappa=0.06)"

@@ -75,6 +75,7 @@ def by_nproc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_two_ranks_that_give_up_say_why_once_and_go_on_as_they_are_told(tmp_path: Path) -> None:
     out = tmp_path / "run"
     train = [sys.executable, "-m", "vdvae_patch", "train", "--nproc", "2"]
@@ -143,6 +144,7 @@ def test_the_library_of_mpich_under_mpiexec_of_open_mpi_is_refused(tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_batch_script_does_the_run_of_nproc_and_resumes_it(by_nproc: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     more = {"VARIANT": "vanilla", "PRESET": "demo", "OUT": str(out)}
@@ -163,6 +165,7 @@ def test_the_batch_script_requeues_a_run_that_was_warned(tmp_path: Path) -> None
     assert (tmp_path / "said").read_text() == f"requeue {env['SLURM_JOB_ID']}\n"
 
 
+@pytest.mark.slow
 def test_torchrun_starts_killed_ranks_again_and_they_resume(tmp_path: Path) -> None:
     steps = 40
     do([sys.executable, "-m", "vdvae_patch", "train", "--nproc", "2", *flags(tmp_path / "undisturbed", steps)])

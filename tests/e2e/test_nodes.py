@@ -87,6 +87,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
             node.remove()
 
 
+@pytest.mark.slow
 def test_two_machines_meet_through_c10d_and_do_the_run_of_nproc(nodes: tuple[Node, Node], tmp_path: Path) -> None:
     do([sys.executable, "-m", "vdvae_patch", "train", "--nproc", "2", *flags(tmp_path / "nproc")])
     for node in nodes:
@@ -97,6 +98,7 @@ def test_two_machines_meet_through_c10d_and_do_the_run_of_nproc(nodes: tuple[Nod
     assert_same_run(tmp_path / "nproc", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_both_machines_end_within_thirty_seconds_when_the_cable_is_cut(
     nodes: tuple[Node, Node], tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def test_ranks_with_different_settings_are_refused_before_the_first_step(tmp_pat
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_all_end_within_thirty_seconds_when_a_rank_dies_and_say_which(tmp_path: Path) -> None:
     launched = {dead: Launched(tiny(tmp_path / f"dead{dead}", steps=100_000), 2) for dead in (0, 1)}
     started: dict[int, float] = {}
@@ -101,6 +102,7 @@ def test_all_end_within_thirty_seconds_when_a_rank_dies_and_say_which(tmp_path: 
         assert "--resume" in run.said()
 
 
+@pytest.mark.slow
 def test_a_rank_whose_partners_never_come_gives_up_with_the_address(tmp_path: Path) -> None:
     from runs_child import work
 

@@ -226,6 +226,7 @@ def test_what_makes_no_sense_is_refused_before_a_folder_is_made(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_takes_decoders_and_objectives_as_variants(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from vdvae_patch.experiments.options import Figure2, Table4
 RUNS = ["--preset=demo", "--data=builtin(train=24,valid=8,test=8)", "--variants=vanilla,explin/constant", "--seeds=0"]
 
 
+@pytest.mark.slow
 def test_the_longest_fair_comparison_in_a_time_says_what_was_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,6 +70,7 @@ def test_every_true_head_has_the_promised_sigma_after_patching_what_was_found(ca
     assert verdict.patched == verdict.true, (verdict.missed, verdict.error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in ALL if c.name == "BayesByBackprop"], **ids)
 def test_scans_of_one_model_and_batch_agree(case: Case) -> None:
     scans = [sorted(map(described, built(case)[1])) for _ in range(6)]

@@ -79,12 +79,24 @@ KNOWN |= {
 """What is still wrong with a model, by its file and name; docs/results/scan-public.md says more of each."""
 
 
+SLOW = {
+    "packages-AutoencoderOobleck", "packages-RHVAE", "third_images-VaDE", "third_images-Glow (chaiyujin)",
+    "third_images-HiFiC hyperprior", "third_images-BBBLinear", "third_images-Bayes by Backprop notebook",
+    "third_images-LinearGroupNJ", "third_sequences-SRVP", "third_sequences-Improved VRNN", "third_sequences-AgentFormer",
+    "third_sequences-BiTraP", "third_sequences-Latent SDE example",
+    "third_sequences-GRU-ODE-Bayes, log variance", "third_sequences-GRU-ODE-Bayes, variance", "fourth_sequences-MSRL CVAE", "fourth_sequences-SVP",
+    "fourth_images-Glow (y0ast)", "fifth_images-MSPred", "sixth_images-GENTRL",
+    "sixth_sequences-SPIL skill generator",
+}  # fmt: skip
+
+
 def cases() -> Iterator[Any]:
     for file, case in all_cases():
         name = f"{file}-{case.name}"
         known = [pytest.mark.xfail(strict=True, reason=KNOWN[name])] if name in KNOWN else []
         ours = [] if isinstance(case.source, Retold) else [pytest.mark.genuine]
-        yield pytest.param(case, id=name, marks=[*ours, *known])
+        slow = [pytest.mark.slow] if name in SLOW else []
+        yield pytest.param(case, id=name, marks=[*ours, *known, *slow])
 
 
 @pytest.mark.parametrize("case", cases())

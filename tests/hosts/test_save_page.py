@@ -13,6 +13,7 @@ import pytest
 PAGE = Path(__file__).parents[2] / "docs" / "save-load-deploy.md"
 
 
+@pytest.mark.slow
 def test_every_block_of_the_page_runs_and_prints_what_stands_below_it(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
     blocks = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", PAGE.read_text(), flags=re.DOTALL)

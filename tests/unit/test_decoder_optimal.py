@@ -208,6 +208,7 @@ def two_ranks_work(rank: int) -> dict[str, float]:
     return {"loss": loss.item(), "grad": module.shift.grad.item(), "error": good, "after": after, "exact": exact}
 
 
+@pytest.mark.slow
 def test_two_ranks_share_one_sigma_and_have_the_gradient_of_their_common_loss(tmp_path: Path) -> None:
     seen = on_two_ranks(two_ranks_work, tmp_path)
     shift = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)

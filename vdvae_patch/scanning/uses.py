@@ -107,6 +107,14 @@ def drawn_weights(graph: Graph, scale: Node) -> list[Node]:
     return [node for node in drawn if _is_applied(graph, node)]
 
 
+def are_squared(graph: Graph, nodes: list[Node]) -> bool:
+    """Whether arithmetic squares some values, as the density of a standard Normal does."""
+    return any(
+        node.op in ops.POWERS or (node.op == "mul" and len({n.id for n in node.inputs}) == 1)
+        for node in _computed_of(graph, nodes)
+    )
+
+
 def _are_parameters(nodes: list[Node]) -> bool:
     return bool(nodes) and all(n.params and not n.data and not n.noise for n in nodes)
 

@@ -3,7 +3,7 @@
     h = h + self.strength * torch.randn_like(h)
 
 No density and no KL measures the strength, so nothing says that it is the σ of a Normal over anything. A prior whose
-scale is a parameter is measured by a KL. And beside weights that a KL measures, others that are drawn in the same way,
+scale is a parameter is measured by a KL. And beside weights that a KL or a prior measures, others that are drawn alike,
 around a parameter and by a scale that cannot be negative, are a posterior, too, though the host leaves them out of its
 KL:
 
@@ -19,7 +19,7 @@ from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 from vdvae_patch.scanning.rules.unsigned import GRID
-from vdvae_patch.scanning.uses import drawn_weights
+from vdvae_patch.scanning.uses import are_squared, drawn_weights
 
 
 # after `bound`, because a reading which that rule drops must not count as a density that measures the parameter
@@ -27,10 +27,11 @@ from vdvae_patch.scanning.uses import drawn_weights
 def noise_layer(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, NearMiss]]:
     """Drop parameters that multiply noise and are nowhere else read as a scale."""
     measured = {r.raw.key for r in found if r.evidence != "noise"}
-    bayesian = any(r.raw.key in measured and r.evidence == "noise" and _is_of_weights(graph, r) for r in found)
+    of_weights = [r for r in found if r.evidence == "noise" and _is_of_weights(graph, r)]
+    bayesian = any(r.raw.key in measured or are_squared(graph, drawn_weights(graph, r.node)) for r in of_weights)
     for reading in found:
         only_noise = reading.evidence == "noise" and reading.raw.key not in measured and not reading.parts
-        if only_noise and reading.raw.node.kind == "parameter" and not (bayesian and _is_of_weights(graph, reading)):
+        if only_noise and reading.raw.node.kind == "parameter" and not (bayesian and reading in of_weights):
             reason = "a parameter scales noise, and no density or KL measures it: a noise layer"
             yield reading, NearMiss.at(reading.node, reason)
 
