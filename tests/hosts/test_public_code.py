@@ -82,11 +82,11 @@ KNOWN |= {
 SLOW = {
     "packages-AutoencoderOobleck", "packages-RHVAE", "third_images-VaDE", "third_images-Glow (chaiyujin)",
     "third_images-HiFiC hyperprior", "third_images-BBBLinear", "third_images-Bayes by Backprop notebook",
-    "third_images-LinearGroupNJ", "third_sequences-SRVP", "third_sequences-Improved VRNN", "third_sequences-AgentFormer",
-    "third_sequences-BiTraP", "third_sequences-Latent SDE example",
-    "third_sequences-GRU-ODE-Bayes, log variance", "third_sequences-GRU-ODE-Bayes, variance", "fourth_sequences-MSRL CVAE", "fourth_sequences-SVP",
-    "fourth_images-Glow (y0ast)", "fifth_images-MSPred", "sixth_images-GENTRL",
-    "sixth_sequences-SPIL skill generator",
+    "third_images-LinearGroupNJ", "third_sequences-SRVP", "third_sequences-Improved VRNN",
+    "third_sequences-AgentFormer", "third_sequences-BiTraP", "third_sequences-Latent SDE example",
+    "third_sequences-GRU-ODE-Bayes, log variance", "third_sequences-GRU-ODE-Bayes, variance",
+    "fourth_sequences-MSRL CVAE", "fourth_sequences-SVP", "fourth_images-Glow (y0ast)", "fifth_images-MSPred",
+    "sixth_images-GENTRL", "sixth_sequences-SPIL skill generator",
 }  # fmt: skip
 
 
