@@ -108,7 +108,7 @@ def test_frey_faces_are_split_as_the_paper_splits_them(root: Path) -> None:
 def test_what_is_no_frey_faces_is_refused_with_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--data-root.*freyfaces\.npy"):
         load("frey-faces", None, download=False)
-    with pytest.raises(DataError, match="has no freyfaces.npy.*roweis"):
+    with pytest.raises(DataError, match=r"has no freyfaces.npy.*roweis"):
         load("frey-faces", tmp_path, download=False)
     for wrong in (
         np.zeros((3, 28, 20), np.uint8),

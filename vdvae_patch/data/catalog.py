@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from vdvae_patch.registry import Registry, parse_spec
 
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 class DataSet(ABC):
-    """A data set that has a name; its docstring's first line is what a listing shows."""
+    """A data set that has a name; its docstring's first line is what a listing shows.
+
+    Attributes:
+        two_values: whether pixels are 0 or 255 alone, once a batch of them is taken.
+    """
+
+    two_values: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, root: Path | None, *, download: bool) -> Splits:
@@ -162,6 +168,7 @@ class FashionMnist(DataSet):
 
 
 class _Binarized(DataSet):
+    two_values = True
     source = "mnist"
     how: Binarization
 
