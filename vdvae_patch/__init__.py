@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdvae_patch import decoders, objectives, scales
+    from vdvae_patch import decoders, objectives, scales, top_priors
     from vdvae_patch.baking import source
     from vdvae_patch.errors import GuardError, PatchError
     from vdvae_patch.guarding import Guard, guard
@@ -68,6 +68,7 @@ __all__ = [
     "source",
     "stabilize",
     "stable_loss",
+    "top_priors",
     "unpatch",
 ]
 
@@ -102,7 +103,7 @@ _LAZY = {
 }
 
 
-_MODULES = ("decoders", "objectives", "scales")
+_MODULES = ("decoders", "objectives", "scales", "top_priors")
 
 
 def __getattr__(name: str) -> Any:

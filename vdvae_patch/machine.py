@@ -31,3 +31,46 @@ def peak_resident_bytes() -> int:
 
     # Linux counts in kibibytes, macOS in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def available_bytes(device: object = "cpu") -> int | None:
+    """How much memory a new tensor may take on a device; None where the system does not say.
+
+    Of main memory what is free or can be freed, within the limit of the container if there is one.
+    """
+    if str(device).startswith("cuda"):
+        import torch
+
+        chosen = torch.device(str(device))
+        reserved = torch.cuda.memory_reserved(chosen) - torch.cuda.memory_allocated(chosen)
+        return torch.cuda.mem_get_info(chosen)[0] + reserved
+    if not str(device).startswith("cpu"):
+        return None
+    found = [size for size in (_free_of_machine(), _free_of_container()) if size is not None]
+    return min(found) if found else None
+
+
+def bytes_in_words(size: float) -> str:
+    """`3.1 GB`, in powers of ten."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return f"{size:,.0f} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def _free_of_machine(path: Path = Path("/proc/meminfo")) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
+    return None if found is None else int(found[1]) * 1024
+
+
+def _free_of_container(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return max(0, int(limit) - int(used)) if limit.isdecimal() and used.isdecimal() else None

@@ -64,6 +64,16 @@ def small(name: str, two_values: bool = False) -> Case:
         host = load_host(name)
         model = host.build({"channels": 3, "latents": 4})
         batch = bytes_of(4, 32, 32, 3, two_values=two_values) / 127.5 - 1
+    elif name.startswith("large_vae"):
+        host = load_host("large_vae")
+        one, grey = name.endswith("_one"), name.endswith("_grey")
+        model = host.build(
+            {
+                "levels": 1 if one else 2, "size": (8, 6), "hidden": 16, "latents": 4, "components": 3,
+                "prior": "standard" if one else "vamp", "likelihood": "logistic" if grey else "bernoulli",
+            }
+        )  # fmt: skip
+        batch = bytes_of(4, 8, 6, 1, two_values=two_values) / 127.5 - 1
     elif name.startswith("vdvae"):
         host = load_host("vdvae", checkout("vdvae") if name.endswith("genuine") else None)
         model = host.build(
@@ -89,7 +99,7 @@ def checkout(name: str) -> Path:
     return Path(folder)
 
 
-EMBEDDED = ["conv_vae", "mlp_vae", "mlp_vae_global", "vdvae"]
+EMBEDDED = ["conv_vae", "mlp_vae", "mlp_vae_global", "large_vae_one", "large_vae_grey", "vdvae"]
 ALL = [*EMBEDDED, *(pytest.param(n, marks=pytest.mark.genuine) for n in ("nvae", "efficient_vdvae", "vdvae_genuine"))]
 
 
@@ -149,7 +159,7 @@ def test_three_updates_of_every_combination_are_finite(
 def _refusal(case: Case, variant: Variant) -> str | None:
     """What is said of a combination that makes no sense."""
     decoder = None if variant.decoder is None else get_decoder(variant.decoder)
-    if variant.objective == "balance" and case.host.name == "nvae":
+    if variant.objective == "balance" and case.host.name in ("nvae", "large_vae"):
         return "cannot be trained with objective balance"
     if (variant.objective or "").startswith("geco"):
         if decoder is None:

@@ -25,8 +25,9 @@ def test_names_are_known_without_numpy_or_torch() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, loaded = answer.stdout.splitlines()
     assert names.split() == [
-        "arrays", "builtin", "cifar10", "fashion-mnist", "ffhq1024", "ffhq256", "imagenet32", "imagenet64", "images",
-        "mnist",
+        "arrays", "builtin", "cifar10", "fashion-mnist", "fashion-mnist-drawn-anew", "ffhq1024", "ffhq256",
+        "frey-faces", "imagenet32", "imagenet64", "images", "mnist", "mnist-drawn-anew", "mnist-drawn-once",
+        "mnist-thresholded",
     ]  # fmt: skip
     assert loaded == "set()"
 

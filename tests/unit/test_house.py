@@ -36,6 +36,7 @@ LAYERS = [
     ["conventions"],
     ["objectives"],
     ["decoders"],
+    ["top_priors"],
     ["normal"],
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],

@@ -125,7 +125,7 @@ def _draw(pictures: Sequence[Pictures], path: Path) -> None:
 
 def _show(ax: Any, title: str, block: Sequence[tuple[str, Images]], look: dict[str, Any]) -> None:
     images = np.stack([row for _, row in block])
-    size, half = images.shape[2], images.shape[1] // 2
+    size, half = images.shape[2], images.shape[1] // 2  # rows of an image, which need not be square
     edge = max(1, size // 32)
     images = np.pad(images, ((0, 0), (0, 0), (edge, 0), (edge, 0), (0, 0)), constant_values=255)
     size += edge

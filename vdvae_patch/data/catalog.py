@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from vdvae_patch.registry import Registry, parse_spec
 
 if TYPE_CHECKING:
+    from vdvae_patch.data.binarized import Binarization
     from vdvae_patch.data.images import ImageData, Splits
 
 
 class DataSet(ABC):
-    """A data set that has a name; its docstring's first line is what a listing shows."""
+    """A data set that has a name; its docstring's first line is what a listing shows.
+
+    Attributes:
+        two_values: whether pixels are 0 or 255 alone, once a batch of them is taken.
+    """
+
+    two_values: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, root: Path | None, *, download: bool) -> Splits:
@@ -158,3 +165,59 @@ class FashionMnist(DataSet):
         from vdvae_patch.data import mnist
 
         return mnist.read(root, download=download, name="fashion-mnist")
+
+
+class _Binarized(DataSet):
+    two_values = True
+    source = "mnist"
+    how: Binarization
+
+    def __init__(self, seed: float = 0) -> None:
+        self.seed = seed
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import binarized, mnist
+
+        return binarized.binarize(mnist.read(root, download=download, name=self.source), self.how, self.seed)
+
+
+@DATASETS.register("mnist-thresholded")
+class MnistThresholded(_Binarized):
+    """MNIST in black and white, thresholded at half the range"""
+
+    how: Binarization = "thresholded"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+@DATASETS.register("mnist-drawn-once")
+class MnistDrawnOnce(_Binarized):
+    """MNIST in black and white, each pixel drawn once by our seed; not the published file of such a draw"""
+
+    how: Binarization = "drawn-once"
+
+
+@DATASETS.register("mnist-drawn-anew")
+class MnistDrawnAnew(_Binarized):
+    """MNIST in black and white, training images drawn anew for every batch, the others once by a seed"""
+
+    how: Binarization = "drawn-anew"
+
+
+@DATASETS.register("fashion-mnist-drawn-anew")
+class FashionMnistDrawnAnew(_Binarized):
+    """Fashion-MNIST in black and white, drawn as mnist-drawn-anew"""
+
+    source = "fashion-mnist"
+    how: Binarization = "drawn-anew"
+
+
+@DATASETS.register("frey-faces", "freyfaces")
+class FreyFaces(DataSet):
+    """Frey Faces, 28x20 grey, 1,565 + 200 + 200 images: freyfaces.npy in --data-root or its folder freyfaces"""
+
+    def read(self, root: Path | None, *, download: bool) -> Splits:
+        from vdvae_patch.data import frey_faces
+
+        return frey_faces.read(root)

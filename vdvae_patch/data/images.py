@@ -17,6 +17,7 @@ class Splits:
     """What a data set's reader gives: uint8 `[N, H, W, C]` three times, and how the split was made, in words.
 
     `notes` says, a sentence each, what else a user must know: files that were left out, a checksum that nobody knows.
+    `width` is W of images that are not square.
     """
 
     train: Pixels
@@ -26,6 +27,7 @@ class Splits:
     source: str
     split: str
     notes: tuple[str, ...] = ()
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,12 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images to train, validate and test on: uint8 `[N, H, W, C]`, numpy arrays or read on demand, indexed alike."""
+    """Images to train, validate and test on: uint8 `[N, H, W, C]`, numpy arrays or read on demand, indexed alike.
+
+    Attributes:
+        image_size: H, and W unless `width` says otherwise.
+        width: W of images that are not square.
+    """
 
     name: str
     train: Pixels
@@ -63,6 +70,12 @@ class ImageData:
     image_size: int
     channels: int
     provenance: Provenance
+    width: int | None = None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of an image."""
+        return self.image_size, self.width or self.image_size
 
 
 def assemble(name: str, splits: Splits, *, seed: int, limit_images: int | None) -> ImageData:
@@ -72,10 +85,10 @@ def assemble(name: str, splits: Splits, *, seed: int, limit_images: int | None) 
         DataError: splits of different shapes, or training pixels that all have one value.
         InvalidValueError: as `choose`.
     """
-    check_pixels(splits.train, f"{splits.source} (train)")
+    check_pixels(splits.train, f"{splits.source} (train)", width=splits.width)
     _, size, _, channels = (int(length) for length in splits.train.shape)
-    check_pixels(splits.valid, f"{splits.source} (valid)", size=size, channels=channels)
-    check_pixels(splits.test, f"{splits.source} (test)", size=size, channels=channels)
+    check_pixels(splits.valid, f"{splits.source} (valid)", size=size, channels=channels, width=splits.width)
+    check_pixels(splits.test, f"{splits.source} (test)", size=size, channels=channels, width=splits.width)
     if not math.isfinite(splits.normalization.scale):
         value = int(splits.train[np.zeros(1, np.int64)].max())
         raise DataError(f"{splits.source}: every training pixel is {value}; there is nothing to learn from it")
@@ -93,7 +106,9 @@ def assemble(name: str, splits: Splits, *, seed: int, limit_images: int | None) 
         fingerprint=fingerprint(train),
         notes=splits.notes,
     )
-    return ImageData(name, train, splits.valid, splits.test, splits.normalization, size, channels, provenance)
+    return ImageData(
+        name, train, splits.valid, splits.test, splits.normalization, size, channels, provenance, splits.width
+    )
 
 
 def choose(n: int, count: int, seed: int) -> tuple[int, ...]:

@@ -84,15 +84,20 @@ def fingerprint(pixels: Pixels) -> str:
     return digest.hexdigest()
 
 
-def check_pixels(pixels: Pixels, source: str, *, size: int | None = None, channels: int | None = None) -> None:
+def check_pixels(
+    pixels: Pixels, source: str, *, size: int | None = None, channels: int | None = None, width: int | None = None
+) -> None:
     """Refuse what is not uint8 `[N, H, W, C]` with N > 0, H = W (= `size`) and C = 1 or 3 (= `channels`).
+
+    Args:
+        width: W of images that are not square.
 
     Raises:
         DataError: naming `source` and what is wrong with it.
     """
     H = size if size is not None else "H"
     C = channels if channels is not None else "3"
-    wanted = f"expected uint8 images [N, {H}, {H if size else 'W=H'}, {C}]"
+    wanted = f"expected uint8 images [N, {H}, {width or (H if size else 'W=H')}, {C}]"
     shape = tuple(map(int, pixels.shape))
     if pixels.dtype != np.uint8:
         raise DataError(f"{source}: values are {pixels.dtype}; {wanted}, pixels 0..255")
@@ -100,7 +105,7 @@ def check_pixels(pixels: Pixels, source: str, *, size: int | None = None, channe
         raise DataError(f"{source}: shape {list(shape)}; {wanted}")
     if 0 in shape:
         raise DataError(f"{source}: shape {list(shape)} has no pixels; {wanted}")
-    if shape[1] != shape[2] or (size is not None and shape[1] != size):
+    if shape[2] != (shape[1] if width is None else width) or (size is not None and shape[1] != size):
         raise DataError(f"{source}: images are {shape[1]}x{shape[2]}; {wanted}")
     if shape[3] not in ((channels,) if channels is not None else (1, 3)):
         hint = "; they look channels-first: transpose to channels last" if shape[1] in (1, 3) else ""

@@ -25,10 +25,12 @@ class TrainableEntry(HostEntry):
         architecture: a frozen dataclass of the host's architecture; each field is a flag of `train`.
         reads_target: whether `latents` takes the images as the likelihood has them, in [-1, 1], and not about zero mean
             and unit variance.
+        takes_rectangles: whether `hyperparameters` takes `image_width`, too, of images that are not square.
     """
 
     architecture: ClassVar[type]
     reads_target: ClassVar[bool] = False
+    takes_rectangles: ClassVar[bool] = False
 
     @abstractmethod
     def presets(self) -> Mapping[str, Preset]:
@@ -39,6 +41,13 @@ class TrainableEntry(HostEntry):
         self, architecture: Any, *, image_size: int, image_channels: int, data: str
     ) -> Mapping[str, Any]:
         """What `build` takes, for an architecture and a data set."""
+
+    def check_data(self, model: nn.Module, target: Tensor) -> None:
+        """Refuse images `[B, H, W, C]`, as `losses` takes its target, that the host's own likelihood is not made for.
+
+        Raises:
+            InvalidValueError: what was seen, and what to take.
+        """
 
     @abstractmethod
     def losses(self, model: nn.Module, x: Tensor, target: Tensor) -> Losses:

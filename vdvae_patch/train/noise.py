@@ -11,11 +11,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-Purpose = Literal["init", "decoder", "train", "evaluate", "samples"]
-_STREAMS: dict[Purpose, int] = {"init": 0, "train": 1, "evaluate": 2, "samples": 3, "decoder": 4}
+Purpose = Literal["init", "decoder", "train", "evaluate", "samples", "data"]
+_STREAMS: dict[Purpose, int] = {"init": 0, "train": 1, "evaluate": 2, "samples": 3, "decoder": 4, "data": 5}
 
 
 def seed_noise(purpose: Purpose, seed: int, *, rank: int = 0, step: int = 0) -> None:
     """Seed torch's default generators, of all devices, for one use."""
+    torch.manual_seed(noise_seed(purpose, seed, rank=rank, step=step))
+
+
+def noise_seed(purpose: Purpose, seed: int, *, rank: int = 0, step: int = 0) -> int:
+    """The seed of one use, for a generator of its own."""
     words = np.random.SeedSequence([seed, _STREAMS[purpose], rank, step]).generate_state(2, np.uint32)
-    torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+    return int(words[0]) << 31 | int(words[1]) >> 1

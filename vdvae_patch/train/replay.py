@@ -25,6 +25,7 @@ from vdvae_patch.trace import Event, Tracer
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import Recording, same_bits
 from vdvae_patch.train.head_watch import gradient_norm, last_layer
+from vdvae_patch.train.noise import noise_seed
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.setup import Workload, prepare
 from vdvae_patch.train.step import LossScale, StepRecord, TrainingStep, autocast
@@ -90,13 +91,14 @@ def replay(config: TrainConfig[Any], recording: Recording, variant: str | None =
     return Replay(str(config.variant), record, exact, heads, culprits[0] if culprits else None, not_finite, rank)
 
 
-def shares(recording: Recording, work: Workload) -> Iterator[ModelBatch]:
+def shares(recording: Recording, work: Workload, seed: int) -> Iterator[ModelBatch]:
     """Each rank's batch, with the generators as that rank had them."""
     for rank in range(recording.ranks):
         indices = rank_slice(recording.indices.numpy(), rank, recording.ranks)
         pixels = torch.from_numpy(work.data.train[indices])
         restore_generators(recording.generators[rank], torch.device("cpu"))
-        yield work.data.normalization.apply(pixels)
+        draw = noise_seed("data", seed, rank=rank, step=recording.record.step)
+        yield work.data.normalization.apply(pixels, draw)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _step(config: TrainConfig[Any], recording: Recording, work: Workload) -> tup
     scaler = _scaler(config, recording)
     said: list[Losses] = []
     parts: list[list[Tensor | None]] = []
-    for x, target in shares(recording, work):
+    for x, target in shares(recording, work, config.seed):
         work.model.zero_grad(set_to_none=True)
         with _autocast(config):
             loss, losses, metrics = Weighed.of(work.losses(x, target))
@@ -153,7 +155,7 @@ def _average(gradients: list[Tensor], ranks: int) -> Tensor | None:
 
 def _heads(config: TrainConfig[Any], recording: Recording, work: Workload) -> Tensor:
     rows = []
-    for batch in shares(recording, work):
+    for batch in shares(recording, work, config.seed):
         with _autocast(config):
             rows.append(probe_rows(work.entry, work.model, work.heads, work.entry.read(batch)))
     return over_ranks(torch.stack(rows))
@@ -167,7 +169,7 @@ def _culprits(
     entry = Path(inspect.getfile(type(work.entry))).parent
     sources = [work.host.origin.path, entry, package / "normal.py", package / "scales"]
     scaler = _scaler(config, recording)
-    for rank, (x, target) in enumerate(shares(recording, work)):
+    for rank, (x, target) in enumerate(shares(recording, work, config.seed)):
         work.model.zero_grad(set_to_none=True)
         tracer = Tracer(work.model, sources, limit)
         with tracer.modules(), tracer:

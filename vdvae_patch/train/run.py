@@ -16,6 +16,7 @@ from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
 from vdvae_patch.train.folder import RunFolder
 from vdvae_patch.train.head_watch import HeadWatch
+from vdvae_patch.train.noise import noise_seed
 from vdvae_patch.train.setup import Workload
 from vdvae_patch.train.step import StepRecord, TrainingStep
 from vdvae_patch.train.world import World
@@ -134,7 +135,8 @@ class Run:
 
     def batch(self, step: int) -> ModelBatch:
         """This rank's batch of a step."""
-        return self.work.data.normalization.apply(self.images.take(self.indices(step)))
+        draw = noise_seed("data", self.config.seed, rank=self.world.rank, step=step)
+        return self.work.data.normalization.apply(self.images.take(self.indices(step)), draw)
 
 
 def drain_interval(config: TrainConfig[Any], world: World) -> int:

@@ -137,9 +137,7 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     host = load_host(config.host, config.upstream, allow_modified=config.allow_modified_upstream)
     name = config.data or entry.preset(config.preset).data
     data = load(name, config.data_root, seed=config.seed, limit_images=config.limit_images)
-    hparams = entry.hyperparameters(
-        config.architecture, image_size=data.image_size, image_channels=data.channels, data=data.name
-    )
+    hparams = entry.hyperparameters(config.architecture, **_sizes(entry, data))
     seed_noise("init", config.seed)
     model = _build(host, hparams, data)
     # built, not deep-copied: a host may hold references to its own modules that a copy would share
@@ -158,10 +156,28 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     if variant.decoder is not None:
         load_apart_state(ema, apart_state(model))
     weighing = Weighing.of(variant, host, model, device)
+    pixels = DeviceImages(data.train, device).take(np.arange(min(_LOOKED_AT, len(data.train))))
+    looked_at = data.normalization.apply(pixels)
+    if variant.decoder is None:
+        entry.check_data(model, looked_at.target)
     if weighing is not None:
-        pixels = DeviceImages(data.train, device).take(np.arange(min(_LOOKED_AT, len(data.train))))
-        weighing.check_data(model, *data.normalization.apply(pixels))
+        weighing.check_data(model, *looked_at)
     return Workload(host, entry, data, model, ema, heads, notes, variant, weighing)
+
+
+def _sizes(entry: TrainableEntry, data: ImageData) -> dict[str, Any]:
+    """What `hyperparameters` is told of the images.
+
+    Raises:
+        InvalidValueError: they are not square, and the host takes no others.
+    """
+    sizes: dict[str, Any] = {"image_size": data.image_size, "image_channels": data.channels, "data": data.name}
+    height, width = data.sides
+    if width == height:
+        return sizes
+    if not entry.takes_rectangles:
+        raise InvalidValueError(f"host {entry.name!r} takes square images; those of {data.name} are {height}x{width}")
+    return sizes | {"image_width": width}
 
 
 def _patch(
