@@ -38,6 +38,8 @@ def start_ranks(arguments: Sequence[str], nproc: int, folder: Path) -> int:
     # the ranks report their own errors; the launcher's report of them would be the second
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // nproc)))
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; PyTorch's launcher would listen to it again
+        os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
     signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=nproc, rdzv_backend="c10d", rdzv_endpoint="localhost:0",

@@ -103,7 +103,7 @@ class VDVAE(TrainableEntry):
         published = {name: _published(name, dict(values)) for name, values in registry.items()}
         quick = Optimization(lr=2e-4, wd=0.01, warmup_iters=100, batch_size=16, ema_rate=0.99)
         return published | {
-            "small": Preset(quick, _SMALL, "cifar10", "11 latent blocks; under a second a step on a CPU"),
+            "small": Preset(quick, _SMALL, "cifar10", "12 latent blocks; under a second a step on a CPU"),
             "demo": Preset(replace(quick, batch_size=4), _DEMO, "builtin", "12 latent blocks; 0.1 s a step on a CPU"),
         }
 

@@ -75,9 +75,13 @@ class Launched:
 
     def terminate(self) -> None:
         """SIGTERM to all."""
+        self.send(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to all."""
         for process in self.processes:
             assert process.pid is not None
-            os.kill(process.pid, signal.SIGTERM)
+            os.kill(process.pid, number)
 
     def wait(self, seconds: float = 60) -> list[int]:
         """The exit statuses."""

@@ -187,14 +187,15 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_nproc_passes_a_signal_on_and_says_resume_me(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+def test_nproc_passes_a_signal_on_and_says_resume_me(number: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "vdvae_patch", "train", "--nproc", "2", *flags(out, 100_000)]
     with (tmp_path / "log").open("w") as log:
         parent = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, cwd=ROOT)
     while count_lines(out / "metrics.jsonl") < 5:
         assert parent.poll() is None, (tmp_path / "log").read_text()
-    parent.send_signal(signal.SIGUSR1)
+    parent.send_signal(number)
     assert parent.wait(60) == 75, (tmp_path / "log").read_text()
     done = final_state(out)["position"]["step"]
     assert done == len(metrics(out))

@@ -1,4 +1,4 @@
-"""Leave in good order: SIGTERM, Ctrl-C, and a scheduler's warning before its limit, end a run at the next step."""
+"""Leave in good order: SIGTERM, Ctrl-C, a terminal that hangs up and a scheduler's warning end a run at the next step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ EXIT_RESUME = 75
 """The exit status that means "saved; start me again with --resume" (EX_TEMPFAIL of sysexits.h)."""
 
 
-# SIGUSR1: SLURM's warning in `launch/`; SIGUSR2: that of jobs which submitit handed to it; SIGINT: Ctrl-C
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+# SIGUSR1: SLURM's warning in `launch/`; SIGUSR2: that of jobs which submitit handed to it; SIGINT: Ctrl-C; SIGHUP: a
+# terminal was closed, or a connection to it was lost
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:
@@ -32,12 +33,13 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGTERM, a scheduler's warnings and Ctrl-C while the block runs; needs the main thread.
+    """Catch SIGTERM, a scheduler's warnings, Ctrl-C and SIGHUP while the block runs; needs the main thread.
 
-    A second Ctrl-C does not wait for the step to end.
+    A second Ctrl-C does not wait for the step to end. A SIGHUP that is ignored, as under `nohup`, stays ignored.
     """
     request = StopRequest()
-    previous = {number: signal.signal(number, request) for number in _SIGNALS}
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    previous = {number: signal.signal(number, request) for number in _SIGNALS if number not in ignored}
     try:
         yield request
     finally:
