@@ -1,4 +1,4 @@
-"""Leave in good order: SIGTERM, Ctrl-C, a terminal that hangs up and a scheduler's warning end a run at the next step."""
+"""Leave in good order: SIGTERM, Ctrl-C, a lost terminal and a scheduler's warning end a run at the next step."""
 
 from __future__ import annotations
 
