@@ -126,7 +126,7 @@ def test_the_path_of_the_file_is_kept_whole(folder: Path, monkeypatch: pytest.Mo
 
     (folder / "config.toml").write_text(tomli_w.dumps(config.to_toml()))
     monkeypatch.chdir("/")
-    assert read_run(folder) == config
+    assert read_run(folder, patches=file) == config
 
 
 @pytest.mark.parametrize("command", [parse_train, compare.run, bench.run])

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from vdvae_patch.cli.named_code import require_said_again
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.hosts import HOSTS, HostEntry, load_entry_file
 from vdvae_patch.hosts.preset import Optimization
@@ -89,7 +90,12 @@ def _resumed(argv: Sequence[str]) -> RunFile | None:
         out=None if out is None else Path(out),
     )
     path = where.folder / "config.toml"
-    return RunFile.read(path) if path.exists() else None
+    if not path.exists():
+        return None
+    file = RunFile.read(path)
+    said = {"patches": peek(argv, "--patches"), "upstream": peek(argv, "--upstream")}
+    require_said_again(file.told, {**said, "allow_modified_upstream": "--allow-modified-upstream" in argv}, path)
+    return file
 
 
 def _going_on(config: TrainConfig[Any], argv: Sequence[str]) -> TrainConfig[Any]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from vdvae_patch.cli.arguments import check_flags, flags_of, load_patches, parse
+from vdvae_patch.cli.named_code import require_said_again
 from vdvae_patch.errors import InvalidValueError, RunError
 from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import trainable
@@ -37,6 +38,9 @@ class ReplayCommand:
             model does.
         rank: of several ranks that recorded it, whose share of the batch; the first that was to blame unless given.
         path: where to import these from, beside the current folder.
+        patches: the patch file that the run was trained with, which is code and is not taken from its folder alone.
+        upstream: so the checkout that it was trained with.
+        allow_modified_upstream: accept a checkout that has changed files, as the run did.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -48,6 +52,9 @@ class ReplayCommand:
     call: str | None = None
     rank: int | None = None
     path: Path = Path()
+    patches: Path | None = None
+    upstream: str | None = None
+    allow_modified_upstream: bool = False
 
 
 def run(argv: list[str]) -> int:
@@ -61,7 +68,12 @@ def run(argv: list[str]) -> int:
         raise InvalidValueError(
             f"--rank chooses a share of what a guard recorded; {command.run} is a run, whose ranks are all done again"
         )
-    config = read_run(command.run)
+    config = read_run(
+        command.run,
+        patches=command.patches,
+        upstream=command.upstream,
+        allow_modified_upstream=command.allow_modified_upstream,
+    )
 
     from vdvae_patch.train import flight
     from vdvae_patch.train.replay import replay
@@ -111,13 +123,17 @@ def _replay_guards(command: ReplayCommand, folder: Path) -> int:
     return 0
 
 
-def read_run(folder: Path) -> TrainConfig[Any]:
+def read_run(folder: Path, **said: object) -> TrainConfig[Any]:
     """The configuration of the run in a folder.
 
+    Args:
+        said: what the command line says of code: `patches`, `upstream`, `allow_modified_upstream`.
+
     Raises:
-        RunError: there is none.
+        RunError: there is none; or it names code that the command line does not.
     """
     file = RunFile.read(folder / "config.toml")
+    require_said_again(file.told, said, file.path)
     if "patches" in file.told:
         load_patches(file.told["patches"])
     return file.config(trainable(HOSTS.get(str(file.told.get("host")))).architecture)
