@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from patches import one_latent
-    from vdvae_patch.seams import DecoderSeam, Terms
+    from vdvae_patch.seams import DecoderSeam, Terms, TopPriorSeam
 else:
     from vdvae_patch.patches import one_latent
 
@@ -82,9 +82,7 @@ class ConvVAE(TrainableEntry):
     def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
         """The one latent of images `[B, H, W, C]` in [-1, 1]."""
         bare: Any = getattr(model, "module", model)
-        mean, raw = bare.encoder(one_latent.unit_pixels(x).permute(0, 3, 1, 2))
-        sigma, log_sigma = bare.posterior_scale(raw)
-        return [one_latent.latent(mean, sigma, log_sigma)]
+        return [one_latent.drawn(bare, *bare.encoder(read(x)))]
 
     def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
         """uint8 `[n, H, W, C]`: the means of latents from the prior, or of the one that is given."""
@@ -92,7 +90,8 @@ class ConvVAE(TrainableEntry):
 
         bare: Any = getattr(model, "module", model)
         with torch.no_grad():
-            mean = bare.decoder(latents[0]) if latents else bare.sample(n, temperature)
+            z = latents[0] if latents else one_latent.draw_prior(bare, n, temperature)
+            mean = bare.sample(n, temperature) if z is None else bare.decoder(z)
             images = one_latent.uint8(bare, mean, mean)
         pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()
         return pixels
@@ -109,17 +108,42 @@ class ConvVAE(TrainableEntry):
             instead=(Instead("", "forward", forward),), unused=("gamma.raw",), mass=mass,
         )  # fmt: skip
 
+    def top_prior_seam(self, model: nn.Module) -> TopPriorSeam:
+        """The prior stands in `forward` and in `sample`; the encoder takes images `[K, C, 32, 32]`."""
+        from vdvae_patch.seams import Instead, TopPriorSeam
+
+        bare: Any = model
+        channels = int(bare.encoder.main[0].in_channels)
+        instead = (Instead("", "forward", forward), Instead("", "sample", sample))
+        return TopPriorSeam((channels, SIZE, SIZE), (int(bare.latents), 1, 1), encode, read, instead)
+
+
+def read(target: Tensor) -> Tensor:
+    """`[B, H, W, C]` in [-1, 1] to `[B, C, H, W]` in [0, 1]."""
+    return one_latent.unit_pixels(target).permute(0, 3, 1, 2)
+
+
+def encode(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log sigma of the posterior, `[K, latents, 1, 1]`."""
+    mean, raw = model.encoder(images)
+    return mean, one_latent.log_sigma_of(model, raw)
+
+
+def sample(model: Any, likelihood: Any, n: int, temperature: float = 1.0) -> Tensor:
+    """The host's `sample` from a top prior."""
+    mean: Tensor = model.decoder(one_latent.draw_prior(model, n, temperature))
+    return mean
+
 
 def terms(model: Any, x: Tensor, target: Tensor, balanced: bool = False) -> Terms:
     """One pass in its parts; `target` is `[B, H, W, C]` in [-1, 1]."""
-    return _terms(model, one_latent.unit_pixels(target).permute(0, 3, 1, 2), balanced)
+    return _terms(model, read(target), balanced)
 
 
 def _terms(model: Any, pixels: Tensor, balanced: bool) -> Terms:
     from vdvae_patch.patching.decoder import likelihood_at
 
-    mean, raw = model.encoder(pixels)
-    drawn = one_latent.latent(mean, *model.posterior_scale(raw))
+    drawn = one_latent.drawn(model, *model.encoder(pixels))
     emitted = model.decoder(drawn.z)
     distortion = None
     if likelihood_at(model) is None:
@@ -138,7 +162,7 @@ def mass(model: Any, emitted: Tensor, target: Tensor) -> Tensor:
 
 
 def forward(model: Any, likelihood: Any, x: Tensor) -> dict[str, Tensor]:
-    """The host's `forward` beside a decoder."""
+    """The host's `forward` beside a decoder or a top prior."""
     return one_latent.averages(_terms(model, x, balanced=False), likelihood)
 
 

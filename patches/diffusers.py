@@ -32,6 +32,10 @@ class Diffusers(HostEntry):
         "what decode gives, outside of the model; call decoder.nll(x, vae.decode(z).sample) of "
         "vdvae_patch.decoders in yours"
     )
+    no_top_prior = (
+        "its autoencoders have no loss: the KL is taken of what encode gives, outside of the model; call "
+        "top_priors.get(...).kl(z, mean, log_sigma, encode) of vdvae_patch in yours"
+    )
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
         """The class of that name (`AutoencoderKL` unless given), from its arguments."""

@@ -40,6 +40,10 @@ class EfficientVDVAE(HostEntry):
 
     name = "efficient_vdvae"
     modules = ("model.def_model", "model.latent_layers", "model.layers", "model.losses")
+    no_top_prior = (
+        "its encoder gives activations and no posterior: that of the first layer is formed inside of the top-down "
+        "pass, together with its KL"
+    )
 
     def stand_ins(self, root: Path) -> Mapping[str, ModuleType]:
         """`hparams`, read from its configuration file, and prettytable, which only its scripts use."""

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from vdvae_patch.data import DATASETS
-from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.errors import HostError, InvalidValueError
 from vdvae_patch.heads import Head, Rebinding, Role
 from vdvae_patch.hosts.preset import Latent, Losses, Preset
 from vdvae_patch.hosts.trainable import TrainableEntry
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from patches import one_latent
     from vdvae_patch.pixel_grid import PixelGrid
-    from vdvae_patch.seams import DecoderSeam, Terms
+    from vdvae_patch.seams import DecoderSeam, Terms, TopPriorSeam
 else:
     from vdvae_patch.patches import one_latent
 
@@ -161,10 +161,51 @@ class LargeVAE(TrainableEntry):
             whole_rate="its rate is log q − log p of one draw, whose two gradients are not told apart",
         )  # fmt: skip
 
+    def top_prior_seam(self, model: nn.Module) -> TopPriorSeam:
+        """Two methods read the prior of the upper latent, whose posterior is of the image alone.
+
+        Raises:
+            HostError: the model has a VampPrior of its own.
+        """
+        from vdvae_patch.seams import Instead, TopPriorSeam
+
+        bare: Any = model
+        if bare.pseudo_inputs is not None:
+            raise HostError(
+                "host 'large_vae' takes no top prior beside the VampPrior that it has with --prior vamp: take --preset "
+                "standard or hvae, or --prior standard"
+            )
+        instead = (Instead("", "log_prior", log_prior), Instead("", "draw_prior", draw_prior))
+        return TopPriorSeam((int(bare.pixels),), (int(bare.latents),), encode, flat, instead)
+
 
 def flat(target: Tensor) -> Tensor:
     """`[B, H, W, 1]` in [-1, 1] to `[B, H W]` in [0, 1]."""
     return one_latent.unit_pixels(target).flatten(1)
+
+
+def encode(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log σ of the upper latent's posterior, `[K, latents]`."""
+    mean, log_var = model.encode(images)
+    return mean, 0.5 * log_var
+
+
+def log_prior(model: Any, likelihood: Any, z: Tensor) -> Tensor:
+    """The host's `log_prior` by a top prior."""
+    from vdvae_patch.patching.top_prior import density_at
+
+    density = density_at(model)
+    assert density is not None
+    return density.log_prob(z)
+
+
+def draw_prior(model: Any, likelihood: Any, n: int, temperature: float = 1.0) -> Tensor:
+    """The host's `draw_prior` from a top prior."""
+    from vdvae_patch.patching.top_prior import density_at
+
+    density = density_at(model)
+    assert density is not None
+    return density.sample(n, temperature)
 
 
 def grid(model: Any) -> PixelGrid:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from patches import one_latent
-    from vdvae_patch.seams import DecoderSeam, Terms
+    from vdvae_patch.seams import DecoderSeam, Terms, TopPriorSeam
 else:
     from vdvae_patch.patches import one_latent
 
@@ -96,9 +96,7 @@ class MlpVAE(TrainableEntry):
     def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
         """The one latent of images `[B, H, W, C]` in [-1, 1]."""
         bare: Any = getattr(model, "module", model)
-        mean, raw = bare.encoder(one_latent.unit_pixels(x).flatten(1)).chunk(2, dim=1)
-        sigma, log_sigma = bare.posterior_scale(raw)
-        return [one_latent.latent(mean, sigma, log_sigma)]
+        return [one_latent.drawn(bare, *bare.encoder(read(x)).chunk(2, dim=1))]
 
     def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
         """uint8 `[n, H, W, 1]`: the means of latents from the prior, or of the one that is given."""
@@ -108,7 +106,8 @@ class MlpVAE(TrainableEntry):
         side = round(bare.pixels**0.5)
         with torch.no_grad():
             device = bare.decoder[0].weight.device
-            z = latents[0] if latents else temperature * torch.randn(n, bare.latents, device=device)
+            z = latents[0] if latents else one_latent.draw_prior(bare, n, temperature)
+            z = temperature * torch.randn(n, bare.latents, device=device) if z is None else z
             images: NDArray[np.uint8] = one_latent.uint8(bare, bare.decoder(z), bare.decode(z)[0]).cpu().numpy()
         return images.reshape(n, side, side, 1)
 
@@ -126,10 +125,35 @@ class MlpVAE(TrainableEntry):
             size=(side, side),
         )  # fmt: skip
 
+    def top_prior_seam(self, model: nn.Module) -> TopPriorSeam:
+        """The prior stands in `forward` and in `sample`; the encoder takes flat images."""
+        from vdvae_patch.seams import Instead, TopPriorSeam
+
+        bare: Any = model
+        instead = (Instead("", "forward", forward), Instead("", "sample", sample))
+        return TopPriorSeam((int(bare.pixels),), (int(bare.latents),), encode, read, instead)
+
+
+def read(target: Tensor) -> Tensor:
+    """`[B, H, W, 1]` in [-1, 1] to `[B, H W]` in [0, 1]."""
+    return one_latent.unit_pixels(target).flatten(1)
+
+
+def encode(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log sigma of the posterior, `[K, latents]`."""
+    mean, raw = model.encoder(images).split([model.latents, model.latents], dim=1)
+    return mean, one_latent.log_sigma_of(model, raw)
+
+
+def sample(model: Any, likelihood: Any, n: int, temperature: float = 1.0) -> Tensor:
+    """The host's `sample` from a top prior."""
+    mean: Tensor = model.decode(one_latent.draw_prior(model, n, temperature))[0]
+    return mean
+
 
 def terms(model: Any, x: Tensor, target: Tensor, balanced: bool = False) -> Terms:
     """One pass in its parts; `target` is `[B, H, W, 1]` in [-1, 1]."""
-    pixels = one_latent.unit_pixels(target).flatten(1)
+    pixels = read(target)
     return _terms(model, pixels, pixels, balanced)
 
 
@@ -137,7 +161,7 @@ def _terms(model: Any, pixels: Tensor, target: Tensor, balanced: bool) -> Terms:
     from vdvae_patch.patching.decoder import likelihood_at
 
     mean, raw = model.encoder(pixels).split([model.latents, model.latents], dim=1)
-    drawn = one_latent.latent(mean, *model.posterior_scale(raw))
+    drawn = one_latent.drawn(model, mean, raw)
     emitted = model.decoder(drawn.z)
     distortion = None
     if likelihood_at(model) is None:
@@ -174,7 +198,7 @@ def mass(model: Any, emitted: Tensor, target: Tensor) -> Tensor:
 
 
 def forward(model: Any, likelihood: Any, x: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:
-    """The host's `forward` beside a decoder."""
+    """The host's `forward` beside a decoder or a top prior."""
     return one_latent.averages(_terms(model, x, x if target is None else target, balanced=False), likelihood)
 
 

@@ -67,6 +67,10 @@ class NVAE(HostEntry):
 
     name = "nvae"
     modules = ("model", "distributions", "neural_operations", "utils")
+    no_top_prior = (
+        "its encoder is no method: one forward pass goes through all groups, and forms the posterior of the first "
+        "between the two halves of it"
+    )
 
     def stand_ins(self, root: Path) -> Mapping[str, ModuleType]:
         """tensorboardX, which only its scripts use, where it is not installed."""

@@ -67,6 +67,32 @@ def latent(mean: Tensor, sigma: Tensor, log_sigma: Tensor) -> Latent:
     return Latent(mean + sigma * torch.randn_like(mean), 0.5 * (sigma**2 + mean**2 - 1) - log_sigma)
 
 
+def drawn(model: Any, mean: Tensor, raw: Tensor) -> Latent:
+    """A draw of z from the posterior, and its rate: elementwise from N(0, 1), or of a top prior an image, `[B]`."""
+    from vdvae_patch.patching.top_prior import density_at
+
+    found = latent(mean, *model.posterior_scale(raw))
+    top = density_at(model)
+    return found if top is None else Latent(found.z, top.kl(found.z, mean, log_sigma_of(model, raw)))
+
+
+def log_sigma_of(model: Any, raw: Tensor) -> Tensor:
+    """log sigma of the posterior: that of its new scale, or the raw value itself, whose exponential the hosts take."""
+    from vdvae_patch.attach.graft import stands_in
+
+    patched = "posterior_scale" in stands_in(model)
+    found: Tensor = model.posterior_scale(raw)[1] if patched else raw
+    return found
+
+
+def draw_prior(model: Any, n: int, temperature: float) -> Tensor | None:
+    """z from a top prior; None without one, for the hosts to draw it from N(0, 1) as they do."""
+    from vdvae_patch.patching.top_prior import density_at
+
+    top = density_at(model)
+    return None if top is None else top.sample(n, temperature)
+
+
 def unit_grid() -> PixelGrid:
     """The values that a pixel has: 8 bits in [0, 1]."""
     from vdvae_patch.pixel_grid import PixelGrid
@@ -79,7 +105,7 @@ def pass_of_one(drawn: Latent, target: Tensor, emitted: Tensor, distortion: Tens
     from vdvae_patch.objectives import BalancedRate
     from vdvae_patch.seams import Terms
 
-    rate = {"z": drawn.kl.flatten(1).sum(dim=1)}
+    rate = {"z": drawn.kl.reshape(len(drawn.kl), -1).sum(dim=1)}
     apart = BalancedRate({"z": rate["z"].detach()}, rate) if balanced else None
     return Terms(rate, target, emitted, distortion, apart)
 
@@ -100,8 +126,9 @@ def gaussian_mass(x: Tensor, mean: Tensor, log_gamma: Tensor) -> Tensor:
 
 
 def averages(terms: Terms, likelihood: Any) -> dict[str, Tensor]:
-    """What the hosts' `forward` gives, beside a decoder: nats an image, averaged over the batch."""
-    distortion = likelihood.nll(terms.target, terms.emitted).mean()
+    """What the hosts' `forward` gives, beside a decoder or a top prior: nats an image, averaged over the batch."""
+    nll: Any = terms.distortion if likelihood is None else likelihood.nll(terms.target, terms.emitted)
+    distortion = nll.mean()
     rate = terms.rates["z"].mean()
     return {"elbo": distortion + rate, "distortion": distortion, "rate": rate}
 

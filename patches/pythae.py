@@ -36,6 +36,11 @@ class Pythae(HostEntry):
         "which bound that is, and decoder.nll(x, model.decoder(z).reconstruction) can take its place in a "
         "loss of yours"
     )
+    no_top_prior = (
+        "its models form the KL to their own priors inside of one method, and have a class for each prior (its own "
+        "VAMP among them); in a loss of yours top_priors.get(...).kl(z, mean, log_sigma, encode) of vdvae_patch can "
+        "take its place"
+    )
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
         """The model of that name (`VAE` unless given), with pythae's own networks."""

@@ -1,8 +1,9 @@
-"""Where a host computes its likelihood: what an entry says of it, so that any decoder can be put there.
+"""Where a host computes its likelihood, and where it reads its top prior, so that any other can be put there.
 
     seam = host.decoder_seam(model)
     vdvae_patch.patch(model, decoder="optimal", seam=seam)
     terms = seam.terms(model, x, target)     # rate by groups of latents, what the likelihood's layer emitted
+    vdvae_patch.patch(model, top_prior="vamp(components=500)", top_prior_seam=host.top_prior_seam(model))
 
 A layer of the host emits the parameters of its likelihood. It stays whole: what a decoder needs beyond its channels
 comes from a layer beside it, which reads the same input and whose output is joined to its own.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vdvae_patch.pixel_grid import PixelGrid
 
@@ -97,12 +98,43 @@ class DecoderSeam:
     whole_rate: str = ""
 
 
-_built: weakref.WeakKeyDictionary[Any, Callable[[Any], DecoderSeam]] = weakref.WeakKeyDictionary()
+@dataclass(frozen=True)
+class TopPriorSeam:
+    """Where the prior of a host's top latent is read, and how its posterior is made of an image.
+
+    Attributes:
+        images: the shape of an image as `encode` takes it, without the batch.
+        latents: the shape of the top latent, without the batch.
+        encode: `encode(model, images)`, images `[K, *images]` in [0, 1], gives the mean and log σ of the top latent's
+            posterior, both `[K, *latents]`, by the scales that the model has now; at the top level of a module.
+        read: from a target as the entry's `losses` takes it to images as `encode` does.
+        instead: the host's methods that read the prior, and what takes their place; those that a decoder replaces too
+            are the same functions.
+    """
+
+    images: tuple[int, ...]
+    latents: tuple[int, ...]
+    encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+    read: Callable[[Tensor], Tensor]
+    instead: tuple[Instead, ...]
 
 
-def remember(model: nn.Module, seam: Callable[[Any], DecoderSeam]) -> None:
+class Seams(Protocol):
+    """What tells the seams of a model: the entry of its host."""
+
+    def decoder_seam(self, model: Any) -> DecoderSeam:
+        """Of its likelihood."""
+
+    def top_prior_seam(self, model: Any) -> TopPriorSeam:
+        """Of its top latent's prior."""
+
+
+_built: weakref.WeakKeyDictionary[Any, Seams] = weakref.WeakKeyDictionary()
+
+
+def remember(model: nn.Module, entry: Seams) -> None:
     """Note which entry a model was built by."""
-    _built[model] = seam
+    _built[model] = entry
 
 
 def seam_of(model: nn.Module) -> DecoderSeam | None:
@@ -112,4 +144,10 @@ def seam_of(model: nn.Module) -> DecoderSeam | None:
         HostError: the host has none, and why.
     """
     known = _built.get(model)
-    return None if known is None else known(model)
+    return None if known is None else known.decoder_seam(model)
+
+
+def top_prior_seam_of(model: nn.Module) -> TopPriorSeam | None:
+    """As `seam_of`, of its top latent's prior."""
+    known = _built.get(model)
+    return None if known is None else known.top_prior_seam(model)

@@ -120,6 +120,46 @@ def test_the_hosts_weights_begin_alike_whatever_the_decoder(tmp_path: Path) -> N
     assert_same(dict(first), dict(second))
 
 
+def test_the_parameters_of_a_top_prior_stand_apart_learn_and_are_averaged(tmp_path: Path) -> None:
+    config = small_vae("mlp_vae", tmp_path / "run", "explin+warmup(epochs=1)+vamp(components=5, from_data=1)")
+    fresh = prepare(config, torch.device("cpu")).seams_state()["seams"]
+    assert fresh["model"].keys() == {"vdvae_patch_top_prior.prior.raw"}
+    assert_same(fresh["model"], fresh["ema"])
+    train(config)
+    state = final_state(tmp_path / "run")
+    assert not [name for name in state["model"] if "top_prior" in name]
+    for name, value in fresh["model"].items():
+        moved = state["seams"]["model"][name] - value
+        followed = state["seams"]["ema"][name] - value
+        assert 0 < followed.norm() < moved.norm()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["variant"] == "explin+warmup(epochs=1)+vamp(components=5, from_data=1)"
+
+
+def test_pseudo_inputs_start_from_training_images_by_the_seed(tmp_path: Path) -> None:
+    config = small_vae("mlp_vae", tmp_path / "run", "vanilla+vamp(components=24, from_data=1, std=0)")
+    work = prepare(config, torch.device("cpu"))
+    (raw,) = work.seams_state()["seams"]["model"].values()
+    images = np.load(tmp_path / "train.npy").reshape(24, -1) / 255
+    assert torch.cdist(raw.double(), torch.from_numpy(images)).min(dim=1).values.max() < 1e-4
+    (again,) = prepare(config, torch.device("cpu")).seams_state()["seams"]["model"].values()
+    assert torch.equal(raw, again)
+    other = prepare(replace(config, seed=1), torch.device("cpu")).seams_state()["seams"]["model"].values()
+    assert not torch.equal(raw, next(iter(other)))
+
+
+def test_a_run_with_a_top_prior_goes_on_where_it_was_and_not_under_another(tmp_path: Path) -> None:
+    whole = small_vae("mlp_vae", tmp_path / "whole", "explin+vamp(components=5)")
+    train(replace(whole, steps=6))
+    part = replace(whole, out=tmp_path / "part", checkpoint_every=3)
+    train(part)
+    train(replace(part, steps=6, resume=True))
+    assert_same(final_state(tmp_path / "whole")["seams"], final_state(tmp_path / "part")["seams"])
+    (begun,) = (tmp_path / "part" / "checkpoints").glob("step-*6")
+    with pytest.raises(CheckpointError, match=r"saved under variant explin\+vamp\(components=5\), not"):
+        train(replace(part, variant="explin+vamp(components=6)", out=tmp_path / "other", weights=begun))
+
+
 @pytest.mark.parametrize("objective", ["geco(kappa=0.06)", "warmup(epochs=1)"])
 def test_a_skipped_update_moves_no_state(tmp_path: Path, objective: str) -> None:
     """The threshold lets nothing through: every step sees the state that the first one saw."""

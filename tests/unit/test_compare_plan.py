@@ -75,6 +75,11 @@ def test_a_run_is_told_what_the_comparison_was_told(tmp_path: Path) -> None:
     assert parse_train(run.command(resume=False)[4:]) == run.config
 
 
+def test_what_stands_at_another_seam_goes_to_every_variant(tmp_path: Path) -> None:
+    comparison = make_plan(tmp_path, "vanilla,explin+optimal", "0", "--top-prior", "vamp(100)")
+    assert comparison.variants == ("vanilla+vamp(components=100)", "explin+optimal+vamp(components=100)")
+
+
 def test_two_names_of_one_variant_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError, match="explin/constant twice"):
         make_plan(tmp_path, "explin/cst1,explin/constant")

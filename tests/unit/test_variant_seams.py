@@ -54,7 +54,9 @@ def test_a_variant_that_means_nothing_is_refused_with_the_reason(text: str, said
 
 
 def test_a_name_that_no_registry_has_is_answered_with_the_nearest_of_all() -> None:
-    with pytest.raises(UnknownNameError, match="unknown decoder or objective 'optimall'; did you mean 'optimal'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown decoder or objective or top prior 'optimall'; did you mean 'optimal'"
+    ):
         Variant.parse("vanilla+optimall")
 
 

@@ -77,8 +77,8 @@ def _resumed(argv: Sequence[str]) -> RunFile | None:
     """What the run that `argv` resumes was told; None if it resumes none, or there is none yet."""
     if "--resume" not in argv:
         return None
-    names = ("preset", "variant", "decoder", "objective", "out")
-    given = {name: value for name in names if (value := peek(argv, f"--{name}")) is not None}
+    names = ("preset", "variant", "decoder", "objective", "top_prior", "out")
+    given = {name: value for name in names if (value := peek(argv, f"--{name.replace('_', '-')}")) is not None}
     out = given.get("out")
     seed = peek(argv, "--seed") or "0"
     where = TrainConfig[Any](
@@ -86,6 +86,7 @@ def _resumed(argv: Sequence[str]) -> RunFile | None:
         variant=given.get("variant", TrainConfig.variant),
         decoder=given.get("decoder"),
         objective=given.get("objective"),
+        top_prior=given.get("top_prior"),
         seed=int(seed) if seed.isdecimal() else 0,
         out=None if out is None else Path(out),
     )

@@ -76,8 +76,9 @@ def plan(options: CompareOptions, flags: Sequence[str], base: TrainConfig[Any]) 
         UnknownNameError, InvalidValueError: a variant or seed that does not exist or is named twice.
         RunError: the folder is a run's own or lies inside one, or holds runs with other settings.
     """
-    for_all = Variant.parse(base.variant)  # what --decoder and --objective name
-    variants = [str(with_seams(name, for_all.decoder, for_all.objective)) for name in options.variant_list()]
+    for_all = Variant.parse(base.variant)  # what --decoder, --objective and --top-prior name
+    others = for_all.decoder, for_all.objective, for_all.top_prior
+    variants = [str(with_seams(name, *others)) for name in options.variant_list()]
     twice = next((name for name in variants if variants.count(name) > 1), None)
     if twice is not None:
         raise InvalidValueError(f"--variants {options.variants!r} names {twice} twice")

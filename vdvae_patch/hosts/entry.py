@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from vdvae_patch.heads import Head
     from vdvae_patch.hosts.means import MeanReading
-    from vdvae_patch.seams import DecoderSeam
+    from vdvae_patch.seams import DecoderSeam, TopPriorSeam
 
 
 class Example(NamedTuple):
@@ -40,6 +40,7 @@ class HostEntry(ABC):
             their own names.
         file: the file that defines it, of an entry of the user's; the host's modules may lie beside it.
         no_decoder: why no decoder can take the place of the host's likelihood, for an entry without `decoder_seam`.
+        no_top_prior: why no top prior can take the place of the host's own, for an entry without `top_prior_seam`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class HostEntry(ABC):
     installed: bool = False
     file: Path | None = None
     no_decoder: str = "its entry does not say where the likelihood is; it can define `decoder_seam`"
+    no_top_prior: str = "its entry does not say how its encoder is called; it can define `top_prior_seam`"
 
     def stand_ins(self, root: Path) -> Mapping[str, ModuleType]:
         """Modules to serve to the imported code instead of what it imports by these names; see `hosts.stand_ins`.
@@ -88,6 +90,14 @@ class HostEntry(ABC):
             HostError: there is no such place, and why.
         """
         raise HostError(f"host {self.name!r} takes no decoder and no objective: {self.no_decoder}")
+
+    def top_prior_seam(self, model: nn.Module) -> TopPriorSeam:
+        """Where the prior of the top latent is read, and how the encoder of a model that `build` made is called.
+
+        Raises:
+            HostError: the encoder cannot be called on an image, and why.
+        """
+        raise HostError(f"host {self.name!r} takes no top prior: {self.no_top_prior}")
 
     def example(self, modules: Mapping[str, ModuleType]) -> Example:
         """A small model with a batch and a loss; raises `HostError` where an entry gives none."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from vdvae_patch.heads import Head
-    from vdvae_patch.seams import DecoderSeam
+    from vdvae_patch.seams import DecoderSeam, TopPriorSeam
 
 OriginKind = Literal["embedded", "genuine", "checkout", "installed"]
 """`embedded`: kept with this project; `genuine`: fetched by it; `checkout`: a folder of the user's; `installed`: a
@@ -80,7 +80,7 @@ class Host:
         except ValueError as error:
             raise InvalidValueError(f"host {self.name!r} refuses these hyperparameters: {error}") from error
         with contextlib.suppress(TypeError):  # of an entry that gives something else than a module
-            seams.remember(model, self.entry.decoder_seam)
+            seams.remember(model, self.entry)
         return model
 
     def heads(self, model: nn.Module) -> list[Head]:
@@ -95,3 +95,11 @@ class Host:
             HostError: there is no such place, and why.
         """
         return self.entry.decoder_seam(model)
+
+    def top_prior_seam(self, model: nn.Module) -> TopPriorSeam:
+        """Where the prior of the top latent of a model that `build` made is read.
+
+        Raises:
+            HostError: there is no such place, and why.
+        """
+        return self.entry.top_prior_seam(model)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from vdvae_patch.attach.attachment import Attachment
+from vdvae_patch.attach.attachment import Attachment, ReboundAttachment
 from vdvae_patch.attach.decorators import name_of
 from vdvae_patch.attach.graft import is_own
 from vdvae_patch.attach.sites import LogSite, NormalSite
@@ -40,9 +40,11 @@ from vdvae_patch.patching.record import (
     parts,
     patched_heads,
 )
+from vdvae_patch.patching.top_prior import TOP_PRIOR, TopPlacement, take_top_prior_away, top_prior_in
 from vdvae_patch.patching.variant import Variant, resolve
 from vdvae_patch.scales import Constant, ExpLin, Scale
-from vdvae_patch.seams import DecoderSeam, seam_of
+from vdvae_patch.seams import DecoderSeam, TopPriorSeam, seam_of, top_prior_seam_of
+from vdvae_patch.top_priors import TopPrior
 
 _EXPLIN = ExpLin()
 
@@ -168,10 +170,18 @@ class PatchHandle:
         lines = [str(self.heads)] if self.heads else []
         likelihood = likelihood_in(self.model)
         if likelihood is not None:
-            own = sum(value.numel() for value in apart_state(self.model).values())
+            apart = apart_state(self.model)
+            own = sum(value.numel() for name, value in apart.items() if TOP_PRIOR not in name.split("."))
             lines.append(
                 f"decoder {self.variant.decoder} in the place of the host's likelihood; {own:,} numbers of its own, "
                 "apart from the state_dict"
+            )
+        top = top_prior_in(self.model)
+        if top is not None:
+            own = sum(value.numel() for value in top.parameters())
+            lines.append(
+                f"top prior {self.variant.top_prior} in the place of the host's own; {own:,} numbers of its own, apart "
+                "from the state_dict"
             )
         if self.unverified:
             named = ", ".join(f"{head.path}[{head.channels}]" for head in self.unverified[:_SHOWN])
@@ -197,6 +207,8 @@ def patch(
     likelihood: str | Scale | None = None,
     decoder: str | Decoder | None = None,
     seam: DecoderSeam | None = None,
+    top_prior: str | TopPrior | None = None,
+    top_prior_seam: TopPriorSeam | None = None,
     arithmetic: Arithmetic = "auto",
     verify: bool = True,
     paper: bool | None = None,
@@ -217,6 +229,9 @@ def patch(
             no part of its `state_dict`; `unpatch` takes them away.
         seam: where the host's likelihood is, `host.decoder_seam(model)`; of a model that a host by name has built in
             this process it is known.
+        top_prior: what takes the place of the host's own prior of its top latent, see `vdvae_patch.top_priors`. Its
+            parameters stand apart in the same way. One that is prepared already, as from data, is copied.
+        top_prior_seam: where that prior is read, `host.top_prior_seam(model)`; known as `seam` is.
         arithmetic: whose KL and sampling the model then uses, see `Arithmetic`.
         verify: for heads that a scan found, run the model once more on the scanned batch and compare the σ that it
             really uses with scale(p). A constant σ follows no p, so with one it is first done with explin in its place.
@@ -242,11 +257,18 @@ def patch(
     Whatever is raised, Ctrl-C included, the model is then as it was.
     """
     keep: Keep = "exponentials" if paper is None else "nothing" if paper else "all"
-    chosen = resolve(variant, {"posterior": posterior, "prior": prior, "likelihood": likelihood}, decoder)
+    chosen = resolve(variant, {"posterior": posterior, "prior": prior, "likelihood": likelihood}, decoder, top_prior)
     _refuse_patched(model)
-    placement = _placement(model, chosen, decoder, seam)
+    placements = [
+        found
+        for found in (
+            _placement(model, chosen, decoder, seam),
+            _top_placement(model, chosen, top_prior, top_prior_seam),
+        )
+        if found is not None
+    ]
     heads = list(heads)
-    found = plan.checked(model, heads, chosen) if heads or chosen.sets_scales or placement is None else []
+    found = plan.checked(model, heads, chosen) if heads or chosen.sets_scales or not placements else []
     scans = _scans(found)
     verifying = [scan for scan in scans if verify and scan.can_verify]
     asked = [(head, chosen.for_role(head.role)) for head in found]
@@ -258,7 +280,7 @@ def patch(
             _apply(model, _fitted(found, following, raw, keep), following, arithmetic, scans, verifying)
         unpatch(model)
     fitting = _fitted(found, chosen, raw, keep)
-    record, outcomes = _apply(model, fitting, chosen, arithmetic, scans, verifying, placement=placement)
+    record, outcomes = _apply(model, fitting, chosen, arithmetic, scans, verifying, placements=placements)
     before, after = _both(verifying, outcomes)
     try:
         loss, by_loss = _by_loss(model, verifying if record.arithmetic == "stable" else [])
@@ -269,7 +291,7 @@ def patch(
             warnings.warn(line, stacklevel=2)
     except BaseException:  # a call that raises, or a warning that is made an error
         _remove(model, record.number)
-        take_away(model)
+        _take_away(model)
         raise
     seen = {id(scan) for scan in verifying}
     unverified = [head for head in found if id(head.scan) not in seen]
@@ -309,6 +331,27 @@ def _placement(
             f"vdvae_patch.decoders.get({chosen.decoder!r}).nll(x, parameters) in your loss"
         )
     return Placement(model, seam, decoder if isinstance(decoder, Decoder) else chosen.decoder)
+
+
+def _top_placement(
+    model: nn.Module, chosen: Variant, prior: str | TopPrior | None, seam: TopPriorSeam | None
+) -> TopPlacement | None:
+    """What puts the top prior of a variant into the model.
+
+    Raises:
+        PatchError: nobody said how this model's encoder is called.
+        HostError: the host has no such place, and why.
+    """
+    if chosen.top_prior is None:
+        return None
+    seam = seam or top_prior_seam_of(model)
+    if seam is None:
+        raise PatchError(
+            f"top prior {chosen.top_prior}: nobody said how the encoder of this {type(model).__name__} is called; for "
+            "a host by name give top_prior_seam=host.top_prior_seam(model); for a model of your own call "
+            f"vdvae_patch.top_priors.get({chosen.top_prior!r}).kl(z, mean, log_sigma, encode) in your loss"
+        )
+    return TopPlacement(seam, prior if isinstance(prior, TopPrior) else chosen.top_prior)
 
 
 def _by_loss(model: nn.Module, scans: Sequence[Scan]) -> tuple[Callable[..., Any] | None, Outcome | None]:
@@ -371,7 +414,7 @@ def _following(chosen: Variant) -> Variant:
     """The variant, with a scale that follows its raw parameter in the place of one that does not."""
     given = (chosen.posterior, chosen.prior, chosen.likelihood)
     posterior, prior, likelihood = (_EXPLIN if isinstance(scale, Constant) else scale for scale in given)
-    return Variant(posterior, prior, likelihood, chosen.one_name, chosen.decoder)
+    return replace(chosen, posterior=posterior, prior=prior, likelihood=likelihood)
 
 
 def _raw_values(
@@ -424,18 +467,18 @@ def _apply(
     scans: Sequence[Scan],
     verifying: Sequence[Scan],
     more_normals: Iterable[NormalSite | LogSite] = (),
-    placement: Placement | None = None,
+    placements: Sequence[Placement | TopPlacement] = (),
 ) -> tuple[PatchRecord, list[Outcome]]:
     """Install and verify; the model is as it was if anything is raised. Gives the outcomes of the verified calls."""
     changed = any(h.scale is not None and not h.head.convention.is_identity(h.scale) for h in patched)
     stable = arithmetic == "stable" or (arithmetic == "auto" and changed)
-    if not changed and not stable and chosen.sets_scales and placement is None:
+    if not changed and not stable and chosen.sets_scales and not placements:
         warnings.warn(f"variant {chosen} is what the host computes already: the patch changes nothing", stacklevel=3)
     known = [*(site for scan in scans for site in scan.normals), *more_normals]
     normals = list(dict.fromkeys(known)) if stable else []
     number = uuid.uuid4().hex
     planned = plan.attachments(model, patched, stable, normals, _others(patched, scans)) if patched else []
-    planned = [*planned, *(placement.attachments if placement is not None else ())]
+    planned = _with_placed(planned, placements)
     for attachment in planned:
         attachment.patch = number
     # without the scans, which hold a batch
@@ -443,7 +486,7 @@ def _apply(
     record = PatchRecord(chosen, "stable" if stable else "host", kept, tuple(planned), number)
     try:
         _install(model, planned)
-        if placement is not None:
+        for placement in placements:
             placement.put(model)
         vars(model)[RECORD] = record
         state.mark(model)
@@ -452,9 +495,29 @@ def _apply(
         outcomes = [found if found.finite else scan.explained(model, found) for scan, found in pairs]
     except BaseException:
         _remove(model, number)
-        take_away(model)
+        _take_away(model)
         raise
     return record, outcomes
+
+
+def _with_placed(planned: Sequence[Attachment], placements: Sequence[Placement | TopPlacement]) -> list[Attachment]:
+    """What scales need and what stands at the other seams: one attachment a method.
+
+    A method that is replaced as a whole needs no stable functions inside; and one that two seams replace is replaced
+    once, by the function of both.
+    """
+    placed: dict[tuple[str, str], Attachment] = {}
+    for placement in placements:
+        for attachment in placement.attachments:
+            placed.setdefault((attachment.path, attachment.method), attachment)
+    kept = [a for a in planned if not (isinstance(a, ReboundAttachment) and (a.path, a.method) in placed)]
+    return [*kept, *placed.values()]
+
+
+def _take_away(model: nn.Module) -> None:
+    """The modules of the other seams."""
+    take_away(model)
+    take_top_prior_away(model)
 
 
 def _others(patched: Iterable[PatchedHead], scans: Iterable[Scan]) -> list[Head]:
@@ -511,4 +574,4 @@ def unpatch(model: nn.Module) -> None:
                 )
     for owner in found:
         _remove(owner.model, owner.record.number)
-        take_away(owner.model)
+        _take_away(owner.model)

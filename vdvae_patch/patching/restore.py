@@ -65,6 +65,12 @@ def _patch_data(owner: Owner) -> dict[str, Any]:
             "model's state_dict; save vdvae_patch.patching.decoder.apart_state(model) beside it, patch the model again "
             "and load_apart_state"
         )
+    if record.variant.top_prior is not None:
+        raise PatchError(
+            f"a patch with top prior {record.variant.top_prior} is not written down: its parameters are no part of the "
+            "model's state_dict; save vdvae_patch.patching.decoder.apart_state(model) beside it, patch the model again "
+            "and load_apart_state"
+        )
     data = {
         "at": owner.path,
         "model": _name(owner.model),

@@ -1,26 +1,28 @@
 """Variants: which scale each role gets, and what stands at the other seams.
 
-`posterior/prior[/likelihood][+decoder][+objective]`: `explin/constant+optimal+geco(kappa=0.06)`. The first part names
-scales; what a later part is, the registries know.
+`posterior/prior[/likelihood][+decoder][+objective][+top prior]`: `explin/constant+optimal+geco(kappa=0.06)+vamp(100)`.
+The first part names scales; what a later part is, the registries know.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from vdvae_patch import decoders, objectives
+from vdvae_patch import decoders, objectives, top_priors
 from vdvae_patch.decoders import DECODERS, Decoder
 from vdvae_patch.errors import InvalidValueError, UnknownNameError
 from vdvae_patch.heads import ROLES, Role
 from vdvae_patch.objectives import OBJECTIVES
 from vdvae_patch.registry import Registry, parse_nested_spec, split_top_level
 from vdvae_patch.scales import SCALES, Scale, get
+from vdvae_patch.top_priors import TOP_PRIORS, TopPrior
 
 VANILLA = "vanilla"
 
-Seam = Literal["decoder", "objective"]
-SEAMS: dict[Seam, Registry[Any]] = {"decoder": DECODERS, "objective": OBJECTIVES}
+Seam = Literal["decoder", "objective", "top_prior"]
+SEAMS: dict[Seam, Registry[Any]] = {"decoder": DECODERS, "objective": OBJECTIVES, "top_prior": TOP_PRIORS}
 """What a part after the first can be, by the registry that knows its name."""
 
 
@@ -30,7 +32,8 @@ class Variant:
 
     Attributes:
         one_name: posterior and prior were set by one name, which a host with only one of the two may have.
-        decoder, objective: their specifications; None for the host's own likelihood, and for its ELBO.
+        decoder, objective, top_prior: their specifications; None for the host's own likelihood, its ELBO, and its own
+            prior.
     """
 
     posterior: Scale | None = None
@@ -39,16 +42,17 @@ class Variant:
     one_name: bool = field(default=False, compare=False)
     decoder: str | None = None
     objective: str | None = None
+    top_prior: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Variant:
         """From `upbounded` (posterior and prior), `explin/constant`, `explin/constant/bounded(0.1, 1)`.
 
-        Each may be followed by a decoder and an objective: `vanilla+optimal`,
-        `explin/constant+optimal+geco(kappa=0.06)`.
+        Each may be followed by a decoder, an objective and a top prior, in any order: `vanilla+optimal`,
+        `explin/constant+optimal+geco(kappa=0.06)`, `explin/constant+vamp(100)`.
 
         Raises:
-            UnknownNameError: no such scale, decoder or objective; the message names the nearest.
+            UnknownNameError: no such scale, decoder, objective or top prior; the message names the nearest.
             InvalidValueError: as `scales.get`; more than three roles; two decoders; arguments that are refused.
         """
         scales, *parts = (part.strip() for part in split_top_level(text, "+"))
@@ -72,8 +76,13 @@ class Variant:
 
     @property
     def is_vanilla(self) -> bool:
-        """Whether every role is left alone, and the host's likelihood; an objective is no part of a model."""
-        return self.decoder is None and not self.sets_scales
+        """Whether every role is left alone, likelihood and top prior are the host's; an objective is no part of it."""
+        return not self.adds_modules and not self.sets_scales
+
+    @property
+    def adds_modules(self) -> bool:
+        """Whether a decoder or a top prior is put into the model."""
+        return self.decoder is not None or self.top_prior is not None
 
     @property
     def sets_scales(self) -> bool:
@@ -91,11 +100,11 @@ class Variant:
             names.pop()
             if names[0] == names[1]:
                 names.pop()
-        return "+".join(["/".join(names), *filter(None, (self.decoder, self.objective))])
+        return "+".join(["/".join(names), *filter(None, (self.decoder, self.objective, self.top_prior))])
 
 
-def with_seams(text: str, decoder: str | None, objective: str | None) -> Variant:
-    """A variant with a decoder and an objective that are named beside it; one that it names itself may be named again.
+def with_seams(text: str, decoder: str | None, objective: str | None, top_prior: str | None = None) -> Variant:
+    """A variant with what is named beside it at its other seams; what it names itself may be named again.
 
     Raises:
         UnknownNameError, InvalidValueError: as `Variant.parse`; or it names another one.
@@ -106,12 +115,15 @@ def with_seams(text: str, decoder: str | None, objective: str | None) -> Variant
     if objective is not None:
         spec = objectives.get(objective).specification()
         variant = replace(variant, objective=_the_same("objective", variant.objective, spec))
+    if top_prior is not None:
+        spec = top_priors.get(top_prior).specification()
+        variant = replace(variant, top_prior=_the_same("top_prior", variant.top_prior, spec))
     return variant
 
 
 def _the_same(seam: Seam, there: str | None, given: str) -> str:
     if there not in (None, given):
-        raise InvalidValueError(f"the variant names {seam} {there}, and beside it {given} is given; give one")
+        raise InvalidValueError(f"the variant names {_word(seam)} {there}, and beside it {given} is given; give one")
     return given
 
 
@@ -120,9 +132,10 @@ def _with_parts(variant: Variant, parts: list[str], text: str) -> Variant:
     for part in parts:
         seam = _seam_of(part, text)
         if seam in chosen:
-            raise InvalidValueError(f"variant {text!r} names two {seam}s, {chosen[seam]} and {part}; give one")
-        chosen[seam] = decoder_spec(part) if seam == "decoder" else objectives.get(part).specification()
-    return replace(variant, decoder=chosen.get("decoder"), objective=chosen.get("objective"))
+            raise InvalidValueError(f"variant {text!r} names two {_word(seam)}s, {chosen[seam]} and {part}; give one")
+        chosen[seam] = _SPECIFIED[seam](part)
+    decoder, objective, top_prior = chosen.get("decoder"), chosen.get("objective"), chosen.get("top_prior")
+    return replace(variant, decoder=decoder, objective=objective, top_prior=top_prior)
 
 
 def decoder_spec(text: str) -> str:
@@ -130,6 +143,17 @@ def decoder_spec(text: str) -> str:
     decoders.get(text)
     name = parse_nested_spec(text, DECODERS.kind)[0]
     return DECODERS.canonical(name) + "".join(text.strip()[len(name) :].split())
+
+
+_SPECIFIED: dict[Seam, Callable[[str], str]] = {
+    "decoder": decoder_spec,
+    "objective": lambda text: objectives.get(text).specification(),
+    "top_prior": lambda text: top_priors.get(text).specification(),
+}
+
+
+def _word(seam: Seam) -> str:
+    return seam.replace("_", " ")
 
 
 def _seam_of(part: str, text: str) -> Seam:
@@ -145,23 +169,30 @@ def _seam_of(part: str, text: str) -> Seam:
             continue
         known.append(seam)
     if not known:
-        raise UnknownNameError(" or ".join(SEAMS), name, [n for registry in SEAMS.values() for n in registry])
-    if len(known) > 1:
-        raise InvalidValueError(
-            f"variant {text!r}: {name!r} is a {' and an '.join(known)}; register one of them under another name"
+        raise UnknownNameError(
+            " or ".join(map(_word, SEAMS)), name, [n for registry in SEAMS.values() for n in registry]
         )
+    if len(known) > 1:
+        kinds = " and ".join(f"{'an' if seam == 'objective' else 'a'} {_word(seam)}" for seam in known)
+        raise InvalidValueError(f"variant {text!r}: {name!r} is {kinds}; register one of them under another name")
     return known[0]
 
 
 def resolve(
-    variant: str | Variant | None, roles: dict[Role, str | Scale | None], decoder: str | Decoder | None = None
+    variant: str | Variant | None,
+    roles: dict[Role, str | Scale | None],
+    decoder: str | Decoder | None = None,
+    top_prior: str | TopPrior | None = None,
 ) -> Variant:
-    """One variant from `patch`'s two forms, a specification or one keyword a role; a decoder goes with both."""
-    chosen = _resolved(variant, roles, decoder is not None)
-    if decoder is None:
-        return chosen
-    spec = decoder.specification() if isinstance(decoder, Decoder) else decoder_spec(decoder)
-    return replace(chosen, decoder=_the_same("decoder", chosen.decoder, spec))
+    """One variant from `patch`'s two forms, a specification or one keyword a role; the other seams go with both."""
+    chosen = _resolved(variant, roles, decoder is not None or top_prior is not None)
+    if decoder is not None:
+        spec = decoder.specification() if isinstance(decoder, Decoder) else decoder_spec(decoder)
+        chosen = replace(chosen, decoder=_the_same("decoder", chosen.decoder, spec))
+    if top_prior is not None:
+        spec = top_priors.get(top_prior).specification()
+        chosen = replace(chosen, top_prior=_the_same("top_prior", chosen.top_prior, spec))
+    return chosen
 
 
 def _resolved(variant: str | Variant | None, roles: dict[Role, str | Scale | None], may_be_none: bool) -> Variant:

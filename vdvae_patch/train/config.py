@@ -32,9 +32,10 @@ class TrainConfig(Generic[A]):
         host: the code base that is trained.
         preset: a named choice of architecture and hyperparameters; each of them has a flag of its own.
         variant: scales as posterior/prior, such as vanilla, upbounded, explin/constant or upbounded/bounded(0.1,1);
-            then, after a plus each, a decoder and an objective: explin/constant+optimal+geco(kappa=0.06).
+            then, after a plus each, a decoder, an objective and a top prior: explin/constant+optimal+vamp(100).
         decoder: the likelihood of the pixels, in the place of the host's own: optimal, per_pixel, logistic, ...
         objective: what is minimized, in the place of the ELBO: geco(kappa=0.06), beta(beta=4), warmup(epochs=10), ...
+        top_prior: p of the top latent, in the place of the host's own: vamp(100), mixture(10), standard.
         arithmetic: whose KL and sampling a patched model uses; auto is the stable one.
         data: the data set; the preset's own unless given.
         data_root: the folder that holds the data.
@@ -71,6 +72,7 @@ class TrainConfig(Generic[A]):
     variant: str = "vanilla"
     decoder: str | None = None
     objective: str | None = None
+    top_prior: str | None = None
     arithmetic: Arithmetic = "auto"
     data: str | None = None
     data_root: Path | None = None
@@ -103,12 +105,12 @@ class TrainConfig(Generic[A]):
     architecture: Annotated[A, tyro.conf.OmitArgPrefixes] = _OF_THE_PRESET
 
     def __post_init__(self) -> None:
-        if self.decoder is not None or self.objective is not None:
+        if (self.decoder, self.objective, self.top_prior) != (None, None, None):
             # here and not above: it imports torch
             from vdvae_patch.patching.variant import with_seams
 
-            chosen = with_seams(self.variant, self.decoder, self.objective)
-            for name, value in (("variant", str(chosen)), ("decoder", None), ("objective", None)):
+            chosen = with_seams(self.variant, self.decoder, self.objective, self.top_prior)
+            for name, value in {"variant": str(chosen), "decoder": None, "objective": None, "top_prior": None}.items():
                 object.__setattr__(self, name, value)  # one spelling, so that two runs can be compared
         if self.steps is not None and self.epochs is not None:
             raise InvalidValueError(f"--steps {self.steps} and --epochs {self.epochs} are both given; choose one")

@@ -11,8 +11,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-Purpose = Literal["init", "decoder", "train", "evaluate", "samples", "data"]
-_STREAMS: dict[Purpose, int] = {"init": 0, "train": 1, "evaluate": 2, "samples": 3, "decoder": 4, "data": 5}
+Purpose = Literal["init", "decoder", "train", "evaluate", "samples", "data", "top_prior"]
+_STREAMS: dict[Purpose, int] = {
+    "init": 0,
+    "train": 1,
+    "evaluate": 2,
+    "samples": 3,
+    "decoder": 4,
+    "data": 5,
+    "top_prior": 6,
+}
 
 
 def seed_noise(purpose: Purpose, seed: int, *, rank: int = 0, step: int = 0) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch import top_priors
 from vdvae_patch.data import load
 from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.data.images import ImageData
@@ -22,13 +23,19 @@ from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 from vdvae_patch.patching import VANILLA, Variant, check_intact, is_patched, patch, patch_record
 from vdvae_patch.patching.decoder import apart_state, load_apart_state
+from vdvae_patch.patching.top_prior import prepared
+from vdvae_patch.seams import TopPriorSeam
+from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
-from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.noise import noise_seed, seed_noise
 from vdvae_patch.train.weighing import Weighed, Weighing
 from vdvae_patch.train.weight_files import WeightsFile, read_file, split_choice
 from vdvae_patch.train.weights import select_weights
+
+_STARTS = 1000
+"""Training images that a top prior is started from, or more where it has more pseudo-inputs."""
 
 _LOOKED_AT = 8
 """Training images that a decoder is shown before a run begins."""
@@ -150,10 +157,10 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     ema.to(device).eval().requires_grad_(False)
     heads = host.heads(model)
     if not variant.is_vanilla or config.arithmetic == "stable":
-        _patch(host, model, ema, heads, variant, config)
-    if variant.decoder is not None and config.weights is not None and not _goes_on(config):
-        load_decoder(model, config.weights)
-    if variant.decoder is not None:
+        _patch(host, model, ema, heads, variant, config, data)
+    if variant.adds_modules and config.weights is not None and not _goes_on(config):
+        load_apart(model, config.weights)
+    if variant.adds_modules:
         load_apart_state(ema, apart_state(model))
     weighing = Weighing.of(variant, host, model, device)
     pixels = DeviceImages(data.train, device).take(np.arange(min(_LOOKED_AT, len(data.train))))
@@ -181,24 +188,45 @@ def _sizes(entry: TrainableEntry, data: ImageData) -> dict[str, Any]:
 
 
 def _patch(
-    host: Host, model: nn.Module, ema: nn.Module, heads: list[Head], variant: Variant, config: TrainConfig[Any]
+    host: Host,
+    model: nn.Module,
+    ema: nn.Module,
+    heads: list[Head],
+    variant: Variant,
+    config: TrainConfig[Any],
+    data: ImageData,
 ) -> None:
     if variant.decoder is not None:
         seed_noise("decoder", config.seed)  # of the weights that it adds; the host's are drawn already
     seam = None if variant.decoder is None else host.decoder_seam(model)
     scaled = heads if variant.sets_scales or config.arithmetic == "stable" else []
+    top_seam = None if variant.top_prior is None else host.top_prior_seam(model)
+    top_prior = None if top_seam is None else _top_prior(top_seam, variant, config, data)
     for module in (model, ema):
         patch(
             module,
             variant.of_model,
-            heads=scaled if variant.decoder else heads,
+            heads=scaled if variant.adds_modules else heads,
             arithmetic=config.arithmetic,
             seam=seam,
+            top_prior=top_prior,
+            top_prior_seam=top_seam,
         )
 
 
-def load_decoder(model: nn.Module, path: Path) -> None:
-    """Take up the decoder of a checkpoint of ours whose weights a run begins with, if it has the same one."""
+def _top_prior(seam: TopPriorSeam, variant: Variant, config: TrainConfig[Any], data: ImageData) -> TopPrior:
+    """The top prior of a run, made by its seed from some training images."""
+    assert variant.top_prior is not None
+    seed = noise_seed("top_prior", config.seed)
+    wanted = max(_STARTS, int(getattr(top_priors.get(variant.top_prior), "components", 1)))
+    chosen = np.random.RandomState(seed % 2**32).permutation(len(data.train))[:wanted]
+    pixels = torch.from_numpy(np.asarray(data.train[np.sort(chosen)]))
+    images = seam.read(data.normalization.apply(pixels, seed).target)
+    return prepared(variant.top_prior, seam, images.clamp(0, 1), torch.Generator().manual_seed(seed))
+
+
+def load_apart(model: nn.Module, path: Path) -> None:
+    """Take up decoder and top prior of a checkpoint of ours whose weights a run begins with, if it has the same."""
     folder, _ = split_choice(path)
     folder = folder.parent if folder.name == checkpoint.STATE else folder
     if not (folder / checkpoint.MANIFEST).exists():

@@ -1,9 +1,9 @@
-"""From a host's pass to what is minimized, where a run has a decoder or an objective of its own.
+"""From a host's pass to what is minimized, where a run has a decoder, an objective or a top prior of its own.
 
     parts = Pass(model, seam, ...)(x, target)      what DDP and the compiler are put around
     weighed = Weighing(...).weigh(parts)           the loss in nats per dimension, and what the log says of it
 
-A run with neither goes by its entry's `losses` alone, and none of this is made.
+A run with none goes by its entry's `losses` alone, and none of this is made.
 """
 
 from __future__ import annotations
@@ -98,12 +98,17 @@ class Weighing:
     @classmethod
     def of(cls, variant: Variant, host: Host, model: nn.Module, device: torch.device) -> Weighing | None:
         """What a variant asks for, once its decoder is in the model; None for the host's own bound."""
-        if variant.decoder is None and variant.objective is None:
+        if variant.objective is None and not variant.adds_modules:
             return None
         seam = host.decoder_seam(model)
         objective = objectives.get(variant.objective or "elbo", pixels=seam.pixels).to(device)
         likelihood = likelihood_in(model)
         _check(objective, likelihood, seam, host.name)
+        if isinstance(objective, objectives.Balance) and variant.top_prior is not None:
+            raise InvalidValueError(
+                f"objective balance weighs the two gradients of a KL apart, and of top prior {variant.top_prior} the "
+                "rate is log q − log p of one draw, whose gradients are not told apart; take another objective"
+            )
         return cls(seam, objective)
 
     @torch.no_grad()
