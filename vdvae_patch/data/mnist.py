@@ -116,9 +116,9 @@ def locate(root: Path | None, source: Source, *, allow_download: bool) -> Path:
 
 
 def find_file(folder: Path, file: str) -> Path | None:
-    """A file of `FILES` in a folder, gzipped or unpacked, under its own name or as `train-images.idx3-ubyte`."""
+    """An IDX file in a folder, gzipped or unpacked, under its own name or as `train-images.idx3-ubyte`."""
     plain = file.removesuffix(".gz")
-    names = (file, plain, plain.replace("-idx3", ".idx3"), f"{plain.replace('-idx3', '.idx3')}.gz")
+    names = (file, plain, plain.replace("-idx", ".idx"), f"{plain.replace('-idx', '.idx')}.gz")
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
@@ -147,7 +147,7 @@ def _identify(path: Path, file: str, source: Source) -> str | None:
 
 def md5_of_content(path: Path) -> str:
     """The MD5 of a file's bytes, unpacked if it is gzipped: packing again changes a .gz and not what is in it."""
-    return hashlib.md5(_content(path), usedforsecurity=False).hexdigest()
+    return hashlib.md5(content_of(path), usedforsecurity=False).hexdigest()
 
 
 def _what_else(root: Path) -> str:
@@ -171,7 +171,7 @@ def read_images(path: Path) -> UInt8:
     Raises:
         DataError: no gzip file, a cut-off or damaged one, or one that does not hold what its header says.
     """
-    content = _content(path)
+    content = content_of(path)
     if len(content) < 16 or (magic := struct.unpack(">I", content[:4])[0]) != _IMAGES:
         seen = f"0x{magic:08x}" if len(content) >= 16 else "nothing"
         raise DataError(f"{path}: starts with {seen}, not with 0x{_IMAGES:08x}, so it is not an IDX file of images")
@@ -182,7 +182,12 @@ def read_images(path: Path) -> UInt8:
     return np.frombuffer(content, np.uint8, offset=16).reshape(count, rows, columns, 1).copy()
 
 
-def _content(path: Path) -> bytes:
+def content_of(path: Path) -> bytes:
+    """A file's bytes, unpacked if it is gzipped.
+
+    Raises:
+        DataError: a cut-off or damaged file, or one that unpacks to more than images of this kind can need.
+    """
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b" or path.suffix == ".gz"

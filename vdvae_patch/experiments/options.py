@@ -187,6 +187,17 @@ class CalibratedDecoders(Trained):
     dataset: str = "mnist"
 
 
+@dataclass(frozen=True)
+class GecoTheory(Trained):
+    """Taming VAEs without large models: blurred reconstructions, fixed points, Lipschitz constraints, Micro-MNIST.
+
+    Attributes:
+        seed: of the data, the starts, and the digits; 0 by default.
+    """
+
+    seed: int = 0
+
+
 def by_name() -> dict[str, type[Common]]:
     """Every experiment's options, by the name of its subcommand: `CalibratedDecoders` is `calibrated-decoders`."""
     kinds = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Common)]

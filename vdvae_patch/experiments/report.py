@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,22 +99,34 @@ class Report:
     origin: Origin
     notes: tuple[str, ...] = field(default=())
 
-    def markdown(self, *, figure: bool) -> str:
-        """The whole report; with a figure, a link to its PNG."""
+    def markdown(self, *, figure: bool, of_tables: Collection[str] = ()) -> str:
+        """The whole report; with a figure, a link to its PNG, and below the captions of tables one to theirs."""
         parts = [f"# {self.title}", self.introduction]
         if figure:
             parts.append(f"![{self.title}]({self.name}.png)")
         for table in self.tables:
-            parts += [f"## {table.caption}", _markdown_table(table)]
+            parts.append(f"## {table.caption}")
+            if table.name in of_tables:
+                parts.append(f"![{table.caption}]({self.name}-{table.name}.png)")
+            parts.append(_markdown_table(table))
         if self.notes:
             parts += ["## Notes", *self.notes]
         return "\n\n".join([*parts, "## Where this comes from", "\n".join(self.origin.lines())]) + "\n"
 
-    def write(self, folder: Path, figure: Figure | None = None) -> list[Path]:
-        """Write `NAME.md`, `NAME.json`, `NAME-TABLE.csv` and, with a figure, `NAME.png` and `NAME.svg`."""
+    def write(
+        self, folder: Path, figure: Figure | None = None, of_tables: Mapping[str, Figure] | None = None
+    ) -> list[Path]:
+        """Write `NAME.md`, `NAME.json`, `NAME-TABLE.csv` and, with a figure, `NAME.png` and `NAME.svg`.
+
+        `of_tables` are figures by the name of the table that they belong to, `NAME-TABLE.png`, and no SVG: there may be
+        many points in them.
+        """
+        more = of_tables or {}
+        if unknown := more.keys() - {table.name for table in self.tables}:
+            raise ValueError(f"figures of tables that there are not: {', '.join(sorted(unknown))}")
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / f"{self.name}.md", folder / f"{self.name}.json"]
-        written[0].write_text(self.markdown(figure=figure is not None))
+        written[0].write_text(self.markdown(figure=figure is not None, of_tables=more))
         written[1].write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         for table in self.tables:
             written.append(folder / f"{self.name}-{table.name}.csv")
@@ -122,17 +134,27 @@ class Report:
                 csv.writer(file, lineterminator="\n").writerows([table.header, *table.rows])
         if figure is not None:
             written += _save_figure(figure, folder / self.name)
+        for name, its in more.items():
+            written += _save_figure(its, folder / f"{self.name}-{name}", (".png",))
         return written
 
 
-def publish(report: Report, folder: Path, figure: Figure | None, *, to_docs: bool) -> None:
-    """Write the report to its folder, and to `docs/results` too if asked; show its main table and say where it lies."""
+def publish(
+    report: Report,
+    folder: Path,
+    figure: Figure | None,
+    *,
+    to_docs: bool,
+    of_tables: Mapping[str, Figure] | None = None,
+    docs: Path = PUBLISHED,
+) -> None:
+    """Write the report to its folder, and to `docs` too if asked; show its main table and say where it lies."""
     print("\n".join([report.title, "", _markdown_table(report.tables[0]), "", *report.notes, ""]))
-    report.write(folder, figure)
+    report.write(folder, figure, of_tables)
     print(f"written to {folder / report.name}.md")
     if to_docs:
-        report.write(PUBLISHED, figure)
-        print(f"published as {PUBLISHED / report.name}.md")
+        report.write(docs, figure, of_tables)
+        print(f"published as {docs / report.name}.md")
 
 
 def without_paths(command: str) -> str:
@@ -167,12 +189,12 @@ def _shown(cell: str | int | float) -> str:
     return number(cell) if isinstance(cell, float) else str(cell)
 
 
-def _save_figure(figure: Figure, path: Path) -> list[Path]:
+def _save_figure(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> list[Path]:
     """As PNG and SVG, without dates and random names: the same numbers give the same files."""
     import matplotlib
 
     undated: dict[str, dict[str, str | None]] = {".png": {"Software": None}, ".svg": {"Date": None}}
-    written = [path.with_name(path.name + suffix) for suffix in undated]
+    written = [path.with_name(path.name + suffix) for suffix in suffixes]
     with matplotlib.rc_context({"svg.hashsalt": path.name}):
         for file in written:
             figure.savefig(file, dpi=150, bbox_inches="tight", metadata=undated[file.suffix])
