@@ -40,6 +40,19 @@ def test_a_parameter_may_have_the_name_of_an_operation(name: str) -> None:
     patch(model, heads=heads, likelihood="bounded(0.01, 10)")
 
 
+def test_a_scan_of_a_patched_model_says_that_it_is_patched() -> None:
+    torch.manual_seed(0)
+    model = NearObserved()
+    heads = scan(model, rows(), rows(2))
+    assert "patched (" not in str(heads)
+    patch(model, heads=heads, likelihood="downbounded(0.01)")
+    assert "the model is patched (net[2:4] (likelihood, log_variance) downbounded(alpha=0.01" in str(
+        scan(model, rows(), rows(2))
+    )
+    vdvae_patch.unpatch(model)
+    assert "patched (" not in str(scan(model, rows(), rows(2)))
+
+
 class DroppedOut(nn.Module):
     """Dropout behind the mean and the log variance; NumPy's noise is one vector for the whole batch."""
 

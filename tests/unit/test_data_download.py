@@ -105,7 +105,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(tmp_path: Path) -> None:
 def test_no_connection_is_one_line(tmp_path: Path) -> None:
     with serving(FileServer(BODY)) as server:
         url = server.url
-    with pytest.raises(DataError, match=rf"download failed \(.*refused\); or put it in {tmp_path}$"):
+    with pytest.raises(DataError, match=rf"download failed \(.*refused\); put the file in {tmp_path}, or say where"):
         download(url, tmp_path, md5=MD5)
 
 

@@ -59,7 +59,10 @@ def download(url: str, folder: Path, *, md5: str) -> Path:
     except (OSError, http.client.HTTPException) as error:
         got = fetch.part.stat().st_size if fetch.part.exists() else 0
         kept = f"; {got:,} bytes are kept in {fetch.part} and the next try goes on from there" if got else ""
-        raise DataError(f"{url}: download failed ({_reason(error)}){kept}; or put it in {folder}") from None
+        raise DataError(
+            f"{url}: download failed ({_reason(error)}){kept}; put the file in {folder}, or say where it "
+            "lies: --data-root FOLDER; without any data --data builtin has small images"
+        ) from None
     return target
 
 

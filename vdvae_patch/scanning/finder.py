@@ -21,7 +21,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching.apply import lifted
-from vdvae_patch.patching.record import is_patched, patch_record
+from vdvae_patch.patching.record import is_patched, patch_record, patched_heads
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites, outside_sites
 from vdvae_patch.scanning.elbo import elbo_of
@@ -76,13 +76,28 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         (replace(head, scan=run) for head in found),
         dict.fromkeys(readings.near_misses),
         hazards.of_graph(graph),
-        dict.fromkeys((*graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
+        dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
         run.outcome,
         elbo_of(graph, readings),
     )
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
     return heads
+
+
+def _patched(model: nn.Module) -> list[str]:
+    """What is to be said of a model that is patched: its heads are no longer the host's."""
+    if not is_patched(model):
+        return []
+    known = patched_heads(model)
+    scales = ", ".join(f"{one.head} {one.scale}" for one in known[:_SHOWN]) + (" ..." if len(known) > _SHOWN else "")
+    return [
+        f"the model is patched ({scales or 'its parts are'}): what is read here is what the patch computes; "
+        "patched_heads(model) lists it, and unpatch(model) gives the host back to be scanned"
+    ]
+
+
+_SHOWN = 3
 
 
 def stable_loss(model: nn.Module, *inputs: Any, call: Callable[..., Any]) -> Callable[..., Any]:
