@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from vdvae_patch import conventions
 from vdvae_patch.attach import decorators
 from vdvae_patch.attach.readers import AnyReader, LogReader, OutputReader, PartReader, Reader
-from vdvae_patch.attach.rewrite import Change, LocalFunction, fixed_arguments, rewritten
-from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site
+from vdvae_patch.attach.rewrite import TERM, Change, LocalFunction, fixed_arguments, rewritten
+from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of, qualname_of
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import SharedScaleError
@@ -25,7 +25,7 @@ from vdvae_patch.scales import Scale
 
 GIVE_ONE = 'give both the same, such as posterior="explin", prior="explin"'
 
-Edit = tuple[Site, Scale] | tuple[NormalSite | LogSite, None]
+Edit = tuple[Site, Scale] | tuple[NormalSite | LogSite | TermSite, None]
 
 
 def compiled(host: type, method: str, path: str, edits: Sequence[Edit], instance: Any) -> Callable[..., Any]:
@@ -97,6 +97,10 @@ def _plan(
             inner.setdefault(site.calls[level], []).append(edit)
         elif isinstance(site, NormalSite):
             replaced[site.span] = StableNormal
+        elif isinstance(site, TermSite):
+            # a method's own first argument: copies of a model share their patch, and each has its own decoder
+            owner = function.__code__.co_varnames[0] if site.method and not site.calls else ""
+            changes.append(Change(site.first, site.last, TERM, site.reader, owner))
         elif isinstance(site, LogSite) or scale is None:
             logs.append(site)  # type: ignore[arg-type]
         else:
@@ -143,6 +147,8 @@ def _carry(changes: list[Change], log: LogSite) -> None:
     Where an expression is a part of one that is changed, or the other way round, the Normal takes the log of σ.
     """
     for known in changes:
+        if known.operand == TERM:
+            continue
         if known.last == log.last and type(known.reader) is Reader and known.reader.rest == _SIGMA:
             known.reader.carries = True
             return

@@ -28,6 +28,9 @@ from vdvae_patch.attach.readers import LogReader, PartReader
 from vdvae_patch.attach.source import METHOD, Span, class_of, find, is_method, look_up, mangled, parse
 from vdvae_patch.errors import PatchError, SharedScaleError
 
+TERM = -1000
+"""Operand of a change that replaces the expression by reader(output, data), the two that `first` compares."""
+
 
 class Change(NamedTuple):
     """Replace the expression at `last` by reader(p), p the operand of the expression at `first`."""
@@ -274,6 +277,9 @@ class _Edit:
         if change.operand == -3:
             self._everywhere(tree, change)
             return
+        if change.operand == TERM:
+            self._term(tree, change)
+            return
         if change.operand <= -4:
             raw = self._operand(self._at(tree, change.last), change._replace(operand=-4 - change.operand))
             self._replace(tree, raw, self._read(change, raw))
@@ -371,6 +377,31 @@ class _Edit:
             return
         new = ast.Call(self._name("carry", change.reader), [raw, copy.copy(last)], [])  # type: ignore[list-item]
         self._replace(tree, last, new)
+
+    def _term(self, tree: ast.AST, change: Change) -> None:
+        """reader(output, data) in the place of a term that compares them."""
+        first, last = self._at(tree, change.first), self._at(tree, change.last)
+        if not isinstance(last, ast.expr) or not any(node is first for node in ast.walk(last)):
+            raise PatchError(f"{self.function.__qualname__}: the term is computed in several steps")
+        owner = [ast.Name(change.parameter, ast.Load())] if change.parameter else []
+        new = ast.Call(self._name("term", change.reader), [*self._compared(first), *owner], [])
+        self._replace(tree, last, new)
+
+    def _compared(self, node: ast.AST) -> list[ast.expr]:
+        """The two operands of a difference, or of a call that compares them."""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+            return [node.left, node.right]
+        if isinstance(node, ast.Call) and not any(isinstance(a, ast.Starred) for a in node.args):
+            named = {k.arg: k.value for k in node.keywords}
+            given = [*node.args, *(named[name] for name in ("input", "target", "other") if name in named)]
+            if isinstance(node.func, ast.Attribute) and node.func.attr in ("sub", "subtract", "rsub"):
+                given = given if self._is_namespace(node.func.value) else [node.func.value, *given]
+            if len(given) >= 2:
+                return given[:2]
+        raise PatchError(
+            f"{self.function.__qualname__} line {getattr(node, 'lineno', 0)} compares output and data in a way that is "
+            "not understood"
+        )
 
     def _drop(self, tree: ast.AST, node: ast.AST) -> None:
         """Take an in-place operation out; what it changes stays in its place."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vdvae_patch.attach.source import Span
 from vdvae_patch.conventions import Convention
@@ -101,6 +101,25 @@ class NormalSite:
     method: str
     calls: tuple[CallStep, ...]
     span: Span
+
+
+@dataclass(frozen=True)
+class TermSite:
+    """The reconstruction term of a loss, in whose place a function of output and data shall stand.
+
+    Attributes:
+        owner, method, calls: as of a `Site`; owner and method are empty where the term is outside of the model.
+        first: the comparison: a difference, or a call that takes output and data as its first two arguments.
+        last: the expression that is replaced by reader(output, data); `first` or one around it.
+    """
+
+    owner: str
+    method: str
+    calls: tuple[CallStep, ...]
+    first: Span
+    last: Span
+    reader: Callable[..., Any]
+    parameter: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vdvae_patch.attach.attachment import Attachment, ReboundAttachment
 from vdvae_patch.attach.decorators import name_of
 from vdvae_patch.attach.graft import is_own
-from vdvae_patch.attach.sites import LogSite, NormalSite
+from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.decoders import Decoder
 from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.heads import Arithmetic, Head
@@ -53,7 +53,7 @@ class Scan(Protocol):
     """What the heads of a scan remember of it."""
 
     @property
-    def normals(self) -> Sequence[NormalSite | LogSite]:
+    def normals(self) -> Sequence[NormalSite | LogSite | TermSite]:
         """Where the host makes a Normal that can be one which carries log σ."""
 
     @property
@@ -75,6 +75,10 @@ class Scan(Protocol):
     @property
     def loss(self) -> Callable[..., Any] | None:
         """The scanned call with stable Normals in the place of those that it makes outside of the model."""
+
+    @property
+    def has_term_outside(self) -> bool:
+        """Whether a decoder stands in the place of a reconstruction term that is outside of the model."""
 
     @property
     def places_outside(self) -> Sequence[str]:
@@ -283,7 +287,8 @@ def patch(
     record, outcomes = _apply(model, fitting, chosen, arithmetic, scans, verifying, placements=placements)
     before, after = _both(verifying, outcomes)
     try:
-        loss, by_loss = _by_loss(model, verifying if record.arithmetic == "stable" else [])
+        stable = record.arithmetic == "stable"
+        loss, by_loss = _by_loss(model, [s for s in verifying if stable or s.has_term_outside])
         last = after if loss is None else by_loss
         if last is not None and not last.finite:
             warnings.warn(f"with the patch this batch is not finite: {last}", stacklevel=2)
@@ -377,7 +382,7 @@ def patch_exactly(
     heads: Sequence[PatchedHead],
     variant: Variant,
     arithmetic: Arithmetic,
-    normals: Iterable[NormalSite | LogSite],
+    normals: Iterable[NormalSite | LogSite | TermSite],
 ) -> PatchHandle:
     """Give every head the scale that it comes with, as it is; of what a patch of before is made again.
 
@@ -466,7 +471,7 @@ def _apply(
     arithmetic: Arithmetic,
     scans: Sequence[Scan],
     verifying: Sequence[Scan],
-    more_normals: Iterable[NormalSite | LogSite] = (),
+    more_normals: Iterable[NormalSite | LogSite | TermSite] = (),
     placements: Sequence[Placement | TopPlacement] = (),
 ) -> tuple[PatchRecord, list[Outcome]]:
     """Install and verify; the model is as it was if anything is raised. Gives the outcomes of the verified calls."""
@@ -475,7 +480,7 @@ def _apply(
     if not changed and not stable and chosen.sets_scales and not placements:
         warnings.warn(f"variant {chosen} is what the host computes already: the patch changes nothing", stacklevel=3)
     known = [*(site for scan in scans for site in scan.normals), *more_normals]
-    normals = list(dict.fromkeys(known)) if stable else []
+    normals = [site for site in dict.fromkeys(known) if stable or isinstance(site, TermSite)]
     number = uuid.uuid4().hex
     planned = plan.attachments(model, patched, stable, normals, _others(patched, scans)) if patched else []
     planned = _with_placed(planned, placements)

@@ -21,6 +21,7 @@ from vdvae_patch.seams import DecoderSeam, Instead
 
 LIKELIHOOD = "vdvae_patch_decoder"
 BESIDE = "vdvae_patch_beside"
+TERM = "vdvae_patch_term"
 """By these names they are children of the host's modules."""
 
 
@@ -234,6 +235,7 @@ def take_away(model: nn.Module) -> None:
     for module in list(model.modules()):
         likelihood = module._modules.pop(LIKELIHOOD, None)
         module._modules.pop(BESIDE, None)
+        module._modules.pop(TERM, None)
         if isinstance(likelihood, Likelihood):
             for name in likelihood.frozen:
                 named[name].requires_grad_(True)

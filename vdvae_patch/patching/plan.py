@@ -22,7 +22,7 @@ from vdvae_patch.attach.attachment import (
     ReboundAttachment,
 )
 from vdvae_patch.attach.recompile import GIVE_ONE, Edit, with_host_arithmetic
-from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite
+from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, TermSite
 from vdvae_patch.composition import is_limited
 from vdvae_patch.errors import PatchError, SharedScaleError, did_you_mean
 from vdvae_patch.heads import CallSite, ChannelRange, Head, Rebinding, Role
@@ -127,7 +127,7 @@ def attachments(
     model: nn.Module,
     heads: Sequence[PatchedHead],
     stable: bool,
-    normals: Sequence[NormalSite | LogSite],
+    normals: Sequence[NormalSite | LogSite | TermSite],
     others: Sequence[Head] = (),
 ) -> list[Attachment]:
     """One attachment for each method that has to compute something else.
@@ -177,7 +177,7 @@ def _attachments(
     modules: Mapping[str, nn.Module],
     heads: Iterable[PatchedHead],
     stable: bool,
-    normals: Sequence[NormalSite | LogSite],
+    normals: Sequence[NormalSite | LogSite | TermSite],
     apart: set[_Emitted],
 ) -> Iterator[Attachment]:
     at_output: dict[str, list[tuple[Head, Scale]]] = defaultdict(list)
@@ -214,7 +214,9 @@ def _attachments(
 
 
 def _at_sites(
-    modules: Mapping[str, nn.Module], heads: Sequence[tuple[Head, Scale]], normals: Sequence[NormalSite | LogSite]
+    modules: Mapping[str, nn.Module],
+    heads: Sequence[tuple[Head, Scale]],
+    normals: Sequence[NormalSite | LogSite | TermSite],
 ) -> Iterator[Attachment]:
     """One attachment a method, or an activation, for heads with sites and for `Normal`s that become stable ones."""
     by_method: dict[tuple[str, str], list[Edit]] = {}
@@ -245,6 +247,15 @@ def _is_at_output(head: Head) -> bool:
         return head.found.patch_at == "output"
     # sites that stand beside the output: of readings that disagree with it, or instead of it where two roles share it
     return _is_alternative(head) or all(getattr(site, "reads", None) is not None for site in head.sites)
+
+
+def term_attachments(model: nn.Module, sites: Sequence[TermSite]) -> list[Attachment]:
+    """What puts decoders in the place of reconstruction terms alone, as it is tried out.
+
+    Raises:
+        PatchError: a module that is not there.
+    """
+    return list(_at_sites(dict(model.named_modules(remove_duplicate=False)), [], sites))
 
 
 _RAW = torch.linspace(-40, 40, 161, dtype=torch.float64)

@@ -16,7 +16,7 @@ from torch import nn
 
 from vdvae_patch.attach.attachment import Attachment, ExpressionAttachment
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.sites import LogSite, NormalSite
+from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.document.fields import Fields, of_kind, parse
 from vdvae_patch.document.heads import Given, head_data, head_of
 from vdvae_patch.document.places import PlaceReader, PlaceWriter
@@ -108,6 +108,11 @@ def _variant_text(variant: Variant) -> str:
 
 def _normals(record: PatchRecord) -> list[NormalSite | LogSite]:
     edits = [e for a in record.attachments if isinstance(a, ExpressionAttachment) for e in a.edits]
+    if any(isinstance(site, TermSite) for site, _ in edits):
+        raise PatchError(
+            "a decoder in the place of a reconstruction term is not written down; write the term into your code, as "
+            "scan's elbo.instead() says, and patch without decoder="
+        )
     return list(dict.fromkeys(site for site, _ in edits if isinstance(site, NormalSite | LogSite)))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from vdvae_patch.attach.attachment import Attachment
-from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, Site
+from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.heads import CallSite, Head, Rebinding
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ INSIDE = "_vdvae_patch_inside"
 _WRAPPERS = ("module", "_orig_mod")
 _PATHS = ("path", "owner", "parameter")  # of heads, sites and attachments
 _PARTS = ("calls", "rebindings", "sites", "heads", "edits")
-_DESCRIBING = (Head, CallSite, Rebinding, Site, ActivationSite, NormalSite, LogSite)
+_DESCRIBING = (Head, CallSite, Rebinding, Site, ActivationSite, NormalSite, LogSite, TermSite)
 
 
 @dataclass(frozen=True)

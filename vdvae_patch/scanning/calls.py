@@ -122,7 +122,7 @@ def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:
         if owner is None:
             continue
         try:
-            steps = _steps(frames, owner, len(frames) - 1)
+            steps = steps_between(frames, owner, len(frames) - 1)
             path = frames[owner].path
             assert path is not None
             site = NormalSite(path, frames[owner].method, steps, span_of(frames[-1]))
@@ -154,7 +154,7 @@ def outside_sites(
         if start is None:
             continue
         with contextlib.suppress(CannotPlaceError):
-            steps = _steps(frames, start, len(frames) - 1)
+            steps = steps_between(frames, start, len(frames) - 1)
             site = NormalSite("", "", steps, span_of(frames[-1]))
             if _is_plain(site):
                 found[site] = None
@@ -165,11 +165,11 @@ def outside_sites(
             if level < start or any(f.path is not None and f.method for f in frames[: level + 1]):
                 continue
             spans = span_of(frames[level]), span_of(outer_first(nodes[-1])[level])
-            found[LogSite("", "", _steps(frames, start, level), *spans, 0, convention)] = None
+            found[LogSite("", "", steps_between(frames, start, level), *spans, 0, convention)] = None
     return tuple(found), tuple(places)
 
 
-def _steps(frames: Sequence[Frame], start: int, stop: int) -> tuple[CallStep, ...]:
+def steps_between(frames: Sequence[Frame], start: int, stop: int) -> tuple[CallStep, ...]:
     """The calls that lead from one function to another, outermost first."""
     return tuple(
         CallStep(span_of(frames[i]), _module_of(frames[i + 1]), frames[i + 1].code.co_qualname)

@@ -10,7 +10,8 @@ import linecache
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,6 +61,29 @@ class ReconstructionTerm:
         return f"{self.kind}{place}{text}{how}"
 
 
+Span = tuple[int | None, int | None, int | None, int | None]
+
+
+class TermPlace(NamedTuple):
+    """Where a reconstruction term stands, and what the loss makes of it.
+
+    Attributes:
+        frames: the lines that were running at the comparison, innermost first.
+        span: of the widest expression that holds the comparison alone.
+        shape: of that expression's value.
+        weight: what the loss multiplies each value of it by; None where they differ.
+        compared: the shape of the comparison.
+        units: how many units of what is compared one of the data's is.
+    """
+
+    frames: tuple[Frame, ...]
+    span: Span
+    shape: tuple[int, ...]
+    weight: float | None
+    compared: tuple[int, ...]
+    units: float
+
+
 @dataclass(frozen=True)
 class LossElbo:
     """The bound that a scanned loss optimizes; false, with the reason, where none was found.
@@ -90,6 +114,7 @@ class LossElbo:
     weight: float | None = None
     rows: int = 1
     notes: tuple[str, ...] = ()
+    place: TermPlace | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         return not self.reason
@@ -210,9 +235,10 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
         )
         own = data.pixels.noise
     beta = (sigma / own) ** beta_of if own else math.inf
+    place = _place_of(tail, chosen, sign, scale)
     if not 1 / CALIBRATED <= beta <= CALIBRATED and math.isfinite(beta):
         notes.append("on this batch, as the model is now: the reconstructions' own σ falls while it trains")
-    return LossElbo("", term, median, extremes, sigma, beta, own, data, weight, rows, tuple(notes))
+    return LossElbo("", term, median, extremes, sigma, beta, own, data, weight, rows, tuple(notes), place)
 
 
 # --- which term -------------------------------------------------------------------------------------------------------
@@ -357,6 +383,16 @@ def _weight(tail: Tail, term: Term, sign: float) -> float | None:
     return sign * float(tail.adjoints([end])[end.id].sum())
 
 
+def _place_of(tail: Tail, term: Term, sign: float, units: float) -> TermPlace | None:
+    frame, span, end = _widest(term)
+    if frame is None:
+        return None
+    weights = sign * tail.adjoints([end])[end.id]
+    low, high = (float(value) for value in torch.aminmax(weights))
+    even = math.isclose(low, high, rel_tol=1e-6) and low > 0
+    return TermPlace(tuple(term.node.frames), span, end.shape, low if even else None, term.node.shape, units)
+
+
 def _widest(term: Term) -> tuple[Frame | None, Span, Node]:
     """The line of the comparison, the expression there, and what it gives."""
     frame = term.frame()
@@ -372,9 +408,6 @@ def _widest(term: Term) -> tuple[Frame | None, Span, Node]:
             break
         widest, end = other.span, node
     return frame, widest, end
-
-
-Span = tuple[int | None, int | None, int | None, int | None]
 
 
 def _contains(outer: Span, inner: Span) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.attach.recompile import compiled_loss
-from vdvae_patch.attach.sites import LogSite, NormalSite
+from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.outcome import Outcome
@@ -67,7 +67,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         head_key(h.path, h.channel_range) for h in found if h.found is not None and h.found.reason.startswith(SUM)
     }
     curves = residual_curves(graph, readings.found, frozenset(residual))
-    normals: list[NormalSite | LogSite] = [*normal_sites(graph), *log_sites(readings.found)]
+    normals: list[NormalSite | LogSite | TermSite] = [*normal_sites(graph), *log_sites(readings.found)]
     run = ScanRun(model, inputs, call, curves, normals, places_of(graph, readings.found))
     run.heads = tuple(found)
     run.outside, run.places_outside = outside_sites(graph, logs_of(readings.found), call)
@@ -160,7 +160,7 @@ class ScanRun:
         inputs: tuple[Any, ...],
         call: Callable[..., Any] | None,
         residual: Mapping[HeadKey, list[Tensor]],
-        normals: Iterable[NormalSite | LogSite],
+        normals: Iterable[NormalSite | LogSite | TermSite],
         places: Mapping[HeadKey, list[Placed]],
     ) -> None:
         self.inputs = inputs
@@ -169,7 +169,7 @@ class ScanRun:
         self.normals = tuple(normals)
         self.heads: tuple[Head, ...] = ()
         self.outcome = Outcome()
-        self.outside: tuple[NormalSite | LogSite, ...] = ()
+        self.outside: tuple[NormalSite | LogSite | TermSite, ...] = ()
         self.places_outside: tuple[str, ...] = ()
         self.places = dict(places)
         self.can_verify = True
@@ -180,6 +180,11 @@ class ScanRun:
         new = object.__new__(type(self))
         vars(new).update(vars(self), heads=tuple(heads))
         return new
+
+    @property
+    def has_term_outside(self) -> bool:
+        """Whether a decoder is to stand in the place of a reconstruction term of the call."""
+        return any(isinstance(site, TermSite) for site in self.outside)
 
     @property
     def loss(self) -> Callable[..., Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -20,9 +21,11 @@ from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.fit import fitted
 from vdvae_patch.patching.floors import least
 from vdvae_patch.patching.record import PatchedHead, is_patched
+from vdvae_patch.patching.term import put_term
 from vdvae_patch.patching.variant import VANILLA
 from vdvae_patch.scales import SCALES, Scale
 from vdvae_patch.scanning.account import decade_above, told
+from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchanged
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.probing import Probe, Verdict, units
 from vdvae_patch.scanning.result import ScanResult
@@ -87,7 +90,10 @@ def stabilize(
         posterior, prior, likelihood: the scale of each role, explin for a posterior if left out; a likelihood needs the
             data's range, so none is presumed.
         decoder: the pixel likelihood of `vdvae_patch.decoders` that shall stand in the place of the reconstruction
-            term, such as "optimal"; the account says in one line what to write, with the KL's factor kept.
+            term, such as "optimal". A squared error, in a method of the model or in the plain function that is the
+            call, is replaced by "optimal" or "fixed(sigma=...)" if the loss is then a bound with β = 1, which is
+            measured; of one in the call `handle.loss` is to be called in its place. Of any other the account says in
+            one line what to write. The KL's factor is kept either way.
         exclude: paths of heads, or of modules above them, that are left as they are.
         roles: by path, the role of heads that the scan takes for something else.
         paper: apply the formulas to the raw value as it is, see `patch`; a trained model's σ is not kept then.
@@ -114,6 +120,7 @@ def stabilize(
     heads = heads.corrected(exclude=exclude, roles=roles or {})
     _require_asked(heads, asked)
     scales, notes, fixed = _chosen(heads, asked)
+    exchange, why_not = (None, "") if decoder is None else _exchange(model, inputs, call, heads, decoder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the account says it, of what is there in the end
         treatment = _patched(model, heads, scales, asked, paper)
@@ -122,8 +129,40 @@ def stabilize(
         _examine(model, treatment, asked, paper, probe)
     print(told(treatment), file=file or sys.stdout)
     if decoder is not None:
-        print(f"decoder {decoder}: {heads.elbo.instead(decoder)}", file=file or sys.stdout)
+        print(f"decoder {decoder}: {_said(heads, decoder, exchange, why_not)}", file=file or sys.stdout)
+    if exchange is not None:
+        exchange.term.tracking = True
+        put_term(model.get_submodule(exchange.site.owner), exchange.term)
     return treatment.handle
+
+
+def _exchange(
+    model: nn.Module, inputs: tuple[Any, ...], call: Callable[..., Any] | None, heads: ScanResult, decoder: str
+) -> tuple[Exchange | None, str]:
+    """The decoder for the reconstruction term, known to the runs of the heads from here on; or why there is none."""
+    try:
+        exchange = exchanged(model, inputs, call, heads.elbo, decoder)
+    except CannotExchangeError as error:
+        return None, str(error)
+    for run in {id(head.scan): head.scan for head in heads if head.scan is not None}.values():
+        if exchange.outside:
+            run.outside = (*run.outside, exchange.site)
+        else:
+            run.normals = (*run.normals, exchange.site)
+    return exchange, ""
+
+
+def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: str) -> str:
+    """What became of the reconstruction term."""
+    elbo = heads.elbo
+    if exchange is None:
+        known = elbo.instead(decoder)
+        return f"not put in by itself: {why_not}. {known}" if why_not and why_not not in known else known
+    term = elbo.reconstruction
+    assert term is not None
+    where = f"in the place of `{term.expression}` at {os.path.basename(term.file)}:{term.line}"
+    by = "; compute the loss by handle.loss in the place of the call that was given" if exchange.outside else ""
+    return f"{where}, on this batch with σ = {exchange.sigma:.4g}: the loss is a bound with β = 1{by}"
 
 
 def _chosen(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) -> tuple[Scales, list[str], bool]:

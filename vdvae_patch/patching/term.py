@@ -1,0 +1,94 @@
+"""A calibrated likelihood in the place of a host's own reconstruction term, where the host's expression stood."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.decoders import Gaussian, Optimal
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.patching.decoder import TERM, Apart
+
+Reduced = Literal["sum", "mean", "rows", "values"]
+
+
+class Term(Apart):
+    """−log p(data) with a factor, in the shape of the expression that it stands for.
+
+    Of output and data `[B, ...]`, alike in shape: `values` gives `[B, ...]`; `rows` their sum over each image, `[B]`;
+    `sum` the sum of all and `mean` that sum over B, one number each. Nats where the factor is 1.
+
+    As a child of the model it is trained, evaluated and moved with it, and stands apart from its `state_dict`.
+    """
+
+    def __init__(self, decoder: Gaussian, reduced: Reduced, factor: float) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.reduced: Reduced = reduced
+        self.factor = factor
+        self.tracking = True
+        """Whether the σ of evaluation moves; not while a patch is tried out."""
+        self.seen = math.nan
+        """σ of the last batch that was tried out, in the units of what is compared."""
+
+    def forward(self, output: Tensor, data: Tensor) -> Tensor:
+        """See the class.
+
+        Raises:
+            InvalidValueError: shapes that differ, so that values would be compared several times.
+        """
+        if output.shape != data.shape or not data.dim():
+            raise InvalidValueError(
+                f"decoder {self.decoder.name} in the place of a reconstruction term: output and data must have one "
+                f"shape, not {list(output.shape)} and {list(data.shape)}"
+            )
+        # one difference and no other, so that a scan of the loss reads it as the term that it is
+        error = (output - data).reshape(len(data), 1, -1)
+        nats = -self.decoder._log_prob(torch.zeros_like(error), error)
+        if not self.tracking:
+            self.decoder.step(skipped=True)
+            self.seen = float(self._log_sigma(error).exp())
+        nats = nats.reshape(data.shape) * self.factor
+        if self.reduced == "values":
+            return nats
+        rows = nats.reshape(len(data), -1).sum(dim=1)
+        return rows if self.reduced == "rows" else rows.sum() if self.reduced == "sum" else rows.mean()
+
+    @torch.no_grad()
+    def _log_sigma(self, error: Tensor) -> Tensor:
+        if isinstance(self.decoder, Optimal):
+            return self.decoder.batch_log_sigma(torch.zeros_like(error), error)
+        return self.decoder.log_sigma(error)
+
+
+class TermReader:
+    """What stands in the host's code, and calls the term of the module whose method that is, if it is at hand there.
+
+    In a function that a method calls, or beside the model, it is the term that it was made with: copies of the model
+    then share the σ of evaluation.
+    """
+
+    def __init__(self, term: Term) -> None:
+        self.term = term
+
+    def __call__(self, output: Tensor, data: Tensor, owner: nn.Module | None = None) -> Tensor:
+        own = None if owner is None else owner._modules.get(TERM)
+        result: Tensor = (self.term if own is None else own)(output, data)
+        return result
+
+
+def put_term(model: nn.Module, term: Term) -> None:
+    """Make a term a child of the module that holds its expression, in its mode and on its device; `unpatch` takes it
+    away."""
+    like = next(model.parameters(), None)
+    if like is not None:
+        term.to(like.device)
+    model.add_module(TERM, term.train(model.training))
+
+
+def term_in(model: Any) -> Term | None:
+    """The term of a model or of a part of it; None without one."""
+    return next((module for module in model.modules() if isinstance(module, Term)), None)
