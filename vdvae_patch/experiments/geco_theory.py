@@ -288,8 +288,8 @@ def _notes(
         "of the distance, so that they are multipliers of slopes. *Steepest*: the largest ratio of the distance of two "
         "reconstructions to that of their latents, the smallest K that the decoder keeps; *far apart*, at least "
         "half of the space. Local constraints lay a sheet over the data. Global ones, which tie every two tiles, also "
-        "draw the tiles between the data to the middle; the paper's cover the regions of high density, by multipliers that "
-        "it does not state. " + _lipschitz_words(chosen),
+        "draw the tiles between the data to the middle; the paper's cover the regions of high density, by multipliers "
+        "that its text at hand has lost. " + _lipschitz_words(chosen),
         f"*Figure 8.* The digits are {', '.join(map(str, digits))}; {size.steps:,} updates of {size.batch} samples of "
         f"each. Seven equal tiles have a KL of log 7 = {math.log(DIGITS):.3f} and a marginal KL of 0. The ELBO with "
         f"the optimal σ ends at {elbo['rate']:.2f} nats, of which {elbo['marginal']:.2f} are empty space; the second, "
