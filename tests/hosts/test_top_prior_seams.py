@@ -218,6 +218,18 @@ def test_a_model_with_a_prior_is_copied_pickled_and_sampled(name: str) -> None:
     assert images.shape == (3, *case.target.shape[1:])
 
 
+def test_a_model_with_a_prior_compiles_whole() -> None:
+    case = small("mlp_vae")
+    case.patch("explin+vamp(components=3)")
+    x = case.host.top_prior_seam(case.model).read(case.target)
+    compiled = torch.compile(case.model, fullgraph=True, backend="aot_eager")
+    found = []
+    for run in (case.model, compiled):
+        torch.manual_seed(1)
+        found.append(run(x)["elbo"])
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_are_of_latents_from_the_prior(name: str) -> None:
     """A mixture far away from 0 shows which latents were decoded."""
