@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from patches import vdvae_decoder, vdvae_means
+    from patches import vdvae_decoder, vdvae_means, vdvae_top
     from vdvae_patch.hosts.means import MeanReading
     from vdvae_patch.scales import Scale
-    from vdvae_patch.seams import DecoderSeam
+    from vdvae_patch.seams import DecoderSeam, TopPriorSeam
 else:
-    from vdvae_patch.patches import vdvae_decoder, vdvae_means
+    from vdvae_patch.patches import vdvae_decoder, vdvae_means, vdvae_top
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,11 @@ class VDVAE(TrainableEntry):
         return Losses(out["elbo"], out["distortion"], out["rate"])
 
     def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
-        """One latent a decoder block, in order."""
-        return [Latent(s["z"], s["kl"]) for s in _bare(model).forward_get_latents(x)]
+        """One latent a decoder block, in order; the first one's KL to a top prior is an image's."""
+        bare = _bare(model)
+        with vdvae_top.watched(bare) as seen:
+            found = [Latent(s["z"], s["kl"]) for s in bare.forward_get_latents(x)]
+        return found if seen is None else [Latent(found[0].z, seen.rate(bare)), *found[1:]]
 
     def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
         """uint8 `[n, H, W, C]` from the prior; the first latents may be given."""
@@ -159,6 +162,10 @@ class VDVAE(TrainableEntry):
     def decoder_seam(self, model: nn.Module) -> DecoderSeam:
         """`out_net.out_conv` emits the parameters of a mixture of discretized logistics."""
         return vdvae_decoder.seam(model)
+
+    def top_prior_seam(self, model: nn.Module) -> TopPriorSeam:
+        """The posterior of the first block is of the image alone."""
+        return vdvae_top.seam(model)
 
 
 def _bare(model: nn.Module) -> Any:

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from patches import vdvae_top
     from vdvae_patch.objectives import BalancedRate
     from vdvae_patch.seams import DecoderSeam, Terms
+else:
+    from vdvae_patch.patches import vdvae_top
 
 _FIVE_BITS = ("ffhq_256",)
 _NET = "decoder.out_net"
@@ -43,10 +46,12 @@ def terms(model: Any, x: Tensor, target: Tensor, balanced: bool = False) -> Term
     from vdvae_patch.seams import Terms
 
     net, blocks = model.decoder.out_net, list(model.decoder.dec_blocks)
-    with _emitted_by(blocks if balanced else []) as emitted:
+    with vdvae_top.watched(model) as top, _emitted_by(blocks if balanced else []) as emitted:
         trunk, latents = model.decoder(model.encoder(x))
     names = [f"dec_blocks.{index}" for index in range(len(blocks))]
     rates = {name: _kl(latent).sum(dim=(1, 2, 3)) for name, latent in zip(names, latents, strict=True)}
+    if top is not None:
+        rates[names[0]] = top.rate(model)
     apart = _apart(names, blocks, emitted) if balanced else None
     image = target.permute(0, 3, 1, 2)
     if likelihood_at(net) is not None:

@@ -119,6 +119,22 @@ class TopPriorSeam:
     instead: tuple[Instead, ...]
 
 
+@dataclass(frozen=True)
+class Normalized:
+    """An `encode` whose host takes normalized images: images x in [0, 1] come to it as (255 x − shift) · scale.
+
+    A run puts the normalization of its data set there.
+    """
+
+    encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+    shift: float
+    scale: float
+
+    def __call__(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log σ."""
+        return self.encode(model, (255 * images - self.shift) * self.scale)
+
+
 class Seams(Protocol):
     """What tells the seams of a model: the entry of its host."""
 

@@ -216,6 +216,11 @@ def test_two_ranks_train_the_small_hosts(tmp_path: Path, host: str, variant: str
     assert isinstance(prepare(config, torch.device("cpu")).entry, TrainableEntry)
 
 
+def test_two_ranks_train_a_top_prior(tmp_path: Path) -> None:
+    finish(small_vae("mlp_vae", tmp_path / "run", "explin/vanilla+vamp(components=4)"), ranks=2)
+    assert [row["skipped"] for row in metrics(tmp_path / "run")] == [False] * 3
+
+
 def test_the_optimal_sigma_of_two_ranks_is_that_of_all_images(tmp_path: Path) -> None:
     """Without noise in the latents a batch has one error, on however many ranks it lies."""
     sigmas = []

@@ -22,7 +22,7 @@ from vdvae_patch.patching.top_prior import TOP_PRIOR, density_at, prepared, top_
 from vdvae_patch.patching.variant import with_seams
 from vdvae_patch.train.weighing import Weighing
 
-NAMES = ["conv_vae", "mlp_vae", "large_vae_one", "large_vae_two"]
+NAMES = ["conv_vae", "mlp_vae", "large_vae_one", "large_vae_two", "vdvae"]
 PRIORS = ["standard", "mixture(components=3)", "vamp(components=4)"]
 
 
@@ -52,8 +52,12 @@ def small(name: str, **other: Any) -> Case:
         "large_vae_one": {"size": (8, 8), "hidden": 16, "latents": 4},
         "large_vae_two": {"size": (8, 8), "hidden": 16, "latents": 4, "levels": 2},
     }
-    host = load_host(name if name in ("conv_vae", "mlp_vae") else "large_vae")
-    side, channels = (32, 3) if name == "conv_vae" else (8, 1)
+    hparams["vdvae"] = {
+        "width": 8, "zdim": 2, "num_mixtures": 2, "dataset": "cifar10", "image_size": 8,
+        "enc_blocks": "8x1,8d8,1x1", "dec_blocks": "1x1,8m1",
+    }  # fmt: skip
+    host = load_host("large_vae" if name.startswith("large_vae") else name)
+    side, channels = {"conv_vae": (32, 3), "vdvae": (8, 3)}.get(name, (8, 1))
     two = torch.randint(0, 2, (5, side, side, channels)) * 2.0 - 1
     return Case(host, host.build(hparams[name] | other), two)
 
@@ -214,6 +218,18 @@ def test_a_model_with_a_prior_is_copied_pickled_and_sampled(name: str) -> None:
     assert images.shape == (3, *case.target.shape[1:])
 
 
+def test_a_model_with_a_prior_compiles_whole() -> None:
+    case = small("mlp_vae")
+    case.patch("explin+vamp(components=3)")
+    x = case.host.top_prior_seam(case.model).read(case.target)
+    compiled = torch.compile(case.model, fullgraph=True, backend="aot_eager")
+    found = []
+    for run in (case.model, compiled):
+        torch.manual_seed(1)
+        found.append(run(x)["elbo"])
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_are_of_latents_from_the_prior(name: str) -> None:
     """A mixture far away from 0 shows which latents were decoded."""
@@ -224,11 +240,15 @@ def test_samples_are_of_latents_from_the_prior(name: str) -> None:
         made.mean.fill_(7.0)
         made.raw.fill_(-9.0)
     seen = []
-    layer = case.model.decoder if hasattr(case.model, "decoder") else case.model.p_z1_z2
+    layer = {
+        "vdvae": lambda m: m.decoder.dec_blocks[0].z_proj, "large_vae_two": lambda m: m.p_z1_z2,
+    }.get(name, lambda m: m.decoder)(case.model)  # fmt: skip
     layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     case.entry.sample(case.model, 3, 1.0)
-    case.model.sample(3, 1.0)
-    assert len(seen) >= 2
+    if name != "vdvae":
+        case.model.sample(3, 1.0)
+        assert len(seen) >= 2
+    assert seen
     for z in seen:
         torch.testing.assert_close(z, torch.full_like(z, 7.0), rtol=0, atol=0.01)
 

@@ -198,6 +198,35 @@ class GecoTheory(Trained):
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class LargeVae(Trained):
+    """Gated dense VAEs with one and two levels, each with N(0, 1) and with a VampPrior: bounds and log likelihoods.
+
+    Attributes:
+        seeds: runs a model; 3 unless quick.
+        epochs: passes over the training images; 100 unless quick.
+        warmup: epochs in which the weight of the rate rises from 0 to 1; a tenth of the epochs unless given.
+        samples: of the posterior for each image of the log likelihood; 5,000 unless quick.
+        images: test images of the log likelihood; 0 is all, as it is unless quick.
+        train: training images, the first ones; 0 is all, as it is unless quick.
+        components: pseudo-inputs; 500 unless quick.
+        lr: learning rate of Adam.
+        variant: scales of all models.
+        dataset: mnist-drawn-anew, mnist-drawn-once, mnist-thresholded, frey-faces, fashion-mnist, ...
+    """
+
+    seeds: int | None = None
+    epochs: int | None = None
+    warmup: int | None = None
+    samples: int | None = None
+    images: int | None = None
+    train: int | None = None
+    components: int | None = None
+    lr: float = 5e-4
+    variant: str = "explin"
+    dataset: str = "mnist-drawn-anew"
+
+
 def by_name() -> dict[str, type[Common]]:
     """Every experiment's options, by the name of its subcommand: `CalibratedDecoders` is `calibrated-decoders`."""
     kinds = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Common)]

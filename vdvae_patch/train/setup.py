@@ -24,7 +24,7 @@ from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 from vdvae_patch.patching import VANILLA, Variant, check_intact, is_patched, patch, patch_record
 from vdvae_patch.patching.decoder import apart_state, load_apart_state
 from vdvae_patch.patching.top_prior import prepared
-from vdvae_patch.seams import TopPriorSeam
+from vdvae_patch.seams import Normalized, TopPriorSeam
 from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
@@ -201,6 +201,9 @@ def _patch(
     seam = None if variant.decoder is None else host.decoder_seam(model)
     scaled = heads if variant.sets_scales or config.arithmetic == "stable" else []
     top_seam = None if variant.top_prior is None else host.top_prior_seam(model)
+    if top_seam is not None and isinstance(top_seam.encode, Normalized):
+        of_data = data.normalization
+        top_seam = replace(top_seam, encode=replace(top_seam.encode, shift=of_data.shift, scale=of_data.scale))
     top_prior = None if top_seam is None else _top_prior(top_seam, variant, config, data)
     for module in (model, ema):
         patch(

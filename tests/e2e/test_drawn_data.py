@@ -1,0 +1,58 @@
+"""Training images that are drawn anew: a step that is done again, and a run that goes on, see what they saw."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runs import assert_same, final_state, metrics
+from vdvae_patch.patches.large_vae import HOST
+
+from vdvae_patch.data import mnist
+from vdvae_patch.hosts.preset import Optimization
+from vdvae_patch.train import flight
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.loop import train
+from vdvae_patch.train.replay import replay
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig[Any]:
+    torch.set_num_threads(1)
+    random = np.random.default_rng(0)
+    for name, count in ((mnist.TRAIN_FILE, 10_040), (mnist.TEST_FILE, 8)):
+        header = struct.pack(">IIII", 0x803, count, 4, 4)
+        pixels = random.integers(0, 256, (count, 4, 4), dtype=np.uint8)
+        (tmp_path / name).write_bytes(gzip.compress(header + pixels.tobytes(), 1))
+    return TrainConfig(
+        host="large_vae", preset="hvae", variant="explin+vamp(components=3)", data="mnist-drawn-anew",
+        data_root=tmp_path, out=tmp_path / "run", steps=4, device="cpu",
+        architecture=replace(HOST.preset("hvae").architecture, hidden=8, latents=2),
+        optimization=Optimization(lr=1e-3, batch_size=10, ema_rate=0.9, grad_clip=1e30, skip_threshold=-1),
+    )  # fmt: skip
+
+
+def test_a_step_is_done_again_on_the_very_images(config: TrainConfig[Any]) -> None:
+    config = replace(config, optimization=replace(config.optimization, skip_threshold=1e-6))
+    train(config)
+    paths = flight.recordings(config.folder / "recordings")
+    assert paths
+    assert all(replay(config, flight.read(path)).exact for path in paths)
+
+
+def test_a_run_goes_on_with_the_images_that_it_would_have_seen(config: TrainConfig[Any], tmp_path: Path) -> None:
+    train(config)
+    part = replace(config, steps=2, out=tmp_path / "part")
+    train(part)
+    train(replace(part, steps=4, resume=True))
+    whole, pieces = final_state(config.folder), final_state(tmp_path / "part")
+    for part_of in ("model", "ema", "optimizer", "seams"):
+        assert_same(whole[part_of], pieces[part_of])
+    rows = metrics(config.folder)
+    assert len({row["distortion"] for row in rows}) == 4

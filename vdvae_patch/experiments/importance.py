@@ -1,0 +1,60 @@
+"""The log likelihood by importance sampling, and which units of a latent are used.
+
+    log p(x) ≈ logsumexp_s [ log p(x, z_s) − log q(z_s given x) ] − log S,    z_s drawn from q
+
+Its mean is below log p(x), and rises with S; with S = 1 it is the bound. The terms of a pass are what is needed, where
+its rate is log q − log p of what was drawn and no closed form: then the bracket is −(distortion + rate).
+Source: "Importance weighted autoencoders" (Burda et al., https://arxiv.org/abs/1509.00519), eq. 8 and section 5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.seams import Terms
+
+ACTIVE_FROM = 0.01
+"""Variance over images of a unit's posterior mean from which on it counts as used."""
+
+
+@torch.no_grad()
+def log_likelihood(terms: Callable[[Tensor], Terms], images: Tensor, samples: int, at_a_time: int = 2000) -> Tensor:
+    """An estimate of log p(x) in nats an image, `[B]`, in float64.
+
+    Args:
+        terms: one pass of the model in evaluation, on a batch as it takes it; its rates are of one draw.
+        images: `[B, ...]`.
+        samples: S, draws of the posterior for each image.
+        at_a_time: images of one pass, each of them times its draws.
+
+    Raises:
+        InvalidValueError: fewer than one sample, or a pass without a distortion.
+    """
+    if samples < 1:
+        raise InvalidValueError(f"importance sampling takes at least 1 sample an image, not {samples}")
+    rows = []
+    each = max(1, at_a_time // samples)
+    for first in range(0, len(images), each):
+        image = images[first : first + each]
+        total = torch.full((len(image),), -math.inf, dtype=torch.float64, device=image.device)
+        for start in range(0, samples, at_a_time):
+            draws = min(at_a_time, samples - start)
+            found = terms(image.repeat_interleave(draws, dim=0))
+            if found.distortion is None:
+                raise InvalidValueError(
+                    "the terms of this pass have no distortion; give those of the host's own likelihood"
+                )
+            cost = found.distortion.double() + torch.stack(list(found.rates.values())).double().sum(dim=0)
+            total = torch.logaddexp(total, (-cost).view(len(image), draws).logsumexp(dim=1))
+        rows.append(total - math.log(samples))
+    return torch.cat(rows)
+
+
+def active_units(means: Tensor, threshold: float = ACTIVE_FROM) -> int:
+    """How many units have a posterior mean that varies over images: `[N, D]` to 0..D."""
+    return int((means.double().var(dim=0, unbiased=False) > threshold).sum())
