@@ -289,27 +289,22 @@ class TransformerCVAE(nn.Module):
         self.transformer, self.lm_head = GPT2Decoder(), nn.Linear(8, 9, bias=False)
         self.encoder, self.encoder_prior = GPT2Encoder(), GPT2Encoder()
 
-    def reparameterize(self, mean: Tensor, logvar: Tensor, z: Any = None) -> Tensor:
-        std = logvar.mul(0.5).exp()
-        if z is None:
-            z = torch.randn(std.size(), device=mean.device, dtype=mean.dtype)
-        return z.mul(std) + mean
+    def drawn(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        return mean + torch.randn(mean.shape) * (logvar / 2).exp()
 
-    def kl_loss(self, mean1: Tensor, logvar1: Tensor, mean2: Tensor, logvar2: Tensor) -> Tensor:
-        ratio = torch.exp(logvar1 - logvar2)
-        exponential = logvar1 - logvar2 - torch.pow(mean1 - mean2, 2) / logvar2.exp() - ratio + 1
-        return (-0.5 * torch.sum(exponential, tuple(range(1, len(exponential.shape))))).mean()
+    def divergence(self, of: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor]) -> Tensor:
+        (mean, logvar), (prior_mean, prior_logvar) = of, given
+        gap = logvar - prior_logvar
+        distance = (mean - prior_mean).square() / prior_logvar.exp()
+        return 0.5 * (gap.exp() + distance - gap - 1).flatten(1).sum(1).mean()
 
     def forward(
-        self, input_ids: Tensor, mask: Tensor, x_mask: Tensor, x_tokens: Tensor, y_mask: Tensor, y_tokens: Tensor
+        self, shifted: Tensor, mask: Tensor, prompt_mask: Tensor, prompt: Tensor, story_mask: Tensor, story: Tensor
     ) -> tuple[Tensor, Tensor]:
-        posterior_mean, posterior_logvar = self.encoder(y_tokens, y_mask)
-        prior_mean, prior_logvar = self.encoder_prior(x_tokens, x_mask)
-        z = self.reparameterize(posterior_mean, posterior_logvar)
-        assert not torch.isnan(z).any(), "training get nan z"
-        lm_logits = self.lm_head(self.transformer(input_ids, mask, z))
-        kl_loss = self.kl_loss(posterior_mean, posterior_logvar, prior_mean, prior_logvar).unsqueeze(0)
-        return lm_logits, kl_loss
+        of_story, of_prompt = self.encoder(story, story_mask), self.encoder_prior(prompt, prompt_mask)
+        code = self.drawn(*of_story)
+        assert not code.isnan().any(), "a code that is not a number"
+        return self.lm_head(self.transformer(shifted, mask, code)), self.divergence(of_story, of_prompt)[None]
 
 
 def transformer_cvae_loss(model: Any, x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Tensor:
@@ -406,11 +401,10 @@ class SpectrogramEncoder(nn.Module):
 
     def forward(self, x: Tensor, x_lengths: Tensor, g: Tensor) -> tuple[Tensor, ...]:
         x_mask = sequence_mask(x_lengths, x.size(2)).to(x.dtype)
-        x = self.enc(self.pre(x) * x_mask, x_mask, g=g)
-        stats = self.proj(x) * x_mask
-        m, logs = torch.split(stats, self.out_channels, dim=1)
-        z = (m + torch.randn_like(m) * torch.exp(logs)) * x_mask
-        return z, m, logs, x_mask
+        hidden = self.enc(self.pre(x) * x_mask, x_mask, g=g)
+        mean, log_scale = (self.proj(hidden) * x_mask).split(self.out_channels, 1)
+        noise = torch.randn_like(mean)
+        return (mean + log_scale.exp() * noise) * x_mask, mean, log_scale, x_mask
 
 
 class ContentEncoder(nn.Module):
@@ -422,13 +416,12 @@ class ContentEncoder(nn.Module):
         self.proj, self.f0_emb = nn.Conv1d(6, 8, 1), nn.Embedding(16, 6)
         self.enc_ = nn.TransformerEncoderLayer(6, 2, 12, 0.1, batch_first=True)
 
-    def forward(self, x: Tensor, x_mask: Tensor, f0: Tensor, noice_scale: float = 1) -> tuple[Tensor, ...]:
-        x = x + self.f0_emb(f0).transpose(1, 2)
-        x = self.enc_((x * x_mask).transpose(1, 2)).transpose(1, 2)
-        stats = self.proj(x) * x_mask
-        m, logs = torch.split(stats, self.out_channels, dim=1)
-        z = (m + torch.randn_like(m) * torch.exp(logs) * noice_scale) * x_mask
-        return z, m, logs, x_mask
+    def forward(self, content: Tensor, mask: Tensor, pitch: Tensor, width: float = 1) -> tuple[Tensor, ...]:
+        pitched = (content + self.f0_emb(pitch).transpose(1, 2)) * mask
+        hidden = self.enc_(pitched.transpose(1, 2)).transpose(1, 2)
+        mean, log_scale = (self.proj(hidden) * mask).split(self.out_channels, 1)
+        noise = width * torch.randn_like(mean)
+        return (mean + noise * log_scale.exp()) * mask, mean, log_scale, mask
 
 
 class SourceFilterGenerator(nn.Module):
@@ -480,7 +473,7 @@ class SoVitsSVC(nn.Module):
         lf0 = 2595.0 * torch.log10(1.0 + f0.unsqueeze(1) / 700.0) / 500
         norm_lf0 = (lf0 - lf0.mean(2, keepdim=True)) * x_mask
         pred_lf0 = self.f0_decoder(x, norm_lf0, x_mask, spk_emb=g)
-        _, m_p, logs_p, _ = self.enc_p(x, x_mask, f0=(f0 / 40).long().clamp(0, 15))
+        _, m_p, logs_p, _ = self.enc_p(x, x_mask, (f0 / 40).long().clamp(0, 15))
         z, m_q, logs_q, spec_mask = self.enc_q(spec, lengths, g=g)
         z_p = self.flow(z, spec_mask, g=g)
         ids = (torch.rand([len(z)]) * (lengths - 4 + 1)).long()
@@ -512,9 +505,7 @@ class LinearNorm(nn.Module):
 
 
 def portaspeech_reparameterize(mu: Tensor, logvar: Tensor) -> Tensor:
-    std = torch.exp(0.5 * logvar)
-    eps = torch.randn_like(std)
-    return eps * std + mu
+    return mu + (logvar / 2).exp() * torch.randn_like(mu)
 
 
 class VariationalGenerator(nn.Module):
@@ -578,10 +569,9 @@ class ActNorm(nn.Module):
 class InvConvNear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        w_init = torch.linalg.qr(torch.FloatTensor(4, 4).normal_())[0]
-        if torch.det(w_init) < 0:
-            w_init[:, 0] = -1 * w_init[:, 0]
-        self.weight = nn.Parameter(w_init)
+        rotation = torch.linalg.qr(torch.randn(4, 4))[0]
+        rotation[:, 0] *= rotation.det().sign()
+        self.weight = nn.Parameter(rotation)
 
     def forward(self, x: Tensor, x_mask: Tensor, g: Any = None) -> tuple[Tensor, Tensor]:
         b, c, t = x.size()
@@ -653,6 +643,22 @@ def portaspeech_loss(model: Any, texts: Tensor, durations: Tensor, mels: Tensor,
 # ---------------------------------------------------------------------------------------------- music
 
 
+def both_directions(last: Tensor) -> Tensor:
+    return last.transpose_(0, 1).reshape(last.size(0), -1)
+
+
+def silence(n: int, width: int) -> Tensor:
+    return torch.eye(width)[-1:].repeat(n, 1)
+
+
+def likeliest(log_p: Tensor) -> Tensor:
+    return F.one_hot(log_p.argmax(1), log_p.size(1)).float()
+
+
+def rhythm_of(melody: Tensor) -> Tensor:
+    return torch.cat((melody[..., :-2].sum(-1, keepdim=True), melody[..., -2:]), -1)
+
+
 class MusicAnalogyVAE(nn.Module):
     """A code of the pitches and one of the rhythm, side by side."""
 
@@ -664,80 +670,59 @@ class MusicAnalogyVAE(nn.Module):
         self.grucell_2 = nn.GRUCell(6, 6)
         self.linear_init_0, self.linear_out_0 = nn.Linear(3, 6), nn.Linear(6, 3)
         self.linear_init_1, self.linear_out_1 = nn.Linear(4, 6), nn.Linear(6, 9)
-        self.n_step, self.eps, self.iteration, self.z1_dims = 5, 1.0, 0, 4
-        self.sample: Any = None
-        self.rhythm_sample: Any = None
-        self.k = torch.FloatTensor([1000])
+        self.pitch_dims, self.step, self.decay = 4, 0, torch.FloatTensor([1000])
+        self.teaching: Any = 1.0
+        self.melody: Any = None
 
-    def _sampling(self, x: Tensor) -> Tensor:
-        idx = x.max(1)[1]
-        x = torch.zeros_like(x)
-        x[torch.arange(x.size(0)).long(), idx] = 1
-        return x
+    def taught(self) -> bool:
+        return self.training and bool(torch.rand(1).item() < self.teaching)
 
-    def encoder(self, x: Tensor, condition: Tensor) -> tuple[Normal, Normal]:
-        x = self.gru_0(torch.cat((x, condition), -1))[-1]
-        x = x.transpose_(0, 1).contiguous()
-        x = x.view(x.size(0), -1)
-        mu = self.linear_mu(x)
-        var = self.linear_var(x).exp_()
-        return (
-            Normal(mu[:, : self.z1_dims], var[:, : self.z1_dims]),
-            Normal(mu[:, self.z1_dims :], var[:, self.z1_dims :]),
-        )
+    def encoder(self, melody: Tensor, chords: Tensor) -> list[Normal]:
+        hidden = both_directions(self.gru_0(torch.cat((melody, chords), 2))[1])
+        scale, mean = self.linear_var(hidden).exp_(), self.linear_mu(hidden)
+        halves = (slice(None, self.pitch_dims), slice(self.pitch_dims, None))
+        return [Normal(mean[:, part], scale[:, part]) for part in halves]
 
-    def rhythm_decoder(self, z: Tensor) -> Tensor:
-        out = torch.zeros((z.size(0), 3))
-        out[:, -1] = 1.0
-        x, hx = [], torch.tanh(self.linear_init_0(z))
-        for i in range(self.n_step):
-            hx = self.grucell_0(torch.cat([out, z], 1), hx)
-            out = F.log_softmax(self.linear_out_0(hx), 1)
-            x.append(out)
-            teacher = self.training and torch.rand(1).item() < self.eps
-            out = self.rhythm_sample[:, i, :] if teacher else self._sampling(out)
-        return torch.stack(x, 1)
+    def rhythm_decoder(self, z: Tensor, steps: int) -> Tensor:
+        state, beat, found = self.linear_init_0(z).tanh(), silence(len(z), 3), []
+        for step in range(steps):
+            state = self.grucell_0(torch.cat([beat, z], 1), state)
+            found.append(self.linear_out_0(state).log_softmax(1))
+            beat = rhythm_of(self.melody[:, step]) if self.taught() else likeliest(found[-1])
+        return torch.stack(found, 1)
 
-    def final_decoder(self, z: Tensor, rhythm: Tensor, condition: Tensor) -> Tensor:
-        out = torch.zeros((z.size(0), 9))
-        out[:, -1] = 1.0
-        x: list[Tensor] = []
-        hx: list[Any] = [torch.tanh(self.linear_init_1(z)), None]
-        for i in range(self.n_step):
-            out = torch.cat([out, rhythm[:, i, :], z, condition[:, i, :]], 1)
-            hx[0] = self.grucell_1(out, hx[0])
-            if i == 0:
-                hx[1] = hx[0]
-            hx[1] = self.grucell_2(hx[0], hx[1])
-            out = F.log_softmax(self.linear_out_1(hx[1]), 1)
-            x.append(out)
+    def final_decoder(self, z: Tensor, rhythm: Tensor, chords: Tensor) -> Tensor:
+        lower, note, found = self.linear_init_1(z).tanh(), silence(len(z), 9), []
+        upper: Any = None
+        for step, (beat, chord) in enumerate(zip(rhythm.unbind(1), chords.unbind(1), strict=True)):
+            lower = self.grucell_1(torch.cat([note, beat, z, chord], 1), lower)
+            upper = self.grucell_2(lower, lower if upper is None else upper)
+            found.append(self.linear_out_1(upper).log_softmax(1))
+            note = self.melody[:, step] if self.taught() else likeliest(found[-1])
             if self.training:
-                out = self.sample[:, i, :] if torch.rand(1).item() < self.eps else self._sampling(out)
-                self.eps = self.k / (self.k + torch.exp(self.iteration / self.k))
-            else:
-                out = self._sampling(out)
-        return torch.stack(x, 1)
+                self.teaching = torch.sigmoid(self.decay.log() - self.step / self.decay)
+        return torch.stack(found, 1)
 
-    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, melody: Tensor, chords: Tensor) -> tuple[Tensor, ...]:
         if self.training:
-            self.sample = x
-            self.rhythm_sample = torch.cat((x[:, :, :-2].sum(-1).unsqueeze(-1), x[:, :, -2:]), -1)
-            self.iteration += 1
-        dis1, dis2 = self.encoder(x, condition)
-        z1, z2 = dis1.rsample(), dis2.rsample()
-        recon_rhythm = self.rhythm_decoder(z2)
-        recon = self.final_decoder(z1, recon_rhythm, condition)
-        return recon, recon_rhythm, dis1.mean, dis1.stddev, dis2.mean, dis2.stddev
+            self.melody, self.step = melody, self.step + 1
+        codes = self.encoder(melody, chords)
+        pitch, rhythm = (code.rsample() for code in codes)
+        beats = self.rhythm_decoder(rhythm, chords.size(1))
+        notes = self.final_decoder(pitch, beats, chords)
+        return notes, beats, *(moment for code in codes for moment in (code.mean, code.stddev))
 
 
-def music_analogy_loss(model: Any, batch: Tensor, c: Tensor) -> Tensor:
-    rhythm = torch.cat((batch[:, :, :-2].sum(-1, keepdim=True), batch[:, :, -2:]), -1)
-    recon, recon_rhythm, mean1, std1, mean2, std2 = model(batch, c)
-    ce1 = F.nll_loss(recon.view(-1, 9), batch.view(-1, 9).max(-1)[1])
-    ce2 = F.nll_loss(recon_rhythm.view(-1, 3), rhythm.view(-1, 3).max(-1)[1])
-    kld1 = kl_divergence(Normal(mean1, std1), Normal(torch.zeros(mean1.size()), torch.ones(mean1.size()))).mean()
-    kld2 = kl_divergence(Normal(mean2, std2), Normal(torch.zeros(mean2.size()), torch.ones(mean2.size()))).mean()
-    return ce1 + ce2 + 0.1 * (kld1 + kld2)
+def music_analogy_loss(model: Any, melody: Tensor, chords: Tensor) -> Tensor:
+    notes, beats, *moments = model(melody, chords)
+    loss = sum(
+        F.nll_loss(found.flatten(0, 1), wanted.flatten(0, 1).argmax(1))
+        for found, wanted in ((notes, melody), (beats, rhythm_of(melody)))
+    )
+    for mean, scale in (moments[:2], moments[2:]):
+        standard = Normal(torch.zeros(mean.size()), torch.ones(scale.size()))
+        loss = loss + 0.1 * kl_divergence(Normal(mean, scale), standard).mean()
+    return loss
 
 
 class MusicFaderNets(nn.Module):
@@ -745,8 +730,7 @@ class MusicFaderNets(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.n_component, self.eps = 2, 100
-        self.sample: Any = None
+        self.n_component = 2
         for part in ("r", "n"):
             self.add_module(f"gru_{part}", nn.GRU(9, 6, batch_first=True, bidirectional=True))
             self.add_module(f"gru_d_{part}", nn.GRU(4 + 3, 6, batch_first=True))
@@ -764,13 +748,10 @@ class MusicFaderNets(nn.Module):
         self.grucell_g, self.grucell_g_2 = nn.GRUCell(8 + 5 + 9, 6), nn.GRUCell(6, 6)
 
     def encode(self, x: Tensor) -> tuple[Normal, Normal]:
-        x_r = self.gru_r(x)[-1]
-        x_r = x_r.transpose_(0, 1).contiguous().view(x_r.size(0), -1)
-        mu_r, var_r = self.mu_r(x_r), self.var_r(x_r).exp_()
-        x_n = self.gru_n(x)[-1]
-        x_n = x_n.transpose_(0, 1).contiguous().view(x_n.size(0), -1)
-        mu_n, var_n = self.mu_n(x_n), self.var_n(x_n).exp_()
-        return Normal(mu_r, var_r), Normal(mu_n, var_n)
+        rhythm, notes = (both_directions(gru(x)[1]) for gru in (self.gru_r, self.gru_n))
+        of_rhythm = Normal(self.mu_r(rhythm), self.var_r(rhythm).exp_())
+        of_notes = Normal(self.mu_n(notes), self.var_n(notes).exp_())
+        return of_rhythm, of_notes
 
     def sub_decoder(self, part: str, inputs: Tensor, z: Tensor) -> Tensor:
         stacked = torch.cat([inputs, torch.stack([z] * inputs.shape[1], dim=1)], dim=-1)
@@ -778,19 +759,14 @@ class MusicFaderNets(nn.Module):
         out = getattr(self, f"gru_d_{part}")(stacked, h)[0]
         return F.log_softmax(getattr(self, f"linear_out_{part}")(out), 1)
 
-    def global_decoder(self, z: Tensor, steps: int) -> Tensor:
-        out = torch.zeros((z.size(0), 9))
-        out[:, -1] = 1.0
-        x: list[Tensor] = []
-        hx: list[Any] = [self.linear_init_global(z), None]
-        for i in range(steps):
-            hx[0] = self.grucell_g(torch.cat([out, z], 1), hx[0])
-            if i == 0:
-                hx[1] = hx[0]
-            hx[1] = self.grucell_g_2(hx[0], hx[1])
-            x.append(F.log_softmax(self.linear_out_g(hx[1]), 1))
-            out = self.sample[:, i, :]
-        return torch.stack(x, 1)
+    def global_decoder(self, z: Tensor, heard: Tensor) -> Tensor:
+        lower, states = self.linear_init_global(z), []
+        upper: Any = None
+        for event in (silence(len(z), 9), *heard[:, :-1].unbind(1)):
+            lower = self.grucell_g(torch.cat([event, z], 1), lower)
+            upper = self.grucell_g_2(lower, lower if upper is None else upper)
+            states.append(upper)
+        return self.linear_out_g(torch.stack(states, 1)).log_softmax(2)
 
     def approx_qy_x(self, z: Tensor, mu_lookup: nn.Embedding, logvar_lookup: nn.Embedding) -> tuple[Tensor, Tensor]:
         log_logit = torch.zeros(z.shape[0], self.n_component)
@@ -801,13 +777,12 @@ class MusicFaderNets(nn.Module):
         return log_logit, torch.softmax(log_logit, dim=1)
 
     def forward(self, x: Tensor, rhythm: Tensor, note: Tensor, chroma: Tensor) -> tuple[Any, ...]:
-        self.sample = x
         dis_r, dis_n = self.encode(x)
         z_r, z_n = (d.mean + d.stddev * Normal(0, 1).sample(sample_shape=d.stddev.size()) for d in (dis_r, dis_n))
         logit_r, qy_x_r = self.approx_qy_x(z_r, self.mu_r_lookup, self.logvar_r_lookup)
         logit_n, qy_x_n = self.approx_qy_x(z_n, self.mu_n_lookup, self.logvar_n_lookup)
         r_out, n_out = self.sub_decoder("r", rhythm, z_r), self.sub_decoder("n", note, z_n)
-        out = self.global_decoder(torch.cat([z_r, z_n, chroma], dim=1), steps=x.shape[1])
+        out = self.global_decoder(torch.cat([z_r, z_n, chroma], dim=1), x)
         return (out, r_out, n_out), (dis_r, dis_n), (z_r, z_n), (logit_r, logit_n), (qy_x_r, qy_x_n)
 
 
@@ -944,7 +919,7 @@ class MCRNNVAE(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.n_channels, self.curr_epoch, self.reduced_training, self.h_size = 2, 60, 50, 5
+        self.epoch, self.warm_up = 60, 50
         self.ch_priors, self.ch_phi_x, self.ch_enc = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.ch_phi_z, self.ch_dec, self.ch_RNN = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for feats in (4, 3):
@@ -955,55 +930,45 @@ class MCRNNVAE(nn.Module):
             self.ch_dec.append(VariationalBlock(2 + 5, 2 + 5, feats))
             self.ch_RNN.append(nn.GRU(feats + 2, 5, 1))
 
-    def step(self, xt_list: list[Tensor], ht_list: list[Tensor]) -> tuple[list[Any], ...]:
-        hnext_list, z_prior_list, qzx_t_list, pxz_t_list = [], [], [], []
-        for ch in range(self.n_channels):
-            ht = ht_list[ch]
-            z_prior = self.ch_priors[ch](ht[-1])
-            if self.curr_epoch < self.reduced_training:
-                z_prior.scale *= 0.1
-            x_phi = self.ch_phi_x[ch](xt_list[ch])
-            qzx_t = self.ch_enc[ch](torch.cat([x_phi, ht[-1]], 1))
-            if self.curr_epoch < self.reduced_training:
-                qzx_t.scale *= 0.1
-            z_t = qzx_t.rsample()
-            phi_zx_t = self.ch_phi_z[ch](z_t)
-            pxz_t_list.append([])
-            for j in range(self.n_channels):
-                pxz_t = self.ch_dec[j](torch.cat([self.ch_phi_z[j](z_t), ht[-1]], 1))
-                if self.curr_epoch < self.reduced_training:
-                    pxz_t.scale *= 0.1
-                pxz_t_list[ch].append(pxz_t)
-            z_prior_list.append(z_prior)
-            qzx_t_list.append(qzx_t)
-            hnext_list.append(self.ch_RNN[ch](torch.cat([phi_zx_t, x_phi], 1).unsqueeze(0), ht)[1])
-        return hnext_list, z_prior_list, qzx_t_list, pxz_t_list
+    def warmed(self, normal: Normal) -> Normal:
+        """In the first epochs every scale is a tenth."""
+        if self.epoch < self.warm_up:
+            normal.scale *= 0.1
+        return normal
 
-    def forward(self, x: list[Tensor]) -> dict[str, Any]:
-        ht = [torch.zeros(1, x[0].size(1), self.h_size) for _ in range(self.n_channels)]
-        out: dict[str, Any] = {name: [[] for _ in range(self.n_channels)] for name in ("qzx", "pxz", "zp")}
-        for t in range(len(x[0])):
-            ht, zp_t, qzx_t, pxz_t = self.step([channel[t] for channel in x], ht)
-            for ch in range(self.n_channels):
-                out["qzx"][ch].append(qzx_t[ch])
-                out["pxz"][ch].append(pxz_t[ch])
-                out["zp"][ch].append(zp_t[ch])
-        return out
+    def step(self, ch: int, x: Tensor, state: Tensor) -> tuple[Tensor, Normal, Normal, list[Normal]]:
+        """One channel, at one time: its next state, its prior and its code, and what the code tells of each channel."""
+        last = state[-1]
+        expected, features = self.warmed(self.ch_priors[ch](last)), self.ch_phi_x[ch](x)
+        code = self.warmed(self.ch_enc[ch](torch.cat([features, last], 1)))
+        z = code.rsample()
+        told = [
+            self.warmed(decoder(torch.cat([phi(z), last], 1)))
+            for phi, decoder in zip(self.ch_phi_z, self.ch_dec, strict=True)
+        ]
+        _, following = self.ch_RNN[ch](torch.cat([self.ch_phi_z[ch](z), features], 1)[None], state)
+        return following, expected, code, told
+
+    def forward(self, channels: list[Tensor]) -> list[list[tuple[Normal, Normal, list[Normal]]]]:
+        states = [torch.zeros(1, channel.size(1), 5) for channel in channels]
+        history: list[list[Any]] = []
+        for now in zip(*channels, strict=True):
+            history.append([])
+            for ch, x in enumerate(now):
+                states[ch], *normals = self.step(ch, x, states[ch])
+                history[-1].append(tuple(normals))
+        return history
 
 
 def mcrnnvae_loss(model: Any, first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
-    x = [first, second]
-    out = model(x)
-    kl: Any = 0
-    ll: Any = 0
-    for t in range(len(first)):
-        for ch in range(2):
-            kl_base = kl_divergence(out["qzx"][ch][t], out["zp"][ch][t]).mean(1)
-            kl = kl + torch.masked_select(kl_base, mask[t]).mean(0)
-            for ch2 in range(2):
-                ll_base = out["pxz"][ch][t][ch2].log_prob(x[ch2][t]).sum(1)
-                ll = ll + torch.masked_select(ll_base, mask[t]).mean(0)
-    return kl - ll
+    channels = (first, second)
+    loss = torch.tensor(0.0)
+    for present, normals, *seen in zip(mask, model([first, second]), *channels, strict=True):
+        for expected, code, told in normals:
+            loss = loss + kl_divergence(code, expected).mean(1).masked_select(present).mean(0)
+            for normal, x in zip(told, seen, strict=True):
+                loss = loss - normal.log_prob(x).sum(1).masked_select(present).mean(0)
+    return loss
 
 
 # ---------------------------------------------------------------------------------------------- worlds
@@ -1044,11 +1009,11 @@ def mdn_rnn_loss(model: Any, x: Tensor, a: Tensor, y: Tensor) -> Tensor:
 class TransitionModel(jit.ScriptModule):
     """In TorchScript, as upstream."""
 
-    __constants__ = ("min_std_dev",)
+    __constants__ = ("floor",)
 
     def __init__(self) -> None:
         super().__init__()
-        self.min_std_dev = 0.1
+        self.floor = 0.1
         self.fc_embed_state_action, self.rnn = nn.Linear(3 + 2, 6), nn.GRUCell(6, 6)
         self.fc_embed_belief_prior, self.fc_state_prior = nn.Linear(6, 5), nn.Linear(5, 6)
         self.fc_embed_belief_posterior, self.fc_state_posterior = nn.Linear(6 + 4, 5), nn.Linear(5, 6)
@@ -1057,54 +1022,31 @@ class TransitionModel(jit.ScriptModule):
     @jit.script_method
     def forward(
         self,
-        prev_state: torch.Tensor,
+        state: torch.Tensor,
         actions: torch.Tensor,
-        prev_belief: torch.Tensor,
-        observations: torch.Tensor | None = None,
-        nonterminals: torch.Tensor | None = None,
+        belief: torch.Tensor,
+        seen: torch.Tensor | None = None,
+        going_on: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        T = actions.size(0) + 1
-        beliefs, prior_states, prior_means, prior_std_devs = (
-            [torch.empty(0)] * T,
-            [torch.empty(0)] * T,
-            [torch.empty(0)] * T,
-            [torch.empty(0)] * T,
-        )
-        posterior_states, posterior_means, posterior_std_devs = (
-            [torch.empty(0)] * T,
-            [torch.empty(0)] * T,
-            [torch.empty(0)] * T,
-        )
-        beliefs[0], prior_states[0], posterior_states[0] = prev_belief, prev_state, prev_state
-        for t in range(T - 1):
-            _state = prior_states[t] if observations is None else posterior_states[t]
-            _state = _state if nonterminals is None else _state * nonterminals[t]
-            hidden = F.elu(self.fc_embed_state_action(torch.cat([_state, actions[t]], dim=1)))
-            beliefs[t + 1] = self.rnn(hidden, beliefs[t])
-            hidden = F.elu(self.fc_embed_belief_prior(beliefs[t + 1]))
-            prior_means[t + 1], _prior_std_dev = torch.chunk(self.fc_state_prior(hidden), 2, dim=1)
-            prior_std_devs[t + 1] = F.softplus(_prior_std_dev) + self.min_std_dev
-            prior_states[t + 1] = prior_means[t + 1] + prior_std_devs[t + 1] * torch.randn_like(prior_means[t + 1])
-            if observations is not None:
-                hidden = F.elu(self.fc_embed_belief_posterior(torch.cat([beliefs[t + 1], observations[t]], dim=1)))
-                posterior_means[t + 1], _posterior_std_dev = torch.chunk(self.fc_state_posterior(hidden), 2, dim=1)
-                posterior_std_devs[t + 1] = F.softplus(_posterior_std_dev) + self.min_std_dev
-                posterior_states[t + 1] = posterior_means[t + 1] + posterior_std_devs[t + 1] * torch.randn_like(
-                    posterior_means[t + 1]
-                )
-        hidden_states = [
-            torch.stack(beliefs[1:], dim=0),
-            torch.stack(prior_states[1:], dim=0),
-            torch.stack(prior_means[1:], dim=0),
-            torch.stack(prior_std_devs[1:], dim=0),
-        ]
-        if observations is not None:
-            hidden_states += [
-                torch.stack(posterior_states[1:], dim=0),
-                torch.stack(posterior_means[1:], dim=0),
-                torch.stack(posterior_std_devs[1:], dim=0),
-            ]
-        return hidden_states
+        """Beliefs, then draws, means and scales of the prior, and of the posterior if there are observations."""
+        rows: list[list[torch.Tensor]] = []
+        for t in range(actions.size(0)):
+            if going_on is not None:
+                state = state * going_on[t]
+            moved = self.fc_embed_state_action(torch.cat([state, actions[t]], dim=1))
+            belief = self.rnn(F.elu(moved), belief)
+            mean, raw = self.fc_state_prior(F.elu(self.fc_embed_belief_prior(belief))).chunk(2, 1)
+            scale = self.floor + F.softplus(raw)
+            state = torch.randn_like(mean) * scale + mean
+            row = [belief, state, mean, scale]
+            if seen is not None:
+                joined = self.fc_embed_belief_posterior(torch.cat([belief, seen[t]], dim=1))
+                mean, raw = self.fc_state_posterior(F.elu(joined)).chunk(2, 1)
+                scale = self.floor + F.softplus(raw)
+                state = torch.randn_like(mean) * scale + mean
+                row += [state, mean, scale]
+            rows.append(row)
+        return [torch.stack([row[i] for row in rows]) for i in range(len(rows[0]))]
 
 
 class ActorModel(jit.ScriptModule):
@@ -1112,41 +1054,35 @@ class ActorModel(jit.ScriptModule):
         super().__init__()
         self.fc1, self.fc2, self.fc5 = nn.Linear(9, 8), nn.Linear(8, 8), nn.Linear(8, 4)
         self.modules = [self.fc1, self.fc2, self.fc5]
-        self._min_std, self._init_std, self._mean_scale = 1e-4, 5.0, 5.0
+        self.floor, self.first_std, self.bound = 1e-4, 5.0, 5.0
 
     @jit.script_method
     def forward(self, belief: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        raw_init_std = torch.log(torch.exp(torch.tensor(self._init_std)) - 1)
-        hidden = F.elu(self.fc2(F.elu(self.fc1(torch.cat([belief, state], dim=1)))))
-        action = self.fc5(hidden).squeeze(dim=1)
-        action_mean, action_std_dev = torch.chunk(action, 2, dim=1)
-        action_mean = self._mean_scale * torch.tanh(action_mean / self._mean_scale)
-        action_std = F.softplus(action_std_dev + raw_init_std) + self._min_std
-        return action_mean, action_std
+        hidden = F.elu(self.fc1(torch.cat([belief, state], dim=1)))
+        mean, raw = self.fc5(F.elu(self.fc2(hidden))).chunk(2, 1)
+        shift = torch.tensor(self.first_std).expm1().log()
+        return (mean / self.bound).tanh() * self.bound, self.floor + F.softplus(raw + shift)
 
 
 class TanhBijector(Transform):
-    def __init__(self) -> None:
-        super().__init__()
-        self.bijective, self.domain, self.codomain = True, constraints.real, constraints.interval(-1.0, 1.0)
-
-    @property
-    def sign(self) -> float:
-        return 1.0
-
-    def _call(self, x: Tensor) -> Tensor:
-        return torch.tanh(x)
+    bijective, sign = True, 1
+    domain, codomain = constraints.real, constraints.interval(-1.0, 1.0)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return 2.0 * (np.log(2) - x - F.softplus(-2.0 * x))
+        return 2 * (math.log(2) + F.logsigmoid(2 * x) - x)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x.tanh()
 
 
 class SampleDist:
-    def __init__(self, dist: Any, samples: int = 100) -> None:
-        self._dist, self._samples = dist, samples
+    """Passes on to a distribution whatever it is asked for."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dist, name)
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+    def __getattr__(self, asked: str) -> Any:
+        return getattr(self.wrapped, asked)
 
 
 def bottle(f: Any, *parts: Tensor) -> Tensor:
@@ -1339,28 +1275,24 @@ class LAC(nn.Module):
         super().__init__()
         self.ac = LyapunovActorCritic()
         self.ac_targ = copy.deepcopy(self.ac)
-        for p in self.ac_targ.parameters():
-            p.requires_grad = False
+        self.ac_targ.requires_grad_(False)
         self.log_alpha, self.log_labda = nn.Parameter(torch.tensor(0.99).log()), nn.Parameter(torch.tensor(0.99).log())
 
-    def forward(self, o: Tensor, a: Tensor, r: Tensor, o_: Tensor, d: Tensor) -> Tensor:
-        alpha, labda = self.log_alpha.exp(), torch.clamp(self.log_labda.exp(), 0.0, 1.0)
+    def forward(self, obs: Tensor, act: Tensor, cost: Tensor, following: Tensor, done: Tensor) -> Tensor:
+        policy, lyapunov = self.ac.pi, self.ac.L
+        alpha, labda = self.log_alpha.exp(), self.log_labda.exp().clamp(0.0, 1.0)
         with torch.no_grad():
-            pi_targ_, _ = self.ac_targ.pi(o_)
-            l_backup = r + 0.99 * (1 - d) * self.ac_targ.L(o_, pi_targ_)
-        l1 = self.ac.L(o, a)
-        l_error = 0.5 * ((l1 - l_backup) ** 2).mean()
-        for p in self.ac.L.parameters():
-            p.requires_grad = False
-        _, logp_pi = self.ac.pi(o)
-        pi_, _ = self.ac.pi(o_)
-        l_delta = torch.mean(self.ac.L(o_, pi_) - l1.detach() + 0.2 * r)
-        a_loss = labda.detach() * l_delta + alpha.detach() * logp_pi.mean()
-        for p in self.ac.L.parameters():
-            p.requires_grad = True
-        alpha_loss = -(alpha * (logp_pi.detach() - 2)).mean()
-        labda_loss = -(self.log_labda * l_delta.detach()).mean()
-        return l_error + a_loss + alpha_loss + labda_loss
+            later = self.ac_targ.L(following, self.ac_targ.pi(following)[0])
+            backup = cost + 0.99 * (1 - done) * later
+        now = lyapunov(obs, act)
+        critic_loss = 0.5 * F.mse_loss(now, backup)
+        lyapunov.requires_grad_(False)
+        log_density, (reached, _) = policy(obs)[1], policy(following)
+        rise = (lyapunov(following, reached) - now.detach() + 0.2 * cost).mean()
+        lyapunov.requires_grad_(True)
+        policy_loss = labda.detach() * rise + alpha.detach() * log_density.mean()
+        alpha_loss = (alpha * (2 - log_density.detach())).mean()
+        return critic_loss + policy_loss + alpha_loss - (self.log_labda * rise.detach()).mean()
 
 
 # ---------------------------------------------------------------------------------------------- skills
@@ -1479,16 +1411,15 @@ class ActionSequenceEncoder(nn.Module):
         self.rnn, self.z_mu = nn.LSTM(7, 8, 2, batch_first=True), nn.Linear(8, 3)
         self.z_scale = nn.Sequential(nn.Linear(8, 3), nn.Softplus())
 
-    def _sample(self, mu: Tensor, scale: Tensor) -> Tensor:
-        eps = torch.randn(*mu.size()).to(mu)
-        return mu + scale * eps
+    def drawn(self, mu: Tensor, scale: Tensor) -> Tensor:
+        return scale * torch.randn(mu.shape) + mu
 
     def forward(self, acts: Tensor, seq_l: Tensor) -> tuple[Tensor, ...]:
         packed = nn.utils.rnn.pack_padded_sequence(acts, seq_l.cpu(), batch_first=True, enforce_sorted=False)
         x, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=acts.shape[1])
         x = x[torch.arange(len(acts)), seq_l - 1, :]
         x_mu, x_scale = self.z_mu(x), self.z_scale(x)
-        return self._sample(x_mu, x_scale), x_mu, x_scale
+        return self.drawn(x_mu, x_scale), x_mu, x_scale
 
 
 class DeterministicDecoder(nn.Module):
@@ -1573,16 +1504,14 @@ def skill_generator_step(model: Any, actions: Tensor) -> Tensor:
 
 class SparseMM(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrix1: Tensor, matrix2: Tensor) -> Tensor:
-        ctx.save_for_backward(matrix1, matrix2)
-        return torch.mm(matrix1, matrix2)
+    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(left, right)
+        return left.mm(right)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, Any]:
-        matrix1, matrix2 = ctx.saved_tensors
-        grad1 = torch.mm(grad_output, matrix2.t()) if ctx.needs_input_grad[0] else None
-        grad2 = torch.mm(matrix1.t(), grad_output) if ctx.needs_input_grad[1] else None
-        return grad1, grad2
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, Any]:
+        (left, right), (of_left, of_right) = ctx.saved_tensors, ctx.needs_input_grad
+        return grad.mm(right.t()) if of_left else None, left.t().mm(grad) if of_right else None
 
 
 class GraphConvolution(nn.Module):
@@ -1652,8 +1581,8 @@ class VariationalGCNEncoder(nn.Module):
         self.conv1, self.conv_mu, self.conv_logstd = GCNConv(5, 6), GCNConv(6, 3), GCNConv(6, 3)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.conv1(x, edge_index).relu()
-        return self.conv_mu(x, edge_index), self.conv_logstd(x, edge_index)
+        hidden = F.relu(self.conv1(x, edge_index))
+        return self.conv_mu(hidden, edge_index), self.conv_logstd(hidden, edge_index)
 
 
 def capped(v: Tensor) -> Tensor:
@@ -2082,14 +2011,12 @@ class TeacherVAE(nn.Module):
         super().__init__()
         self.encoder, self.decoder = StackGRUEncoder(), StackGRUDecoder()
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        std = torch.exp(0.5 * logvar)
-        eps = torch.randn_like(std)
-        return eps.mul(std).add_(mu)
+    def drawn(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        return torch.randn_like(mu).mul((logvar / 2).exp()).add_(mu)
 
     def forward(self, input_seq: Tensor, decoder_seq: Tensor, target_seq: Tensor) -> tuple[Tensor, ...]:
         mu, logvar = self.encoder.encoder_train_step(input_seq)
-        latent_z = self.reparameterize(mu, logvar).unsqueeze(0).repeat(2, 1, 1)
+        latent_z = self.drawn(mu, logvar).unsqueeze(0).repeat(2, 1, 1)
         return self.decoder.decoder_train_step(latent_z, decoder_seq, target_seq), mu, logvar
 
 
