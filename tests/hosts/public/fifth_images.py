@@ -113,16 +113,15 @@ class PaddedVAE(nn.Module):
         self.d3 = nn.Conv2d(4, 3, 3, 1)
         self.leakyrelu = nn.LeakyReLU(0.2)
 
-    def reparametrize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        std = logvar.mul(0.5).exp_()
-        eps = torch.FloatTensor(std.size()).normal_()
-        return eps.mul(std).add_(mu)
+    def _draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        sigma = (0.5 * v).exp_()
+        return torch.FloatTensor(sigma.shape).normal_().mul_(sigma).add_(mean)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h = self.leakyrelu(self.bn1(self.e1(x)))
         h = self.leakyrelu(self.bn2(self.e2(h))).view(-1, 24)
         mu, logvar = self.fc1(h), self.fc2(h)
-        h = torch.relu(self.d1(self.reparametrize(mu, logvar))).view(-1, 8, 2, 2)
+        h = torch.relu(self.d1(self._draw(mu, logvar))).view(-1, 8, 2, 2)
         h = self.leakyrelu(self.bn6(self.d2(self.pd1(self.up1(h)))))
         return torch.sigmoid(self.d3(self.pd2(self.up2(h)))), mu, logvar
 
@@ -134,6 +133,12 @@ def padded_loss(model: Any, x: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------ tables
+
+
+def orthogonal_weights(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if name.endswith(".weight"):
+            nn.init.orthogonal_(parameter)
 
 
 class MIWAE(nn.Module):
@@ -150,12 +155,7 @@ class MIWAE(nn.Module):
         self.decoder_layer = nn.Sequential(
             nn.Linear(latent, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, width)
         )
-        self.apply(self.weights_init)
-
-    @staticmethod
-    def weights_init(layer: nn.Module) -> None:
-        if isinstance(layer, nn.Linear):
-            nn.init.orthogonal_(layer.weight)
+        orthogonal_weights(self)
 
     def miwae_loss(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         batch, d, p, k = len(x), self.latent_dim, self.num_continuous, self.k
@@ -306,7 +306,7 @@ class NotMIWAE(nn.Module):
             nn.Linear(latent, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 2 * num_continuous + classes)
         )
         self.mask_layer = nn.Linear(num_continuous + classes, columns)
-        self.apply(MIWAE.weights_init)
+        orthogonal_weights(self)
 
     def loss_function(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         batch, d, p, k = len(x), self.latent_dim, self.num_continuous, self.k
@@ -606,9 +606,9 @@ class BlobEncoder(nn.Module):
         self.fc = nn.Sequential(nn.Linear(10, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU())
         self.mu, self.logvar = nn.Linear(8, 4), nn.Linear(8, 4)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.fc(x)
-        return self.mu(h), self.logvar(h)
+    def forward(self, blobs: Tensor) -> tuple[Tensor, ...]:
+        features = self.fc(blobs)
+        return tuple(head(features) for head in (self.mu, self.logvar))
 
 
 class BlobDecoder(nn.Module):
@@ -975,21 +975,26 @@ class VarAutoEncoder(nn.Module):
         self.mu, self.logvar = nn.Linear(32, latent_size), nn.Linear(32, latent_size)
         self.decodeL = nn.Linear(latent_size, 32)
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        std = torch.exp(0.5 * logvar)
-        if self.training:
-            std = torch.randn_like(std).mul(std)
-        return std.add_(mu)
+    def _shifted(self, mean: Tensor, v: Tensor) -> Tensor:
+        sigma = (v / 2).exp()
+        return (sigma * torch.randn_like(mean) if self.training else sigma).add_(mean)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         h = self.intermediate(self.encode(x)).flatten(1)
         mu, logvar = self.mu(h), self.logvar(h)
-        z = self.reparameterize(mu, logvar)
+        z = self._shifted(mu, logvar)
         h = F.relu(self.decodeL(z)).view(len(z), 8, 2, 2)
         return torch.sigmoid(self.decode(h)), mu, logvar, z
 
 
 # ------------------------------------------------------------------------------------------------ recommenders
+
+
+def tanh_between(layers: nn.ModuleList, h: Tensor) -> Tensor:
+    *hidden, last = layers
+    for layer in hidden:
+        h = layer(h).tanh()
+    return last(h)
 
 
 class NotesMultiVAE(nn.Module):
@@ -1005,26 +1010,15 @@ class NotesMultiVAE(nn.Module):
             nn.init.normal_(layer.bias.data)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.dropout_layer(F.normalize(x))
-        for i, layer in enumerate(self.encoder_layers):
-            h = layer(h)
-            if i != len(self.encoder_layers) - 1:
-                h = torch.tanh(h)
+        h = tanh_between(self.encoder_layers, self.dropout_layer(F.normalize(x)))
         return h[:, : self.latent_dim], h[:, self.latent_dim :]
 
-    def reparametrize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        if self.training:
-            return mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)
-        return mu
+    def _draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        return mean + (v / 2).exp() * torch.randn_like(mean) if self.training else mean
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mu, logvar = self.encode(x)
-        h = self.reparametrize(mu, logvar)
-        for i, layer in enumerate(self.decoder_layers):
-            h = layer(h)
-            if i != len(self.decoder_layers) - 1:
-                h = torch.tanh(h)
-        return h, mu, logvar
+        return tanh_between(self.decoder_layers, self._draw(mu, logvar)), mu, logvar
 
 
 def notes_loss(model: Any, x: Tensor) -> Tensor:
@@ -1251,17 +1245,16 @@ class ReplayAutoEncoder(nn.Module):
         self.fromZ = FcLayer(z_dim, units, nl=nn.ReLU(), batch_norm=True)
         self.fcD = FcMLP(units, units, pixels, bernoulli=True)
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        std = logvar.mul(0.5).exp_()
-        eps = std.new(std.size()).normal_()
-        return eps.mul(std).add_(mu)
+    def _draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        sigma = (0.5 * v).exp_()
+        return sigma.new(sigma.shape).normal_().mul(sigma).add_(mean)
 
     def forward(self, x: Tensor, full: bool = False) -> Any:
         hidden = self.fcE(x.flatten(1))
         if not full:
             return self.classifier(hidden)
         mu, logvar = self.toZ(hidden)
-        z = self.reparameterize(mu, logvar)
+        z = self._draw(mu, logvar)
         return self.fcD(self.fromZ(z)).view(x.shape), self.classifier(hidden), mu, logvar, z
 
     def batch_loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -1331,10 +1324,8 @@ class VCL(nn.Module):
         cross = F.cross_entropy(self(x), y)
         for _ in range(self.training_samples - 1):
             cross += F.cross_entropy(self(x), y)
-        elbo = cross / self.training_samples
-        for layer in self.variational_layers:
-            elbo += layer.kl_divergence() / training_set_size
-        return elbo
+        kls = [layer.kl_divergence() for layer in self.variational_layers]
+        return cross / self.training_samples + sum(kls) / training_set_size
 
 
 def vcl_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:

@@ -305,18 +305,14 @@ class VAEGST(nn.Module):
         self.ref_encoder = StyleEncoder()
         self.fc1, self.fc2, self.fc3 = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(4, 12)
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        if self.training:
-            std = torch.exp(0.5 * logvar)
-            eps = torch.randn_like(std)
-            return eps.mul(std).add_(mu)
-        return mu
+    def _style(self, mean: Tensor, v: Tensor) -> Tensor:
+        return ((v / 2).exp() * torch.randn_like(mean)).add_(mean) if self.training else mean
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        enc_out = self.ref_encoder(inputs)
-        mu, logvar = self.fc1(enc_out), self.fc2(enc_out)
-        z = self.reparameterize(mu, logvar)
-        return self.fc3(z), mu, logvar, z
+    def forward(self, mels: Tensor) -> tuple[Tensor, ...]:
+        reference = self.ref_encoder(mels)
+        mean, v = self.fc1(reference), self.fc2(reference)
+        style = self._style(mean, v)
+        return self.fc3(style), mean, v, style
 
 
 class Tacotron2VAE(nn.Module):
@@ -445,7 +441,7 @@ class LearningMusicVAE(nn.Module):
         self.cache = mu, log_var
         kl_div = torch.sum(mu.pow(2).add_(log_var.exp()).mul_(-1).add_(1).add_(log_var)).mul_(-0.5)
         kl_loss = torch.max(torch.abs(kl_div - self.free_bits), torch.Tensor([0]))
-        state = self.fc_z_emb(self.reparameterize(mu, log_var)[0])
+        state = self.fc_z_emb(self._draw(mu, log_var)[0])
         for n in range(step_size):
             context, (state, _) = self.conductor(state)
             if context.shape[0] < batch_size:
@@ -455,10 +451,9 @@ class LearningMusicVAE(nn.Module):
             loss = loss + recon_loss + self.beta * kl_loss
         return loss
 
-    def reparameterize(self, mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
-        std = torch.mul(log_var, 0.5).exp_()
-        eps = torch.FloatTensor(std.size()).normal_()
-        return mu + torch.mul(std, eps), std
+    def _draw(self, mean: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = (0.5 * v).exp_()
+        return torch.FloatTensor(sigma.shape).normal_() * sigma + mean, sigma
 
 
 # ---------------------------------------------------------------------------------------------- series
@@ -473,15 +468,13 @@ class LSTMVAE(nn.Module):
         self.mu, self.logvar = nn.Linear(8, 4), nn.Linear(8, 4)
         self.decoder, self.final = nn.LSTM(4, 8, 2, batch_first=True), nn.Linear(8, 3)
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        std = torch.exp(0.5 * logvar)
-        noise = torch.rand_like(std)
-        return mu + noise * std
+    def _draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        return mean + (v / 2).exp() * torch.rand_like(mean)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         enc, _ = self.encoder(x)
         mu, logvar = self.mu(enc), self.logvar(enc)
-        dec, _ = self.decoder(self.reparameterize(mu, logvar))
+        dec, _ = self.decoder(self._draw(mu, logvar))
         return self.final(dec), mu, logvar
 
 
@@ -569,13 +562,13 @@ class TransitionModel(jit.ScriptModule):
             y_belief, y_state = y_belief * going, y_state * going
             action = actions[t] * going
             x_belief = self.x_rnn(self.x_state_action_pre_rnn(torch.cat([x_state, action], dim=-1)), x_belief)
-            x_prior_mean, _x_prior_stddev = torch.chunk(self.x_belief_to_state_prior(x_belief), 2, dim=-1)
-            x_prior_stddev = F.softplus(_x_prior_stddev) + self.min_stddev
+            x_prior_mean, x_raw = torch.chunk(self.x_belief_to_state_prior(x_belief), 2, dim=-1)
+            x_prior_stddev = self.min_stddev + F.softplus(x_raw)
             x_prior_states[t] = x_prior_mean + x_prior_stddev * x_prior_noises[t]
             x_beliefs[t], x_prior_means[t], x_prior_stddevs[t] = x_belief, x_prior_mean, x_prior_stddev
             y_belief = self.y_rnn(self.y_state_pre_rnn(y_state), y_belief)
-            y_prior_mean, _y_prior_stddev = torch.chunk(self.y_belief_to_state_prior(y_belief), 2, dim=-1)
-            y_prior_stddev = F.softplus(_y_prior_stddev) + self.min_stddev
+            y_prior_mean, y_raw = torch.chunk(self.y_belief_to_state_prior(y_belief), 2, dim=-1)
+            y_prior_stddev = self.min_stddev + F.softplus(y_raw)
             y_prior_states[t] = y_prior_mean + y_prior_stddev * y_prior_noises[t]
             y_beliefs[t], y_prior_means[t], y_prior_stddevs[t] = y_belief, y_prior_mean, y_prior_stddev
             seen = torch.cat([x_belief, y_belief, observations[t]], dim=-1)
@@ -659,16 +652,15 @@ class SonicVAE(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         return self.sigmoid(self.decoder(self.z(z).view(len(z), -1, 4, 4)))
 
-    def sample(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        if self.training:
-            std = logvar.exp()
-            std = std * std.data.new(std.size()).normal_()
-            return mu + std
-        return mu
+    def draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        if not self.training:
+            return mean
+        spread = v.exp()
+        return mean + spread * spread.data.new(spread.shape).normal_()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mu, logvar = self.encode(x)
-        return self.decode(self.sample(mu, logvar)), mu, logvar
+        return self.decode(self.draw(mu, logvar)), mu, logvar
 
 
 class MDNRNN(nn.Module):
@@ -724,8 +716,8 @@ class SonicWorld(nn.Module):
         _, mu_next, logvar_next = self.vae(next_flat)
         loss_recon = F.mse_loss(flat.view(len(flat), -1), y.view(len(flat), -1), reduction="none").sum(1)
         loss_kld = -0.5 * torch.sum(1 + logvar - mu_vae.pow(2) - logvar.exp(), 1)
-        z_obs = self.vae.sample(mu_vae, logvar).view(batch, steps, -1)
-        z_next = self.vae.sample(mu_next, logvar_next).view(batch, steps, -1)
+        z_obs = self.vae.draw(mu_vae, logvar).view(batch, steps, -1)
+        z_next = self.vae.draw(mu_next, logvar_next).view(batch, steps, -1)
         logpi, mu, logsigma, _ = self.mdnrnn(z_obs.detach(), actions.float())
         loss_mdn = self.mdnrnn.rnn_loss(z_next, logpi, mu, logsigma).view(-1)
         guess = self.finv(torch.cat((z_obs, self.mdnrnn.sample(logpi, mu, logsigma)), -1))
@@ -789,9 +781,9 @@ class GaussianDist(HeadMLP):
         return mu, log_std, torch.exp(log_std)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Normal]:
-        mu, _, std = self.get_dist_params(x)
-        dist = Normal(mu, std)
-        return dist.sample(), dist
+        center, *_, spread = self.get_dist_params(x)
+        policy = Normal(loc=center, scale=spread)
+        return policy.sample(), policy
 
 
 class Brain(nn.Module):
@@ -1028,13 +1020,12 @@ class SkillPolicyNetwork(nn.Module):
         mu, log_std = self.mu(x), self.log_std(x)
         return Normal(mu, log_std.clamp(min=-20, max=2).exp())
 
-    def sample_or_likelihood(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        dist = self(states)
-        u = dist.rsample()
-        action = torch.tanh(u)
-        log_prob = dist.log_prob(value=u)
-        log_prob -= torch.log(1 - action**2 + 1e-6)
-        return (action * 1.0).clamp_(-1.0, 1.0), log_prob.sum(-1, keepdim=True)
+    def squashed_draw(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        policy = self(states)
+        raw = policy.rsample()
+        squashed, density = raw.tanh(), policy.log_prob(raw)
+        density -= (1 - squashed.square() + 1e-6).log()
+        return (squashed * 1.0).clamp_(-1.0, 1.0), density.sum(-1, keepdim=True)
 
 
 class DiaynAgent(nn.Module):
@@ -1051,7 +1042,7 @@ class DiaynAgent(nn.Module):
 
 def diayn_loss(agent: Any, states: Tensor, zs: Tensor, dones: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
     p_z, mse_loss = torch.full((len(states), 3), 1 / 3), nn.MSELoss()
-    reparam_actions, log_probs = agent.policy_network.sample_or_likelihood(states)
+    reparam_actions, log_probs = agent.policy_network.squashed_draw(states)
     q = torch.min(agent.q_value_network1(states, reparam_actions), agent.q_value_network2(states, reparam_actions))
     value_loss = mse_loss(agent.value_network(states), q.detach() - 0.1 * log_probs.detach())
     logits = agent.discriminator(torch.split(next_states, [4, 3], dim=-1)[0])
@@ -1584,15 +1575,14 @@ class GaussianGRU(StackedGRU):
         super().__init__(n_in)
         self.mu_net, self.logvar_net = nn.Linear(6, 4), nn.Linear(6, 4)
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        s_var = logvar.mul(0.5).exp_()
-        eps = s_var.data.new(s_var.size()).normal_()
-        return eps.mul(s_var).add_(mu)
+    def _draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        sigma = (0.5 * v).exp_()
+        return sigma.data.new(sigma.shape).normal_().mul(sigma).add_(mean)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        h_in = self.advance(inputs)
-        mu, logvar = self.mu_net(h_in), self.logvar_net(h_in)
-        return self.reparameterize(mu, logvar), mu, logvar, h_in
+    def forward(self, pose: Tensor) -> tuple[Tensor, ...]:
+        top = self.advance(pose)
+        mean, v = self.mu_net(top), self.logvar_net(top)
+        return self._draw(mean, v), mean, v, top
 
 
 class DecoderGRU(StackedGRU):
@@ -1643,17 +1633,15 @@ class MotionLSTM(nn.Module):
             weight.data.uniform_(-0.5, 0.5)
 
     def forward(self, x: Tensor, sampling: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        h_t, c_t = torch.zeros(len(x), 4), torch.zeros(len(x), 4)
-        hidden_seq = []
-        for t in range(x.size(2)):
-            x_t = x[:, :, t]
-            gates = x_t @ self.W + h_t @ self.U + self.bias
-            i_t, f_t = torch.sigmoid(gates[:, :4]), torch.sigmoid(gates[:, 4:8])
-            g_t, o_t = torch.tanh(gates[:, 8:12]), torch.sigmoid(gates[:, 12:])
-            c_t = f_t * c_t + i_t * g_t if sampling else f_t * x_t + i_t * g_t
-            h_t = o_t * torch.tanh(c_t)
-            hidden_seq.append(h_t.unsqueeze(2))
-        return torch.cat(hidden_seq, dim=2).contiguous(), (h_t, c_t)
+        hidden, cell = torch.zeros(len(x), 4), torch.zeros(len(x), 4)
+        states = []
+        for frame in x.unbind(2):
+            write, keep, new, show = (frame @ self.W + hidden @ self.U + self.bias).chunk(4, dim=1)
+            kept = torch.sigmoid(keep) * (cell if sampling else frame)
+            cell = kept + torch.sigmoid(write) * torch.tanh(new)
+            hidden = torch.sigmoid(show) * torch.tanh(cell)
+            states.append(hidden)
+        return torch.stack(states, dim=2), (hidden, cell)
 
 
 class MotionVAELSTM(nn.Module):
@@ -1672,20 +1660,17 @@ class MotionVAELSTM(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = F.elu(self.encoder2(F.elu(self.encoder1(x))))
-        mu, log_var = x[:, 0::2, :], x[:, 1::2, :]
-        z = torch.randn(size=mu.shape)
-        h = mu + torch.exp(0.5 * log_var) * z
-        m, _ = self.rnn(h)
-        return F.elu(self.decoder2(F.elu(self.decoder1(m)))), mu, log_var
+        pairs = F.elu(self.encoder2(F.elu(self.encoder1(x))))
+        mean, v = pairs[:, ::2], pairs[:, 1::2]
+        moved = self.rnn(torch.randn(mean.shape) * (v / 2).exp() + mean)[0]
+        return F.elu(self.decoder2(F.elu(self.decoder1(moved)))), mean, v
 
     def train(self, lr: float, num_epochs: int, train_loader: Any) -> None:  # type: ignore[override]
         optimizer = torch.optim.Adam(self.parameters(), lr=lr)
         for _ in range(num_epochs):
             for data in train_loader:
-                loss = motion_vae_lstm_loss(self, data)
                 optimizer.zero_grad()
-                loss.backward()
+                motion_vae_lstm_loss(self, data).backward()
                 optimizer.step()
 
 

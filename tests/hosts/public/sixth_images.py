@@ -109,6 +109,12 @@ def squares_and_kl(model: Any, x: Tensor) -> Tensor:
     return (kl_to_unit(mu, logvar) + ((x - x_hat) ** 2).sum()) / x.shape[0]
 
 
+def one_by_one(layers: nn.ModuleList, h: Tensor) -> Tensor:
+    for layer in layers:
+        h = layer(h)
+    return h
+
+
 class ListedVAE(nn.Module):
     """Its layers are called one by one; its noise is uniform."""
 
@@ -132,21 +138,14 @@ class ListedVAE(nn.Module):
                 nn.init.xavier_normal_(m.weight, math.sqrt(2.0 / (m.in_features + m.out_features)))
                 nn.init.zeros_(m.bias)
 
-    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        eps = torch.rand_like(mu)
-        std = torch.exp(0.5 * logvar)
-        return eps * std + mu
+    def _draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        return mean + (v / 2).exp() * torch.rand_like(mean)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        out = x
-        for m in self._encoder:
-            out = m(out)
-        out = out.reshape(out.shape[0], -1)
-        mu, logvar = self._mu(out), self._logvar(out)
-        out = self._decoder_pre(self.reparameterize(mu, logvar)).reshape(len(x), -1, 4, 4)
-        for m in self._decoder:
-            out = m(out)
-        return out, mu, logvar
+        features = one_by_one(self._encoder, x).flatten(1)
+        mean, v = self._mu(features), self._logvar(features)
+        start = self._decoder_pre(self._draw(mean, v)).reshape(len(x), -1, 4, 4)
+        return one_by_one(self._decoder, start), mean, v
 
 
 def listed_loss(model: Any, imgs: Tensor) -> Tensor:
@@ -645,14 +644,13 @@ class DigitVAE(nn.Module):
             nn.Linear(z_dim, 10), nn.ReLU(True), nn.Linear(10, 12), nn.ReLU(True), nn.Linear(12, 16)
         )
 
-    def sampling_z(self, mean: Tensor, logvar: Tensor, device: str) -> Tensor:
-        ep = torch.randn(mean.shape).to(device)
-        return mean + ep * torch.exp(0.5 * logvar)
+    def _draw(self, mean: Tensor, v: Tensor, device: str) -> Tensor:
+        return (v / 2).exp() * torch.randn(mean.shape).to(device) + mean
 
     def forward(self, x: Tensor, device: str) -> tuple[Tensor, ...]:
         h = self.encoder_layer(x)
         mean, logvar = self.encoder_mean(h), self.encoder_logvar(h)
-        z = self.sampling_z(mean, logvar, device)
+        z = self._draw(mean, logvar, device)
         return torch.sigmoid(self.decoder_layer(z)), z, mean, logvar
 
 
@@ -804,20 +802,11 @@ class XrayVAE(nn.Module):
         )
         self.final_layer = nn.Sequential(nn.ConvTranspose2d(4, 1, 3, 2, 1, output_padding=1), nn.Tanh())
 
-    def reparameterize(self, mu: Tensor, log_var: Tensor) -> Tensor:
-        std = torch.exp(0.5 * log_var)
-        return mu + torch.randn_like(std) * std
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        result = x
-        for layer in self.encoder_layers:
-            result = layer(result)
-        result = torch.flatten(result, start_dim=1)
-        mu, log_var = self.fc_mu(result), self.fc_var(result)
-        result = self.decoder_input(self.reparameterize(mu, log_var)).view(-1, 6, 4, 4)
-        for layer in self.decoder_layers:
-            result = layer(result)
-        return self.final_layer(result), mu, log_var
+        features = one_by_one(self.encoder_layers, x).flatten(1)
+        mean, v = self.fc_mu(features), self.fc_var(features)
+        start = self.decoder_input(draw_half(mean, v)).view(-1, 6, 4, 4)
+        return self.final_layer(one_by_one(self.decoder_layers, start)), mean, v
 
 
 def xray_loss(model: Any, x: Tensor) -> Tensor:
@@ -842,15 +831,14 @@ class VolumeVAE(nn.Module):
         self.var_net = nn.Linear(6 * self.dim_before_reparam, dim)
         self.decode_net = nn.Linear(dim, 6 * self.dim_before_reparam)
 
-    def reparameterize(self, mu: Tensor, log_var: Tensor) -> Tensor:
-        std = log_var.mul(0.5).exp_()
-        eps = torch.FloatTensor(std.size()).normal_()
-        return eps.mul(std).add_(mu)
+    def _draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        sigma = (0.5 * v).exp_()
+        return torch.FloatTensor(sigma.shape).normal_().mul(sigma).add_(mean)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         out = self.enc(x.permute(0, 3, 1, 2)[:, None]).view(-1, 6 * self.dim_before_reparam)
         mu_out, var_out = self.mu_net(out), self.var_net(out)
-        decoded = self.decode_net(self.reparameterize(mu_out, var_out))
+        decoded = self.decode_net(self._draw(mu_out, var_out))
         decoded = self.dec(decoded.view(-1, 6, self.aspect_ratio[-1], *self.aspect_ratio[:-1]))
         return torch.squeeze(decoded, dim=1).permute(0, 2, 3, 1), mu_out, var_out
 
@@ -1136,13 +1124,12 @@ class VoxelVAE(nn.Module):
         self.dec_conv2 = nn.Sequential(nn.ConvTranspose3d(6, 4, 4, 2, 0), nn.BatchNorm3d(4), nn.LeakyReLU())
         self.decoder_output = nn.Sequential(nn.Conv3d(4, 1, 3, 1, 1), nn.LeakyReLU())
 
-    def reparameterize(self, mu: Tensor, sigma: Tensor) -> Tensor:
-        epsilon = torch.randn_like(mu)
-        return mu + torch.exp(0.5 * sigma) * epsilon
+    def _draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        return torch.randn_like(mean) * (v / 2).exp() + mean
 
     def forward(self, x: Tensor) -> Tensor:
         fc1 = self.enc_fc1(self.enc_conv2(self.enc_conv1(x)))
-        z = self.reparameterize(self.mu(fc1), self.sigma(fc1))
+        z = self._draw(self.mu(fc1), self.sigma(fc1))
         return self.decoder_output(self.dec_conv2(self.dec_conv1(self.dec_unflatten(self.dec_fc1(z)))))
 
     def loss(self, inputs: Tensor, outputs: Tensor) -> Tensor:
@@ -1247,19 +1234,18 @@ class OpenVAE(nn.Module):
             ("decoder_conv1", nn.Conv2d(4, 1, 3, 1, 1, bias=False)),
         ]))  # fmt: skip
 
-    def reparameterize(self, mu: Tensor, std: Tensor) -> Tensor:
-        eps = std.data.new(std.size()).normal_()
-        return eps.mul(std).add(mu)
+    def _draw(self, mean: Tensor, sigma: Tensor) -> Tensor:
+        return sigma.data.new(sigma.shape).normal_().mul(sigma).add(mean)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         h = self.encoder(x).flatten(1)
         z_mean, z_std = self.latent_mu(h), self.latent_std(h)
         output_samples = torch.zeros(self.num_samples, *x.shape)
         classification_samples = torch.zeros(self.num_samples, x.size(0), self.num_classes)
-        for i in range(self.num_samples):
-            z = self.reparameterize(z_mean, z_std)
-            output_samples[i] = self.decoder(self.latent_decoder(z).view(-1, 6, 4, 4))
-            classification_samples[i] = self.classifier(z)
+        for k in range(len(output_samples)):
+            code = self._draw(z_mean, z_std)
+            classification_samples[k] = self.classifier(code)
+            output_samples[k] = self.decoder(self.latent_decoder(code).view(-1, 6, 4, 4))
         return classification_samples, output_samples, z_mean, z_std
 
 
@@ -1373,9 +1359,8 @@ class LatentZ(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mu, logvar = self.mu(x), self.logvar(x)
-        std = logvar.mul(0.5).exp_()
-        eps = torch.FloatTensor(std.size()).normal_()
-        return eps.mul(std) + mu, mu, logvar
+        sigma = (0.5 * logvar).exp_()
+        return torch.FloatTensor(sigma.shape).normal_() * sigma + mu, mu, logvar
 
 
 class DenseDecoder(nn.Module):
@@ -1491,19 +1476,16 @@ class VDD(nn.Module):
             nn.Linear(6, num_class),
         )  # fmt: skip
 
-    def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
-        if self.training:
-            std = torch.exp(0.5 * logvar)
-            return mean + std * torch.randn_like(std)
-        return mean
+    def _draw(self, mean: Tensor, v: Tensor) -> Tensor:
+        return torch.randn_like(mean) * (v / 2).exp() + mean if self.training else mean
 
     def forward(self, x: Tensor, domain_labels: Tensor, domain_id: int) -> tuple[Any, ...]:
         others = torch.tensor([d for d in range(self.num_domains - 1) if d != domain_id])
         fake_labels = others[torch.randint(len(others), (len(x),))]
         d_dist, fake_dist = self.encoder_d(domain_labels[:, domain_id]), self.encoder_d(fake_labels)
         z_dist = self.encoder_z(x)
-        d_sample, fake_sample = self.reparameterize(*d_dist), self.reparameterize(*fake_dist)
-        z_sample = self.reparameterize(*z_dist)
+        d_sample, fake_sample = self._draw(*d_dist), self._draw(*fake_dist)
+        z_sample = self._draw(*z_dist)
         reconstruct = self.decoder(torch.cat((d_sample, z_sample), dim=1))
         fake = self.decoder(torch.cat((fake_sample, z_sample), dim=1))
         return reconstruct, d_dist, z_dist, z_sample, fake, fake_labels
