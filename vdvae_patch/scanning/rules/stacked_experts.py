@@ -12,6 +12,7 @@ root of the sum, or of its inverse.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from vdvae_patch.composition import Step
@@ -33,7 +34,8 @@ def stacked_experts(chain: Chain, suffix: tuple[Step, ...]) -> Merged | None:
     if node.op not in ops.TOTALS or chain.end != "raw" or math.prod(node.shape) == math.prod(node.inputs[0].shape):
         return None
     source = node.inputs[0]
-    limits = tuple(step for step in chain.steps if step.name == "clip")  # an eps, as gaussian_nll_loss has it
+    # an eps, as gaussian_nll_loss has it, before the root is taken
+    limits = tuple(itertools.takewhile(lambda step: step.name == "clip", chain.steps))
     dims, exponent = argument(node, 1, "dim", None), power_of([*chain.steps[len(limits) :], *suffix])
     if not isinstance(dims, list | tuple) or len(dims) != 1 or exponent is None:
         return None
