@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 """Whether `torch.export` traces; a torch before 2.7 cannot be asked."""
@@ -21,3 +22,8 @@ def eagerly() -> AbstractContextManager[object]:
     # before torch 2.6; nothing was compiled where the compiler was not even imported
     compiler = sys.modules.get("torch._dynamo")
     return nullcontext() if compiler is None else compiler.config.patch(disable=True)
+
+
+def on_state_dict(module: nn.Module, hook: Callable[..., None]) -> None:
+    """Call a hook with each `state_dict` of a module; before torch 2.5 the way there had no public name."""
+    getattr(module, "register_state_dict_post_hook", module._register_state_dict_hook)(hook)
