@@ -71,10 +71,10 @@ def measure(scale: Scale, dtype: torch.dtype, count: int) -> Errors:
     found = {"inverse": _inverse_error(scale, p)}
     for name, function in (("sigma", scale.sigma), ("log_sigma", scale.log_sigma)):
         value, slope, curve = _derivatives(function, p)
-        found[name] = _largest(value, [getattr(t, name) for t in want], 1 if name == "log_sigma" else 0)
+        found[name] = largest_error(value, [getattr(t, name) for t in want], 1 if name == "log_sigma" else 0)
         slopes = [getattr(t, f"{name}_slope") for t in want]
-        found[f"{name}_slope"] = _largest(slope, slopes)
-        found[f"{name}_curve"] = _largest(curve, [getattr(t, f"{name}_curve") for t in want], slopes)
+        found[f"{name}_slope"] = largest_error(slope, slopes)
+        found[f"{name}_curve"] = largest_error(curve, [getattr(t, f"{name}_curve") for t in want], slopes)
     return Errors(**found)
 
 
@@ -98,10 +98,12 @@ def _inverse_error(scale: Scale, p: Tensor) -> float:
     sigma = sigma[(sigma > 0) & sigma.isfinite()]
     want = [scale_truth.inverse(scale, value) for value in sigma.double().tolist()]
     kept = [index for index, value in enumerate(want) if value is not None]
-    return _largest(scale.inverse(sigma[kept]), [want[index] for index in kept], 1)
+    return largest_error(scale.inverse(sigma[kept]), [want[index] for index in kept], 1)
 
 
-def _largest(got: Tensor, want: Sequence[scale_truth.Number], least: float | Sequence[scale_truth.Number] = 0) -> float:
+def largest_error(
+    got: Tensor, want: Sequence[scale_truth.Number], least: float | Sequence[scale_truth.Number] = 0
+) -> float:
     """The largest error in eps of the true numbers, or of `least` where that is more."""
     floors = [least] * len(want) if isinstance(least, int | float) else least
     info = torch.finfo(got.dtype)
