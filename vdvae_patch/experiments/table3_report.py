@@ -61,7 +61,8 @@ _UNIT = (
     "of 500 batches: Global, identity mean, 6.96 bits (4.83 nats) per dimension and falling, the paper "
     f"{_paper('Global', 'identity')}; Bounded, identity, 5.06 bits (3.51 nats), the paper "
     f"{_paper('Bounded', 'identity')}; Bounded, sigmoid, 5.06 bits (3.51 nats) and falling, the paper "
-    f"{_paper('Bounded', 'sigmoid')}. In nats, after so few epochs, all three are far below the paper's values, and on [0, 1] they are negative."
+    f"{_paper('Bounded', 'sigmoid')}. In nats, after so few epochs, all three are far below the paper's values, and on "
+    "[0, 1] they are negative."
 )
 
 
