@@ -53,6 +53,19 @@ def _of_notes(name: str, pattern: str) -> int:
     return sum(int(number) for note in _read(name)["notes"] for number in re.findall(pattern, note))
 
 
+def _last_finite(form: str) -> int:
+    """The last p of a form of table 1 in float32."""
+    rows = _read("table1.json")["tables"][0]["rows"]
+    return next(int(row[2]) for row in rows if row[:2] == ["float32", form])
+
+
+def _ratios() -> list[float]:
+    """Step times of the `small` preset's patched variants over vanilla's."""
+    return [
+        row["time_ratio"] for row in _read("bench/small.json")["rows"] if row["name"] not in ("vanilla", "plain step")
+    ]
+
+
 def _updates(name: str) -> int:
     """Updates that the ten seeds of a stress test did together."""
     seeds, steps = re.search(r"batches of 8, (\d+) steps.*?(\d+) seeds at each", _read(name)["introduction"]).groups()  # type: ignore[union-attr]
@@ -73,7 +86,6 @@ def _of_looks(row: str, names: tuple[str, ...], part: int) -> int:
 
 
 _ORDINARY = ("fourth look", "fifth look", "sixth look")
-_EARLIER = ("first look", "second look", "third look")
 _MODELS, _PRECISION, _RECALL = (
     "models (with heads, without)",
     "precision, path and channels",
@@ -84,65 +96,92 @@ _STRESS = "stress-ten-seeds.json"
 
 # What a page says, `{}` for its number, and the number as it is computed from results.
 DERIVED: list[tuple[str, str, Callable[[], float]]] = [
-    ("README.md", "On {} models drawn as", lambda: _of_looks(_MODELS, _ORDINARY, 0)),
-    ("README.md", "`scan` found {} of the", lambda: _of_looks(_RECALL, _ORDINARY, 0)),
-    ("README.md", "of the {} heads, named", lambda: _of_looks(_RECALL, _ORDINARY, 1)),
+    ("README.md", "On {} models, written after", lambda: _of_looks(_MODELS, _ORDINARY, 0)),
+    ("README.md", "`scan` found {} of", lambda: _of_looks(_RECALL, _ORDINARY, 0)),
+    ("README.md", "found 223 of {} heads,", lambda: _of_looks(_RECALL, _ORDINARY, 1)),
     (
         "README.md",
-        "heads, named {} that are none",
+        "named {} places that are none",
         lambda: _of_looks(_PRECISION, _ORDINARY, 1) - _of_looks(_PRECISION, _ORDINARY, 0),
     ),
-    ("README.md", "gave {} the right role", lambda: _of_looks("recall, with the role", _ORDINARY, 0)),
     ("README.md", "of the {} models with heads", lambda: _of_looks(_MODELS, _ORDINARY, 1)),
     ("README.md", "models with heads {} were patched", lambda: _of_looks("patched, and σ verified", _ORDINARY, 0)),
-    ("README.md", "and the {} networks without a head", lambda: _of_looks(_MODELS, _ORDINARY, 2)),
-    ("README.md", "Three earlier looks, at {} models", lambda: _of_looks(_MODELS, _EARLIER, 0)),
-    ("README.md", "Vanilla lost {} updates to NaN, in two of three runs", lambda: _nan("demo", "vanilla")),
-    ("README.md", "`upbounded` lost {} in one run", lambda: sum(_worst("demo", "upbounded")[0])),
-    ("README.md", "Vanilla lost {} updates to NaN in one of its", lambda: _nan("cifar10-stress", "vanilla")),
-    ("README.md", "`upbounded` lost {} in one (", lambda: sum(_worst("cifar10-stress", "upbounded")[0])),
-    ("README.md", "in one ({} NaN,", lambda: _worst("cifar10-stress", "upbounded")[0][1]),
-    ("README.md", "NaN, {} high gradients) and", lambda: _worst("cifar10-stress", "upbounded")[0][0]),
-    ("README.md", "high gradients) and {} in another", lambda: _worst("cifar10-stress", "upbounded")[1][0]),
+    ("README.md", "on the {} networks without a head", lambda: _of_looks(_MODELS, _ORDINARY, 2)),
     (
         "README.md",
-        "lost {} of 1,000 updates (a norm",
+        "vanilla loses {} updates, the patched",
+        lambda: sum(map(sum, _lost("demo", "vanilla"))),
+    ),
+    ("README.md", "the patched runs {} and 0", lambda: sum(map(sum, _lost("demo", "upbounded")))),
+    ("README.md", "the patched runs 6 and {}]", lambda: sum(map(sum, _lost("demo", "explin/constant")))),
+    ("README.md", "measured: {} to 1.00 of vanilla", lambda: round(min(_ratios()), 2)),
+    ("README.md", "measured: 0.98 to {} of vanilla", lambda: round(max(_ratios()), 2)),
+    ("docs/compare.md", "Vanilla lost {} updates to NaN, in two of three runs", lambda: _nan("demo", "vanilla")),
+    ("docs/compare.md", "`upbounded` lost {} in one run", lambda: sum(_worst("demo", "upbounded")[0])),
+    ("docs/compare.md", "Vanilla lost {} updates to NaN in one of its", lambda: _nan("cifar10-stress", "vanilla")),
+    ("docs/compare.md", "`upbounded` lost {} in one (", lambda: sum(_worst("cifar10-stress", "upbounded")[0])),
+    ("docs/compare.md", "in one ({} NaN,", lambda: _worst("cifar10-stress", "upbounded")[0][1]),
+    ("docs/compare.md", "NaN, {} high gradients) and", lambda: _worst("cifar10-stress", "upbounded")[0][0]),
+    ("docs/compare.md", "high gradients) and {} in another", lambda: _worst("cifar10-stress", "upbounded")[1][0]),
+    (
+        "docs/choosing.md",
+        "lost {} of 1,000 updates and ended",
         lambda: _remedies(_STRESS)["explin/constant"]["0.05: high gradients"],
     ),
-    ("README.md", "lost 278 of {} updates (a norm", lambda: _updates(_STRESS)),
-    ("README.md", "fewest bad steps, {} of", lambda: _remedies(_STRESS)[_BOUNDED]["0.05: high gradients"]),
-    ("README.md", "bad steps, 13 of {}, at", lambda: _updates(_STRESS)),
-    ("README.md", "NaN steps of {} where", lambda: _updates(_STRESS)),
-    ("README.md", "had {} high gradients instead of 39", lambda: _remedies(_STRESS)[_AT_5]["0.05: high gradients"]),
+    ("docs/choosing.md", "lost 278 of {} updates and ended", lambda: _updates(_STRESS)),
+    ("docs/choosing.md", "fewest bad steps, {} of", lambda: _remedies(_STRESS)[_BOUNDED]["0.05: high gradients"]),
+    ("docs/choosing.md", "bad steps, 13 of {}, at", lambda: _updates(_STRESS)),
+    ("docs/choosing.md", "NaN steps of {} where", lambda: _updates(_STRESS)),
     (
-        "README.md",
+        "docs/choosing.md",
+        "had {} high gradients instead of 39",
+        lambda: _remedies(_STRESS)[_AT_5]["0.05: high gradients"],
+    ),
+    (
+        "docs/choosing.md",
         "high gradients instead of {} and ended",
         lambda: _remedies(_STRESS)[_NAN_ALONE]["0.05: high gradients"],
     ),
     (
-        "README.md",
+        "docs/choosing.md",
         "Vanilla clipped at 1 had {} NaN there",
         lambda: _remedies(_STRESS)["vanilla, clipped at 1"]["0.05: NaN steps"],
     ),
-    ("README.md", "NaN there, and {} at 2e-2", lambda: _remedies(_STRESS)["vanilla, clipped at 1"]["0.02: NaN steps"]),
     (
-        "README.md",
+        "docs/choosing.md",
+        "NaN there, and {} at 2e-2",
+        lambda: _remedies(_STRESS)["vanilla, clipped at 1"]["0.02: NaN steps"],
+    ),
+    (
+        "docs/choosing.md",
         "distortion alone had {}, so",
         lambda: _remedies(_STRESS)["distortion alone"]["0.05: high gradients"],
     ),
     (
-        "README.md",
-        "0 of 10 seeds clean, {} NaN, none",
+        "docs/choosing.md",
+        "without a bad step, {} NaN, and",
         lambda: _remedies("stress-16.json")["vanilla"]["0.02: NaN steps"],
     ),
     (
-        "README.md",
+        "docs/choosing.md",
         "it has {} NaN in the six runs",
         lambda: _of_notes("table4.json", r"vanilla\S* skipped .*?: (\d+) for NaN"),
     ),
-    ("README.md", "failed in 0 of {} runs in which NaiveExp", lambda: _table_2_runs("ExpLin")),
-    ("README.md", "in which NaiveExp failed in {} and", lambda: _table_2_failed("NaiveExp")),
-    ("README.md", "and Exp in {} ([table 2", lambda: _table_2_failed("Exp")),
+    ("docs/choosing.md", "failed in 0 of {} runs in which NaiveExp", lambda: _table_2_runs("ExpLin")),
+    ("docs/choosing.md", "in which NaiveExp failed in {} and", lambda: _table_2_failed("NaiveExp")),
+    ("docs/choosing.md", "and Exp in {} ([table 2", lambda: _table_2_failed("Exp")),
+    ("docs/index.md", "in float32 from p = −{} on, and from", lambda: 1 - _last_finite("log ratio")),
+    ("docs/index.md", "and from p = −{} on in the form", lambda: 1 - _last_finite("PyTorch")),
+    (
+        "docs/results.md",
+        "[{} kills, resumed]",
+        lambda: sum(run["kills"] for run in _read("kill-and-resume.json")["results"]),
+    ),
+    (
+        "docs/clusters.md",
+        "a model of about 5,000 parameters, {} steps",
+        lambda: _read("kill-and-resume.json")["results"][0]["steps"],
+    ),
     ("docs/decoders-and-objectives.md", "Measured on {} models", lambda: 53 + 21),
 ]
 _BOUNDED, _AT_5 = "bounded/constant, means in 5, clipped at 1", "explin/constant, clipped at 5"
@@ -150,7 +189,7 @@ _NAN_ALONE = "explin/constant, only NaN skipped"
 
 # Numbers beside a result that are not of it, each with what it is.
 SETTINGS = {
-    "README.md": {
+    "docs/choosing.md": {
         "left about 55 NaN steps": "between the 53 of GECO and the 56 of the optimal σ",
     },
     "docs/clusters.md": {"a model of about 5,000 parameters": "counted, and not recorded"},
@@ -236,7 +275,7 @@ def _not_of_a_result(page: Path, block: str) -> list[str]:
         pattern = re.escape(passage).replace(r"\{\}", r"([\d,.]+)").replace("`", "`?")
         for match in re.finditer(pattern, prose):
             start, end = match.span(1) if match.groups() else match.span()
-            taken |= set(range(start, end))
+            taken |= set(range(start - 1, end))  # with its sign
     return [
         prose[max(0, match.start() - 30) : match.end() + 20]
         for match in _NUMBER.finditer(prose)
@@ -273,8 +312,8 @@ def test_every_passage_that_is_excused_is_there() -> None:
 
 
 def test_a_changed_number_is_noticed() -> None:
-    page = ROOT / "README.md"
-    block = next(block for its, block in _claims() if its == page and "stress-16.md" in block)
+    page = ROOT / "docs" / "choosing.md"
+    block = next(block for its, block in _claims() if its == page and "stress-ten-seeds.md" in block)
     for number in ("720", "6.8", "0.006"):
         assert number in block
         changed = block.replace(number, number[:-1] + str((int(number[-1]) + 3) % 10), 1)
@@ -291,11 +330,11 @@ def _table(text: str, header: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     ("heading", "folder"),
-    [("## What the demo shows", "demo"), ("## The same on CIFAR-10", "cifar10-stress")],
+    [("## The demo", "demo"), ("## CIFAR-10", "cifar10-stress")],
 )
 def test_the_tables_of_comparisons_are_those_of_their_reports(heading: str, folder: str) -> None:
-    readme = (ROOT / "README.md").read_text()
-    ours = _table(readme[readme.index(heading) :], "| posterior / prior |")
+    page = (ROOT / "docs" / "compare.md").read_text()
+    ours = _table(page[page.index(heading) :], "| posterior / prior |")
     theirs = _table((RESULTS / folder / "report.md").read_text(), "| posterior / prior |")
     assert ours == theirs
     rows = {row["variant"]: row for row in _read(f"{folder}/comparison.json")["rows"]}
@@ -318,13 +357,12 @@ def test_what_the_demo_is_said_to_show_is_so() -> None:
     assert best == min(row["mean"] for row in rows.values())
     assert spread == max(row["std"] for row in rows.values())
     assert all(abs(row["mean"] - best) <= spread for row in rows.values())
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    assert "the lowest mean NELBO and the widest spread; the two others lie within one of its standard" in readme
+    page = " ".join((ROOT / "docs" / "compare.md").read_text().split())
+    assert "the lowest mean NELBO and the widest spread; the two others lie within one of its standard" in page
 
 
 def test_the_table_of_costs_is_the_bench_of_the_small_preset() -> None:
-    readme = (ROOT / "README.md").read_text()
-    stated = _table(readme[readme.index("## What it costs") :], "| variant |")
+    stated = _table((ROOT / "docs" / "what-it-costs.md").read_text(), "| variant |")
     rows = {row["name"]: row for row in _read("bench/small.json")["rows"]}
     for variant, step, ratio, memory in stated:
         row = rows[variant]
@@ -337,8 +375,7 @@ def test_the_table_of_costs_is_the_bench_of_the_small_preset() -> None:
 
 
 def test_what_is_said_of_costs_is_of_the_bench() -> None:
-    readme = (ROOT / "README.md").read_text()
-    section = readme[readme.index("## What it costs") : readme.index("## Data")]
+    section = (ROOT / "docs" / "what-it-costs.md").read_text()
     known = _numbers_of(set((RESULTS / "bench").glob("*.md")))
     known |= {float(f"{value:.0f}") for value in known} | {round(value / 1000) for value in known}  # seconds
     prose = _prose(section.replace("95 %", ""))
@@ -346,11 +383,8 @@ def test_what_is_said_of_costs_is_of_the_bench() -> None:
 
 
 def test_explin_constant_had_no_nan_in_any_result() -> None:
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    assert (
-        "**`explin/constant` first.** No skipped update in the demo and on CIFAR-10 above, no NaN in any of our"
-        in readme
-    )
+    page = _prose((ROOT / "docs" / "choosing.md").read_text())
+    assert "It lost no update in [the demo and on CIFAR-10], had no NaN in any of our runs" in page
     assert {sum(run) for name in ("demo", "cifar10-stress") for run in _lost(name, "explin/constant")} == {0}
     looked = 0
     for name in ("stress-quick.json", "stress-ten-seeds.json", "stress-16.json", "stress-clipping-8.json",

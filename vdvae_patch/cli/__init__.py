@@ -26,7 +26,13 @@ options (anywhere):
   --debug        show the traceback of an error
   --version      show the version
 
-`vdvae-patch COMMAND --help` lists a command's options."""
+`vdvae-patch COMMAND --help` lists a command's options.
+
+first steps:
+  vdvae-patch doctor                                       is this machine ready?
+  vdvae-patch scan your_module:YourVAE --input 16x3x32x32  what is unsafe in a model of yours?
+  vdvae-patch guard -- python your_train.py                keep a run of yours going, and learn what breaks it
+  vdvae-patch demo                                         vanilla beside patched, in five minutes"""
 
 
 @functools.cache
