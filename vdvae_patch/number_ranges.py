@@ -21,6 +21,10 @@ class Range:
     zero: bool = False
     words: str = ""
 
+    def has(self, number: float) -> bool:
+        """Whether a number is inside."""
+        return self.low <= number <= self.high or (self.zero and number == 0)
+
     def check(self, who: str, key: str, value: object) -> float:
         """The number as a float.
 
@@ -28,7 +32,7 @@ class Range:
             InvalidValueError: no number, or one outside; the message has the range.
         """
         number = as_float(value)
-        if number is not None and (self.low <= number <= self.high or (self.zero and number == 0)):
+        if number is not None and self.has(number):
             return number
         shown = f"{number:g}" if number is not None else repr(value)
         ends = f"{'0, or ' if self.zero and self.low > 0 else ''}from {self.low:g} to {self.high:g}"

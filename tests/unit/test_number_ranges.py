@@ -273,3 +273,15 @@ def test_numbers_of_other_libraries_are_numbers_and_text_is_none() -> None:
     assert as_float(10**400) == math.inf
     assert as_float(-(10**400)) == -math.inf
     assert [as_float(value) for value in ("1", None, True, [1])] == [None] * 4
+
+
+def test_a_host_with_numbers_that_no_named_convention_takes_keeps_its_chain() -> None:
+    from vdvae_patch.composition import Composition, Step, named
+
+    for steps in [
+        (Step("softplus", (1e-8,)),),
+        (Step("softplus", (1e8,)),),
+        (Step("softplus", (1.0,)), Step("add", (1e40,))),
+    ]:
+        assert isinstance(named(steps), Composition)
+    assert str(named((Step("softplus", (2.0,)), Step("add", (1e-3,))))) == "softplus(beta=2, floor=0.001)"
