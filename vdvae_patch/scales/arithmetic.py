@@ -63,7 +63,9 @@ def sigmoid(x: Tensor, rest: Tensor | None = None) -> Tensor:
     Args:
         rest: of x, where it was rounded; 0 where x is positive.
     """
-    # of −x at 0, not of −|x|, whose derivative there would be taken for 0
+    if rest is None and not torch.is_grad_enabled():
+        return x.clamp(max=0).exp() / (1 + torch.exp(-x.abs()))
+    # the same bits, slower, and with its derivative at 0, where that of |x| is taken for 0
     right = x >= 0
     tail = torch.where(right, -x, x).exp()
     tail = tail if rest is None else tail * (1 + rest)

@@ -47,7 +47,10 @@ class Softplus(Scale):
         return rest_of_product(self.beta, below, self.beta * below)
 
     def _sigma(self, p: Tensor) -> Tensor:
-        x, rest = self.beta * p, self._rest(p)
+        return self._value(p, self._rest(p))
+
+    def _value(self, p: Tensor, rest: Tensor | None) -> Tensor:
+        x = self.beta * p
         tail = scaled_exp(x.clamp(max=-_HEAD), 1 / self.beta)
         share = x.clamp(max=_HEAD).exp()
         if rest is not None:
@@ -62,15 +65,14 @@ class Softplus(Scale):
     def _log_sigma(self, p: Tensor) -> Tensor:
         x = self.beta * p
         tail = x - math.log(self.beta) - 0.5 * x.clamp(max=_TAIL).exp()
-        body = torch.log(self._sigma(p.clamp(min=_TAIL / self.beta)))
+        # of a logarithm the rounding of β p is no more than its own; the same goes for a ratio of two such numbers
+        body = torch.log(self._value(p.clamp(min=_TAIL / self.beta), None))
         return torch.where(x < _TAIL, tail.clamp(max=self._seam), body.clamp(min=self._seam))
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         x = self.beta * p
         tail = self.beta * (1 - 0.5 * x.clamp(max=_TAIL).exp())
-        rest = self._rest(p)
-        share = torch.sigmoid(x) if rest is None else sigmoid(x, rest)
-        body = share / self._sigma(p.clamp(min=_TAIL / self.beta))
+        body = torch.sigmoid(x) / self._value(p.clamp(min=_TAIL / self.beta), None)
         return torch.where(x < _TAIL, tail, body)
 
     def inverse(self, sigma: Tensor) -> Tensor:
