@@ -1,4 +1,4 @@
-"""What the documentation's site needs beside its pages: the files of the repository that they link to.
+"""What the documentation's site needs beside its pages: the repository's files that they link to, and all messages.
 
 A page may link to a patch file, an example or the CHANGELOG, as readers of the repository want it. On the site each
 such file becomes a page of its own below `source/`, so that no link leads out of the site, and a strict build notices a
@@ -7,11 +7,13 @@ link to a file that is not there. MkDocs calls the two functions (`hooks` in mkd
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -35,9 +37,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             done.add(target)
             if target.suffix == ".md":
                 todo.append(target)
+    files.append(File.generated(config, "messages.md", content=_messages().page(ROOT)))
     for target in sorted(done):
         files.append(File.generated(config, _uri(target), content=_shown(target)))
     return files
+
+
+def _messages() -> ModuleType:
+    """messages.py, which lies beside this file and in no package."""
+    spec = importlib.util.spec_from_file_location("messages", ROOT / "docs" / "messages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -89,6 +89,9 @@ def _package(places: Places) -> Iterator[Finding]:
 
     folder = Path(vdvae_patch.__file__).parent
     yield Finding("vdvae_patch", "ok", f"{vdvae_patch.__version__} in {folder}")
+    if _version("vdvae-patch") is None:
+        yield Finding("required packages", "note", "not known: the package runs from its sources", "pip install .")
+        return
     missing = [
         f"{need} (not installed)" if have is None else f"{need} (is {have})"
         for need, have in _required()

@@ -35,6 +35,22 @@ first steps:
   vdvae-patch demo                                         vanilla beside patched, in five minutes"""
 
 
+# What the commands import and the library does not, as Python names it.
+_IMPORTED = (
+    "tyro",
+    "rich",
+    "tomli_w",
+    "imageio",
+    "PIL",
+    "git",
+    "mpi4py",
+    "pooch",
+    "filelock",
+    "matplotlib",
+    "safetensors",
+)
+
+
 @functools.cache
 def commands() -> dict[str, str]:
     """What each command does, by its name."""
@@ -62,6 +78,15 @@ def main(argv: list[str] | None = None) -> None:
             raise
         print(f"vdvae-patch: error: {error}", file=sys.stderr)
         status = error.exit_code
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "").partition(".")[0] not in _IMPORTED:
+            raise
+        print(
+            f"vdvae-patch: error: this command needs {error.name}, which is not installed: pip install vdvae-patch "
+            "installs all that the commands need; patch, scan, stabilize and guard work in Python with torch and numpy",
+            file=sys.stderr,
+        )
+        status = 2
     except KeyboardInterrupt:
         if debug:
             raise
