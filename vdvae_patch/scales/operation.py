@@ -20,6 +20,13 @@ def is_forward_mode() -> bool:
     return bool(_forward_ad._current_level >= 0)
 
 
+def _forward_levels() -> int:
+    """How many forward-mode transforms are around each other, as in `jacfwd(jacfwd(f))`."""
+    functorch = getattr(torch._C, "_functorch", None)
+    stack = getattr(functorch, "get_interpreter_stack", lambda: None)() or ()
+    return sum(interpreter.key() == functorch.TransformType.Jvp for interpreter in stack)  # type: ignore[union-attr]
+
+
 class Operation(Function):
     """An autograd function with a `setup_context`, as `torch.func` and its `vmap` need it; call it by `run`.
 
@@ -60,6 +67,9 @@ class Operation(Function):
         if torch.compiler.is_compiling():
             return cls.apply(*args)  # type: ignore[no-untyped-call]
         if is_forward_mode():
+            if _forward_levels() > 1:
+                # PyTorch takes the derivative of a `jvp` that is written in Python for zero, and says nothing
+                return cls.forward(*args)
             return cls._apply_forward_mode(*args)
         if _transforms_active():
             return cls.apply(*args)  # type: ignore[no-untyped-call]
