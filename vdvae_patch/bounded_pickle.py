@@ -37,12 +37,14 @@ DAMAGE = (
 )
 
 _ALLOWED = (
-    "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT "
-    "BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES "
-    "SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
-    "EMPTY_DICT DICT SETITEM SETITEMS EMPTY_SET GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ GET BINGET LONG_BINGET PUT "
-    "BINPUT LONG_BINPUT MEMOIZE BINPERSID"
-).split()
+    "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT",
+    "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
+    "BINBYTES8", "BYTEARRAY8", "EMPTY_LIST", "APPEND", "APPENDS", "LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1",
+    "TUPLE2", "TUPLE3", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "GLOBAL", "STACK_GLOBAL",
+    "REDUCE", "BUILD", "NEWOBJ", "GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE",
+    "BINPERSID",
+)  # fmt: skip
 
 
 class TooMuchError(pickle.UnpicklingError):
@@ -59,7 +61,12 @@ class BoundedUnpickler(pickle._Unpickler):
         operations: how many are run.
     """
 
+    # as Python's own class has them; its types do not say so
     stack: list[Any]
+    read: Callable[[int], bytes]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    load_global: Callable[[], None]
 
     def __init__(self, source: bytes | IO[bytes], *, operations: int = MOST_OPERATIONS) -> None:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -140,7 +147,7 @@ def _operations() -> dict[int, Callable[[Any], None]]:
         "BYTEARRAY8": BoundedUnpickler._byte_array,
     }
     python = pickle._Unpickler.dispatch
-    table = {code: BoundedUnpickler._refused for code in python}
+    table: dict[int, Callable[[Any], None]] = dict.fromkeys(python, BoundedUnpickler._refused)
     for name in _ALLOWED:
         code = getattr(pickle, name)[0]
         table[code] = counted(own.get(name, python[code]))

@@ -1,4 +1,4 @@
-"""A zip archive whose list of members is short enough to be read: Python reads it whole before anything can be asked."""
+"""A zip archive whose list of members is not too long: Python reads it whole before anything can be asked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a file of `torch.save` would need, told before torch reads it: no more memory than the file has bytes.
 
-`torch.load(weights_only=True)` runs no code. But it believes a file: it makes storages and byte arrays of the sizes that
-the file asks for, gives tensors out of bytes that are not there, and takes hours for keys that all have one hash.
+`torch.load(weights_only=True)` runs no code. But it believes a file: it makes storages and byte arrays of the sizes
+that the file asks for, gives tensors out of bytes that are not there, and takes hours for keys that all have one hash.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class _Outline(BoundedUnpickler):
 
 _Outline.dispatch = _Outline.dispatch | {
     # torch looks through all that it allows for each of these
-    pickle.GLOBAL[0]: counted(_Outline.load_global, worth=_CALL),
+    pickle.GLOBAL[0]: counted(BoundedUnpickler.dispatch[pickle.GLOBAL[0]], worth=_CALL),
     pickle.REDUCE[0]: counted(_Outline._reduce, worth=_CALL),
     pickle.NEWOBJ[0]: counted(_Outline._reduce, worth=_CALL),
     pickle.BUILD[0]: counted(_Outline._build, worth=_CALL),

@@ -183,7 +183,8 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, TypeError):
         raise CheckpointError(
-            f"weights file {path} holds objects of {short(', '.join(unknown[:_SHOWN]))} that cannot be left out; {_RESAVE}"
+            f"weights file {path} holds objects of {short(', '.join(unknown[:_SHOWN]))} that cannot be left out; "
+            f"{_RESAVE}"
         ) from None
 
 

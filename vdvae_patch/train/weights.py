@@ -99,15 +99,13 @@ def select_weights(file: WeightsFile, own: Mapping[str, Tensor]) -> Selection:
 
 
 def _candidates(file: WeightsFile, own: Mapping[str, Tensor]) -> Iterator[_Found]:
-    count = 0
-    for keys, tensors in _state_dicts(file.content, (), set()):
-        count += 1
-        if count > _MOST_DICTS:
+    for count, (keys, tensors) in enumerate(_state_dicts(file.content, (), set())):
+        if count >= _MOST_DICTS:
             raise CheckpointError(f"weights file {file.path} holds more than {_MOST_DICTS} dictionaries of tensors")
         if (name := next((name for name in tensors if len(name) > _LONGEST_NAME), None)) is not None:
             raise CheckpointError(
-                f"weights file {file.path} has a tensor whose name is {len(name):,} characters long, {short(name, 40)!r}; "
-                "no model has such names"
+                f"weights file {file.path} has a tensor whose name is {len(name):,} characters long, "
+                f"{short(name, 40)!r}; no model has such names"
             )
         yield from _readings(keys, tensors, own)
 
@@ -203,17 +201,22 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 def _kind(tensor: Tensor) -> str:
     """What a tensor is made of: one of `_PLAIN`, or why its values cannot be taken."""
+    if why := why_no_weights(tensor):
+        return why
+    if tensor.is_complex():
+        return "complex numbers"
+    return "floating point numbers" if tensor.is_floating_point() else "integers"
+
+
+def why_no_weights(tensor: Tensor) -> str:
+    """Why the values of a tensor of a file cannot be those of a parameter; empty if they can."""
     if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
         return f"a {type(tensor).__name__}"
     if tensor.is_meta:
         return "without values (of the meta device)"
     if tensor.is_nested or tensor.layout is not torch.strided:
-        return f"{'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')}"
-    if tensor.is_quantized:
-        return "quantized"
-    if tensor.is_complex():
-        return "complex numbers"
-    return "floating point numbers" if tensor.is_floating_point() else "integers"
+        return "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    return "quantized" if tensor.is_quantized else ""
 
 
 def _type(tensor: Tensor) -> str:
