@@ -48,7 +48,7 @@ def checked(value: Any, hint: Any, where: str, error: type[VdvaePatchError]) -> 
         VdvaePatchError: of the class `error`: file and field, what was expected, and what is there.
     """
     origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
+    if hint is Any or isinstance(hint, TypeVar):
         return value
     if origin is typing.Annotated:
         found = checked(value, options[0], where, error)
@@ -83,7 +83,7 @@ def checked(value: Any, hint: Any, where: str, error: type[VdvaePatchError]) -> 
         }
     if is_dataclass(hint) and isinstance(hint, type) and not isinstance(value, hint):
         return record(hint, value, where, error)
-    return _instance(value, hint, where, error)
+    return _instance(value, hint if origin is None else origin, where, error)
 
 
 def record(cls: type[T], values: Any, where: str, error: type[VdvaePatchError]) -> T:

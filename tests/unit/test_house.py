@@ -41,7 +41,9 @@ LAYERS = [
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],
-    ["errors", "file_kinds", "machine", "tables", "trace"],
+    ["torch_files"],
+    ["validation", "bounded_pickle", "bounded_zip", "tables", "trace"],
+    ["errors", "file_kinds", "machine"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

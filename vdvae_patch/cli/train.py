@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.errors import visible
 from vdvae_patch.train.config import TrainConfig
 
 ABOUT = "train a host as one variant"
@@ -41,14 +42,15 @@ def run(argv: list[str]) -> int:
     summary = outcome.summary
     mass = summary.get("test_mass_nelbo_bits_per_dim")
     by_mass = "" if mass is None else f" ({mass:.4f} by the mass of each pixel's bin)"
-    print(
+    said = (
         f"{summary['variant']} seed {summary['seed']}: test NELBO {summary['test_nelbo_nats_per_dim']:.4f} nats per "
         f"dimension = {summary['test_nelbo_bits_per_dim']:.4f} bits per dimension{by_mass}; skipped updates: "
         f"{summary['high_gradient_count']} high-gradient, {summary['nan_count']} NaN in {summary['steps']} steps; "
         f"{_clipping(summary)}"
         f"{summary['images_per_second']:.1f} images/s"
     )
-    print(f"run folder: {config.folder}")
+    print(visible(said))
+    print(visible(f"run folder: {config.folder}"))
     return 0
 
 
@@ -63,5 +65,5 @@ def _dry_run(config: TrainConfig[Any]) -> int:
     from vdvae_patch.train.estimate import estimate
 
     print("doing a few steps to time them ...", file=sys.stderr, flush=True)
-    print(estimate(config))
+    print(visible(str(estimate(config))))
     return 0

@@ -28,6 +28,7 @@ from vdvae_patch.patching.intact import check_intact
 from vdvae_patch.patching.record import Owner, PatchedHead, PatchRecord, is_patched, owners, parts
 from vdvae_patch.patching.variant import Variant
 from vdvae_patch.patching.wrapped import unwrapped
+from vdvae_patch.validation import require_shallow
 
 FORMAT, VERSION = "vdvae_patch", 1
 _MOST = 65_536  # heads, or places, of one patch
@@ -139,7 +140,7 @@ def apply_document(
         PatchError: the document is damaged or foreign, or the model is not the one that it was made for; the model is
             then as it was.
     """
-    data = parse(document, where) if isinstance(document, str | bytes) else dict(document)
+    data = parse(document, where) if isinstance(document, str | bytes) else _shallow(document, where)
     patches = _patches(data, where)
     model = unwrapped(model)
     leftovers = _leftovers(model, patches)
@@ -155,6 +156,12 @@ def apply_document(
             attachment.install(module)
         raise
     return PatchHandle.of(model, handles)
+
+
+def _shallow(document: object, where: str) -> dict[str, Any]:
+    data = dict(of_kind(document, Mapping, where))  # type: ignore[type-abstract]
+    require_shallow(data, where, PatchError)
+    return data
 
 
 def _leftovers(model: nn.Module, patches: list[Fields]) -> list[tuple[nn.Module, Attachment]]:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.errors import CheckpointError, VdvaePatchError
-from vdvae_patch.hosts.preset import Optimization
+from vdvae_patch.hosts.preset import MOST_IMAGES, Optimization
 from vdvae_patch.skips.generators import require_states
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.weights import why_no_weights
 from vdvae_patch.validation import Between, checked, one_line, record, require, shown
 
-MOST_IMAGES, MOST_RANKS, MOST_THREADS = 2**20, 2**16, 2**12
-"""Of a step, of a run, of a process."""
+MOST_RANKS, MOST_THREADS = 2**16, 2**12
+"""Of a run, of a process."""
 
 
 def require_tensors(state: Mapping[str, Any], path: Path, *names: str) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.errors import CheckpointError
+from vdvae_patch.hosts.preset import MOST_IMAGES
 from vdvae_patch.skips.generators import require_states
-from vdvae_patch.train.contents import MOST_IMAGES, MOST_RANKS, require_tensors, taking_up
+from vdvae_patch.train.contents import MOST_RANKS, require_tensors, taking_up
 from vdvae_patch.train.run import Counters
 from vdvae_patch.train.weights import why_no_weights
 from vdvae_patch.validation import Between, checked, record, require, shown

@@ -29,10 +29,12 @@ from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.contents import require_tensors, taking_up
 from vdvae_patch.train.noise import noise_seed, seed_noise
 from vdvae_patch.train.weighing import Weighed, Weighing
 from vdvae_patch.train.weight_files import WeightsFile, read_file, split_choice
 from vdvae_patch.train.weights import select_weights
+from vdvae_patch.validation import checked, require
 
 _STARTS = 1000
 """Training images that a top prior is started from, or more where it has more pseudo-inputs."""
@@ -235,10 +237,12 @@ def load_apart(model: nn.Module, path: Path) -> None:
     if not (folder / checkpoint.MANIFEST).exists():
         return
     _, state = checkpoint.load(folder)
-    found = state.get("seams", {}).get("ema", {})
+    seams = require(state, {"seams": dict[str, Any] | None}, f"checkpoint {folder}", CheckpointError).get("seams") or {}
+    found = checked(seams.get("ema", {}), dict[str, Tensor], f"checkpoint {folder}.seams.ema", CheckpointError)
     known = apart_state(model)
     if known.keys() == found.keys() and all(known[name].shape == found[name].shape for name in known):
-        load_apart_state(model, found)
+        with taking_up(f"checkpoint {folder}.seams.ema"):
+            load_apart_state(model, found)
 
 
 def _build(host: Host, hparams: Mapping[str, Any], data: ImageData) -> nn.Module:
@@ -276,6 +280,7 @@ def read_weights(config: TrainConfig[Any], variant: str) -> WeightsFile:
         if not config.allow_other_variant:
             require_variant(info, variant, path)
         require_host(info, config.host, path)
+        require_tensors(state, path, "model", "ema")
         return WeightsFile(path, {key: state[key] for key in ("model", "ema")}, chosen or "ema")
     file = read_file(path)
     if (made := file.variant()) is not None:
