@@ -13,6 +13,15 @@ from vdvae_patch.train.config import TrainConfig
 
 ABOUT = "train a host as one variant"
 
+FIRST = """vdvae-patch train needs to be told something: by itself it would train VDVAE on CIFAR-10 for 300 epochs, and
+download the data, 163 MiB, if they are not there. What to do first:
+
+  vdvae-patch train --preset small --data builtin --steps 100     some steps on images drawn by code, nothing downloaded
+  vdvae-patch train --dry-run                                     what a run would cost on this machine
+  vdvae-patch train --preset cifar10 --variant explin/constant    the published preset; CIFAR-10 is downloaded
+  vdvae-patch train --preset cifar10 --data-root FOLDER           the same with data that lie there
+  vdvae-patch train --help                                        all flags"""
+
 if TYPE_CHECKING:
     from launch.elastic import start_ranks
 else:
@@ -24,6 +33,9 @@ _STARTED = "VDVAE_PATCH_STARTED_RANKS"
 
 def run(argv: list[str]) -> int:
     """Train a host as one variant: same code, same batches, the patch is the only difference."""
+    if not argv and _STARTED not in os.environ:
+        print(FIRST, file=sys.stderr)
+        return 2
     config = parse_train(argv, description=run.__doc__ or "")
     if config.dry_run:
         return _dry_run(config)

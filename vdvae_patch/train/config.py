@@ -50,7 +50,7 @@ class TrainConfig(Generic[A]):
         steps: how many steps to train.
         epochs: how many epochs to train, instead of steps; 300 if neither is given.
         seed: of the initial weights, the order of the data, the noise and the choice of limit_images.
-        out: the run's folder; runs/PRESET-VARIANT-seedN unless given.
+        out: the run's folder; runs/HOST-PRESET-VARIANT-seedN unless given.
         resume: go on with the run in the folder from its last good checkpoint.
         weights: start from these: the averaged weights of a checkpoint folder of ours, or a file (a state_dict such as
             VDVAE's, a Lightning checkpoint, safetensors); FILE:KEY chooses one of several in it.
@@ -136,7 +136,7 @@ class TrainConfig(Generic[A]):
         """The run's folder."""
         if self.out is not None:
             return self.out
-        return Path("runs") / f"{self.preset}-{slug(self.variant)}-seed{self.seed}"
+        return Path("runs") / f"{self.host}-{self.preset}-{slug(self.variant)}-seed{self.seed}"
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps to train in all."""

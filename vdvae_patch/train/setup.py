@@ -133,10 +133,13 @@ def find_entry(config: TrainConfig[Any]) -> TrainableEntry:
     return trainable(HOSTS.get(config.host))
 
 
-def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
+def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: bool = False) -> Workload:
     """Import the host, read the data, build the models with the seed's weights, and patch them.
 
     The patch is the only thing that differs between variants; it draws no random number.
+
+    Args:
+        for_estimate: download nothing, and do with blank images where the data are not here.
 
     Raises:
         HostError, DataError, UnknownNameError, InvalidValueError, PatchError: as the parts raise them.
@@ -145,7 +148,10 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     entry = find_entry(config)
     host = load_host(config.host, config.upstream, allow_modified=config.allow_modified_upstream)
     name = config.data or entry.preset(config.preset).data
-    data = load(name, config.data_root, seed=config.seed, limit_images=config.limit_images)
+    data = load(
+        name, config.data_root, seed=config.seed, limit_images=config.limit_images, download=not for_estimate,
+        or_blank=for_estimate,
+    )  # fmt: skip
     hparams = entry.hyperparameters(config.architecture, **_sizes(entry, data))
     seed_noise("init", config.seed)
     model = _build(host, hparams, data)
