@@ -18,6 +18,7 @@ MOST_OPERATIONS = 2_000_000
 
 _ODD_KEYS = 1_000
 _SMALL = 2**32
+_PIECE = 2**16
 
 # What the machine raises on bytes that are not a pickle, or not a whole one.
 DAMAGE = (
@@ -47,6 +48,23 @@ _ALLOWED = (
 )  # fmt: skip
 
 
+class _Within:
+    """A file that is not asked for more than it has: its buffer would be made as large as what is asked for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        start = file.tell()
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(start)
+        self.readline = file.readline
+
+    def read(self, size: int) -> bytes:
+        """So many bytes; raises `EOFError` if they are not there."""
+        if size > _PIECE and size > self._end - self._file.tell():
+            raise EOFError("cut off")
+        return self._file.read(size)
+
+
 class TooMuchError(pickle.UnpicklingError):
     """A pickle asks for more memory or time than its bytes can be worth; the message says for what."""
 
@@ -70,12 +88,9 @@ class BoundedUnpickler(pickle._Unpickler):
 
     def __init__(self, source: bytes | IO[bytes], *, operations: int = MOST_OPERATIONS) -> None:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        super().__init__(file, encoding="bytes")  # Python 2 wrote its strings as bytes
+        super().__init__(_Within(file), encoding="bytes")  # Python 2 wrote its strings as bytes
         self.left = operations
         self._odd_keys = 0
-        self._room = file.seek(0, io.SEEK_END) if isinstance(source, bytes) else 0
-        if isinstance(source, bytes):
-            file.seek(0)
 
     def find_class(self, module: str, name: str) -> Any:
         """To be said by a subclass; raises `UnpicklingError`."""
@@ -118,10 +133,7 @@ class BoundedUnpickler(pickle._Unpickler):
         self.append(made)
 
     def _byte_array(self) -> None:
-        size = int.from_bytes(self.read(8), "little")
-        if self._room and size > self._room:
-            raise TooMuchError(f"a byte array of {size:,} bytes, more than it has")
-        self.append(bytearray(self.read(size)))
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     def _refused(self) -> None:
         raise pickle.UnpicklingError("has an operation that no data of this kind need")

@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
+from vdvae_patch.validation import one_line
+
 _END = struct.Struct("<4s4H2LH")
 _SIGNATURE = b"PK\x05\x06"
 _LOCATOR = struct.Struct("<4sLQL")
@@ -26,7 +28,10 @@ def open_zip(source: Path | IO[bytes], *, members: int) -> zipfile.ZipFile:
             require_few(file, members)
     else:
         require_few(source, members)
-    archive = zipfile.ZipFile(source)
+    try:
+        archive = zipfile.ZipFile(source)
+    except (ValueError, struct.error, OverflowError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise zipfile.BadZipFile(f"its list of members is damaged ({one_line(error, 80)})") from None
     if any(len(name) > _LONGEST_NAME for name in archive.namelist()):
         archive.close()
         raise zipfile.BadZipFile(f"a member has a name of more than {_LONGEST_NAME:,} characters")

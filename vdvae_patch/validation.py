@@ -186,8 +186,11 @@ def shown(value: Any) -> str:
         return f"a {'list' if isinstance(value, list) else 'tuple'} of {len(value):,}"
     if isinstance(value, Mapping):
         return f"a dictionary of {len(value):,}"
-    shape = getattr(value, "shape", None)
     name = type(value).__name__
+    try:
+        shape = getattr(value, "shape", None)
+    except RuntimeError:  # a nested tensor has none, and says so in this way
+        return f"a nested {name.lower()}"
     return f"a {name.lower()} of shape {list(shape)}" if isinstance(shape, tuple) else f"an object of {name}"
 
 

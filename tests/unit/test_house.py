@@ -42,7 +42,8 @@ LAYERS = [
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],
     ["torch_files"],
-    ["validation", "bounded_pickle", "bounded_zip", "tables", "trace"],
+    ["bounded_pickle", "bounded_zip"],
+    ["validation", "tables", "trace"],
     ["errors", "file_kinds", "machine"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -92,7 +92,8 @@ def map_array(path: Path) -> NDArray[Any]:
             f"z = np.load('{path}'); np.save('{path}', z[z.files[0]])\""
         )
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of sizes that no array has, which are refused by another rule
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except _NO_ARRAY as error:
         reason = objects(path) or (kind if kind != "a .npy array" else None) or one_line(error)
         raise DataError(f"{path}: not a whole .npy file of numbers ({reason}); save or download it again") from None

@@ -21,6 +21,7 @@ from vdvae_patch.errors import DataError
 from vdvae_patch.file_kinds import kind_of_bytes
 from vdvae_patch.validation import one_line, short
 
+_MOST_OPERATIONS = 500_000  # such a batch has 60,000
 _MOST_BYTES = 2**28  # a batch of CIFAR-10 has 31 million
 
 
@@ -86,7 +87,7 @@ def _stand_in(module: str, name: str, encode: Callable[..., bytes]) -> Any:
 
 class _Recorder(BoundedUnpickler):
     def __init__(self, path: Path, content: bytes) -> None:
-        super().__init__(content)
+        super().__init__(content, operations=_MOST_OPERATIONS)
         self.path = path
         self._room_for_bytes = len(content)
 

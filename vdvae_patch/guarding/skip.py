@@ -260,7 +260,7 @@ def read(path: Path, rank: int | None = None) -> Recorded:
         inside = f"; that is {path.parent}, with --rank {info['rank']}" if "rank" in info else ""
         raise CheckpointError(f"{path} is not a skip that a guard recorded{inside}")
     _require_info(info, where)
-    own, world = info.get("rank", 0), info.get("world", 1)
+    own, world = info.get("rank") or 0, info.get("world") or 1
     there = tuple(k for k in range(world) if k == own or (_of_rank(path, k) / sealed.MANIFEST).exists())
     wanted = next(iter(info["ranks"]), own) if rank is None else rank
     if wanted not in there:
@@ -269,7 +269,7 @@ def read(path: Path, rank: int | None = None) -> Recorded:
         raise CheckpointError(
             f"{path} has no share of rank {wanted}: {known}{elsewhere if own <= wanted < world else ''}"
         )
-    loss = float(info.get("loss", info["elbo"]))
+    loss = float(info["elbo"] if info.get("loss") is None else info["loss"])
     share = state
     if wanted != own:
         of_rank, share = sealed.read(_of_rank(path, wanted), what=WHAT)

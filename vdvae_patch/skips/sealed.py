@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,7 +88,9 @@ def _state_of(data: bytes, what: str) -> dict[str, Any]:
     except CheckpointError:
         raise
     except Exception as error:  # torch raises half a dozen types for what it did not write, pickle's among them
-        raise CheckpointError(f"{what} is no file that torch.save wrote ({one_line(error, 120)})") from None
+        # what torch says of a file that names code is how to run it
+        why = "it names code, or is cut off" if isinstance(error, pickle.UnpicklingError) else one_line(error, 120)
+        raise CheckpointError(f"{what} is no state that was saved here ({why})") from None
     return cast(dict[str, Any], checked(state, dict[str, Any], what, CheckpointError))
 
 

@@ -22,7 +22,8 @@ from vdvae_patch.validation import Between, checked, one_line, require, require_
 
 Precision = Literal["fp32", "bf16", "fp16"]
 A = TypeVar("A")
-_LONGEST = 2**20  # bytes of a `config.toml`; it has about four thousand
+_LONGEST = 2**24  # bytes of a `config.toml`; it has four thousand, and eight for each of --limit-images
+_DOTS = 500  # tables in tables take a time that grows with the square of their depth
 _SEEN = {
     "global_batch": Annotated[int, Between(1, MOST_IMAGES)] | None,
     "weights": list[str] | None,
@@ -184,7 +185,10 @@ class RunFile:
         try:
             if path.stat().st_size > _LONGEST:
                 raise RunError(f"{path} is longer than {_LONGEST:,} bytes, and no run's configuration is")
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            if any(line.count(".") > _DOTS for line in text.splitlines()):
+                raise RunError(f"{path} has a line with more than {_DOTS} dots, and no run's configuration has")
+            table = tomllib.loads(text)
         except FileNotFoundError:
             raise RunError(f"{path} does not exist: there is no run in that folder") from None
         except OSError as error:

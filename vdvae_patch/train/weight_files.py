@@ -144,7 +144,7 @@ def read_file(path: Path) -> WeightsFile:
 def describe(value: object) -> str:
     """`"a tensor [3, 4]"`, `"12 tensors"`, `"a list of 3"`: a value in a file in few words."""
     if isinstance(value, torch.Tensor):
-        return f"a tensor {list(value.shape)}"
+        return f"a tensor {shape_of(value)}"
     if isinstance(value, str | bytes):
         return type(value).__name__
     if (name := _class_of(value)) is not None and not (isinstance(value, Mapping) and value):
@@ -155,6 +155,11 @@ def describe(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     return f"{type(value).__name__}"
+
+
+def shape_of(tensor: torch.Tensor) -> list[int]:
+    """The shape; empty for a nested tensor, which has none."""
+    return [] if tensor.is_nested else list(tensor.shape)
 
 
 def listed(content: Mapping[Any, Any], *, nested: bool = True) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError, did_you_mean
-from vdvae_patch.train.weight_files import DEPTH, WeightsFile, listed
+from vdvae_patch.train.weight_files import DEPTH, WeightsFile, listed, shape_of
 from vdvae_patch.validation import short
 
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module"})
@@ -196,7 +196,7 @@ def _one_of(file: WeightsFile, fitting: list[_Found]) -> _Found:
 
 def _alike(a: Tensor, b: Tensor) -> bool:
     """Of one shape, and numbers of one kind: integers in a file are not the model's floats, but quantized ones."""
-    return a.shape == b.shape and _kind(a) == _kind(b)
+    return _kind(a) == _kind(b) and a.shape == b.shape
 
 
 def _kind(tensor: Tensor) -> str:
@@ -295,9 +295,9 @@ def _no_fit(file: WeightsFile, found: list[_Found], own: Mapping[str, Tensor]) -
         name = misfit.other[0]
         there, here = nearest.tensors[name], own[name]
         kinds = (_type(there), _type(here)) if _kind(there) != _kind(here) else ("", "")
-        sizes = [f"{kind} {list(t.shape)}".strip() for kind, t in zip(kinds, (there, here), strict=True)]
+        sizes = [f"{kind} {shape_of(t)}".strip() for kind, t in zip(kinds, (there, here), strict=True)]
         examples.append(f"{name!r} is {sizes[0]} there and {sizes[1]} in the model")
-    shapes = all(nearest.tensors[name].shape != own[name].shape for name in misfit.other)
+    shapes = all(_kind(nearest.tensors[name]) == _kind(own[name]) for name in misfit.other)
     what = "shape" if shapes else "shape or kind"
     hint = "is it of another preset or host?"
     if any(name.endswith("flat_param") for name in misfit.unknown):
