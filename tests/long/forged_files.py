@@ -672,7 +672,7 @@ def forge_zip(draw: random.Random, folder: Path) -> Path:
     with zipfile.ZipFile(made, "w", method) as out:
         batch = pickle.dumps(BATCH, 2)
         for name in (*cifar10_forms.TRAIN_FILES, cifar10_forms.TEST_FILE):
-            out.writestr(name, attacks(draw) if kind == 0 else batch)
+            out.writestr(name, attacks(draw) if kind == 0 and name == cifar10_forms.TRAIN_FILES[0] else batch)
         if kind == 1 and draw.random() < 0.05:
             out.writestr("test_batch", bytes(2**28), zipfile.ZIP_DEFLATED, 1)
         for n in range(5_000 if kind == 2 and draw.random() < 0.1 else 0):

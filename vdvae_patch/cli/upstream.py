@@ -38,19 +38,14 @@ def run(argv: Sequence[str]) -> int:
 def show() -> None:
     """Show every pinned code base: commit, licence, embedded stand-in, and where it lies if it was fetched."""
     known = list(upstreams().values())
-    rows = [
-        (
-            upstream.name,
-            upstream.commit[:12],
-            "yes" if upstream.embedded else "no",
-            _is_fetched(upstream),
-            upstream.license,
-        )
-        for upstream in known
-    ]
-    print(visible(columns(("name", "commit", "embedded", "fetched", "licence"), rows)))
+    rows = [(one.name, one.commit[:12], "yes" if one.embedded else "no", _is_fetched(one)) for one in known]
+    print(visible(columns(("name", "commit", "embedded", "fetched"), rows)))
     for upstream in known:
-        about = [upstream.note, *([f"embedded: {upstream.embedded}"] if upstream.embedded else [])]
+        about = [
+            upstream.note,
+            f"licence: {upstream.license}",
+            *([f"embedded: {upstream.embedded}"] if upstream.embedded else []),
+        ]
         print()
         for line in about:
             print(visible(textwrap.fill(f"{upstream.name}: {line}", _WIDTH, subsequent_indent="    ")))
