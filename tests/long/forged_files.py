@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import copy
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -336,16 +337,19 @@ def forge_weights(draw: random.Random, folder: Path) -> Path:
     elif kind < 9:
         path = path.with_suffix(".safetensors")
         save_file(PLAIN, path, metadata={"format": "pt"})
-        whole = path.read_bytes()
-        size = int.from_bytes(whole[:8], "little")
-        if kind == 6:
-            path.write_bytes(other_bytes(draw, whole))
-        else:
-            text = json.dumps(other_tree(draw, json.loads(whole[8 : 8 + size]))).encode()
-            path.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + size :])
+        path.write_bytes(other_safetensors(draw, path.read_bytes()))
     else:
         path.write_bytes(draw.choice((attacks(draw), draw.randbytes(300), b"", b"PK\x03\x04" + draw.randbytes(100))))
     return path
+
+
+def other_safetensors(draw: random.Random, whole: bytes) -> bytes:
+    """Another header, or other bytes."""
+    size = int.from_bytes(whole[:8], "little")
+    if draw.random() < 0.3:
+        return other_bytes(draw, whole)
+    text = json.dumps(other_tree(draw, json.loads(whole[8 : 8 + size]))).encode()
+    return struct.pack("<Q", len(text)) + text + whole[8 + size :]
 
 
 def read_weights(path: Path) -> object:
@@ -362,7 +366,7 @@ def seal(folder: Path, draw: random.Random, info: Any, state: Any) -> Path:
         info = other_tree(draw, info)
     folder.mkdir(parents=True)
     (folder / sealed.STATE).write_bytes(data)
-    digest = __import__("hashlib").sha256(data).hexdigest()
+    digest = hashlib.sha256(data).hexdigest()
     manifest: Any = {
         "format": sealed.FORMAT, "torch": torch.__version__, "info": info,
         "files": {sealed.STATE: {"sha256": digest, "bytes": len(data)}},
@@ -504,12 +508,17 @@ def forge_document(draw: random.Random, folder: Path) -> Path:
     vdvae_patch.save(patched(), folder / "model")
     path = folder / "model" / "patch.json"
     whole = json.loads(path.read_text())
-    kind = draw.randrange(6)
+    kind = draw.randrange(7)
     if kind == 0:
         depth = draw.choice((70, 900, 10_000))
         path.write_text(draw.choice(("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth)))
     elif kind == 1:
         path.write_bytes(other_bytes(draw, path.read_bytes()))
+    elif kind == 2:  # weights that are others, and their checksum made anew
+        weights = folder / "model" / "model.safetensors"
+        weights.write_bytes(other_safetensors(draw, weights.read_bytes()))
+        whole["weights"]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        path.write_text(json.dumps(whole))
     else:
         path.write_text(json.dumps(other_tree(draw, whole)))
     return folder / "model"
@@ -942,6 +951,7 @@ def main() -> int:
     parser.add_argument("--together", action="store_true", help="all kinds in this process, and print the tallies")
     parser.add_argument("--json", action="store_true", help="print the tally")
     parser.add_argument("--raise", dest="again", action="store_true", help="let an error through")
+    parser.add_argument("--keep", type=Path, help="a folder for the tallies: what is in it is not done again")
     parser.add_argument("--write", action="store_true", help="write docs/results/forged-files.md")
     options = parser.parse_args()
     seeds = range(options.seed, options.seed + options.count)
@@ -954,7 +964,13 @@ def main() -> int:
         return bool(tally.failures)
     tallies = {}
     for name in KINDS:
-        tallies[name] = t = apart(name, options.seed, options.count)
+        kept = options.keep and options.keep / f"{name.replace(' ', '-')}-{options.seed}-{options.count}.json"
+        if kept and kept.exists():
+            tallies[name] = t = Tally(**json.loads(kept.read_text()))
+        else:
+            tallies[name] = t = apart(name, options.seed, options.count)
+        if kept:
+            kept.write_text(json.dumps(vars(t)))
         print(f"{name}: {t.cases} files, {t.values} values, {t.errors} errors, {len(t.failures)} failures, "
               f"{t.slowest:.2f} s, {t.largest / 1e6:,.0f} MB", flush=True)  # fmt: skip
         for failure, times in Counter(t.failures).most_common(20):

@@ -131,6 +131,8 @@ def what_else(root: Path) -> str:
 def _read_binary(path: Path) -> UInt8:
     """A batch of the binary version: for each image a byte, its label, and 3,072 of pixels, channel by channel."""
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"{path}: is larger than {_MOST_BYTES:,} bytes, and no batch of images is")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None

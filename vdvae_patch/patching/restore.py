@@ -31,7 +31,7 @@ from vdvae_patch.patching.wrapped import unwrapped
 from vdvae_patch.validation import require_shallow
 
 FORMAT, VERSION = "vdvae_patch", 1
-_MOST = 65_536  # heads, or places, of one patch
+_MOST = 2_048  # heads, or places, of one patch; VDVAE at 1024x1024 has some hundred
 
 
 def patch_document(model: nn.Module) -> dict[str, Any]:
@@ -244,6 +244,13 @@ def _heads(
         if len(fields.get(name, list)) > _MOST:
             raise PatchError(f"{fields.at(name)}: more than {_MOST}")
     heads = [PatchedHead(*head_of(item, at, model, places, given)) for item, at in fields.items("heads")]
+    seen: set[tuple[object, ...]] = set()
+    for patched, (_, at) in zip(heads, fields.items("heads"), strict=True):
+        head = patched.head
+        own = (head.path, head.parameter, head.channel_range, head.role)
+        if own in seen and not head.sites:
+            raise PatchError(f"{at}: the channels {head.channel_range} of {head.path or 'the model'} are there twice")
+        seen.add(own)
     return heads, [places.normal(item, at) for item, at in fields.items("normals")]
 
 

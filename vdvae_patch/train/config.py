@@ -29,6 +29,10 @@ _SEEN = {
     "weights": list[str] | None,
     "resumed": list[str] | None,
 }
+_NAMED = {
+    **dict.fromkeys(("host", "preset", "variant", "patches", "upstream", "data", "out"), str | None),
+    "allow_modified_upstream": bool | None,
+}
 _OF_THE_PRESET: Any = None  # an architecture belongs to a host; the command line takes it from the preset
 
 
@@ -197,6 +201,9 @@ class RunFile:
             raise RunError(f"{path} is not valid TOML ({one_line(error)})") from None
         require_shallow(table, str(path), RunError)
         seen = require(table.pop("run", {}), _SEEN, f"{path}: run", RunError)
+        named = require(table, _NAMED, str(path), RunError)  # what is asked for before the rest is typed
+        if bad := [name for name in _NAMED if "\0" in str(named.get(name, ""))]:
+            raise RunError(f"{path}.{bad[0]}: must be a name or a path, not {shown(named[bad[0]])}")
         return cls(path, table, seen)
 
     def config(self, architecture: type) -> TrainConfig[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.hosts.preset import MOST_IMAGES
@@ -77,10 +77,30 @@ def of_checkpoint(state: Mapping[str, Any], path: Path, step: int) -> Contents:
         raise CheckpointError(f"{where}.generators: must be those of {position.ranks} ranks, not of {len(states)}")
     for rank, of_rank in enumerate(states):
         require_states(of_rank, f"{where}.generators[{rank}]")
+    for name, value in (found.get("loss_scale") or {}).items():
+        if value.numel() != 1 or not bool(value.isfinite()) or float(value) < (name == "value"):
+            raise CheckpointError(f"{where}.loss_scale.{name}: must be a positive number, not {shown(value)}")
     counters = record(Counters, found["counters"], f"{where}.counters", CheckpointError)
     for name in ("high_gradient", "nan", "loss_scale", "consecutive_skips", "images", "clipped"):
         checked(getattr(counters, name), _COUNT, f"{where}.counters.{name}", CheckpointError)
     return Contents(path, state, position, counters, states)
+
+
+def require_weights_of(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Refuse weights of other shapes or types than a model has: what is copied would be converted without a word.
+
+    Raises:
+        CheckpointError: which tensor.
+    """
+    for key, own in model.state_dict().items():
+        found = state.get(key)
+        if not isinstance(own, Tensor) or not isinstance(found, Tensor):
+            continue  # what is missing is said by `load_state_dict`
+        if found.shape != own.shape or found.dtype != own.dtype:
+            raise CheckpointError(
+                f"checkpoint {path}.{name}.{key}: must be {own.dtype} {list(own.shape)}, not {found.dtype} "
+                f"{list(found.shape)}"
+            )
 
 
 def require_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer, path: Path) -> None:

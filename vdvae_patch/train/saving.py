@@ -12,7 +12,7 @@ from vdvae_patch.skips.generators import generator_states, restore_generators
 from vdvae_patch.skips.records import truncate_after
 from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.folder import RunFolder
-from vdvae_patch.train.resumable import of_checkpoint, require_moments
+from vdvae_patch.train.resumable import of_checkpoint, require_moments, require_weights_of
 from vdvae_patch.train.run import Counters, Run
 from vdvae_patch.train.setup import Workload, require_host, require_variant
 from vdvae_patch.train.step import TrainingStep
@@ -80,6 +80,8 @@ def restore(
     require_variant(info, expected.variant, chosen)
     contents = of_checkpoint(state, chosen, info.step)
     require_moments(state["optimizer"], engine.optimizer, chosen)
+    for name, model in (("model", work.model), ("ema", work.ema)):
+        require_weights_of(model, state[name], chosen, name)
     with contents.of("model, ema or seams"):
         work.load(state)
     with contents.of("optimizer"):

@@ -124,6 +124,8 @@ def read_file(path: Path) -> WeightsFile:
         raise CheckpointError(f"weights {path} is a folder{_in_folder(path)}")
     if not path.exists():
         raise CheckpointError(f"weights file {path} does not exist")
+    if not path.is_file():
+        raise CheckpointError(f"weights {path} is no file; name one that torch.save or safetensors wrote")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the pickle's protocol, and of archives that are refused anyway
