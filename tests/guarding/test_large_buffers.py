@@ -116,10 +116,16 @@ def test_one_that_is_written_to_is_copied_in_every_step_for_a_while_and_then_ask
     buffers = Buffers(model)
     buffers.take()
     assert is_shared(model)
-    model.table.add_(1)
-    for _ in range(_AGAIN):
+    for rest in (1, 2, 4, 8, 16, 32, _AGAIN, _AGAIN):  # as long as each attempt is followed by a write
+        model.table.add_(1)
+        for _ in range(rest):
+            buffers.take()
+            assert not is_shared(model)
         buffers.take()
-        assert not is_shared(model)
+        assert is_shared(model)
+    buffers.take()  # nobody has written to it
+    model.table.add_(1)
+    buffers.take()
     buffers.take()
     assert is_shared(model)
 

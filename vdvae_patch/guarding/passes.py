@@ -262,6 +262,7 @@ class Buffers:
         self._large: list[int] = []
         self._small: tuple[list[Tensor], list[Tensor]] = [], []
         self._copied: dict[int, int] = {}  # of large ones: in how many more steps they are copied at once
+        self._rests: dict[int, int] = {}  # and in how many they were, when one was last found to be written to
         self.modules: list[nn.Module] = []
         self._takes = 0
 
@@ -286,7 +287,7 @@ class Buffers:
         self._kept = [b.detach() if n in self._large else b.detach().clone() for n, b in enumerate(self._own)]
         small = [n for n in range(len(self._own)) if n not in self._large]
         self._small = [self._kept[n] for n in small], [self._own[n] for n in small]
-        self._copied = {}
+        self._copied, self._rests = {}, {}
         for n in self._large:
             self._kept[n] = self._own[n].new_empty(0)
 
@@ -295,9 +296,10 @@ class Buffers:
         own, kept = self._own[n], self._kept[n]
         known = kept.numel() > 0  # there is a copy of the step before
         if known and _is_shared(own) and _same_memory(own, kept):
+            self._rests[n] = 0
             return  # nobody has written to it
         if known and _is_shared(kept):
-            self._copied[n] = _AGAIN
+            self._rests[n] = self._copied[n] = min(_AGAIN, max(1, 2 * self._rests.get(n, 0)))
         wait = self._copied.get(n, 0)
         if not wait and held_here_alone:
             with suppress(RuntimeError):  # memory that is shared, mapped, or not PyTorch's own
