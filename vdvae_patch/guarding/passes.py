@@ -230,11 +230,19 @@ class Window:
         calls = {n: _calls(self.passes[n]) for n in range(start, end) if self.passes[n].frames}
         return {n for n in calls if n not in used and any(later > n and calls.get(later) == calls[n] for later in used)}
 
-    def discard(self) -> None:
-        """Gradients were set to zero: what was differentiated before is no part of the next step."""
-        if self.backwards:
-            self.passes = self.passes[self.backwards[-1].passes :]
-            self.backwards = []
+    def discard(self, parameters: set[int] | None = None) -> None:
+        """Gradients were set to zero: what was differentiated before is no part of the next step.
+
+        Args:
+            parameters: those of the model, by their id, where it is known that a loss can be followed to them: a pass
+                is still needed if nothing was differentiated through it, as of a discriminator's loss, which is of a
+                detached result.
+        """
+        through = self.backwards
+        if parameters is not None:
+            through = [b for b in through if any(reaches(end, parameters) for end in b.ends)]
+        self.passes = self.passes[max((b.passes for b in through), default=0) :]
+        self.backwards = []
 
     def lasting(self) -> Window:
         """The same without what the step computed, so that it may be kept: inputs and data, and no graph, no loader."""

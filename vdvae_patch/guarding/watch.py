@@ -374,7 +374,8 @@ class Guard:
     def _forget_what_was_cleared(self) -> None:
         """Gradients may be cleared by hand, too."""
         if self._window.backwards and self._is_cleared():
-            self._window.discard()
+            own = {id(p) for p in self.model.parameters()} if self._traceable is not False else None
+            self._window.discard(own)
 
     def _is_cleared(self) -> bool:
         return all(_is_clear(p.grad) for p in self.model.parameters())
