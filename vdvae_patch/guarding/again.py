@@ -33,6 +33,7 @@ from vdvae_patch.scanning.untouched import contents_kept
 from vdvae_patch.skips import rule
 from vdvae_patch.skips.generators import RawStates
 from vdvae_patch.skips.gradient_norm import gradient_norm
+from vdvae_patch.torch_versions import eagerly
 from vdvae_patch.trace import Tracer, shown
 
 Loss = Callable[..., Any]
@@ -312,7 +313,7 @@ def _eager() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with eagerly():
         yield
 
 
