@@ -106,8 +106,8 @@ def raw_values(
     # what cannot be put in place is refused where it matters, and a call that raises is the verification's to tell of
     with contextlib.suppress(PatchError):
         take_out = install(given)
-        for meter in meters.values():
-            meter.forget()  # what was asked to find a place for it is of no batch
+        for used in meters.values():
+            used.forget()  # what was asked to find a place for it is of no batch
         try:
             for run in runs:
                 with contextlib.suppress(Exception):
