@@ -130,7 +130,7 @@ def test_a_scale_in_a_function_of_the_script_can_be_any_and_is_exchanged_if_the_
             model.decoder.bias[4:] = -12.0
         if likelihood == "explin":  # σ is far below the host's own floor
             assert float(handle.loss(model, torch.rand(5, 4))) > 1e5
-            assert abs(float(call(model, torch.rand(5, 4)))) < 1e4
+            assert abs(float(call(model, torch.rand(5, 4)))) < 5e4
         with torch.no_grad():
             model.decoder.bias.copy_(kept)
         handle.unpatch()

@@ -169,8 +169,8 @@ class ExchangedCall:
         for name, place in self._fixed.items():
             if name in kwargs or (place is not None and len(args) > place):
                 raise PatchError(
-                    f"a σ that is exchanged depends on {name!r}, an argument, which a patch fixes at its default: leave "
-                    f"{name!r} out of the call, or write its value into the function, and scan and patch with that"
+                    f"a σ that is exchanged depends on {name!r}, an argument, which a patch fixes at its default; "
+                    "leave it out of the call, or write its value into the function, and scan and patch with that"
                 )
         return self.function(*args, **kwargs)
 
