@@ -321,6 +321,7 @@ def test_a_scale_with_which_the_exchanged_loss_breaks_is_not_chosen() -> None:
     handle = stabilize(VAE(), X, call=reciprocal, file=said)
     given = handle.heads[0].scale
     assert given is None or given.name != "explin"
+    assert (given is None or handle.loss is reciprocal) != ("call handle.loss in its place" in said.getvalue())
     assert "got" in said.getvalue() or "kept the host's own" in said.getvalue()
     asked = io.StringIO()
     stabilize(VAE(), X, call=reciprocal, posterior="explin", file=asked)

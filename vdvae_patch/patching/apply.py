@@ -206,16 +206,16 @@ class PatchHandle:
                 f"not verified: {named}{more}; the σ that the model uses was not looked at, as it is for heads that "
                 "vdvae_patch.scan finds"
             )
-        lines += (*beside(h.head for h in self.heads), *self.outcomes())
+        lines += (*beside(self.heads), *self.outcomes())
         return "\n".join(lines)
 
 
 _SHOWN = 4
 
 
-def beside(heads: Iterable[Head]) -> Iterator[str]:
+def beside(heads: Iterable[PatchedHead]) -> Iterator[str]:
     """Heads whose σ is computed beside the model, and by what call they have their scale; nothing if there are none."""
-    own = [head for head in heads if plan.is_in_call(head)]
+    own = [h.head for h in heads if h.scale is not None and plan.is_in_call(h.head)]
     if not own:
         return
     named = ", ".join(f"{head.path}[{head.channels}]" for head in own[:_SHOWN])

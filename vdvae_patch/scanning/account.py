@@ -88,7 +88,7 @@ def _table(heads: ScanResult, handle: PatchHandle, verdicts: Sequence[Verdict]) 
 
 def _outside(heads: ScanResult, handle: PatchHandle) -> Iterator[str]:
     """What is computed beside the model, which a patch of the model does not reach: σ, and Normals."""
-    yield from beside(h.head for h in handle.heads)
+    yield from beside(handle.heads)
     runs = {id(head.scan): head.scan for head in heads if head.scan is not None}
     places = list(dict.fromkeys(place for run in runs.values() for place in run.places_outside))
     if not places:
