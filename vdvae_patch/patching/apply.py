@@ -25,7 +25,7 @@ from vdvae_patch.attach.graft import is_own
 from vdvae_patch.attach.recompile import Edit
 from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.decoders import Decoder
-from vdvae_patch.errors import InvalidValueError, PatchError
+from vdvae_patch.errors import InvalidValueError, PatchError, SharedScaleError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
@@ -400,7 +400,7 @@ def _loss(
     for scan in scans:
         own = [h for h in patched if h.head.scan is scan]
         edits = _call_edits(model, own, stable, scan, _others(own, [scan]))
-        loss = scan.exchanged(model, edits)
+        loss = _exchanged(scan, model, edits, own)
         if loss is not None:
             return loss, scan, _has_scales(edits)
     return None, None, False
@@ -411,6 +411,23 @@ def _call_edits(
 ) -> list[Edit]:
     outside = [site for site in scan.outside if stable or isinstance(site, TermSite)]
     return plan.call_edits(model, patched, stable, outside, others)
+
+
+def _exchanged(
+    scan: Scan, model: nn.Module, edits: Sequence[Edit], patched: Iterable[PatchedHead]
+) -> Callable[..., Any] | None:
+    """The scanned call with edits; a refusal names the heads, and what to do about a function beside the model."""
+    try:
+        return scan.exchanged(model, edits)
+    except SharedScaleError:
+        raise
+    except PatchError as error:
+        own = ", ".join(str(h.head) for h in patched if h.scale is not None and plan.is_in_call(h.head))
+        why = str(error).removesuffix("; write a patch file whose Head has a CallSite")
+        raise PatchError(
+            f"σ of {own} is computed beside the model and cannot be exchanged there: {why}; let a method of the model "
+            "compute it, or name a scale that the host's own arithmetic reaches, such as bounded"
+        ) from error
 
 
 def _has_scales(edits: Iterable[Edit]) -> bool:
@@ -426,7 +443,7 @@ def exchanged_for(
     Raises:
         PatchError: what has to be exchanged cannot be.
     """
-    return scan.exchanged(model, _call_edits(model, patched, stable, scan, others))
+    return _exchanged(scan, model, _call_edits(model, patched, stable, scan, others), patched)
 
 
 def _run(scan: Scan, model: nn.Module, call: Callable[..., Any] | None) -> Outcome:
@@ -573,7 +590,7 @@ def _apply(
             own = [h for h in patched if h.head.scan is scan]
             edits = _call_edits(model, own, stable, scan, _others(own, [scan]))
             # Normals alone change no σ: the call as it is shows it
-            call = scan.exchanged(model, edits) if _has_scales(edits) else None
+            call = _exchanged(scan, model, edits, own) if _has_scales(edits) else None
             found = scan.verify(model, own, call)
             outcomes.append(found if found.finite else scan.explained(model, found, call))
     except BaseException:
