@@ -21,7 +21,7 @@ from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, foll
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
-from vdvae_patch.patching.plan import is_in_call
+from vdvae_patch.patching.plan import exchanged_beside
 from vdvae_patch.patching.record import not_patched, owners
 from vdvae_patch.patching.wrapped import unwrapped
 from vdvae_patch.scales import Scale
@@ -62,8 +62,8 @@ def source(model: nn.Module) -> Source:
     baking = _Baking()
     for owner in found:
         modules = dict(owner.model.named_modules(remove_duplicate=False))
-        for h in owner.record.heads:
-            if h.scale is not None and is_in_call(h.head):
+        for h in exchanged_beside(owner.record.heads):
+            if h.scale is not None:
                 baking.beside(h.head, h.scale)
         for attachment in owner.record.attachments:
             if isinstance(attachment, OutputAttachment):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -37,7 +38,8 @@ class PlaceWriter:
         if isinstance(site, ActivationSite):
             return {"activation": site.path, "rest": _rest(site), **_beside(site)}
         if site.in_call:  # a patch is of the model, and holds no function beside it
-            return {"beside": True}
+            found: dict[str, Any] = {"beside": True}
+            return found if site.channels is None else found | {"channels": channels_data(site.channels)}
         calls, function = self._followed(site)
         data: dict[str, Any] = {
             "owner": site.owner,
@@ -105,8 +107,11 @@ class PlaceReader:
             fields = Fields(data, where, ("activation", "rest", "beside"))
             return ActivationSite(fields.get("activation", str), _read_rest(fields), _read_beside(fields))
         if isinstance(data, dict) and data.get("beside") is True:
-            Fields(data, where, ("beside",))
-            return BESIDE
+            marked = Fields(data, where, ("beside", "channels"))
+            channels = marked.any("channels")
+            return (
+                BESIDE if channels is None else replace(BESIDE, channels=channels_of(channels, marked.at("channels")))
+            )
         known = ("owner", "method", "calls", "first", "last", "operand", "rest")
         fields = Fields(data, where, (*known, "also", "drops", "parameter", "inplace", "channels", "beside", "reads"))
         more: dict[str, Any] = {

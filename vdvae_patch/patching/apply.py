@@ -213,9 +213,9 @@ class PatchHandle:
 _SHOWN = 4
 
 
-def beside(heads: Iterable[PatchedHead]) -> Iterator[str]:
+def beside(heads: Sequence[PatchedHead]) -> Iterator[str]:
     """Heads whose σ is computed beside the model, and by what call they have their scale; nothing if there are none."""
-    own = [h.head for h in heads if h.scale is not None and plan.is_in_call(h.head)]
+    own = [h.head for h in plan.exchanged_beside(heads)]
     if not own:
         return
     named = ", ".join(f"{head.path}[{head.channels}]" for head in own[:_SHOWN])
@@ -422,7 +422,7 @@ def _exchanged(
     except SharedScaleError:
         raise
     except PatchError as error:
-        own = ", ".join(str(h.head) for h in patched if h.scale is not None and plan.is_in_call(h.head))
+        own = ", ".join(str(h.head) for h in plan.exchanged_beside(list(patched)))
         why = str(error).removesuffix("; write a patch file whose Head has a CallSite")
         raise PatchError(
             f"σ of {own} is computed beside the model and cannot be exchanged there: {why}; let a method of the model "
@@ -602,9 +602,9 @@ def _apply(
 
 def _require_calls(patched: Iterable[PatchedHead]) -> None:
     """Refuse heads of a scan whose call is gone, where a σ is computed in it."""
-    for h in patched:
+    for h in plan.exchanged_beside(list(patched)):
         scan = h.head.scan
-        if h.scale is not None and plan.is_in_call(h.head) and scan is not None and scan.call is None:
+        if scan is not None and scan.call is None:
             raise PatchError(
                 f"head {h.head}: its σ is computed beside the model, in the call that was scanned, and these heads "
                 "come without it (from a pickle, or a file); scan the model again with call=..."

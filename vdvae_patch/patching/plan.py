@@ -178,6 +178,20 @@ def is_in_call(head: Head) -> bool:
     return any(isinstance(site, Site) and site.in_call for site in head.sites)
 
 
+def exchanged_beside(heads: Sequence[PatchedHead]) -> list[PatchedHead]:
+    """The heads whose scale is put in beside the model: not those that a module's output gives theirs, and whose calls
+    would only tell two roles of one module apart."""
+    apart = _patched_apart(heads)
+    return [
+        h
+        for h in heads
+        if h.scale is not None
+        and is_in_call(h.head)
+        and not h.head.convention.is_identity(h.scale)
+        and (not _is_alternative(h.head) or _emitted(h.head) in apart)
+    ]
+
+
 def settled(patched: PatchedHead) -> PatchedHead:
     """The head at the one place where its scale goes: a scale whose σ the host's own arithmetic reaches is put at the
     module's output, so that what reads it beside the model need not be exchanged."""

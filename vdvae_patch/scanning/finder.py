@@ -127,7 +127,7 @@ def stable_loss(model: nn.Module, *inputs: Any, call: Callable[..., Any]) -> Cal
             promised.
     """
     record = patch_record(model) if is_patched(model) else None
-    own = [] if record is None else [h for h in record.heads if h.scale is not None and plan.is_in_call(h.head)]
+    own = [] if record is None else plan.exchanged_beside(record.heads)
     with nullcontext() if record is None else lifted(model, record), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no Normal head was found")
         _, _, run = _watched(model, inputs, call)

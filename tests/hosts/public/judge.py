@@ -87,12 +87,12 @@ def _same(true: Any, head: Head) -> bool:
     return true.sigma is None or same_sigma(true, head)
 
 
-def _train(model: torch.nn.Module, case: PublicCase, loss: Any) -> None:
+def _train(model: torch.nn.Module, case: PublicCase, call: Any) -> None:
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     for step in range(STEPS):
         torch.manual_seed(step)
         optimizer.zero_grad()
-        result = model(*case.inputs()) if loss is None else loss(model, *case.inputs())
+        result = model(*case.inputs()) if call is None else call(model, *case.inputs())
         if not isinstance(result, torch.Tensor):
             raise TypeError(f"the case's call returns a {type(result).__name__}; training needs a loss")
         loss = result.sum()
