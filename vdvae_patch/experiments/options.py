@@ -199,6 +199,27 @@ class GecoTheory(Trained):
 
 
 @dataclass(frozen=True)
+class Geco(Trained):
+    """Taming VAEs, section 4: ConvDRAW and a VAE with a flow in the information plane, by ELBO, annealing and GECO.
+
+    Attributes:
+        seeds: runs of each; 3 unless quick.
+        updates: of each run; 1,000,000 unless quick.
+        kappa: errors that GECO is asked for, root mean squares in shares of the pixels' range; five unless quick.
+        hosts: which to train, of convdraw, conditional and nvp_vae; all by default.
+        data: data sets to train on; of each host those that it has by default.
+        variant: scales of all models.
+    """
+
+    seeds: int | None = None
+    updates: int | None = None
+    kappa: tuple[float, ...] = ()
+    hosts: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    variant: str = "explin"
+
+
+@dataclass(frozen=True)
 class LargeVae(Trained):
     """Gated dense VAEs with one and two levels, each with N(0, 1) and with a VampPrior: bounds and log likelihoods.
 
