@@ -224,7 +224,7 @@ def objective_of(cell: Cell, kappa: float | None, size: Size, dimensions: int) -
     start = dimensions / (2 * GQN[1] ** 2)
     return Geco(
         kappa, nu=size.speed / kappa**2, alpha=size.alpha, start=start, most=1.05, least=0.95, hold=1,
-        patience=max(size.updates_of(HOSTS[cell.host]) // 2, 1), pixels=PIXELS,
+        patience=10 * size.updates_of(HOSTS[cell.host]), pixels=PIXELS,
     )  # fmt: skip
 
 
