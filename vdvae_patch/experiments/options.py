@@ -179,7 +179,7 @@ class CalibratedDecoders(Trained):
     Attributes:
         seeds: runs a decoder and a beta; 3 unless quick.
         epochs: passes over the training images; 40 unless quick.
-        dataset: mnist or fashion-mnist.
+        dataset: grey images, such as mnist, fashion-mnist or frey-faces.
     """
 
     seeds: int | None = None
