@@ -149,7 +149,7 @@ def test_geco_moves_as_fast_for_every_kappa_and_starts_where_the_schedule_ends()
     for kappa in (0.1, 0.3):
         objective = objective_of(Cell("ConvDRAW", "mnist", "GECO", 0, kappa), kappa, QUICK, 784)
         assert isinstance(objective, Objective)
-        assert objective.nu * kappa**2 == pytest.approx(QUICK.speed)
+        assert objective.nu * kappa**2 == pytest.approx(QUICK.pace[0])
         sigma = math.sqrt(784 / (2 * float(objective.multipliers[0])))
         assert sigma == pytest.approx(GQN[1])
     assert objective_of(Cell("ConvDRAW", "mnist", ANNEALED, 0), None, QUICK, 784) is None

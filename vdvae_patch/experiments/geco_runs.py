@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class Size:
         decay: whether they fall to 0 as half a cosine; the paper's are constant.
         kappas: root mean square errors that GECO is asked for, in shares of the range; of ConvDRAW and of VAE+NVP.
         alpha: of GECO's moving average.
-        speed: ν κ². With it λ moves as fast for every κ: by exp(speed) where the squared error is twice κ².
+        pace: ν κ², of ConvDRAW and of VAE+NVP, and the largest share that one update changes λ by. So λ moves as fast
+            for every κ, at most where the squared error is twice κ²; and not further in a run than it must.
         convdraw, nvp_vae: the hosts' sizes.
         marginal: images of the marginal KL, training images.
     """
@@ -70,7 +72,7 @@ class Size:
     decay: bool
     kappas: tuple[tuple[float, ...], tuple[float, ...]]
     alpha: float
-    speed: float
+    pace: tuple[float, float]
     convdraw: tuple[tuple[str, int], ...]
     nvp_vae: tuple[tuple[str, int], ...]
     marginal: int
@@ -112,6 +114,10 @@ class Size:
         """The host's learning rate."""
         return self.lr[0] if host == "convdraw" else self.lr[1]
 
+    def pace_of(self, host: str) -> float:
+        """How fast λ moves."""
+        return self.pace[0] if host == "convdraw" else self.pace[1]
+
     def kappas_of(self, host: str) -> tuple[float, ...]:
         """The errors that GECO is asked for."""
         return self.kappas[0] if host == "convdraw" else self.kappas[1]
@@ -123,13 +129,13 @@ class Size:
 
 FULL = Size(
     seeds=3, updates=(1_000_000, 1_000_000), batch=32, train=0, test=0, lr=(1e-5, 1e-6), decay=False,
-    kappas=((0.06, 0.08, 0.1, 0.125, 0.175),) * 2, alpha=0.99, speed=0.1,
+    kappas=((0.06, 0.08, 0.1, 0.125, 0.175),) * 2, alpha=0.99, pace=(1e-3, 1e-3),
     convdraw=(("hidden", 128), ("latents", 4), ("steps", 12), ("canvas", 16)),
     nvp_vae=(("hidden", 512), ("latents", 64), ("couplings", 8)), marginal=5000,
 )  # fmt: skip
 QUICK = Size(
-    seeds=1, updates=(400, 1000), batch=32, train=5000, test=500, lr=(2e-3, 3e-3), decay=True,
-    kappas=((0.1, 0.14, 0.2), (0.16, 0.2, 0.25)), alpha=0.9, speed=0.1,
+    seeds=1, updates=(400, 700), batch=32, train=5000, test=500, lr=(2e-3, 3e-3), decay=True,
+    kappas=((0.1, 0.14, 0.2), (0.16, 0.2, 0.25)), alpha=0.9, pace=(0.02, 0.01),
     convdraw=(("hidden", 24), ("latents", 2), ("steps", 3), ("canvas", 8)),
     nvp_vae=(("hidden", 128), ("latents", 32), ("couplings", 4)), marginal=500,
 )  # fmt: skip
@@ -221,9 +227,9 @@ def objective_of(cell: Cell, kappa: float | None, size: Size, dimensions: int) -
         return objectives.get("elbo")
     if kappa is None:
         return None
-    start = dimensions / (2 * GQN[1] ** 2)
+    start, pace = dimensions / (2 * GQN[1] ** 2), size.pace_of(HOSTS[cell.host])
     return Geco(
-        kappa, nu=size.speed / kappa**2, alpha=size.alpha, start=start, most=1.05, least=0.95, hold=1,
+        kappa, nu=pace / kappa**2, alpha=size.alpha, start=start, most=1 + pace, least=1 - pace, hold=1,
         patience=10 * size.updates_of(HOSTS[cell.host]), pixels=PIXELS,
     )  # fmt: skip
 
@@ -403,9 +409,12 @@ def _marginal(cell: Cell, made: Trained, pictures: Pictures, size: Size) -> list
     """Of the posterior that is a flow, whose z is small enough."""
     if made.name != "nvp_vae":
         return None
-    images, _ = pictures.train.batch(slice(0, size.marginal), made.device)
-    posterior = FlowPosterior(made.model, images, made.model.encoder(images), made.values)
-    found = marginal_kl(posterior, made.model.log_prior, samples=2, generator=generator(CPU, cell.seed, 0, "marginal"))
+    # the layers backwards, in float64: where a scale is small they enlarge what rounding left
+    model = copy.deepcopy(made.model).double()
+    images = pictures.train.batch(slice(0, size.marginal), made.device)[0].double()
+    posterior = FlowPosterior(model, images, model.encoder(images), made.values)
+    draw = generator(CPU, cell.seed, 0, "marginal")
+    found = marginal_kl(posterior, model.log_prior, samples=2, generator=draw)
     return [found.value, found.standard_error, found.mean_kl, float(found.count), float(found.is_saturated)]
 
 
