@@ -51,7 +51,7 @@ def _panel(axis: Any, rows: Sequence[Found]) -> None:
         for row in rows:
             if row.method == method:
                 axis.plot([row.nll], [row.rate], mark, color=COLORS[method], ms=6, label=method, ls="none")
-    axis.set(yscale="symlog", ylim=(0, None))
+    axis.set(yscale="symlog", ylim=(0, 2.5 * max(1.0, *(row.rate for row in rows))))
     axis.margins(x=0.15)
     axis.grid(alpha=0.3)
     axis.tick_params(labelsize=8)
@@ -75,6 +75,7 @@ def draw_equal(rows: Sequence[Found]) -> Figure:
                     bottom.axhline(255 * row.kappa, color="#888888", lw=0.8, ls=":")
         top.set_title(f"{host},\n{data}", fontsize=8)
         bottom.set(xlabel="update", yscale="log")
+        _numbers(bottom.yaxis)
         for axis in (top, bottom):
             axis.grid(alpha=0.3, which="both")
             axis.tick_params(labelsize=7, which="both")
@@ -83,6 +84,15 @@ def draw_equal(rows: Sequence[Found]) -> Figure:
     axes[0][0].legend(fontsize=6)
     figure.tight_layout()
     return figure
+
+
+def _numbers(scale: Any) -> None:
+    """A logarithmic axis with 1, 2, 5, 10, ... at its marks, as they are."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    scale.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    scale.set_minor_formatter(NullFormatter())
 
 
 def draw_trajectory(row: Found) -> Figure:
@@ -106,6 +116,8 @@ def draw_trajectory(row: Found) -> Figure:
     axes[0].set(xlabel="half the squared error, a sum over pixels", ylabel="KL, nats an image", xscale="log")
     axes[1].set(xlabel="update", ylabel="equivalent β", yscale="log")
     axes[2].set(xlabel="update", ylabel="error, grey levels", yscale="log")
+    for scale in (axes[0].xaxis, axes[1].yaxis, axes[2].yaxis):
+        _numbers(scale)
     if row.kappa is not None:
         axes[2].axhline(255 * row.kappa, color="#d62728", lw=1, label=f"asked for: {255 * row.kappa:.1f}")
         axes[2].legend(fontsize=8)
