@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the top to the ground; a room may import rooms below it, and its own.
 LAYERS = [
     ["cli"],
-    ["compare", "experiments", "benchmark", "scaling"],
+    ["compare", "experiments", "benchmark", "doctor", "scaling"],
     ["train", "launch"],
     ["patches"],
     ["integrations"],
