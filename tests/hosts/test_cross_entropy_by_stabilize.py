@@ -258,3 +258,35 @@ def test_what_to_write_names_the_mean_of_the_logits() -> None:
     model = made(OfLogits)
     instead = vdvae_patch.scan(model, batch(), call=own).elbo.instead("optimal")
     assert "decoder.nll(data, torch.sigmoid(output))" in instead
+
+
+def test_a_mixture_stays_and_a_host_by_name_is_told_where_its_decoder_goes() -> None:
+    torch.manual_seed(0)
+    model = vdvae_patch.load_host("vdvae").build(
+        {
+            "width": 8, "zdim": 2, "num_mixtures": 2, "dataset": "cifar10", "image_size": 8,
+            "enc_blocks": "8x1,8d8,1x1", "dec_blocks": "1x1,8m1",
+        }
+    )  # fmt: skip
+    x, told = torch.randint(0, 256, (4, 8, 8, 3)).float() / 127.5 - 1, io.StringIO()
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        return model(x, x)["elbo"]  # type: ignore[no-any-return]
+
+    vdvae_patch.stabilize(model, x, call=loss, decoder="optimal", file=told)
+    assert "of a mixture or by another formula, with no one mean" in told.getvalue()
+    assert 'vdvae_patch.patch(model, ..., decoder="optimal") puts it there' in told.getvalue()
+    assert term_in(model) is None
+
+
+def test_a_named_hosts_cross_entropy_on_grey_values_is_replaced() -> None:
+    torch.manual_seed(0)
+    model = vdvae_patch.load_host("large_vae").build({"size": (4, 3), "hidden": 8, "latents": 3})
+    told = io.StringIO()
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        return model(x)["elbo"]  # type: ignore[no-any-return]
+
+    vdvae_patch.stabilize(model, batch(), call=loss, decoder="optimal", file=told)
+    assert "the loss is a bound with β = 1" in told.getvalue()
+    assert term_in(model) is not None

@@ -69,7 +69,7 @@ _STAYS: dict[TermKind, str] = {
     "Gaussian density": ", whose σ is learned already; likelihood= gives it another scale",
     "categorical cross-entropy": ", which gives every level a probability, and has no mean that the host computes",
     "Poisson likelihood": ", of counts, whose variance is their mean",
-    "log likelihood": ", by a formula whose mean is not known",
+    "log likelihood": ", of a mixture or by another formula, with no one mean that the host computes in its place",
 }
 """Why no Gaussian takes a term's place."""
 
