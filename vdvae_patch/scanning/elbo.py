@@ -182,8 +182,10 @@ class LossElbo:
             return f"the likelihood stays: a {kind} is one of its own{why}"
         if grey and self.place is not None and self.place.reads == "logit":
             output = "torch.sigmoid(output)"
+        within = ""
         if self.weight is None or self.rows < 1:
             factor, sums = f"{self.kl_factor:.6g} * ", "sum"  # of the whole loss
+            within = "what the loss makes of "
         else:
             times = self.kl_factor / self.weight
             mean = math.isclose(times * self.rows, 1, rel_tol=1e-4)
@@ -192,7 +194,7 @@ class LossElbo:
         term, low, high = self.reconstruction, self.data.low, self.data.high
         place = f"`{term.expression}` at {os.path.basename(term.file)}:{term.line}"
         made = f'vdvae_patch.decoders.get("{decoder}", PixelGrid({low:g}, {high:g}))'
-        return f"in the place of {place} write `{factor}decoder.nll(data, {output}).{sums}()`, decoder = {made}"
+        return f"in the place of {within}{place} write `{factor}decoder.nll(data, {output}).{sums}()`, decoder = {made}"
 
     def __str__(self) -> str:
         if not self:
