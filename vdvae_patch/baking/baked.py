@@ -123,6 +123,9 @@ class _Baking:
             place = f"{shown(file_of(function))}, {function.__qualname__}"
             if isinstance(site, LogSite):
                 continue  # for the Normal that is made of it, whose line follows
+            if isinstance(site, TermSite):
+                self._term(site, place)
+                continue
             if not isinstance(site, Site) or scale is None:
                 self._notes.append(
                     f"{place}, line {site.span[0] if isinstance(site, NormalSite) else 0}: this "  # both are one kind
@@ -140,6 +143,17 @@ class _Baking:
             parameter = site.parameter.removeprefix(f"{attachment.path}.") if attachment.path else site.parameter
             change = Change(site.first, site.last, site.operand, None, parameter, site.also, site.drops, site.inplace)
             self._expression(site, place, name, in_place(function, change, instance), file_of(function))
+
+    def _term(self, site: TermSite, place: str) -> None:
+        term = term_of(site)
+        low, high = term.decoder.pixels.low, term.decoder.pixels.high
+        output = {"logit": "sigmoid(output)", "log mean": "exp(output)"}.get(term.reads, "output")
+        how = {"sum": ".sum()", "mean": ".mean()"}.get(term.reduced, "")
+        self._notes.append(
+            f"{place}, line {site.last[0]}: the reconstruction term becomes {term.factor:g} * decoder.nll(data, {output})"
+            f"{how}, decoder = vdvae_patch.decoders.get({term.decoder.specification()!r}, PixelGrid({low:g}, {high:g}))"
+            + (", before it is summed over an image" if term.reduced == "values" else "")
+        )
 
     def _expression(self, site: Site, place: str, name: str, found: Sequence[tuple[object, str]], file: str) -> None:
         if site.reads is not None or not found:

@@ -41,8 +41,8 @@ FULL_DATA = {
 }
 QUICK_DATA = {
     "ConvDRAW": ("mnist", "color-mnist", "cifar10"),
-    CONDITIONAL: ("mnist-sum", "mnist-rotate"),
-    "VAE+NVP": ("mnist", "color-mnist", "cifar10"),
+    "VAE+NVP": ("mnist", "color-mnist"),
+    CONDITIONAL: ("mnist-rotate",),
 }
 
 

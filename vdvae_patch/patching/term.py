@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vdvae_patch.attach.sites import TermSite
 from vdvae_patch.decoders import Gaussian, Optimal
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.patching.decoder import TERM, Apart
@@ -105,6 +106,12 @@ class TermReader:
         own = None if owner is None else owner._modules.get(TERM)
         result: Tensor = (self.term if own is None else own)(output, data)
         return result
+
+
+def term_of(site: TermSite) -> Term:
+    """The term that stands at a place."""
+    assert isinstance(site.reader, TermReader)
+    return site.reader.term
 
 
 def put_term(model: nn.Module, term: Term) -> None:
