@@ -145,3 +145,11 @@ def test_a_sigma_that_is_not_finite_is_not_written_down() -> None:
     term_of(model).decoder.mean_squared_error.fill_(torch.inf)  # type: ignore[operator]
     with pytest.raises(PatchError, match="not finite"):
         vdvae_patch.patch_json(model)
+
+
+def test_the_lines_to_write_name_the_term_for_what_it_is() -> None:
+    model = trained(OfLogits, own)
+    notes = "\n".join(vdvae_patch.source(model).notes)
+    assert "the reconstruction term becomes" in notes
+    assert "decoder.nll(data, sigmoid(output)).mean(), decoder = vdvae_patch.decoders.get('optimal'" in notes
+    assert "torch.distributions.Normal" not in notes

@@ -15,13 +15,14 @@ from vdvae_patch.attach.attachment import (
     OutputAttachment,
 )
 from vdvae_patch.attach.rewrite import Change, in_place
-from vdvae_patch.attach.sites import LogSite, NormalSite, Site
+from vdvae_patch.attach.sites import LogSite, NormalSite, Site, TermSite
 from vdvae_patch.baking.functions import Function, of_output, of_scale
 from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, followed
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.patching.record import not_patched, owners
+from vdvae_patch.patching.term import term_of
 from vdvae_patch.patching.wrapped import unwrapped
 from vdvae_patch.scales import Scale
 from vdvae_patch.trace import shown
@@ -149,10 +150,11 @@ class _Baking:
         low, high = term.decoder.pixels.low, term.decoder.pixels.high
         output = {"logit": "sigmoid(output)", "log mean": "exp(output)"}.get(term.reads, "output")
         how = {"sum": ".sum()", "mean": ".mean()"}.get(term.reduced, "")
+        made = f"vdvae_patch.decoders.get({term.decoder.specification()!r}, PixelGrid({low:g}, {high:g}))"
+        values = ", before it is summed over an image" if term.reduced == "values" else ""
         self._notes.append(
-            f"{place}, line {site.last[0]}: the reconstruction term becomes {term.factor:g} * decoder.nll(data, {output})"
-            f"{how}, decoder = vdvae_patch.decoders.get({term.decoder.specification()!r}, PixelGrid({low:g}, {high:g}))"
-            + (", before it is summed over an image" if term.reduced == "values" else "")
+            f"{place}, line {site.last[0]}: the reconstruction term becomes {term.factor:g} * "
+            f"decoder.nll(data, {output}){how}, decoder = {made}{values}"
         )
 
     def _expression(self, site: Site, place: str, name: str, found: Sequence[tuple[object, str]], file: str) -> None:
