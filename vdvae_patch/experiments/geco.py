@@ -257,9 +257,9 @@ def _notes(rows: Sequence[Found], size: Size) -> tuple[str, ...]:
             f"times the ELBO's; in {sum(ratio < 1 for ratio in lower)} of {len(lower)} cases it is lower, and in "
             f"{sum(r.sigma < 0.98 * (r.kappa or 0) for r in equal)} the error ended more than a fiftieth below what "
             "was asked for. Where both have ended they should agree: with the optimal σ the ELBO is KL + D log of the "
-            "error, whose multiplier is D / 2σ², and GECO's is the same there. What differs is the way: until the "
-            "constraint is met λ rises, and the KL above the ELBO's; then it comes down. The paper found a lower KL at "
-            f"a squared error of {EQUAL_MSE}, {255 * math.sqrt(EQUAL_MSE):.1f} grey levels, and prints it as curves."
+            "error, whose multiplier is D / 2σ², and GECO's is the same there; what differs is the way, and short runs "
+            f"have not ended. The paper found a lower KL at a squared error of {EQUAL_MSE}, "
+            f"{255 * math.sqrt(EQUAL_MSE):.1f} grey levels, and prints it as curves."
         )
     if any(r.marginal is not None for r in rows):
         notes.append(_marginal_words(rows, size))
