@@ -41,7 +41,7 @@ LAYERS = [
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],
-    ["errors", "file_kinds", "machine", "tables", "trace"],
+    ["errors", "file_kinds", "machine", "number_ranges", "tables", "torch_versions", "trace"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -297,11 +297,11 @@ def _is_linear(node: Node) -> bool:
     if node.kind == "shape":
         return node.op not in ops.COMBINING
     if node.kind == "reduction":
-        return node.op in ("sum", "mean")
-    if node.op in ("mul", "div"):
+        return True
+    if node.op in ops.MULTIPLYING:
         varying = [a for a in node.args if isinstance(a, Node) and (a.params or a.noise)]
         return len(varying) == 1 and (node.op == "mul" or node.args[0] is varying[0])
-    return node.op in ("add", "sub", "rsub", "neg")
+    return node.op in ops.LINEAR
 
 
 MOST = 20_000
