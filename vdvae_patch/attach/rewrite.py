@@ -28,6 +28,9 @@ from vdvae_patch.attach.readers import LogReader, PartReader
 from vdvae_patch.attach.source import METHOD, Span, class_of, find, is_method, look_up, mangled, parse
 from vdvae_patch.errors import PatchError, SharedScaleError
 
+_OPERAND_BEFORE = ("sub", "subtract", "rsub", "mul", "multiply", "log_prob")
+"""Methods whose first operand is what they are called on."""
+
 TERM = -1000
 """Operand of a change that replaces the expression by reader(output, data), the two that `first` compares."""
 
@@ -404,13 +407,14 @@ class _Edit:
         self._replace(tree, last, new)
 
     def _compared(self, node: ast.AST) -> list[ast.expr]:
-        """The two operands of a difference, or of a call that compares them."""
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+        """The operands of a difference, a product or a call that compares two; of `d.log_prob(x)` they are d and x."""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.Mult):
             return [node.left, node.right]
         if isinstance(node, ast.Call) and not any(isinstance(a, ast.Starred) for a in node.args):
             named = {k.arg: k.value for k in node.keywords}
-            given = [*node.args, *(named[name] for name in ("input", "target", "other") if name in named)]
-            if isinstance(node.func, ast.Attribute) and node.func.attr in ("sub", "subtract", "rsub"):
+            names = ("input", "target", "other", "value")
+            given = [*node.args, *(named[name] for name in names if name in named)]
+            if isinstance(node.func, ast.Attribute) and node.func.attr in _OPERAND_BEFORE:
                 given = given if self._is_namespace(node.func.value) else [node.func.value, *given]
             if len(given) >= 2:
                 return given[:2]
