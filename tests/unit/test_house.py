@@ -44,7 +44,7 @@ LAYERS = [
     ["torch_files"],
     ["bounded_pickle", "bounded_zip"],
     ["validation", "tables", "trace"],
-    ["errors", "file_kinds", "machine"],
+    ["errors", "file_kinds", "machine", "number_ranges", "torch_versions"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 
