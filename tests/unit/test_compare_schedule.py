@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from vdvae_patch.compare.run import hold
 from vdvae_patch.compare.schedule import Ended, execute
 from vdvae_patch.compare.states import RunState
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips.records import checked_line, read
 from vdvae_patch.train.interrupts import StopRequest
 
 BEGIN_AND_END = "log = open('events', 'a'); log.write('begin '); log.flush(); log.write('end '); log.close()"
@@ -111,8 +113,9 @@ def test_a_run_that_gave_up_since_it_no_longer_learns_has_not_failed(tmp_path: P
     comparison = scripted(tmp_path, "import sys; sys.exit(2)")
     plain = make_plan(tmp_path, "vanilla", "0", "--max-consecutive-skips", "2").runs[0]
     write_run(plain, ["nan_rate"], nelbo=None, checkpoint=True)  # one skip before: it goes on from its checkpoint
-    line = plain.folder.joinpath("metrics.jsonl").read_text().strip()
-    give_up = f"open('vanilla-seed0/metrics.jsonl', 'a').write({line!r} + chr(10)); import sys; sys.exit(2)"
+    (record,) = read(plain.folder / "metrics.jsonl")
+    line = checked_line(json.dumps({**record, "step": 1, "elbo": "nan"}), 2, "")
+    give_up = f"open('vanilla-seed0/metrics.jsonl', 'a').write({line!r}); import sys; sys.exit(2)"
     run = Scripted(plain.config, plain.flags, give_up)
     assert [end.how for end in do(replace(comparison, runs=(run,)))] == ["stopped"]
 

@@ -51,6 +51,7 @@ def draw_curves(results: Sequence[RunResult], variants: Sequence[str], paths: Se
     """Write the figure to every path, the format by its suffix; one thin line a run."""
     from matplotlib import rc_context
 
+    results = [result for result in results if result.outcome != "refused"]
     axis = horizontal(results)
     look = looks(variants)
     with rc_context(STYLE):

@@ -75,6 +75,8 @@ def write_report(comparison: Comparison) -> Report:
     results = collect(comparison.runs)
     if not results:
         raise RunError(f"no run in {out} has done a step; see the log.txt of each")
+    if all(result.outcome == "refused" for result in results):
+        raise RunError(f"no run in {out} can be trusted: {results[0].label}: {results[0].problems[0]}")
     rows = summarise(comparison.variants, len(comparison.seeds), results)
     write_whole(
         out / "table.md",
@@ -150,6 +152,7 @@ def _run_record(result: RunResult) -> dict[str, Any]:
         "test_nelbo_nats_per_dim": result.nelbo,
         "test_nelbo_bits_per_dim": result.bits,
         "problems": list(result.problems),
+        "unchecked": list(result.unchecked),
         **{key: value for key, value in result.summary.items() if key != "run"},
         "run": result.seen,
     }

@@ -18,6 +18,7 @@ import tyro
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.heads import Arithmetic
 from vdvae_patch.hosts.preset import Optimization
+from vdvae_patch.skips.whole import comment_agrees
 
 Precision = Literal["fp32", "bf16", "fp16"]
 A = TypeVar("A")
@@ -161,28 +162,50 @@ class RunFile:
         path: where it lies, for messages.
         told: what the run was told, as plain values.
         seen: what it saw: code, machine, data, host; the file's table `[run]`.
+        checked: whether a checksum vouches for it; older files have none.
     """
 
     path: Path
     told: Mapping[str, Any]
     seen: dict[str, Any]
+    checked: bool = False
+
+    @property
+    def run(self) -> str:
+        """The identity of the run; empty for one of before runs had any."""
+        return str(self.seen.get("id", ""))
 
     @classmethod
     def read(cls, path: Path) -> RunFile:
         """Read the file.
 
         Raises:
-            RunError: it is missing, cannot be read, or is not TOML.
+            RunError: it is missing, cannot be read, is not TOML, or is not what was written.
         """
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_bytes().decode("utf-8")  # not as text, which would change line breaks
+            agrees = comment_agrees(text)
+            table = tomllib.loads(text)
         except FileNotFoundError:
             raise RunError(f"{path} does not exist: there is no run in that folder") from None
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RunError(f"{path} is not valid TOML ({error})") from None
-        return cls(path, table, table.pop("run", {}))
+        except RecursionError:
+            raise RunError(f"{path} is not valid TOML (it is nested too deeply)") from None
+        seen = table.pop("run", {})
+        if not isinstance(seen, dict):
+            raise RunError(f"{path}: run is {type(seen).__name__}, where a table was expected")
+        if agrees is False or (agrees is None and "id" in seen):
+            raise RunError(
+                f"{path} is damaged, or was changed by hand: its checksum does not match. Whoever changed it on "
+                "purpose removes its first line and the line `id` of [run]; else put it back, or begin again in "
+                "another --out"
+            )
+        if not table:
+            raise RunError(f"{path} is damaged: it has no setting")
+        return cls(path, table, seen, bool(agrees))
 
     def config(self, architecture: type) -> TrainConfig[Any]:
         """What the run was told, typed; `architecture` is the class of its host's.

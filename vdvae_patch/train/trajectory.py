@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import RunError
-from vdvae_patch.skips.records import read
+from vdvae_patch.skips.records import read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def draw_trajectory(log: Path, path: Path, title: str) -> bool:
     Raises:
         RunError: it cannot be written.
     """
-    rows = [row for row in read(log) if math.isfinite(row["rate"]) and math.isfinite(row["distortion"])]
+    rows = [row for row in read_log(log).records if math.isfinite(row["rate"]) and math.isfinite(row["distortion"])]
     if not rows:
         return False
     rows = rows[:: max(1, len(rows) // POINTS)]
