@@ -1,6 +1,6 @@
 """Flip bits of, and cut, every file of a real run, and see whether anything is wrong without a word.
 
-    OMP_NUM_THREADS=1 python tests/long/flips_and_cuts.py [--flips 1000] [--cuts 200] [--out docs/results/flips-and-cuts.json]
+    OMP_NUM_THREADS=1 python tests/long/flips_and_cuts.py [--flips 1000] [--cuts 200] [--seed 0] [--out FILE.json]
 
 A trial copies the folder of a run, flips one bit of one file or cuts it at a random byte, and then looks at it in the
 two ways in which a user does: `compare`'s table of it, and the logs and the checkpoint that `--resume` would go on
@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    seen = provenance(torch.device("cpu")) | {"command": " ".join(["python", *sys.argv]), "seed": given.seed}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(None):
         began = time.monotonic()
         make_run(Path(folder) / "run")
@@ -193,7 +194,6 @@ def main() -> None:
     total = Counter(t.verdict for t in done)
     print(json.dumps(dict(total)), f"{seconds} s")
     if given.out is not None:
-        seen = provenance(torch.device("cpu")) | {"command": " ".join(["python", *sys.argv]), "seed": given.seed}
         write_json(given.out, {"run": seen, "seconds": seconds, "total": dict(total), "rows": rows})
     sys.exit(1 if total["silent"] else 0)
 
