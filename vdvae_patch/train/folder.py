@@ -141,6 +141,19 @@ def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:
     return folder
 
 
+def holder(path: Path) -> str | None:
+    """The process that works in a run's folder, as its lock says; None if none does."""
+    try:
+        with (path / LOCK).open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read().strip() or "unknown"
+    except OSError:
+        return None
+    return None
+
+
 def run_around(path: Path) -> Path | None:
     """The nearest folder that holds a run, of `path` and those that it lies in."""
     folders = (path.absolute(), *path.absolute().parents)
