@@ -216,6 +216,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
     progress.begin(run.total, run.first_step)
     started = run.clock()
     for step in range(run.first_step, run.total):
+        run.world.mark()
         x, target = run.batch(step)
         if _due(step, config.watch_every):
             seed_noise("train", config.seed, rank=run.world.rank, step=step)
