@@ -188,3 +188,9 @@ def test_a_comment_vouches_for_a_configuration() -> None:
     assert comment_agrees(text)
     assert comment_agrees(text.replace("explin", "expl1n")) is False
     assert comment_agrees('variant = "explin"\n') is None
+
+
+def test_of_a_run_that_writes_checksums_a_line_without_one_is_damaged(log: Path) -> None:
+    log.write_bytes(log.read_bytes().replace(b'"_check"', b'"_chick"', 1))
+    assert read_log(log, RUN).remarks()
+    assert read_log(log, RUN, checked=True).problems()[0].endswith("has no checksum, and the others have")

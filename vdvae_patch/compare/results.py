@@ -160,7 +160,7 @@ def read_run(run: PlannedRun) -> RunResult:
     """
     folder = run.folder
     file = RunFile.read(folder / "config.toml")
-    log = records.read_log(folder / "metrics.jsonl", file.run)
+    log = records.read_log(folder / "metrics.jsonl", file.run, checked=file.checks_logs)
     state = state_of(run)
     summary, checked = read_checked(folder / "summary.json") if state == "finished" else ({}, True)
     said = {"metrics": summary.get("steps"), **summary.get("logs", {})} if summary else _saved(folder)
@@ -203,7 +203,7 @@ def read_run(run: PlannedRun) -> RunResult:
         summary=summary,
         seen=file.seen,
         curves=curves,
-        problems=(*gaps, *_of_other_logs(folder, file.run, said)),
+        problems=(*gaps, *_of_other_logs(folder, file, said)),
         unchecked=(*unchecked, *(["metrics.jsonl"] if log.unchecked else [])),
     )
 
@@ -243,12 +243,14 @@ def _saved(folder: Path) -> dict[str, int]:
     return {}
 
 
-def _of_other_logs(folder: Path, run: str, expected: Mapping[str, int]) -> list[str]:
+def _of_other_logs(folder: Path, file: RunFile, expected: Mapping[str, int]) -> list[str]:
     """What is wrong with the logs of which no number is shown here."""
     return [
         problem
         for name in ("skips", "heads", "evaluations")
-        for problem in records.read_log(folder / f"{name}.jsonl", run).problems(expected.get(name))
+        for problem in records.read_log(folder / f"{name}.jsonl", file.run, checked=file.checks_logs).problems(
+            expected.get(name)
+        )
     ]
 
 

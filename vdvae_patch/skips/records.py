@@ -189,11 +189,12 @@ class Log:
         return [f"{which}{self.path} cannot be checked: written by a version without checksums"]
 
 
-def read_log(path: Path, run: str = "") -> Log:
+def read_log(path: Path, run: str = "", *, checked: bool = False) -> Log:
     """Read a log, whatever state it is in; one that is not there is empty.
 
     Args:
         run: the identity of the run that it must be of; lines of another run count as damaged. Empty for any.
+        checked: whether every line must have a checksum, as all have of a run that was begun with an identity.
 
     Raises:
         RunError: it cannot be opened.
@@ -206,7 +207,7 @@ def read_log(path: Path, run: str = "") -> Log:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
     texts = data.splitlines(keepends=True) if b"\r" not in data else _split(data)
     unfinished = texts.pop() if texts and not texts[-1].endswith(b"\n") else b""
-    return Log(path, tuple(_in_order(_lines(texts, short(run)))), unfinished)
+    return Log(path, tuple(_in_order(_lines(texts, short(run), checked))), unfinished)
 
 
 def _split(data: bytes) -> list[bytes]:
@@ -216,13 +217,12 @@ def _split(data: bytes) -> list[bytes]:
     return [*parts, last] if last else parts
 
 
-def _lines(texts: Sequence[bytes], run: str) -> Iterator[Line]:
-    checked = False
+def _lines(texts: Sequence[bytes], run: str, checked: bool) -> Iterator[Line]:
     for place, text in enumerate(texts, 1):
         line = parse_line(text, place)
         if line.record is not None and line.number is None and checked:
             # the field stands in every line from the first one that has it
-            line = Line(place, text, None, why="is damaged: it has no checksum, and those before it have")
+            line = Line(place, text, None, why="is damaged: it has no checksum, and the others have")
         if line.run and run and line.run != run:
             line = Line(place, text, None, why=f"is of another run ({line.run}, not {run})")
         checked = checked or line.number is not None
@@ -363,12 +363,14 @@ class Cut:
         kept_aside: the damaged lines that were put into the file beside.
         problems: what is lost or damaged, each with file and line.
         count: how many lines there were, also of those that are lost.
+        remarks: what no checksum vouches for.
     """
 
     redone: tuple[int, ...] = ()
     kept_aside: int = 0
     problems: tuple[str, ...] = ()
     count: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 def aside(path: Path) -> Path:
@@ -376,20 +378,20 @@ def aside(path: Path) -> Path:
     return path.with_name(f"{path.name}.damaged")
 
 
-def truncate_after(path: Path, step: int, *, run: str = "", expected: int | None = None) -> Cut:
+def truncate_after(path: Path, step: int, *, run: str = "", expected: int | None = None, checked: bool = False) -> Cut:
     """Drop the records of steps from `step` on: the resumed run does those steps again.
 
     A damaged line among those that stay takes no other with it: it goes into the file beside, `aside`. What stays is
     never changed. A line that cannot be read behind all of them is of a step that is done again, and is dropped too.
 
     Args:
-        run: the identity of the run.
+        run, checked: as `read_log` has them.
         expected: how many lines there were when `step` steps had been done; None if nobody knows.
 
     Raises:
         RunError: it cannot be read or written.
     """
-    log = read_log(path, run)
+    log = read_log(path, run, checked=checked)
     last = max(
         (n for n, line in enumerate(log.lines) if line.record is not None and _is_before(line, step)), default=-1
     )
@@ -417,7 +419,7 @@ def truncate_after(path: Path, step: int, *, run: str = "", expected: int | None
         _keep_aside(path, [line.text for line in bad] + ([unfinished + b"\n"] if unfinished else []))
     _rewrite(path, kept, log)
     redone = tuple(int(line.record["step"]) for line in rest if line.record is not None)
-    return Cut(redone, len(bad) + bool(unfinished), problems, max(had, expected or 0))
+    return Cut(redone, len(bad) + bool(unfinished), problems, max(had, expected or 0), tuple(log.remarks()))
 
 
 def _says_much(line: Line) -> bool:

@@ -175,6 +175,11 @@ class RunFile:
         """The identity of the run; empty for one of before runs had any."""
         return str(self.seen.get("id", ""))
 
+    @property
+    def checks_logs(self) -> bool:
+        """Whether every line of its logs has a checksum: not those of a run that was begun by an older version."""
+        return bool(self.run) and "adopted" not in self.seen
+
     @classmethod
     def read(cls, path: Path) -> RunFile:
         """Read the file.

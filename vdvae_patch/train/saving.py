@@ -128,16 +128,19 @@ class Chosen:
     problems: tuple[str, ...]
 
 
-def cut_logs(folder: RunFolder, step: int, run: str = "", expected: Mapping[str, int] | None = None) -> dict[str, Cut]:
+def cut_logs(
+    folder: RunFolder, step: int, file: RunFile | None = None, expected: Mapping[str, int] | None = None
+) -> dict[str, Cut]:
     """Drop what was logged and recorded of steps from `step` on, and what killed writes left behind.
 
     Args:
-        run: the identity of the run.
+        file: the run's configuration, which has its identity.
         expected: by the name of a log how many lines it had when `step` steps had been done.
     """
     known = expected or {}
+    run, checked = ("", False) if file is None else (file.run, file.checks_logs)
     cuts = {
-        log.stem: truncate_after(log, step, run=run, expected=known.get(log.stem))
+        log.stem: truncate_after(log, step, run=run, expected=known.get(log.stem), checked=checked)
         for log in (folder.metrics, folder.skips, folder.heads, folder.evaluations)
     }
     flight.drop_from(folder.recordings, step)
@@ -189,7 +192,7 @@ def choose(
     require_run(found.info, file, found.path)
     counted = _skips(found.state["counters"])
     lines = found.info.counts or {"metrics": found.info.step, "skips": sum(counted.values())}
-    cuts = cut_logs(folder, found.info.step, file.run, lines)
+    cuts = cut_logs(folder, found.info.step, file, lines)
     problems = [problem for cut in cuts.values() for problem in cut.problems]
     if not problems:
         problems = _disagreements(folder, counted, file.run)
@@ -199,8 +202,8 @@ def choose(
     if cuts["metrics"].redone:
         first, last = min(cuts["metrics"].redone), max(cuts["metrics"].redone)
         say(f"going on after step {found.info.step}: steps {first + 1} to {last + 1} were logged and are done again")
-    for problem in problems:
-        say(problem)
+    for line in (*problems, *(remark for cut in cuts.values() for remark in cut.remarks)):
+        say(line)
     return Chosen(found.path, {name: cut.count for name, cut in cuts.items()}, tuple(problems))
 
 
