@@ -51,6 +51,17 @@ class Table1(Common):
 
 
 @dataclass(frozen=True)
+class ScaleErrors(Common):
+    """The error of every scale, its inverse and its derivatives, and of the KL, in eps of each type, by mpmath.
+
+    Attributes:
+        count: raw parameters of each scale and type.
+    """
+
+    count: int = 900
+
+
+@dataclass(frozen=True)
 class Table2(Trained):
     """The convolutional VAE that overfits ten images: 36 cells of 10 runs.
 
@@ -179,7 +190,7 @@ class CalibratedDecoders(Trained):
     Attributes:
         seeds: runs a decoder and a beta; 3 unless quick.
         epochs: passes over the training images; 40 unless quick.
-        dataset: mnist or fashion-mnist.
+        dataset: grey images, such as mnist, fashion-mnist or frey-faces.
     """
 
     seeds: int | None = None
@@ -196,6 +207,27 @@ class GecoTheory(Trained):
     """
 
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Geco(Trained):
+    """Taming VAEs, section 4: ConvDRAW and a VAE with a flow in the information plane, by ELBO, annealing and GECO.
+
+    Attributes:
+        seeds: runs of each; 3 unless quick.
+        updates: of each run; 1,000,000 unless quick.
+        kappa: errors that GECO is asked for, root mean squares in shares of the pixels' range; five unless quick.
+        hosts: which to train, of convdraw, conditional and nvp_vae; all by default.
+        data: data sets to train on; of each host those that it has by default.
+        variant: scales of all models.
+    """
+
+    seeds: int | None = None
+    updates: int | None = None
+    kappa: tuple[float, ...] = ()
+    hosts: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    variant: str = "explin"
 
 
 @dataclass(frozen=True)

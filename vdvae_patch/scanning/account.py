@@ -9,6 +9,7 @@ from typing import Protocol
 
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle
+from vdvae_patch.patching.apply import beside
 from vdvae_patch.patching.fit import Spread
 from vdvae_patch.patching.floors import limits
 from vdvae_patch.patching.record import PatchedHead
@@ -46,8 +47,10 @@ def told(treated: Treated) -> str:
     heads, handle = treated.heads, treated.handle
     lines = [_table(heads, handle, treated.verdicts or ())]
     if heads.normals:
-        calls, make = ("call", "makes") if len(heads.normals) == 1 else ("calls", "make")
-        lines.append(f"{len(heads.normals)} {calls} of torch.distributions.Normal {make} one that carries log σ.")
+        one = len(heads.normals) == 1
+        what = "call of torch.distributions.Normal gives" if one else "calls of torch.distributions.Normal give"
+        know = "one that knows log σ: its" if one else "ones that know log σ: their"
+        lines.append(f"{len(heads.normals)} {what} {know} KL and density take no logarithm of σ")
     lines += handle.outcomes()
     lines += _outside(heads, handle)
     lines += _verdicts(treated)
@@ -84,7 +87,8 @@ def _table(heads: ScanResult, handle: PatchHandle, verdicts: Sequence[Verdict]) 
 
 
 def _outside(heads: ScanResult, handle: PatchHandle) -> Iterator[str]:
-    """Normals that are made beside the model, which a patch of the model does not reach."""
+    """What is computed beside the model, which a patch of the model does not reach: σ, and Normals."""
+    yield from beside(handle.heads)
     runs = {id(head.scan): head.scan for head in heads if head.scan is not None}
     places = list(dict.fromkeys(place for run in runs.values() for place in run.places_outside))
     if not places:
