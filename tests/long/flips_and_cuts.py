@@ -194,7 +194,17 @@ def main() -> None:
     total = Counter(t.verdict for t in done)
     print(json.dumps(dict(total)), f"{seconds} s")
     if given.out is not None:
-        write_json(given.out, {"run": seen, "seconds": seconds, "total": dict(total), "rows": rows})
+        write_json(
+            given.out,
+            {
+                "run": seen,
+                "flips": given.flips,
+                "cuts": given.cuts,
+                "seconds": seconds,
+                "total": dict(total),
+                "rows": rows,
+            },
+        )
     sys.exit(1 if total["silent"] else 0)
 
 
