@@ -13,6 +13,7 @@ from vdvae_patch.cli import demo, main
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.compare.options import separate
 from vdvae_patch.skips import records
+from vdvae_patch.skips.whole import with_comment
 from vdvae_patch.train.folder import read_json
 
 # A model of some thousand weights: a step takes a few milliseconds.
@@ -44,6 +45,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(done: Path, tmp_path: Path) -> Path:
     """A copy of it to do harm to."""
     return Path(shutil.copytree(done, tmp_path / "out"))
+
+
+def killed_before_its_first_checkpoint(run: Path) -> None:
+    """Leave of a run what it is then."""
+    shutil.rmtree(run / "checkpoints")
+    records.truncate_after(run / "metrics.jsonl", 1)
+    _, _, text = (run / "config.toml").read_text().partition("\n")
+    (run / "config.toml").write_text(with_comment(re.sub(r"^checkpointed = \d+\n", "", text, flags=re.MULTILINE)))
 
 
 def runs(out: Path) -> list[Path]:
@@ -97,7 +106,7 @@ def test_a_run_that_was_cut_off_goes_on_and_one_that_fails_does_not_hold_it_up(
     for run in (broken, cut):
         (run / "summary.json").unlink()
         shutil.rmtree(run / "checkpoints" / "step-00000004")
-    shutil.rmtree(cut / "checkpoints")  # as if it had been killed before its first checkpoint
+    killed_before_its_first_checkpoint(cut)
     state = broken / "checkpoints" / "step-00000002" / "state.pt"
     state.write_bytes(state.read_bytes()[:1000])
     assert compare("--variants=vanilla,upbounded/bounded(alpha=0.1,omega=1)", "--out", str(copy)) == 1

@@ -35,7 +35,7 @@ _CHOSEN_HERE = {
 
 
 def run(argv: list[str]) -> int:
-    """0 if every run has ended; 1 if one failed; 75 if a signal asked to stop before the end."""
+    """0 if every run has ended; 1 if one failed or cannot be trusted; 75 if a signal asked to stop before the end."""
     return compare(argv)
 
 
@@ -70,8 +70,10 @@ def compare(argv: Sequence[str], prog: str = "vdvae-patch compare", description:
         console.print(f"stopped by {stop.signal}; the same command goes on")
         return EXIT_RESUME
     failed = [end for end in ended if end.how == "failed"]
-    _show(console, write_report(comparison), failed)
-    return 1 if failed else 0
+    made = write_report(comparison)
+    _show(console, made, failed)
+    refused = any(run.outcome == "refused" for row in made.rows for run in row.runs)
+    return 1 if failed or refused else 0
 
 
 def _check(flags: Sequence[str], own: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from vdvae_patch.compare.palette import looks
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.errors import CheckpointError
+from vdvae_patch.skips.whole import replaced
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.contents import require_tensors, taking_up
 from vdvae_patch.train.noise import seed_noise
@@ -123,7 +124,8 @@ def _draw(pictures: Sequence[Pictures], path: Path) -> None:
     upper.set_xticks(_halves(upper), ["training images", "test images"], fontsize=10)
     _show(lower, "Samples", bottom, look)
     # a name wider than was reckoned with widens the picture and is not cut off
-    figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.05)
+    with replaced(path) as partial:
+        figure.savefig(partial, dpi=200, bbox_inches="tight", pad_inches=0.05)
 
 
 def _show(ax: Any, title: str, block: Sequence[tuple[str, Images]], look: dict[str, Any]) -> None:

@@ -66,12 +66,13 @@ def gallery_section(caption: str) -> str:
 
 def _run_cells(result: RunResult) -> tuple[str, ...]:
     memory = result.summary.get("peak_memory_bytes")
+    trusted = result.outcome != "refused"
     return (
         f"[{literal(result.label)}]({quote(result.folder.name)})",
         result.outcome if result.outcome != "stopped" else "stopped: no longer learns",
-        str(result.steps),
-        str(result.high_gradient),
-        str(result.nan),
+        str(result.steps) if trusted else "-",
+        str(result.high_gradient) if trusted else "-",
+        str(result.nan) if trusted else "-",
         number(result.nelbo, 4),
         number(result.filtered, 4),
         number(result.summary.get("images_per_second"), 1),

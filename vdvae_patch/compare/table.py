@@ -81,7 +81,13 @@ def remarks(result: RunResult) -> list[str]:
             f"test NELBO is {result.nelbo}; over the batches where it is finite ({result.bad_batches} left out) it is "
             f"{number(result.filtered)} nats/dim"
         )
+    if result.outcome == "refused":
+        lines.append("REFUSED, none of its numbers is shown: remove its folder to do it again")
+    elif result.problems and result.summary:
+        lines.append("its counts are those of summary.json, which agrees with its checksum")
     lines.extend(f"its files disagree: {problem}" for problem in result.problems)
+    if result.unchecked:
+        lines.append(f"no checksum vouches for {', '.join(result.unchecked)}: of a version that wrote none")
     return lines
 
 

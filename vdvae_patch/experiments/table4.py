@@ -26,6 +26,7 @@ from vdvae_patch.experiments.published import mean_and_deviation, published
 from vdvae_patch.experiments.report import PUBLISHED, Cell, Origin, Report, Table, publish
 from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.skips.whole import write_whole
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.estimate import estimate
 from vdvae_patch.train.interrupts import EXIT_RESUME, stop_requests
@@ -174,7 +175,7 @@ def _fit(options: Table4, base: TrainConfig[Any], folder: Path) -> _Budget:
     seconds = _SHARE * options.budget * 60 * options.jobs / runs
     budget = _Budget.of(seconds, cost.step_seconds, base.optimization.batch_size, cost.steps)
     folder.mkdir(parents=True, exist_ok=True)
-    chosen.write_text(json.dumps(asdict(budget)) + "\n")
+    write_whole(chosen, json.dumps(asdict(budget)) + "\n")
     return budget
 
 

@@ -18,6 +18,7 @@ import tyro
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.heads import Arithmetic
 from vdvae_patch.hosts.preset import MOST_IMAGES, Optimization
+from vdvae_patch.skips.whole import comment_agrees
 from vdvae_patch.validation import Between, checked, one_line, require, require_shallow, shown
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -173,25 +174,39 @@ class RunFile:
         path: where it lies, for messages.
         told: what the run was told, as plain values.
         seen: what it saw: code, machine, data, host; the file's table `[run]`.
+        checked: whether a checksum vouches for it; older files have none.
     """
 
     path: Path
     told: Mapping[str, Any]
     seen: dict[str, Any]
+    checked: bool = False
+
+    @property
+    def run(self) -> str:
+        """The identity of the run; empty for one of before runs had any."""
+        return str(self.seen.get("id", ""))
+
+    @property
+    def checks_logs(self) -> bool:
+        """Whether every line of its logs has a checksum: not those of a run that was begun by an older version."""
+        return bool(self.run) and "adopted" not in self.seen
 
     @classmethod
     def read(cls, path: Path) -> RunFile:
         """Read the file.
 
         Raises:
-            RunError: it is missing, cannot be read, is not TOML, or nested deeper than ours is.
+            RunError: it is missing, cannot be read, is not TOML or nested deeper than ours is, or is not what was
+                written.
         """
         try:
             if path.stat().st_size > _LONGEST:
                 raise RunError(f"{path} is longer than {_LONGEST:,} bytes, and no run's configuration is")
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes().decode("utf-8")  # not as text, which would change line breaks
             if any(line.count(".") > _DOTS for line in text.splitlines()):
                 raise RunError(f"{path} has a line with more than {_DOTS} dots, and no run's configuration has")
+            agrees = comment_agrees(text)
             table = tomllib.loads(text)
         except FileNotFoundError:
             raise RunError(f"{path} does not exist: there is no run in that folder") from None
@@ -201,10 +216,18 @@ class RunFile:
             raise RunError(f"{path} is not valid TOML ({one_line(error)})") from None
         require_shallow(table, str(path), RunError)
         seen = require(table.pop("run", {}), _SEEN, f"{path}: run", RunError)
+        if agrees is False or (agrees is None and "id" in seen):
+            raise RunError(
+                f"{path} is damaged, or was changed by hand: its checksum does not match. Whoever changed it on "
+                "purpose removes its first line and the line `id` of [run]; else put it back, or begin again in "
+                "another --out"
+            )
+        if not table:
+            raise RunError(f"{path} is damaged: it has no setting")
         named = require(table, _NAMED, str(path), RunError)  # what is asked for before the rest is typed
         if bad := [name for name in _NAMED if "\0" in str(named.get(name, ""))]:
             raise RunError(f"{path}.{bad[0]}: must be a name or a path, not {shown(named[bad[0]])}")
-        return cls(path, table, seen)
+        return cls(path, table, seen, bool(agrees))
 
     def config(self, architecture: type) -> TrainConfig[Any]:
         """What the run was told, typed; `architecture` is the class of its host's.

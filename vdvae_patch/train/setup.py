@@ -158,7 +158,7 @@ def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: boo
     # built, not deep-copied: a host may hold references to its own modules that a copy would share
     ema = host.build(hparams)
     notes: tuple[str, ...] = ()
-    if config.weights is not None and not _goes_on(config):
+    if config.weights is not None and not goes_on(config):
         notes = load_weights(model, read_weights(config, str(variant)), config.weights)
     ema.load_state_dict(model.state_dict())
     model.to(device)
@@ -166,7 +166,7 @@ def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: boo
     heads = host.heads(model)
     if not variant.is_vanilla or config.arithmetic == "stable":
         _patch(host, model, ema, heads, variant, config, data)
-    if variant.adds_modules and config.weights is not None and not _goes_on(config):
+    if variant.adds_modules and config.weights is not None and not goes_on(config):
         load_apart(model, config.weights)
     if variant.adds_modules:
         load_apart_state(ema, apart_state(model))
@@ -264,7 +264,7 @@ def _build(host: Host, hparams: Mapping[str, Any], data: ImageData) -> nn.Module
         ) from error
 
 
-def _goes_on(config: TrainConfig[Any]) -> bool:
+def goes_on(config: TrainConfig[Any]) -> bool:
     """Whether a checkpoint of the run itself will be loaded, so that what it began with is no longer asked for."""
     return config.resume and bool(checkpoint.checkpoints(config.folder / "checkpoints"))
 
