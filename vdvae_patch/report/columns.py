@@ -104,7 +104,9 @@ def rows(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
                 count += 1
                 yield row
     except (OSError, ValueError, RecursionError, VdvaePatchError) as error:
-        problems.append(f"{path.name} cannot be read behind its record {count} ({error}); the page shows what is before")
+        problems.append(
+            f"{path.name} cannot be read behind its record {count} ({error}); the page shows what is before"
+        )
 
 
 def number(value: Any) -> float:

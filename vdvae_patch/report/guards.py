@@ -57,9 +57,11 @@ def read_guard(folder: Path) -> GuardData:
             collector.add(skip.step, line.get("heads"), skipped=True)
     lost = [skip for skip in skips if not skip.recorded]
     if lost and paths:
-        problems.append(f"{len(lost)} of {len(skips)} skips were not recorded: the first few are kept, see `keep`")
+        problems.append(f"{len(lost)} of {len(skips)} skips were not recorded: a guard keeps the first few (keep=5)")
     first = next(iter(infos.values()), {})
-    seen = {key: first[key] for key in ("model_class", "vdvae_patch", "torch", "python", "world") if key in first}
+    seen: dict[str, Any] = {
+        key: first[key] for key in ("model_class", "vdvae_patch", "torch", "python", "world") if key in first
+    }
     return GuardData(
         folder, tuple(skips), collector.looks(), seen, tuple(problems),
         log.stat().st_mtime if log.exists() else None,

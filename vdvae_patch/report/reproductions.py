@@ -46,7 +46,9 @@ class Reproduction:
 
 def read_reproductions(folder: Path) -> list[Reproduction]:
     """Those whose report lies in the folder; without one, what a session that has not ended has done so far."""
-    found, problems, parts = [], [], []
+    found: list[Reproduction] = []
+    problems: list[str] = []
+    parts: list[str] = []
     settings = _json(folder / "settings.json", problems) if (folder / "settings.json").exists() else None
     for path in sorted(folder.glob("*.json")):
         if path.name == "settings.json":
@@ -97,7 +99,9 @@ def _report(path: Path, content: Mapping[str, Any], settings: Any) -> Reproducti
 
 
 def _is_report(content: Any) -> bool:
-    return isinstance(content, dict) and {"title", "tables", "origin"} <= content.keys() and _list(content["tables"]) != []
+    return (
+        isinstance(content, dict) and {"title", "tables", "origin"} <= content.keys() and _list(content["tables"]) != []
+    )
 
 
 def _json(path: Path, problems: list[str]) -> Any:

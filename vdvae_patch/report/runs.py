@@ -20,8 +20,8 @@ from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import LOCK, RunFolder, read_json
 
 State = Literal["finished", "stopped", "running", "cut off", "not begun"]
-"""`stopped`: ended by itself, since updates were skipped too often in a row. `running`: its folder is in use. `cut off`:
-neither, and without a summary. `not begun`: no step was written."""
+"""`stopped`: ended by itself, since updates were skipped too often in a row. `running`: its folder is in use.
+`cut off`: neither, and without a summary. `not begun`: no step was written."""
 
 _TAIL_BYTES = 8192
 _TAIL_LINES = 15
