@@ -184,7 +184,7 @@
     function lines(name, more = {}, logarithmic = false) {
       return visible().map((run) => ({
         type: "scatter", mode: "lines", x: at(run, run.step, run.hours), y: smoothed(run[name], name === "lr" ? 0 : state.smooth, logarithmic),
-        name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, opacity: 0.85, connectgaps: false,
+        name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, opacity: 0.85, connectgaps: true,
         hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{y:.5g}<extra></extra>`, ...more,
       }));
     }
@@ -201,7 +201,17 @@
       nelbo(element) {
         const curves = lines("nelbo"), cut = limits(curves.map((c) => c.y)), traces = [...curves];
         const [low, high] = cut ? cut.range : [0, 1];
-        traces.push(...markTraces((run) => Array.from(run.marks.at, (v) => Number.isFinite(v) ? Math.min(Math.max(v, low), high) : high)));
+        // on the line as it is drawn, and inside of the frame: what lies on its edge has no tooltip
+        const edge = 0.02 * (high - low), shown = visible();
+        traces.push(...markTraces((run) => {
+          const line = curves[shown.indexOf(run)].y;
+          let place = 0, last = null;
+          return Array.from(run.marks.first, (step, i) => {
+            while (place < line.length && run.step[place] <= step) { if (line[place] !== null) last = line[place]; place++; }
+            const value = last ?? (Number.isFinite(run.marks.at[i]) ? run.marks.at[i] : high);
+            return Math.min(Math.max(value, low + edge), high - edge);
+          });
+        }));
         const highest = Math.max(0, ...visible().map((run) => run.cumulated.count.at(-1) || 0)), wide = highest > 20;
         const f = wide ? (v) => Math.log10(1 + v) : (v) => v;
         for (const run of visible()) {
