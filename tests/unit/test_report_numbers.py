@@ -158,19 +158,20 @@ def test_looks_are_thinned_to_extremes_and_what_is_not_finite_stays() -> None:
     assert few.skipped[bad[:, 0]].all()
 
 
-def test_the_first_head_that_is_not_finite_stands_out_else_the_most_extreme() -> None:
-    heads = [
-        {"path": "a", "role": "posterior", "log_sigma_min": -1.0, "log_sigma_max": 18.9},
-        {"path": "b", "role": "posterior", "log_sigma_min": math.nan, "log_sigma_max": math.nan},
-        {"path": "c", "role": "posterior", "log_sigma_min": math.nan, "log_sigma_max": math.nan},
-    ]
-    found = stands_out(heads)
-    assert found is not None
-    assert found[0].path == "b"
-    most = stands_out([heads[0], {"path": "d", "role": "prior", "log_sigma_min": -2.0, "log_sigma_max": 0.0}])
-    assert most is not None
-    assert most[0].path == "a"
-    assert "18.9" in most[1]
+def test_the_first_head_that_runs_away_stands_out_else_the_most_extreme() -> None:
+    def head(path: str, low: float, high: float) -> dict[str, object]:
+        return {"path": path, "role": "posterior", "log_sigma_min": low, "log_sigma_max": high}
+
+    calm, away, lost = head("calm", -1.0, 3.0), head("away", -1.0, 18.9), head("lost", math.nan, math.nan)
+    half = head("half", 0.0, math.nan)
+    for heads, expected in (
+        ([calm, away, lost], "away"), ([calm, lost, away], "lost"), ([calm, half, lost], "half"),
+        ([head("a", -1.0, 1.0), calm, head("b", -2.0, 0.0)], "calm"), ([calm, head("c", -math.inf, 0.0)], "c"),
+    ):  # fmt: skip
+        found = stands_out(heads)
+        assert found is not None
+        assert found[0].path == expected
+    assert stands_out([{"path": "unknown", "role": "prior", "left_out": {"log_sigma": "no"}}]) is None
 
 
 def test_a_skip_says_which_ranks_and_how_it_is_done_again(tmp_path: Path) -> None:

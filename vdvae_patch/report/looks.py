@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vdvae_patch.report.columns import Floats, number
 from vdvae_patch.report.thinning import Ints
+from vdvae_patch.skips import telling
 
 QUANTITIES = {
     "log_sigma_min": "least log σ",
@@ -20,6 +21,9 @@ QUANTITIES = {
     "margin": "margin to what is not finite",
 }
 """What may be known of a head, by the name of its field."""
+
+RUNS_AWAY = 10.0
+"""A log σ that no model needs: σ is beyond 22,000, or below its inverse."""
 
 _LEAST = ("log_sigma_min", "margin")
 
@@ -138,18 +142,19 @@ def name_of(head: Mapping[str, Any]) -> HeadName:
 
 
 def stands_out(heads: Iterable[Mapping[str, Any]]) -> tuple[HeadName, str] | None:
-    """The first head in the model's order whose log σ or KL is not finite; else the one with the greatest |log σ|.
+    """The first head in the model's order whose log σ is not finite or beyond ±`RUNS_AWAY`; else the most extreme one.
 
-    With it what was seen of it. A rule of thumb: it points at where to look, and `replay` says what it was.
+    With it what was seen of it. The heads behind one that runs away follow it, and so the first is named. A rule of
+    thumb: it points at where to look, and `replay` says what it was.
     """
     best: tuple[float, HeadName, str] | None = None
     for head in heads:
         if not isinstance(head, Mapping):
             continue
         low, high = number(head.get("log_sigma_min")), number(head.get("log_sigma_max"))
-        said = f"log σ from {low:.4g} to {high:.4g}"
+        said = f"log σ from {telling.number(low)} to {telling.number(high)}"
         written = "log_sigma_min" in head or "log_sigma_max" in head
-        if written and not (np.isfinite(low) and np.isfinite(high)):
+        if written and not (abs(low) <= RUNS_AWAY and abs(high) <= RUNS_AWAY):
             return name_of(head), said
         if written and (best is None or max(abs(low), abs(high)) > best[0]):
             best = max(abs(low), abs(high)), name_of(head), said

@@ -28,6 +28,7 @@ from vdvae_patch.report.reproductions import Reproduction, read_reproductions
 from vdvae_patch.report.runs import RunData, read_run
 from vdvae_patch.report.runsets import RunSet, run_set
 from vdvae_patch.report.skipped import Skip, cause_text
+from vdvae_patch.skips import telling
 
 MOST_BYTES = 6_000_000
 """Of the page without its images."""
@@ -401,7 +402,7 @@ def _mebibytes(value: Any) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "–"
+    return telling.number(value) if isinstance(value, int | float) else "–"
 
 
 def _cell(value: Any) -> str:

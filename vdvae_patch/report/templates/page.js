@@ -86,12 +86,12 @@
       title: { text: title, x: 0, xref: "container", xanchor: "left", pad: { l: 16, t: 13 }, y: 1, yanchor: "top", yref: "container", automargin: false, font: { size: 14, weight: 600, color: css("--ink") } },
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("--muted") },
       paper_bgcolor: css("--paper"), plot_bgcolor: css("--paper"), showlegend: false, hovermode: "closest",
-      hoverlabel: { bgcolor: css("--paper"), bordercolor: css("--muted"), font: { color: css("--ink"), size: 12 }, align: "left" },
+      hoverlabel: { bgcolor: css("--paper"), bordercolor: css("--muted"), font: { color: css("--ink"), size: 12, family: getComputedStyle(document.body).fontFamily }, align: "left" },
       margin: { l: 58, r: narrow() ? 12 : 20, t: 44, b: 44 }, dragmode: narrow() ? false : "zoom",
       xaxis: { ...line, zeroline: false, ...xaxis }, yaxis: { ...line, zeroline: false, ...yaxis }, ...(yaxis2 ? { yaxis2: { ...line, zeroline: false, ...yaxis2 } } : {}), ...rest,
     };
   }
-  const config = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const config = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
   function draw(element, traces, options, after) {
     const first = !element.classList.contains("js-plotly-plot");
@@ -219,7 +219,7 @@
           const counts = [0, ...run.cumulated.count]; counts.push(counts.at(-1));
           traces.push({ type: "scatter", mode: "lines", x, y: counts.map(f), text: counts.map(String), yaxis: "y2", name: esc(run.name), line: { color: color(run), width: 1.8, shape: "hv", dash: dash(run) }, opacity: 0.85, hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{text} skipped so far<extra></extra>` });
         }
-        const ticks = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 1e4, 1e5, 1e6, 1e7].filter((t) => t <= Math.max(5, 1.3 * highest)).filter((t, i, all) => all.length < 9 || [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6].includes(t));
+        const ticks = [0, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5, 1e6, 1e7].filter((t) => t <= 1.3 * highest).filter((t, i, all) => all.length < 8 || String(t).startsWith("1") || !t);
         draw(element, traces, layout("Training NELBO and skipped updates" + (cut && cut.highest > high ? ` <span style="font-size:12px">(cut off; highest ${show(cut.highest, 2)})</span>` : ""), {
           xaxis: { ...xaxis(), anchor: "y2" },
           yaxis: { domain: [0.38, 1], title: { text: "nats per dimension", standoff: 8 }, range: [low, high] },
