@@ -4,6 +4,7 @@
 |---|---|
 | `rule` | when an update is skipped, and what the cause is called |
 | `telling` | what is said of one, in words |
+| `gradient_norm` | the norm of a gradient, finite where the gradient is; clipping at a norm |
 | `usual_norm` | a limit for the gradient norm that follows the norms of the updates that were applied |
 | `records` | log files, one JSON object a line |
 | `generators` | the states of every random generator |

@@ -105,13 +105,3 @@ class UsualNorm:
     def forget_last(self) -> None:
         """Of one run: the update of the last norm was not applied after all. The one that it displaced is gone."""
         self.remember(self.norms()[:-1])
-
-
-def clip_gradients(gradients: Sequence[Tensor], norm: Tensor, limit: Tensor) -> None:
-    """Scale gradients of that norm down to the limit, where it is above: by `min(1, limit / (norm + 1e-6))`.
-
-    As `torch.nn.utils.clip_grad_norm_` does it, whose limit must be a number; one that is on the device is not waited
-    for here.
-    """
-    # an infinite limit over an infinite norm is NaN, but such an update is skipped
-    torch._foreach_mul_(list(gradients), (limit.to(norm.dtype) / (norm + 1e-6)).clamp(max=1))

@@ -151,8 +151,10 @@ def _remedy(run: Run, last: StepRecord) -> str:
     config, out = run.config, run.folder.path
     go_on = f"vdvae-patch train --resume --out {out}"
     if last.cause == "high_gradient" and math.isfinite(last.grad_norm):
+        threshold = config.optimization.skip_threshold
+        why = f"not below --skip-threshold {threshold:g}" if threshold > 0 else "so large that its square overflows"
         stuck = (
-            f"The norm is not below --skip-threshold {config.optimization.skip_threshold:g}, and it comes back at "
+            f"The norm is {why}, and it comes back at "
             "every step, since a skipped update leaves the weights as they are: no learning rate or patience helps. "
         )
         if config.optimization.grad_clip == "auto" and math.isfinite(last.clip):

@@ -24,7 +24,7 @@ from vdvae_patch.skips.generators import restore_generators, threads
 from vdvae_patch.trace import Event, Tracer
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import Recording, same_bits
-from vdvae_patch.train.head_watch import gradient_norm, last_layer
+from vdvae_patch.train.head_watch import last_layer, norm_of
 from vdvae_patch.train.noise import noise_seed
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.setup import Workload, prepare
@@ -138,7 +138,7 @@ def _step(config: TrainConfig[Any], recording: Recording, work: Workload) -> tup
     engine.scaler = scaler
     norms: list[float] = []
     layers = [last_layer(dict(work.model.named_modules()).get(head.path)) for head in work.heads]
-    engine.before_clip = lambda: norms.extend(float(gradient_norm(layer, world.device)) for layer in layers)
+    engine.before_clip = lambda: norms.extend(float(norm_of(layer, world.device)) for layer in layers)
     engine.finish(recording.record.step, recording.record.lr, said[0], metrics=metrics)
     return engine.drain()[0], norms
 
