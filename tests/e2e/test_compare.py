@@ -85,7 +85,10 @@ def test_a_second_call_rebuilds_the_report_and_trains_nothing(copy: Path, capsys
     assert [(run / "summary.json").stat().st_mtime_ns for run in runs(copy)] == before
     said = capsys.readouterr().out
     assert "2 of 2 runs have ended before" in said
-    assert said.rstrip().splitlines()[-1] == f"report: {copy / 'report.md'}"
+    assert said.rstrip().splitlines()[-2:] == [
+        f"report: {copy / 'report.md'}",
+        f"look at it: python -m vdvae_patch report {copy} --open",
+    ]
     assert (copy / "report.md").exists()
 
 
