@@ -178,13 +178,13 @@
         type: "scatter", mode: "markers", x: at(run, run.marks.first, run.marks.hours), y: y(run),
         text: Array.from(run.marks.first, (_, i) => told(run, i)), hovertemplate: "%{text}<extra></extra>",
         customdata: Array.from(run.marks.first, (_, i) => [run.index, i]), name: `skips of ${esc(run.name)}`, cliponaxis: false,
-        marker: { color: color(run), size: 8, opacity: 0.9, symbol: Array.from(run.marks.cause, (c) => symbol(run.marks.causes[c])[0]), line: { width: 1, color: css("--paper") } }, ...more,
+        marker: { color: color(run), size: 8, symbol: Array.from(run.marks.cause, (c) => symbol(run.marks.causes[c])[0]), line: { width: 1, color: css("--paper") } }, ...more,
       }));
     }
     function lines(name, more = {}, logarithmic = false) {
       return visible().map((run) => ({
         type: "scatter", mode: "lines", x: at(run, run.step, run.hours), y: smoothed(run[name], name === "lr" ? 0 : state.smooth, logarithmic),
-        name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, opacity: 0.85, connectgaps: true,
+        name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, connectgaps: true,
         hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{y:.5g}<extra></extra>`, ...more,
       }));
     }
@@ -217,7 +217,7 @@
         for (const run of visible()) {
           const x = [0, ...at(run, run.cumulated.step, run.cumulated.hours), axes[state.axis][1](run, run.last[0], run.last[1])];
           const counts = [0, ...run.cumulated.count]; counts.push(counts.at(-1));
-          traces.push({ type: "scatter", mode: "lines", x, y: counts.map(f), text: counts.map(String), yaxis: "y2", name: esc(run.name), line: { color: color(run), width: 1.8, shape: "hv", dash: dash(run) }, opacity: 0.85, hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{text} skipped so far<extra></extra>` });
+          traces.push({ type: "scatter", mode: "lines", x, y: counts.map(f), text: counts.map(String), yaxis: "y2", name: esc(run.name), line: { color: color(run), width: 1.8, shape: "hv", dash: dash(run) }, hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{text} skipped so far<extra></extra>` });
         }
         const ticks = [0, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5, 1e6, 1e7].filter((t) => t <= 1.3 * highest).filter((t, i, all) => all.length < 8 || String(t).startsWith("1") || !t);
         draw(element, traces, layout("Training NELBO and skipped updates" + (cut && cut.highest > high ? ` <span style="font-size:12px">(cut off; highest ${show(cut.highest, 2)})</span>` : ""), {
