@@ -191,12 +191,13 @@ def test_text_of_files_is_never_markup(comparison: Path, tmp_path: Path) -> None
     skips = list(records.read(run / "skips.jsonl"))
     for skip in skips:
         skip["cause"] = evil
-        skip["heads"][0] |= {"path": evil, "log_sigma_min": "nan"}
+        skip["heads"][0] |= {"path": f"{evil}\ud800\u202e", "log_sigma_min": "nan"}
     (run / "skips.jsonl").write_text("".join(json.dumps(records.encode(skip)) + "\n" for skip in skips))
     text = page_of(run)
     page = Page(text)
     assert evil in page.text
-    assert "\x1b" not in text
+    assert not {"\x1b", "\u202e", "\ud800"} & set(text)
+    assert "\\u202e" in page.text
     assert [tag for tag, _ in page.tags].count("script") == 4
     assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
     assert not [attrs for tag, attrs in page.tags if tag == "img" and attrs.get("src") == "x"]

@@ -15,7 +15,6 @@ from vdvae_patch.report import drawn, thinning
 from vdvae_patch.report.columns import Log, read_log
 from vdvae_patch.report.find import find
 from vdvae_patch.report.looks import Collector, stands_out, thinned
-from vdvae_patch.report.page import clean
 from vdvae_patch.report.pictures import chosen, picture
 from vdvae_patch.report.skipped import of_guard, of_run
 
@@ -197,10 +196,6 @@ def test_a_guards_skip_names_the_head_to_blame_and_what_would_have_held(tmp_path
     for part in ("aten.exp.default", "train.py:7", "rows 0, 4", "finite under explin", "bit for bit"):
         assert part in said
     assert "--model PACKAGE.MODULE:FACTORY" in skip.replay
-
-
-def test_what_is_hidden_in_text_is_shown_as_hidden() -> None:
-    assert clean("\x1b[31mred\x1b[0m \u202egnp.exe\u202c\nnext\tline") == "�[31mred�[0m �gnp.exe�\nnext\tline"
 
 
 def test_a_path_without_anything_is_refused_with_what_to_name(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from vdvae_patch.cli.arguments import check_flags, flags_of, parse
+from vdvae_patch.errors import visible
 
 ABOUT = "one page to look at: a run, a comparison, a reproduction, a guard's folder"
 
@@ -41,7 +42,7 @@ def run(argv: list[str]) -> int:
     shown: list[Path] = []
 
     def told(page: Path) -> None:
-        print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)", flush=True)
+        print(visible(f"report: {page}") + f" ({page.stat().st_size / 1e6:.1f} MB)", flush=True)
         if command.open and not shown:
             webbrowser.open(page.absolute().as_uri())
         shown.append(page)
@@ -52,5 +53,5 @@ def run(argv: list[str]) -> int:
     try:
         watch(command.path, command.out, told=told)
     except KeyboardInterrupt:
-        print(f"no longer watched; the page is {shown[-1]}" if shown else "no longer watched")
+        print(visible(f"no longer watched; the page is {shown[-1]}") if shown else "no longer watched")
     return 0

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import vdvae_patch
 from vdvae_patch.compare.table import CONVENTION
-from vdvae_patch.errors import RunError
+from vdvae_patch.errors import RunError, visible
 from vdvae_patch.report import drawn, pictures
 from vdvae_patch.report.drawn import Budget
 from vdvae_patch.report.find import Found
@@ -39,8 +39,6 @@ _LISTED = 40
 """The most recorded skips that are listed in full, of one run or guard."""
 
 _OF_HEAD = ("log_sigma_min", "log_sigma_max", "kl")
-
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,6 @@ def _filled(
         js=_text("page.js"),
     )  # fmt: skip
     return text
-
-
-def clean(text: str) -> str:
-    """Without what changes how the rest is shown: control characters, escape sequences, marks of direction."""
-    return _HIDDEN.sub("�", text)
 
 
 class _Links:
@@ -423,11 +416,11 @@ def _key(value: Any) -> float | None:
 def _cleaned(value: Any) -> Any:
     """Text of files without what is hidden; numbers that JSON has not as null."""
     if isinstance(value, str):
-        return clean(value)
+        return visible(value)
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if isinstance(value, Mapping):
-        return {clean(str(k)): _cleaned(v) for k, v in value.items()}
+        return {visible(str(k)): _cleaned(v) for k, v in value.items()}
     return [_cleaned(v) for v in value] if isinstance(value, Sequence) else value
 
 
@@ -438,7 +431,7 @@ def _template() -> Any:
         raise _missing("jinja2") from None
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_text), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=lambda value: clean(value) if type(value) is str else value,
+        lstrip_blocks=True, finalize=lambda value: visible(value) if type(value) is str else value,
     )  # fmt: skip
     environment.filters["shown"] = _shown
     return environment.get_template("page.html")
