@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import imageio.v3 as iio
 import pytest
@@ -84,7 +85,7 @@ def test_both_variants_began_with_the_same_images_and_the_patch_alone_made_them_
 def test_links_and_files_that_the_report_names_exist(done: Path) -> None:
     names = re.findall(r"\]\(([^)]+)\)", (done / "report.md").read_text())
     assert {"curves.png", "images.png"} < set(names)
-    assert all((done / name).exists() for name in names)
+    assert all((done / unquote(name)).exists() for name in names)
 
 
 def test_a_second_call_rebuilds_the_report_and_trains_nothing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +95,10 @@ def test_a_second_call_rebuilds_the_report_and_trains_nothing(copy: Path, capsys
     assert [(run / "summary.json").stat().st_mtime_ns for run in runs(copy)] == before
     said = capsys.readouterr().out
     assert "2 of 2 runs have ended before" in said
-    assert said.rstrip().splitlines()[-1] == f"report: {copy / 'report.md'}"
+    assert said.rstrip().splitlines()[-2:] == [
+        f"report: {copy / 'report.md'}",
+        f"look at it: python -m vdvae_patch report {copy} --open",
+    ]
     assert (copy / "report.md").exists()
 
 

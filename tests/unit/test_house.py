@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the top to the ground; a room may import rooms below it, and its own.
 LAYERS = [
     ["cli"],
+    ["report"],
     ["compare", "experiments", "benchmark", "doctor", "scaling"],
     ["train", "launch"],
     ["patches"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -102,3 +103,5 @@ def _show(console: Console, report: Report, failed: Sequence[Ended]) -> None:
     for name, path in (("curves", report.curves), ("images", report.gallery), ("report", report.report)):
         if path is not None:
             console.print(visible(f"{name}: {path}"), highlight=False, markup=False, soft_wrap=True)
+    look = shlex.join(["python", "-m", "vdvae_patch", "report", str(report.report.parent), "--open"])
+    console.print(visible(f"look at it: {look}"), highlight=False, markup=False, soft_wrap=True)

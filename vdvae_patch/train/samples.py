@@ -16,11 +16,18 @@ from vdvae_patch.skips.whole import replaced
 from vdvae_patch.train.noise import seed_noise
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
+DEPTHS = 5
 
 
 @torch.no_grad()
 def sample_grid(
-    entry: TrainableEntry, model: nn.Module, pixels: Tensor, normalization: Normalization, *, seed: int, depths: int = 5
+    entry: TrainableEntry,
+    model: nn.Module,
+    pixels: Tensor,
+    normalization: Normalization,
+    *,
+    seed: int,
+    depths: int = DEPTHS,
 ) -> NDArray[np.uint8]:
     """One row a kind, one column an image, `[rows * H, columns * W, C]`.
 
