@@ -41,7 +41,10 @@ LAYERS = [
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],
-    ["errors", "file_kinds", "machine", "number_ranges", "tables", "torch_versions", "trace"],
+    ["torch_files"],
+    ["bounded_pickle", "bounded_zip"],
+    ["validation", "tables", "trace"],
+    ["errors", "file_kinds", "machine", "number_ranges", "torch_versions"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

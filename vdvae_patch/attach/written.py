@@ -46,7 +46,7 @@ class _Written:
 
     outcome: Outcome = field(default_factory=Outcome)
     call: None = None
-    loss: None = None
+    outside: tuple[NormalSite | LogSite, ...] = ()
     places_outside: tuple[str, ...] = ()
 
     def run_again(self, model: nn.Module, tracer: None = None, call: Callable[..., Any] | None = None) -> Outcome:
@@ -55,7 +55,10 @@ class _Written:
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         return outcome
 
-    def verify(self, model: nn.Module, patched: Iterable[Any]) -> Outcome:
+    def exchanged(self, model: nn.Module, edits: Sequence[Any]) -> None:
+        return None
+
+    def verify(self, model: nn.Module, patched: Iterable[Any], call: Callable[..., Any] | None = None) -> Outcome:
         raise PatchError("heads of a file come without a batch; scan the model to have them verified")
 
 

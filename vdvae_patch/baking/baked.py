@@ -21,6 +21,7 @@ from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, foll
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
+from vdvae_patch.patching.plan import exchanged_beside
 from vdvae_patch.patching.record import not_patched, owners
 from vdvae_patch.patching.term import term_of
 from vdvae_patch.patching.wrapped import unwrapped
@@ -62,6 +63,9 @@ def source(model: nn.Module) -> Source:
     baking = _Baking()
     for owner in found:
         modules = dict(owner.model.named_modules(remove_duplicate=False))
+        for h in exchanged_beside(owner.record.heads):
+            if h.scale is not None:
+                baking.beside(h.head, h.scale)
         for attachment in owner.record.attachments:
             if isinstance(attachment, OutputAttachment):
                 baking.output(owner.model, attachment)
@@ -105,6 +109,28 @@ class _Baking:
         if channels is None or (channels.start, channels.stop, channels.step) == (0, None, 1):
             return name
         return self._name(f"with_{name}", of_output(name, channels))
+
+    def beside(self, head: Head, scale: Scale) -> None:
+        """Places in a function that is no part of the model, of which the patch has none."""
+        for site in head.sites:
+            if not isinstance(site, Site) or not site.in_call:
+                continue
+            at = f"{head.found.file}:{head.found.line}" if head.found is not None and head.found.line else "the loss"
+            if site.rest is None:
+                self._notes.append(
+                    f"{shown(at)}, beside the model: σ of {head} becomes scale(v), in every line that computes it of v"
+                )
+                continue
+            of = Head("", "posterior", convention=site.rest)
+            name = self._scaled(head.role, of, scale, site.channels)
+            lines = (
+                f"line {site.last[0]}" if site.last[0] == site.last[1] else f"lines {site.last[0]} to {site.last[1]}"
+            )
+            inside = site.calls[-1].qualname if site.calls else "the function that is called as the loss"
+            self._notes.append(
+                f"{shown(at)}, beside the model: in {inside}, {lines}, the expression that computes σ of {head.path} "
+                f"becomes {name}(v), v the raw value that it reads on line {site.first[0]}"
+            )
 
     def output(self, model: nn.Module, attachment: OutputAttachment) -> None:
         names = [self._scaled(head.role, head, scale, head.channel_range) for head, scale in attachment.heads]

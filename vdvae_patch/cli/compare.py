@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vdvae_patch.cli.arguments import check_flags, chosen_entry, flags_of, parse, parse_train, train_flags
 from vdvae_patch.compare.options import CompareOptions, separate
-from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.errors import InvalidValueError, visible
 from vdvae_patch.hosts.trainable import trainable
 
 ABOUT = "train variants over seeds, side by side, and report"
@@ -89,14 +89,14 @@ def _show(console: Console, report: Report, failed: Sequence[Ended]) -> None:
 
     console.print(terminal_table(report.rows))
     for line in (convention(report.rows), *(f"note: {note}" for note in report.notes)):
-        console.print(line, style="dim", highlight=False, markup=False)
+        console.print(visible(line), style="dim", highlight=False, markup=False)
     console.print()
     for sentence in report.sentences:
-        console.print(f"• {sentence}", highlight=False, markup=False)
+        console.print(visible(f"• {sentence}"), highlight=False, markup=False)
     console.print()
     for end in failed:
         text = f"{end.run.label} failed: {end.message}"
-        console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(text), style="red", highlight=False, markup=False, soft_wrap=True)
     for name, path in (("curves", report.curves), ("images", report.gallery), ("report", report.report)):
         if path is not None:
-            console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
+            console.print(visible(f"{name}: {path}"), highlight=False, markup=False, soft_wrap=True)

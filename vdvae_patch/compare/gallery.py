@@ -17,6 +17,7 @@ from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train.contents import require_tensors, taking_up
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.samples import tile
 from vdvae_patch.train.setup import Workload, prepare, require_variant
@@ -78,7 +79,9 @@ def _picture(run: PlannedRun) -> Pictures:
     if found.problems:
         raise CheckpointError(found.problems[0])
     require_variant(found.info, work.checkpoint_info(0, finite=True, nelbo=None).variant, found.path)
-    work.load(found.state)
+    require_tensors(found.state, found.path, "model", "ema")
+    with taking_up(f"checkpoint {found.path}"):
+        work.load(found.state)
     return _look(work, config.variant, found.info.step, config.seed, device)
 
 

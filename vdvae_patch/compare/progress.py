@@ -17,6 +17,7 @@ from vdvae_patch.compare.results import read_run
 from vdvae_patch.compare.schedule import Ended
 from vdvae_patch.compare.states import RunState
 from vdvae_patch.compare.table import number
+from vdvae_patch.errors import visible
 from vdvae_patch.skips.records import decode
 
 _TAIL_BYTES = 4096
@@ -80,7 +81,7 @@ class ComparisonProgress:
                 self._bars.update(self._tasks[run.folder], completed=record["step"] + 1, status=status)
 
     def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _last_record(path: Path) -> dict[str, Any] | None:

@@ -18,6 +18,14 @@ from vdvae_patch.patching import Variant
 from vdvae_patch.skips import records
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import read_json
+from vdvae_patch.validation import require
+
+_SUMMARY = {
+    "test_nelbo_nats_per_dim": float | None, "test_mass_nelbo_nats_per_dim": float | None,
+    "images_per_second": float | None, "peak_memory_bytes": int | None, "test": dict[str, Any] | None,
+    "steps": int, "high_gradient_count": int, "nan_count": int,
+}  # fmt: skip
+_TEST = {"filtered_elbo": float | None, "bad_batches": int | None}
 
 Floats = NDArray[np.float64]
 Outcome = Literal["finished", "stopped", "unfinished"]
@@ -148,8 +156,9 @@ def read_run(run: PlannedRun) -> RunResult:
     high_gradient = causes.count("high_gradient")
     nan = causes.count("nan_rate") + causes.count("nan_distortion")
     state = state_of(run)
-    summary = read_json(folder / "summary.json") if state == "finished" else {}
-    test = summary.get("test", {})
+    file = folder / "summary.json"
+    summary = require(read_json(file), _SUMMARY, str(file), RunError) if state == "finished" else {}
+    test = require(summary.get("test") or {}, _TEST, f"{file}.test", RunError)
     curves = Curves(
         np.array([row["step"] for row in rows], np.int64),
         np.array([row["epoch"] for row in rows], np.int64),

@@ -22,8 +22,8 @@ from vdvae_patch.compare.results import Row, RunResult, by_mass, collect, summar
 from vdvae_patch.compare.schedule import Ended, execute
 from vdvae_patch.compare.states import state_of
 from vdvae_patch.compare.table import as_csv, as_record, cells, convention, headings, notes
-from vdvae_patch.errors import RunError, VdvaePatchError
-from vdvae_patch.tables import markdown
+from vdvae_patch.errors import RunError, VdvaePatchError, visible
+from vdvae_patch.tables import literal, markdown
 from vdvae_patch.train.folder import COMPARISON_LOCK, write_json, write_whole
 from vdvae_patch.train.interrupts import StopRequest
 from vdvae_patch.train.provenance import command
@@ -58,9 +58,10 @@ def do_runs(
         console.print(f"{ready} of {len(comparison.runs)} runs have ended before and are not done again")
     if not left:
         return []
-    console.print(f"{len(left)} runs, {min(comparison.jobs, len(left))} at a time, into {comparison.out}")
+    where = f"{len(left)} runs, {min(comparison.jobs, len(left))} at a time, into {comparison.out}"
+    console.print(visible(where), markup=False)
     for line in _unusual(comparison):
-        console.print(line, highlight=False)
+        console.print(visible(line), highlight=False, markup=False)
     with hold(comparison.out), ComparisonProgress(len(left), console) as progress:
         return execute(comparison, progress, stop, start=starter(executor, comparison.out))
 
@@ -78,7 +79,7 @@ def write_report(comparison: Comparison) -> Report:
     rows = summarise(comparison.variants, len(comparison.seeds), results)
     write_whole(
         out / "table.md",
-        markdown(headings(rows), [cells(row, by_mass(rows)) for row in rows]) + f"\n{convention(rows)}\n",
+        markdown(headings(rows), [map(literal, cells(row, by_mass(rows))) for row in rows]) + f"\n{convention(rows)}\n",
     )
     write_whole(out / "table.csv", as_csv(rows))
     write_json(out / "comparison.json", _record(comparison, rows, results))

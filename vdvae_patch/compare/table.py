@@ -11,8 +11,10 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from vdvae_patch.compare.results import Row, RunResult, Spread, by_mass
+from vdvae_patch.errors import visible
 
 HEADINGS = (
     "posterior / prior",
@@ -89,7 +91,7 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     for index, heading in enumerate(headings(rows)):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*cells(row, by_mass(rows)))
+        table.add_row(*(Text(visible(cell)) for cell in cells(row, by_mass(rows))))
     return table
 
 

@@ -386,14 +386,20 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     return tensors_in((args, kwargs))
 
 
+# Private, and so looked up: where a torch lacks one of them, large buffers are copied in every step as small ones are.
+_COPIES_ON_WRITE = hasattr(torch, "_lazy_clone") and all(
+    hasattr(torch._C, name) for name in ("_is_cow_tensor", "_data_address", "_storage_Use_Count")
+)
+
+
 def _is_large(buffer: Tensor) -> bool:
-    if buffer.device.type != "cpu" or hasattr(buffer, "full_tensor") or not hasattr(torch, "_lazy_clone"):
+    if not _COPIES_ON_WRITE or buffer.device.type != "cpu" or hasattr(buffer, "full_tensor"):
         return False
-    return type(buffer) in (Tensor, nn.Buffer) and buffer.numel() * buffer.element_size() >= _LARGE
+    return type(buffer) in (Tensor, getattr(nn, "Buffer", Tensor)) and buffer.numel() * buffer.element_size() >= _LARGE
 
 
 def _same_memory(one: Tensor, other: Tensor) -> bool:
-    if one.device.type != "cpu" or other.device.type != "cpu" or not other.numel():
+    if not _COPIES_ON_WRITE or one.device.type != "cpu" or other.device.type != "cpu" or not other.numel():
         return False
     return _is_plain(one) and _is_plain(other) and _address(one) == _address(other)
 

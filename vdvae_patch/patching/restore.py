@@ -30,9 +30,10 @@ from vdvae_patch.patching.term import Term, put_term, term_in
 from vdvae_patch.patching.term_document import term_data, term_of
 from vdvae_patch.patching.variant import Variant
 from vdvae_patch.patching.wrapped import unwrapped
+from vdvae_patch.validation import require_shallow
 
 FORMAT, VERSION = "vdvae_patch", 1
-_MOST = 65_536  # heads, or places, of one patch
+_MOST = 2_048  # heads, or places, of one patch; VDVAE at 1024x1024 has some hundred
 
 
 def patch_document(model: nn.Module) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def apply_document(
         PatchError: the document is damaged or foreign, or the model is not the one that it was made for; the model is
             then as it was.
     """
-    data = parse(document, where) if isinstance(document, str | bytes) else dict(document)
+    data = parse(document, where) if isinstance(document, str | bytes) else _shallow(document, where)
     patches = _patches(data, where)
     model = unwrapped(model)
     leftovers = _leftovers(model, patches)
@@ -173,6 +174,12 @@ def apply_document(
             attachment.install(module)
         raise
     return PatchHandle.of(model, handles)
+
+
+def _shallow(document: object, where: str) -> dict[str, Any]:
+    data = dict(of_kind(document, Mapping, where))  # type: ignore[type-abstract]
+    require_shallow(data, where, PatchError)
+    return data
 
 
 def _leftovers(model: nn.Module, patches: list[Fields]) -> list[tuple[nn.Module, Attachment]]:
@@ -260,6 +267,13 @@ def _heads(
         if len(fields.get(name, list)) > _MOST:
             raise PatchError(f"{fields.at(name)}: more than {_MOST}")
     heads = [PatchedHead(*head_of(item, at, model, places, given)) for item, at in fields.items("heads")]
+    seen: set[tuple[object, ...]] = set()
+    for patched, (_, at) in zip(heads, fields.items("heads"), strict=True):
+        head = patched.head
+        own = (head.path, head.parameter, head.channel_range, head.role)
+        if own in seen and not head.sites:
+            raise PatchError(f"{at}: the channels {head.channel_range} of {head.path or 'the model'} are there twice")
+        seen.add(own)
     normals: list[NormalSite | LogSite | TermSite] = [places.normal(i, at) for i, at in fields.items("normals")]
     if fields.any("term") is None:
         return heads, normals, None

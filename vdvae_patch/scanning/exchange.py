@@ -8,7 +8,6 @@ expression. Whether it is added up or averaged over the rows is told by a second
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -17,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vdvae_patch import decoders
-from vdvae_patch.attach.recompile import compiled_loss
+from vdvae_patch.attach.entry import exchanged_call
 from vdvae_patch.attach.sites import TermSite
 from vdvae_patch.decoders import Gaussian, PixelGrid
 from vdvae_patch.decoders.gaussian import Fixed
@@ -82,7 +81,7 @@ def exchanged(model: nn.Module, inputs: tuple[Any, ...], call: Call | None, elbo
     reduced, factor = _factor(model, inputs, call, elbo, place)
     found = Term(made, reduced, factor, place.reads, place.data_first and place.reads != "mean")
     found.tracking = False
-    site, outside = _site(place, call, TermReader(found))
+    site, outside = _site(place, TermReader(found))
     now = _tried(model, inputs, call, elbo, found, site, outside)
     return Exchange(site, found, outside, now, found.seen / place.units)
 
@@ -187,14 +186,13 @@ def _first(value: Any, rows: int, fewer: int) -> Any:
     return value
 
 
-def _site(place: TermPlace, call: Call | None, reader: TermReader) -> tuple[TermSite, bool]:
+def _site(place: TermPlace, reader: TermReader) -> tuple[TermSite, bool]:
     """Where the term stands, and whether that is beside the model."""
     frames = [frame for frame in reversed(place.frames) if frame.host]
     owner = next((i for i in range(len(frames) - 1, -1, -1) if frames[i].path is not None and frames[i].method), None)
     outside = owner is None
     if owner is None:
-        code = getattr(call, "__code__", None)
-        owner = next((i for i, frame in enumerate(frames) if code is not None and frame.code is code), None)
+        owner = next((i for i, frame in enumerate(frames) if frame.entry), None)
         if owner is None:
             raise CannotExchangeError("no function that was given, and no method of the model, leads to it")
     try:
@@ -221,9 +219,8 @@ def _tried(
     """The bound with the decoder in place, on the scanned batch."""
     try:
         if outside:
-            if not isinstance(call, types.FunctionType):
-                raise CannotExchangeError("it stands in no plain function that can be compiled again")
-            elbo = _elbo(model, inputs, compiled_loss(call, [(site, None)]))
+            assert call is not None
+            elbo = _elbo(model, inputs, exchanged_call(call, [(site, None)]).function)
         else:
             take_out = put_in(model, plan.term_attachments(model, [site]))
             try:

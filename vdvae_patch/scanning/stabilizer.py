@@ -105,7 +105,8 @@ def stabilize(
 
     Returns:
         The handle of the patch. A head that cannot be patched is left as it is, and the account says why; where a loss
-        function beside the model makes Normals, `handle.loss` is to be called in its place.
+        function beside the model makes Normals, or computes a σ that got another scale, `handle.loss` is to be called
+        in its place.
 
     Raises:
         PatchError: no head was found (the near misses are named), or none can be patched; or a scale was named for a
@@ -325,7 +326,7 @@ def _probe(model: nn.Module, treatment: Treatment) -> Probe:
     run = next(head.scan for head in treatment.heads if head.scan is not None)
     known = {(h.head.path, h.head.channel_range, h.head.role) for h in treatment.handle.record.heads}
     others = [h for h in run.heads if (h.path, h.channel_range, h.role) not in known]
-    return Probe(model, run, others, treatment.handle.loss)
+    return Probe(model, run, others)
 
 
 def _broken_roles(verdicts: Iterable[Verdict]) -> set[Role]:

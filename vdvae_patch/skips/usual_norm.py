@@ -81,7 +81,15 @@ class UsualNorm:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state_dict` gave; raises `InvalidValueError` for another number of runs or window."""
-        if state["norms"].shape != self._norms.shape:
+        count = state["count"]
+        if (
+            count.shape != self._count.shape
+            or count.is_floating_point()
+            or count.is_complex()
+            or bool((count < 0).any())
+        ):
+            raise InvalidValueError(f"the saved count must be how many norms there were, not {count}")
+        if state["norms"].shape != self._norms.shape or not state["norms"].is_floating_point():
             raise InvalidValueError(
                 f"the saved norms have the shape {tuple(state['norms'].shape)}, not {tuple(self._norms.shape)}"
             )

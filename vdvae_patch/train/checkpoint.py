@@ -10,11 +10,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.skips import sealed
 from vdvae_patch.skips.sealed import FORMAT, MANIFEST, STATE, delete, set_aside
+from vdvae_patch.validation import Between, record
 
 __all__ = ["FORMAT", "MANIFEST", "STATE", "CheckpointInfo", "Found", "delete", "load", "newest", "save", "set_aside"]
 
@@ -33,7 +34,7 @@ class CheckpointInfo:
         nelbo: of the last evaluation, nats per dimension; None before the first.
     """
 
-    step: int
+    step: Annotated[int, Between(0, 2**53)]
     host: str
     variant: str
     arithmetic: str
@@ -60,22 +61,23 @@ def load(path: Path) -> tuple[CheckpointInfo, dict[str, Any]]:
         CheckpointError: damaged, cut off, of another format, or not a checkpoint.
     """
     values, state = sealed.read(path, what=_WHAT)
-    return _info(values), state
+    return _info(values, path), state
 
 
 def read_manifest(path: Path) -> tuple[CheckpointInfo, dict[str, dict[str, Any]]]:
     """The manifest alone, checked against its own checksum; raises `CheckpointError`."""
     values, files = sealed.read_manifest(path, what=_WHAT)
-    return _info(values), files
+    return _info(values, path), files
 
 
-def _info(values: dict[str, Any]) -> CheckpointInfo:
-    return CheckpointInfo(**{**values, "heads": tuple(tuple(row) for row in values["heads"])})
+def _info(values: dict[str, Any], path: Path) -> CheckpointInfo:
+    return record(CheckpointInfo, values, f"{_WHAT} {path}: {MANIFEST}: info", CheckpointError)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints of a folder, the newest first."""
-    return sorted(folder.glob("step-*"), reverse=True)
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(found, reverse=True)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import tomli_w
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips.records import decode, encode
 from vdvae_patch.train.config import RunFile, TrainConfig, changed
+from vdvae_patch.validation import checked, parse_json
 
 # Where things are, and how many processes there are: may differ, and the log has no need to say it.
 _PLACES = frozenset(
@@ -163,9 +164,11 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: it is missing or damaged.
     """
     try:
-        record: dict[str, Any] = decode(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error})") from None
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror or error})") from None
+    found = checked(parse_json(data, str(path), RunError), dict[str, Any], str(path), RunError)
+    record: dict[str, Any] = decode(found)
     return record
 
 

@@ -17,6 +17,8 @@ from collections.abc import Callable
 
 from torch.distributed.distributed_c10d import Store
 
+from vdvae_patch.errors import visible
+
 TICK_SECONDS = 0.5
 SILENCE_SECONDS = 14.0
 SILENT_TICKS = SILENCE_SECONDS / TICK_SECONDS
@@ -129,5 +131,5 @@ def _key(rank: int) -> str:
 
 def _end(message: str) -> None:
     # sys.exit would end this thread only, and the main thread waits in an operation that nobody will join
-    print(f"vdvae-patch: error: {message}; go on with --resume", file=sys.stderr, flush=True)
+    print(visible(f"vdvae-patch: error: {message}; go on with --resume"), file=sys.stderr, flush=True)
     os._exit(EXIT_LOST)

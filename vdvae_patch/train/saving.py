@@ -12,6 +12,7 @@ from vdvae_patch.skips.generators import generator_states, restore_generators
 from vdvae_patch.skips.records import truncate_after
 from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.folder import RunFolder
+from vdvae_patch.train.resumable import of_checkpoint, require_moments, require_weights_of
 from vdvae_patch.train.run import Counters, Run
 from vdvae_patch.train.setup import Workload, require_host, require_variant
 from vdvae_patch.train.step import TrainingStep
@@ -77,27 +78,35 @@ def restore(
     expected = work.checkpoint_info(0, finite=True, nelbo=None)
     require_host(info, expected.host, chosen)
     require_variant(info, expected.variant, chosen)
-    work.load(state)
-    engine.restore_optimizer(state["optimizer"])
+    contents = of_checkpoint(state, chosen, info.step)
+    require_moments(state["optimizer"], engine.optimizer, chosen)
+    for name, model in (("model", work.model), ("ema", work.ema)):
+        require_weights_of(model, state[name], chosen, name)
+    with contents.of("model, ema or seams"):
+        work.load(state)
+    with contents.of("optimizer"):
+        engine.restore_optimizer(state["optimizer"])
     if engine.scaler is not None and "loss_scale" in state:  # not if it went on in another precision
-        engine.scaler.load_state_dict(state["loss_scale"])
+        with contents.of("loss_scale"):
+            engine.scaler.load_state_dict(state["loss_scale"])
     if engine.usual_norm is not None and "usual_norm" in state:  # not if it was clipped at a number so far
-        engine.usual_norm.load_state_dict(state["usual_norm"])
-    position = state["position"]
-    if position["ranks"] != world.size:
-        share, left_over = divmod(position["global_batch"], world.size)
+        with contents.of("usual_norm"):
+            engine.usual_norm.load_state_dict(state["usual_norm"])
+    position = contents.position
+    if position.ranks != world.size:
+        share, left_over = divmod(position.global_batch, world.size)
         if left_over:
             raise RunError(
-                f"the run's batch of {position['global_batch']} images does not divide among {world.size} ranks; "
-                f"resume with a number of ranks that divides it (it had {position['ranks']})"
+                f"the run's batch of {position.global_batch} images does not divide among {world.size} ranks; "
+                f"resume with a number of ranks that divides it (it had {position.ranks})"
             )
         say(
-            f"step {info.step}: {world.size} ranks now, {position['ranks']} before; the batch stays at "
-            f"{position['global_batch']} images, {share} a rank; the noise of the steps is another one from here on"
+            f"step {info.step}: {world.size} ranks now, {position.ranks} before; the batch stays at "
+            f"{position.global_batch} images, {share} a rank; the noise of the steps is another one from here on"
         )
     else:
-        restore_generators(state["generators"][world.rank], world.device)
-    return Position(info.step, Counters(**state["counters"]), position["global_batch"])
+        restore_generators(contents.generators[world.rank], world.device)
+    return Position(info.step, contents.counters, position.global_batch)
 
 
 def cut_logs(folder: RunFolder, step: int) -> None:

@@ -29,10 +29,12 @@ from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.contents import require_tensors, taking_up
 from vdvae_patch.train.noise import noise_seed, seed_noise
 from vdvae_patch.train.weighing import Weighed, Weighing
 from vdvae_patch.train.weight_files import WeightsFile, read_file, split_choice
 from vdvae_patch.train.weights import select_weights
+from vdvae_patch.validation import checked, require
 
 _STARTS = 1000
 """Training images that a top prior is started from, or more where it has more pseudo-inputs."""
@@ -131,10 +133,13 @@ def find_entry(config: TrainConfig[Any]) -> TrainableEntry:
     return trainable(HOSTS.get(config.host))
 
 
-def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
+def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: bool = False) -> Workload:
     """Import the host, read the data, build the models with the seed's weights, and patch them.
 
     The patch is the only thing that differs between variants; it draws no random number.
+
+    Args:
+        for_estimate: download nothing, and do with blank images where the data are not here.
 
     Raises:
         HostError, DataError, UnknownNameError, InvalidValueError, PatchError: as the parts raise them.
@@ -143,7 +148,10 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     entry = find_entry(config)
     host = load_host(config.host, config.upstream, allow_modified=config.allow_modified_upstream)
     name = config.data or entry.preset(config.preset).data
-    data = load(name, config.data_root, seed=config.seed, limit_images=config.limit_images)
+    data = load(
+        name, config.data_root, seed=config.seed, limit_images=config.limit_images, download=not for_estimate,
+        or_blank=for_estimate,
+    )  # fmt: skip
     hparams = entry.hyperparameters(config.architecture, **_sizes(entry, data))
     seed_noise("init", config.seed)
     model = _build(host, hparams, data)
@@ -235,10 +243,12 @@ def load_apart(model: nn.Module, path: Path) -> None:
     if not (folder / checkpoint.MANIFEST).exists():
         return
     _, state = checkpoint.load(folder)
-    found = state.get("seams", {}).get("ema", {})
+    seams = require(state, {"seams": dict[str, Any] | None}, f"checkpoint {folder}", CheckpointError).get("seams") or {}
+    found = checked(seams.get("ema", {}), dict[str, Tensor], f"checkpoint {folder}.seams.ema", CheckpointError)
     known = apart_state(model)
     if known.keys() == found.keys() and all(known[name].shape == found[name].shape for name in known):
-        load_apart_state(model, found)
+        with taking_up(f"checkpoint {folder}.seams.ema"):
+            load_apart_state(model, found)
 
 
 def _build(host: Host, hparams: Mapping[str, Any], data: ImageData) -> nn.Module:
@@ -276,6 +286,7 @@ def read_weights(config: TrainConfig[Any], variant: str) -> WeightsFile:
         if not config.allow_other_variant:
             require_variant(info, variant, path)
         require_host(info, config.host, path)
+        require_tensors(state, path, "model", "ema")
         return WeightsFile(path, {key: state[key] for key in ("model", "ema")}, chosen or "ema")
     file = read_file(path)
     if (made := file.variant()) is not None:
