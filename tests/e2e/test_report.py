@@ -22,7 +22,8 @@ from runs import tiny
 from vdvae_patch.cli import main
 from vdvae_patch.report.page import MOST_BYTES
 from vdvae_patch.report.write import watch, write
-from vdvae_patch.skips import records
+from vdvae_patch.skips import records, whole
+from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.loop import train
 
 pytest.importorskip("jinja2")
@@ -160,7 +161,7 @@ def test_a_run_that_goes_on_was_cut_off_or_lacks_files_says_so(comparison: Path,
     assert "\x1b" not in page.text
     assert "goes on: 12 of 12 steps so far" in page.text
     assert "config.toml does not exist" in page.text
-    assert "heads.jsonl cannot be read behind its record 0" in page.text
+    assert "heads.jsonl line 1 is damaged" in page.text
     assert "train --resume --out" in page.text
 
 
@@ -169,9 +170,13 @@ def test_a_run_that_no_longer_learns_is_marked(comparison: Path, tmp_path: Path)
     shutil.copytree(next(comparison.glob("vanilla*0")), run)
     (run / "summary.json").unlink()
     lines = [{**row, "skipped": True, "cause": "nan_rate"} for row in records.read(run / "metrics.jsonl")]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(records.encode(line)) + "\n" for line in lines))
-    config = (run / "config.toml").read_text()
-    (run / "config.toml").write_text(re.sub(r"max_consecutive_skips = \d+", "max_consecutive_skips = 5", config))
+    texts = (json.dumps(records.encode(line)) for line in lines)
+    file = RunFile.read(run / "config.toml")
+    numbered = (records.checked_line(text, n, records.short(file.run)) for n, text in enumerate(texts, 1))
+    (run / "metrics.jsonl").write_text("".join(numbered))
+    config = (run / "config.toml").read_text().partition("\n")[2]
+    changed = re.sub(r"max_consecutive_skips = \d+", "max_consecutive_skips = 5", config)
+    (run / "config.toml").write_text(whole.with_comment(changed))
     page = Page(page_of(run))
     assert "stopped at step 12 of 12: updates were skipped so often in a row that it no longer learns" in page.text
     assert "stopped" in page.text

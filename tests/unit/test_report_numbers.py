@@ -17,6 +17,7 @@ from vdvae_patch.report.find import find
 from vdvae_patch.report.looks import Collector, stands_out, thinned
 from vdvae_patch.report.pictures import chosen, picture
 from vdvae_patch.report.skipped import of_guard, of_run
+from vdvae_patch.skips import records
 
 
 def log_of(steps: int, skipped: np.ndarray, causes: tuple[str, ...] = ("", "nan_rate")) -> Log:
@@ -115,16 +116,27 @@ def test_vanilla_is_blue_and_what_is_modified_red() -> None:
     assert len({color.light for color in found.values()}) == 4
 
 
-def test_a_log_is_read_up_to_where_it_is_damaged(tmp_path: Path) -> None:
+def test_a_damaged_line_of_a_log_is_left_out_and_said(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(record(0) + record(1, elbo="nan", skipped=True, cause="nan_rate") + "{broken\n" + record(3))
     problems: list[str] = []
     log = read_log(path, problems)
-    assert log.step.tolist() == [0, 1]
+    assert log.step.tolist() == [0, 1, 3]
     assert log.count("nan_rate") == 1
     assert math.isnan(log.nelbo[1])
     assert len(problems) == 1
-    assert "behind its record 2" in problems[0]
+    assert "metrics.jsonl line 3 is damaged" in problems[0]
+
+
+def test_missing_lines_of_a_log_are_said_and_a_long_list_of_faults_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [records.checked_line(record(step).strip(), step + 1, "abc") for step in range(30)]
+    path.write_text("".join(lines[:3] + lines[5:6] + ["{broken\n"] * 9 + lines[8:]))
+    problems: list[str] = []
+    assert read_log(path, problems).step.tolist() == [0, 1, 2, 5, *range(8, 30)]
+    assert problems[0] == "metrics.jsonl lacks records 4 to 5"
+    assert len(problems) == 6
+    assert problems[-1] == "metrics.jsonl: 6 more of these"
 
 
 def test_values_that_are_no_numbers_do_not_stop_a_report(tmp_path: Path) -> None:

@@ -96,17 +96,31 @@ def read_log(path: Path, problems: list[str]) -> Log:
 
 
 def rows(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
-    """The records of a log as far as they can be read."""
-    count = 0
+    """The records of a log; damaged lines are left out, and missing ones are said, both in `problems`."""
+    said: list[str] = []
+    before = 0
     try:
-        for row in records.read(path):
-            if isinstance(row, dict):
-                count += 1
-                yield row
-    except (OSError, ValueError, RecursionError, VdvaePatchError) as error:
-        problems.append(
-            f"{path.name} cannot be read behind its record {count} ({error}); the page shows what is before"
-        )
+        for line in records.stream(path):
+            if line.record is None:
+                said.append(f"{path.name} line {line.place} {line.why}; it is left out")
+                continue
+            if line.number is not None and line.number > before + 1:
+                missing = (
+                    f"record {before + 1}"
+                    if line.number == before + 2
+                    else f"records {before + 1} to {line.number - 1}"
+                )
+                said.append(f"{path.name} lacks {missing}")
+            before = before + 1 if line.number is None else line.number
+            yield line.record
+    except VdvaePatchError as error:
+        said.append(str(error))
+    problems += said[:_MOST_SAID]
+    if len(said) > _MOST_SAID:
+        problems.append(f"{path.name}: {len(said) - _MOST_SAID:,} more of these")
+
+
+_MOST_SAID = 5
 
 
 def number(value: Any) -> float:

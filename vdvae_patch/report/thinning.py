@@ -60,9 +60,13 @@ class Marks:
 def points(log: Log, limit: int) -> Points:
     """At most `limit` points."""
     n = len(log)
-    starts = np.arange(n) if n <= limit else np.unique(np.linspace(0, n, limit, endpoint=False).astype(np.int64))
-    middle = (starts + np.append(starts[1:], n) - 1) // 2
-    last = np.append(starts[1:], n) - 1
+    starts = (
+        np.arange(n, dtype=np.int64)
+        if n <= limit
+        else np.unique(np.linspace(0, n, limit, endpoint=False).astype(np.int64))
+    )
+    middle = (starts + np.append(starts[1:], n)[: len(starts)] - 1) // 2
+    last = np.append(starts[1:], n)[: len(starts)] - 1
     applied = ~log.skipped
     return Points(
         width=n / len(starts) if n else 1.0,

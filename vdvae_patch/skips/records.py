@@ -176,7 +176,7 @@ class Log:
     def problems(self, expected: int | None = None) -> list[str]:
         """Everything that is wrong, each with file and line; a line from before checksums is no problem."""
         said = [f"{self.path} line {line.place} {line.why}" for line in self.damaged]
-        lost = [f"{self.path} lacks {_range(*gap)}" for gap in self.missing(expected)]
+        lost = [f"{self.path} lacks {in_words(*gap)}" for gap in self.missing(expected)]
         if expected is not None and self.unfinished and lost:
             said.append(f"{self.path} ends in the middle of line {len(self.lines) + 1}")
         return said + lost
@@ -210,6 +210,23 @@ def read_log(path: Path, run: str = "", *, checked: bool = False) -> Log:
     return Log(path, tuple(_in_order(_lines(texts, short(run), checked))), unfinished)
 
 
+def stream(path: Path, run: str = "", *, checked: bool = False) -> Iterator[Line]:
+    """The lines of a log as `read_log` has them, one after the other, without keeping them; an unfinished last line is
+    left out.
+
+    Raises:
+        RunError: it cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:  # which ends its lines at a line feed alone
+            whole = (text for text in file if text.endswith(b"\n"))
+            yield from _in_order(_lines(whole, short(run), checked))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def _split(data: bytes) -> list[bytes]:
     """Lines that end with a line feed; `bytes.splitlines` would also end them at a carriage return."""
     parts = [part + b"\n" for part in data.split(b"\n")]
@@ -217,7 +234,7 @@ def _split(data: bytes) -> list[bytes]:
     return [*parts, last] if last else parts
 
 
-def _lines(texts: Sequence[bytes], run: str, checked: bool) -> Iterator[Line]:
+def _lines(texts: Iterable[bytes], run: str, checked: bool) -> Iterator[Line]:
     for place, text in enumerate(texts, 1):
         line = parse_line(text, place)
         if line.record is not None and line.number is None and checked:
@@ -277,7 +294,8 @@ def _shown(text: bytes) -> str:
     return f"no JSON object: {text[:40]!r}" + ("..." if len(text) > 40 else "")
 
 
-def _range(first: int, last: int) -> str:
+def in_words(first: int, last: int) -> str:
+    """`record 3`, or `records 3 to 5`."""
     return f"record {first}" if first == last else f"records {first} to {last}"
 
 
