@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -134,13 +135,9 @@ class Session:
 
     def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> float:
         """Load a saved state if there is one; the seconds that went into it."""
-        if not path.exists():
+        state = read_state(path)
+        if state is None:
             return 0.0
-        try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again") from None
         ensemble.load_state_dict(state["ensemble"])
         if observer is not None:
             observer.load_state_dict(state["observer"])
@@ -193,10 +190,31 @@ class _Watch:
         )
 
     def save(self) -> None:
-        temporary = self.path.with_suffix(".part")
         observed = self.observer.state_dict() if self.observer is not None else {}
-        torch.save({"seconds": self.seconds, "ensemble": self.ensemble.state_dict(), "observer": observed}, temporary)
-        temporary.replace(self.path)
+        write_state(self.path, {"seconds": self.seconds, "ensemble": self.ensemble.state_dict(), "observer": observed})
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """What `write_state` wrote, on the CPU; None if there is none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again") from None
+    return state
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Tensors and plain values, in one move: a command that is killed meanwhile leaves the state before."""
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.replace(path)
 
 
 def _write(path: Path, text: str) -> None:
