@@ -79,7 +79,7 @@ class Size:
         steps_per_epoch = -(-min(train or images, images) // BATCH)
         updates = 500 if quick else 200_000 if night else 10_000
         epochs = _or(options.epochs, max(1, min(2000, round(updates / max(1, steps_per_epoch)))))
-        lr = 5e-4 if night else 1e-3
+        lr = 5e-4 if night else 3e-3
         if options.lr is not None:
             lr = options.lr
         size = cls(
@@ -90,7 +90,7 @@ class Size:
             samples=_or(options.samples, 5000 if night else 500),
             images=_or(options.images, 100 if quick else 1000 if night else 500),
             train=train,
-            components=_or(options.components, 100 if quick else 500 if night else 200),
+            components=_or(options.components, 500 if night else 100),
             lr=lr,
             vamp_lr=lr if options.vamp_lr is None else options.vamp_lr,
             pseudo_lr=options.pseudo_lr,

@@ -216,9 +216,9 @@ class LargeVae(Trained):
         samples: of the posterior for each image of the log likelihood; 500, and 5,000 at night.
         images: test images of the log likelihood, evenly spread; 0 is all. 500, quick 100, at night 1,000.
         train: training images, the first ones; 0 is all, as it is unless quick.
-        components: pseudo-inputs; 200, quick 100, at night 500.
+        components: pseudo-inputs; 100, at night 500.
         pseudo_inputs: what they start from: training images, or noise about the images' mean.
-        lr: learning rate of Adam; 1e-3, and 5e-4 at night.
+        lr: learning rate of Adam; 3e-3, and 5e-4 at night.
         vamp_lr: the same of models with a VampPrior; lr unless given.
         pseudo_lr: learning rate of pseudo-inputs, a multiple of the model's.
         decay: of learning rates: cosine to 0 over all epochs, or none; cosine, and none at night.
