@@ -139,6 +139,11 @@ class LargeVAE(TrainableEntry):
         drawn, rates = bare.infer(flat(x))
         return [Latent(z, kl) for z, kl in zip(drawn, rates.values(), strict=True)]
 
+    def latent_of(self, model: nn.Module, heads: Sequence[Head], count: int) -> list[int | None]:
+        """The upper latent is the first; its prior is no head's, so that the one prior is the lower latent's."""
+        lower = ("q_z1.", "p_z1.")
+        return [None if head.role == "likelihood" else int(head.path.startswith(lower)) for head in heads]
+
     def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
         """uint8 `[n, H, W, 1]`: the means of latents from the prior, the first of which may be given."""
         import torch

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vdvae_patch.data.normalization import ModelBatch
+    from vdvae_patch.heads import Head
 
 
 class TrainableEntry(HostEntry):
@@ -56,6 +57,19 @@ class TrainableEntry(HostEntry):
     @abstractmethod
     def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
         """What each pair of posterior and prior drew, in the order of the computation."""
+
+    def latent_of(self, model: nn.Module, heads: Sequence[Head], count: int) -> list[int | None]:
+        """For each head, which of the `count` latents its Normal is the posterior or the prior of; None of neither.
+
+        By default the n-th head of a role is of the n-th latent, where the role has a head for each. Where it has
+        fewer, as with a latent whose prior is N(0, 1), order does not tell, and None is all that is known: such a host
+        says it here.
+        """
+        of_role = {role: [head for head in heads if head.role == role] for role in ("posterior", "prior")}
+        told = {
+            id(head): place for those in of_role.values() if len(those) == count for place, head in enumerate(those)
+        }
+        return [told.get(id(head)) for head in heads]
 
     def read(self, batch: ModelBatch) -> Tensor:
         """What `latents` takes of a batch."""
