@@ -234,7 +234,9 @@ def test_a_look_at_the_heads_has_the_kl_of_the_latent_that_each_is_of(levels: in
     model = build(levels=levels)
     x = 2 * images("bernoulli").view(-1, 4, 3, 1) - 1
     torch.manual_seed(7)
-    rates = {name: float(rate.detach().mean()) for name, rate in HOST.decoder_seam(model).terms(model, x, x).rates.items()}
+    rates = {
+        name: float(rate.detach().mean()) for name, rate in HOST.decoder_seam(model).terms(model, x, x).rates.items()
+    }
     torch.manual_seed(7)
     states = probe_heads(trainable(HOST.entry), model, HOST.heads(model), x)
     assert len(set(rates.values())) == levels

@@ -14,10 +14,11 @@ from vdvae_patch.data import load
 from vdvae_patch.errors import CheckpointError, InvalidValueError, RunError
 from vdvae_patch.experiments.large_vae import run
 from vdvae_patch.experiments.large_vae_figures import tiled
-from vdvae_patch.experiments.large_vae_measures import read_pictures, spread
+from vdvae_patch.experiments.large_vae_measures import read_pictures
 from vdvae_patch.experiments.large_vae_runs import MODELS, VAMP, Kind, Progress, Run, Size
 from vdvae_patch.experiments.options import LargeVae
 from vdvae_patch.experiments.session import Session
+from vdvae_patch.train.importance import spread
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 SMALL = LargeVae(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdvae_patch.experiments.importance import active_units, log_likelihood
 from vdvae_patch.experiments.large_vae_runs import Run, cost
 from vdvae_patch.hosts import load_host
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.patching.top_prior import top_prior_in
+from vdvae_patch.train.importance import active_by_level, log_likelihood, spread
 from vdvae_patch.train.noise import seed_noise
 
 SHOWN = 8
@@ -62,33 +61,21 @@ def measure(run: Run) -> tuple[Found, Pictures]:
     pixels = torch.from_numpy(run.data.test[:])
     target = run.data.normalization.apply(pixels).target.to(run.device)
     seed_noise("evaluate", run.seed)
-    bare: Any = run.model
-    units: list[list[Tensor]] = [[] for _ in range(kind.levels)]
-    hooks = []
-    if kind.levels == 2:  # the lower level's mean depends on a draw of the upper one, and is seen while a pass runs
-        hooks.append(bare.q_z1.mean.register_forward_hook(lambda module, given, mean: units[1].append(mean)))
     bounds, rates = [], []
     for batch in target.split(500):  # type: ignore[no-untyped-call]
         found = run.terms(batch)
         bounds.append(-cost(found))
         rates.append(torch.stack(list(found.rates.values())))
-        units[0].append(bare.encode((batch.flatten(1) + 1) / 2)[0])
-    for hook in hooks:
-        hook.remove()
+    entry = trainable(load_host("large_vae").entry)
+    units = active_by_level(entry, run.model, target) or []
     likelihood = log_likelihood(run.terms, target[spread(len(target), size.images)], size.samples)
     measured = Found(
         kind.levels, kind.prior, run.seed, float(torch.cat(bounds).double().mean()), float(likelihood.mean()),
-        torch.cat(rates, dim=1).mean(dim=1).tolist(), [active_units(torch.cat(means)) for means in units],
+        torch.cat(rates, dim=1).mean(dim=1).tolist(), units,
         len(likelihood), target[0].numel(), at.seconds / max(1, at.epoch), at.skipped, at.epoch,
         at.best_epoch if size.patience else at.epoch, at.bounds,
     )  # fmt: skip
     return measured, _pictures(run, target)
-
-
-def spread(count: int, wanted: int) -> Tensor:
-    """Positions at even spacing: the first half of MNIST's test images is easier than the second. 0 is all."""
-    wanted = min(wanted, count) or count
-    return torch.arange(wanted) * count // wanted
 
 
 def _pictures(run: Run, target: Tensor) -> Pictures:
