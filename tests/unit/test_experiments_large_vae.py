@@ -65,6 +65,24 @@ def test_counts_that_make_no_sense_are_refused(value: dict[str, int]) -> None:
         Size.of(replace(SMALL, **value), 130)  # type: ignore[arg-type]
 
 
+def test_some_of_the_models_may_be_trained_first_and_the_others_later(options: LargeVae, tmp_path: Path) -> None:
+    def trained() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "out").glob("*-seed0.json"))
+
+    def told() -> list[list[object]]:
+        table = json.loads((tmp_path / "out" / "large-vae-arrays-quick.json").read_text())["tables"][0]
+        return [row[:2] for row in table["rows"]]
+
+    assert run(replace(options, models=("hvae", "standard"))) == 0
+    assert trained() == ["1-standard-seed0.json", "2-standard-seed0.json"]
+    assert told() == [[1, "N(0, 1)"], [2, "N(0, 1)"]]
+    assert run(replace(options, models=("standard", "vamp", "hvae"))) == 0
+    assert trained() == ["1-standard-seed0.json", "1-vamp-seed0.json", "2-standard-seed0.json"]
+    assert told() == [[1, "N(0, 1)"], [1, "VampPrior"], [2, "N(0, 1)"]]
+    with pytest.raises(InvalidValueError, match="--models names none; take some of standard, vamp"):
+        run(replace(options, models=()))
+
+
 class Clock:
     """A session's clock that every look moves on."""
 

@@ -18,7 +18,7 @@ from vdvae_patch.data.images import ImageData
 from vdvae_patch.experiments.data import pick_device
 from vdvae_patch.experiments.large_vae_figures import draw_bounds, draw_pictures
 from vdvae_patch.experiments.large_vae_measures import Found, measure, read_pictures, write_pictures
-from vdvae_patch.experiments.large_vae_runs import MODELS, Kind, Progress, Run, Size
+from vdvae_patch.experiments.large_vae_runs import BY_PRESET, MODELS, Kind, Progress, Run, Size
 from vdvae_patch.experiments.options import LargeVae
 from vdvae_patch.experiments.report import PUBLISHED, Cell, Origin, Report, Table, number, publish
 from vdvae_patch.experiments.session import Result, Session
@@ -55,7 +55,8 @@ def run(options: LargeVae) -> int:
     decided = ("dataset", "variant", "pseudo_inputs", "unit_gradients")
     settings = {**asdict(size), **{field: getattr(options, field) for field in decided}}
     session = Session(options.folder(name), settings, options.minutes)
-    todo = [(kind, seed) for seed in range(size.seeds) for kind in MODELS]
+    asked = [kind for preset, kind in BY_PRESET.items() if preset in options.models]
+    todo = [(kind, seed) for seed in range(size.seeds) for kind in asked]
     results: list[Result] = []
     for place, (kind, seed) in enumerate(todo, 1):
         key = f"{kind.name}-seed{seed}"
@@ -68,7 +69,7 @@ def run(options: LargeVae) -> int:
         results.append(result)
     rows = [Found(**result["found"]) for result in results]
     report = build_report(rows, size, options, Origin.of(device, range(size.seeds), results), name)
-    pictures = {kind: read_pictures(_pictures_of(session, f"{kind.name}-seed0")) for kind in MODELS}
+    pictures = {kind: read_pictures(_pictures_of(session, f"{kind.name}-seed0")) for kind in asked}
     publish(
         report, session.folder, draw_pictures(pictures), to_docs=options.publish,
         of_tables={"models": draw_bounds(rows)}, docs=PUBLISHED / "large-vae",
@@ -124,8 +125,9 @@ def build_report(rows: Sequence[Found], size: Size, options: LargeVae, origin: O
     references = REFERENCES.get(options.dataset, (None,) * len(MODELS))
     papers = LARGE_VAE.get(options.dataset, (None,) * len(MODELS))
     table = tuple(
-        _row([r for r in rows if Kind(r.levels, r.prior) == model], reference, paper)
+        _row(its, reference, paper)
         for model, reference, paper in zip(MODELS, references, papers, strict=True)
+        if (its := [r for r in rows if Kind(r.levels, r.prior) == model])
     )
     tier = "the quick version" if options.quick else "a night's settings" if options.night else ""
     return Report(

@@ -45,7 +45,15 @@ class Kind:
         return f"{self.levels}-{'vamp' if self.prior == VAMP else 'standard'}"
 
 
-MODELS = (Kind(1, STANDARD), Kind(1, VAMP), Kind(2, STANDARD), Kind(2, VAMP))
+BY_PRESET = {
+    "standard": Kind(1, STANDARD),
+    "vamp": Kind(1, VAMP),
+    "hvae": Kind(2, STANDARD),
+    "hvae-vamp": Kind(2, VAMP),
+}
+"""The models by the presets of the host that they are like."""
+
+MODELS = tuple(BY_PRESET.values())
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Size:
         Raises:
             InvalidValueError: a number that makes no sense.
         """
+        if not options.models:
+            raise InvalidValueError(f"--models names none; take some of {', '.join(BY_PRESET)}")
         if options.quick and options.night:
             raise InvalidValueError("--quick and --night are two sizes; choose one")
         quick, night = options.quick, options.night

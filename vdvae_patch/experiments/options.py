@@ -217,6 +217,7 @@ class LargeVae(Trained):
         images: test images of the log likelihood, evenly spread; 0 is all. 500, quick 100, at night 1,000.
         train: training images, the first ones; 0 is all, as it is unless quick.
         components: pseudo-inputs; 100, at night 500.
+        models: which of the four, as the presets of the host are called; another command may add the others.
         pseudo_inputs: what they start from: training images, or noise about the images' mean.
         lr: learning rate of Adam; 3e-3, and 5e-4 at night.
         vamp_lr: the same of models with a VampPrior; lr unless given.
@@ -236,6 +237,7 @@ class LargeVae(Trained):
     images: int | None = None
     train: int | None = None
     components: int | None = None
+    models: tuple[Literal["standard", "vamp", "hvae", "hvae-vamp"], ...] = ("standard", "vamp", "hvae", "hvae-vamp")
     pseudo_inputs: Literal["images", "noise"] = "images"
     lr: float | None = None
     vamp_lr: float | None = None
