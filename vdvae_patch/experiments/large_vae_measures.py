@@ -58,7 +58,7 @@ class Found:
 def measure(run: Run) -> tuple[Found, Pictures]:
     """Bounds, log likelihood, rates and units of the test images."""
     kind, size, at = run.kind, run.size, run.progress
-    pixels = torch.from_numpy(run.data.test[:])
+    pixels = torch.tensor(run.data.test[:])
     target = run.data.normalization.apply(pixels).target.to(run.device)
     seed_noise("evaluate", run.seed)
     bounds, rates = [], []

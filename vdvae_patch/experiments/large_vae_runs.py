@@ -161,7 +161,7 @@ class Run:
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=lr)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
-        self.pixels = torch.from_numpy(data.train[: size.train] if size.train else data.train[:])
+        self.pixels = torch.tensor(data.train[: size.train or None])  # a copy: what is read may not be writable
 
     def train(self, session: Session, path: Path, say: Callable[[Progress], None] = lambda at: None) -> bool:
         """Go on to the end, or to the end of the session's time; whether it is the end. The state is kept at `path`."""
@@ -227,7 +227,7 @@ class Run:
     def _bounds(self, images: Any) -> Tensor:
         """The bound of images by one draw each, always the same draws; nats, `[N]`."""
         seed_noise("evaluate", self.seed)
-        target = self.data.normalization.apply(torch.from_numpy(images)).target.to(self.device)
+        target = self.data.normalization.apply(torch.tensor(images)).target.to(self.device)
         return torch.cat([-cost(self.terms(batch)) for batch in target.split(_AT_A_TIME)])  # type: ignore[no-untyped-call]
 
     def _set(self, values: dict[str, Tensor]) -> None:
@@ -274,7 +274,7 @@ def build(
     seam, made = host.decoder_seam(model), None
     if kind.prior == VAMP:
         top = host.top_prior_seam(model)
-        few = torch.from_numpy(data.train[: max(1000, size.components)])
+        few = torch.tensor(data.train[: max(1000, size.components)])
         images = top.read(data.normalization.apply(few).target).clamp(0, 1)
         generator = torch.Generator().manual_seed(noise_seed("top_prior", seed))
         from_data = int(options.pseudo_inputs == "images")

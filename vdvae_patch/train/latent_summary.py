@@ -34,7 +34,7 @@ def of_latents(work: Workload, config: TrainConfig[Any], world: World, nelbo: fl
 
 @torch.no_grad()
 def _measured(work: Workload, config: TrainConfig[Any], device: torch.device, nelbo: float) -> dict[str, Any]:
-    pixels = torch.from_numpy(work.data.test[: config.test_images or None]).to(device)
+    pixels = torch.tensor(work.data.test[: config.test_images or None]).to(device)
     batch = work.data.normalization.apply(pixels)
     found: dict[str, Any] = {"lower_bound_nats": -nelbo * batch.target[0].numel()}
     likelihood = likelihood_in(work.ema)
