@@ -248,6 +248,33 @@ class LargeVae(Trained):
     dataset: str = "mnist-drawn-anew"
 
 
+@dataclass(frozen=True)
+class VampStress(Trained):
+    """The VampPrior at rising learning rates, by scale: which updates are not finite, and what a run then is worth.
+
+    Attributes:
+        seeds: runs a cell; 3 unless quick, which takes 1.
+        train: training images, the first ones; a run goes over them `epochs` times in batches of 100.
+        epochs: passes over them; 5, quick 2.
+        components: pseudo-inputs.
+        levels: of latents, 1 or 2.
+        variants: scales to compare.
+        lrs: learning rates of the model, constant.
+        pseudo_lrs: learning rates of the pseudo-inputs, multiples of the model's.
+        dataset: mnist-drawn-anew, mnist-drawn-once, mnist-thresholded, frey-faces, ...
+    """
+
+    seeds: int | None = None
+    train: int = 3000
+    epochs: int | None = None
+    components: int = 50
+    levels: Literal[1, 2] = 1
+    variants: tuple[str, ...] = ("vanilla", "explin", "upbounded")
+    lrs: tuple[float, ...] = (1e-3, 1e-2, 3e-2, 1e-1)
+    pseudo_lrs: tuple[float, ...] = (1.0, 0.1)
+    dataset: str = "mnist-drawn-anew"
+
+
 def by_name() -> dict[str, type[Common]]:
     """Every experiment's options, by the name of its subcommand: `CalibratedDecoders` is `calibrated-decoders`."""
     kinds = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Common)]
