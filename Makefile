@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m vdvae_patch demo
@@ -19,6 +19,10 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope -m slow
 
+# The documentation as a site in build/site; a link to a page, a file or an anchor that is not there is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,7 +31,7 @@ lint: $(STAMP)
 # The stamp is younger than what it was made from, so a second run starts at once.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,mpi,tensorboard,hosts]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,mpi,tensorboard,hosts,docs]"
 	touch $(STAMP)
 
 clean:

@@ -18,6 +18,7 @@ from torch import Tensor
 from vdvae_patch import conventions
 from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import InvalidValueError, PatchError
+from vdvae_patch.number_ranges import BETA, SIGMA
 from vdvae_patch.registry import format_number
 from vdvae_patch.scales import Scale
 from vdvae_patch.scales.arithmetic import free_exp
@@ -283,8 +284,9 @@ def named(steps: Sequence[Step]) -> Convention:
 
 
 def _candidates(chain: Composition) -> list[Convention]:
-    betas = [s.constants[0] for s in chain.steps if s.name == "softplus"]
-    floors = [s.constants[0] for s in chain.steps if s.name == "add" and s.constants[0] > 0]
+    # a host may have any numbers; those that a named convention does not take leave the chain as it is
+    betas = [s.constants[0] for s in chain.steps if s.name == "softplus" and BETA.has(s.constants[0])]
+    floors = [s.constants[0] for s in chain.steps if s.name == "add" and SIGMA.has(s.constants[0])]
     softplus = [conventions.SoftplusOf(b, f) for b in betas for f in (0.0, *floors)]
     plain: list[Convention] = [conventions.LogSigma(), conventions.LogVariance(), conventions.Sigma(), *softplus]
     # a variance is a number that is not negative; over all numbers √v and v^½ agree only in being NaN below

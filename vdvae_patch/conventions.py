@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import BETA, SIGMA, Range
 from vdvae_patch.registry import Registry, format_number
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class Variance(Convention):
         return free_exp(scale.log_variance(_wide(p))).to(p.dtype)
 
 
+_FLOOR = Range(SIGMA.low, SIGMA.high, SIGMA.why, zero=True, words="zero or a positive number")
 _TAIL = -15.0  # the next term of a softplus' tail, exp(2x)/24, is under float64 rounding here
 
 
@@ -165,11 +166,8 @@ class SoftplusOf(Convention):
     _TAIL: ClassVar[float] = _TAIL
 
     def __init__(self, beta: float = 1.0, floor: float = 0.0) -> None:
-        if not (beta > 0 and math.isfinite(beta)):
-            raise InvalidValueError(f"convention softplus: beta must be a positive number, not {beta:g}")
-        if not (floor >= 0 and math.isfinite(floor)):
-            raise InvalidValueError(f"convention softplus: floor must be zero or a positive number, not {floor:g}")
-        self.beta, self.floor = float(beta), float(floor)
+        self.beta = BETA.check("convention softplus", "beta", beta)
+        self.floor = _FLOOR.check("convention softplus", "floor", floor)
 
     def sigma(self, v: Tensor) -> Tensor:
         import torch.nn.functional as F

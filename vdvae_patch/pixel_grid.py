@@ -17,9 +17,18 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import as_float
 
 OFF_GRID = 0.25
 """How far, in steps, a value may be from a level: float16 near 1 is off by 0.13 steps of a grid from −1 to 1."""
+
+LARGEST, SMALLEST_RANGE = 1e15, 1e-12
+"""Squares of these, and of a range over a trillion, are normal numbers of float32."""
+
+FINEST = 1e-6
+"""The finest step as a share of the largest value; eps of float32 is 1.2e-7."""
+
+MOST_LEVELS = 2**16
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,30 @@ class PixelGrid:
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):  # numbers such as 0 and 255 are no integers of a tensor's type
-            object.__setattr__(self, name, float(getattr(self, name)))
+            number = as_float(getattr(self, name))
+            if number is None:
+                raise InvalidValueError(f"a grid of pixels: {name} must be a number, not {getattr(self, name)!r}")
+            object.__setattr__(self, name, number)
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise InvalidValueError(f"a grid of pixels goes from a low to a high value, not {self.low} to {self.high}")
-        if self.levels < 2:
-            raise InvalidValueError(f"a grid of pixels has two levels or more, not {self.levels}")
+        levels = as_float(self.levels)
+        if levels is None or not 2 <= levels <= MOST_LEVELS or levels != int(levels):
+            raise InvalidValueError(
+                f"a grid of pixels has two levels or more, up to {MOST_LEVELS:,}, not {self.levels}"
+            )
+        object.__setattr__(self, "levels", int(levels))
+        largest = max(abs(self.low), abs(self.high))
+        if largest > LARGEST or not self.step > largest * FINEST:
+            raise InvalidValueError(
+                f"a grid of pixels has values of up to {LARGEST:g}, and steps of more than {FINEST:g} of the largest, "
+                f"which float32 can tell apart; not {self.levels} levels from {self.low:g} to {self.high:g}: map "
+                "the images to [0, 1], say"
+            )
+        if self.range < SMALLEST_RANGE:
+            raise InvalidValueError(
+                f"a grid of pixels has a range of {SMALLEST_RANGE:g} or more, whose square float32 holds, not from "
+                f"{self.low:g} to {self.high:g}"
+            )
 
     @classmethod
     def of(cls, pixels: PixelGrid | None) -> PixelGrid:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the top to the ground; a room may import rooms below it, and its own.
 LAYERS = [
     ["cli"],
-    ["compare", "experiments", "benchmark", "scaling"],
+    ["compare", "experiments", "benchmark", "doctor", "scaling"],
     ["train", "launch"],
     ["patches"],
     ["integrations"],
@@ -41,7 +41,7 @@ LAYERS = [
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],
-    ["errors", "file_kinds", "machine", "tables", "trace"],
+    ["errors", "file_kinds", "machine", "number_ranges", "tables", "torch_versions", "trace"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -209,6 +209,56 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(scale: sca
         assert torch.autograd.gradgradcheck(function, q)
 
 
+SMOOTH = ["softplus", "softplus(20)", "downbounded(0.3)", "bounded(0.1, 1)", "bounded(1e-30, 1)", "softclamp",
+          "softclamp(100, 1)", "exp"]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", SMOOTH)
+@pytest.mark.parametrize("of", ["sigma", "log_sigma"])
+def test_a_smooth_scale_has_its_second_derivative_at_exactly_zero(spec: str, of: str) -> None:
+    function = getattr(scales.get(spec), of)
+    at = []
+    for value in (-1e-7, 0.0, 1e-7):
+        p = torch.tensor(value, dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(function(p), p, create_graph=True)
+        at.append(torch.autograd.grad(slope, p)[0].item() if slope.requires_grad else 0.0)
+    assert at[1] == pytest.approx((at[0] + at[2]) / 2, rel=1e-5, abs=1e-6)
+
+
+def test_forward_mode_within_forward_mode_is_the_second_derivative(scale: scales.Scale) -> None:
+    p = torch.tensor(0.3)
+    for function in (scale.sigma, scale.log_sigma):
+        twice = torch.func.jacfwd(torch.func.jacfwd(function))(p)
+        torch.testing.assert_close(twice.float(), torch.func.grad(torch.func.grad(function))(p))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_inverse_of_every_sigma_of_every_type_is_a_number_whose_sigma_it_is(
+    scale: scales.Scale, dtype: torch.dtype
+) -> None:
+    p = torch.linspace(-9, 9, 301).to(dtype)
+    sigma = scale.sigma(p)
+    back = scale.inverse(sigma)
+    assert back.dtype == dtype
+    assert not back.isnan().any()
+    again = scale.sigma(back)
+    # a raw parameter has as many digits as its type; where σ is steep in it, that is more than one of σ
+    steepness = 1 + p.abs().double().clamp(min=1)
+    assert ((again - sigma).double().abs() <= 2 * steepness * torch.finfo(dtype).eps * sigma.double()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_bound_between_two_numbers_of_a_type_has_a_finite_inverse_beside_it(dtype: torch.dtype) -> None:
+    """0.3 and 0.9 are no numbers of these types; where rounding leads outside, the bound is meant, whose p is ±∞."""
+    scale = scales.get("bounded(0.3, 0.9)")
+    ends = scale.sigma(torch.tensor([-1e4, 1e4]).to(dtype))
+    back = scale.inverse(ends)
+    inside = torch.tensor([ends[0].item() > 0.3, ends[1].item() < 0.9])
+    assert back.isfinite().tolist() == inside.tolist()
+    assert (back.sign() == torch.tensor([-1, 1])).all()
+    assert torch.equal(scale.sigma(back), ends)
+
+
 def test_it_compiles_without_a_graph_break(scale: scales.Scale) -> None:
     torch.compiler.reset()
     compiled = torch.compile(lambda p: (scale.sigma(p), scale.log_sigma(p)), fullgraph=True, backend="aot_eager")

@@ -26,7 +26,29 @@ options (anywhere):
   --debug        show the traceback of an error
   --version      show the version
 
-`vdvae-patch COMMAND --help` lists a command's options."""
+`vdvae-patch COMMAND --help` lists a command's options.
+
+first steps:
+  vdvae-patch doctor                                       is this machine ready?
+  vdvae-patch scan your_module:YourVAE --input 16x3x32x32  what is unsafe in a model of yours?
+  vdvae-patch guard -- python your_train.py                keep a run of yours going, and learn what breaks it
+  vdvae-patch demo                                         vanilla beside patched, in five minutes"""
+
+
+# What the commands import and the library does not, as Python names it.
+_IMPORTED = (
+    "tyro",
+    "rich",
+    "tomli_w",
+    "imageio",
+    "PIL",
+    "git",
+    "mpi4py",
+    "pooch",
+    "filelock",
+    "matplotlib",
+    "safetensors",
+)
 
 
 @functools.cache
@@ -56,6 +78,15 @@ def main(argv: list[str] | None = None) -> None:
             raise
         print(f"vdvae-patch: error: {error}", file=sys.stderr)
         status = error.exit_code
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "").partition(".")[0] not in _IMPORTED:
+            raise
+        print(
+            f"vdvae-patch: error: this command needs {error.name}, which is not installed: pip install vdvae-patch "
+            "installs all that the commands need; patch, scan, stabilize and guard work in Python with torch and numpy",
+            file=sys.stderr,
+        )
+        status = 2
     except KeyboardInterrupt:
         if debug:
             raise

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import as_float
 from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.registry import Registry, format_number
 from vdvae_patch.scales import Scale
@@ -243,16 +244,17 @@ def scale_of(spec: str | Scale, pixels: PixelGrid, factor: float = 1.0) -> Scale
     return get_scale(filled.get(spec.strip().lower(), spec))
 
 
-def number(who: str, key: str, value: float | str, positive: bool = True) -> float:
-    """A finite number, positive unless said otherwise.
+def whole_number(who: str, key: str, value: float | str, most: int) -> int:
+    """A whole number from 1 to `most`.
 
     Raises:
         InvalidValueError: anything else.
     """
-    if isinstance(value, str) or not math.isfinite(value) or (positive and value <= 0):
-        kind = "a positive number" if positive else "a number"
-        raise InvalidValueError(f"{who}: {key} must be {kind}, not {value}")
-    return float(value)
+    number = as_float(value)
+    if number is None or not 1 <= number <= most or number != int(number):
+        shown = value if isinstance(value, str) or number is None else f"{number:g}"
+        raise InvalidValueError(f"{who}: {key} must be a whole number from 1 to {most:,}, not {shown}")
+    return int(number)
 
 
 def draw(kind: str, like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -18,14 +18,16 @@ from vdvae_patch.decoders.decoder import (
     MeansBesideScales,
     can_look,
     draw,
-    number,
     scale_of,
 )
 from vdvae_patch.decoders.masses import log_normal_mass
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import Range
 from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.scales import Scale
 from vdvae_patch.scales.arithmetic import wide
+
+_MOST_RANGES = 1e12
 
 
 class Gaussian(Decoder):
@@ -98,7 +100,10 @@ class Fixed(Gaussian):
 
     def __init__(self, sigma: float = 1.0, pixels: PixelGrid | None = None) -> None:
         super().__init__(pixels)
-        self.sigma = number(self._who, "sigma", sigma)
+        # a squared distance over σ² has to be a number of float32 for distances as large as the range
+        low, high = self.pixels.range / _MOST_RANGES, self.pixels.range * _MOST_RANGES
+        why = "in units of the pixels' range from a trillionth to a trillion, beyond which float32 has no likelihood"
+        self.sigma = Range(low, high, why).check(self._who, "sigma", sigma)
 
     def log_sigma(self, parameters: Tensor) -> Tensor:
         return torch.full((), math.log(self.sigma), dtype=wide(parameters[:0]).dtype, device=parameters.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vdvae_patch.decoders.decoder import DECODERS, Decoder, MeansBesideScales, draw, draw_index, number, scale_of
+from vdvae_patch.decoders.decoder import DECODERS, Decoder, MeansBesideScales, draw, draw_index, scale_of, whole_number
 from vdvae_patch.decoders.masses import log_logistic_mass
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.pixel_grid import PixelGrid
@@ -19,6 +19,8 @@ from vdvae_patch.scales.arithmetic import wide
 
 _DEVIATION_TO_SCALE = math.sqrt(3) / math.pi
 _SMALLEST_LOG_SCALE = -7.0
+_MOST_COMPONENTS = 10_000
+"""A channel for each number of each component: a network's last layer has that many."""
 
 
 @DECODERS.register("logistic")
@@ -72,10 +74,7 @@ class LogisticMixture(Decoder):
 
     def __init__(self, components: int = 10, pixels: PixelGrid | None = None) -> None:
         super().__init__(pixels)
-        count = number(self._who, "components", components)
-        if count != int(count):
-            raise InvalidValueError(f"{self._who}: components must be a whole number, not {components}")
-        self.components = int(count)
+        self.components = whole_number(self._who, "components", components, _MOST_COMPONENTS)
         self._grid = PixelGrid(-1.0, 1.0, self.pixels.levels)
 
     def channels(self, image_channels: int) -> int:

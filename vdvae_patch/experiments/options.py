@@ -52,6 +52,17 @@ class Table1(Common):
 
 
 @dataclass(frozen=True)
+class ScaleErrors(Common):
+    """The error of every scale, its inverse and its derivatives, and of the KL, in eps of each type, by mpmath.
+
+    Attributes:
+        count: raw parameters of each scale and type.
+    """
+
+    count: int = 900
+
+
+@dataclass(frozen=True)
 class Table2(Trained):
     """The convolutional VAE that overfits ten images: 36 cells of 10 runs.
 

@@ -31,6 +31,7 @@ from vdvae_patch.scanning.outcome import loss_of, outcome_of, with_origin
 from vdvae_patch.scanning.quiet import without_logging
 from vdvae_patch.scanning.untouched import contents_kept
 from vdvae_patch.skips.generators import RawStates
+from vdvae_patch.torch_versions import eagerly
 from vdvae_patch.trace import Tracer, shown
 
 Loss = Callable[..., Any]
@@ -310,7 +311,7 @@ def _eager() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with eagerly():
         yield
 
 

@@ -20,10 +20,13 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from vdvae_patch.decoders import PixelGrid
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import Range
 from vdvae_patch.objectives.objective import between
 from vdvae_patch.scales.arithmetic import wide
 
 Network = Callable[[Tensor], Tensor]
+
+_KAPPA = Range(1e-15, 1e15, "its square is nothing that float32 can compute with")
 
 
 class Constraint(ABC):
@@ -55,6 +58,7 @@ class ReconstructionError(Constraint):
         self.kappa = between(
             "constraint re", "kappa", kappa, 0, 1, "the root mean square error in shares of the pixels' range, as 0.06"
         )
+        _KAPPA.check("constraint re", "kappa", kappa)
 
     def of(self, reconstruction: Tensor, target: Tensor, labels: Tensor | None) -> Tensor:
         difference = (wide(reconstruction) - wide(target)) / self.pixels.range
@@ -109,6 +113,7 @@ class FeatureError(Constraint):
         self.kappa = between(
             "constraint fre", "kappa", kappa, 0, largest, "the root mean square error in the units of the features"
         )
+        _KAPPA.check("constraint fre", "kappa", kappa)
         self.features = self._statistics if features is None else features
         self._local = LocalStatistics()
 

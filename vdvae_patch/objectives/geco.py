@@ -11,7 +11,6 @@ sg stops the gradient, so that it is that of the last batch, and the value that 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -21,11 +20,15 @@ from torch import Tensor
 
 from vdvae_patch.decoders import Decoder, PixelGrid
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import WEIGHT, Range
 from vdvae_patch.objectives.constraints import Classification, Constraint, FeatureError, Patches, ReconstructionError
 from vdvae_patch.objectives.objective import OBJECTIVES, Batch, Objective, between
 from vdvae_patch.over_ranks import is_first_rank, mean_over_ranks
 
 KAPPA = 0.06
+_NU = Range(1e-9, 1e6, "the multiplier would stand still, or jump to an end at every update")
+_ALPHA = Range(0, 1 - 1e-6, "in float32 the average would not move")
+_PATIENCE = Range(1, 1e9, "it is a number of updates")
 LIMITS = (1e-10, 1e10)
 """A multiplier stays between these."""
 
@@ -116,19 +119,19 @@ class Geco(Objective):
         if len(set(names)) < len(names):
             raise InvalidValueError(f"{self._who}: a constraint is there twice: {', '.join(names)}")
         self.kappa, self.re, self.fre, self.cla, self.pncc = None, re, fre, cla, pncc
-        self.nu = between(self._who, "nu", nu, 0, math.inf, "the speed of the multiplier")
-        self.alpha = between(self._who, "alpha", alpha, -1e-12, 1, "the share of the average that stays")
+        self.nu = _NU.check(self._who, "nu", nu)
+        self.alpha = _ALPHA.check(self._who, "alpha", alpha)
         self.start = between(self._who, "start", start, *LIMITS, "the multiplier at first")
-        if not 0 <= least < 1 < most:
+        self.least, self.most = WEIGHT.check(self._who, "least", least), WEIGHT.check(self._who, "most", most)
+        if not self.least < 1 < self.most:
             raise InvalidValueError(
                 f"{self._who}: least must be below 1 and most above, factors of the multiplier, not {least:g} and "
                 f"{most:g}"
             )
-        self.most, self.least = float(most), float(least)
         if hold not in (0, 1):
-            raise InvalidValueError(f"{self._who}: hold is 1 or 0, not {hold:g}")
+            raise InvalidValueError(f"{self._who}: hold is 1 or 0, not {hold}")
         self.hold = int(hold)
-        self.patience = int(between(self._who, "patience", patience, 0, math.inf, "a number of updates"))
+        self.patience = int(_PATIENCE.check(self._who, "patience", patience))
         count = len(self.constraints)
         self.register_buffer("multipliers", torch.full((count,), self.start))
         self.register_buffer("averages", torch.zeros(count))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from torch import Tensor
 from vdvae_patch.decoders import Decoder, PixelGrid
 from vdvae_patch.decoders.decoder import WideBuffers
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import WEIGHT, as_float
 from vdvae_patch.objectives.rate import Rate, by_group, check_images, total
 from vdvae_patch.registry import Registry, format_number
 from vdvae_patch.scales.arithmetic import wide
@@ -227,14 +227,12 @@ def distortion_of(batch: Batch) -> Tensor:
 
 
 def at_least_zero(who: str, key: str, value: float) -> float:
-    """A finite number that is not negative.
+    """A weight of a term of the loss, or a floor under it: 0, or a number that float32 can multiply a loss by.
 
     Raises:
         InvalidValueError: anything else.
     """
-    if not (math.isfinite(value) and value >= 0):
-        raise InvalidValueError(f"{who}: {key} must be a number of at least 0, not {value:g}")
-    return float(value)
+    return WEIGHT.check(who, key, value)
 
 
 def between(who: str, key: str, value: float, low: float, high: float, meaning: str) -> float:
@@ -243,9 +241,10 @@ def between(who: str, key: str, value: float, low: float, high: float, meaning: 
     Raises:
         InvalidValueError: anything else, with what the number means.
     """
-    if not low < value < high:
-        raise InvalidValueError(f"{who}: {key} must be between {low:g} and {high:g}, not {value:g}; it is {meaning}")
-    return float(value)
+    number = as_float(value)
+    if number is None or not low < number < high:
+        raise InvalidValueError(f"{who}: {key} must be between {low:g} and {high:g}, not {value}; it is {meaning}")
+    return number
 
 
 def scalar(value: float, like: Tensor) -> Tensor:

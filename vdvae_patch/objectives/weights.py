@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import Range
 from vdvae_patch.objectives.objective import OBJECTIVES, Batch, Objective, at_least_zero, distortion_of, scalar
+
+_EPOCHS = Range(1e-6, 1e9, "the weight would be 1 at once, or 0 for good")
 
 
 @OBJECTIVES.register("elbo")
@@ -53,11 +56,9 @@ class Warmup(Objective):
 
     def __init__(self, epochs: float = 100.0, steps_per_epoch: int | None = None) -> None:
         super().__init__()
-        if not epochs > 0 or epochs == float("inf"):
-            raise InvalidValueError(f"{self._who}: epochs must be a positive number, not {epochs:g}")
+        self.epochs = _EPOCHS.check(self._who, "epochs", epochs)
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise InvalidValueError(f"{self._who}: an epoch has at least one step, not {steps_per_epoch}")
-        self.epochs = float(epochs)
         self.steps_per_epoch = steps_per_epoch
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 

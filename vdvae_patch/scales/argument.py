@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import GAIN, SHIFT, as_float
+from vdvae_patch.scales.arithmetic import in_range
 from vdvae_patch.scales.scale import Scale, Written
 
 
@@ -21,15 +23,17 @@ class Shifted(Scale):
     """σ(p) = base(gain · p + shift), with the same range as the base.
 
     Raises:
-        InvalidValueError: the gain is zero, or one of the two is not finite.
+        InvalidValueError: the gain is zero, or one of the two is outside of its range, see `number_ranges`.
     """
 
     def __init__(self, base: Scale, gain: float = 1.0, shift: float = 0.0) -> None:
         super().__init__()
-        if not (gain and math.isfinite(gain) and math.isfinite(shift)):
-            raise InvalidValueError(f"scale {base.name}: gain must be a number other than 0, not {gain:g}")
+        who, number = f"scale {base.name}", as_float(gain)
+        if not number or math.isnan(number):
+            raise InvalidValueError(f"{who}: gain must be a number other than 0, not {gain}")
+        GAIN.check(who, "the size of gain", abs(number))
         self.base = base
-        self.gain, self.shift = float(gain), float(shift)
+        self.gain, self.shift = number, SHIFT.check(who, "shift", shift)
         self.codomain = base.codomain
         self.bijective = base.bijective
         self.sign = base.sign if gain > 0 else -base.sign
@@ -83,4 +87,5 @@ class Shifted(Scale):
         return self.base.written()  # of the argument
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return (self.base.inverse(sigma) - self.shift) / self.gain
+        wide = in_range(sigma, self.codomain)
+        return ((self.base.inverse(wide) - self.shift) / self.gain).to(sigma.dtype)

@@ -9,6 +9,8 @@ import torch
 from torch.autograd import Function
 from torch.autograd import forward_ad as _forward_ad
 
+from vdvae_patch.torch_versions import is_exporting
+
 # Private, and so looked up: where a later torch lacks it, every call takes the way that is right for all.
 _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
@@ -16,6 +18,13 @@ _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambd
 def is_forward_mode() -> bool:
     """Whether derivatives are carried along (`torch.func.jvp`, `jacfwd`, `hessian`, dual numbers)."""
     return bool(_forward_ad._current_level >= 0)
+
+
+def _forward_levels() -> int:
+    """How many forward-mode transforms are around each other, as in `jacfwd(jacfwd(f))`."""
+    functorch = getattr(torch._C, "_functorch", None)
+    stack = getattr(functorch, "get_interpreter_stack", lambda: None)() or ()
+    return sum(interpreter.key() == functorch.TransformType.Jvp for interpreter in stack)  # type: ignore[union-attr]
 
 
 class Operation(Function):
@@ -52,12 +61,15 @@ class Operation(Function):
     @classmethod
     def run(cls, *args: Any) -> Any:
         """What `apply` gives."""
-        if torch.compiler.is_exporting():
+        if is_exporting():
             # a strict export runs a function in Python without its gradient, and says nothing
             return cls.forward(*args)
         if torch.compiler.is_compiling():
             return cls.apply(*args)  # type: ignore[no-untyped-call]
         if is_forward_mode():
+            if _forward_levels() > 1:
+                # PyTorch takes the derivative of a `jvp` that is written in Python for zero, and says nothing
+                return cls.forward(*args)
             return cls._apply_forward_mode(*args)
         if _transforms_active():
             return cls.apply(*args)  # type: ignore[no-untyped-call]

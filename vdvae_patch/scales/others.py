@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, exp_or_inf, scaled_exp, sigmoid
+from vdvae_patch.number_ranges import BETA, FLOOR, LIMIT, LOG_VARIANCE
+from vdvae_patch.scales.arithmetic import (
+    OVERFLOW_NEAR,
+    exp_or_inf,
+    in_range,
+    rest_of_product,
+    scaled_exp,
+    sigmoid,
+    wide,
+)
 from vdvae_patch.scales.scale import SCALES, Scale, Written, below, interval, positive_number
 
 # Below TAIL, log softplus(x) = x − exp(x)/2 to float64 rounding, and softplus itself is about to underflow; above HEAD,
 # softplus(x) = x to float64 rounding, and exp(x) is about to overflow; below −HEAD it is exp(x). Integers, which
 # torch.compile takes for constants, whatever is dynamic.
 _TAIL, _HEAD = -18, 40
+_LOWEST = 800
 
 
 @SCALES.register("softplus")
@@ -26,33 +36,48 @@ class Softplus(Scale):
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
-        self.beta = positive_number(self.name, "beta", beta)
+        self.beta = positive_number(self.name, "beta", beta, BETA)
+        self._is_exact = math.frexp(self.beta)[0] == 0.5  # β p is, for a power of two
         self._seam = math.log(math.log1p(math.exp(_TAIL)) / self.beta)  # log σ where the two branches meet
 
+    def _rest(self, p: Tensor) -> Tensor | None:
+        if self._is_exact:
+            return None
+        below = p.clamp(-_LOWEST / self.beta, 0)  # beyond, exp(β p) is 0 or needs it not
+        return rest_of_product(self.beta, below, self.beta * below)
+
     def _sigma(self, p: Tensor) -> Tensor:
+        return self._value(p, self._rest(p))
+
+    def _value(self, p: Tensor, rest: Tensor | None) -> Tensor:
         x = self.beta * p
         tail = scaled_exp(x.clamp(max=-_HEAD), 1 / self.beta)
-        body = torch.log1p(x.clamp(max=_HEAD).exp()) / self.beta
+        share = x.clamp(max=_HEAD).exp()
+        if rest is not None:
+            tail, share = tail * (1 + rest), share * (1 + rest)
+        body = torch.log1p(share) / self.beta
         # σ > p always, so the maximum is exact, and monotone across the upper joint
         return torch.where(x < -_HEAD, tail, torch.maximum(p, body))
 
     def _sigma_slope(self, p: Tensor) -> Tensor:
-        return sigmoid(self.beta * p)
+        return sigmoid(self.beta * p, self._rest(p))
 
     def _log_sigma(self, p: Tensor) -> Tensor:
         x = self.beta * p
         tail = x - math.log(self.beta) - 0.5 * x.clamp(max=_TAIL).exp()
-        body = torch.log(self._sigma(p.clamp(min=_TAIL / self.beta)))
+        # of a logarithm the rounding of β p is no more than its own; the same goes for a ratio of two such numbers
+        body = torch.log(self._value(p.clamp(min=_TAIL / self.beta), None))
         return torch.where(x < _TAIL, tail.clamp(max=self._seam), body.clamp(min=self._seam))
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         x = self.beta * p
         tail = self.beta * (1 - 0.5 * x.clamp(max=_TAIL).exp())
-        body = torch.sigmoid(x) / self._sigma(p.clamp(min=_TAIL / self.beta))
+        body = torch.sigmoid(x) / self._value(p.clamp(min=_TAIL / self.beta), None)
         return torch.where(x < _TAIL, tail, body)
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return sigma + torch.log(-torch.expm1(-self.beta * sigma)) / self.beta
+        exact = in_range(sigma, self.codomain)
+        return (exact + torch.log(-torch.expm1(-self.beta * exact)) / self.beta).to(sigma.dtype)
 
     def of_log_sigma(self) -> tuple[float, float]:
         # softplus(βx) / β is exp(βx) / β for a small σ
@@ -65,15 +90,39 @@ class Softplus(Scale):
         return Written(f"torch.where({beta!r} * p < {_TAIL}, {tail}, {body})", sigma.format("p", beta))
 
 
+_LONG = 8.0
+"""Soft clamps of more than this are computed in float64."""
+
+_LAST_EXPONENT = 300.0
+"""exp of twice that is a number of float64, and exp of minus twice that."""
+
+
+def _ends(limit: float, floor: float) -> tuple[tuple[float, float], ...]:
+    """exp(L) + floor and exp(−L) + floor, each as a number of float64 and what that leaves of it."""
+    with localcontext() as context:
+        context.prec = 60
+        found = []
+        for exponent in (Decimal(limit), -Decimal(limit)):
+            end = exponent.exp() + Decimal(floor)
+            found.append((float(end), float(end - Decimal(float(end)))))
+        return tuple(found)
+
+
 @SCALES.register("softclamp")
 class SoftClamp(Scale):
     """σ = exp(L tanh(p / L)) + floor, L the limit. NVAE takes L = 5 and floor = 0.01."""
 
     def __init__(self, limit: float = 5.0, floor: float = 0.01) -> None:
         super().__init__()
-        self.limit = positive_number(self.name, "limit", limit)
-        self.floor = positive_number(self.name, "floor", floor)
+        self.limit = positive_number(self.name, "limit", limit, LIMIT)
+        self.floor = positive_number(self.name, "floor", floor, FLOOR)
         self.codomain = interval(math.exp(-self.limit) + self.floor, exp_or_inf(self.limit) + self.floor)
+        self._ends = _ends(self.limit, self.floor) if self.limit <= _LAST_EXPONENT else ()
+
+    def _widened(self, p: Tensor) -> Tensor:
+        # the rounding of L tanh(p / L) is passed on by the exponential, L eps of σ
+        is_long = self.limit > _LONG and p.device.type != "mps"
+        return p.double() if is_long else wide(p)
 
     def _squash(self, p: Tensor) -> Tensor:
         return self.limit * torch.tanh(p / self.limit)
@@ -100,7 +149,18 @@ class SoftClamp(Scale):
         return sigmoid(self._squash(p) - math.log(self.floor)) * self._squash_slope(p)
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return self.limit * torch.atanh(torch.log(sigma - self.floor) / self.limit)
+        exact, limit = in_range(sigma, self.codomain), self.limit
+        s = torch.log(exact - self.floor)
+        if limit > _LAST_EXPONENT:
+            return (limit * torch.atanh(s / limit)).to(sigma.dtype)
+        # atanh(s / L) is made of L − s and L + s, which a logarithm that was rounded loses next to the bounds
+        (high, high_rest), (low, low_rest) = self._ends
+        near = -torch.log1p(((exact - high) - high_rest) / math.exp(limit))
+        below_high = torch.where(s > limit - 1, near, limit - s)
+        above_low = torch.log1p(((exact - low) - low_rest) / math.exp(-limit))
+        up = 0.5 * limit * torch.log1p(2 * s / below_high)
+        down = -0.5 * limit * torch.log1p(-2 * s / above_low)
+        return torch.where(s > 0, up, down).to(sigma.dtype)
 
     def written(self) -> Written | None:
         # tanh as a difference of two sigmoids, whose gradient does not come from 1 − tanh²
@@ -121,10 +181,9 @@ class Clamp(Scale):
 
     def __init__(self, low: float = -30.0, high: float = 20.0) -> None:
         super().__init__()
-        if not math.isfinite(low) or not math.isfinite(high):
-            raise InvalidValueError(f"scale {self.name}: low and high must be finite, not {low:g} and {high:g}")
-        below(self.name, "low", low, "high", high)
-        self.low, self.high = float(low), float(high)
+        who = f"scale {self.name}"
+        self.low, self.high = LOG_VARIANCE.check(who, "low", low), LOG_VARIANCE.check(who, "high", high)
+        below(self.name, "low", self.low, "high", self.high)
         self.codomain = interval(exp_or_inf(self.low / 2), exp_or_inf(self.high / 2))
 
     def _inside(self, p: Tensor) -> Tensor:
@@ -150,5 +209,7 @@ class Clamp(Scale):
         return Written(log_sigma, f"torch.exp({log_sigma})")
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        inside = self.codomain.check(sigma)  # type: ignore[no-untyped-call]
-        return torch.where(inside, 2 * sigma.log(), math.nan)
+        exact = in_range(sigma, self.codomain)
+        inside = self.codomain.check(exact)  # type: ignore[no-untyped-call]
+        # the logarithm of a bound may be rounded to more than the bound
+        return torch.where(inside, (2 * exact.log()).clamp(self.low, self.high), math.nan).to(sigma.dtype)

@@ -10,8 +10,9 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, scaled_exp, sigmoid, wide
-from vdvae_patch.scales.scale import SCALES, Scale, Written, below, interval, positive_number
+from vdvae_patch.number_ranges import ANY_SIGMA, FLOOR
+from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, in_range, scaled_exp, sigmoid, wide
+from vdvae_patch.scales.scale import SCALES, Scale, Written, apart, below, interval, positive_number
 
 
 @SCALES.register("exp")
@@ -32,7 +33,7 @@ class Exp(Scale):
         return torch.ones_like(p)
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return sigma.log()
+        return in_range(sigma, self.codomain).log().to(sigma.dtype)
 
     def written(self) -> Written | None:
         return Written("p", "torch.exp(p)")
@@ -85,7 +86,8 @@ class ExpLin(Scale):
         return torch.minimum(p, above.log1p()), above.add_(1).reciprocal_()
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return torch.where(sigma <= 1, sigma.log(), sigma - 1)
+        wide = in_range(sigma, self.codomain)
+        return torch.where(wide <= 1, wide.log(), wide - 1).to(sigma.dtype)
 
     def written(self) -> Written | None:
         return Written(
@@ -141,8 +143,10 @@ class UpBounded(Scale):
         return math.log(self.omega / 2) - x.abs()
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        half = sigma / (self.omega / 2)
-        return torch.where(half <= 1, half.log(), -torch.log1p(1 - half))
+        wide, half = in_range(sigma, self.codomain), self.omega / 2
+        # the distance to ω is exact, and 2 − σ / (ω/2) is not
+        p = torch.where(wide <= half, (wide / half).log(), -torch.log((self.omega - wide) / half))
+        return p.to(sigma.dtype)
 
     def of_log_sigma(self) -> tuple[float, float]:
         return 1.0, math.log(2 / self.omega)  # for p <= 0 it is ω/2 exp(p)
@@ -168,7 +172,7 @@ class DownBounded(Scale):
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
-        self.alpha = positive_number(self.name, "alpha", alpha)
+        self.alpha = positive_number(self.name, "alpha", alpha, FLOOR)
         self.codomain = interval(self.alpha, math.inf)
         self._shift = min(0.0, math.log(self.alpha) + 60)  # 0, unless α itself would underflow
 
@@ -187,7 +191,7 @@ class DownBounded(Scale):
         return sigmoid(p - math.log(self.alpha))
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return torch.log(sigma - self.alpha)
+        return torch.log(in_range(sigma, self.codomain) - self.alpha).to(sigma.dtype)
 
     def written(self) -> Written | None:
         return Written(
@@ -203,13 +207,18 @@ class Bounded(Scale):
         super().__init__()
         self.alpha = positive_number(self.name, "alpha", alpha)
         self.omega = positive_number(self.name, "omega", omega)
-        below(self.name, "alpha", alpha, "omega", omega)
+        below(self.name, "alpha", self.alpha, "omega", self.omega)
+        apart(self.name, "alpha", self.alpha, "omega", self.omega)
         self.codomain = interval(self.alpha, self.omega)
 
     def _sigma(self, p: Tensor) -> Tensor:
-        # torch's own is monotone across zero, ours goes on where it rounds to zero
-        share = sigmoid(p) if self._is_wide else torch.sigmoid(p)
-        return torch.clamp(self.alpha + (self.omega - self.alpha) * share, max=self.omega)
+        width = self.omega - self.alpha
+        # torch's sigmoid is monotone across zero; where it rounds to zero and σ does not, another form goes on
+        if self._is_wide:
+            above = scaled_exp(p.clamp(max=0), width) / (1 + torch.exp(-p.abs()))
+        else:
+            above = width * torch.sigmoid(p)
+        return torch.clamp(self.alpha + above, max=self.omega)
 
     def _sigma_slope(self, p: Tensor) -> Tensor:
         # s(p) s(−p) as e / (1 + e)², e = exp(−|p|)
@@ -236,7 +245,8 @@ class Bounded(Scale):
         return self.alpha < 1e-25 * self.omega
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return torch.log(sigma - self.alpha) - torch.log(self.omega - sigma)
+        wide = in_range(sigma, self.codomain)
+        return (torch.log(wide - self.alpha) - torch.log(self.omega - wide)).to(sigma.dtype)
 
     def of_log_sigma(self) -> tuple[float, float]:
         return 1.0, -math.log(self.omega - self.alpha)  # far below 0 it is α + (ω − α) exp(p)
@@ -258,7 +268,7 @@ class Constant(Scale):
 
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()
-        self.value = positive_number(self.name, "value", value)
+        self.value = positive_number(self.name, "value", value, ANY_SIGMA)
         self.codomain = interval(self.value, self.value)
 
     def shifted(self, gain: float = 1.0, shift: float = 0.0) -> Scale:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -14,6 +13,7 @@ from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import SIGMA, Range
 from vdvae_patch.registry import Registry, format_number, parse_spec
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.scales.operation import Operation
@@ -98,6 +98,10 @@ class Scale(Transform):
 
     @abstractmethod
     def _log_sigma_slope(self, p: Tensor) -> Tensor: ...
+
+    def _widened(self, p: Tensor) -> Tensor:
+        """p in the type that is computed in."""
+        return wide(p)
 
     def _log_variance(self, p: Tensor) -> Tensor:
         return 2 * self._log_sigma(p)
@@ -189,7 +193,7 @@ class _Elementwise(Operation):
 def _evaluate(scale: Scale, value: Formula, slope: Formula, p: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         _read_constants(scale)
-    result: Tensor = _Elementwise.run(wide(p), value, slope)
+    result: Tensor = _Elementwise.run(scale._widened(p), value, slope)
     return result if result.dtype == p.dtype else result.to(p.dtype)
 
 
@@ -204,15 +208,25 @@ def _read_constants(scale: Scale) -> None:
             abs(getattr(scale, name))  # by its name, as the formulas read it; used, or it would not be read
 
 
-def positive_number(scale: str, name: str, value: float) -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise InvalidValueError(f"scale {scale}: {name} must be a positive number, not {value:g}")
-    return float(value)
+def positive_number(scale: str, name: str, value: float, allowed: Range = SIGMA) -> float:
+    return allowed.check(f"scale {scale}", name, value)
 
 
 def below(scale: str, low_name: str, low: float, high_name: str, high: float) -> None:
     if not low < high:
         raise InvalidValueError(f"scale {scale}: {low_name} must be below {high_name}, not {low:g} against {high:g}")
+
+
+APART = 1e-6
+"""The least distance of two bounds, as a share of the upper one: float32 has to tell them apart."""
+
+
+def apart(scale: str, low_name: str, low: float, high_name: str, high: float) -> None:
+    if high - low < APART * high:
+        raise InvalidValueError(
+            f"scale {scale}: {low_name} must be below {high_name} by a millionth of it or more, or float32 cannot tell "
+            f"them apart, not {low!r} against {high!r}; for one σ take constant({high:g})"
+        )
 
 
 def interval(low: float, high: float) -> constraints.Constraint:

@@ -46,8 +46,10 @@ def told(treated: Treated) -> str:
     heads, handle = treated.heads, treated.handle
     lines = [_table(heads, handle, treated.verdicts or ())]
     if heads.normals:
-        calls, make = ("call", "makes") if len(heads.normals) == 1 else ("calls", "make")
-        lines.append(f"{len(heads.normals)} {calls} of torch.distributions.Normal {make} one that carries log σ.")
+        one = len(heads.normals) == 1
+        what = "call of torch.distributions.Normal gives" if one else "calls of torch.distributions.Normal give"
+        know = "one that knows log σ: its" if one else "ones that know log σ: their"
+        lines.append(f"{len(heads.normals)} {what} {know} KL and density take no logarithm of σ")
     lines += handle.outcomes()
     lines += _outside(heads, handle)
     lines += _verdicts(treated)

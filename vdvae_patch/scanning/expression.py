@@ -48,17 +48,10 @@ def step_through(spot: Spot) -> Spot | None:
         return Spot(learned[0], ()) if moved else None
     if node.kind != "shape" or not node.inputs:
         return None
-    if node.op in ops.JOINING:
-        return _through_cat(spot)
-    if node.op in ops.WRITING_PART:
-        return _through_scatter(spot)
+    if node.op in ops.JOINING or node.op in ops.WRITING_PART:
+        return _one_of(_put_together(spot))
     source = node.inputs[0]
     return Spot(source, source_cuts(node, source, spot.cuts))
-
-
-def _through_cat(spot: Spot) -> Spot | None:
-    """Into the part that a cut lies in; where there are several, into one of them if they are all of one kind."""
-    return _one_of(pieces(spot))
 
 
 def pieces(spot: Spot) -> list[Spot]:
@@ -89,9 +82,33 @@ def _pieces(parts: list[Node], dim: int, own: Cut | None, rest: Cuts) -> list[Sp
     return pieces
 
 
-def _one_of(pieces: list[Spot]) -> Spot | None:
+def _put_together(spot: Spot) -> list[Spot]:
+    """The pieces of which joins and writes to a part made what is read here, moved back to where each was computed.
+
+    A loop over time writes or joins once a step, and each step's result goes into the next step's: thousands deep, so
+    that this is a loop, too. A piece that is met again is looked at once.
+    """
+    found: list[Spot] = []
+    todo, seen = [spot], set[SpotKey]()
+    while todo:
+        piece = todo.pop()
+        if piece.key in seen:
+            continue
+        seen.add(piece.key)
+        node = piece.node
+        if node.kind == "shape" and node.inputs and node.op in ops.JOINING:
+            todo += reversed(pieces(piece))
+        elif node.kind == "shape" and node.inputs and node.op in ops.WRITING_PART:
+            todo += reversed(_written_over(piece))
+        elif (back := step_through(piece)) is not None:
+            todo.append(back)
+        else:
+            found.append(piece)
+    return found
+
+
+def _one_of(settled: list[Spot]) -> Spot | None:
     """One of some pieces, if all are the same part of one tensor, or results of one line: of a loop over time."""
-    settled = [settle(piece) for piece in pieces]
     # the rest are zeros, or parameters, before the first step
     variable = [spot for spot in settled if is_variable(spot.node)]
     variable = [spot for spot in variable if spot.node.data or spot.node.noise] or variable
@@ -120,8 +137,8 @@ def _emitter(node: Node) -> str | None:
     return next((frame.path for frame in node.frames if frame.path is not None), None)
 
 
-def _through_scatter(spot: Spot) -> Spot | None:
-    """Into what was written to a part, or what it was written to; into one of them as of joined pieces."""
+def _written_over(spot: Spot) -> list[Spot]:
+    """What was written to a part, what it was written to, or both: the pieces of which a part of the result is made."""
     node = spot.node
     base, source = node.inputs[:2]
     dim = argument(node, 2, "dim", 0) % len(base.shape)
@@ -137,7 +154,7 @@ def _through_scatter(spot: Spot) -> Spot | None:
     rest = tuple(c for c in spot.cuts if c is not own)
     inside = [written.index(place) for place in (range(size) if own is None else own.places) if place in written]
     if not inside:
-        return Spot(base, spot.cuts)
+        return [Spot(base, spot.cuts)]
     if node.op == "select_scatter":
         inner = Spot(source, tuple(c._replace(dim=c.dim - (c.dim > dim)) for c in rest))
     elif len(inside) == len(written):
@@ -146,8 +163,8 @@ def _through_scatter(spot: Spot) -> Spot | None:
         kept = range(inside[0], inside[-1] + 1, inside[1] - inside[0] if len(inside) > 1 else 1)
         inner = Spot(source, tuple(sorted((*rest, cut_of(dim, kept, len(written))))))
     if len(inside) == (size if own is None else own.length):
-        return inner
-    return _one_of([Spot(base, spot.cuts), inner])
+        return [inner]
+    return [Spot(base, spot.cuts), inner]
 
 
 def settle(spot: Spot) -> Spot:

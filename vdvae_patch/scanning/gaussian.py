@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -30,6 +30,7 @@ from torch import Tensor
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, is_variable, operands, settle
+from vdvae_patch.scanning.forms import Form, form_of
 from vdvae_patch.scanning.graph import Graph, Node
 
 Side = Literal["q", "p"]
@@ -116,6 +117,7 @@ def gaussian_terms(
     one element, which is right only if all of them are alike.
     """
     seen: set[tuple[SpotKey, Side]] = set()
+    known = _Attempts()
     for through_sums in (False, True):
         for node in totals(graph, through_sums):
             expression = Expression(Spot(node), stops, through_sums)
@@ -127,18 +129,74 @@ def gaussian_terms(
             for attempt, rescaled in ((expression, True), *_with_differences(expression, stops, through_sums)):
                 if not is_open and not rescaled:
                     continue
-                terms = list(_probe(attempt, node, seen, unmatched))
-                for term in terms:
+                found = known.attempt(attempt, node, seen)
+                if unmatched is not None:
+                    unmatched.update((spot.key, node) for spot in found.unmatched if spot.key not in unmatched)
+                for term in found.terms:
                     if term.raw.node.kind == "elementwise" and term.raw.node.id not in stops:
                         continue  # the difference itself, which no network emits
                     seen.add((term.raw.key, term.side))
                     yield term
-                if terms:
+                if found.terms:
                     break
-                is_open = is_open and _is_open(attempt, seen)
+                is_open = is_open and found.is_open
 
 
-def _is_open(expression: Expression, seen: set[tuple[SpotKey, Side]]) -> bool:
+@dataclass(frozen=True)
+class _Attempt:
+    """What was found in one expression.
+
+    Attributes:
+        unmatched: raw values that change it as σ_p does, where no spot of it has the values of σ_p.
+        is_open: whether another reading of it may show a term, where this one shows none.
+    """
+
+    terms: list[GaussianTerm]
+    unmatched: list[Spot]
+    is_open: bool
+
+    def of(self, spots: Mapping[SpotKey, Spot], total: Node) -> _Attempt:
+        """The same of another expression of this form."""
+        terms = [
+            replace(
+                term,
+                raw=spots[term.raw.key],
+                node=spots[term.node.key],
+                means=tuple(spots[mean.key] for mean in term.means),
+                total=total,
+            )
+            for term in self.terms
+        ]
+        return _Attempt(terms, [spots[spot.key] for spot in self.unmatched], self.is_open)
+
+
+class _Attempts:
+    """Attempts at expressions, one for each form."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, tuple[Form, _Attempt]] = {}
+
+    def attempt(self, expression: Expression, total: Node, seen: Set[tuple[SpotKey, Side]]) -> _Attempt:
+        form = form_of(expression)
+        if form is None:
+            return _attempt(expression, total, seen)
+        key = form.key, tuple(((leaf, "p") in seen, (leaf, "q") in seen) for leaf in expression.leaves)
+        known = self._known.get(key)
+        if known is not None:
+            earlier, found = known
+            return found.of({old.key: new for old, new in zip(earlier.spots, form.spots, strict=True)}, total)
+        found = _attempt(expression, total, seen)
+        self._known[key] = form, found
+        return found
+
+
+def _attempt(expression: Expression, total: Node, seen: Set[tuple[SpotKey, Side]]) -> _Attempt:
+    unmatched: list[Spot] = []
+    terms = list(_probe(expression, total, seen, unmatched))
+    return _Attempt(terms, unmatched, not terms and _is_open(expression, seen))
+
+
+def _is_open(expression: Expression, seen: Set[tuple[SpotKey, Side]]) -> bool:
     """Whether another reading of an expression may show a term: nothing is quadratic in it as it is, or a raw value
     that is known from no term changes a curvature, and by another factor than it should."""
     probe = Probe(expression)
@@ -187,7 +245,7 @@ def _has_sum(node: Node, depth: int) -> bool:
 
 
 def _probe(
-    expression: Expression, total: Node, seen: set[tuple[SpotKey, Side]], unmatched: dict[SpotKey, Node] | None
+    expression: Expression, total: Node, seen: Set[tuple[SpotKey, Side]], unmatched: list[Spot]
 ) -> Iterator[GaussianTerm]:
     probe = Probe(expression)
     quadratic = {key: curvature for key in expression.leaves if (curvature := probe.curvature(key)) is not None}
@@ -201,8 +259,8 @@ def _probe(
         if found is not None:
             node, suffix, means, _ = found
             yield GaussianTerm(expression.leaves[key], "p", node, suffix, means, total)
-        elif key in probe.unmatched and unmatched is not None:
-            unmatched.setdefault(key, total)
+        elif key in probe.unmatched:
+            unmatched.append(expression.leaves[key])
     for key in others:
         if (key, "q") in seen:
             continue

@@ -61,8 +61,8 @@ def of_graph(graph: Graph) -> Iterator[str]:
             seen.add(place)
             yield (
                 f"{at}: the log of an exponential is −∞ as soon as the exponential underflows (raw "
-                f"values below −103 in float32, below −51 of a square; {_SOURCE}, table 1); remedy: the stable "
-                "arithmetic, which never takes it"
+                f"values below −103 in float32, below −51 of a square; {_SOURCE}, table 1); fix: compute the "
+                "KL or the density from log σ itself, as a patched Normal does"
             )
         elif _is_clamp_of_nll(node) and place not in seen:
             seen.add(place)

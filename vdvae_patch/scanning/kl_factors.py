@@ -12,6 +12,7 @@ other sign: −a is the factor on its density.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +22,7 @@ from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import Reading, Readings
-from vdvae_patch.scanning.replay import Changes, Tail
+from vdvae_patch.scanning.replay import Tail
 
 _AROUND = ((0.75, 1e-5), (0.1, 1e-8), (0.01, 1e-12))
 """Widths around the raw values, the widest first: a narrow one where σ = v would change its sign, or where free bits
@@ -170,20 +171,16 @@ def _fit(
     before = tail.base[node.id].flatten()[chosen] + shift
     steps = torch.linspace(-width, width, _POINTS, dtype=torch.float64)
     scale = before.abs().clamp(1e-3, 1.0) if width <= _AROUND[1][0] else torch.ones_like(before)
-    columns, gradients = [], []
-    for step in steps.tolist():
-        moved = before + step * scale
-        basis = _basis(reading, expression, moved)
-        if basis is None:
-            return None
+    moved = before + steps[:, None] * scale  # [points, n]
+    basis = _basis(reading, expression, moved)
+    if basis is None:
+        return None
 
-        def change(value: Tensor, moved: Tensor = moved) -> Tensor:
-            return value.flatten().index_copy(0, chosen, moved).view(value.shape)
+    def at(values: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda value: value.flatten().index_copy(0, chosen, values).view(value.shape)
 
-        changes: Changes = {node.id: change}
-        gradients.append(tail.adjoints([node], changes, held - {node.id})[node.id].flatten()[chosen])
-        columns.append(basis)
-    design, target = torch.stack(columns, dim=1), torch.stack(gradients, dim=1)  # [n, points, 5], [n, points]
+    gradients = [tail.slope(node, at(values), held).flatten()[chosen] for values in moved]
+    design, target = basis.transpose(0, 1), torch.stack(gradients, dim=1)  # [n, points, 5], [n, points]
     size = design.norm(dim=1, keepdim=True).clamp_min(1e-300)
     solved = torch.linalg.lstsq(design / size, target[..., None], driver="gelsd").solution
     left = (design / size @ solved - target[..., None]).squeeze(-1).norm(dim=1)
@@ -210,5 +207,5 @@ def _basis(reading: Reading, expression: Expression, v: Tensor) -> Tensor | None
             return None
         (slope,) = torch.autograd.grad(sigma.sum(), v)
     sigma = sigma.detach()
-    basis = torch.stack([slope / sigma, slope, sigma * slope, slope / sigma**3, sigma**3 * slope], dim=1)
+    basis = torch.stack([slope / sigma, slope, sigma * slope, slope / sigma**3, sigma**3 * slope], dim=-1)
     return basis if bool(basis.isfinite().all()) else None

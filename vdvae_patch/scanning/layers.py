@@ -105,10 +105,20 @@ def _is_weighted(operands: list[Node], owners: list[str]) -> bool:
 
 def _is_made_of(weight: Node, path: str) -> bool:
     """Whether a value is computed of parameters of a module itself, and of nothing else: `torch.exp(3 * self.gain)`."""
-    if weight.kind == "parameter":
-        return weight.name.rpartition(".")[0] == path
-    learned = [n for n in weight.inputs if n.params]
-    return weight.kind in ("elementwise", "shape") and all(_is_made_of(n, path) for n in learned)
+    todo, seen = [weight], set[int]()
+    while todo:
+        node = todo.pop()
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        if node.kind == "parameter":
+            if node.name.rpartition(".")[0] != path:
+                return False
+        elif node.kind in ("elementwise", "shape"):
+            todo.extend(n for n in node.inputs if n.params)
+        else:
+            return False
+    return True
 
 
 def _moved_from(node: Node) -> Node:

@@ -25,6 +25,7 @@ from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of
 from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.untouched import Untouched
+from vdvae_patch.torch_versions import eagerly
 from vdvae_patch.trace import Tracer
 
 Call = Callable[..., Any]
@@ -150,7 +151,7 @@ def _eager(model: nn.Module) -> Iterator[None]:
     if not compiled:
         yield
         return
-    with torch.compiler.set_stance("force_eager"), without_hook_warning():
+    with eagerly(), without_hook_warning():
         yield
 
 

@@ -9,6 +9,7 @@ the operations that were run, however they are written. A detached value counts 
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -121,6 +122,7 @@ class Tail:
         same = {copy: (first,) for copy, first in self.same.items()}
         self._read = {n.id: (*(i.id for i in n.inputs), *same.get(n.id, ())) for n in self.order}
         self._paths: dict[tuple[frozenset[int], frozenset[int]], list[Node]] = {}
+        self._slopes_of: dict[frozenset[int], dict[int, Tensor]] = {}
         self.base: dict[int, Tensor] = {}
         self.base = self.run({})
         known = graph.outcome.loss
@@ -205,6 +207,66 @@ class Tail:
             key: torch.zeros_like(added[key]) if grad is None else grad for key, grad in zip(keys, found, strict=True)
         }
 
+    def slope(self, node: Node, change: Callable[[Tensor], Tensor], held: frozenset[int]) -> Tensor:
+        """∂ loss / ∂ node with the node changed, held nodes left as they are; zero where none flows.
+
+        A deep model's loss is a sum of hundreds of terms. Where all that was changed has come together in one value,
+        and the rest of the way to the loss is linear, that rest has a constant slope, known from the batch as it is.
+        """
+        slopes = self._slopes(held)
+        path = self._to_gateway(node, held, slopes)
+        if not path:
+            return torch.zeros_like(self.base[node.id])
+        with torch.enable_grad():
+            value = change(self.base[node.id])
+            added = torch.zeros_like(value).requires_grad_()
+            done = ChainMap({node.id: value + added}, self.base)
+            for n in path[1:]:
+                if n.id in self.same:
+                    done[n.id] = done[self.same[n.id]]
+                elif n.id not in self._values:
+                    done[n.id] = self._computed(n, done)
+            end = path[-1]
+            loss = done[end.id].sum() if end.id not in slopes else (slopes[end.id] * done[end.id]).sum()
+            if not loss.requires_grad:
+                return torch.zeros_like(added)
+            (found,) = torch.autograd.grad(loss, added, allow_unused=True)
+        return torch.zeros_like(added) if found is None else found
+
+    def _to_gateway(self, node: Node, held: frozenset[int], slopes: Mapping[int, Tensor]) -> list[Node]:
+        """What is to be computed again of a changed node, up to the first node with a slope through which all of it
+        goes; up to the loss, if there is none. Nothing, where held nodes stand in all ways."""
+        path = self._moved(frozenset({node.id}), held - {node.id})
+        place = {n.id: i for i, n in enumerate(path)}
+        last = list(range(len(path)))  # where each value is read last
+        for i, n in enumerate(path):
+            for number in self._read[n.id]:
+                if number in place:
+                    last[place[number]] = i
+        latest = 0
+        for i, n in enumerate(path):
+            if n.id in slopes and latest <= i:
+                return path[: i + 1]
+            latest = max(latest, last[i])
+        return path if self.end.id in place else []
+
+    def _slopes(self, held: frozenset[int]) -> dict[int, Tensor]:
+        """∂ loss / ∂ node for the nodes from which all ways to the loss are linear and pass no held node."""
+        if held not in self._slopes_of:
+            users: dict[int, list[Node]] = {}
+            for node in self.order:
+                for number in self._read[node.id]:
+                    users.setdefault(number, []).append(node)
+            kept = held | self.same.keys() | {self.end.id}
+            linear = {self.end.id}
+            for node in reversed(self.order):
+                ways = [user.id in linear and _is_linear(user) for user in users.get(node.id, [])]
+                if node.id not in kept and ways and all(ways):
+                    linear.add(node.id)
+            chosen = [n for n in self.order if n.id in linear and self.base[n.id].is_floating_point()]
+            self._slopes_of[held] = self.adjoints(chosen)
+        return self._slopes_of[held]
+
     def _computed(self, node: Node, done: Mapping[int, Tensor]) -> Tensor:
         def lower(value: Any) -> Any:
             if isinstance(value, Node):
@@ -220,6 +282,18 @@ class Tail:
             return _double(_applied(node, args, kwargs))
         except Exception as error:  # whatever an operation says to float64
             raise NoReplayError(f"{node.op} could not be computed again: {type(error).__name__}") from error
+
+
+def _is_linear(node: Node) -> bool:
+    """Whether what an operation gives is linear in each operand that may change, for all values of the others."""
+    if node.kind == "shape":
+        return node.op not in ops.COMBINING
+    if node.kind == "reduction":
+        return True
+    if node.op in ops.MULTIPLYING:
+        varying = [a for a in node.args if isinstance(a, Node) and (a.params or a.noise)]
+        return len(varying) == 1 and (node.op == "mul" or node.args[0] is varying[0])
+    return node.op in ops.LINEAR
 
 
 MOST = 20_000

@@ -147,7 +147,7 @@ def _is_near_likelihood(readings: Readings, reading: Reading) -> bool:
     others = (
         r.term for r in readings.found if r.evidence == "p" and r.term is not None and r.raw.key != reading.raw.key
     )
-    return any(m.key in compared for term in others if is_of_data(term) for m in term.means)
+    return any(is_of_data(term) for term in others if any(m.key in compared for m in term.means))
 
 
 def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: set[int]) -> Role:

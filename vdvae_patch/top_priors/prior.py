@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Self, TypeAlias
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.machine import available_bytes, bytes_in_words
+from vdvae_patch.number_ranges import as_float
 from vdvae_patch.registry import Registry, format_number
 from vdvae_patch.top_priors.density import Density
 
@@ -170,15 +170,22 @@ class TopPrior(nn.Module, ABC):
             )
 
 
+MOST = 2**53
+"""Up to here a number says which whole one it is. How many components there is memory for is seen with their shapes."""
+
+
 def count(who: str, key: str, value: float) -> int:
-    """A whole number of at least 1.
+    """A whole number of at least 1, and at most `MOST`.
 
     Raises:
         InvalidValueError: anything else.
     """
-    if isinstance(value, str) or not (math.isfinite(value) and value >= 1 and value == int(value)):
-        raise InvalidValueError(f"{who}: {key} must be a whole number of at least 1, not {value}")
-    return int(value)
+    number = as_float(value)
+    if number is None or not (number >= 1 and number == number // 1):
+        raise InvalidValueError(f"{who}: {key} must be a whole number of at least 1, not {value} (at most {MOST:,})")
+    if number > MOST:
+        raise InvalidValueError(f"{who}: {key} must be a whole number from 1 to {MOST:,}, not {number:g}")
+    return int(number)
 
 
 def shape_of(who: str, key: str, value: Sequence[int] | None, example: str) -> tuple[int, ...]:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import Range, as_float
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.top_priors.density import NormalMixture
 from vdvae_patch.top_priors.prior import TOP_PRIORS, Encode, TopPrior, count, shape_of
 
+_STD = Range(1e-30, 10, "images lie in [0, 1], into which more is only folded", zero=True)
 _ANSWER = "it must take images in [0, 1], [K, *images], to a mean and a log sigma, both [K, *latents]"
 
 
@@ -40,12 +42,10 @@ class Vamp(TopPrior):
         if from_data not in (0, 1):
             raise InvalidValueError(f"{self._who}: from_data is 1 to start from images or 0, not {from_data}")
         self.from_data = int(from_data)
-        if mean is not None and (isinstance(mean, str) or not 0 <= mean <= 1):
+        if mean is not None and not 0 <= (-1.0 if (number := as_float(mean)) is None else number) <= 1:
             raise InvalidValueError(f"{self._who}: mean must be in [0, 1], where images are, not {mean}")
         self.mean = mean
-        if isinstance(std, str) or not (math.isfinite(std) and std >= 0):
-            raise InvalidValueError(f"{self._who}: std must be a number of at least 0, not {std}")
-        self.std = std
+        self.std = _STD.check(self._who, "std", std)
 
     def _prepare(self, images: Sequence[int] | None, data: Tensor | None, generator: torch.Generator | None) -> None:
         if data is not None:

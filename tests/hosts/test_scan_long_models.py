@@ -1,0 +1,171 @@
+"""Loops over time: thousands of steps must neither end in a RecursionError nor be read anew at each step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+import vdvae_patch
+from vdvae_patch.scanning import gaussian
+from vdvae_patch.scanning.readings import read
+from vdvae_patch.scanning.recording import recorded
+from vdvae_patch.scanning.replay import Keeper, Tail
+
+
+class _Generated(nn.Module):
+    """A VAE whose decoder makes its output one step after another; `kept` says how the steps are kept."""
+
+    def __init__(self, steps: int, kept: str) -> None:
+        super().__init__()
+        self.steps, self.kept = steps, kept
+        self.encoder, self.decoder = nn.Linear(4, 8), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.encoder(x).chunk(2, dim=-1)
+        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        out = self._written(z) if self.kept == "written" else self._joined(z)
+        kl = -0.5 * (1 + log_var - mean**2 - log_var.exp())
+        return ((out.mean(0) - x) ** 2).sum(1).mean() + kl.sum(1).mean()
+
+    def _written(self, z: Tensor) -> Tensor:
+        out = torch.zeros(self.steps, *z.shape)
+        for step in range(self.steps):
+            out[step] = self.decoder(z) * (step % 3)
+        return out
+
+    def _joined(self, z: Tensor) -> Tensor:
+        out = torch.zeros(1, *z.shape)
+        for _ in range(self.steps):
+            out = torch.cat([out, self.decoder(z)[None]])
+        return out
+
+
+@pytest.mark.parametrize(("kept", "steps"), [("written", 2_000), ("joined", 1_000)])
+def test_thousands_of_writes_are_gone_back_through(kept: str, steps: int) -> None:
+    torch.manual_seed(0)
+    model, batch = _Generated(steps, kept), torch.randn(6, 4)
+    heads = vdvae_patch.scan(model, batch)
+    assert [(h.path, h.role, h.channels) for h in heads] == [("encoder", "posterior", "4:8")]
+    assert heads.elbo.kl_factor == pytest.approx(1 / 6)
+
+
+class _WrittenLatents(nn.Module):
+    """Raw values that are written into one tensor at each step, and read from it after the loop."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.cell, self.head, self.decoder = nn.GRUCell(4, 6), nn.Linear(6, 4), nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.zeros(len(x), 6)
+        raw = torch.zeros(self.steps, len(x), 4)
+        for step in range(self.steps):
+            hidden = self.cell(x, hidden)
+            raw[step] = self.head(hidden)
+        mean, log_var = raw.chunk(2, dim=-1)
+        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        kl = -0.5 * (1 + log_var - mean**2 - log_var.exp())
+        return ((self.decoder(z) - x) ** 2).sum(-1).mean() + kl.sum(-1).mean()
+
+
+def test_raw_values_written_in_a_long_loop_are_one_head_and_get_the_promised_sigma() -> None:
+    torch.manual_seed(0)
+    model, batch = _WrittenLatents(400), torch.randn(3, 4)
+    heads = vdvae_patch.scan(model, batch)
+    assert [(h.path, h.role) for h in heads] == [("head", "posterior")]
+    handle = vdvae_patch.patch(model, "upbounded", heads=heads)  # verified on the batch
+    handle.unpatch()
+
+
+class _Recurrent(nn.Module):
+    """Posterior and prior of each step."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.cell = nn.GRUCell(4, 6)
+        self.posterior, self.prior, self.decoder = nn.Linear(10, 4), nn.Linear(6, 4), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, loss = torch.zeros(len(x), 6), torch.zeros(())
+        for _ in range(self.steps):
+            mean, raw = self.posterior(torch.cat([x, hidden], -1)).chunk(2, -1)
+            prior_mean, prior_raw = self.prior(hidden).chunk(2, -1)
+            q = Normal(mean, nn.functional.softplus(raw) + 1e-3)
+            p = Normal(prior_mean, nn.functional.softplus(prior_raw) + 1e-3)
+            z = q.rsample()
+            loss = loss + kl_divergence(q, p).sum(-1).mean()
+            loss = loss + ((self.decoder(torch.cat([z, hidden], -1)) - x) ** 2).sum(-1).mean()
+            hidden = self.cell(x, hidden)
+        return loss
+
+
+def test_each_form_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_anew: list[int] = []
+    attempt = gaussian._attempt
+    monkeypatch.setattr(gaussian, "_attempt", lambda *given: read_anew.append(1) or attempt(*given))
+    torch.manual_seed(0)
+    batch = torch.randn(5, 4)
+    counts = []
+    for steps in (6, 24):
+        read_anew.clear()
+        heads = vdvae_patch.scan(_Recurrent(steps), batch)
+        assert {(h.path, h.role) for h in heads} == {("posterior", "posterior"), ("prior", "prior")}
+        counts.append(len(read_anew))
+    assert counts[1] <= counts[0] + 2, counts
+
+
+class _Levels(nn.Module):
+    """Levels that run the same lines with constants of their own."""
+
+    def __init__(self, floors: tuple[float, ...], weights: tuple[float, ...]) -> None:
+        super().__init__()
+        self.floors, self.weights = floors, weights
+        self.levels = nn.ModuleList(nn.Linear(4, 4) for _ in floors)
+        self.decoder = nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        loss = torch.zeros(())
+        for level, floor, weight in zip(self.levels, self.floors, self.weights, strict=True):
+            mean, raw = level(x).chunk(2, -1)
+            sigma = nn.functional.softplus(raw) + floor
+            z = mean + sigma * torch.randn_like(mean)
+            kl = weight * (0.5 * (mean**2 + sigma**2 - 1) - sigma.log())
+            loss = loss + kl.sum(-1).mean() + ((self.decoder(z) - x) ** 2).sum(-1).mean()
+        return loss
+
+
+def test_a_form_with_other_constants_is_another_form() -> None:
+    torch.manual_seed(0)
+    model = _Levels((1e-3, 0.2, 1e-3, 0.05), (1.0, 1.0, 1.0, 3.0))
+    heads = vdvae_patch.scan(model, torch.randn(5, 4))
+    found = {h.path: str(h.convention) for h in heads}
+    floors = {"levels.0": "0.001", "levels.1": "0.2", "levels.2": "0.001", "levels.3": "0.05"}
+    assert found == {path: f"softplus(floor={floor})" for path, floor in floors.items()}
+    assert {h.role for h in heads} == {"posterior"}
+
+
+@pytest.mark.parametrize("model", [_Recurrent(5), _WrittenLatents(4), _Generated(3, "joined")])
+def test_a_slope_by_a_gateway_is_the_slope_of_the_whole_loss(model: nn.Module) -> None:
+    torch.manual_seed(0)
+    graph = recorded(model, (torch.randn(5, 4),), recorder_of=Keeper)
+    readings = read(graph)
+    assert graph.loss is not None
+    tail = Tail(graph, graph.loss)
+    held = frozenset(readings.samples)
+    looked_at = 0
+    for node in tail.order:
+        if node.id in held or not tail.base[node.id].is_floating_point():
+            continue
+        change = 1.25 * tail.base[node.id] + 0.1
+        whole = tail.adjoints([node], {node.id: lambda value, change=change: change}, held - {node.id})[node.id]
+        short = tail.slope(node, lambda value, change=change: change, held)
+        assert torch.allclose(whole, short, rtol=1e-9, atol=1e-12), node
+        looked_at += 1
+    assert looked_at > 20
+    assert math.isfinite(float(tail.base[graph.loss.id]))

@@ -1,0 +1,44 @@
+"""The pages about errors quote messages that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def _all() -> str:
+    spec = importlib.util.spec_from_file_location("messages", ROOT / "docs" / "messages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.page(ROOT))
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"\\(.)", r"\1", text).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    return " ".join(text.replace("`", "").split())
+
+
+def test_every_class_and_many_messages_are_listed() -> None:
+    page = _all()
+    for name in ("PatchError", "DataError", "CheckpointError", "RunError", "GuardError", "InvalidValueError"):
+        assert f"## {name}" in page
+    assert page.count("\n| ") > 400
+    assert "the model is patched already; unpatch it first" in page
+
+
+def test_troubleshooting_quotes_messages_that_are_raised_or_warned() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quotes = [_plain(quote) for quote in re.findall(r'\*\*"(.*?)"', text, re.DOTALL)]
+    assert len(quotes) > 12
+    source = _plain(_all())
+    for file in (ROOT / "vdvae_patch").rglob("*.py"):
+        literal = re.sub(r'"\s*\n\s*f?"', "", file.read_text())  # texts over several lines
+        source += " " + _plain(literal)
+    for quote in quotes:
+        for part in (part.strip(" :;") for part in quote.split("...")):
+            assert part in source, (quote, part)
