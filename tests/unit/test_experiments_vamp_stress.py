@@ -11,7 +11,7 @@ import pytest
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.experiments.options import VampStress
-from vdvae_patch.experiments.vamp_stress import run
+from vdvae_patch.experiments.vamp_stress import Outcome, run
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 
@@ -35,12 +35,22 @@ def test_what_is_not_finite_is_counted_by_scale_and_rate(options: VampStress, tm
     (table,) = json.loads((tmp_path / "out" / "vamp-stress.json").read_text())["tables"]
     rows = {(row[0], row[1]): dict(zip(table["header"], row, strict=True)) for row in table["rows"]}
     calm, wild = rows["upbounded", "0.001"], rows["vanilla", "1e+06"]
-    assert (calm["skipped updates"], calm["failed runs"]) == ("0 of 6", "0 of 2")
+    assert (calm["skipped updates"], calm["not finite"], calm["diverged"]) == ("0 of 6", "0 of 2", "0 of 2")
     assert "±" in calm["bound"]
     assert wild["skipped updates"] != "0 of 6"
-    assert wild["failed runs"] == "2 of 2"
+    assert wild["not finite"] == "2 of 2"
     assert wild["bound"] is None
     assert not list((tmp_path / "out").glob("*.pt"))
+    lost = rows["upbounded", "1e+06"]
+    assert sum(int(lost[name].split()[0]) for name in ("not finite", "diverged")) == 2
+    assert lost["bound"] is None
+
+
+@pytest.mark.parametrize(
+    ("bound", "diverged"), [(None, False), (-100.0, False), (-999.0, False), (-1001.0, True), (-6.8e33, True)]
+)
+def test_a_finite_bound_of_a_run_that_is_lost_is_no_success(bound: float | None, diverged: bool) -> None:
+    assert Outcome(100, 0, bound).has_diverged(guess=100.0) is diverged
 
 
 @pytest.mark.parametrize("name", ["variants", "lrs", "pseudo_lrs"])

@@ -1,7 +1,8 @@
 """`reproduce vamp-stress`: a VampPrior under vanilla and bounded scales, at learning rates up to where it breaks.
 
 Its components are posteriors, so that one scale is read twice: where an image is encoded, and where a pseudo-input is.
-An update whose gradient is not finite is left out and counted; a run has failed if its last bound is not finite.
+An update whose gradient is not finite is left out and counted. A run has failed if its last bound is not finite, or has
+diverged: a density that limits the distance it squares gives a finite number for any latent, however far away.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 
+import numpy as np
 import torch
 
 from vdvae_patch.data import load
@@ -27,6 +29,9 @@ from vdvae_patch.train.interrupts import EXIT_RESUME
 
 _VALID = 1000
 """Validation images that the bound is of, the first ones."""
+
+_DIVERGED = 10
+"""A bound this many times worse than guessing each pixel is that of a run that has diverged."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run: updates that were left out, and the bound of validation images in nats an image, NaN if not finite."""
+    """One run: updates that were left out, and the bound of validation images in nats an image, None if not finite."""
 
     updates: int
     skipped: int
     bound_nats: float | None
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether its bound is not finite."""
-        return self.bound_nats is None
+    def has_diverged(self, guess: float) -> bool:
+        """Whether its bound is finite, and worse than `_DIVERGED` times the nats an image of guessing."""
+        return self.bound_nats is not None and self.bound_nats < -_DIVERGED * guess
 
 
 def run(options: VampStress) -> int:
@@ -86,7 +90,9 @@ def run(options: VampStress) -> int:
             return EXIT_RESUME
         results.append(result)
         found[cell].append(Outcome(**result["outcome"]))
-    report = _report(found, epochs, options, Origin.of(device, range(seeds), results), name)
+    values = 2 if bool(np.isin(data.valid[:], (0, 255)).all()) else 256
+    guess = math.prod(data.sides) * data.channels * math.log(values)
+    report = _report(found, epochs, guess, options, Origin.of(device, range(seeds), results), name)
     publish(report, session.folder, None, to_docs=options.publish, docs=PUBLISHED / "large-vae")
     return 0
 
@@ -106,7 +112,9 @@ def _outcome(
     return Outcome(one.progress.step, one.progress.skipped, bound if math.isfinite(bound) else None)
 
 
-def _report(found: dict[Cell, list[Outcome]], epochs: int, options: VampStress, origin: Origin, name: str) -> Report:
+def _report(
+    found: dict[Cell, list[Outcome]], epochs: int, guess: float, options: VampStress, origin: Origin, name: str
+) -> Report:
     rows = tuple(
         (
             cell.variant,
@@ -114,12 +122,22 @@ def _report(found: dict[Cell, list[Outcome]], epochs: int, options: VampStress, 
             f"{cell.pseudo_lr:g}",
             f"{sum(o.skipped > 0 for o in outcomes)} of {len(outcomes)}",
             f"{sum(o.skipped for o in outcomes)} of {sum(o.updates for o in outcomes)}",
-            f"{sum(o.has_failed for o in outcomes)} of {len(outcomes)}",
-            _bounds([o.bound_nats for o in outcomes if o.bound_nats is not None]),
+            f"{sum(o.bound_nats is None for o in outcomes)} of {len(outcomes)}",
+            f"{sum(o.has_diverged(guess) for o in outcomes)} of {len(outcomes)}",
+            _bounds([o.bound_nats for o in outcomes if o.bound_nats is not None and not o.has_diverged(guess)]),
         )
         for cell, outcomes in found.items()
     )
-    header = ("scales", "lr", "of pseudo-inputs", "runs with skips", "skipped updates", "failed runs", "bound")
+    header = (
+        "scales",
+        "lr",
+        "of pseudo-inputs",
+        "runs with skips",
+        "skipped updates",
+        "not finite",
+        "diverged",
+        "bound",
+    )
     return Report(
         name,
         "The VampPrior at rising learning rates" + (", the quick version" if options.quick else ""),
@@ -127,9 +145,10 @@ def _report(found: dict[Cell, list[Outcome]], epochs: int, options: VampStress, 
         f"vamp({options.components}), from training images, on {options.dataset}: {epochs} epochs of "
         f"{options.train:,} images in batches of 100, Adam, constant learning rate, the weight of the rate 1. The "
         "pseudo-inputs' rate is a multiple of the model's. `vanilla` leaves the host's scales and densities, "
-        "but for the mixture, which is this package's. An update whose gradient is not finite is left out. A run has "
-        f"failed where the lower bound of the first {_VALID:,} validation images, one draw each, is not finite at the "
-        "end; the bound is the mean of the other runs, ± their standard deviation, nats an image.",
+        "but for the mixture, which is this package's. An update whose gradient is not finite is left out. Of "
+        f"the first {_VALID:,} validation images, one draw each, a run has a bound that is not finite at the end, "
+        f"or has diverged, with one below −{_DIVERGED} times the {guess:.0f} nats of guessing pixels; shown is the "
+        "mean of the other runs, ± their standard deviation, nats an image.",
         (Table("runs", "Runs by scale and learning rate", header, rows),),
         origin,
         ("The runs are short: what is not finite here is so early, and what holds here may break later.",),
