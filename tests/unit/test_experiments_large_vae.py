@@ -132,6 +132,10 @@ def test_a_killed_run_goes_on_from_the_epoch_that_it_had_saved(options: LargeVae
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="damaged"):
         started(options).train(Session(tmp_path, {}), state)
+    for other in ({}, {"progress": {"epoch": 1}, "values": {}, "best": {}, "optimizer": {}}):
+        torch.save(other, state)
+        with pytest.raises(CheckpointError, match="damaged"):
+            started(options).train(Session(tmp_path, {}), state)
 
 
 def test_training_ends_without_a_better_bound_and_the_best_weights_are_kept(options: LargeVae, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vdvae_patch.data.images import ImageData
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.experiments.options import LargeVae
-from vdvae_patch.experiments.session import Session, read_state, write_state
+from vdvae_patch.experiments.session import Session, damaged, read_state, write_state
 from vdvae_patch.hosts import load_host
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.patching import patch
@@ -248,10 +248,13 @@ class Run:
         state = read_state(path)
         if state is None:
             return
-        self.progress = Progress(**state["progress"])
-        self._set(state["values"])
-        self.best = {name: value.to(self.device) for name, value in state["best"].items()}
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.progress = Progress(**state["progress"])
+            self._set(state["values"])
+            self.best = {name: value.to(self.device) for name, value in state["best"].items()}
+            self.optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:  # of a state of something else, half a dozen types are raised
+            raise damaged(path, error) from None
 
 
 def cost(found: Terms) -> Tensor:

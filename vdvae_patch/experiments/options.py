@@ -191,7 +191,7 @@ class CalibratedDecoders(Trained):
     Attributes:
         seeds: runs a decoder and a beta; 3 unless quick.
         epochs: passes over the training images; 40 unless quick.
-        dataset: mnist or fashion-mnist.
+        dataset: grey images, such as mnist, fashion-mnist or frey-faces.
     """
 
     seeds: int | None = None
@@ -208,6 +208,27 @@ class GecoTheory(Trained):
     """
 
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Geco(Trained):
+    """Taming VAEs, section 4: ConvDRAW and a VAE with a flow in the information plane, by ELBO, annealing and GECO.
+
+    Attributes:
+        seeds: runs of each; 3 unless quick.
+        updates: of each run; 1,000,000 unless quick.
+        kappa: errors that GECO is asked for, root mean squares in shares of the pixels' range; five unless quick.
+        hosts: which to train, of convdraw, conditional and nvp_vae; all by default.
+        data: data sets to train on; of each host those that it has by default.
+        variant: scales of all models.
+    """
+
+    seeds: int | None = None
+    updates: int | None = None
+    kappa: tuple[float, ...] = ()
+    hosts: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    variant: str = "explin"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,9 @@ from rich.console import Console
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.experiments.ensemble import Ensemble
+from vdvae_patch.torch_files import require_bounded
 from vdvae_patch.train.provenance import code_commit
+from vdvae_patch.validation import checked, one_line, parse_json
 
 
 class Observer(Protocol):
@@ -63,7 +64,7 @@ class Session:
         path = self.folder / "settings.json"
         text = json.dumps(self.settings, indent=2, sort_keys=True)
         if path.exists() and path.read_text() != text:
-            changed = _differences(json.loads(path.read_text()), json.loads(text))
+            changed = _differences(_read(path), json.loads(text))
             raise RunError(
                 f"{self.folder} holds results of other settings ({changed}); name another --out, or delete it"
             )
@@ -77,7 +78,7 @@ class Session:
     def finished(self, key: str) -> Result | None:
         """The result of an ensemble that was finished in this piece or an earlier one."""
         path = self.folder / f"{key}.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return _read(path) if path.exists() else None
 
     def keep(self, key: str, seconds: float, result: Result) -> Result:
         """Write a result that was found without an ensemble, with its seconds and commit; returns it with these."""
@@ -138,10 +139,27 @@ class Session:
         state = read_state(path)
         if state is None:
             return 0.0
-        ensemble.load_state_dict(state["ensemble"])
-        if observer is not None:
-            observer.load_state_dict(state["observer"])
-        return float(state["seconds"])
+        try:
+            seconds = float(state["seconds"])
+            ensemble.load_state_dict(state["ensemble"])
+            if observer is not None:
+                observer.load_state_dict(state["observer"])
+        except CheckpointError:
+            raise
+        except Exception as error:  # of a file that is damaged, or of another ensemble, half a dozen types are raised
+            raise damaged(path, error) from None
+        return seconds
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """What a file that cannot be read as a state is answered with."""
+    reason = one_line(error, 120)
+    return CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again")
+
+
+def _read(path: Path) -> Result:
+    found: Result = checked(parse_json(path.read_bytes(), str(path), RunError), dict[str, Any], str(path), RunError)
+    return found
 
 
 class _Watch:
@@ -203,10 +221,13 @@ def read_state(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again") from None
+        require_bounded(path, str(path))
+        loaded = torch.load(path, weights_only=True, map_location="cpu")
+        state: dict[str, Any] = checked(loaded, dict[str, Any], str(path), CheckpointError)
+    except CheckpointError:
+        raise
+    except Exception as error:  # of a file that is damaged half a dozen types are raised
+        raise damaged(path, error) from None
     return state
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from vdvae_patch.attach.attachment import outputs_observed
+from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
@@ -58,6 +59,8 @@ def recorded(
     owned = frozenset(id(t) for t in (*model.parameters(), *model.buffers()))
     data = data_of(inputs, call, owned)
     recorder = recorder_of(model, [t for t in tensors_in(data) if id(t) not in owned], arrays_in(data))
+    entry = None if call is None else entry_of(call)
+    recorder.entry = None if entry is None else entry.function.__code__
     fixed = frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
     if any(p.requires_grad for p in model.parameters()):
         recorder.graph.fixed = fixed
