@@ -203,7 +203,8 @@ def test_the_report_has_the_papers_numbers_beside_ours_and_says_what_was_met() -
     assert (equal["ELBO: KL, nats"], equal["GECO: KL, nats"], equal["GECO / ELBO"]) == ("100.0", "90.0", "0.90")
     assert equal["paper: squared error"] is None  # it printed ConvDRAW's on CIFAR-10 alone
     assert [row["paper"] for row in tables["marginal"]] == ["182.5", None, "10.3", None]
-    assert "color-mnist 97.0 with the ELBO and 17.0 with GECO 0.2" in " ".join(report.notes)
+    assert "color-mnist 97.0 with the ELBO, 17.0 with GECO 0.2" in " ".join(report.notes)
+    assert "None of the runs at the ELBO's error reached it" in " ".join(report.notes)
     assert report.notes[-1].startswith("One seed")
     alone = geco.build_report(
         [replace(row, host="ConvDRAW", marginal=None) for row in rows[:3]], TINY, Geco(), ORIGIN, "geco"
