@@ -136,21 +136,25 @@ class Session:
 
     def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> float:
         """Load a saved state if there is one; the seconds that went into it."""
-        if not path.exists():
+        state = read_state(path)
+        if state is None:
             return 0.0
         try:
-            require_bounded(path, str(path))
-            state = torch.load(path, weights_only=True, map_location="cpu")
-            seconds = float(checked(state, dict[str, Any], str(path), CheckpointError)["seconds"])
+            seconds = float(state["seconds"])
             ensemble.load_state_dict(state["ensemble"])
             if observer is not None:
                 observer.load_state_dict(state["observer"])
         except CheckpointError:
             raise
         except Exception as error:  # of a file that is damaged, or of another ensemble, half a dozen types are raised
-            reason = one_line(error, 120)
-            raise CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again") from None
+            raise damaged(path, error) from None
         return seconds
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """What a file that cannot be read as a state is answered with."""
+    reason = one_line(error, 120)
+    return CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again")
 
 
 def _read(path: Path) -> Result:
@@ -204,10 +208,34 @@ class _Watch:
         )
 
     def save(self) -> None:
-        temporary = self.path.with_suffix(".part")
         observed = self.observer.state_dict() if self.observer is not None else {}
-        torch.save({"seconds": self.seconds, "ensemble": self.ensemble.state_dict(), "observer": observed}, temporary)
-        temporary.replace(self.path)
+        write_state(self.path, {"seconds": self.seconds, "ensemble": self.ensemble.state_dict(), "observer": observed})
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """What `write_state` wrote, on the CPU; None if there is none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        require_bounded(path, str(path))
+        loaded = torch.load(path, weights_only=True, map_location="cpu")
+        state: dict[str, Any] = checked(loaded, dict[str, Any], str(path), CheckpointError)
+    except CheckpointError:
+        raise
+    except Exception as error:  # of a file that is damaged half a dozen types are raised
+        raise damaged(path, error) from None
+    return state
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Tensors and plain values, in one move: a command that is killed meanwhile leaves the state before."""
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.replace(path)
 
 
 def _write(path: Path, text: str) -> None:

@@ -72,6 +72,9 @@ class TrainConfig(Generic[A]):
         samples_every: steps between two sample grids; 0 is one at the end only.
         evaluate_every: steps between two evaluations on the validation images; 0 is none.
         test_images: how many test images the final evaluation uses; 0 is all of them.
+        importance_samples: draws for each image of the log likelihood by importance sampling, of a host whose rates are
+            of draws; 0 leaves it out.
+        importance_images: test images of the log likelihood, evenly spread; 0 is all of them.
         max_consecutive_skips: end the run, with a diagnosis, after this many skipped updates in a row.
         watch_every: steps between two looks at every head (extremes of log sigma, KL, gradient); 0 is none.
         record_skips: keep what is needed to do this many skipped updates again, for `replay`; 0 keeps none.
@@ -108,6 +111,8 @@ class TrainConfig(Generic[A]):
     samples_every: int = 0
     evaluate_every: int = 0
     test_images: int = 0
+    importance_samples: int = 500
+    importance_images: int = 100
     max_consecutive_skips: int = 200
     watch_every: int = 100
     record_skips: int = 5
@@ -133,7 +138,7 @@ class TrainConfig(Generic[A]):
             if value is not None and value < 1:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
         counts = ("record_every", "checkpoint_every", "samples_every", "evaluate_every", "watch_every", "record_skips")
-        for name in (*counts, "test_images", "seed"):
+        for name in (*counts, "test_images", "importance_samples", "importance_images", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
 

@@ -32,6 +32,7 @@ from vdvae_patch.train.folder import (
 )
 from vdvae_patch.train.head_watch import HeadWatch
 from vdvae_patch.train.interrupts import StopRequest, stop_requests
+from vdvae_patch.train.latent_summary import of_latents
 from vdvae_patch.train.logbook import write_steps
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.progress import TrainingProgress
@@ -316,6 +317,7 @@ def _finish(run: Run) -> Outcome:
         "test": test.record(),
         **_likelihood(run.work),
         **_by_mass(test),
+        **of_latents(run.work, run.config, run.world, test.elbo),
         "images_per_second": counters.images_per_second,
         "peak_memory_bytes": peak_memory(run.world.device),
         "train_seconds": counters.seconds,
