@@ -60,6 +60,7 @@ from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.configuration import read_sections
 from vdvae_patch.hosts.preset import Optimization
 from vdvae_patch.patching import Variant
+from vdvae_patch.reading.fields import require
 from vdvae_patch.skips import sealed
 from vdvae_patch.skips.generators import generator_states
 from vdvae_patch.train import checkpoint, flight
@@ -69,7 +70,6 @@ from vdvae_patch.train.folder import read_json
 from vdvae_patch.train.resumable import of_checkpoint, require_moments
 from vdvae_patch.train.weight_files import read_file
 from vdvae_patch.train.weights import select_weights
-from vdvae_patch.validation import require
 
 SECONDS, BYTES = 2.0, 10**9
 PAYLOAD = "forged_payload"

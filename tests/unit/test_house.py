@@ -42,10 +42,9 @@ LAYERS = [
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],
-    ["torch_files"],
-    ["bounded_pickle", "bounded_zip"],
-    ["validation", "tables", "trace"],
-    ["errors", "file_kinds", "machine", "number_ranges", "torch_versions"],
+    ["reading"],
+    ["tables", "trace"],
+    ["errors", "machine", "number_ranges", "torch_versions"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -15,11 +15,11 @@ from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.compare.states import state_of
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.patching import Variant
+from vdvae_patch.reading.fields import require
 from vdvae_patch.skips import records
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import read_checked
-from vdvae_patch.validation import require
 
 _SUMMARY = {
     "test_nelbo_nats_per_dim": float | None, "test_mass_nelbo_nats_per_dim": float | None,

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from vdvae_patch.errors import DataError
-from vdvae_patch.file_kinds import kind_of
-from vdvae_patch.validation import one_line, short
+from vdvae_patch.reading.fields import one_line, short
+from vdvae_patch.reading.kinds import kind_of
 
 _MEMBERS = 1_000  # that of CIFAR-10 has nine
 _NAME = 255

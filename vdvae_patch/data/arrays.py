@@ -16,8 +16,8 @@ from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.data.pixels import UInt8, check_pixels, select, spaced
 from vdvae_patch.data.split import hold_out
 from vdvae_patch.errors import DataError
-from vdvae_patch.file_kinds import kind_of
-from vdvae_patch.validation import one_line
+from vdvae_patch.reading.fields import one_line
+from vdvae_patch.reading.kinds import kind_of
 
 
 def read_imagenet(root: Path | None, *, size: int) -> Splits:

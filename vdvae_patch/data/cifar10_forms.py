@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from vdvae_patch.bounded_zip import open_zip
 from vdvae_patch.data.decode import decode_image
 from vdvae_patch.data.pickles import arrays_in
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError
-from vdvae_patch.file_kinds import kind_of
-from vdvae_patch.validation import one_line, short
+from vdvae_patch.reading.archives import open_zip
+from vdvae_patch.reading.fields import one_line, short
+from vdvae_patch.reading.kinds import kind_of
 
 FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))

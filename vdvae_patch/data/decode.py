@@ -12,8 +12,8 @@ import numpy as np
 
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError
-from vdvae_patch.file_kinds import kind_of, kind_of_bytes
-from vdvae_patch.validation import one_line
+from vdvae_patch.reading.fields import one_line
+from vdvae_patch.reading.kinds import kind_of, kind_of_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

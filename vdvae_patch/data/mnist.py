@@ -19,8 +19,8 @@ from vdvae_patch.data.images import Splits
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError, UnknownNameError
-from vdvae_patch.file_kinds import kind_of
 from vdvae_patch.machine import cache_folder
+from vdvae_patch.reading.kinds import kind_of
 
 TRAIN_FILE = "train-images-idx3-ubyte.gz"
 TEST_FILE = "t10k-images-idx3-ubyte.gz"

@@ -2,7 +2,7 @@
 
 A pickle is a program that calls what it names. Here every name it may use stands for a recorder of ours, not even for
 numpy's own classes, whose reconstruction was not written for hostile input; the bytes are then read as plain uint8. The
-machine has bounds, see `bounded_pickle`.
+machine has bounds, see `reading.pickles`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from vdvae_patch.bounded_pickle import DAMAGE, BoundedUnpickler, TooMuchError
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError
-from vdvae_patch.file_kinds import kind_of_bytes
-from vdvae_patch.validation import one_line, short
+from vdvae_patch.reading.fields import one_line, short
+from vdvae_patch.reading.kinds import kind_of_bytes
+from vdvae_patch.reading.pickles import DAMAGE, BoundedUnpickler, TooMuchError
 
 _MOST_OPERATIONS = 500_000  # such a batch has 60,000
 _MOST_BYTES = 2**28  # a batch of CIFAR-10 has 31 million

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.validation import one_line, require_shallow, short, shown
+from vdvae_patch.reading.fields import one_line, require_shallow, short, shown
 
 T = TypeVar("T")
 _NEEDED: Any = object()

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.experiments.ensemble import Ensemble
-from vdvae_patch.torch_files import require_bounded
+from vdvae_patch.reading.fields import checked, one_line, parse_json
+from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.train.provenance import code_commit
-from vdvae_patch.validation import checked, one_line, parse_json
 
 
 class Observer(Protocol):

@@ -26,12 +26,12 @@ from vdvae_patch.experiments.published import mean_and_deviation, published
 from vdvae_patch.experiments.report import PUBLISHED, Cell, Origin, Report, Table, publish
 from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.reading.fields import parse_json, record
 from vdvae_patch.skips.whole import write_whole
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.estimate import estimate
 from vdvae_patch.train.interrupts import EXIT_RESUME, stop_requests
 from vdvae_patch.train.world import resolve_device
-from vdvae_patch.validation import parse_json, record
 
 EPOCHS = 300
 # Mean and deviation of high gradients, NaN and test NELBO.

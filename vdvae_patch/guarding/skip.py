@@ -17,11 +17,11 @@ from vdvae_patch.errors import CheckpointError
 from vdvae_patch.guarding.diagnosis import Diagnosis
 from vdvae_patch.guarding.passes import Autocast, Buffers, Window
 from vdvae_patch.patching import is_patched, patch_json
+from vdvae_patch.reading.fields import Between, require, shown
 from vdvae_patch.skips import sealed
 from vdvae_patch.skips.generators import RawStates, raw_states, require_states
 from vdvae_patch.skips.rule import Cause
 from vdvae_patch.trace import Event
-from vdvae_patch.validation import Between, require, shown
 
 WHAT = "recorded skip"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import HostError
-from vdvae_patch.validation import one_line, short
+from vdvae_patch.reading.fields import one_line, short
 
 _OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,

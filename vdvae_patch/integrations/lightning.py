@@ -26,10 +26,10 @@ from vdvae_patch.integrations.guarding import Guarded
 from vdvae_patch.patching import Variant, is_patched, patch, unpatch
 from vdvae_patch.patching.record import owners
 from vdvae_patch.patching.restore import patch_document
+from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.saving import apply
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.quiet import without_logging
-from vdvae_patch.torch_files import require_bounded
 
 if TYPE_CHECKING:
 

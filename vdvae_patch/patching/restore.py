@@ -30,7 +30,7 @@ from vdvae_patch.patching.term import Term, put_term, term_in
 from vdvae_patch.patching.term_document import term_data, term_of
 from vdvae_patch.patching.variant import Variant
 from vdvae_patch.patching.wrapped import unwrapped
-from vdvae_patch.validation import require_shallow
+from vdvae_patch.reading.fields import require_shallow
 
 FORMAT, VERSION = "vdvae_patch", 1
 _MOST = 2_048  # heads, or places, of one patch; VDVAE at 1024x1024 has some hundred

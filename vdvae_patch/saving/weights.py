@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError, did_you_mean
-from vdvae_patch.validation import one_line
+from vdvae_patch.reading.fields import one_line
 
 _CHUNK = 2**20
 

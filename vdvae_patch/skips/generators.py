@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vdvae_patch.errors import CheckpointError
-from vdvae_patch.validation import checked, one_line, require, shown
+from vdvae_patch.reading.fields import checked, one_line, require, shown
 
 _WORDS = 624  # of a Mersenne twister
 

@@ -21,9 +21,9 @@ from typing import IO, Any, cast
 import torch
 
 from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.reading.fields import checked, one_line, parse_json, require, shown
+from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.skips.records import decode, encode
-from vdvae_patch.torch_files import require_bounded
-from vdvae_patch.validation import checked, one_line, parse_json, require, shown
 
 FORMAT = 1
 STATE = "state.pt"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.reading.fields import checked, parse_json
 from vdvae_patch.skips.records import decode, encode
-from vdvae_patch.validation import checked, parse_json
 
 CHECKSUM = "checksum"
 _DIGITS = 16

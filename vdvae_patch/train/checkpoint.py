@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.reading.fields import Between, record
 from vdvae_patch.skips import sealed
 from vdvae_patch.skips.sealed import FORMAT, MANIFEST, STATE, delete, set_aside
-from vdvae_patch.validation import Between, record
 
 __all__ = ["FORMAT", "MANIFEST", "STATE", "CheckpointInfo", "Found", "delete", "load", "newest", "save", "set_aside"]
 

@@ -18,8 +18,8 @@ import tyro
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.heads import Arithmetic
 from vdvae_patch.hosts.preset import MOST_IMAGES, Optimization
+from vdvae_patch.reading.fields import Between, checked, one_line, require, require_shallow, shown
 from vdvae_patch.skips.whole import comment_agrees
-from vdvae_patch.validation import Between, checked, one_line, require, require_shallow, shown
 
 Precision = Literal["fp32", "bf16", "fp16"]
 A = TypeVar("A")

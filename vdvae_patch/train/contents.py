@@ -17,10 +17,10 @@ from torch import Tensor
 
 from vdvae_patch.errors import CheckpointError, VdvaePatchError
 from vdvae_patch.hosts.preset import MOST_IMAGES, Optimization
+from vdvae_patch.reading.fields import Between, checked, one_line, record, require, shown
 from vdvae_patch.skips.generators import require_states
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.weights import why_no_weights
-from vdvae_patch.validation import Between, checked, one_line, record, require, shown
 
 MOST_RANKS, MOST_THREADS = 2**16, 2**12
 """Of a run, of a process."""

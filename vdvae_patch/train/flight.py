@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.hosts.preset import Optimization
+from vdvae_patch.reading.fields import record as typed
 from vdvae_patch.skips.generators import generator_states
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
@@ -26,7 +27,6 @@ from vdvae_patch.train.config import Precision, TrainConfig
 from vdvae_patch.train.contents import of_recording
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.step import BadRanks, StepRecord
-from vdvae_patch.validation import record as typed
 
 MADE_BY = "train with --record-skips N (N > 0) and, for a finished run, again from its seed in another --out"
 

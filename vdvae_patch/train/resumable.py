@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.hosts.preset import MOST_IMAGES
+from vdvae_patch.reading.fields import Between, checked, record, require, shown
 from vdvae_patch.skips.generators import require_states
 from vdvae_patch.train.contents import MOST_RANKS, require_tensors, taking_up
 from vdvae_patch.train.run import Counters
 from vdvae_patch.train.weights import why_no_weights
-from vdvae_patch.validation import Between, checked, record, require, shown
 
 _COUNT = Annotated[int, Between(0, 2**53)]
 

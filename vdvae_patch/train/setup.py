@@ -24,6 +24,7 @@ from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 from vdvae_patch.patching import VANILLA, Variant, check_intact, is_patched, patch, patch_record
 from vdvae_patch.patching.decoder import apart_state, load_apart_state
 from vdvae_patch.patching.top_prior import prepared
+from vdvae_patch.reading.fields import checked, require
 from vdvae_patch.seams import Normalized, TopPriorSeam
 from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
@@ -34,7 +35,6 @@ from vdvae_patch.train.noise import noise_seed, seed_noise
 from vdvae_patch.train.weighing import Weighed, Weighing
 from vdvae_patch.train.weight_files import WeightsFile, read_file, split_choice
 from vdvae_patch.train.weights import select_weights
-from vdvae_patch.validation import checked, require
 
 _STARTS = 1000
 """Training images that a top prior is started from, or more where it has more pseudo-inputs."""

@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from vdvae_patch.bounded_zip import open_zip
 from vdvae_patch.errors import CheckpointError
-from vdvae_patch.file_kinds import kind_of
 from vdvae_patch.patching.state import variant_of_state
+from vdvae_patch.reading.archives import open_zip
+from vdvae_patch.reading.fields import one_line, parse_json, require, short, shown
+from vdvae_patch.reading.kinds import kind_of
+from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.saving import weights as safetensors_files
 from vdvae_patch.saving.folder import PATCH, WEIGHTS
-from vdvae_patch.torch_files import require_bounded
 from vdvae_patch.train import checkpoint
-from vdvae_patch.validation import one_line, parse_json, require, short, shown
 
 DEPTH = 3
 """So many keys deep weights are looked for: `{"checkpoint": {"state_dict": {"model": ...}}}`."""

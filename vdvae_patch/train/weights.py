@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError, did_you_mean
+from vdvae_patch.reading.fields import short
 from vdvae_patch.train.weight_files import DEPTH, WeightsFile, listed, shape_of
-from vdvae_patch.validation import short
 
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module"})
 """What torch.compile, FSDP, activation checkpointing, Fabric and DDP put into the names of a model."""

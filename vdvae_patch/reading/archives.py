@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-from vdvae_patch.validation import one_line
+from vdvae_patch.reading.fields import one_line
 
 _END = struct.Struct("<4s4H2LH")
 _SIGNATURE = b"PK\x05\x06"

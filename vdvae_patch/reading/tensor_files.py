@@ -11,9 +11,9 @@ import pickle
 from pathlib import Path
 from typing import IO, Any
 
-from vdvae_patch.bounded_pickle import BoundedUnpickler, TooMuchError, counted
-from vdvae_patch.bounded_zip import open_zip
 from vdvae_patch.errors import CheckpointError
+from vdvae_patch.reading.archives import open_zip
+from vdvae_patch.reading.pickles import BoundedUnpickler, TooMuchError, counted
 
 _MEMBERS = 100_000
 _MORE = 2**28  # bytes that the members of an archive may have beyond its own, where they are packed

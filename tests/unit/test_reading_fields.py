@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vdvae_patch.errors import RunError, UnknownNameError, VdvaePatchError, visible
+from vdvae_patch.reading.fields import DEEPEST, Between, checked, parse_json, record, require, require_shallow, shown
 from vdvae_patch.tables import fenced, literal, markdown
-from vdvae_patch.validation import DEEPEST, Between, checked, parse_json, record, require, require_shallow, shown
 
 
 @dataclass(frozen=True)
