@@ -1,4 +1,4 @@
-"""The pages about errors quote messages that exist."""
+"""What the pages of the documentation are made of: messages that exist, figures that are drawn."""
 
 from __future__ import annotations
 
@@ -42,3 +42,14 @@ def test_troubleshooting_quotes_messages_that_are_raised_or_warned() -> None:
     for quote in quotes:
         for part in (part.strip(" :;") for part in quote.split("...")):
             assert part in source, (quote, part)
+
+
+def test_the_figure_of_scales_is_drawn(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.draw(tmp_path / "scales.png")
+    assert (tmp_path / "scales.png").read_bytes()[:8] == (ROOT / "docs" / "scales.png").read_bytes()[:8]
+    assert abs((tmp_path / "scales.png").stat().st_size - (ROOT / "docs" / "scales.png").stat().st_size) < 20_000
