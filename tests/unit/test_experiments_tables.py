@@ -31,7 +31,7 @@ from vdvae_patch.experiments.ensemble import Ensemble, Run
 from vdvae_patch.experiments.memory import runs_that_fit
 from vdvae_patch.experiments.noise import normals
 from vdvae_patch.experiments.options import Figure1, Table1, Table2, Table3
-from vdvae_patch.experiments.report import Origin
+from vdvae_patch.experiments.report import Origin, Report, Table, publish
 from vdvae_patch.experiments.session import Session
 from vdvae_patch.experiments.table2_cells import Row
 from vdvae_patch.train.interrupts import EXIT_RESUME
@@ -363,3 +363,15 @@ def test_as_many_runs_as_fit_the_memory_stay_within_it() -> None:
     assert runs_that_fit(20 * gib, 3 * gib, 4 * gib) == 14
     with pytest.raises(RunError, match="choose a smaller batch"):
         runs_that_fit(2 * gib, 3 * gib, 4 * gib)
+
+
+def test_numbers_of_code_that_no_commit_has_are_not_published(tmp_path: Path) -> None:
+    table = Table("cells", "Cells", ("a",), ((1,),))
+    dirty = Origin("command", "0123456789ab, fedcba987654+", "machine", "2", (0,), 1.0)
+    docs = tmp_path / "docs"
+    with pytest.raises(RunError, match=r"not committed \(fedcba987654\+\)"):
+        publish(Report("found", "Found", "What was done.", (table,), dirty), tmp_path, None, to_docs=True, docs=docs)
+    assert (tmp_path / "found.md").exists()
+    assert not docs.exists()
+    publish(Report("found", "Found", "What was done.", (table,), ORIGIN), tmp_path, None, to_docs=True, docs=docs)
+    assert (docs / "found.md").exists()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vdvae_patch.errors import RunError
 from vdvae_patch.skips.whole import replaced, write_whole
 from vdvae_patch.tables import markdown
 
@@ -149,11 +150,20 @@ def publish(
     of_tables: Mapping[str, Figure] | None = None,
     docs: Path = PUBLISHED,
 ) -> None:
-    """Write the report to its folder, and to `docs` too if asked; show its main table and say where it lies."""
+    """Write the report to its folder, and to `docs` too if asked; show its main table and say where it lies.
+
+    Raises:
+        RunError: it was to be published, and a number in it was computed by code that no commit has.
+    """
     print("\n".join([report.title, "", _markdown_table(report.tables[0]), "", *report.notes, ""]))
     report.write(folder, figure, of_tables)
     print(f"written to {folder / report.name}.md")
     if to_docs:
+        if changed := [commit for commit in report.origin.commit.split(", ") if commit.endswith("+")]:
+            raise RunError(
+                f"{report.name} is not published: it was computed by code with changes that are not committed "
+                f"({', '.join(changed)}). Commit them and do these runs again; {folder / report.name}.md has the report"
+            )
         report.write(docs, figure, of_tables)
         print(f"published as {docs / report.name}.md")
 
