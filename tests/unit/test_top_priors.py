@@ -360,3 +360,27 @@ def test_a_prior_that_is_not_prepared_says_how() -> None:
         top_priors.get("vamp", latents=(3,))
     with pytest.raises(InvalidValueError, match="given latents"):
         ready("mixture").log_prob(torch.zeros(4, 9))
+
+
+def test_a_latent_that_is_far_from_every_component_shows_it_by_its_gradient() -> None:
+    """A run that has diverged must not look as if it had come to rest."""
+    mean = torch.zeros(3, 2, requires_grad=True)
+    log_sigma = torch.full((3, 2), -20.0, requires_grad=True)
+    z = torch.full((4, 2), 1e12, requires_grad=True)  # 5e20 standard deviations
+    value = NormalMixture(mean, log_sigma).log_prob(z)
+    assert bool(value.isfinite().all())
+    value.sum().backward()
+    for gradient in (z.grad, mean.grad, log_sigma.grad):
+        assert gradient is not None
+        assert not bool(gradient.isnan().any())
+        assert float(gradient.abs().max()) > 1e20
+
+
+def test_of_two_components_the_far_one_has_no_gradient() -> None:
+    mean = torch.tensor([[0.0], [1e12]], requires_grad=True)
+    log_sigma = torch.tensor([[0.0], [-80.0]], requires_grad=True)
+    NormalMixture(mean, log_sigma).log_prob(torch.ones(5, 1)).sum().backward()
+    assert mean.grad is not None
+    assert log_sigma.grad is not None
+    assert mean.grad.tolist() == [[5.0], [0.0]]
+    assert log_sigma.grad[1].item() == 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from vdvae_patch import normal
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.machine import available_bytes, bytes_in_words
 from vdvae_patch.scales.arithmetic import wide
+from vdvae_patch.scales.operation import Operation
 
 _LOOKED_AT_FROM = 2**28
 """Bytes of a batch's distances from which on they are compared with the memory that is free."""
@@ -142,15 +144,37 @@ def normal_log_prob(z: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
         −½ Σ ((z − μ) exp(−log σ))² − Σ log σ − ½ D log 2π
 
     A distance of more than 10⁻³ √(largest number) standard deviations counts as that many, and a σ below the smallest
-    normal number as that number, in the distance alone: so no square overflows, and no zero meets an infinity.
+    normal number as that number, in the distance alone: so no square overflows, and no zero meets an infinity. The
+    gradient is that of the distance all the same: where nothing else is near, a run that has diverged shows it by its
+    gradient norm, and its updates are skipped, while a component that does not matter has a factor of zero in front.
     """
     z, mean, log_sigma = wide(z), wide(mean), wide(log_sigma)
     limits = torch.finfo(log_sigma.dtype)
     far = 1e-3 * math.sqrt(limits.max)
     precision = (-log_sigma).clamp(max=-math.log(limits.tiny)).exp()
-    distance = ((z - mean) * precision).clamp(-far, far)
+    distance: Tensor = _Bounded.run((z - mean) * precision, far)
     # log σ is summed before it broadcasts: once a component, and not for every image
     return -0.5 * distance.square().sum(dim=-1) - log_sigma.sum(dim=-1) - z.shape[-1] * normal.HALF_LOG_2PI
+
+
+class _Bounded(Operation):
+    """A value within ± a bound; the derivative is 1 beyond it, too."""
+
+    @staticmethod
+    def forward(value: Tensor, bound: float) -> Tensor:
+        return value.clamp(-bound, bound)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del ctx, inputs, output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+    @staticmethod
+    def tangent(ctx: Any, tangent: Tensor, bound: None) -> Tensor:
+        return tangent.clone()
 
 
 def _check_latents(z: Tensor, latents: tuple[int, ...] | None) -> None:
