@@ -15,7 +15,7 @@ from typing import Any
 from vdvae_patch.errors import DataError
 
 FILE = Path(__file__).with_name("published.toml")
-SHA256 = "da5379fe053be6b7ffdc5de65328acb34ddb174bf3b94a11710d5074513d9baf"
+SHA256 = "2a210c112217dbcf96409864bf324ae6d4132c6143ea35626e92b6d32080790e"
 
 
 @cache
