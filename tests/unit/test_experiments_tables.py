@@ -9,6 +9,7 @@ import pickle
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -363,3 +364,30 @@ def test_as_many_runs_as_fit_the_memory_stay_within_it() -> None:
     assert runs_that_fit(20 * gib, 3 * gib, 4 * gib) == 14
     with pytest.raises(RunError, match="choose a smaller batch"):
         runs_that_fit(2 * gib, 3 * gib, 4 * gib)
+
+
+def test_table_3_validates_and_tests_on_images_with_noise(few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = cells3.size_of(True, 1, 1)
+    data = digits.Digits.load("mnist", few_digits, CPU, size.train, size.valid, size.test)
+    seen: dict[str, torch.Tensor] = {}
+
+    class Looking:
+        def train(self, key: str, make: object, steps: int, summarize: Any, observer: Any, place: str) -> None:
+            seen["valid"] = observer.images
+            summarize(None)
+
+    def judge(ensemble: object, builder: object, best: object, test: torch.Tensor) -> list[object]:
+        seen["test"] = test
+        return []
+
+    monkeypatch.setattr(table3, "judge", judge)
+    table3._train(Looking(), digits.Builder(("Exp",), "identity"), data, size, "1/1")  # type: ignore[arg-type]
+    for name, pixels in (("valid", data.valid), ("test", data.test)):
+        added = 256 * seen[name].double() - pixels
+        assert float(added.min()) >= 0
+        assert float(added.max()) <= 1  # float32 rounds some to the next number
+        assert float(added.mean()) == pytest.approx(0.5, abs=0.01)
+        assert float(added.std()) == pytest.approx(12**-0.5, abs=0.01)
+    rows = min(len(data.valid), len(data.test))
+    drawn = [256 * seen[name][:rows] - getattr(data, name)[:rows] for name in ("valid", "test")]
+    assert not torch.equal(*drawn)
