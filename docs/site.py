@@ -7,7 +7,9 @@ link to a file that is not there. MkDocs calls the two functions (`hooks` in mkd
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import json
 import os
 import posixpath
 import re
@@ -38,6 +40,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             if target.suffix == ".md":
                 todo.append(target)
     files.append(File.generated(config, "messages.md", content=_messages().page(ROOT)))
+    for notebook in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        text, pictures = _of_notebook(notebook)
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=text))
+        for name, data in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=data))
     for target in sorted(done):
         files.append(File.generated(config, _uri(target), content=_shown(target)))
     return files
@@ -58,6 +65,26 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri.startswith("source/"):
         return markdown
     return _led(markdown, ROOT / "docs" / page.file.src_uri, page.file.src_uri)
+
+
+def _of_notebook(path: Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook as a page, with what it printed and drew when it was last run."""
+    parts, pictures = [], dict[str, bytes]()
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            if "text" in output:
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            elif picture := output.get("data", {}).get("image/png"):
+                name = f"{path.stem}-{len(pictures)}.png"
+                pictures[name] = base64.b64decode(picture)
+                parts.append(f"![what the notebook drew]({name})")
+    parts.append(f"This page is [{path.name}]({path.name}), a notebook that the tests run.")
+    return "\n\n".join(parts) + "\n", pictures
 
 
 def _links(text: str, beside: Path) -> Iterator[tuple[re.Match[str], Path]]:

@@ -66,6 +66,7 @@ class LargeVAE(TrainableEntry):
     architecture = Architecture
     reads_target = True
     takes_rectangles = True
+    rates_of_draws = True
 
     def presets(self) -> Mapping[str, Preset]:
         """The paper's learning rates, a tenth with the VampPrior; batches of 100, Adam without clipping or skipping."""
@@ -138,6 +139,27 @@ class LargeVAE(TrainableEntry):
         bare: Any = getattr(model, "module", model)
         drawn, rates = bare.infer(flat(x))
         return [Latent(z, kl) for z, kl in zip(drawn, rates.values(), strict=True)]
+
+    def posterior_means(self, model: nn.Module, x: Tensor) -> list[Tensor]:
+        """Of images as `latents` takes them; the lower latent's depends on the draw of the upper one."""
+        bare: Any = getattr(model, "module", model)
+        layers = [bare.q_z] if hasattr(bare, "q_z") else [bare.q_z2, bare.q_z1]
+        found: dict[int, Tensor] = {}
+        hooks = [
+            layer.mean.register_forward_hook(lambda module, given, mean, place=place: found.__setitem__(place, mean))
+            for place, layer in enumerate(layers)
+        ]
+        try:
+            bare.infer(flat(x))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [found[place] for place in range(len(layers))]
+
+    def latent_of(self, model: nn.Module, heads: Sequence[Head], count: int) -> list[int | None]:
+        """The upper latent is the first; its prior is no head's, so that the one prior is the lower latent's."""
+        lower = ("q_z1.", "p_z1.")
+        return [None if head.role == "likelihood" else int(head.path.startswith(lower)) for head in heads]
 
     def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
         """uint8 `[n, H, W, 1]`: the means of latents from the prior, the first of which may be given."""

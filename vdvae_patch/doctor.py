@@ -262,6 +262,7 @@ def _upstreams(places: Places) -> Iterator[Finding]:
 
 _OPTIONAL = {
     "hosts": ("diffusers", "pythae"),
+    "report": ("jinja2", "plotly"),
     "tensorboard": ("tensorboard",),
     "parquet": ("pyarrow",),
     "cluster": ("submitit",),

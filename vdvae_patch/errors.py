@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+_LONGEST = 8000  # characters of a message; the longest of our own, of a report, has about two thousand
 
 
 class VdvaePatchError(Exception):
     """Base of every error this package raises on purpose.
 
-    The command line prints its message as one line and exits with `exit_code`; `--debug` shows the traceback.
+    The command line prints its message as one line and exits with `exit_code`; `--debug` shows the traceback. Names
+    from files (of variants, hosts, members of an archive) stand in messages: what would steer a terminal is escaped.
     """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        text = Exception.__str__(self)
+        if len(text) > _LONGEST:
+            text = f"{text[:_LONGEST]}... ({len(text):,} characters)"
+        return visible(text)
 
 
 class UnknownNameError(VdvaePatchError, KeyError):
@@ -20,8 +30,6 @@ class UnknownNameError(VdvaePatchError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
-
-    __str__ = Exception.__str__  # KeyError would print the repr of the message
 
 
 class InvalidValueError(VdvaePatchError, ValueError):
@@ -56,9 +64,24 @@ class GuardError(VdvaePatchError, RuntimeError):
     """A guard that cannot watch, or that ends a training as it was told to."""
 
 
+def visible(text: str) -> str:
+    """The text with what would steer a terminal escaped, as `\\x1b`; newlines and tabs stay.
+
+    These are control characters, those that turn the direction of writing, and halves of surrogate pairs, which could
+    not be printed at all.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or not _steers(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'upbounded'? (known: ...)"`, the near misses first, for the end of a message."""
     options = sorted(known)
-    near = difflib.get_close_matches(name.lower(), options, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(name[:200].lower(), options, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return f"{hint} (known: {', '.join(options)})" if options else hint

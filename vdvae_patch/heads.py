@@ -116,6 +116,8 @@ class Found:
         evidence: in which ways it was known for a scale.
         warnings: what is unsafe in the host as it is.
         alone: of a prior, what would be lost if its σ were fixed, which is all that its network is there for; or empty.
+        at_output: of a head that is patched at the call, whether its module's output is replaced instead by a scale
+            whose σ the host's own arithmetic reaches; so it is where that arithmetic stands beside the model.
         raw: where its raw value leaves the network as it is; None where it is computed in passing, or of several.
         mean: where its mean does; None where that is computed of what leaves, or several are.
         prior: what a posterior is compared with in its KL; None where that is not known, and for other roles.
@@ -130,6 +132,7 @@ class Found:
     evidence: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     alone: str = ""
+    at_output: bool = False
     raw: Outlet | None = None
     mean: Outlet | None = None
     prior: Compared | None = None

@@ -37,4 +37,4 @@ def work(
     from vdvae_patch.cli import train as command
 
     command.parse_train = lambda argv, description="": config  # the command line is tested elsewhere
-    main(["train"])
+    main(["train", "--seed", str(config.seed)])

@@ -56,3 +56,39 @@ def test_a_run_goes_on_with_the_images_that_it_would_have_seen(config: TrainConf
         assert_same(whole[part_of], pieces[part_of])
     rows = metrics(config.folder)
     assert len({row["distortion"] for row in rows}) == 4
+
+
+def test_the_summary_has_bound_log_likelihood_and_active_units(config: TrainConfig[Any], tmp_path: Path) -> None:
+    summary = train(replace(config, importance_samples=40, importance_images=0)).summary
+    assert summary is not None
+    assert summary["lower_bound_nats"] == pytest.approx(-16 * summary["test_nelbo_nats_per_dim"])
+    assert (summary["log_likelihood_samples"], summary["log_likelihood_images"]) == (40, 8)
+    assert summary["lower_bound_nats"] < summary["log_likelihood_nats"] < 0
+    assert len(summary["active_units"]) == 2
+    assert all(0 <= units <= 2 for units in summary["active_units"])
+    one = train(replace(config, importance_samples=1, importance_images=0, out=tmp_path / "one")).summary
+    assert one is not None  # one sample is the bound, by other draws than the evaluation's
+    assert one["log_likelihood_nats"] == pytest.approx(one["lower_bound_nats"], rel=0.2)
+    assert one["log_likelihood_nats"] < summary["log_likelihood_nats"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "samples", "estimated"),
+    [("explin", 0, False), ("explin+bernoulli", 5, True), ("explin+optimal", 5, False)],
+)
+def test_a_log_likelihood_is_of_8_bit_images_or_left_out(
+    variant: str, samples: int, estimated: bool, config: TrainConfig[Any]
+) -> None:
+    summary = train(replace(config, variant=variant, importance_samples=samples, steps=1)).summary
+    assert summary is not None
+    assert ("log_likelihood_nats" in summary) is estimated
+    assert {"lower_bound_nats", "active_units"} <= summary.keys()
+
+
+def test_a_host_of_closed_forms_has_none_of_it(config: TrainConfig[Any]) -> None:
+    from vdvae_patch.patches.mlp_vae import HOST as MLP
+
+    paper = MLP.preset("paper").architecture
+    summary = train(replace(config, host="mlp_vae", preset="paper", variant="explin", architecture=paper)).summary
+    assert summary is not None
+    assert not {"lower_bound_nats", "log_likelihood_nats", "active_units"} & summary.keys()

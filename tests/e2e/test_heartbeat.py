@@ -43,3 +43,38 @@ def test_a_rank_that_was_heard_and_falls_silent_is_named(store: TCPStore) -> Non
     assert first.verdict is not None
     assert first.verdict.startswith("rank 1 is gone: no sign of it for ")
     first.close()
+
+
+def test_ranks_that_all_stand_still_end_and_say_in_which_line(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VDVAE_PATCH_HANG_SECONDS", str(20 * FAST))
+    said: list[str] = []
+    ranks = [listen(store, rank, said) for rank in (0, 1)]
+    for _ in range(20):  # no rank is behind for long
+        for rank in ranks:
+            rank.mark()
+        time.sleep(FAST)
+    assert not store.check([heartbeat._VERDICT])
+    assert all(rank._known.wait(60) for rank in ranks)
+    verdict = ranks[0].verdict
+    assert verdict is not None
+    assert verdict.startswith("no rank has got on for 0.4 s or more: rank 0 is at ")
+    assert "threading.py" in verdict  # where this test waits
+    for rank in ranks:
+        rank.close()
+
+
+def test_one_rank_alone_that_stands_still_is_slow(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VDVAE_PATCH_HANG_SECONDS", str(10 * FAST))
+    said: list[str] = []
+    first, second = (listen(store, rank, said) for rank in (0, 1))
+    for _ in range(3):
+        first.mark()
+        second.mark()
+        time.sleep(FAST)
+    for _ in range(80):
+        first.mark()
+        time.sleep(FAST)
+    assert not store.check([heartbeat._VERDICT])
+    second.close()
+    first.close()
+    assert said == []

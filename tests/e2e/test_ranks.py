@@ -164,3 +164,19 @@ def test_ranks_read_disjoint_shares_of_one_batch(tmp_path: Path, ranks: int) -> 
     shares = [rank_slice(everyone, rank, ranks) for rank in range(ranks)]
     assert sorted(int(i) for share in shares for i in share) == sorted(everyone.tolist())
     assert len({int(i) for share in shares for i in share}) == 8
+
+
+def other_images(rank: int) -> None:
+    """The last rank draws as many images as the others, and other ones."""
+    if os.environ.get("RANK") == str(rank):
+        from vdvae_patch.data import builtin
+
+        read = builtin.read
+        builtin.read = lambda **options: read(**{**options, "seed": 1})  # type: ignore[assignment]
+
+
+def test_ranks_with_other_images_of_the_same_number_are_refused(tmp_path: Path) -> None:
+    run = Launched(tiny(tmp_path / "run"), 2, prepare=other_images, rank=1)
+    assert set(run.wait()) == {2}
+    assert "rank 1 differs from rank 0 in fingerprint of the" in run.said()
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -431,7 +431,7 @@ def test_heads_can_be_excluded_and_their_roles_corrected() -> None:
 
 
 class TwoDraws(Base):
-    """The scale of a second draw is computed in a loss beside the model, with a floor: no place of the model is it."""
+    """The scale of a second draw is computed in a loss beside the model, with a floor that is given at each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -443,23 +443,23 @@ class TwoDraws(Base):
         return mu + torch.randn_like(mu) * log_sigma.exp(), self.other(x), kl
 
 
-def two_draws(model: nn.Module, x: Tensor) -> Tensor:
+def two_draws(model: nn.Module, x: Tensor, floor: float) -> Tensor:
     z, other, kl = model(x)
     mean, raw = other.chunk(2, 1)
-    w = mean + (raw.exp() + 0.1) * torch.randn_like(mean)
+    w = mean + (raw.exp() + floor) * torch.randn_like(mean)
     out: Tensor = model.dec(z + w)  # type: ignore[operator]
     return ((out - x) ** 2).mean() + kl
 
 
 def test_a_head_that_cannot_be_patched_is_left_out_with_its_reason_and_the_others_are_patched() -> None:
     model = TwoDraws()
-    text = account(model, X, call=two_draws)
+    text = account(model, X, 0.1, call=two_draws)
     assert "NOT patched: other[4:8] (posterior, " in text
-    assert "is outside the model" in text
+    assert "σ also depends on 'floor', an argument" in text
     assert "CURED: enc[4:8]" in text
     assert [h.head.path for h in vdvae_patch.patched_heads(model)] == ["enc"]
     with pytest.raises(PatchError, match=r"other\[4:8\]"):
-        vdvae_patch.stabilize(TwoDraws(), X, call=two_draws, exclude="enc", file=io.StringIO())
+        vdvae_patch.stabilize(TwoDraws(), X, 0.1, call=two_draws, exclude="enc", file=io.StringIO())
 
 
 # --- a loss beside the model ------------------------------------------------------------------------------------------

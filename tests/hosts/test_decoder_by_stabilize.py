@@ -293,9 +293,3 @@ def test_a_copy_and_a_model_in_evaluation_mode() -> None:
     assert term_in(twin).decoder.updates == 1  # type: ignore[union-attr]
     still = made(SumOverBatch).eval()
     assert "the model is in evaluation mode; call its train() before" in stabilized(still, method)[2]
-
-
-def test_a_patch_with_a_term_cannot_be_written_down_and_says_what_to_do() -> None:
-    handle, _, _ = stabilized(made(MeanInForward), own)
-    with pytest.raises(vdvae_patch.PatchError, match=r"elbo\.instead"):
-        handle.to_json()

@@ -64,6 +64,11 @@ def small(name: str, two_values: bool = False) -> Case:
         host = load_host(name)
         model = host.build({"channels": 3, "latents": 4})
         batch = bytes_of(4, 32, 32, 3, two_values=two_values) / 127.5 - 1
+    elif name in ("convdraw", "nvp_vae"):
+        host = load_host(name)
+        own = {"steps": 2, "canvas": 3} if name == "convdraw" else {"couplings": 2}
+        model = host.build({"channels": 3, "size": 8, "hidden": 6, "latents": 2, **own})
+        batch = bytes_of(4, 8, 8, 3, two_values=two_values) / 127.5 - 1
     elif name.startswith("large_vae"):
         host = load_host("large_vae")
         one, grey = name.endswith("_one"), name.endswith("_grey")
@@ -99,7 +104,7 @@ def checkout(name: str) -> Path:
     return Path(folder)
 
 
-EMBEDDED = ["conv_vae", "mlp_vae", "mlp_vae_global", "large_vae_one", "large_vae_grey", "vdvae"]
+EMBEDDED = ["conv_vae", "mlp_vae", "mlp_vae_global", "large_vae_one", "large_vae_grey", "vdvae", "convdraw", "nvp_vae"]
 ALL = [*EMBEDDED, *(pytest.param(n, marks=pytest.mark.genuine) for n in ("nvae", "efficient_vdvae", "vdvae_genuine"))]
 
 
@@ -159,7 +164,7 @@ def test_three_updates_of_every_combination_are_finite(
 def _refusal(case: Case, variant: Variant) -> str | None:
     """What is said of a combination that makes no sense."""
     decoder = None if variant.decoder is None else get_decoder(variant.decoder)
-    if variant.objective == "balance" and case.host.name in ("nvae", "large_vae"):
+    if variant.objective == "balance" and case.host.name in ("nvae", "large_vae", "convdraw"):
         return "cannot be trained with objective balance"
     if (variant.objective or "").startswith("geco"):
         if decoder is None:

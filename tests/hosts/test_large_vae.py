@@ -17,6 +17,7 @@ from vdvae_patch.decoders.masses import log_logistic_mass
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts import load_host
 from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.train.probe import probe_heads
 
 HOST = load_host("large_vae")
 MODULE: Any = HOST.modules["vae"]
@@ -225,3 +226,29 @@ def test_the_upstream_code_imports_torch_alone() -> None:
     text = (Path(HOST.origin.path) / "vae.py").read_text()
     lines = [line for line in text.splitlines() if line.startswith(("import", "from"))]
     assert all("vdvae_patch" not in line for line in lines)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_look_at_the_heads_has_the_kl_of_the_latent_that_each_is_of(levels: int) -> None:
+    """The one prior of two levels is the lower latent's, and not the first latent's."""
+    model = build(levels=levels)
+    x = 2 * images("bernoulli").view(-1, 4, 3, 1) - 1
+    torch.manual_seed(7)
+    rates = {
+        name: float(rate.detach().mean()) for name, rate in HOST.decoder_seam(model).terms(model, x, x).rates.items()
+    }
+    torch.manual_seed(7)
+    states = probe_heads(trainable(HOST.entry), model, HOST.heads(model), x)
+    assert len(set(rates.values())) == levels
+    for state in states:
+        latent = state.path.split(".")[0][2:]  # q_z2.log_var and p_z1.log_var
+        assert state.kl == pytest.approx(rates[latent], rel=1e-5), state.path
+    assert [state.path for state in states] == ["q_z.log_var"] * (levels == 1) + [
+        "q_z2.log_var", "q_z1.log_var", "p_z1.log_var"
+    ] * (levels == 2)  # fmt: skip
+    backwards = probe_heads(trainable(HOST.entry), model, HOST.heads(model)[::-1], x)
+    assert [state.path for state in backwards] == [state.path for state in states][::-1]
+    torch.manual_seed(7)
+    assert {s.path: s.kl for s in probe_heads(trainable(HOST.entry), model, HOST.heads(model)[::-1], x)} == {
+        s.path: s.kl for s in states
+    }

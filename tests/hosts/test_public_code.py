@@ -42,7 +42,6 @@ KNOWN = {
     "second_sequences-EVE": "bare log variances of weights in a KL: found, and refused",
     "second_sequences-SCALE": "two uses of one σ add different floors",
     "third_images-HierarchicalVAE": "an addend of a posterior's log variance, itself the prior's, is called posterior",
-    "third_sequences-ClariNet teacher": "a floor in a loss function outside the model: found, and refused",
     "third_sequences-Trajectron++": "a bivariate Normal with a correlation",
     "third_sequences-ProdLDA with learned priors": "the truth takes the root of negative variances",
     "third_sequences-SVAE for recommendation": "a slip upstream draws with σ and measures a variance of one value",
@@ -52,7 +51,7 @@ KNOWN = {
     "fourth_sequences-Decadal BVAE": "a floor and a clip in one expression: found, and refused",
     "fifth_images-VAE (noctrog)": "a dropout counts in σ with what it multiplies by what it keeps",
     "fifth_images-DCTHVAE": "a posterior's log variance is the prior's and an addend; the prior is missed",
-    "fifth_images-BNN_BBB": "a bound in a loss function outside the model: found, and refused",
+    "fifth_images-BNN_BBB": "a layer also reads parts of the parameter as variances in a product: found, and refused",
     "fifth_sequences-Denoised MDP": "computed inside TorchScript; one layer of two codes is named in two parts",
     "fifth_sequences-World models (Sonic)": "a slip upstream draws by v and has a log variance in its KL: refused",
     "fifth_sequences-MGVAE": "no KL: posteriors of draws are called priors; a mean over nodes is no raw value",
@@ -63,7 +62,7 @@ KNOWN = {
     "sixth_sequences-PortaSpeech": "a slip upstream draws by v / 2 and has v in its KL: refused",
     "sixth_sequences-Bayesian RNN (cyclones)": "σ is computed when the model is built, and never in a call",
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
-    "sixth_sequences-Goal-conditioned skills": "a bound in a function outside the model; an inverse that is only drawn",
+    "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")

@@ -109,15 +109,31 @@ def test_a_scale_in_a_function_that_a_method_calls_can_be_any(name: str, likelih
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_scale_in_a_function_of_the_script_can_be_what_the_script_can_compute(name: str) -> None:
+def test_a_scale_in_a_function_of_the_script_can_be_any_and_is_exchanged_if_the_script_cannot_compute_it(
+    name: str,
+) -> None:
     torch.manual_seed(0)
     model, call = VAE(), outside(LOSSES[name])
     heads = scanned(model, call)
-    patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads, paper=True).unpatch()
-    with pytest.raises(PatchError, match=r"the host's own arithmetic stays, .* name a scale that stays inside"):
-        patch(model, posterior="explin", likelihood="explin", heads=heads, paper=True)
-    with pytest.raises(PatchError, match="downbounded"):
-        patch(model, posterior="explin", likelihood="downbounded(alpha=0.001)", heads=heads, verify=False, paper=True)
+    handle = patch(model, posterior="explin", likelihood="bounded(0.1, 1)", heads=heads, paper=True)
+    assert "is computed beside the model" not in str(handle)
+    handle.unpatch()
+    for likelihood, verify in (("explin", True), ("downbounded(alpha=0.001)", False)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "head decoder.*: the host keeps σ at")
+            handle = patch(model, posterior="explin", likelihood=likelihood, heads=heads, verify=verify, paper=True)
+        assert handle.loss is not call
+        assert "σ of decoder[4:8] is computed beside the model" in str(handle)
+        assert handle.loss is not None
+        with torch.no_grad():
+            kept = model.decoder.bias.clone()
+            model.decoder.bias[4:] = -12.0
+        if likelihood == "explin":  # σ is far below the host's own floor
+            assert float(handle.loss(model, torch.rand(5, 4))) > 1e5
+            assert abs(float(call(model, torch.rand(5, 4)))) < 5e4
+        with torch.no_grad():
+            model.decoder.bias.copy_(kept)
+        handle.unpatch()
 
 
 class Learned(VAE):

@@ -305,6 +305,32 @@ def test_an_encoder_that_gives_something_else_leaves_the_model_as_it_was() -> No
     assert top_prior_in(case.model) is None
 
 
+def lower_posterior(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What a two-level host must not give for its upper latent's posterior."""
+    mean, log_var = model.encode(images)
+    above = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+    mean, log_var = model.q_z1(model.q_z1_joint(torch.cat([model.q_z1_x(images), model.q_z1_z2(above)], dim=1)))
+    return mean, 0.5 * log_var
+
+
+def test_the_posterior_of_a_latent_below_another_is_refused() -> None:
+    case = small("large_vae_two")
+    seam = case.host.top_prior_seam(case.model)
+    wrong = type(seam)(seam.images, seam.latents, lower_posterior, seam.read, seam.instead)
+    with pytest.raises(InvalidValueError, match="depends on a draw"):
+        case.patch("explin+vamp(3)", top_prior_seam=wrong)
+    assert not vdvae_patch.is_patched(case.model)
+
+
+def test_a_host_with_dropout_takes_a_top_prior_and_stays_in_training() -> None:
+    case = small("mlp_vae")
+    case.model.encoder = nn.Sequential(*case.model.encoder, nn.Dropout(0.0))
+    case.model.train()
+    case.model.encoder[1] = nn.Sequential(case.model.encoder[1], nn.Dropout(0.5))
+    case.patch("vanilla+vamp(3)")
+    assert all(module.training for module in case.model.modules())
+
+
 def test_a_model_that_nobody_described_is_told_what_to_call() -> None:
     with pytest.raises(PatchError, match=r"top_prior_seam=host\.top_prior_seam"):
         patch(nn.Linear(2, 2), top_prior="vamp(3)")

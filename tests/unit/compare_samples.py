@@ -44,7 +44,7 @@ def write_run(
     if checkpoint:
         (folder.checkpoints / "step-00000002").mkdir(parents=True)
     if nelbo is not None:
-        write_json(folder.summary, _summary(run, causes, nelbo) | summary)
+        write_json(folder.summary, _summary(run, causes, nelbo) | summary, checksum=True)
     folder.close()
 
 

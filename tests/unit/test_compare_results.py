@@ -19,6 +19,7 @@ from vdvae_patch.compare.results import collect, read_run, spread, summarise
 from vdvae_patch.compare.run import write_report
 from vdvae_patch.compare.table import as_csv, cells, notes
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips.records import read
 from vdvae_patch.train.folder import read_json
 
 
@@ -184,3 +185,83 @@ def test_a_raised_learning_rate_and_a_handful_of_images_are_said() -> None:
     assert "10 training images alone" in said
     assert unusual(parse_train(FLAGS), preset_lr=2e-4) == []
     assert unusual(parse_train(FLAGS), preset_lr=1e-3) == ["The learning rate is 0.0002, below the preset's 0.001."]
+
+
+def flip(path: Path, text: bytes) -> None:
+    """Flip a bit of the first byte of `text` in a file."""
+    data = bytearray(path.read_bytes())
+    data[data.index(text)] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_line_leaves_a_gap_in_the_curve_and_the_counts_are_the_summarys(tmp_path: Path) -> None:
+    made = make_plan(tmp_path, "vanilla", "0")
+    write_run(made.runs[0], [None, "nan_rate", None, "nan_rate"])
+    flip(made.runs[0].folder / "metrics.jsonl", b'1, "epoch"')
+    (found,) = collect(made.runs)
+    assert (found.outcome, found.steps, found.nan, found.curves.step.tolist()) == ("finished", 4, 2, [0, 2, 3])
+    said = "\n".join(notes(summarise(made.variants, 1, [found]), [found]))
+    assert "metrics.jsonl line 2 is damaged: its checksum does not match" in said
+    assert "its counts are those of summary.json" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("summary.json", b'0,\n  "nan_count', "summary.json is damaged: its checksum does not match"),
+        ("config.toml", b"seed", "config.toml is damaged"),
+    ],
+)
+def test_a_run_with_a_damaged_summary_or_configuration_is_refused_and_the_others_are_shown(
+    tmp_path: Path, file: str, text: bytes, said: str
+) -> None:
+    made = make_plan(tmp_path, "vanilla", "0,1")
+    for run in made.runs:
+        write_run(run)
+    flip(made.runs[0].folder / file, text)
+    results = collect(made.runs)
+    assert [result.outcome for result in results] == ["refused", "finished"]
+    (row,) = summarise(made.variants, 2, results)
+    assert cells(row)[-1] == "1/2"
+    lines = notes([row], results)
+    assert lines[0] == "vanilla seed 0: REFUSED, none of its numbers is shown: remove its folder to do it again"
+    assert said in lines[1]
+
+
+def test_a_run_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    made = make_plan(tmp_path, "vanilla", "0,1")
+    write_run(made.runs[0], [None, "nan_rate"], nan_count=0)
+    write_run(made.runs[1])
+    results = collect(made.runs)
+    assert [result.outcome for result in results] == ["refused", "finished"]
+    write_report(made)
+    assert "summary.json says 0 for nan_count, metrics.jsonl 1" in (made.out / "comparison.json").read_text()
+
+
+def test_if_no_run_can_be_trusted_there_is_no_report(tmp_path: Path) -> None:
+    made = make_plan(tmp_path, "vanilla", "0")
+    write_run(made.runs[0], [None, "nan_rate"], nan_count=0)
+    with pytest.raises(RunError, match=r"no run in .* can be trusted: vanilla seed 0: summary.json says 0"):
+        write_report(made)
+
+
+def test_what_no_checksum_vouches_for_is_shown_and_said(tmp_path: Path) -> None:
+    made = make_plan(tmp_path, "vanilla", "0")
+    write_run(made.runs[0])
+    folder = made.runs[0].folder
+    rows = [json.dumps(row) for row in read(folder / "metrics.jsonl")]
+    (folder / "metrics.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    (found,) = collect(made.runs)
+    assert found.steps == 6
+    assert notes(summarise(made.variants, 1, [found]), [found]) == [
+        "vanilla seed 0: no checksum vouches for metrics.jsonl: of a version that wrote none"
+    ]
+
+
+@pytest.mark.parametrize("row", ['{"step": 1}', '{"step": 1, "epoch": 0, "elbo": [], "skipped": false, "cause": null}'])
+def test_records_of_other_fields_or_types_are_refused_in_one_line(tmp_path: Path, row: str) -> None:
+    run = make_plan(tmp_path, "vanilla", "0").runs[0]
+    write_run(run, nelbo=None)
+    (run.folder / "metrics.jsonl").write_text(f"{row}\n")
+    with pytest.raises(RunError, match=r"metrics.jsonl cannot be read: its record of step 1 has"):
+        read_run(run)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from compare_samples import make_plan, write_run
+from rich.console import Console
 
 from vdvae_patch.compare.plan import Comparison, PlannedRun
-from vdvae_patch.compare.run import hold
+from vdvae_patch.compare.run import hold, wait_for_others
 from vdvae_patch.compare.schedule import Ended, execute
 from vdvae_patch.compare.states import RunState
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips.records import checked_line, read
+from vdvae_patch.train.folder import open_folder
 from vdvae_patch.train.interrupts import StopRequest
 
 BEGIN_AND_END = "log = open('events', 'a'); log.write('begin '); log.flush(); log.write('end '); log.close()"
@@ -111,8 +119,9 @@ def test_a_run_that_gave_up_since_it_no_longer_learns_has_not_failed(tmp_path: P
     comparison = scripted(tmp_path, "import sys; sys.exit(2)")
     plain = make_plan(tmp_path, "vanilla", "0", "--max-consecutive-skips", "2").runs[0]
     write_run(plain, ["nan_rate"], nelbo=None, checkpoint=True)  # one skip before: it goes on from its checkpoint
-    line = plain.folder.joinpath("metrics.jsonl").read_text().strip()
-    give_up = f"open('vanilla-seed0/metrics.jsonl', 'a').write({line!r} + chr(10)); import sys; sys.exit(2)"
+    (record,) = read(plain.folder / "metrics.jsonl")
+    line = checked_line(json.dumps({**record, "step": 1, "elbo": "nan"}), 2, "")
+    give_up = f"open('vanilla-seed0/metrics.jsonl', 'a').write({line!r}); import sys; sys.exit(2)"
     run = Scripted(plain.config, plain.flags, give_up)
     assert [end.how for end in do(replace(comparison, runs=(run,)))] == ["stopped"]
 
@@ -166,3 +175,32 @@ def test_two_comparisons_do_not_work_in_one_folder(tmp_path: Path) -> None:
         pass
     with hold(tmp_path):
         pass
+
+
+LEAVE_A_RUN = """
+import os, pathlib, signal, sys, time
+from vdvae_patch.compare.executor import start_process
+start_process([sys.executable, "-c", sys.argv[1]], [], pathlib.Path("log"), 1)
+while not pathlib.Path("ready").exists():
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process that its parent is gone")
+def test_a_run_saves_and_ends_when_the_comparison_is_killed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", LEAVE_A_RUN, SAVE_WHEN_ASKED], timeout=60, check=False)
+    deadline = time.monotonic() + 60
+    while not Path("saved").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_that_another_process_still_does_is_waited_for_and_named(tmp_path: Path) -> None:
+    made = make_plan(tmp_path, "vanilla", "0").runs
+    folder = open_folder(made[0].config, resume=False)
+    said = Console(file=io.StringIO(), width=300)
+    with pytest.raises(RunError, match=f"still being done by process {os.getpid()}: .*`kill {os.getpid()}`"):
+        wait_for_others(made, said, StopRequest(), sleep=lambda _: None)
+    wait_for_others(made, said, StopRequest(), sleep=lambda _: folder.close())
+    assert f"is being done by process {os.getpid()}" in said.file.getvalue()  # type: ignore[attr-defined]

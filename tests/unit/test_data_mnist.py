@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdvae_patch.data import mnist
+from vdvae_patch.data import load, mnist
 from vdvae_patch.errors import DataError, UnknownNameError
 
 
@@ -59,6 +59,13 @@ def test_a_missing_file_is_named_with_where_to_get_it(folder: Path) -> None:
     (folder / "mnist" / mnist.TEST_FILE).unlink()
     with pytest.raises(DataError, match=r"looked for .* and t10k-images-idx3-ubyte.gz .* get them from https://"):
         mnist.read(folder, download=False)
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "fashion-mnist-drawn-anew"])
+def test_absent_files_of_fashion_mnist_are_named_with_where_to_get_them(name: str, tmp_path: Path) -> None:
+    said = r"no fashion-mnist .* looked for train-images-idx3-ubyte.gz and .* https://\S*zalandoresearch/fashion-mnist"
+    with pytest.raises(DataError, match=said):
+        load(name, tmp_path)
 
 
 def test_without_download_an_empty_cache_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

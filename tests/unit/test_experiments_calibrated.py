@@ -135,6 +135,27 @@ def test_a_command_that_was_stopped_goes_on_and_reports(
         reproduce.run([*arguments, "--seeds", "0"])
 
 
+def test_grey_images_of_other_sides_are_trained_on_and_counted_by_their_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrated_cells, "QUICK", TINY)
+    for module in (calibrated_cells, calibrated_decoders):
+        monkeypatch.setattr(module, "DECODERS", ("fixed", "shared", "optimal"))
+    frames = np.random.default_rng(0).integers(0, 256, (1965, 28, 20), dtype=np.uint8)
+    np.save(tmp_path / "freyfaces.npy", frames)
+    arguments = ["calibrated-decoders", "--quick", "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert reproduce.run([*arguments, "--dataset", "frey-faces"]) == 0
+    report = json.loads((tmp_path / "out" / "calibrated-decoders-frey-faces-quick.json").read_text())
+    row = dict(zip(report["tables"][0]["header"], report["tables"][0]["rows"][2], strict=True))
+    assert float(row["bits/dim"]) == pytest.approx(float(row["bound"]) / (560 * np.log(2)), abs=1e-3)
+    assert "40 training images" in report["introduction"]
+
+
+def test_a_side_that_two_halvings_do_not_divide_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="multiples of 4"):
+        calibrated_cells.PictureVAE(1, (28, 22))
+
+
 def test_names_of_several_words_have_dashes() -> None:
     assert by_name()["calibrated-decoders"] is CalibratedDecoders
     assert "table1" in by_name()

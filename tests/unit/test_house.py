@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the top to the ground; a room may import rooms below it, and its own.
 LAYERS = [
     ["cli"],
+    ["report"],
     ["compare", "experiments", "benchmark", "doctor", "scaling"],
     ["train", "launch"],
     ["patches"],
@@ -41,7 +42,10 @@ LAYERS = [
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],
-    ["errors", "file_kinds", "machine", "number_ranges", "tables", "trace"],
+    ["torch_files"],
+    ["bounded_pickle", "bounded_zip"],
+    ["validation", "tables", "trace"],
+    ["errors", "file_kinds", "machine", "number_ranges", "torch_versions"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

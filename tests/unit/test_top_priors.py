@@ -336,6 +336,22 @@ def test_an_encoder_that_cannot_be_called_is_refused_with_the_reason(encode: obj
         made.check(encode)  # type: ignore[arg-type]
 
 
+def test_a_posterior_that_depends_on_a_draw_is_refused_with_the_reason() -> None:
+    """As of a lower latent, whose encoder draws the upper one on the way."""
+    made = ready("vamp(components=3)")
+    plain = Encoder()
+
+    def lower(x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_sigma = plain(x)
+        return mean + torch.randn_like(mean), log_sigma
+
+    state = torch.get_rng_state()
+    with pytest.raises(InvalidValueError, match=r"depends on a draw.*nothing stands above"):
+        made.check(lower)
+    made.check(plain)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_prior_that_is_not_prepared_says_how() -> None:
     for spec, said in (("vamp", r"prepare\(images"), ("mixture", r"prepare\(latents"), ("standard", "latents=")):
         with pytest.raises(InvalidValueError, match=said):

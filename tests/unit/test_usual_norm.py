@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.experiments.ensemble import Ensemble, Rule, Run
 from vdvae_patch.hosts.preset import Losses, Optimization
-from vdvae_patch.skips.usual_norm import WARM_UP, UsualNorm, clip_gradients
+from vdvae_patch.skips.gradient_norm import clip_gradients
+from vdvae_patch.skips.usual_norm import WARM_UP, UsualNorm
 from vdvae_patch.train.step import StepRecord, TrainingStep
 from vdvae_patch.train.world import World
 

@@ -77,7 +77,7 @@ def test_flags_and_the_text_of_a_variant_are_two_spellings() -> None:
     flags = TrainConfig[None](variant="explin/constant", decoder="optimal", objective="geco( kappa = 0.06 )")
     assert flags == TrainConfig[None](variant="explin/constant+optimal+geco(kappa=0.06)")
     assert TrainConfig[None](variant="vanilla+optimal", decoder="optimal").variant == "vanilla+optimal"
-    assert flags.folder.name == "cifar10-" + slug(flags.variant) + "-seed0"
+    assert flags.folder.name == "vdvae-cifar10-" + slug(flags.variant) + "-seed0"
     with pytest.raises(InvalidValueError, match="names decoder optimal, and beside it fixed"):
         TrainConfig[None](variant="vanilla+optimal", decoder="fixed")
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {"vdvae_patch": "vdvae_patch", "upstream": "vdvae_patch/upstream"}
 ROOMS |= {"patches": "vdvae_patch/patches", "launch": "vdvae_patch/launch"}
-PACKAGED = (".py", ".toml", ".sbatch", ".typed")
+PACKAGED = (".py", ".toml", ".sbatch", ".typed", ".html", ".css", ".js")
 
 
 def output_of(command: list[str], folder: Path) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from vdvae_patch import conventions
 from vdvae_patch.attach import decorators
 from vdvae_patch.attach.readers import AnyReader, LogReader, OutputReader, PartReader, Reader
-from vdvae_patch.attach.rewrite import TERM, Change, LocalFunction, fixed_arguments, rewritten
+from vdvae_patch.attach.rewrite import TERM, Change, LocalFunction, Names, fixed_arguments, rewritten
 from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of, qualname_of
 from vdvae_patch.distributions import StableNormal
@@ -45,13 +45,26 @@ def compiled(host: type, method: str, path: str, edits: Sequence[Edit], instance
     return new
 
 
-def compiled_loss(function: types.FunctionType, edits: Sequence[Edit]) -> Callable[..., Any]:
-    """A function outside of the model, such as a loss, with the edits made; its sites' calls begin in it.
+def compiled_function(
+    function: types.FunctionType,
+    edits: Sequence[Edit],
+    instance: Any = None,
+    given: Mapping[str, Any] | None = None,
+    model: Any = None,
+    fixed: frozenset[str] = frozenset(),
+) -> types.FunctionType:
+    """A function beside the model, such as a loss, with the edits made; its sites' calls begin in it.
+
+    Args:
+        instance: what it is a method of.
+        given: arguments whose values are known, by which attributes are told apart: the model.
+        model: from which parameters are named.
+        fixed: see `rewritten`.
 
     Raises:
         PatchError: as `compiled`.
     """
-    return _compile(function, list(edits), 0, None)
+    return _compile(function, list(edits), 0, instance, fixed, Names(model, dict(given or {})))
 
 
 def _from(path: str, edit: Edit) -> Edit:
@@ -75,12 +88,18 @@ def _compile(
     level: int,
     instance: Any,
     fixed: frozenset[str] = frozenset(),
+    names: Names | None = None,
 ) -> types.FunctionType:
-    return rewritten(function, *_plan(function, edits, level, instance, fixed), instance, fixed)
+    return rewritten(function, *_plan(function, edits, level, instance, fixed, names), instance, fixed, names)
 
 
 def _plan(
-    function: types.FunctionType, edits: list[Edit], level: int, instance: Any, fixed: frozenset[str] = frozenset()
+    function: types.FunctionType,
+    edits: list[Edit],
+    level: int,
+    instance: Any,
+    fixed: frozenset[str] = frozenset(),
+    names: Names | None = None,
 ) -> tuple[list[Change], dict[Span, Any]]:
     """The changes of a function, and what it shall call at some spans.
 
@@ -128,9 +147,9 @@ def _plan(
         _carry(changes, log)
     for step, below in inner.items():
         target, owner = called(function, step.span, step.module, step.qualname, instance)
-        caller = _Caller(function, instance, fixed)
+        caller = _Caller(function, instance, fixed, names)
         if target is LOCAL:
-            replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance, fixed))
+            replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance, fixed, names))
         elif isinstance(target, classmethod):
             inner_function = _again(target, step, below, level, None, caller)
             replaced[step.span] = types.MethodType(inner_function, owner_of(step.module, step.qualname))
@@ -186,6 +205,7 @@ class _Caller(NamedTuple):
     function: Any
     instance: Any
     fixed: frozenset[str]
+    names: Names | None = None
 
 
 def _again(target: Any, step: CallStep, edits: list[Edit], level: int, instance: Any, caller: _Caller) -> Any:
@@ -195,7 +215,8 @@ def _again(target: Any, step: CallStep, edits: list[Edit], level: int, instance:
     # a wrapper of the host's is a step of its own, so what ran here may be one of the layers further out
     ran = next((layer for layer in layers if qualname_of(layer) == step.qualname), layers[-1])
     fixed = fixed_arguments(caller.function, step.span, ran, instance, caller.instance, caller.fixed)
-    return decorators.rewrapped(target, _compile(ran, edits, level + 1, instance, fixed), ran, name)
+    inner = None if caller.names is None else Names(caller.names.model, {})
+    return decorators.rewrapped(target, _compile(ran, edits, level + 1, instance, fixed, inner), ran, name)
 
 
 def _made(target: type, step: CallStep, edits: list[Edit], level: int) -> type:

@@ -28,6 +28,9 @@ from vdvae_patch.attach.readers import LogReader, PartReader
 from vdvae_patch.attach.source import METHOD, Span, class_of, find, is_method, look_up, mangled, parse
 from vdvae_patch.errors import PatchError, SharedScaleError
 
+_OPERAND_BEFORE = ("sub", "subtract", "rsub", "mul", "multiply", "log_prob")
+"""Methods whose first operand is what they are called on."""
+
 TERM = -1000
 """Operand of a change that replaces the expression by reader(output, data), the two that `first` compares."""
 
@@ -50,6 +53,18 @@ class Change(NamedTuple):
     """Whether the last expression calls a function of the host, which may return more than the scale."""
 
 
+class Names(NamedTuple):
+    """What names mean in a function beside the model.
+
+    Attributes:
+        model: from which parameters are named.
+        given: arguments whose values are known.
+    """
+
+    model: Any
+    given: Mapping[str, Any]
+
+
 class LocalFunction(NamedTuple):
     """Changes of a function, or a lambda, that is defined in the function which calls it, for this call alone."""
 
@@ -63,12 +78,14 @@ def rewritten(
     callees: Mapping[Span, Any],
     instance: Any = None,
     fixed: frozenset[str] = frozenset(),
+    known: Names | None = None,
 ) -> types.FunctionType:
     """The function with its expressions changed, and the functions at some calls replaced.
 
     Args:
         instance: the module that the function is a method of, by which its attributes are told apart.
         fixed: its arguments that have one value at the call that it is made for, see `fixed_arguments`.
+        known: of a function beside the model.
 
     Raises:
         PatchError: its source cannot be found, is not what runs, or holds no such expression.
@@ -76,7 +93,7 @@ def rewritten(
     tree = parse(function)
     _require_what_runs(function, tree)
     names: dict[str, Any] = {}
-    _Edit(function, names, instance, fixed).all(tree, changes, callees)
+    _Edit(function, names, instance, fixed, known).all(tree, changes, callees)
     return _compile(function, tree, names)
 
 
@@ -203,7 +220,9 @@ class _Edit:
         names: dict[str, Any],
         instance: Any,
         fixed: frozenset[str] = frozenset(),
+        known: Names | None = None,
     ) -> None:
+        self.known = known
         self.function = function
         self.fixed = fixed
         self.names = names
@@ -388,13 +407,14 @@ class _Edit:
         self._replace(tree, last, new)
 
     def _compared(self, node: ast.AST) -> list[ast.expr]:
-        """The two operands of a difference, or of a call that compares them."""
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+        """The operands of a difference, a product or a call that compares two; of `d.log_prob(x)` they are d and x."""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.Mult):
             return [node.left, node.right]
         if isinstance(node, ast.Call) and not any(isinstance(a, ast.Starred) for a in node.args):
             named = {k.arg: k.value for k in node.keywords}
-            given = [*node.args, *(named[name] for name in ("input", "target", "other") if name in named)]
-            if isinstance(node.func, ast.Attribute) and node.func.attr in ("sub", "subtract", "rsub"):
+            names = ("input", "target", "other", "value")
+            given = [*node.args, *(named[name] for name in names if name in named)]
+            if isinstance(node.func, ast.Attribute) and node.func.attr in _OPERAND_BEFORE:
                 given = given if self._is_namespace(node.func.value) else [node.func.value, *given]
             if len(given) >= 2:
                 return given[:2]
@@ -482,14 +502,14 @@ class _Edit:
             if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load) and mangled(n.attr, cls) == last
         ]
         try:
-            wanted = operator.attrgetter(parameter)(self.instance)
+            wanted = operator.attrgetter(parameter)(self.instance if self.known is None else self.known.model)
         except AttributeError:
             return list(named)  # of a helper, which may be given the module under any name
         found: list[ast.expr] = []
         unknown: list[ast.expr] = []
         for node in named:
             try:
-                value = look_up(node, self.function, self.instance)
+                value = look_up(node, self.function, self.instance, self.known.given if self.known else {})
             except (LookupError, AttributeError, TypeError):
                 unknown.append(node)
             else:
@@ -610,7 +630,16 @@ class _Edit:
         root = _root(node)
         if root in self._selves:
             return True  # a setting or a layer; a parameter of the model's own is handled as such
-        return self._is_global(root)
+        return self._is_global(root) or self._is_number_around(root)
+
+    def _is_number_around(self, name: str | None) -> bool:
+        """Whether a name is of a number in a function around this one: the floor of `make_loss(floor=1e-3)`."""
+        if name is None or name not in self.function.__code__.co_freevars:
+            return False
+        try:
+            return isinstance(look_up(ast.Name(name), self.function, None), int | float)
+        except (LookupError, ValueError):
+            return False
 
     def is_fixed(self, node: ast.expr) -> bool:
         """Whether an expression has one value: a constant, a setting, or an argument that has one."""

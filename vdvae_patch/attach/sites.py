@@ -24,12 +24,24 @@ class CallStep(NamedTuple):
     qualname: str
 
 
+class _Placed:
+    """What stands in a method of a module; or, where owner and method are empty, in the call that was scanned."""
+
+    method: str
+
+    @property
+    def in_call(self) -> bool:
+        """Whether it is computed beside the model, where no method of it leads."""
+        return not self.method
+
+
 @dataclass(frozen=True)
-class Site:
+class Site(_Placed):
     """An expression of the host that is computed from a raw parameter.
 
     Attributes:
-        owner: path of the module whose method is compiled again.
+        owner: path of the module whose method is compiled again; empty with the method's name for the call that was
+            scanned, a function beside the model.
         method: that method.
         calls: from the method to the function that holds the expression; empty if the method itself holds it.
         first: the innermost expression of the chain, which has the raw parameter as an operand.
@@ -75,6 +87,10 @@ class Site:
     several: bool = False
 
 
+BESIDE = Site("", "", (), (0, 0, 0, 0), (0, 0, 0, 0), -1, None)
+"""A place beside the model of which a document only knows that there is one; `stable_loss` finds it again."""
+
+
 @dataclass(frozen=True)
 class ActivationSite:
     """A module without parameters (a Hardtanh, a Softplus) whose input is the raw parameter.
@@ -89,7 +105,7 @@ class ActivationSite:
 
 
 @dataclass(frozen=True)
-class NormalSite:
+class NormalSite(_Placed):
     """A place where the host makes a `torch.distributions.Normal`, which shall be a stable one.
 
     Attributes:
@@ -104,7 +120,7 @@ class NormalSite:
 
 
 @dataclass(frozen=True)
-class TermSite:
+class TermSite(_Placed):
     """The reconstruction term of a loss, in whose place a function of output and data shall stand.
 
     Attributes:
@@ -123,7 +139,7 @@ class TermSite:
 
 
 @dataclass(frozen=True)
-class LogSite:
+class LogSite(_Placed):
     """An expression that computes the σ of a Normal, which shall carry its logarithm with it.
 
     Attributes:

@@ -8,6 +8,7 @@ import inspect
 import itertools
 import sys
 import types
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vdvae_patch.attach import decorators
@@ -98,6 +99,9 @@ def called(function: types.FunctionType, span: Span, module: str, qualname: str,
         found = look_up(name, function, instance)
     except (LookupError, AttributeError, TypeError):
         found = None
+    method = _method_of_object(found, qualname)
+    if method is not None:
+        return Callee(method, found)
     if isinstance(found, type) and qualname.rpartition(".")[2] in ("__init__", "__post_init__"):
         return Callee(found)
     owner = getattr(found, "__self__", None)
@@ -110,6 +114,15 @@ def called(function: types.FunctionType, span: Span, module: str, qualname: str,
         f"{function.__qualname__} line {span[0]} calls {qualname}, which cannot be found again from there; write a "
         "patch file whose Head has a CallSite, a function of yours that takes the place of the method that calls it"
     )
+
+
+def _method_of_object(found: Any, qualname: str) -> types.FunctionType | None:
+    """What runs when an object is called, a module beside the model among them: `criterion(output, x)`."""
+    name = qualname.rpartition(".")[2]
+    if name not in ("forward", "__call__") or isinstance(found, type | types.FunctionType | types.MethodType):
+        return None
+    function = decorators.function_of(inspect.getattr_static(type(found), name, None))
+    return function if function is not None and qualname_of(function) == qualname else None
 
 
 def _last_name(node: ast.expr | None) -> str:
@@ -154,8 +167,13 @@ def owner_of(module: str, qualname: str) -> Any:
     return _by_name(module, qualname.rpartition(".")[0])
 
 
-def look_up(node: ast.expr | None, function: types.FunctionType, instance: Any) -> Any:
+def look_up(
+    node: ast.expr | None, function: types.FunctionType, instance: Any, given: Mapping[str, Any] | None = None
+) -> Any:
     """The value of a name, an attribute or an item; the first argument is the instance.
+
+    Args:
+        given: further arguments whose values are known.
 
     Raises:
         LookupError, AttributeError, TypeError: it is known only while the function runs.
@@ -164,6 +182,8 @@ def look_up(node: ast.expr | None, function: types.FunctionType, instance: Any) 
         return node.value
     if isinstance(node, ast.Name):
         code = function.__code__
+        if given and node.id in given:
+            return given[node.id]
         if code.co_argcount and node.id == code.co_varnames[0] and instance is not None:
             return instance
         if node.id in code.co_freevars:
@@ -173,9 +193,9 @@ def look_up(node: ast.expr | None, function: types.FunctionType, instance: Any) 
             raise LookupError(node.id)  # a variable, whatever the module has of that name
         return function.__globals__[node.id]
     if isinstance(node, ast.Attribute):
-        return getattr(look_up(node.value, function, instance), mangled(node.attr, class_of(function)))
+        return getattr(look_up(node.value, function, instance, given), mangled(node.attr, class_of(function)))
     if isinstance(node, ast.Subscript):
-        return look_up(node.value, function, instance)[look_up(node.slice, function, instance)]
+        return look_up(node.value, function, instance, given)[look_up(node.slice, function, instance, given)]
     raise LookupError
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from vdvae_patch.attach import decorators
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site
+from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import LOCAL, Span, called, find, method_function, parse, qualname_of
 from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import PatchError
@@ -46,7 +46,7 @@ class _Written:
 
     outcome: Outcome = field(default_factory=Outcome)
     call: None = None
-    loss: None = None
+    outside: tuple[NormalSite | LogSite, ...] = ()
     places_outside: tuple[str, ...] = ()
 
     def run_again(self, model: nn.Module, tracer: None = None, call: Callable[..., Any] | None = None) -> Outcome:
@@ -55,7 +55,10 @@ class _Written:
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         return outcome
 
-    def verify(self, model: nn.Module, patched: Iterable[Any]) -> Outcome:
+    def exchanged(self, model: nn.Module, edits: Sequence[Any]) -> None:
+        return None
+
+    def verify(self, model: nn.Module, patched: Iterable[Any], call: Callable[..., Any] | None = None) -> Outcome:
         raise PatchError("heads of a file come without a batch; scan the model to have them verified")
 
 
@@ -112,6 +115,20 @@ class Places:
         steps, function = self._follow(owner, method, calls)
         spans = _span(function, first), _span(function, last)
         return LogSite(owner, method, steps, *spans, operand, convention, parameter)
+
+    def term(
+        self,
+        owner: str,
+        method: str,
+        *,
+        first: Text,
+        last: Text,
+        reader: Callable[..., Any],
+        calls: Sequence[Call] = (),
+    ) -> TermSite:
+        """The site of a reconstruction term in whose place a reader stands; arguments of `TermSite`."""
+        steps, function = self._follow(owner, method, calls)
+        return TermSite(owner, method, steps, _span(function, first), _span(function, last), reader)
 
     @staticmethod
     def with_normals(heads: Iterable[Head], normals: Iterable[NormalSite | LogSite]) -> list[Head]:

@@ -15,13 +15,15 @@ from vdvae_patch.attach.attachment import (
     OutputAttachment,
 )
 from vdvae_patch.attach.rewrite import Change, in_place
-from vdvae_patch.attach.sites import LogSite, NormalSite, Site
+from vdvae_patch.attach.sites import LogSite, NormalSite, Site, TermSite
 from vdvae_patch.baking.functions import Function, of_output, of_scale
 from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, followed
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
+from vdvae_patch.patching.plan import exchanged_beside
 from vdvae_patch.patching.record import not_patched, owners
+from vdvae_patch.patching.term import term_of
 from vdvae_patch.patching.wrapped import unwrapped
 from vdvae_patch.scales import Scale
 from vdvae_patch.trace import shown
@@ -61,6 +63,9 @@ def source(model: nn.Module) -> Source:
     baking = _Baking()
     for owner in found:
         modules = dict(owner.model.named_modules(remove_duplicate=False))
+        for h in exchanged_beside(owner.record.heads):
+            if h.scale is not None:
+                baking.beside(h.head, h.scale)
         for attachment in owner.record.attachments:
             if isinstance(attachment, OutputAttachment):
                 baking.output(owner.model, attachment)
@@ -105,6 +110,28 @@ class _Baking:
             return name
         return self._name(f"with_{name}", of_output(name, channels))
 
+    def beside(self, head: Head, scale: Scale) -> None:
+        """Places in a function that is no part of the model, of which the patch has none."""
+        for site in head.sites:
+            if not isinstance(site, Site) or not site.in_call:
+                continue
+            at = f"{head.found.file}:{head.found.line}" if head.found is not None and head.found.line else "the loss"
+            if site.rest is None:
+                self._notes.append(
+                    f"{shown(at)}, beside the model: σ of {head} becomes scale(v), in every line that computes it of v"
+                )
+                continue
+            of = Head("", "posterior", convention=site.rest)
+            name = self._scaled(head.role, of, scale, site.channels)
+            lines = (
+                f"line {site.last[0]}" if site.last[0] == site.last[1] else f"lines {site.last[0]} to {site.last[1]}"
+            )
+            inside = site.calls[-1].qualname if site.calls else "the function that is called as the loss"
+            self._notes.append(
+                f"{shown(at)}, beside the model: in {inside}, {lines}, the expression that computes σ of {head.path} "
+                f"becomes {name}(v), v the raw value that it reads on line {site.first[0]}"
+            )
+
     def output(self, model: nn.Module, attachment: OutputAttachment) -> None:
         names = [self._scaled(head.role, head, scale, head.channel_range) for head, scale in attachment.heads]
         calls = list(calls_of(model, attachment.path))
@@ -123,6 +150,9 @@ class _Baking:
             place = f"{shown(file_of(function))}, {function.__qualname__}"
             if isinstance(site, LogSite):
                 continue  # for the Normal that is made of it, whose line follows
+            if isinstance(site, TermSite):
+                self._term(site, place)
+                continue
             if not isinstance(site, Site) or scale is None:
                 self._notes.append(
                     f"{place}, line {site.span[0] if isinstance(site, NormalSite) else 0}: this "  # both are one kind
@@ -140,6 +170,18 @@ class _Baking:
             parameter = site.parameter.removeprefix(f"{attachment.path}.") if attachment.path else site.parameter
             change = Change(site.first, site.last, site.operand, None, parameter, site.also, site.drops, site.inplace)
             self._expression(site, place, name, in_place(function, change, instance), file_of(function))
+
+    def _term(self, site: TermSite, place: str) -> None:
+        term = term_of(site)
+        low, high = term.decoder.pixels.low, term.decoder.pixels.high
+        output = {"logit": "sigmoid(output)", "log mean": "exp(output)"}.get(term.reads, "output")
+        how = {"sum": ".sum()", "mean": ".mean()"}.get(term.reduced, "")
+        made = f"vdvae_patch.decoders.get({term.decoder.specification()!r}, PixelGrid({low:g}, {high:g}))"
+        values = ", before it is summed over an image" if term.reduced == "values" else ""
+        self._notes.append(
+            f"{place}, line {site.last[0]}: the reconstruction term becomes {term.factor:g} * "
+            f"decoder.nll(data, {output}){how}, decoder = {made}{values}"
+        )
 
     def _expression(self, site: Site, place: str, name: str, found: Sequence[tuple[object, str]], file: str) -> None:
         if site.reads is not None or not found:

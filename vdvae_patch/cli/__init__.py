@@ -13,7 +13,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from vdvae_patch.errors import UnknownNameError, VdvaePatchError
+from vdvae_patch.errors import UnknownNameError, VdvaePatchError, visible
 
 USAGE = """usage: vdvae-patch COMMAND [options]
 
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         where = f" {error.filename}" if error.filename else ""
-        print(f"vdvae-patch: error: {error.strerror or error}{where}", file=sys.stderr)
+        print(visible(f"vdvae-patch: error: {error.strerror or error}{where}"), file=sys.stderr)
         status = 2
     sys.exit(status)
 

@@ -80,9 +80,14 @@ def _resumed(argv: Sequence[str]) -> RunFile | None:
     names = ("preset", "variant", "decoder", "objective", "top_prior", "out")
     given = {name: value for name in names if (value := peek(argv, f"--{name.replace('_', '-')}")) is not None}
     out = given.get("out")
+    entry = (
+        None if out is not None else chosen_entry(argv)
+    )  # its name is part of the folder's; what a folder names waits
     seed = peek(argv, "--seed") or "0"
+    preset = given.get("preset") or (TrainConfig.preset if entry is None else _only_preset(trainable(entry)))
     where = TrainConfig[Any](
-        preset=given.get("preset", TrainConfig.preset),
+        host=TrainConfig.host if entry is None else entry.name,
+        preset=preset,
         variant=given.get("variant", TrainConfig.variant),
         decoder=given.get("decoder"),
         objective=given.get("objective"),

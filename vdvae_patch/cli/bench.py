@@ -123,12 +123,12 @@ def _run_example(name: str, argv: list[str]) -> int:
 
 def _show(rows: Sequence[Measurement], title: str, out: Path | None, about: Mapping[str, Any]) -> None:
     from vdvae_patch import benchmark
-    from vdvae_patch.train.folder import write_json
+    from vdvae_patch.train.folder import write_json, write_whole
 
     print(benchmark.markdown(rows, title))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "bench.md").write_text(benchmark.markdown(rows, title))
+        write_whole(out / "bench.md", benchmark.markdown(rows, title))
         write_json(out / "bench.json", benchmark.as_record(rows, {"title": title, "run": about}))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vdvae_patch.cli.arguments import check_flags, chosen_entry, flags_of, parse, parse_train, train_flags
 from vdvae_patch.compare.options import CompareOptions, separate
-from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.errors import InvalidValueError, visible
 from vdvae_patch.hosts.trainable import trainable
 
 ABOUT = "train variants over seeds, side by side, and report"
@@ -35,7 +36,7 @@ _CHOSEN_HERE = {
 
 
 def run(argv: list[str]) -> int:
-    """0 if every run has ended; 1 if one failed; 75 if a signal asked to stop before the end."""
+    """0 if every run has ended; 1 if one failed or cannot be trusted; 75 if a signal asked to stop before the end."""
     return compare(argv)
 
 
@@ -70,8 +71,10 @@ def compare(argv: Sequence[str], prog: str = "vdvae-patch compare", description:
         console.print(f"stopped by {stop.signal}; the same command goes on")
         return EXIT_RESUME
     failed = [end for end in ended if end.how == "failed"]
-    _show(console, write_report(comparison), failed)
-    return 1 if failed else 0
+    made = write_report(comparison)
+    _show(console, made, failed)
+    refused = any(run.outcome == "refused" for row in made.rows for run in row.runs)
+    return 1 if failed or refused else 0
 
 
 def _check(flags: Sequence[str], own: Sequence[str]) -> None:
@@ -89,14 +92,16 @@ def _show(console: Console, report: Report, failed: Sequence[Ended]) -> None:
 
     console.print(terminal_table(report.rows))
     for line in (convention(report.rows), *(f"note: {note}" for note in report.notes)):
-        console.print(line, style="dim", highlight=False, markup=False)
+        console.print(visible(line), style="dim", highlight=False, markup=False)
     console.print()
     for sentence in report.sentences:
-        console.print(f"• {sentence}", highlight=False, markup=False)
+        console.print(visible(f"• {sentence}"), highlight=False, markup=False)
     console.print()
     for end in failed:
         text = f"{end.run.label} failed: {end.message}"
-        console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(text), style="red", highlight=False, markup=False, soft_wrap=True)
     for name, path in (("curves", report.curves), ("images", report.gallery), ("report", report.report)):
         if path is not None:
-            console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
+            console.print(visible(f"{name}: {path}"), highlight=False, markup=False, soft_wrap=True)
+    look = shlex.join(["python", "-m", "vdvae_patch", "report", str(report.report.parent), "--open"])
+    console.print(visible(f"look at it: {look}"), highlight=False, markup=False, soft_wrap=True)

@@ -15,7 +15,7 @@ import tyro
 
 from vdvae_patch.cli.arguments import check_flags, flags_of, load_patches, parse
 from vdvae_patch.cli.named_code import require_said_again
-from vdvae_patch.errors import InvalidValueError, RunError
+from vdvae_patch.errors import InvalidValueError, RunError, visible
 from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.train.config import RunFile, TrainConfig, slug
@@ -83,11 +83,11 @@ def run(argv: list[str]) -> int:
     recording = flight.read(path)
     own = replay(config, recording, limit=command.limit)
     other = None if command.variant is None else replay(config, recording, command.variant, limit=command.limit)
-    print(report(own, other, recording.config(config).optimization.skip_threshold))
+    print(visible(report(own, other, recording.config(config).optimization.skip_threshold)))
     suffix = "" if other is None else f"-{slug(other.variant)}"
     image = command.image or path.parent / f"{path.name}{suffix}.png"
     draw(image, [own] if other is None else [own, other])
-    print(f"\nimage: {image}")
+    print(visible(f"\nimage: {image}"))
     return 0
 
 
@@ -97,7 +97,8 @@ def _recorded_by_guard(folder: Path, number: int) -> Path | None:
         return None
     if (folder / "manifest.json").exists():
         return folder
-    found = sorted(path for path in folder.glob("skip-*") if (path / "manifest.json").exists())
+    named = (path for path in folder.glob("skip-*") if path.name.removeprefix("skip-").isdecimal())
+    found = sorted(path for path in named if (path / "manifest.json").exists())
     if not found:
         return None
     if not 1 <= number <= len(found):
@@ -119,7 +120,7 @@ def _replay_guards(command: ReplayCommand, folder: Path) -> int:
     sys.path.insert(0, str(command.path.expanduser().resolve()))
     model = build(resolve(command.model, [str(command.path)]), command.model)
     call = None if command.call is None else resolve(command.call, [str(command.path)])
-    print(replay_again(recorded, model, call, command.variant))
+    print(visible(str(replay_again(recorded, model, call, command.variant))))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import statistics
@@ -15,6 +14,7 @@ from typing import Any
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import usable_cores
 from vdvae_patch.scaling import reduced_bytes
+from vdvae_patch.skips.records import read
 from vdvae_patch.tables import columns
 
 STEPS = 24
@@ -60,6 +60,8 @@ def scaling(flags: list[str], out: Path | None) -> int:
 
 
 def _measure(flags: list[str], ranks: int, threads: int) -> dict[str, Any]:
+    from vdvae_patch.train.folder import read_json
+
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         own = ["--steps", str(STEPS), "--nproc", str(ranks), "--out", str(run), "--test-images", "1"]
@@ -69,8 +71,8 @@ def _measure(flags: list[str], ranks: int, threads: int) -> dict[str, Any]:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RunError(f"training with {ranks} process(es) failed: {(done.stderr or done.stdout).strip()[-500:]}")
-        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        summary = json.loads((run / "summary.json").read_text())
+        records = list(read(run / "metrics.jsonl"))
+        summary = read_json(run / "summary.json")
     seconds = statistics.median(record["step_time"] for record in records[WARMUP:])
     batch = summary["run"]["global_batch"]
     parameters = summary["parameters"]

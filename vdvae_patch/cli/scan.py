@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
         Variant.parse(options.patch)  # what cannot be meant is told before the model is built
     factory = resolve(options.factory, options.path)
     call = resolve(options.call, options.path) if options.call else None
-    model = build(factory, options.factory)
+    model = build(factory, options.factory, options.seed)
     inputs = [_tensor(text, options.seed) for text in options.input]
     heads = _scan(model, inputs, call, options.input)
     if options.json:
@@ -109,11 +109,11 @@ def resolve(spec: str, folders: Sequence[str]) -> Any:
     return found
 
 
-def build(factory: Any, spec: str) -> nn.Module:
-    """The model that a factory makes, with the weights of seed 0; raises `HostError`."""
+def build(factory: Any, spec: str, seed: int = 0) -> nn.Module:
+    """The model that a factory makes, with the weights of a seed; raises `HostError`."""
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     try:
         model = factory() if callable(factory) else factory
     except Exception as error:  # the user's own factory

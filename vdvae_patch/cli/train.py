@@ -8,9 +8,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.errors import visible
 from vdvae_patch.train.config import TrainConfig
 
 ABOUT = "train a host as one variant"
+
+FIRST = """vdvae-patch train needs to be told something: by itself it would train VDVAE on CIFAR-10 for 300 epochs, and
+download the data, 163 MiB, if they are not there. What to do first:
+
+  vdvae-patch train --preset small --data builtin --steps 100     some steps on images drawn by code, nothing downloaded
+  vdvae-patch train --dry-run                                     what a run would cost on this machine
+  vdvae-patch train --preset cifar10 --variant explin/constant    the published preset; CIFAR-10 is downloaded
+  vdvae-patch train --preset cifar10 --data-root FOLDER           the same with data that lie there
+  vdvae-patch train --help                                        all flags"""
 
 if TYPE_CHECKING:
     from launch.elastic import start_ranks
@@ -23,6 +33,9 @@ _STARTED = "VDVAE_PATCH_STARTED_RANKS"
 
 def run(argv: list[str]) -> int:
     """Train a host as one variant: same code, same batches, the patch is the only difference."""
+    if not argv and _STARTED not in os.environ:
+        print(FIRST, file=sys.stderr)
+        return 2
     config = parse_train(argv, description=run.__doc__ or "")
     if config.dry_run:
         return _dry_run(config)
@@ -41,14 +54,15 @@ def run(argv: list[str]) -> int:
     summary = outcome.summary
     mass = summary.get("test_mass_nelbo_bits_per_dim")
     by_mass = "" if mass is None else f" ({mass:.4f} by the mass of each pixel's bin)"
-    print(
+    said = (
         f"{summary['variant']} seed {summary['seed']}: test NELBO {summary['test_nelbo_nats_per_dim']:.4f} nats per "
         f"dimension = {summary['test_nelbo_bits_per_dim']:.4f} bits per dimension{by_mass}; skipped updates: "
         f"{summary['high_gradient_count']} high-gradient, {summary['nan_count']} NaN in {summary['steps']} steps; "
         f"{_clipping(summary)}"
         f"{summary['images_per_second']:.1f} images/s"
     )
-    print(f"run folder: {config.folder}")
+    print(visible(said))
+    print(visible(f"run folder: {config.folder}"))
     return 0
 
 
@@ -63,5 +77,5 @@ def _dry_run(config: TrainConfig[Any]) -> int:
     from vdvae_patch.train.estimate import estimate
 
     print("doing a few steps to time them ...", file=sys.stderr, flush=True)
-    print(estimate(config))
+    print(visible(str(estimate(config))))
     return 0

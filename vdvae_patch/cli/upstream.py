@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +10,15 @@ from typing import Annotated
 import tyro
 
 from vdvae_patch.cli.arguments import one_line_errors
+from vdvae_patch.errors import visible
 from vdvae_patch.hosts import fetch as fetching
 from vdvae_patch.hosts.manifest import Upstream, get_upstream, upstreams
 from vdvae_patch.hosts.pinned import Verification, inspect_checkout, verify
+from vdvae_patch.tables import columns
 
 ABOUT = "list, fetch and verify the genuine code bases"
+
+_WIDTH = 80
 
 _Name = Annotated[str, tyro.conf.arg(metavar="NAME", help="a name of `upstream list`")]
 _Checkout = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help="a checkout of yours, not the fetched one")]
@@ -33,17 +37,21 @@ def run(argv: Sequence[str]) -> int:
 @_app.command(name="list")
 def show() -> None:
     """Show every pinned code base: commit, licence, embedded stand-in, and where it lies if it was fetched."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "commit", "licence", "embedded", "fetched", "about")
-    for upstream in upstreams().values():
-        embedded = upstream.embedded or "no"
-        table.add_row(
-            upstream.name, upstream.commit[:12], upstream.license, embedded, _fetched(upstream), upstream.note
-        )
-    # Into a file or a pipe a path stays on one line, for whoever searches it.
-    Console(width=None if sys.stdout.isatty() else 400).print(table)
+    known = list(upstreams().values())
+    rows = [(one.name, one.commit[:12], "yes" if one.embedded else "no", _is_fetched(one)) for one in known]
+    print(visible(columns(("name", "commit", "embedded", "fetched"), rows)))
+    for upstream in known:
+        about = [
+            upstream.note,
+            f"licence: {upstream.license}",
+            *([f"embedded: {upstream.embedded}"] if upstream.embedded else []),
+        ]
+        print()
+        for line in about:
+            print(visible(textwrap.fill(f"{upstream.name}: {line}", _WIDTH, subsequent_indent="    ")))
+        if (path := fetching.cached_path(upstream)).is_dir():
+            changed = " (changed)" if _is_fetched(upstream) == "changed" else ""
+            print(visible(f"{upstream.name}: {path}{changed}"))  # a path stays on one line, for whoever searches it
 
 
 @_app.command(name="fetch")
@@ -67,8 +75,8 @@ def _report(upstream: Upstream, found: Verification) -> None:
     print(found.path)
 
 
-def _fetched(upstream: Upstream) -> str:
+def _is_fetched(upstream: Upstream) -> str:
     folder = fetching.cached_path(upstream)
     if not folder.is_dir():
         return "no"
-    return str(folder) if inspect_checkout(folder, upstream).verified else f"{folder} (changed)"
+    return "yes" if inspect_checkout(folder, upstream).verified else "changed"

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from vdvae_patch.compare.palette import Look, looks
 from vdvae_patch.compare.results import Curves, Floats, RunResult
+from vdvae_patch.skips.whole import replaced
 
 BINS = 60
 """The most points of a NELBO curve; each is the mean over its share of the steps."""
@@ -51,6 +52,7 @@ def draw_curves(results: Sequence[RunResult], variants: Sequence[str], paths: Se
     """Write the figure to every path, the format by its suffix; one thin line a run."""
     from matplotlib import rc_context
 
+    results = [result for result in results if result.outcome != "refused"]
     axis = horizontal(results)
     look = looks(variants)
     with rc_context(STYLE):
@@ -66,7 +68,8 @@ def draw_curves(results: Sequence[RunResult], variants: Sequence[str], paths: Se
             ncols=min(3, len(present)), title=f"posterior / prior; one line a seed ({seeds})", title_fontsize=10,
         )  # fmt: skip
         for path in paths:
-            figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+            with replaced(path) as partial:
+                figure.savefig(partial, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _label(variant: str, results: Sequence[RunResult]) -> str:

@@ -41,8 +41,8 @@ Start = Callable[[Sequence[str], Sequence[str], Path, int], Running]
 
 
 def start_process(begin: Sequence[str], resume: Sequence[str], log: Path, threads: int) -> Running:
-    """A process of this machine."""
-    return _popen(begin, log, threads)
+    """A process of this machine; it saves and ends when this one is gone, however that ended."""
+    return _popen(begin, log, threads, _save_with_parent(os.getpid()))
 
 
 def starter(executor: Executor, out: Path) -> Start:
@@ -162,6 +162,23 @@ def _popen(
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
+
+
+def _save_with_parent(parent: int) -> Callable[[], None] | None:
+    """What is called in a new process: it is asked to save and to end when its parent is gone.
+
+    A comparison that is killed would else leave runs behind that go on for hours and keep their folders from the same
+    command. Linux has this alone; elsewhere the next command waits for them, and says for whom.
+    """
+    if _LIBC is None:
+        return None
+
+    def ask() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it was gone before this was asked for
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask
 
 
 def _end_with_parent() -> None:

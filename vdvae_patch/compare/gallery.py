@@ -16,7 +16,9 @@ from vdvae_patch.compare.palette import looks
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.errors import CheckpointError
+from vdvae_patch.skips.whole import replaced
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train.contents import require_tensors, taking_up
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.samples import tile
 from vdvae_patch.train.setup import Workload, prepare, require_variant
@@ -78,7 +80,9 @@ def _picture(run: PlannedRun) -> Pictures:
     if found.problems:
         raise CheckpointError(found.problems[0])
     require_variant(found.info, work.checkpoint_info(0, finite=True, nelbo=None).variant, found.path)
-    work.load(found.state)
+    require_tensors(found.state, found.path, "model", "ema")
+    with taking_up(f"checkpoint {found.path}"):
+        work.load(found.state)
     return _look(work, config.variant, found.info.step, config.seed, device)
 
 
@@ -120,7 +124,8 @@ def _draw(pictures: Sequence[Pictures], path: Path) -> None:
     upper.set_xticks(_halves(upper), ["training images", "test images"], fontsize=10)
     _show(lower, "Samples", bottom, look)
     # a name wider than was reckoned with widens the picture and is not cut off
-    figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.05)
+    with replaced(path) as partial:
+        figure.savefig(partial, dpi=200, bbox_inches="tight", pad_inches=0.05)
 
 
 def _show(ax: Any, title: str, block: Sequence[tuple[str, Images]], look: dict[str, Any]) -> None:

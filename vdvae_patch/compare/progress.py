@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vdvae_patch.compare.plan import PlannedRun
-from vdvae_patch.compare.results import read_run
+from vdvae_patch.compare.results import collect
 from vdvae_patch.compare.schedule import Ended
 from vdvae_patch.compare.states import RunState
 from vdvae_patch.compare.table import number
-from vdvae_patch.skips.records import decode
+from vdvae_patch.errors import visible
+from vdvae_patch.skips.records import parse_line
 
 _TAIL_BYTES = 4096
 _HOW = {"absent": "begins", "begun": "goes on"}
@@ -63,7 +63,7 @@ class ComparisonProgress:
             self._bars.remove_task(task)
         line = f"[{self.count}/{self.total}] {ended.run.label} {ended.how} after {ended.seconds:.0f} s"
         if ended.how in ("finished", "stopped"):
-            result = read_run(ended.run)
+            (result,) = collect([ended.run])
             line += f": skipped {result.high_gradient} high-gradient + {result.nan} NaN in {result.steps} steps"
             if result.nelbo is not None:
                 line += f", test NELBO {number(result.nelbo)} nats/dim"
@@ -80,7 +80,7 @@ class ComparisonProgress:
                 self._bars.update(self._tasks[run.folder], completed=record["step"] + 1, status=status)
 
     def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _last_record(path: Path) -> dict[str, Any] | None:
@@ -93,5 +93,4 @@ def _last_record(path: Path) -> dict[str, Any] | None:
         return None
     if len(lines) < 3:  # fewer than one whole line behind the cut
         return None
-    record: dict[str, Any] = decode(json.loads(lines[-2]))
-    return record
+    return parse_line(lines[-2] + b"\n").record

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import tomli_w
 
 from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.results import Row, RunResult, by_mass
 from vdvae_patch.compare.table import cells, convention, headings, notes, number
-from vdvae_patch.tables import markdown
+from vdvae_patch.errors import visible
+from vdvae_patch.tables import fenced, literal, markdown
 
 CURVES = "curves.png"
 GALLERY = "images.png"
@@ -32,7 +34,7 @@ def report(
     """The whole document; `gallery` is the caption of the images, or why there are none."""
     parts = [
         "# Variants side by side",
-        markdown(headings(rows), [cells(row, by_mass(rows)) for row in rows]) + "\n" + convention(rows),
+        markdown(headings(rows), [map(literal, cells(row, by_mass(rows))) for row in rows]) + "\n" + convention(rows),
         _bullets(notes(rows, results)),
         "## What it says",
         _bullets(sentences),
@@ -47,12 +49,12 @@ def report(
         "## Settings",
         "Shared by all runs; with one seed, all variants start from the same weights and see the same batches and the "
         "same noise.",
-        f"```toml\n{_settings(comparison)}```",
+        fenced(_settings(comparison), "toml"),
         "## Where it comes from",
-        f"Made by `{command}`.",
+        f"Made by:\n\n{fenced(command)}",
         _bullets(_provenance(results)),
         "Each run can be done again by its own command:",
-        "```\n" + "\n".join(str(result.seen.get("command", "")) for result in results) + "\n```",
+        fenced("\n".join(_one_line(result.seen.get("command", "")) for result in results)),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
@@ -64,12 +66,13 @@ def gallery_section(caption: str) -> str:
 
 def _run_cells(result: RunResult) -> tuple[str, ...]:
     memory = result.summary.get("peak_memory_bytes")
+    trusted = result.outcome != "refused"
     return (
-        f"[{result.label}]({result.folder.name})",
+        f"[{literal(result.label)}]({quote(result.folder.name)})",
         result.outcome if result.outcome != "stopped" else "stopped: no longer learns",
-        str(result.steps),
-        str(result.high_gradient),
-        str(result.nan),
+        str(result.steps) if trusted else "-",
+        str(result.high_gradient) if trusted else "-",
+        str(result.nan) if trusted else "-",
         number(result.nelbo, 4),
         number(result.filtered, 4),
         number(result.summary.get("images_per_second"), 1),
@@ -88,23 +91,31 @@ def _provenance(results: Sequence[RunResult]) -> list[str]:
     for key in ("version", "commit", "python", "torch", "numpy", "machine", "threads"):
         lines.append(f"{key}: {_distinct(result.seen.get(key) for result in results)}")
     lines.append(f"host: {_distinct(_host(result.seen.get('host', {})) for result in results)}")
-    lines.append(f"data: {_distinct(result.seen.get('data', {}).get('source') for result in results)}")
+    lines.append(f"data: {_distinct(_data(result).get('source') for result in results)}")
     for seed in dict.fromkeys(result.seed for result in results):
-        prints = _distinct(
-            str(result.seen.get("data", {}).get("fingerprint", ""))[:16] for result in results if result.seed == seed
-        )
+        prints = _distinct(str(_data(result).get("fingerprint", ""))[:16] for result in results if result.seed == seed)
         lines.append(f"training images of seed {seed}: SHA-256 {prints}")
     return lines
 
 
 def _host(host: Mapping[str, Any]) -> str:
-    return " ".join(str(host[key]) for key in ("kind", "commit") if key in host)
+    known = host if isinstance(host, Mapping) else {}
+    return " ".join(str(known[key]) for key in ("kind", "commit") if key in known)
+
+
+def _one_line(text: object) -> str:
+    return str(text).replace("\n", "\\n")
+
+
+def _data(result: RunResult) -> Mapping[str, Any]:
+    found = result.seen.get("data", {})
+    return found if isinstance(found, Mapping) else {}
 
 
 def _distinct(values: Any) -> str:
-    texts = list(dict.fromkeys(str(value) for value in values))
+    texts = list(dict.fromkeys(literal(value) for value in values))
     return texts[0] if len(texts) == 1 else f"DIFFERENT between runs: {', '.join(texts)}"
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "".join(f"- {line}\n" for line in lines)
+    return "".join(f"- {visible(line).replace(chr(10), ' ')}\n" for line in lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +13,23 @@ from numpy.typing import NDArray
 
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.compare.states import state_of
-from vdvae_patch.errors import RunError
+from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.patching import Variant
 from vdvae_patch.skips import records
+from vdvae_patch.train import checkpoint
 from vdvae_patch.train.config import RunFile
-from vdvae_patch.train.folder import read_json
+from vdvae_patch.train.folder import read_checked
+from vdvae_patch.validation import require
+
+_SUMMARY = {
+    "test_nelbo_nats_per_dim": float | None, "test_mass_nelbo_nats_per_dim": float | None,
+    "images_per_second": float | None, "peak_memory_bytes": int | None, "test": dict[str, Any] | None,
+    "steps": int, "high_gradient_count": int, "nan_count": int,
+}  # fmt: skip
+_TEST = {"filtered_elbo": float | None, "bad_batches": int | None}
 
 Floats = NDArray[np.float64]
-Outcome = Literal["finished", "stopped", "unfinished"]
+Outcome = Literal["finished", "stopped", "unfinished", "refused"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class RunResult:
 
     Attributes:
         outcome: `stopped` is a run that ended because every update was skipped for long: it no longer learns.
+            `refused` is one whose files are damaged or contradict each other: none of its numbers is shown.
         steps: how many were done.
         high_gradient, nan: skipped updates by cause.
         nelbo: of the test images with the averaged weights, nats per dimension; None for a run without summary.
@@ -53,7 +63,8 @@ class RunResult:
         bad_batches: how many test batches had none.
         summary: `summary.json`, empty if there is none.
         seen: what the run saw: code, machine, data.
-        problems: where its files contradict each other.
+        problems: what is damaged or missing in its files, and where they contradict each other.
+        unchecked: what no checksum vouches for: files of a version that wrote none.
     """
 
     variant: str
@@ -70,6 +81,7 @@ class RunResult:
     seen: dict[str, Any]
     curves: Curves
     problems: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -115,7 +127,7 @@ class Row:
 
     Attributes:
         runs: those that have done a step.
-        counted: those that have ended, with a summary or because they no longer learn.
+        counted: those that have ended, with a summary or because they no longer learn, and can be trusted.
         seeds: how many runs were asked for.
     """
 
@@ -132,46 +144,125 @@ class Row:
 
 
 def collect(runs: Sequence[PlannedRun]) -> list[RunResult]:
-    """The results of all runs that have done a step, in their order."""
-    return [read_run(run) for run in runs if state_of(run) != "absent" and (run.folder / "metrics.jsonl").exists()]
+    """The results of all runs that have done a step, in their order; a run whose files are damaged is `refused`."""
+    found = []
+    for run in runs:
+        try:
+            if state_of(run) != "absent" and (run.folder / "metrics.jsonl").exists():
+                found.append(read_run(run))
+        except RunError as error:
+            if not (run.folder / "metrics.jsonl").exists():
+                raise
+            found.append(_refused(run, (str(error),)))
+    return found
 
 
 def read_run(run: PlannedRun) -> RunResult:
     """Read a run's folder.
 
+    A damaged or missing record of a run with a summary, which has a checksum of its own, leaves a gap in its curve and
+    is said; its counts are those of the summary then. A run that contradicts itself is `refused`, with `problems`.
+
     Raises:
-        RunError: a file in it is missing or damaged.
+        RunError: a file in it is missing, or so damaged that nobody can say what the run did.
     """
     folder = run.folder
-    rows = list(_records(folder / "metrics.jsonl"))
-    causes = [row["cause"] for row in rows]
-    high_gradient = causes.count("high_gradient")
-    nan = causes.count("nan_rate") + causes.count("nan_distortion")
+    file = RunFile.read(folder / "config.toml")
+    log = records.read_log(folder / "metrics.jsonl", file.run, checked=file.checks_logs)
     state = state_of(run)
-    summary = read_json(folder / "summary.json") if state == "finished" else {}
-    test = summary.get("test", {})
+    where = str(folder / "summary.json")
+    summary, checked = read_checked(folder / "summary.json") if state == "finished" else ({}, True)
+    if summary:
+        require(summary, _SUMMARY | {"logs": dict[str, int] | None, "run": dict[str, Any] | None}, where, RunError)
+    said = {"metrics": summary.get("steps"), **(summary.get("logs") or {})} if summary else _saved(folder)
+    gaps = log.problems(said.get("metrics"))
+    if gaps and not (summary and checked and log.records):
+        raise RunError(f"{folder / 'metrics.jsonl'} cannot be read: {gaps[0]}; remove the run's folder to do it again")
+    rows = [_typed(row, log.path) for row in log.records]
+    causes = [row["cause"] for row in rows]
+    counts = {
+        "steps": len(rows), "high_gradient_count": causes.count("high_gradient"),
+        "nan_count": causes.count("nan_rate") + causes.count("nan_distortion"),
+    }  # fmt: skip
+    contradictions = _contradictions(summary, gaps, **counts)
+    found = str((summary.get("run") or {}).get("id", file.run)) if summary else file.run
+    if file.run and found != file.run:
+        contradictions.append(f"summary.json is of run {found}, config.toml of run {file.run}")
+    if file.run and not checked:
+        contradictions.append("summary.json has lost its checksum")
+    if contradictions:
+        return _refused(run, (*contradictions, *gaps), file.seen)
+    test = require(summary.get("test") or {}, _TEST, f"{where}.test", RunError)
     curves = Curves(
         np.array([row["step"] for row in rows], np.int64),
         np.array([row["epoch"] for row in rows], np.int64),
         np.array([row["elbo"] for row in rows], np.float64),
         np.array([row["skipped"] for row in rows], np.bool_),
     )
+    unchecked = [name for name, good in (("config.toml", file.checked), ("summary.json", checked)) if not good]
     return RunResult(
         variant=run.config.variant,
         seed=run.config.seed,
         folder=folder,
         outcome="finished" if summary else "stopped" if state == "stopped" else "unfinished",
-        steps=len(rows),
-        high_gradient=high_gradient,
-        nan=nan,
+        steps=summary.get("steps", counts["steps"]),
+        high_gradient=summary.get("high_gradient_count", counts["high_gradient_count"]),
+        nan=summary.get("nan_count", counts["nan_count"]),
         nelbo=summary.get("test_nelbo_nats_per_dim"),
         filtered=test.get("filtered_elbo"),
         bad_batches=test.get("bad_batches", 0),
         summary=summary,
-        seen=RunFile.read(folder / "config.toml").seen,
+        seen=file.seen,
         curves=curves,
-        problems=_contradictions(summary, steps=len(rows), high_gradient_count=high_gradient, nan_count=nan),
+        problems=(*gaps, *_of_other_logs(folder, file, said)),
+        unchecked=(*unchecked, *(["metrics.jsonl"] if log.unchecked else [])),
     )
+
+
+def _refused(run: PlannedRun, problems: tuple[str, ...], seen: dict[str, Any] | None = None) -> RunResult:
+    """A run of whose numbers none is shown."""
+    empty = Curves(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_))
+    return RunResult(
+        variant=run.config.variant, seed=run.config.seed, folder=run.folder, outcome="refused", steps=0,
+        high_gradient=0, nan=0, nelbo=None, filtered=None, bad_batches=0, summary={}, seen=seen or {}, curves=empty,
+        problems=problems,
+    )  # fmt: skip
+
+
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "step": (int,), "epoch": (int,), "elbo": (int, float), "skipped": (bool,), "cause": (str, type(None)),
+}  # fmt: skip
+
+
+def _typed(row: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The record, its fields of the types that are read of it."""
+    for name, types in _FIELDS.items():
+        if not isinstance(row.get(name, _FIELDS), types):
+            said = repr(row[name])[:40] if name in row else "missing"
+            raise RunError(f"{path} cannot be read: its record of step {row.get('step')!r} has {name} {said}")
+    return row
+
+
+def _saved(folder: Path) -> dict[str, int]:
+    """How many lines the logs had at the newest checkpoint, at least; empty where it does not say."""
+    for path in checkpoint.checkpoints(folder / "checkpoints"):
+        try:
+            info, _ = checkpoint.read_manifest(path)
+        except CheckpointError:
+            continue
+        return {"metrics": info.step, **info.counts}
+    return {}
+
+
+def _of_other_logs(folder: Path, file: RunFile, expected: Mapping[str, int]) -> list[str]:
+    """What is wrong with the logs of which no number is shown here."""
+    return [
+        problem
+        for name in ("skips", "heads", "evaluations")
+        for problem in records.read_log(folder / f"{name}.jsonl", file.run, checked=file.checks_logs).problems(
+            expected.get(name)
+        )
+    ]
 
 
 def summarise(variants: Sequence[str], seeds: int, results: Sequence[RunResult]) -> list[Row]:
@@ -180,7 +271,7 @@ def summarise(variants: Sequence[str], seeds: int, results: Sequence[RunResult])
 
 
 def _row(variant: str, seeds: int, runs: Sequence[RunResult]) -> Row:
-    counted = tuple(run for run in runs if run.outcome != "unfinished")
+    counted = tuple(run for run in runs if run.outcome not in ("unfinished", "refused"))
     return Row(
         variant,
         tuple(runs),
@@ -208,16 +299,10 @@ def spread(values: Sequence[float | None], total: int) -> Spread:
     return Spread(mean, std, len(finite), total)
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    try:
-        return list(records.read(path))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); remove the run's folder to do it again") from None
-
-
-def _contradictions(summary: dict[str, Any], **counted: int) -> tuple[str, ...]:
-    return tuple(
+def _contradictions(summary: dict[str, Any], gaps: Sequence[str], **counted: int) -> list[str]:
+    """Where the log says something else than the summary; with gaps in it, where it says more."""
+    return [
         f"summary.json says {summary[key]} for {key}, metrics.jsonl {count}"
         for key, count in counted.items()
-        if summary and summary[key] != count
-    )
+        if summary and (count > summary[key] if gaps else count != summary[key])
+    ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from vdvae_patch.compare.curves import draw_curves
 from vdvae_patch.compare.executor import Executor, starter
 from vdvae_patch.compare.gallery import draw_gallery
-from vdvae_patch.compare.plan import Comparison
+from vdvae_patch.compare.plan import Comparison, PlannedRun
 from vdvae_patch.compare.progress import ComparisonProgress
 from vdvae_patch.compare.reading import reading, unusual
 from vdvae_patch.compare.report import CURVES, GALLERY, gallery_section, report
@@ -22,12 +23,14 @@ from vdvae_patch.compare.results import Row, RunResult, by_mass, collect, summar
 from vdvae_patch.compare.schedule import Ended, execute
 from vdvae_patch.compare.states import state_of
 from vdvae_patch.compare.table import as_csv, as_record, cells, convention, headings, notes
-from vdvae_patch.errors import RunError, VdvaePatchError
-from vdvae_patch.tables import markdown
-from vdvae_patch.train.folder import COMPARISON_LOCK, write_json, write_whole
+from vdvae_patch.errors import RunError, VdvaePatchError, visible
+from vdvae_patch.tables import literal, markdown
+from vdvae_patch.train.folder import COMPARISON_LOCK, holder, write_json, write_whole
 from vdvae_patch.train.interrupts import StopRequest
 from vdvae_patch.train.provenance import command
 from vdvae_patch.train.setup import find_entry
+
+_WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,14 @@ def do_runs(
         console.print(f"{ready} of {len(comparison.runs)} runs have ended before and are not done again")
     if not left:
         return []
-    console.print(f"{len(left)} runs, {min(comparison.jobs, len(left))} at a time, into {comparison.out}")
+    where = f"{len(left)} runs, {min(comparison.jobs, len(left))} at a time, into {comparison.out}"
+    console.print(visible(where), markup=False)
     for line in _unusual(comparison):
-        console.print(line, highlight=False)
-    with hold(comparison.out), ComparisonProgress(len(left), console) as progress:
-        return execute(comparison, progress, stop, start=starter(executor, comparison.out))
+        console.print(visible(line), highlight=False, markup=False)
+    with hold(comparison.out):
+        wait_for_others(left, console, stop)
+        with ComparisonProgress(len(left), console) as progress:
+            return execute(comparison, progress, stop, start=starter(executor, comparison.out))
 
 
 def write_report(comparison: Comparison) -> Report:
@@ -75,10 +81,12 @@ def write_report(comparison: Comparison) -> Report:
     results = collect(comparison.runs)
     if not results:
         raise RunError(f"no run in {out} has done a step; see the log.txt of each")
+    if all(result.outcome == "refused" for result in results):
+        raise RunError(f"no run in {out} can be trusted: {results[0].label}: {results[0].problems[0]}")
     rows = summarise(comparison.variants, len(comparison.seeds), results)
     write_whole(
         out / "table.md",
-        markdown(headings(rows), [cells(row, by_mass(rows)) for row in rows]) + f"\n{convention(rows)}\n",
+        markdown(headings(rows), [map(literal, cells(row, by_mass(rows))) for row in rows]) + f"\n{convention(rows)}\n",
     )
     write_whole(out / "table.csv", as_csv(rows))
     write_json(out / "comparison.json", _record(comparison, rows, results))
@@ -108,6 +116,38 @@ def hold(out: Path) -> Iterator[None]:
         except BlockingIOError:
             raise RunError(f"another comparison is at work in {out}; wait for it, or choose another --out") from None
         yield
+
+
+def wait_for_others(
+    runs: Sequence[PlannedRun],
+    console: Console,
+    stop: StopRequest,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    patience: float = 60.0,
+) -> None:
+    """Wait for runs that another process still does: a comparison that was killed has left them, and they save.
+
+    Raises:
+        RunError: one goes on for longer than `patience` seconds; the message says which process it is.
+    """
+    waited, told = 0.0, False
+    while not stop and (busy := [(run, owner) for run in runs if (owner := holder(run.folder)) is not None]):
+        run, owner = busy[0]
+        if not told:
+            told = True
+            console.print(
+                f"{run.label} is being done by process {owner}, left by a comparison that was killed; waiting for it "
+                f"to save and to end (at most {patience:g} s)",
+                highlight=False,
+            )
+        if waited >= patience:
+            raise RunError(
+                f"{run.label} in {run.folder} is still being done by process {owner}: wait for it, or ask it to save "
+                f"and to end with `kill {owner}`, and give the same command again"
+            )
+        sleep(_WAIT_SECONDS)
+        waited += _WAIT_SECONDS
 
 
 def _unusual(comparison: Comparison) -> list[str]:
@@ -150,6 +190,7 @@ def _run_record(result: RunResult) -> dict[str, Any]:
         "test_nelbo_nats_per_dim": result.nelbo,
         "test_nelbo_bits_per_dim": result.bits,
         "problems": list(result.problems),
+        "unchecked": list(result.unchecked),
         **{key: value for key, value in result.summary.items() if key != "run"},
         "run": result.seen,
     }

@@ -37,8 +37,8 @@ def state_of(run: PlannedRun) -> RunState:
 def trailing_skips(folder: Path) -> int:
     """How many updates in a row were skipped at the end of a run's log."""
     count = 0
-    for record in records.read(folder / "metrics.jsonl"):
-        count = count + 1 if record["skipped"] else 0
+    for record in records.read_log(folder / "metrics.jsonl").records:
+        count = count + 1 if record.get("skipped") else 0
     return count
 
 

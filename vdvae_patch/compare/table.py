@@ -11,8 +11,10 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from vdvae_patch.compare.results import Row, RunResult, Spread, by_mass
+from vdvae_patch.errors import visible
 
 HEADINGS = (
     "posterior / prior",
@@ -79,7 +81,13 @@ def remarks(result: RunResult) -> list[str]:
             f"test NELBO is {result.nelbo}; over the batches where it is finite ({result.bad_batches} left out) it is "
             f"{number(result.filtered)} nats/dim"
         )
+    if result.outcome == "refused":
+        lines.append("REFUSED, none of its numbers is shown: remove its folder to do it again")
+    elif result.problems and result.summary:
+        lines.append("its counts are those of summary.json, which agrees with its checksum")
     lines.extend(f"its files disagree: {problem}" for problem in result.problems)
+    if result.unchecked:
+        lines.append(f"no checksum vouches for {', '.join(result.unchecked)}: of a version that wrote none")
     return lines
 
 
@@ -89,7 +97,7 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     for index, heading in enumerate(headings(rows)):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*cells(row, by_mass(rows)))
+        table.add_row(*(Text(visible(cell)) for cell in cells(row, by_mass(rows))))
     return table
 
 

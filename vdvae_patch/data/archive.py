@@ -10,9 +10,29 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
 
 from vdvae_patch.errors import DataError
 from vdvae_patch.file_kinds import kind_of
+from vdvae_patch.validation import one_line, short
+
+_MEMBERS = 1_000  # that of CIFAR-10 has nine
+_NAME = 255
+_PIECE = 2**20
+
+
+class _InPieces:
+    """A stream for tarfile, which reads the header of a name in one piece, as long as the archive says that it is."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.tell, self.seek, self.close = stream.tell, stream.seek, stream.close
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file; raises `ReadError` for more than a mebibyte."""
+        if not 0 <= size <= _PIECE:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._stream.read(size)
 
 
 def md5_of(path: Path) -> str:
@@ -65,7 +85,7 @@ def extract_folder(archive: Path, into: Path, folder: str, *, max_bytes: int) ->
     try:
         with (
             gzip.open(archive) as stream,
-            tarfile.open(fileobj=stream) as tar,
+            tarfile.open(fileobj=cast(Any, _InPieces(cast(IO[bytes], stream))), mode="r:") as tar,
             tempfile.TemporaryDirectory(dir=into, prefix=".unpack-") as workplace,
         ):
             members = list(_checked(tar, archive, folder, max_bytes))
@@ -73,18 +93,25 @@ def extract_folder(archive: Path, into: Path, folder: str, *, max_bytes: int) ->
             while stream.read(2**20):  # to the end, where the checksum is
                 pass
             os.rename(Path(workplace, folder), into / folder)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{archive}: cannot be unpacked to {into} ({error})") from None
+    except DataError:
+        raise
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, RecursionError, OverflowError) as error:
+        raise DataError(f"{archive}: cannot be unpacked to {into} ({one_line(error)})") from None
     return into / folder
 
 
 def _checked(tar: tarfile.TarFile, archive: Path, folder: str, max_bytes: int) -> Iterator[tarfile.TarInfo]:
     total = 0
-    for member in tar:
+    for number, member in enumerate(tar):
+        if number >= _MEMBERS:
+            raise DataError(f"{archive}: has more than {_MEMBERS:,} members; nothing was unpacked")
+        if len(member.name) > _NAME:
+            shown = short(member.name, 40)
+            raise DataError(f"{archive}: member {shown!r} has a name that is too long; nothing was unpacked")
         path = PurePosixPath(member.name)
         if "\\" in member.name or ".." in path.parts or path.parts[:1] != (folder,):
             raise DataError(f"{archive}: member {member.name!r} lies outside {folder}/; nothing was unpacked")
-        if not (member.isfile() or member.isdir()):
+        if not (member.isfile() or member.isdir()) or member.issparse():
             raise DataError(f"{archive}: member {member.name!r} is a link or a device; nothing was unpacked")
         total += member.size
         if total > max_bytes:

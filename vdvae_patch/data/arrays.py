@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tokenize
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdvae_patch.data import normalization
 from vdvae_patch.data.conversion import advice, in_numpy, objects
@@ -14,6 +17,7 @@ from vdvae_patch.data.pixels import UInt8, check_pixels, select, spaced
 from vdvae_patch.data.split import hold_out
 from vdvae_patch.errors import DataError
 from vdvae_patch.file_kinds import kind_of
+from vdvae_patch.validation import one_line
 
 
 def read_imagenet(root: Path | None, *, size: int) -> Splits:
@@ -68,24 +72,41 @@ def folder_with(root: Path | None, names: list[str], dataset: str, hint: str) ->
     return root
 
 
+# What numpy raises over a header that says what no array has: its text is read as Python's, its numbers as they stand.
+_NO_ARRAY = (
+    OSError, ValueError, EOFError, OverflowError, TypeError, KeyError, IndexError, AttributeError, SyntaxError,
+    RecursionError, MemoryError, tokenize.TokenError,
+)  # fmt: skip
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """A memory-mapped .npy, whatever is in it; a header that promises more than the file holds is refused.
+
+    Raises:
+        DataError: not a .npy file, cut off, or of Python objects.
+    """
+    kind = kind_of(path)
+    if kind == "a zip archive":
+        raise DataError(
+            f'{path}: is an .npz archive; save its one array: python -c "import numpy as np; '
+            f"z = np.load('{path}'); np.save('{path}', z[z.files[0]])\""
+        )
+    try:
+        with np.errstate(over="ignore"):  # of sizes that no array has, which are refused by another rule
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except _NO_ARRAY as error:
+        reason = objects(path) or (kind if kind != "a .npy array" else None) or one_line(error)
+        raise DataError(f"{path}: not a whole .npy file of numbers ({reason}); save or download it again") from None
+    return array
+
+
 def open_array(path: Path, *, size: int | None = None, channels: int | None = None) -> UInt8:
     """A memory-mapped .npy of uint8 images `[N, H, W, C]`; a pickled array is refused unread.
 
     Raises:
         DataError: not a .npy file, cut off, of Python objects, or not such images.
     """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        kind = kind_of(path)
-        reason = objects(path) or (kind if kind != "a .npy array" else None) or " ".join(str(error).split())
-        raise DataError(f"{path}: not a whole .npy file of numbers ({reason}); save or download it again") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(
-            f'{path}: is an .npz archive; save its one array: python -c "import numpy as np; '
-            f"z = np.load('{path}'); np.save('{path}', z[z.files[0]])\""
-        )
+    array = map_array(path)
     try:
         check_pixels(array, str(path), size=size, channels=channels)
     except DataError as error:

@@ -7,9 +7,11 @@ Readers are imported when they are used: the command line needs the names alone,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from vdvae_patch.errors import DataError
 from vdvae_patch.registry import Registry, parse_spec
 
 if TYPE_CHECKING:
@@ -17,14 +19,26 @@ if TYPE_CHECKING:
     from vdvae_patch.data.images import ImageData, Splits
 
 
+@dataclass(frozen=True)
+class Published:
+    """How many training images a data set has, and their size `[height, width, channels]`."""
+
+    train: int
+    height: int
+    width: int
+    channels: int
+
+
 class DataSet(ABC):
     """A data set that has a name; its docstring's first line is what a listing shows.
 
     Attributes:
         two_values: whether pixels are 0 or 255 alone, once a batch of them is taken.
+        published: how many images it trains on and their size, where that is known without a file.
     """
 
     two_values: ClassVar[bool] = False
+    published: ClassVar[Published | None] = None
 
     @abstractmethod
     def read(self, root: Path | None, *, download: bool) -> Splits:
@@ -39,7 +53,13 @@ DATASETS: Registry[DataSet] = Registry("data set", "vdvae_patch.datasets", lambd
 
 
 def load(
-    name: str, root: Path | None, *, seed: int = 0, limit_images: int | None = None, download: bool = True
+    name: str,
+    root: Path | None,
+    *,
+    seed: int = 0,
+    limit_images: int | None = None,
+    download: bool = True,
+    or_blank: bool = False,
 ) -> ImageData:
     """Read a data set.
 
@@ -49,6 +69,8 @@ def load(
         seed: chooses the images of `limit_images`; the data sets and their splits do not depend on it.
         limit_images: train on this many images, drawn at random without replacement from the training split.
         download: whether a download is allowed.
+        or_blank: without a download, take blank images of the published number and size for a data set that is not
+            here and whose `root` nobody named.
 
     Raises:
         UnknownNameError: no data set of that name.
@@ -58,7 +80,14 @@ def load(
     from vdvae_patch.data.images import assemble
 
     dataset = DATASETS.get(name)
-    splits = dataset.read(None if root is None else Path(root).expanduser(), download=download)
+    try:
+        splits = dataset.read(None if root is None else Path(root).expanduser(), download=download)
+    except DataError:
+        if not or_blank or root is not None or dataset.published is None:
+            raise
+        from vdvae_patch.data.blank import blank_splits
+
+        splits = blank_splits(name, dataset.published, two_values=dataset.two_values)
     key = parse_spec(name, DATASETS.kind)[0]
     full_name = name.strip().replace(key, DATASETS.canonical(key), 1)
     return assemble(full_name, splits, seed=seed, limit_images=limit_images)
@@ -67,6 +96,8 @@ def load(
 @DATASETS.register("cifar10")
 class Cifar10(DataSet):
     """CIFAR-10, 32x32 RGB, 45,000 + 5,000 + 10,000 images; downloaded unless --data-root has it"""
+
+    published = Published(45_000, 32, 32, 3)
 
     def read(self, root: Path | None, *, download: bool) -> Splits:
         from vdvae_patch.data import cifar10
@@ -78,6 +109,8 @@ class Cifar10(DataSet):
 class ImageNet32(DataSet):
     """ImageNet at 32x32: imagenet32-train.npy and imagenet32-valid.npy in --data-root"""
 
+    published = Published(1_276_149, 32, 32, 3)
+
     def read(self, root: Path | None, *, download: bool) -> Splits:
         from vdvae_patch.data import arrays
 
@@ -87,6 +120,8 @@ class ImageNet32(DataSet):
 @DATASETS.register("imagenet64")
 class ImageNet64(DataSet):
     """ImageNet at 64x64: imagenet64-train.npy and imagenet64-valid.npy in --data-root"""
+
+    published = Published(1_276_149, 64, 64, 3)
 
     def read(self, root: Path | None, *, download: bool) -> Splits:
         from vdvae_patch.data import arrays
@@ -98,6 +133,8 @@ class ImageNet64(DataSet):
 class Ffhq256(DataSet):
     """FFHQ at 256x256, 5-bit targets: ffhq-256.npy in --data-root"""
 
+    published = Published(63_000, 256, 256, 3)
+
     def read(self, root: Path | None, *, download: bool) -> Splits:
         from vdvae_patch.data import arrays
 
@@ -107,6 +144,8 @@ class Ffhq256(DataSet):
 @DATASETS.register("ffhq1024", "ffhq_1024")
 class Ffhq1024(DataSet):
     """FFHQ at 1024x1024: folders train and valid of PNG images in --data-root or its folder ffhq1024"""
+
+    published = Published(65_000, 1024, 1024, 3)
 
     def read(self, root: Path | None, *, download: bool) -> Splits:
         from vdvae_patch.data import folder
@@ -151,6 +190,8 @@ class Builtin(DataSet):
 class Mnist(DataSet):
     """MNIST, 28x28 grey, 50,000 + 10,000 + 10,000 images; downloaded unless --data-root has it"""
 
+    published = Published(50_000, 28, 28, 1)
+
     def read(self, root: Path | None, *, download: bool) -> Splits:
         from vdvae_patch.data import mnist
 
@@ -161,6 +202,8 @@ class Mnist(DataSet):
 class FashionMnist(DataSet):
     """Fashion-MNIST, in MNIST's format; downloaded unless --data-root has it"""
 
+    published = Published(50_000, 28, 28, 1)
+
     def read(self, root: Path | None, *, download: bool) -> Splits:
         from vdvae_patch.data import mnist
 
@@ -169,6 +212,7 @@ class FashionMnist(DataSet):
 
 class _Binarized(DataSet):
     two_values = True
+    published = Published(50_000, 28, 28, 1)
     source = "mnist"
     how: Binarization
 
@@ -216,6 +260,8 @@ class FashionMnistDrawnAnew(_Binarized):
 @DATASETS.register("frey-faces", "freyfaces")
 class FreyFaces(DataSet):
     """Frey Faces, 28x20 grey, 1,565 + 200 + 200 images: freyfaces.npy in --data-root or its folder freyfaces"""
+
+    published = Published(1_565, 28, 20, 1)
 
     def read(self, root: Path | None, *, download: bool) -> Splits:
         from vdvae_patch.data import frey_faces

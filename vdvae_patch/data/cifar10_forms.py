@@ -6,6 +6,7 @@ They have the same images in the same order. Labels are not read. What is not re
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from vdvae_patch.bounded_zip import open_zip
 from vdvae_patch.data.decode import decode_image
 from vdvae_patch.data.pickles import arrays_in
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError
 from vdvae_patch.file_kinds import kind_of
+from vdvae_patch.validation import one_line, short
 
 FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -31,6 +34,9 @@ _BINARY_FOLDER = "cifar-10-batches-bin"
 _AS_ARRAYS = "are read with --data arrays (train.npy, valid.npy and test.npy)"
 _PIXELS = 3 * 32 * 32
 _MOST_BYTES = 2**28
+_MEMBERS = 2_000
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ROWS = 2**20  # of a file of parquet; CIFAR-10 has 50,000
 _PARQUET = re.compile(r"(train|test)(-\d+-of-\d+)?\.parquet")
 
 
@@ -125,6 +131,8 @@ def what_else(root: Path) -> str:
 def _read_binary(path: Path) -> UInt8:
     """A batch of the binary version: for each image a byte, its label, and 3,072 of pixels, channel by channel."""
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"{path}: is larger than {_MOST_BYTES:,} bytes, and no batch of images is")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -143,7 +151,7 @@ def _read_zip(archive: Path) -> Batches:
     """The batch files in a zip, wherever they lie in it; nothing is unpacked to the disk."""
     wanted = (*TRAIN_FILES, TEST_FILE)
     try:
-        with zipfile.ZipFile(archive) as zipped:
+        with open_zip(archive, members=_MEMBERS) as zipped:
             members = {
                 PurePosixPath(item.filename).name: item
                 for item in zipped.infolist()
@@ -157,11 +165,20 @@ def _read_zip(archive: Path) -> Batches:
                 )
             if sum(item.file_size for item in members.values()) > _MOST_BYTES:
                 raise DataError(f"{archive}: its batch files unpack to more than {_MOST_BYTES:,} bytes")
+            if packed := [name for name in wanted if members[name].compress_type not in _PACKED]:
+                raise DataError(
+                    f"{archive}: {packed[0]} is packed in a way that is not read; unpack it, and name its folder"
+                )
             contents = {name: zipped.read(item) for name, item in members.items()}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, struct.error) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{archive}: not a whole zip archive ({error}); copy or download it again") from None
+        if "more than" in str(error):
+            raise DataError(
+                f"{archive}: {one_line(error)}; unpack it, and if it has one file for each image read its folder with "
+                "--data images"
+            ) from None
+        raise DataError(f"{archive}: not a whole zip archive ({one_line(error)}); copy or download it again") from None
     images = [images_of(arrays_in(contents[name], archive / name).get("data"), archive / name) for name in wanted]
     return Batches(images[:-1], images[-1], str(archive))
 
@@ -189,11 +206,18 @@ def _parquet_images(path: Path) -> UInt8:
         file = ParquetFile(path)
         name = next((n for n in ("img", "image") if n in file.schema_arrow.names), None)
         if name is None:
-            raise DataError(f"{path}: has no column img or image, but {', '.join(file.schema_arrow.names)}")
+            raise DataError(f"{path}: has no column img or image, but {short(', '.join(file.schema_arrow.names))}")
+        rows, unpacked = (
+            file.metadata.num_rows,
+            sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups)),
+        )
+        if not 0 <= rows <= _ROWS or not 0 <= unpacked <= _MOST_BYTES:
+            raise DataError(f"{path}: has {rows:,} rows of {unpacked:,} bytes, more than CIFAR-10 has")
         cells: list[Any] = file.read(columns=[name]).column(name).to_pylist()
-    except (ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: not a whole parquet file ({reason}); download it again") from None
+    except DataError:
+        raise
+    except (ArrowException, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+        raise DataError(f"{path}: not a whole parquet file ({one_line(error)}); download it again") from None
     images = []
     for row, cell in enumerate(cells):
         content = cell.get("bytes") if isinstance(cell, dict) else cell

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError
 from vdvae_patch.file_kinds import kind_of, kind_of_bytes
+from vdvae_patch.validation import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +26,9 @@ SUFFIXES = frozenset(
 )  # fmt: skip
 # Pillow knows many more, and starts ghostscript for one of them; a file's name says nothing of what is in it.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
+
+MOST_PIXELS = 2**25
+"""Of one image, 5,792 x 5,792: a small file can unpack to gigabytes."""
 
 
 def read_image(path: Path) -> UInt8:
@@ -48,6 +53,12 @@ def _decode(source: Any, name: str, kind: Any) -> UInt8:
 
     try:
         with Image.open(source, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise DataError(
+                    f"{name}: {width}x{height} pixels are more than {MOST_PIXELS:,}, and would not fit in a model; "
+                    "make it smaller, or remove it"
+                )
             image.load()
             return _rgb(_upright(image), image.format, name)
     except DataError:
@@ -57,8 +68,9 @@ def _decode(source: Any, name: str, kind: Any) -> UInt8:
         found = f"it is {is_it}" if is_it else f"none of {', '.join(FORMATS)}"
         raise DataError(f"{name}: not a whole image ({found}); replace or remove it") from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error,
+            OverflowError, AttributeError, MemoryError, RuntimeError, AssertionError, ZeroDivisionError, zlib.error,
             Image.DecompressionBombError) as error:  # fmt: skip
-        raise DataError(f"{name}: not a whole image ({' '.join(str(error).split())}); replace or remove it") from None
+        raise DataError(f"{name}: not a whole image ({one_line(error)}); replace or remove it") from None
 
 
 def _upright(image: Image) -> Image:
@@ -73,7 +85,7 @@ def _upright(image: Image) -> Image:
 def _rgb(image: Image, format: str | None, name: str) -> UInt8:
     mode = image.mode
     if mode in ("I;16", "I;16L", "I;16B", "I;16N") or (mode == "I" and format in ("PNG", "PPM")):
-        wide = np.asarray(image).astype(np.int64)
+        wide = np.asarray(image).astype(np.uint32)  # 65535 · 255 + 32767 fits
         return _repeated(((wide * 255 + 32767) // 65535).astype(np.uint8))
     if mode in ("RGB", "RGBX"):
         return np.ascontiguousarray(np.asarray(image)[:, :, :3])

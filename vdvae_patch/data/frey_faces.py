@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vdvae_patch.data.arrays import map_array
 from vdvae_patch.data.images import Splits
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.errors import DataError
-from vdvae_patch.file_kinds import kind_of
 
 FILE = "freyfaces.npy"
 COUNT, ROWS, COLUMNS = 1965, 28, 20
@@ -34,10 +34,9 @@ def read(root: Path | None) -> Splits:
     if path is None:
         raise DataError(f"--data-root {root} has no {FILE}, nor a folder freyfaces with it; {_HOW}")
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise DataError(f"{path}: not a whole .npy file of numbers ({kind_of(path)}); {_HOW}") from None
-    frames = np.asarray(found)
+        frames = np.asarray(map_array(path))
+    except DataError as error:
+        raise DataError(f"{error}; {_HOW}") from None
     if frames.dtype != np.uint8 or frames.size != COUNT * ROWS * COLUMNS or frames.shape[:3] != (COUNT, ROWS, COLUMNS):
         raise DataError(f"{path}: {frames.dtype} of shape {list(frames.shape)}; {_HOW}")
     order = np.random.RandomState(0).permutation(COUNT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vdvae_patch.data.normalization import Normalization
-from vdvae_patch.data.pixels import Pixels, check_pixels, fingerprint, select
+from vdvae_patch.data.pixels import Pixels, check_pixels, fingerprint, fingerprints, select
 from vdvae_patch.errors import DataError, InvalidValueError
 
 
@@ -41,6 +41,7 @@ class Provenance:
         chosen: with `limit_images`, the positions in the full training split of the images that are left; else None.
         fingerprint: SHA-256 of the training pixels (`pixels.fingerprint`), hexadecimal.
         notes: what else was seen, a sentence each: what was left out.
+        held_out_fingerprint: the same of the images to validate and to test, together.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Provenance:
     chosen: tuple[int, ...] | None
     fingerprint: str
     notes: tuple[str, ...] = ()
+    held_out_fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def assemble(name: str, splits: Splits, *, seed: int, limit_images: int | None) 
         chosen=chosen,
         fingerprint=fingerprint(train),
         notes=splits.notes,
+        held_out_fingerprint=fingerprints(splits.valid, splits.test),
     )
     return ImageData(
         name, train, splits.valid, splits.test, splits.normalization, size, channels, provenance, splits.width

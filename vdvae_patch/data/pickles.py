@@ -1,37 +1,28 @@
 """Reading uint8 arrays out of a pickle without letting it run anything.
 
 A pickle is a program that calls what it names. Here every name it may use stands for a recorder of ours, not even for
-numpy's own classes, whose reconstruction was not written for hostile input; the bytes are then read as plain uint8.
+numpy's own classes, whose reconstruction was not written for hostile input; the bytes are then read as plain uint8. The
+machine has bounds, see `bounded_pickle`.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vdvae_patch.bounded_pickle import DAMAGE, BoundedUnpickler, TooMuchError
 from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError
 from vdvae_patch.file_kinds import kind_of_bytes
+from vdvae_patch.validation import one_line, short
 
-# What the pickle machine raises on bytes that are not a pickle, or not a whole one.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    EOFError,
-    AttributeError,
-    ImportError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-)
+_MOST_OPERATIONS = 500_000  # such a batch has 60,000
+_MOST_BYTES = 2**28  # a batch of CIFAR-10 has 31 million
 
 
 class _Dtype:
@@ -76,14 +67,7 @@ def _from_buffer(raw: object, dtype: object, shape: object, order: object) -> _A
     return array
 
 
-def _encode(text: object, encoding: object = None) -> bytes:
-    # Protocol 2 has no bytes; Python 3 writes them as Latin-1 text. No other codec is looked up.
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError("bytes in an unknown encoding")
-    return text.encode("latin-1")
-
-
-def _stand_in(module: str, name: str) -> Any:
+def _stand_in(module: str, name: str, encode: Callable[..., bytes]) -> Any:
     old_and_new = ("numpy.core.", "numpy._core.")
     match module.removeprefix(old_and_new[0]).removeprefix(old_and_new[1]), name:
         case "multiarray", "_reconstruct":
@@ -95,26 +79,36 @@ def _stand_in(module: str, name: str) -> Any:
         case "numpy", "ndarray":
             return object()
         case "_codecs", "encode":
-            return lambda *parts: _encode(*parts)
+            return lambda *parts: encode(*parts)
         case "builtins" | "__builtin__", "bytes":
             return lambda: b""  # Latin-1 text would do, but Python 3 writes empty bytes in this way
     return None
 
 
-class _Recorder(pickle.Unpickler):
+class _Recorder(BoundedUnpickler):
     def __init__(self, path: Path, content: bytes) -> None:
-        super().__init__(io.BytesIO(content), encoding="bytes")  # Python 2 wrote its strings as bytes
+        super().__init__(content, operations=_MOST_OPERATIONS)
         self.path = path
+        self._room_for_bytes = len(content)
 
     def find_class(self, module: str, name: str) -> Any:
         # A fresh object each time: a pickle may set attributes on what it gets, and must not reach the next file.
-        stand_in = _stand_in(module, name)
+        stand_in = _stand_in(module, name, self._encode)
         if stand_in is None:
             raise DataError(
-                f"{self.path}: the pickle asks for {module}.{name}, which no array of pixels needs; nothing of it was "
-                "run. Delete the file and get it from where its data set is published"
+                f"{self.path}: the pickle asks for {short(module)}.{short(name)}, which no array of pixels needs; "
+                "nothing of it was run. Delete the file and get it from where its data set is published"
             )
         return stand_in
+
+    def _encode(self, text: object, encoding: object = None) -> bytes:
+        # Protocol 2 has no bytes; Python 3 writes them as Latin-1 text. No other codec is looked up.
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise pickle.UnpicklingError("bytes in an unknown encoding")
+        self._room_for_bytes -= len(text)
+        if self._room_for_bytes < 0:
+            raise TooMuchError("asks for more bytes than it has")
+        return text.encode("latin-1")
 
 
 def read_arrays(path: Path) -> dict[str, UInt8]:
@@ -124,6 +118,8 @@ def read_arrays(path: Path) -> dict[str, UInt8]:
         DataError: a file that cannot be read, is not a whole pickle of a dictionary, or asks for anything but arrays.
     """
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"{path}: is larger than {_MOST_BYTES:,} bytes, and no batch of images is")
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -134,8 +130,8 @@ def arrays_in(raw: bytes, path: Path) -> dict[str, UInt8]:
     """The same for the bytes of a pickle; `path` is for messages."""
     try:
         content = _Recorder(path, raw).load()
-    except _DAMAGE as error:
-        reason = kind_of_bytes(raw[:512]) or _one_line(error)
+    except DAMAGE as error:
+        reason = kind_of_bytes(raw[:512]) or one_line(error)
         raise DataError(f"{path}: cut off or damaged ({reason}); delete it and get it again") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, not a dictionary of arrays")
@@ -145,7 +141,3 @@ def arrays_in(raw: bytes, path: Path) -> dict[str, UInt8]:
         if array is not None and isinstance(key, bytes | str):
             arrays[key.decode("latin-1") if isinstance(key, bytes) else key] = array
     return arrays
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

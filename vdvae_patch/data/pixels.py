@@ -84,6 +84,11 @@ def fingerprint(pixels: Pixels) -> str:
     return digest.hexdigest()
 
 
+def fingerprints(*splits: Pixels) -> str:
+    """One SHA-256 for the fingerprints of several splits, in order."""
+    return hashlib.sha256(" ".join(map(fingerprint, splits)).encode()).hexdigest()
+
+
 def check_pixels(
     pixels: Pixels, source: str, *, size: int | None = None, channels: int | None = None, width: int | None = None
 ) -> None:

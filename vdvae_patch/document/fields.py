@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from vdvae_patch.errors import PatchError
+from vdvae_patch.validation import one_line, require_shallow, short, shown
 
 T = TypeVar("T")
 _NEEDED: Any = object()
 _MOST = 64 * 2**20  # bytes; a patch of a thousand heads has about one
+_LARGEST = 2**1023  # of the integers that are numbers in double precision
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -30,9 +32,9 @@ class Fields:
     def __init__(self, data: object, where: str, known: Iterable[str]) -> None:
         self.where = where
         self._data = of_kind(data, dict, where)
-        unknown = sorted(set(self._data) - set(known))
+        unknown = sorted(map(str, set(self._data) - set(known)))
         if unknown:
-            raise PatchError(f"{where}: unknown field {unknown[0]!r}")
+            raise PatchError(f"{where}: unknown field {short(unknown[0])!r}")
 
     def get(self, name: str, kind: type[T], default: T = _NEEDED) -> T:
         """A field of a kind; raises `PatchError` if it is another, or absent without a default."""
@@ -60,10 +62,9 @@ def of_kind(value: object, kind: type[T], where: str) -> T:
     """The value, if it is of the kind; `True` is no number."""
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
-    is_number = kind is float and isinstance(value, int) and not isinstance(value, bool)
-    if is_number:
-        return float(value)  # type: ignore[arg-type, return-value]
-    raise PatchError(f"{where}: must be {_KINDS.get(kind, kind.__name__)}, not {_shown(value)}")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST:
+        return float(value)  # type: ignore[return-value]
+    raise PatchError(f"{where}: must be {_KINDS.get(kind, kind.__name__)}, not {shown(value)}")
 
 
 def number(value: object, where: str) -> float:
@@ -92,9 +93,11 @@ def parse(text: str | bytes, where: str) -> Any:
     if len(text) > _MOST:
         raise PatchError(f"{where}: {len(text)} bytes are more than a patch can have")
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
+        data = json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
-        raise PatchError(f"{where} is damaged, or no JSON: {error}") from None
+        raise PatchError(f"{where} is damaged, or no JSON: {one_line(error)}") from None
+    require_shallow(data, where, PatchError)
+    return data
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -106,8 +109,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refused(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."

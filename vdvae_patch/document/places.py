@@ -7,14 +7,15 @@ it calls; these must be of code that the model has loaded and refers to.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
 
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, Site
+from vdvae_patch.attach.sites import BESIDE, ActivationSite, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import method_function
 from vdvae_patch.attach.written import Call, Places, Text, entered, text_at
 from vdvae_patch.conventions import Convention
@@ -36,6 +37,9 @@ class PlaceWriter:
         """An expression, or an activation; raises `PatchError` if its text cannot be read."""
         if isinstance(site, ActivationSite):
             return {"activation": site.path, "rest": _rest(site), **_beside(site)}
+        if site.in_call:  # a patch is of the model, and holds no function beside it
+            found: dict[str, Any] = {"beside": True}
+            return found if site.channels is None else found | {"channels": channels_data(site.channels)}
         calls, function = self._followed(site)
         data: dict[str, Any] = {
             "owner": site.owner,
@@ -80,7 +84,18 @@ class PlaceWriter:
             "parameter": site.parameter,
         }
 
-    def _followed(self, site: Site | NormalSite | LogSite) -> tuple[list[Any], FunctionType]:
+    def term(self, site: TermSite) -> dict[str, Any]:
+        """The place of a reconstruction term."""
+        calls, function = self._followed(site)
+        return {
+            "owner": site.owner,
+            "method": site.method,
+            "calls": calls,
+            "first": text_at(function, site.first),
+            "last": text_at(function, site.last),
+        }
+
+    def _followed(self, site: Site | NormalSite | LogSite | TermSite) -> tuple[list[Any], FunctionType]:
         instance: Any = self._modules[site.owner]
         function = method_function(host_class(instance), site.method)
         calls = []
@@ -102,6 +117,12 @@ class PlaceReader:
         if isinstance(data, dict) and "activation" in data:
             fields = Fields(data, where, ("activation", "rest", "beside"))
             return ActivationSite(fields.get("activation", str), _read_rest(fields), _read_beside(fields))
+        if isinstance(data, dict) and data.get("beside") is True:
+            marked = Fields(data, where, ("beside", "channels"))
+            channels = marked.any("channels")
+            return (
+                BESIDE if channels is None else replace(BESIDE, channels=channels_of(channels, marked.at("channels")))
+            )
         known = ("owner", "method", "calls", "first", "last", "operand", "rest")
         fields = Fields(data, where, (*known, "also", "drops", "parameter", "inplace", "channels", "beside", "reads"))
         more: dict[str, Any] = {
@@ -147,6 +168,18 @@ class PlaceReader:
             operand=_operand(fields),
             calls=self._calls(fields),
             parameter=_attribute(fields),
+        )
+
+    def term(self, data: object, where: str, reader: Callable[..., Any]) -> TermSite:
+        """What `PlaceWriter.term` wrote, with what shall stand there."""
+        fields = Fields(data, where, ("owner", "method", "calls", "first", "last"))
+        return self._places.term(
+            fields.get("owner", str),
+            self._method(fields),
+            first=_text(fields.any("first"), fields.at("first")),
+            last=_text(fields.any("last"), fields.at("last")),
+            reader=reader,
+            calls=self._calls(fields),
         )
 
     def _method(self, fields: Fields) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from vdvae_patch import scales
@@ -14,6 +15,9 @@ from vdvae_patch.conventions import CONVENTIONS, Convention
 from vdvae_patch.document.fields import Fields, number, of_kind, to_number
 from vdvae_patch.errors import InvalidValueError, PatchError, UnknownNameError
 from vdvae_patch.scales import Scale
+
+_MOST = 10_000  # steps, or points, of a convention; a measured one has some hundred
+_CONSTANTS = 16
 
 
 def scale_data(scale: Scale) -> str:
@@ -73,12 +77,22 @@ def convention_of(data: object, where: str) -> Convention:
             raise PatchError(f"{where}: {error}") from None
     fields = Fields(data, where, ("steps", "points"))
     if fields.any("points") is not None:
-        return Measured([_point(item, at) for item, at in fields.items("points")])
-    return Composition([_step(item, at) for item, at in fields.items("steps")])
+        points = [_point(item, at) for item, at in _few(fields, "points")]
+        if len(points) < 2 or any(later[0] <= before[0] for before, later in pairwise(points)):
+            raise PatchError(f"{fields.at('points')}: must be two or more, their raw values in ascending order")
+        return Measured(points)
+    return Composition([_step(item, at) for item, at in _few(fields, "steps")])
+
+
+def _few(fields: Fields, name: str) -> list[tuple[Any, str]]:
+    found = fields.items(name)
+    if not 1 <= len(found) <= _MOST:
+        raise PatchError(f"{fields.at(name)}: must be from 1 to {_MOST:,}, not {len(found):,}")
+    return found
 
 
 def _step(data: object, where: str) -> Step:
-    name, *constants = of_kind(data, list, where) or [None]
+    name, *constants = of_kind(data, list, where)[:_CONSTANTS] or [None]
     try:
         step = Step(of_kind(name, str, where), tuple(number(constant, where) for constant in constants))
     except InvalidValueError as error:

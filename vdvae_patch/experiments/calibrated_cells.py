@@ -18,7 +18,6 @@ from vdvae_patch.experiments.noise import generator
 
 PIXELS = PixelGrid(0, 1)
 LATENTS = 20
-DIMENSIONS = 784
 POINTS = 100  # of a curve that are kept
 ONE = "fixed"  # the decoder of the sweep, with σ = 1
 ANALYTIC = "optimal"
@@ -106,21 +105,26 @@ class Found:
 class PictureVAE(nn.Module):
     """Two convolutions down and up, the posterior UpBounded(1) and the prior N(0, 1); `channels` come out."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, sides: tuple[int, int] = (28, 28)) -> None:
         super().__init__()
+        if sides[0] % 4 or sides[1] % 4:
+            raise InvalidValueError(f"images of {sides[0]}x{sides[1]}: both sides must be multiples of 4")
+        grid = (sides[0] // 4, sides[1] // 4)
+        flat = 32 * grid[0] * grid[1]
+        self.sides = sides
         self.encoder = nn.Sequential(
             nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Linear(128, 2 * LATENTS),
+            nn.Flatten(), nn.Linear(flat, 128), nn.ReLU(), nn.Linear(128, 2 * LATENTS),
         )  # fmt: skip
         self.decoder = nn.Sequential(
-            nn.Linear(LATENTS, 128), nn.ReLU(), nn.Linear(128, 1568), nn.ReLU(), nn.Unflatten(1, (32, 7, 7)),
+            nn.Linear(LATENTS, 128), nn.ReLU(), nn.Linear(128, flat), nn.ReLU(), nn.Unflatten(1, (32, *grid)),
             nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU(),
         )  # fmt: skip
         self.emit = nn.Conv2d(16, channels, 1)
         self._scale = scales.get("upbounded")
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The KL `[B]` in nats and the decoder's parameters `[B, channels, 28, 28]`."""
+        """The KL `[B]` in nats and the decoder's parameters `[B, channels, H, W]`."""
         mean, raw = self.encoder(x).chunk(2, dim=1)
         z, kl = normal.sample_kl(mean, raw, noise=noise, scale_q=self._scale)
         return kl.sum(dim=1), self.decode(z)
@@ -132,16 +136,17 @@ class PictureVAE(nn.Module):
 
 
 def train(cell: Cell, digits: Digits, size: Size) -> tuple[Found, Tensor]:
-    """A run, and its pictures: eight reconstructions of the test set above eight samples, `[16, 28, 28]` in [0, 1]."""
+    """A run, and its pictures: eight reconstructions of the test set above eight samples, `[16, H, W]` in [0, 1]."""
     device = digits.train.device
     torch.manual_seed(cell.seed)
     decoder = decoders.get(cell.decoder, PIXELS).to(device)
-    model = PictureVAE(decoder.channels(1)).to(device)
+    model = PictureVAE(decoder.channels(1), digits.sides).to(device)
     objective = objectives.get(f"beta({cell.beta!r})")
     learned = [*model.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(learned, lr=size.lr)
     errors, skipped = [], 0
-    for step, x in enumerate(_batches(digits.train, cell.seed, size)):
+    for step, images in enumerate(_batches(digits.train, cell.seed, size)):
+        x = _floats(images, digits.sides)
         rate, parameters = model(x, _noise(len(x), cell.seed, step, device))
         result = objective(rate, decoder.nll(x, parameters))
         optimizer.zero_grad()
@@ -192,10 +197,10 @@ def judge(cell: Cell, model: PictureVAE, decoder: Decoder, digits: Digits, skipp
 def pictures(model: PictureVAE, decoder: Decoder, images: Tensor) -> Tensor:
     """Means of reconstructions, and of samples of the prior."""
     device = images.device
-    _, parameters = model(_floats(images), _noise(len(images), 0, 0, device))
+    _, parameters = model(_floats(images, model.sides), _noise(len(images), 0, 0, device))
     samples = model.decode(_noise(len(images), 1, 0, device))
     both = torch.cat([decoder.mean(parameters), decoder.mean(samples)])
-    return both.clamp(0, 1).view(-1, 28, 28).cpu()
+    return both.clamp(0, 1).view(-1, *model.sides).cpu()
 
 
 def row_of(found: Found) -> dict[str, object]:
@@ -205,7 +210,7 @@ def row_of(found: Found) -> dict[str, object]:
 
 def _passes(model: PictureVAE, images: Tensor, batch_size: int = 250) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     for start in range(0, len(images), batch_size):
-        x = _floats(images[start : start + batch_size])
+        x = _floats(images[start : start + batch_size], model.sides)
         yield x, *model(x, _noise(len(x), -1, start, images.device))
 
 
@@ -213,11 +218,11 @@ def _batches(images: Tensor, seed: int, size: Size) -> Iterator[Tensor]:
     for epoch in range(size.epochs):
         order = torch.randperm(len(images), generator=generator(CPU, seed, epoch, "order")).to(images.device)
         for start in range(0, len(images) - size.batch_size + 1, size.batch_size):
-            yield _floats(images[order[start : start + size.batch_size]])
+            yield images[order[start : start + size.batch_size]]
 
 
-def _floats(images: Tensor) -> Tensor:
-    return images.view(-1, 1, 28, 28).float() / 255
+def _floats(images: Tensor, sides: tuple[int, int]) -> Tensor:
+    return images.view(-1, 1, *sides).float() / 255
 
 
 def _noise(count: int, seed: int, step: int, device: torch.device) -> Tensor:

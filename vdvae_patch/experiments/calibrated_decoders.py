@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from vdvae_patch.experiments.calibrated_cells import (
     ANALYTIC,
     BETAS,
     DECODERS,
-    DIMENSIONS,
     ONE,
     Found,
     Size,
@@ -44,7 +43,8 @@ def run(options: CalibratedDecoders) -> int:
     """Train what is left to train, and report if all of it is done; `EXIT_RESUME` if it is not."""
     size = size_of(options.quick, options.seeds, options.epochs)
     device = pick_device(options.device)
-    name = "calibrated-decoders-quick" if options.quick else "calibrated-decoders"
+    kind = "" if options.dataset == "mnist" else f"-{options.dataset}"
+    name = f"calibrated-decoders{kind}{'-quick' if options.quick else ''}"
     session = Session(options.folder(name), {**asdict(size), "dataset": options.dataset}, options.minutes)
     digits = Digits.load(options.dataset, options.data_root, device, size.train, 1, size.test)
     results: list[Result] = []
@@ -63,8 +63,10 @@ def run(options: CalibratedDecoders) -> int:
         results.append(result)
     rows = [Found(**result["found"]) for result in results]
     seconds = [float(result["seconds"]) for result in results]
-    report = build_report(rows, seconds, size, options, Origin.of(device, range(size.seeds), results), name)
-    figure = draw(rows, load_pictures(session.folder), digits.test[:8].view(-1, 28, 28).cpu() / 255)
+    size = replace(size, train=len(digits.train), test=len(digits.test))  # of a set that has fewer
+    origin = Origin.of(device, range(size.seeds), results)
+    report = build_report(rows, seconds, size, options, origin, name, digits.train.shape[1])
+    figure = draw(rows, load_pictures(session.folder), digits.test[:8].view(-1, *digits.sides).cpu() / 255)
     publish(report, session.folder, figure, to_docs=options.publish)
     return 0
 
@@ -75,11 +77,18 @@ def load_pictures(folder: Path) -> dict[str, Tensor]:
 
 
 def build_report(
-    rows: Sequence[Found], seconds: Sequence[float], size: Size, options: CalibratedDecoders, origin: Origin, name: str
+    rows: Sequence[Found],
+    seconds: Sequence[float],
+    size: Size,
+    options: CalibratedDecoders,
+    origin: Origin,
+    name: str,
+    dimensions: int = 784,
 ) -> Report:
     """Every decoder, the sweep, and whether the analytic σ is as good as the best of it."""
+    per_bit = dimensions * math.log(2)
     decoders = tuple(
-        (decoder, _spread([r.rate + r.nll for r in here]), _spread([_bits(r.rate + r.nll) for r in here], 3),
+        (decoder, _spread([r.rate + r.nll for r in here]), _spread([(r.rate + r.nll) / per_bit for r in here], 3),
          _closed_cell(here), _spread([r.rate for r in here]), _spread([r.error for r in here]), _sigma(here))
         for decoder in DECODERS
         for here in [[r for r in rows if (r.decoder, r.beta) == (decoder, 1.0)]]
@@ -101,8 +110,8 @@ def build_report(
         "densities and discrete likelihoods are comparable. *One σ*: the root mean square error on the training set, "
         "put "
         "in after training. *Closed bins*: the bins of black and white as wide as the others; open ones, which the "
-        "discrete likelihoods have too, give a Gaussian all that it puts beyond black and white, which most of these "
-        "pixels are. The paper's tables are not at hand, and no value of it "
+        "discrete likelihoods have too, give a Gaussian all that it puts beyond black and white, which most "
+        "pixels of digits are. The paper's tables are not at hand, and no value of it "
         "stands "
         "here. Bernoulli is left out: these are grey values.",
         (
@@ -141,10 +150,6 @@ def _closed(row: Found) -> float:
 
 def _closed_cell(rows: Sequence[Found]) -> Cell:
     return None if any(r.closed is None for r in rows) else _spread([_closed(r) for r in rows])
-
-
-def _bits(nats: float) -> float:
-    return nats / (DIMENSIONS * math.log(2))
 
 
 def _sigma(rows: Sequence[Found]) -> Cell:

@@ -19,6 +19,8 @@ from vdvae_patch.experiments.adam import AdamSettings, StackedAdam
 from vdvae_patch.experiments.lowering import Lowering, choose
 from vdvae_patch.experiments.noise import count_normals, normals
 from vdvae_patch.experiments.stack import Stack
+from vdvae_patch.skips.gradient_norm import coefficient, row_norms
+from vdvae_patch.skips.rule import LARGEST
 from vdvae_patch.skips.usual_norm import UsualNorm
 
 Batch = tuple[Tensor, ...]
@@ -142,16 +144,17 @@ class Ensemble:
         losses = self._gradients(self.how)
         grad = self.stack.flat.grad
         assert grad is not None
-        norm = torch.linalg.vector_norm(grad, dim=1)
+        norm, limit = row_norms(grad), torch.full((len(grad),), torch.inf, device=grad.device)
+        if self.rule.clip is not None:
+            limit = self._limit(norm)
         finite = torch.isfinite(losses["rate"]) & torch.isfinite(losses["distortion"])
-        applied = self._judge(losses, norm, finite)
+        applied = self._judge(losses, norm, limit, finite)
         if applied is not None:
             for name, old in before.items():
                 now = self.stack.buffers[name]
                 now.copy_(torch.where(applied.view(-1, *[1] * (now.dim() - 1)), now, old))
         if self.rule.clip is not None:
-            limit = self._limit(norm)
-            grad.mul_((limit / (norm + 1e-6)).clamp(max=1)[:, None])
+            grad.mul_(coefficient(norm, limit)[:, None])
         if self.usual_norm is not None:
             self.usual_norm.add(norm, torch.ones_like(finite) if applied is None else applied)
         warm = min(1.0, self.step_count / self.rule.warmup) if self.rule.warmup else 1.0
@@ -160,12 +163,12 @@ class Ensemble:
         self._remember(losses | {"grad_norm": norm})
         self.step_count += 1
 
-    def _judge(self, losses: dict[str, Tensor], norm: Tensor, finite: Tensor) -> Tensor | None:
+    def _judge(self, losses: dict[str, Tensor], norm: Tensor, limit: Tensor, finite: Tensor) -> Tensor | None:
         """Count what happened, and say which rows are updated; None is all of them."""
         self.nan_steps[self._rows] += ~finite
         self.high_steps[self._rows] += finite & ~(norm < self.high_norm)
         if self.rule.skip is not None:
-            return finite & (norm < self.rule.skip)
+            return finite & (norm < self.rule.skip) & norm.isfinite() & (torch.minimum(norm, limit) < LARGEST)
         first = ~finite & (self._first_bad[self._rows] < 0)
         bad_rate, bad_distortion = (~torch.isfinite(losses[name]) for name in ("rate", "distortion"))
         cause = torch.where(bad_rate & bad_distortion, 2, torch.where(bad_rate, 0, 1))

@@ -9,14 +9,21 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+
+import torch
 
 from vdvae_patch.data import load
+from vdvae_patch.data.images import ImageData
 from vdvae_patch.experiments.data import pick_device
-from vdvae_patch.experiments.large_vae_runs import MODELS, Found, Size, train
+from vdvae_patch.experiments.large_vae_figures import draw_bounds, draw_pictures
+from vdvae_patch.experiments.large_vae_measures import Found, measure, read_pictures, write_pictures
+from vdvae_patch.experiments.large_vae_runs import BY_PRESET, MODELS, Kind, Progress, Run, Size
 from vdvae_patch.experiments.options import LargeVae
 from vdvae_patch.experiments.published import published
-from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number, publish
+from vdvae_patch.experiments.report import PUBLISHED, Cell, Origin, Report, Table, number, publish
 from vdvae_patch.experiments.session import Result, Session
+from vdvae_patch.train.config import slug
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 REFERENCES: dict[str, tuple[str, ...]] = {
@@ -26,7 +33,7 @@ REFERENCES: dict[str, tuple[str, ...]] = {
 VAE" (Norouzi et al. 2020) gives them, in the order of `MODELS`."""
 
 LARGE_VAE: dict[str, tuple[float | None, ...]] = {
-    dataset: (*values, None)  # it has no second level with a standard prior
+    dataset: (*values, None)  # its two-level model has a standard prior
     for dataset, values in published()["large_vae"].items()
 }
 """Table 1 of "Large VAE", which is no target: see `_REMARK`."""
@@ -39,30 +46,77 @@ _REMARK = (
 
 def run(options: LargeVae) -> int:
     """Train what is left to train, and report if all of it is done; `EXIT_RESUME` if it is not."""
-    size = Size.of(options)
     device = pick_device(options.device)
-    name = "large-vae-quick" if options.quick else "large-vae"
-    settings = {**asdict(size), "dataset": options.dataset, "lr": options.lr, "variant": options.variant}
-    session = Session(options.folder(name), settings, options.minutes)
+    size_name = "-quick" if options.quick else "-night" if options.night else ""
+    name = f"large-vae-{slug(options.dataset)}{size_name}"
     data = load(options.dataset, options.data_root)
-    todo = [(levels, prior, seed) for seed in range(size.seeds) for levels, prior in MODELS]
+    size = Size.of(options, len(data.train))
+    decided = ("dataset", "variant", "pseudo_inputs", "unit_gradients")
+    settings = {**asdict(size), **{field: getattr(options, field) for field in decided}}
+    session = Session(options.folder(name), settings, options.minutes)
+    asked = [kind for preset, kind in BY_PRESET.items() if preset in options.models]
+    todo = [(kind, seed) for seed in range(size.seeds) for kind in asked]
     results: list[Result] = []
-    for place, (levels, prior, seed) in enumerate(todo, 1):
-        key = f"{levels}-{'vamp' if MODELS.index((levels, prior)) % 2 else 'standard'}-seed{seed}"
+    for place, (kind, seed) in enumerate(todo, 1):
+        key = f"{kind.name}-seed{seed}"
         result = session.finished(key)
+        if result is None and session.may_start:
+            result = _trained(session, key, f"{place}/{len(todo)}", kind, seed, data, size, options, device)
         if result is None:
-            if not session.may_start:
-                print(f"{place - 1} of {len(todo)} runs are finished; the same command goes on from here")
-                return EXIT_RESUME
-            started = time.monotonic()
-            found = train(levels, prior, seed, data, size, options, device)
-            result = session.keep(key, time.monotonic() - started, {"found": asdict(found)})
-            session.console.print(f"{key} {place}/{len(todo)}: {result['seconds']:.0f} s", highlight=False)
+            print(f"{place - 1} of {len(todo)} runs are finished; the same command goes on from here")
+            return EXIT_RESUME
         results.append(result)
     rows = [Found(**result["found"]) for result in results]
     report = build_report(rows, size, options, Origin.of(device, range(size.seeds), results), name)
-    publish(report, session.folder, None, to_docs=options.publish)
+    pictures = {kind: read_pictures(_pictures_of(session, f"{kind.name}-seed0")) for kind in asked}
+    publish(
+        report, session.folder, draw_pictures(pictures), to_docs=options.publish,
+        of_tables={"models": draw_bounds(rows)}, docs=PUBLISHED / "large-vae",
+    )  # fmt: skip
     return 0
+
+
+def _trained(
+    session: Session,
+    key: str,
+    place: str,
+    kind: Kind,
+    seed: int,
+    data: ImageData,
+    size: Size,
+    options: LargeVae,
+    device: torch.device,
+) -> Result | None:
+    """The result of one run, kept in the session's folder; None if its time is over before the run's end."""
+    going = Run(kind, seed, data, size, options, device)
+    said = [session.clock()]
+
+    def say(at: Progress) -> None:
+        if session.clock() - said[0] >= session.say_seconds:
+            said[0] = session.clock()
+            session.console.print(
+                f"{key} {place}: epoch {at.epoch}/{size.epochs}, validation bound {at.bounds[-1]:.2f}, "
+                f"best {at.bounds[at.best_epoch - 1]:.2f}, {at.seconds / at.epoch:.1f} s/epoch",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+
+    state = session.folder / f"{key}.pt"
+    if not going.train(session, state, say):
+        return None
+    started = time.monotonic()
+    found, pictures = measure(going)
+    write_pictures(_pictures_of(session, key), pictures)
+    result = session.keep(key, going.progress.seconds + time.monotonic() - started, {"found": asdict(found)})
+    state.unlink(missing_ok=True)
+    session.console.print(
+        f"{key} {place}: log likelihood {found.log_likelihood_nats:.2f}, {result['seconds']:.0f} s",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    return result
+
+
+def _pictures_of(session: Session, key: str) -> Path:
+    return session.folder / f"{key}.npz"
 
 
 def build_report(rows: Sequence[Found], size: Size, options: LargeVae, origin: Origin, name: str) -> Report:
@@ -70,34 +124,66 @@ def build_report(rows: Sequence[Found], size: Size, options: LargeVae, origin: O
     references = REFERENCES.get(options.dataset, (None,) * len(MODELS))
     papers = LARGE_VAE.get(options.dataset, (None,) * len(MODELS))
     table = tuple(
-        _row([r for r in rows if (r.levels, r.prior) == model], reference, paper)
+        _row(its, reference, paper)
         for model, reference, paper in zip(MODELS, references, papers, strict=True)
+        if (its := [r for r in rows if Kind(r.levels, r.prior) == model])
     )
+    tier = "the quick version" if options.quick else "a night's settings" if options.night else ""
     return Report(
         name,
-        "Gated dense VAEs" + (", the quick version" if options.quick else ""),
-        f"One and two levels of 40 latents, gated dense layers of 300 units, scales `{options.variant}`, on "
-        f"{options.dataset}: {size.epochs} epochs of {f'{size.train:,}' if size.train else 'all'} training images in "
-        f"batches of 100, the weight of the rate rising over {size.warmup} of them, Adam at {options.lr:g}; the "
-        f"VampPrior has {size.components} pseudo-inputs. The last weights are tested: no epoch is chosen. The bound is "
-        f"of all test images, the log likelihood by {size.samples:,} importance samples of "
-        f"{f'the first {rows[0].images:,}' if size.images else 'all'} test images, in nats an image. A unit is active "
-        "where its posterior mean varies over the test images by more than 0.01. Levels from the upper one down.",
+        f"Gated dense VAEs on {options.dataset}" + (f", {tier}" if tier else ""),
+        _introduction(rows, size, options),
         (
             Table(
                 "models",
                 "Bounds and log likelihoods",
                 ("levels", "prior", "lower bound", "log likelihood", "bits/dim", "rates", "active units", "s/epoch",
-                 "skipped", "reference", "Large VAE"),
+                 "tested epoch", "skipped", "reference", "Large VAE"),
                 table,
             ),
         ),
         origin,
-        (
-            _REMARK,
-            *(["One seed: how much of a difference is the seed's is not known."] if size.seeds == 1 else []),
-        ),
+        _notes(rows, size, options),
     )  # fmt: skip
+
+
+def _introduction(rows: Sequence[Found], size: Size, options: LargeVae) -> str:
+    rates = f"{size.lr:g}" + (f", {size.vamp_lr:g} with a VampPrior" if size.vamp_lr != size.lr else "")
+    rates += "" if size.pseudo_lr == 1 else f", pseudo-inputs {size.pseudo_lr:g} times that"
+    rates += ", falling to 0 as a cosine" if size.decay == "cosine" else ", constant"
+    rates += ", each tensor's gradient divided by its norm" if options.unit_gradients else ""
+    tested = (
+        f"The weights with the best bound of the validation images are tested; training ends {size.patience} epochs "
+        "after them at the latest."
+        if size.patience
+        else "The last weights are tested: no epoch is chosen."
+    )
+    start = "training images" if options.pseudo_inputs == "images" else "noise about the images' mean"
+    return (
+        f"One and two levels of 40 latents, gated dense layers of 300 units, scales `{options.variant}`, on "
+        f"{options.dataset}: at most {size.epochs} epochs of {f'{size.train:,}' if size.train else 'all'} training "
+        f"images in batches of 100, the weight of the rate rising over {size.warmup} of them, Adam at {rates}; the "
+        f"VampPrior has {size.components} pseudo-inputs, which start from {start}. {tested} The bound is of all test "
+        f"images, the log likelihood by {size.samples:,} importance samples of "
+        f"{f'{rows[0].images:,}, evenly spread,' if size.images else 'all'} test images, in nats an image. A unit is "
+        "active where its posterior mean varies over the test images by more than 0.01. Levels from the upper one down."
+    )
+
+
+def _notes(rows: Sequence[Found], size: Size, options: LargeVae) -> tuple[str, ...]:
+    notes = [_REMARK]
+    if options.dataset in REFERENCES:
+        notes.append(
+            'The reference is the table of "Exemplar VAE" (Norouzi et al. 2020) for these four: 500 pseudo-inputs, up '
+            "to 2,000 epochs, 5,000 importance samples, all test images."
+        )
+    if size.samples < 5000:
+        notes.append(
+            f"An estimate by {size.samples:,} importance samples is below one by 5,000; by how much was not measured."
+        )
+    if size.seeds == 1:
+        notes.append("One seed: how much of a difference is the seed's is not known.")
+    return tuple(notes)
 
 
 def _row(here: Sequence[Found], reference: Cell, paper: Cell) -> tuple[Cell, ...]:
@@ -113,6 +199,7 @@ def _row(here: Sequence[Found], reference: Cell, paper: Cell) -> tuple[Cell, ...
         ", ".join(_spread([r.rates[level] for r in here], 1) for level in levels),
         ", ".join(_spread([float(r.active_units[level]) for r in here], 0) for level in levels),
         _spread([r.epoch_seconds for r in here], 1),
+        ", ".join(f"{r.tested_epoch} of {r.epochs}" for r in here),
         sum(r.skipped for r in here),
         reference,
         paper,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class CalibratedDecoders(Trained):
     Attributes:
         seeds: runs a decoder and a beta; 3 unless quick.
         epochs: passes over the training images; 40 unless quick.
-        dataset: mnist or fashion-mnist.
+        dataset: grey images, such as mnist, fashion-mnist or frey-faces.
     """
 
     seeds: int | None = None
@@ -210,31 +211,99 @@ class GecoTheory(Trained):
 
 
 @dataclass(frozen=True)
+class Geco(Trained):
+    """Taming VAEs, section 4: ConvDRAW and a VAE with a flow in the information plane, by ELBO, annealing and GECO.
+
+    Attributes:
+        seeds: runs of each; 3 unless quick.
+        updates: of each run; 1,000,000 unless quick.
+        kappa: errors that GECO is asked for, root mean squares in shares of the pixels' range; five unless quick.
+        hosts: which to train, of convdraw, conditional and nvp_vae; all by default.
+        data: data sets to train on; of each host those that it has by default.
+        variant: scales of all models.
+    """
+
+    seeds: int | None = None
+    updates: int | None = None
+    kappa: tuple[float, ...] = ()
+    hosts: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    variant: str = "explin"
+
+
+@dataclass(frozen=True)
 class LargeVae(Trained):
     """Gated dense VAEs with one and two levels, each with N(0, 1) and with a VampPrior: bounds and log likelihoods.
 
     Attributes:
-        seeds: runs a model; 3 unless quick.
-        epochs: passes over the training images; 100 unless quick.
-        warmup: epochs in which the weight of the rate rises from 0 to 1; a tenth of the epochs unless given.
-        samples: of the posterior for each image of the log likelihood; 5,000 unless quick.
-        images: test images of the log likelihood; 0 is all, as it is unless quick.
+        quick: a smaller version, of a few minutes on two CPU cores; without it they take about half an hour.
+        night: the settings that aim at the references' values, for a night or more.
+        seeds: runs a model; 1 unless given.
+        epochs: passes over the training images, at most; unless given 10,000 updates' (quick 500, night 200,000, and
+            never more than 2,000 passes).
+        warmup: the weight of the rate is epoch / warmup until it is 1, epochs counted from 1; a tenth of the epochs
+            unless given, and 100 at night.
+        patience: stop after this many epochs, past the warm-up, without a better bound of the validation images, and
+            test the weights that had the best; 0 goes on to the last epoch, and tests its weights.
+        samples: of the posterior for each image of the log likelihood; 500, and 5,000 at night.
+        images: test images of the log likelihood, evenly spread; 0 is all. 500, quick 100, at night 1,000.
         train: training images, the first ones; 0 is all, as it is unless quick.
-        components: pseudo-inputs; 500 unless quick.
-        lr: learning rate of Adam.
+        components: pseudo-inputs; 100, at night 500.
+        models: which of the four, as the presets of the host are called; another command may add the others.
+        pseudo_inputs: what they start from: training images, or noise about the images' mean.
+        lr: learning rate of Adam; 3e-3, and 5e-4 at night.
+        vamp_lr: the same of models with a VampPrior; lr unless given.
+        pseudo_lr: learning rate of pseudo-inputs, a multiple of the model's.
+        decay: of learning rates: cosine to 0 over all epochs, or none; cosine, and none at night.
+        unit_gradients: divide each tensor's gradient by its norm before Adam, as the VampPrior's authors do.
         variant: scales of all models.
         dataset: mnist-drawn-anew, mnist-drawn-once, mnist-thresholded, frey-faces, fashion-mnist, ...
     """
 
+    night: bool = False
     seeds: int | None = None
     epochs: int | None = None
     warmup: int | None = None
+    patience: int = 50
     samples: int | None = None
     images: int | None = None
     train: int | None = None
     components: int | None = None
-    lr: float = 5e-4
+    models: tuple[Literal["standard", "vamp", "hvae", "hvae-vamp"], ...] = ("standard", "vamp", "hvae", "hvae-vamp")
+    pseudo_inputs: Literal["images", "noise"] = "images"
+    lr: float | None = None
+    vamp_lr: float | None = None
+    pseudo_lr: float = 1.0
+    decay: Literal["cosine", "none"] | None = None
+    unit_gradients: bool = False
     variant: str = "explin"
+    dataset: str = "mnist-drawn-anew"
+
+
+@dataclass(frozen=True)
+class VampStress(Trained):
+    """The VampPrior at rising learning rates, by scale: which updates are not finite, and what a run then is worth.
+
+    Attributes:
+        seeds: runs a cell; 3 unless quick, which takes 1.
+        train: training images, the first ones; a run goes over them `epochs` times in batches of 100.
+        epochs: passes over them; 5, quick 2.
+        components: pseudo-inputs.
+        levels: of latents, 1 or 2.
+        variants: scales to compare.
+        lrs: learning rates of the model, constant.
+        pseudo_lrs: learning rates of the pseudo-inputs, multiples of the model's.
+        dataset: mnist-drawn-anew, mnist-drawn-once, mnist-thresholded, frey-faces, ...
+    """
+
+    seeds: int | None = None
+    train: int = 3000
+    epochs: int | None = None
+    components: int = 50
+    levels: Literal[1, 2] = 1
+    variants: tuple[str, ...] = ("vanilla", "explin", "upbounded")
+    lrs: tuple[float, ...] = (1e-3, 1e-2, 3e-2, 1e-1)
+    pseudo_lrs: tuple[float, ...] = (1.0, 0.1)
     dataset: str = "mnist-drawn-anew"
 
 

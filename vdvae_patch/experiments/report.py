@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vdvae_patch.skips.whole import replaced, write_whole
 from vdvae_patch.tables import markdown
 
 if TYPE_CHECKING:
@@ -126,11 +127,11 @@ class Report:
             raise ValueError(f"figures of tables that there are not: {', '.join(sorted(unknown))}")
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / f"{self.name}.md", folder / f"{self.name}.json"]
-        written[0].write_text(self.markdown(figure=figure is not None, of_tables=more))
-        written[1].write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_whole(written[0], self.markdown(figure=figure is not None, of_tables=more))
+        write_whole(written[1], json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         for table in self.tables:
             written.append(folder / f"{self.name}-{table.name}.csv")
-            with written[-1].open("w", newline="") as file:
+            with replaced(written[-1]) as partial, partial.open("w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows([table.header, *table.rows])
         if figure is not None:
             written += _save_figure(figure, folder / self.name)
@@ -197,5 +198,6 @@ def _save_figure(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", 
     written = [path.with_name(path.name + suffix) for suffix in suffixes]
     with matplotlib.rc_context({"svg.hashsalt": path.name}):
         for file in written:
-            figure.savefig(file, dpi=150, bbox_inches="tight", metadata=undated[file.suffix])
+            with replaced(file) as partial:
+                figure.savefig(partial, dpi=150, bbox_inches="tight", metadata=undated[file.suffix])
     return written

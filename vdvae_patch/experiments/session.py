@@ -15,7 +15,9 @@ from rich.console import Console
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.experiments.ensemble import Ensemble
+from vdvae_patch.torch_files import require_bounded
 from vdvae_patch.train.provenance import code_commit
+from vdvae_patch.validation import checked, one_line, parse_json
 
 
 class Observer(Protocol):
@@ -62,7 +64,7 @@ class Session:
         path = self.folder / "settings.json"
         text = json.dumps(self.settings, indent=2, sort_keys=True)
         if path.exists() and path.read_text() != text:
-            changed = _differences(json.loads(path.read_text()), json.loads(text))
+            changed = _differences(_read(path), json.loads(text))
             raise RunError(
                 f"{self.folder} holds results of other settings ({changed}); name another --out, or delete it"
             )
@@ -76,7 +78,7 @@ class Session:
     def finished(self, key: str) -> Result | None:
         """The result of an ensemble that was finished in this piece or an earlier one."""
         path = self.folder / f"{key}.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return _read(path) if path.exists() else None
 
     def keep(self, key: str, seconds: float, result: Result) -> Result:
         """Write a result that was found without an ensemble, with its seconds and commit; returns it with these."""
@@ -134,17 +136,30 @@ class Session:
 
     def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> float:
         """Load a saved state if there is one; the seconds that went into it."""
-        if not path.exists():
+        state = read_state(path)
+        if state is None:
             return 0.0
         try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again") from None
-        ensemble.load_state_dict(state["ensemble"])
-        if observer is not None:
-            observer.load_state_dict(state["observer"])
-        return float(state["seconds"])
+            seconds = float(state["seconds"])
+            ensemble.load_state_dict(state["ensemble"])
+            if observer is not None:
+                observer.load_state_dict(state["observer"])
+        except CheckpointError:
+            raise
+        except Exception as error:  # of a file that is damaged, or of another ensemble, half a dozen types are raised
+            raise damaged(path, error) from None
+        return seconds
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """What a file that cannot be read as a state is answered with."""
+    reason = one_line(error, 120)
+    return CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again")
+
+
+def _read(path: Path) -> Result:
+    found: Result = checked(parse_json(path.read_bytes(), str(path), RunError), dict[str, Any], str(path), RunError)
+    return found
 
 
 class _Watch:
@@ -193,10 +208,34 @@ class _Watch:
         )
 
     def save(self) -> None:
-        temporary = self.path.with_suffix(".part")
         observed = self.observer.state_dict() if self.observer is not None else {}
-        torch.save({"seconds": self.seconds, "ensemble": self.ensemble.state_dict(), "observer": observed}, temporary)
-        temporary.replace(self.path)
+        write_state(self.path, {"seconds": self.seconds, "ensemble": self.ensemble.state_dict(), "observer": observed})
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """What `write_state` wrote, on the CPU; None if there is none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        require_bounded(path, str(path))
+        loaded = torch.load(path, weights_only=True, map_location="cpu")
+        state: dict[str, Any] = checked(loaded, dict[str, Any], str(path), CheckpointError)
+    except CheckpointError:
+        raise
+    except Exception as error:  # of a file that is damaged half a dozen types are raised
+        raise damaged(path, error) from None
+    return state
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Tensors and plain values, in one move: a command that is killed meanwhile leaves the state before."""
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.replace(path)
 
 
 def _write(path: Path, text: str) -> None:

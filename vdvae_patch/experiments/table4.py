@@ -20,15 +20,18 @@ from vdvae_patch.compare.plan import Comparison, plan
 from vdvae_patch.compare.results import Row, Spread
 from vdvae_patch.compare.run import Report as Compared
 from vdvae_patch.compare.run import do_runs, write_report
+from vdvae_patch.errors import RunError
 from vdvae_patch.experiments.options import Table4
 from vdvae_patch.experiments.published import mean_and_deviation, published
 from vdvae_patch.experiments.report import PUBLISHED, Cell, Origin, Report, Table, publish
 from vdvae_patch.hosts import HOSTS
 from vdvae_patch.hosts.trainable import trainable
+from vdvae_patch.skips.whole import write_whole
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.estimate import estimate
 from vdvae_patch.train.interrupts import EXIT_RESUME, stop_requests
 from vdvae_patch.train.world import resolve_device
+from vdvae_patch.validation import parse_json, record
 
 EPOCHS = 300
 # Mean and deviation of high gradients, NaN and test NELBO.
@@ -163,7 +166,7 @@ def _fit(options: Table4, base: TrainConfig[Any], folder: Path) -> _Budget:
     """What each run does within the budget, from a measured step; the first call's choice."""
     chosen = folder / "budget.json"
     if chosen.exists():
-        return _Budget(**json.loads(chosen.read_text()))
+        return record(_Budget, parse_json(chosen.read_bytes(), str(chosen), RunError), str(chosen), RunError)
     assert options.budget is not None
     planned = plan(_compare_options(options, folder), [], base)
     torch.set_num_threads(planned.threads)  # a step is measured with as many as a run has
@@ -172,7 +175,7 @@ def _fit(options: Table4, base: TrainConfig[Any], folder: Path) -> _Budget:
     seconds = _SHARE * options.budget * 60 * options.jobs / runs
     budget = _Budget.of(seconds, cost.step_seconds, base.optimization.batch_size, cost.steps)
     folder.mkdir(parents=True, exist_ok=True)
-    chosen.write_text(json.dumps(asdict(budget)) + "\n")
+    write_whole(chosen, json.dumps(asdict(budget)) + "\n")
     return budget
 
 

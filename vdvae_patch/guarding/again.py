@@ -30,7 +30,10 @@ from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.outcome import loss_of, outcome_of, with_origin
 from vdvae_patch.scanning.quiet import without_logging
 from vdvae_patch.scanning.untouched import contents_kept
+from vdvae_patch.skips import rule
 from vdvae_patch.skips.generators import RawStates
+from vdvae_patch.skips.gradient_norm import gradient_norm
+from vdvae_patch.torch_versions import eagerly
 from vdvae_patch.trace import Tracer, shown
 
 Loss = Callable[..., Any]
@@ -276,10 +279,10 @@ class Again:
 
 
 def _overflowing(gradients: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """The gradients by which the norm of all is infinite, although each of their elements is finite: an optimizer that
-    squares them, as Adam does, never moves these parameters again."""
-    norms = {name: float(torch.linalg.vector_norm(g.detach().float())) for name, g in gradients if not g.is_sparse}
-    if not norms or math.isfinite(float(torch.linalg.vector_norm(torch.tensor(list(norms.values()))))):
+    """The gradients by which the norm of all is too large for an optimizer, although each of their elements is finite:
+    one that squares them, as Adam does, never moves these parameters again."""
+    norms = {name: float(gradient_norm([g.detach()])) for name, g in gradients if not g.is_sparse}
+    if not norms or math.hypot(*norms.values()) < rule.LARGEST:
         return {}
     most = max(norms.values())
     return {name: g for name, g in gradients if norms.get(name) == most}
@@ -310,7 +313,7 @@ def _eager() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with eagerly():
         yield
 
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from vdvae_patch.skips import rule
+
 
 class Attributes:
     """What modules hold beside their tensors, such as a weight of the KL that the loop sets anew in every step."""
@@ -76,7 +78,8 @@ class Undecided:
         cls, optimizer: Optimizer, step: int, row: Tensor, threshold: float, modules: Sequence[nn.Module]
     ) -> Undecided:
         """By the skip rule of one process: a loss that is not finite, or a norm that is not below the threshold."""
-        held_back = ~(row[:-1].isfinite().all() & (row[-1].double() < threshold))
+        bad = ~row[:-1].isfinite().all()
+        held_back = rule.code((bad,), torch.zeros_like(bad), row[-1], threshold) > 0
         optimizer.found_inf = held_back.float()  # type: ignore[attr-defined]
         return cls(optimizer, step, row, held_back, threshold, Attributes(modules))
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,10 @@ from vdvae_patch.guarding.diagnosis import Diagnosis
 from vdvae_patch.guarding.passes import Autocast, Buffers, Window
 from vdvae_patch.patching import is_patched, patch_json
 from vdvae_patch.skips import sealed
-from vdvae_patch.skips.generators import RawStates, raw_states
+from vdvae_patch.skips.generators import RawStates, raw_states, require_states
 from vdvae_patch.skips.rule import Cause
 from vdvae_patch.trace import Event
+from vdvae_patch.validation import Between, require, shown
 
 WHAT = "recorded skip"
 
@@ -254,10 +255,12 @@ def read(path: Path, rank: int | None = None) -> Recorded:
         CheckpointError: damaged, or something else, or without a share of that rank.
     """
     info, state = sealed.read(path, what=WHAT)
+    where = f"{WHAT} {path}"
     if "args" not in state or "model" not in state:
         inside = f"; that is {path.parent}, with --rank {info['rank']}" if "rank" in info else ""
         raise CheckpointError(f"{path} is not a skip that a guard recorded{inside}")
-    own, world = int(info.get("rank", 0)), int(info.get("world", 1))
+    _require_info(info, where)
+    own, world = info.get("rank") or 0, info.get("world") or 1
     there = tuple(k for k in range(world) if k == own or (_of_rank(path, k) / sealed.MANIFEST).exists())
     wanted = next(iter(info["ranks"]), own) if rank is None else rank
     if wanted not in there:
@@ -266,11 +269,14 @@ def read(path: Path, rank: int | None = None) -> Recorded:
         raise CheckpointError(
             f"{path} has no share of rank {wanted}: {known}{elsewhere if own <= wanted < world else ''}"
         )
-    loss = float(info.get("loss", info["elbo"]))
+    loss = float(info["elbo"] if info.get("loss") is None else info["loss"])
     share = state
     if wanted != own:
         of_rank, share = sealed.read(_of_rank(path, wanted), what=WHAT)
-        loss = float(of_rank["loss"])
+        where = f"{WHAT} {_of_rank(path, wanted)}"
+        loss = require(of_rank, {"loss": float}, f"{where}: info", CheckpointError)["loss"]
+    _require_share(share, where)
+    require(state, {"model": dict[str, Tensor], "patch": str}, f"{WHAT} {path}", CheckpointError)
     weights = state["model"] | {k: v for k, v in share.get("buffers", {}).items() if k in state["model"]}
     device, enabled, dtype = share["autocast"]
     return Recorded(
@@ -278,6 +284,38 @@ def read(path: Path, rank: int | None = None) -> Recorded:
         Autocast(device, enabled, getattr(torch, dtype)), share["training"], share["threads"], state["patch"],
         tuple(share["missing"]), wanted, loss, there,
     )  # fmt: skip
+
+
+_THREADS, _RANKS = 2**12, 2**16
+
+
+def _require_info(info: dict[str, Any], where: str) -> None:
+    """What is read of the line of `skips.jsonl`; raises `CheckpointError`."""
+    wanted = {
+        "step": Annotated[int, Between(0, 2**53)], "cause": Cause, "elbo": float, "grad_norm": float,
+        "ranks": list[Annotated[int, Between(0, _RANKS)]], "loss": float | None, "model_class": str | None,
+        "rank": Annotated[int, Between(0, _RANKS)] | None, "world": Annotated[int, Between(1, _RANKS)] | None,
+    }  # fmt: skip
+    require(info, wanted, f"{where}: info", CheckpointError)
+
+
+def _require_share(share: dict[str, Any], where: str) -> None:
+    """What `Share.of` writes; raises `CheckpointError`."""
+    wanted = {
+        "args": list[Any], "kwargs": dict[str, Any], "buffers": dict[str, Tensor] | None,
+        "generators": dict[str, Any], "autocast": tuple[str, bool, str], "training": bool,
+        "threads": Annotated[int, Between(1, _THREADS)], "missing": list[str],
+    }  # fmt: skip
+    found = require(share, wanted, where, CheckpointError)
+    require_states(found["generators"], f"{where}.generators")
+    device, _, dtype = found["autocast"]
+    if not isinstance(getattr(torch, dtype, None), torch.dtype) or device not in _DEVICES:
+        raise CheckpointError(
+            f"{where}.autocast: must be a device and a type of torch, not {shown(device)}, {shown(dtype)}"
+        )
+
+
+_DEVICES = ("cpu", "cuda", "mps", "xpu", "meta")
 
 
 def _of_rank(folder: Path, rank: int) -> Path:

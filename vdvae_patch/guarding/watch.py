@@ -34,6 +34,7 @@ from vdvae_patch.heads import Head
 from vdvae_patch.patching import PatchHandle, is_patched, patch, unpatch
 from vdvae_patch.scanning.outcome import has_nan, refusal
 from vdvae_patch.skips import rule, telling
+from vdvae_patch.skips.gradient_norm import gradient_norm
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
 from vdvae_patch.skips.usual_norm import UsualNorm
@@ -373,7 +374,8 @@ class Guard:
     def _forget_what_was_cleared(self) -> None:
         """Gradients may be cleared by hand, too."""
         if self._window.backwards and self._is_cleared():
-            self._window.discard()
+            own = {id(p) for p in self.model.parameters()} if self._traceable is not False else None
+            self._window.discard(own)
 
     def _is_cleared(self) -> bool:
         return all(_is_clear(p.grad) for p in self.model.parameters())
@@ -463,7 +465,8 @@ class Guard:
             self._stepped = True
             self._undecided = Undecided.of(optimizer, step, row, self.threshold, self._buffers.modules)
             return
-        loss, cause, norm, bad = self._look(parameters, optimizer)
+        limit = self._limit(optimizer)
+        loss, cause, norm, bad = self._look(parameters, optimizer, limit)
         self._counts[optimizer] = step + 1
         self._stepped = True
         if (held := _held_back.get(optimizer)) is not None:
@@ -471,7 +474,7 @@ class Guard:
             self._pending[optimizer] = replace(held.skip, step=step)
             return
         if cause is None:
-            self._applied(optimizer, step, loss, norm, parameters)
+            self._applied(optimizer, step, loss, norm, parameters, limit)
             return
         if getattr(optimizer, "found_inf", None) is not None and cause == "high_gradient" and not math.isfinite(norm):
             self._overflow(optimizer, step, norm, loss)  # of a fused optimizer, which is called with scaled gradients
@@ -483,7 +486,9 @@ class Guard:
         if untold:
             _held_back[optimizer] = _Held(skip, untold)
 
-    def _applied(self, optimizer: Optimizer, step: int, loss: float, norm: float, parameters: Sequence[Tensor]) -> None:
+    def _applied(
+        self, optimizer: Optimizer, step: int, loss: float, norm: float, parameters: Sequence[Tensor], limit: float
+    ) -> None:
         """What is noted of an update that is applied."""
         self._consecutive_before, self._consecutive = self._consecutive, 0
         self._steps += 1
@@ -497,7 +502,7 @@ class Guard:
         if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
             self._sound = self._window.lasting()
             self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
-        limit = self._clip(optimizer, parameters, norm)
+        self._clip(optimizer, parameters, norm, limit)
         self._track(step, loss, norm, limit, skipped=False)
 
     # --- decided on the device ----------------------------------------------------------------------------------------
@@ -538,7 +543,7 @@ class Guard:
         loss = sum(losses)
         code = rule.decided((not math.isfinite(loss),), False, norm, undecided.threshold)
         if not code:
-            self._applied(optimizer, step, loss, norm, [])
+            self._applied(optimizer, step, loss, norm, [], math.inf)
             return
         skip = Skip(step, _CAUSES[code - 1], (), norm, loss, type(optimizer).__name__)
         if may_look:
@@ -553,14 +558,18 @@ class Guard:
     def _row(self, parameters: Sequence[Tensor]) -> Tensor:
         """All that was differentiated, and the gradient norm, on the device."""
         device = parameters[0].device if parameters else device_of(self.model)
-        norm = _norm([p.grad for p in parameters if p.grad is not None], device)
+        norm = gradient_norm([p.grad for p in parameters if p.grad is not None], device)
         return _stacked([*(_wide(root).to(device).sum() for root in self._window.losses), norm], device)
 
     @torch.no_grad()
     def _look(
-        self, parameters: Sequence[Tensor], optimizer: Optimizer
+        self, parameters: Sequence[Tensor], optimizer: Optimizer, limit: float = math.inf
     ) -> tuple[float, Cause | None, float, tuple[int, ...]]:
-        """Loss, cause of a skip, norm, and the ranks whose loss is not finite; one wait for the device."""
+        """Loss, cause of a skip, norm, and the ranks whose loss is not finite; one wait for the device.
+
+        Args:
+            limit: what the norm is clipped to, if the update is applied.
+        """
         device = parameters[0].device if parameters else device_of(self.model)
         row = self._row(parameters)
         norm = row[-1]
@@ -571,7 +580,7 @@ class Guard:
                 self._window.keep_those_of({id(p) for p in parameters})
                 losses = [float(_wide(root).sum()) for root in self._window.losses]
             loss, size = sum(losses) / self._scale, size / scale
-            code = rule.decided((not math.isfinite(loss),), False, size, self.threshold)
+            code = rule.decided((not math.isfinite(loss),), False, size, self.threshold, limit)
             return loss, _CAUSES[code - 1] if code else None, size, ()
         if self._traceable and len(row) > 1 and not bool(row[:-1].isfinite().all()):
             self._window.keep_those_of({id(p) for p in parameters})
@@ -582,7 +591,7 @@ class Guard:
         rows = ranks.everyone(row)
         row = torch.stack([row[0], rows[:, 1].amax()])  # one norm, so that all clip to the same limit
         bad = ~rows[:, 0].isfinite()
-        found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), row[1], self.threshold)
+        found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), row[1], self.threshold, limit)
         values = torch.cat([row, found[None], bad.float()]).tolist()
         cause = None if values[2] == 0 else _CAUSES[int(values[2]) - 1]
         return values[0], cause, values[1], tuple(n for n, flag in enumerate(values[3:]) if flag)
@@ -641,7 +650,7 @@ class Guard:
         outside = tuple(self._diagnostician.came_in(self._window.data))
         if outside:
             return replace(skip, diagnosis=Diagnosis(outside=outside))
-        by_threshold = math.isfinite(skip.norm) and math.isfinite(skip.loss)
+        by_threshold = skip.norm < rule.LARGEST and math.isfinite(skip.loss)
         if by_threshold or not self.diagnose or not self._is_new(skip):
             return skip
         with self._quiet():
@@ -701,20 +710,19 @@ class Guard:
                 usual.remember(self._usual_before.pop(0))
         return self._usual[optimizer]
 
-    def _clip(self, optimizer: Optimizer, parameters: Sequence[Tensor], norm: float) -> float:
-        """Of an update that is applied: bring its gradient down to the limit, which is returned."""
-        if self.clip is None:
-            return math.inf
+    def _limit(self, optimizer: Optimizer) -> float:
+        """What the gradient's norm is brought down to."""
         if isinstance(self.clip, str):
-            usual = self._usual_of(optimizer)
-            limit = float(usual.limit)
-            usual.add(torch.tensor(norm, dtype=torch.float64), torch.tensor(True))
-        else:
-            limit = self.clip
+            return float(self._usual_of(optimizer).limit)
+        return math.inf if self.clip is None else self.clip
+
+    def _clip(self, optimizer: Optimizer, parameters: Sequence[Tensor], norm: float, limit: float) -> None:
+        """Of an update that is applied: bring its gradient down to the limit."""
+        if isinstance(self.clip, str):
+            self._usual_of(optimizer).add(torch.tensor(norm, dtype=torch.float64), torch.tensor(True))
         if norm > limit:
             gradients = [p.grad for p in parameters if p.grad is not None]
             torch._foreach_mul_(gradients, limit / norm)
-        return limit
 
     # --- heal ---------------------------------------------------------------------------------------------------------
 
@@ -1059,16 +1067,6 @@ def _stacked(values: Sequence[Tensor], device: torch.device) -> Tensor:
     """One row, of the widest of their types."""
     dtype = torch.float64 if any(value.dtype == torch.float64 for value in values) else torch.float32
     return torch.stack([value.to(device, dtype) for value in values])
-
-
-def _norm(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
-    """The norm of all gradients together, float32."""
-    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    if not dense:
-        return torch.zeros((), device=device)
-    norms = [_wide(n) for n in torch._foreach_norm([g.float() if g.dtype == torch.float16 else g for g in dense])]
-    norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
-    return torch.linalg.vector_norm(_stacked(norms, device))  # type: ignore[no-any-return]
 
 
 def _in_backward() -> bool:

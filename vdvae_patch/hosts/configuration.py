@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import HostError
+from vdvae_patch.validation import one_line, short
 
 _OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -19,6 +20,7 @@ _OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
 }
 _LONGEST = 10_000
+_BITS = 1_024
 
 
 def read_sections(path: Path) -> dict[str, dict[str, Any]]:
@@ -33,8 +35,8 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
         parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
-    except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        raise HostError(f"configuration {path} cannot be read: {error}") from None
+    except (OSError, ValueError, configparser.Error) as error:
+        raise HostError(f"configuration {path} cannot be read: {one_line(error)}") from None
     return {
         section: {name: _value(text, f"{path}: [{section}] {name}") for name, text in parser.items(section)}
         for section in parser.sections()
@@ -42,11 +44,20 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _value(text: str, where: str) -> Any:
+    if len(text) > _LONGEST:
+        raise HostError(f"{where} is a text of {len(text):,} characters; {_LONGEST:,} at most are read")
     try:
         tree = ast.parse(text, mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return text
-    return text if isinstance(tree, ast.Name) else _evaluate(tree, where)
+    except (RecursionError, MemoryError):
+        raise HostError(f"{where} is nested too deep to be read; write its value") from None
+    if isinstance(tree, ast.Name):
+        return text
+    try:
+        return _evaluate(tree, where)
+    except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
+        raise HostError(f"{where} = {short(text, 80)} has no value: {one_line(error)}") from None
 
 
 def _evaluate(node: ast.expr, where: str) -> Any:
@@ -67,5 +78,16 @@ def _evaluate(node: ast.expr, where: str) -> Any:
 
 def _require_short(left: Any, right: Any, where: str) -> None:
     for one, other in ((left, right), (right, left)):
-        if isinstance(one, list | tuple | str) and isinstance(other, int) and len(one) * other > _LONGEST:
+        if isinstance(one, list | tuple | str) and isinstance(other, int) and _items(one) * other > _LONGEST:
             raise HostError(f"{where} is a list of more than {_LONGEST} items")
+        if isinstance(one, int) and one.bit_length() > _BITS:
+            raise HostError(f"{where} is a number of more than {_BITS} bits")
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple) and _items(left) + _items(right) > _LONGEST:
+        raise HostError(f"{where} is a list of more than {_LONGEST} items")
+
+
+def _items(value: Any) -> int:
+    """How many there are in all, those of inner lists with them; a text has its characters."""
+    return (
+        sum(map(_items, value)) + 1 if isinstance(value, list | tuple) else len(value) if isinstance(value, str) else 1
+    )

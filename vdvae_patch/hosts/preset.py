@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MOST_IMAGES = 2**20
+"""Of a step; more than a million in one is a slip of the keyboard, or a forged file."""
+
+
 class Losses(NamedTuple):
     """Scalars in nats per dimension, averaged over the batch; elbo = distortion + rate is minimised (a NELBO)."""
 
@@ -58,7 +62,7 @@ class Optimization:
         _require(0 <= self.adam_beta1 < 1, "adam-beta1", self.adam_beta1, "in [0, 1)")
         _require(0 <= self.adam_beta2 < 1, "adam-beta2", self.adam_beta2, "in [0, 1)")
         _require(self.warmup_iters >= 0, "warmup-iters", self.warmup_iters, "zero or more")
-        _require(self.batch_size >= 1, "batch-size", self.batch_size, "at least 1")
+        _require(1 <= self.batch_size <= MOST_IMAGES, "batch-size", self.batch_size, f"from 1 to {MOST_IMAGES:,}")
         _require(0 <= self.ema_rate < 1, "ema-rate", self.ema_rate, "in [0, 1)")
         if self.grad_clip != "auto":
             if isinstance(self.grad_clip, str):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vdvae_patch.data.normalization import ModelBatch
+    from vdvae_patch.heads import Head
 
 
 class TrainableEntry(HostEntry):
@@ -26,11 +27,14 @@ class TrainableEntry(HostEntry):
         reads_target: whether `latents` takes the images as the likelihood has them, in [-1, 1], and not about zero mean
             and unit variance.
         takes_rectangles: whether `hyperparameters` takes `image_width`, too, of images that are not square.
+        rates_of_draws: whether the rates of its decoder seam's terms are log q − log p of what was drawn, and no closed
+            form: then the log likelihood can be estimated from them by importance sampling.
     """
 
     architecture: ClassVar[type]
     reads_target: ClassVar[bool] = False
     takes_rectangles: ClassVar[bool] = False
+    rates_of_draws: ClassVar[bool] = False
 
     @abstractmethod
     def presets(self) -> Mapping[str, Preset]:
@@ -56,6 +60,23 @@ class TrainableEntry(HostEntry):
     @abstractmethod
     def latents(self, model: nn.Module, x: Tensor) -> list[Latent]:
         """What each pair of posterior and prior drew, in the order of the computation."""
+
+    def posterior_means(self, model: nn.Module, x: Tensor) -> list[Tensor] | None:
+        """The means of the latents' posteriors, `[B, ...]` each, in the order of `latents`; None if it does not say."""
+        return None
+
+    def latent_of(self, model: nn.Module, heads: Sequence[Head], count: int) -> list[int | None]:
+        """For each head, which of the `count` latents its Normal is the posterior or the prior of; None of neither.
+
+        By default the n-th head of a role is of the n-th latent, where the role has a head for each. Where it has
+        fewer, as with a latent whose prior is N(0, 1), order does not tell, and None is all that is known: such a host
+        says it here.
+        """
+        of_role = {role: [head for head in heads if head.role == role] for role in ("posterior", "prior")}
+        told = {
+            id(head): place for those in of_role.values() if len(those) == count for place, head in enumerate(those)
+        }
+        return [told.get(id(head)) for head in heads]
 
     def read(self, batch: ModelBatch) -> Tensor:
         """What `latents` takes of a batch."""

@@ -29,6 +29,7 @@ from vdvae_patch.patching.restore import patch_document
 from vdvae_patch.saving import apply
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.quiet import without_logging
+from vdvae_patch.torch_files import require_bounded
 
 if TYPE_CHECKING:
 
@@ -223,9 +224,13 @@ def apply_checkpoint(module: Module, path: Path | str, *, heads: Iterable[Head] 
         PatchError: as `vdvae_patch.apply`.
     """
     try:
+        require_bounded(Path(path), str(path))
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # torch raises half a dozen types, and says of a file that names code how to run it
+        first = (str(error).splitlines() or [""])[0].split(". ")[0]
+        raise CheckpointError(f"{path} cannot be read: {first or type(error).__name__}") from None
     document = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
     if document is None:
         raise CheckpointError(

@@ -6,6 +6,7 @@ both ways. A patched model deep-copies, pickles, compiles and is wrapped like an
 
 from __future__ import annotations
 
+import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 
 from vdvae_patch.attach.attachment import Attachment, ReboundAttachment
 from vdvae_patch.attach.decorators import name_of
+from vdvae_patch.attach.entry import ExchangedCall
 from vdvae_patch.attach.graft import is_own
+from vdvae_patch.attach.recompile import Edit
 from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.decoders import Decoder
-from vdvae_patch.errors import InvalidValueError, PatchError
+from vdvae_patch.errors import InvalidValueError, PatchError, SharedScaleError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
@@ -73,8 +76,12 @@ class Scan(Protocol):
         """What was run in the place of the model."""
 
     @property
-    def loss(self) -> Callable[..., Any] | None:
-        """The scanned call with stable Normals in the place of those that it makes outside of the model."""
+    def outside(self) -> Sequence[NormalSite | LogSite | TermSite]:
+        """Where the scanned call makes a Normal that can be one which carries log σ, outside of the model."""
+
+    def exchanged(self, model: nn.Module, edits: Sequence[Edit]) -> Callable[..., Any] | None:
+        """The scanned call with what is to be exchanged in it; None if that is nothing, or only Normals, in code that
+        cannot be compiled again."""
 
     @property
     def has_term_outside(self) -> bool:
@@ -90,8 +97,10 @@ class Scan(Protocol):
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with its causes."""
 
-    def verify(self, model: nn.Module, patched: Iterable[PatchedHead]) -> Outcome:
-        """Run it again, and raise `PatchError` unless every σ is what it shall be."""
+    def verify(
+        self, model: nn.Module, patched: Iterable[PatchedHead], call: Callable[..., Any] | None = None
+    ) -> Outcome:
+        """Run it, or another call, again, and raise `PatchError` unless every σ is what it shall be."""
 
 
 class PatchHandle:
@@ -101,8 +110,9 @@ class PatchHandle:
         heads: with their scales; prints as a table.
         unverified: the heads whose σ nobody looked at: written by hand, or of a scan whose call is not at hand.
         before, after: loss and gradients of the scanned batch without and with the patch; None where nothing was run.
-        loss: the call that the scan was given. Where it makes a `torch.distributions.Normal` outside of the model, as a
-            loss beside it does, that call with Normals that carry log σ: to be called in its place. None without one.
+        loss: the call that the scan was given. Where it computes a σ outside of the model that has another scale now,
+            or makes a `torch.distributions.Normal` there, as a loss beside the model does, that call with these
+            exchanged: to be called in its place. None without one.
         after_own: loss and gradients with the patch by the call as it is, where there is such a loss.
     """
 
@@ -125,6 +135,7 @@ class PatchHandle:
         self.after = after
         self.loss = loss
         self.after_own = after_own
+        self._given = loss.call if isinstance(loss, ExchangedCall) else loss
 
     @classmethod
     def of(cls, model: nn.Module, handles: Sequence[PatchHandle]) -> PatchHandle:
@@ -157,6 +168,7 @@ class PatchHandle:
     def unpatch(self) -> None:
         """Restore the model exactly; raises `PatchError` if that was done already."""
         unpatch(self.model)
+        self.loss = self._given
 
     def __enter__(self) -> PatchHandle:
         return self
@@ -194,11 +206,27 @@ class PatchHandle:
                 f"not verified: {named}{more}; the σ that the model uses was not looked at, as it is for heads that "
                 "vdvae_patch.scan finds"
             )
-        lines += self.outcomes()
+        lines += (*beside(self.heads), *self.outcomes())
         return "\n".join(lines)
 
 
 _SHOWN = 4
+
+
+def beside(heads: Sequence[PatchedHead]) -> Iterator[str]:
+    """Heads whose σ is computed beside the model, and by what call they have their scale; nothing if there are none."""
+    own = [h.head for h in plan.exchanged_beside(heads)]
+    if not own:
+        return
+    named = ", ".join(f"{head.path}[{head.channels}]" for head in own[:_SHOWN])
+    more = f" and {len(own) - _SHOWN} more" if len(own) > _SHOWN else ""
+    places = dict.fromkeys(f"{os.path.basename(h.found.file)}:{h.found.line}" for h in own if h.found and h.found.line)
+    at = f" ({', '.join(list(places)[:_SHOWN])})" if places else ""
+    yield (
+        f"σ of {named}{more} is computed beside the model{at}: it has its scale in handle.loss(model, ...), the call "
+        "that was given with these expressions exchanged, and the call as it is computes the host's own σ; call "
+        "handle.loss in its place (vdvae_patch.stable_loss gives it again for a model that was loaded)"
+    )
 
 
 def patch(
@@ -287,9 +315,13 @@ def patch(
     record, outcomes = _apply(model, fitting, chosen, arithmetic, scans, verifying, placements=placements)
     before, after = _both(verifying, outcomes)
     try:
-        stable = record.arithmetic == "stable"
-        loss, by_loss = _by_loss(model, [s for s in verifying if stable or s.has_term_outside])
-        last = after if loss is None else by_loss
+        loss, scan, exchanges = _loss(model, record, fitting, scans)
+        by_loss = after if loss is None or exchanges else None
+        if loss is not None and scan in verifying and not exchanges:
+            by_loss = _run(scan, model, loss)
+        if loss is not None and scan in verifying and exchanges:
+            after = _run(scan, model, None)
+        last = by_loss
         if last is not None and not last.finite:
             warnings.warn(f"with the patch this batch is not finite: {last}", stacklevel=2)
         for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
@@ -300,8 +332,8 @@ def patch(
         raise
     seen = {id(scan) for scan in verifying}
     unverified = [head for head in found if id(head.scan) not in seen]
-    if loss is None:
-        given = next((scan.call for scan in verifying if scan.call is not None), None)
+    if loss is None or not verifying:
+        given = loss or next((scan.call for scan in scans if scan.call is not None), None)
         return PatchHandle(model, record, unverified, before, after, given)
     return PatchHandle(model, record, unverified, before, by_loss, loss, after)
 
@@ -359,14 +391,64 @@ def _top_placement(
     return TopPlacement(seam, prior if isinstance(prior, TopPrior) else chosen.top_prior)
 
 
-def _by_loss(model: nn.Module, scans: Sequence[Scan]) -> tuple[Callable[..., Any] | None, Outcome | None]:
-    """The first scanned call that makes Normals outside of the model, with stable ones, and its outcome."""
+def _loss(
+    model: nn.Module, record: PatchRecord, patched: Sequence[PatchedHead], scans: Sequence[Scan]
+) -> tuple[Callable[..., Any] | None, Scan | None, bool]:
+    """The first scanned call in which something is to be exchanged beside the model, exchanged; and whether scales
+    are, without which a σ is not the one that was promised."""
+    stable = record.arithmetic == "stable"
     for scan in scans:
-        loss = scan.loss
+        own = [h for h in patched if h.head.scan is scan]
+        edits = _call_edits(model, own, stable, scan, _others(own, [scan]))
+        loss = _exchanged(scan, model, edits, own)
         if loss is not None:
-            outcome = scan.run_again(model, None, loss)
-            return loss, outcome if outcome.finite else scan.explained(model, outcome, loss)
-    return None, None
+            return loss, scan, _has_scales(edits)
+    return None, None, False
+
+
+def _call_edits(
+    model: nn.Module, patched: Sequence[PatchedHead], stable: bool, scan: Scan, others: Sequence[Head]
+) -> list[Edit]:
+    outside = [site for site in scan.outside if stable or isinstance(site, TermSite)]
+    return plan.call_edits(model, patched, stable, outside, others)
+
+
+def _exchanged(
+    scan: Scan, model: nn.Module, edits: Sequence[Edit], patched: Iterable[PatchedHead]
+) -> Callable[..., Any] | None:
+    """The scanned call with edits; a refusal names the heads, and what to do about a function beside the model."""
+    try:
+        return scan.exchanged(model, edits)
+    except SharedScaleError:
+        raise
+    except PatchError as error:
+        own = ", ".join(str(h.head) for h in plan.exchanged_beside(list(patched)))
+        why = str(error).removesuffix("; write a patch file whose Head has a CallSite")
+        raise PatchError(
+            f"σ of {own} is computed beside the model and cannot be exchanged there: {why}; let a method of the model "
+            "compute it, or name a scale that the host's own arithmetic reaches, such as bounded"
+        ) from error
+
+
+def _has_scales(edits: Iterable[Edit]) -> bool:
+    return any(scale is not None for _, scale in edits)
+
+
+def exchanged_for(
+    model: nn.Module, patched: Sequence[PatchedHead], stable: bool, scan: Scan, others: Sequence[Head] = ()
+) -> Callable[..., Any] | None:
+    """The scanned call as it is to be run with some heads patched: with what is exchanged beside the model; None where
+    that is nothing.
+
+    Raises:
+        PatchError: what has to be exchanged cannot be.
+    """
+    return _exchanged(scan, model, _call_edits(model, patched, stable, scan, others), patched)
+
+
+def _run(scan: Scan, model: nn.Module, call: Callable[..., Any] | None) -> Outcome:
+    outcome = scan.run_again(model, None, call)
+    return outcome if outcome.finite else scan.explained(model, outcome, call)
 
 
 def _both(scans: Sequence[Scan], after: Sequence[Outcome]) -> tuple[Outcome | None, Outcome | None]:
@@ -427,10 +509,17 @@ def _raw_values(
 ) -> dict[int, Tensor]:
     """The heads' raw values on the scanned batches."""
 
-    def install(given: Sequence[tuple[Head, Scale | None]]) -> Callable[[], None]:
-        return put_in(model, plan.attachments(model, [PatchedHead(*pair) for pair in given], False, []))
+    calls: list[Callable[..., Any] | None] = []
 
-    return raw_values(model, asked, install, [partial(scan.run_again, model) for scan in scans]) if scans else {}
+    def install(given: Sequence[tuple[Head, Scale | None]]) -> Callable[[], None]:
+        heads = [plan.settled(PatchedHead(*pair)) for pair in given]
+        calls[:] = [exchanged_for(model, [h for h in heads if h.head.scan is s], False, s) for s in scans]
+        return put_in(model, plan.attachments(model, heads, False, []))
+
+    def run(number: int, scan: Scan) -> None:
+        scan.run_again(model, None, calls[number])
+
+    return raw_values(model, asked, install, [partial(run, *pair) for pair in enumerate(scans)]) if scans else {}
 
 
 def put_in(model: nn.Module, planned: Sequence[Attachment]) -> Callable[[], None]:
@@ -461,7 +550,7 @@ def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], k
         else:
             before, after = Spread.of(head.convention.sigma(values)), Spread.of(scale.sigma(values))
             patched.append(PatchedHead(head, scale, before, after))
-    return PatchedHeads(patched)
+    return PatchedHeads(map(plan.settled, patched))
 
 
 def _apply(
@@ -484,6 +573,7 @@ def _apply(
     number = uuid.uuid4().hex
     planned = plan.attachments(model, patched, stable, normals, _others(patched, scans)) if patched else []
     planned = _with_placed(planned, placements)
+    _require_calls(patched)
     for attachment in planned:
         attachment.patch = number
     # without the scans, which hold a batch
@@ -495,14 +585,30 @@ def _apply(
             placement.put(model)
         vars(model)[RECORD] = record
         state.mark(model)
-        outcomes = [scan.verify(model, [h for h in patched if h.head.scan is scan]) for scan in verifying]
-        pairs = zip(verifying, outcomes, strict=True)
-        outcomes = [found if found.finite else scan.explained(model, found) for scan, found in pairs]
+        outcomes = []
+        for scan in verifying:
+            own = [h for h in patched if h.head.scan is scan]
+            edits = _call_edits(model, own, stable, scan, _others(own, [scan]))
+            # Normals alone change no σ: the call as it is shows it
+            call = _exchanged(scan, model, edits, own) if _has_scales(edits) else None
+            found = scan.verify(model, own, call)
+            outcomes.append(found if found.finite else scan.explained(model, found, call))
     except BaseException:
         _remove(model, number)
         _take_away(model)
         raise
     return record, outcomes
+
+
+def _require_calls(patched: Iterable[PatchedHead]) -> None:
+    """Refuse heads of a scan whose call is gone, where a σ is computed in it."""
+    for h in plan.exchanged_beside(list(patched)):
+        scan = h.head.scan
+        if scan is not None and scan.call is None:
+            raise PatchError(
+                f"head {h.head}: its σ is computed beside the model, in the call that was scanned, and these heads "
+                "come without it (from a pickle, or a file); scan the model again with call=..."
+            )
 
 
 def _with_placed(planned: Sequence[Attachment], placements: Sequence[Placement | TopPlacement]) -> list[Attachment]:

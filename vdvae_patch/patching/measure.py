@@ -34,6 +34,11 @@ class Meter(Scale):
     def arguments(self) -> dict[str, float]:
         return {}
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self.seen.clear()
+        self._kept = 0
+
     def raw(self) -> Tensor | None:
         """All that was seen, flat; None if nothing was."""
         return torch.cat(self.seen) if self.seen else None
@@ -101,6 +106,8 @@ def raw_values(
     # what cannot be put in place is refused where it matters, and a call that raises is the verification's to tell of
     with contextlib.suppress(PatchError):
         take_out = install(given)
+        for used in meters.values():
+            used.forget()  # what was asked to find a place for it is of no batch
         try:
             for run in runs:
                 with contextlib.suppress(Exception):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from vdvae_patch.attach.attachment import (
     ReboundAttachment,
 )
 from vdvae_patch.attach.recompile import GIVE_ONE, Edit, with_host_arithmetic
-from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, TermSite
+from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.composition import is_limited
 from vdvae_patch.errors import PatchError, SharedScaleError, did_you_mean
 from vdvae_patch.heads import CallSite, ChannelRange, Head, Rebinding, Role
@@ -143,6 +144,70 @@ def attachments(
             apart.
         PatchError: a head cannot be patched; the reason is the scan's.
     """
+    return [a for a in _planned(model, heads, stable, normals, others) if isinstance(a, Attachment)]
+
+
+class CallEdits(NamedTuple):
+    """What is to be exchanged in the call that was scanned, beside the model."""
+
+    edits: list[Edit]
+
+
+def call_edits(
+    model: nn.Module,
+    heads: Sequence[PatchedHead],
+    stable: bool,
+    outside: Sequence[NormalSite | LogSite | TermSite] = (),
+    others: Sequence[Head] = (),
+) -> list[Edit]:
+    """What is to be exchanged beside the model, in the call by which the heads were found, for `exchanged_call`.
+
+    Args:
+        outside: places there where the host makes a Normal that shall carry log σ.
+        heads, stable, others: as of `attachments`.
+
+    Raises:
+        PatchError: as `attachments`.
+    """
+    planned = _planned(model, heads, stable, outside, others)
+    return next((p.edits for p in planned if isinstance(p, CallEdits)), [])
+
+
+def is_in_call(head: Head) -> bool:
+    """Whether some of a head's expressions stand beside the model."""
+    return any(isinstance(site, Site) and site.in_call for site in head.sites)
+
+
+def exchanged_beside(heads: Sequence[PatchedHead]) -> list[PatchedHead]:
+    """The heads whose scale is put in beside the model: not those that a module's output gives theirs, and whose calls
+    would only tell two roles of one module apart."""
+    apart = _patched_apart(heads)
+    return [
+        h
+        for h in heads
+        if h.scale is not None
+        and is_in_call(h.head)
+        and not h.head.convention.is_identity(h.scale)
+        and (not _is_alternative(h.head) or _emitted(h.head) in apart)
+    ]
+
+
+def settled(patched: PatchedHead) -> PatchedHead:
+    """The head at the one place where its scale goes: a scale whose σ the host's own arithmetic reaches is put at the
+    module's output, so that what reads it beside the model need not be exchanged."""
+    head, scale = patched.head, patched.scale
+    if head.found is None or not head.found.at_output or scale is None or _missed(head, scale) is not None:
+        return patched
+    return replace(patched, head=replace(head, sites=(), found=replace(head.found, patch_at="output")))
+
+
+def _planned(
+    model: nn.Module,
+    heads: Sequence[PatchedHead],
+    stable: bool,
+    normals: Sequence[NormalSite | LogSite | TermSite],
+    others: Sequence[Head],
+) -> list[Attachment | CallEdits]:
     heads = [*heads, *(PatchedHead(head, None) for head in others)]
     changed = [h for h in heads if h.scale is not None and not h.head.convention.is_identity(h.scale)]
     _refuse_shared_expressions(heads)
@@ -179,7 +244,7 @@ def _attachments(
     stable: bool,
     normals: Sequence[NormalSite | LogSite | TermSite],
     apart: set[_Emitted],
-) -> Iterator[Attachment]:
+) -> Iterator[Attachment | CallEdits]:
     at_output: dict[str, list[tuple[Head, Scale]]] = defaultdict(list)
     at_call: dict[tuple[str, str], CallSite] = {}
     at_site: list[tuple[Head, Scale]] = []
@@ -217,7 +282,7 @@ def _at_sites(
     modules: Mapping[str, nn.Module],
     heads: Sequence[tuple[Head, Scale]],
     normals: Sequence[NormalSite | LogSite | TermSite],
-) -> Iterator[Attachment]:
+) -> Iterator[Attachment | CallEdits]:
     """One attachment a method, or an activation, for heads with sites and for `Normal`s that become stable ones."""
     by_method: dict[tuple[str, str], list[Edit]] = {}
     activations: dict[str, tuple[ActivationSite, Scale]] = {}
@@ -233,6 +298,9 @@ def _at_sites(
                 by_method.setdefault((site.owner, site.method), []).append((site, scale))
     for normal in normals:
         by_method.setdefault((normal.owner, normal.method), []).append((normal, None))
+    beside = by_method.pop(_BESIDE, [])
+    if beside:
+        yield CallEdits(beside)
     for owner in (*activations, *(owner for owner, _ in by_method)):
         if owner not in modules:
             raise PatchError(f"the model has no module {owner!r}, in which a head's expression stands; scan it again")
@@ -240,6 +308,10 @@ def _at_sites(
         yield ActivationAttachment(activation, scale)
     for (owner, method), edits in by_method.items():
         yield ExpressionAttachment(owner, method, edits)
+
+
+_BESIDE = ("", "")
+"""Owner and method of what stands in the call."""
 
 
 def _is_at_output(head: Head) -> bool:
@@ -255,7 +327,8 @@ def term_attachments(model: nn.Module, sites: Sequence[TermSite]) -> list[Attach
     Raises:
         PatchError: a module that is not there.
     """
-    return list(_at_sites(dict(model.named_modules(remove_duplicate=False)), [], sites))
+    planned = _at_sites(dict(model.named_modules(remove_duplicate=False)), [], sites)
+    return [a for a in planned if isinstance(a, Attachment)]
 
 
 _RAW = torch.linspace(-40, 40, 161, dtype=torch.float64)
@@ -267,16 +340,12 @@ def _require_reached(head: Head, scale: Scale) -> None:
     Raises:
         PatchError: some raw value has a σ that the host's arithmetic, which stays, makes of no output of the module.
     """
-    if head.found is None or not is_limited(head.convention):
+    worst = _missed(head, scale)
+    if head.found is None or worst is None:
         return
     wanted = scale.sigma(_RAW)
-    seen = head.convention.sigma(head.convention.preimage(scale, _RAW))
-    missed = ~torch.isclose(seen, wanted, rtol=1e-3)
-    if not bool(missed.any()):
-        return
     far = torch.tensor([-700.0, 700.0], dtype=torch.float64)
     low, high = sorted(head.convention.sigma(far).tolist())
-    worst = int(missed.nonzero()[0])
     raise PatchError(
         f"head {head} of {head.found.file}:{head.found.line} cannot be given {scale}: {head.found.reason}; write a "
         "patch file whose Head has a CallSite, a function of yours that takes the place of the method that reads it. "
@@ -284,6 +353,16 @@ def _require_reached(head: Head, scale: Scale) -> None:
         f"σ({float(_RAW[worst]):g}) is {float(wanted[worst]):.3g}: name a scale that stays inside, such as "
         "downbounded or bounded"
     )
+
+
+def _missed(head: Head, scale: Scale) -> int | None:
+    """The number of a raw value whose σ the host's own arithmetic, which stays, makes of no output of the module."""
+    if head.found is None or not is_limited(head.convention):
+        return None
+    wanted = scale.sigma(_RAW)
+    seen = head.convention.sigma(head.convention.preimage(scale, _RAW))
+    missed = ~torch.isclose(seen, wanted, rtol=1e-3)
+    return int(missed.nonzero()[0]) if bool(missed.any()) else None
 
 
 def _has_sites(head: Head) -> bool:
@@ -303,7 +382,9 @@ def _emitted(head: Head) -> _Emitted:
 def _is_alternative(head: Head) -> bool:
     """Whether the head's sites are calls of its module, which do what replacing its output does."""
     # those inside the module are of a layer whose output is not the module's
-    known = (getattr(site, "channels", None) is not None and site.owner != head.path for site in head.sites)
+    known = (
+        getattr(site, "channels", None) is not None and (site.in_call or site.owner != head.path) for site in head.sites
+    )
     return bool(head.sites) and not head.parameter and all(known)
 
 

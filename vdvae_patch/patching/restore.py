@@ -26,11 +26,14 @@ from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import PatchHandle, patch_exactly, unpatch
 from vdvae_patch.patching.intact import check_intact
 from vdvae_patch.patching.record import Owner, PatchedHead, PatchRecord, is_patched, owners, parts
+from vdvae_patch.patching.term import Term, put_term, term_in
+from vdvae_patch.patching.term_document import term_data, term_of
 from vdvae_patch.patching.variant import Variant
 from vdvae_patch.patching.wrapped import unwrapped
+from vdvae_patch.validation import require_shallow
 
 FORMAT, VERSION = "vdvae_patch", 1
-_MOST = 65_536  # heads, or places, of one patch
+_MOST = 2_048  # heads, or places, of one patch; VDVAE at 1024x1024 has some hundred
 
 
 def patch_document(model: nn.Module) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def _patch_data(owner: Owner) -> dict[str, Any]:
             "model's state_dict; save vdvae_patch.patching.decoder.apart_state(model) beside it, patch the model again "
             "and load_apart_state"
         )
-    data = {
+    data: dict[str, Any] = {
         "at": owner.path,
         "model": _name(owner.model),
         "variant": _variant_text(record.variant),
@@ -80,6 +83,9 @@ def _patch_data(owner: Owner) -> dict[str, Any]:
         "normals": [places.log(s) if isinstance(s, LogSite) else places.normal(s) for s in _normals(record)],
         "attachments": _attachments(record),
     }
+    term = _term_data(owner, places)
+    if term is not None:
+        data["term"] = term
     _refuse_misread(owner, data)
     return data
 
@@ -87,7 +93,7 @@ def _patch_data(owner: Owner) -> dict[str, Any]:
 def _refuse_misread(owner: Owner, data: dict[str, Any]) -> None:
     """What is written must be read as what is there; on this very model that can be seen."""
     known = [h.head for h in owner.record.heads]
-    patched, normals = _heads(data, "patch", owner.model, lambda _: known)
+    patched, normals, _ = _heads(data, "patch", owner.model, lambda _: known)
     planned = plan.attachments(owner.model, patched, owner.record.arithmetic == "stable", normals)
     if [[type(a).__name__, a.path, a.method] for a in planned] != data["attachments"]:
         raise PatchError("this patch cannot be written down: read again it would reach other places")
@@ -106,14 +112,27 @@ def _variant_text(variant: Variant) -> str:
     return str(variant)
 
 
+def _edited(record: PatchRecord) -> list[Any]:
+    return [site for a in record.attachments if isinstance(a, ExpressionAttachment) for site, _ in a.edits]
+
+
 def _normals(record: PatchRecord) -> list[NormalSite | LogSite]:
-    edits = [e for a in record.attachments if isinstance(a, ExpressionAttachment) for e in a.edits]
-    if any(isinstance(site, TermSite) for site, _ in edits):
+    return list(dict.fromkeys(site for site in _edited(record) if isinstance(site, NormalSite | LogSite)))
+
+
+def _term_data(owner: Owner, places: PlaceWriter) -> dict[str, Any] | None:
+    """A likelihood in the place of the reconstruction term; raises `PatchError` for one beside the model."""
+    term = term_in(owner.model)
+    site = next((site for site in _edited(owner.record) if isinstance(site, TermSite)), None)
+    if term is None:
+        return None
+    if site is None:
         raise PatchError(
-            "a decoder in the place of a reconstruction term is not written down; write the term into your code, as "
-            "scan's elbo.instead() says, and patch without decoder="
+            f"decoder {term.decoder.name} stands in the place of a term that is beside the model, in the function that "
+            "was given as the call, and is no part of the model that could be written down: put the loss into a method "
+            "of the model and stabilize it again, or unpatch it and patch it without decoder="
         )
-    return list(dict.fromkeys(site for site, _ in edits if isinstance(site, NormalSite | LogSite)))
+    return term_data(site, term, places)
 
 
 def _attachments(record: PatchRecord) -> list[list[str]]:
@@ -139,7 +158,7 @@ def apply_document(
         PatchError: the document is damaged or foreign, or the model is not the one that it was made for; the model is
             then as it was.
     """
-    data = parse(document, where) if isinstance(document, str | bytes) else dict(document)
+    data = parse(document, where) if isinstance(document, str | bytes) else _shallow(document, where)
     patches = _patches(data, where)
     model = unwrapped(model)
     leftovers = _leftovers(model, patches)
@@ -155,6 +174,12 @@ def apply_document(
             attachment.install(module)
         raise
     return PatchHandle.of(model, handles)
+
+
+def _shallow(document: object, where: str) -> dict[str, Any]:
+    data = dict(of_kind(document, Mapping, where))  # type: ignore[type-abstract]
+    require_shallow(data, where, PatchError)
+    return data
 
 
 def _leftovers(model: nn.Module, patches: list[Fields]) -> list[tuple[nn.Module, Attachment]]:
@@ -192,7 +217,7 @@ def _patches(data: object, where: str) -> list[Fields]:
     version = fields.get("version", int)
     if version != VERSION:
         raise PatchError(f"{where} has version {version} of the format, and this vdvae_patch reads version {VERSION}")
-    known = ("at", "model", "variant", "arithmetic", "heads", "normals", "attachments")
+    known = ("at", "model", "variant", "arithmetic", "heads", "normals", "attachments", "term")
     made_with = Fields(fields.get("made_with", dict), fields.at("made_with"), ("vdvae_patch", "torch"))
     for name in ("vdvae_patch", "torch"):
         made_with.get(name, str)
@@ -216,8 +241,10 @@ def _apply(model: nn.Module, fields: Fields, given: Given) -> PatchHandle:
     if arithmetic not in ("stable", "host"):
         raise PatchError(f"{fields.at('arithmetic')}: must be 'stable' or 'host', not {arithmetic!r}")
     own: Arithmetic = "stable" if arithmetic == "stable" else "host"
-    data = {name: fields.get(name, list) for name in ("heads", "normals")}
-    patched, normals = _heads(data, fields.where, part, given)
+    data: dict[str, Any] = {name: fields.get(name, list) for name in ("heads", "normals")}
+    if fields.any("term") is not None:
+        data["term"] = fields.any("term")
+    patched, normals, term = _heads(data, fields.where, part, given)
     handle = patch_exactly(part, patched, variant, own, normals)
     wanted = [_three(item, where) for item, where in fields.items("attachments")]
     if _attachments(handle.record) != wanted:
@@ -226,18 +253,32 @@ def _apply(model: nn.Module, fields: Fields, given: Given) -> PatchHandle:
             f"{fields.where}: the patch would reach other places of this {_name(part)} than of the "
             f"{fields.get('model', str)} that it was made for; scan the model and patch it again"
         )
+    if term is not None:
+        put_term(part.get_submodule(term[0]), term[1])
     return handle
 
 
 def _heads(
     data: Mapping[str, Any], where: str, model: nn.Module, given: Given
-) -> tuple[list[PatchedHead], list[NormalSite | LogSite]]:
+) -> tuple[list[PatchedHead], list[NormalSite | LogSite | TermSite], tuple[str, Term] | None]:
+    """Heads, the places of Normals and of a term, and the term with the path of the module that it belongs to."""
     fields, places = Fields(data, where, data), PlaceReader(model)
     for name in ("heads", "normals"):
         if len(fields.get(name, list)) > _MOST:
             raise PatchError(f"{fields.at(name)}: more than {_MOST}")
     heads = [PatchedHead(*head_of(item, at, model, places, given)) for item, at in fields.items("heads")]
-    return heads, [places.normal(item, at) for item, at in fields.items("normals")]
+    seen: set[tuple[object, ...]] = set()
+    for patched, (_, at) in zip(heads, fields.items("heads"), strict=True):
+        head = patched.head
+        own = (head.path, head.parameter, head.channel_range, head.role)
+        if own in seen and not head.sites:
+            raise PatchError(f"{at}: the channels {head.channel_range} of {head.path or 'the model'} are there twice")
+        seen.add(own)
+    normals: list[NormalSite | LogSite | TermSite] = [places.normal(i, at) for i, at in fields.items("normals")]
+    if fields.any("term") is None:
+        return heads, normals, None
+    site, term = term_of(fields.any("term"), fields.at("term"), places)
+    return heads, [*normals, site], (site.owner, term)
 
 
 def _three(item: object, where: str) -> list[str]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from vdvae_patch.patching.record import RECORD, owners
 from vdvae_patch.patching.wrapped import INSIDE, tell_inside, unwrapped
+from vdvae_patch.torch_versions import on_state_dict
 
 _KEY = "vdvae_patch"
 
@@ -31,7 +32,7 @@ def mark(model: nn.Module) -> None:
     unmark(model)
     inner = tell_inside(model, vars(model)[RECORD])
     for module in (model, inner) if inner is not None else (model,):
-        module.register_state_dict_post_hook(_note)  # type: ignore[no-untyped-call]
+        on_state_dict(module, _note)
 
 
 def unmark(model: nn.Module) -> None:

@@ -7,12 +7,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
+from vdvae_patch.attach.sites import TermSite
 from vdvae_patch.decoders import Gaussian, Optimal
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.patching.decoder import TERM, Apart
 
 Reduced = Literal["sum", "mean", "rows", "values"]
+Reads = Literal["mean", "logit", "log mean"]
 
 
 class Term(Apart):
@@ -21,25 +24,43 @@ class Term(Apart):
     Of output and data `[B, ...]`, alike in shape: `values` gives `[B, ...]`; `rows` their sum over each image, `[B]`;
     `sum` the sum of all and `mean` that sum over B, one number each. Nats where the factor is 1.
 
+    The output is the mean of the data, or that by which a host's cross-entropy has it: its logit or its logarithm. Of a
+    `torch.distributions.Distribution` its mean is taken.
+
     As a child of the model it is trained, evaluated and moved with it, and stands apart from its `state_dict`.
     """
 
-    def __init__(self, decoder: Gaussian, reduced: Reduced, factor: float) -> None:
+    def __init__(
+        self,
+        decoder: Gaussian,
+        reduced: Reduced,
+        factor: float,
+        reads: Reads = "mean",
+        data_first: bool = False,
+    ) -> None:
         super().__init__()
         self.decoder = decoder
         self.reduced: Reduced = reduced
         self.factor = factor
+        self.reads: Reads = reads
+        self.data_first = data_first
         self.tracking = True
         """Whether the σ of evaluation moves; not while a patch is tried out."""
         self.seen = math.nan
         """σ of the last batch that was tried out, in the units of what is compared."""
 
-    def forward(self, output: Tensor, data: Tensor) -> Tensor:
+    def forward(self, output: Tensor | Distribution, data: Tensor) -> Tensor:
         """See the class.
+
+        Args:
+            output, data: with `data_first` the other way round.
 
         Raises:
             InvalidValueError: shapes that differ, so that values would be compared several times.
         """
+        if self.data_first:
+            output, data = data, output
+        output = self.mean_of(output)
         if output.shape != data.shape or not data.dim():
             raise InvalidValueError(
                 f"decoder {self.decoder.name} in the place of a reconstruction term: output and data must have one "
@@ -56,6 +77,13 @@ class Term(Apart):
             return nats
         rows = nats.reshape(len(data), -1).sum(dim=1)
         return rows if self.reduced == "rows" else rows.sum() if self.reduced == "sum" else rows.mean()
+
+    def mean_of(self, output: Tensor | Distribution) -> Tensor:
+        """The mean of the data that the host computes."""
+        if isinstance(output, Distribution):
+            mean: Tensor = output.mean
+            return mean
+        return output.sigmoid() if self.reads == "logit" else output.exp() if self.reads == "log mean" else output
 
     @torch.no_grad()
     def _log_sigma(self, error: Tensor) -> Tensor:
@@ -74,17 +102,23 @@ class TermReader:
     def __init__(self, term: Term) -> None:
         self.term = term
 
-    def __call__(self, output: Tensor, data: Tensor, owner: nn.Module | None = None) -> Tensor:
+    def __call__(self, output: Tensor | Distribution, data: Tensor, owner: nn.Module | None = None) -> Tensor:
         own = None if owner is None else owner._modules.get(TERM)
         result: Tensor = (self.term if own is None else own)(output, data)
         return result
+
+
+def term_of(site: TermSite) -> Term:
+    """The term that stands at a place."""
+    assert isinstance(site.reader, TermReader)
+    return site.reader.term
 
 
 def put_term(model: nn.Module, term: Term) -> None:
     """Make a term a child of the module that holds its expression, in its mode and on its device; `unpatch` takes it
     away."""
     like = next(model.parameters(), None)
-    if like is not None:
+    if like is not None and not like.is_meta:  # a model that is built there gets its values later, and the term has its
         term.to(like.device)
     model.add_module(TERM, term.train(model.training))
 

@@ -72,17 +72,22 @@ class TopPlacement:
         self.attachments: list[Attachment] = [InsteadAttachment(instead) for instead in seam.instead]
 
     def put(self, model: nn.Module) -> None:
-        """Add the module, and call the encoder once.
+        """Add the module, and call the encoder as in evaluation on two images, twice: nothing may be drawn.
 
         Raises:
-            InvalidValueError: the encoder cannot be called, or gives something else than the seam says.
+            InvalidValueError: the encoder cannot be called, gives something else than the seam says, or draws.
         """
         like = next(model.parameters())
         top = Top(self.prior, self.seam).to(like.device, like.dtype).train(model.training)
         if not like.requires_grad:
             top.requires_grad_(False)
         model.add_module(TOP_PRIOR, top)
-        top.prior.check(partial(top._encoded, model))
+        training = [module for module in model.modules() if module.training]
+        try:
+            top.prior.check(partial(top._encoded, model.eval()))
+        finally:
+            for module in training:
+                module.training = True
 
 
 def prepared(

@@ -105,4 +105,6 @@ def _changed(values: dict[str, Any], path: Callable[[str], str]) -> dict[str, An
     changed: dict[str, Any] = {name: _moved(values[name], path) for name in _PARTS if name in values}
     # a site without a parameter has an empty one; a head's says whether its path is of one
     paths = (n for n in _PATHS if isinstance(values.get(n), str) and (n != "parameter" or values[n]))
+    if values.get("method") == "":
+        paths = (n for n in paths if n != "owner")  # beside the model, where there is no path
     return changed | {name: path(values[name]) for name in paths}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError, did_you_mean
+from vdvae_patch.validation import one_line
 
 _CHUNK = 2**20
 
@@ -69,8 +70,8 @@ def read(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as opened:
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
             shared = opened.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged, or no file of safetensors: {error}") from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{file} is damaged, or no file of safetensors: {one_line(error)}") from None
     for name, other in shared.items():
         if (name, other) == ("format", "pt"):
             continue

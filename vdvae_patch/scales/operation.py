@@ -9,6 +9,8 @@ import torch
 from torch.autograd import Function
 from torch.autograd import forward_ad as _forward_ad
 
+from vdvae_patch.torch_versions import is_exporting
+
 # Private, and so looked up: where a later torch lacks it, every call takes the way that is right for all.
 _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
@@ -59,7 +61,7 @@ class Operation(Function):
     @classmethod
     def run(cls, *args: Any) -> Any:
         """What `apply` gives."""
-        if torch.compiler.is_exporting():
+        if is_exporting():
             # a strict export runs a function in Python without its gradient, and says nothing
             return cls.forward(*args)
         if torch.compiler.is_compiling():

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle
+from vdvae_patch.patching.apply import beside
 from vdvae_patch.patching.fit import Spread
 from vdvae_patch.patching.floors import limits
 from vdvae_patch.patching.record import PatchedHead
@@ -86,7 +87,8 @@ def _table(heads: ScanResult, handle: PatchHandle, verdicts: Sequence[Verdict]) 
 
 
 def _outside(heads: ScanResult, handle: PatchHandle) -> Iterator[str]:
-    """Normals that are made beside the model, which a patch of the model does not reach."""
+    """What is computed beside the model, which a patch of the model does not reach: σ, and Normals."""
+    yield from beside(handle.heads)
     runs = {id(head.scan): head.scan for head in heads if head.scan is not None}
     places = list(dict.fromkeys(place for run in runs.values() for place in run.places_outside))
     if not places:

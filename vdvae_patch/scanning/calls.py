@@ -91,21 +91,25 @@ def _site_in(
     # a base class's method, reached by super(), is entered by the method of the class itself, further out
     own = [i for i in methods if sequence[i].method]
     owner = own[outward] if len(own) > outward else None
+    beside = owner is None
     if owner is None:
-        frame = sequence[level]
-        raise CannotPlaceError(
-            f"{os.path.basename(frame.code.co_filename)}:{frame.line} is outside the model, in a function that "
-            f"no module calls"
-        )
+        owner = next((i for i in range(level + 1) if sequence[i].entry), None)
+        if owner is None or outward:
+            frame = sequence[level]
+            raise CannotPlaceError(
+                f"{os.path.basename(frame.code.co_filename)}:{frame.line} is outside the model, and neither a module "
+                "nor a function that was given as the call leads to it; give the call as a plain function: "
+                "call=lambda model, batch: ..."
+            )
     calls = []
     for index in range(owner, level):
         code = sequence[index + 1].code
         if code.co_name in _COMPREHENSIONS:
             continue  # its expressions stand in the text of the function around it
         calls.append(CallStep(span_of(sequence[index]), _module_of(sequence[index + 1]), code.co_qualname))
-    path = sequence[owner].path
+    path, method = ("", "") if beside else (sequence[owner].path, sequence[owner].method)
     assert path is not None
-    return Site(path, sequence[owner].method, tuple(calls), first, last, operand, rest, parameter)
+    return Site(path, method, tuple(calls), first, last, operand, rest, parameter)
 
 
 _COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"})
@@ -134,7 +138,7 @@ def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:
 
 
 def outside_sites(
-    graph: Graph, logs: Iterable[tuple[Sequence[Node], Convention]], call: object
+    graph: Graph, logs: Iterable[tuple[Sequence[Node], Convention]]
 ) -> tuple[tuple[NormalSite | LogSite, ...], tuple[str, ...]]:
     """The Normals that are made outside of the model, by the function that was scanned or by what it calls, and the σ
     they are made of; and their places, as text. The sites are of that function: owner and method are empty.
@@ -142,7 +146,6 @@ def outside_sites(
     Args:
         logs: of each σ the steps from the raw value to it, and what they compute.
     """
-    code = getattr(call, "__code__", None)
     found: dict[NormalSite | LogSite, None] = {}
     places: dict[str, None] = {}
     for seen in graph.normals:
@@ -150,7 +153,7 @@ def outside_sites(
         if not frames or any(f.path is not None and f.method for f in frames):
             continue
         places[f"{shown(frames[-1].code.co_filename)}:{frames[-1].line}"] = None
-        start = next((i for i, f in enumerate(frames) if f.code is code), None)
+        start = next((i for i, f in enumerate(frames) if f.entry), None)
         if start is None:
             continue
         with contextlib.suppress(CannotPlaceError):
@@ -161,7 +164,7 @@ def outside_sites(
     for nodes, convention in logs if found else ():
         with contextlib.suppress(CannotPlaceError):
             level, frames = common_level(nodes), outer_first(nodes[0])
-            start = next((i for i, f in enumerate(frames) if f.code is code), len(frames))
+            start = next((i for i, f in enumerate(frames) if f.entry), len(frames))
             if level < start or any(f.path is not None and f.method for f in frames[: level + 1]):
                 continue
             spans = span_of(frames[level]), span_of(outer_first(nodes[-1])[level])

@@ -23,7 +23,7 @@ from vdvae_patch.scanning.data_range import DataRange, range_of
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
 from vdvae_patch.scanning.reading import Readings
-from vdvae_patch.scanning.reconstruction import Term, TermKind, linear_frontier, terms_of
+from vdvae_patch.scanning.reconstruction import Reads, Term, TermKind, linear_frontier, terms_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 
 _DIFFER = 0.02
@@ -64,6 +64,16 @@ class ReconstructionTerm:
 Span = tuple[int | None, int | None, int | None, int | None]
 
 
+_STAYS: dict[TermKind, str] = {
+    "mixture density": ", of several means and scales for each value, and the host computes no one mean of them",
+    "Gaussian density": ", whose σ is learned already; likelihood= gives it another scale",
+    "categorical cross-entropy": ", which gives every level a probability, and has no mean that the host computes",
+    "Poisson likelihood": ", of counts, whose variance is their mean",
+    "log likelihood": ", of a mixture or by another formula, with no one mean that the host computes in its place",
+}
+"""Why no Gaussian takes a term's place."""
+
+
 class TermPlace(NamedTuple):
     """Where a reconstruction term stands, and what the loss makes of it.
 
@@ -74,6 +84,12 @@ class TermPlace(NamedTuple):
         weight: what the loss multiplies each value of it by; None where they differ.
         compared: the shape of the comparison.
         units: how many units of what is compared one of the data's is.
+        own: the root mean square of the errors of the mean that the host computes, in the units of what is compared.
+        reads: what the output is that is compared, of a mean.
+        data_first: whether the data are the first of the two that are compared.
+        extremes: the smallest and the largest value of the data there.
+        is_grey: whether these have values besides 0 and 1.
+        weighted: whether the comparison has weights of its own.
     """
 
     frames: tuple[Frame, ...]
@@ -82,6 +98,12 @@ class TermPlace(NamedTuple):
     weight: float | None
     compared: tuple[int, ...]
     units: float
+    own: float = math.nan
+    reads: Reads = "mean"
+    data_first: bool = False
+    extremes: tuple[float, float] = (0.0, 1.0)
+    is_grey: bool = True
+    weighted: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,10 +175,17 @@ class LossElbo:
         """
         if self.reconstruction is None or not self or self.kl_factor is None:
             return f"the likelihood cannot be exchanged: {self.reason}"
-        if self.data is None or self.reconstruction.kind not in ("squared error", "absolute error"):
-            return f"the likelihood stays: a {self.reconstruction.kind} is one of its own"
+        kind, output = self.reconstruction.kind, "output"
+        grey = self.place is not None and self.place.is_grey and kind.startswith("Bernoulli")
+        if self.data is None or not (kind in ("squared error", "absolute error", "smooth absolute error") or grey):
+            why = "" if self.place is not None and not self.place.is_grey else _STAYS.get(kind, "")
+            return f"the likelihood stays: a {kind} is one of its own{why}"
+        if grey and self.place is not None and self.place.reads == "logit":
+            output = "torch.sigmoid(output)"
+        within = ""
         if self.weight is None or self.rows < 1:
             factor, sums = f"{self.kl_factor:.6g} * ", "sum"  # of the whole loss
+            within = "what the loss makes of "
         else:
             times = self.kl_factor / self.weight
             mean = math.isclose(times * self.rows, 1, rel_tol=1e-4)
@@ -165,7 +194,7 @@ class LossElbo:
         term, low, high = self.reconstruction, self.data.low, self.data.high
         place = f"`{term.expression}` at {os.path.basename(term.file)}:{term.line}"
         made = f'vdvae_patch.decoders.get("{decoder}", PixelGrid({low:g}, {high:g}))'
-        return f"in the place of {place} write `{factor}decoder.nll(data, output).{sums}()`, decoder = {made}"
+        return f"in the place of {within}{place} write `{factor}decoder.nll(data, {output}).{sums}()`, decoder = {made}"
 
     def __str__(self) -> str:
         if not self:
@@ -222,7 +251,8 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
     if term.kind == "norm of the error":
         return LossElbo("the norm of an error, not squared, is no log likelihood", term, median, extremes, data=data)
     if term.kind not in ("squared error", "absolute error") or chosen.errors is None:
-        return LossElbo("", term, median, extremes, None, ratio, None, data, weight, rows, tuple(notes))
+        place = None if chosen.output is None else _place_of(tail, chosen, sign, scale)
+        return LossElbo("", term, median, extremes, None, ratio, None, data, weight, rows, tuple(notes), place)
     errors = chosen.errors
     sigma, own = math.sqrt(ratio / 2), float(errors.square().mean().sqrt())
     beta_of = 2
@@ -389,8 +419,29 @@ def _place_of(tail: Tail, term: Term, sign: float, units: float) -> TermPlace | 
         return None
     weights = sign * tail.adjoints([end])[end.id]
     low, high = (float(value) for value in torch.aminmax(weights))
-    even = math.isclose(low, high, rel_tol=1e-6) and low > 0
-    return TermPlace(tuple(term.node.frames), span, end.shape, low if even else None, term.node.shape, units)
+    even = math.isclose(low, high, rel_tol=1e-6) and low != 0
+    data = tail.base[term.target.id].double()
+    extremes = (float(data.min()), float(data.max()))
+    return TermPlace(
+        tuple(term.node.frames), span, end.shape, low if even else None, _compared_shape(term), units, _own(tail, term),
+        term.reads, bool(term.node.inputs) and term.node.inputs[0] is term.target, extremes,
+        bool(((data != 0) & (data != 1)).any()), term.weighted,
+    )  # fmt: skip
+
+
+def _compared_shape(term: Term) -> tuple[int, ...]:
+    return term.node.shape if term.output is None else term.output.shape
+
+
+def _own(tail: Tail, term: Term) -> float:
+    """The root mean square of the mean's errors; NaN where output and data are no pairs."""
+    if term.output is None:
+        return math.nan if term.errors is None else float(term.errors.square().mean().sqrt())
+    output, data = tail.base[term.output.id].double(), tail.base[term.target.id].double()
+    if output.shape != data.shape:
+        return math.nan
+    mean = {"logit": torch.sigmoid, "log mean": torch.exp}.get(term.reads, lambda value: value)(output)
+    return float((mean - data).square().mean().sqrt())
 
 
 def _widest(term: Term) -> tuple[Frame | None, Span, Node]:
@@ -399,15 +450,51 @@ def _widest(term: Term) -> tuple[Frame | None, Span, Node]:
     end = term.node
     if frame is None:
         return None, (None, None, None, None), end
-    widest = frame.span
+    widest, chain = frame.span, _chain(term)
     for node in term.followed[1:]:
         other = node.host_frame()
-        if other is None or other.code is not frame.code or sum(n.params for n in node.inputs) > 1:
+        if other is None or other.code is not frame.code:
             break
-        if node.op in ops.DIFFERENCES or not _contains(other.span, widest):
+        if sum(n.params for n in node.inputs) > 1 and not _is_of_one_output(node, end, chain):
+            break
+        if (node.op in ops.DIFFERENCES and not chain) or not _contains(other.span, widest):
             break
         widest, end = other.span, node
     return frame, widest, end
+
+
+def _chain(term: Term) -> set[int]:
+    """The values that a product's output is made of by operations of one value: where its other half begins, too.
+
+    A cross-entropy that is written out has two halves, x log p and (1 − x) log (1 − p), and both are of p.
+    """
+    if term.output is None or term.node.op != "mul":
+        return set()
+    node, found = term.output, {term.output.id}
+    for _ in range(30):
+        variable = [n for n in node.inputs if n.params]
+        if len(variable) != 1 or node.kind not in ("elementwise", "shape"):
+            break
+        node = variable[0]
+        found.add(node.id)
+    return found
+
+
+def _is_of_one_output(node: Node, end: Node, chain: set[int]) -> bool:
+    """Whether all that a sum has beside the comparison is computed of the same output, and of data."""
+    if not chain:
+        return False
+    todo, seen = [n for n in node.inputs if n is not end and n.params], set[int]()
+    while todo:
+        current = todo.pop()
+        if current.id in chain or current.id in seen:
+            continue
+        seen.add(current.id)
+        variable = [n for n in current.inputs if n.params]
+        if not variable:
+            return False
+        todo += variable
+    return True
 
 
 def _contains(outer: Span, inner: Span) -> bool:

@@ -8,7 +8,6 @@ expression. Whether it is added up or averaged over the rows is told by a second
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -17,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vdvae_patch import decoders
-from vdvae_patch.attach.recompile import compiled_loss
+from vdvae_patch.attach.entry import exchanged_call
 from vdvae_patch.attach.sites import TermSite
 from vdvae_patch.decoders import Gaussian, PixelGrid
 from vdvae_patch.decoders.gaussian import Fixed
@@ -67,22 +66,55 @@ def exchanged(model: nn.Module, inputs: tuple[Any, ...], call: Call | None, elbo
     place, term = elbo.place, elbo.reconstruction
     if not elbo or elbo.kl_factor is None or elbo.data is None or term is None:
         raise CannotExchangeError(elbo.reason)
-    if term.kind != "squared error" or place is None:
-        raise CannotExchangeError(f"the term is a {term.kind}")
+    _require_kind(elbo)
+    if place is None:
+        raise CannotExchangeError("no line of the host holds it")
     if not model.training:
         raise CannotExchangeError("the model is in evaluation mode; call its train() before")
     low, high = term.extremes
     if high - low > _SAME * high:
         raise CannotExchangeError("its values have different factors")
     if place.weight is None:
-        raise CannotExchangeError("no one expression compares output and data and squares the difference")
+        whole = " and squares the difference" if term.kind == "squared error" else ", and is the whole term"
+        raise CannotExchangeError(f"no one expression compares output and data{whole}")
     made = _made(decoder, elbo, place)
     reduced, factor = _factor(model, inputs, call, elbo, place)
-    found = Term(made, reduced, factor)
+    found = Term(made, reduced, factor, place.reads, place.data_first and place.reads != "mean")
     found.tracking = False
-    site, outside = _site(place, call, TermReader(found))
+    site, outside = _site(place, TermReader(found))
     now = _tried(model, inputs, call, elbo, found, site, outside)
     return Exchange(site, found, outside, now, found.seen / place.units)
+
+
+_EXCHANGED = (
+    "squared error",
+    "absolute error",
+    "smooth absolute error",
+    "Bernoulli cross-entropy",
+    "Bernoulli cross-entropy with logits",
+)
+
+
+def _require_kind(elbo: LossElbo) -> None:
+    """Raise `CannotExchangeError` unless a Gaussian around the mean that the host computes makes sense."""
+    term, place = elbo.reconstruction, elbo.place
+    assert term is not None
+    if term.kind not in _EXCHANGED:
+        raise CannotExchangeError(f"the term is a {term.kind}")
+    if place is None or not term.kind.startswith("Bernoulli"):
+        return
+    low, high = place.extremes
+    if not place.is_grey:
+        raise CannotExchangeError("the data are 0 and 1 alone, of which a Bernoulli is the likelihood itself")
+    if low < 0 or high > 1:
+        raise CannotExchangeError(
+            f"a Bernoulli's mean is between 0 and 1, and the data that it is compared with go from {low:.3g} to "
+            f"{high:.3g}: bring them to [0, 1] first"
+        )
+    if place.weighted:
+        raise CannotExchangeError("its values have weights (weight= or pos_weight=), which no one σ can stand for")
+    if not math.isfinite(place.own):
+        raise CannotExchangeError("output and data are no pairs of one shape")
 
 
 def _made(decoder: str, elbo: LossElbo, place: TermPlace) -> Gaussian:
@@ -103,7 +135,14 @@ def _factor(
     """How the likelihood is to be reduced, and the factor on it."""
     assert elbo.kl_factor is not None
     assert place.weight is not None
-    times = elbo.kl_factor / place.weight
+    sign = math.copysign(1.0, place.weight)  # of a log likelihood, which the loss subtracts, the weight is negative
+    reduced, times = _reduced(model, inputs, call, elbo, place, elbo.kl_factor / abs(place.weight))
+    return reduced, sign * times
+
+
+def _reduced(
+    model: nn.Module, inputs: tuple[Any, ...], call: Call | None, elbo: LossElbo, place: TermPlace, times: float
+) -> tuple[Reduced, float]:
     if place.shape != ():
         if place.shape == place.compared:
             return "values", times
@@ -115,7 +154,7 @@ def _factor(
         with suppress(Exception):  # a call of another number of rows need not be possible
             half = _elbo(model, _first(inputs, elbo.rows, fewer), call)
             if half.kl_factor is not None and half.place is not None and half.place.weight and half.rows == fewer:
-                other = half.kl_factor / half.place.weight
+                other = half.kl_factor / abs(half.place.weight)
                 if math.isclose(other, times, rel_tol=_SAME):
                     return "sum", times
                 if math.isclose(other * fewer, times * elbo.rows, rel_tol=_SAME):
@@ -147,14 +186,13 @@ def _first(value: Any, rows: int, fewer: int) -> Any:
     return value
 
 
-def _site(place: TermPlace, call: Call | None, reader: TermReader) -> tuple[TermSite, bool]:
+def _site(place: TermPlace, reader: TermReader) -> tuple[TermSite, bool]:
     """Where the term stands, and whether that is beside the model."""
     frames = [frame for frame in reversed(place.frames) if frame.host]
     owner = next((i for i in range(len(frames) - 1, -1, -1) if frames[i].path is not None and frames[i].method), None)
     outside = owner is None
     if owner is None:
-        code = getattr(call, "__code__", None)
-        owner = next((i for i, frame in enumerate(frames) if code is not None and frame.code is code), None)
+        owner = next((i for i, frame in enumerate(frames) if frame.entry), None)
         if owner is None:
             raise CannotExchangeError("no function that was given, and no method of the model, leads to it")
     try:
@@ -181,9 +219,8 @@ def _tried(
     """The bound with the decoder in place, on the scanned batch."""
     try:
         if outside:
-            if not isinstance(call, types.FunctionType):
-                raise CannotExchangeError("it stands in no plain function that can be compiled again")
-            elbo = _elbo(model, inputs, compiled_loss(call, [(site, None)]))
+            assert call is not None
+            elbo = _elbo(model, inputs, exchanged_call(call, [(site, None)]).function)
         else:
             take_out = put_in(model, plan.term_attachments(model, [site]))
             try:
@@ -210,8 +247,7 @@ def _require_bound(before: LossElbo, now: LossElbo, term: Term) -> None:
         )
     units, seen = before.place.units, term.seen
     if isinstance(term.decoder, Optimal):
-        assert before.optimal_sigma is not None
-        wanted = max(before.optimal_sigma * units, term.decoder.pixels.noise)
+        wanted = max(before.place.own, term.decoder.pixels.noise)
         if not math.isclose(seen, wanted, rel_tol=_SAME):
             raise CannotExchangeError(f"its σ would be {seen / units:.4g}, and the optimal one is {wanted / units:.4g}")
     # of a density whose σ is seen to be learned β is a / b; of a squared error its factor says which σ is meant

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -15,21 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch.attach.recompile import compiled_loss
+from vdvae_patch.attach.entry import ExchangedCall, exchanged_call
+from vdvae_patch.attach.recompile import Edit
 from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.outcome import Outcome
-from vdvae_patch.patching.apply import lifted
+from vdvae_patch.patching import plan
+from vdvae_patch.patching.apply import exchanged_for, lifted
 from vdvae_patch.patching.record import is_patched, patch_record, patched_heads
 from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites, outside_sites
 from vdvae_patch.scanning.elbo import elbo_of
+from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.grouping import SUM, heads_of
 from vdvae_patch.scanning.inputs import brought_along
 from vdvae_patch.scanning.outcome import explained, from_outside
 from vdvae_patch.scanning.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.positions import Placed
+from vdvae_patch.scanning.reading import Readings
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.replay import Keeper
@@ -57,6 +60,24 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     """
     if isinstance(model, type):
         raise PatchError(f"{model.__name__} is a class; give scan an instance of it")
+    graph, readings, run = _watched(model, inputs, call)
+    heads = ScanResult(
+        (replace(head, scan=run) for head in run.heads),
+        dict.fromkeys(readings.near_misses),
+        hazards.of_graph(graph),
+        dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
+        run.outcome,
+        elbo_of(graph, readings),
+    )
+    if not heads:
+        warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
+    return heads
+
+
+def _watched(
+    model: nn.Module, inputs: tuple[Any, ...], call: Callable[..., Any] | None
+) -> tuple[Graph, Readings, ScanRun]:
+    """The call that is scanned, what was read of it, and what its heads are verified by."""
     graph = recorded(model, inputs, call, to_the_error=True, recorder_of=Keeper)
     outcome = graph.outcome
     if outcome.raised is not None:
@@ -70,19 +91,9 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     normals: list[NormalSite | LogSite | TermSite] = [*normal_sites(graph), *log_sites(readings.found)]
     run = ScanRun(model, inputs, call, curves, normals, places_of(graph, readings.found))
     run.heads = tuple(found)
-    run.outside, run.places_outside = outside_sites(graph, logs_of(readings.found), call)
+    run.outside, run.places_outside = outside_sites(graph, logs_of(readings.found))
     run.outcome = outcome if outcome.finite or outcome.raised else run.explained(model, outcome)
-    heads = ScanResult(
-        (replace(head, scan=run) for head in found),
-        dict.fromkeys(readings.near_misses),
-        hazards.of_graph(graph),
-        dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
-        run.outcome,
-        elbo_of(graph, readings),
-    )
-    if not heads:
-        warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
-    return heads
+    return graph, readings, run
 
 
 def _patched(model: nn.Module) -> list[str]:
@@ -101,29 +112,53 @@ _SHOWN = 3
 
 
 def stable_loss(model: nn.Module, *inputs: Any, call: Callable[..., Any]) -> Callable[..., Any]:
-    """A loss beside the model with Normals that carry log σ in the place of those that it makes itself.
+    """A loss beside the model with the scales of a patch in the place of its own, and with Normals that
+    carry log σ in the place of those that it makes.
 
     It is what `stabilize` gives as `handle.loss`, for a model that is patched already, such as one that was loaded: a
     saved patch is of the model, and holds no function of yours. The call runs once on these inputs, to be watched.
 
     Returns:
-        The function, to be called as `call` is; `call` itself where it makes no Normal outside of the model.
+        What is to be called as `call` is; `call` itself where nothing in it is to be exchanged.
 
     Raises:
-        PatchError: it makes some in code that cannot be compiled again.
+        PatchError: it makes Normals in code that cannot be compiled again; or a head of the patch has its σ beside the
+            model, and this call does not compute it, or it cannot be exchanged there, or is then not the one that was
+            promised.
     """
     record = patch_record(model) if is_patched(model) else None
-    with nullcontext() if record is None else lifted(model, record):
-        graph = recorded(model, inputs, call)
-    sites, places = outside_sites(graph, logs_of(read(graph).found), call)
-    if not places:
-        return call
-    if not sites or not isinstance(call, types.FunctionType):
+    own = [] if record is None else plan.exchanged_beside(record.heads)
+    with nullcontext() if record is None else lifted(model, record), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="no Normal head was found")
+        _, _, run = _watched(model, inputs, call)
+    found = {(h.path, h.channel_range, h.role): h for h in run.heads}
+    missing = [h.head for h in own if not _is_seen_beside(found.get((h.head.path, h.head.channel_range, h.head.role)))]
+    if missing:
         raise PatchError(
-            f"{', '.join(places)}: what makes Normals there is no plain function that can be compiled "
+            f"σ of {', '.join(map(str, missing[:_SHOWN]))} has its scale in the call that the patch was made with, and "
+            "this call does not compute it; give that one, or one that computes the same"
+        )
+    if own:
+        assert record is not None
+        known = [replace(found[h.head.path, h.head.channel_range, h.head.role], scan=run) for h in own]
+        patched = [replace(h, head=head) for h, head in zip(own, known, strict=True)]
+        loss = exchanged_for(model, patched, record.arithmetic == "stable", run)
+        run.verify(model, patched, loss)
+        assert loss is not None
+        return loss
+    if not run.places_outside:
+        return call
+    loss = run.exchanged(model, [(site, None) for site in run.outside])
+    if loss is None:
+        raise PatchError(
+            f"{', '.join(run.places_outside)}: what makes Normals there is no plain function that can be compiled "
             "again; make them vdvae_patch.distributions.StableNormal(mean, σ, log_scale=log σ) there"
         )
-    return compiled_loss(call, [(site, None) for site in sites])
+    return loss
+
+
+def _is_seen_beside(head: Head | None) -> bool:
+    return head is not None and plan.is_in_call(head)
 
 
 def _as_symptom(
@@ -186,15 +221,20 @@ class ScanRun:
         """Whether a decoder is to stand in the place of a reconstruction term of the call."""
         return any(isinstance(site, TermSite) for site in self.outside)
 
-    @property
-    def loss(self) -> Callable[..., Any] | None:
-        """The scanned call with the Normals that it makes outside of the model made stable; None if there are none, or
-        it cannot be compiled again."""
-        if not self.outside or not isinstance(self.call, types.FunctionType):
+    def exchanged(self, model: nn.Module, edits: Sequence[Edit]) -> ExchangedCall | None:
+        """The scanned call with what is to be exchanged in it beside the model; None if that is nothing, or only
+        Normals, in code that cannot be compiled again.
+
+        Raises:
+            PatchError: a scale cannot be exchanged there.
+        """
+        if not edits or self.call is None:
             return None
         try:
-            return compiled_loss(self.call, [(site, None) for site in self.outside])
+            return exchanged_call(self.call, edits, model)
         except PatchError:
+            if any(scale is not None for _, scale in edits):
+                raise
             return None
 
     def run_again(
@@ -216,10 +256,13 @@ class ScanRun:
         data = (self.inputs, brought_along(self.call))
         return explained(outcome, model, lambda tracer: self.run_again(model, tracer, call), data)
 
-    def verify(self, model: nn.Module, patched: Iterable[Patched]) -> Outcome:
+    def verify(self, model: nn.Module, patched: Iterable[Patched], call: Callable[..., Any] | None = None) -> Outcome:
         """Run the scanned batch through the patched model and compare the σ that it uses; see `patch`'s `verify`.
 
         The batch follows the model to another device and floating type. Gives the outcome of this run.
+
+        Args:
+            call: what to run in the place of the scanned call, which computes a σ beside the model.
 
         Raises:
             PatchError: a σ is another one, or the call cannot be run again.
@@ -228,7 +271,7 @@ class ScanRun:
             raise PatchError("these heads come from a pickle, without the scanned batch; scan the model again")
         inputs = moved(self.inputs, self._place, _place(model))
         try:
-            return check_sigma(model, inputs, self.call, patched, self.residual, self.places)
+            return check_sigma(model, inputs, self.call if call is None else call, patched, self.residual, self.places)
         except PatchError:
             raise
         except Exception as error:

@@ -25,6 +25,7 @@ class Frame(NamedTuple):
         method: the name by which the module's class reaches this function; empty if it does not, as of a base class's
             `forward` that is called by `super()`.
         module: the module of Python in whose globals the function runs.
+        entry: whether it is the function that the scanned call begins in.
     """
 
     code: CodeType
@@ -33,6 +34,7 @@ class Frame(NamedTuple):
     host: bool
     method: str = ""
     module: str = ""
+    entry: bool = False
 
     @property
     def line(self) -> int:

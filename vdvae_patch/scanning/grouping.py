@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from vdvae_patch import conventions
+from vdvae_patch.attach.sites import Site
 from vdvae_patch.composition import Measured, is_limited, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head
@@ -148,6 +149,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         except CannotPlaceError as error:
             place = "output" if _is_bounded_output(group, convention, agree, shared) else "no"
             reason = f"{reason}, and {error}"
+    beside = any(isinstance(site, Site) and site.in_call for site in sites)
     file, _, line = where(_sigma_node(group.readings)).rpartition(":")
     found = Found(
         confidence="sure" if group.sure else "likely",
@@ -159,6 +161,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
         warnings=tuple(hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings))),
         alone=_alone(group),
+        at_output=beside and place == "call" and _is_bounded_output(group, convention, agree, shared),
     )
     return Head(
         emission.path, group.role, channels.start, channels.stop, channels.dim, convention,

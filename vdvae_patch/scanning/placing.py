@@ -431,7 +431,11 @@ def replaceable(model: nn.Module, heads: Iterable[Head]) -> Iterator[Head]:
     instance, patched nowhere."""
     modules = dict(model.named_modules())
     for head in heads:
-        strange = [text for site in head.sites if isinstance(site, Site) and (text := _strange(modules, site))]
+        strange = [
+            text
+            for site in head.sites
+            if isinstance(site, Site) and not site.in_call and (text := _strange(modules, site))
+        ]
         if strange and head.found is not None:
             reason = f"{head.found.reason}, and it is computed in {strange[0]}, which no patch can stand in for"
             yield replace(head, sites=(), found=replace(head.found, patch_at="no", reason=reason))

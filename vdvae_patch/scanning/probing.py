@@ -9,7 +9,7 @@ if the network had put it out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vdvae_patch.heads import Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
-from vdvae_patch.patching.apply import put_in
+from vdvae_patch.patching.apply import exchanged_for, put_in
 from vdvae_patch.patching.fit import line
 from vdvae_patch.patching.measure import Meter
 from vdvae_patch.patching.record import PatchedHead
@@ -125,16 +125,12 @@ class Probe:
     Args:
         run: the scan's.
         others: heads of the scan that are left as they are.
-        loss: what to run in the place of the scanned call.
     """
 
-    def __init__(
-        self, model: nn.Module, run: ScanRun, others: Sequence[Head] = (), loss: Callable[..., Any] | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, run: ScanRun, others: Sequence[Head] = ()) -> None:
         self._model = model
         self._run = run
         self._others = others
-        self._loss = loss
         self.levels = levels(_dtype(model))
 
     def verdicts(self, heads: Sequence[PatchedHead]) -> list[Verdict]:
@@ -176,10 +172,11 @@ class Probe:
         scales = {id(h): scale for unit in pushed for scale in [_pushed(_following(unit), level)] for h in unit}
         given = [replace(h, scale=scales.get(id(h), h.scale)) for h in heads]
         planned = plan.attachments(self._model, given, True, self._run.normals, self._others)
+        loss = exchanged_for(self._model, given, True, self._run, self._others)
         take_out = put_in(self._model, planned)
         try:
             with _means_apart(self._model, [h.head for h in heads]) if pushed else nullcontext():
-                return self._run.run_again(self._model, tracer, self._loss, to_the_error=True)
+                return self._run.run_again(self._model, tracer, loss, to_the_error=True)
         finally:
             take_out()
 

@@ -50,6 +50,9 @@ _LOSSES: dict[str, TermKind] = {
 }
 """Losses that PyTorch computes in one operation: output and target are its first two arguments."""
 
+Reads = Literal["mean", "logit", "log mean"]
+"""What the output of a comparison is, of the mean of the data."""
+
 _STEP = 1e-3
 _SAME = 1e-3
 """Differences between factors, and of exponents, that are none: rounding is 1e-9, and another loss differs by 0.1."""
@@ -66,6 +69,9 @@ class Term:
         factors: b of each value.
         errors: output minus data, of terms that have a difference.
         followed: the operations from the comparison to the loss, innermost first.
+        output: what is compared with the target; None where that is not told apart.
+        reads: what the output is, of a mean.
+        weighted: whether the comparison has weights of its own, which its factors do not show.
     """
 
     kind: TermKind
@@ -75,6 +81,9 @@ class Term:
     errors: Tensor | None = None
     count: int = 0
     followed: list[Node] = field(default_factory=list)
+    output: Node | None = None
+    reads: Reads = "mean"
+    weighted: bool = False
 
     @property
     def key(self) -> tuple[str, tuple[tuple[object, int], ...]]:
@@ -155,7 +164,11 @@ def _losses(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
         divided = max(1, counted) if whole and _reduction(node) == 1 else 1
         factors = (gradient / divided).flatten()
         if _moves(factors):
-            yield Term(kind, node, target, factors[factors != 0], None, counted)
+            reads: Reads = "logit" if kind == "Bernoulli cross-entropy with logits" else "mean"
+            yield Term(
+                kind, node, target, factors[factors != 0], None, counted,
+                output=output, reads=reads, weighted=_is_weighted(node),
+            )  # fmt: skip
 
 
 def _reduction(node: Node) -> int:
@@ -165,6 +178,15 @@ def _reduction(node: Node) -> int:
     at = place[node.op]
     given = node.kwargs.get("reduction", node.args[at] if len(node.args) > at else 1)
     return int(given)
+
+
+def _is_weighted(node: Node) -> bool:
+    """Whether a cross-entropy was given weights of elements or of its positive part."""
+    places = {"weight": 2, "pos_weight": 3} if node.op == "binary_cross_entropy_with_logits" else {"weight": 2}
+    if not node.op.startswith("binary_cross_entropy"):
+        return False
+    given = (node.kwargs.get(name, node.args[at] if len(node.args) > at else None) for name, at in places.items())
+    return any(value is not None for value in given)
 
 
 def _not_ignored(tail: Tail, node: Node, target: Node) -> int:
@@ -194,7 +216,10 @@ def _products(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
             kind = _kind_of_product(tail, node, target, output, gradient, gradients)
             if kind is not None and _moves(gradient):
                 factors = -gradient.flatten()
-                yield Term(kind, node, target, factors[factors != 0], None, gradient.numel())
+                reads: Reads = "log mean" if _is_logarithm(output) else "logit"
+                yield Term(
+                    kind, node, target, factors[factors != 0], None, gradient.numel(), output=output, reads=reads
+                )
 
 
 def _picked(tail: Tail, node: Node, gradient: Tensor) -> Iterator[Term]:
@@ -254,12 +279,16 @@ def _kind_of_product(
 
 
 def _has_complement(tail: Tail, node: Node, target: Node) -> bool:
-    """Whether the same output and target are multiplied as (1 − x) log(1 − p), too."""
+    """Whether the same output and target are multiplied as (1 − x) log(1 − p), too, whatever the sign."""
     value = 1 - tail.base[target.id].double()
     for other in tail.order:
         if other.op == "mul" and other is not node and other.shape == node.shape:
             for n in other.inputs:
-                if not n.params and tail.base[n.id].shape == value.shape and torch.allclose(tail.base[n.id], value):
+                if (
+                    not n.params
+                    and tail.base[n.id].shape == value.shape
+                    and torch.allclose(tail.base[n.id].abs(), value.abs())
+                ):
                     return True
     return False
 

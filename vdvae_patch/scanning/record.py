@@ -83,6 +83,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages: dict[int, _Storage] = {}
         self._sparse: dict[int, tuple[weakref.ref[Tensor], Node]] = {}
         self._paths = {id(module): path for path, module in model.named_modules()}
+        self.entry: CodeType | None = None
+        """Of the function that the call begins in, where that is beside the model."""
         self._frames: dict[tuple[Frame, ...], tuple[Frame, ...]] = {}
         self._writes: dict[Any, tuple[bool, ...]] = {}
         self._kept: dict[str, str] = {}
@@ -359,7 +361,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif kind == "host" or (kind == "module" and code.co_name == "forward"):
                 path, method = self._path_of_self(frame)
                 if kind == "host" or path is not None:
-                    found.append(Frame(code, frame.f_lasti, path, kind == "host", method, self._module_of(frame)))
+                    found.append(
+                        Frame(
+                            code,
+                            frame.f_lasti,
+                            path,
+                            kind == "host",
+                            method,
+                            self._module_of(frame),
+                            code is self.entry,
+                        )
+                    )
             frame = frame.f_back
         frames = tuple(found)
         return self._frames.setdefault(frames, frames)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from vdvae_patch.attach.attachment import outputs_observed
+from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
@@ -25,6 +26,7 @@ from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of
 from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.untouched import Untouched
+from vdvae_patch.torch_versions import eagerly
 from vdvae_patch.trace import Tracer
 
 Call = Callable[..., Any]
@@ -57,6 +59,8 @@ def recorded(
     owned = frozenset(id(t) for t in (*model.parameters(), *model.buffers()))
     data = data_of(inputs, call, owned)
     recorder = recorder_of(model, [t for t in tensors_in(data) if id(t) not in owned], arrays_in(data))
+    entry = None if call is None else entry_of(call)
+    recorder.entry = None if entry is None else entry.function.__code__
     fixed = frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
     if any(p.requires_grad for p in model.parameters()):
         recorder.graph.fixed = fixed
@@ -150,7 +154,7 @@ def _eager(model: nn.Module) -> Iterator[None]:
     if not compiled:
         yield
         return
-    with torch.compiler.set_stance("force_eager"), without_hook_warning():
+    with eagerly(), without_hook_warning():
         yield
 
 

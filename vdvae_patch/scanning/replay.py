@@ -79,6 +79,12 @@ class Keeper(Recorder):  # type: ignore[no-untyped-call]
                     self.graph.values[number] = self.graph.values[number].clone()
 
 
+_LOSSES = frozenset(
+    {"binary_cross_entropy", "binary_cross_entropy_with_logits", "nll_loss_forward", "nll_loss2d_forward"}
+)
+"""Losses in one operation that take weights of their own."""
+
+
 def _is_inner(node: Node) -> bool:
     """Whether a node can be computed again from its operands without a layer, and without a draw."""
     if node.func is None:
@@ -86,6 +92,8 @@ def _is_inner(node: Node) -> bool:
     if node.kind in ("parameter", "buffer", "input", "constant", "noise") or is_random(node.func):
         return False
     if node.kind in ("elementwise", "shape", "reduction"):
+        return True
+    if node.op in _LOSSES:  # with a buffer of weights, too
         return True
     if node.op in ops.CONVOLUTIONS or node.op in ops.NORMALIZATIONS or node.op in ops.PRODUCTS:
         return False
@@ -356,6 +364,9 @@ def _applied(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
         viewed: Tensor = args[0].reshape(args[1])
         return viewed
     func = node.func
+    if node.op in _LOSSES:  # its weights have no gradient, and refuse to be asked for one
+        args = [*args[:2], *(a.detach() if isinstance(a, Tensor) else a for a in args[2:])]
+        kwargs = {key: a.detach() if isinstance(a, Tensor) else a for key, a in kwargs.items()}
     if node.inplace and args and isinstance(args[0], Tensor):
         args = [args[0].clone(), *args[1:]]
     found = func(*args, **kwargs)

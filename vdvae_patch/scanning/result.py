@@ -166,6 +166,7 @@ class ScanResult(Sequence[Head]):
         Raises:
             PatchError: it is not patched, a σ is another one, or the call cannot be run again.
         """
+        from vdvae_patch.patching.apply import exchanged_for
         from vdvae_patch.patching.record import patch_record
 
         by_head = {(h.head.path, h.head.channels, h.head.role): h for h in patch_record(model).heads}
@@ -175,7 +176,10 @@ class ScanResult(Sequence[Head]):
             missing = [str(head) for head, patched in known if patched is None]
             if missing:
                 raise PatchError(f"not among the patched heads: {', '.join(missing)}")
-            run.verify(model, [dataclasses.replace(patched, head=head) for head, patched in known if patched])
+            both = [(dataclasses.replace(patched, head=head), patched) for head, patched in known if patched]
+            stable = patch_record(model).arithmetic == "stable"
+            loss = exchanged_for(model, [as_patched for _, as_patched in both], stable, run)
+            run.verify(model, [patched for patched, _ in both], loss)
 
     def _with(self, heads: Iterable[Head]) -> ScanResult:
         new = copy.copy(self)

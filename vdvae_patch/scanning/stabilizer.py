@@ -14,7 +14,7 @@ from torch import nn
 
 from vdvae_patch import decoders
 from vdvae_patch.attach.recompile import GIVE_ONE
-from vdvae_patch.errors import PatchError, SharedScaleError
+from vdvae_patch.errors import HostError, PatchError, SharedScaleError
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle, patch
 from vdvae_patch.patching.apply import lifted
@@ -29,6 +29,7 @@ from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchang
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.probing import Probe, Verdict, units
 from vdvae_patch.scanning.result import ScanResult
+from vdvae_patch.seams import seam_of
 
 Scales = Mapping[Role, str | Scale]
 
@@ -90,10 +91,11 @@ def stabilize(
         posterior, prior, likelihood: the scale of each role, explin for a posterior if left out; a likelihood needs the
             data's range, so none is presumed.
         decoder: the pixel likelihood of `vdvae_patch.decoders` that shall stand in the place of the reconstruction
-            term, such as "optimal". A squared error, in a method of the model or in the plain function that is the
-            call, is replaced by "optimal" or "fixed(sigma=...)" if the loss is then a bound with β = 1, which is
-            measured; of one in the call `handle.loss` is to be called in its place. Of any other the account says in
-            one line what to write. The KL's factor is kept either way.
+            term, such as "optimal". A squared or absolute error, or a Bernoulli's cross-entropy on grey values, in a
+            method of the model or in the plain function that is the call, is replaced by "optimal" or
+            "fixed(sigma=...)" around the mean that the host computes, if the loss is then a bound with β = 1, which is
+            measured; of one in the call `handle.loss` is to be called in its place. Of any other the account says why
+            not, and what to write. The KL's factor is kept either way.
         exclude: paths of heads, or of modules above them, that are left as they are.
         roles: by path, the role of heads that the scan takes for something else.
         paper: apply the formulas to the raw value as it is, see `patch`; a trained model's σ is not kept then.
@@ -103,7 +105,8 @@ def stabilize(
 
     Returns:
         The handle of the patch. A head that cannot be patched is left as it is, and the account says why; where a loss
-        function beside the model makes Normals, `handle.loss` is to be called in its place.
+        function beside the model makes Normals, or computes a σ that got another scale, `handle.loss` is to be called
+        in its place.
 
     Raises:
         PatchError: no head was found (the near misses are named), or none can be patched; or a scale was named for a
@@ -129,7 +132,9 @@ def stabilize(
         _examine(model, treatment, asked, paper, probe)
     print(told(treatment), file=file or sys.stdout)
     if decoder is not None:
-        print(f"decoder {decoder}: {_said(heads, decoder, exchange, why_not)}", file=file or sys.stdout)
+        said = _said(heads, decoder, exchange, why_not)
+        by_seam = "" if exchange is not None else _by_seam(model, decoder)
+        print(f"decoder {decoder}: {said}{by_seam}", file=file or sys.stdout)
     if exchange is not None:
         exchange.term.tracking = True
         put_term(model.get_submodule(exchange.site.owner), exchange.term)
@@ -150,6 +155,20 @@ def _exchange(
         else:
             run.normals = (*run.normals, exchange.site)
     return exchange, ""
+
+
+def _by_seam(model: nn.Module, decoder: str) -> str:
+    """What else puts the decoder into a model of a host by name, whatever its likelihood is."""
+    try:
+        seam = seam_of(model)
+    except HostError:
+        return ""
+    if seam is None:
+        return ""
+    return (
+        "; its host by name says where its likelihood is: with heads=host.heads(model), vdvae_patch.patch(model, ..., "
+        f'decoder="{decoder}") puts it there'
+    )
 
 
 def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: str) -> str:
@@ -307,7 +326,7 @@ def _probe(model: nn.Module, treatment: Treatment) -> Probe:
     run = next(head.scan for head in treatment.heads if head.scan is not None)
     known = {(h.head.path, h.head.channel_range, h.head.role) for h in treatment.handle.record.heads}
     others = [h for h in run.heads if (h.path, h.channel_range, h.role) not in known]
-    return Probe(model, run, others, treatment.handle.loss)
+    return Probe(model, run, others)
 
 
 def _broken_roles(verdicts: Iterable[Verdict]) -> set[Role]:

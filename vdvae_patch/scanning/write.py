@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
@@ -70,7 +71,7 @@ def entry_file(factory: str, heads: Sequence[Head], model: nn.Module) -> str:
     name = re.sub(r"\W", "_", f"{module}_{attribute}".lower())
     class_name = "".join(part.capitalize() for part in name.split("_"))
     places = _Places(model)
-    body = "\n".join(f"            {_head(head, places)}," for head in heads)
+    body = "\n".join(_written_head(head, places) for head in heads)
     normals = dict.fromkeys(site for head in heads if head.scan is not None for site in head.scan.normals)
     returned = "heads"
     if normals:
@@ -96,6 +97,18 @@ _IMPORTS = {
     "get": "vdvae_patch.conventions",
     "ChannelRange": "vdvae_patch.heads",
 }
+
+
+def _written_head(head: Head, places: _Places) -> str:
+    """A line of the list; of a head whose σ is computed beside the model a comment, unless it can be had without."""
+    if any(isinstance(site, Site) and site.in_call for site in head.sites):
+        if head.found is None or not head.found.at_output:
+            return (
+                f"            # {head}: its σ is computed beside the model, in the call that was scanned, and a "
+                "file holds no call; patch the heads of a scan"
+            )
+        head = replace(head, sites=())
+    return f"            {_head(head, places)},"
 
 
 def _head(head: Head, places: _Places) -> str:

@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from vdvae_patch.errors import CheckpointError
+from vdvae_patch.validation import checked, one_line, require, shown
+
+_WORDS = 624  # of a Mersenne twister
+
 
 @dataclass(frozen=True)
 class RawStates:
@@ -46,6 +51,37 @@ class RawStates:
 def generator_states(device: torch.device) -> dict[str, Any]:
     """Of torch on the CPU and on `device`, of numpy and of Python."""
     return RawStates.now(device).plain()
+
+
+def require_states(states: object, where: str) -> None:
+    """Refuse what `generator_states` did not give: each state is tried on a generator of its own.
+
+    Raises:
+        CheckpointError: which state, and what is wrong with it.
+    """
+    wanted = {"torch": torch.Tensor, "numpy": list[Any], "python": list[Any], "cuda": torch.Tensor | None}
+    found = require(states, wanted, where, CheckpointError)
+    numpy = checked(found["numpy"], tuple[str, torch.Tensor, int, int, float], f"{where}.numpy", CheckpointError)
+    python = checked(found["python"], tuple[int, list[int], float | None], f"{where}.python", CheckpointError)
+    name, keys, position = numpy[:3]
+    # numpy does not look where its own state says that it stands
+    if name != "MT19937" or keys.dtype != torch.int64 or keys.shape != (_WORDS,) or not 0 <= position <= _WORDS:
+        raise CheckpointError(f"{where}.numpy: is no state of a Mersenne twister ({shown(keys)} at {shown(position)})")
+    if len(python[1]) != _WORDS + 1:
+        raise CheckpointError(f"{where}.python: is no state of a Mersenne twister (a list of {len(python[1])})")
+    for part, take in (
+        ("torch", lambda: torch.Generator().set_state(found["torch"])),
+        ("numpy, or of Python", lambda: _try(raw_states(found))),
+    ):
+        try:
+            take()
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise CheckpointError(f"{where}: is no state of {part}: {one_line(error)}") from None
+
+
+def _try(states: RawStates) -> None:
+    np.random.RandomState().set_state(states.numpy_state)
+    random.Random().setstate(states.python_state)
 
 
 def raw_states(states: dict[str, Any]) -> RawStates:

@@ -12,19 +12,23 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.skips.records import decode, encode
+from vdvae_patch.torch_files import require_bounded
+from vdvae_patch.validation import checked, one_line, parse_json, require, shown
 
 FORMAT = 1
 STATE = "state.pt"
 MANIFEST = "manifest.json"
+_LONGEST = 16 * 2**20  # bytes of a manifest; that of a thousand heads has about 0.2 million
 
 
 def write(final: Path, info: Mapping[str, Any], state: Mapping[str, Any], *, what: str, remedy: str) -> Path:
@@ -73,8 +77,21 @@ def read(path: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{what} file {path / STATE} is damaged: {len(data)} bytes with SHA-256 {digest[:12]}, "
             f"written were {files[STATE]['bytes']} with {files[STATE]['sha256'][:12]}"
         )
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return info, state
+    return info, _state_of(data, f"{what} file {path / STATE}")
+
+
+def _state_of(data: bytes, what: str) -> dict[str, Any]:
+    """The checksum says that this is what somebody wrote, and not that `write` did."""
+    try:
+        require_bounded(data, what)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # torch raises half a dozen types for what it did not write, pickle's among them
+        # what torch says of a file that names code is how to run it
+        why = "it names code, or is cut off" if isinstance(error, pickle.UnpicklingError) else one_line(error, 120)
+        raise CheckpointError(f"{what} is no state that was saved here ({why})") from None
+    return cast(dict[str, Any], checked(state, dict[str, Any], what, CheckpointError))
 
 
 def read_manifest(path: Path, *, what: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -82,17 +99,22 @@ def read_manifest(path: Path, *, what: str) -> tuple[dict[str, Any], dict[str, d
     file = path / MANIFEST
     try:
         data = file.read_bytes()
-        manifest = json.loads(data)
-        checksum = manifest.pop("checksum")
     except FileNotFoundError:
         raise CheckpointError(f"{path} is not a {what}: it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise CheckpointError(f"{what} file {file} is damaged") from None
+    except OSError as error:
+        raise CheckpointError(f"{what} file {file} cannot be read: {error.strerror}") from None
+    where = f"{what} file {file}"
+    parsed = parse_json(data, where, CheckpointError, most=_LONGEST)
+    manifest = dict(checked(parsed, dict[str, Any], where, CheckpointError))
+    checksum = manifest.pop("checksum", None)
     # byte for byte: JSON reads some damaged text, such as 1E-05 for 1e-05, as what it was
     if checksum != _checksum(manifest) or data != _manifest_bytes(manifest):
         raise CheckpointError(f"{what} file {file} is damaged: its checksum does not match")
-    if manifest["format"] != FORMAT:
-        raise CheckpointError(f"{what} {path} has format {manifest['format']}; this version reads {FORMAT}")
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{what} {path} has format {shown(manifest.get('format'))}; this version reads {FORMAT}")
+    require(manifest, {"info": dict[str, Any], "files": dict[str, dict[str, Any]]}, where, CheckpointError)
+    require(manifest["files"], {STATE: dict[str, Any]}, f"{where}: files", CheckpointError)
+    require(manifest["files"][STATE], {"sha256": str, "bytes": int}, f"{where}: files.{STATE}", CheckpointError)
     return decode(manifest["info"]), manifest["files"]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from vdvae_patch.skips.rule import Cause
+from vdvae_patch.skips.rule import LARGEST, Cause
 from vdvae_patch.trace import Event
 
 _SHOWN = 5
@@ -49,6 +49,8 @@ def _why(cause: Cause, loss: float, norm: float, ranks: Sequence[int]) -> str:
         return f"the scaled gradients overflowed, which is ordinary in float16; the scaler lowers its scale{where}"
     if cause == "high_gradient":
         limit = " is not below the threshold" if math.isfinite(norm) else ""
+        if LARGEST <= norm < math.inf:
+            limit = ", whose square overflows in float32"
         return f"loss {loss:.4g}, gradient norm {number(norm)}{limit}{where}"
     part = cause.removeprefix("nan_")
     if part != "loss":

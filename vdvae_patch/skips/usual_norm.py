@@ -81,7 +81,15 @@ class UsualNorm:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state_dict` gave; raises `InvalidValueError` for another number of runs or window."""
-        if state["norms"].shape != self._norms.shape:
+        count = state["count"]
+        if (
+            count.shape != self._count.shape
+            or count.is_floating_point()
+            or count.is_complex()
+            or bool((count < 0).any())
+        ):
+            raise InvalidValueError(f"the saved count must be how many norms there were, not {count}")
+        if state["norms"].shape != self._norms.shape or not state["norms"].is_floating_point():
             raise InvalidValueError(
                 f"the saved norms have the shape {tuple(state['norms'].shape)}, not {tuple(self._norms.shape)}"
             )
@@ -105,13 +113,3 @@ class UsualNorm:
     def forget_last(self) -> None:
         """Of one run: the update of the last norm was not applied after all. The one that it displaced is gone."""
         self.remember(self.norms()[:-1])
-
-
-def clip_gradients(gradients: Sequence[Tensor], norm: Tensor, limit: Tensor) -> None:
-    """Scale gradients of that norm down to the limit, where it is above: by `min(1, limit / (norm + 1e-6))`.
-
-    As `torch.nn.utils.clip_grad_norm_` does it, whose limit must be a number; one that is on the device is not waited
-    for here.
-    """
-    # an infinite limit over an infinite norm is NaN, but such an update is skipped
-    torch._foreach_mul_(list(gradients), (limit.to(norm.dtype) / (norm + 1e-6)).clamp(max=1))

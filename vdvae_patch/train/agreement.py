@@ -54,4 +54,6 @@ def fingerprint(config: TrainConfig[Any], work: Workload) -> dict[str, str]:
         "upstream commit": str(origin.commit),
         "upstream changes": "; ".join(origin.modified) or "none",
         "training images": str(len(work.data.train)),
+        "fingerprint of the training images": work.data.provenance.fingerprint,
+        "fingerprint of the other images": work.data.provenance.held_out_fingerprint,
     }

@@ -6,15 +6,17 @@ A checkpoint is a sealed folder `step-00001000`, see `skips.sealed`.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vdvae_patch.errors import CheckpointError
+from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.skips import sealed
 from vdvae_patch.skips.sealed import FORMAT, MANIFEST, STATE, delete, set_aside
+from vdvae_patch.validation import Between, record
 
 __all__ = ["FORMAT", "MANIFEST", "STATE", "CheckpointInfo", "Found", "delete", "load", "newest", "save", "set_aside"]
 
@@ -31,15 +33,19 @@ class CheckpointInfo:
         heads: the patched heads as rows of text: path, channels, role, convention, scale.
         finite: whether the last step before it had finite losses.
         nelbo: of the last evaluation, nats per dimension; None before the first.
+        run: the identity of the run; empty in checkpoints of before runs had any.
+        counts: how many lines each log had, and how many updates each cause had skipped; empty there, too.
     """
 
-    step: int
+    step: Annotated[int, Between(0, 2**53)]
     host: str
     variant: str
     arithmetic: str
     heads: tuple[tuple[str, ...], ...]
     finite: bool
     nelbo: float | None
+    run: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def save(folder: Path, info: CheckpointInfo, state: Mapping[str, Any], *, name: str | None = None) -> Path:
@@ -60,22 +66,44 @@ def load(path: Path) -> tuple[CheckpointInfo, dict[str, Any]]:
         CheckpointError: damaged, cut off, of another format, or not a checkpoint.
     """
     values, state = sealed.read(path, what=_WHAT)
-    return _info(values), state
+    return _info(values, path), state
 
 
 def read_manifest(path: Path) -> tuple[CheckpointInfo, dict[str, dict[str, Any]]]:
     """The manifest alone, checked against its own checksum; raises `CheckpointError`."""
     values, files = sealed.read_manifest(path, what=_WHAT)
-    return _info(values), files
+    return _info(values, path), files
 
 
-def _info(values: dict[str, Any]) -> CheckpointInfo:
-    return CheckpointInfo(**{**values, "heads": tuple(tuple(row) for row in values["heads"])})
+def _info(values: dict[str, Any], path: Path) -> CheckpointInfo:
+    return record(CheckpointInfo, values, f"{_WHAT} {path}: {MANIFEST}: info", CheckpointError)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints of a folder, the newest first."""
-    return sorted(folder.glob("step-*"), reverse=True)
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(found, reverse=True)
+
+
+def require_readable(folder: Path) -> None:
+    """Tell a folder without checkpoints from one that cannot be seen; `checkpoints` finds none in either.
+
+    Raises:
+        RunError: it is a link to nowhere, no folder, or may not be read.
+    """
+    try:
+        os.scandir(folder).close()
+    except FileNotFoundError:
+        if folder.is_symlink():
+            raise RunError(
+                f"{folder} is a link to {os.readlink(folder)}, which is not there: is its disk mounted? "
+                "Whether the run has checkpoints cannot be told, and nothing is begun again"
+            ) from None
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be read ({error.strerror}): whether the run has checkpoints cannot be told, and nothing "
+            "is begun again; make it readable"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,23 @@ import tyro
 
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.heads import Arithmetic
-from vdvae_patch.hosts.preset import Optimization
+from vdvae_patch.hosts.preset import MOST_IMAGES, Optimization
+from vdvae_patch.skips.whole import comment_agrees
+from vdvae_patch.validation import Between, checked, one_line, require, require_shallow, shown
 
 Precision = Literal["fp32", "bf16", "fp16"]
 A = TypeVar("A")
+_LONGEST = 2**24  # bytes of a `config.toml`; it has four thousand, and eight for each of --limit-images
+_DOTS = 500  # tables in tables take a time that grows with the square of their depth
+_SEEN = {
+    "global_batch": Annotated[int, Between(1, MOST_IMAGES)] | None,
+    "weights": list[str] | None,
+    "resumed": list[str] | None,
+}
+_NAMED = {
+    **dict.fromkeys(("host", "preset", "variant", "patches", "upstream", "data", "out"), str | None),
+    "allow_modified_upstream": bool | None,
+}
 _OF_THE_PRESET: Any = None  # an architecture belongs to a host; the command line takes it from the preset
 
 
@@ -43,7 +56,7 @@ class TrainConfig(Generic[A]):
         steps: how many steps to train.
         epochs: how many epochs to train, instead of steps; 300 if neither is given.
         seed: of the initial weights, the order of the data, the noise and the choice of limit_images.
-        out: the run's folder; runs/PRESET-VARIANT-seedN unless given.
+        out: the run's folder; runs/HOST-PRESET-VARIANT-seedN unless given.
         resume: go on with the run in the folder from its last good checkpoint.
         weights: start from these: the averaged weights of a checkpoint folder of ours, or a file (a state_dict such as
             VDVAE's, a Lightning checkpoint, safetensors); FILE:KEY chooses one of several in it.
@@ -59,6 +72,9 @@ class TrainConfig(Generic[A]):
         samples_every: steps between two sample grids; 0 is one at the end only.
         evaluate_every: steps between two evaluations on the validation images; 0 is none.
         test_images: how many test images the final evaluation uses; 0 is all of them.
+        importance_samples: draws for each image of the log likelihood by importance sampling, of a host whose rates are
+            of draws; 0 leaves it out.
+        importance_images: test images of the log likelihood, evenly spread; 0 is all of them.
         max_consecutive_skips: end the run, with a diagnosis, after this many skipped updates in a row.
         watch_every: steps between two looks at every head (extremes of log sigma, KL, gradient); 0 is none.
         record_skips: keep what is needed to do this many skipped updates again, for `replay`; 0 keeps none.
@@ -95,6 +111,8 @@ class TrainConfig(Generic[A]):
     samples_every: int = 0
     evaluate_every: int = 0
     test_images: int = 0
+    importance_samples: int = 500
+    importance_images: int = 100
     max_consecutive_skips: int = 200
     watch_every: int = 100
     record_skips: int = 5
@@ -120,7 +138,7 @@ class TrainConfig(Generic[A]):
             if value is not None and value < 1:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
         counts = ("record_every", "checkpoint_every", "samples_every", "evaluate_every", "watch_every", "record_skips")
-        for name in (*counts, "test_images", "seed"):
+        for name in (*counts, "test_images", "importance_samples", "importance_images", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
 
@@ -129,7 +147,7 @@ class TrainConfig(Generic[A]):
         """The run's folder."""
         if self.out is not None:
             return self.out
-        return Path("runs") / f"{self.preset}-{slug(self.variant)}-seed{self.seed}"
+        return Path("runs") / f"{self.host}-{self.preset}-{slug(self.variant)}-seed{self.seed}"
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps to train in all."""
@@ -161,39 +179,88 @@ class RunFile:
         path: where it lies, for messages.
         told: what the run was told, as plain values.
         seen: what it saw: code, machine, data, host; the file's table `[run]`.
+        checked: whether a checksum vouches for it; older files have none.
     """
 
     path: Path
     told: Mapping[str, Any]
     seen: dict[str, Any]
+    checked: bool = False
+
+    @property
+    def run(self) -> str:
+        """The identity of the run; empty for one of before runs had any."""
+        return str(self.seen.get("id", ""))
+
+    @property
+    def checks_logs(self) -> bool:
+        """Whether every line of its logs has a checksum: not those of a run that was begun by an older version."""
+        return bool(self.run) and "adopted" not in self.seen
 
     @classmethod
     def read(cls, path: Path) -> RunFile:
         """Read the file.
 
         Raises:
-            RunError: it is missing, cannot be read, or is not TOML.
+            RunError: it is missing, cannot be read, is not TOML or nested deeper than ours is, or is not what was
+                written.
         """
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            if path.stat().st_size > _LONGEST:
+                raise RunError(f"{path} is longer than {_LONGEST:,} bytes, and no run's configuration is")
+            text = path.read_bytes().decode("utf-8")  # not as text, which would change line breaks
+            if any(line.count(".") > _DOTS for line in text.splitlines()):
+                raise RunError(f"{path} has a line with more than {_DOTS} dots, and no run's configuration has")
+            agrees = comment_agrees(text)
+            table = tomllib.loads(text)
         except FileNotFoundError:
             raise RunError(f"{path} does not exist: there is no run in that folder") from None
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RunError(f"{path} is not valid TOML ({error})") from None
-        return cls(path, table, table.pop("run", {}))
+        except (ValueError, RecursionError) as error:  # TOMLDecodeError, and others of a number or a text
+            raise RunError(f"{path} is not valid TOML ({one_line(error)})") from None
+        require_shallow(table, str(path), RunError)
+        seen = require(table.pop("run", {}), _SEEN, f"{path}: run", RunError)
+        if agrees is False or (agrees is None and "id" in seen):
+            raise RunError(
+                f"{path} is damaged, or was changed by hand: its checksum does not match. Whoever changed it on "
+                "purpose removes its first line and the line `id` of [run]; else put it back, or begin again in "
+                "another --out"
+            )
+        if not table:
+            raise RunError(f"{path} is damaged: it has no setting")
+        named = require(table, _NAMED, str(path), RunError)  # what is asked for before the rest is typed
+        if bad := [name for name in _NAMED if "\0" in str(named.get(name, ""))]:
+            raise RunError(f"{path}.{bad[0]}: must be a name or a path, not {shown(named[bad[0]])}")
+        return cls(path, table, seen, bool(agrees))
 
     def config(self, architecture: type) -> TrainConfig[Any]:
         """What the run was told, typed; `architecture` is the class of its host's.
 
         Raises:
             UnknownNameError: it has a setting that this version does not know.
+            RunError: a setting is of another type than its field.
+            InvalidValueError: one has a value that cannot be used.
         """
         nested = {"optimization": Optimization, "architecture": architecture}
-        values = {key: _from_table(nested[key], item) if key in nested else item for key, item in self.told.items()}
-        config: TrainConfig[Any] = _from_table(TrainConfig, values)
+        values = {
+            key: self._read(nested[key], item, f"{self.path}: {key}") if key in nested else item
+            for key, item in self.told.items()
+        }
+        config: TrainConfig[Any] = self._read(TrainConfig, values, str(self.path))
         return config
+
+    def _read(self, cls: type, values: Any, where: str) -> Any:
+        table = checked(values, dict[str, Any], where, RunError)
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(table) - set(known)):
+            raise UnknownNameError("setting", unknown[0], known)
+        hints = typing.get_type_hints(cls, include_extras=True)
+        read = {name: _typed(hints[name], value, f"{where}.{name}") for name, value in table.items()}
+        try:
+            return cls(**read)
+        except TypeError as error:  # a field of the user's own class that has no default
+            raise RunError(f"{where}: {one_line(error)}") from None
 
 
 def changed(old: TrainConfig[Any], new: TrainConfig[Any], allowed: frozenset[str]) -> list[str]:
@@ -218,17 +285,15 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _from_table(cls: type, values: Mapping[str, Any]) -> Any:
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - {f.name for f in fields(cls)})
-    if unknown:
-        raise UnknownNameError("setting", unknown[0], [f.name for f in fields(cls)])
-    return cls(**{name: _typed(hints[name], value) for name, value in values.items()})
-
-
-def _typed(hint: Any, value: Any) -> Any:
+def _typed(hint: Any, value: Any, where: str) -> Any:
     union = typing.get_origin(hint) in (types.UnionType, typing.Union)  # the latter where a Literal is one of them
     options = typing.get_args(hint) if union else (hint,)
     if Path in options and isinstance(value, str):
+        if "\0" in value:
+            raise RunError(f"{where}: must be a path, not {shown(value)}")
         return Path(value)
-    return float(value) if float in options and isinstance(value, int) else value
+    if isinstance(hint, TypeVar) or is_dataclass(value):
+        return value  # the architecture, read already
+    if isinstance(value, list) and any(typing.get_origin(option) is tuple for option in options):
+        value = tuple(value)
+    return checked(value, hint, where, RunError)

@@ -29,6 +29,7 @@ class Estimate:
         images: seen in training, over all ranks.
         step_seconds: measured here, on one rank.
         checkpoint_bytes: of one checkpoint.
+        notes: what there is to say of the data, a sentence each.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Estimate:
     step_seconds: float
     checkpoint_bytes: int
     machine: str
+    notes: tuple[str, ...] = ()
 
     @property
     def hours(self) -> float:
@@ -50,6 +52,7 @@ class Estimate:
             f"{self.label}: {self.steps:,} steps of {self.images // self.steps} images on {self.ranks} rank(s), "
             f"{self.images:,} images; {self.parameters:,} parameters; {self.step_seconds:.3f} s a step measured on "
             f"{self.machine}: {self.hours:,.1f} hours; {self.checkpoint_bytes / 1e6:,.1f} MB a checkpoint"
+            + "".join(f"\n{note}" for note in self.notes)
         )
 
 
@@ -60,7 +63,7 @@ def estimate(
     limit_seconds: float = 60.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Estimate:
-    """Build the model and do a few steps; nothing is written.
+    """Build the model and do a few steps; nothing is written, and nothing downloaded.
 
     One step that does not count, since it also prepares, and then `measured` that do. No step begins after
     `limit_seconds`: of a model for which the first one takes that long, the first one is the measure.
@@ -69,7 +72,7 @@ def estimate(
         HostError, DataError, RunError, UnknownNameError, InvalidValueError, PatchError: as the run itself would.
     """
     world = World(resolve_device(config.device))
-    work = prepare(config, world.device)
+    work = prepare(config, world.device, for_estimate=True)
     engine = make_engine(config, world, work).step
     images = DeviceImages(work.data.train, world.device)
     batch_size = config.optimization.batch_size
@@ -87,4 +90,5 @@ def estimate(
     return Estimate(
         f"{config.preset} {config.variant} seed {config.seed}", config.nproc, steps, steps * global_batch, parameters,
         statistics.median(seconds[1:] or seconds), parameters * _BYTES_A_PARAMETER, machine(world.device),
+        work.data.provenance.notes,
     )  # fmt: skip

@@ -81,6 +81,7 @@ def evaluate(
     for number, start in enumerate(starts):
         if number % world.size != world.rank:
             continue
+        world.mark()
         seed_noise("evaluate", seed, step=number)
         indices = np.arange(start, min(start + batch_size, count))
         batch = normalization.apply(images.take(indices))

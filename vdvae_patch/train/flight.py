@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch.errors import RunError
+from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.hosts.preset import Optimization
 from vdvae_patch.skips.generators import generator_states
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import Precision, TrainConfig
+from vdvae_patch.train.contents import of_recording
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.step import BadRanks, StepRecord
+from vdvae_patch.validation import record as typed
 
 MADE_BY = "train with --record-skips N (N > 0) and, for a finished run, again from its seed in another --out"
 
@@ -138,7 +140,8 @@ def read(path: Path) -> Recording:
 
 def recordings(folder: Path) -> list[Path]:
     """The recordings of a run, the first skipped update first."""
-    return sorted(path for path in folder.glob("skip-*") if path.is_dir())  # pictures lie beside them
+    found = (path for path in folder.glob("skip-*") if path.is_dir())  # pictures lie beside them
+    return sorted(path for path in found if path.name.removeprefix("skip-").isdecimal())  # and what others put there
 
 
 def choose(folder: Path, number: int) -> Path:
@@ -185,11 +188,10 @@ def _name(step: int) -> str:
 
 
 def _recording(path: Path, info: CheckpointInfo, state: dict[str, Any]) -> Recording:
-    values = dict(state["record"])
-    sites = BadRanks(*(tuple(site) for site in values.pop("sites")))
+    saved = of_recording(state, path)
+    values = saved.record | {"sites": BadRanks(*saved.sites)}
+    row = typed(StepRecord, values, f"recording {path}.record", CheckpointError)
     return Recording(
-        path, info, StepRecord(**values, sites=sites), state["model"], state["indices"], state["generators"],
-        state["threads"], state["loss_scale"],
-        Optimization(**state["optimization"]) if "optimization" in state else None, state.get("precision"),
-        state.get("seams", {}),
+        path, info, row, saved.model, saved.indices, saved.generators, saved.threads, saved.loss_scale,
+        saved.optimization, saved.precision, saved.seams or {},
     )  # fmt: skip

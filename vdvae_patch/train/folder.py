@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +12,12 @@ from typing import IO, Any
 import tomli_w
 
 from vdvae_patch.errors import RunError
-from vdvae_patch.skips.records import decode, encode
+from vdvae_patch.skips.records import read_log
+from vdvae_patch.skips.whole import json_record, json_text, with_comment, write_whole
+from vdvae_patch.train import checkpoint
 from vdvae_patch.train.config import RunFile, TrainConfig, changed
+
+__all__ = ["RunFolder", "open_folder", "read_json", "run_around", "write_config", "write_json", "write_whole"]
 
 # Where things are, and how many processes there are: may differ, and the log has no need to say it.
 _PLACES = frozenset(
@@ -138,6 +141,19 @@ def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:
     return folder
 
 
+def holder(path: Path) -> str | None:
+    """The process that works in a run's folder, as its lock says; None if none does."""
+    try:
+        with (path / LOCK).open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read().strip() or "unknown"
+    except OSError:
+        return None
+    return None
+
+
 def run_around(path: Path) -> Path | None:
     """The nearest folder that holds a run, of `path` and those that it lies in."""
     folders = (path.absolute(), *path.absolute().parents)
@@ -148,12 +164,12 @@ def write_config(folder: RunFolder, config: TrainConfig[Any], seen: Mapping[str,
     """Write `config.toml`: what the run was told, and under `[run]` what it saw (code, machine, data, host)."""
     table = config.to_toml() | {"run": dict(seen)}
     table.pop("resume", None)
-    write_whole(folder.config, tomli_w.dumps(table))
+    write_whole(folder.config, with_comment(tomli_w.dumps(table)))
 
 
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
+def write_json(path: Path, record: Mapping[str, Any], *, checksum: bool = False) -> None:
     """Write one JSON object, whole or not at all; floats that are not finite as strings."""
-    write_whole(path, json.dumps(encode(dict(record)), indent=2) + "\n")
+    write_whole(path, json_text(record, checksum=checksum))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -162,25 +178,20 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing or damaged.
     """
-    try:
-        record: dict[str, Any] = decode(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error})") from None
-    return record
+    return read_checked(path)[0]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a text file in one move."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def read_checked(path: Path) -> tuple[dict[str, Any], bool]:
+    """Read what `write_json` wrote, and whether a checksum vouches for it.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        data = path.read_bytes()
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(f"{path} could not be written: {error.strerror}") from error
+        raise RunError(f"{path} cannot be read ({error.strerror})") from None
+    return json_record(data, path)
 
 
 def _take(lock: IO[str], path: Path) -> None:
@@ -208,11 +219,6 @@ def accepted_changes(folder: RunFolder, config: TrainConfig[Any]) -> str:
     )
 
 
-def begun_with(folder: RunFolder, config: TrainConfig[Any]) -> Path | None:
-    """The `--weights` that the run in the folder was told."""
-    return RunFile.read(folder.config).config(type(config.architecture)).weights
-
-
 def _value(value: object) -> str:
     if value is None:
         return "not given"
@@ -220,11 +226,75 @@ def _value(value: object) -> str:
 
 
 def check_resumable(config: TrainConfig[Any]) -> None:
-    """Raise `RunError` if there is no run in the folder, or one with another model or other batches."""
-    file = RunFile.read(RunFolder(config.folder).config)
-    differences = changed(file.config(type(config.architecture)), config, _MAY_CHANGE)
+    """Make sure that the folder holds a run that `config` goes on with.
+
+    Raises:
+        RunError: there is none, or one with another model, other batches or other first weights; or it had checkpoints,
+            and none is to be seen.
+    """
+    folder = RunFolder(config.folder)
+    file = RunFile.read(folder.config)
+    before = file.config(type(config.architecture))
+    differences = changed(before, config, _MAY_CHANGE)
     if differences:
         raise RunError(
             f"folder {config.folder} holds a run with other settings ({'; '.join(differences)}); "
             "these make another model or other batches: resume without them, or choose another --out"
+        )
+    if config.weights is not None and not _same_place(config.weights, before.weights):
+        raise RunError(
+            f"--weights {config.weights}: the run in {config.folder} began with "
+            f"{before.weights or 'weights of its seed'} and goes on with its own; resume without "
+            "--weights, or choose another --out"
+        )
+    checkpoint.require_readable(folder.checkpoints)
+    if not checkpoint.checkpoints(folder.checkpoints) and (evidence := _of_checkpoints(folder, file)):
+        raise RunError(
+            f"{folder.checkpoints} holds no checkpoint, but {evidence}: was it renamed or moved, or is a disk not "
+            "mounted? Put it back; to begin again from step 0 choose another --out"
+        )
+
+
+def _of_checkpoints(folder: RunFolder, file: RunFile) -> str:
+    """What shows that the run has saved a checkpoint; empty if nothing does."""
+    if "checkpointed" in file.seen:
+        return f"{folder.config} says that one was saved after step {file.seen['checkpointed']}"
+    if folder.summary.exists():
+        return f"{folder.summary} is there, which is written after the last one"
+    every = file.told.get("checkpoint_every", 0)
+    steps = read_log(folder.metrics).count
+    # one may be killed in the middle of its first save, a few steps later where it is written beside the training
+    if isinstance(every, int) and 0 < 2 * every <= steps:
+        return f"{folder.metrics} has {steps} steps, and one was due every {every}"
+    return ""
+
+
+def _same_place(a: Path, b: Path | None) -> bool:
+    return b is not None and Path(a).expanduser().absolute() == Path(b).expanduser().absolute()
+
+
+def require_same_data(seen: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Refuse to go on with other images than the run saw.
+
+    Args:
+        seen, now: the provenance of the data, then and now, as plain values.
+        path: the run's folder.
+
+    Raises:
+        RunError: what differs.
+    """
+    what = {"train_count": "training images", "valid_count": "images to validate", "test_count": "images to test"}
+    differ = [
+        f"{now[key]} {name}, {seen[key]} then" for key, name in what.items() if key in seen and seen[key] != now[key]
+    ]
+    prints = {"fingerprint": "training images", "held_out_fingerprint": "images to validate and to test"}
+    differ += [
+        f"other {name} (SHA-256 {str(now[key])[:12]}, {str(seen[key])[:12]} then)"
+        for key, name in prints.items()
+        if seen.get(key) and now.get(key) and seen[key] != now[key]
+    ]
+    if differ:
+        raise RunError(
+            f"the images are not those that the run in {path} saw: {'; '.join(differ)}. It saw {seen.get('source')}, "
+            f"and now there is {now.get('source')}; resume with the same data, or choose another --out"
         )

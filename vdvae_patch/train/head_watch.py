@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts.trainable import TrainableEntry
+from vdvae_patch.skips.gradient_norm import gradient_norm
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.world import World
@@ -34,7 +35,7 @@ class HeadWatch:
             rows = over_ranks(self.world.gather(probe_rows(self.entry, self.model, self.heads, x)))
 
         def before_clip() -> None:
-            self._looks.append((step, rows, torch.stack([gradient_norm(layer, x.device) for layer in self._layers])))
+            self._looks.append((step, rows, torch.stack([norm_of(layer, x.device) for layer in self._layers])))
             self.engine.before_clip = None
 
         self.engine.before_clip = before_clip
@@ -56,13 +57,10 @@ def last_layer(module: nn.Module | None) -> list[nn.Parameter]:
     return next((parameters for parameters in reversed(layers) if parameters), [])
 
 
-def gradient_norm(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
-    """Over all of them together; NaN where there is no gradient."""
+def norm_of(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
+    """Of their gradients together, float32; NaN where there is none."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return torch.full((), torch.nan, device=device)
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float())
-    return norm
+    return gradient_norm(gradients).float() if gradients else torch.full((), torch.nan, device=device)
 
 
 def _record(state: HeadState, grad_norm: float) -> dict[str, Any]:

@@ -5,6 +5,11 @@ the ranks met, that it lives, and listens to its right-hand neighbour. A slow ra
 this thread's sign and not the progress of the training. Time is counted in ticks of one's own: a run that is stopped
 as a whole and continued has missed nothing.
 
+A rank whose training hangs while its sign of life goes on holds up all of them. No rank can tell a step that hangs from
+one that is slow, but all can tell that none of them has got on: after `HANG_SECONDS`, or twenty times the longest pause
+so far if that is more, each says in which line its training stands, and they end. `VDVAE_PATCH_HANG_SECONDS` sets
+another limit.
+
 Where the network breaks, the store does not answer, and a call of it does not return. A second thread watches for that.
 """
 
@@ -13,14 +18,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 
 from torch.distributed.distributed_c10d import Store
+
+from vdvae_patch.errors import visible
 
 TICK_SECONDS = 0.5
 SILENCE_SECONDS = 14.0
 SILENT_TICKS = SILENCE_SECONDS / TICK_SECONDS
 JOIN_SECONDS = 5.0
+HANG_SECONDS = 600.0
+_PAUSES = 20
 EXIT_LOST = 2
 
 _VERDICT = "vdvae_patch/verdict"
@@ -51,12 +61,19 @@ class Heartbeat:
         self._known = threading.Event()
         self._leave = threading.Event()
         self._answers = 0
+        self._marks = 0
+        self._hang_ticks = _hang_seconds() / TICK_SECONDS
+        self._main = threading.get_ident()
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
             for name, work in (("heartbeat", self._run), ("heartbeat-guard", self._guard))
         ]
         for thread in self._threads:
             thread.start()
+
+    def mark(self) -> None:
+        """Say that the training has got on; called by its thread, once a step or more often."""
+        self._marks += 1
 
     def close(self) -> None:
         """Say that this rank is done, and stop; a rank that is done is not missed."""
@@ -80,6 +97,7 @@ class Heartbeat:
     def _run(self) -> None:
         neighbour = (self.rank + 1) % self.size
         beats, heard, silent = 0, "", 0
+        marks, still, longest = 0, 0, 0
         try:
             while not self._leave.is_set():
                 beats += 1
@@ -93,6 +111,15 @@ class Heartbeat:
                 heard = news
                 if silent > SILENT_TICKS:
                     self._store.set(_VERDICT, self._silent(neighbour))
+                if self._marks != marks:
+                    if self._hangs(still, longest):  # it had said that it stands still
+                        self._store.set(_stuck(self.rank), "")
+                    longest = max(longest, still if marks > 1 else 0)
+                    marks, still = self._marks, 0
+                still += 1
+                if marks > 1 and self._hangs(still, longest):  # not in the first step: a model may take long to compile
+                    self._store.set(_stuck(self.rank), self._place())
+                    self._judge()
                 self._answers += 1
                 self._leave.wait(TICK_SECONDS)
             self._store.set(_key(self.rank), "done")
@@ -110,6 +137,27 @@ class Heartbeat:
                     f"rank 0 or its launcher cannot be reached: no answer from {self.where} for {SILENCE_SECONDS:g} s"
                 )
 
+    def _hangs(self, still: int, longest: int) -> bool:
+        return still > max(self._hang_ticks, _PAUSES * longest)
+
+    def _place(self) -> str:
+        """Where the training's thread is: the innermost line of it."""
+        frame = sys._current_frames().get(self._main)
+        if frame is None:
+            return "nowhere: its thread has ended"
+        where = traceback.extract_stack(frame)[-1]
+        return f"{where.filename}:{where.lineno} in {where.name}"
+
+    def _judge(self) -> None:
+        """End all, if all ranks stand still."""
+        keys = [_stuck(rank) for rank in range(self.size)]
+        if not self._store.check(keys) or self._store.check([_VERDICT]):
+            return
+        places = [self._store.get(key).decode() for key in keys]
+        if all(places):
+            said = "; ".join(f"rank {rank} is at {place}" for rank, place in enumerate(places))
+            self._store.set(_VERDICT, f"no rank has got on for {self._hang_ticks * TICK_SECONDS:g} s or more: {said}")
+
     def _silent(self, rank: int) -> str:
         return f"rank {rank} is gone: no sign of it for {SILENCE_SECONDS:g} s at {self.where}"
 
@@ -123,11 +171,22 @@ class Heartbeat:
             self.on_loss(f"{message}; rank {self.rank} ends too")
 
 
+def _hang_seconds() -> float:
+    try:
+        return float(os.environ.get("VDVAE_PATCH_HANG_SECONDS", HANG_SECONDS))
+    except ValueError:
+        return HANG_SECONDS
+
+
+def _stuck(rank: int) -> str:
+    return f"vdvae_patch/stuck/{rank}"
+
+
 def _key(rank: int) -> str:
     return f"vdvae_patch/alive/{rank}"
 
 
 def _end(message: str) -> None:
     # sys.exit would end this thread only, and the main thread waits in an operation that nobody will join
-    print(f"vdvae-patch: error: {message}; go on with --resume", file=sys.stderr, flush=True)
+    print(visible(f"vdvae-patch: error: {message}; go on with --resume"), file=sys.stderr, flush=True)
     os._exit(EXIT_LOST)

@@ -7,14 +7,14 @@ import statistics
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips import telling
-from vdvae_patch.skips.records import read as read_records
+from vdvae_patch.skips.records import read_log
 from vdvae_patch.train import flight
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.probe import head_states, over_ranks, probe_rows
@@ -113,8 +113,9 @@ def _keep(run: Run, record: StepRecord) -> None:
     if kept >= run.config.record_skips:
         return
     scaler = run.engine.scaler
+    info = run.work.checkpoint_info(record.step, finite=False, nelbo=None)
     recording = flight.record(
-        run.folder.recordings, run.work.checkpoint_info(record.step, finite=False, nelbo=None), record, run.work.model,
+        run.folder.recordings, replace(info, run=run.id), record, run.work.model,
         torch.from_numpy(run.global_indices(record.step).copy()), config=run.config, ranks=run.world.size,
         device=run.world.device, loss_scale=None if scaler is None else float(scaler.value),
         seams=run.work.seams_state(),
@@ -151,13 +152,15 @@ def _remedy(run: Run, last: StepRecord) -> str:
     config, out = run.config, run.folder.path
     go_on = f"vdvae-patch train --resume --out {out}"
     if last.cause == "high_gradient" and math.isfinite(last.grad_norm):
+        threshold = config.optimization.skip_threshold
+        why = f"not below --skip-threshold {threshold:g}" if threshold > 0 else "so large that its square overflows"
         stuck = (
-            f"The norm is not below --skip-threshold {config.optimization.skip_threshold:g}, and it comes back at "
+            f"The norm is {why}, and it comes back at "
             "every step, since a skipped update leaves the weights as they are: no learning rate or patience helps. "
         )
         if config.optimization.grad_clip == "auto" and math.isfinite(last.clip):
             return f"{stuck}Skip only NaN, and let it be clipped to {last.clip:.3g}: {go_on} --skip-threshold -1"
-        clip, why = _usual_clip(read_records(run.folder.metrics))
+        clip, why = _usual_clip(read_log(run.folder.metrics).records)
         return (
             f"{stuck}Clip near the usual norm{why}, and skip only NaN: {go_on} --grad-clip {clip:g} --skip-threshold -1"
         )

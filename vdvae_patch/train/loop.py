@@ -15,7 +15,6 @@ from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
-from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import RunFile, TrainConfig
@@ -24,15 +23,16 @@ from vdvae_patch.train.evaluate import NATS_PER_BIT, Evaluation, evaluate
 from vdvae_patch.train.folder import (
     RunFolder,
     accepted_changes,
-    begun_with,
     check_resumable,
     open_folder,
     read_json,
+    require_same_data,
     write_config,
     write_json,
 )
 from vdvae_patch.train.head_watch import HeadWatch
 from vdvae_patch.train.interrupts import StopRequest, stop_requests
+from vdvae_patch.train.latent_summary import of_latents
 from vdvae_patch.train.logbook import write_steps
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.progress import TrainingProgress
@@ -40,7 +40,8 @@ from vdvae_patch.train.provenance import provenance
 from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save
-from vdvae_patch.train.setup import Workload, buffers_follow, prepare
+from vdvae_patch.train.sessions import changes, identity, require_same_weights, session, weights_print
+from vdvae_patch.train.setup import Workload, buffers_follow, goes_on, prepare
 from vdvae_patch.train.trajectory import draw_trajectory
 from vdvae_patch.train.weighing import is_density, own_mass
 from vdvae_patch.train.world import World, connect
@@ -121,7 +122,9 @@ def _assemble(
     made = make_engine(config, world, work)
     work.check_patch()  # what DDP and the compiler put around the model must not have taken it away
     engine, before = made.step, made.before
-    position = restore(folder, work, engine, world, say) if config.resume else None
+    if config.resume:
+        world.on_main(lambda: _require_as_before(config, folder, work))
+    position = restore(folder, config, work, engine, world, say) if config.resume else None
     position = position or Position(0, Counters(), _first_batch(config, world, folder))
     if work.weighing is not None:  # the batch stays what it was at the first launch, on however many ranks it goes on
         work.weighing.set_epoch(steps_per_epoch(len(work.data.train), position.global_batch))
@@ -135,23 +138,42 @@ def _assemble(
         world.on_main(lambda: folder.summary.unlink(missing_ok=True))
     seen = provenance(world.device) | {"host": work.host.origin.record(), "data": _plain(asdict(work.data.provenance))}
     seen |= {"ranks": world.size, "launcher": world.launcher, "global_batch": position.global_batch}
-    seen |= world.on_main(lambda: _history(config, folder, work, position.step, say))
+    seen = world.on_main(lambda: _history(config, folder, work, seen, position, say))
     world.on_main(lambda: write_config(folder, config, seen))
     board = Board(folder.tensorboard, position.step) if config.tensorboard and world.is_main else None
+    logs = Logs(folder, board, str(seen["id"]), position.logs) if world.is_main else None
     return Run(
         config, world, folder, work, engine, DeviceImages(work.data.train, world.device), position.global_batch,
-        Logs(folder, board) if world.is_main else None, BackgroundWriter(beside=world.device.type != "cpu"),
+        logs, BackgroundWriter(beside=world.device.type != "cpu"),
         HeadWatch(work.entry, work.model, work.latent_heads, engine, world), before, seen, clock, say,
         position.counters, position.step,
     )  # fmt: skip
 
 
+def _require_as_before(config: TrainConfig[Any], folder: RunFolder, work: Workload) -> None:
+    """Refuse to go on with other images, or to begin again with other weights, than the run saw."""
+    seen = RunFile.read(folder.config).seen
+    require_same_data(seen.get("data", {}), _plain(asdict(work.data.provenance)), folder.path)
+    if config.weights is not None and not goes_on(config):
+        require_same_weights(seen, weights_print(config.weights), config.weights)
+
+
 def _history(
-    config: TrainConfig[Any], folder: RunFolder, work: Workload, step: int, say: Callable[[str], None]
+    config: TrainConfig[Any],
+    folder: RunFolder,
+    work: Workload,
+    now: dict[str, Any],
+    position: Position,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """What the run began with, and in what its continuations were told something else; also said."""
+    """What the run saw when it began, and one entry for each session, of which none is overwritten; also said.
+
+    Args:
+        now: what this session sees.
+    """
     for note in work.notes:
         say(note)
+    entry = session(now, position.step)
     if not config.resume:
         data = work.data.provenance
         say(
@@ -160,15 +182,25 @@ def _history(
         )
         for note in data.notes:
             say(note)
-        return {"weights": list(work.notes)} if work.notes else {}
-    history = {key: value for key, value in RunFile.read(folder.config).seen.items() if key in ("weights", "resumed")}
-    if config.weights is not None and step > 0 and config.weights != begun_with(folder, config):
-        say(f"--weights {config.weights} is not read: the run goes on from its own checkpoint")
-    if changes := accepted_changes(folder, config):
-        line = f"step {step}: resumed with {changes}"
+        began = now | {"id": identity(), "sessions": [entry]}
+        if config.weights is not None:
+            began["weights_sha256"] = weights_print(config.weights)
+        return began | ({"weights": list(work.notes)} if work.notes else {})
+    file = RunFile.read(folder.config)
+    seen = now | file.seen  # what it saw first stays
+    if "id" not in seen:  # begun by a version that gave none
+        seen |= {"id": identity(), "adopted": position.step}
+    sessions = list(seen.get("sessions") or [session(file.seen, 0) | {"began": "unknown"}])
+    if different := changes(sessions[-1], entry):
+        say(f"step {position.step}: goes on with {', '.join(different)}")
+        entry["changes"] = different
+    if position.problems:
+        entry["problems"] = list(position.problems)
+    if told := accepted_changes(folder, config):
+        line = f"step {position.step}: resumed with {told}"
         say(line)
-        history["resumed"] = [*history.get("resumed", []), line]
-    return history
+        seen["resumed"] = [*seen.get("resumed", []), line]
+    return seen | {"sessions": [*sessions, entry]}
 
 
 def _first_batch(config: TrainConfig[Any], world: World, folder: RunFolder) -> int:
@@ -185,6 +217,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
     progress.begin(run.total, run.first_step)
     started = run.clock()
     for step in range(run.first_step, run.total):
+        run.world.mark()
         x, target = run.batch(step)
         if _due(step, config.watch_every):
             seed_noise("train", config.seed, rank=run.world.rank, step=step)
@@ -227,9 +260,7 @@ def _between(run: Run, done: int) -> None:
         result = _evaluate(run, DeviceImages(run.work.data.valid, run.world.device), limit=0)
         run.counters.nelbo = result.elbo
         if run.logs is not None:
-            log = JsonLines(run.folder.evaluations)
-            log.write({"step": done - 1, **result.record()})
-            log.close()
+            run.logs.evaluation({"step": done - 1, **result.record()})
             if run.logs.board is not None:
                 run.logs.board.evaluation(done - 1, result.elbo, result.elbo_bits)
     if _due(done, config.samples_every):
@@ -259,8 +290,8 @@ def _draw_samples(run: Run, name: str) -> None:
 
 
 def _finish(run: Run) -> Outcome:
-    if run.first_step == run.total and run.folder.summary.exists():
-        return Outcome(read_json(run.folder.summary), is_main=run.world.is_main)
+    if run.first_step == run.total and (kept := run.world.on_main(lambda: _summary(run))) is not None:
+        return Outcome(kept, is_main=run.world.is_main)
     save(run, run.total)  # before anything that may fail or be interrupted: the training is done
     run.writer.wait()
     _draw_samples(run, "final.png")
@@ -286,16 +317,36 @@ def _finish(run: Run) -> Outcome:
         "test": test.record(),
         **_likelihood(run.work),
         **_by_mass(test),
+        **of_latents(run.work, run.config, run.world, test.elbo),
         "images_per_second": counters.images_per_second,
         "peak_memory_bytes": peak_memory(run.world.device),
         "train_seconds": counters.seconds,
+        "logs": {} if run.logs is None else run.logs.counts(),
         "run": run.seen,
     }
-    run.world.on_main(lambda: write_json(run.folder.summary, summary))
+    run.world.on_main(lambda: write_json(run.folder.summary, summary, checksum=True))
     if run.logs is not None and run.work.weighing is not None:
         run.logs.flush()
         draw_trajectory(run.folder.metrics, run.folder.trajectory, f"{run.config.variant} seed {run.config.seed}")
     return Outcome(summary, is_main=run.world.is_main)
+
+
+def _summary(run: Run) -> dict[str, Any] | None:
+    """The summary of a run that had ended; one that cannot be trusted is put aside, and made again."""
+    if not run.folder.summary.exists():
+        return None
+    try:
+        kept = read_json(run.folder.summary)
+        found = str(kept.get("run", {}).get("id", ""))
+        problem = f"{run.folder.summary} is of run {found}, not {run.id}" if found and found != run.id else ""
+    except RunError as error:
+        problem = str(error)
+    if not problem:
+        return kept
+    aside = run.folder.summary.with_name("summary.json.damaged")
+    run.folder.summary.replace(aside)
+    run.say(f"{problem}; it is kept as {aside.name}, and made again")
+    return None
 
 
 def _likelihood(work: Workload) -> dict[str, str]:

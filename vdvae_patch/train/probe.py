@@ -18,7 +18,11 @@ from vdvae_patch.patching.watch import log_sigmas
 
 @dataclass(frozen=True)
 class HeadState:
-    """One head on one batch. `kl` is of the pair that the head belongs to, in nats, averaged over the batch."""
+    """One head on one batch.
+
+    `kl` is of the latent whose posterior or prior the head is, in nats, averaged over the batch; NaN where there is
+    none, or where its host does not say which (`TrainableEntry.latent_of`).
+    """
 
     path: str
     role: str
@@ -46,13 +50,10 @@ def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Te
         buffer.copy_(before)
     kls = [latent.kl.float().sum() / len(x) for latent in latents]
     unknown = torch.full((), torch.nan, device=x.device)
-    ordinal = dict.fromkeys(("posterior", "prior", "likelihood"), -1)
     rows = []
-    for index, head in enumerate(heads):
-        ordinal[head.role] += 1
-        of_pair = head.role != "likelihood" and ordinal[head.role] < len(kls)
+    for index, latent in enumerate(entry.latent_of(getattr(model, "module", model), heads, len(kls))):
         low, high = seen[index].float().aminmax() if index in seen else (unknown, unknown)
-        rows.append(torch.stack([low, high, kls[ordinal[head.role]] if of_pair else unknown]))
+        rows.append(torch.stack([low, high, unknown if latent is None else kls[latent]]))
     return torch.stack(rows)
 
 

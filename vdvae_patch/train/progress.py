@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from vdvae_patch.errors import visible
 from vdvae_patch.train.step import StepRecord
 
 QUIET_SECONDS = 15.0
@@ -35,7 +36,7 @@ class TrainingProgress:
     ) -> None:
         self.console = console or Console(file=sys.stderr, quiet=quiet)
         self.clock = clock
-        self.label = label
+        self.label = visible(label)
         self.total = self.first = 0
         self.started = self.said = clock()
         self._bar: _Bar | None = None
@@ -68,7 +69,7 @@ class TrainingProgress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(f"{self.label}: {text}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(visible(f"{self.label}: {text}"), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -19,12 +19,14 @@ from torch import Tensor
 import vdvae_patch
 from vdvae_patch.data.batches import rank_slice
 from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.errors import CheckpointError
 from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.skips.generators import restore_generators, threads
 from vdvae_patch.trace import Event, Tracer
 from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.contents import taking_up
 from vdvae_patch.train.flight import Recording, same_bits
-from vdvae_patch.train.head_watch import gradient_norm, last_layer
+from vdvae_patch.train.head_watch import last_layer, norm_of
 from vdvae_patch.train.noise import noise_seed
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.setup import Workload, prepare
@@ -75,8 +77,14 @@ def replay(config: TrainConfig[Any], recording: Recording, variant: str | None =
     """
     config = replace(recording.config(config), variant=variant or config.variant, weights=None, device="cpu")
     work = prepare(config, torch.device("cpu"))
-    work.model.load_state_dict(recording.weights)
-    work.load_seams(recording.seams)
+    if (highest := int(recording.indices.max())) >= len(work.data.train):
+        raise CheckpointError(
+            f"recording {recording.path}.indices: has image {highest}, and there are {len(work.data.train)} to train "
+            "on; name the data that the run had"
+        )
+    with taking_up(f"recording {recording.path}: its weights"):
+        work.model.load_state_dict(recording.weights)
+        work.load_seams(recording.seams)
     with threads(recording.threads):
         culprits, rank = _culprits(config, recording, work, limit)
         heads_rows = _heads(config, recording, work)
@@ -138,7 +146,7 @@ def _step(config: TrainConfig[Any], recording: Recording, work: Workload) -> tup
     engine.scaler = scaler
     norms: list[float] = []
     layers = [last_layer(dict(work.model.named_modules()).get(head.path)) for head in work.heads]
-    engine.before_clip = lambda: norms.extend(float(gradient_norm(layer, world.device)) for layer in layers)
+    engine.before_clip = lambda: norms.extend(float(norm_of(layer, world.device)) for layer in layers)
     engine.finish(recording.record.step, recording.record.lr, said[0], metrics=metrics)
     return engine.drain()[0], norms
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vdvae_patch.data.batches import DeviceImages, batch_indices, rank_slice, steps_per_epoch
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.data.pixels import Indices
-from vdvae_patch.skips.records import JsonLines
+from vdvae_patch.skips.records import JsonLines, last_number
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
@@ -58,9 +58,31 @@ class Counters:
 class Logs:
     """The logs that grow with the steps; rank 0 has them."""
 
-    def __init__(self, folder: RunFolder, board: Board | None) -> None:
-        self.metrics, self.skips, self.heads = (JsonLines(p) for p in (folder.metrics, folder.skips, folder.heads))
+    def __init__(
+        self, folder: RunFolder, board: Board | None, run: str = "", counts: Mapping[str, int] | None = None
+    ) -> None:
+        after = counts or {}
+        self.metrics = JsonLines(folder.metrics, run=run, after=after.get("metrics", 0))
+        self.skips = JsonLines(folder.skips, run=run, after=after.get("skips", 0))
+        self.heads = JsonLines(folder.heads, run=run, after=after.get("heads", 0))
         self.board = board
+        self._evaluations, self._run = folder.evaluations, run
+        self._evaluated = max(after.get("evaluations", 0), last_number(folder.evaluations))
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """Add to the log of evaluations, which a run without them does not have."""
+        log = JsonLines(self._evaluations, run=self._run, after=self._evaluated)
+        log.write(record)
+        log.sync()
+        log.close()
+        self._evaluated = log.count
+
+    def counts(self) -> dict[str, int]:
+        """How many lines each log has had."""
+        return {
+            "metrics": self.metrics.count, "skips": self.skips.count, "heads": self.heads.count,
+            "evaluations": self._evaluated,
+        }  # fmt: skip
 
     def flush(self) -> None:
         """Hand what was written to the operating system."""
@@ -89,7 +111,7 @@ class Run:
     Attributes:
         global_batch: images a step over all ranks; fixed when the run is begun, whatever the number of ranks later.
         logs: None on all ranks but the first.
-        seen: code, machine, data and host, for the record.
+        seen: identity, code, machine, data, host and history, for the record.
         before: a copy of the weights that stops at a skipped update; None where none is needed.
     """
 
@@ -109,6 +131,11 @@ class Run:
     say: Callable[[str], None]
     counters: Counters = field(default_factory=Counters)
     first_step: int = 0
+
+    @property
+    def id(self) -> str:
+        """The identity of the run, which its configuration, logs and checkpoints carry."""
+        return str(self.seen.get("id", ""))
 
     @property
     def per_epoch(self) -> int:

@@ -12,14 +12,22 @@ from torch import Tensor, nn
 
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.hosts.trainable import TrainableEntry
+from vdvae_patch.skips.whole import replaced
 from vdvae_patch.train.noise import seed_noise
 
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
+DEPTHS = 5
 
 
 @torch.no_grad()
 def sample_grid(
-    entry: TrainableEntry, model: nn.Module, pixels: Tensor, normalization: Normalization, *, seed: int, depths: int = 5
+    entry: TrainableEntry,
+    model: nn.Module,
+    pixels: Tensor,
+    normalization: Normalization,
+    *,
+    seed: int,
+    depths: int = DEPTHS,
 ) -> NDArray[np.uint8]:
     """One row a kind, one column an image, `[rows * H, columns * W, C]`.
 
@@ -44,6 +52,7 @@ def tile(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image `[H, W, C]`, C = 1 or 3, creating the folder."""
+    """Write an image `[H, W, C]`, C = 1 or 3, whole or not at all, creating the folder; raises `RunError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    iio.imwrite(path, image[..., 0] if image.shape[-1] == 1 else image)
+    with replaced(path) as partial:
+        iio.imwrite(partial, image[..., 0] if image.shape[-1] == 1 else image)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vdvae_patch.errors import RunError
+from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.skips.generators import generator_states, restore_generators
-from vdvae_patch.skips.records import truncate_after
+from vdvae_patch.skips.records import Cut, read_log, truncate_after
 from vdvae_patch.train import checkpoint, flight
-from vdvae_patch.train.folder import RunFolder
+from vdvae_patch.train.checkpoint import CheckpointInfo
+from vdvae_patch.train.config import RunFile, TrainConfig
+from vdvae_patch.train.folder import RunFolder, check_resumable, write_config
+from vdvae_patch.train.resumable import of_checkpoint, require_moments, require_weights_of
 from vdvae_patch.train.run import Counters, Run
 from vdvae_patch.train.setup import Workload, require_host, require_variant
 from vdvae_patch.train.step import TrainingStep
@@ -20,11 +23,18 @@ from vdvae_patch.train.world import World
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run goes on."""
+    """Where a run goes on.
+
+    Attributes:
+        logs: how many lines each log has had, of rank 0.
+        problems: what was found lost or damaged in the logs.
+    """
 
     step: int
     counters: Counters
     global_batch: int
+    logs: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 def save(run: Run, done: int) -> None:
@@ -37,7 +47,11 @@ def save(run: Run, done: int) -> None:
     if run.logs is None:
         return
     run.logs.sync()
-    info = run.work.checkpoint_info(done, finite=run.counters.last_finite, nelbo=run.counters.nelbo)
+    info = replace(
+        run.work.checkpoint_info(done, finite=run.counters.last_finite, nelbo=run.counters.nelbo),
+        run=run.id,
+        counts=run.logs.counts() | _skips(asdict(run.counters)),
+    )
     state: dict[str, Any] = {
         "model": run.work.model.state_dict(),
         "ema": run.work.ema.state_dict(),
@@ -57,66 +71,184 @@ def save(run: Run, done: int) -> None:
     def write(copied: Mapping[str, Any]) -> None:
         checkpoint.save(folder, info, copied)
         checkpoint.prune(folder)
+        if "checkpointed" not in run.seen:  # so that a folder that is gone is not taken for one that never was
+            run.seen["checkpointed"] = done
+            write_config(run.folder, run.config, run.seen)
 
     run.writer.submit(state, write)
 
 
 def restore(
-    folder: RunFolder, work: Workload, engine: TrainingStep, world: World, say: Callable[[str], None]
+    folder: RunFolder,
+    config: TrainConfig[Any],
+    work: Workload,
+    engine: TrainingStep,
+    world: World,
+    say: Callable[[str], None],
 ) -> Position | None:
     """Load the newest good checkpoint on every rank, and cut the logs there; None for a run that has none yet.
 
     Raises:
-        CheckpointError: all of them are damaged, or the newest is of another variant.
-        RunError: the ranks do not see the same file.
+        CheckpointError: all of them are damaged, or the newest is of another variant or another run.
+        RunError: the ranks do not see the same file, or there must have been a checkpoint and none is to be seen.
     """
-    chosen = world.on_main(lambda: _choose(folder, say))
+    expected = work.checkpoint_info(0, finite=True, nelbo=None)
+    chosen = world.on_main(lambda: choose(folder, config, expected, say))
     if chosen is None:
         return None
-    info, state = checkpoint.load(chosen)
-    expected = work.checkpoint_info(0, finite=True, nelbo=None)
-    require_host(info, expected.host, chosen)
-    require_variant(info, expected.variant, chosen)
-    work.load(state)
-    engine.restore_optimizer(state["optimizer"])
+    info, state = checkpoint.load(chosen.path)
+    contents = of_checkpoint(state, chosen.path, info.step)
+    require_moments(state["optimizer"], engine.optimizer, chosen.path)
+    for name, model in (("model", work.model), ("ema", work.ema)):
+        require_weights_of(model, state[name], chosen.path, name)
+    with contents.of("model, ema or seams"):
+        work.load(state)
+    with contents.of("optimizer"):
+        engine.restore_optimizer(state["optimizer"])
     if engine.scaler is not None and "loss_scale" in state:  # not if it went on in another precision
-        engine.scaler.load_state_dict(state["loss_scale"])
+        with contents.of("loss_scale"):
+            engine.scaler.load_state_dict(state["loss_scale"])
     if engine.usual_norm is not None and "usual_norm" in state:  # not if it was clipped at a number so far
-        engine.usual_norm.load_state_dict(state["usual_norm"])
-    position = state["position"]
-    if position["ranks"] != world.size:
-        share, left_over = divmod(position["global_batch"], world.size)
+        with contents.of("usual_norm"):
+            engine.usual_norm.load_state_dict(state["usual_norm"])
+    position = contents.position
+    if position.ranks != world.size:
+        share, left_over = divmod(position.global_batch, world.size)
         if left_over:
             raise RunError(
-                f"the run's batch of {position['global_batch']} images does not divide among {world.size} ranks; "
-                f"resume with a number of ranks that divides it (it had {position['ranks']})"
+                f"the run's batch of {position.global_batch} images does not divide among {world.size} ranks; "
+                f"resume with a number of ranks that divides it (it had {position.ranks})"
             )
         say(
-            f"step {info.step}: {world.size} ranks now, {position['ranks']} before; the batch stays at "
-            f"{position['global_batch']} images, {share} a rank; the noise of the steps is another one from here on"
+            f"step {info.step}: {world.size} ranks now, {position.ranks} before; the batch stays at "
+            f"{position.global_batch} images, {share} a rank; the noise of the steps is another one from here on"
         )
     else:
-        restore_generators(state["generators"][world.rank], world.device)
-    return Position(info.step, Counters(**state["counters"]), position["global_batch"])
+        restore_generators(contents.generators[world.rank], world.device)
+    return Position(info.step, contents.counters, position.global_batch, chosen.logs, chosen.problems)
 
 
-def cut_logs(folder: RunFolder, step: int) -> None:
-    """Drop what was logged and recorded of steps from `step` on, and what killed writes left behind."""
-    for log in (folder.metrics, folder.skips, folder.heads, folder.evaluations):
-        truncate_after(log, step)
+@dataclass(frozen=True)
+class Chosen:
+    """The checkpoint that a run goes on from, how many lines its logs have had, and what is wrong with them."""
+
+    path: Path
+    logs: dict[str, int]
+    problems: tuple[str, ...]
+
+
+def cut_logs(
+    folder: RunFolder, step: int, file: RunFile | None = None, expected: Mapping[str, int] | None = None
+) -> dict[str, Cut]:
+    """Drop what was logged and recorded of steps from `step` on, and what killed writes left behind.
+
+    Args:
+        file: the run's configuration, which has its identity.
+        expected: by the name of a log how many lines it had when `step` steps had been done.
+    """
+    known = expected or {}
+    run, checked = ("", False) if file is None else (file.run, file.checks_logs)
+    cuts = {
+        log.stem: truncate_after(log, step, run=run, expected=known.get(log.stem), checked=checked)
+        for log in (folder.metrics, folder.skips, folder.heads, folder.evaluations)
+    }
     flight.drop_from(folder.recordings, step)
     for kept in (folder.checkpoints, folder.recordings):
         checkpoint.clean(kept)
+    return cuts
 
 
-def _choose(folder: RunFolder, say: Callable[[str], None]) -> Path | None:
+def set_logs_aside(folder: RunFolder) -> Path | None:
+    """Move the logs of a run that begins again into a folder of their own; None if there is nothing in them."""
+    logs = [log for log in (folder.metrics, folder.skips, folder.heads, folder.evaluations) if log.exists()]
+    made = [log for log in logs if log.stat().st_size]
+    if flight.recordings(folder.recordings):
+        made.append(folder.recordings)
+    if not made:
+        return None
+    number = 1
+    while (target := folder.path / f"before-{number}").exists():
+        number += 1
+    target.mkdir()
+    for path in made:
+        path.rename(target / path.name)
+    return target
+
+
+def choose(
+    folder: RunFolder, config: TrainConfig[Any], expected: CheckpointInfo, say: Callable[[str], None]
+) -> Chosen | None:
+    """The newest good checkpoint, with the logs cut there; None for a run that has none yet. Rank 0 calls it.
+
+    Raises:
+        CheckpointError, RunError: as `restore` raises them; nothing has been cut then.
+    """
+    check_resumable(config)
     checkpoint.clean(folder.checkpoints)
     if not checkpoint.checkpoints(folder.checkpoints):
-        say("no checkpoint yet: starting again at step 0")
+        kept = set_logs_aside(folder)
+        where = "" if kept is None else f"; the logs of before are in {kept}"
+        say(f"no checkpoint yet: starting again at step 0{where}")
         cut_logs(folder, 0)
         return None
     found = checkpoint.newest(folder.checkpoints)
     for problem in found.problems:
         say(f"{problem}; using {found.path.name}")
-    cut_logs(folder, found.info.step)
-    return found.path
+    file = RunFile.read(folder.config)
+    # before anything is cut
+    require_host(found.info, expected.host, found.path)
+    require_variant(found.info, expected.variant, found.path)
+    require_run(found.info, file, found.path)
+    counted = _skips(asdict(of_checkpoint(found.state, found.path, found.info.step).counters))
+    lines = found.info.counts or {"metrics": found.info.step, "skips": sum(counted.values())}
+    cuts = cut_logs(folder, found.info.step, file, lines)
+    problems = [problem for cut in cuts.values() for problem in cut.problems]
+    if not problems:
+        problems = _disagreements(folder, counted, file.run)
+    for name, cut in cuts.items():
+        if cut.kept_aside:
+            problems.append(f"what is damaged in {name}.jsonl is kept in {name}.jsonl.damaged")
+    if cuts["metrics"].redone:
+        first, last = min(cuts["metrics"].redone), max(cuts["metrics"].redone)
+        say(f"going on after step {found.info.step}: steps {first + 1} to {last + 1} were logged and are done again")
+    for line in (*problems, *(remark for cut in cuts.values() for remark in cut.remarks)):
+        say(line)
+    return Chosen(found.path, {name: cut.count for name, cut in cuts.items()}, tuple(problems))
+
+
+def _skips(counters: Mapping[str, Any]) -> dict[str, int]:
+    """How many updates each cause has skipped."""
+    return {name: int(counters[name]) for name in ("high_gradient", "nan", "loss_scale")}
+
+
+def _disagreements(folder: RunFolder, counted: Mapping[str, int], run: str) -> list[str]:
+    """Where the logs, whose lines are all there and good, say something else than the checkpoint's counters."""
+    said = []
+    for log in (folder.metrics, folder.skips):
+        causes = [row.get("cause") for row in read_log(log, run).records]
+        found = {
+            "high_gradient": causes.count("high_gradient"),
+            "nan": causes.count("nan_rate") + causes.count("nan_distortion"),
+            "loss_scale": causes.count("loss_scale"),
+        }
+        said += [
+            f"{log} has {found[name]} skipped updates for {name}, and the checkpoint counted {counted[name]}"
+            for name in counted
+            if found[name] != counted[name]
+        ]
+    return said
+
+
+def require_run(info: CheckpointInfo, file: RunFile, path: Path) -> None:
+    """Refuse a checkpoint of another run; a run that was begun without an identity may have some without.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    if info.run == file.run or (not info.run and (not file.run or "adopted" in file.seen)):
+        return
+    raise CheckpointError(
+        f"checkpoint {path} is of run {info.run or 'without an identity'}, and {file.path} of run "
+        f"{file.run or 'without an identity'}: put the run's own checkpoints there; to begin with these weights, "
+        f"--weights {path} with another --out"
+    )

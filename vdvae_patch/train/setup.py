@@ -29,10 +29,12 @@ from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.contents import require_tensors, taking_up
 from vdvae_patch.train.noise import noise_seed, seed_noise
 from vdvae_patch.train.weighing import Weighed, Weighing
 from vdvae_patch.train.weight_files import WeightsFile, read_file, split_choice
 from vdvae_patch.train.weights import select_weights
+from vdvae_patch.validation import checked, require
 
 _STARTS = 1000
 """Training images that a top prior is started from, or more where it has more pseudo-inputs."""
@@ -131,10 +133,13 @@ def find_entry(config: TrainConfig[Any]) -> TrainableEntry:
     return trainable(HOSTS.get(config.host))
 
 
-def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
+def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: bool = False) -> Workload:
     """Import the host, read the data, build the models with the seed's weights, and patch them.
 
     The patch is the only thing that differs between variants; it draws no random number.
+
+    Args:
+        for_estimate: download nothing, and do with blank images where the data are not here.
 
     Raises:
         HostError, DataError, UnknownNameError, InvalidValueError, PatchError: as the parts raise them.
@@ -143,14 +148,17 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     entry = find_entry(config)
     host = load_host(config.host, config.upstream, allow_modified=config.allow_modified_upstream)
     name = config.data or entry.preset(config.preset).data
-    data = load(name, config.data_root, seed=config.seed, limit_images=config.limit_images)
+    data = load(
+        name, config.data_root, seed=config.seed, limit_images=config.limit_images, download=not for_estimate,
+        or_blank=for_estimate,
+    )  # fmt: skip
     hparams = entry.hyperparameters(config.architecture, **_sizes(entry, data))
     seed_noise("init", config.seed)
     model = _build(host, hparams, data)
     # built, not deep-copied: a host may hold references to its own modules that a copy would share
     ema = host.build(hparams)
     notes: tuple[str, ...] = ()
-    if config.weights is not None and not _goes_on(config):
+    if config.weights is not None and not goes_on(config):
         notes = load_weights(model, read_weights(config, str(variant)), config.weights)
     ema.load_state_dict(model.state_dict())
     model.to(device)
@@ -158,7 +166,7 @@ def prepare(config: TrainConfig[Any], device: torch.device) -> Workload:
     heads = host.heads(model)
     if not variant.is_vanilla or config.arithmetic == "stable":
         _patch(host, model, ema, heads, variant, config, data)
-    if variant.adds_modules and config.weights is not None and not _goes_on(config):
+    if variant.adds_modules and config.weights is not None and not goes_on(config):
         load_apart(model, config.weights)
     if variant.adds_modules:
         load_apart_state(ema, apart_state(model))
@@ -235,10 +243,12 @@ def load_apart(model: nn.Module, path: Path) -> None:
     if not (folder / checkpoint.MANIFEST).exists():
         return
     _, state = checkpoint.load(folder)
-    found = state.get("seams", {}).get("ema", {})
+    seams = require(state, {"seams": dict[str, Any] | None}, f"checkpoint {folder}", CheckpointError).get("seams") or {}
+    found = checked(seams.get("ema", {}), dict[str, Tensor], f"checkpoint {folder}.seams.ema", CheckpointError)
     known = apart_state(model)
     if known.keys() == found.keys() and all(known[name].shape == found[name].shape for name in known):
-        load_apart_state(model, found)
+        with taking_up(f"checkpoint {folder}.seams.ema"):
+            load_apart_state(model, found)
 
 
 def _build(host: Host, hparams: Mapping[str, Any], data: ImageData) -> nn.Module:
@@ -254,7 +264,7 @@ def _build(host: Host, hparams: Mapping[str, Any], data: ImageData) -> nn.Module
         ) from error
 
 
-def _goes_on(config: TrainConfig[Any]) -> bool:
+def goes_on(config: TrainConfig[Any]) -> bool:
     """Whether a checkpoint of the run itself will be loaded, so that what it began with is no longer asked for."""
     return config.resume and bool(checkpoint.checkpoints(config.folder / "checkpoints"))
 
@@ -276,6 +286,7 @@ def read_weights(config: TrainConfig[Any], variant: str) -> WeightsFile:
         if not config.allow_other_variant:
             require_variant(info, variant, path)
         require_host(info, config.host, path)
+        require_tensors(state, path, "model", "ema")
         return WeightsFile(path, {key: state[key] for key in ("model", "ema")}, chosen or "ema")
     file = read_file(path)
     if (made := file.variant()) is not None:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
 from vdvae_patch.skips import rule
+from vdvae_patch.skips.gradient_norm import clip_gradients, gradient_norm
 from vdvae_patch.skips.rule import CAUSES, Cause
-from vdvae_patch.skips.usual_norm import UsualNorm, clip_gradients
+from vdvae_patch.skips.usual_norm import UsualNorm
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.ranks import LocalGradient
 from vdvae_patch.train.weighing import Weighed
@@ -113,7 +114,8 @@ class TrainingStep:
         """What the limit is taken from with `grad_clip` auto; the same on all ranks, and part of a checkpoint."""
         self._threshold = optimization.skip_threshold if optimization.skip_threshold > 0 else torch.inf
         # per step: elbo, distortion, rate, norm, cause, whether a rank was asked to stop, clip, then three flags a rank
-        self._rows = torch.zeros(capacity, _FLAGS + 3 * world.size, device=world.device, dtype=torch.float32)
+        dtype = torch.float32 if world.device.type == "mps" else torch.float64
+        self._rows = torch.zeros(capacity, _FLAGS + 3 * world.size, device=world.device, dtype=dtype)
         self._pending: list[tuple[int, float]] = []
         self._metrics: list[Mapping[str, Tensor]] = []
         self.stop_agreed = False
@@ -181,10 +183,11 @@ class TrainingStep:
         own_norm, limit = self._clip(gradients)
         finite = own_norm.isfinite() if self.local_gradient is None else self.local_gradient.take()
         bad = torch.stack([~losses.rate.isfinite(), ~losses.distortion.isfinite(), ~finite]).float()
-        said = torch.stack([losses.elbo, losses.distortion, losses.rate, own_norm, torch.full_like(own_norm, stop)])
-        everyone = self.world.gather(torch.cat([said, bad]))
+        said = torch.stack([losses.elbo, losses.distortion, losses.rate]).to(own_norm)
+        asked = torch.full_like(own_norm, stop)
+        everyone = self.world.gather(torch.cat([said, own_norm[None], asked[None], bad.to(own_norm)]))
         norm, flags = everyone[0, 3], everyone[:, 5:]
-        cause = self._cause(flags.amax(0), norm)
+        cause = self._cause(flags.amax(0), norm, limit)
         skip = (cause != 0).float()
         if self.usual_norm is not None:
             self.usual_norm.add(norm, cause == 0)  # of rank 0, so that all have the same limit
@@ -197,24 +200,24 @@ class TrainingStep:
         if self.after_update is not None:
             self.after_update(skip)
         shared = torch.stack([norm, cause, everyone[:, 4].amax(), limit])
-        self._rows[len(self._pending)] = torch.cat([everyone[:, :3].mean(0), shared, flags.flatten()])
+        self._rows[len(self._pending)] = torch.cat([everyone[:, :3].float().mean(0), shared, flags.flatten()])
         self._pending.append((step, lr))
         self._metrics.append(metrics or {})
 
     def _clip(self, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Scale the gradients down to the limit; their norm of before, and the limit, which nothing waits for."""
-        fixed = self.optimization.grad_clip
-        if not isinstance(fixed, str):
-            norm = nn.utils.clip_grad_norm_(self.parameters, fixed).float()
-            return norm, torch.full_like(norm, fixed)
-        assert self.usual_norm is not None
-        norm, limit = nn.utils.get_total_norm(gradients), self.usual_norm.limit
+        fixed, norm = self.optimization.grad_clip, gradient_norm(gradients, self.world.device)
+        if isinstance(fixed, str):
+            assert self.usual_norm is not None
+            limit = self.usual_norm.limit.to(norm)
+        else:
+            limit = torch.full_like(norm, fixed)
         clip_gradients(gradients, norm, limit)
-        return norm.float(), limit.float()
+        return norm, limit
 
-    def _cause(self, any_rank: Tensor, norm: Tensor) -> Tensor:
+    def _cause(self, any_rank: Tensor, norm: Tensor, limit: Tensor) -> Tensor:
         """The code of the cause (see `CAUSES`); `any_rank` flags a bad rate, distortion and gradient on some rank."""
-        found = rule.code((any_rank[0], any_rank[1]), any_rank[2], norm, self._threshold)
+        found = rule.code((any_rank[0], any_rank[1]), any_rank[2], norm, self._threshold, limit)
         if self.scaler is not None:
             overflow = ~norm.isfinite()
             found = torch.where(overflow & (found == 3), 4.0, found)

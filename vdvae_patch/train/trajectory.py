@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import RunError
-from vdvae_patch.skips.records import read
+from vdvae_patch.skips.records import read_log
+from vdvae_patch.skips.whole import replaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ def draw_trajectory(log: Path, path: Path, title: str) -> bool:
     Raises:
         RunError: it cannot be written.
     """
-    rows = [row for row in read(log) if math.isfinite(row["rate"]) and math.isfinite(row["distortion"])]
+    rows = [row for row in read_log(log).records if math.isfinite(row["rate"]) and math.isfinite(row["distortion"])]
     if not rows:
         return False
     rows = rows[:: max(1, len(rows) // POINTS)]
@@ -50,7 +51,8 @@ def draw_trajectory(log: Path, path: Path, title: str) -> bool:
         _draw(figure.add_subplot(grid[index, 1]), rows, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        with replaced(path) as partial:
+            figure.savefig(partial, dpi=120)
     except OSError as error:
         raise RunError(f"{path} could not be written: {error.strerror}") from error
     return True

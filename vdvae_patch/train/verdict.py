@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips import telling
+from vdvae_patch.skips.whole import replaced
 from vdvae_patch.tables import columns
 from vdvae_patch.trace import Event
 from vdvae_patch.train.replay import HeadReplay, Replay
@@ -79,7 +80,8 @@ def draw(path: Path, replays: Sequence[Replay]) -> None:
     figure.tight_layout()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        with replaced(path) as partial:
+            figure.savefig(partial, dpi=120)
     except OSError as error:
         raise RunError(f"{path} could not be written: {error.strerror}") from error
     finally:

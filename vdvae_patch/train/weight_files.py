@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vdvae_patch.bounded_zip import open_zip
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.file_kinds import kind_of
 from vdvae_patch.patching.state import variant_of_state
 from vdvae_patch.saving import weights as safetensors_files
 from vdvae_patch.saving.folder import PATCH, WEIGHTS
+from vdvae_patch.torch_files import require_bounded
 from vdvae_patch.train import checkpoint
+from vdvae_patch.validation import one_line, parse_json, require, short, shown
 
 DEPTH = 3
 """So many keys deep weights are looked for: `{"checkpoint": {"state_dict": {"model": ...}}}`."""
 
 _SHOWN = 6
+_MOST_CLASSES = 100
+_MEMBERS = 100_000
 _PICKLED = "_vdvae_patch_pickled"
 _RESAVE = (
     "code in a file is not run: where it can be loaded, save torch.save(model.state_dict(), 'weights.pt') and name that"
@@ -119,6 +124,8 @@ def read_file(path: Path) -> WeightsFile:
         raise CheckpointError(f"weights {path} is a folder{_in_folder(path)}")
     if not path.exists():
         raise CheckpointError(f"weights file {path} does not exist")
+    if not path.is_file():
+        raise CheckpointError(f"weights {path} is no file; name one that torch.save or safetensors wrote")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the pickle's protocol, and of archives that are refused anyway
@@ -139,7 +146,9 @@ def read_file(path: Path) -> WeightsFile:
 def describe(value: object) -> str:
     """`"a tensor [3, 4]"`, `"12 tensors"`, `"a list of 3"`: a value in a file in few words."""
     if isinstance(value, torch.Tensor):
-        return f"a tensor {list(value.shape)}"
+        return f"a tensor {shape_of(value)}"
+    if isinstance(value, str | bytes):
+        return type(value).__name__
     if (name := _class_of(value)) is not None and not (isinstance(value, Mapping) and value):
         return f"an object of {name}"
     if isinstance(value, Mapping):
@@ -150,14 +159,21 @@ def describe(value: object) -> str:
     return f"{type(value).__name__}"
 
 
+def shape_of(tensor: torch.Tensor) -> list[int]:
+    """The shape; empty for a nested tensor, which has none."""
+    return [] if tensor.is_nested else list(tensor.shape)
+
+
 def listed(content: Mapping[Any, Any], *, nested: bool = True) -> str:
     """`"'model' (12 tensors), 'step' (int)"`: the first keys of a mapping."""
-    keys = [f"{key!r} ({describe(value)})" if nested else repr(key) for key, value in list(content.items())[:_SHOWN]]
+    first = list(islice(content.items(), _SHOWN))
+    keys = [f"{shown(key)} ({describe(value)})" if nested else shown(key) for key, value in first]
     more = len(content) - len(keys)
     return ", ".join(keys) + (f" and {more} more" if more > 0 else "")
 
 
 def _read_torch(path: Path) -> Any:
+    require_bounded(path, f"weights file {path}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -165,12 +181,17 @@ def _read_torch(path: Path) -> Any:
             raise
     # objects of other classes lie beside the weights
     unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    if len(unknown) > _MOST_CLASSES:
+        raise CheckpointError(
+            f"weights file {path} holds objects of {len(unknown):,} classes, more than are left out; {_RESAVE}"
+        )
     try:
         with torch.serialization.safe_globals([Unread, *map(_stand_in, unknown)]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, TypeError):
         raise CheckpointError(
-            f"weights file {path} holds objects of {', '.join(unknown[:_SHOWN])} that cannot be left out; {_RESAVE}"
+            f"weights file {path} holds objects of {short(', '.join(unknown[:_SHOWN]))} that cannot be left out; "
+            f"{_RESAVE}"
         ) from None
 
 
@@ -190,7 +211,9 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             if not ours:  # settings in the header, as people write them there
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
     except SafetensorError as error:
-        raise CheckpointError(f"weights file {path} is a damaged or cut off file of safetensors: {error}") from None
+        raise CheckpointError(
+            f"weights file {path} is a damaged or cut off file of safetensors: {one_line(error)}"
+        ) from None
     return dict(safetensors_files.read(path))
 
 
@@ -211,9 +234,11 @@ def _what_it_is(path: Path, error: Exception) -> str:
 
 def _what_zip(path: Path) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path, members=_MEMBERS) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except zipfile.BadZipFile as error:
+        if "more than" in str(error):
+            return f"it is a zip archive: {one_line(error)}"
         return "it is cut off (a zip archive, or what torch.save writes, without its end); copy or download it again"
     if any(name.endswith("constants.pkl") for name in names) and any("/code/" in name for name in names):
         return "it is a TorchScript archive; save its weights: torch.save(torch.jit.load(FILE).state_dict(), ...)"
@@ -242,23 +267,32 @@ def _in_folder(path: Path) -> str:
 
 
 def _variant_of(content: Mapping[Any, Any], depth: int) -> str | None:
-    if (noted := variant_of_state(content)) is not None:
-        return noted
-    inner = (_variant_of(item, depth - 1) for item in content.values() if isinstance(item, Mapping) and depth)
-    return next((noted for noted in inner if noted is not None), None)
+    level, seen = [content], {id(content)}
+    for _ in range(depth + 1):
+        for mapping in level:
+            if (noted := variant_of_state(mapping)) is not None:
+                return noted
+        # each once: a file can hold one mapping under a million names
+        inner = {id(item): item for mapping in level for item in mapping.values() if isinstance(item, Mapping)}
+        level = [item for key, item in inner.items() if key not in seen]
+        seen |= inner.keys()
+    return None
 
 
 def _variant_beside(path: Path) -> str | None:
     """What `vdvae_patch.save` wrote beside `model.safetensors`: its state_dict cannot hold the note itself."""
     if path.name != WEIGHTS or not (path.parent / PATCH).exists():
         return None
+    file = path.parent / PATCH
     try:
-        found = json.loads((path.parent / PATCH).read_bytes())["patches"][0]["variant"]
-    except (OSError, ValueError, LookupError, TypeError):
-        raise CheckpointError(
-            f"{path.parent / PATCH}, the patch of {path.name}, is damaged; copy the folder again"
-        ) from None
-    return str(found)
+        document = parse_json(file.read_bytes(), str(file), CheckpointError)
+    except OSError as error:
+        raise CheckpointError(f"{file}, the patch of {path.name}, cannot be read ({error.strerror})") from None
+    patches: list[Any] = require(document, {"patches": list[dict[str, Any]]}, str(file), CheckpointError)["patches"]
+    if not patches:
+        raise CheckpointError(f"{file}, the patch of {path.name}, is damaged: it has no patches; copy the folder again")
+    variant: str = require(patches[0], {"variant": str}, f"{file}: patches[0]", CheckpointError)["variant"]
+    return variant
 
 
 def _class_of(value: object) -> str | None:

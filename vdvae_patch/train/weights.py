@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError, did_you_mean
-from vdvae_patch.train.weight_files import DEPTH, WeightsFile, listed
+from vdvae_patch.train.weight_files import DEPTH, WeightsFile, listed, shape_of
+from vdvae_patch.validation import short
 
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module"})
 """What torch.compile, FSDP, activation checkpointing, Fabric and DDP put into the names of a model."""
+
+_PLAIN = ("floating point numbers", "integers", "complex numbers")
+_MOST_DICTS, _LONGEST_NAME = 1_000, 1_000
 
 _COUNTERS = frozenset({"n_averaged"})  # of torch.optim.swa_utils.AveragedModel, beside the weights
 _AVERAGE = re.compile(r"(?:^|[^a-z])(?:ema|avg|averag(?:ed?|ing)|shadow|swa|polyak)(?:$|[^a-z])", re.IGNORECASE)
@@ -80,7 +84,7 @@ def select_weights(file: WeightsFile, own: Mapping[str, Tensor]) -> Selection:
         CheckpointError: nothing fits, several things fit that differ, what was chosen is not there, or a value is not
             finite.
     """
-    found = list(_candidates(file.content, own))
+    found = list(_candidates(file, own))
     if not found:
         raise CheckpointError(f"weights file {file.path} does not hold a state_dict; it holds {listed(file.content)}")
     all_found = found
@@ -94,21 +98,31 @@ def select_weights(file: WeightsFile, own: Mapping[str, Tensor]) -> Selection:
     return Selection(taken.tensors, _notes(file, taken, fitting, own))
 
 
-def _candidates(content: Mapping[Any, Any], own: Mapping[str, Tensor]) -> Iterator[_Found]:
-    for keys, tensors in _state_dicts(content, ()):
+def _candidates(file: WeightsFile, own: Mapping[str, Tensor]) -> Iterator[_Found]:
+    for count, (keys, tensors) in enumerate(_state_dicts(file.content, (), set())):
+        if count >= _MOST_DICTS:
+            raise CheckpointError(f"weights file {file.path} holds more than {_MOST_DICTS} dictionaries of tensors")
+        if (name := next((name for name in tensors if len(name) > _LONGEST_NAME), None)) is not None:
+            raise CheckpointError(
+                f"weights file {file.path} has a tensor whose name is {len(name):,} characters long, "
+                f"{short(name, 40)!r}; no model has such names"
+            )
         yield from _readings(keys, tensors, own)
 
 
 def _state_dicts(
-    content: Mapping[Any, Any], keys: tuple[str, ...]
+    content: Mapping[Any, Any], keys: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    if id(content) in seen:
+        return  # a file can hold one mapping under a million names
+    seen.add(id(content))
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if tensors:
         yield keys, tensors
     for key, value in content.items():
         # an optimizer's moments have the names and shapes of the weights
         if isinstance(key, str) and isinstance(value, Mapping) and len(keys) < DEPTH and not key.startswith("optim"):
-            yield from _state_dicts(value, (*keys, key))
+            yield from _state_dicts(value, (*keys, short(key)), seen)
 
 
 def _readings(keys: tuple[str, ...], tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[_Found]:
@@ -182,7 +196,32 @@ def _one_of(file: WeightsFile, fitting: list[_Found]) -> _Found:
 
 def _alike(a: Tensor, b: Tensor) -> bool:
     """Of one shape, and numbers of one kind: integers in a file are not the model's floats, but quantized ones."""
-    return a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
+    return _kind(a) == _kind(b) and a.shape == b.shape
+
+
+def _kind(tensor: Tensor) -> str:
+    """What a tensor is made of: one of `_PLAIN`, or why its values cannot be taken."""
+    if why := why_no_weights(tensor):
+        return why
+    if tensor.is_complex():
+        return "complex numbers"
+    return "floating point numbers" if tensor.is_floating_point() else "integers"
+
+
+def why_no_weights(tensor: Tensor) -> str:
+    """Why the values of a tensor of a file cannot be those of a parameter; empty if they can."""
+    if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
+        return f"a {type(tensor).__name__}"
+    if tensor.is_meta:
+        return "without values (of the meta device)"
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    return "quantized" if tensor.is_quantized else ""
+
+
+def _type(tensor: Tensor) -> str:
+    kind = _kind(tensor)
+    return str(tensor.dtype) if kind in _PLAIN else f"{kind} {tensor.dtype}"
 
 
 def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -255,10 +294,11 @@ def _no_fit(file: WeightsFile, found: list[_Found], own: Mapping[str, Tensor]) -
     if misfit.other:
         name = misfit.other[0]
         there, here = nearest.tensors[name], own[name]
-        kinds = ("", "") if there.shape != here.shape else (f"{there.dtype} ", f"{here.dtype} ")
-        examples.append(
-            f"{name!r} is {kinds[0]}{list(there.shape)} there and {kinds[1]}{list(here.shape)} in the model"
-        )
+        kinds = (_type(there), _type(here)) if _kind(there) != _kind(here) else ("", "")
+        sizes = [f"{kind} {shape_of(t)}".strip() for kind, t in zip(kinds, (there, here), strict=True)]
+        examples.append(f"{name!r} is {sizes[0]} there and {sizes[1]} in the model")
+    shapes = all(_kind(nearest.tensors[name]) == _kind(own[name]) for name in misfit.other)
+    what = "shape" if shapes else "shape or kind"
     hint = "is it of another preset or host?"
     if any(name.endswith("flat_param") for name in misfit.unknown):
         hint = "it is of FSDP, which saved its own shards: save a full state_dict there"
@@ -266,5 +306,5 @@ def _no_fit(file: WeightsFile, found: list[_Found], own: Mapping[str, Tensor]) -
     under = f" ({nearest.label!r})" if nearest.label else ""
     return (
         f"{file.path}{under} does not fit the model: {len(misfit.missing)} tensors missing, {len(misfit.unknown)} "
-        f"unknown, {len(misfit.other)} of another shape ({'; '.join(examples)}); {hint}{keys}"
+        f"unknown, {len(misfit.other)} of another {what} ({'; '.join(examples)}); {hint}{keys}"
     )

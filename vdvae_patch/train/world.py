@@ -106,6 +106,11 @@ class World:
         result: T = answer[0]
         return result
 
+    def mark(self) -> None:
+        """Tell the other ranks that this one has got on: once a step, or a batch of an evaluation."""
+        if self.heartbeat is not None:
+            self.heartbeat.mark()
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:

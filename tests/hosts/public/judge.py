@@ -59,13 +59,13 @@ def judge(case: PublicCase, scales: Sequence[str] = SCALES) -> Verdict:
             model, now = case.scanned()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                patch(model, heads=now, **dict.fromkeys({head.role for head in now}, scale))
+                handle = patch(model, heads=now, **dict.fromkeys({head.role for head in now}, scale))
         except Exception as problem:
             patched = trained = False
             errors.append(f"patch {scale} raised {_text(problem)}")
             continue
         try:
-            _train(model, case)
+            _train(model, case, handle.loss)
         except Exception as problem:
             trained = False
             errors.append(f"training as {scale} raised {_text(problem)}")
@@ -87,12 +87,12 @@ def _same(true: Any, head: Head) -> bool:
     return true.sigma is None or same_sigma(true, head)
 
 
-def _train(model: torch.nn.Module, case: PublicCase) -> None:
+def _train(model: torch.nn.Module, case: PublicCase, call: Any) -> None:
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     for step in range(STEPS):
         torch.manual_seed(step)
         optimizer.zero_grad()
-        result = model(*case.inputs()) if case.call is None else case.call(model, *case.inputs())
+        result = model(*case.inputs()) if call is None else call(model, *case.inputs())
         if not isinstance(result, torch.Tensor):
             raise TypeError(f"the case's call returns a {type(result).__name__}; training needs a loss")
         loss = result.sum()

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.experiments.importance import active_units, log_likelihood
 from vdvae_patch.hosts import load_host
 from vdvae_patch.seams import Terms
+from vdvae_patch.train.importance import active_units, log_likelihood
 
 HOST = load_host("large_vae")
 

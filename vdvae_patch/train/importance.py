@@ -13,9 +13,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.hosts.trainable import TrainableEntry
 from vdvae_patch.seams import Terms
 
 ACTIVE_FROM = 0.01
@@ -58,3 +59,25 @@ def log_likelihood(terms: Callable[[Tensor], Terms], images: Tensor, samples: in
 def active_units(means: Tensor, threshold: float = ACTIVE_FROM) -> int:
     """How many units have a posterior mean that varies over images: `[N, D]` to 0..D."""
     return int((means.double().var(dim=0, unbiased=False) > threshold).sum())
+
+
+@torch.no_grad()
+def active_by_level(entry: TrainableEntry, model: nn.Module, x: Tensor, at_a_time: int = 500) -> list[int] | None:
+    """`active_units` of every latent, in the order of the computation; None if the host tells no means.
+
+    Args:
+        x: images as the entry's `latents` takes them, which one set of units is seen over.
+    """
+    means: list[list[Tensor]] = []
+    for batch in x.split(at_a_time):  # type: ignore[no-untyped-call]
+        found = entry.posterior_means(model, batch)
+        if found is None:
+            return None
+        means.append([mean.flatten(1) for mean in found])
+    return [active_units(torch.cat(level)) for level in zip(*means, strict=True)]
+
+
+def spread(count: int, wanted: int) -> Tensor:
+    """Positions at even spacing: the first half of MNIST's test images is easier than the second. 0 is all."""
+    wanted = min(wanted, count) or count
+    return torch.arange(wanted) * count // wanted

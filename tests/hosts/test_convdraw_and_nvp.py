@@ -1,0 +1,174 @@
+"""The hosts of "Taming VAEs": what their densities are, what a patch keeps of them, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+import vdvae_patch
+from vdvae_patch import load_host
+from vdvae_patch.errors import HostError, InvalidValueError
+from vdvae_patch.hosts.trainable import trainable
+
+SMALL: dict[str, dict[str, Any]] = {
+    "convdraw": {"channels": 2, "size": 8, "hidden": 5, "latents": 2, "steps": 3, "canvas": 3},
+    "nvp_vae": {"channels": 2, "size": 8, "hidden": 8, "latents": 3, "couplings": 3},
+}
+NAMES = pytest.mark.parametrize("name", SMALL)
+
+
+def build(name: str, **other: Any) -> Any:
+    torch.manual_seed(0)
+    model = load_host(name).build({**SMALL[name], **other})
+    for parameter in model.parameters():  # couplings begin as the identity
+        if float(parameter.detach().abs().max()) == 0 and parameter.dim():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def images(count: int = 4, channels: int = 2) -> Tensor:
+    return torch.rand(count, channels, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_every_step_of_a_convdraw_has_the_kl_of_its_two_normals() -> None:
+    model, seen = build("convdraw"), {"posterior": [], "prior": []}
+    for name, kept in seen.items():
+        getattr(model, name).register_forward_hook(lambda _, given, out, kept=kept: kept.append(out.detach()))
+    drawn, rates, _ = model.infer(images())
+    assert list(rates) == ["z1", "z2", "z3"]
+    for z, rate, q, p in zip(drawn, rates.values(), seen["posterior"], seen["prior"], strict=True):
+        mean_q, mean_p = q[:, :2], p[:, :2]
+        wanted = kl_divergence(Normal(mean_q, q[:, 2:].exp()), Normal(mean_p, p[:, 2:].exp()))
+        torch.testing.assert_close(rate, wanted.sum(dim=(1, 2, 3)))
+        assert z.shape == (4, 2, 2, 2)
+
+
+def test_a_conditional_convdraw_depends_on_its_context_and_needs_it() -> None:
+    model, x = build("convdraw", context=1), images()
+    context = images(channels=1)
+    results = []
+    for given in (context, 1 - context):
+        torch.manual_seed(3)
+        results.append((model(x, given)["elbo"], model.sample(4, context=given)))
+    assert all(not torch.equal(one, other) for one, other in zip(*results, strict=True))
+    with pytest.raises(ValueError, match="context=0"):
+        model(x)
+    with pytest.raises(ValueError, match="context=0"):
+        build("convdraw")(x, context)
+
+
+@pytest.mark.parametrize("latents", [2, 3])
+def test_a_flow_gives_a_draw_the_density_that_it_has_by_the_layers_backwards(latents: int) -> None:
+    model, x = build("nvp_vae", latents=latents).double(), images().double()
+    z, log_q = model.infer(x)
+    torch.testing.assert_close(model.log_posterior(z, model.encoder(x)), log_q)
+
+
+def test_a_flow_is_a_density() -> None:
+    model, x = build("nvp_vae", latents=2).double(), images(1).double()
+    line = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    grid = torch.cartesian_prod(line, line)
+    with torch.no_grad():
+        code = model.encoder(x).expand(len(grid), -1)
+        mass = model.log_posterior(grid, code).exp().sum() * (line[1] - line[0]) ** 2
+    assert float(mass) == pytest.approx(1, abs=1e-3)
+
+
+@NAMES
+def test_the_loss_is_the_sum_of_its_parts_by_the_formulas(name: str) -> None:
+    model, x = build(name), images()
+    torch.manual_seed(2)
+    out = model(x)
+    torch.manual_seed(2)
+    if name == "convdraw":
+        _, rates, canvas = model.infer(x)
+        rate, mean = sum(rates.values()), model.emit(canvas)
+    else:
+        z, log_q = model.infer(x)
+        rate = log_q + (z**2 / 2 + math.log(2 * math.pi) / 2).sum(dim=1)
+        mean = model.decode(z)
+    sigma = model.pixel_scale.raw.exp()
+    distortion = -Normal(mean, sigma).log_prob(x).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(out["distortion"], distortion.mean())
+    torch.testing.assert_close(out["rate"], rate.mean())
+    torch.testing.assert_close(out["elbo"], out["rate"] + out["distortion"])
+
+
+@NAMES
+def test_exp_keeps_the_loss_and_bounded_scales_reach_every_head(name: str) -> None:
+    model, x = build(name), images()
+    host = load_host(name)
+    torch.manual_seed(2)
+    before = model(x)["elbo"]
+    roles = "exp/exp/exp" if name == "convdraw" else "exp/vanilla/exp"
+    with vdvae_patch.patch(model, roles, heads=host.heads(model), arithmetic="stable"):
+        torch.manual_seed(2)
+        torch.testing.assert_close(model(x)["elbo"], before)
+    for role in {head.role for head in host.heads(model)}:
+        with vdvae_patch.patch(model, heads=host.heads(model), **{role: "constant(0.5)"}):
+            torch.manual_seed(2)
+            assert not torch.isclose(model(x)["elbo"], before, rtol=1e-4)
+    torch.manual_seed(2)
+    assert torch.equal(model(x)["elbo"], before)
+
+
+def test_the_kl_of_a_patched_convdraw_stays_finite_where_the_hosts_own_does_not() -> None:
+    model, x = build("convdraw"), images()
+    with torch.no_grad():
+        for layer in (model.posterior, model.prior):  # σ² of both is below the least float32
+            layer.weight[2:].zero_()
+            layer.bias[2:].fill_(-60.0)
+    assert not model(x)["rate"].isfinite()
+    host = load_host("convdraw")
+    with vdvae_patch.patch(model, "exp", heads=host.heads(model), arithmetic="stable"):
+        found = model.infer(x)[1]["z1"]
+    assert not found.isnan().any()
+
+
+@NAMES
+def test_a_scan_of_the_host_finds_the_heads_of_its_entry(name: str) -> None:
+    model = build(name)
+    found = vdvae_patch.scan(model, images(), call=lambda model, x: model(x)["elbo"])
+    known = {(head.path, head.role) for head in load_host(name).heads(model) if head.role != "likelihood"}
+    assert known <= {(head.path, head.role) for head in found}
+    assert found.elbo.reconstruction is not None
+
+
+@NAMES
+def test_an_entry_trains_on_sizes_that_fit_and_samples_images(name: str) -> None:
+    host = load_host(name)
+    entry = trainable(host.entry)
+    assert {"small", "paper"} <= entry.presets().keys()
+    architecture = entry.preset("small").architecture
+    made = entry.hyperparameters(architecture, image_size=28, image_channels=1, data="mnist")
+    assert (made["size"], made["channels"]) == (28, 1)
+    with pytest.raises(InvalidValueError, match="multiples of 4"):
+        entry.hyperparameters(architecture, image_size=30, image_channels=1, data="mnist")
+    for field in SMALL[name].keys() - {"channels", "size"}:
+        with pytest.raises(InvalidValueError, match=f"--{field} must be at least"):
+            type(architecture)(**{field: -1})
+    with pytest.raises(HostError, match="takes no top prior"):
+        entry.top_prior_seam(build(name))
+    model = build(name)
+    sampled = entry.sample(model, 3, 1.0)
+    assert (sampled.shape, sampled.dtype.name) == ((3, 8, 8, 2), "uint8")
+    target = images().permute(0, 2, 3, 1) * 2 - 1
+    latents = entry.latents(model, target)
+    assert len(latents) == (3 if name == "convdraw" else 1)
+    assert all(latent.kl.shape == (4,) for latent in latents)
+    if name == "convdraw":
+        with pytest.raises(InvalidValueError, match="draws all of its latents"):
+            entry.sample(model, 3, 1.0, [latents[0].z])
+    else:
+        assert entry.sample(model, 4, 1.0, [latents[0].z]).shape == (4, 8, 8, 2)
+
+
+@NAMES
+def test_a_size_that_is_no_multiple_of_four_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="multiple of 4"):
+        build(name, size=10)

@@ -1,0 +1,162 @@
+"""Small promises of the command line: what to do first, default folders, seeds, estimates without data, 80 columns."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.cli import arguments, launch, main, scan, upstream
+from vdvae_patch.cli import train as command
+from vdvae_patch.data import DATASETS, load
+from vdvae_patch.errors import DataError
+from vdvae_patch.machine import CACHE_VARIABLE
+from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.estimate import estimate
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A cache with nothing in it, and whatever would be downloaded."""
+    asked: list[str] = []
+
+    def retrieve(url: str, **_: object) -> None:
+        asked.append(url)
+        raise OSError("no network")
+
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    monkeypatch.chdir(tmp_path)
+    return asked
+
+
+def test_train_without_arguments_says_what_to_do_first(offline: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    commands = [line.split("  ")[1].strip() for line in said.splitlines() if line.startswith("  vdvae-patch")]
+    assert len(commands) == 5
+    for line in commands:
+        if "--help" not in line:
+            arguments.parse_train(line.split()[2:])  # they are commands that there are
+    assert "163 MiB" in said
+    assert offline == []
+    assert not Path("runs").exists()
+
+
+def test_two_hosts_with_a_preset_of_one_name_have_two_default_folders() -> None:
+    folders = {arguments.parse_train(["--host", host, "--preset", "paper"]).folder for host in ("conv_vae", "mlp_vae")}
+    assert folders == {Path("runs/conv_vae-paper-vanilla-seed0"), Path("runs/mlp_vae-paper-vanilla-seed0")}
+    assert TrainConfig[None]().folder == Path("runs/vdvae-cifar10-vanilla-seed0")
+
+
+@pytest.mark.parametrize("more", [[], ["--preset", "paper"], ["--variant", "explin", "--seed", "3"]])
+def test_a_run_is_resumed_in_the_default_folder_of_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--host", "conv_vae", *more]
+    config = arguments.parse_train([*flags, "--lr", "0.5"])
+    config.folder.mkdir(parents=True)
+    import tomli_w
+
+    (config.folder / "config.toml").write_text(tomli_w.dumps(config.to_toml()))
+    resumed = arguments.parse_train([*flags, "--resume"])
+    assert resumed.optimization.lr == 0.5
+    assert resumed.folder == config.folder
+
+
+class Model(nn.Module):
+    """One layer, whose weights are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer."""
+        return self.layer(x)
+
+
+def test_the_seed_of_a_scan_is_that_of_the_weights() -> None:
+    def weights(seed: int) -> Tensor:
+        model = scan.build(Model, "here:Model", seed)
+        assert isinstance(model, Model)
+        return model.layer.weight
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+
+
+def test_scan_hands_its_seed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def build(factory: object, spec: str, seed: int = 0) -> nn.Module:
+        seen.append(seed)
+        return Model()
+
+    monkeypatch.setattr(scan, "build", build)
+    monkeypatch.setattr(sys, "path", [*sys.path, os.path.dirname(__file__)])
+    scan.run(["test_small_promises:Model", "--input", "2x3", "--seed", "7"])
+    assert seen == [7]
+
+
+def test_an_estimate_needs_no_data_and_downloads_none(offline: list[str]) -> None:
+    flags = ["--preset", "demo", "--epochs", "2", "--dry-run", "--device", "cpu"]
+    found = estimate(arguments.parse_train([*flags, "--data", "cifar10"]), measured=1)
+    batch = found.images // found.steps
+    assert found.images == 2 * (45_000 // batch) * batch
+    assert "nothing is downloaded" in str(found)
+    assert offline == []
+    here = estimate(arguments.parse_train([*flags, "--data", "builtin(train=64)"]), measured=1)
+    assert here.notes == ()
+
+
+def test_so_does_the_estimate_of_published_runs(
+    offline: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch.run(["table4", "--dry-run", "--preset", "demo", "--data", "cifar10", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "cifar10 is not here" in said
+    assert "18 runs (6 variants, 3 seeds)" in said
+    assert offline == []
+
+
+def test_data_that_were_named_and_are_not_there_are_missed(offline: list[str], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no CIFAR-10 in --data-root"):
+        load("cifar10", tmp_path / "nowhere", download=False, or_blank=True)
+    with pytest.raises(DataError, match="downloading is switched off"):
+        load("cifar10", None, download=False)
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS.names() if DATASETS.get_class(name).published])  # type: ignore[attr-defined]
+def test_blank_images_have_the_published_number_and_size(offline: list[str], name: str) -> None:
+    data = load(name, None, download=False, or_blank=True)
+    published = DATASETS.get_class(name).published  # type: ignore[attr-defined]
+    assert len(data.train) == published.train
+    assert data.train.shape[1:] == (published.height, published.width, published.channels)
+    if DATASETS.get_class(name).two_values:  # type: ignore[attr-defined]
+        assert set(data.train[:2].reshape(-1).tolist()) == {0, 255}
+
+
+def test_the_list_of_code_bases_fits_80_columns(
+    offline: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert upstream.run(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    for word in ("vdvae", "ea35b490313b", "LicenseRef-NVIDIA-Source-Code-License-NVAE", "need torch and numpy alone"):
+        assert word in text
+
+
+def test_the_docs_say_what_elbo_is() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "skipped-updates.md").read_text()
+    assert "`elbo` is what is minimized, the negative of the evidence lower bound" in page
+    assert command.ABOUT

@@ -1,0 +1,274 @@
+"""One run's folder: what it was told, what it saw, what came of it, and how it stands."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vdvae_patch.compare.states import LOG
+from vdvae_patch.errors import VdvaePatchError
+from vdvae_patch.report import skipped
+from vdvae_patch.report.columns import Log, number, read_log, rows
+from vdvae_patch.report.looks import Collector, Looks
+from vdvae_patch.report.skipped import Skip
+from vdvae_patch.train import flight
+from vdvae_patch.train.config import RunFile
+from vdvae_patch.train.folder import LOCK, RunFolder, read_json
+
+State = Literal["finished", "stopped", "running", "cut off", "not begun"]
+"""`stopped`: ended by itself, since updates were skipped too often in a row. `running`: its folder is in use.
+`cut off`: neither, and without a summary. `not begun`: no step was written."""
+
+_TAIL_BYTES = 8192
+_TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The NELBO on the validation images, nats per dimension, after a step."""
+
+    step: int
+    nelbo: float
+
+
+@dataclass(frozen=True)
+class RunData:
+    """One run.
+
+    Attributes:
+        settings: what it was told, flat, by name.
+        seen: code, machine, data, host.
+        planned: how many steps it was to do; None where that is not known.
+        skips: what is said of the skipped updates, in the order of the log; there may be fewer than `log` counts.
+        samples: the sample grids with the number of steps after which each was drawn.
+        summary: empty for a run that has not ended.
+        tail: the end of its process's output, for a run that was cut off.
+        problems: what of the folder is missing, damaged or contradicts itself.
+        written: when its log was written last, seconds since 1970; None if there is none.
+    """
+
+    folder: Path
+    state: State
+    settings: Mapping[str, Any]
+    seen: Mapping[str, Any]
+    planned: int | None
+    log: Log
+    skips: tuple[Skip, ...]
+    looks: Looks | None
+    evaluations: tuple[Evaluation, ...]
+    samples: tuple[tuple[int, Path], ...]
+    summary: Mapping[str, Any]
+    tail: str
+    problems: tuple[str, ...]
+    written: float | None
+
+    @property
+    def variant(self) -> str:
+        """`explin/constant`; the folder's name where the configuration is missing."""
+        return str(self.settings.get("variant", self.folder.name))
+
+    @property
+    def seed(self) -> int | None:
+        """None where it is not known."""
+        seed = self.settings.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def steps(self) -> int:
+        """How many were done."""
+        return int(self.log.step[-1]) + 1 if len(self.log) else 0
+
+    @property
+    def high_gradient(self) -> int:
+        """Updates skipped for it."""
+        return self.log.count("high_gradient")
+
+    @property
+    def nan(self) -> int:
+        """Updates skipped for a value that is not finite."""
+        return self.log.count("nan_rate", "nan_distortion", "nan_loss")
+
+    @property
+    def seconds(self) -> float:
+        """The time spent in steps."""
+        told = number(self.summary.get("train_seconds"))
+        return told if told == told else float(self.log.seconds[-1]) if len(self.log) else 0.0
+
+
+def read_run(folder: Path) -> RunData:
+    """All of it. Nothing is refused: what cannot be read is among the problems."""
+    files = RunFolder(folder)
+    problems: list[str] = []
+    told, seen = _configuration(files.config, problems)
+    log = read_log(files.metrics, problems)
+    if not files.metrics.exists() and files.config.exists():
+        problems.append(f"{files.metrics.name} is missing: no step was written")
+    summary = _summary(files.summary, problems)
+    state = _state(folder, told, log, summary)
+    collector = Collector()
+    for row in rows(files.heads, problems):
+        if isinstance(row.get("step"), int):
+            collector.add(row["step"], row.get("heads"), skipped=False)
+    recordings = flight.recordings(files.recordings)
+    skips = []
+    for row in rows(files.skips, problems):
+        if (skip := skipped.of_run(row, folder, recordings)) is not None:
+            skips.append(skip)
+            collector.add(skip.step, row.get("heads"), skipped=True)
+    written = int(log.skipped.sum())
+    if len(skips) != written:
+        problems.append(
+            f"{files.metrics.name} has {written} skipped updates and {files.skips.name} {len(skips)}: of the others "
+            "neither ranks nor heads are known"
+        )
+    problems += _contradictions(summary, log)
+    for note in _texts(seen.get("resumed")):
+        problems.append(f"resumed: {note}")
+    return RunData(
+        folder, state, told, seen, _planned(told, seen), log, tuple(skips), collector.looks(),
+        _evaluations(files.evaluations, problems), _samples(files.samples, summary, log), summary,
+        _tail(folder / LOG) if state in ("cut off", "not begun", "stopped") else "", tuple(problems),
+        _modified(files.metrics),
+    )  # fmt: skip
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process of this machine works in the folder of this lock file, without taking the lock oneself."""
+    try:
+        there = lock.stat()
+    except OSError:
+        return False
+    mine = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return _cannot_be_shared(lock)
+    return any("FLOCK" in line and mine in line.split() for line in lines)
+
+
+def _cannot_be_shared(lock: Path) -> bool:
+    """Where the system does not list its locks: take a shared one for a moment."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _configuration(path: Path, problems: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the run was told, flat, and what it saw."""
+    try:
+        file = RunFile.read(path)
+    except VdvaePatchError as error:
+        problems.append(str(error))
+        return {}, {}
+    flat = {key: value for key, value in file.told.items() if not isinstance(value, dict)}
+    for table in file.told.values():
+        if isinstance(table, dict):
+            flat |= table
+    return flat, file.seen if isinstance(file.seen, dict) else {}
+
+
+def _summary(path: Path, problems: list[str]) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        summary = read_json(path)
+    except VdvaePatchError as error:
+        problems.append(str(error))
+        return {}
+    if isinstance(summary, dict):
+        return summary
+    problems.append(f"{path.name} is no summary of a run")
+    return {}
+
+
+def _state(folder: Path, told: Mapping[str, Any], log: Log, summary: Mapping[str, Any]) -> State:
+    if is_held(folder / LOCK):
+        return "running"
+    if summary:
+        return "finished"
+    if not len(log):
+        return "not begun"
+    limit = told.get("max_consecutive_skips")
+    trailing = int(log.skipped[::-1].argmin()) if not log.skipped.all() else len(log)
+    return "stopped" if isinstance(limit, int) and trailing >= limit else "cut off"
+
+
+def _planned(told: Mapping[str, Any], seen: Mapping[str, Any]) -> int | None:
+    steps = told.get("steps")
+    if isinstance(steps, int):
+        return steps
+    data = seen.get("data")
+    images = data.get("train_count") if isinstance(data, dict) else None
+    batch = seen.get("global_batch")
+    if isinstance(images, int) and isinstance(batch, int) and batch > 0:
+        from vdvae_patch.data.batches import steps_per_epoch
+
+        epochs = told.get("epochs")
+        return (epochs if isinstance(epochs, int) else 300) * steps_per_epoch(images, batch)
+    return None
+
+
+def _evaluations(path: Path, problems: list[str]) -> tuple[Evaluation, ...]:
+    return tuple(
+        Evaluation(row["step"], number(row.get("elbo")))
+        for row in rows(path, problems)
+        if isinstance(row.get("step"), int)
+    )
+
+
+def _samples(folder: Path, summary: Mapping[str, Any], log: Log) -> tuple[tuple[int, Path], ...]:
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        digits = path.stem.removeprefix("step-")
+        if digits.isascii() and digits.isdigit():
+            found.append((int(digits), path))
+    final = folder / "final.png"
+    if final.exists():
+        steps = summary.get("steps")
+        last = steps if isinstance(steps, int) else int(log.step[-1]) + 1 if len(log) else 0
+        found = [(step, path) for step, path in found if step != last] + [(last, final)]
+    return tuple(sorted(found))
+
+
+def _contradictions(summary: Mapping[str, Any], log: Log) -> list[str]:
+    counted = {
+        "high_gradient_count": log.count("high_gradient"),
+        "nan_count": log.count("nan_rate", "nan_distortion", "nan_loss"),
+        "steps": int(log.step[-1]) + 1 if len(log) else 0,
+    }
+    return [
+        f"its files disagree: summary.json says {summary[key]} for {key}, metrics.jsonl {count}"
+        for key, count in counted.items()
+        if key in summary and summary[key] != count
+    ]
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a process's output."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(_TAIL_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-_TAIL_LINES:])
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _texts(values: Any) -> list[str]:
+    return [str(value) for value in values] if isinstance(values, list) else []

@@ -1,0 +1,260 @@
+"""Runs side by side: what they are called, how they differ, and the table with its means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdvae_patch.compare.reading import reading
+from vdvae_patch.compare.results import Curves, RunResult, Spread, spread, summarise
+from vdvae_patch.compare.table import number as shown
+from vdvae_patch.errors import VdvaePatchError
+from vdvae_patch.report.columns import number
+from vdvae_patch.report.runs import RunData
+from vdvae_patch.train.folder import read_json
+
+# Who a run is, where it lies, and how often it is looked at: nothing of this makes another training.
+_NO_DIFFERENCE = frozenset(
+    {
+        "allow_modified_upstream", "allow_other_variant", "checkpoint_every", "data_root", "dry_run", "evaluate_every",
+        "nproc", "out", "record_every", "record_skips", "resume", "samples_every", "seed", "tensorboard", "variant",
+        "watch_every",
+    }
+)  # fmt: skip
+_NAMED = 3
+"""The most settings that a label names."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its heading, what it says of one run, and how many digits are shown behind the point."""
+
+    name: str
+    unit: str
+    of: Callable[[RunData], float | None]
+    digits: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text`, and behind it `spread` (a standard deviation) and `note`; `key` is sorted by, None comes last."""
+
+    text: str
+    key: float | None
+    spread: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One label with its means, and its runs by their positions in `RunSet.runs`.
+
+    Attributes:
+        counted: how many of the runs have ended and are in the means.
+        seeds: how many there are to be.
+    """
+
+    label: str
+    cells: tuple[Cell, ...]
+    runs: tuple[int, ...]
+    run_cells: tuple[tuple[Cell, ...], ...]
+    counted: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting that is not the same in all runs, with its value in each."""
+
+    setting: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunSet:
+    """Runs that are shown together: a comparison, or whatever runs a folder holds.
+
+    Attributes:
+        labels: of each run, without its seed.
+        sentences: what the table says in words, of a comparison.
+        differences: between the runs, variant and seed aside.
+        shared: the settings that all have in common.
+    """
+
+    folder: Path
+    is_comparison: bool
+    runs: tuple[RunData, ...]
+    labels: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    sentences: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    shared: Mapping[str, str]
+
+    def name(self, index: int) -> str:
+        """`upbounded seed 0`."""
+        seed = self.runs[index].seed
+        return self.labels[index] if seed is None else f"{self.labels[index]} seed {seed}"
+
+
+def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> RunSet:
+    """Put runs side by side: in the order of the comparison, else vanilla first, then by name; then by seed."""
+    asked = _asked(folder) if is_comparison else []
+    ordered = sorted(runs, key=lambda run: (_place(run.variant, asked), *_order(run)))
+    differing = _differing(ordered)
+    labels = tuple(_label(run, [key for key in differing if key not in _NO_DIFFERENCE]) for run in ordered)
+    columns = _columns(ordered)
+    seeds = len({run.seed for run in ordered}) if is_comparison else 0
+    rows = []
+    for label in dict.fromkeys(labels):
+        mine = tuple(index for index, own in enumerate(labels) if own == label)
+        counted = [ordered[index] for index in mine if ordered[index].state in ("finished", "stopped")]
+        rows.append(
+            Row(
+                label,
+                tuple(_mean(column, counted, max(seeds, len(mine))) for column in columns),
+                mine,
+                tuple(tuple(_one(column, ordered[index]) for column in columns) for index in mine),
+                len(counted),
+                max(seeds, len(mine)),
+            )
+        )
+    shared_keys = [key for key in _all_keys(ordered) if key not in differing]
+    return RunSet(
+        folder, is_comparison, tuple(ordered), labels, columns, tuple(rows),
+        tuple(_sentences(ordered)) if is_comparison and len(rows) > 1 else (),
+        tuple(
+            Difference(key, tuple(_text(run.settings.get(key)) for run in ordered))
+            for key in differing
+            if key not in ("out", "seed", "variant")
+        ),
+        {key: _text(ordered[0].settings.get(key)) for key in shared_keys} if ordered else {},
+    )  # fmt: skip
+
+
+def bits(run: RunData) -> float | None:
+    """Test NELBO, bits per dimension."""
+    nats = _summary("test_nelbo_nats_per_dim")(run)
+    return None if nats is None else nats / math.log(2)
+
+
+def _asked(folder: Path) -> list[str]:
+    """The variants in the order of a comparison's table; empty where it has not written one yet."""
+    try:
+        rows = read_json(folder / "comparison.json").get("rows")
+    except (VdvaePatchError, AttributeError):
+        return []
+    return [str(row.get("variant")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _place(variant: str, asked: Sequence[str]) -> int:
+    return asked.index(variant) if variant in asked else len(asked)
+
+
+def _order(run: RunData) -> tuple[bool, str, int, str]:
+    return run.variant != "vanilla", run.variant, -1 if run.seed is None else run.seed, str(run.folder)
+
+
+def _all_keys(runs: Sequence[RunData]) -> list[str]:
+    return list(dict.fromkeys(key for run in runs for key in run.settings))
+
+
+def _differing(runs: Sequence[RunData]) -> list[str]:
+    known = [run for run in runs if run.settings]
+    return [key for key in _all_keys(known) if len({_text(run.settings.get(key)) for run in known}) > 1]
+
+
+def _label(run: RunData, differing: Sequence[str]) -> str:
+    if not differing or not run.settings:
+        return run.variant
+    named = ", ".join(f"{key}={_text(run.settings.get(key))}" for key in differing[:_NAMED])
+    return f"{run.variant} · {named}{', …' if len(differing) > _NAMED else ''}"
+
+
+def _columns(runs: Sequence[RunData]) -> tuple[Column, ...]:
+    columns = [
+        Column("steps", "", lambda run: float(run.steps), 0),
+        Column("high gradients", "skipped updates", lambda run: float(run.high_gradient), 0),
+        Column("NaN", "skipped updates", lambda run: float(run.nan), 0),
+        Column("test NELBO", "nats/dim", _summary("test_nelbo_nats_per_dim"), 3),
+        Column("test NELBO", "bits/dim", bits, 3),
+    ]
+    if any("test_mass_nelbo_bits_per_dim" in run.summary for run in runs):
+        columns.append(Column("by mass", "bits/dim", _summary("test_mass_nelbo_bits_per_dim"), 3))
+    columns.append(Column("images/s", "", _summary("images_per_second"), 1))
+    columns.append(Column("duration", "minutes", lambda run: run.seconds / 60, 1))
+    return tuple(columns)
+
+
+def _summary(key: str) -> Callable[[RunData], float | None]:
+    def of(run: RunData) -> float | None:
+        return number(run.summary[key]) if key in run.summary else None
+
+    return of
+
+
+def _one(column: Column, run: RunData) -> Cell:
+    value = column.of(run)
+    if value is None:
+        return Cell("–", None)
+    return Cell(shown(value, column.digits), value if math.isfinite(value) else None)
+
+
+def _mean(column: Column, counted: Sequence[RunData], total: int) -> Cell:
+    found: Spread = spread([column.of(run) for run in counted], total)
+    if found.mean is None:
+        return Cell("–", None)
+    digits = column.digits
+    if not digits and found.mean < 10 and (found.std or not found.mean.is_integer()):
+        digits = 1
+    note = "" if found.count == total else f"{found.count}/{total}"
+    # all runs of one length: "480 ± 0" would say nothing
+    told = found.std is not None and not (column.name == "steps" and not found.std)
+    return Cell(shown(found.mean, digits), found.mean, shown(found.std, digits) if told else "", note)
+
+
+def _sentences(runs: Sequence[RunData]) -> list[str]:
+    """The words of `compare`, computed from the same numbers."""
+    results = [_result(run) for run in runs if run.seed is not None and len(run.log)]
+    variants = list(dict.fromkeys(result.variant for result in results))
+    seeds = len({result.seed for result in results})
+    try:
+        return reading(summarise(variants, seeds, results)) if results else []
+    except VdvaePatchError:  # a variant with a scale of somebody's package that is not installed here
+        return []
+
+
+def _result(run: RunData) -> RunResult:
+    test = run.summary.get("test")
+    test = test if isinstance(test, dict) else {}
+    nelbo = _summary("test_nelbo_nats_per_dim")(run)
+    bad = test.get("bad_batches", 0)
+    return RunResult(
+        variant=run.variant,
+        seed=run.seed or 0,
+        folder=run.folder,
+        outcome="finished" if run.state == "finished" else "stopped" if run.state == "stopped" else "unfinished",
+        steps=run.steps,
+        high_gradient=run.high_gradient,
+        nan=run.nan,
+        nelbo=nelbo,
+        filtered=number(test["filtered_elbo"]) if "filtered_elbo" in test else None,
+        bad_batches=bad if isinstance(bad, int) else 0,
+        summary=dict(run.summary),
+        seen=dict(run.seen),
+        curves=Curves(run.log.step, np.nan_to_num(run.log.epoch).astype(np.int64), run.log.nelbo, run.log.skipped),
+        problems=(),
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,29 @@
+"""What newer versions of torch have and older ones lack: the library half runs on both."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+"""Whether `torch.export` traces; a torch before 2.7 cannot be asked."""
+
+
+def eagerly() -> AbstractContextManager[object]:
+    """Compiled modules and functions run as they are written."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if set_stance is not None:
+        stance: AbstractContextManager[object] = set_stance("force_eager")
+        return stance
+    # before torch 2.6; nothing was compiled where the compiler was not even imported
+    compiler = sys.modules.get("torch._dynamo")
+    return nullcontext() if compiler is None else compiler.config.patch(disable=True)
+
+
+def on_state_dict(module: nn.Module, hook: Callable[..., None]) -> None:
+    """Call a hook with each `state_dict` of a module; before torch 2.5 the way there had no public name."""
+    getattr(module, "register_state_dict_post_hook", module._register_state_dict_hook)(hook)

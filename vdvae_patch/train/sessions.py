@@ -1,0 +1,75 @@
+"""The history of a run: its identity, and one session for each time that a process took it up."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vdvae_patch.errors import RunError
+from vdvae_patch.skips.sealed import MANIFEST
+from vdvae_patch.train.weight_files import split_choice
+
+VERSIONS = ("version", "commit", "python", "torch", "numpy", "machine", "threads")
+"""What may change between two sessions, is said then, and is written down."""
+
+
+def identity() -> str:
+    """The identity of a new run: 32 hexadecimal digits, drawn by the operating system."""
+    return uuid.uuid4().hex
+
+
+def session(seen: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """One entry of the history: when, from which step on, by which command, code, machine, host code and ranks.
+
+    Args:
+        seen: what this session sees.
+    """
+    keys = ("command", *VERSIONS, "ranks", "launcher")
+    entry = {"began": datetime.now(UTC).isoformat(timespec="seconds"), "step": step}
+    return entry | {key: seen[key] for key in keys if key in seen} | {"host_code": _host(seen)}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`["torch 2.12.1 (was 2.11.0)", ...]`: in which versions two sessions differ."""
+    return [
+        f"{key} {now[key]} (was {before[key]})"
+        for key in (*VERSIONS, "host_code")
+        if key in before and key in now and before[key] != now[key]
+    ]
+
+
+def _host(seen: Mapping[str, Any]) -> str:
+    host = seen.get("host", {})
+    return " ".join(str(host[key]) for key in ("kind", "commit") if key in host)
+
+
+def weights_print(path: Path) -> str:
+    """SHA-256 of a file of weights; of a checkpoint of ours that of its manifest, which has those of its files.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    file, _ = split_choice(path)
+    file = file / MANIFEST if file.is_dir() else file
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as data:
+            while block := data.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def require_same_weights(seen: Mapping[str, Any], now: str, path: Path) -> None:
+    """Refuse a file of weights that is another one than the run began with; raises `RunError`."""
+    before = seen.get("weights_sha256")
+    if before is not None and before != now:
+        raise RunError(
+            f"--weights {path} is not the file that the run began with (SHA-256 {now[:12]}, {before[:12]} then); "
+            "put that one back, or choose another --out"
+        )
