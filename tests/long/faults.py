@@ -168,12 +168,12 @@ FAULTS: list[Fault] = [
     *_group(
         "skips/rule.py",
         f"{_EFFECT} tests/e2e/test_clip_auto.py",
-        ("torch.where((norm < threshold) &", "torch.where((norm <= threshold) &"),
+        ("good = (norm < threshold) &", "good = (norm <= threshold) &"),
         (
             "for number, bad in reversed(list(enumerate(bad_losses, 1))):",
             "for number, bad in enumerate(bad_losses, 1):",
         ),
-        ("return 0 if norm < threshold and not bad_gradient", "return 0 if norm <= threshold and not bad_gradient"),
+        ("good = norm < threshold and math", "good = norm <= threshold and math"),
         ("float(len(bad_losses) + 1))", "float(len(bad_losses)))"),
     ),
     *_group(
@@ -197,12 +197,12 @@ FAULTS: list[Fault] = [
             "self._move_ema(self.optimization.ema_rate * (1 - skip))",
         ),
         (
-            "norm = nn.utils.clip_grad_norm_(self.parameters, fixed).float()",
-            "norm = nn.utils.get_total_norm(gradients).float()",
+            "clip_gradients(gradients, norm, limit)",
+            "pass",
         ),
         (
-            "torch.cat([everyone[:, :3].mean(0), shared, flags.flatten()])",
-            "torch.cat([everyone[0, :3], shared, flags.flatten()])",
+            "everyone[:, :3].mean(0)",
+            "everyone[0, :3]",
             "tests/e2e/test_ranks.py tests/e2e/test_launch.py",
         ),
         ("self.optimizer.found_inf = skip", "self.optimizer.found_inf = torch.zeros_like(skip)"),
@@ -261,7 +261,7 @@ FAULTS: list[Fault] = [
             'seed_noise("train", config.seed, step=step)\n        run.engine(',
             "tests/e2e/test_launch.py",
         ),
-        ('log.write({"step": done - 1,', 'log.write({"step": done,', _TRAIN),
+        ('run.logs.evaluation({"step": done - 1,', 'run.logs.evaluation({"step": done,', _TRAIN),
     ),
     *_group(
         "train/noise.py",
@@ -327,7 +327,7 @@ FAULTS: list[Fault] = [
     *_group(
         "experiments/ensemble.py",
         _ENSEMBLE,
-        ("grad.mul_((limit / (norm + 1e-6)).clamp(max=1)[:, None])", "pass"),
+        ("grad.mul_(coefficient(norm, limit)[:, None])", "pass"),
         ("self.step_count / self.rule.warmup) if self.rule.warmup else 1.0", "1.0)"),
         (
             "self.high_steps[self._rows] += finite & ~(norm < self.high_norm)",
@@ -525,7 +525,7 @@ FAULTS: list[Fault] = [
     *_group(
         "guarding/deferred.py",
         "tests/guarding/test_deferred.py",
-        ("(row[-1].double() < threshold)", "(row[-1].double() <= threshold)"),
+        ("row[-1], threshold) > 0", "row[-1], threshold) > 1"),
         (
             "torch.where(flag.to(there.device), otherwise, there.data)",
             "torch.where(flag.to(there.device), there.data, otherwise)",
