@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vdvae_patch.benchmark import PLAIN, benchmark
+from vdvae_patch.benchmark import PLAIN, _Contender, _measurement, benchmark
 from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
 
@@ -38,6 +38,15 @@ def test_ratios_are_medians_of_paired_rounds_in_which_either_comes_first() -> No
     assert explin.time_ratio in (0.5, 2.0)
     assert (vanilla.seconds, explin.seconds) in ((1.0, 2.0), (2.0, 1.0))
     assert explin.images_per_second == 4 / explin.seconds
+
+
+def test_ratios_are_of_the_contender_over_the_reference() -> None:
+    reference = _Contender("vanilla", lambda number, batch: None, [1.0, 2.0, 4.0], peak=100)
+    slower = _Contender("slower", lambda number, batch: None, [3.0, 6.0, 4.0], peak=150)
+    found = _measurement(slower, reference, batch_size=8)
+    assert (found.time_ratio, found.low, found.high) == (3.0, 1.0, 3.0)
+    assert (found.memory_ratio, found.peak_bytes) == (1.5, 150)
+    assert (found.seconds, found.images_per_second) == (4.0, 2.0)
 
 
 def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,13 @@ def test_a_run_is_told_what_the_comparison_was_told(tmp_path: Path) -> None:
     assert parse_train(run.command(resume=False)[4:]) == run.config
 
 
+def test_each_run_is_told_its_own_seed_variant_and_folder(tmp_path: Path) -> None:
+    for run in make_plan(tmp_path, "vanilla,explin", "3,5").runs:
+        for resume in (False, True):
+            told = parse_train([word for word in run.command(resume=resume)[4:] if word != "--resume"])
+            assert (told.seed, told.variant, told.folder) == (run.config.seed, run.config.variant, run.folder)
+
+
 def test_what_stands_at_another_seam_goes_to_every_variant(tmp_path: Path) -> None:
     comparison = make_plan(tmp_path, "vanilla,explin+optimal", "0", "--top-prior", "vamp(100)")
     assert comparison.variants == ("vanilla+vamp(components=100)", "explin+optimal+vamp(components=100)")

@@ -39,6 +39,13 @@ def test_sigma_is_what_a_host_writes(spec: str) -> None:
     torch.testing.assert_close(conventions.get(spec).sigma(v), _host_sigma(spec, v), rtol=1e-8, atol=0)
 
 
+@pytest.mark.parametrize("spec", [*CONVENTIONS, "softplus(beta=2, floor=0.01)"])
+def test_log_sigma_is_the_logarithm_of_sigma(spec: str) -> None:
+    convention = conventions.get(spec)
+    v = torch.linspace(0.05, 1.4, 40, dtype=torch.float64)
+    torch.testing.assert_close(convention.log_sigma(v), convention.sigma(v).log(), rtol=1e-8, atol=1e-12)
+
+
 @pytest.mark.parametrize("spec", SCALES)
 def test_the_host_computes_the_new_scale_and_its_gradient(convention: conventions.Convention, spec: str) -> None:
     scale = scales.get(spec)

@@ -13,7 +13,7 @@ import torch
 from data_samples import random_images, write_cifar10
 
 from vdvae_patch.data import DATASETS, builtin, load, pixels
-from vdvae_patch.data.normalization import CIFAR10, FFHQ256, Normalization
+from vdvae_patch.data.normalization import CIFAR10, FFHQ256, FFHQ1024, IMAGENET32, IMAGENET64, Normalization
 from vdvae_patch.errors import DataError, InvalidValueError, UnknownNameError
 
 
@@ -94,6 +94,25 @@ def test_normalization_is_bit_for_bit_the_published_arithmetic() -> None:
     assert torch.equal(batch.target, (x.float() + torch.tensor([-127.5])) * torch.tensor([1.0 / 127.5]))
     assert (batch.target.min().item(), batch.target.max().item()) == (-1.0, 1.0)
     assert x.flatten().tolist() == list(range(256))
+
+
+@pytest.mark.parametrize(
+    ("found", "shift", "scale", "low_bit"),
+    [
+        (CIFAR10, 120.63838, 64.16736, False),
+        (IMAGENET32, 116.2373, 69.37404, False),
+        (IMAGENET64, 115.92961967, 69.37404, False),
+        (FFHQ256, 112.8666757481, 69.84780273, True),
+        (FFHQ1024, 111.8685, 69.9465, False),
+    ],
+)
+def test_the_data_sets_have_the_numbers_that_vdvae_was_published_with(
+    found: Normalization, shift: float, scale: float, low_bit: bool
+) -> None:
+    """Child (2021), "Very Deep VAEs": mean and standard deviation of pixels in 0..255."""
+    assert (found.shift, 1 / found.scale) == (pytest.approx(shift, rel=1e-9), pytest.approx(scale, rel=1e-9))
+    assert (found.target_shift, 1 / found.target_scale) == (127.5, pytest.approx(127.5))
+    assert found.low_bit is low_bit
 
 
 def test_ffhq256_measures_its_likelihood_on_5_bits_but_reads_all_8() -> None:

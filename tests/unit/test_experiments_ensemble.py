@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -267,3 +268,94 @@ def test_every_run_updates_its_own_batch_statistics(how: Lowering) -> None:
         member = stack.load_row(row, build(Run(row, 0.1)))
         for name, value in alone.named_buffers():
             torch.testing.assert_close(member.get_buffer(name), value, rtol=1e-5, atol=1e-6)
+
+
+class Sloped(nn.Module):
+    """A loss that is linear in its weights: the gradient is the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        rate = (x * self.w).sum()
+        return {"elbo": rate, "rate": rate, "distortion": torch.zeros(())}
+
+
+def sloped(rule: Rule, gradients: Sequence[Sequence[float]], **options: Any) -> Ensemble:
+    """One run with these gradients, one a step."""
+
+    def batches(seeds: Sequence[int], step: int) -> tuple[Tensor]:
+        return (torch.tensor([gradients[step]] * len(seeds)),)
+
+    return Ensemble([Run(0, 0.1)], lambda _: Sloped(), batches, rule, how="loop", **options)
+
+
+def test_gradients_above_the_norm_are_clipped_and_those_below_are_not() -> None:
+    ensemble = sloped(Rule(AdamSettings(0.9, 0.9), clip=5.0), [(30.0, 40.0), (0.3, 0.4)])
+    ensemble.step()
+    torch.testing.assert_close(ensemble.adam.mean[0], 0.1 * torch.tensor([3.0, 4.0]))
+    ensemble.step()
+    torch.testing.assert_close(ensemble.adam.mean[0], torch.tensor([0.27 + 0.03, 0.36 + 0.04]))
+    assert ensemble.trace("grad_norm")[:, 0].tolist() == pytest.approx([50.0, 0.5])
+
+
+def test_the_learning_rate_rises_from_zero_over_the_warm_up() -> None:
+    ensemble = sloped(Rule(warmup=4), [(1.0, -1.0)] * 7)
+    moved = []
+    for _ in range(7):
+        before = ensemble.stack.flat.detach().clone()
+        ensemble.step()
+        moved.append(float((before - ensemble.stack.flat.detach())[0, 0]))
+    # of a gradient that stays the same Adam makes steps of the learning rate
+    assert moved == pytest.approx([0.0, 0.025, 0.05, 0.075, 0.1, 0.1, 0.1], abs=1e-6)
+
+
+def test_a_norm_of_exactly_the_threshold_is_high_and_skipped() -> None:
+    ensemble = sloped(Rule(skip=5.0), [(3.0, 4.0), (3.0, 3.99)], high_norm=5.0)
+    ensemble.step()
+    assert not ensemble.stack.flat.any()
+    ensemble.step()
+    assert ensemble.high_steps.tolist() == [1]
+    assert ensemble.adam.updates.tolist() == [1]
+
+
+def test_a_norm_counts_as_high_from_400_on() -> None:
+    ensemble = sloped(Rule(), [(399.0, 0.0), (401.0, 0.0), (0.0, 400.0)])
+    for _ in range(3):
+        ensemble.step()
+    assert ensemble.high_steps.tolist() == [2]
+
+
+def test_a_nan_is_counted_as_a_nan_alone_though_its_norm_is_none() -> None:
+    ensemble = sloped(Rule(skip=400.0), [(math.nan, 1.0), (1.0, 1.0)])
+    ensemble.step()
+    assert ensemble.trace("grad_norm").isnan().all()
+    assert (ensemble.nan_steps.tolist(), ensemble.high_steps.tolist()) == ([1], [0])
+    assert not ensemble.stack.flat.any()
+
+
+class Failing(nn.Module):
+    """Its first weight is the rate, its second the distortion, times the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        rate, distortion = x * self.w
+        return {"elbo": rate + distortion, "rate": rate, "distortion": distortion}
+
+
+@pytest.mark.parametrize(
+    ("factors", "cause"),
+    [
+        ((math.nan, 1.0), "nan_rate"),
+        ((1.0, math.nan), "nan_distortion"),
+        ((math.inf, math.nan), "nan_weights"),
+    ],
+)
+def test_a_failure_has_the_cause_that_its_losses_show(factors: tuple[float, float], cause: str) -> None:
+    ensemble = Ensemble([Run(0, 0.1)], lambda _: Failing(), lambda seeds, step: (torch.tensor([factors]),), how="loop")
+    ensemble.train(1)
+    assert ensemble.failures[0].cause == cause

@@ -9,6 +9,7 @@ import pickle
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -375,3 +376,30 @@ def test_numbers_of_code_that_no_commit_has_are_not_published(tmp_path: Path) ->
     assert not docs.exists()
     publish(Report("found", "Found", "What was done.", (table,), ORIGIN), tmp_path, None, to_docs=True, docs=docs)
     assert (docs / "found.md").exists()
+
+
+def test_table_3_validates_and_tests_on_images_with_noise(few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = cells3.size_of(True, 1, 1)
+    data = digits.Digits.load("mnist", few_digits, CPU, size.train, size.valid, size.test)
+    seen: dict[str, torch.Tensor] = {}
+
+    class Looking:
+        def train(self, key: str, make: object, steps: int, summarize: Any, observer: Any, place: str) -> None:
+            seen["valid"] = observer.images
+            summarize(None)
+
+    def judge(ensemble: object, builder: object, best: object, test: torch.Tensor) -> list[object]:
+        seen["test"] = test
+        return []
+
+    monkeypatch.setattr(table3, "judge", judge)
+    table3._train(Looking(), digits.Builder(("Exp",), "identity"), data, size, "1/1")  # type: ignore[arg-type]
+    for name, pixels in (("valid", data.valid), ("test", data.test)):
+        added = 256 * seen[name].double() - pixels
+        assert float(added.min()) >= 0
+        assert float(added.max()) <= 1  # float32 rounds some to the next number
+        assert float(added.mean()) == pytest.approx(0.5, abs=0.01)
+        assert float(added.std()) == pytest.approx(12**-0.5, abs=0.01)
+    rows = min(len(data.valid), len(data.test))
+    drawn = [256 * seen[name][:rows] - getattr(data, name)[:rows] for name in ("valid", "test")]
+    assert not torch.equal(*drawn)

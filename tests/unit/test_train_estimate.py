@@ -33,3 +33,13 @@ def test_no_step_is_begun_after_a_minute_and_the_first_counts_only_if_it_is_the_
     assert cost.step_seconds == said
     assert cost.hours == said
     assert (cost.steps, cost.images) == (3600, 7200)
+
+
+def test_images_and_steps_are_those_of_all_ranks_together() -> None:
+    flags = ["--preset", "demo", "--data", "builtin(train=16)", "--batch-size", "2"]
+    config = parse_train([*flags, "--nproc", "4", "--steps", "10"])
+    cost = estimate(config, clock=clock_of(1.0, 1.0, 1.0, 1.0))
+    assert (cost.ranks, cost.steps, cost.images) == (4, 10, 80)
+    epochs = estimate(parse_train([*flags, "--nproc", "4", "--epochs", "3"]), clock=clock_of(1.0, 1.0, 1.0, 1.0))
+    assert (epochs.steps, epochs.images) == (6, 48)
+    assert "6 steps of 8 images on 4 rank(s), 48 images" in str(epochs)

@@ -1,0 +1,46 @@
+"""The list of faults of `tests/long/mutants.py` does not rot: each can still be put in."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "long"))
+
+from faults import FAULTS, Fault  # noqa: E402  from the folder named above
+
+
+@pytest.mark.parametrize("file", sorted({fault.file for fault in FAULTS}))
+def test_the_text_of_every_fault_is_there_once_and_what_replaces_it_is_python(file: str) -> None:
+    text = (ROOT / "vdvae_patch" / file).read_text()
+    for fault in FAULTS:
+        if fault.file == file:
+            assert text.count(fault.old) == 1, fault
+            assert fault.old != fault.new
+            ast.parse(text.replace(fault.old, fault.new))
+
+
+def test_every_fault_is_listed_once_and_names_tests_that_exist() -> None:
+    assert len({fault.key for fault in FAULTS}) == len(FAULTS) >= 150
+    for fault in FAULTS:
+        assert fault.tests, fault
+        for test in fault.tests:
+            assert (ROOT / test.partition("::")[0]).is_file(), test
+
+
+def test_faults_are_of_every_part_of_the_package() -> None:
+    parts = {fault.file.partition("/")[0].removesuffix(".py") for fault in FAULTS}
+    assert parts >= {
+        "scales", "normal", "conventions", "scanning", "patching", "attach", "saving", "guarding", "skips", "train",
+        "data", "compare", "experiments", "decoders", "objectives", "top_priors", "cli", "benchmark",
+    }  # fmt: skip
+
+
+def test_a_fault_is_another_one_if_its_text_is() -> None:
+    one = Fault("a.py", "x + 1", "x - 1", ("tests/unit/test_mutants.py",))
+    assert one.key != Fault("a.py", "x + 1", "x", one.tests).key
+    assert one.key != Fault("b.py", "x + 1", "x - 1", one.tests).key
