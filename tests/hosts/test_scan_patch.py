@@ -174,13 +174,19 @@ def test_one_module_in_two_roles_takes_two_scales_where_its_calls_tell_them_apar
     assert torch.equal(run(case, model), before)
 
 
-def test_a_head_that_cannot_be_patched_says_why_and_what_to_write() -> None:
+def test_a_sigma_that_a_loss_beside_the_model_computes_is_patched_in_the_handles_loss() -> None:
+    torch.manual_seed(0)
     model, x = nn.Linear(6, 4), torch.randn(3, 6)
 
     def loss(model: nn.Module, x: Tensor) -> Tensor:
         sigma = model(x).exp() + 0.1
         return x[:, :4] + sigma * torch.randn_like(sigma)
 
-    heads = scan(model, x, call=loss)
-    with pytest.raises(PatchError, match=r"outside the model, in a function that no module calls; write a patch file"):
-        patch(model, posterior="explin", heads=heads, paper=True)
+    handle = patch(model, posterior="explin", heads=scan(model, x, call=loss), paper=True)
+    assert handle.loss is not None
+    torch.manual_seed(1)
+    made = handle.loss(model, x)
+    torch.manual_seed(1)
+    sigma = scales.get("explin").sigma(model(x))
+    assert torch.allclose(made, x[:, :4] + sigma * torch.randn_like(sigma))
+    assert float(sigma.min()) < 1

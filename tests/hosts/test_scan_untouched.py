@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch.attach.sites import Site
 from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning import scan
 
@@ -80,6 +81,6 @@ def test_a_function_that_is_given_the_model_is_no_method_of_it() -> None:
 
     (head,) = scan(Small(), torch.randn(5, 6), call=loss)
     assert head.found is not None
-    assert not head.sites
-    assert head.found.patch_at == "output"  # for a σ that the function can compute, 0.1 or more
-    assert "is outside the model, in a function that no module calls" in head.found.reason
+    (site,) = head.sites
+    assert isinstance(site, Site)
+    assert site.in_call  # it stands in the function, and in no method of the model

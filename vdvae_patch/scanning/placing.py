@@ -357,7 +357,11 @@ def _site_of_attribute(raw: Node, reader: Node, rest: Convention) -> Site | None
     name = raw.name.rpartition(".")[2]
     frames = outer_first(reader)
     level = next((i for i in range(len(frames) - 1, -1, -1) if name in frames[i].code.co_names), None)
-    return None if level is None else site_in_call(frames, level, rest, raw.name)
+    if level is None or (frames[level].path is None and any(frame.path is not None for frame in frames[level:])):
+        return (
+            None  # a loss may name the parameter in another line than that in which it calls the module that reads it
+        )
+    return site_in_call(frames, level, rest, raw.name)
 
 
 def _readers(graph: Graph, raw: Node) -> list[Node]:
