@@ -372,8 +372,8 @@ def test_a_latent_that_is_far_from_every_component_shows_it_by_its_gradient() ->
     value.sum().backward()
     for gradient in (z.grad, mean.grad, log_sigma.grad):
         assert gradient is not None
-        assert not bool(gradient.isnan().any())
-        assert float(gradient.abs().max()) > 1e20
+        assert bool(gradient.isfinite().all())
+        assert float(gradient.abs().max()) > 1e18
 
 
 def test_of_two_components_the_far_one_has_no_gradient() -> None:

@@ -145,8 +145,8 @@ def normal_log_prob(z: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
 
     A distance of more than 10⁻³ √(largest number) standard deviations counts as that many, and a σ below the smallest
     normal number as that number, in the distance alone: so no square overflows, and no zero meets an infinity. The
-    gradient is that of the distance all the same: where nothing else is near, a run that has diverged shows it by its
-    gradient norm, and its updates are skipped, while a component that does not matter has a factor of zero in front.
+    gradient beyond is smaller and not 0: where nothing else is near, a run that has diverged shows it by its gradient
+    norm, and its updates are skipped, while a component that does not matter has a factor of zero in front.
     """
     z, mean, log_sigma = wide(z), wide(mean), wide(log_sigma)
     limits = torch.finfo(log_sigma.dtype)
@@ -158,23 +158,35 @@ def normal_log_prob(z: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
 
 
 class _Bounded(Operation):
-    """A value within ± a bound; the derivative is 1 beyond it, too."""
+    """A value v within ± a bound b; beyond it the derivative is b / |v|, that of b (1 + log |v| / b).
+
+    With the derivative 0 of a clamp what is beyond would look like what has come to rest; with 1 it would overflow.
+    """
 
     @staticmethod
     def forward(value: Tensor, bound: float) -> Tensor:
         return value.clamp(-bound, bound)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        del ctx, inputs, output
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        value, ctx.bound = inputs
+        ctx.save_for_backward(value)
+        ctx.save_for_forward(value)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+        (value,) = ctx.saved_tensors
+        return grad * _within(value, ctx.bound), None
 
     @staticmethod
     def tangent(ctx: Any, tangent: Tensor, bound: None) -> Tensor:
-        return tangent.clone()
+        (value,) = ctx.saved_tensors
+        return tangent * _within(value, ctx.bound)
+
+
+def _within(value: Tensor, bound: float) -> Tensor:
+    """min(1, b / |v|), and not 0 where v overflows."""
+    return bound / value.abs().clamp(bound, torch.finfo(value.dtype).max)
 
 
 def _check_latents(z: Tensor, latents: tuple[int, ...] | None) -> None:
