@@ -12,7 +12,7 @@ from torch.autograd import forward_ad as _forward_ad
 from vdvae_patch.torch_versions import is_exporting
 
 # Private, and so looked up: where a later torch lacks it, every call takes the way that is right for all.
-_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
 def is_forward_mode() -> bool:
@@ -71,7 +71,7 @@ class Operation(Function):
                 # PyTorch takes the derivative of a `jvp` that is written in Python for zero, and says nothing
                 return cls.forward(*args)
             return cls._apply_forward_mode(*args)
-        if _transforms_active():
+        if transforms_active():
             return cls.apply(*args)  # type: ignore[no-untyped-call]
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return cls.forward(*args)  # a function in Python cannot be saved with a trace; its operations can

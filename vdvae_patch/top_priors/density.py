@@ -20,7 +20,7 @@ from vdvae_patch import normal
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.machine import available_bytes, bytes_in_words
 from vdvae_patch.scales.arithmetic import wide
-from vdvae_patch.scales.operation import Operation
+from vdvae_patch.scales.operation import Operation, transforms_active
 
 _LOOKED_AT_FROM = 2**28
 """Bytes of a batch's distances from which on they are compared with the memory that is free."""
@@ -176,6 +176,8 @@ class _Bounded(Operation):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (value,) = ctx.saved_tensors
+        if _is_seen_within(value, ctx.bound):  # the factors are tensors of the size of all distances
+            return grad, None
         return grad * _within(value, ctx.bound), None
 
     @staticmethod
@@ -187,6 +189,16 @@ class _Bounded(Operation):
 def _within(value: Tensor, bound: float) -> Tensor:
     """min(1, b / |v|), and not 0 where v overflows."""
     return bound / value.abs().clamp(bound, torch.finfo(value.dtype).max)
+
+
+def _is_seen_within(value: Tensor, bound: float) -> bool:
+    """Whether all of a value is, where looking costs no wait for a device and disturbs no transform."""
+    if type(value) is not Tensor or value.device.type != "cpu" or not value.numel():
+        return False
+    if torch.compiler.is_compiling() or transforms_active():
+        return False
+    least, most = torch.aminmax(value)
+    return bool(least >= -bound) and bool(most <= bound)
 
 
 def _check_latents(z: Tensor, latents: tuple[int, ...] | None) -> None:
