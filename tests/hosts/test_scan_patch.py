@@ -174,6 +174,18 @@ def test_one_module_in_two_roles_takes_two_scales_where_its_calls_tell_them_apar
     assert torch.equal(run(case, model), before)
 
 
+def test_a_head_that_cannot_be_patched_says_why_and_what_to_do() -> None:
+    model, x = nn.Linear(6, 4), torch.randn(3, 6)
+
+    def loss(model: nn.Module, x: Tensor, floor: float) -> Tensor:
+        sigma = model(x).exp() + floor
+        return x[:, :4] + sigma * torch.randn_like(sigma)
+
+    heads = scan(model, x, 0.1, call=loss)
+    with pytest.raises(PatchError, match=r"depends on 'floor', an argument.*; let a method of the model compute it"):
+        patch(model, posterior="explin", heads=heads, paper=True)
+
+
 def test_a_sigma_that_a_loss_beside_the_model_computes_is_patched_in_the_handles_loss() -> None:
     torch.manual_seed(0)
     model, x = nn.Linear(6, 4), torch.randn(3, 6)
