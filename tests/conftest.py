@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from process_trees import finished
@@ -37,3 +39,23 @@ def page_program(tmp_path: Path) -> Callable[[str], list[tuple[str, str, str]]]:
         return [(code, told.strip("\n"), seen.strip("\n")) for (code, told), seen in zip(blocks, printed, strict=False)]
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _groups_end_when_their_threads_rest() -> Iterator[None]:
+    """A process group of this process ends a moment after its last collective.
+
+    Gloo's thread drops the last operation with Python's lock held. A `DistributedDataParallel` that is deleted before, as
+    the last one to hold its group, waits for that thread with the lock held, and both wait for ever.
+    """
+    import torch.distributed as dist
+
+    end = dist.destroy_process_group
+
+    def end_at_rest(*args: Any, **kwargs: Any) -> None:
+        time.sleep(0.2)  # without the lock, which the thread needs for microseconds
+        end(*args, **kwargs)
+
+    dist.destroy_process_group = end_at_rest
+    yield
+    dist.destroy_process_group = end
