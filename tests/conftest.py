@@ -45,7 +45,7 @@ def page_program(tmp_path: Path) -> Callable[[str], list[tuple[str, str, str]]]:
 def _groups_end_when_their_threads_rest() -> Iterator[None]:
     """A process group of this process ends a moment after its last collective.
 
-    Gloo's thread drops the last operation with Python's lock held. A `DistributedDataParallel` that is deleted before, as
+    Gloo's thread needs Python's lock to drop the last operation. A `DistributedDataParallel` that is deleted before, as
     the last one to hold its group, waits for that thread with the lock held, and both wait for ever.
     """
     import torch.distributed as dist
