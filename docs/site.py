@@ -8,20 +8,20 @@ link to a file that is not there. MkDocs calls the two functions (`hooks` in mkd
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import os
 import posixpath
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
+_messages = runpy.run_path(str(ROOT / "docs" / "messages.py"))["page"]  # it lies beside this file and in no package
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".sbatch": "bash", ".yml": "yaml", ".cff": "yaml"}
 
@@ -39,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             done.add(target)
             if target.suffix == ".md":
                 todo.append(target)
-    files.append(File.generated(config, "messages.md", content=_messages().page(ROOT)))
+    files.append(File.generated(config, "messages.md", content=_messages(ROOT)))
     for notebook in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         text, pictures = _of_notebook(notebook)
         files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=text))
@@ -48,16 +48,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for target in sorted(done):
         files.append(File.generated(config, _uri(target), content=_shown(target)))
     return files
-
-
-def _messages() -> ModuleType:
-    """messages.py, which lies beside this file and in no package."""
-    spec = importlib.util.spec_from_file_location("messages", ROOT / "docs" / "messages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

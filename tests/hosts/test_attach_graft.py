@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vdvae_patch import check_intact, is_patched, patch, patched_heads, scales, scan, unpatch
+from vdvae_patch.attach.graft import graft, take_out
 from vdvae_patch.conventions import Convention
 from vdvae_patch.errors import PatchError, SharedScaleError
 from vdvae_patch.heads import Head
@@ -75,6 +76,65 @@ def at_expression(scale: str = "upbounded") -> AtExpression:
     model = AtExpression()
     patch(model, posterior=scale, heads=scan(model, X), paper=True)
     return model
+
+
+# --- several methods of one module ------------------------------------------------------------------------------------
+
+
+class TwoMethods(nn.Module):
+    def encode(self, x: Tensor) -> Tensor:
+        return x + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+class Plus:
+    """Adds a number to what the host's method gives."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def run(self, module: Any, own: Any, *args: Any) -> Any:
+        return own(module, *args) + self.number
+
+    def restore(self, module: Any) -> None: ...
+
+
+def test_two_methods_of_a_module_are_replaced_and_given_back_one_by_one() -> None:
+    model, x = TwoMethods(), torch.ones(2)
+    graft(model, "encode", Plus(10.0))
+    graft(model, "forward", Plus(100.0))
+    assert model.encode(x).tolist() == [12.0, 12.0]
+    assert model(x).tolist() == [102.0, 102.0]
+    take_out(model, "encode")
+    assert model.encode(x).tolist() == [2.0, 2.0]  # by the host's own method, although the class is still the graft's
+    assert model(x).tolist() == [102.0, 102.0]
+    take_out(model, "forward")
+    assert type(model) is TwoMethods
+    assert model(x).tolist() == [2.0, 2.0]
+
+
+def test_an_instance_that_a_host_makes_of_its_own_class_by_hand_is_not_patched() -> None:
+    model, x = TwoMethods(), torch.ones(2)
+    graft(model, "forward", Plus(100.0))
+    other = type(model).__new__(type(model))
+    vars(other).update((key, value) for key, value in vars(model).items() if key in vars(TwoMethods()))
+    assert other(x).tolist() == [2.0, 2.0]
+
+
+class CopiesItself(TwoMethods):
+    def __deepcopy__(self, memo: dict[int, Any]) -> CopiesItself:
+        return CopiesItself()
+
+
+def test_a_host_that_copies_itself_in_its_own_way_gives_a_patched_copy() -> None:
+    model, x = CopiesItself(), torch.ones(2)
+    graft(model, "forward", Plus(100.0))
+    copied = copy.deepcopy(model)
+    assert copied(x).tolist() == model(x).tolist() == [102.0, 102.0]
+    take_out(model, "forward")
+    assert copied(x).tolist() == [102.0, 102.0]
 
 
 # --- the module stays what it was -------------------------------------------------------------------------------------

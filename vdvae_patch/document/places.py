@@ -72,13 +72,7 @@ class PlaceWriter:
 
     def log(self, site: LogSite) -> dict[str, Any]:
         """The place of a σ that carries its logarithm."""
-        calls, function = self._followed(site)
-        return {
-            "owner": site.owner,
-            "method": site.method,
-            "calls": calls,
-            "first": text_at(function, site.first),
-            "last": text_at(function, site.last),
+        return self._between(site) | {
             "operand": site.operand,
             "convention": convention_data(site.convention),
             "parameter": site.parameter,
@@ -86,6 +80,9 @@ class PlaceWriter:
 
     def term(self, site: TermSite) -> dict[str, Any]:
         """The place of a reconstruction term."""
+        return self._between(site)
+
+    def _between(self, site: LogSite | TermSite) -> dict[str, Any]:
         calls, function = self._followed(site)
         return {
             "owner": site.owner,
