@@ -396,3 +396,10 @@ def test_explin_constant_had_no_nan_in_any_result() -> None:
     assert looked > 8
     table = _read("table4.json")["tables"][0]
     assert next(row for row in table["rows"] if row[0] == "explin/constant")[3] == "0.0 ± 0.0"
+
+
+def test_every_result_comes_from_a_commit_without_changes() -> None:
+    documents = {path: json.loads(path.read_text()) for path in sorted(RESULTS.rglob("*.json"))}
+    commits = {path: str(d["commit"]) for path, d in documents.items() if isinstance(d, dict) and "commit" in d}
+    assert len(commits) > 40
+    assert not {path.relative_to(ROOT): commit for path, commit in commits.items() if "+" in commit}
