@@ -399,7 +399,10 @@ def test_explin_constant_had_no_nan_in_any_result() -> None:
 
 
 def test_every_result_comes_from_a_commit_without_changes() -> None:
-    documents = {path: json.loads(path.read_text()) for path in sorted(RESULTS.rglob("*.json"))}
-    commits = {path: str(d["commit"]) for path, d in documents.items() if isinstance(d, dict) and "commit" in d}
-    assert len(commits) > 40
-    assert not {path.relative_to(ROOT): commit for path, commit in commits.items() if "+" in commit}
+    found = [
+        (path.relative_to(RESULTS).as_posix(), commit)
+        for path in sorted(RESULTS.rglob("*.json"))
+        for commit in re.findall(r'"commit": "([^"]*)"', path.read_text())
+    ]
+    assert len(found) > 40
+    assert not [(name, commit) for name, commit in found if "+" in commit]
