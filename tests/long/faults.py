@@ -203,7 +203,7 @@ FAULTS: list[Fault] = [
         (
             "everyone[:, :3].float().mean(0)",
             "everyone[0, :3].float()",
-            "tests/e2e/test_ranks.py tests/e2e/test_launch.py",
+            f"{_EFFECT} tests/e2e/test_ranks.py tests/e2e/test_launch.py",
         ),
         ("self.optimizer.found_inf = skip", "self.optimizer.found_inf = torch.zeros_like(skip)"),
         ("everyone[0, 3], everyone[:, 5:]", "everyone[0, 3], everyone[:1, 5:]", "tests/e2e/test_ranks.py"),
