@@ -196,7 +196,8 @@ def test_all_calls_of_a_module_count() -> None:
 
     model, x = Recurrent(), torch.randn(4, 5, 6)
     heads = list(vdvae_patch.scan(model, x))
-    x[1] *= 20
+    along = model.head.weight.detach()[3:].sum(dim=0)
+    x[1], x[3] = 20 * along, -20 * along
     seen = extremes.Seen(model, heads)
     with seen.watched():
         model(x)
@@ -205,6 +206,8 @@ def test_all_calls_of_a_module_count() -> None:
     assert found.log_sigma is not None
     assert found.log_sigma.high == float(log_sigma.max())
     assert log_sigma[(1, *found.log_sigma.highest)] == log_sigma.max()
+    assert found.log_sigma.low == float(log_sigma.min())
+    assert log_sigma[(3, *found.log_sigma.lowest)] == log_sigma.min()
     assert found.kl is not None
 
 

@@ -493,3 +493,6 @@ def test_the_note_goes_with_copies_and_goes_away_with_the_patch() -> None:
     assert variant_of_state(twin.state_dict()) is None
     assert not twin._state_dict_hooks
     assert variant_of_state(model.state_dict()) == "upbounded"
+    for _ in range(2):
+        vdvae_patch.scan(model, batch())  # which lifts the patch for a while
+    assert len(model._state_dict_hooks) == 1

@@ -259,9 +259,8 @@ FAULTS: list[Fault] = [
         (
             'seed_noise("train", config.seed, rank=run.world.rank, step=step)\n        run.engine(',
             'seed_noise("train", config.seed, step=step)\n        run.engine(',
-            "tests/e2e/test_launch.py",
         ),
-        ('run.logs.evaluation({"step": done - 1,', 'run.logs.evaluation({"step": done,', _TRAIN),
+        ('run.logs.evaluation({"step": done - 1,', 'run.logs.evaluation({"step": done,'),
     ),
     *_group(
         "train/noise.py",
@@ -542,7 +541,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "patching/floors.py",
-        "tests/hosts/test_patching.py tests/hosts/test_scan_clamps.py",
+        "tests/hosts/test_attach_source.py",
         ("if floor and new < 0.999 * floor:", "if floor and new > 0.999 * floor:"),
     ),
     *_group(
@@ -584,7 +583,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "attach/find.py",
-        "tests/hosts/test_small_vaes.py",
+        "tests/hosts/test_attach_source.py",
         ("node.func.id == name", "node.func.id != name"),
     ),
     *_group(
