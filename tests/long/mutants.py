@@ -34,8 +34,9 @@ import tempfile
 import time
 import traceback
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
@@ -249,12 +250,14 @@ class Judge:
     """Judges one fault after the other, in a copy of the tree of this process's own.
 
     Attributes:
+        tree: the copy.
         coverage: the tests that execute a fault.
         limit: seconds for the tests of one fault.
         longest: seconds of a test that is not named with the fault.
         unsound: tests that fail without a fault.
     """
 
+    tree: Path
     coverage: Coverage
     limit: float
     longest: float
@@ -263,11 +266,11 @@ class Judge:
     def __call__(self, fault: Fault) -> tuple[str, dict[str, Any]]:
         started = time.monotonic()
         passed = 0
-        with put_in(own_copy(), fault):
+        with put_in(self.tree, fault):
             for only, tests in self._stages(fault):
                 plugin = Quickest(self.coverage.seconds, only, self.unsound)
                 left = self.limit - (time.monotonic() - started)
-                outcome = run_tests(own_copy(), plugin, tests, left)
+                outcome = run_tests(self.tree, plugin, tests, left)
                 passed += outcome.passed
                 if outcome.failures or outcome.ended:
                     break
@@ -291,16 +294,17 @@ class Judge:
             yield quickest, sorted({test.partition("::")[0] for test in quickest})
 
 
-_copies: list[Path] = []
+_own: list[Judge] = []
 
 
-def take_copy(copies: SimpleQueue[Path]) -> None:
-    """Give this process a copy of its own."""
-    _copies.append(copies.get())
+def become_judge(judge: Judge, copies: SimpleQueue[Path]) -> None:
+    """Let this process judge, in a copy of its own."""
+    _own.append(replace(judge, tree=copies.get()))
 
 
-def own_copy() -> Path:
-    return _copies[0]
+def judged(fault: Fault) -> tuple[str, dict[str, Any]]:
+    """The fault's key, and what became of it."""
+    return _own[0](fault)
 
 
 def require_copy_is_tested(tree: Path) -> None:
@@ -375,13 +379,15 @@ def main() -> None:
             if not left:
                 break
             again = False
-            judge = Judge(coverage, given.limit, given.longest, frozenset(unsound))
+            judge = Judge(trees[0], coverage, given.limit, given.longest, frozenset(unsound))
             forks = multiprocessing.get_context("fork")
             copies = forks.SimpleQueue()
             for tree in trees:
                 copies.put(tree)
-            with forks.Pool(given.jobs, take_copy, (copies,)) as pool:
-                for key, result in pool.imap_unordered(judge, left):
+            # and no `Pool`, whose processes may start none by `multiprocessing`, as some tests do
+            with ProcessPoolExecutor(given.jobs, forks, become_judge, (judge, copies)) as pool:
+                for done in as_completed([pool.submit(judged, fault) for fault in left]):
+                    key, result = done.result()
                     results[key] = result
                     print(f"{result['outcome']} ({result['seconds']} s): {key}  {result['by']}", flush=True)
                     kept(results, given.results)
