@@ -271,7 +271,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "train/samples.py",
-        _TRAIN,
+        f"tests/hosts/test_small_vaes.py {_TRAIN}",
         ("TEMPERATURES = (1.0, 0.9, 0.8, 0.7)", "TEMPERATURES = (0.7, 0.8, 0.9, 1.0)"),
         ("return images.transpose(0, 2, 1, 3, 4)", "return images.transpose(0, 1, 2, 3, 4)"),
     ),

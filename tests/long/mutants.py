@@ -33,6 +33,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -172,7 +173,7 @@ class Quickest:
     def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         if report.failed:
             said = [line for line in report.longreprtext.splitlines() if line.startswith("E ")]
-            self.failures.append((report.nodeid, said[0][1:].strip()[:160] if said else ""))
+            self.failures.append((report.nodeid, " ".join(line[1:].strip() for line in said)[:160]))
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,9 @@ def _pytest_in_this_process(
         written = os.open(output, os.O_WRONLY | os.O_CREAT)
         os.dup2(written, 1)
         os.dup2(written, 2)
-        for name in ("faults", "covered"):
-            sys.modules.pop(name, None)
+        sys.modules.pop("faults")
+        # processes that a test starts by `multiprocessing` would read this file first
+        sys.modules["__main__"] = types.ModuleType("__main__")
         more = [] if all_failures else ["-x"]
         status = pytest.main([*more, "-q", "-p", "no:cacheprovider", "-n", "0", *tests], plugins=[plugin])
         if plugin.failures or status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
