@@ -112,6 +112,8 @@ class Coverage:
     def tests(self, fault: Fault, longest: float) -> set[str]:
         """Those that execute the statement that the fault is in, of `longest` seconds at most."""
         name = f"vdvae_patch/{fault.file}"
+        if not name.endswith(".py"):
+            return set()
         text = subprocess.run(
             ["git", "show", f"{self.commit}:{name}"], cwd=ROOT, capture_output=True, text=True, check=False
         ).stdout
@@ -144,7 +146,10 @@ def executed_with(text: str, old: str) -> range:
 
 
 class Quickest:
-    """A plugin of pytest: only some tests, classes and files that are quick first; notes the first failure."""
+    """A plugin of pytest: only some tests, the quickest classes and files first, those of unknown seconds in their order.
+
+    It notes the failures.
+    """
 
     def __init__(self, seconds: dict[str, float], only: Collection[str] | None, without: Collection[str]) -> None:
         self._seconds, self._only, self._without = seconds, only, without
@@ -160,7 +165,7 @@ class Quickest:
         totals: dict[str, float] = {}
         for item in items:
             group = item.nodeid.partition("[")[0].rpartition("::")[0]
-            totals[group] = totals.get(group, 0.0) + self._seconds.get(item.nodeid, 10.0)
+            totals[group] = totals.get(group, 0.0) + self._seconds.get(item.nodeid, 0.0)
         items.sort(key=lambda item: totals[item.nodeid.partition("[")[0].rpartition("::")[0]])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
