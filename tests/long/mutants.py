@@ -146,9 +146,9 @@ def executed_with(text: str, old: str) -> range:
 
 
 class Quickest:
-    """A plugin of pytest: only some tests, the quickest classes and files first, those of unknown seconds in their order.
+    """A plugin of pytest: of the tests only some, the quickest classes and files first; notes the failures.
 
-    It notes the failures.
+    Those whose seconds nobody knows come in their own order.
     """
 
     def __init__(self, seconds: dict[str, float], only: Collection[str] | None, without: Collection[str]) -> None:
@@ -262,6 +262,7 @@ class Judge:
         limit: seconds for the tests of one fault.
         longest: seconds of a test that is not named with the fault.
         unsound: tests that fail without a fault.
+        commit: of the tree, for the record.
     """
 
     tree: Path
@@ -269,6 +270,7 @@ class Judge:
     limit: float
     longest: float
     unsound: frozenset[str]
+    commit: str
 
     def __call__(self, fault: Fault) -> tuple[str, dict[str, Any]]:
         started = time.monotonic()
@@ -284,7 +286,8 @@ class Judge:
         verdict = NOTICED if outcome.failures else LIMIT_REACHED if outcome.ended else NOT_NOTICED
         test, reason = outcome.failures[0] if outcome.failures else ("", "")
         seconds = round(time.monotonic() - started, 1)
-        return fault.key, {"outcome": verdict, "by": test, "reason": reason, "passed": passed, "seconds": seconds}
+        said = {"outcome": verdict, "by": test, "reason": reason, "passed": passed, "seconds": seconds}
+        return fault.key, said | {"commit": self.commit}
 
     def _stages(self, fault: Fault) -> Iterator[tuple[set[str] | None, Sequence[str]]]:
         """Which tests, all of them without a choice, and the arguments of pytest that collect them."""
@@ -375,6 +378,8 @@ def main() -> None:
     results: dict[str, dict[str, Any]] = json.loads(given.results.read_text()) if given.results.exists() else {}
     unsound: set[str] = set()
     coverage = Coverage.read(given.map)
+    described = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(described, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     for name in IMPORTED_BEFORE:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
@@ -386,7 +391,7 @@ def main() -> None:
             if not left:
                 break
             again = False
-            judge = Judge(trees[0], coverage, given.limit, given.longest, frozenset(unsound))
+            judge = Judge(trees[0], coverage, given.limit, given.longest, frozenset(unsound), commit)
             forks = multiprocessing.get_context("fork")
             copies = forks.SimpleQueue()
             for tree in trees:
