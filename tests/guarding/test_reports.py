@@ -18,7 +18,7 @@ FOLDER = ROOT / "docs" / "reports"
 PAGE = (ROOT / "docs" / "reports.md").read_text()
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "museum")
 LONGEST = {"flow", "half", "ldm", "sigma_vae", "speech", "vrnn"}
-"""Half of the time of all; the other eight have heads, none, refused Normals, bad data and a bad gradient among them."""
+"""Most of the time of all; the other eight have heads and none, refused Normals, bad data and bad gradients."""
 SECTIONS = {found[1]: text for text in re.split("\n### ", PAGE) if (found := re.search(r"\n\[(\w+)\.py\]", text))}
 
 
