@@ -14,6 +14,7 @@ from torch.distributions import Normal, kl_divergence
 from vdvae_patch import patch, patched_heads, scales, scan
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Head
+from vdvae_patch.patching import watch
 from vdvae_patch.patching.fit import fitted
 
 X = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
@@ -159,6 +160,19 @@ def test_a_named_host_of_the_paper_keeps_the_papers_formula() -> None:
     scale = scales.get("upbounded")
     assert fitted(Head("enc", "posterior", paper=True), scale, torch.zeros(3), "all") == scale
     assert str(fitted(Head("enc", "posterior"), scale, torch.zeros(3), "all")) == "upbounded(shift=0.693147)"
+
+
+@pytest.mark.parametrize("name", ["log variance", "clamped", "soft clamp"])
+def test_a_watched_head_shows_the_log_of_the_sigma_that_the_patched_model_computes(name: str) -> None:
+    """Whether the raw value is exchanged where its module gives it, or behind, where the host has bounded it."""
+    model = VAE(*(EXPONENTIALS | OTHERS)[name])
+    heads = scan(model, X)
+    patch(model, posterior="downbounded(0.5)", heads=heads)
+    seen: list[Tensor] = []
+    with watch.each_log_sigma(model, heads, lambda index, log_sigma: seen.append(log_sigma)):
+        model(X)
+    torch.testing.assert_close(seen[0], model.sigma.log())
+    assert (model.sigma > 0.5).all()
 
 
 class OffsetLogSigma(Convention):

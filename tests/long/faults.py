@@ -572,14 +572,14 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "patching/watch.py",
-        "tests/hosts/test_patching.py tests/guarding/test_extremes.py",
+        "tests/hosts/test_patch_keeps_sigma.py",
         ("return patched.scale.log_sigma(value)", "return head.convention.log_sigma(value)"),
     ),
     *_group(
         "patching/state.py",
         "tests/hosts/test_saved_patch.py",
         ("if made is not None and made != now:", "if made is not None and made == now:"),
-        ("unmark(model)\n    inner = tell_inside", "inner = tell_inside"),
+        ("for module in (model, inner) if told else (model,):", "for module in (model,):"),
     ),
     *_group(
         "attach/graft.py",
