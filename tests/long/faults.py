@@ -644,7 +644,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "hosts/preset.py",
-        f"{_EFFECT} {_TRAIN}::TestARun tests/unit/test_train_config.py",
+        f"tests/unit/test_train_config.py {_TRAIN}::TestTheStep",
         ("self.lr if step >= self.warmup_iters else self.lr * step / self.warmup_iters", "self.lr"),
         ("skip_threshold: float = 400.0", "skip_threshold: float = 200.0"),
         ("adam_beta2: float = 0.9", "adam_beta2: float = 0.999"),

@@ -28,6 +28,14 @@ def config(tmp_path: Path) -> TrainConfig[Architecture]:
     )  # fmt: skip
 
 
+def test_a_preset_that_says_nothing_else_is_optimized_as_by_vdvaes_command_line() -> None:
+    """The published defaults: Adam's second decay is 0.9, too, and updates are skipped from a norm of 400 on."""
+    default = Optimization()
+    assert (default.lr, default.wd, default.warmup_iters, default.batch_size) == (1.5e-4, 0, 0, 32)
+    assert (default.adam_beta1, default.adam_beta2, default.ema_rate) == (0.9, 0.9, 0.999)
+    assert (default.grad_clip, default.skip_threshold) == (200, 400)
+
+
 def test_what_a_run_was_told_and_what_it_saw_are_read_back(config: TrainConfig[Architecture]) -> None:
     seen = {"commit": "0123456", "data": {"images": 10}}
     write_config(RunFolder(config.folder), config, seen)
