@@ -220,6 +220,9 @@ def test_noise_is_added_for_evaluation_only_and_stays_inside_a_pixels_bin() -> N
     pixels = torch.tensor([[0, 255]], dtype=torch.uint8).repeat(1, 392)
     noisy = digits.noisy(pixels, 0, "test")
     assert torch.equal((noisy * 256).floor().to(torch.uint8), pixels)
+    within = noisy * 256 - pixels
+    assert within.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert within.std().item() == pytest.approx(12**-0.5, abs=0.05)
     (batch,) = digits.Epochs(pixels, 1)([0], 0)
     assert batch.unique().tolist() == [0.0, 1.0]
 

@@ -63,3 +63,16 @@ def test_what_would_steer_a_terminal_is_shown(tmp_path: Path) -> None:
         replay.run([str(run)])
     assert "\x1b" not in str(refused.value)
     assert r"\x1b[2Jcleared.py" in str(refused.value)
+
+
+def test_a_guards_skips_are_counted_from_one_by_their_numbers(tmp_path: Path) -> None:
+    for name in ("skip-0003", "skip-0010", "skip-0002", "skip-foo"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    assert [replay._recorded_by_guard(tmp_path, number).name for number in (1, 2, 3)] == [  # type: ignore[union-attr]
+        "skip-0002", "skip-0003", "skip-0010",
+    ]  # fmt: skip
+    for number in (0, -1, 4):
+        with pytest.raises(RunError, match=f"has no skip {number}; it recorded skip-0002, skip-0003, skip-0010"):
+            replay._recorded_by_guard(tmp_path, number)
+    assert replay._recorded_by_guard(tmp_path / "skip-0003", 1) == tmp_path / "skip-0003"

@@ -384,3 +384,8 @@ def test_of_two_components_the_far_one_has_no_gradient() -> None:
     assert log_sigma.grad is not None
     assert mean.grad.tolist() == [[5.0], [0.0]]
     assert log_sigma.grad[1].item() == 0
+
+
+def test_a_mixture_has_ten_components_unless_told() -> None:
+    assert top_priors.get("mixture(components=10)").specification() == top_priors.get("mixture").specification()
+    assert top_priors.get("mixture").components == 10
