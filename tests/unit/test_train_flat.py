@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.hosts.preset import Losses, Optimization
@@ -288,6 +289,33 @@ def test_the_copy_of_before_follows_the_storages() -> None:
     with before.restored():
         assert all(torch.equal(p, s) for p, s in zip(model.parameters(), start, strict=True))
     assert all(bool(p.isnan().all()) for p in model.parameters())
+
+
+class OnACard(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.empty(4, 5, device="cuda"))
+        self.two = nn.Parameter(torch.empty(7, device="cuda"))
+
+
+def test_on_a_gpu_that_is_not_there_all_is_of_one_tensor() -> None:
+    with FakeTensorMode():
+        model, average = OnACard(), OnACard()
+        flat = flat_of(model, average)
+        assert not flat.apart
+        assert [storage.device.type for storage in flat.storages()] == ["cuda"]
+        optimizer = FusedAdamW(flat, **SETTINGS)
+        for p in model.parameters():
+            p.grad = torch.empty_like(p)
+        assert [g.shape for g in optimizer.gradients()] == [(32 + 7,)]  # up to the end of the second
+        skip = torch.empty((), device="cuda")
+        optimizer.found_inf = skip
+        optimizer.step()
+        flat.average(skip)
+        flat.require_in_place()
+        before = WeightsBefore(flat.storages())
+        before(skip)
+        assert all(moment.device.type == "cuda" for state in optimizer.state.values() for moment in state.values())
 
 
 class Counting(nn.Module):

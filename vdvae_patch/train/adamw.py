@@ -201,11 +201,10 @@ class FusedAdamW(torch.optim.AdamW):
             gathered |= set(flat.members)
             call = calls.setdefault((device, flat.values.dtype), _Call(device))
             for first, last in self._runs(flat.members, present):
-                end = flat.starts[last] + flat.shapes[last].numel()
-                part = slice(flat.starts[first], end)
-                call.values.append(flat.values[part])
-                call.means.append(storages[0][part])
-                call.squares.append(storages[1][part])
+                begin, end = flat.starts[first], flat.starts[last] + flat.shapes[last].numel()
+                call.values.append(flat.values.narrow(0, begin, end - begin))
+                call.means.append(storages[0].narrow(0, begin, end - begin))
+                call.squares.append(storages[1].narrow(0, begin, end - begin))
                 call.steps.append(self._updates[self._histories[flat.members[first]]])
                 source: list[int | Tensor] = []
                 for position in range(first, last + 1):

@@ -61,15 +61,17 @@ class Flat:
         shapes = tuple(parameters[member].shape for member in members)
         made = cls(tuple(members), shapes, tuple(starts), first.new_zeros(end), first.new_zeros(end))
         for storage, tensors in ((made.values, parameters), (made.averages, averages)):
-            for member, view in zip(members, made.views(storage), strict=True):
-                view.copy_(tensors[member].detach())
+            views = made.views(storage)
+            torch._foreach_copy_(views, [tensors[member].detach() for member in members])
+            for member, view in zip(members, views, strict=True):
                 tensors[member].data = view
         return made
 
     def views(self, storage: Tensor) -> list[Tensor]:
         """The tensors that lie in a storage of this layout."""
         parts = zip(self.starts, self.shapes, strict=True)
-        return [storage[start : start + shape.numel()].view(shape) for start, shape in parts]
+        # not by an index: of a fake tensor that asks for the device it pretends to be on
+        return [storage.narrow(0, start, shape.numel()).view(shape) for start, shape in parts]
 
     @cached_property
     def paddings(self) -> tuple[Tensor | None, ...]:
@@ -82,7 +84,7 @@ class Flat:
     def _pieces(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         room = self.values.new_empty(min(_PIECE, self.values.numel()))
         pairs = zip(torch.split(self.values, _PIECE), torch.split(self.averages, _PIECE), strict=True)
-        return [(value, average, room[: value.numel()]) for value, average in pairs]
+        return [(value, average, room.narrow(0, 0, value.numel())) for value, average in pairs]
 
     def average(self, weight: Tensor) -> None:
         """averages += weight · (values − averages), in one pass over both; a weight of 0 leaves every bit."""
