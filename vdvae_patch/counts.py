@@ -240,9 +240,11 @@ class _Small(nn.Module):
 
 
 def host_times(
-    config: TrainConfig[Any], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+    config: TrainConfig[Any], *, rounds: int, clock: Callable[[], float] = time.thread_time
 ) -> dict[str, float]:
     """Milliseconds of the host for each part of a step outside of any graph, medians; real tensors of a few elements.
+
+    Of the processor's time for this thread, not of a clock's: what others do on the machine is not the step's.
 
     `gathered` is the update as an accelerator does it: the gradients in one storage.
     """
@@ -327,5 +329,7 @@ def markdown(counts: Sequence[Counts], times: Mapping[str, float], title: str) -
         )  # fmt: skip
     table = tables.markdown(header, rows)
     said = "The ratios are of forward and backward together; the update is the same for all."
-    host = tables.markdown(("the host, around the model", "ms"), [(name, f"{ms:.3f}") for name, ms in times.items()])
+    host = tables.markdown(
+        ("the host, around the model", "ms of its processor"), [(name, f"{ms:.3f}") for name, ms in times.items()]
+    )
     return f"{title}\n\n{table}\n\n{said}\n\n{host}"
