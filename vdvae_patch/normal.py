@@ -272,7 +272,7 @@ def _log_sigmas(
     raw_q: Tensor, scale_q: Scale | None, raw_p: Tensor, scale_p: Scale | None
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """log σ of both, and the slopes: one `[2, ...]` of both where they have one scale and are computed together."""
-    if scale_q is not None and scale_q == scale_p and raw_q.shape == raw_p.shape and raw_q.dtype == raw_p.dtype:
+    if scale_q is not None and raw_q.shape == raw_p.shape and raw_q.dtype == raw_p.dtype and scale_q == scale_p:
         log_sigmas, slopes = scale_q.log_sigma_and_slope(torch.stack([raw_q, raw_p]))
         log_sigma_q, log_sigma_p = log_sigmas.unbind()
         return log_sigma_q, log_sigma_p, (slopes,)
