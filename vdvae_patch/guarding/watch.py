@@ -278,7 +278,7 @@ class Guard:
             PatchError: there was no such step yet.
         """
         again = self._sound_again()
-        if again is None or not again.shares:
+        if again is None or not again.settled().shares:
             raise PatchError("no step was seen yet in which the heads can be looked for")
         with self._quiet():
             return self._diagnostician.find(again, again.shares[0])
@@ -352,16 +352,26 @@ class Guard:
             self._buffers.take()
         self._window.forward(module, args, kwargs, device_of(self.model), of)
 
-    def on_backward(self, roots: Sequence[Tensor]) -> None:
+    def on_backward(self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None) -> None:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes or _in_backward():  # as reentrant checkpoints call it
             return
+        if inputs is not None and not self._has_some_of(inputs):  # a penalty on the gradient of what a model is given
+            return
         self._settle()
         if not self._stepped:
-            self._forget_what_was_cleared()
-        elif self._is_cleared():  # a second loss of passes whose first one had its step
+            if inputs is None:
+                self._forget_what_was_cleared()
+        elif inputs is not None or self._is_cleared():  # a second loss of passes whose first one had its step
             self._window.backwards = []
-        self._window.backward(roots, device_of(self.model))
+        self._window.backward(roots, device_of(self.model), by_grad=inputs is not None)
+
+    def _has_some_of(self, tensors: Sequence[Any]) -> bool:
+        own = list(self.model.parameters())
+        known = set(map(id, own))
+        return any(
+            id(t) in known or (signals.is_transformed(t) and signals.same_as(t, own) is not None) for t in tensors
+        )
 
     def on_zero(self, cleared: Any) -> None:
         """See `signals.Listener`. A loop may give a loss up after `backward`, without a step."""
@@ -373,7 +383,7 @@ class Guard:
 
     def _forget_what_was_cleared(self) -> None:
         """Gradients may be cleared by hand, too."""
-        if self._window.backwards and self._is_cleared():
+        if self._window.sums and self._is_cleared():
             own = {id(p) for p in self.model.parameters()} if self._traceable is not False else None
             self._window.discard(own)
 
@@ -581,6 +591,7 @@ class Guard:
                 losses = [float(_wide(root).sum()) for root in self._window.losses]
             loss, size = sum(losses) / self._scale, size / scale
             code = rule.decided((not math.isfinite(loss),), False, size, self.threshold, limit)
+            loss = loss if losses else math.nan  # it was not seen
             return loss, _CAUSES[code - 1] if code else None, size, ()
         if self._traceable and len(row) > 1 and not bool(row[:-1].isfinite().all()):
             self._window.keep_those_of({id(p) for p in parameters})
@@ -594,7 +605,12 @@ class Guard:
         found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), row[1], self.threshold, limit)
         values = torch.cat([row, found[None], bad.float()]).tolist()
         cause = None if values[2] == 0 else _CAUSES[int(values[2]) - 1]
-        return values[0], cause, values[1], tuple(n for n, flag in enumerate(values[3:]) if flag)
+        return (
+            values[0] if self._window.losses else math.nan,
+            cause,
+            values[1],
+            tuple(n for n, flag in enumerate(values[3:]) if flag),
+        )
 
     def _losses(self) -> tuple[float, bool]:
         """The sum of what was differentiated, without the loss scale; and whether it is NaN on some rank."""
@@ -691,8 +707,15 @@ class Guard:
             return Diagnosis(notes=("the model is sharded, so that one rank cannot do the step again by itself",))
         if ranks.world() > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
             return Diagnosis(notes=("its batch norm is over all ranks, so that none can do the step again by itself",))
-        again = Again(self.model, self._window, self._buffers, self.call, self._scale)
-        return self._diagnostician.examine(again, self._sound_again())
+        again, sound = Again(self.model, self._window, self._buffers, self.call, self._scale), self._sound_again()
+        found = self._diagnostician.examine(again, sound)
+        for past in reversed(self._window.past):
+            if found.reproduced or found.outside or not past.passes:
+                break
+            before = Again(self.model, past, self._buffers, self.call, self._scale)
+            if (of_past := self._diagnostician.examine(before, sound)).reproduced:
+                found = of_past
+        return found
 
     @contextlib.contextmanager
     def _quiet(self) -> Any:
