@@ -311,7 +311,7 @@ class Again:
                 one.generators.restore(device)
             if any(t.requires_grad for t in one.tensors):
                 return None  # made by what is trained, and made again now
-            if not _same(tensors_in((args, kwargs)), one.tensors):
+            if not _same(tensors_in((args, kwargs)), tensors_in((one.args, one.kwargs))):
                 self.inexact = (
                     "what the model is given is made in the lines that are run again; the model got what it was given "
                     "then, but what the loss compares it with may be new"

@@ -215,7 +215,7 @@ class Diagnostician:
             self.find(again, share)
         found = self.heads
         if found:
-            extremes = self._extremes(again, share, found)
+            extremes = self.extremes(again, share, found)
             with nullcontext() if record is None else lifted(self.model, record):
                 for variant in variants(found):
                     if record is None or variant != str(record.variant):
@@ -267,7 +267,8 @@ class Diagnostician:
             self.heads = ()
         return self.heads
 
-    def _extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
+    def extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
+        """Of the heads in a share, done again."""
         seen = Seen(self.model, heads)
         with again.as_it_was(share), seen.watched(), torch.enable_grad(), suppress(Exception):
             share.compute()  # that it may raise is known; what ran before counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import sys
 import threading
@@ -24,6 +25,7 @@ from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunErr
 from vdvae_patch.guarding import ranks, signals
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, device_of
+from vdvae_patch.guarding.averages import spoilt
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
 from vdvae_patch.guarding.evaluations import Evaluations
@@ -178,6 +180,8 @@ class Guard:
         self.shows_last_loss = False
         """Whether a loss that is not finite is overwritten by the last one that was: some trainers end at a NaN."""
         self._announced = False
+        self._was_called = False
+        self._told_once: set[str] = set()
         self._sound: Window | None = None
         self._busy = False
         self._handle: PatchHandle | None = None
@@ -260,8 +264,22 @@ class Guard:
         if self.healed:
             named = "; ".join(f"{head} got {scale}" for head, scale in self.healed.items())
             heads = f"healed: {named}"
+        if not (self.steps or self.skips or self._refusals):
+            return self._nothing_yet()
         raised = ["\n".join([text, *(f"  {line}" for line in lines(found))]) for text, found in self._refusals]
+        heads = "\n".join([part for part in (heads, *map("note: {}".format, spoilt(self.model))) if part])
         return report(self.skips, raised, self.steps + len(self.skips), heads, self._cure())
+
+    def _nothing_yet(self) -> str:
+        if self._only is not None:
+            return "0 steps: no optimizer that was given as optimizer= has taken a step"
+        text = f"0 steps: no optimizer that holds parameters of this {type(self.model).__name__} has taken a step"
+        if not self._was_called:
+            return f"{text}, and it was not called with gradients"
+        return (
+            f"{text}, though it was called with gradients; an optimizer of another copy of it, and a loop that moves "
+            "the weights itself, are not guarded"
+        )
 
     def __repr__(self) -> str:
         return f"Guard({type(self.model).__name__}, {self.steps} steps, {len(self.skips)} skipped)"
@@ -343,6 +361,7 @@ class Guard:
         if self._busy or not torch.is_grad_enabled() or _in_backward():
             return
         self._settle()
+        self._was_called = True
         if self._stepped:
             self._stepped = False
             for optimizer in list(self._steps_in):  # of a step that raised
@@ -469,6 +488,8 @@ class Guard:
         """Gradients are there; apply the update, or keep it out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         step = self._counts.get(optimizer, 0)
+        if not step and (warning := _divides_by_zero(optimizer)):
+            self._say(warning)
         if self._may_wait(optimizer, parameters):
             row = self._row(parameters)
             self._counts[optimizer] = step + 1
@@ -685,6 +706,12 @@ class Guard:
         self._track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
             self._say(told(skip))
+        if skip.folder is not None:
+            size = sum(path.stat().st_size for path in skip.folder.rglob("*") if path.is_file()) / 2**20
+            self._say(f"{skip.folder} takes {size:.3g} MiB; at most {self.keep} are kept")
+        if skip.diagnosis is not None and not skip.outside:
+            for text in spoilt(self.model):
+                self._say_once(text)
         if self.policy == "raise":
             raise GuardError(told(skip))
         if self._consecutive >= self.max_consecutive:
@@ -777,7 +804,20 @@ class Guard:
             self._say(f"step {skip.step}: {head} could not be healed: {error}")
             return skip
         self.healed = wanted
-        return replace(skip, healed=f"{head.path}[{head.channels}] ({head.role}) has {wanted[head]} from now on")
+        healed = f"{head.path}[{head.channels}] ({head.role}) has {wanted[head]} from now on"
+        return replace(skip, healed=healed + self._moved(head, diagnosis))
+
+    def _moved(self, head: Head, diagnosis: Diagnosis | None) -> str:
+        """How much another scale changes what a head gives, in the step at hand."""
+        again = Again(self.model, self._window, self._buffers, self.call, self._scale).settled()
+        same = (head.path, head.channels, head.role)
+        before = next((h for h in (diagnosis.heads if diagnosis else ()) if (h.path, h.channels, h.role) == same), None)
+        with self._quiet():
+            found = self._diagnostician.extremes(again, again.shares[-1], [head]) if again.shares else []
+        if before is None or before.log_sigma is None or not found or found[0].log_sigma is None:
+            return ""
+        spans = [telling.log_sigma(span.low, span.high) for span in (before.log_sigma, found[0].log_sigma)]
+        return f": its {spans[0]} in this step, and now {spans[1].removeprefix('log σ ')}"
 
     def _cure(self) -> str:
         """The lines that make it permanent."""
@@ -831,6 +871,8 @@ class Guard:
         rows = ranks.everyone(row).tolist()
         largest = max(size for _, size in rows)
         number = int(rows[0][0])
+        if not number and self.out is not None and self.keep:
+            self._say_once(f"{self.out} holds {kept} recorded skips, of this training or one before; no more are kept")
         if not number or min(size for _, size in rows) < 0:
             return 0
         if largest > self.max_batch_mib:
@@ -867,6 +909,11 @@ class Guard:
         except Exception as error:  # it is not ours, and must not end the training
             self.tracker = None
             self._say(f"the tracker raised {type(error).__name__}: {error}; it is not called again")
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._told_once:
+            self._told_once.add(text)
+            self._say(text)
 
     def _say(self, text: str, *, of_all: bool = False) -> None:
         """`of_all`: what one rank alone may know."""
@@ -1064,8 +1111,32 @@ def _opened(out: Path, model: nn.Module) -> Path:
     """The folder, made; refused if something else lies in it."""
     if (out / "config.toml").exists():
         raise GuardError(f"{out} is the folder of a run of `vdvae-patch train`; name another one for the guard")
+    for manifest in sorted(out.glob("skip-*/manifest.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged one is for `replay` to say
+            other = json.loads(manifest.read_text(encoding="utf-8"))["info"]["model_class"]
+            if other != type(model).__name__:
+                raise GuardError(
+                    f"{out} holds recorded skips of a {other}, and this is a {type(model).__name__}; name another one"
+                )
     out.mkdir(parents=True, exist_ok=True)
     return out
+
+
+def _divides_by_zero(optimizer: Optimizer) -> str:
+    """What is said of an optimizer whose update may not be finite although the gradients are."""
+    for group in optimizer.param_groups:
+        eps = group.get("eps")
+        if not isinstance(eps, float) or group.get("fused"):
+            continue
+        for dtype in {p.dtype for p in group["params"] if p.is_floating_point()}:
+            if eps > 0 and not torch.tensor(eps, dtype=dtype):
+                return (
+                    f"{type(optimizer).__name__} has eps={eps:g}, which is 0 in {str(dtype).removeprefix('torch.')}, "
+                    "as the weights are: where the square of a gradient underflows, an update divides by 0 and spoils "
+                    "the weights although loss and gradients are finite, which no look at these can show; give "
+                    "eps=1e-4, or keep the weights in float32 (mixed precision) or bfloat16"
+                )
+    return ""
 
 
 def _patched(model: nn.Module, scales: Mapping[Head, str]) -> PatchHandle:
