@@ -671,8 +671,12 @@ class Guard:
             self._track(step, loss, norm, math.inf, skipped=True)
             return
         self._keep_out(parameters)
-        cause: Cause = "nan_loss" if not math.isfinite(loss) else "high_gradient"
-        self._skipped(self._diagnosed(Skip(step, cause, (), norm, loss, type(optimizer).__name__)))
+        bad = ranks.everyone(torch.tensor([float(not math.isfinite(loss))], device=device_of(self.model)))[
+            :, 0
+        ].tolist()
+        cause: Cause = "nan_loss" if any(bad) else "high_gradient"  # the same on all
+        on = tuple(rank for rank, flag in enumerate(bad) if flag) if ranks.world() > 1 else ()
+        self._skipped(self._diagnosed(Skip(step, cause, on, norm, loss, type(optimizer).__name__)))
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
