@@ -446,3 +446,19 @@ def test_gradients_of_another_model_are_left_alone_by_a_step_that_is_done_again(
     assert guard.skips[0].head == "logvar"
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, kept, strict=True))
     assert not all(torch.equal(a, b) for a, b in pairwise(kept))
+
+
+def test_a_gradient_that_is_given_is_a_part_of_what_is_done_again() -> None:
+    """All outputs are finite, and the sum of them has a finite gradient; that which is given overflows."""
+    model = VAE()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    with vdvae_patch.guard(model) as guard:
+        for number, x in enumerate(batches()):
+            _, mean, _ = model(x)
+            optimizer.zero_grad()
+            mean.backward(torch.full_like(mean, 1e38 if number == 1 else 1.0))
+            optimizer.step()
+    assert [skip.step for skip in guard.skips] == [1]
+    diagnosis = guard.skips[0].diagnosis
+    assert diagnosis is not None
+    assert diagnosis.reproduced

@@ -608,6 +608,31 @@ def test_a_model_that_is_compiled_whole(after: bool) -> None:
     assert ("guard what torch.compile gives" if after else "row 5 of input 0") in said
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_model_that_is_compiled_in_place(after: bool) -> None:
+    loop = Loop("Adam", "fp32")
+    plain = loop.model
+    plain.far = torch.zeros(())  # type: ignore[assignment]
+    if not after:
+        plain.compile(backend="eager")
+    with vdvae_patch.guard(plain) as guard:
+        if after:
+            plain.compile(backend="eager")
+        loop.step()
+        loop.step()
+        before = state_of(plain, loop.optimizer)
+        for fault in ("data", "head"):
+            loop.step(fault)
+            assert same(before, state_of(plain, loop.optimizer))
+        loop.step()
+        assert guard.steps == 3
+        assert "row 5 of input 0" in guard.skips[0].outside[0]
+        assert guard.skips[1].head == "logvar"
+    assert not hasattr(plain._compiled_call_impl, "_of_guard")
+    plain(torch.randn(BATCH, 6))
+    torch.compiler.reset()
+
+
 def test_a_place_to_tell_that_is_closed_ends_nothing(tmp_path: Path) -> None:
     loop = Loop("Adam", "fp32")
     with (tmp_path / "said").open("w") as file:

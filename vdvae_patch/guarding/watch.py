@@ -201,9 +201,30 @@ class Guard:
         weakref.finalize(self, _remove_all, self._hooks[2:])
         self._of_parts: list[Any] = []
         self._watch_parts(True)
+        self._watch_compiled()
         signals.listen(self)
         _guarded.add(self.model)
         _all.add(self)
+
+    def _watch_compiled(self) -> None:
+        """A model that was compiled in place (`model.compile()`) has its hooks compiled with it: what it calls is
+        wrapped instead."""
+        own, reference = getattr(self.model, "_compiled_call_impl", None), weakref.ref(self)
+        if own is None or hasattr(own, "_of_guard"):
+            return
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            guard = reference()
+            if guard is None or not guard._hooks:
+                return own(*args, **kwargs)
+            guard._forward(guard.model, args, kwargs)
+            try:
+                return own(*args, **kwargs)
+            finally:
+                guard._after_forward(guard.model, args, None)
+
+        called._of_guard = own  # type: ignore[attr-defined]
+        self.model._compiled_call_impl = called
 
     def _watch_parts(self, needed: bool) -> None:
         """Whether calls of the model's parts are looked at: as long as the model itself is called they tell nothing,
@@ -241,6 +262,8 @@ class Guard:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        if (compiled := getattr(self.model, "_compiled_call_impl", None)) is not None:
+            self.model._compiled_call_impl = getattr(compiled, "_of_guard", compiled)
         self._watch_parts(False)
         signals.ignore(self)
         _guarded.discard(self.model)
@@ -529,6 +552,7 @@ class Guard:
         self._shown = loss
         if not self._window.passes:  # no call was seen, before which they would be taken
             self._buffers.take()
+            self._watch_compiled()
         self._watch_parts(not self._window.passes or any(one.of for one in self._window.passes))
         if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
             self._sound = self._window.lasting()
