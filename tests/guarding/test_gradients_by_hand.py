@@ -237,7 +237,7 @@ def in_a_dictionary(model: nn.Module) -> None:
         optimizer.step()
 
 
-def behind_a_step_of_another_model(model: nn.Module) -> None:
+def behind_a_step_of_another_model(model: nn.Module, *, to_none: bool = True) -> None:
     """The function that calls the model trains a discriminator, too."""
     discriminator = nn.Linear(SIZE, 1)
     theirs, optimizer = Adam(discriminator.parameters(), lr=1e-3), Adam(model.parameters(), lr=LR)
@@ -245,7 +245,7 @@ def behind_a_step_of_another_model(model: nn.Module) -> None:
     def first(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         recon, mean, logvar = model(x)
         loss = F.softplus(discriminator(recon.detach().nan_to_num().clamp(-5, 5))).mean()
-        theirs.zero_grad()
+        theirs.zero_grad(set_to_none=to_none)
         loss.backward()
         theirs.step()
         return recon, mean, logvar
@@ -256,7 +256,13 @@ def behind_a_step_of_another_model(model: nn.Module) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        assert discriminator.bias.grad is not None
+        assert discriminator.bias.grad.abs().sum() > 0 or not to_none  # which one in the same place would lose
     assert {float(state["step"]) for state in theirs.state.values()} == {UPDATES}
+
+
+def behind_a_step_of_another_model_with_gradients_of_zero(model: nn.Module) -> None:
+    behind_a_step_of_another_model(model, to_none=False)
 
 
 def going_on_after_an_error(model: nn.Module) -> None:
@@ -309,7 +315,8 @@ LOOPS: list[Callable[[Any], None]] = [
     by_grad, by_a_grad_that_was_imported_by_name, cleared_behind_grad, one_grad_a_loss,
     one_backward_a_loss_and_combined_by_hand, by_torch_func, by_functional_call, with_a_gradient_of_each_row,
     with_gradients_of_the_outputs, with_a_penalty_on_gradients, in_attributes, in_stages, in_a_dictionary,
-    behind_a_step_of_another_model, going_on_after_an_error, sharpness_aware,
+    behind_a_step_of_another_model, behind_a_step_of_another_model_with_gradients_of_zero,
+    going_on_after_an_error, sharpness_aware,
 ]  # fmt: skip
 
 
@@ -349,17 +356,16 @@ def test_the_loops_break_without_a_guard() -> None:
 
 
 def test_a_gradient_with_respect_to_something_else_is_no_loss() -> None:
-    """That of the critic with respect to its input is infinite, and no part of any step."""
+    """That of a critic with respect to its input is infinite, and no part of any step."""
     model = VAE()
-    optimizer = Adam(model.parameters(), lr=1e-3)
+    parameters, optimizer = list(model.parameters()), Adam(model.parameters(), lr=1e-3)
     with vdvae_patch.guard(model) as guard:
         for x in batches():
             x.requires_grad_()
             recon, mean, logvar = model(x)
             loss = nelbo(recon, x.detach(), mean, logvar)
             torch.autograd.grad(mean.sum() * torch.inf, x, retain_graph=True)
-            optimizer.zero_grad()
-            loss.backward()
+            assigned(parameters, torch.autograd.grad(loss, parameters))
             optimizer.step()
         assert guard.steps == UPDATES
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -403,11 +404,22 @@ def _alone() -> Iterator[None]:
 
 
 def _modules_in(values: Iterable[Any], but: nn.Module) -> list[nn.Module]:
-    """Other models that the lines run, as a discriminator is: by themselves, or as an attribute of an object."""
+    """Other models that the lines run, as a discriminator is: by themselves, as an attribute of an object, or in a
+    function that they call."""
     own = {id(module) for module in but.modules()}
-    held = [item for value in values for item in (value, *getattr(value, "__dict__", {}).values())]
+    held = [item for value in values for item in (value, *getattr(value, "__dict__", {}).values(), *_named_in(value))]
     found = {id(item): item for item in held if isinstance(item, nn.Module) and id(item) not in own}
     return list(found.values())
+
+
+def _named_in(value: Any) -> list[Any]:
+    """What a function of the user's reads from around it."""
+    function = getattr(value, "__func__", value)
+    if not isinstance(function, FunctionType):
+        return []
+    cells = [cell for cell in function.__closure__ or () if cell != CellType()]
+    around = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return [getattr(value, "__self__", None), *(cell.cell_contents for cell in cells), *around]
 
 
 def _same(values: list[Tensor], others: list[Tensor]) -> bool:
