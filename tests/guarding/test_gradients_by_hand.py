@@ -241,10 +241,12 @@ def behind_a_step_of_another_model(model: nn.Module, *, to_none: bool = True) ->
     """The function that calls the model trains a discriminator, too."""
     discriminator = nn.Linear(SIZE, 1)
     theirs, optimizer = Adam(discriminator.parameters(), lr=1e-3), Adam(model.parameters(), lr=LR)
+    judges: Any = discriminator if to_none else [discriminator]  # which is then not known to be a model of the lines
 
     def first(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         recon, mean, logvar = model(x)
-        loss = F.softplus(discriminator(recon.detach().nan_to_num().clamp(-5, 5))).mean()
+        judge = judges if to_none else judges[0]
+        loss = F.softplus(judge(recon.detach().nan_to_num().clamp(-5, 5))).mean()
         theirs.zero_grad(set_to_none=to_none)
         loss.backward()
         theirs.step()

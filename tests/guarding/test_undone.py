@@ -88,6 +88,7 @@ class Loop:
                 else:
                     self.scaler.scale(loss).backward()
             self.losses.append(loss.detach())
+            torch.rand(1)  # a draw behind the pass, which one that is done again must not take back
         if self.scaler is None:
             self.optimizer.step()
         else:

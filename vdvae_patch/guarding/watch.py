@@ -759,7 +759,8 @@ class Guard:
 
     def _examined(self) -> Diagnosis:
         if any(hasattr(p, "full_tensor") for p in self.model.parameters()):
-            return Diagnosis(notes=("the model is sharded, so that one rank cannot do the step again by itself",))
+            why = "the model is sharded, so that one rank cannot do the step again by itself"
+            return Diagnosis(notes=(f"{why}; with out= it is recorded whole, for vdvae-patch replay",))
         if ranks.world() > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
             return Diagnosis(notes=("its batch norm is over all ranks, so that none can do the step again by itself",))
         again, sound = Again(self.model, self._window, self._buffers, self.call, self._scale), self._sound_again()
