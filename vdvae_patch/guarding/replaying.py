@@ -6,8 +6,10 @@ import math
 import warnings
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
+import vdvae_patch
 from vdvae_patch.errors import CheckpointError, PatchError
 from vdvae_patch.guarding.again import Again, Loss
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, for_heads
@@ -44,7 +46,8 @@ class Replayed:
         text = [
             telling.skipped(info["step"], info["cause"], info["elbo"], info["grad_norm"], info["ranks"]),
             *self._ranks(),
-            telling.again(self.exact),
+            self._compared(),
+            *self._versions(),
             *lines(self.diagnosis),
         ]
         if self.recorded.missing:
@@ -52,6 +55,19 @@ class Replayed:
         if self.other is not None:
             text += ["", telling.under(str(self.variant), self.other.headline), *self.other.causes, self.heads]
         return "\n".join(text).rstrip()
+
+    def _compared(self) -> str:
+        recorded = self.recorded
+        if math.isnan(recorded.loss) and recorded.info["cause"] == "high_gradient":
+            return "done again; the loss of the step was not seen, so that it cannot be compared"
+        return telling.again(self.exact)
+
+    def _versions(self) -> list[str]:
+        """What it was recorded with, where that differs from what is running."""
+        own = {"torch": torch.__version__, "vdvae_patch": vdvae_patch.__version__}
+        then = {name: str(self.recorded.info.get(name)) for name in own}
+        differ = [f"{name} {then[name]} (here {version})" for name, version in own.items() if then[name] != version]
+        return [f"note: recorded with {', '.join(differ)}"] if differ else []
 
     def _ranks(self) -> list[str]:
         """Whose share of the batch was done again, of several ranks."""

@@ -51,7 +51,9 @@ def _why(cause: Cause, loss: float, norm: float, ranks: Sequence[int]) -> str:
         limit = " is not below the threshold" if math.isfinite(norm) else ""
         if LARGEST <= norm < math.inf:
             limit = ", whose square overflows in float32"
-        return f"loss {loss:.4g}, gradient norm {number(norm)}{limit}{where}"
+        # with a NaN that was seen, the loss would be the cause
+        seen = "the loss was not seen" if math.isnan(loss) else f"loss {loss:.4g}"
+        return f"{seen}, gradient norm {number(norm)}{limit}{where}"
     part = cause.removeprefix("nan_")
     if part != "loss":
         return f"the {part} is not finite{where}"
