@@ -71,6 +71,9 @@ class TrainConfig(Generic[A]):
         checkpoint_every: steps between two checkpoints; 0 is one at the end only.
         samples_every: steps between two sample grids; 0 is one at the end only.
         evaluate_every: steps between two evaluations on the validation images; 0 is none.
+        eval_batch: images a batch of an evaluation; 0 is batch_size. Another size draws other noise.
+        eval_precision: of an evaluation: fp32, bf16 or fp16, whatever the precision of the training.
+        eval_compile: compile the passes of an evaluation, too.
         test_images: how many test images the final evaluation uses; 0 is all of them.
         importance_samples: draws for each image of the log likelihood by importance sampling, of a host whose rates are
             of draws; 0 leaves it out.
@@ -110,6 +113,9 @@ class TrainConfig(Generic[A]):
     checkpoint_every: int = 1000
     samples_every: int = 0
     evaluate_every: int = 0
+    eval_batch: int = 0
+    eval_precision: Precision = "fp32"
+    eval_compile: bool = False
     test_images: int = 0
     importance_samples: int = 500
     importance_images: int = 100
@@ -138,7 +144,7 @@ class TrainConfig(Generic[A]):
             if value is not None and value < 1:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
         counts = ("record_every", "checkpoint_every", "samples_every", "evaluate_every", "watch_every", "record_skips")
-        for name in (*counts, "test_images", "importance_samples", "importance_images", "seed"):
+        for name in (*counts, "eval_batch", "test_images", "importance_samples", "importance_images", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
 

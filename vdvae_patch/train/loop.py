@@ -257,7 +257,7 @@ def _due(done: int, every: int) -> bool:
 def _between(run: Run, done: int) -> None:
     config = run.config
     if _due(done, config.evaluate_every):
-        result = _evaluate(run, DeviceImages(run.work.data.valid, run.world.device), limit=0)
+        result = _evaluate(run, run.valid, limit=0)
         run.counters.nelbo = result.elbo
         if run.logs is not None:
             run.logs.evaluation({"step": done - 1, **result.record()})
@@ -275,8 +275,9 @@ def _evaluate(run: Run, images: DeviceImages, *, limit: int, final: bool = False
     own = own_mass(work.host, work.ema) if final and weighing is None else None
     return evaluate(
         work.entry, work.ema, images, work.data.normalization,
-        batch_size=run.config.optimization.batch_size, seed=run.config.seed, limit=limit, world=run.world,
-        weighing=weighing or own, only_mass=weighing is None,
+        batch_size=run.config.eval_batch or run.config.optimization.batch_size, seed=run.config.seed, limit=limit,
+        world=run.world, weighing=weighing or own, only_mass=weighing is None, precision=run.config.eval_precision,
+        compiler=run.compiler,
     )  # fmt: skip
 
 
