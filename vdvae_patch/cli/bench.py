@@ -17,6 +17,7 @@ ABOUT = "step time and memory, patched against vanilla"
 
 if TYPE_CHECKING:
     from vdvae_patch.benchmark import Measurement
+    from vdvae_patch.train.config import TrainConfig
 
 _NOT_MEASURED = frozenset({"--variant", "--steps", "--epochs", "--resume", "--no-resume", "--weights", "--seed"})
 
@@ -40,7 +41,8 @@ class BenchConfig:
         plain: also measure the plain step that VDVAE's own script does: eager, unfused, waiting for every scalar.
         guard: measure what a guard costs a plain loop instead, with the flags of train.
         scaling: measure 1 and 2 processes instead, with the flags of train.
-        out: write bench.md and bench.json into this folder.
+        counts: count operator calls, launches and bytes of a step instead; needs no GPU, and measures no step.
+        out: write bench.md and bench.json (of --counts counts.md and counts.json) into this folder.
     """
 
     variants: str = PAPER_VARIANTS
@@ -49,6 +51,7 @@ class BenchConfig:
     plain: bool = False
     guard: bool = False
     scaling: bool = False
+    counts: bool = False
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +72,8 @@ def run(argv: list[str]) -> int:
         parse_train(passed, prog="vdvae-patch bench")
         return scaling(passed, bench.out)
     config = parse_train(passed, prog="vdvae-patch bench")
+    if bench.counts:
+        return _run_counts(bench, config)
 
     from vdvae_patch import benchmark
     from vdvae_patch.registry import split_top_level
@@ -94,9 +99,37 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _run_counts(bench: BenchConfig, config: TrainConfig[Any]) -> int:
+    import torch
+
+    from vdvae_patch import counts
+    from vdvae_patch.registry import split_top_level
+    from vdvae_patch.train.folder import write_json, write_whole
+    from vdvae_patch.train.provenance import provenance
+
+    about = provenance(torch.device("cpu"))
+    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    rows = counts.count(config, names)
+    times = counts.host_times(config, rounds=bench.rounds)
+    title = (
+        f"{config.host} {config.preset}, batch {config.optimization.batch_size}, one step counted on meta tensors; the "
+        f"host's milliseconds: medians of {bench.rounds} on {about['machine']}, {about['threads']} thread(s); torch "
+        f"{about['torch']}, commit {about['commit']}"
+    )
+    text = counts.markdown(rows, times, title)
+    print(text)
+    if bench.out is not None:
+        bench.out.mkdir(parents=True, exist_ok=True)
+        write_whole(bench.out / "counts.md", text)
+        write_json(bench.out / "counts.json", counts.as_record(rows, times, {"title": title, "run": about}))
+    return 0
+
+
 def _run_example(name: str, argv: list[str]) -> int:
     """A host that is not trained here: its entry's example, on the CPU or the GPU that there is."""
     check_flags(argv, [*flags_of(BenchConfig), "--host", "--patches", "--device"])
+    if "--counts" in argv:
+        raise InvalidValueError(f"--counts counts the step of `train`, and host {name!r} is not trained here")
     own, others = separate(argv, [f"--{item.name}" for item in fields(BenchConfig)])
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
     variants = ONE_NAME_VARIANTS if bench.variants == PAPER_VARIANTS else bench.variants

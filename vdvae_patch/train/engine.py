@@ -41,7 +41,7 @@ def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engin
         work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity
     )
     step.local_gradient = local_gradient
-    followed = [*step.parameters, *(work.weighing.floats() if work.weighing is not None else ())]
+    followed = [*step.weights.storages(), *(work.weighing.floats() if work.weighing is not None else ())]
     before = WeightsBefore(followed) if config.record_skips and capacity > 1 else None
     step.before_update = before
     if work.weighing is not None:

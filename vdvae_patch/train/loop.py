@@ -41,7 +41,7 @@ from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save
 from vdvae_patch.train.sessions import changes, identity, require_same_weights, session, weights_print
-from vdvae_patch.train.setup import Workload, buffers_follow, goes_on, prepare
+from vdvae_patch.train.setup import BuffersFollow, Workload, goes_on, prepare
 from vdvae_patch.train.trajectory import draw_trajectory
 from vdvae_patch.train.weighing import is_density, own_mass
 from vdvae_patch.train.world import World, connect
@@ -215,6 +215,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
     """All steps that are left; whether they were done, or a signal asked to stop."""
     config, alone = run.config, run.world.size == 1
     progress.begin(run.total, run.first_step)
+    buffers_follow = BuffersFollow(run.work.model, run.work.ema)
     started = run.clock()
     for step in range(run.first_step, run.total):
         run.world.mark()
@@ -224,8 +225,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             run.watch.look(step, run.work.entry.read(ModelBatch(x, target)))
         seed_noise("train", config.seed, rank=run.world.rank, step=step)
         run.engine(step, x, target, stop=bool(stop))
-        for buffer, average in buffers_follow(run.work.model, run.work.ema):
-            average.copy_(buffer)
+        buffers_follow()
         done = step + 1
         due = _due(done, config.checkpoint_every) or _due(done, config.samples_every)
         due = due or _due(done, config.evaluate_every) or _due(done, run.record_every)

@@ -24,7 +24,9 @@ from vdvae_patch.skips import rule
 from vdvae_patch.skips.gradient_norm import clip_gradients, gradient_norm
 from vdvae_patch.skips.rule import CAUSES, Cause
 from vdvae_patch.skips.usual_norm import UsualNorm
+from vdvae_patch.train.adamw import FusedAdamW
 from vdvae_patch.train.config import Precision
+from vdvae_patch.train.flat import FlatWeights
 from vdvae_patch.train.ranks import LocalGradient
 from vdvae_patch.train.weighing import Weighed
 from vdvae_patch.train.world import World
@@ -88,7 +90,8 @@ class TrainingStep:
 
     Args:
         model: the model that is updated; `loss` runs it, or a compiled or distributed wrapper of it.
-        ema: a model of the same build, whose parameters become the moving average.
+        ema: a model of the same build, whose parameters become the moving average. The parameters of both are moved
+            side by side, see `FlatWeights`: who holds a parameter holds it still, who holds its `.data` does not.
         capacity: how many steps may go by between two calls of `drain`.
     """
 
@@ -107,7 +110,8 @@ class TrainingStep:
         pairs = [(p, e) for p, e in zip(model.parameters(), ema.parameters(), strict=True) if p.requires_grad]
         self.parameters: list[Tensor] = [p for p, _ in pairs]
         self.ema_parameters: list[Tensor] = [e for _, e in pairs]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=optimization.lr, fused=True, **self._settings())
+        self.weights = FlatWeights(self.parameters, self.ema_parameters, (model, ema))
+        self.optimizer = FusedAdamW(self.weights, lr=optimization.lr, **self._settings())
         self.precision = precision
         self.scaler = LossScale(world.device) if precision == "fp16" else None
         self.usual_norm = UsualNorm(device=world.device) if optimization.grad_clip == "auto" else None
@@ -145,9 +149,14 @@ class TrainingStep:
         self.finish(step, lr, Losses(*(part.detach().float() for part in losses)), stop, metrics)
 
     def drain(self) -> list[StepRecord]:
-        """The records since the last call; on an accelerator this is where the host waits for the device."""
+        """The records since the last call; on an accelerator this is where the host waits for the device.
+
+        Raises:
+            RunError: the model's parameters are no longer the ones that are trained, see `require_in_place`.
+        """
         if not self._pending:
             return []
+        self.weights.require_in_place()
         rows = self._rows[: len(self._pending)].tolist()
         metrics = _read(self._metrics)
         records = [
@@ -175,12 +184,11 @@ class TrainingStep:
         self, step: int, lr: float, losses: Losses, stop: bool = False, metrics: Mapping[str, Tensor] | None = None
     ) -> None:
         """From the gradients on: clip, decide with all ranks, update; `losses` are of this rank, float32."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
         if self.scaler is not None:
-            self.scaler.unscale_(gradients)
+            self.scaler.unscale_([p.grad for p in self.parameters if p.grad is not None])
         if self.before_clip is not None:
             self.before_clip()
-        own_norm, limit = self._clip(gradients)
+        own_norm, limit = self._clip(self.optimizer.gradients())
         finite = own_norm.isfinite() if self.local_gradient is None else self.local_gradient.take()
         bad = torch.stack([~losses.rate.isfinite(), ~losses.distortion.isfinite(), ~finite]).float()
         said = torch.stack([losses.elbo, losses.distortion, losses.rate]).to(own_norm)
@@ -194,9 +202,9 @@ class TrainingStep:
         if self.before_update is not None:
             self.before_update(skip)
         # the fused optimizer leaves weights, moments and step counts alone where found_inf is 1
-        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        self.optimizer.found_inf = skip
         self.optimizer.step()
-        self._move_ema((1 - self.optimization.ema_rate) * (1 - skip))
+        self.weights.average((1 - self.optimization.ema_rate) * (1 - skip))
         if self.after_update is not None:
             self.after_update(skip)
         shared = torch.stack([norm, cause, everyone[:, 4].amax(), limit])
@@ -223,12 +231,6 @@ class TrainingStep:
             found = torch.where(overflow & (found == 3), 4.0, found)
             self.scaler.update_(overflow & (any_rank[:2].amax() == 0))
         return found
-
-    def _move_ema(self, weight: Tensor) -> None:
-        # ema += weight · (p − ema): with a weight of zero that is exact, and no branch is needed
-        difference = list(torch._foreach_sub(self.parameters, self.ema_parameters))
-        torch._foreach_mul_(difference, weight)
-        torch._foreach_add_(self.ema_parameters, difference)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the forward pass."""
