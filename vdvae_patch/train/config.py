@@ -66,7 +66,8 @@ class TrainConfig(Generic[A]):
         patches: a patch file of your own that defines HOST.
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, bf16 (autocast), or fp16 (autocast with loss scaling).
-        compile: compile the model with torch.compile.
+        compile: compile the model with torch.compile; on one GPU the whole step is then one CUDA graph, too.
+        cuda_graph: on one GPU: the whole step as one CUDA graph, without compiling anything.
         record_every: steps between two writes of the log; 0 is every step on a CPU and every 50 elsewhere.
         checkpoint_every: steps between two checkpoints; 0 is one at the end only.
         samples_every: steps between two sample grids; 0 is one at the end only.
@@ -109,6 +110,7 @@ class TrainConfig(Generic[A]):
     device: str = "auto"
     precision: Precision = "fp32"
     compile: bool = False
+    cuda_graph: bool = False
     record_every: int = 0
     checkpoint_every: int = 1000
     samples_every: int = 0

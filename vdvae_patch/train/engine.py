@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from vdvae_patch.data.batches import steps_per_epoch
+from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.train.compiled import compile_model
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
@@ -31,7 +32,8 @@ class Engine:
 def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engine:
     """The step of `config` for a workload."""
     passed = work.passed()
-    built = compile_model(passed, world.device) if config.compile else passed
+    whole = is_one_graph(config, world)
+    built = compile_model(passed, world.device, graphs=not whole) if config.compile else passed
     run_model, local_gradient = distribute(built, world)
     loss = work.loss_of(run_model)
     if work.weighing is not None:
@@ -46,4 +48,19 @@ def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engin
     step.before_update = before
     if work.weighing is not None:
         step.after_update = partial(work.weighing.settle, work.model)
+    if whole:
+        step.as_graph(lambda: [*work.model.buffers(), *(() if work.weighing is None else work.weighing.buffers())])
     return Engine(step, before)
+
+
+def is_one_graph(config: TrainConfig[Any], world: World) -> bool:
+    """Whether the whole step is captured as one CUDA graph: on one GPU, compiled or asked for by name.
+
+    Raises:
+        InvalidValueError: it is asked for by name, and cannot be.
+    """
+    possible = world.device.type == "cuda" and world.size == 1
+    if config.cuda_graph and not possible:
+        what = f"{world.size} ranks" if world.device.type == "cuda" else f"device {world.device}"
+        raise InvalidValueError(f"--cuda-graph is for one process on one GPU, not for {what}; leave it out")
+    return possible and (config.compile or config.cuda_graph)

@@ -17,6 +17,7 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
+from vdvae_patch.train.compiled import keep_compiled_code
 from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.evaluate import NATS_PER_BIT, Evaluation, evaluate
@@ -224,7 +225,10 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             seed_noise("train", config.seed, rank=run.world.rank, step=step)
             run.watch.look(step, run.work.entry.read(ModelBatch(x, target)))
         seed_noise("train", config.seed, rank=run.world.rank, step=step)
+        began = run.clock()
         run.engine(step, x, target, stop=bool(stop))
+        if step == run.first_step and config.compile:
+            _say_compiled(run, progress, run.clock() - began)
         buffers_follow()
         done = step + 1
         due = _due(done, config.checkpoint_every) or _due(done, config.samples_every)
@@ -234,6 +238,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             counters = run.counters
             progress.update(last, counters.high_gradient, counters.nan, counters.images_per_second)
             run.work.check_patch()
+            _say_problem(run, progress)
             _between(run, done)
             started = run.clock()
         elif done + 1 < run.total:
@@ -244,6 +249,20 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             progress.say(f"{stop.signal or 'a signal to another rank'} after step {done}: saved; go on with --resume")
             return False
     return True
+
+
+def _say_compiled(run: Run, progress: TrainingProgress, seconds: float) -> None:
+    folder = keep_compiled_code()
+    kept = "" if folder is None else f"; the code is kept in {folder}"
+    progress.say(f"compiled in the first step, which took {seconds:.1f} s and is not part of images a second{kept}")
+    run.counters.leave_out(seconds, run.global_batch)
+
+
+def _say_problem(run: Run, progress: TrainingProgress) -> None:
+    graph = run.engine.graph
+    if graph is not None and graph.problem and not run.said_no_graph:
+        run.said_no_graph = True
+        progress.say(f"the step is not one CUDA graph, and is launched piece by piece: {graph.problem}")
 
 
 def _since(clock: Callable[[], float], moment: float) -> float:

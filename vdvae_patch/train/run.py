@@ -51,6 +51,11 @@ class Counters:
         self.last_clip = record.clip
         self.images += images
 
+    def leave_out(self, seconds: float, images: int) -> None:
+        """Do not count the time of a step that compiles, nor its images, in images a second."""
+        self.seconds -= seconds
+        self.images -= images
+
     @property
     def images_per_second(self) -> float:
         """Images over the time spent in steps."""
@@ -133,6 +138,7 @@ class Run:
     say: Callable[[str], None]
     counters: Counters = field(default_factory=Counters)
     first_step: int = 0
+    said_no_graph: bool = False
 
     @cached_property
     def valid(self) -> DeviceImages:

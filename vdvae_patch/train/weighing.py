@@ -166,6 +166,10 @@ class Weighing:
         if isinstance(self.objective, objectives.Warmup):
             self.objective.steps_per_epoch = steps
 
+    def buffers(self) -> list[Tensor]:
+        """All of the objective's state."""
+        return list(self.objective.buffers())
+
     def floats(self) -> list[Tensor]:
         """The part of the objective's state that its loss reads, for the recorder to follow."""
         return [buffer for buffer in self.objective.buffers() if buffer.is_floating_point()]
