@@ -46,6 +46,14 @@ def test_the_step_has_as_many_operator_calls_as_before(small: list[Counts]) -> N
     assert not said, f"{'; '.join(said)}. If that is meant: {AGAIN}"
 
 
+def test_no_variant_of_vdvae_has_more_than_vanilla_to_do_or_to_keep(small: list[Counts]) -> None:
+    vanilla, *others = small
+    for found in others:
+        assert found.model.calls <= vanilla.model.calls, found.name
+        assert found.model.launches <= vanilla.model.launches, found.name
+        assert found.bytes_saved <= vanilla.bytes_saved, found.name
+
+
 class Two(nn.Module):
     def __init__(self) -> None:
         super().__init__()
