@@ -22,6 +22,7 @@ from vdvae_patch.reading.fields import Between, checked, one_line, require, requ
 from vdvae_patch.skips.whole import comment_agrees
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Matmul = Literal["tf32", "ieee"]
 A = TypeVar("A")
 _LONGEST = 2**24  # bytes of a `config.toml`; it has four thousand, and eight for each of --limit-images
 _DOTS = 500  # tables in tables take a time that grows with the square of their depth
@@ -66,6 +67,10 @@ class TrainConfig(Generic[A]):
         patches: a patch file of your own that defines HOST.
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, bf16 (autocast), or fp16 (autocast with loss scaling).
+        matmul: how a GPU multiplies float32, in convolutions and matrix products alike: tf32 (ten bits of mantissa, by
+            tensor cores) or ieee. On a CPU both mean ieee.
+        deterministic: only algorithms that give the same bits each time, so that a GPU, too, resumes bit for bit; costs
+            time there.
         compile: compile the model with torch.compile.
         record_every: steps between two writes of the log; 0 is every step on a CPU and every 50 elsewhere.
         checkpoint_every: steps between two checkpoints; 0 is one at the end only.
@@ -105,6 +110,8 @@ class TrainConfig(Generic[A]):
     patches: Path | None = None
     device: str = "auto"
     precision: Precision = "fp32"
+    matmul: Matmul = "tf32"
+    deterministic: bool = False
     compile: bool = False
     record_every: int = 0
     checkpoint_every: int = 1000
