@@ -14,7 +14,7 @@ What it does not show: the numbers of a GPU's kernels, their order among several
 from __future__ import annotations
 
 import contextlib
-import traceback
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,11 +25,28 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from vdvae_patch.train import noise
 
 aten = torch.ops.aten
+
+
+def tree_map(change: Any, value: Any) -> Any:
+    """Nested tuples, lists and dictionaries with another leaf for each; torch's own takes many times as long."""
+    if type(value) is tuple or type(value) is list:
+        return type(value)([tree_map(change, item) for item in value])
+    if type(value) is dict:
+        return {key: tree_map(change, item) for key, item in value.items()}
+    return change(value)
+
+
+def leaves(value: Any) -> list[Any]:
+    """The leaves of the same."""
+    found: list[Any] = []
+    tree_map(found.append, value)
+    return found
+
+
 _CPU = torch.device("cpu")
 _COPIES = {aten._to_copy.default, aten.copy_.default, aten._foreach_copy_.default}
 _INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default}
@@ -180,7 +197,7 @@ class Cuda:
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is torch.ops.prim.device.default:
             return args[0].device
-        flat, _ = tree_flatten((args, kwargs))
+        flat = leaves((args, kwargs))
         ours = [x for x in flat if isinstance(x, OnCuda)]
         wanted = kwargs.get("device")
         if wanted is not None and torch.device(wanted).type == "meta":  # torch's own code, of what such a tensor has
@@ -281,8 +298,12 @@ class Cuda:
             self.arrive(ours[0].place.index)
 
     def _wait(self, func: Any, why: str) -> None:
-        where = [f for f in traceback.extract_stack() if "/torch/" not in f.filename and f.filename != __file__][-1]
-        said = f"{func}: {why}, {where.filename.rsplit('/', 2)[-2]}/{where.filename.rsplit('/', 1)[-1]}:{where.lineno}"
+        frame = sys._getframe(1)
+        while frame.f_back is not None and (
+            "/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == __file__
+        ):
+            frame = frame.f_back
+        said = f"{func}: {why}, {'/'.join(frame.f_code.co_filename.rsplit('/', 2)[-2:])}:{frame.f_lineno}"
         self.waits.append(said)
         if self.strict:
             raise WaitError(said)
@@ -497,8 +518,7 @@ def on_the_host(value: Any) -> list[str]:
     if isinstance(value, torch.nn.Module):
         named = [*value.named_parameters(), *value.named_buffers()]
         return [name for name, tensor in named if not isinstance(tensor, OnCuda)]
-    leaves, _ = tree_flatten(value)
-    return [str(n) for n, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and not isinstance(leaf, OnCuda)]
+    return [str(n) for n, leaf in enumerate(leaves(value)) if isinstance(leaf, Tensor) and not isinstance(leaf, OnCuda)]
 
 
 def numbers(value: Tensor) -> Tensor:

@@ -51,26 +51,26 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [row | {"grad_norm": float(f"{row['grad_norm']:.5g}")} for row in kept]
 
 
-SEAMS = ["vanilla", "explin/constant", "upbounded+logistic", "vanilla+optimal+geco(kappa=0.2)+mixture(3)"]
+SEAMS = ["explin/constant", "vanilla+optimal+geco(kappa=0.2)+mixture(3)"]
 
 
 @pytest.mark.parametrize("variant", SEAMS)
 def test_a_run_on_a_gpu_gives_the_processors_numbers(tmp_path: Path, variant: str, no_step_waits: None) -> None:
     """With the processor's noise: every step, the evaluation, the samples, the likelihood and the checkpoint."""
-    settings: dict[str, Any] = dict(
-        steps=6, variant=variant, record_every=3, evaluate_every=3, samples_every=3, checkpoint_every=2,
-        importance_samples=2, importance_images=2, watch_every=2,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "steps": 4, "variant": variant, "record_every": 2, "evaluate_every": 2, "samples_every": 2,
+        "checkpoint_every": 2, "importance_samples": 2, "importance_images": 2, "watch_every": 2,
+    }  # fmt: skip
     on_cpu = train(tiny(tmp_path / "cpu", **settings)).summary
     with stand_in(host_noise=True) as cuda:
         on_gpu = train(tiny(tmp_path / "gpu", **settings | {"device": "cuda:1"})).summary
-        resumed = replace(tiny(tmp_path / "gpu", **settings | {"device": "cuda:1", "steps": 8}), resume=True)
+        resumed = replace(tiny(tmp_path / "gpu", **settings | {"device": "cuda:1", "steps": 5}), resume=True)
         further = train(resumed).summary
     assert on_cpu is not None
     assert on_gpu is not None
     assert further is not None
     assert cuda.current == 1
-    assert rows(tmp_path / "gpu")[:6] == rows(tmp_path / "cpu")
+    assert rows(tmp_path / "gpu")[:4] == rows(tmp_path / "cpu")
     assert on_gpu["test"] == on_cpu["test"]
     for name in ("test_nelbo_nats_per_dim", "log_likelihood", "active_units"):
         assert on_gpu.get(name) == on_cpu.get(name), name
@@ -78,7 +78,7 @@ def test_a_run_on_a_gpu_gives_the_processors_numbers(tmp_path: Path, variant: st
     assert len(images[0]) == 3
     for one, other in zip(*images, strict=False):
         assert one.read_bytes() == other.read_bytes() or one.name == "final.png"
-    train(replace(tiny(tmp_path / "cpu", **settings | {"steps": 8}), resume=True))
+    train(replace(tiny(tmp_path / "cpu", **settings | {"steps": 5}), resume=True))
     states = [checkpoint.newest(out / "checkpoints").state for out in (tmp_path / "cpu", tmp_path / "gpu")]
     for part in ("model", "ema"):
         for key, value in states[0][part].items():

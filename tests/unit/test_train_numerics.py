@@ -71,7 +71,7 @@ def test_a_deterministic_run_sets_what_torch_has_for_it_and_takes_it_back(monkey
     monkeypatch.delenv(WORKSPACE)
     cudnn = torch.backends.cudnn
     monkeypatch.setattr(cudnn, "benchmark", True)
-    with pytest.raises(ZeroDivisionError), numerics(GPU, "ieee", True):
+    with pytest.raises(ZeroDivisionError), numerics(GPU, "ieee", True):  # noqa: PT012
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.is_deterministic_algorithms_warn_only_enabled()
         assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
