@@ -15,12 +15,12 @@ from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.errors import RunError
 from vdvae_patch.gpu_bench import session
-from vdvae_patch.gpu_bench.arithmetic import products
 from vdvae_patch.gpu_bench.bounds import PEAKS, STATE_BYTES_A_PARAMETER, Peaks, Work, count_work, peaks_of
 from vdvae_patch.gpu_bench.cells import Cell, plan
 from vdvae_patch.gpu_bench.launches import count_launches
 from vdvae_patch.gpu_bench.measure import measure
 from vdvae_patch.gpu_bench.results import Result, Results
+from vdvae_patch.gpu_bench.settings import settings_of
 from vdvae_patch.gpu_bench.table import GOALS, line, page
 
 CPU = torch.device("cpu")
@@ -29,6 +29,15 @@ TINY = [
     "--zdim=2", "--num-mixtures=2", "--enc-blocks=32d8,4d4,1x1", "--dec-blocks=1x1,4m1,32m4",
 ]  # fmt: skip
 VARIANTS = ["vanilla", "explin", "explin/constant"]
+
+
+def test_a_cell_is_a_configuration_of_train() -> None:
+    config = parse_train(TINY)
+    half = settings_of(config, Cell("steps", "bf16", 7, "compiled"))
+    assert (half.precision, half.matmul, half.compile, half.optimization.batch_size) == ("bf16", "tf32", True, 7)
+    exact = settings_of(config, Cell("resume", "ieee", way="deterministic"))
+    assert (exact.precision, exact.matmul, exact.deterministic, exact.compile) == ("fp32", "ieee", True, False)
+    assert settings_of(config, Cell("steps", "tf32", 7, "graph")).cuda_graph
 
 
 def no_command(seed: int) -> list[str]:
@@ -59,10 +68,10 @@ class TestThePlan:
         for goal in GOALS:
             first = min(n for n, c in enumerate(self.cells) if (c.arithmetic, c.batch) == (goal.arithmetic, goal.batch))
             assert first < places["steps-eager-tf32-batch32-of4"]
-        assert places["resume-batch16"] < places["steps-compiled-bf16-batch16-of2"]
+        assert places["resume-eager-batch16"] < places["steps-compiled-bf16-batch16-of2"]
 
     def test_has_no_graphs_where_there_is_no_gpu_and_takes_one_batch(self) -> None:
-        assert {c.way for c in plan(["vanilla"], [4], graphs=False)} == {"eager", "compiled"}
+        assert {c.way for c in plan(["vanilla"], [4], graphs=False)} == {"eager", "compiled", "deterministic"}
 
 
 class TestTheFolder:
@@ -106,7 +115,7 @@ class TestTheWatch:
     def test_goes_on_behind_a_cell_that_ended_its_process(self, tmp_path: Path) -> None:
         results, said = Results(tmp_path, {}), []
         code = (
-            "for name in ('work', 'replay-batch1', 'resume-batch1'):\n"
+            "for name in ('work', 'replay-batch1', 'resume-eager-batch1'):\n"
             "    if (cells / (name + '.json')).exists(): continue\n"
             "    write(name, 'begun')\n    if name == 'replay-batch1': os._exit(9)\n    write(name, 'done')\n"
         )
@@ -115,7 +124,11 @@ class TestTheWatch:
             describe=lambda cell, found: f"{cell.name} {found.state}",
         )  # fmt: skip
         assert left == []
-        assert [text.split("] ")[1] for text in said] == ["work done", "replay-batch1 failed", "resume-batch1 done"]
+        assert [text.split("] ")[1] for text in said] == [
+            "work done",
+            "replay-batch1 failed",
+            "resume-eager-batch1 done",
+        ]
         found = results.read(self.cells[1])
         assert found is not None
         assert "ended with status 9" in found.error
@@ -214,13 +227,6 @@ class TestTheBounds:
         assert found.source.startswith("measured")
         assert min(found.ieee, found.tf32, found.bf16, found.bandwidth) > 1e6
         assert PEAKS["NVIDIA H200"].operations("bf16") == 989.4e12
-
-    def test_products_are_put_back(self) -> None:
-        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        for arithmetic, allowed in (("ieee", False), ("tf32", True)):
-            with products(arithmetic):  # type: ignore[arg-type]
-                assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is allowed
-        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
 
 def test_operators_are_counted() -> None:

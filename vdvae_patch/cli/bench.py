@@ -17,6 +17,8 @@ from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 ABOUT = "step time and memory, patched against vanilla"
 
 if TYPE_CHECKING:
+    import torch
+
     from vdvae_patch.benchmark import Measurement
     from vdvae_patch.train.config import TrainConfig
 
@@ -90,14 +92,22 @@ def run(argv: list[str]) -> int:
     if bench.gpu:
         return _run_gpu(bench, config, argv, part)
 
+    from vdvae_patch.train.numerics import before_cuda, numerics
+    from vdvae_patch.train.world import resolve_device
+
+    before_cuda(config)
+    device = resolve_device(config.device)
+    with numerics(device, config.matmul, config.deterministic):
+        return _measure(bench, config, device)
+
+
+def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device) -> int:
     from vdvae_patch import benchmark
     from vdvae_patch.registry import split_top_level
     from vdvae_patch.train.provenance import provenance
-    from vdvae_patch.train.world import resolve_device
 
     if bench.out is not None:
         bench.out.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of measuring
-    device = resolve_device(config.device)
     about = provenance(device)
     names = [name.strip() for name in split_top_level(bench.variants, ",")]
     settings = benchmark.default_config(config)

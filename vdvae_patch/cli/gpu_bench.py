@@ -134,12 +134,15 @@ def _whole(
 ) -> int:
     from vdvae_patch.gpu_bench import session, table
     from vdvae_patch.train.folder import write_json, write_whole
+    from vdvae_patch.train.numerics import WORKSPACE
 
     log = results.folder / "log.txt"
+    # cuBLAS reads it when CUDA starts, and the cells that are deterministic need it; the size is Hopper's own
+    environment = {WORKSPACE: ":4096:8", **os.environ}
 
     def start(left: float) -> subprocess.Popen[bytes]:
         with log.open("ab") as target:
-            return subprocess.Popen(command("cells", left), stdout=target, stderr=target, env=dict(os.environ))
+            return subprocess.Popen(command("cells", left), stdout=target, stderr=target, env=environment)
 
     print(f"{len(cells)} cells, the most valuable first; at most {seconds:.0f} s; {results.folder}", flush=True)
     try:

@@ -20,11 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vdvae_patch.benchmark import synchronize
 from vdvae_patch.data.batches import DeviceImages, batch_indices
-from vdvae_patch.gpu_bench.arithmetic import precision_of, products
 from vdvae_patch.gpu_bench.cells import ARITHMETICS, Arithmetic
+from vdvae_patch.gpu_bench.settings import words_of
 from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.numerics import numerics
 from vdvae_patch.train.setup import Workload, prepare
 from vdvae_patch.train.step import autocast
 from vdvae_patch.train.weighing import Weighed
@@ -98,7 +99,7 @@ def count_work(config: TrainConfig[Any], device: torch.device) -> Work:
         found = []
         for size in (1, 2):
             x, target = work.data.normalization.apply(images.take(batch_indices(len(images), size, 0, config.seed)))
-            with products(arithmetic), FlopCounterMode(display=False) as counter:
+            with numerics(device, words_of(arithmetic)[1], False), FlopCounterMode(display=False) as counter:
                 found.append(_saved_bytes(work, config, arithmetic, x, target))
             operations.append(float(counter.get_total_flops()))
         each[arithmetic] = found[1] - found[0]
@@ -121,7 +122,7 @@ def _saved_bytes(work: Workload, config: TrainConfig[Any], arithmetic: Arithmeti
     seed_noise("train", config.seed)
     work.model.zero_grad(set_to_none=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        with autocast(precision_of(arithmetic), x.device):
+        with autocast(words_of(arithmetic)[0], x.device):
             found: Losses | Weighed = work.losses(x, target)
         loss, _, _ = Weighed.of(found)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -137,7 +138,7 @@ def peaks_of(device: torch.device, clock: Callable[[], float] = time.perf_counte
     for arithmetic in ARITHMETICS:
         kind = torch.bfloat16 if arithmetic == "bf16" else torch.float32
         a = torch.randn(side, side, device=device).to(kind)
-        with products(arithmetic):
+        with numerics(device, words_of(arithmetic)[1], False):
             rates[arithmetic] = 2 * side**3 / _shortest(lambda a=a: a @ a, device, clock)  # type: ignore[misc]
     source = torch.ones(length, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)

@@ -14,8 +14,9 @@ from typing import Literal
 from vdvae_patch.benchmark import PLAIN
 
 Kind = Literal["work", "steps", "evaluation", "resume", "replay", "seeds"]
-Way = Literal["eager", "graph", "compiled"]
-"""`graph`: the whole step as one CUDA graph of its eager kernels; `compiled`: the same of compiled ones."""
+Way = Literal["eager", "graph", "compiled", "deterministic"]
+"""`graph`: the whole step as one CUDA graph of its eager kernels; `compiled`: the same of compiled ones;
+`deterministic`: eager, by algorithms that give the same bits each time."""
 
 Arithmetic = Literal["ieee", "tf32", "bf16"]
 """`ieee`: float32 throughout; `tf32`: float32 whose products are of 10 bits; `bf16`: autocast."""
@@ -42,6 +43,8 @@ class Cell:
     def name(self) -> str:
         """Such as `steps-eager-tf32-batch16-of2`; the name of its file."""
         parts: list[str] = [self.kind]
+        if self.kind == "resume":
+            parts += [self.way]
         if self.kind in ("steps", "evaluation"):
             parts += [self.way, self.arithmetic]
         parts += [f"batch{self.batch}"] if self.batch else []
@@ -79,12 +82,14 @@ def plan(variants: Sequence[str], batches: Sequence[int], *, graphs: bool = True
         eager("bf16", first),
         eager("ieee", first),
         Cell("resume", batch=first),
+        Cell("resume", batch=first, way="deterministic"),
         Cell("replay", batch=first),
         eager("bf16", goal),
         eager("tf32", goal),
         *faster("graph", half, goal, few),
         *faster("compiled", half, first, few),
         Cell("seeds", batch=first),
+        *faster("deterministic", half, first, few),
         *(Cell("evaluation", arithmetic, goal) for arithmetic in ARITHMETICS),
         *faster("compiled", half, goal, few),
         *(eager(arithmetic, batch) for batch in rest for arithmetic in half),

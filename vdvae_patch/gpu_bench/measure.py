@@ -12,14 +12,15 @@ import torch
 
 from vdvae_patch.benchmark import synchronize
 from vdvae_patch.data.batches import DeviceImages
-from vdvae_patch.gpu_bench.arithmetic import precision_of, products
 from vdvae_patch.gpu_bench.bounds import count_work, peaks_of
 from vdvae_patch.gpu_bench.cells import Cell
 from vdvae_patch.gpu_bench.exactness import replay_exactness, resume_exactness
 from vdvae_patch.gpu_bench.seeds import measure_seeds
-from vdvae_patch.gpu_bench.steps import measure_steps, settings_of
+from vdvae_patch.gpu_bench.settings import settings_of
+from vdvae_patch.gpu_bench.steps import measure_steps
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.evaluate import evaluate
+from vdvae_patch.train.numerics import numerics
 from vdvae_patch.train.setup import prepare
 
 EVALUATED = 1024
@@ -52,25 +53,25 @@ def measure(
     if cell.kind == "seeds":
         return measure_seeds(config, cell, device, folder, command)
     exactness = resume_exactness if cell.kind == "resume" else replay_exactness
-    with products(cell.arithmetic):
-        return exactness(settings_of(config, cell), folder)
+    return exactness(settings_of(config, cell), folder)
 
 
 def _evaluation(
     config: TrainConfig[Any], cell: Cell, device: torch.device, clock: Callable[[], float]
 ) -> dict[str, Any]:
     """The second evaluation of the same images, and the bound that it finds."""
-    work = prepare(config, device)
+    settings = settings_of(config, cell)
+    work = prepare(settings, device)
     images = DeviceImages(work.data.train, device)
     limit = min(EVALUATED, len(images))
     seconds = []
-    with products(cell.arithmetic):
+    with numerics(device, settings.matmul, settings.deterministic):
         for _ in range(2):
             synchronize(device)
             began = clock()
             found = evaluate(
                 work.entry, work.ema, images, work.data.normalization, batch_size=cell.batch, seed=config.seed,
-                limit=limit, precision=precision_of(cell.arithmetic),
+                limit=limit, precision=settings.precision,
             )  # fmt: skip
             seconds.append(clock() - began)
     return {

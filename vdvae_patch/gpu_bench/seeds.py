@@ -13,10 +13,10 @@ import torch
 
 from vdvae_patch.benchmark import batches_of, our_step, synchronize
 from vdvae_patch.errors import RunError
-from vdvae_patch.gpu_bench.arithmetic import products
 from vdvae_patch.gpu_bench.cells import Cell
-from vdvae_patch.gpu_bench.steps import settings_of
+from vdvae_patch.gpu_bench.settings import settings_of
 from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.numerics import numerics
 from vdvae_patch.train.setup import prepare
 
 SECONDS = 5.0
@@ -89,7 +89,7 @@ def pace(
 ) -> None:
     """What each of the processes does: get ready, wait for the other, and write its steps a second."""
     settings = replace(settings_of(config, cell), seed=seed)
-    with products(cell.arithmetic):
+    with numerics(device, settings.matmul, settings.deterministic):
         work = prepare(settings, device)
         batches = batches_of(work, settings, device, 4)
         step, number = our_step(work, settings, device), 0

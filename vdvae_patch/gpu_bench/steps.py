@@ -14,10 +14,11 @@ import torch
 
 from vdvae_patch.benchmark import PLAIN, batches_of, interval_of_median, our_step, peak_bytes, plain_step, synchronize
 from vdvae_patch.data.normalization import ModelBatch
-from vdvae_patch.gpu_bench.arithmetic import precision_of, products
 from vdvae_patch.gpu_bench.cells import Cell
 from vdvae_patch.gpu_bench.launches import count_launches
+from vdvae_patch.gpu_bench.settings import settings_of
 from vdvae_patch.train.config import TrainConfig
+from vdvae_patch.train.numerics import numerics
 from vdvae_patch.train.setup import prepare
 
 _BATCHES = 4
@@ -56,7 +57,7 @@ def measure_steps(
         seconds: no round begins after so many, once three are done.
     """
     settings = settings_of(config, cell)
-    with products(cell.arithmetic):
+    with numerics(device, settings.matmul, settings.deterministic):
         contenders: list[_Contender] = []
         batches: list[ModelBatch] = []
         for name in cell.contenders:
@@ -69,16 +70,6 @@ def measure_steps(
             rounds += 1
         rows = [_row(contender, contenders[0], cell, batches, device) for contender in contenders]
     return {"rounds": rounds, "steps_a_round": _STEPS_A_ROUND, "rows": rows}
-
-
-def settings_of(config: TrainConfig[Any], cell: Cell) -> TrainConfig[Any]:
-    """The configuration of `train` for a cell."""
-    optimization = replace(config.optimization, batch_size=cell.batch or config.optimization.batch_size)
-    precision = precision_of(cell.arithmetic)
-    return replace(
-        config, optimization=optimization, precision=precision, compile=cell.way == "compiled",
-        cuda_graph=cell.way == "graph",
-    )  # fmt: skip
 
 
 def _built(

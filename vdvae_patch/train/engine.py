@@ -30,7 +30,12 @@ class Engine:
 
 
 def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engine:
-    """The step of `config` for a workload."""
+    """The step of `config` for a workload.
+
+    Raises:
+        InvalidValueError: a setting that this device or this variant cannot have.
+    """
+    _check_parts(config, work)
     passed = work.passed()
     whole = is_one_graph(config, world)
     built = compile_model(passed, world.device, graphs=not whole) if config.compile else passed
@@ -40,8 +45,11 @@ def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engin
         work.weighing.set_epoch(steps_per_epoch(len(work.data.train), config.optimization.batch_size * world.size))
     capacity = drain_interval(config, world)
     step = TrainingStep(
-        work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity
-    )
+        work.model, work.ema, loss, config.optimization, world, precision=config.precision, capacity=capacity,
+        parts=config.accumulate,
+    )  # fmt: skip
+    if local_gradient is not None:
+        step.alone = run_model.no_sync  # type: ignore[assignment]
     step.local_gradient = local_gradient
     followed = [*step.weights.storages(), *(work.weighing.floats() if work.weighing is not None else ())]
     before = WeightsBefore(followed) if config.record_skips and capacity > 1 else None
@@ -51,6 +59,17 @@ def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engin
     if whole:
         step.as_graph(lambda: [*work.model.buffers(), *(() if work.weighing is None else work.weighing.buffers())])
     return Engine(step, before)
+
+
+def _check_parts(config: TrainConfig[Any], work: Workload) -> None:
+    batch, parts = config.optimization.batch_size, config.accumulate
+    if batch % parts:
+        raise InvalidValueError(f"--accumulate {parts} does not divide --batch-size {batch}; take a number that does")
+    if parts > 1 and work.weighing is not None:
+        raise InvalidValueError(
+            f"--accumulate {parts}: decoders, objectives and top priors such as those of {config.variant} move once an "
+            "update by what they saw of the whole batch; leave it out"
+        )
 
 
 def is_one_graph(config: TrainConfig[Any], world: World) -> bool:

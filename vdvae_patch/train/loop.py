@@ -36,6 +36,7 @@ from vdvae_patch.train.interrupts import StopRequest, stop_requests
 from vdvae_patch.train.latent_summary import of_latents
 from vdvae_patch.train.logbook import write_steps
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.numerics import before_cuda, numerics
 from vdvae_patch.train.progress import TrainingProgress
 from vdvae_patch.train.provenance import provenance
 from vdvae_patch.train.run import Counters, Logs, Run
@@ -76,7 +77,8 @@ def train(config: TrainConfig[Any], *, clock: Callable[[], float] = time.perf_co
     """
     if restarts(os.environ) and (config.folder / "config.toml").exists():
         config = resumed(config)  # torchrun starts its ranks again with the command that they had
-    with connect(config.device) as world:
+    before_cuda(config)
+    with connect(config.device) as world, numerics(world.device, config.matmul, config.deterministic):
         if config.resume:
             world.on_main(lambda: check_resumable(config))  # before anything is downloaded or built
         work = prepare(config, world.device)

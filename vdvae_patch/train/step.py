@@ -24,6 +24,7 @@ from vdvae_patch.skips import rule
 from vdvae_patch.skips.gradient_norm import clip_gradients, gradient_norm
 from vdvae_patch.skips.rule import CAUSES, Cause
 from vdvae_patch.skips.usual_norm import UsualNorm
+from vdvae_patch.train.accumulate import Context, backward
 from vdvae_patch.train.adamw import FusedAdamW
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.flat import FlatWeights
@@ -94,6 +95,7 @@ class TrainingStep:
         ema: a model of the same build, whose parameters become the moving average. The parameters of both are moved
             side by side, see `FlatWeights`: who holds a parameter holds it still, who holds its `.data` does not.
         capacity: how many steps may go by between two calls of `drain`.
+        parts: a batch is computed in so many of equal size, one after the other.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class TrainingStep:
         *,
         precision: Precision = "fp32",
         capacity: int = 1,
+        parts: int = 1,
     ) -> None:
         self.loss, self.optimization, self.world = loss, optimization, world
         pairs = [(p, e) for p, e in zip(model.parameters(), ema.parameters(), strict=True) if p.requires_grad]
@@ -131,6 +134,9 @@ class TrainingStep:
         """Called once in every step with 1 if the update will be skipped, else 0, while the weights are still old."""
         self.after_update: Callable[[Tensor], None] | None = None
         """Called once in every step with the same, when weights and average have been moved or not."""
+        self.parts = parts
+        self.alone: Context = nullcontext
+        """The context of a part of a batch behind which ranks do not exchange gradients yet."""
         self.graph: StepGraph | None = None
         """Set where the step is one graph."""
         self._captured = False
@@ -153,11 +159,11 @@ class TrainingStep:
     def _body(self, x: Tensor, target: Tensor, moment: Moment) -> Mapping[str, Tensor]:
         """All that a step does on the device; what its loss reports."""
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            loss, losses, metrics = Weighed.of(self.loss(x, target))
-        scaled = loss if self.scaler is None else self.scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
-        self._update(Losses(*(part.detach().float() for part in losses)), moment)
+        losses, metrics = backward(
+            self.loss, x, target, parts=self.parts, precision=self.autocast,
+            scale=None if self.scaler is None else self.scaler.scale, alone=self.alone,
+        )  # fmt: skip
+        self._update(losses, moment)
         return metrics
 
     def as_graph(self, state: Callable[[], Iterable[Tensor]], capture: Capture | None = None) -> StepGraph:

@@ -25,6 +25,9 @@ from vdvae_patch.patching import Variant
 from vdvae_patch.patching.decoder import Likelihood, likelihood_in
 from vdvae_patch.seams import DecoderSeam
 
+LOOK_EVERY = 100
+"""Of how many batches a decoder looks at one on a GPU, where each look is a wait for the device."""
+
 
 class Weighed(NamedTuple):
     """What a step minimizes, and what it reports.
@@ -115,6 +118,8 @@ class Weighing:
     def check_data(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse data that the decoder is not made for; nothing of the model or of the noise is moved.
 
+        After that it looks at few batches of a training on a GPU.
+
         Raises:
             InvalidValueError: with the values that were seen, and what to take.
         """
@@ -131,6 +136,8 @@ class Weighing:
                     module.training = True
         assert terms.emitted is not None
         likelihood.decoder.check(terms.target, likelihood.parameters_of(terms.emitted))
+        if x.device.type != "cpu":
+            likelihood.decoder.look_every = LOOK_EVERY
 
     def module(self, model: nn.Module) -> Pass:
         """The pass of a model, for training."""
