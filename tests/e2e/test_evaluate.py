@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from runs import finish, tiny
+from test_compiled import traced_alone
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -132,7 +133,7 @@ def test_a_run_whose_evaluations_are_compiled_finds_the_same_bounds(tmp_path: Pa
     data = "builtin(train=24, valid=5, test=4)"
     for name, compiled in (("eager", False), ("compiled", True)):
         config = tiny(tmp_path / name, steps=2, evaluate_every=1, data=data, variant="explin/constant", eval_batch=2)
-        finish(replace(config, eval_compile=compiled))
+        finish(replace(config, eval_compile=compiled), prepare=traced_alone)
     seen = [list(records.read(tmp_path / name / "evaluations.jsonl")) for name in ("eager", "compiled")]
     assert len(seen[0]) == 2
     for a, b in zip(*seen, strict=True):

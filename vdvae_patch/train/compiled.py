@@ -29,9 +29,13 @@ def compile_model(model: nn.Module, device: torch.device, *, graphs: bool = True
 def keep_compiled_code() -> Path | None:
     """Keep the compiler's code in the user's cache folder, where the next run finds it, unless torch was told another.
 
-    Torch's own choice is a folder for temporary files. None if that of the user cannot be made.
+    Torch's own choice is a folder for temporary files, which it writes into the environment, too, as soon as its
+    compiler is imported. None if that of the user cannot be made.
     """
-    if chosen := os.environ.get(_FOLDER):
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    chosen = os.environ.get(_FOLDER)
+    if chosen and chosen != default_cache_dir():
         return Path(chosen)
     folder = cache_folder() / "compiled"
     try:
