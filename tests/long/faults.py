@@ -238,7 +238,7 @@ FAULTS: list[Fault] = [
     *_group(
         "train/evaluate.py",
         _EFFECT,
-        ("torch.stack([torch.tensor(float(len(indices))),", "torch.stack([torch.tensor(1.0),"),
+        ("np.array([min(batch_size, count - start) for", "np.array([batch_size for"),
         ('seed_noise("evaluate", seed, step=number)\n        indices', 'seed_noise("evaluate", seed)\n        indices'),
         ("return self.elbo / NATS_PER_BIT", "return self.elbo * NATS_PER_BIT", f"{_TRAIN}::TestARun"),
         ("count = min(limit, len(images)) if limit", "count = len(images) if limit"),

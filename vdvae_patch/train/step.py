@@ -11,7 +11,7 @@ and what the log needs goes into one row of a buffer there. Nothing waits for th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,9 +24,11 @@ from vdvae_patch.skips import rule
 from vdvae_patch.skips.gradient_norm import clip_gradients, gradient_norm
 from vdvae_patch.skips.rule import CAUSES, Cause
 from vdvae_patch.skips.usual_norm import UsualNorm
+from vdvae_patch.train.accumulate import Context, backward
 from vdvae_patch.train.adamw import FusedAdamW
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.flat import FlatWeights
+from vdvae_patch.train.graphed import Capture, Moment, StepGraph
 from vdvae_patch.train.ranks import LocalGradient
 from vdvae_patch.train.weighing import Weighed
 from vdvae_patch.train.world import World
@@ -93,6 +95,7 @@ class TrainingStep:
         ema: a model of the same build, whose parameters become the moving average. The parameters of both are moved
             side by side, see `FlatWeights`: who holds a parameter holds it still, who holds its `.data` does not.
         capacity: how many steps may go by between two calls of `drain`.
+        parts: a batch is computed in so many of equal size, one after the other.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class TrainingStep:
         *,
         precision: Precision = "fp32",
         capacity: int = 1,
+        parts: int = 1,
     ) -> None:
         self.loss, self.optimization, self.world = loss, optimization, world
         pairs = [(p, e) for p, e in zip(model.parameters(), ema.parameters(), strict=True) if p.requires_grad]
@@ -130,6 +134,12 @@ class TrainingStep:
         """Called once in every step with 1 if the update will be skipped, else 0, while the weights are still old."""
         self.after_update: Callable[[Tensor], None] | None = None
         """Called once in every step with the same, when weights and average have been moved or not."""
+        self.parts = parts
+        self.alone: Context = nullcontext
+        """The context of a part of a batch behind which ranks do not exchange gradients yet."""
+        self.graph: StepGraph | None = None
+        """Set where the step is one graph."""
+        self._captured = False
         self.local_gradient: LocalGradient | None = None
         """Set where the gradients are averages over ranks."""
 
@@ -138,15 +148,34 @@ class TrainingStep:
 
         `stop` says that this rank was asked to stop; all ranks then know from `stop_agreed` after the same step.
         """
-        lr = self.optimization.learning_rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        lr, row = self.optimization.learning_rate(step), len(self._pending)
+        self._set_lr(lr)
+        if self.graph is not None and self.before_clip is None:
+            metrics = self.graph(x, target, lr, row, stop)
+        else:
+            metrics = self._body(x, target, Moment(lr, row, stop))
+        self._note(step, lr, metrics)
+
+    def _body(self, x: Tensor, target: Tensor, moment: Moment) -> Mapping[str, Tensor]:
+        """All that a step does on the device; what its loss reports."""
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            loss, losses, metrics = Weighed.of(self.loss(x, target))
-        scaled = loss if self.scaler is None else self.scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
-        self.finish(step, lr, Losses(*(part.detach().float() for part in losses)), stop, metrics)
+        losses, metrics = backward(
+            self.loss, x, target, parts=self.parts, precision=self.autocast,
+            scale=None if self.scaler is None else self.scaler.scale, alone=self.alone,
+        )  # fmt: skip
+        self._update(losses, moment)
+        return metrics
+
+    def as_graph(self, state: Callable[[], Iterable[Tensor]], capture: Capture | None = None) -> StepGraph:
+        """Capture the step as one graph, which is replayed from its third time on; see `StepGraph`.
+
+        Args:
+            state: gives the buffers of the model and of its objective.
+        """
+        own = [] if self.scaler is None else [self.scaler.value, self.scaler.good_steps]
+        self._captured = True
+        self.graph = StepGraph(self._body, lambda: [*state(), *own], self.world.device, capture)
+        return self.graph
 
     def drain(self) -> list[StepRecord]:
         """The records since the last call; on an accelerator this is where the host waits for the device.
@@ -184,6 +213,20 @@ class TrainingStep:
         self, step: int, lr: float, losses: Losses, stop: bool = False, metrics: Mapping[str, Tensor] | None = None
     ) -> None:
         """From the gradients on: clip, decide with all ranks, update; `losses` are of this rank, float32."""
+        self._set_lr(lr)
+        self._update(losses, Moment(lr, len(self._pending), stop))
+        self._note(step, lr, metrics or {})
+
+    def _set_lr(self, lr: float | Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def _note(self, step: int, lr: float, metrics: Mapping[str, Tensor]) -> None:
+        self._pending.append((step, lr))
+        self._metrics.append(metrics)
+
+    @torch.no_grad()
+    def _update(self, losses: Losses, moment: Moment) -> None:
         if self.scaler is not None:
             self.scaler.unscale_([p.grad for p in self.parameters if p.grad is not None])
         if self.before_clip is not None:
@@ -192,7 +235,8 @@ class TrainingStep:
         finite = own_norm.isfinite() if self.local_gradient is None else self.local_gradient.take()
         bad = torch.stack([~losses.rate.isfinite(), ~losses.distortion.isfinite(), ~finite]).float()
         said = torch.stack([losses.elbo, losses.distortion, losses.rate]).to(own_norm)
-        asked = torch.full_like(own_norm, stop)
+        stop = moment.stop
+        asked = stop.to(own_norm) if isinstance(stop, Tensor) else torch.full_like(own_norm, stop)
         everyone = self.world.gather(torch.cat([said, own_norm[None], asked[None], bad.to(own_norm)]))
         norm, flags = everyone[0, 3], everyone[:, 5:]
         cause = self._cause(flags.amax(0), norm, limit)
@@ -203,18 +247,26 @@ class TrainingStep:
             self.before_update(skip)
         # the fused optimizer leaves weights, moments and step counts alone where found_inf is 1
         self.optimizer.found_inf = skip
+        number = self.optimizer.param_groups[0]["lr"]
+        self._set_lr(moment.lr)
         self.optimizer.step()
+        self._set_lr(number)  # a checkpoint has a number, which is what a graph's step was given, too
         self.weights.average((1 - self.optimization.ema_rate) * (1 - skip))
         if self.after_update is not None:
             self.after_update(skip)
         shared = torch.stack([norm, cause, everyone[:, 4].amax(), limit])
-        self._rows[len(self._pending)] = torch.cat([everyone[:, :3].float().mean(0), shared, flags.flatten()])
-        self._pending.append((step, lr))
-        self._metrics.append(metrics or {})
+        said_of_all = torch.cat([everyone[:, :3].float().mean(0), shared, flags.flatten()])
+        if isinstance(moment.row, Tensor):
+            self._rows.index_copy_(0, moment.row[None], said_of_all[None].to(self._rows))
+        else:
+            self._rows[moment.row] = said_of_all
 
     def _clip(self, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Scale the gradients down to the limit; their norm of before, and the limit, which nothing waits for."""
-        fixed, norm = self.optimization.grad_clip, gradient_norm(gradients, self.world.device)
+        fixed, norm = (
+            self.optimization.grad_clip,
+            gradient_norm(gradients, self.world.device, may_wait=not self._captured),
+        )
         if isinstance(fixed, str):
             assert self.usual_norm is not None
             limit = self.usual_norm.limit.to(norm)

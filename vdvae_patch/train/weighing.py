@@ -28,6 +28,8 @@ from vdvae_patch.seams import DecoderSeam
 
 _CLASSIFIER = "classifier."
 """What the names of its weights begin with in a state."""
+LOOK_EVERY = 100
+"""Of how many batches a decoder looks at one on a GPU, where each look is a wait for the device."""
 
 
 def needs_classifier(objective: str) -> bool:
@@ -142,6 +144,8 @@ class Weighing:
     def check_data(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse data that the decoder is not made for; nothing of the model or of the noise is moved.
 
+        After that it looks at few batches of a training on a GPU.
+
         Raises:
             InvalidValueError: with the values that were seen, and what to take.
         """
@@ -158,6 +162,8 @@ class Weighing:
                     module.training = True
         assert terms.emitted is not None
         likelihood.decoder.check(terms.target, likelihood.parameters_of(terms.emitted))
+        if x.device.type != "cpu":
+            likelihood.decoder.look_every = LOOK_EVERY
 
     def module(self, model: nn.Module) -> Pass:
         """The pass of a model, for training."""
@@ -192,6 +198,10 @@ class Weighing:
         """Tell an objective that counts in epochs how many steps one has."""
         if isinstance(self.objective, objectives.Warmup):
             self.objective.steps_per_epoch = steps
+
+    def buffers(self) -> list[Tensor]:
+        """All of the objective's state."""
+        return list(self.objective.buffers())
 
     def floats(self) -> list[Tensor]:
         """The part of the objective's state that its loss reads, for the recorder to follow."""
