@@ -579,7 +579,7 @@ def _functions(cuda: Cuda) -> dict[str, Any]:
         "set_device": set_device, "device": device, "synchronize": synchronize, "_lazy_init": lambda: None,
         "is_bf16_supported": lambda *_, **__: True, "get_device_name": lambda *_: "Stand-in",
         "get_device_capability": lambda *_: (9, 0), "mem_get_info": lambda *_: (2**36, 2**37),
-        "memory_allocated": memory, "memory_reserved": memory, "max_memory_allocated": memory,
+        "memory_allocated": memory, "memory_reserved": memory, "max_memory_allocated": lambda *_: 2**34,
         "reset_peak_memory_stats": lambda *_: None, "empty_cache": lambda: None,
         "current_stream": lambda index=None: _Stream(cuda, cuda.current if index is None else _index(index)),
         "Event": lambda *_, **__: _Event(cuda), "is_initialized": lambda: cuda.started,
