@@ -89,6 +89,15 @@ class OnCuda(Tensor):
     def is_meta(self) -> bool:  # type: ignore[override]
         return False
 
+    def untyped_storage(self) -> Any:
+        return self.value.untyped_storage()
+
+    def data_ptr(self) -> int:
+        return self.value.data_ptr()
+
+    def storage_offset(self) -> Any:
+        return self.value.storage_offset()
+
     def get_device(self) -> int:
         return self.place.index
 
@@ -184,13 +193,16 @@ class Cuda:
     started: bool = False
     strict: bool = False
     states: list[list[int]] = field(default_factory=list)
+    defaults: list[_Default] = field(default_factory=list)
     pending: list[_Pending] = field(default_factory=list)
     pinned: set[int] = field(default_factory=set)
+    generators: dict[int, torch._C.Generator] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     last: torch.device = field(default_factory=lambda: torch.device("cuda", 0))
 
     def __post_init__(self) -> None:
         self.states = [[0, 0] for _ in range(self.count)]
+        self.defaults = [_Default(self, index) for index in range(self.count)]
 
     # what an operation does
 
@@ -206,6 +218,7 @@ class Cuda:
         if not ours and (wanted is None or wanted.type == "cpu"):
             return self._plain(func, args, kwargs)
         self.seen.add(str(func))
+        self._generator(func, flat, wanted or ours[0].place)
         places = {x.place for x in ours}
         if func not in _COPIES:
             self._same(func, places, flat)
@@ -220,7 +233,7 @@ class Cuda:
         if wanted is not None or "device" in plain:
             plain["device"] = _CPU
         plain.pop("pin_memory", None)
-        with self._drawing(func, place), torch._C._DisableTorchDispatch():
+        with self._drawing(func, place, flat), torch._C._DisableTorchDispatch():
             out = func(*plain_args, **plain)
 
         def again(x: Any) -> Any:
@@ -229,6 +242,12 @@ class Cuda:
             return given[id(x)] if id(x) in given else OnCuda(x, place)
 
         return tree_map(again, out)
+
+    def _generator(self, func: Any, flat: list[Any], place: torch.device) -> None:
+        for given in flat:
+            if isinstance(given, torch._C.Generator) and (given._cdata in self.generators) != (place.type == "cuda"):
+                kind = "cuda" if given._cdata in self.generators else "cpu"
+                raise RuntimeError(f"{func}: expected a '{place.type}' device type for generator but found '{kind}'")
 
     def _plain(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         pinned = kwargs.pop("pin_memory", None) if kwargs.get("pin_memory") else None
@@ -309,17 +328,16 @@ class Cuda:
             raise WaitError(said)
 
     @contextlib.contextmanager
-    def _drawing(self, func: Any, place: torch.device) -> Iterator[None]:
-        if self.host_noise or torch.Tag.nondeterministic_seeded not in func.tags:
+    def _drawing(self, func: Any, place: torch.device, flat: list[Any]) -> Iterator[None]:
+        own = any(isinstance(x, torch._C.Generator) for x in flat)
+        if own or self.host_noise or torch.Tag.nondeterministic_seeded not in func.tags:
             yield
             return
-        state = self.states[place.index]
-        before = torch.default_generator.get_state()
-        words = np.random.SeedSequence([abs(state[0]), state[1], place.type == "cuda"]).generate_state(2, np.uint32)
-        torch.default_generator.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-        state[1] += 4
+        default, before = self.defaults[place.index], torch.default_generator.get_state()
+        torch.default_generator.set_state(default.get_state())
         try:
             yield
+            default.moved(torch.default_generator.get_state())
         finally:
             torch.default_generator.set_state(before)
 
@@ -361,6 +379,38 @@ def _index(device: Any) -> int:
     return found
 
 
+class _Default:
+    """The generator of a device that is not told another: a seed and an offset, drawn from as the processor's is.
+
+    Its state can be that of another generator of a device, as CUDA's can.
+    """
+
+    def __init__(self, cuda: Cuda, index: int) -> None:
+        self.cuda, self.index, self.lent, self.known = cuda, index, None, {}
+
+    def get_state(self) -> Tensor:
+        if self.lent is not None:
+            return self.lent.clone()
+        pair = tuple(self.cuda.states[self.index])
+        words = np.random.SeedSequence([abs(pair[0]), pair[1], 1]).generate_state(2, np.uint32)
+        state = torch._C.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1).get_state()
+        self.known[state.numpy().tobytes()] = pair
+        return state
+
+    def set_state(self, state: Tensor) -> None:
+        pair = self.known.get(state.numpy().tobytes())
+        self.lent = state.clone() if pair is None else None
+        if pair is not None:
+            self.cuda.states[self.index] = list(pair)
+
+    def moved(self, state: Tensor) -> None:
+        """After a draw."""
+        if self.lent is not None:
+            self.lent = state.clone()
+        else:
+            self.cuda.states[self.index][1] += 4
+
+
 class _Mode(TorchDispatchMode):
     # in the place of torch's own fake tensors: it is what keeps torch from starting CUDA
     _mode_key = torch._C._TorchDispatchModeKey.FAKE
@@ -383,6 +433,9 @@ class _Autocast(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name == "to" and not isinstance(args[0], OnCuda):  # which in C++ asks CUDA for its current device
+            args = tuple(_with_index(value) for value in args)
+            kwargs = {key: _with_index(value) for key, value in kwargs.items()}
         if torch.is_autocast_enabled("cuda") and (name in _NARROW or name in _WIDE):
             dtype = torch.get_autocast_dtype("cuda") if name in _NARROW else torch.float32
 
@@ -392,6 +445,16 @@ class _Autocast(TorchFunctionMode):
 
             args, kwargs = tree_map(cast, args), tree_map(cast, kwargs)
         return func(*args, **kwargs)
+
+
+# a trace or a scan takes the innermost frame that is not torch's for the place of an operation
+_Autocast.__torch_function__.__code__ = _Autocast.__torch_function__.__code__.replace(
+    co_filename=torch.overrides.__file__
+)
+
+
+def _with_index(value: Any) -> Any:
+    return _indexed(value) if isinstance(value, torch.device) or (isinstance(value, str) and value == "cuda") else value
 
 
 _NARROW = {
@@ -449,14 +512,15 @@ def stand_in(count: int = 2, *, host_noise: bool = False) -> Iterator[Cuda]:
     cuda = Cuda(count, host_noise)
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setattr(torch.cuda, "stand_in", cuda, raising=False)
-        for name, value in _functions(cuda).items():
-            patch.setattr(torch.cuda, name, value)
         patch.setattr(Tensor, "pin_memory", lambda x, *_: _pinned(cuda, x))
         patch.setattr(Tensor, "is_pinned", lambda x, *_: x.data_ptr() in cuda.pinned)
         patch.setattr(Tensor, "cuda", lambda x, d=None, **k: x.to(_indexed("cuda" if d is None else d), **k))
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
+        patch.setattr(torch, "Generator", _generators(cuda))
+        for name, value in _functions(cuda).items():
+            patch.setattr(torch.cuda, name, value)
         if hasattr(noise, "_accelerator"):  # which is asked once a process
             patch.setattr(noise, "_accelerator", lambda: torch.device("cuda"))
         _active.append(cuda)
@@ -473,6 +537,20 @@ def _pinned(cuda: Cuda, value: Tensor) -> Tensor:
     copy = value.clone()
     cuda.pinned.add(copy.data_ptr())
     return copy
+
+
+def _generators(cuda: Cuda) -> type:
+    class OfADevice(type):
+        def __call__(cls, device: Any = "cpu") -> torch._C.Generator:
+            made = torch._C.Generator()
+            if torch.device(device).type == "cuda":
+                cuda.generators[made._cdata] = made
+            return made
+
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, torch._C.Generator)
+
+    return OfADevice("Generator", (), {})
 
 
 def _functions(cuda: Cuda) -> dict[str, Any]:
@@ -501,7 +579,7 @@ def _functions(cuda: Cuda) -> dict[str, Any]:
         "set_device": set_device, "device": device, "synchronize": synchronize, "_lazy_init": lambda: None,
         "is_bf16_supported": lambda *_, **__: True, "get_device_name": lambda *_: "Stand-in",
         "get_device_capability": lambda *_: (9, 0), "mem_get_info": lambda *_: (2**36, 2**37),
-        "memory_allocated": memory, "memory_reserved": memory, "max_memory_allocated": memory,
+        "memory_allocated": memory, "memory_reserved": memory, "max_memory_allocated": lambda *_: 2**34,
         "reset_peak_memory_stats": lambda *_: None, "empty_cache": lambda: None,
         "current_stream": lambda index=None: _Stream(cuda, cuda.current if index is None else _index(index)),
         "Event": lambda *_, **__: _Event(cuda), "is_initialized": lambda: cuda.started,
@@ -509,7 +587,8 @@ def _functions(cuda: Cuda) -> dict[str, Any]:
         "manual_seed": lambda seed: cuda.states.__setitem__(cuda.current, [int(seed), 0]),
         "initial_seed": lambda: cuda.states[cuda.current][0], "_is_in_bad_fork": lambda: False,
         "get_rng_state_all": lambda: [cuda.rng_state(i) for i in range(cuda.count)],
-        "is_current_stream_capturing": lambda: False,
+        "is_current_stream_capturing": lambda: False, "init": lambda: None,
+        "default_generators": tuple(cuda.defaults),
     }  # fmt: skip
 
 

@@ -13,10 +13,14 @@ from runs import metrics, tiny
 from stand_in_cuda import Cuda, stand_in
 from test_flight import WILD
 
+from vdvae_patch.compare.gallery import _picture
+from vdvae_patch.compare.plan import PlannedRun
+from vdvae_patch.doctor import Places, training
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.contents import of_recording
+from vdvae_patch.train.estimate import estimate
 from vdvae_patch.train.loop import train
 from vdvae_patch.train.replay import replay
 from vdvae_patch.train.step import TrainingStep
@@ -106,6 +110,20 @@ def test_the_record_of_a_run_says_how_float32_was_multiplied(tmp_path: Path) -> 
     assert again.told["matmul"] == "tf32"
     assert again.seen["float32"] == "ieee"  # as it began
     assert "float32 tf32 (was ieee)" in again.seen["sessions"][-1]["changes"]
+
+
+def test_doctor_estimate_and_gallery_work_on_each_device(tmp_path: Path) -> None:
+    with stand_in() as cuda:
+        found = list(training(lambda device: tiny(tmp_path / "none", device=device))(Places()))
+        assert [(one.name, one.status) for one in found] == [
+            ("training on cpu", "ok"), ("training on cuda:0", "ok"), ("training on cuda:1", "ok"),
+        ]  # fmt: skip
+        config = tiny(tmp_path / "run", steps=1, device="cuda:1")
+        assert "Stand-in" in estimate(config, measured=1).machine
+        train(config)
+        picture = _picture(PlannedRun(config, ()))
+        assert cuda.current == 1
+    assert picture.samples.shape == picture.originals.shape
 
 
 def wild(out: Path, device: str, **settings: Any) -> Any:

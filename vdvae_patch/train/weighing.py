@@ -26,10 +26,11 @@ from vdvae_patch.patching.decoder import Likelihood, likelihood_in
 from vdvae_patch.registry import parse_spec
 from vdvae_patch.seams import DecoderSeam
 
-_CLASSIFIER = "classifier."
-"""What the names of its weights begin with in a state."""
 LOOK_EVERY = 100
 """Of how many batches a decoder looks at one on a GPU, where each look is a wait for the device."""
+
+_CLASSIFIER = "classifier."
+"""What the names of its weights begin with in a state."""
 
 
 def needs_classifier(objective: str) -> bool:
