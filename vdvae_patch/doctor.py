@@ -136,7 +136,9 @@ def _torch(places: Places) -> Iterator[Finding]:
     from vdvae_patch.machine import available_bytes, bytes_in_words, usable_cores
 
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
-    yield Finding("torch", "ok", f"{torch.__version__}, built for {built}; {torch.get_num_threads()} threads")
+    yield Finding(
+        "torch", "ok", f"{torch.__version__}, built for {built}; processor threads: {torch.get_num_threads()}"
+    )
     free = available_bytes()
     memory = "" if free is None else f", {bytes_in_words(free)} of memory free"
     yield Finding("processor", "ok", f"{usable_cores()} cores{memory}")
