@@ -394,14 +394,16 @@
           const scale = two
             ? [[0, dark ? "#8b6cf0" : "#4a2f8f"], [0.25, dark ? "#5d5590" : "#a79bd1"], [0.5, dark ? "#2b313b" : "#f4f4f5"], [0.75, dark ? "#b0683a" : "#f2b37c"], [1, dark ? "#ff7a52" : "#b63a13"]]
             : [[0, dark ? "#222a35" : "#f1f5f9"], [0.35, dark ? "#1f5a6e" : "#a6d3df"], [0.7, dark ? "#3fa0a8" : "#3c8fae"], [1, dark ? "#d8f59a" : "#123d63"]];
+          const few = t.rows.length < 4, end = (v) => logarithmic ? `10<sup>${Math.round(v)}</sup>` : show(v);  // too low for a bar of colours
+          const ends = few ? ` <span style="font-size:12px"><span style="color:${scale[0][1]}">■</span> ${end(low)} to <span style="color:${scale.at(-1)[1]}">■</span> ${end(high)}</span>` : "";
           const ticks = logarithmic ? { tickvals: range(Math.ceil(low), Math.floor(high), Math.max(1, Math.ceil((high - low) / 4))), ticktext: range(Math.ceil(low), Math.floor(high), Math.max(1, Math.ceil((high - low) / 4))).map((k) => `10<sup>${k}</sup>`) } : two ? { nticks: 5 } : { nticks: 4 };
           const traces = [
-            { type: "heatmap", x: xs, y: shift, z, text, hoverinfo: "text", zmin: low, zmax: high, colorscale: scale, xgap: 0, ygap: 1, hoverongaps: false, showscale: t.rows.length > 3, colorbar: { thickness: 10, outlinewidth: 0, len: 1, ...ticks, tickfont: { size: 11 } } },
+            { type: "heatmap", x: xs, y: shift, z, text, hoverinfo: "text", zmin: low, zmax: high, colorscale: scale, xgap: 0, ygap: 1, hoverongaps: false, showscale: !few, colorbar: { thickness: 10, outlinewidth: 0, len: 1, ...ticks, tickfont: { size: 11 } } },
             { type: "heatmap", x: xs, y: shift, z: bad, text, hoverinfo: "text", zmin: 0, zmax: 1, colorscale: [[0, dark ? "#fff" : "#000"], [1, dark ? "#fff" : "#000"]], showscale: false, ygap: 1, hoverongaps: false },
           ];
           const marked = t.columns.filter((j) => t.flags[j] && !categories);
           if (marked.length) traces.push({ type: "scatter", mode: "markers", x: marked.map((j) => xs[j]), y: marked.map(() => -0.95), marker: { symbol: "line-ns", size: 7, line: { width: 1.5, color: dark ? "#ff7a72" : "#d62728" } }, text: marked.map((j) => `skipped at step ${t.steps[j]}`), hoverinfo: "text", cliponaxis: false });
-          draw(element, traces, layout(`${esc(run.name)} <span style="font-size:12px">${esc(quantities[state.quantity])}${prefix ? ` · ${esc(narrow() ? prefix.slice(0, 18) : prefix)}` : ""}</span>`, {
+          draw(element, traces, layout(`${esc(run.name)} <span style="font-size:12px">${esc(quantities[state.quantity])}${prefix ? ` · ${esc(narrow() ? prefix.slice(0, 18) : prefix)}` : ""}</span>${ends}`, {
             margin: { l: 20, r: 10, t: 44, b: 42 },
             xaxis: { title: { text: categories ? "step of the skipped update" : "training step", standoff: 6 }, showgrid: false, ...(categories ? { tickvals: t.columns, ticktext: x } : furthest > 0 ? { range: [-0.01 * furthest, 1.02 * furthest] } : {}) },
             yaxis: { tickvals: shift, ticktext: t.rows.map((i) => esc(label(i))), range: [t.rows.length - 0.5, marked.length ? -1.5 : -0.5], showgrid: false, ticks: "", tickfont: { size: 11 } },
