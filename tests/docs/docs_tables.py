@@ -231,6 +231,7 @@ OUTPUTS_NOT_COMPARED = {
 """Outputs that are not compared, why, and what must be in them all the same."""
 
 TEXTS = {
+    ("docs/scales.md", "KL(N(μ₁, σ₁²)"): "a formula",
     ("vdvae_patch/scanning/README.md", "model, batch"): "a picture",
     ("docs/reports.md", "vanilla: "): "what an exhibit prints; tests/guarding/test_reports.py compares it",
     ("docs/architecture.md", "your model + a batch"): "a picture",
