@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import assert_same, final_state, finish, metrics, tiny
+from runs import assert_same, assert_same_run, final_state, finish, metrics, tiny
 
 from vdvae_patch.cli import main
-from vdvae_patch.errors import CheckpointError
+from vdvae_patch.errors import CheckpointError, DataError
 from vdvae_patch.hosts.preset import Losses, Optimization
 from vdvae_patch.hosts.trainable import TrainableEntry
 from vdvae_patch.train import flight
@@ -257,7 +257,7 @@ def test_a_run_goes_on_with_its_own_decoder_alone(tmp_path: Path) -> None:
         (["--decoder", "optimall"], "did you mean 'optimal'"),
         (["--variant", "vanilla+optimal", "--decoder", "fixed"], "names decoder optimal, and beside it fixed"),
         (["--variant", "optimal"], "vanilla+optimal"),
-        (["--objective", "geco(cla=0.9)"], "needs a classifier"),
+        (["--data", "builtin", "--decoder", "optimal", "--objective", "geco(cla=0.9)"], "its images have no labels"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_a_folder_is_made(
@@ -297,3 +297,46 @@ def test_a_warm_up_goes_on_at_its_pace_on_another_number_of_ranks(tmp_path: Path
     finish(config, ranks=2)
     finish(replace(config, steps=7, resume=True), ranks=1)
     assert [row["beta"] for row in metrics(tmp_path / "run")] == pytest.approx([step / 6 for step in range(7)])
+
+
+def with_labels(out: Path) -> TrainConfig[Any]:
+    """Images whose class is which half of them is bright."""
+    config = small_vae("mlp_vae", out, "explin+optimal+geco(re=0.1, cla=0.8)")
+    pixels = np.load(out.parent / "train.npy")
+    labels = np.arange(len(pixels)) % 2
+    pixels[labels == 0, :4] //= 8
+    pixels[labels == 1, 4:] //= 8
+    np.save(out.parent / "train.npy", pixels)
+    np.save(out.parent / "train-labels.npy", labels.astype(np.uint8))
+    return config
+
+
+def test_a_classifier_is_trained_on_the_labels_and_goes_with_the_run(tmp_path: Path) -> None:
+    whole = train(with_labels(tmp_path / "whole"))
+    assert whole.summary is not None
+    rows = metrics(tmp_path / "whole")
+    assert {"constraint/cla", "lambda/cla", "constraint/re"} <= rows[-1].keys()
+    state = final_state(tmp_path / "whole")["seams"]["objective"]
+    assert {name for name in state if name.startswith("classifier.")}
+
+    config = replace(with_labels(tmp_path / "parts"), steps=2)
+    train(config)
+    np.save(tmp_path / "train-labels.npy", np.arange(24) // 2 % 2)  # another classifier could be made of these
+    train(replace(config, steps=3, resume=True))
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_labels_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+    config = with_labels(tmp_path / "run")
+    for labels, said in (
+        (np.zeros(23, np.int64), "23 labels for 24 training images"),
+        (np.zeros((24, 2), np.int64), "must be whole numbers"),
+        (np.zeros(24, np.float32), "must be whole numbers"),
+        (np.full(24, -1), "go from -1 to -1"),
+    ):
+        np.save(tmp_path / "train-labels.npy", labels)
+        with pytest.raises(DataError, match=said):
+            prepare(config, torch.device("cpu"))
+    (tmp_path / "train-labels.npy").unlink()
+    with pytest.raises(DataError, match=r"has no train-labels\.npy"):
+        prepare(config, torch.device("cpu"))

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from vdvae_patch.cli import reproduce
-from vdvae_patch.data import mnist, mnist_labels
+from vdvae_patch.data import DATASETS, mnist, mnist_labels
 from vdvae_patch.errors import DataError, InvalidValueError
 from vdvae_patch.experiments import geco_theory, micro_mnist
 from vdvae_patch.experiments.fixed_points import (
@@ -175,6 +175,9 @@ def root(tmp_path: Path) -> Path:
 def test_labels_are_read_and_what_is_no_file_of_labels_is_refused(root: Path) -> None:
     labels = mnist_labels.read_labels(root)
     assert (len(labels), labels.max()) == (10_040, 9)
+    assert (
+        DATASETS.get("mnist-drawn-anew").labels(root).tolist() == labels[:40].tolist()
+    )  # of the training images alone
     path = root / "mnist" / mnist_labels.LABELS_FILE
     for content, said in (
         (struct.pack(">IIII", 0x803, 1, 1, 1) + b"\0", "not an IDX file of labels"),

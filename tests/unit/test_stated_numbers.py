@@ -396,3 +396,13 @@ def test_explin_constant_had_no_nan_in_any_result() -> None:
     assert looked > 8
     table = _read("table4.json")["tables"][0]
     assert next(row for row in table["rows"] if row[0] == "explin/constant")[3] == "0.0 ± 0.0"
+
+
+def test_every_result_comes_from_a_commit_without_changes() -> None:
+    found = [
+        (path.relative_to(RESULTS).as_posix(), commit)
+        for path in sorted(RESULTS.rglob("*.json"))
+        for commit in re.findall(r'"commit": "([^"]*)"', path.read_text())
+    ]
+    assert len(found) > 40
+    assert not [(name, commit) for name, commit in found if "+" in commit]

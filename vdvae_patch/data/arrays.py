@@ -13,11 +13,14 @@ from vdvae_patch.data import normalization
 from vdvae_patch.data.conversion import advice, in_numpy, objects
 from vdvae_patch.data.images import Splits
 from vdvae_patch.data.normalization import Normalization
-from vdvae_patch.data.pixels import UInt8, check_pixels, select, spaced
+from vdvae_patch.data.pixels import Labels, UInt8, check_pixels, select, spaced
 from vdvae_patch.data.split import hold_out
 from vdvae_patch.errors import DataError
 from vdvae_patch.reading.fields import one_line
 from vdvae_patch.reading.kinds import kind_of
+
+MOST_CLASSES = 100_000
+"""ImageNet's largest list has a fifth of that."""
 
 
 def read_imagenet(root: Path | None, *, size: int) -> Splits:
@@ -53,6 +56,22 @@ def read_arrays(root: Path | None) -> Splits:
     if (top := int(train[spaced(train)].max())) == 1:
         raise DataError(f"{folder / files[0]}: every pixel is 0 or {top}; {in_numpy(folder / files[0], 'x * 255')}")
     return Splits(train, valid, test, Normalization.measured(train), str(folder), "one file each")
+
+
+def read_labels(root: Path | None) -> Labels:
+    """`train-labels.npy`, the class of each image of `train.npy`, whole numbers from 0."""
+    name = "train-labels.npy"
+    path = folder_with(root, [name], "arrays", "save whole numbers [N] there with numpy.save, from 0") / name
+    labels = map_array(path)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
+        raise DataError(
+            f"{path}: must be whole numbers [N], the class of each image, not {labels.dtype} {labels.shape}"
+        )
+    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        raise DataError(
+            f"{path}: classes are 0 to {MOST_CLASSES - 1:,} at most, and these go from {labels.min()} to {labels.max()}"
+        )
+    return labels.astype(np.int64)
 
 
 def folder_with(root: Path | None, names: list[str], dataset: str, hint: str) -> Path:

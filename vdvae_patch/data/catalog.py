@@ -17,6 +17,7 @@ from vdvae_patch.registry import Registry, parse_spec
 if TYPE_CHECKING:
     from vdvae_patch.data.binarized import Binarization
     from vdvae_patch.data.images import ImageData, Splits
+    from vdvae_patch.data.pixels import Labels
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class DataSet(ABC):
         Raises:
             DataError: files that are missing, damaged or mis-shaped.
         """
+
+    def labels(self, root: Path | None) -> Labels:
+        """The class of each training image, from 0, in the order in which `read` gives them: `[N]`.
+
+        Raises:
+            DataError: they are missing or damaged, or nothing is known of any.
+        """
+        raise DataError("its images have no labels")
 
 
 DATASETS: Registry[DataSet] = Registry("data set", "vdvae_patch.datasets", lambda: DataSet)
@@ -172,6 +181,11 @@ class Arrays(DataSet):
 
         return arrays.read_arrays(root)
 
+    def labels(self, root: Path | None) -> Labels:
+        from vdvae_patch.data import arrays
+
+        return arrays.read_labels(root)
+
 
 @DATASETS.register("builtin")
 class Builtin(DataSet):
@@ -197,6 +211,11 @@ class Mnist(DataSet):
 
         return mnist.read(root, download=download, name="mnist")
 
+    def labels(self, root: Path | None) -> Labels:
+        from vdvae_patch.data.mnist_labels import of_training
+
+        return of_training(root, "mnist")
+
 
 @DATASETS.register("fashion-mnist", "fashion_mnist")
 class FashionMnist(DataSet):
@@ -208,6 +227,11 @@ class FashionMnist(DataSet):
         from vdvae_patch.data import mnist
 
         return mnist.read(root, download=download, name="fashion-mnist")
+
+    def labels(self, root: Path | None) -> Labels:
+        from vdvae_patch.data.mnist_labels import of_training
+
+        return of_training(root, "fashion-mnist")
 
 
 class _Binarized(DataSet):
@@ -223,6 +247,11 @@ class _Binarized(DataSet):
         from vdvae_patch.data import binarized, mnist
 
         return binarized.binarize(mnist.read(root, download=download, name=self.source), self.how, self.seed)
+
+    def labels(self, root: Path | None) -> Labels:
+        from vdvae_patch.data.mnist_labels import of_training
+
+        return of_training(root, self.source)
 
 
 @DATASETS.register("mnist-thresholded")

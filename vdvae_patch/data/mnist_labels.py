@@ -1,4 +1,4 @@
-"""The digits that MNIST's training images show, for classifiers; the images themselves are in `mnist`."""
+"""The classes of MNIST's and Fashion-MNIST's training images, for classifiers; the images themselves are in `mnist`."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from pathlib import Path
 import numpy as np
 
 from vdvae_patch.data.download import download, locked
-from vdvae_patch.data.mnist import SOURCES, content_of, find_file
-from vdvae_patch.data.pixels import UInt8
+from vdvae_patch.data.mnist import SOURCES, VALIDATION, content_of, find_file
+from vdvae_patch.data.pixels import Labels, UInt8
 from vdvae_patch.errors import DataError
 from vdvae_patch.machine import cache_folder
 
 LABELS_FILE = "train-labels-idx1-ubyte.gz"
-_MD5 = "d53e105ee54ea40749a09fcbcd1e9432"
+_MD5 = {"mnist": "d53e105ee54ea40749a09fcbcd1e9432", "fashion-mnist": "25c81989df183df01b3e8a0aad5dffbe"}
 _MAGIC = 0x00000801  # IDX: unsigned bytes in one dimension
 
 
-def read_labels(root: Path | None) -> UInt8:
+def read_labels(root: Path | None, name: str = "mnist") -> UInt8:
     """The labels of all training images in the order of their file, `[N]`.
 
     Args:
         root: as of `mnist.read`; None is the cache folder, to which they are downloaded if they are not there.
+        name: of `mnist.SOURCES`.
 
     Raises:
         DataError: a missing or damaged file, or no download possible.
     """
-    source = SOURCES["mnist"]
+    source = SOURCES[name]
     if root is None:
         folder = cache_folder() / source.name
         with locked(folder):
             if not (folder / LABELS_FILE).is_file():
-                download(source.url + LABELS_FILE, folder, md5=_MD5)
+                download(source.url + LABELS_FILE, folder, md5=_MD5[name])
         return _read(folder / LABELS_FILE)
     places = (*(root / inner for inner in source.folders), root, root / "raw")
     path = next((found for place in places if (found := find_file(place, LABELS_FILE)) is not None), None)
@@ -53,5 +54,14 @@ def _read(path: Path) -> UInt8:
     if not count or len(labels) != count:
         raise DataError(f"{path}: its header says {count:,} labels, but it has {len(labels):,}")
     if labels.max() > 9:
-        raise DataError(f"{path}: has a label {labels.max()}, and digits are 0 to 9")
+        raise DataError(f"{path}: has a label {labels.max()}, and there are the classes 0 to 9")
     return labels
+
+
+def of_training(root: Path | None, name: str) -> Labels:
+    """The labels of the images that are trained on, `[N]`: all but the last ones, which `mnist.read` keeps apart.
+
+    Raises:
+        DataError: as `read_labels`.
+    """
+    return read_labels(root, name)[:-VALIDATION].astype(np.int64)

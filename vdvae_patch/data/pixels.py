@@ -13,6 +13,7 @@ from vdvae_patch.errors import DataError
 
 UInt8: TypeAlias = NDArray[np.uint8]
 Indices: TypeAlias = NDArray[np.int64]
+Labels: TypeAlias = NDArray[np.int64]
 
 IN_MEMORY_BYTES = 512 * 2**20  # a rank may hold this much; what is larger stays where it lies
 HASHED_BYTES = 256 * 2**20

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vdvae_patch import decoders, objectives
 from vdvae_patch.decoders import PixelGrid
@@ -23,6 +22,7 @@ from vdvae_patch.experiments.data import CPU
 from vdvae_patch.experiments.noise import generator
 from vdvae_patch.objectives import Objective, marginal_kl
 from vdvae_patch.objectives.geco import Geco
+from vdvae_patch.train.classifier import Classifier, fit
 
 PIXELS = PixelGrid(0, 1)
 DIGITS = 7
@@ -169,24 +169,8 @@ def choose(count: int, seed: int) -> Tensor:
 def classify(images: Tensor, labels: Tensor, seed: int, epochs: int) -> tuple[nn.Module, float]:
     """A small convolutional classifier of images `[N, 784]` in [0, 1], and its accuracy on the last tenth of them."""
     torch.manual_seed(seed)
-    model = nn.Sequential(
-        nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 8, 5, 2, 2), nn.ReLU(), nn.Conv2d(8, 16, 5, 2, 2), nn.ReLU(),
-        nn.Flatten(), nn.Linear(16 * 49, 10),
-    )  # fmt: skip
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    held = max(1, len(images) // 10)
-    training, kept = slice(0, len(images) - held), slice(len(images) - held, len(images))
-    for epoch in range(epochs):
-        order = torch.randperm(len(images) - held, generator=generator(CPU, seed, epoch, "classifier"))
-        for rows in order.split(50):  # type: ignore[no-untyped-call]
-            loss = F.cross_entropy(model(images[training][rows]), labels[training][rows])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-    model.eval().requires_grad_(False)
-    with torch.no_grad():
-        right = model(images[kept]).argmax(dim=1) == labels[kept]
-    return model, float(right.float().mean())
+    model = Classifier(1, 28, 28, 10, PIXELS)
+    return model, fit(model, images, labels, epochs, lambda epoch: generator(CPU, seed, epoch, "classifier"))
 
 
 def train(

@@ -138,9 +138,12 @@ class FeatureError(Constraint):
 class Classification(Constraint):
     """`cla`: C = κ − l(x)ᵀ c(x̂): reconstructions are given their true class with probability κ or more, κ in (0, 1).
 
+    Without labels l(x) is the class that the classifier finds most probable for x itself: a reconstruction shall keep
+    what the classifier saw. The paper has the true class.
+
     Args:
         classifier: from images to logits `[B, K]`, or with `probabilities` to probabilities; its weights get no
-        gradient.
+            gradient.
     """
 
     name = "cla"
@@ -156,14 +159,9 @@ class Classification(Constraint):
 
     def of(self, reconstruction: Tensor, target: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:
-            raise InvalidValueError("constraint cla needs labels=, the true classes [B] or one-hot [B, K]")
-        scores = wide(call_frozen("cla", "classifier", self.classifier, reconstruction))
-        if scores.dim() != 2 or len(scores) != len(reconstruction):
-            raise InvalidValueError(
-                f"constraint cla: the classifier must give [B, K], {len(reconstruction)} times the number of "
-                "classes, and "
-                f"gives {list(scores.shape)}"
-            )
+            with torch.no_grad():
+                labels = self._scores(target).argmax(dim=1)
+        scores = self._scores(reconstruction)
         chances = scores if self.probabilities else scores.softmax(dim=1)
         if labels.shape == scores.shape:
             return self.kappa - (chances * labels).sum(dim=1)
@@ -174,9 +172,18 @@ class Classification(Constraint):
             )
         return self.kappa - chances.gather(1, labels.long().unsqueeze(1)).squeeze(1)
 
+    def _scores(self, images: Tensor) -> Tensor:
+        scores = wide(call_frozen("cla", "classifier", self.classifier, images))
+        if scores.dim() != 2 or len(scores) != len(images):
+            raise InvalidValueError(
+                f"constraint cla: the classifier must give [B, K], {len(images)} times the number of classes, and "
+                f"gives {list(scores.shape)}"
+            )
+        return scores
+
     def describe(self, value: float) -> str:
         achieved = self.kappa - value
-        return f"the true class has probability {achieved:.4g}, {value:.3g} below kappa = {self.kappa:g}"
+        return f"the image's class has probability {achieved:.4g}, {value:.3g} below kappa = {self.kappa:g}"
 
 
 class Patches(Constraint):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from torch import Tensor
+
 from vdvae_patch import decoders, objectives, top_priors
 from vdvae_patch.decoders import DECODERS, Decoder
 from vdvae_patch.errors import InvalidValueError, UnknownNameError
@@ -113,7 +115,7 @@ def with_seams(text: str, decoder: str | None, objective: str | None, top_prior:
     if decoder is not None:
         variant = replace(variant, decoder=_the_same("decoder", variant.decoder, decoder_spec(decoder)))
     if objective is not None:
-        spec = objectives.get(objective).specification()
+        spec = _objective_spec(objective)
         variant = replace(variant, objective=_the_same("objective", variant.objective, spec))
     if top_prior is not None:
         spec = top_priors.get(top_prior).specification()
@@ -145,9 +147,18 @@ def decoder_spec(text: str) -> str:
     return DECODERS.canonical(name) + "".join(text.strip()[len(name) :].split())
 
 
+def _objective_spec(text: str) -> str:
+    return objectives.get(text, classifier=_none_yet).specification()
+
+
+def _none_yet(x: Tensor) -> Tensor:
+    """A variant is a text; whoever weighs by its objective brings the classifier."""
+    raise InvalidValueError("an objective with the constraint cla needs a classifier")
+
+
 _SPECIFIED: dict[Seam, Callable[[str], str]] = {
     "decoder": decoder_spec,
-    "objective": lambda text: objectives.get(text).specification(),
+    "objective": _objective_spec,
     "top_prior": lambda text: top_priors.get(text).specification(),
 }
 

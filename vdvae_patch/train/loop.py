@@ -80,6 +80,9 @@ def train(config: TrainConfig[Any], *, clock: Callable[[], float] = time.perf_co
             world.on_main(lambda: check_resumable(config))  # before anything is downloaded or built
         work = prepare(config, world.device)
         require_same(config, work, world)
+        if work.weighing is not None and work.weighing.classifier is not None:
+            # what another rank made of the labels, with other threads, could differ in the last digits
+            work.weighing.load(world.on_main(work.weighing.state))
         folder = _open(config, world)
         try:
             return _train(config, world, folder, work, clock)
@@ -171,7 +174,7 @@ def _history(
     Args:
         now: what this session sees.
     """
-    for note in work.notes:
+    for note in (*work.notes, *work.remarks):
         say(note)
     entry = session(now, position.step)
     if not config.resume:

@@ -16,6 +16,7 @@ from vdvae_patch import top_priors
 from vdvae_patch.data import load
 from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.data.images import ImageData
+from vdvae_patch.decoders import PixelGrid
 from vdvae_patch.errors import CheckpointError, InvalidValueError
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts import HOSTS, Host, load_entry_file, load_host
@@ -28,6 +29,7 @@ from vdvae_patch.reading.fields import checked, require
 from vdvae_patch.seams import Normalized, TopPriorSeam
 from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train import classifier as classifiers
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.contents import require_tensors, taking_up
@@ -49,7 +51,8 @@ LossFunction = Callable[[Tensor, Tensor], Losses | Weighed]
 class Workload:
     """A host with its data, the model that is trained and the one that holds the moving average; both patched.
 
-    `notes` says where the weights came from that it begins with, if they were chosen from several.
+    `notes` says where the weights came from that it begins with, if they were chosen from several; `remarks` what else
+    is to be said at the start.
     """
 
     host: Host
@@ -61,6 +64,7 @@ class Workload:
     notes: tuple[str, ...] = ()
     variant: Variant = field(default_factory=Variant)
     weighing: Weighing | None = None
+    remarks: tuple[str, ...] = ()
 
     def losses(self, x: Tensor, target: Tensor) -> Losses | Weighed:
         """What a step minimizes of the model as it is, without a wrapper."""
@@ -97,9 +101,7 @@ class Workload:
         for part, model in (("model", self.model), ("ema", self.ema)):
             if apart_state(model).keys() == state[part].keys():
                 load_apart_state(model, state[part])
-        objective = self.weighing.objective
-        if objective.state_dict().keys() == state["objective"].keys():
-            objective.load_state_dict(state["objective"])
+        self.weighing.load(state["objective"])
 
     @property
     def latent_heads(self) -> list[Head]:
@@ -170,14 +172,25 @@ def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: boo
         load_apart(model, config.weights)
     if variant.adds_modules:
         load_apart_state(ema, apart_state(model))
-    weighing = Weighing.of(variant, host, model, device)
+    remarks: list[str] = []
+
+    def classifier(grid: PixelGrid) -> nn.Module:
+        if for_estimate or goes_on(config):  # of a checkpoint that will be loaded
+            return classifiers.of_data(name, config.data_root, grid, epochs=0)[0]
+        made, right = classifiers.of_data(name, config.data_root, grid)
+        remarks.append(
+            f"constraint cla: classifier of the labels of {name}, right on {right:.1%} of images kept from it"
+        )
+        return made
+
+    weighing = Weighing.of(variant, host, model, device, classifier)
     pixels = DeviceImages(data.train, device).take(np.arange(min(_LOOKED_AT, len(data.train))))
     looked_at = data.normalization.apply(pixels)
     if variant.decoder is None:
         entry.check_data(model, looked_at.target)
     if weighing is not None:
         weighing.check_data(model, *looked_at)
-    return Workload(host, entry, data, model, ema, heads, notes, variant, weighing)
+    return Workload(host, entry, data, model, ema, heads, notes, variant, weighing, tuple(remarks))
 
 
 def _sizes(entry: TrainableEntry, data: ImageData) -> dict[str, Any]:

@@ -8,7 +8,7 @@ A run with none goes by its entry's `losses` alone, and none of this is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,14 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch import objectives
-from vdvae_patch.decoders import Optimal
+from vdvae_patch.decoders import Optimal, PixelGrid
 from vdvae_patch.errors import HostError, InvalidValueError
 from vdvae_patch.hosts.host import Host
 from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.objectives import BalancedRate, Objective
 from vdvae_patch.patching import Variant
 from vdvae_patch.patching.decoder import Likelihood, likelihood_in
+from vdvae_patch.registry import parse_spec
 from vdvae_patch.seams import DecoderSeam
+
+_CLASSIFIER = "classifier."
+"""What the names of its weights begin with in a state."""
+
+
+def needs_classifier(objective: str) -> bool:
+    """Whether a specification has the constraint `cla`."""
+    return "cla" in parse_spec(objective, "objective")[2]
 
 
 class Weighed(NamedTuple):
@@ -94,14 +103,32 @@ class Weighing:
 
     seam: DecoderSeam
     objective: Objective
+    classifier: nn.Module | None = None
 
     @classmethod
-    def of(cls, variant: Variant, host: Host, model: nn.Module, device: torch.device) -> Weighing | None:
-        """What a variant asks for, once its decoder is in the model; None for the host's own bound."""
+    def of(
+        cls,
+        variant: Variant,
+        host: Host,
+        model: nn.Module,
+        device: torch.device,
+        classifier: Callable[[PixelGrid], nn.Module] | None = None,
+    ) -> Weighing | None:
+        """What a variant asks for, once its decoder is in the model; None for the host's own bound.
+
+        Args:
+            classifier: what makes one of images in these values, called if the objective needs it.
+        """
         if variant.objective is None and not variant.adds_modules:
             return None
         seam = host.decoder_seam(model)
-        objective = objectives.get(variant.objective or "elbo", pixels=seam.pixels).to(device)
+        spec = variant.objective or "elbo"
+        judge = None
+        if needs_classifier(spec):
+            if classifier is None:
+                raise InvalidValueError(f"objective {spec} needs a classifier, and there is none here")
+            judge = classifier(seam.pixels).to(device)
+        objective = objectives.get(spec, pixels=seam.pixels, classifier=judge).to(device)
         likelihood = likelihood_in(model)
         _check(objective, likelihood, seam, host.name)
         if isinstance(objective, objectives.Balance) and variant.top_prior is not None:
@@ -109,7 +136,7 @@ class Weighing:
                 f"objective balance weighs the two gradients of a KL apart, and of top prior {variant.top_prior} the "
                 "rate is log q − log p of one draw, whose gradients are not told apart; take another objective"
             )
-        return cls(seam, objective)
+        return cls(seam, objective, judge)
 
     @torch.no_grad()
     def check_data(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
@@ -171,9 +198,21 @@ class Weighing:
         return [buffer for buffer in self.objective.buffers() if buffer.is_floating_point()]
 
     def state(self) -> dict[str, Tensor]:
-        """The objective's state, for a checkpoint."""
-        state: dict[str, Tensor] = self.objective.state_dict()
-        return dict(state)
+        """The objective's state, for a checkpoint, with the weights of its classifier if it has one."""
+        state: dict[str, Tensor] = dict(self.objective.state_dict())
+        if self.classifier is not None:
+            state |= {_CLASSIFIER + name: value for name, value in self.classifier.state_dict().items()}
+        return state
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave; that of another objective is left alone."""
+        if state.keys() != self.state().keys():
+            return
+        if self.classifier is not None:
+            parts = {name: value for name, value in state.items() if name.startswith(_CLASSIFIER)}
+            self.classifier.load_state_dict({name.removeprefix(_CLASSIFIER): value for name, value in parts.items()})
+            state = {name: value for name, value in state.items() if name not in parts}
+        self.objective.load_state_dict(state)
 
     def measure(self, model: nn.Module, x: Tensor, target: Tensor) -> Measured:
         """The bound of a model in evaluation, with β = 1 and the training set's σ; density, and mass of the bins."""
@@ -232,9 +271,4 @@ def _check(objective: Objective, likelihood: Likelihood | None, seam: DecoderSea
             f"objective {objective.name} has no likelihood in its loss, and constrains the mean of a decoder; the "
             f"likelihood of host {host!r} has a scale of its own, which would not learn. Name a decoder, as in "
             f"--decoder optimal or vanilla+optimal+{objective.specification()}"
-        )
-    constraints = getattr(objective, "constraints", ())
-    if any(isinstance(constraint, objectives.Classification) for constraint in constraints):
-        raise InvalidValueError(
-            "objective geco: the constraint cla needs the labels of the images, which a run of `train` does not have"
         )
