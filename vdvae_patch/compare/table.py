@@ -25,9 +25,11 @@ HEADINGS = (
     "seeds",
 )
 CONVENTION = (
-    "Mean ± sample standard deviation (n − 1 in the denominator) over the seeds. High gradients and NaN: updates that "
-    "a run skipped, by cause. Test nats/dim and bits/dim: NELBO of the averaged weights (EMA) on the test images, in "
-    "nats and in bits per dimension, lower is better; (2/3) is a mean over the 2 of 3 runs in which it is finite."
+    "Mean ± sample standard deviation (n − 1 in the denominator) over the seeds. High gradients: updates that a "
+    "run skipped because the norm of the gradient was not finite, or not below --skip-threshold. NaN: updates that it "
+    "skipped because the loss was not finite. Test nats/dim and bits/dim: NELBO of the averaged weights (EMA) on the "
+    "test images, in nats and in bits per dimension, lower is better; (2/3) is a mean over the 2 of 3 runs in which it "
+    "is finite."
 )
 
 BY_MASS = (

@@ -336,7 +336,7 @@ def _of_guard(key: str, guard: GuardData, links: _Links, now: float) -> dict[str
         "counts": sorted(((n, *what) for what, n in counts.items()), reverse=True),
         "has_heads": guard.looks is not None,
         "recorded": [{"run": "", "anchor": f"{key}-skip{n}"} | _skip(s, links, None) for n, s in enumerate(chosen)],
-        "facts": [(name.replace("_", " "), str(value)) for name, value in guard.seen.items()],
+        "facts": [(name, str(value)) for name, value in guard.seen.items()],
     }
 
 
