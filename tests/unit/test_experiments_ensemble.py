@@ -270,6 +270,14 @@ def test_every_run_updates_its_own_batch_statistics(how: Lowering) -> None:
             torch.testing.assert_close(member.get_buffer(name), value, rtol=1e-5, atol=1e-6)
 
 
+def test_finding_out_which_lowering_is_faster_moves_no_batch_statistics() -> None:
+    ensemble = Ensemble([Run(0, 1e-3)], conv_vae("exp/vanilla/exp"), images)
+    before = {name: value.clone() for name, value in ensemble.stack.buffers.items()}
+    ensemble._try("loop")
+    assert before
+    assert all(torch.equal(value, ensemble.stack.buffers[name]) for name, value in before.items())
+
+
 class Sloped(nn.Module):
     """A loss that is linear in its weights: the gradient is the batch."""
 
