@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vdvae_patch.torch_versions import takes_hooks
+
 Pass = Literal["forward", "backward"]
 
 _OWN = str(Path(__file__).parent) + os.sep
@@ -168,7 +170,7 @@ class Tracer(TorchDispatchMode):
         """Follow which module runs in this thread, while the block does."""
         self._thread = threading.get_ident()
         handles = []
-        for module in self._model.modules():
+        for module in filter(takes_hooks, self._model.modules()):
             handles.append(module.register_forward_pre_hook(self._enter))
             handles.append(module.register_forward_hook(self._leave, always_call=True))
         try:

@@ -40,6 +40,7 @@ from vdvae_patch.skips.gradient_norm import gradient_norm
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
 from vdvae_patch.skips.usual_norm import UsualNorm
+from vdvae_patch.torch_versions import takes_hooks
 
 Policy = Literal["skip", "raise", "heal"]
 Tracker = Callable[[Mapping[str, float]], object]
@@ -1117,6 +1118,8 @@ def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
     todo = [(path, child, 0) for path, child in model.named_children()]
     while todo:
         path, module, depth = todo.pop()
+        if not takes_hooks(module):
+            continue
         listed = type(module).forward is nn.Module.forward  # a list of modules is never called
         if not listed:
             found.append((path, module))

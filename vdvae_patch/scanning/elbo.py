@@ -321,8 +321,9 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
         after = tail.adjoints([term.node], {**changes, **held})[term.node.id]
         if not torch.allclose(before, after, rtol=1e-6, atol=0):
             kept = -factor.factors
-            if factor.count != term.count:  # one σ of several errors has the sum of their factors
-                kept = kept.mean()[None] * factor.count / term.count
+            # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
+            if factor.count != term.at_node:
+                kept = kept.mean()[None] * factor.count / term.at_node
             return Term("Gaussian density", term.node, term.target, kept, term.errors, term.count, term.followed)
     return term
 
