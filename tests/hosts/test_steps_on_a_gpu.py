@@ -118,12 +118,16 @@ def _of(state: Mapping[str, Any]) -> list[str]:
 
 
 def same(records: list[StepRecord], others: list[StepRecord]) -> None:
+    """The first step digit for digit. An update is rounded otherwise: the optimizer goes over one storage on a device,
+    and over each tensor on a CPU, whose last elements are computed in another way (`FusedAdamW`, `FlatWeights`)."""
     for one, other in zip(records, others, strict=True):
-        for name in ("elbo", "distortion", "rate", "cause", "sites"):
-            assert repr(getattr(one, name)) == repr(getattr(other, name)), name
-        # summed in float32 on a CPU, and in float64 elsewhere
-        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-5, nan_ok=True)
-        assert one.metrics == pytest.approx(other.metrics, rel=1e-6, nan_ok=True)
+        for name in ("elbo", "distortion", "rate"):
+            found, expected = getattr(one, name), getattr(other, name)
+            assert found == (expected if one.step == 0 else pytest.approx(expected, rel=1e-4, nan_ok=True)), name
+        assert (one.cause, one.sites) == (other.cause, other.sites)
+        # the norm is summed in float32 on a CPU, and in float64 elsewhere
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-4, nan_ok=True)
+        assert one.metrics == pytest.approx(other.metrics, rel=1e-4, nan_ok=True)
 
 
 def compared(told: TrainConfig[Any]) -> tuple[Workload, Engine]:
@@ -149,7 +153,15 @@ def test_every_host(tmp_path: Path, host: str, preset: str, variant: str) -> Non
         results.append(around(told, work, engine, World(resolve_device("cuda:1"))))
         assert left_behind(work, engine) == []
     for name, value in results[0].items():
-        assert repr(results[1][name]) == repr(value), name
+        found = results[1][name]
+        if name == "picture":
+            assert found.shape == value.shape
+            assert (found != value).mean() < 0.02
+        elif name == "extremes":
+            for one, other in zip(found, value, strict=True):
+                assert one == pytest.approx(other, rel=1e-3, nan_ok=True)
+        else:
+            assert found == pytest.approx(value, rel=1e-4, nan_ok=True), name
 
 
 def around(told: TrainConfig[Any], work: Workload, engine: Engine, world: World) -> dict[str, Any]:
@@ -169,7 +181,7 @@ def around(told: TrainConfig[Any], work: Workload, engine: Engine, world: World)
     )  # fmt: skip
     found |= result.record()
     grid = sample_grid(work.entry, work.ema, images.take(np.arange(2)), work.data.normalization, seed=0)
-    found["picture"] = grid.tobytes()
+    found["picture"] = grid
     return found | of_latents(work, told, world, result.elbo)
 
 

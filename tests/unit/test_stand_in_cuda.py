@@ -35,6 +35,20 @@ def _losses(model: nn.Module, x: torch.Tensor, device: str) -> list[float]:
     return losses
 
 
+def test_a_parameter_that_is_laid_into_a_storage_moves_with_it() -> None:
+    with stand_in():
+        layer, storage = nn.Linear(2, 2, bias=False).to("cuda:1"), torch.arange(4.0).to("cuda:1")
+        kept = layer.weight
+        layer.weight.data = storage.view(2, 2)
+        storage.add_(1)
+        assert numbers(layer.weight).tolist() == [[1, 2], [3, 4]]
+        layer.weight.data.mul_(2)
+        assert numbers(storage).tolist() == [2, 4, 6, 8]
+        layer(torch.ones(1, 2, device="cuda:1")).sum().backward()
+        assert layer.weight is kept
+        assert numbers(kept.grad).tolist() == [[1, 1], [1, 1]]
+
+
 def test_tensors_of_two_places_do_not_meet() -> None:
     with stand_in():
         x, y = torch.ones(3, device="cuda:0"), torch.ones(3, device="cuda:1")
