@@ -300,9 +300,14 @@ def training(configured: Callable[[str], TrainConfig[Any]]) -> Check:
     def training(places: Places) -> Iterator[Finding]:
         import torch
 
+        from vdvae_patch.train.numerics import numerics
+        from vdvae_patch.train.world import resolve_device
+
         for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):
             config = configured(device)
-            losses = _three_steps(config, torch.device(device))
+            chosen = resolve_device(device)
+            with numerics(chosen, config.matmul, config.deterministic):
+                losses = _three_steps(config, chosen)
             finite = all(map(math.isfinite, losses))
             shown = ", ".join(f"{loss:.3f}" for loss in losses)
             found = f"three steps of {config.preset} as {config.variant}: NELBO {shown} nats per dimension"

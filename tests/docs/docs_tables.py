@@ -203,6 +203,9 @@ COMMANDS_ELSEWHERE = {
 """Commands that another test runs, mostly because more than one process or machine has to be made for them."""
 
 COMMANDS_NOT_RUN = {
+    "pytest -m cuda": "needs a GPU",
+    "vdvae-patch train --preset small --data builtin --steps 100 --device cuda --deterministic": "needs a GPU",
+    "vdvae-patch bench --device cuda": "needs a GPU",
     "pip install .": "needs a network; `.ci/run` does it, and the light install has tests/e2e/test_light_install.py",
     "make demo": "makes an environment; `demo` itself is run",
     "make test": "is what runs this",

@@ -178,25 +178,29 @@ def test_a_value_that_is_no_number_is_found_where_it_is() -> None:
     assert found.extremity == math.inf
 
 
+class Recurrent(nn.Module):
+    """Its head is called for each row of the input, `[batch, 6]` or `[6]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.out = nn.Linear(6, 6), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros(())
+        for now in x:
+            mean, raw = self.head(now).chunk(2, -1)
+            z = mean + raw.exp() * torch.randn_like(mean)
+            kl = 0.5 * (mean**2 + (2 * raw).exp() - 1) - raw
+            total = total + kl.sum() + (self.out(z) - now).pow(2).sum()
+        return total
+
+
 def test_all_calls_of_a_module_count() -> None:
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.head, self.out = nn.Linear(6, 6), nn.Linear(3, 6)
-
-        def forward(self, x: Tensor) -> Tensor:
-            total = torch.zeros(())
-            for now in x:
-                mean, raw = self.head(now).chunk(2, 1)
-                z = mean + raw.exp() * torch.randn_like(mean)
-                kl = 0.5 * (mean**2 + (2 * raw).exp() - 1) - raw
-                total = total + kl.sum() + (self.out(z) - now).pow(2).sum()
-            return total
-
     model, x = Recurrent(), torch.randn(4, 5, 6)
     heads = list(vdvae_patch.scan(model, x))
-    x[1] *= 20
+    along = model.head.weight.detach()[3:].sum(dim=0)
+    x[1], x[3] = 20 * along, -20 * along
     seen = extremes.Seen(model, heads)
     with seen.watched():
         model(x)
@@ -205,7 +209,26 @@ def test_all_calls_of_a_module_count() -> None:
     assert found.log_sigma is not None
     assert found.log_sigma.high == float(log_sigma.max())
     assert log_sigma[(1, *found.log_sigma.highest)] == log_sigma.max()
+    assert found.log_sigma.low == float(log_sigma.min())
+    assert log_sigma[(3, *found.log_sigma.lowest)] == log_sigma.min()
     assert found.kl is not None
+
+
+def test_the_kl_of_values_without_a_batch_is_their_whole_sum() -> None:
+    model, x = Recurrent(), torch.randn(4, 6)
+    seen = extremes.Seen(model, list(vdvae_patch.scan(model, x)))
+    with seen.watched():
+        model(x)
+    (found,) = seen.extremes()
+    mean, raw = model.head(x).detach().double().chunk(2, 1)
+    kl = 0.5 * (mean**2 + (2 * raw).exp() - 1) - raw
+    assert found.kl_nats == pytest.approx(float(kl.sum()), rel=1e-5)
+
+
+def test_a_span_is_at_the_end_of_larger_magnitude() -> None:
+    ends = {"lowest": (0, 3), "highest": (1, 2)}
+    below, above = extremes.Span(-9.0, 2.0, **ends).at, extremes.Span(-2.0, 9.0, **ends).at
+    assert below == extremes.place((0, 3)) != above == extremes.place((1, 2))
 
 
 def test_the_kls_of_a_hierarchy_are_the_hosts_rate() -> None:

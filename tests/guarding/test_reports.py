@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reports"
 PAGE = (ROOT / "docs" / "reports.md").read_text()
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "museum")
+LONGEST = {"flow", "half", "ldm", "sigma_vae", "speech", "vrnn"}
+"""Most of the time of all; the other eight have heads and none, refused Normals, bad data and bad gradients."""
 SECTIONS = {found[1]: text for text in re.split("\n### ", PAGE) if (found := re.search(r"\n\[(\w+)\.py\]", text))}
 
 
@@ -39,7 +41,9 @@ def exhibit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return load
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONGEST else name for name in NAMES]
+)
 def test_an_exhibit_breaks_and_is_explained_and_cured(
     name: str, exhibit: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,9 +17,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch import is_patched, patch, scales, scan
-from vdvae_patch.attach import decorators
+from vdvae_patch import conventions, is_patched, patch, scales, scan
+from vdvae_patch.attach import decorators, find
 from vdvae_patch.errors import PatchError, SharedScaleError
+from vdvae_patch.heads import Head
+from vdvae_patch.patching import floors
 
 X = 3 * torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
 
@@ -733,6 +735,36 @@ def test_a_file_that_was_edited_after_its_import_is_refused(tmp_path: Path, monk
     model = module.VAE()
     with pytest.raises(PatchError, match="edited after it was imported"):
         patch(model, posterior="upbounded", heads=scan(model, X), paper=True)
+
+
+def repeat(x: Tensor) -> Tensor:
+    return x
+
+
+class Calls(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        first = repeat(self.enc(x))
+        return self.repeat(first) + repeat(x) + torch.exp(x)
+
+    def repeat(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_calls_are_found_by_the_plain_name_alone() -> None:
+    lines = Path(__file__).read_text().splitlines()
+    written = [lines[line - 1][start:end] for line, _, start, end in find.calls(Calls, "forward", "repeat")]
+    assert sorted(written) == ["repeat(self.enc(x))", "repeat(x)"]
+    with pytest.raises(PatchError, match="abs"):
+        find.calls(Calls, "forward", "abs")
+
+
+def test_a_host_that_bounds_sigma_is_told_if_the_scale_does_not() -> None:
+    convention = conventions.get("softplus(floor=0.01)")
+    head = Head("enc", "posterior", convention=convention)
+    (line,) = floors.lost([(head, scales.get("explin"))], stable=False)
+    assert "the host keeps σ at 0.01 or above, explin does not" in line
+    assert not list(floors.lost([(head, scales.get("downbounded(0.01)")), (head, None)], stable=False))
+    assert not list(floors.lost([(Head("enc", "posterior"), scales.get("explin"))], stable=False))
 
 
 def test_a_warning_that_is_made_an_error_leaves_the_model_as_it_was() -> None:

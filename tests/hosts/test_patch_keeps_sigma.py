@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vdvae_patch import patch, patched_heads, scales, scan
+from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Head
+from vdvae_patch.patching import watch
 from vdvae_patch.patching.fit import fitted
 
 X = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
@@ -158,6 +160,41 @@ def test_a_named_host_of_the_paper_keeps_the_papers_formula() -> None:
     scale = scales.get("upbounded")
     assert fitted(Head("enc", "posterior", paper=True), scale, torch.zeros(3), "all") == scale
     assert str(fitted(Head("enc", "posterior"), scale, torch.zeros(3), "all")) == "upbounded(shift=0.693147)"
+
+
+@pytest.mark.parametrize("name", ["log variance", "clamped", "soft clamp"])
+def test_a_watched_head_shows_the_log_of_the_sigma_that_the_patched_model_computes(name: str) -> None:
+    """Whether the raw value is exchanged where its module gives it, or behind, where the host has bounded it."""
+    model = VAE(*(EXPONENTIALS | OTHERS)[name])
+    heads = scan(model, X)
+    patch(model, posterior="downbounded(0.5)", heads=heads)
+    seen: list[Tensor] = []
+    with watch.each_log_sigma(model, heads, lambda index, log_sigma: seen.append(log_sigma)):
+        model(X)
+    torch.testing.assert_close(seen[0], model.sigma.log())
+    assert (model.sigma > 0.5).all()
+
+
+class OffsetLogSigma(Convention):
+    """σ = exp(v / 2 − 3)."""
+
+    def sigma(self, v: Tensor) -> Tensor:
+        return self.log_sigma(v).exp()
+
+    def log_sigma(self, v: Tensor) -> Tensor:
+        return 0.5 * v - 3
+
+    def preimage(self, scale: scales.Scale, p: Tensor) -> Tensor:
+        return 2 * (scale.log_sigma(p) + 3)
+
+
+@pytest.mark.parametrize("scale", ["clamp", "softplus(0.25)", "upbounded"])
+def test_without_a_batch_the_offset_of_the_hosts_log_sigma_goes_through_the_scales_own_gain(scale: str) -> None:
+    convention = OffsetLogSigma()
+    kept = fitted(Head("enc", "posterior", convention=convention), scales.get(scale), None, "all")
+    assert kept is not None
+    v = torch.linspace(-20, -12, 9, dtype=torch.float64)
+    torch.testing.assert_close(kept.sigma(v), convention.sigma(v), rtol=1e-3, atol=0)
 
 
 def test_raw_values_that_are_not_finite_do_not_stop_the_patch() -> None:

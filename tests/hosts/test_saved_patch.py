@@ -27,6 +27,7 @@ from vdvae_patch.errors import CheckpointError, PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.patching import patch_record
 from vdvae_patch.patching.state import variant_of_state
+from vdvae_patch.saving import weights
 
 NAMES = list(saved_models.ALL)
 
@@ -400,6 +401,29 @@ def test_weights_that_are_not_those_of_the_patch_or_of_the_model_are_refused(tmp
         vdvae_patch.load(saved_models.AtOutput, tmp_path / "three")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("bias"), "lacks bias, which the model has; it is another model"),
+        (lambda state: state.update(gain=torch.ones(2)), "has gain, which the model lacks; it is another model"),
+        (lambda state: state.update(bias=torch.ones(3)), r"bias has the shape \(3,\), and \(2,\) in the model"),
+        (
+            lambda state: state.update(bias=torch.ones(2).half()),
+            "bias is torch.float16, and torch.float32 in the model",
+        ),
+    ],
+)
+def test_names_shapes_and_types_of_the_weights_are_those_of_the_model(
+    change: Callable[[dict[str, Tensor]], object], message: str
+) -> None:
+    model, file = nn.Linear(3, 2), Path("model.safetensors")
+    state = dict(model.state_dict())
+    weights.check_fits(model, state, file)
+    change(state)
+    with pytest.raises(CheckpointError, match=message):
+        weights.check_fits(model, state, file)
+
+
 def test_a_model_whose_source_changed_is_refused_with_the_reason(tmp_path: Path, monkeypatch: Any) -> None:
     import importlib
 
@@ -493,6 +517,9 @@ def test_the_note_goes_with_copies_and_goes_away_with_the_patch() -> None:
     assert variant_of_state(twin.state_dict()) is None
     assert not twin._state_dict_hooks
     assert variant_of_state(model.state_dict()) == "upbounded"
+    for _ in range(2):
+        vdvae_patch.scan(model, batch())  # which lifts the patch for a while
+    assert len(model._state_dict_hooks) == 1
 
 
 def test_model_and_folder_the_other_way_round_are_told_apart(tmp_path: Path) -> None:

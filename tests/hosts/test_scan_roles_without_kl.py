@@ -213,3 +213,25 @@ class NearAnEarlierPolicy(nn.Module):
 def test_a_kl_to_an_earlier_policy_makes_it_no_posterior() -> None:
     found = roles(NearAnEarlierPolicy(), torch.randn(6, 4), torch.randn(6, 2), torch.randn(6))
     assert found == {"new[2:4]": "likelihood", "old[2:4]": "likelihood"}
+
+
+class Wakeful(nn.Module):
+    """A posterior with its KL that also learns, as in the sleep phase, to make codes of the prior likely."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.dec = nn.Linear(8, 8), nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.law(x)
+        kl = kl_divergence(q, Normal(torch.zeros_like(q.loc), torch.ones_like(q.loc)))
+        dreamt = torch.randn_like(q.loc)
+        return kl.sum() + (self.dec(q.rsample()) - x).pow(2).sum() - q.log_prob(self.dec(dreamt)[:, :4]).sum()
+
+    def law(self, x: Tensor) -> Normal:
+        mean, raw = self.enc(x).chunk(2, 1)
+        return Normal(mean, raw.exp())
+
+
+def test_a_posterior_of_a_kl_is_one_whatever_else_is_made_likely_under_it() -> None:
+    assert roles(Wakeful(), torch.randn(6, 8)) == {"enc[4:8]": "posterior"}

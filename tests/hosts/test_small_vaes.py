@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -199,6 +202,27 @@ def test_the_convolutional_vae_says_which_images_it_takes() -> None:
     entry = trainable(load_host("conv_vae").entry)
     with pytest.raises(InvalidValueError, match="32x32, not of 64x64"):
         entry.hyperparameters(entry.preset("paper").architecture, image_size=64, image_channels=3, data="x")
+
+
+def test_a_sample_grid_goes_from_the_first_latents_to_all_and_then_from_temperature_1_to_07() -> None:
+    asked: list[tuple[float, int]] = []
+
+    class Entry:
+        def read(self, images: tuple[Tensor, Tensor]) -> Tensor:
+            return images[0]
+
+        def latents(self, model: nn.Module, x: Tensor) -> list[SimpleNamespace]:
+            return [SimpleNamespace(z=x) for _ in range(10)]
+
+        def sample(self, model: nn.Module, n: int, temperature: float, given: Sequence[Tensor] = ()) -> Any:
+            asked.append((temperature, len(given)))
+            return np.zeros((n, 4, 4, 3), dtype=np.uint8)
+
+    pixels = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+    entry: Any = Entry()
+    sample_grid(entry, nn.Identity(), pixels, Normalization(shift=0.0, scale=1.0), seed=0)
+    assert asked[:5] == [(0.1, 2), (0.1, 4), (0.1, 6), (0.1, 8), (0.1, 10)]
+    assert asked[5:] == [(1.0, 0), (0.9, 0), (0.8, 0), (0.7, 0)]
 
 
 @pytest.mark.parametrize(("name", "channels"), [("conv_vae", 3), ("mlp_vae", 1)])

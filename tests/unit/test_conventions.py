@@ -62,6 +62,22 @@ def test_the_value_to_read_is_differentiated_rightly(convention: conventions.Con
     assert torch.autograd.gradcheck(lambda q: convention.preimage(scales.get(spec), q), p)
 
 
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+def test_the_log_of_a_softplus_has_all_its_digits_where_softplus_is_taken_for_its_tail(beta: float) -> None:
+    """log log1p(e^x) for an x below −15, in which e^x is 3e-7 and its half still counts in float64."""
+    x = torch.linspace(-19, -15.01, 30, dtype=torch.float64)
+    wanted = x.exp().log1p().log() - math.log(beta)
+    torch.testing.assert_close(conventions.log_softplus(x / beta, beta), wanted, rtol=1e-14, atol=0)
+
+
+def test_a_host_may_change_the_variance_that_it_reads_in_place() -> None:
+    p = torch.zeros(3, requires_grad=True)
+    variance = conventions.get("variance").preimage(scales.get("exp"), p)
+    variance.add_(1)
+    (gradient,) = torch.autograd.grad(variance.sum(), p)
+    torch.testing.assert_close(gradient, torch.full((3,), 2.0))
+
+
 def test_a_log_sigma_host_reads_the_log_sigma_of_the_scale_bit_for_bit() -> None:
     p = torch.linspace(-200, 200, 401)
     for spec in SCALES:

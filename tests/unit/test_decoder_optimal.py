@@ -140,6 +140,19 @@ def test_calibration_is_the_exact_value_over_all_batches() -> None:
     assert sigma(decoder) == pytest.approx(whole, rel=1e-5)
 
 
+def test_a_bad_batch_before_any_other_is_no_update() -> None:
+    decoder = make()
+    x, mean = batch()
+    decoder.nll(x, mean * torch.nan)
+    assert decoder.updates.item() == 0
+    with pytest.raises(InvalidValueError, match="does not know the training set's σ yet"):
+        decoder.log_sigma(mean)
+    decoder.step()
+    decoder.nll(x, mean)
+    assert decoder.updates.item() == 1
+    assert sigma(decoder) == pytest.approx(rms(x, mean), rel=1e-5)
+
+
 def test_a_bad_step_leaves_sigma_alone() -> None:
     decoder = make()
     decoder.nll(*batch())

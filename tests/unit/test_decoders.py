@@ -318,6 +318,16 @@ def test_the_mixture_reads_channels_and_counts_as_vdvae_does() -> None:
     torch.testing.assert_close(in_bytes.mean(p), (decoder.mean(p) + 1) * 127.5, rtol=1e-4, atol=1e-3)
 
 
+def test_the_mixture_takes_no_smaller_log_scale_than_vdvae_does() -> None:
+    decoder = ready("logistic_mixture(components=1)", PixelGrid(-1, 1))
+    x = torch.full((1, 1, 1, 1), 1 / 255, dtype=torch.float64)
+    nll = [
+        decoder.nll(x, torch.tensor([0.0, 0.02, log_scale], dtype=torch.float64).view(1, 3, 1, 1)).item()
+        for log_scale in (-5.0, -6.9, -7.0, -7.1, -20.0)
+    ]
+    assert nll[0] < nll[1] < nll[2] == nll[3] == nll[4]
+
+
 def test_vdvaes_own_form_gives_less_to_unlikely_bins_of_a_small_scale_and_nothing_else() -> None:
     grid = PixelGrid(-1, 1)
     x = grid.values(torch.zeros(1, dtype=torch.float64))[120:136].view(16, 1, 1, 1, 1)

@@ -270,6 +270,14 @@ def test_every_run_updates_its_own_batch_statistics(how: Lowering) -> None:
             torch.testing.assert_close(member.get_buffer(name), value, rtol=1e-5, atol=1e-6)
 
 
+def test_finding_out_which_lowering_is_faster_moves_no_batch_statistics() -> None:
+    ensemble = Ensemble([Run(0, 1e-3)], conv_vae("exp/vanilla/exp"), images)
+    before = {name: value.clone() for name, value in ensemble.stack.buffers.items()}
+    ensemble._try("loop")
+    assert before
+    assert all(torch.equal(value, ensemble.stack.buffers[name]) for name, value in before.items())
+
+
 class Sloped(nn.Module):
     """A loss that is linear in its weights: the gradient is the batch."""
 
@@ -359,3 +367,13 @@ def test_a_failure_has_the_cause_that_its_losses_show(factors: tuple[float, floa
     ensemble = Ensemble([Run(0, 0.1)], lambda _: Failing(), lambda seeds, step: (torch.tensor([factors]),), how="loop")
     ensemble.train(1)
     assert ensemble.failures[0].cause == cause
+
+
+def test_no_update_of_the_stacked_adam_waits_to_hear_which_rows_are_left_out() -> None:
+    """A meta tensor has no values: whatever asks for one raises."""
+    flat = torch.zeros(3, 5, device="meta")
+    adam = StackedAdam.of(flat, AdamSettings(wd=0.1))
+    lr, applied = torch.ones(3, dtype=torch.float64, device="meta"), torch.ones(3, dtype=torch.bool, device="meta")
+    adam.step(flat, torch.zeros_like(flat), lr, applied)
+    with pytest.raises(RuntimeError):
+        bool(applied.all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "long"))
 
 from faults import FAULTS, Fault  # noqa: E402  from the folder named above
+from mutants import executed_with  # noqa: E402
 
 
 @pytest.mark.parametrize("file", sorted({fault.file for fault in FAULTS}))
-def test_the_text_of_every_fault_is_there_once_and_what_replaces_it_is_python(file: str) -> None:
+def test_the_text_of_every_fault_is_there_once_and_what_replaces_it_can_be_read(file: str) -> None:
     text = (ROOT / "vdvae_patch" / file).read_text()
     for fault in FAULTS:
         if fault.file == file:
             assert text.count(fault.old) == 1, fault
             assert fault.old != fault.new
-            ast.parse(text.replace(fault.old, fault.new))
+            (tomllib.loads if file.endswith(".toml") else ast.parse)(text.replace(fault.old, fault.new))
 
 
 def test_every_fault_is_listed_once_and_names_tests_that_exist() -> None:
@@ -44,3 +46,22 @@ def test_a_fault_is_another_one_if_its_text_is() -> None:
     one = Fault("a.py", "x + 1", "x - 1", ("tests/unit/test_mutants.py",))
     assert one.key != Fault("a.py", "x + 1", "x", one.tests).key
     assert one.key != Fault("b.py", "x + 1", "x - 1", one.tests).key
+
+
+def test_a_fault_is_executed_with_its_statement_its_function_or_its_file() -> None:
+    text = """LIMIT = 3
+
+
+def f(x, y=1):
+    z = (
+        x + y
+    )
+    if z > LIMIT:
+        return z
+    return 0
+"""
+    assert executed_with(text, "x + y") == range(5, 8)
+    assert executed_with(text, "return 0") == range(10, 11)
+    assert executed_with(text, "z > LIMIT") == range(8, 10)
+    assert executed_with(text, "y=1") == range(5, 11)
+    assert executed_with(text, "LIMIT = 3") == range(1, sys.maxsize)

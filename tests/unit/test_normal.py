@@ -145,6 +145,9 @@ def test_three_derivatives_of_the_divergence_have_all_their_digits(
     torch.testing.assert_close(forward.double(), wanted[1], rtol=relative, atol=4 * torch.finfo(dtype).eps)
     (tangent,) = torch.func.jvp(form, (x,), (torch.ones_like(x),))[1:]
     torch.testing.assert_close(tangent.double(), wanted[0], rtol=relative, atol=0)
+    slope = torch.func.grad(lambda x: form(x).sum())
+    (tangent,) = torch.func.jvp(slope, (x,), (torch.ones_like(x),))[1:]
+    torch.testing.assert_close(tangent.double(), wanted[1], rtol=relative, atol=0)
 
 
 def test_derivatives_are_those_of_finite_differences() -> None:

@@ -89,6 +89,7 @@ def test_groups_are_summed_and_named_objectives_are_modules(spec: str) -> None:
 def test_specifications_say_what_is_not_the_default() -> None:
     for spec in ("elbo", "beta", "beta(beta=0.5)", "warmup(epochs=2)", "freebits(nats=0.5)", "balance(posterior=0.2)"):
         assert get(spec).specification() == spec
+    assert get("balance(prior=1, posterior=0.1)").specification() == "balance"  # DreamerV3's
     assert get("geco").specification() == "geco(kappa=0.06)"
     assert get("geco(0.1, nu=2)").specification() == "geco(kappa=0.1, nu=2)"
     assert get("geco(pncc=0.9, re=0.1)").specification() == "geco(re=0.1, pncc=0.9)"

@@ -180,6 +180,18 @@ def test_the_inverse_of_a_sigma_outside_the_codomain_is_nan(scale: scales.Scale)
     assert scale.inverse(torch.tensor(outside)).isnan().all()
 
 
+@pytest.mark.parametrize(
+    "spec",
+    ["exp", "explin", "upbounded", "upbounded(omega=2)", "bounded(0.1, 3)", "softplus", "softplus(0.25)", "clamp"],
+)
+def test_a_log_sigma_far_below_zero_is_shifted_to_where_the_scale_is_its_exponential(spec: str) -> None:
+    scale, log_sigma = scales.get(spec), -13.0
+    gain, shift = scale.of_log_sigma()
+    p = torch.tensor([gain * log_sigma + shift], dtype=torch.float64)
+    above = scale.sigma(p) - getattr(scale, "alpha", 0.0)
+    torch.testing.assert_close(above, torch.tensor([math.exp(log_sigma)], dtype=torch.float64), rtol=1e-4, atol=0)
+
+
 def test_the_constant_has_no_inverse() -> None:
     with pytest.raises(InvalidValueError, match="constant has no inverse"):
         scales.get("constant").inverse(torch.ones(1))
@@ -248,12 +260,18 @@ def test_the_inverse_of_every_sigma_of_every_type_is_a_number_whose_sigma_it_is(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_a_bound_between_two_numbers_of_a_type_has_a_finite_inverse_beside_it(dtype: torch.dtype) -> None:
-    """0.3 and 0.9 are no numbers of these types; where rounding leads outside, the bound is meant, whose p is ±∞."""
-    scale = scales.get("bounded(0.3, 0.9)")
+@pytest.mark.parametrize(("low", "high"), [(0.3, 0.9), (0.7, 0.8), (0.1, 0.6)])
+def test_a_bound_between_two_numbers_of_a_type_has_a_finite_inverse_beside_it(
+    low: float, high: float, dtype: torch.dtype
+) -> None:
+    """They are no numbers of these types; where rounding leads outside, the bound is meant, whose p is ±∞.
+
+    0.3 and 0.9 are rounded to the inside by all three types, 0.7 and 0.8 to the outside by two, 0.1 and 0.6 by one.
+    """
+    scale = scales.get(f"bounded({low}, {high})")
     ends = scale.sigma(torch.tensor([-1e4, 1e4]).to(dtype))
     back = scale.inverse(ends)
-    inside = torch.tensor([ends[0].item() > 0.3, ends[1].item() < 0.9])
+    inside = torch.tensor([ends[0].item() > low, ends[1].item() < high])
     assert back.isfinite().tolist() == inside.tolist()
     assert (back.sign() == torch.tensor([-1, 1])).all()
     assert torch.equal(scale.sigma(back), ends)

@@ -68,6 +68,13 @@ def notes(rows: Sequence[Row], results: Sequence[RunResult]) -> list[str]:
     for row in rows:
         if missing := row.seeds - len(row.runs):
             lines.append(f"{row.variant}: {missing} of {row.seeds} runs did no step")
+    multiplied: dict[str, list[str]] = {}
+    for result in results:
+        if word := result.seen.get("float32"):
+            multiplied.setdefault(str(word), []).append(result.label)
+    if len(multiplied) > 1:
+        told = "; ".join(f"{word}: {', '.join(labels)}" for word, labels in multiplied.items())
+        lines.append(f"not all runs multiply float32 alike, so that what differs need not be the patch ({told})")
     return lines
 
 

@@ -206,6 +206,8 @@ def _run(anchor: str, name: str, run: RunData, links: _Links, now: float) -> dic
         ("machine", seen.get("machine")),
         ("processes", seen.get("ranks")),
         ("threads", seen.get("threads")),
+        ("float32", seen.get("float32")),
+        ("deterministic", "yes" if seen.get("deterministic") is True else None),
         ("version", seen.get("version")),
         ("commit", seen.get("commit")),
         ("Python", seen.get("python")),

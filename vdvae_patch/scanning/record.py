@@ -40,6 +40,7 @@ from vdvae_patch.trace import shown
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+_CACHED = functools.cached_property.__get__.__code__
 _TORCH_KEPT = os.path.join(_TORCH, "nn", "modules") + os.sep
 
 View = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -378,6 +379,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind == "own":
                 if code.co_name == _RUNNER:
                     break
+            elif code is _CACHED:
+                pass  # a property that keeps its value is called by whoever reads it, as any property is
             elif kind == "host" or (kind == "module" and code.co_name == "forward"):
                 path, method = self._path_of_self(frame)
                 if kind == "host" or path is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.skips.generators import generator_states, restore_generators
-from vdvae_patch.skips.records import Cut, read_log, truncate_after
+from vdvae_patch.skips.records import Audit, Cut, truncate_after
 from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import RunFile, TrainConfig
@@ -225,11 +226,11 @@ def _disagreements(folder: RunFolder, counted: Mapping[str, int], run: str) -> l
     """Where the logs, whose lines are all there and good, say something else than the checkpoint's counters."""
     said = []
     for log in (folder.metrics, folder.skips):
-        causes = [row.get("cause") for row in read_log(log, run).records]
+        causes = Counter(cause for row in Audit(log, run).records() if isinstance(cause := row.get("cause"), str))
         found = {
-            "high_gradient": causes.count("high_gradient"),
-            "nan": causes.count("nan_rate") + causes.count("nan_distortion"),
-            "loss_scale": causes.count("loss_scale"),
+            "high_gradient": causes["high_gradient"],
+            "nan": causes["nan_rate"] + causes["nan_distortion"],
+            "loss_scale": causes["loss_scale"],
         }
         said += [
             f"{log} has {found[name]} skipped updates for {name}, and the checkpoint counted {counted[name]}"
