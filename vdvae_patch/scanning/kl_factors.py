@@ -182,8 +182,8 @@ def _fits(
         bases.append(basis)
     moved = torch.cat(points)
     values = base.flatten().expand(len(moved), -1).index_copy(1, chosen, moved).view(len(moved), *base.shape)
-    gradients = tail.slopes(node, values, held).flatten(1)[:, chosen]
-    return [_fitted(basis, part, tolerance) for basis, part in zip(bases, gradients.split(_POINTS), strict=True)]
+    gradients = tail.slopes(node, values, held).reshape(len(moved), -1)[:, chosen]
+    return [_fitted(basis, part, tolerance) for basis, part in zip(bases, torch.split(gradients, _POINTS), strict=True)]
 
 
 def _fitted(basis: Tensor, gradients: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:

@@ -94,10 +94,11 @@ def restore(
         RunError: the ranks do not see the same file, or there must have been a checkpoint and none is to be seen.
     """
     expected = work.checkpoint_info(0, finite=True, nelbo=None)
-    chosen = world.on_main(lambda: choose(folder, config, expected, say))
+    read: list[checkpoint.Found] = []  # by rank 0, to choose it: what it has read it need not read again
+    chosen = world.on_main(lambda: choose(folder, config, expected, say, read.append))
     if chosen is None:
         return None
-    info, state = checkpoint.load(chosen.path)
+    info, state = (read[0].info, read[0].state) if read else checkpoint.load(chosen.path)
     contents = of_checkpoint(state, chosen.path, info.step)
     require_moments(state["optimizer"], engine.optimizer, chosen.path)
     for name, model in (("model", work.model), ("ema", work.ema)):
@@ -177,9 +178,16 @@ def set_logs_aside(folder: RunFolder) -> Path | None:
 
 
 def choose(
-    folder: RunFolder, config: TrainConfig[Any], expected: CheckpointInfo, say: Callable[[str], None]
+    folder: RunFolder,
+    config: TrainConfig[Any],
+    expected: CheckpointInfo,
+    say: Callable[[str], None],
+    keep: Callable[[checkpoint.Found], None] = lambda found: None,
 ) -> Chosen | None:
     """The newest good checkpoint, with the logs cut there; None for a run that has none yet. Rank 0 calls it.
+
+    Args:
+        keep: gets the checkpoint with its state, which all the other ranks read for themselves.
 
     Raises:
         CheckpointError, RunError: as `restore` raises them; nothing has been cut then.
@@ -214,6 +222,7 @@ def choose(
         say(f"going on after step {found.info.step}: steps {first + 1} to {last + 1} were logged and are done again")
     for line in (*problems, *(remark for cut in cuts.values() for remark in cut.remarks)):
         say(line)
+    keep(found)
     return Chosen(found.path, {name: cut.count for name, cut in cuts.items()}, tuple(problems))
 
 
