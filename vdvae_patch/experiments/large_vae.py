@@ -224,4 +224,4 @@ def _spread(values: Sequence[float], digits: int = 2) -> str:
     if len(values) == 1:
         return number(mean, digits)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return f"{number(mean, digits)} ± {number(deviation, digits)}"
+    return f"{number(mean, digits)} ± {deviation:.{digits}f}"

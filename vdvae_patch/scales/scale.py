@@ -142,7 +142,7 @@ class Scale(Transform):
 
     def arguments(self) -> dict[str, float]:
         """The arguments of this instance, by name."""
-        return {name: getattr(self, name) for name in _parameters(type(self))}  # type: ignore[arg-type]  # mypy takes the hash of an instance for that of the class
+        return {name: getattr(self, name) for name in _parameters(type(self))}  # type: ignore[arg-type]
 
     def defaults(self) -> dict[str, Any]:
         """The values of arguments that a specification may leave out."""

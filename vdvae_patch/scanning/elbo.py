@@ -342,7 +342,10 @@ def _kl(factors: Sequence[LogSigmaFactor], sign: float) -> tuple[Tensor | None, 
     if not factors:
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
     unknown = [factor for factor in factors if not len(factor.factors)]
-    found = torch.cat([sign * factor.factors for factor in factors])
+    largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
+    # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone
+    some = [f.factors for f in factors if not largest or _middle(f.factors.abs()) > _NO_FACTOR * largest]
+    found = sign * torch.cat(some) if some else torch.zeros(0)
     found = found[found > _NO_FACTOR * max(1e-6, float(found.abs().max()) if len(found) else 0.0)]
     if not len(found):
         if unknown:
