@@ -76,6 +76,12 @@ def recognise(environ: Mapping[str, str]) -> Placement | None:
     return _with_address(first, environ)
 
 
+def variables(environ: Mapping[str, str]) -> list[str]:
+    """The variables that are set by which a launcher is known."""
+    known = (name for names in _FAMILIES for name in (names.rank, names.size, *names.local_rank))
+    return [name for name in (*known, "MASTER_ADDR", "MASTER_PORT") if name in environ]
+
+
 def restarts(environ: Mapping[str, str]) -> int:
     """How often torchrun has started these ranks again after a failure."""
     return _number(RESTARTS, environ.get(RESTARTS, "0"))

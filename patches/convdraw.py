@@ -106,18 +106,12 @@ class ConvDraw(TrainableEntry):
         return [Latent(z, kl) for z, kl in zip(drawn, rates.values(), strict=True)]
 
     def sample(self, model: nn.Module, n: int, temperature: float, latents: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
-        """uint8 `[n, H, W, C]`: means of latents from the prior.
-
-        Raises:
-            InvalidValueError: latents are given; the host draws all of its own.
-        """
+        """uint8 `[n, H, W, C]`: means of latents from the prior, of which those of the first steps may be given."""
         import torch
 
-        if latents:
-            raise InvalidValueError("host 'convdraw' draws all of its latents; none can be given to it")
         bare: Any = getattr(model, "module", model)
         with torch.no_grad():
-            emitted = bare.emit(bare.generate(n, temperature))
+            emitted = bare.emit(bare.generate(n, temperature, given=latents))
             images = one_latent.uint8(bare, emitted, emitted)
         pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()
         return pixels

@@ -103,11 +103,11 @@ def benchmark(
     batches: list[ModelBatch] = []
     for variant in variants:
         work = prepare(replace(config, variant=variant), device)
-        batches = batches or _batches(work, config, device, warmup + rounds + 1)
-        contenders.append(_Contender(variant, _our_step(work, config, device), []))
+        batches = batches or batches_of(work, config, device, warmup + rounds + 1)
+        contenders.append(_Contender(variant, our_step(work, config, device), []))
     if plain:
         work = prepare(replace(config, variant="vanilla"), device)
-        contenders.append(_Contender(PLAIN, _plain_step(work, config), []))
+        contenders.append(_Contender(PLAIN, plain_step(work, config), []))
     return _measure(contenders, batches, config.optimization.batch_size, device, warmup, clock)
 
 
@@ -123,10 +123,10 @@ def benchmark_guard(
     contenders: list[_Contender] = []
     for name in (PLAIN, f"{PLAIN}, guarded"):
         work = prepare(config, device)
-        contenders.append(_Contender(name, _plain_step(work, config), []))
+        contenders.append(_Contender(name, plain_step(work, config), []))
         if name != PLAIN:
             watched = guard(work.model)
-    batches = _batches(work, config, device, warmup + rounds + 1)
+    batches = batches_of(work, config, device, warmup + rounds + 1)
     try:
         return _measure(contenders, batches, config.optimization.batch_size, device, warmup, clock)
     finally:
@@ -189,13 +189,13 @@ def _measure(
                 contender.times.append(seconds)
     for contender in contenders:
         with nullcontext() if contender.shared is None else contender.shared():
-            contender.peak = _peak(contender, len(batches) - 1, batches[-1], device)
+            contender.peak = peak_bytes(contender.step, len(batches) - 1, batches[-1], device)
     return [_measurement(c, contenders[0], batch_size) for c in contenders]
 
 
 def _measurement(contender: _Contender, reference: _Contender, batch_size: int) -> Measurement:
     ratios = [a / b for a, b in zip(contender.times, reference.times, strict=True)]
-    low, high = _interval_of_median(ratios)
+    low, high = interval_of_median(ratios)
     seconds = statistics.median(contender.times)
     return Measurement(
         name=contender.name,
@@ -209,7 +209,7 @@ def _measurement(contender: _Contender, reference: _Contender, batch_size: int) 
     )
 
 
-def _interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
     """Where the median lies with 95 % confidence, whatever the distribution: by the normal approximation of how many
     of n values fall below it, n/2 ± 0.98 √n; of fewer than six values all of them."""
     ordered, n = sorted(values), len(values)
@@ -217,14 +217,16 @@ def _interval_of_median(values: Sequence[float]) -> tuple[float, float]:
     return ordered[first], ordered[n - 1 - first]
 
 
-def _batches(work: Workload, config: TrainConfig[Any], device: torch.device, count: int) -> list[ModelBatch]:
+def batches_of(work: Workload, config: TrainConfig[Any], device: torch.device, count: int) -> list[ModelBatch]:
+    """Batches of the configuration's data, as the first steps of a run would have them."""
     images = DeviceImages(work.data.train, device)
     size = config.optimization.batch_size
     indices = (batch_indices(len(images), size, step, config.seed) for step in range(count))
     return [work.data.normalization.apply(images.take(i)) for i in indices]
 
 
-def _our_step(work: Workload, config: TrainConfig[Any], device: torch.device) -> Callable[[int, ModelBatch], None]:
+def our_step(work: Workload, config: TrainConfig[Any], device: torch.device) -> Callable[[int, ModelBatch], None]:
+    """A step as `train` does it, and a look at what waits on the device as often as there."""
     world = World(device)
     engine, every = make_engine(config, world, work).step, drain_interval(config, world)
 
@@ -237,7 +239,8 @@ def _our_step(work: Workload, config: TrainConfig[Any], device: torch.device) ->
     return step
 
 
-def _plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, ModelBatch], None]:
+def plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, ModelBatch], None]:
+    """A step as VDVAE's own script does it: eager, one tensor after the other, waiting for every scalar."""
     o = config.optimization
     clip = math.inf if isinstance(o.grad_clip, str) else o.grad_clip  # who writes a plain loop takes a number, or none
     optimizer = torch.optim.AdamW(
@@ -261,32 +264,33 @@ def _plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, Mode
 
 
 def _timed(contender: _Contender, number: int, batch: Any, device: torch.device, clock: Callable[[], float]) -> float:
-    _synchronize(device)
+    synchronize(device)
     started = clock()
     contender.step(number, batch)
-    _synchronize(device)
+    synchronize(device)
     return clock() - started
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _peak(contender: _Contender, number: int, batch: Any, device: torch.device) -> int:
+def peak_bytes(do: Callable[[int, Any], None], number: int, batch: Any, device: torch.device) -> int:
     """Bytes that one step allocates at most, over what is allocated when it begins."""
     if device.type == "cuda":
-        _synchronize(device)
+        synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        contender.step(number, batch)
-        _synchronize(device)
+        do(number, batch)
+        synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     # the second of two: it frees nothing but what the profiler saw being allocated
-    with _silent_profiler(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        contender.step(number, batch)
+    with silent_profiler(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        do(number, batch)
         with record_function(_MEASURED):
-            contender.step(number, batch)
+            do(number, batch)
     assert profiler.profiler is not None
     assert profiler.profiler.kineto_results is not None
     events = profiler.profiler.kineto_results.events()
@@ -300,7 +304,7 @@ def _peak(contender: _Contender, number: int, batch: Any, device: torch.device) 
 
 
 @contextmanager
-def _silent_profiler() -> Iterator[None]:
+def silent_profiler() -> Iterator[None]:
     """Keep what the profiler's C++ writes to standard error, past Python, away from the terminal."""
     sys.stderr.flush()
     kept = os.dup(2)

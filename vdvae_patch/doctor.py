@@ -70,7 +70,10 @@ def findings(places: Places, checks: Sequence[Check] | None = None) -> Iterator[
             text = (str(error).strip().splitlines() or [""])[0]
             name = check.__name__.strip("_").replace("_", " ")
             yield Finding(
-                name, "fail", f"{type(error).__name__}: {text}", "see the message; the others are not affected"
+                name,
+                "fail",
+                f"{type(error).__name__}: {text}",
+                "see the message; if it does not tell, install anew: pip install --force-reinstall vdvae-patch",
             )
 
 
@@ -80,7 +83,7 @@ def _python(places: Places) -> Iterator[Finding]:
         "Python",
         "ok" if enough else "fail",
         f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "" if enough else "install Python 3.11 or newer",
+        "" if enough else "install Python 3.11 or newer, such as: conda create -n vae python=3.11",
     )
 
 
@@ -97,7 +100,11 @@ def _package(places: Places) -> Iterator[Finding]:
         for need, have in _required()
         if have is None or not _fits(need, have)
     ]
-    mend = "pip install vdvae-patch" if missing else ""
+    mend = (
+        "pip install vdvae-patch, for train, compare, report and their kind; scan, patch, stabilize and guard "
+        "need torch 2.4 and numpy alone"
+    )
+    mend = mend if missing else ""
     found = f"missing or too old: {', '.join(missing)}" if missing else "all that the commands need is installed"
     yield Finding("required packages", "fail" if missing else "ok", found, mend)
 
@@ -136,7 +143,9 @@ def _torch(places: Places) -> Iterator[Finding]:
     from vdvae_patch.machine import available_bytes, bytes_in_words, usable_cores
 
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
-    yield Finding("torch", "ok", f"{torch.__version__}, built for {built}; {torch.get_num_threads()} threads")
+    yield Finding(
+        "torch", "ok", f"{torch.__version__}, built for {built}; processor threads: {torch.get_num_threads()}"
+    )
     free = available_bytes()
     memory = "" if free is None else f", {bytes_in_words(free)} of memory free"
     yield Finding("processor", "ok", f"{usable_cores()} cores{memory}")
@@ -167,19 +176,21 @@ def _gpus(places: Places) -> Iterator[Finding]:
     yield Finding("NCCL", "ok" if nccl else "note", version or "not in this torch", mend)
 
 
-_GPU_TORCH = "install a torch for your CUDA: https://pytorch.org/get-started/locally"
+_GPU_TORCH = (
+    "pip install --force-reinstall torch --index-url URL, and the URL for your CUDA from "
+    "https://pytorch.org/get-started/locally"
+)
 
 
 def _processes(places: Places) -> Iterator[Finding]:
     from vdvae_patch.errors import InvalidValueError
 
-    recognise = importlib.import_module("vdvae_patch.launch.environment").recognise
+    launchers = importlib.import_module("vdvae_patch.launch.environment")
     try:
-        placement = recognise(os.environ)
+        placement = launchers.recognise(os.environ)
     except InvalidValueError as error:
-        yield Finding(
-            "launcher", "fail", str(error), "unset the variables that a launcher left behind, or set them all"
-        )
+        left = launchers.variables(os.environ)
+        yield Finding("launcher", "fail", str(error), f"unset {' '.join(left)}, which a launcher left behind")
     else:
         who = "this process was started alone; --nproc, torchrun, mpiexec and srun are understood"
         if placement is not None:
@@ -203,14 +214,16 @@ def _disk(places: Places) -> Iterator[Finding]:
 
     folder = next(p for p in (places.out.resolve(), *places.out.resolve().parents) if p.exists())
     if not os.access(folder, os.W_OK):
-        yield Finding("disk", "fail", f"{folder} may not be written", "name another folder: --out FOLDER")
+        yield Finding(
+            "disk", "fail", f"{folder} may not be written", f"chmod u+w {folder}, or name another folder with --out"
+        )
         return
     need = _CHECKPOINTS * _checkpoint_bytes(places.preset)
     free = shutil.disk_usage(folder).free
     taken = f"{_CHECKPOINTS} checkpoints of {places.preset} take {bytes_in_words(need)}"
     found = f"{bytes_in_words(free)} free for {places.out}; {taken}"
     enough = free > need
-    mend = "" if enough else "make room, or name another disk: --out FOLDER"
+    mend = "" if enough else f"du -sh {folder}/* says what is large; or name another disk with --out FOLDER"
     yield Finding("disk", "ok" if enough else "fail", found, mend)
 
 
@@ -256,7 +269,9 @@ def _upstreams(places: Places) -> Iterator[Finding]:
         elif inspect_checkout(folder, upstream).verified:
             yield Finding(f"upstream {name}", "ok", f"verified, in {folder}")
         else:
-            mend = f"vdvae-patch upstream verify {name} says what; remove the folder and fetch it again"
+            mend = (
+                f"rm -r {folder} && vdvae-patch upstream fetch {name}; `upstream verify {name}` says what was changed"
+            )
             yield Finding(f"upstream {name}", "fail", f"{folder} was changed", mend)
 
 
@@ -285,13 +300,20 @@ def training(configured: Callable[[str], TrainConfig[Any]]) -> Check:
     def training(places: Places) -> Iterator[Finding]:
         import torch
 
+        from vdvae_patch.train.numerics import numerics
+        from vdvae_patch.train.world import resolve_device
+
         for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):
             config = configured(device)
-            losses = _three_steps(config, torch.device(device))
+            chosen = resolve_device(device)
+            with numerics(chosen, config.matmul, config.deterministic):
+                losses = _three_steps(config, chosen)
             finite = all(map(math.isfinite, losses))
             shown = ", ".join(f"{loss:.3f}" for loss in losses)
             found = f"three steps of {config.preset} as {config.variant}: NELBO {shown} nats per dimension"
-            mend = "" if finite else "report this line, with the ones above"
+            mend = (
+                "" if finite else "vdvae-patch train --preset demo --steps 3 shows the run; report it with these lines"
+            )
             yield Finding(f"training on {device}", "ok" if finite else "fail", found, mend)
 
     return training

@@ -48,7 +48,9 @@ def kl_divergence(
         return torch.addcmul(_Excess.run(log_sigma_q), mean_q, mean_q, value=0.5)
     mean_p, log_sigma_p = map(wide, given)
     distance = _standardize(mean_q - mean_p, log_sigma_p)
-    return torch.addcmul(_Excess.run(_log_ratio(log_sigma_q, log_sigma_p)), distance, distance, value=0.5)
+    # the difference of two finite numbers may overflow, and ∞ − ∞ is NaN in the divergence
+    log_ratio = (log_sigma_q - log_sigma_p).clamp(max=torch.finfo(log_sigma_q.dtype).max)
+    return torch.addcmul(_Excess.run(log_ratio), distance, distance, value=0.5)
 
 
 def sample(mean: Tensor, log_sigma: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -177,40 +179,45 @@ class _SampleKL(Operation):
         scale_q: Scale | None,
         scale_p: Scale | None,
     ) -> tuple[Tensor, ...]:
-        log_sigma_q, *slope_q = _log_sigma(raw_q, scale_q)
-        log_sigma_p, *slope_p = _log_sigma(raw_p, scale_p)
+        log_sigma_q, log_sigma_p, slopes = _log_sigmas(raw_q, scale_q, raw_p, scale_p)
         # in place where it can be: these tensors are small, and a new one costs more than the arithmetic on it
         spread = log_sigma_q.exp() * noise
-        log_ratio = _log_ratio(log_sigma_q, log_sigma_p)
-        growth = (2 * log_ratio).expm1_()
+        # of p over q, the other way round than above: ½ growth + log ratio is one operation
+        log_ratio = (log_sigma_p - log_sigma_q).clamp(min=torch.finfo(log_sigma_q.dtype).min)
+        growth = (-2 * log_ratio).expm1_()
         root = _root_precision(log_sigma_p)
         distance = (mean_q - mean_p) * root * root
         kl = _combine(growth, log_ratio, distance)
-        return mean_q + spread, kl, spread, growth, distance, root, *slope_q, *slope_p
+        return mean_q + spread, kl, spread, growth, distance, root, *slopes
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         # saved as outputs, which is what lets torch.func transform this function
         ctx.save_for_backward(*output[2:])
         ctx.scaled = [scale is not None for scale in inputs[5:]]
+        ctx.together = len(output) == 7 and all(ctx.scaled)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
         _refuse_second_derivative(grad_saved)
         spread, growth, distance, root, *slopes = ctx.saved_tensors
+        if ctx.together:
+            slopes = [*slopes[0].unbind()]
         slope_q = slopes.pop(0) if ctx.scaled[0] else None
         slope_p = slopes.pop(0) if ctx.scaled[1] else None
         through_spread = None if grad_z is None else grad_z * spread
         if grad_kl is None:
             return grad_z, _times(through_spread, slope_q), None, None, None, None, None
-        pull = grad_kl * distance * root * root
-        grad_log_sigma_q, grad_mean_q = grad_kl * growth, pull
-        if through_spread is not None and grad_z is not None:
-            grad_log_sigma_q, grad_mean_q = torch.addcmul(through_spread, grad_kl, growth), grad_z + pull
-        grad_log_sigma_p = torch.addcmul(growth, distance, distance) * -grad_kl
+        down = -grad_kl
+        push = down * distance * root * root
+        grad_log_sigma_p = torch.addcmul(growth, distance, distance) * down
+        if through_spread is None or grad_z is None:
+            grad_log_sigma_q, grad_mean_q = grad_kl * growth, -push
+        else:
+            grad_log_sigma_q, grad_mean_q = torch.addcmul(through_spread, grad_kl, growth), grad_z - push
         grad_raw_q, grad_raw_p = _times(grad_log_sigma_q, slope_q), _times(grad_log_sigma_p, slope_p)
-        return grad_mean_q, grad_raw_q, -pull, grad_raw_p, None, None, None
+        return grad_mean_q, grad_raw_q, push, grad_raw_p, None, None, None
 
 
 class _SampleKLToUnit(Operation):
@@ -219,7 +226,7 @@ class _SampleKLToUnit(Operation):
         log_sigma, *slope = _log_sigma(raw, scale)
         spread = log_sigma.exp() * noise
         growth = (2 * log_sigma).expm1_()
-        return mean + spread, _combine(growth, log_sigma, mean), spread, growth, *slope
+        return mean + spread, _combine(growth, -log_sigma, mean), spread, growth, *slope
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -261,6 +268,19 @@ def _log_sigma(raw: Tensor, scale: Scale | None) -> tuple[Tensor, ...]:
     return (raw,) if scale is None else scale.log_sigma_and_slope(raw)
 
 
+def _log_sigmas(
+    raw_q: Tensor, scale_q: Scale | None, raw_p: Tensor, scale_p: Scale | None
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """log σ of both, and the slopes: one `[2, ...]` of both where they have one scale and are computed together."""
+    if scale_q is not None and raw_q.shape == raw_p.shape and raw_q.dtype == raw_p.dtype and scale_q == scale_p:
+        log_sigmas, slopes = scale_q.log_sigma_and_slope(torch.stack([raw_q, raw_p]))
+        log_sigma_q, log_sigma_p = log_sigmas.unbind()
+        return log_sigma_q, log_sigma_p, (slopes,)
+    log_sigma_q, *slope_q = _log_sigma(raw_q, scale_q)
+    log_sigma_p, *slope_p = _log_sigma(raw_p, scale_p)
+    return log_sigma_q, log_sigma_p, (*slope_q, *slope_p)
+
+
 def _times(grad: Tensor | None, slope: Tensor | None) -> Tensor | None:
     return grad if grad is None or slope is None else grad * slope
 
@@ -271,14 +291,8 @@ def _draw_like(mean: Tensor) -> Tensor:
 
 
 def _combine(growth: Tensor, log_ratio: Tensor, distance: Tensor) -> Tensor:
-    """½ growth − log ratio + ½ distance²."""
-    return torch.addcmul(0.5 * growth - log_ratio, distance, distance, value=0.5)
-
-
-def _log_ratio(log_sigma_q: Tensor, log_sigma_p: Tensor) -> Tensor:
-    # the difference of two finite numbers may overflow, and ∞ − ∞ is NaN in the divergence
-    largest = torch.finfo(log_sigma_q.dtype).max
-    return (log_sigma_q - log_sigma_p).clamp(max=largest)
+    """½ growth + log σ_p/σ_q + ½ distance²."""
+    return torch.addcmul(torch.add(log_ratio, growth, alpha=0.5), distance, distance, value=0.5)
 
 
 def _root_precision(log_sigma: Tensor) -> Tensor:

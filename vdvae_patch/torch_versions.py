@@ -13,6 +13,12 @@ is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambd
 """Whether `torch.export` traces; a torch before 2.7 cannot be asked."""
 
 
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether a module can be given hooks and children. Those of TorchScript, scripted and traced, take none: a network
+    for a perceptual loss that was loaded with `torch.jit.load` stands in many a model."""
+    return not isinstance(module, torch.jit.ScriptModule)
+
+
 def eagerly() -> AbstractContextManager[object]:
     """Compiled modules and functions run as they are written."""
     set_stance = getattr(torch.compiler, "set_stance", None)

@@ -166,3 +166,24 @@ def clipped(world: World, steps: int) -> dict[str, Any]:
         "own": [float(x.sum()) for x in batches],
         "weights": [p.detach().numpy() for p in net.parameters()],
     }
+
+
+def in_parts_of_a_batch(world: World, parts: int) -> dict[str, Any]:
+    """Two updates in so many parts: the weights, and how often gradients were exchanged in the last."""
+    torch.manual_seed(0)
+    net, average = Net(), Net()
+    run, local = distribute(net, world)
+    engine = TrainingStep(
+        net, average, lambda x, _: run(x, ""), Optimization(lr=1e-2, skip_threshold=-1), world, parts=parts, capacity=2
+    )
+    engine.local_gradient, engine.alone = local, run.no_sync  # type: ignore[assignment]
+    assert local is not None
+    buckets: list[int] = []
+    hook = local.hook
+    local.hook = lambda state, bucket: (buckets.append(bucket.index()), hook(state, bucket))[1]  # type: ignore[method-assign]
+    for step in range(2):
+        buckets.clear()
+        torch.manual_seed(10 * step + world.rank)
+        engine(step, torch.randn(6, 4), torch.zeros(6))
+    assert not any(record.skipped for record in engine.drain())
+    return {"weights": [p.detach().numpy() for p in net.parameters()], "exchanged": len(buckets)}

@@ -216,7 +216,7 @@ def test_a_guards_folder_has_a_page(tmp_path: Path) -> None:
     assert skips[0]["head"] in page.text
     assert "head to blame" in page.text
     assert "replay" in page.text
-    assert "model class VAE" in page.text
+    assert "model VAE" in page.text
 
 
 def test_a_guard_that_skipped_nothing_has_a_page_that_says_so(tmp_path: Path) -> None:

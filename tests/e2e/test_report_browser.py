@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from report_samples import compared, guarded
 
 from vdvae_patch.report.write import write
+from vdvae_patch.skips import records
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser test of reports")
 
@@ -189,6 +191,26 @@ def test_curves_change_their_axis_and_hide_a_variant(opened: Any, comparison: Pa
         assert chart.evaluate(title) == name
     shown.page.locator("[data-legend] button").first.click()
     assert chart.evaluate(colors) == ["#d62728"]
+
+
+def test_a_line_ends_where_many_updates_in_a_row_were_skipped(opened: Any, comparison: Path, tmp_path: Path) -> None:
+    """A stroke from the last update before to the first one behind would look like a training."""
+    run = tmp_path / "long"
+    shutil.copytree(next(comparison.parent.glob("vanilla*0")), run)
+    row = next(records.read(run / "metrics.jsonl")) | {"skipped": False, "cause": None}
+    skipped = {20, *range(100, 160), *range(161, 190)}
+    with (run / "metrics.jsonl").open("w") as log:
+        for step in range(300):
+            changed = {"skipped": True, "cause": "nan_rate", "elbo": "nan"} if step in skipped else {}
+            log.write(json.dumps(row | {"step": step, "epoch": step // 5} | changed) + "\n")
+    chart = opened(write(run)).chart("rate")
+    (line,) = chart.evaluate(
+        "e => e.data.map((t) => ({x: [...t.x], y: [...t.y], mode: t.mode, sizes: t.marker?.size}))"
+    )
+    ends = [at for at, value in zip(line["x"], line["y"], strict=True) if value is None]
+    assert ends == [160, 190]  # one skip alone leaves the line whole
+    assert line["mode"] == "lines+markers"
+    assert [at for at, size in zip(line["x"], line["sizes"], strict=True) if size] == [160]  # applied alone: a dot
 
 
 def test_the_heads_are_drawn_in_the_models_order(opened: Any, comparison: Path) -> None:

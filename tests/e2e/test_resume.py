@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,20 @@ def test_a_terminal_that_hangs_up_does_not_end_a_run_under_nohup(tmp_path: Path)
 
 def ignore_hangups() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def test_a_checkpoint_is_read_once_to_go_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tiny(tmp_path / "run", steps=4, checkpoint_every=2))
+    opened: list[str] = []
+
+    def hook(event: str, given: tuple[object, ...]) -> None:
+        if event == "open" and watching and checkpoint.STATE in str(given[0]):
+            opened.append(str(given[0]))
+
+    watching = True
+    sys.addaudithook(hook)  # there is no way to take one back
+    try:
+        train(tiny(tmp_path / "run", steps=6, checkpoint_every=100, resume=True))
+    finally:
+        watching = False
+    assert len([name for name in opened if "step-00000004" in name]) == 1, opened

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -503,7 +506,13 @@ def test_heal_gives_the_head_a_scale_when_it_is_to_blame_twice(tmp_path: Path) -
             loss.backward()
             optimizer.step()
     assert [skip.step for skip in guard.skips] == [2, 3]
-    assert guard.skips[1].healed == "q[3:6] (posterior) has explin from now on"
+    found = re.fullmatch(r"(.*): its log σ (from .*) in this step, and now (from .*)", guard.skips[1].healed)
+    assert found is not None
+    assert found[1] == "q[3:6] (posterior) has explin from now on"
+    before, after = ([float(word) for word in found[n].split()[1::2]] for n in (2, 3))
+    assert before[0] > 80
+    assert after == pytest.approx([math.log1p(p) for p in before], abs=1e-3)  # what explin is above 0
+    assert "was given is made in the lines" not in guard.report()
     assert vdvae_patch.is_patched(model)
     assert "posterior='explin'" in guard.report()
     assert model.state_dict()._metadata  # type: ignore[attr-defined]
@@ -613,6 +622,19 @@ def test_bad_arguments(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("")
     with pytest.raises(GuardError, match="the folder of a run"):
         vdvae_patch.guard(model, out=tmp_path)
+
+
+def test_a_folder_of_another_model_is_refused_and_one_of_the_same_goes_on(tmp_path: Path) -> None:
+    said = io.StringIO()
+    for _ in range(2):
+        model = Two()
+        two_steps(model, lambda model=model: model.far("q", 90.0), out=tmp_path, keep=1, file=said)  # type: ignore[misc]
+    assert len((tmp_path / "skips.jsonl").read_text().splitlines()) == 2
+    assert [path.name for path in tmp_path.glob("skip-*")] == ["skip-0001"]
+    assert re.search(r"skip-0001 takes [\d.]+ MiB; at most 1 are kept", said.getvalue())
+    assert said.getvalue().count("holds 1 recorded skips, of this training or one before; no more are kept") == 1
+    with pytest.raises(GuardError, match="holds recorded skips of a Two, and this is a Linear; name another one"):
+        vdvae_patch.guard(nn.Linear(2, 2), out=tmp_path)
 
 
 def test_a_tracker_that_raises_is_not_called_again() -> None:

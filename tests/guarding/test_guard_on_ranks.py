@@ -17,15 +17,28 @@ from vdvae_patch.errors import CheckpointError, InvalidValueError
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 
-def trained(*arguments: str) -> tuple[list[Any], str]:
+MATRIX = Path(__file__).with_name("matrix_on_ranks.py")
+
+
+def trained(*arguments: str, script: Path = SCRIPT) -> tuple[list[Any], str]:
     """What each rank has seen, and what was said."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master-port", str(port)]
-    done = finished([*command, str(SCRIPT), *arguments], timeout=240)
+    done = finished([*command, str(script), *arguments], timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done.stderr
+
+
+def test_the_matrix_on_two_ranks_is_bit_for_bit() -> None:
+    """{SGD, Adam, AdamW fused, Adamax} x {fp32, bf16, fp16 with a scaler} x {NaN in data, head, loss, weight} x {one
+    batch, three with one that is bad}, with a batch norm and an average of the weights in each."""
+    seen, _ = trained(script=MATRIX)
+    assert sorted(one["rank"] for one in seen) == [0, 1]
+    for one in seen:
+        assert one["wrong"] == {}
+        assert one["cells"] == 96
 
 
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])

@@ -309,6 +309,53 @@ def test_an_error_that_is_no_symptom_is_raised() -> None:
         vdvae_patch.scan(Masked(), X)
 
 
+@pytest.mark.parametrize("raw", [190.0, math.nan])
+def test_an_operation_that_refuses_nan_does_not_hide_the_kl_behind_it(raw: float) -> None:
+    """The usual loss: a binary cross-entropy, which PyTorch refuses to compute of NaN, and then the KL."""
+
+    def loss(model: Plain, x: Tensor) -> Tensor:
+        mu, log_variance = model.split(x)
+        z = mu + torch.exp(0.5 * log_variance) * torch.randn_like(mu)
+        bce = nn.functional.binary_cross_entropy(torch.sigmoid(model.dec(z)), x.sigmoid(), reduction="sum")
+        return bce - 0.5 * torch.sum(1 + log_variance - mu.pow(2) - log_variance.exp())
+
+    model = Plain()
+    with torch.no_grad():
+        model.enc.bias[4:] = raw
+        model.dec.weight[:, 1] = -model.dec.weight[:, 0]  # inf - inf
+    heads = vdvae_patch.scan(model, X, call=loss)
+    assert [(h.path, h.role) for h in heads] == [("enc", "posterior")]
+    assert heads.outcome.loss is not None
+    assert math.isnan(heads.outcome.loss)
+    (refused,) = heads.outcome.refused
+    assert "binary_cross_entropy was given values that are not finite" in refused
+    assert "between 0 and 1" in refused
+    if raw == 190.0:
+        assert "\nCURED: enc[4:8]" in account(model, X, call=loss)
+        loss(model, X).backward()
+
+
+@pytest.mark.parametrize(
+    "refusing",
+    [
+        lambda x: torch.bernoulli(x.sigmoid()),
+        lambda x: torch.poisson(x.exp()),
+    ],
+    ids=["bernoulli", "poisson"],
+)
+def test_other_operations_that_refuse_nan_do_not_either(refusing: Callable[[Tensor], Tensor]) -> None:
+    class Refused(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 0 * refusing(self.dec(self.split(x)[1].exp())).float().mean()
+
+    model = Refused()
+    with torch.no_grad():
+        model.enc.bias[4:] = math.nan
+    heads = vdvae_patch.scan(model, X)
+    assert [(h.path, h.role) for h in heads] == [("enc", "posterior")]
+    assert any("refuses them" in text for text in heads.outcome.refused)
+
+
 # --- pushed to where it breaks ----------------------------------------------------------------------------------------
 
 

@@ -520,3 +520,13 @@ def test_the_note_goes_with_copies_and_goes_away_with_the_patch() -> None:
     for _ in range(2):
         vdvae_patch.scan(model, batch())  # which lifts the patch for a while
     assert len(model._state_dict_hooks) == 1
+
+
+def test_model_and_folder_the_other_way_round_are_told_apart(tmp_path: Path) -> None:
+    model = build("AtOutput")
+    _explin(model)
+    with pytest.raises(PatchError, match=r"save takes the model first and then the folder.*got a str and a AtOutput"):
+        vdvae_patch.save("folder", model)  # type: ignore[arg-type]
+    vdvae_patch.save(model, tmp_path / "saved")
+    with pytest.raises(PatchError, match=r"load takes the model first and then the folder"):
+        vdvae_patch.load(tmp_path / "saved", build("AtOutput"))  # type: ignore[call-overload, arg-type]

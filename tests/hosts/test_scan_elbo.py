@@ -333,6 +333,51 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert record["elbo"]["reconstruction"]["kind"] == "squared error"
 
 
+class Steps(nn.Module):
+    """A loop over time with one loss in it, whose σ is learned: both terms are summed, so that the KL counts once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(D + 2, 4), nn.Linear(2, 2 * D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total, z = x.new_zeros(()), x.new_zeros(len(x), 2)
+        for _ in range(4):
+            mean, log_sigma = self.encoder(torch.cat([x, z], 1)).chunk(2, 1)
+            z = mean + log_sigma.exp() * torch.randn_like(mean)
+            output, log_scale = self.decoder(z).chunk(2, 1)
+            total = total + (0.5 * (mean**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum()
+            total = total + (log_scale + 0.5 * ((x - output) / log_scale.exp()) ** 2).sum()
+        return total / len(x)
+
+
+class OneSigma(Steps):
+    """The same, with one σ for all values of a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = nn.Linear(2, D + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total, z = x.new_zeros(()), x.new_zeros(len(x), 2)
+        for _ in range(4):
+            mean, log_sigma = self.encoder(torch.cat([x, z], 1)).chunk(2, 1)
+            z = mean + log_sigma.exp() * torch.randn_like(mean)
+            output, log_scale = self.decoder(z).split((D, 1), 1)
+            total = total + (0.5 * (mean**2 + (2 * log_sigma).exp() - 1) - log_sigma).sum()
+            total = total + (log_scale + 0.5 * ((x - output) / log_scale.exp()) ** 2).sum()
+        return total / len(x)
+
+
+@pytest.mark.parametrize("host", [Steps, OneSigma])
+def test_a_learned_sigma_in_a_loop_counts_as_often_as_its_errors(host: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    elbo = scan(host(), torch.randn(5, D)).elbo
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.kind == "Gaussian density"
+    assert elbo.beta == pytest.approx(1, rel=1e-3)
+
+
 KNOWN = {"Squashed": "an entropy without a prior is taken for a KL"}
 
 

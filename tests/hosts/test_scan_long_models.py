@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 import vdvae_patch
-from vdvae_patch.scanning import gaussian
+from vdvae_patch.scanning import gaussian, replay
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.replay import Keeper, Tail
@@ -162,10 +162,43 @@ def test_a_slope_by_a_gateway_is_the_slope_of_the_whole_loss(model: nn.Module) -
     for node in tail.order:
         if node.id in held or not tail.base[node.id].is_floating_point():
             continue
-        change = 1.25 * tail.base[node.id] + 0.1
-        whole = tail.adjoints([node], {node.id: lambda value, change=change: change}, held - {node.id})[node.id]
-        short = tail.slope(node, lambda value, change=change: change, held)
-        assert torch.allclose(whole, short, rtol=1e-9, atol=1e-12), node
+        changes = torch.stack([1.25 * tail.base[node.id] + 0.1, 0.5 * tail.base[node.id] - 0.2])
+        whole = [
+            tail.adjoints([node], {node.id: lambda value, change=change: change}, held - {node.id})[node.id]
+            for change in changes
+        ]
+        short = tail.slopes(node, changes, held)
+        assert torch.allclose(torch.stack(whole), short, rtol=1e-9, atol=1e-12), node
         looked_at += 1
     assert looked_at > 20
     assert math.isfinite(float(tail.base[graph.loss.id]))
+
+
+class _Plain(nn.Module):
+    """A Gaussian VAE with σ = 1/√2: the squared error is summed, and has the factor 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.o = nn.Linear(4, 8), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, v = self.q(x).chunk(2, -1)
+        z = mean + (v / 2).exp() * torch.randn_like(mean)
+        kl = 0.5 * (mean.pow(2) + v.exp() - 1 - v)
+        return (self.o(z) - x).pow(2).sum() + kl.sum()
+
+
+def test_several_values_at_once_give_what_they_give_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model, x = _Plain(), torch.randn(5, 4)
+    together = vdvae_patch.scan(model, x)
+
+    def refused(*given: object) -> None:
+        raise RuntimeError("vmap: this operation looks at a value")
+
+    monkeypatch.setattr(replay, "_AT_ONCE", 1)
+    in_parts = vdvae_patch.scan(model, x)
+    monkeypatch.setattr(torch, "vmap", refused)
+    one_by_one = vdvae_patch.scan(model, x)
+    assert together.elbo.beta is not None
+    assert str(together.elbo) == str(in_parts.elbo) == str(one_by_one.elbo)

@@ -95,7 +95,7 @@ def test_where_a_helper_makes_both_scales_stabilize_gives_one_and_says_so() -> N
         stabilize(model, X, prior="constant", file=out)
     with stabilize(model, X, file=out) as handle:
         assert [h.scale for h in handle.heads] == [None, None]  # a softplus with a floor of 0.1, which holds by itself
-    assert "the prior got the posterior's scale and not a constant one" in out.getvalue()
+    assert "the prior gets what the posterior gets, and no constant one" in out.getvalue()
 
 
 class Property(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 
 import pytest
@@ -175,3 +176,30 @@ def test_only_parameters_that_are_used_must_have_values() -> None:
     assert all(p.device.type == "meta" for p in model.teacher.parameters())
     with pytest.raises(PatchError, match=r"'teacher.0.weight' is on the meta device .* load the weights"):
         stabilize(WithAnUnusedPart(used=True), torch.randn(2, 6))
+
+
+class LearnedBase(nn.Module):
+    """A flow of the data whose base has a learned mean and a learned scale: a prior without a posterior."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift, self.log_gain = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.mean, self.log_scale = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.full((4,), -1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, moved = x.chunk(2, 1)
+        log_gain = torch.tanh(self.log_gain(kept))
+        y = torch.cat([kept, moved * log_gain.exp() + self.shift(kept)], 1)
+        log_prob = -self.log_scale - 0.5 * ((y - self.mean) / self.log_scale.exp()) ** 2
+        return -(log_prob.sum(1) + log_gain.sum(1)).mean()
+
+
+def test_a_prior_that_no_posterior_is_compared_with_keeps_its_sigma() -> None:
+    torch.manual_seed(0)
+    model, out = LearnedBase(), io.StringIO()
+    handle = stabilize(model, 0.3 * torch.randn(16, 4), file=out)
+    (patched,) = handle.heads
+    assert patched.head.role == "prior"
+    assert patched.after is not None
+    assert patched.after.median == pytest.approx(math.exp(-1.0), rel=1e-2)
+    assert "no posterior is compared with log_scale" in out.getvalue()

@@ -88,7 +88,61 @@ def vdvae(variant="explin/constant"):
     return model, (x, x.clamp(-1, 1)), lambda m, x, t: m(x, t)["elbo"]
 
 
+def step_of(model, inputs, loss):
+    def run():
+        model.zero_grad(set_to_none=True)
+        loss(model, *inputs).backward()
+
+    return lambda: None, run
+
+
+def around(preset, elements=None):
+    # all that a training step does but the forward and the backward pass; with `elements`, of no more a tensor, and as
+    # an accelerator does it: what the host has to do
+    from vdvae_patch.benchmark import default_config
+    from vdvae_patch.cli.arguments import parse_train
+    from vdvae_patch.hosts.preset import Losses
+    from vdvae_patch.train import setup
+    from vdvae_patch.train.flight import WeightsBefore
+    from vdvae_patch.train.noise import seed_noise
+    from vdvae_patch.train.step import TrainingStep
+    from vdvae_patch.train.world import World
+    config = default_config(parse_train(["--preset", preset, "--device", "cpu"]))
+    work = setup.prepare(config, torch.device("cpu"))
+    model, average = work.model, work.ema
+    if elements:
+        sizes = [min(p.numel(), elements) for p in model.parameters()]
+        model, average = (nn.ParameterList(torch.zeros(n) for n in sizes) for _ in range(2))
+    engine = TrainingStep(model, average, None, config.optimization, World(torch.device("cpu")))
+    whole = engine.weights.storages() if hasattr(engine, "weights") else engine.parameters
+    before = WeightsBefore(whole)
+    if elements and hasattr(engine.optimizer, "gathers"):
+        engine.optimizer.gathers = True
+    grads = [torch.randn_like(p) * 1e-3 for p in engine.parameters]
+    losses = Losses(*(torch.zeros(()) for _ in range(3)))
+    follow = setup.BuffersFollow(work.model, work.ema) if hasattr(setup, "BuffersFollow") else None
+
+    def give():
+        for p, g in zip(engine.parameters, grads):
+            p.grad = g.clone()
+
+    def run():
+        seed_noise("train", 0, step=1)
+        engine.finish(0, 1e-4, losses)
+        engine._pending.clear(), engine._metrics.clear()
+        if follow is None:
+            for buffer, mean in setup.buffers_follow(work.model, work.ema):
+                mean.copy_(buffer)
+        else:
+            follow()
+        before(losses.elbo)
+        engine.optimizer.zero_grad(set_to_none=True)
+
+    return give, run
+
+
 CASES = {
+    "around the model": lambda: around("cifar10"), "around the model, the host": lambda: around("cifar10", 16),
     "a layer's output": lambda: own(Plain, lambda m, x: [Head("enc", "posterior", 32, 64, convention="log_variance")]),
     "an expression": lambda: own(Floor, lambda m, x: vdvae_patch.scan(m, x)),
     "pythae": lambda: of_entry("pythae"), "diffusers": lambda: of_entry("diffusers"), "vdvae": vdvae,
@@ -97,15 +151,17 @@ CASES = {
 for line in sys.stdin:
     name = line.strip()
     if name.startswith("build "):
-        model, inputs, loss = CASES[name[6:]]()
+        made = CASES[name[6:]]()
+        prepared, run = made if len(made) == 2 else step_of(*made)
         print("built", flush=True)
         continue
+    prepared()
     began = time.perf_counter()
-    model.zero_grad(set_to_none=True)
-    loss(model, *inputs).backward()
+    run()
     print(time.perf_counter() - began, flush=True)
 """
 NAMES = ["a layer's output", "an expression", "pythae", "diffusers", "vdvae", "vdvae, upbounded", "vdvae, vanilla"]
+NAMES += ["around the model", "around the model, the host"]
 
 
 class Child:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,14 @@ def test_records_of_other_fields_or_types_are_refused_in_one_line(tmp_path: Path
     (run.folder / "metrics.jsonl").write_text(f"{row}\n")
     with pytest.raises(RunError, match=r"metrics.jsonl cannot be read: its record of step 1 has"):
         read_run(run)
+
+
+def test_runs_that_multiply_float32_otherwise_are_named(comparison: Comparison) -> None:
+    results = collect(comparison.runs)
+    told = [replace(result, seen={**result.seen, "float32": "tf32"}) for result in results]
+    rows = summarise(comparison.variants, 3, told)
+    assert not [line for line in notes(rows, told) if "float32" in line]
+    told[0] = replace(told[0], seen={**told[0].seen, "float32": "ieee"})
+    (line,) = [line for line in notes(rows, told) if "float32" in line]
+    assert f"ieee: {told[0].label}; tf32: {told[1].label}" in line
+    assert told[-1].label in line

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 from data_samples import random_images
+from PIL import Image
 
 from vdvae_patch.data import folder, load
 from vdvae_patch.data.folder import FolderPixels, read_image
+from vdvae_patch.data.listing import list_images
 from vdvae_patch.data.normalization import FFHQ1024
+from vdvae_patch.data.pixels import UInt8
 from vdvae_patch.errors import DataError
 
 
@@ -117,3 +121,43 @@ def test_two_images_are_too_few(tmp_path: Path) -> None:
     write_images(tmp_path, 2)
     with pytest.raises(DataError, match=r"2 image\(s\); at least 3"):
         load("images", tmp_path)
+
+
+def test_images_are_decoded_by_threads_as_one_by_one_and_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    kinds = ("png", "jpg", "bmp", "gif", "tif", "ppm", "webp")
+    for number in range(70):
+        values = generator.integers(0, 256, (9, 9, 3), np.uint8)
+        image = Image.fromarray(values if number % 3 else values[:, :, 0])
+        turned = Image.Exif()
+        turned[0x0112] = number % 9
+        more = {"exif": turned} if kinds[number % 7] in ("jpg", "png", "webp") else {}
+        image.save(tmp_path / f"{number:02d}.{kinds[number % 7]}", **more)
+    paths = list_images(tmp_path).paths
+    threads = set()
+
+    def seen(path: Path) -> UInt8:
+        threads.add(threading.get_ident())
+        return read_image(path)
+
+    monkeypatch.setattr(folder, "usable_cores", lambda: 4)
+    monkeypatch.setattr(folder, "read_image", seen)
+    monkeypatch.setattr(folder, "_A_PART", 32)
+    order = generator.permutation(70)
+    found = folder.FolderPixels(paths, 9)[order]
+    assert found.tobytes() == np.stack([read_image(paths[index]) for index in order]).tobytes()
+    assert threading.get_ident() not in threads
+
+
+def test_of_several_bad_images_the_first_is_named_whichever_thread_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"{number:02d}.png")
+    (tmp_path / "39.png").write_bytes(b"nothing")
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "17.png")
+    monkeypatch.setattr(folder, "usable_cores", lambda: 4)
+    with pytest.raises(DataError, match=r"17\.png: 4x4 pixels"):
+        folder.open_images(tmp_path)

@@ -367,3 +367,13 @@ def test_a_failure_has_the_cause_that_its_losses_show(factors: tuple[float, floa
     ensemble = Ensemble([Run(0, 0.1)], lambda _: Failing(), lambda seeds, step: (torch.tensor([factors]),), how="loop")
     ensemble.train(1)
     assert ensemble.failures[0].cause == cause
+
+
+def test_no_update_of_the_stacked_adam_waits_to_hear_which_rows_are_left_out() -> None:
+    """A meta tensor has no values: whatever asks for one raises."""
+    flat = torch.zeros(3, 5, device="meta")
+    adam = StackedAdam.of(flat, AdamSettings(wd=0.1))
+    lr, applied = torch.ones(3, dtype=torch.float64, device="meta"), torch.ones(3, dtype=torch.bool, device="meta")
+    adam.step(flat, torch.zeros_like(flat), lr, applied)
+    with pytest.raises(RuntimeError):
+        bool(applied.all())

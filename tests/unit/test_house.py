@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     ["cli"],
     ["report"],
-    ["compare", "experiments", "benchmark", "doctor", "scaling"],
+    ["compare", "experiments", "benchmark", "gpu_bench", "counts", "doctor", "scaling"],
     ["train", "launch"],
     ["patches"],
     ["integrations"],

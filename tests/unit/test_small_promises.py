@@ -160,3 +160,23 @@ def test_the_docs_say_what_elbo_is() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "skipped-updates.md").read_text()
     assert "`elbo` is what is minimized, the negative of the evidence lower bound" in page
     assert command.ABOUT
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "what"),
+    [
+        (["report"], "PATH", "a run, a comparison, a reproduction, a guard's folder"),
+        (["replay"], "PATH", "the run's folder"),
+        (["upstream", "fetch"], "NAME", "a name of `upstream list`"),
+    ],
+)
+def test_an_argument_that_is_missing_is_named_with_what_it_is(
+    argv: list[str], name: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"vdvae-patch: error: {name} is missing: {what}")
+    assert said.endswith(f"`vdvae-patch {' '.join(argv)} --help` lists all options")
+    assert "\n" not in said

@@ -374,11 +374,33 @@ def test_the_table_of_costs_is_the_bench_of_the_small_preset() -> None:
     assert len(stated) == 6
 
 
+def test_the_table_of_what_was_counted_is_of_the_counts() -> None:
+    stated = _table((ROOT / "docs" / "what-it-costs.md").read_text(), "| counted |")
+    rows = {row["name"]: row for row in _read("bench/counts-cifar10.json")["rows"]}
+
+    def model(name: str, what: str) -> int:
+        parts = rows[name]["parts"]
+        return int(parts["forward"][what]) + int(parts["backward"][what])
+
+    for variant, forward, backward, calls, launches, launched, saved, kept in stated:
+        row = rows[variant]
+        assert [int(text.replace(",", "")) for text in (forward, backward, launches)] == [
+            row["parts"]["forward"]["calls"], row["parts"]["backward"]["calls"], model(variant, "launches"),
+        ]  # fmt: skip
+        assert _is_of(calls, {model(variant, "calls") / model("vanilla", "calls")})
+        assert _is_of(launched, {model(variant, "launches") / model("vanilla", "launches")})
+        assert _is_of(saved.replace(",", ""), {row["bytes_saved"] / 1e6})
+        assert _is_of(kept, {row["bytes_saved"] / rows["vanilla"]["bytes_saved"]})
+        assert model(variant, "calls") <= model("vanilla", "calls")
+    assert len(stated) == len(rows) == 6
+
+
 def test_what_is_said_of_costs_is_of_the_bench() -> None:
     section = (ROOT / "docs" / "what-it-costs.md").read_text()
     known = _numbers_of(set((RESULTS / "bench").glob("*.md")))
     known |= {float(f"{value:.0f}") for value in known} | {round(value / 1000) for value in known}  # seconds
-    prose = _prose(section.replace("95 %", ""))
+    counted = section[section.index("| counted |") :].split("\n\n")[0]  # which has a test of its own
+    prose = _prose(section.replace(counted, "").replace("95 %", ""))
     assert [text for text in _NUMBER.findall(prose) if not _is_of(text, known) and text not in ("16",)] == []
 
 

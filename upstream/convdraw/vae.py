@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -104,13 +105,20 @@ class ConvDRAW(nn.Module):
             drawn.append(z)
         return drawn, rates, canvas
 
-    def generate(self, n: int, temperature: float = 1.0, context: Tensor | None = None) -> Tensor:
-        """The canvas of latents drawn from the prior, its standard deviations multiplied by the temperature."""
+    def generate(
+        self, n: int, temperature: float = 1.0, context: Tensor | None = None, given: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """The canvas of latents drawn from the prior, its standard deviations multiplied by the temperature.
+
+        The latents of the first steps may be given, as `infer` draws them.
+        """
         around = self._around(context)
         canvas, _, draw = self._start(n, self.pixel_scale.raw)
-        for _ in range(self.steps):
+        for step in range(self.steps):
             mean, log_sigma = self.prior(draw[0]).chunk(2, dim=1)
             z = mean + temperature * torch.exp(log_sigma) * torch.randn_like(mean)
+            if step < len(given):
+                z = given[step]
             draw = self.draw_state(torch.cat([z, *around], dim=1), draw)
             canvas = canvas + self.paint(draw[0])
         return canvas

@@ -36,9 +36,11 @@ def chain(found: Any, name: str = "") -> list[Any]:
 
 
 def plain(found: Any) -> Any:
-    """The function of a static or class method, of a bound method, or of a property."""
+    """The function of a static or class method, of a bound method, or of a property, cached or not."""
     if isinstance(found, property):
         return found.fget
+    if isinstance(found, functools.cached_property):
+        return found.func
     return found.__func__ if isinstance(found, staticmethod | classmethod | types.MethodType) else found
 
 

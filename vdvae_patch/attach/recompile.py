@@ -6,6 +6,7 @@ caller only, so that two calls of one helper can have two scales.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -216,7 +217,21 @@ def _again(target: Any, step: CallStep, edits: list[Edit], level: int, instance:
     ran = next((layer for layer in layers if qualname_of(layer) == step.qualname), layers[-1])
     fixed = fixed_arguments(caller.function, step.span, ran, instance, caller.instance, caller.fixed)
     inner = None if caller.names is None else Names(caller.names.model, {})
-    return decorators.rewrapped(target, _compile(ran, edits, level + 1, instance, fixed, inner), ran, name)
+    again = decorators.rewrapped(target, _compile(ran, edits, level + 1, instance, fixed, inner), ran, name)
+    return _cached(target, again) if isinstance(target, functools.cached_property) else again
+
+
+def _cached(found: functools.cached_property[Any], function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What reads a cached property, computed by another function. The value stays where the property keeps it, so that
+    whoever reads the property later has the same one: the second reader of a sample must not draw anew."""
+
+    def read(instance: Any) -> Any:
+        assert found.attrname is not None
+        if found.attrname not in instance.__dict__:
+            instance.__dict__[found.attrname] = function(instance)
+        return instance.__dict__[found.attrname]
+
+    return read
 
 
 def _made(target: type, step: CallStep, edits: list[Edit], level: int) -> type:

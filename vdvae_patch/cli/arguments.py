@@ -204,4 +204,10 @@ def _one_line(text: str) -> str:
     several = re.search(r"(--\S+): no type matching (\S+) could be instantiated from \['(.*?)'\]", joined)
     if several:
         return "{} must be {}, not {!r}".format(several[1], several[2].replace("|", " or "), several[3])
+    # of an argument without which a command does nothing: its name and its help
+    missing = re.match(
+        r"Required options .*?Missing from (vdvae-patch[\w -]+): (\S+) (.*?)\.? \(required\)", joined, re.IGNORECASE
+    )
+    if missing:
+        return f"{missing[2]} is missing: {missing[3]}; `{missing[1]} --help` lists all options"
     return re.sub(r"^Error parsing \w+: ", "", joined) or "the command line could not be parsed"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.cli.arguments import check_flags, chosen_entry, flags_of, parse, parse_train, peek, train_flags
+from vdvae_patch.cli.gpu_bench import gpu_flags, part_of, run_gpu_bench
 from vdvae_patch.cli.scaling import scaling
 from vdvae_patch.compare.options import separate
 from vdvae_patch.errors import InvalidValueError
@@ -16,7 +17,10 @@ from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 ABOUT = "step time and memory, patched against vanilla"
 
 if TYPE_CHECKING:
+    import torch
+
     from vdvae_patch.benchmark import Measurement
+    from vdvae_patch.train.config import TrainConfig
 
 _NOT_MEASURED = frozenset({"--variant", "--steps", "--epochs", "--resume", "--no-resume", "--weights", "--seed"})
 
@@ -40,7 +44,12 @@ class BenchConfig:
         plain: also measure the plain step that VDVAE's own script does: eager, unfused, waiting for every scalar.
         guard: measure what a guard costs a plain loop instead, with the flags of train.
         scaling: measure 1 and 2 processes instead, with the flags of train.
-        out: write bench.md and bench.json into this folder.
+        counts: count operator calls, launches and bytes of a step instead; needs no GPU, and measures no step.
+        gpu: measure everything that is to be known of a GPU instead, the most valuable first; goes on where it was.
+        batches: with --gpu: images a step.
+        seconds: with --gpu: how long the command may take; what is left out is said.
+        out: write bench.md and bench.json (of --counts counts.md and counts.json) into this folder; with --gpu
+            gpu.md and the cells, bench-gpu unless given.
     """
 
     variants: str = PAPER_VARIANTS
@@ -49,35 +58,56 @@ class BenchConfig:
     plain: bool = False
     guard: bool = False
     scaling: bool = False
+    counts: bool = False
+    gpu: bool = False
+    batches: str = "16,32,64,128"
+    seconds: float = 450.0
     out: Path | None = None
 
     def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise InvalidValueError(f"--seconds must be a positive number, not {self.seconds:g}")
         if self.rounds < 1 or self.warmup < 0:
             raise InvalidValueError(f"--rounds {self.rounds} and --warmup {self.warmup} must be at least 1 and 0")
 
 
 def run(argv: list[str]) -> int:
     """Measure, print the table, and write it if asked."""
+    part, argv = part_of(argv)
     entry = chosen_entry(argv)
     if not isinstance(entry, TrainableEntry):
         return _run_example(entry.name, argv)
     own, passed = _split(argv)
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
-    if not any(a.split("=")[0] == "--preset" for a in passed) and "small" in entry.presets():
+    if bench.gpu:
+        passed = gpu_flags(passed, list(entry.presets()))
+    elif not any(a.split("=")[0] == "--preset" for a in passed) and "small" in entry.presets():
         passed = ["--preset", "small", *passed]
     if bench.scaling:
         parse_train(passed, prog="vdvae-patch bench")
         return scaling(passed, bench.out)
     config = parse_train(passed, prog="vdvae-patch bench")
+    if bench.counts:
+        return _run_counts(bench, config)
+    if bench.gpu:
+        return _run_gpu(bench, config, argv, part)
 
+    from vdvae_patch.train.numerics import before_cuda, numerics
+    from vdvae_patch.train.world import resolve_device
+
+    before_cuda(config)
+    device = resolve_device(config.device)
+    with numerics(device, config.matmul, config.deterministic):
+        return _measure(bench, config, device)
+
+
+def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device) -> int:
     from vdvae_patch import benchmark
     from vdvae_patch.registry import split_top_level
     from vdvae_patch.train.provenance import provenance
-    from vdvae_patch.train.world import resolve_device
 
     if bench.out is not None:
         bench.out.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of measuring
-    device = resolve_device(config.device)
     about = provenance(device)
     names = [name.strip() for name in split_top_level(bench.variants, ",")]
     settings = benchmark.default_config(config)
@@ -94,9 +124,46 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _run_gpu(bench: BenchConfig, config: TrainConfig[Any], argv: list[str], part: str) -> int:
+    from vdvae_patch.registry import split_top_level
+
+    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    return run_gpu_bench(
+        config, names, argv=argv, batches=bench.batches, seconds=bench.seconds, out=bench.out, part=part
+    )
+
+
+def _run_counts(bench: BenchConfig, config: TrainConfig[Any]) -> int:
+    import torch
+
+    from vdvae_patch import counts
+    from vdvae_patch.registry import split_top_level
+    from vdvae_patch.train.folder import write_json, write_whole
+    from vdvae_patch.train.provenance import provenance
+
+    about = provenance(torch.device("cpu"))
+    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    rows = counts.count(config, names)
+    times = counts.host_times(config, rounds=bench.rounds)
+    title = (
+        f"{config.host} {config.preset}, batch {config.optimization.batch_size}, one step counted on meta tensors; the "
+        f"host's milliseconds: medians of {bench.rounds} on {about['machine']}, {about['threads']} thread(s); torch "
+        f"{about['torch']}, commit {about['commit']}"
+    )
+    text = counts.markdown(rows, times, title)
+    print(text)
+    if bench.out is not None:
+        bench.out.mkdir(parents=True, exist_ok=True)
+        write_whole(bench.out / "counts.md", text)
+        write_json(bench.out / "counts.json", counts.as_record(rows, times, {"title": title, "run": about}))
+    return 0
+
+
 def _run_example(name: str, argv: list[str]) -> int:
     """A host that is not trained here: its entry's example, on the CPU or the GPU that there is."""
     check_flags(argv, [*flags_of(BenchConfig), "--host", "--patches", "--device"])
+    if asked := next((flag for flag in ("--counts", "--gpu") if flag in argv), None):
+        raise InvalidValueError(f"{asked} is of the step of `train`, and host {name!r} is not trained here")
     own, others = separate(argv, [f"--{item.name}" for item in fields(BenchConfig)])
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
     variants = ONE_NAME_VARIANTS if bench.variants == PAPER_VARIANTS else bench.variants

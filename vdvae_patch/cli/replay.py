@@ -30,6 +30,7 @@ class ReplayCommand:
     Attributes:
         run: the run's folder.
         skip: which of its recorded skipped updates, from 1.
+        device: auto is the kind that it was recorded on, or the CPU where this machine has none; cpu, cuda or cuda:N.
         variant: also do the step with the same weights under this variant.
         limit: a value above it counts as exploding.
         image: where to draw log sigma and KL by head; beside the recording unless given.
@@ -45,6 +46,7 @@ class ReplayCommand:
 
     run: Annotated[Path, tyro.conf.Positional]
     skip: int = 1
+    device: str = "auto"
     variant: str | None = None
     limit: float = 1e6
     image: Path | None = None
@@ -81,8 +83,10 @@ def run(argv: list[str]) -> int:
 
     path = flight.choose(command.run / "recordings", command.skip)
     recording = flight.read(path)
-    own = replay(config, recording, limit=command.limit)
-    other = None if command.variant is None else replay(config, recording, command.variant, limit=command.limit)
+    own = replay(config, recording, limit=command.limit, device=command.device)
+    other = None
+    if command.variant is not None:
+        other = replay(config, recording, command.variant, limit=command.limit, device=command.device)
     print(visible(report(own, other, recording.config(config).optimization.skip_threshold)))
     suffix = "" if other is None else f"-{slug(other.variant)}"
     image = command.image or path.parent / f"{path.name}{suffix}.png"
@@ -120,7 +124,7 @@ def _replay_guards(command: ReplayCommand, folder: Path) -> int:
     sys.path.insert(0, str(command.path.expanduser().resolve()))
     model = build(resolve(command.model, [str(command.path)]), command.model)
     call = None if command.call is None else resolve(command.call, [str(command.path)])
-    print(visible(str(replay_again(recorded, model, call, command.variant))))
+    print(visible(str(replay_again(recorded, model, call, command.variant, command.device))))
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from vdvae_patch.compare.palette import Look, looks
 from vdvae_patch.compare.results import Curves, Floats, RunResult
@@ -100,6 +101,22 @@ def smooth(curves: Curves, bins: int = BINS) -> _Smooth:
     return _Smooth(starts + (width - 1) / 2, means)
 
 
+def cumulated(curves: Curves, limit: int = 4000) -> tuple[Floats, NDArray[np.int64]]:
+    """Where the count of skipped updates changes, and what it is from there on; with the first and the last step.
+
+    Of more than `limit` changes it is looked at in so many places, and each count is exact: a figure has fewer pixels.
+    """
+    changes = np.flatnonzero(curves.skipped)
+    counts = np.arange(1, len(changes) + 1)
+    if len(changes) > limit:
+        kept = np.unique(np.linspace(0, len(changes) - 1, limit).round().astype(np.int64))
+        changes, counts = changes[kept], counts[kept]
+    end = curves.step[-1:] + 1
+    last = counts[-1:] if len(counts) else np.zeros(len(end), np.int64)
+    steps = np.concatenate([[0], curves.step[changes] + 1, end])
+    return steps.astype(np.float64), np.concatenate([[0], counts, last[: len(end)]])
+
+
 def vertical_limits(lines: Sequence[Floats]) -> tuple[float, float] | None:
     """From the lowest NELBO to a little above where training began; what lies above it is no progress, and is cut."""
     finite = [line[np.isfinite(line)] for line in lines]
@@ -143,8 +160,8 @@ def _draw_skips(ax: Any, results: Sequence[RunResult], look: dict[str, Look], ax
     highest = 0
     for result in results:
         style = look[result.variant]
-        total = np.concatenate([[0], np.cumsum(result.curves.skipped)])
-        x = np.concatenate([[0], result.curves.step + 1]) / axis.steps
+        steps, total = cumulated(result.curves)
+        x = steps / axis.steps
         ax.step(x, total, where="post", color=style.color, linestyle=style.dashes, linewidth=1.6, alpha=0.85)
         highest = max(highest, int(total[-1]))
         if result.outcome == "stopped":

@@ -20,6 +20,7 @@ from vdvae_patch.skips.whole import replaced
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.contents import require_tensors, taking_up
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.numerics import before_cuda, numerics
 from vdvae_patch.train.samples import tile
 from vdvae_patch.train.setup import Workload, prepare, require_variant
 from vdvae_patch.train.world import resolve_device
@@ -74,7 +75,14 @@ def draw_gallery(runs: Sequence[PlannedRun], path: Path) -> str | None:
 
 def _picture(run: PlannedRun) -> Pictures:
     config = run.config
+    before_cuda(config)
     device = resolve_device(config.device)
+    with numerics(device, config.matmul, config.deterministic):
+        return _picture_on(device, run)
+
+
+def _picture_on(device: torch.device, run: PlannedRun) -> Pictures:
+    config = run.config
     work = prepare(config, device)
     found = checkpoint.newest(run.folder / "checkpoints")
     if found.problems:

@@ -88,7 +88,7 @@ def _settings(comparison: Comparison) -> str:
 
 def _provenance(results: Sequence[RunResult]) -> list[str]:
     lines = []
-    for key in ("version", "commit", "python", "torch", "numpy", "machine", "threads"):
+    for key in ("version", "commit", "python", "torch", "numpy", "machine", "threads", "float32", "deterministic"):
         lines.append(f"{key}: {_distinct(result.seen.get(key) for result in results)}")
     lines.append(f"host: {_distinct(_host(result.seen.get('host', {})) for result in results)}")
     lines.append(f"data: {_distinct(_data(result).get('source') for result in results)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from array import array
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdvae_patch.compare.plan import PlannedRun
-from vdvae_patch.compare.states import state_of
+from vdvae_patch.compare.states import progress_of
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.patching import Variant
 from vdvae_patch.reading.fields import require
@@ -47,6 +49,12 @@ class Curves:
     epoch: NDArray[np.int64]
     nelbo: Floats
     skipped: NDArray[np.bool_]
+
+    @property
+    def trailing_skips(self) -> int:
+        """How many updates in a row were skipped at the end."""
+        applied = np.flatnonzero(~self.skipped)
+        return len(self.skipped) - (int(applied[-1]) + 1 if len(applied) else 0)
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ def collect(runs: Sequence[PlannedRun]) -> list[RunResult]:
     found = []
     for run in runs:
         try:
-            if state_of(run) != "absent" and (run.folder / "metrics.jsonl").exists():
+            if progress_of(run) != "absent" and (run.folder / "metrics.jsonl").exists():
                 found.append(read_run(run))
         except RunError as error:
             if not (run.folder / "metrics.jsonl").exists():
@@ -168,21 +176,22 @@ def read_run(run: PlannedRun) -> RunResult:
     """
     folder = run.folder
     file = RunFile.read(folder / "config.toml")
-    log = records.read_log(folder / "metrics.jsonl", file.run, checked=file.checks_logs)
-    state = state_of(run)
+    progress = progress_of(run)
     where = str(folder / "summary.json")
-    summary, checked = read_checked(folder / "summary.json") if state == "finished" else ({}, True)
+    summary, checked = read_checked(folder / "summary.json") if progress == "finished" else ({}, True)
     if summary:
         require(summary, _SUMMARY | {"logs": dict[str, int] | None, "run": dict[str, Any] | None}, where, RunError)
     said = {"metrics": summary.get("steps"), **(summary.get("logs") or {})} if summary else _saved(folder)
+    log = records.Audit(folder / "metrics.jsonl", file.run, checked=file.checks_logs)
+    curves, causes, unread = _columns(log)
     gaps = log.problems(said.get("metrics"))
-    if gaps and not (summary and checked and log.records):
+    if gaps and not (summary and checked and log.good):
         raise RunError(f"{folder / 'metrics.jsonl'} cannot be read: {gaps[0]}; remove the run's folder to do it again")
-    rows = [_typed(row, log.path) for row in log.records]
-    causes = [row["cause"] for row in rows]
+    if unread is not None:
+        raise unread
     counts = {
-        "steps": len(rows), "high_gradient_count": causes.count("high_gradient"),
-        "nan_count": causes.count("nan_rate") + causes.count("nan_distortion"),
+        "steps": len(curves.step), "high_gradient_count": causes["high_gradient"],
+        "nan_count": causes["nan_rate"] + causes["nan_distortion"],
     }  # fmt: skip
     contradictions = _contradictions(summary, gaps, **counts)
     found = str((summary.get("run") or {}).get("id", file.run)) if summary else file.run
@@ -193,18 +202,13 @@ def read_run(run: PlannedRun) -> RunResult:
     if contradictions:
         return _refused(run, (*contradictions, *gaps), file.seen)
     test = require(summary.get("test") or {}, _TEST, f"{where}.test", RunError)
-    curves = Curves(
-        np.array([row["step"] for row in rows], np.int64),
-        np.array([row["epoch"] for row in rows], np.int64),
-        np.array([row["elbo"] for row in rows], np.float64),
-        np.array([row["skipped"] for row in rows], np.bool_),
-    )
+    stopped = curves.trailing_skips >= run.config.max_consecutive_skips
     unchecked = [name for name, good in (("config.toml", file.checked), ("summary.json", checked)) if not good]
     return RunResult(
         variant=run.config.variant,
         seed=run.config.seed,
         folder=folder,
-        outcome="finished" if summary else "stopped" if state == "stopped" else "unfinished",
+        outcome="finished" if summary else "stopped" if stopped else "unfinished",
         steps=summary.get("steps", counts["steps"]),
         high_gradient=summary.get("high_gradient_count", counts["high_gradient_count"]),
         nan=summary.get("nan_count", counts["nan_count"]),
@@ -234,13 +238,49 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def _typed(row: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The record, its fields of the types that are read of it."""
+_USUAL = {(int, int, float, bool, type(None)), (int, int, float, bool, str)}
+"""The types of the fields in all but a few records: these need no closer look, and a million of them come by."""
+
+
+def _columns(log: records.Audit) -> tuple[Curves, Counter[str], RunError | None]:
+    """One value a step and the causes of the skipped updates, read once; and the first record that has no such values.
+
+    A record is forgotten when its numbers were taken: 25 bytes are kept of a step, and no dictionary of it.
+    """
+    step, epoch, nelbo, skipped = array("q"), array("q"), array("d"), array("b")
+    causes: Counter[str] = Counter()
+    unread: RunError | None = None
+    for row in log.records():
+        if unread is not None:  # what is damaged behind it is said first
+            continue
+        cause = row.get("cause")
+        try:
+            if tuple(map(type, map(row.get, _FIELDS))) not in _USUAL:
+                _typed(row, log.path)
+            step.append(row["step"])
+            epoch.append(row["epoch"])
+            nelbo.append(row["elbo"])
+            skipped.append(row["skipped"])
+        except RunError as error:
+            unread = error
+        except OverflowError:
+            unread = RunError(f"{log.path} cannot be read: its record {len(skipped) + 1} has a number beyond 64 bits")
+        else:
+            if cause is not None:
+                causes[cause] += 1
+    columns = Curves(
+        np.frombuffer(step, np.int64), np.frombuffer(epoch, np.int64), np.frombuffer(nelbo, np.float64),
+        np.frombuffer(skipped, np.bool_),
+    )  # fmt: skip
+    return columns, causes, unread
+
+
+def _typed(row: dict[str, Any], path: Path) -> None:
+    """Refuse a record whose fields are not of the types that are read of it."""
     for name, types in _FIELDS.items():
         if not isinstance(row.get(name, _FIELDS), types):
             said = repr(row[name])[:40] if name in row else "missing"
             raise RunError(f"{path} cannot be read: its record of step {row.get('step')!r} has {name} {said}")
-    return row
 
 
 def _saved(folder: Path) -> dict[str, int]:
@@ -256,13 +296,12 @@ def _saved(folder: Path) -> dict[str, int]:
 
 def _of_other_logs(folder: Path, file: RunFile, expected: Mapping[str, int]) -> list[str]:
     """What is wrong with the logs of which no number is shown here."""
-    return [
-        problem
-        for name in ("skips", "heads", "evaluations")
-        for problem in records.read_log(folder / f"{name}.jsonl", file.run, checked=file.checks_logs).problems(
-            expected.get(name)
-        )
-    ]
+    said = []
+    for name in ("skips", "heads", "evaluations"):
+        log = records.Audit(folder / f"{name}.jsonl", file.run, checked=file.checks_logs)
+        deque(log.records(), maxlen=0)
+        said += log.problems(expected.get(name))
+    return said
 
 
 def summarise(variants: Sequence[str], seeds: int, results: Sequence[RunResult]) -> list[Row]:

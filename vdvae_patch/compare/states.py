@@ -25,19 +25,29 @@ def state_of(run: PlannedRun) -> RunState:
     Raises:
         RunError: its folder holds something else.
     """
+    progress = progress_of(run)
+    if progress != "begun":
+        return progress
+    return "stopped" if trailing_skips(run.folder) >= run.config.max_consecutive_skips else "begun"
+
+
+def progress_of(run: PlannedRun) -> Literal["absent", "begun", "finished"]:
+    """The state of a run as far as it shows without its log: one that has stopped is `begun`.
+
+    Raises:
+        RunError: its folder holds something else.
+    """
     folder = run.folder
     if not folder.exists() or {path.name for path in folder.iterdir()} <= _BEFORE_START:
         return "absent"
     _check_identity(run)
-    if (folder / "summary.json").exists():
-        return "finished"
-    return "stopped" if trailing_skips(folder) >= run.config.max_consecutive_skips else "begun"
+    return "finished" if (folder / "summary.json").exists() else "begun"
 
 
 def trailing_skips(folder: Path) -> int:
     """How many updates in a row were skipped at the end of a run's log."""
     count = 0
-    for record in records.read_log(folder / "metrics.jsonl").records:
+    for record in records.Audit(folder / "metrics.jsonl").records():
         count = count + 1 if record.get("skipped") else 0
     return count
 

@@ -25,9 +25,11 @@ HEADINGS = (
     "seeds",
 )
 CONVENTION = (
-    "Mean ± sample standard deviation (n − 1 in the denominator) over the seeds. High gradients and NaN: updates that "
-    "a run skipped, by cause. Test nats/dim and bits/dim: NELBO of the averaged weights (EMA) on the test images, in "
-    "nats and in bits per dimension, lower is better; (2/3) is a mean over the 2 of 3 runs in which it is finite."
+    "Mean ± sample standard deviation (n − 1 in the denominator) over the seeds. High gradients: updates that a "
+    "run skipped because the norm of the gradient was not finite, or not below --skip-threshold. NaN: updates that it "
+    "skipped because the loss was not finite. Test nats/dim and bits/dim: NELBO of the averaged weights (EMA) on the "
+    "test images, in nats and in bits per dimension, lower is better; (2/3) is a mean over the 2 of 3 runs in which it "
+    "is finite."
 )
 
 BY_MASS = (
@@ -66,6 +68,13 @@ def notes(rows: Sequence[Row], results: Sequence[RunResult]) -> list[str]:
     for row in rows:
         if missing := row.seeds - len(row.runs):
             lines.append(f"{row.variant}: {missing} of {row.seeds} runs did no step")
+    multiplied: dict[str, list[str]] = {}
+    for result in results:
+        if word := result.seen.get("float32"):
+            multiplied.setdefault(str(word), []).append(result.label)
+    if len(multiplied) > 1:
+        told = "; ".join(f"{word}: {', '.join(labels)}" for word, labels in multiplied.items())
+        lines.append(f"not all runs multiply float32 alike, so that what differs need not be the patch ({told})")
     return lines
 
 

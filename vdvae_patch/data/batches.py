@@ -11,6 +11,7 @@ import torch
 
 from vdvae_patch.data.order import batch_indices, epoch_indices, rank_slice, steps_per_epoch
 from vdvae_patch.data.pixels import Indices, Pixels
+from vdvae_patch.data.sending import sent
 
 __all__ = ["DeviceImages", "Placement", "batch_indices", "epoch_indices", "rank_slice", "steps_per_epoch"]
 
@@ -59,16 +60,13 @@ class DeviceImages:
         """
         self._check(indices)
         if self._resident is not None:
-            positions = torch.from_numpy(np.array(indices, np.int64))
-            if self.device.type == "cuda":
-                positions = positions.pin_memory()  # else the copy waits for all that the device has to do
-            return self._resident.index_select(0, positions.to(self.device, non_blocking=True))
+            return self._resident.index_select(0, sent(torch.from_numpy(np.array(indices, np.int64)), self.device))
         if self._ahead is not None and np.array_equal(self._ahead.indices, indices):
             batch = self._ahead.batch.result()
             self._ahead = None
         else:
             batch = self._gather(indices)
-        return batch.to(self.device, non_blocking=True)
+        return sent(batch, self.device)
 
     def prefetch(self, indices: Indices) -> None:
         """Begin to read the batch that the next `take` will ask for; images on the device need no reading."""

@@ -27,6 +27,8 @@ SUFFIXES = frozenset(
 # Pillow knows many more, and starts ghostscript for one of them; a file's name says nothing of what is in it.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 
+_ORIENTATION = 0x0112
+
 MOST_PIXELS = 2**25
 """Of one image, 5,792 x 5,792: a small file can unpack to gigabytes."""
 
@@ -77,6 +79,8 @@ def _upright(image: Image) -> Image:
     from PIL import ImageOps
 
     try:
+        if image.getexif().get(_ORIENTATION, 1) not in range(2, 9):
+            return image  # upright, as almost all are, and `exif_transpose` would copy it
         return ImageOps.exif_transpose(image)
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
         return image  # the metadata are damaged, the pixels are not

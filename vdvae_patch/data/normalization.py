@@ -89,7 +89,9 @@ def _two_values(pixels: Tensor, draw: int) -> Tensor:
     """0 or 255, the latter with the probability x / 255; drawn where every machine draws the same."""
     import torch
 
-    uniform = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(draw)).to(pixels.device)
+    from vdvae_patch.data.sending import sent
+
+    uniform = sent(torch.rand(pixels.shape, generator=torch.Generator().manual_seed(draw)), pixels.device)
     return (255 * uniform < pixels).to(torch.uint8).mul_(255)
 
 

@@ -70,6 +70,8 @@ class Decoder(WideBuffers, ABC):
         pixels: the values that a pixel may have.
         validate: whether data are looked at (range, grid, two values) before they are taken, at the price of waiting
             for the device; off within `torch.compile` and `torch.func`.
+        look_every: of how many batches one is looked at, the first included, or else that which `check` was given: all,
+            unless a loop that shall not wait for its device says otherwise.
     """
 
     name: ClassVar[str] = ""
@@ -87,6 +89,9 @@ class Decoder(WideBuffers, ABC):
         super().__init__()
         self.pixels = PixelGrid.of(pixels)
         self.validate = True
+        self.look_every = 1
+        self._batches = 0
+        self._looks = True
 
     @abstractmethod
     def channels(self, image_channels: int) -> int:
@@ -110,7 +115,7 @@ class Decoder(WideBuffers, ABC):
         Raises:
             InvalidValueError: shapes that do not fit, data outside the range, or that the likelihood is not made for.
         """
-        self._check(x, parameters)
+        self._check_some(x, parameters)
         return _sum(-self._log_prob(x, parameters))
 
     def forward(self, x: Tensor, parameters: Tensor) -> Tensor:
@@ -123,7 +128,7 @@ class Decoder(WideBuffers, ABC):
         Raises:
             InvalidValueError: as `nll`, and for values between the levels of the grid.
         """
-        self._check(x, parameters, on_grid=True)
+        self._check_some(x, parameters, on_grid=True)
         return _sum(-self._log_mass(x, parameters))
 
     def bits_per_dim(self, x: Tensor, parameters: Tensor) -> Tensor:
@@ -137,6 +142,7 @@ class Decoder(WideBuffers, ABC):
             InvalidValueError: shapes that do not fit, or data that the likelihood is not made for.
         """
         self._check(x, parameters)
+        self._batches += 1
 
     def mean(self, parameters: Tensor) -> Tensor:
         """The expectation of an image, `[B, C, ...]`, in the units of the data.
@@ -185,7 +191,20 @@ class Decoder(WideBuffers, ABC):
     def _log_mass(self, x: Tensor, parameters: Tensor) -> Tensor:
         return self._log_prob(x, parameters)
 
+    def _check_some(self, x: Tensor, parameters: Tensor, on_grid: bool = False) -> None:
+        """The shapes of each batch, and the values of one of `look_every`."""
+        if not self.validate or not can_look(x):
+            return self._check_shapes(x, parameters)
+        self._looks = self._batches % self.look_every == 0
+        self._batches += 1
+        return self._check(x, parameters, on_grid) if self._looks else self._check_shapes(x, parameters)
+
     def _check(self, x: Tensor, parameters: Tensor, on_grid: bool = False) -> None:
+        self._check_shapes(x, parameters)
+        if self.validate and can_look(x):
+            self._check_data(x, on_grid or not self.is_density)
+
+    def _check_shapes(self, x: Tensor, parameters: Tensor) -> None:
         if x.dim() < 2:
             raise InvalidValueError(f"{self._who}: images are [B, C, ...], not of shape {tuple(x.shape)}")
         wanted = (len(x), self.channels(x.shape[1]), *x.shape[2:])
@@ -194,8 +213,6 @@ class Decoder(WideBuffers, ABC):
                 f"{self._who}: parameters of images {_shape(x)} are {list(wanted)}, not {_shape(parameters)}; the "
                 f"network must emit channels({x.shape[1]}) = {wanted[1]} channels"
             )
-        if self.validate and can_look(x):
-            self._check_data(x, on_grid or not self.is_density)
 
     def _check_data(self, x: Tensor, on_grid: bool) -> None:
         self.pixels.check(x, self._who, on_grid)

@@ -68,7 +68,7 @@ class Gaussian(Decoder):
 
     def _watched(self, x: Tensor, parameters: Tensor) -> Tensor:
         log_sigma = self.log_sigma(parameters)
-        if self.validate and can_look(log_sigma):
+        if self.validate and self._looks and can_look(log_sigma):
             self._warn_of_collapse(log_sigma.detach())
         return log_sigma
 

@@ -45,16 +45,16 @@ class PlaceWriter:
             "owner": site.owner,
             "method": site.method,
             "calls": calls,
-            "first": text_at(function, site.first),
-            "last": text_at(function, site.last),
+            "first": _written(function, site.first),
+            "last": _written(function, site.last),
             "operand": site.operand,
             "rest": _rest(site),
             **_beside(site),
         }
         if site.also:
-            data["also"] = [[text_at(function, span), operand] for span, operand in site.also]
+            data["also"] = [[_written(function, span), operand] for span, operand in site.also]
         if site.drops:
-            data["drops"] = [text_at(function, span) for span in site.drops]
+            data["drops"] = [_written(function, span) for span in site.drops]
         if site.parameter:
             data["parameter"] = site.parameter
         if site.inplace:
@@ -68,7 +68,7 @@ class PlaceWriter:
     def normal(self, site: NormalSite) -> dict[str, Any]:
         """The place of a `torch.distributions.Normal`."""
         calls, function = self._followed(site)
-        return {"owner": site.owner, "method": site.method, "calls": calls, "text": text_at(function, site.span)}
+        return {"owner": site.owner, "method": site.method, "calls": calls, "text": _written(function, site.span)}
 
     def log(self, site: LogSite) -> dict[str, Any]:
         """The place of a σ that carries its logarithm."""
@@ -88,8 +88,8 @@ class PlaceWriter:
             "owner": site.owner,
             "method": site.method,
             "calls": calls,
-            "first": text_at(function, site.first),
-            "last": text_at(function, site.last),
+            "first": _written(function, site.first),
+            "last": _written(function, site.last),
         }
 
     def _followed(self, site: Site | NormalSite | LogSite | TermSite) -> tuple[list[Any], FunctionType]:
@@ -97,7 +97,7 @@ class PlaceWriter:
         function = method_function(host_class(instance), site.method)
         calls = []
         for step in site.calls:
-            calls.append([text_at(function, step.span), step.module, step.qualname])
+            calls.append([_written(function, step.span), step.module, step.qualname])
             function, instance = entered(function, step, instance)
         return calls, function
 
@@ -236,6 +236,12 @@ def channels_of(data: object, where: str) -> ChannelRange:
     if not -_DIMENSIONS <= found.dim < _DIMENSIONS or max(found.start, stop or 0, found.step) > _CHANNELS:
         raise PatchError(f"{where}: no module has such channels: {found} of dimension {found.dim}")
     return found
+
+
+def _written(function: FunctionType, span: tuple[int, int, int, int]) -> str | list[str | int]:
+    """What stands at a place, for `_text`: of a text that stands there several times, which one it is."""
+    text = text_at(function, span)
+    return text if isinstance(text, str) else list(text)
 
 
 def _text(data: object, where: str) -> Text:

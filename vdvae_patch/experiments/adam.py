@@ -7,6 +7,7 @@ The arithmetic is that of `torch.optim.Adam` and `AdamW`, in their order (Kingma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,27 +45,33 @@ class StackedAdam:
 
     @torch.no_grad()
     def step(self, flat: Tensor, grad: Tensor, lr: Tensor, applied: Tensor | None = None) -> None:
-        """Update `flat` `[R, N]` in place; `lr` is `[R]`. Rows that `applied` `[R]` leaves out stay as they are."""
+        """Update `flat` `[R, N]` in place; `lr` is `[R]`. Rows that `applied` `[R]` leaves out stay as they are.
+
+        Nothing waits for the device to say whether there are any: each row has decays and a step size of its own, which
+        leave it as it is.
+        """
         s = self.settings
+        weight1: Any = 1 - s.beta1
+        decay2: Any = s.beta2
+        wd, lr = lr.double() * s.wd, lr.double()
         if applied is None:
             self.updates += 1
         else:
             self.updates += applied
-            # a row that is left out gets a gradient of zeros, and then everything back
             grad = torch.where(applied[:, None], grad, 0.0)
-            before = [t.clone() for t in (flat, self.mean, self.square)] if not bool(applied.all()) else []
+            weight1, decay2 = (
+                torch.where(applied, new, old).to(flat.dtype)[:, None] for new, old in ((weight1, 0.0), (decay2, 1.0))
+            )
+            lr, wd = lr * applied, wd * applied
         if s.wd:
-            flat.mul_((1 - lr.double() * s.wd).to(flat.dtype)[:, None])
-        self.mean.lerp_(grad, 1 - s.beta1)
-        self.square.mul_(s.beta2).addcmul_(grad, grad, value=1 - s.beta2)
+            flat.mul_((1 - wd).to(flat.dtype)[:, None])
+        self.mean.lerp_(grad, weight1)
+        self.square.mul_(decay2).addcmul_(grad, grad, value=1 - s.beta2)
         # in float64, like the numbers that torch's own computes in Python; max: a run without an update divides by it
         count = self.updates.clamp(min=1)
-        size = (lr.double() / (1 - s.beta1**count)).to(flat.dtype)
+        size = (lr / (1 - s.beta1**count)).to(flat.dtype)
         root = (1 - s.beta2**count).sqrt().to(flat.dtype)
         flat.sub_(size[:, None] * self.mean / ((self.square.sqrt() / root[:, None]).add_(s.eps)))
-        if applied is not None and before:
-            for tensor, old in zip((flat, self.mean, self.square), before, strict=True):
-                tensor.copy_(torch.where(applied[:, None], tensor, old))
 
     def keep(self, rows: Tensor) -> StackedAdam:
         """The optimizers of these rows."""

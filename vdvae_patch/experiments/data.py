@@ -21,6 +21,8 @@ def pick_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # what is told no device means the current one
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
     return device

@@ -5,8 +5,10 @@ All four differ in levels and prior alone: the VampPrior is put into the host fr
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -53,10 +55,10 @@ def run(options: LargeVae) -> int:
     size = Size.of(options, len(data.train))
     decided = ("dataset", "variant", "pseudo_inputs", "unit_gradients")
     settings = {**asdict(size), **{field: getattr(options, field) for field in decided}}
+    settings.pop("seeds")  # another command may add more of them, as it may add other models
     session = Session(options.folder(name), settings, options.minutes)
     asked = [kind for preset, kind in BY_PRESET.items() if preset in options.models]
     todo = [(kind, seed) for seed in range(size.seeds) for kind in asked]
-    results: list[Result] = []
     for place, (kind, seed) in enumerate(todo, 1):
         key = f"{kind.name}-seed{seed}"
         result = session.finished(key)
@@ -65,15 +67,25 @@ def run(options: LargeVae) -> int:
         if result is None:
             print(f"{place - 1} of {len(todo)} runs are finished; the same command goes on from here")
             return EXIT_RESUME
-        results.append(result)
-    rows = [Found(**result["found"]) for result in results]
-    report = build_report(rows, size, options, Origin.of(device, range(size.seeds), results), name)
-    pictures = {kind: read_pictures(_pictures_of(session, f"{kind.name}-seed0")) for kind in asked}
+    results = {key: result for kind in MODELS for key, result in _of(session, kind).items()}
+    rows = [Found(**result["found"]) for result in results.values()]
+    seeds = sorted({row.seed for row in rows})
+    report = build_report(rows, size, options, Origin.of(device, seeds, list(results.values())), name)
+    pictures = {
+        kind: read_pictures(_pictures_of(session, f"{kind.name}-seed0")) for kind in MODELS if _of(session, kind)
+    }
     publish(
         report, session.folder, draw_pictures(pictures), to_docs=options.publish,
         of_tables={"models": draw_bounds(rows)}, docs=PUBLISHED / "large-vae",
     )  # fmt: skip
     return 0
+
+
+def _of(session: Session, kind: Kind) -> dict[str, Result]:
+    """What the folder holds of a model, by this command and earlier ones: its seeds from 0 on."""
+    keys = (f"{kind.name}-seed{seed}" for seed in itertools.count())
+    found = itertools.takewhile(lambda pair: pair[1] is not None, ((key, session.finished(key)) for key in keys))
+    return {key: result for key, result in found if result is not None}
 
 
 def _trained(
@@ -137,8 +149,8 @@ def build_report(rows: Sequence[Found], size: Size, options: LargeVae, origin: O
             Table(
                 "models",
                 "Bounds and log likelihoods",
-                ("levels", "prior", "lower bound", "log likelihood", "bits/dim", "rates", "active units", "s/epoch",
-                 "tested epoch", "skipped", "reference", "Large VAE"),
+                ("levels", "prior", "seeds", "lower bound", "log likelihood", "bits/dim", "rates", "active units",
+                 "s/epoch", "tested epoch", "skipped", "reference", "Large VAE"),
                 table,
             ),
         ),
@@ -181,8 +193,8 @@ def _notes(rows: Sequence[Found], size: Size, options: LargeVae) -> tuple[str, .
         notes.append(
             f"An estimate by {size.samples:,} importance samples is below one by 5,000; by how much was not measured."
         )
-    if size.seeds == 1:
-        notes.append("One seed: how much of a difference is the seed's is not known.")
+    if min(Counter(Kind(row.levels, row.prior) for row in rows).values()) == 1:
+        notes.append("Where a model has one seed, how much of a difference is the seed's is not known.")
     return tuple(notes)
 
 
@@ -193,6 +205,7 @@ def _row(here: Sequence[Found], reference: Cell, paper: Cell) -> tuple[Cell, ...
     return (
         first.levels,
         first.prior,
+        len(here),
         _spread([r.lower_bound_nats for r in here]),
         _spread([r.log_likelihood_nats for r in here]),
         _spread([-r.log_likelihood_nats / per_bit for r in here], 4),
@@ -211,4 +224,4 @@ def _spread(values: Sequence[float], digits: int = 2) -> str:
     if len(values) == 1:
         return number(mean, digits)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return f"{number(mean, digits)} ± {number(deviation, digits)}"
+    return f"{number(mean, digits)} ± {deviation:.{digits}f}"

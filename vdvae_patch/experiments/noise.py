@@ -34,11 +34,16 @@ def normals(seeds: Sequence[int], step: int, count: int, device: torch.device) -
     return out
 
 
-def draws(seeds: Sequence[int], step: int, high: int, count: int) -> Tensor:
-    """Whole numbers from 0 to `high - 1` with replacement, `[len(seeds), count]` on the CPU; rows as in `normals`."""
+def draws(seeds: Sequence[int], step: int, high: int, count: int, device: torch.device) -> Tensor:
+    """Whole numbers from 0 to `high - 1` with replacement, `[len(seeds), count]`; rows as in `normals`.
+
+    They are drawn on the CPU, and the device need not be waited for to have them.
+    """
     stream = torch.Generator()
     rows = [torch.randint(high, (count,), generator=stream.manual_seed(_key(s, step, "batch"))) for s in seeds]
-    return torch.stack(rows)
+    drawn = torch.stack(rows)
+    # pageable memory is copied only when all is done that the device was told before
+    return (drawn.pin_memory() if device.type == "cuda" else drawn).to(device, non_blocking=True)
 
 
 def _key(seed: int, step: int, purpose: str) -> int:

@@ -148,7 +148,7 @@ class _Batches:
         self.device = device
 
     def __call__(self, seeds: Sequence[int], step: int) -> Batch:
-        pixels = self.images.take(seeds, draws(seeds, step, 10, self.size).to(self.device))
+        pixels = self.images.take(seeds, draws(seeds, step, 10, self.size, self.device))
         batch = self.normalization.apply(pixels)
         return batch.input, batch.target
 

@@ -145,7 +145,7 @@ class TenImages:
         self.batch_size, self.device = batch_size, device
 
     def __call__(self, seeds: Sequence[int], step: int) -> Batch:
-        pixels = self.images.take(seeds, draws(seeds, step, 10, self.batch_size).to(self.device))
+        pixels = self.images.take(seeds, draws(seeds, step, 10, self.batch_size, self.device))
         return (pixels.float() / 255,)
 
 

@@ -14,16 +14,19 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torch.utils.hooks import RemovableHandle
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.guarding.lines import Lines, sum_of
+from vdvae_patch.guarding.lines import Lines, Which, sum_of
 from vdvae_patch.guarding.passes import Autocast, Backward, Buffers, Pass, Window
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.inputs import tensors_in
@@ -55,6 +58,8 @@ class Share:
         autocast: the precision that was in force around what is run.
         data: what it reads beside the model's inputs.
         values: what it may change beside the model.
+        backward: the call that it leads to.
+        unsure: whether it may be no more than what follows the call of the model, see `Again.settled`.
     """
 
     index: int
@@ -64,6 +69,13 @@ class Share:
     autocast: Autocast
     data: tuple[Tensor, ...] = ()
     values: tuple[Any, ...] = ()
+    backward: Backward | None = None
+    unsure: bool = False
+
+    @property
+    def by_grad(self) -> bool:
+        """Whether `torch.autograd.grad` was called, and not `backward`."""
+        return self.backward is not None and self.backward.by_grad
 
 
 class Again:
@@ -86,6 +98,7 @@ class Again:
         self._scale = scale
         self.inexact = _inexact(window)
         self.why_not = ""
+        self._met = 0  # calls of the model while a share is computed
         self.shares = self._find_shares()
 
     def _find_shares(self) -> list[Share]:
@@ -108,12 +121,39 @@ class Again:
             found.append(self._of_pass(0, None))
         return found
 
-    def share_of(self, backward: Backward, index: int) -> Share:
+    def settled(self) -> Again:
+        """This, with shares that are known to call the model.
+
+        Lines that leave all in attributes name nothing of what they need. Those which may be too few are therefore run
+        once, and more of them where the model is not called, or the loss is the one that the step had computed.
+        """
+        for number, share in enumerate(self.shares):
+            if not share.unsure or share.backward is None:
+                continue
+            ways: list[Which] = ["needed", "with the call", "all"]
+            tried = (self.share_of(share.backward, share.index, which) for which in ways)
+            chosen = next((one for one in tried if self._is_new(one)), share)
+            self.shares[number] = replace(chosen, unsure=False)
+        return self
+
+    def _is_new(self, share: Share) -> bool:
+        """Whether a share, computed again, calls the model, and has a loss that was not there before."""
+        old = set() if share.backward is None else {end for end in share.backward.ends if end is not None}
+        try:
+            with self.as_it_was(share), torch.enable_grad():
+                self._met = 0
+                loss = share.compute()
+                return self._met > 0 and not old & {loss.grad_fn, *_parents(loss.grad_fn)}
+        except Exception:  # the user's own, or there is none
+            return False
+
+    def share_of(self, backward: Backward, index: int, which: Which = "needed") -> Share:
         """By the user's call, or the lines that led to `backward`, or what the model itself gives."""
-        value = float(sum_of(backward.roots)) / self._scale if backward.roots else None
+        seen = backward.roots and not backward.partial
+        value = float(sum_of(backward.roots)) / self._scale if seen else None
         if self._call is None or self._window.passes[index].of:
             try:
-                lines = Lines(backward)
+                lines = Lines(backward, which, list(self.model.parameters()))
             except PatchError as error:
                 self.why_not = str(error)
             else:
@@ -129,8 +169,11 @@ class Again:
                         return self._of_pass(index, value).compute()
                     return loss if self._scale == 1 else loss / self._scale
 
-                return Share(index, compute, where, value, backward.autocast, tuple(lines.data), tuple(lines.values))
-        return self._of_pass(index, value)
+                return Share(
+                    index, compute, where, value, backward.autocast, tuple(lines.data), tuple(lines.values), backward,
+                    not lines.calls_model and self._window.passes[index].of is not None,
+                )  # fmt: skip
+        return replace(self._of_pass(index, value), backward=backward)
 
     def _of_pass(self, index: int, value: float | None) -> Share:
         """What the model gives, or the user's call of it."""
@@ -157,6 +200,10 @@ class Again:
     def passes(self) -> list[Pass]:
         """The calls of the model in the step."""
         return self._window.passes
+
+    def other_models(self, share: Share) -> list[nn.Module]:
+        """Those that a share runs beside the model, such as a discriminator."""
+        return _modules_in(share.values, self.model)
 
     @property
     def data(self) -> list[list[Tensor]]:
@@ -216,11 +263,12 @@ class Again:
         Calls of the model are given what they were given in the step, from the random state that they began with: a
         line that is run again may draw the batch anew.
         """
-        gradients = [(p, p.grad) for p in self.model.parameters()]
+        others = _modules_in(share.values, self.model)
+        gradients = [(p, p.grad) for module in (self.model, *others) for p in module.parameters()]
         device = device_of(self.model)
         states = RawStates.now(device)
         flags = [(m, m.training) for m in self.model.modules()]
-        now = [Buffers(module) for module in (self.model, *_modules_in(share.values, self.model))]
+        now = [Buffers(module) for module in (self.model, *others)]
         for buffers in now:
             buffers.take()
         undo = contents_kept(self.model, share.values)
@@ -234,7 +282,7 @@ class Again:
         try:
             precision = share.autocast.again() if share.autocast.enabled else nullcontext()
             silent = redirect_stdout(StringIO())  # what the lines print was printed
-            with precision, silent, without_logging(self.model), _alone(), _eager(), _without_data():
+            with precision, silent, without_logging(self.model), _alone(), _eager(), _without_data(), _unmoved():
                 yield
         finally:
             for hook in hooks:
@@ -256,6 +304,7 @@ class Again:
                 coming.setdefault(one.of, []).append(one)
 
         def give(path: str, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+            self._met += 1
             if not coming[path]:
                 return None
             one = coming[path].pop(0)
@@ -263,7 +312,7 @@ class Again:
                 one.generators.restore(device)
             if any(t.requires_grad for t in one.tensors):
                 return None  # made by what is trained, and made again now
-            if not _same(tensors_in((args, kwargs)), one.tensors):
+            if not _same(tensors_in((args, kwargs)), tensors_in((one.args, one.kwargs))):
                 self.inexact = (
                     "what the model is given is made in the lines that are run again; the model got what it was given "
                     "then, but what the loss compares it with may be new"
@@ -308,6 +357,32 @@ def _without_data() -> Iterator[None]:
 
 
 @contextmanager
+def _unmoved() -> Iterator[None]:
+    """An optimizer that is asked for a step changes nothing: it finds no gradients, and has them again afterwards."""
+    thread, taken = threading.get_ident(), list[tuple[Tensor, Tensor | None]]()
+
+    def take(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if threading.get_ident() == thread:
+            own = [p for group in optimizer.param_groups for p in group["params"]]
+            taken.extend((p, p.grad) for p in own)
+            for p in own:
+                p.grad = None
+
+    # none behind the step: PyTorch is going through those hooks when a guard does a step again
+    hook = register_optimizer_step_pre_hook(take)
+    try:
+        yield
+    finally:
+        hook.remove()
+        for p, gradient in reversed(taken):
+            p.grad = gradient
+
+
+def _parents(node: Any) -> list[Any]:
+    return [] if node is None else [parent for parent, _ in node.next_functions if parent is not None]
+
+
+@contextmanager
 def _eager() -> Iterator[None]:
     """What was compiled runs as it is written: what the compiler makes of it has no lines."""
     if "torch._dynamo" not in sys.modules:
@@ -329,11 +404,22 @@ def _alone() -> Iterator[None]:
 
 
 def _modules_in(values: Iterable[Any], but: nn.Module) -> list[nn.Module]:
-    """Other models that the lines run, as a discriminator is: by themselves, or as an attribute of an object."""
+    """Other models that the lines run, as a discriminator is: by themselves, as an attribute of an object, or in a
+    function that they call."""
     own = {id(module) for module in but.modules()}
-    held = [item for value in values for item in (value, *getattr(value, "__dict__", {}).values())]
+    held = [item for value in values for item in (value, *getattr(value, "__dict__", {}).values(), *_named_in(value))]
     found = {id(item): item for item in held if isinstance(item, nn.Module) and id(item) not in own}
     return list(found.values())
+
+
+def _named_in(value: Any) -> list[Any]:
+    """What a function of the user's reads from around it."""
+    function = getattr(value, "__func__", value)
+    if not isinstance(function, FunctionType):
+        return []
+    cells = [cell for cell in function.__closure__ or () if cell != CellType()]
+    around = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return [getattr(value, "__self__", None), *(cell.cell_contents for cell in cells), *around]
 
 
 def _same(values: list[Tensor], others: list[Tensor]) -> bool:

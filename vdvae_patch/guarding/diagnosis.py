@@ -22,7 +22,7 @@ from vdvae_patch.errors import InvalidValueError, PatchError
 from vdvae_patch.guarding.again import Again, NoLossError, Share
 from vdvae_patch.guarding.extremes import HeadExtremes, Seen
 from vdvae_patch.heads import Head, Role
-from vdvae_patch.outcome import Outcome
+from vdvae_patch.outcome import Outcome, some
 from vdvae_patch.patching import PatchHandle, is_patched, patch, patch_record
 from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.variant import Variant
@@ -136,16 +136,19 @@ class Diagnostician:
 
     def examine(self, again: Again, sound: Again | None = None) -> Diagnosis:
         """Do the step again, share by share, until one is not finite; the last one first, since gradients of an earlier
-        one may have been set to zero meanwhile, as those of a discriminator are.
+        one may have been set to zero meanwhile, as those of a discriminator are; those of `grad` behind those of
+        `backward`, which are sure to be in the step.
 
         Args:
             sound: a step that was finite: heads are read in it, for where all is infinite little can be told apart.
         """
-        if sound is not None and sound.shares and not is_patched(self.model):
+        again.settled()
+        if sound is not None and sound.settled().shares and not is_patched(self.model):
             self.find(sound, sound.shares[0])
         ordinary = _with_infinities(sound)
         last: Diagnosis | None = None
-        for share in reversed(again.shares):
+        shares = again.shares[::-1]
+        for share in sorted(shares, key=lambda share: share.by_grad):
             found = self._examine(again, share, ordinary)
             if found.reproduced or found.outside:
                 return found
@@ -187,6 +190,11 @@ class Diagnostician:
         )
         if outside or outcome.finite:
             return base
+        others = again.other_models(share)
+        if note := _not_finite(others):
+            base = replace(base, notes=(*base.notes, note))
+            with _zero_where_not_finite(others):
+                return base if again.outcome(share).finite else self._with_heads(again, share, base)
         found = self._with_heads(again, share, base)
         made_here = event is not None and not _SPREADING.search(event.inputs)
         if not (found.holding or made_here or self.nan_is_ordinary) and (
@@ -207,7 +215,7 @@ class Diagnostician:
             self.find(again, share)
         found = self.heads
         if found:
-            extremes = self._extremes(again, share, found)
+            extremes = self.extremes(again, share, found)
             with nullcontext() if record is None else lifted(self.model, record):
                 for variant in variants(found):
                     if record is None or variant != str(record.variant):
@@ -259,7 +267,8 @@ class Diagnostician:
             self.heads = ()
         return self.heads
 
-    def _extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
+    def extremes(self, again: Again, share: Share, heads: Sequence[Head]) -> list[HeadExtremes]:
+        """Of the heads in a share, done again."""
         seen = Seen(self.model, heads)
         with again.as_it_was(share), seen.watched(), torch.enable_grad(), suppress(Exception):
             share.compute()  # that it may raise is known; what ran before counts
@@ -309,6 +318,33 @@ class Diagnostician:
             yield handle
         finally:
             handle.unpatch()
+
+
+def _not_finite(others: Iterable[nn.Module]) -> str:
+    """What is said of another model that a loss uses, such as a discriminator, if its weights are not finite."""
+    for other in others:
+        bad = [name for name, p in other.named_parameters() if not bool(p.detach().isfinite().all())]
+        if bad:
+            return (
+                f"a {type(other).__name__} that the loss uses, too, has weights that are not finite "
+                f"({some(tuple(bad))}), for which 0 was taken where scales were tried; nothing keeps a bad update "
+                "out of it but a guard of its own: vdvae_patch.guard(it)"
+            )
+    return ""
+
+
+@contextmanager
+def _zero_where_not_finite(others: Iterable[nn.Module]) -> Iterator[None]:
+    """The weights of these models, while the block runs."""
+    weights: list[Tensor] = [p.data for other in others for p in other.parameters() if p.is_floating_point()]
+    kept = [(p, p.clone()) for p in weights if not bool(p.isfinite().all())]
+    for p, before in kept:
+        p.copy_(before.masked_fill(~before.isfinite(), 0))
+    try:
+        yield
+    finally:
+        for p, before in kept:
+            p.copy_(before)
 
 
 def _with_infinities(sound: Again | None) -> frozenset[int]:

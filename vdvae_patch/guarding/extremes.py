@@ -23,6 +23,7 @@ from vdvae_patch.patching.record import is_patched, patched_heads
 from vdvae_patch.patching.watch import each_log_sigma, log_sigma_of
 from vdvae_patch.skips import telling
 from vdvae_patch.tables import columns
+from vdvae_patch.torch_versions import takes_hooks
 
 QUANTITIES = ("log_sigma", "mean", "kl")
 
@@ -171,7 +172,7 @@ class Seen:
         for outlet in dict.fromkeys(filter(None, map(_mean_of, self._heads))):
             if outlet.parameter:
                 self._means[outlet] = [outlet.channels.of(_parameter(self._model, outlet.path)).detach()]
-            elif outlet.path in modules:
+            elif outlet.path in modules and takes_hooks(modules[outlet.path]):
                 handles.append(modules[outlet.path].register_forward_hook(partial(self._see_mean, outlet)))
         try:
             with each_log_sigma(self._model, self._heads, self._see):

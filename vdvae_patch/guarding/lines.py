@@ -9,19 +9,23 @@
 
 A loss is computed beside the model more often than in it. The function that called both is known, and its variables are
 those of that moment; of its lines those are run again on which the loss depends, each at its own line number. What they
-assign goes into a copy of the variables. A line that is only run for what it does (`history.append`) is left out.
+assign goes into a copy of the variables. A line that is only run for what it does (`history.append`) is left out, but
+where the loss cannot be had without it (`self.forward()` and `self.backward()` leave all in attributes): then the line
+that calls the model is run, too, or all lines are.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import linecache
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import CodeType
-from typing import Any
+from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vdvae_patch.errors import PatchError
@@ -32,20 +36,83 @@ from vdvae_patch.trace import shown
 
 Position = tuple[int, int]
 
-_RETURNED = "_returned"
+_RETURNED, _ENDED = "_returned", "_ended"
+
+Which = Literal["needed", "with the call", "all"]
 
 _SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign)
 _BLOCKS = (ast.With, ast.If, ast.For, ast.While, ast.Try)
 
 
+class _Ending(ast.NodeTransformer):
+    """What leaves the function or the loop around the lines (`return`, `continue`) ends them."""
+
+    def __init__(self) -> None:
+        self._loops = 0
+
+    def visit(self, node: ast.AST) -> Any:
+        """A statement, or the statements in its place."""
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            return node
+        if isinstance(node, ast.Return):
+            end = _end_at(node)
+            value = node.value or ast.copy_location(ast.Constant(None), node)
+            return [ast.copy_location(ast.Assign([ast.Name(_RETURNED, ast.Store())], value), node), end]
+        if isinstance(node, ast.Continue | ast.Break) and not self._loops:
+            return _end_at(node)
+        if isinstance(node, ast.For | ast.While):
+            self._loops += 1
+            node.body = self._all(node.body)
+            self._loops -= 1
+            node.orelse = self._all(node.orelse)
+            return node
+        return self.generic_visit(node)
+
+    def _all(self, statements: Sequence[ast.stmt]) -> list[ast.stmt]:
+        return [part for statement in statements for part in _listed(self.visit(statement))]
+
+
+def _end_at(node: ast.stmt) -> ast.stmt:
+    return ast.copy_location(ast.Raise(ast.Name(_ENDED, ast.Load()), None), node)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+class Known(torch.autograd.Function):
+    """A loss whose gradients were computed together with it, as `torch.func.grad` does."""
+
+    @staticmethod
+    def of(value: Tensor, gradients: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """The loss, such that these are its gradients with respect to these parameters."""
+        parameters, found = [p for p, _ in gradients], [gradient for _, gradient in gradients]
+        loss: Tensor = Known.apply(value, found, *parameters)  # type: ignore[no-untyped-call]
+        return loss
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *of_loss: Tensor) -> Any:
+        return None, None, *(of_loss[0] * gradient for gradient in ctx.gradients)
+
+
 class Lines:
     """Runs the lines of one call of `backward`.
+
+    Args:
+        which: those on which the loss depends, by the variables that they assign; or with them the statement that
+            called the model; or all, in which other calls of `backward` then do nothing.
+        parameters: of the model.
 
     Raises:
         PatchError: there is no function that called both, or its source is not at hand, or has changed.
     """
 
-    def __init__(self, backward: Backward) -> None:
+    def __init__(self, backward: Backward, which: Which = "needed", parameters: Sequence[Tensor] = ()) -> None:
         if backward.frame is None or backward.called_at is None:
             raise PatchError("no function of yours called both the model and backward, so that no loss can be computed")
         self.file = backward.frame.code.co_filename
@@ -56,19 +123,28 @@ class Lines:
         if not _is_source_of(backward.frame.code, tree, self.file):
             raise PatchError(f"the source of {shown(self.file)} is not what is running")
         before, between = _between(tree, start, end, self.file)
-        chosen = _with_beginnings(before, _needed(between))
+        needed = _needed(between, which)
+        self.calls_model = len(between) == 1 or needed[0] is between[0]
+        """Whether the statement in which the model was called is among them."""
+        self._backward, self._parameters = backward, parameters
+        chosen = _with_beginnings(before, needed)
         given = {n for s in chosen for n in _read(s)} - {n for s in chosen for n in _written(s)}
         self.data = [v for name, v in self._variables.items() if name in given and _is_data(v)]
         """The tensors that the lines read and did not compute, such as targets."""
         read = {name for statement in chosen for name in _read(statement)}
-        self.values = [value for name, value in backward.variables.items() if name in read]
-        """What the lines can change: the variables that they read."""
+        self.values = [value for name, value in backward.variables.items() if name in read] + [
+            value
+            for name, value in backward.module_variables.items()
+            if name in read and name not in backward.variables and isinstance(value, nn.Module)
+        ]
+        """What the lines can change: the variables that they read, and models of the file."""
         _refuse_iterators(chosen, self._variables, f"lines {self.first} to {self.last} of {shown(self.file)}")
         self._results = sorted(_written(chosen[-1]))
         self.text = "\n".join(ast.unparse(statement) for statement in chosen)
+        chosen = [part for statement in copy.deepcopy(chosen) for part in _listed(_Ending().visit(statement))]
         try:
             self._code = compile(ast.fix_missing_locations(ast.Module(chosen, [])), self.file, "exec")
-        except SyntaxError as error:  # a return inside a block, an await
+        except SyntaxError as error:  # an await, a yield
             raise PatchError(f"lines {self.first} to {self.last} of {shown(self.file)}: {error.msg}") from None
 
     def __call__(self) -> Tensor:
@@ -77,12 +153,15 @@ class Lines:
         Raises:
             PatchError: the lines came to no call of `backward`, and to no loss.
         """
-        variables = dict(self._variables)
-        with captured() as roots, suppress(Reached):
+        variables = {**self._variables, _ENDED: Reached}
+        waited = captured(self._backward.site, by_grad=self._backward.by_grad, parameters=self._parameters)
+        with waited as found, suppress(Reached):
             exec(self._code, variables)
-        if roots:
+        if found.known is not None:
+            return Known.of(*found.known)
+        if roots := found.roots or found.others:
             return roots[0] if len(roots) == 1 and roots[0].numel() == 1 else sum_of(roots)
-        loss, is_loss = loss_of([variables[name] for name in self._results if name in variables])
+        loss, is_loss = loss_of([variables[name] for name in (*self._results, _RETURNED) if name in variables])
         if loss is None or not is_loss:
             raise PatchError(
                 f"lines {self.first} to {self.last} of {shown(self.file)}, run again, differentiated nothing"
@@ -172,7 +251,7 @@ def _has(statement: ast.stmt, position: Position) -> bool:
     return (statement.lineno, statement.col_offset) <= position <= end
 
 
-def _needed(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
+def _needed(statements: Sequence[ast.stmt], which: Which = "needed") -> list[ast.stmt]:
     """The last statement, and of those before it the ones that what it uses depends on."""
     last = statements[-1]
     if isinstance(last, ast.Return) and last.value is not None:
@@ -181,7 +260,11 @@ def _needed(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
     wanted = _read(last)
     for statement in reversed(statements[:-1]):
         written = _written(statement)
-        if isinstance(statement, _SIMPLE + _BLOCKS) and written & wanted:
+        if (
+            (isinstance(statement, _SIMPLE + _BLOCKS) and written & wanted)
+            or (which != "needed" and statement is statements[0])
+            or (which == "all" and isinstance(statement, (*_SIMPLE, *_BLOCKS, ast.Expr)))
+        ):
             kept.append(statement)
             wanted |= _read(statement)
     return kept[::-1]
@@ -195,9 +278,10 @@ def _with_beginnings(before: Sequence[ast.stmt], chosen: list[ast.stmt]) -> list
         changed = _read_first(kept) & {name for s in kept for name in _written(s)}
         if not changed:
             break
-        if isinstance(statement, _SIMPLE + _BLOCKS) and _written(statement) & changed:
+        if isinstance(statement, _SIMPLE + _BLOCKS) and _bound(statement) & changed:
             kept.insert(0, statement)
-    left = _read_first(kept) & {name for s in kept for name in _written(s)}
+    # an object whose attributes are written to (`self.step += 1`) is the same one
+    left = _read_first(kept) & {name for s in kept for name in _bound(s)}
     if left:
         raise PatchError(f"what {', '.join(sorted(left))} was before these lines is not known any more")
     return kept
@@ -248,6 +332,16 @@ def _read(node: ast.AST) -> set[str]:
 
 def _written(node: ast.AST) -> set[str]:
     """The variables that a statement assigns, or into which it writes (`losses["kl"] = ...`)."""
+    return {name.id for target in _targets(node) for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
+def _bound(node: ast.AST) -> set[str]:
+    """Those that it assigns."""
+    names = (name for target in _targets(node) for name in ast.walk(target) if isinstance(name, ast.Name))
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+
+
+def _targets(node: ast.AST) -> list[ast.AST]:
     targets: list[ast.AST] = []
     for inner in ast.walk(node):
         if isinstance(inner, ast.Assign):
@@ -256,4 +350,4 @@ def _written(node: ast.AST) -> set[str]:
             targets.append(inner.target)
         elif isinstance(inner, ast.withitem) and inner.optional_vars is not None:
             targets.append(inner.optional_vars)
-    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return targets

@@ -1,8 +1,8 @@
 """What is kept of a step while it is under way, so that it can be undone and done again.
 
 A forward pre-hook keeps references to the inputs, the states of the random generators, a copy of the buffers, and
-which lines called the model; the call of `backward` adds the losses and, for the frame that called both, its variables.
-None of it is a copy of a batch.
+which lines called the model; the call of `backward`, or of `torch.autograd.grad`, adds the losses and, for the frame
+that called both, its variables. None of it is a copy of a batch.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from vdvae_patch.guarding.deferred import selected
+from vdvae_patch.guarding.signals import Site, is_transformed, site_of, untransformed
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.skips.generators import RawStates
 from vdvae_patch.trace import shown
@@ -30,6 +31,7 @@ _DEPTH = 24  # frames above the model's call that are looked at; a framework has
 _AGAIN = 50  # steps between two looks at which modules there are
 _KNOWN = 4  # passes in front of a call of `backward` of which random states and callers are kept
 _LARGE = 2**20  # bytes from which a buffer is not copied before somebody writes to it
+_PAST = 4  # windows of a step that were given up by setting gradients to zero, which are still known
 _MOST = 256  # passes of a step whose inputs are kept; more are counted
 
 
@@ -114,16 +116,19 @@ class Pass:
 
 @dataclass
 class Backward:
-    """One call of `backward`.
+    """One call of `backward`, or of `torch.autograd.grad` with respect to parameters of the model.
 
     Attributes:
-        roots: what was differentiated, by its value.
+        roots: the numbers that were differentiated, by their value.
         ends: where its graph begins; what it was computed from is known by it.
         frame: the function that called both the model and this, where there is one, at this line.
         variables: of that function at this moment.
         called_at: that function when it called the model.
         passes: how many passes came before it.
         autocast: the precision that was in force.
+        site: where it was called.
+        by_grad: whether it was `grad`, which adds nothing to gradients: what the loop does with them is not seen.
+        partial: whether something was differentiated that is no number, as by `loss.backward(gradient)`.
     """
 
     roots: list[Tensor]
@@ -134,19 +139,28 @@ class Backward:
     called_at: Frame | None
     passes: int
     autocast: Autocast
+    site: Site | None = None
+    by_grad: bool = False
+    partial: bool = False
 
 
 @dataclass
 class Window:
-    """The passes since an optimizer's last step, with what undoes them."""
+    """The passes since an optimizer's last step, with what undoes them.
+
+    Attributes:
+        past: what was differentiated in the same step before gradients were set to zero: a loop may have kept them
+            elsewhere (one gradient a loss, combined by hand), or moved the weights along them for a second look.
+    """
 
     passes: list[Pass] = field(default_factory=list)
     backwards: list[Backward] = field(default_factory=list)
     uncounted: int = 0
+    past: list[Window] = field(default_factory=list)
 
     def clear(self) -> None:
         """Begin a new step."""
-        self.passes, self.backwards, self.uncounted = [], [], 0
+        self.passes, self.backwards, self.uncounted, self.past = [], [], 0, []
 
     def forward(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device, of: str | None
@@ -167,31 +181,30 @@ class Window:
         autocast = Autocast.now(device)
         self.passes.append(Pass(args, kwargs, versions, states, autocast, frames, module.training, of, began))
 
-    def backward(self, roots: Sequence[Tensor], device: torch.device) -> None:
-        """Keep what a call of `backward` is given; called before it."""
-        self.backwards = [*self.backwards[-_MOST:], self.up_to_now(roots, sys._getframe(1), device)]
-
-    def up_to_now(self, roots: Sequence[Tensor], frame: FrameType, device: torch.device) -> Backward:
-        """What leads from the model's call to where the program is in this frame."""
-        return next(self.ways_to_now(roots, frame, device))
+    def backward(self, roots: Sequence[Tensor], device: torch.device, *, by_grad: bool = False) -> None:
+        """Keep what a call of `backward`, or of `grad`, is given; called before it."""
+        frame = sys._getframe(1)
+        found = replace(next(self.ways_to_now(roots, frame, device)), site=site_of(frame), by_grad=by_grad)
+        self.backwards = [*self.backwards[-_MOST:], found]
 
     def ways_to_now(self, roots: Sequence[Tensor], frame: FrameType, device: torch.device) -> Iterator[Backward]:
         """The same by each function that called both, the innermost first; or one without a function."""
         start = self.backwards[-1].passes if self.backwards else 0
         autocast = Autocast.now(device)
         # of what is no number the gradients alone say whether it is finite where it counts
-        values = [root.detach() for root in roots if root.numel() == 1]
-        ends = [root.grad_fn for root in roots]
+        values = [root.detach() for root in map(untransformed, roots) if root.numel() == 1]
+        ends, partial = [None if is_transformed(root) else root.grad_fn for root in roots], len(values) < len(roots)
         found = False
         # a second loss of the same passes begins where the first one did
         for common, called_at in _common(self.passes[start:] or self.passes, frame):
             found = True
             variables = dict(common.f_locals)
             yield Backward(
-                values, ends, Frame.of(common), variables, common.f_globals, called_at, len(self.passes), autocast
-            )
+                values, ends, Frame.of(common), variables, common.f_globals, called_at, len(self.passes), autocast,
+                partial=partial,
+            )  # fmt: skip
         if not found:
-            yield Backward(values, ends, None, {}, {}, None, len(self.passes), autocast)
+            yield Backward(values, ends, None, {}, {}, None, len(self.passes), autocast, partial=partial)
 
     @property
     def data(self) -> list[list[Tensor]]:
@@ -199,14 +212,23 @@ class Window:
         return [[t for t in one.tensors if not t.requires_grad] for one in self.passes if not one.of]
 
     @property
+    def sums(self) -> bool:
+        """Whether gradients were added up by `backward`."""
+        return any(not backward.by_grad for backward in self.backwards)
+
+    @property
     def losses(self) -> list[Tensor]:
-        """All that was differentiated."""
-        return [root for backward in self.backwards for root in backward.roots]
+        """All that was differentiated and may be in the gradients: what `backward` was given; or, where gradients come
+        from `grad` alone, the last loss of each place, since a loop may have given the one before up."""
+        if self.sums:
+            return [root for backward in self.backwards if not backward.by_grad for root in backward.roots]
+        last = {backward.site: backward for backward in self.backwards}
+        return [root for backward in last.values() for root in backward.roots]
 
     def keep_those_of(self, parameters: set[int]) -> None:
         """Forget calls of `backward` that none of these parameters, by their id, had a part in: those of other
-        models."""
-        self.backwards = [b for b in self.backwards if any(reaches(end, parameters) for end in b.ends)]
+        models. What `grad` was given is known to be of parameters of this one."""
+        self.backwards = [b for b in self.backwards if b.by_grad or any(reaches(end, parameters) for end in b.ends)]
 
     def drop_given_up(self) -> None:
         """Forget passes that a loop has given up before `backward`, as one does that checks its loss: such a batch has
@@ -238,6 +260,7 @@ class Window:
                 is still needed if nothing was differentiated through it, as of a discriminator's loss, which is of a
                 detached result.
         """
+        self.past = [*self.past[-_PAST:], Window(list(self.passes), self.backwards)]
         through = self.backwards
         if parameters is not None:
             through = [b for b in through if any(reaches(end, parameters) for end in b.ends)]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from vdvae_patch.errors import CheckpointError, PatchError
+import vdvae_patch
+from vdvae_patch.errors import CheckpointError, InvalidValueError, PatchError
 from vdvae_patch.guarding.again import Again, Loss
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, for_heads
 from vdvae_patch.guarding.passes import Buffers, Pass, Window
@@ -30,6 +34,7 @@ class Replayed:
         exact: whether the loss is that of the step, bit for bit.
         other: loss and gradients under another variant; None if none was asked for.
         heads: as text, what the variant was given to.
+        note: why the loss need not be that of the step, where it was done on another device; else empty.
     """
 
     recorded: Recorded
@@ -38,13 +43,15 @@ class Replayed:
     variant: str | None = None
     other: Outcome | None = None
     heads: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
         info = self.recorded.info
         text = [
             telling.skipped(info["step"], info["cause"], info["elbo"], info["grad_norm"], info["ranks"]),
             *self._ranks(),
-            telling.again(self.exact),
+            self._compared(),
+            *self._versions(),
             *lines(self.diagnosis),
         ]
         if self.recorded.missing:
@@ -52,6 +59,19 @@ class Replayed:
         if self.other is not None:
             text += ["", telling.under(str(self.variant), self.other.headline), *self.other.causes, self.heads]
         return "\n".join(text).rstrip()
+
+    def _compared(self) -> str:
+        recorded = self.recorded
+        if math.isnan(recorded.loss) and recorded.info["cause"] == "high_gradient":
+            return "done again; the loss of the step was not seen, so that it cannot be compared"
+        return telling.again(self.exact, why_not=self.note)
+
+    def _versions(self) -> list[str]:
+        """What it was recorded with, where that differs from what is running."""
+        own = {"torch": torch.__version__, "vdvae_patch": vdvae_patch.__version__}
+        then = {name: str(self.recorded.info.get(name)) for name in own}
+        differ = [f"{name} {then[name]} (here {version})" for name, version in own.items() if then[name] != version]
+        return [f"note: recorded with {', '.join(differ)}"] if differ else []
 
     def _ranks(self) -> list[str]:
         """Whose share of the batch was done again, of several ranks."""
@@ -67,15 +87,23 @@ class Replayed:
         ]
 
 
-def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, variant: str | None = None) -> Replayed:
+def replay(
+    recorded: Recorded,
+    model: nn.Module,
+    call: Loss | None = None,
+    variant: str | None = None,
+    device: str = "auto",
+) -> Replayed:
     """Do it again.
 
     Args:
         model: freshly built, of the class that was trained; it gets the recorded weights, and the patch that it had.
         call: the loss, `call(model, *inputs)`; not needed where the model gives it.
         variant: another one to try.
+        device: where; auto is a device of the kind that it was recorded on, the CPU where there is none.
 
     Raises:
+        InvalidValueError: a device that torch does not have here.
         CheckpointError: the weights are those of another model.
         PatchError: the variant cannot be applied, or nothing gives a loss.
     """
@@ -86,10 +114,13 @@ def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, varia
             f"{recorded.path} has weights of a {recorded.info.get('model_class')}, which do not fit this "
             f"{type(model).__name__}: {str(error).splitlines()[-1].strip()}"
         ) from None
-    model.train(recorded.training)
+    place = _place(recorded, device)
+    model.to(place).train(recorded.training)
     if recorded.patch:
         apply(model, recorded.patch)
-    one = Pass(recorded.args, recorded.kwargs, (), recorded.generators, recorded.autocast, (), recorded.training)
+    args, kwargs = moved(recorded.args, place), moved(recorded.kwargs, place)
+    precision = replace(recorded.autocast, device=place.type)
+    one = Pass(args, kwargs, (), recorded.generators, precision, (), recorded.training)
     one = replace(one, versions=tuple(t._version for t in one.tensors))
     buffers = Buffers(model)
     buffers.take()
@@ -114,4 +145,37 @@ def replay(recorded: Recorded, model: nn.Module, call: Loss | None = None, varia
     loss = math.nan if first.loss is None else first.loss
     own = recorded.loss
     exact = loss == own or (math.isnan(loss) and math.isnan(own))
-    return Replayed(recorded, diagnosis, exact, variant, other, table)
+    note = "" if exact and recorded.kind == place.type else _other_device(recorded, place)
+    return Replayed(recorded, diagnosis, exact, variant, other, table, note)
+
+
+def _place(recorded: Recorded, device: str) -> torch.device:
+    """Where a skip is done again."""
+    if device != "auto":
+        try:
+            place = torch.device(device)
+            torch.empty(0, device=place)
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from None
+        return place
+    of_kind = getattr(torch, recorded.kind, None)
+    there = recorded.kind != "cpu" and of_kind is not None and of_kind.is_available()
+    return torch.device(recorded.kind if there else "cpu")
+
+
+def moved(value: Any, place: torch.device) -> Any:
+    """Nested containers with their tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(place)
+    if isinstance(value, Mapping):
+        return {key: moved(item, place) for key, item in value.items()}
+    return type(value)(moved(item, place) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _other_device(recorded: Recorded, place: torch.device) -> str:
+    if recorded.kind == place.type:
+        return "" if place.type == "cpu" else "this device, too, may form sums in another order each time"
+    return (
+        f"recorded on a device of kind {recorded.kind} and done again on {place.type}: weights and inputs are the "
+        "same, the noise is of another generator and sums are rounded otherwise"
+    )

@@ -154,6 +154,11 @@ class Recorded:
     there: tuple[int, ...] = (0,)
 
     @property
+    def kind(self) -> str:
+        """Of the device that it was done on, such as cpu or cuda: that of the generator that it drew from."""
+        return self.generators.kind
+
+    @property
     def world(self) -> int:
         """How many ranks there were."""
         return int(self.info.get("world", 1))
@@ -192,7 +197,7 @@ class Share:
             "args": list(args),
             "kwargs": dict(kwargs),
             "buffers": {key: value.cpu().clone() for key, value in buffers.state().items()},
-            "generators": (one.generators or RawStates.now(torch.device("cpu"))).plain(),
+            "generators": (one.generators or RawStates.now(torch.device(one.autocast.device))).plain(),
             "autocast": [one.autocast.device, one.autocast.enabled, str(one.autocast.dtype).removeprefix("torch.")],
             "training": one.training,
             "threads": torch.get_num_threads(),

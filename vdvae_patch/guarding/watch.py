@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import sys
 import threading
@@ -24,6 +25,7 @@ from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunErr
 from vdvae_patch.guarding import ranks, signals
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, device_of
+from vdvae_patch.guarding.averages import spoilt
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
 from vdvae_patch.guarding.evaluations import Evaluations
@@ -38,6 +40,7 @@ from vdvae_patch.skips.gradient_norm import gradient_norm
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
 from vdvae_patch.skips.usual_norm import UsualNorm
+from vdvae_patch.torch_versions import takes_hooks
 
 Policy = Literal["skip", "raise", "heal"]
 Tracker = Callable[[Mapping[str, float]], object]
@@ -178,6 +181,8 @@ class Guard:
         self.shows_last_loss = False
         """Whether a loss that is not finite is overwritten by the last one that was: some trainers end at a NaN."""
         self._announced = False
+        self._was_called = False
+        self._told_once: set[str] = set()
         self._sound: Window | None = None
         self._busy = False
         self._handle: PatchHandle | None = None
@@ -197,9 +202,30 @@ class Guard:
         weakref.finalize(self, _remove_all, self._hooks[2:])
         self._of_parts: list[Any] = []
         self._watch_parts(True)
+        self._watch_compiled()
         signals.listen(self)
         _guarded.add(self.model)
         _all.add(self)
+
+    def _watch_compiled(self) -> None:
+        """A model that was compiled in place (`model.compile()`) has its hooks compiled with it: what it calls is
+        wrapped instead."""
+        own, reference = getattr(self.model, "_compiled_call_impl", None), weakref.ref(self)
+        if own is None or hasattr(own, "_of_guard"):
+            return
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            guard = reference()
+            if guard is None or not guard._hooks:
+                return own(*args, **kwargs)
+            guard._forward(guard.model, args, kwargs)
+            try:
+                return own(*args, **kwargs)
+            finally:
+                guard._after_forward(guard.model, args, None)
+
+        called._of_guard = own  # type: ignore[attr-defined]
+        self.model._compiled_call_impl = called
 
     def _watch_parts(self, needed: bool) -> None:
         """Whether calls of the model's parts are looked at: as long as the model itself is called they tell nothing,
@@ -237,6 +263,8 @@ class Guard:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        if (compiled := getattr(self.model, "_compiled_call_impl", None)) is not None:
+            self.model._compiled_call_impl = getattr(compiled, "_of_guard", compiled)
         self._watch_parts(False)
         signals.ignore(self)
         _guarded.discard(self.model)
@@ -260,8 +288,22 @@ class Guard:
         if self.healed:
             named = "; ".join(f"{head} got {scale}" for head, scale in self.healed.items())
             heads = f"healed: {named}"
+        if not (self.steps or self.skips or self._refusals):
+            return self._nothing_yet()
         raised = ["\n".join([text, *(f"  {line}" for line in lines(found))]) for text, found in self._refusals]
+        heads = "\n".join([part for part in (heads, *map("note: {}".format, spoilt(self.model))) if part])
         return report(self.skips, raised, self.steps + len(self.skips), heads, self._cure())
+
+    def _nothing_yet(self) -> str:
+        if self._only is not None:
+            return "0 steps: no optimizer that was given as optimizer= has taken a step"
+        text = f"0 steps: no optimizer that holds parameters of this {type(self.model).__name__} has taken a step"
+        if not self._was_called:
+            return f"{text}, and it was not called with gradients"
+        return (
+            f"{text}, though it was called with gradients; an optimizer of another copy of it, and a loop that moves "
+            "the weights itself, are not guarded"
+        )
 
     def __repr__(self) -> str:
         return f"Guard({type(self.model).__name__}, {self.steps} steps, {len(self.skips)} skipped)"
@@ -278,7 +320,7 @@ class Guard:
             PatchError: there was no such step yet.
         """
         again = self._sound_again()
-        if again is None or not again.shares:
+        if again is None or not again.settled().shares:
             raise PatchError("no step was seen yet in which the heads can be looked for")
         with self._quiet():
             return self._diagnostician.find(again, again.shares[0])
@@ -343,6 +385,7 @@ class Guard:
         if self._busy or not torch.is_grad_enabled() or _in_backward():
             return
         self._settle()
+        self._was_called = True
         if self._stepped:
             self._stepped = False
             for optimizer in list(self._steps_in):  # of a step that raised
@@ -352,16 +395,26 @@ class Guard:
             self._buffers.take()
         self._window.forward(module, args, kwargs, device_of(self.model), of)
 
-    def on_backward(self, roots: Sequence[Tensor]) -> None:
+    def on_backward(self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None) -> None:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes or _in_backward():  # as reentrant checkpoints call it
             return
+        if inputs is not None and not self._has_some_of(inputs):  # a penalty on the gradient of what a model is given
+            return
         self._settle()
         if not self._stepped:
-            self._forget_what_was_cleared()
-        elif self._is_cleared():  # a second loss of passes whose first one had its step
+            if inputs is None:
+                self._forget_what_was_cleared()
+        elif inputs is not None or self._is_cleared():  # a second loss of passes whose first one had its step
             self._window.backwards = []
-        self._window.backward(roots, device_of(self.model))
+        self._window.backward(roots, device_of(self.model), by_grad=inputs is not None)
+
+    def _has_some_of(self, tensors: Sequence[Any]) -> bool:
+        own = list(self.model.parameters())
+        known = set(map(id, own))
+        return any(
+            id(t) in known or (signals.is_transformed(t) and signals.same_as(t, own) is not None) for t in tensors
+        )
 
     def on_zero(self, cleared: Any) -> None:
         """See `signals.Listener`. A loop may give a loss up after `backward`, without a step."""
@@ -373,7 +426,7 @@ class Guard:
 
     def _forget_what_was_cleared(self) -> None:
         """Gradients may be cleared by hand, too."""
-        if self._window.backwards and self._is_cleared():
+        if self._window.sums and self._is_cleared():
             own = {id(p) for p in self.model.parameters()} if self._traceable is not False else None
             self._window.discard(own)
 
@@ -459,6 +512,8 @@ class Guard:
         """Gradients are there; apply the update, or keep it out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         step = self._counts.get(optimizer, 0)
+        if not step and (warning := _divides_by_zero(optimizer)):
+            self._say(warning)
         if self._may_wait(optimizer, parameters):
             row = self._row(parameters)
             self._counts[optimizer] = step + 1
@@ -498,6 +553,7 @@ class Guard:
         self._shown = loss
         if not self._window.passes:  # no call was seen, before which they would be taken
             self._buffers.take()
+            self._watch_compiled()
         self._watch_parts(not self._window.passes or any(one.of for one in self._window.passes))
         if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
             self._sound = self._window.lasting()
@@ -581,6 +637,7 @@ class Guard:
                 losses = [float(_wide(root).sum()) for root in self._window.losses]
             loss, size = sum(losses) / self._scale, size / scale
             code = rule.decided((not math.isfinite(loss),), False, size, self.threshold, limit)
+            loss = loss if losses else math.nan  # it was not seen
             return loss, _CAUSES[code - 1] if code else None, size, ()
         if self._traceable and len(row) > 1 and not bool(row[:-1].isfinite().all()):
             self._window.keep_those_of({id(p) for p in parameters})
@@ -594,7 +651,12 @@ class Guard:
         found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), row[1], self.threshold, limit)
         values = torch.cat([row, found[None], bad.float()]).tolist()
         cause = None if values[2] == 0 else _CAUSES[int(values[2]) - 1]
-        return values[0], cause, values[1], tuple(n for n, flag in enumerate(values[3:]) if flag)
+        return (
+            values[0] if self._window.losses else math.nan,
+            cause,
+            values[1],
+            tuple(n for n, flag in enumerate(values[3:]) if flag),
+        )
 
     def _losses(self) -> tuple[float, bool]:
         """The sum of what was differentiated, without the loss scale; and whether it is NaN on some rank."""
@@ -634,8 +696,12 @@ class Guard:
             self._track(step, loss, norm, math.inf, skipped=True)
             return
         self._keep_out(parameters)
-        cause: Cause = "nan_loss" if not math.isfinite(loss) else "high_gradient"
-        self._skipped(self._diagnosed(Skip(step, cause, (), norm, loss, type(optimizer).__name__)))
+        bad = ranks.everyone(torch.tensor([float(not math.isfinite(loss))], device=device_of(self.model)))[
+            :, 0
+        ].tolist()
+        cause: Cause = "nan_loss" if any(bad) else "high_gradient"  # the same on all
+        on = tuple(rank for rank, flag in enumerate(bad) if flag) if ranks.world() > 1 else ()
+        self._skipped(self._diagnosed(Skip(step, cause, on, norm, loss, type(optimizer).__name__)))
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
@@ -669,6 +735,12 @@ class Guard:
         self._track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
             self._say(told(skip))
+        if skip.folder is not None:
+            size = sum(path.stat().st_size for path in skip.folder.rglob("*") if path.is_file()) / 2**20
+            self._say(f"{skip.folder} takes {size:.3g} MiB; at most {self.keep} are kept")
+        if skip.diagnosis is not None and not skip.outside:
+            for text in spoilt(self.model):
+                self._say_once(text)
         if self.policy == "raise":
             raise GuardError(told(skip))
         if self._consecutive >= self.max_consecutive:
@@ -688,11 +760,19 @@ class Guard:
 
     def _examined(self) -> Diagnosis:
         if any(hasattr(p, "full_tensor") for p in self.model.parameters()):
-            return Diagnosis(notes=("the model is sharded, so that one rank cannot do the step again by itself",))
+            why = "the model is sharded, so that one rank cannot do the step again by itself"
+            return Diagnosis(notes=(f"{why}; with out= it is recorded whole, for vdvae-patch replay",))
         if ranks.world() > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
             return Diagnosis(notes=("its batch norm is over all ranks, so that none can do the step again by itself",))
-        again = Again(self.model, self._window, self._buffers, self.call, self._scale)
-        return self._diagnostician.examine(again, self._sound_again())
+        again, sound = Again(self.model, self._window, self._buffers, self.call, self._scale), self._sound_again()
+        found = self._diagnostician.examine(again, sound)
+        for past in reversed(self._window.past):
+            if found.reproduced or found.outside or not past.passes:
+                break
+            before = Again(self.model, past, self._buffers, self.call, self._scale)
+            if (of_past := self._diagnostician.examine(before, sound)).reproduced:
+                found = of_past
+        return found
 
     @contextlib.contextmanager
     def _quiet(self) -> Any:
@@ -754,7 +834,20 @@ class Guard:
             self._say(f"step {skip.step}: {head} could not be healed: {error}")
             return skip
         self.healed = wanted
-        return replace(skip, healed=f"{head.path}[{head.channels}] ({head.role}) has {wanted[head]} from now on")
+        healed = f"{head.path}[{head.channels}] ({head.role}) has {wanted[head]} from now on"
+        return replace(skip, healed=healed + self._moved(head, diagnosis))
+
+    def _moved(self, head: Head, diagnosis: Diagnosis | None) -> str:
+        """How much another scale changes what a head gives, in the step at hand."""
+        again = Again(self.model, self._window, self._buffers, self.call, self._scale).settled()
+        same = (head.path, head.channels, head.role)
+        before = next((h for h in (diagnosis.heads if diagnosis else ()) if (h.path, h.channels, h.role) == same), None)
+        with self._quiet():
+            found = self._diagnostician.extremes(again, again.shares[-1], [head]) if again.shares else []
+        if before is None or before.log_sigma is None or not found or found[0].log_sigma is None:
+            return ""
+        spans = [telling.log_sigma(span.low, span.high) for span in (before.log_sigma, found[0].log_sigma)]
+        return f": its {spans[0]} in this step, and now {spans[1].removeprefix('log σ ')}"
 
     def _cure(self) -> str:
         """The lines that make it permanent."""
@@ -808,6 +901,8 @@ class Guard:
         rows = ranks.everyone(row).tolist()
         largest = max(size for _, size in rows)
         number = int(rows[0][0])
+        if not number and self.out is not None and self.keep:
+            self._say_once(f"{self.out} holds {kept} recorded skips, of this training or one before; no more are kept")
         if not number or min(size for _, size in rows) < 0:
             return 0
         if largest > self.max_batch_mib:
@@ -844,6 +939,11 @@ class Guard:
         except Exception as error:  # it is not ours, and must not end the training
             self.tracker = None
             self._say(f"the tracker raised {type(error).__name__}: {error}; it is not called again")
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._told_once:
+            self._told_once.add(text)
+            self._say(text)
 
     def _say(self, text: str, *, of_all: bool = False) -> None:
         """`of_all`: what one rank alone may know."""
@@ -1018,6 +1118,8 @@ def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
     todo = [(path, child, 0) for path, child in model.named_children()]
     while todo:
         path, module, depth = todo.pop()
+        if not takes_hooks(module):
+            continue
         listed = type(module).forward is nn.Module.forward  # a list of modules is never called
         if not listed:
             found.append((path, module))
@@ -1041,8 +1143,32 @@ def _opened(out: Path, model: nn.Module) -> Path:
     """The folder, made; refused if something else lies in it."""
     if (out / "config.toml").exists():
         raise GuardError(f"{out} is the folder of a run of `vdvae-patch train`; name another one for the guard")
+    for manifest in sorted(out.glob("skip-*/manifest.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged one is for `replay` to say
+            other = json.loads(manifest.read_text(encoding="utf-8"))["info"]["model_class"]
+            if other != type(model).__name__:
+                raise GuardError(
+                    f"{out} holds recorded skips of a {other}, and this is a {type(model).__name__}; name another one"
+                )
     out.mkdir(parents=True, exist_ok=True)
     return out
+
+
+def _divides_by_zero(optimizer: Optimizer) -> str:
+    """What is said of an optimizer whose update may not be finite although the gradients are."""
+    for group in optimizer.param_groups:
+        eps = group.get("eps")
+        if not isinstance(eps, float) or group.get("fused"):
+            continue
+        for dtype in {p.dtype for p in group["params"] if p.is_floating_point()}:
+            if eps > 0 and not torch.tensor(eps, dtype=dtype):
+                return (
+                    f"{type(optimizer).__name__} has eps={eps:g}, which is 0 in {str(dtype).removeprefix('torch.')}, "
+                    "as the weights are: where the square of a gradient underflows, an update divides by 0 and spoils "
+                    "the weights although loss and gradients are finite, which no look at these can show; give "
+                    "eps=1e-4, or keep the weights in float32 (mixed precision) or bfloat16"
+                )
+    return ""
 
 
 def _patched(model: nn.Module, scales: Mapping[Head, str]) -> PatchHandle:

@@ -18,6 +18,7 @@ from vdvae_patch.decoders import get as get_decoder
 from vdvae_patch.errors import PatchError
 from vdvae_patch.over_ranks import mean_over_ranks
 from vdvae_patch.seams import DecoderSeam, Instead
+from vdvae_patch.torch_versions import takes_hooks
 
 LIKELIHOOD = "vdvae_patch_decoder"
 BESIDE = "vdvae_patch_beside"
@@ -232,7 +233,7 @@ def likelihood_in(model: nn.Module) -> Likelihood | None:
 def take_away(model: nn.Module) -> None:
     """Take the modules away again; the parameters that were put aside learn as before."""
     named = dict(model.named_parameters())
-    for module in list(model.modules()):
+    for module in filter(takes_hooks, list(model.modules())):
         likelihood = module._modules.pop(LIKELIHOOD, None)
         module._modules.pop(BESIDE, None)
         module._modules.pop(TERM, None)

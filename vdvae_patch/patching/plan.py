@@ -44,10 +44,11 @@ def checked(model: nn.Module, heads: Iterable[Head], variant: Variant) -> list[H
     found = list(heads)
     if not found:
         raise PatchError("no heads to patch: the list is empty")
-    scripted = next((m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)), None)
-    if scripted is not None and any(_is_inside(model, head.path, scripted) for head in found):
+    scripted = [m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)]
+    inside = next((m for m in scripted for head in found if _reaches_into(model, head, m)), None)
+    if inside is not None:
         raise PatchError(
-            f"{type(scripted).__name__} is TorchScript, which runs without the Python that a patch stands in for; "
+            f"{type(inside).__name__} is TorchScript, which runs without the Python that a patch stands in for; "
             "patch the model first, and trace it then (torch.jit.trace, torch.export)"
         )
     modules = _modules(model)
@@ -60,6 +61,14 @@ def checked(model: nn.Module, heads: Iterable[Head], variant: Variant) -> list[H
     if absent and not (variant.one_name and len(absent) < len(asked)):
         raise PatchError(f"variant {variant} sets the {' and the '.join(absent)}, but no head has that role")
     return found
+
+
+def _reaches_into(model: nn.Module, head: Head, outer: nn.Module) -> bool:
+    """Whether a head is patched inside of a module: where an expression is replaced, that is what counts, and not the
+    layer whose output it reads."""
+    places = [site.owner for site in head.sites if isinstance(site, Site)]
+    whole = len(places) == len(head.sites) and bool(places)
+    return any(_is_inside(model, path, outer) for path in (places if whole else [head.path]))
 
 
 def _is_inside(model: nn.Module, path: str, outer: nn.Module) -> bool:
@@ -181,7 +190,7 @@ def is_in_call(head: Head) -> bool:
 def exchanged_beside(heads: Sequence[PatchedHead]) -> list[PatchedHead]:
     """The heads whose scale is put in beside the model: not those that a module's output gives theirs, and whose calls
     would only tell two roles of one module apart."""
-    apart = _patched_apart(heads)
+    apart = _patched_apart(heads, {})
     return [
         h
         for h in heads
@@ -213,7 +222,9 @@ def _planned(
     _refuse_shared_expressions(heads)
     # heads that only calls can patch hand raw values on to each other: all their calls are replaced, or none
     whole = stable or any(h.head.only_at_calls for h in changed)
-    return list(_attachments(_modules(model), heads if whole else changed, stable, normals, _patched_apart(heads)))
+    modules = _modules(model)
+    apart = _patched_apart(heads, modules)
+    return list(_attachments(modules, heads if whole else changed, stable, normals, apart))
 
 
 def _refuse_shared_expressions(heads: Sequence[PatchedHead]) -> None:
@@ -388,14 +399,17 @@ def _is_alternative(head: Head) -> bool:
     return bool(head.sites) and not head.parameter and all(known)
 
 
-def _patched_apart(heads: Iterable[PatchedHead]) -> set[_Emitted]:
-    """The channels that one module emits for two roles with two scales: these are patched where it is called."""
+def _patched_apart(heads: Iterable[PatchedHead], modules: Mapping[str, nn.Module]) -> set[_Emitted]:
+    """The channels that are patched where their module is called: those of one that emits two roles with two scales,
+    or of TorchScript, whose output nothing stands in for."""
     first: dict[_Emitted, PatchedHead] = {}
     apart: set[_Emitted] = set()
     for patched in heads:
         head = patched.head
         if head.calls or not (_is_at_output(head) or _is_alternative(head)):
             continue
+        if _is_alternative(head) and isinstance(modules.get(head.path), torch.jit.ScriptModule):
+            apart.add(_emitted(head))
         other = first.setdefault(_emitted(head), patched)
         if other.scale == patched.scale:
             continue

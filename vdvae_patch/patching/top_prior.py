@@ -21,6 +21,7 @@ from vdvae_patch.patching.decoder import Apart, InsteadAttachment
 from vdvae_patch.seams import TopPriorSeam
 from vdvae_patch.top_priors import Density, TopPrior
 from vdvae_patch.top_priors import get as get_top_prior
+from vdvae_patch.torch_versions import takes_hooks
 
 TOP_PRIOR = "vdvae_patch_top_prior"
 """By this name it is a child of the model."""
@@ -115,5 +116,5 @@ def top_prior_in(model: nn.Module) -> TopPrior | None:
 
 def take_top_prior_away(model: nn.Module) -> None:
     """Take the module away again."""
-    for module in list(model.modules()):
+    for module in filter(takes_hooks, list(model.modules())):
         module._modules.pop(TOP_PRIOR, None)

@@ -13,6 +13,7 @@ from vdvae_patch.attach.attachment import OutputAttachment
 from vdvae_patch.attach.graft import stands_in
 from vdvae_patch.heads import Head
 from vdvae_patch.patching.record import PatchedHead, is_patched, patched_heads
+from vdvae_patch.torch_versions import takes_hooks
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def each_log_sigma(model: nn.Module, heads: Sequence[Head], see: Callable[[int, 
     handles = [
         modules[head.path].register_forward_hook(partial(_see, see, index, head, scales.get((head.path, head.role))))
         for index, head in enumerate(heads)
-        if head.path in modules
+        if head.path in modules and takes_hooks(modules[head.path])
     ]
     try:
         yield

@@ -97,24 +97,13 @@ def read_log(path: Path, problems: list[str]) -> Log:
 
 def rows(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
     """The records of a log; damaged lines are left out, and missing ones are said, both in `problems`."""
-    said: list[str] = []
-    before = 0
+    log = records.Audit(path)
+    unreadable = []
     try:
-        for line in records.stream(path):
-            if line.record is None:
-                said.append(f"{path.name} line {line.place} {line.why}; it is left out")
-                continue
-            if line.number is not None and line.number > before + 1:
-                missing = (
-                    f"record {before + 1}"
-                    if line.number == before + 2
-                    else f"records {before + 1} to {line.number - 1}"
-                )
-                said.append(f"{path.name} lacks {missing}")
-            before = before + 1 if line.number is None else line.number
-            yield line.record
+        yield from log.records()
     except VdvaePatchError as error:
-        said.append(str(error))
+        unreadable.append(str(error))
+    said = [f"{path.name} {text}{'' if is_gap else '; it is left out'}" for text, is_gap in log.faults] + unreadable
     problems += said[:_MOST_SAID]
     if len(said) > _MOST_SAID:
         problems.append(f"{path.name}: {len(said) - _MOST_SAID:,} more of these")

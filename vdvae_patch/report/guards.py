@@ -60,7 +60,15 @@ def read_guard(folder: Path) -> GuardData:
         problems.append(f"{len(lost)} of {len(skips)} skips were not recorded: a guard keeps the first few (keep=5)")
     first = next(iter(infos.values()), {})
     seen: dict[str, Any] = {
-        key: first[key] for key in ("model_class", "vdvae_patch", "torch", "python", "world") if key in first
+        name: first[key]
+        for key, name in {
+            "model_class": "model",
+            "vdvae_patch": "vdvae_patch",
+            "torch": "torch",
+            "python": "Python",
+            "world": "processes",
+        }.items()
+        if key in first
     }
     return GuardData(
         folder, tuple(skips), collector.looks(), seen, tuple(problems),

@@ -206,6 +206,8 @@ def _run(anchor: str, name: str, run: RunData, links: _Links, now: float) -> dic
         ("machine", seen.get("machine")),
         ("processes", seen.get("ranks")),
         ("threads", seen.get("threads")),
+        ("float32", seen.get("float32")),
+        ("deterministic", "yes" if seen.get("deterministic") is True else None),
         ("version", seen.get("version")),
         ("commit", seen.get("commit")),
         ("Python", seen.get("python")),
@@ -334,7 +336,7 @@ def _of_guard(key: str, guard: GuardData, links: _Links, now: float) -> dict[str
         "counts": sorted(((n, *what) for what, n in counts.items()), reverse=True),
         "has_heads": guard.looks is not None,
         "recorded": [{"run": "", "anchor": f"{key}-skip{n}"} | _skip(s, links, None) for n, s in enumerate(chosen)],
-        "facts": [(name.replace("_", " "), str(value)) for name, value in guard.seen.items()],
+        "facts": [(name, str(value)) for name, value in guard.seen.items()],
     }
 
 

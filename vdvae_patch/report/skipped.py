@@ -12,9 +12,9 @@ from vdvae_patch.report.columns import number
 from vdvae_patch.report.looks import HeadName, name_of, stands_out
 
 CAUSES = {
-    "nan_rate": "NaN in the rate",
-    "nan_distortion": "NaN in the distortion",
-    "nan_loss": "NaN in the loss",
+    "nan_rate": "rate not finite",
+    "nan_distortion": "distortion not finite",
+    "nan_loss": "loss not finite",
     "high_gradient": "high gradient",
     "loss_scale": "loss scale of float16",
     "": "no cause written",

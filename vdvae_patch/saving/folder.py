@@ -44,6 +44,7 @@ def save(model: nn.Module, folder: Path | str, *, overwrite: bool = False) -> Pa
         PatchError: the model is not patched, or a part of the patch cannot be written down.
         CheckpointError: the folder is there already, cannot be written, or a weight is no tensor with values.
     """
+    _check_order(model, folder, "save")
     model, target = unwrapped(model), Path(folder).expanduser()
     document = patch_document(model)
     with new_folder(target, frozenset((WEIGHTS, PATCH)), overwrite) as made:
@@ -71,6 +72,7 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
 
     A model that was given is as it was if anything is raised.
     """
+    _check_order(model, folder, "load")
     source = Path(folder).expanduser()
     document = _document(source)
     _check_weights(source, document)
@@ -89,6 +91,15 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
         unpatch(built)
         raise
     return cast(Model, built)
+
+
+def _check_order(model: object, folder: object, verb: str) -> None:
+    """Raise `PatchError` if model and folder are given the other way round, or the folder is no path."""
+    if isinstance(model, str | Path) or not isinstance(folder, str | Path):
+        raise PatchError(
+            f"{verb} takes the model first and then the folder, {verb}(model, 'folder'), and got a "
+            f"{type(model).__name__} and a {type(folder).__name__}"
+        )
 
 
 def _document(folder: Path) -> dict[str, object]:

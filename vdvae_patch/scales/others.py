@@ -75,6 +75,15 @@ class Softplus(Scale):
         body = torch.sigmoid(x) / self._value(p.clamp(min=_TAIL / self.beta), None)
         return torch.where(x < _TAIL, tail, body)
 
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        p = wide(p)
+        x = self.beta * p
+        far, small = x < _TAIL, 0.5 * x.clamp(max=_TAIL).exp()
+        sigma = self._value(p.clamp(min=_TAIL / self.beta), None)
+        tail = (x - math.log(self.beta) - small).clamp(max=self._seam)
+        log_sigma = torch.where(far, tail, torch.log(sigma).clamp(min=self._seam))
+        return log_sigma, torch.where(far, self.beta * (1 - small), torch.sigmoid(x) / sigma)
+
     def inverse(self, sigma: Tensor) -> Tensor:
         exact = in_range(sigma, self.codomain)
         return (exact + torch.log(-torch.expm1(-self.beta * exact)) / self.beta).to(sigma.dtype)

@@ -184,6 +184,8 @@ class DownBounded(Scale):
 
     def _log_sigma(self, p: Tensor) -> Tensor:
         # log σ > p always, so the maximum is exact; it takes over before exp(p) overflows
+        if not self._shift:
+            return torch.maximum(p, (self.alpha + p.clamp(max=OVERFLOW_NEAR).exp()).log())
         above = math.exp(math.log(self.alpha) - self._shift) + (p - self._shift).clamp(max=OVERFLOW_NEAR).exp()
         return torch.maximum(p, above.log() + self._shift)
 
@@ -235,6 +237,14 @@ class Bounded(Scale):
         if self._is_wide:
             return torch.exp(self.log_abs_det_jacobian(p, p) - self._log_sigma(p))
         return self._sigma_slope(p) / self._sigma(p)
+
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        p = wide(p)
+        if self._is_wide:
+            log_sigma = self._log_sigma(p)
+            return log_sigma, torch.exp(self.log_abs_det_jacobian(p, p) - log_sigma)
+        sigma = self._sigma(p)
+        return sigma.log(), self._sigma_slope(p) / sigma
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return math.log(self.omega - self.alpha) + F.logsigmoid(x) + F.logsigmoid(-x)

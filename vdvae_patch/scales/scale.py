@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -141,7 +142,7 @@ class Scale(Transform):
 
     def arguments(self) -> dict[str, float]:
         """The arguments of this instance, by name."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {name: getattr(self, name) for name in _parameters(type(self))}  # type: ignore[arg-type]
 
     def defaults(self) -> dict[str, Any]:
         """The values of arguments that a specification may leave out."""
@@ -163,6 +164,12 @@ class Scale(Transform):
         return hash((type(self), *self.arguments().values()))
 
     name: ClassVar[str] = ""
+
+
+@cache
+def _parameters(scale: type[Scale]) -> tuple[str, ...]:
+    """The names of a class's arguments, which take longer to find out than a scale to compute."""
+    return tuple(inspect.signature(scale).parameters)
 
 
 class _Elementwise(Operation):

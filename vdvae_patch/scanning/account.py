@@ -48,9 +48,11 @@ def told(treated: Treated) -> str:
     lines = [_table(heads, handle, treated.verdicts or ())]
     if heads.normals:
         one = len(heads.normals) == 1
-        what = "call of torch.distributions.Normal gives" if one else "calls of torch.distributions.Normal give"
-        know = "one that knows log σ: its" if one else "ones that know log σ: their"
-        lines.append(f"{len(heads.normals)} {what} {know} KL and density take no logarithm of σ")
+        what = "call of torch.distributions.Normal is" if one else "calls of torch.distributions.Normal are"
+        lines.append(
+            f"{len(heads.normals)} {what} given log σ beside σ, so that KL and density are computed from log σ itself, "
+            "not from log(σ)"
+        )
     lines += handle.outcomes()
     lines += _outside(heads, handle)
     lines += _verdicts(treated)

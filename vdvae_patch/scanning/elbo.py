@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -308,6 +309,15 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
     if term.errors is None:
         return term
     before = tail.adjoints([term.node])[term.node.id]
+    held = {term.node.id: lambda value: tail.base[term.node.id]}  # only its weight may change
+    raws = [f.reading.raw.node for f in factors if len(f.factors) and _middle(f.factors) != 0]
+    # most have no part in it: all are moved at once, each by a distance of its own, so that a ratio of two changes, too
+    together = {
+        raw.id: partial(torch.add, other=0.25 + 0.25 * (place * math.sqrt(2) % 1)) for place, raw in enumerate(raws)
+    }
+    together.pop(term.node.id, None)
+    if torch.allclose(before, tail.adjoints([term.node], {**together, **held})[term.node.id], rtol=1e-6, atol=0):
+        return term
     for factor in factors:
         raw = factor.reading.raw.node
 
@@ -317,12 +327,12 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
         changes: Changes = {raw.id: change}
         if raw.id == term.node.id or not len(factor.factors) or _middle(factor.factors) == 0:
             continue
-        held = {term.node.id: lambda value: tail.base[term.node.id]}  # only its weight may change
         after = tail.adjoints([term.node], {**changes, **held})[term.node.id]
         if not torch.allclose(before, after, rtol=1e-6, atol=0):
             kept = -factor.factors
-            if factor.count != term.count:  # one σ of several errors has the sum of their factors
-                kept = kept.mean()[None] * factor.count / term.count
+            # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
+            if factor.count != term.at_node:
+                kept = kept.mean()[None] * factor.count / term.at_node
             return Term("Gaussian density", term.node, term.target, kept, term.errors, term.count, term.followed)
     return term
 
@@ -332,7 +342,10 @@ def _kl(factors: Sequence[LogSigmaFactor], sign: float) -> tuple[Tensor | None, 
     if not factors:
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
     unknown = [factor for factor in factors if not len(factor.factors)]
-    found = torch.cat([sign * factor.factors for factor in factors])
+    largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
+    # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone
+    some = [f.factors for f in factors if not largest or _middle(f.factors.abs()) > _NO_FACTOR * largest]
+    found = sign * torch.cat(some) if some else torch.zeros(0)
     found = found[found > _NO_FACTOR * max(1e-6, float(found.abs().max()) if len(found) else 0.0)]
     if not len(found):
         if unknown:

@@ -58,7 +58,7 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
     scripted = _scripted_owner(node)
     if owner is None or owner.path is None:
         if scripted is not None:
-            return Emission(scripted, False, channels, False, _SCRIPTED)
+            return Emission(scripted, False, channels, False, SCRIPTED)
         return Emission("", False, channels, False, "no module computes it")
     returned = graph.returned.get(emitted.node.id, [])
     # a subclass of PyTorch's layer runs in it, too, and may return something else
@@ -66,7 +66,7 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
     around = [f for f in node.frames if f.path == owner.path and f.host and f.code.co_name == "forward"]
     builtin = layer and not around
     if scripted is not None and not builtin and scripted not in (owner.path, *returned):
-        return Emission(scripted, False, channels, False, _SCRIPTED)
+        return Emission(scripted, False, channels, False, SCRIPTED)
     if builtin and is_recurrent(owner) and not any(owner.path in paths for paths in graph.returned.values()):
         return Emission(owner.path, False, channels, False, "its module returns several values, of which it is one")
     if builtin or owner.path in returned:
@@ -79,7 +79,10 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
     return Emission(owner.path, False, channels, False, reason, layer=layer and exact)
 
 
-_SCRIPTED = "it is computed inside TorchScript, where no Python runs that could be replaced"
+SCRIPTED = (
+    "it is computed inside TorchScript, where no Python runs that could be replaced (patch its Python module, and "
+    "trace it then)"
+)
 
 
 def _scripted_owner(node: Node) -> str | None:

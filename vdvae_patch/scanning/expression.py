@@ -7,7 +7,9 @@ leaves. What no parameter reaches (masks, temperatures) stands for itself with i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -39,6 +41,16 @@ class Spot(NamedTuple):
 
 def step_through(spot: Spot) -> Spot | None:
     """One operation back, if it only moves elements; None if it does more, or if its inputs are different things."""
+    known = spot.node.stepped
+    if known is None:
+        return _stepped(spot)
+    if spot.cuts not in known:  # every expression that reads a value takes the same steps
+        known[spot.cuts] = _stepped(spot)
+    found: Spot | None = known[spot.cuts]
+    return found
+
+
+def _stepped(spot: Spot) -> Spot | None:
     node = spot.node
     if node.op in ops.COMBINING:
         learned = [n for n in node.inputs if n.params or n.noise]
@@ -174,23 +186,37 @@ def settle(spot: Spot) -> Spot:
     return spot
 
 
+class _TooManyLeavesError(Exception):
+    """An expression has more leaves than it may have."""
+
+
 class Expression:
     """The elementwise expression that ends in a spot.
 
     Args:
         stops: nodes that count as leaves though they are computed (a sum of raw values, a sample).
         through_sums: whether `sum` and `mean` belong to the expression; of equal elements a sum is a multiple.
+        most: of how many leaves it is of use; of one that has more, only so many that this shows are looked for.
     """
 
-    def __init__(self, end: Spot, stops: frozenset[int] = frozenset(), through_sums: bool = False) -> None:
+    def __init__(
+        self,
+        end: Spot,
+        stops: frozenset[int] = frozenset(),
+        through_sums: bool = False,
+        *,
+        most: float = math.inf,
+    ) -> None:
         self.end = end
         self.stops = stops
         self.through_sums = through_sums
+        self._most = most
         self.leaves: dict[SpotKey, Spot] = {}
         self.order: list[Spot] = []  # computed spots, operands before what is computed of them
         self.depends: dict[SpotKey, frozenset[SpotKey]] = {}
         self._settled: dict[SpotKey, tuple[list[Any], dict[str, Any]]] = {}
-        self._collect(end, 0)
+        with suppress(_TooManyLeavesError):
+            self._collect(end, 0)
 
     def _collect(self, spot: Spot, depth: int) -> frozenset[SpotKey]:
         spot = self._settle(spot)
@@ -202,6 +228,8 @@ class Expression:
             return frozenset()
         if not self._is_inner(spot.node) or depth > DEPTH:
             self.leaves[key] = spot
+            if len(self.leaves) > self._most:
+                raise _TooManyLeavesError
             self.depends[key] = frozenset({key})
             return self.depends[key]
         found = frozenset[SpotKey]().union(

@@ -120,7 +120,7 @@ def gaussian_terms(
     known = _Attempts()
     for through_sums in (False, True):
         for node in totals(graph, through_sums):
-            expression = Expression(Spot(node), stops, through_sums)
+            expression = Expression(Spot(node), stops, through_sums, most=MOST_LEAVES)
             if not 1 < len(expression.leaves) <= MOST_LEAVES or not any(
                 spot.node.op not in ops.LINEAR for spot in expression.order
             ):

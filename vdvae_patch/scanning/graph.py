@@ -66,11 +66,12 @@ class Node:
         mask: whether it is an input of zeros and ones by which the host multiplies what networks put out: no data.
         drawn: whether it is of numbers that another library may have drawn in the call; see `foreign_draws.py`.
         picked: of an operation that picks elements, which ones: its tensors of indices, by the number of their node.
+        stepped: what `expression.step_through` found before, by the cuts; None while nodes may still change.
     """
 
     __slots__ = (
         "_inputs", "args", "data", "drawn", "even", "frames", "func", "id", "index", "inplace", "kind", "kwargs",
-        "mask", "name", "noise", "op", "params", "picked", "shape", "value",
+        "mask", "name", "noise", "op", "params", "picked", "shape", "stepped", "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
@@ -93,6 +94,7 @@ class Node:
         self.mask = False
         self.drawn = False
         self.picked: dict[int, torch.Tensor] = {}
+        self.stepped: dict[Any, Any] | None = None
         self._inputs: list[Node] | None = None
 
     @property
@@ -164,6 +166,31 @@ class Graph:
     """The one number that the call gave."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)
     """Kept for the reading of the loss alone, by the number of their node; see `replay.py`."""
+    _draws: dict[int, int] = field(default_factory=dict, repr=False)
+
+    def settle(self) -> None:
+        """Once nodes change no more: what is found of one may be remembered."""
+        for node in self.nodes:
+            node.stepped = {}
+
+    def draws_behind(self, node: Node) -> int:
+        """Bit set of the draws of noise on any way back from a node, also through what lets none of it by, such as a
+        comparison: a node has all those of every node that it is computed of."""
+        found = self._draws
+        todo = [node]
+        while todo:
+            inner = todo[-1]
+            waiting = [n for n in inner.inputs if n.id not in found] if inner.id not in found else []
+            if waiting:
+                todo += waiting
+                continue
+            todo.pop()
+            if inner.id not in found:
+                draws = inner.noise
+                for source in inner.inputs:
+                    draws |= found[source.id]
+                found[inner.id] = draws
+        return found[node.id]
 
     def index_consumers(self) -> None:
         """Fill `consumers` once recording is over."""

@@ -150,7 +150,11 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
             place = "output" if _is_bounded_output(group, convention, agree, shared) else "no"
             reason = f"{reason}, and {error}"
     beside = any(isinstance(site, Site) and site.in_call for site in sites)
-    file, _, line = where(_sigma_node(group.readings)).rpartition(":")
+    sigma = _sigma_node(group.readings)
+    # of a parameter that is read as it is, no line computes it: where it is compared
+    term = next((r.term for r in group.readings if r.term is not None), None)
+    place_of = sigma if term is None or sigma.host_frame() is not None else term.total
+    file, _, line = where(place_of).rpartition(":")
     found = Found(
         confidence="sure" if group.sure else "likely",
         shape=first.node.shape if first.used < 0 else shape_of(first.raw),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from vdvae_patch.composition import Step
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning.chain import descend
@@ -87,9 +88,24 @@ def _is_log_of_exponential(node: Node) -> bool:
         chains += [descend(Spot(n)) for n in begin.node.inputs if n.params]
     for chain in chains:
         names = [step.name for step in chain.steps]
-        if "exp" in names and not any(_is_floor(name) for name in names[names.index("exp") :]):
+        if "exp" not in names:
+            continue
+        first = names.index("exp")
+        if not any(map(_is_floor, names[first:])) and _goes_to_zero(chain.steps[: first + 1]):
             return True
     return False
+
+
+def _goes_to_zero(steps: Sequence[Step]) -> bool:
+    """Whether an exponential underflows at some raw value: not one of a value that is clamped before."""
+    value = torch.tensor([-1e4, 1e4], dtype=torch.float64)
+    for step in steps:
+        value = step.forward(value)
+    return bool((value < _UNDERFLOWS).any())
+
+
+_UNDERFLOWS = 1e-19
+"""The square of what is less is no normal number in float32."""
 
 
 def _is_floor(step: str) -> bool:

@@ -12,7 +12,7 @@ other sign: −a is the factor on its density.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -130,10 +130,10 @@ def _best(
     """The factors, and for which elements they hold, of the width by which most do."""
     best: tuple[Tensor, Tensor] | None = None
     for width, tolerance in _AROUND:
-        fit = _fit(tail, reading, expression, chosen, width, tolerance, held, shift)
-        other = _fit(tail, reading, expression, chosen, _NARROWER * width, tolerance, held, shift)
-        if fit is None or other is None:
+        both = _fits(tail, reading, expression, chosen, (width, _NARROWER * width), tolerance, held, shift)
+        if both is None:
             continue
+        fit, other = both
         # what only looks like it is fitted by other factors over another range
         near = (fit[0] - other[0]).abs() <= _AGREE * (fit[0].abs() + _NONE_BESIDE * fit[0].abs().max())
         fit = fit[0], fit[1] & other[1] & near
@@ -156,31 +156,39 @@ def part_of(value: Tensor, spot: Spot) -> Tensor | None:
     return flat if len(flat) else None
 
 
-def _fit(
+def _fits(
     tail: Tail,
     reading: Reading,
     expression: Expression,
     chosen: Tensor,
-    width: float,
+    widths: Sequence[float],
     tolerance: float,
     held: frozenset[int],
     shift: float,
-) -> tuple[Tensor, Tensor] | None:
-    """The factor of −log σ for each element, and for which the fit holds; None where σ is not positive."""
+) -> list[tuple[Tensor, Tensor]] | None:
+    """For each width the factor of −log σ for each element, and for which the fit holds; None where σ is not
+    positive."""
     node = reading.raw.node
-    before = tail.base[node.id].flatten()[chosen] + shift
-    steps = torch.linspace(-width, width, _POINTS, dtype=torch.float64)
-    scale = before.abs().clamp(1e-3, 1.0) if width <= _AROUND[1][0] else torch.ones_like(before)
-    moved = before + steps[:, None] * scale  # [points, n]
-    basis = _basis(reading, expression, moved)
-    if basis is None:
-        return None
+    base = tail.base[node.id]
+    before = base.flatten()[chosen] + shift
+    points, bases = [], []
+    for width in widths:
+        steps = torch.linspace(-width, width, _POINTS, dtype=torch.float64)
+        scale = before.abs().clamp(1e-3, 1.0) if width <= _AROUND[1][0] else torch.ones_like(before)
+        points.append(before + steps[:, None] * scale)  # [points, n]
+        basis = _basis(reading, expression, points[-1])
+        if basis is None:
+            return None
+        bases.append(basis)
+    moved = torch.cat(points)
+    values = base.flatten().expand(len(moved), -1).index_copy(1, chosen, moved).view(len(moved), *base.shape)
+    gradients = tail.slopes(node, values, held).reshape(len(moved), -1)[:, chosen]
+    return [_fitted(basis, part, tolerance) for basis, part in zip(bases, torch.split(gradients, _POINTS), strict=True)]
 
-    def at(values: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda value: value.flatten().index_copy(0, chosen, values).view(value.shape)
 
-    gradients = [tail.slope(node, at(values), held).flatten()[chosen] for values in moved]
-    design, target = basis.transpose(0, 1), torch.stack(gradients, dim=1)  # [n, points, 5], [n, points]
+def _fitted(basis: Tensor, gradients: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """The factor of −log σ of each element, from the gradients `[points, n]` at as many values."""
+    design, target = basis.transpose(0, 1), gradients.transpose(0, 1)  # [n, points, 5], [n, points]
     size = design.norm(dim=1, keepdim=True).clamp_min(1e-300)
     solved = torch.linalg.lstsq(design / size, target[..., None], driver="gelsd").solution
     left = (design / size @ solved - target[..., None]).squeeze(-1).norm(dim=1)

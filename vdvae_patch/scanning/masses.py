@@ -52,7 +52,7 @@ def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[Gaussi
         density = node.op in ops.MULTIPLYING and any(_is_made_by(ops.EXPONENTIAL, n, 2) for n in operands)
         if node.kind != "elementwise" or not (mass or density):
             continue
-        expression = Expression(Spot(node), stops)
+        expression = Expression(Spot(node), stops, most=_MOST_LEAVES)
         if not 1 < len(expression.leaves) <= _MOST_LEAVES:
             continue
         for term in _terms(expression, node, mass):

@@ -87,7 +87,7 @@ def _of_samples(graph: Graph, stops: frozenset[int], drawn: Mapping[SpotKey, _Dr
     left = dict(drawn)
     for through_sums in (False, True):
         for node in totals(graph, through_sums) if left else ():
-            expression = Expression(Spot(node), stops, through_sums)
+            expression = Expression(Spot(node), stops, through_sums, most=MOST_LEAVES)
             keys = [key for key in expression.leaves if key in left]
             if not keys or len(expression.leaves) > MOST_LEAVES:
                 continue

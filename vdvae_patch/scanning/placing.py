@@ -22,7 +22,7 @@ from vdvae_patch.scanning.agreement import agrees
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_in_call, site_of_nodes, span_of
 from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.cuts import UNKNOWN
-from vdvae_patch.scanning.emission import emission_of
+from vdvae_patch.scanning.emission import SCRIPTED, emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle, step_through
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.layers import is_recurrent
@@ -119,6 +119,8 @@ def _bare(graph: Graph, readings: Sequence[Reading]) -> Site | None:
     emission = emission_of(graph, raw)
     if emission.at_output or (raw.cuts and emission.channels.start == 0 and emission.channels.stop is None):
         return None  # what a module returns is patched there, unless other heads read it, too
+    if emission.reason == SCRIPTED and raw.node.id not in graph.returned:
+        return None  # its call gives several values, of which it is one
     site = site_of_nodes([raw.node], -1, rests[0])
     return replace(site, channels=emission.channels) if raw.cuts else site
 

@@ -28,6 +28,7 @@ from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant, Scale, Shifted
 from vdvae_patch.scanning.finder import ScanRun
 from vdvae_patch.scanning.outcome import with_origin
+from vdvae_patch.torch_versions import takes_hooks
 from vdvae_patch.trace import Tracer
 
 _APART = 0.5  # between the means of a posterior and a prior, which a last layer of zeros would make the same
@@ -216,7 +217,7 @@ def _means_apart(model: nn.Module, heads: Sequence[Head]) -> Iterator[None]:
     modules = dict(model.named_modules(remove_duplicate=False))
     by_path: dict[str, list[Head]] = {}
     for head in heads:
-        if not head.parameter and head.path in modules:
+        if not head.parameter and head.path in modules and takes_hooks(modules[head.path]):
             by_path.setdefault(head.path, []).append(head)
     hooks = [modules[path].register_forward_hook(partial(_move, found)) for path, found in by_path.items()]
     try:

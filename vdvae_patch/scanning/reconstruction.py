@@ -72,6 +72,7 @@ class Term:
         output: what is compared with the target; None where that is not told apart.
         reads: what the output is, of a mean.
         weighted: whether the comparison has weights of its own, which its factors do not show.
+        at_node: how many of the values are compared at `node`, the first step of a loop.
     """
 
     kind: TermKind
@@ -84,6 +85,10 @@ class Term:
     output: Node | None = None
     reads: Reads = "mean"
     weighted: bool = False
+    at_node: int = 0
+
+    def __post_init__(self) -> None:
+        self.at_node = self.at_node or self.count
 
     @property
     def key(self) -> tuple[str, tuple[tuple[object, int], ...]]:

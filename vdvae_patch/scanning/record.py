@@ -34,10 +34,13 @@ from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.foreign_draws import may_be_drawn
 from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_even, representative
 from vdvae_patch.scanning.inputs import tensors_in
+from vdvae_patch.scanning.refused_values import despite_refusal
+from vdvae_patch.trace import shown
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+_CACHED = functools.cached_property.__get__.__code__
 _TORCH_KEPT = os.path.join(_TORCH, "nn", "modules") + os.sep
 
 View = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -135,7 +138,25 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise PatchError(f"{name!r} is on the meta device and has no values; load the weights, then scan")
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.draws.run(func, args, kwargs) if is_random(func) else func(*args, **kwargs)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return self.draws.run(func, args, kwargs) if is_random(func) else func(*args, **kwargs)
+
+        try:
+            return run(*args, **kwargs)
+        except (RuntimeError, ValueError) as error:
+            if any(self._written(func)):
+                raise  # what it writes to may be half written
+            given = despite_refusal(run, args, kwargs, error)
+            self._note_refusal(func, error)
+            return given
+
+    def _note_refusal(self, func: Any, error: Exception) -> None:
+        """Note an operation that refused its arguments because they are not finite, with where it is called."""
+        frames = self._walk(3)
+        place = f"{shown(frames[0].code.co_filename)}:{frames[0].line}" if frames else "PyTorch"
+        text = (str(error).strip().splitlines() or [""])[0]
+        name = func.overloadpacket.__name__
+        self.graph.refused.append(f"{place}: {name} was given values that are not finite, and refuses them: {text!r}")
 
     def put_back(self) -> None:
         """Write back what operations changed of memory from before the call: parameters, the batch, a history."""
@@ -358,6 +379,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind == "own":
                 if code.co_name == _RUNNER:
                     break
+            elif code is _CACHED:
+                pass  # a property that keeps its value is called by whoever reads it, as any property is
             elif kind == "host" or (kind == "module" and code.co_name == "forward"):
                 path, method = self._path_of_self(frame)
                 if kind == "host" or path is not None:

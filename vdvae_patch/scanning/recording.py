@@ -124,6 +124,7 @@ def recorded(
     join_layers(recorder.graph)
     settle_masks(recorder.graph)
     settle_foreign_draws(recorder.graph, recorder.draw_count)
+    recorder.graph.settle()
     return recorder.graph
 
 

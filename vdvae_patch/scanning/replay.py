@@ -9,6 +9,7 @@ the operations that were run, however they are written. A detached value counts 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -129,6 +130,12 @@ class Tail:
         self.same = _same(self.order)
         same = {copy: (first,) for copy, first in self.same.items()}
         self._read = {n.id: (*(i.id for i in n.inputs), *same.get(n.id, ())) for n in self.order}
+        self._place = {node.id: place for place, node in enumerate(self.order)}
+        self._users: dict[int, list[int]] = {}
+        for number, read in self._read.items():
+            for source in read:
+                self._users.setdefault(source, []).append(number)
+        self._gateways: dict[tuple[int, frozenset[int]], list[Node]] = {}
         self._paths: dict[tuple[frozenset[int], frozenset[int]], list[Node]] = {}
         self._slopes_of: dict[frozenset[int], dict[int, Tensor]] = {}
         self.base: dict[int, Tensor] = {}
@@ -181,11 +188,14 @@ class Tail:
             return self.order
         key = changed, held
         if key not in self._paths:
-            moved = set(changed)
-            for node in self.order:
-                if node.id not in held and not moved.isdisjoint(self._read[node.id]):
-                    moved.add(node.id)
-            self._paths[key] = [node for node in self.order if node.id in moved]
+            todo, moved = list(changed), set(changed)
+            while todo:
+                for user in self._users.get(todo.pop(), ()):
+                    if user not in moved and user not in held:
+                        moved.add(user)
+                        todo.append(user)
+            places = sorted(self._place[number] for number in moved if number in self._place)
+            self._paths[key] = [self.order[place] for place in places]
         return self._paths[key]
 
     def adjoints(
@@ -215,31 +225,32 @@ class Tail:
             key: torch.zeros_like(added[key]) if grad is None else grad for key, grad in zip(keys, found, strict=True)
         }
 
-    def slope(self, node: Node, change: Callable[[Tensor], Tensor], held: frozenset[int]) -> Tensor:
-        """∂ loss / ∂ node with the node changed, held nodes left as they are; zero where none flows.
+    def slopes(self, node: Node, values: Tensor, held: frozenset[int]) -> Tensor:
+        """∂ loss / ∂ node at each of several values of it, `[points, *shape]`, held nodes left as they are; zero where
+        none flows.
 
         A deep model's loss is a sum of hundreds of terms. Where all that was changed has come together in one value,
         and the rest of the way to the loss is linear, that rest has a constant slope, known from the batch as it is.
         """
         slopes = self._slopes(held)
-        path = self._to_gateway(node, held, slopes)
+        if (node.id, held) not in self._gateways:
+            self._gateways[node.id, held] = self._to_gateway(node, held, slopes)
+        path = self._gateways[node.id, held]
         if not path:
-            return torch.zeros_like(self.base[node.id])
-        with torch.enable_grad():
-            value = change(self.base[node.id])
-            added = torch.zeros_like(value).requires_grad_()
-            done = ChainMap({node.id: value + added}, self.base)
+            return torch.zeros_like(values)
+        end = path[-1]
+
+        def loss_at(value: Tensor) -> Tensor:
+            done = ChainMap({node.id: value}, self.base)
             for n in path[1:]:
                 if n.id in self.same:
                     done[n.id] = done[self.same[n.id]]
                 elif n.id not in self._values:
                     done[n.id] = self._computed(n, done)
-            end = path[-1]
-            loss = done[end.id].sum() if end.id not in slopes else (slopes[end.id] * done[end.id]).sum()
-            if not loss.requires_grad:
-                return torch.zeros_like(added)
-            (found,) = torch.autograd.grad(loss, added, allow_unused=True)
-        return torch.zeros_like(added) if found is None else found
+            return done[end.id].sum() if end.id not in slopes else (slopes[end.id] * done[end.id]).sum()
+
+        share = max(1, _AT_ONCE // max(1, len(path) * values[0].numel()))
+        return torch.cat([_slopes_at(loss_at, part) for part in torch.split(values, share)])
 
     def _to_gateway(self, node: Node, held: frozenset[int], slopes: Mapping[int, Tensor]) -> list[Node]:
         """What is to be computed again of a changed node, up to the first node with a slope through which all of it
@@ -292,6 +303,44 @@ class Tail:
             raise NoReplayError(f"{node.op} could not be computed again: {type(error).__name__}") from error
 
 
+def _slopes_at(loss_at: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """The derivative of a function at each of several values, all in one evaluation if that can be.
+
+    One of them is evaluated alone, too, and compared: in torch 2.13 the gradient of `select_scatter` under `vmap` is
+    too large by the number of slices.
+    """
+    alone = _slope_of(loss_at, values[:1], _one_by_one)
+    if len(values) == 1:
+        return alone
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an operation that has no form for several values and is run again
+            together = _slope_of(loss_at, values, torch.vmap)
+        if torch.allclose(together[:1], alone, rtol=1e-6, atol=1e-12, equal_nan=True):
+            return together
+    except (NoReplayError, RuntimeError, ValueError):  # one that looks at a value, or writes into another
+        pass
+    return torch.cat([alone, _slope_of(loss_at, values[1:], _one_by_one)])
+
+
+def _one_by_one(loss_at: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda values: torch.stack([loss_at(value) for value in values])
+
+
+def _slope_of(
+    loss_at: Callable[[Tensor], Tensor],
+    values: Tensor,
+    of_several: Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]],
+) -> Tensor:
+    with torch.enable_grad():
+        moved = values.detach().requires_grad_()
+        losses = of_several(loss_at)(moved)
+        if not losses.requires_grad:
+            return torch.zeros_like(values)
+        (found,) = torch.autograd.grad(losses.sum(), moved, allow_unused=True)
+    return torch.zeros_like(values) if found is None else found
+
+
 def _is_linear(node: Node) -> bool:
     """Whether what an operation gives is linear in each operand that may change, for all values of the others."""
     if node.kind == "shape":
@@ -303,6 +352,9 @@ def _is_linear(node: Node) -> bool:
         return len(varying) == 1 and (node.op == "mul" or node.args[0] is varying[0])
     return node.op in ops.LINEAR
 
+
+_AT_ONCE = 1 << 22
+"""Elements of all values together that are computed in one evaluation at several values: 32 MiB."""
 
 MOST = 20_000
 """Operations of a tail: what is longer is a network that has no layers."""

@@ -111,7 +111,8 @@ class ScanResult(Sequence[Head]):
 
     def why_not(self) -> str:
         """The near misses, one a line."""
-        return "\n".join(f"  {miss}" for miss in self.near_misses) or f"  {_NOTHING}"
+        nothing = _NOTHING_ELSE if self else _NOTHING
+        return "\n".join(f"  {miss}" for miss in self.near_misses) or f"  {nothing}"
 
     def select(
         self,
@@ -190,6 +191,7 @@ class ScanResult(Sequence[Head]):
 _NOTHING = (
     "no fresh Normal noise is multiplied by what a network computes, and no expression is a Normal's density or KL"
 )
+_NOTHING_ELSE = "nothing but the heads looks like a Normal with a learned scale"
 _SHOWN = 3
 
 

@@ -177,8 +177,19 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "prior"
     if _is_drawn_of_data(graph, readings, reading):
         return "posterior"  # second in a KL whose first σ is a constant: KL(N(0, 1) ‖ q)
+    if _is_in_another_draw(readings, reading.raw):
+        return "prior"  # of a residual posterior's difference of means: (Δμ / σ_p)², and log σ is not there at all
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _is_in_another_draw(readings: Readings, raw: Spot) -> bool:
+    """Whether a raw value has a part in the σ of a draw whose own raw value it is not: a posterior's that is computed
+    relative to its prior's, σ_q = σ_p exp(Δ)."""
+    return any(
+        r.evidence == "noise" and r.raw.key != raw.key and raw.key in Expression(r.spot, through_sums=True).leaves
+        for r in readings.found
+    )
 
 
 def is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:

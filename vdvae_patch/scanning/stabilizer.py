@@ -83,8 +83,9 @@ def stabilize(
     of a raised learning rate (docs/results/stress-ten-seeds.md) it had no NaN, where a prior with a learned σ had 86
     NaN steps of 1,000. A model that was trained with a learned σ is another model then: name `prior="explin"` to keep
     its σ learned. Where the host computes posterior and prior in one place, so that they cannot have two scales, the
-    prior gets the posterior's. So it does where no density and no KL says that it is a prior, and where σ is all that
-    its network is there for, as of an entropy model: a posterior's σ is never fixed.
+    prior gets the posterior's. So it does where no density and no KL says that it is a prior, where no posterior is
+    compared with it, as with the learned base of a flow, and where σ is all that its network is there for, as of an
+    entropy model: a posterior's σ is never fixed.
 
     Args:
         inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
@@ -189,13 +190,16 @@ def _chosen(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) -> tupl
     posterior, prior = asked["posterior"] or "explin", asked["prior"]
     notes: list[str] = []
     own = [h for h in heads if h.role == "prior" and h.found is not None]
+    compared = any(h.role == "posterior" for h in heads)
     guessed = next((h for h in own if h.found and h.found.confidence == "likely"), None)
     alone = next((h for h in own if h.found and h.found.alone), None)
     if prior is None:
-        prior = posterior if guessed or alone else "constant"
+        prior = "constant" if compared and not guessed and not alone else posterior
         why = ""
         if guessed is not None:
             why = f"that {guessed.path} is a prior is a guess, since no density and no KL reads it"
+        elif own and not compared:
+            why = f"no posterior is compared with {own[0].path}, so that a small σ makes no KL explode"
         elif alone is not None and alone.found is not None:
             why = f"of {alone.path}, {alone.found.alone}"
         if why:
@@ -203,7 +207,7 @@ def _chosen(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) -> tupl
     wanted: dict[Role, str | Scale | None] = {"posterior": posterior, "prior": prior, "likelihood": asked["likelihood"]}
     present = {head.role for head in heads}
     scales = {role: scale for role, scale in wanted.items() if scale is not None and role in present}
-    return scales, notes, not (guessed or alone)
+    return scales, notes, compared and not (guessed or alone)
 
 
 def _require_asked(heads: ScanResult, asked: Mapping[Role, str | Scale | None]) -> None:
@@ -257,7 +261,7 @@ def _together(
         scales = {**scales, "prior": scales["posterior"]}
         handle = _patch(model, heads, scales, paper)
         why = str(error).removesuffix(f"; {GIVE_ONE}")
-        notes.append(f"the prior got the posterior's scale and not a constant one: {why}")
+        notes.append(f"the prior gets what the posterior gets, and no constant one: {why}")
     return Treatment(heads, handle, scales, left_out, notes=notes)
 
 

@@ -86,7 +86,8 @@ class Untouched:
 
 def _refuse_in(thread: int) -> Callable[..., None]:
     def refuse(optimizer: Any, args: Any, kwargs: Any) -> None:
-        if threading.get_ident() == thread:
+        moves = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+        if threading.get_ident() == thread and (moves or args[1:] or kwargs):  # else there is nothing to move along
             raise PatchError(
                 f"the call takes a step of {type(optimizer).__name__}, which would change the model; nothing was "
                 "changed. Give a call that computes the loss and takes no step, such as call=lambda model, batch: "

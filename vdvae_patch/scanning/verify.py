@@ -108,7 +108,11 @@ def check_sigma(
         keys = _keys_of(head, seen)
         places = [p for key in keys for p in seen[key] if _is_call_of(head, p[0])]
         if not places:
-            raise PatchError(f"head {head}: after patching, its σ is not seen any more; it cannot be verified")
+            raise PatchError(
+                f"head {head}: after patching, its σ is not seen any more; it cannot be verified. If the host reads "
+                "its raw value in one place through the σ that was replaced, and in another as it is, let it compute "
+                "σ once, and the rest of that"
+            )
         if all(reading.term is None for _, _, reading in places):
             shown = [place for key in _keys_of(head, before) for place in before[key]]
             _require_compared(graph, head, shown, found, {leaf.key for leaf, _, _ in places})

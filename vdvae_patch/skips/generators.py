@@ -15,37 +15,59 @@ from vdvae_patch.errors import CheckpointError
 from vdvae_patch.reading.fields import checked, one_line, require, shown
 
 _WORDS = 624  # of a Mersenne twister
+_PHILOX_BYTES = 16  # of a CUDA generator: its seed and its offset, 64 bits each
+_KINDS = ("cuda", "mps", "xpu")
+"""The kinds of device beside the CPU whose generators torch keeps."""
 
 
 @dataclass(frozen=True)
 class RawStates:
-    """The states as their libraries give them, which costs little; `plain` makes of them what a file holds."""
+    """The states as their libraries give them, which costs little; `plain` makes of them what a file holds.
+
+    Attributes:
+        device_state: of torch's generator on an accelerator; None of a CPU, which `torch_state` is of.
+        kind: of that accelerator, such as cuda; else cpu.
+    """
 
     torch_state: torch.Tensor
     numpy_state: Any
     python_state: Any
-    cuda_state: torch.Tensor | None
+    device_state: torch.Tensor | None = None
+    kind: str = "cpu"
 
     @classmethod
     def now(cls, device: torch.device) -> RawStates:
         """Of torch on the CPU and on `device`, of numpy and of Python."""
-        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(torch.get_rng_state(), np.random.get_state(legacy=True), random.getstate(), cuda)
+        own = _state_of(device) if device.type in _KINDS else None
+        kind = device.type if own is not None else "cpu"
+        return cls(torch.get_rng_state(), np.random.get_state(legacy=True), random.getstate(), own, kind)
 
     def plain(self) -> dict[str, Any]:
         """As plain values."""
         name, keys, position, has_gauss, gauss = self.numpy_state
         numpy = [str(name), torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(gauss)]
         states = {"torch": self.torch_state, "numpy": numpy, "python": _plain(self.python_state)}
-        return states if self.cuda_state is None else {**states, "cuda": self.cuda_state}
+        return states if self.device_state is None else {**states, self.kind: self.device_state}
 
     def restore(self, device: torch.device) -> None:
-        """Undo whatever was drawn since."""
+        """Undo whatever was drawn since; what was drawn on a device of another kind is left alone."""
         torch.set_rng_state(self.torch_state)
         np.random.set_state(self.numpy_state)
         random.setstate(self.python_state)
-        if device.type == "cuda" and self.cuda_state is not None:
-            torch.cuda.set_rng_state(self.cuda_state, device)
+        if device.type == self.kind and self.device_state is not None:
+            of_kind = getattr(torch, self.kind)
+            if self.kind == "mps":  # there is one device, which its functions do not take
+                of_kind.set_rng_state(self.device_state)
+            else:
+                of_kind.set_rng_state(self.device_state, device)
+
+    @property
+    def philox(self) -> tuple[int, int] | None:
+        """Seed and offset of a CUDA generator, of which its numbers are a function; None of another."""
+        if self.kind != "cuda" or self.device_state is None or self.device_state.numel() != _PHILOX_BYTES:
+            return None
+        seed, offset = self.device_state.cpu().contiguous().view(torch.int64).tolist()
+        return seed % 2**64, offset
 
 
 def generator_states(device: torch.device) -> dict[str, Any]:
@@ -59,8 +81,18 @@ def require_states(states: object, where: str) -> None:
     Raises:
         CheckpointError: which state, and what is wrong with it.
     """
-    wanted = {"torch": torch.Tensor, "numpy": list[Any], "python": list[Any], "cuda": torch.Tensor | None}
-    found = require(states, wanted, where, CheckpointError)
+    wanted = {"torch": torch.Tensor, "numpy": list[Any], "python": list[Any]}
+    found = require(states, wanted | dict.fromkeys(_KINDS, torch.Tensor | None), where, CheckpointError)
+    kinds = [kind for kind in _KINDS if found.get(kind) is not None]
+    if len(kinds) > 1:
+        raise CheckpointError(f"{where}: is of {' and of '.join(kinds)}, and a process has one device")
+    for kind in kinds:
+        state = found[kind]
+        plain = type(state) is torch.Tensor and state.layout is torch.strided and state.device.type == "cpu"
+        if not plain or state.dtype != torch.uint8 or state.ndim != 1 or not len(state):
+            raise CheckpointError(f"{where}.{kind}: is no state of a generator, which is bytes in a row")
+        if kind == "cuda" and len(state) != _PHILOX_BYTES:
+            raise CheckpointError(f"{where}.cuda: must be a seed and an offset, 16 bytes, not {len(state)}")
     numpy = checked(found["numpy"], tuple[str, torch.Tensor, int, int, float], f"{where}.numpy", CheckpointError)
     python = checked(found["python"], tuple[int, list[int], float | None], f"{where}.python", CheckpointError)
     name, keys, position = numpy[:3]
@@ -90,13 +122,28 @@ def raw_states(states: dict[str, Any]) -> RawStates:
     version, words, gauss_next = states["python"]
     return RawStates(
         states["torch"], (name, keys.numpy().astype(np.uint32), position, has_gauss, gauss),
-        (version, tuple(words), gauss_next), states.get("cuda"),
+        (version, tuple(words), gauss_next), *next(_of_devices(states), (None, "cpu")),
     )  # fmt: skip
 
 
+def _of_devices(states: dict[str, Any]) -> Iterator[tuple[torch.Tensor, str]]:
+    return ((states[kind], kind) for kind in _KINDS if states.get(kind) is not None)
+
+
+def kind_of(states: dict[str, Any]) -> str:
+    """The kind of device, such as cuda, that plain states are of: that of the generator of the model's noise."""
+    return raw_states(states).kind
+
+
 def restore_generators(states: dict[str, Any], device: torch.device) -> None:
-    """Undo whatever was drawn since `generator_states`; a GPU's state is left alone on a machine without one."""
+    """Undo whatever was drawn since `generator_states`; the state of another kind of device than this is left alone."""
     raw_states(states).restore(device)
+
+
+def _state_of(device: torch.device) -> torch.Tensor:
+    of_kind = getattr(torch, device.type)
+    state: torch.Tensor = of_kind.get_rng_state() if device.type == "mps" else of_kind.get_rng_state(device)
+    return state.cpu()
 
 
 def _plain(value: Any) -> Any:

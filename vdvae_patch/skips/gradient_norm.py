@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def gradient_norm(gradients: Sequence[Tensor], device: torch.device | None = None) -> Tensor:
+def gradient_norm(gradients: Sequence[Tensor], device: torch.device | None = None, *, may_wait: bool = True) -> Tensor:
     """√Σ g² of all elements together, float64, `[]`; infinite or NaN only if an element is.
 
     Squares of what lies above 1.8e19 overflow in float32. On a CPU, where looking is no wait and float64 takes twenty
@@ -20,6 +20,7 @@ def gradient_norm(gradients: Sequence[Tensor], device: torch.device | None = Non
     Args:
         gradients: dense, sparse or distributed (`DTensor`, of which the whole is meant), on any devices.
         device: where the norm is wanted; that of the first gradient if left out.
+        may_wait: whether a CPU is looked at; if not, it sums as an accelerator does, for a step that is captured.
     """
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
     if device is None:
@@ -27,7 +28,7 @@ def gradient_norm(gradients: Sequence[Tensor], device: torch.device | None = Non
     wide = torch.float32 if device.type == "mps" else torch.float64
     if not dense:
         return torch.zeros((), dtype=wide, device=device)
-    if all(g.device.type in ("cpu", "mps") and not hasattr(g, "full_tensor") for g in dense):
+    if may_wait and all(g.device.type in ("cpu", "mps") and not hasattr(g, "full_tensor") for g in dense):
         norm = _norm([g.float() if g.dtype == torch.float16 else g for g in dense], None, device)
         if wide == torch.float32 or not bool(norm.isinf()):
             return norm.to(wide)

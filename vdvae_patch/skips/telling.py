@@ -51,7 +51,9 @@ def _why(cause: Cause, loss: float, norm: float, ranks: Sequence[int]) -> str:
         limit = " is not below the threshold" if math.isfinite(norm) else ""
         if LARGEST <= norm < math.inf:
             limit = ", whose square overflows in float32"
-        return f"loss {loss:.4g}, gradient norm {number(norm)}{limit}{where}"
+        # with a NaN that was seen, the loss would be the cause
+        seen = "the loss was not seen" if math.isnan(loss) else f"loss {loss:.4g}"
+        return f"{seen}, gradient norm {number(norm)}{limit}{where}"
     part = cause.removeprefix("nan_")
     if part != "loss":
         return f"the {part} is not finite{where}"
@@ -68,11 +70,15 @@ def in_a_row(count: int) -> str:
     return f"{count} updates in a row were skipped"
 
 
-def again(exact: bool, compared: str = "the loss is") -> str:
-    """What doing a step again gave, beside what was logged."""
+def again(exact: bool, compared: str = "the loss is", why_not: str = "") -> str:
+    """What doing a step again gave, beside what was logged.
+
+    Args:
+        why_not: why it need not be the same, where that is known.
+    """
     if exact:
-        return f"done again: {compared} the same, bit for bit"
-    return f"done again: {compared} NOT that of the step (another machine, torch, precision or loss?)"
+        return f"done again: {compared} the same, bit for bit" + (f" ({why_not})" if why_not else "")
+    return f"done again: {compared} NOT that of the step ({why_not or 'another machine, torch, precision or loss?'})"
 
 
 def values(explodes: Event | None, event: Event | None, rank: int | None = None) -> list[str]:

@@ -22,6 +22,7 @@ from vdvae_patch.reading.fields import Between, checked, one_line, require, requ
 from vdvae_patch.skips.whole import comment_agrees
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Matmul = Literal["tf32", "ieee"]
 A = TypeVar("A")
 _LONGEST = 2**24  # bytes of a `config.toml`; it has four thousand, and eight for each of --limit-images
 _DOTS = 500  # tables in tables take a time that grows with the square of their depth
@@ -66,11 +67,21 @@ class TrainConfig(Generic[A]):
         patches: a patch file of your own that defines HOST.
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, bf16 (autocast), or fp16 (autocast with loss scaling).
-        compile: compile the model with torch.compile.
+        matmul: how a GPU multiplies float32, in convolutions and matrix products alike: tf32 (ten bits of mantissa, by
+            tensor cores) or ieee. On a CPU both mean ieee.
+        deterministic: only algorithms that give the same bits each time, so that a GPU, too, resumes bit for bit; costs
+            time there.
+        accumulate: compute a rank's batch in so many parts, one after the other; one update as of the whole batch, and
+            the memory of a part.
+        compile: compile the model with torch.compile; on one GPU the whole step is then one CUDA graph, too.
+        cuda_graph: on one GPU: the whole step as one CUDA graph, without compiling anything.
         record_every: steps between two writes of the log; 0 is every step on a CPU and every 50 elsewhere.
         checkpoint_every: steps between two checkpoints; 0 is one at the end only.
         samples_every: steps between two sample grids; 0 is one at the end only.
         evaluate_every: steps between two evaluations on the validation images; 0 is none.
+        eval_batch: images a batch of an evaluation; 0 is batch_size. Another size draws other noise.
+        eval_precision: of an evaluation: fp32, bf16 or fp16, whatever the precision of the training.
+        eval_compile: compile the passes of an evaluation, too.
         test_images: how many test images the final evaluation uses; 0 is all of them.
         importance_samples: draws for each image of the log likelihood by importance sampling, of a host whose rates are
             of draws; 0 leaves it out.
@@ -105,11 +116,18 @@ class TrainConfig(Generic[A]):
     patches: Path | None = None
     device: str = "auto"
     precision: Precision = "fp32"
+    matmul: Matmul = "tf32"
+    deterministic: bool = False
+    accumulate: int = 1
     compile: bool = False
+    cuda_graph: bool = False
     record_every: int = 0
     checkpoint_every: int = 1000
     samples_every: int = 0
     evaluate_every: int = 0
+    eval_batch: int = 0
+    eval_precision: Precision = "fp32"
+    eval_compile: bool = False
     test_images: int = 0
     importance_samples: int = 500
     importance_images: int = 100
@@ -132,13 +150,13 @@ class TrainConfig(Generic[A]):
                 object.__setattr__(self, name, value)  # one spelling, so that two runs can be compared
         if self.steps is not None and self.epochs is not None:
             raise InvalidValueError(f"--steps {self.steps} and --epochs {self.epochs} are both given; choose one")
-        positive = ("steps", "epochs", "limit_images", "max_consecutive_skips", "nproc")
+        positive = ("steps", "epochs", "limit_images", "max_consecutive_skips", "nproc", "accumulate")
         for name in positive:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
         counts = ("record_every", "checkpoint_every", "samples_every", "evaluate_every", "watch_every", "record_skips")
-        for name in (*counts, "test_images", "importance_samples", "importance_images", "seed"):
+        for name in (*counts, "eval_batch", "test_images", "importance_samples", "importance_images", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
 

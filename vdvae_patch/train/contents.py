@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,9 +18,11 @@ from torch import Tensor
 from vdvae_patch.errors import CheckpointError, VdvaePatchError
 from vdvae_patch.hosts.preset import MOST_IMAGES, Optimization
 from vdvae_patch.reading.fields import Between, checked, one_line, record, require, shown
-from vdvae_patch.skips.generators import require_states
-from vdvae_patch.train.config import Precision
+from vdvae_patch.skips.generators import kind_of, require_states
+from vdvae_patch.train.config import Matmul, Precision
 from vdvae_patch.train.weights import why_no_weights
+
+Generator = Literal["philox", "mt19937"]
 
 MOST_RANKS, MOST_THREADS = 2**16, 2**12
 """Of a run, of a process."""
@@ -44,6 +46,27 @@ def require_tensors(state: Mapping[str, Any], path: Path, *names: str) -> None:
 
 
 @dataclass(frozen=True)
+class RecordedDevice:
+    """What a step was done on.
+
+    Attributes:
+        kind: such as cpu or cuda.
+        machine: its name, as `config.toml` has it.
+        generator: of the model's noise: philox on a GPU, mt19937 on a CPU.
+        seeds, offsets: of the noise of each rank; a Philox generator is wholly known by them. An offset of a CPU is 0.
+        matmul, deterministic: see `TrainConfig`.
+    """
+
+    kind: str
+    machine: str
+    generator: Generator
+    seeds: list[Annotated[int, Between(0, 2**64 - 1)]]
+    offsets: list[Annotated[int, Between(0, 2**64 - 1)]]
+    matmul: Matmul
+    deterministic: bool
+
+
+@dataclass(frozen=True)
 class SavedRecording:
     """The fields of a recorded skip beside its weights and its record, typed."""
 
@@ -57,6 +80,7 @@ class SavedRecording:
     optimization: Optimization | None = None
     precision: Precision | None = None
     seams: dict[str, Any] | None = None
+    device: dict[str, Any] | None = None
 
 
 def of_recording(state: Mapping[str, Any], path: Path) -> SavedRecording:
@@ -84,7 +108,28 @@ def of_recording(state: Mapping[str, Any], path: Path) -> SavedRecording:
         raise CheckpointError(f"{where}.indices: must not be negative, and {int(indices.min())} is")
     for rank, of_rank in enumerate(saved.generators):
         require_states(of_rank, f"{where}.generators[{rank}]")
+    if saved.device is not None:
+        device_of(saved, f"{where}.device")
     return saved
+
+
+def device_of(saved: SavedRecording, where: str) -> RecordedDevice | None:
+    """What a recording says of its device; None of one that was made before they did.
+
+    Raises:
+        CheckpointError: a field is missing, or contradicts the random states.
+    """
+    if saved.device is None:
+        return None
+    device = record(RecordedDevice, saved.device, where, CheckpointError)
+    kinds = {kind_of(states) for states in saved.generators}
+    if kinds != {device.kind}:
+        raise CheckpointError(
+            f"{where}.kind: is {device.kind!r}, and the random states are of {' and of '.join(kinds)}"
+        )
+    if not len(device.seeds) == len(device.offsets) == len(saved.generators):
+        raise CheckpointError(f"{where}: must have a seed and an offset for each of {len(saved.generators)} ranks")
+    return device
 
 
 @contextmanager

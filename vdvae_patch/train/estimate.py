@@ -12,6 +12,7 @@ from vdvae_patch.data.batches import DeviceImages, batch_indices, steps_per_epoc
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.numerics import before_cuda, numerics
 from vdvae_patch.train.provenance import machine
 from vdvae_patch.train.setup import prepare
 from vdvae_patch.train.world import World, resolve_device
@@ -71,7 +72,15 @@ def estimate(
     Raises:
         HostError, DataError, RunError, UnknownNameError, InvalidValueError, PatchError: as the run itself would.
     """
+    before_cuda(config)
     world = World(resolve_device(config.device))
+    with numerics(world.device, config.matmul, config.deterministic):
+        return _estimate(config, world, measured, limit_seconds, clock)
+
+
+def _estimate(
+    config: TrainConfig[Any], world: World, measured: int, limit_seconds: float, clock: Callable[[], float]
+) -> Estimate:
     work = prepare(config, world.device, for_estimate=True)
     engine = make_engine(config, world, work).step
     images = DeviceImages(work.data.train, world.device)

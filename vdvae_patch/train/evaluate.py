@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.data.batches import DeviceImages
-from vdvae_patch.data.normalization import Normalization
+from vdvae_patch.data.normalization import ModelBatch, Normalization
 from vdvae_patch.hosts.trainable import TrainableEntry
+from vdvae_patch.train.compiled import KeptFunctions
+from vdvae_patch.train.config import Precision
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.step import autocast
 from vdvae_patch.train.weighing import Weighing
 from vdvae_patch.train.world import World
 
@@ -52,6 +55,10 @@ class Evaluation:
         return self.elbo / NATS_PER_BIT
 
 
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""From a batch to its bound, distortion, rate and bound by mass, `[4]`, float32; 0 where nobody measures a mass."""
+
+
 @torch.no_grad()
 def evaluate(
     entry: TrainableEntry,
@@ -65,19 +72,28 @@ def evaluate(
     world: World | None = None,
     weighing: Weighing | None = None,
     only_mass: bool = False,
+    precision: Precision = "fp32",
+    compiler: KeptFunctions | None = None,
 ) -> Evaluation:
     """The mean NELBO of the first `limit` images (0: all), one posterior sample an image, noise fixed by `seed`.
 
-    Ranks share the batches; the result is the same on all of them, and whatever their number.
+    Ranks share the batches; the result is the same on all of them, and whatever their number. Nothing waits for the
+    device before the last batch was sent there. The noise of a batch is drawn at once, so that another batch size means
+    other noise, and another estimate of the same mean.
 
     Args:
         weighing: of a run with a decoder or an objective: what measures the bound, by density and by mass.
         only_mass: whether that one is asked for the mass alone, in a second pass, of a host's own likelihood.
+        precision: of the passes; the averages are in float64 whatever it is.
+        compiler: compiles a pass, and keeps it for the next evaluation of the same model; a last batch that is smaller
+            goes without. None compiles nothing.
     """
     count = min(limit, len(images)) if limit else len(images)
     world = world or World(images.device)
     starts = range(0, count, batch_size)
-    rows = torch.zeros(len(starts), 5, dtype=torch.float64, device=images.device)
+    weights = np.array([min(batch_size, count - start) for start in starts], np.float64)
+    by_losses, by_weighing = _by_losses(entry, model), None if weighing is None else _by_weighing(weighing, model)
+    rows = torch.zeros(len(starts), 4, dtype=torch.float64, device=images.device)
     for number, start in enumerate(starts):
         if number % world.size != world.rank:
             continue
@@ -85,19 +101,42 @@ def evaluate(
         seed_noise("evaluate", seed, step=number)
         indices = np.arange(start, min(start + batch_size, count))
         batch = normalization.apply(images.take(indices))
-        found: Sequence[Tensor]
-        if weighing is None or only_mass:
-            found = [*entry.losses(model, *batch), torch.zeros(())]
-        if weighing is not None and only_mass:
-            seed_noise("evaluate", seed, step=number)
-            found = [*found[:3], weighing.measure(model, *batch).mass_elbo]
-        elif weighing is not None:
-            found = weighing.measure(model, *batch)
-        rows[number] = torch.stack([torch.tensor(float(len(indices))), *(value.float().cpu() for value in found)])
+        whole = compiler if len(indices) == batch_size else None
+        with autocast(precision, images.device):
+            if by_weighing is None or only_mass:
+                rows[number] = _run(by_losses, "losses", whole, batch)
+            if by_weighing is not None and only_mass:
+                seed_noise("evaluate", seed, step=number)
+                rows[number, 3] = _run(by_weighing, "weighing", whole, batch)[3]
+            elif by_weighing is not None:
+                rows[number] = _run(by_weighing, "weighing", whole, batch)
     table = world.total(rows).cpu().numpy()
-    weights = table[:, 0]
-    elbo, distortion, rate = (float(np.average(table[:, c], weights=weights)) for c in (1, 2, 3))
-    finite = np.isfinite(table[:, 1])
-    filtered = float(np.average(table[finite, 1], weights=weights[finite])) if finite.any() else math.nan
-    mass = None if weighing is None else float(np.average(table[:, 4], weights=weights))
+    elbo, distortion, rate = (float(np.average(table[:, c], weights=weights)) for c in (0, 1, 2))
+    finite = np.isfinite(table[:, 0])
+    filtered = float(np.average(table[finite, 0], weights=weights[finite])) if finite.any() else math.nan
+    mass = None if weighing is None else float(np.average(table[:, 3], weights=weights))
     return Evaluation(elbo, distortion, rate, filtered, count, int((~finite).sum()), mass)
+
+
+def _by_losses(entry: TrainableEntry, model: nn.Module) -> Measure:
+    def measure(x: Tensor, target: Tensor) -> Tensor:
+        return _row(entry.losses(model, x, target), x.device)
+
+    return measure
+
+
+def _by_weighing(weighing: Weighing, model: nn.Module) -> Measure:
+    def measure(x: Tensor, target: Tensor) -> Tensor:
+        return _row(weighing.measure(model, x, target), x.device)
+
+    return measure
+
+
+def _row(values: Sequence[Tensor], device: torch.device) -> Tensor:
+    row = torch.stack([value.float().to(device) for value in values])
+    return torch.nn.functional.pad(row, (0, 4 - len(row)))
+
+
+def _run(measure: Measure, name: str, compiler: KeptFunctions | None, batch: ModelBatch) -> Tensor:
+    chosen = measure if compiler is None else compiler.compiled(name, measure)
+    return chosen(batch.input, batch.target)

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.hosts.preset import Optimization
 from vdvae_patch.reading.fields import record as typed
-from vdvae_patch.skips.generators import generator_states
+from vdvae_patch.skips.generators import generator_states, kind_of, raw_states
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import Precision, TrainConfig
-from vdvae_patch.train.contents import of_recording
-from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.contents import Generator, RecordedDevice, device_of, of_recording
+from vdvae_patch.train.noise import noise_seed, seed_noise
+from vdvae_patch.train.provenance import machine
 from vdvae_patch.train.step import BadRanks, StepRecord
 
 MADE_BY = "train with --record-skips N (N > 0) and, for a finished run, again from its seed in another --out"
@@ -44,6 +45,7 @@ class Recording:
         threads: of the processor, which decide the order in which sums are taken.
         optimization, precision: of that step, which a continuation of the run may change; None of older recordings.
         seams: the states of its decoder and its objective, see `Workload.seams_state`.
+        device: what the step was done on; None of older recordings, whose random states say the kind alone.
     """
 
     path: Path
@@ -57,11 +59,20 @@ class Recording:
     optimization: Optimization | None = None
     precision: Precision | None = None
     seams: dict[str, Any] = field(default_factory=dict)
+    device: RecordedDevice | None = None
+
+    @property
+    def kind(self) -> str:
+        """Of the device that the step was done on, such as cpu or cuda."""
+        return kind_of(self.generators[0])
 
     def config(self, config: TrainConfig[Any]) -> TrainConfig[Any]:
         """The run's configuration as it was at that step."""
         precision, optimization = self.precision or config.precision, self.optimization or config.optimization
-        return replace(config, precision=precision, optimization=optimization)
+        config = replace(config, precision=precision, optimization=optimization)
+        if self.device is None:
+            return config
+        return replace(config, matmul=self.device.matmul, deterministic=self.device.deterministic)
 
     @property
     def ranks(self) -> int:
@@ -70,23 +81,27 @@ class Recording:
 
 
 class WeightsBefore:
-    """A copy of the weights on the device that follows every update and stops at the first one that is skipped."""
+    """A copy of the weights on the device that follows every update and stops at the first one that is skipped.
+
+    Args:
+        parameters: the weights, or the storages in which they lie.
+    """
 
     def __init__(self, parameters: list[Tensor]) -> None:
         self.parameters = parameters
         self._copy = [p.detach().clone() for p in parameters]
-        self._stopped = torch.zeros((), device=parameters[0].device)
+        self._stopped = torch.zeros((), dtype=torch.bool, device=parameters[0].device)
 
+    @torch.no_grad()
     def __call__(self, skip: Tensor) -> None:
-        """For `TrainingStep.before_update`; no wait for the host: exact, since one of two products is zero."""
-        moved = torch._foreach_mul(self.parameters, 1 - self._stopped)
-        torch._foreach_mul_(self._copy, self._stopped)
-        torch._foreach_add_(self._copy, moved)
-        self._stopped.copy_(torch.maximum(self._stopped, skip))
+        """For `TrainingStep.before_update`; one pass over the weights, and no wait for the host."""
+        for parameter, copy in zip(self.parameters, self._copy, strict=True):
+            torch.where(self._stopped, copy, parameter, out=copy)
+        self._stopped.logical_or_(skip)
 
     def release(self) -> None:
         """Follow the weights again."""
-        self._stopped.zero_()
+        self._stopped.fill_(False)
 
     @contextmanager
     def restored(self) -> Iterator[None]:
@@ -127,10 +142,26 @@ def record(
         "loss_scale": loss_scale,
         "optimization": asdict(config.optimization),
         "precision": config.precision,
+        "device": asdict(_device(config, row.step, generators, device)),
         **(seams or {}),
     }
     path = checkpoint.save(folder, info, state, name=_name(row.step))
     return _recording(path, info, state)
+
+
+def _device(
+    config: TrainConfig[Any], step: int, generators: list[dict[str, Any]], device: torch.device
+) -> RecordedDevice:
+    known = [raw_states(states).philox for states in generators]
+    philox = [one for one in known if one is not None]
+    if len(philox) == len(known):
+        seeds, offsets = [seed for seed, _ in philox], [offset for _, offset in philox]
+    else:
+        seeds = [noise_seed("train", config.seed, rank=rank, step=step) for rank in range(len(known))]
+        offsets = [0] * len(known)
+    generator: Generator = "philox" if len(philox) == len(known) else "mt19937"
+    kind = kind_of(generators[0])
+    return RecordedDevice(kind, machine(device), generator, seeds, offsets, config.matmul, config.deterministic)
 
 
 def read(path: Path) -> Recording:
@@ -193,5 +224,5 @@ def _recording(path: Path, info: CheckpointInfo, state: dict[str, Any]) -> Recor
     row = typed(StepRecord, values, f"recording {path}.record", CheckpointError)
     return Recording(
         path, info, row, saved.model, saved.indices, saved.generators, saved.threads, saved.loss_scale,
-        saved.optimization, saved.precision, saved.seams or {},
+        saved.optimization, saved.precision, saved.seams or {}, device_of(saved, f"recording {path}.device"),
     )  # fmt: skip

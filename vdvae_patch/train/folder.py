@@ -29,9 +29,10 @@ _PLACES = frozenset(
 # What may differ between a run and its continuation: how it is trained, how long, and how often it is looked at; never
 # the model, nor which images a step has.
 _MAY_CHANGE = _PLACES | {
-    "adam_beta1", "adam_beta2", "checkpoint_every", "compile", "device", "ema_rate", "epochs", "evaluate_every",
-    "grad_clip", "lr", "max_consecutive_skips", "precision", "record_every", "record_skips", "samples_every",
-    "skip_threshold", "steps", "tensorboard", "test_images", "warmup_iters", "watch_every", "wd",
+    "adam_beta1", "adam_beta2", "checkpoint_every", "compile", "cuda_graph", "deterministic", "device", "ema_rate",
+    "epochs", "eval_batch", "eval_compile", "eval_precision", "evaluate_every", "grad_clip", "lr", "matmul",
+    "max_consecutive_skips", "precision", "record_every", "record_skips", "samples_every", "skip_threshold", "steps",
+    "tensorboard", "test_images", "warmup_iters", "watch_every", "wd",
 }  # fmt: skip
 
 

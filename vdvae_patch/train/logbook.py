@@ -14,7 +14,7 @@ import torch
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips import telling
-from vdvae_patch.skips.records import read_log
+from vdvae_patch.skips.records import Audit
 from vdvae_patch.train import flight
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.probe import head_states, over_ranks, probe_rows
@@ -160,7 +160,7 @@ def _remedy(run: Run, last: StepRecord) -> str:
         )
         if config.optimization.grad_clip == "auto" and math.isfinite(last.clip):
             return f"{stuck}Skip only NaN, and let it be clipped to {last.clip:.3g}: {go_on} --skip-threshold -1"
-        clip, why = _usual_clip(read_log(run.folder.metrics).records)
+        clip, why = _usual_clip(Audit(run.folder.metrics).records())
         return (
             f"{stuck}Clip near the usual norm{why}, and skip only NaN: {go_on} --grad-clip {clip:g} --skip-threshold -1"
         )

@@ -17,6 +17,7 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
+from vdvae_patch.train.compiled import keep_compiled_code
 from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.evaluate import NATS_PER_BIT, Evaluation, evaluate
@@ -35,13 +36,14 @@ from vdvae_patch.train.interrupts import StopRequest, stop_requests
 from vdvae_patch.train.latent_summary import of_latents
 from vdvae_patch.train.logbook import write_steps
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.numerics import before_cuda, numerics
 from vdvae_patch.train.progress import TrainingProgress
 from vdvae_patch.train.provenance import provenance
 from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
 from vdvae_patch.train.saving import Position, restore, save
 from vdvae_patch.train.sessions import changes, identity, require_same_weights, session, weights_print
-from vdvae_patch.train.setup import Workload, buffers_follow, goes_on, prepare
+from vdvae_patch.train.setup import BuffersFollow, Workload, goes_on, prepare
 from vdvae_patch.train.trajectory import draw_trajectory
 from vdvae_patch.train.weighing import is_density, own_mass
 from vdvae_patch.train.world import World, connect
@@ -75,7 +77,8 @@ def train(config: TrainConfig[Any], *, clock: Callable[[], float] = time.perf_co
     """
     if restarts(os.environ) and (config.folder / "config.toml").exists():
         config = resumed(config)  # torchrun starts its ranks again with the command that they had
-    with connect(config.device) as world:
+    before_cuda(config)
+    with connect(config.device) as world, numerics(world.device, config.matmul, config.deterministic):
         if config.resume:
             world.on_main(lambda: check_resumable(config))  # before anything is downloaded or built
         work = prepare(config, world.device)
@@ -218,6 +221,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
     """All steps that are left; whether they were done, or a signal asked to stop."""
     config, alone = run.config, run.world.size == 1
     progress.begin(run.total, run.first_step)
+    buffers_follow = BuffersFollow(run.work.model, run.work.ema)
     started = run.clock()
     for step in range(run.first_step, run.total):
         run.world.mark()
@@ -226,9 +230,11 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             seed_noise("train", config.seed, rank=run.world.rank, step=step)
             run.watch.look(step, run.work.entry.read(ModelBatch(x, target)))
         seed_noise("train", config.seed, rank=run.world.rank, step=step)
+        began = run.clock()
         run.engine(step, x, target, stop=bool(stop))
-        for buffer, average in buffers_follow(run.work.model, run.work.ema):
-            average.copy_(buffer)
+        if step == run.first_step and config.compile:
+            _say_compiled(run, progress, run.clock() - began)
+        buffers_follow()
         done = step + 1
         due = _due(done, config.checkpoint_every) or _due(done, config.samples_every)
         due = due or _due(done, config.evaluate_every) or _due(done, run.record_every)
@@ -237,6 +243,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             counters = run.counters
             progress.update(last, counters.high_gradient, counters.nan, counters.images_per_second)
             run.work.check_patch()
+            _say_problem(run, progress)
             _between(run, done)
             started = run.clock()
         elif done + 1 < run.total:
@@ -247,6 +254,20 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             progress.say(f"{stop.signal or 'a signal to another rank'} after step {done}: saved; go on with --resume")
             return False
     return True
+
+
+def _say_compiled(run: Run, progress: TrainingProgress, seconds: float) -> None:
+    folder = keep_compiled_code()
+    kept = "" if folder is None else f"; the code is kept in {folder}"
+    progress.say(f"compiled in the first step, which took {seconds:.1f} s and is not part of images a second{kept}")
+    run.counters.leave_out(seconds, run.global_batch)
+
+
+def _say_problem(run: Run, progress: TrainingProgress) -> None:
+    graph = run.engine.graph
+    if graph is not None and graph.problem and not run.said_no_graph:
+        run.said_no_graph = True
+        progress.say(f"the step is not one CUDA graph, and is launched piece by piece: {graph.problem}")
 
 
 def _since(clock: Callable[[], float], moment: float) -> float:
@@ -260,7 +281,7 @@ def _due(done: int, every: int) -> bool:
 def _between(run: Run, done: int) -> None:
     config = run.config
     if _due(done, config.evaluate_every):
-        result = _evaluate(run, DeviceImages(run.work.data.valid, run.world.device), limit=0)
+        result = _evaluate(run, run.valid, limit=0)
         run.counters.nelbo = result.elbo
         if run.logs is not None:
             run.logs.evaluation({"step": done - 1, **result.record()})
@@ -278,8 +299,9 @@ def _evaluate(run: Run, images: DeviceImages, *, limit: int, final: bool = False
     own = own_mass(work.host, work.ema) if final and weighing is None else None
     return evaluate(
         work.entry, work.ema, images, work.data.normalization,
-        batch_size=run.config.optimization.batch_size, seed=run.config.seed, limit=limit, world=run.world,
-        weighing=weighing or own, only_mass=weighing is None,
+        batch_size=run.config.eval_batch or run.config.optimization.batch_size, seed=run.config.seed, limit=limit,
+        world=run.world, weighing=weighing or own, only_mass=weighing is None, precision=run.config.eval_precision,
+        compiler=run.compiler,
     )  # fmt: skip
 
 

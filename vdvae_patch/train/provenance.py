@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 import vdvae_patch
+from vdvae_patch.train.numerics import in_force
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "numpy": np.__version__,
         "machine": machine(device),
         "threads": torch.get_num_threads(),
+        **in_force(device),
     }
 
 

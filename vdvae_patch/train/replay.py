@@ -1,15 +1,17 @@
 """Do a recorded step again, and look into it.
 
 The ranks' shares of the batch are computed one after the other, each with its rank's recorded noise, and the gradients
-are averaged as the ranks would have done it. On a CPU the loss, the norm and every NaN come out bit for bit.
+are averaged as the ranks would have done it. It is done on the kind of device that it was recorded on: the noise comes
+from that device's generator. On a CPU the loss, the norm and every NaN come out bit for bit; on a GPU of the same model
+they do with `--deterministic`, and else as far as cuDNN chooses the same algorithms.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,19 @@ from vdvae_patch.errors import CheckpointError
 from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.skips.generators import restore_generators, threads
 from vdvae_patch.trace import Event, Tracer
+from vdvae_patch.train.accumulate import backward, in_parts
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.contents import taking_up
 from vdvae_patch.train.flight import Recording, same_bits
 from vdvae_patch.train.head_watch import last_layer, norm_of
 from vdvae_patch.train.noise import noise_seed
+from vdvae_patch.train.numerics import before_cuda, numerics
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
+from vdvae_patch.train.provenance import machine
 from vdvae_patch.train.setup import Workload, prepare
 from vdvae_patch.train.step import LossScale, StepRecord, TrainingStep, autocast
 from vdvae_patch.train.weighing import Weighed
-from vdvae_patch.train.world import World
+from vdvae_patch.train.world import World, resolve_device
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Replay:
         first_bad: where the first value that is not finite or explodes was made; None if there is none.
         first_not_finite: where the first one that is not finite was made.
         bad_rank: the rank whose share of the batch had it.
+        note: why the numbers need not be those of the run, where it was done on another device; else empty.
     """
 
     variant: str
@@ -63,20 +69,38 @@ class Replay:
     first_bad: Event | None
     first_not_finite: Event | None
     bad_rank: int | None
+    note: str = ""
 
 
-def replay(config: TrainConfig[Any], recording: Recording, variant: str | None = None, *, limit: float = 1e6) -> Replay:
+def replay(
+    config: TrainConfig[Any],
+    recording: Recording,
+    variant: str | None = None,
+    *,
+    limit: float = 1e6,
+    device: str = "auto",
+) -> Replay:
     """Do the step again, under its own variant or another one.
 
     Args:
         variant: another variant for the same weights, batch and noise.
         limit: a value above it explodes.
+        device: auto is a device of the kind that it was recorded on; of a GPU the CPU where there is none.
 
     Raises:
+        RunError: a device that this machine does not have.
         HostError, DataError, UnknownNameError, InvalidValueError, PatchError: as `prepare` raises them.
     """
-    config = replace(recording.config(config), variant=variant or config.variant, weights=None, device="cpu")
-    work = prepare(config, torch.device("cpu"))
+    wanted = device if device != "auto" else "cuda" if recording.kind == "cuda" and torch.cuda.is_available() else "cpu"
+    config = replace(recording.config(config), variant=variant or config.variant, weights=None, device=wanted)
+    before_cuda(config)
+    chosen = resolve_device(wanted)
+    with numerics(chosen, config.matmul, config.deterministic):
+        return _replay(config, recording, chosen, limit)
+
+
+def _replay(config: TrainConfig[Any], recording: Recording, device: torch.device, limit: float) -> Replay:
+    work = prepare(config, device)
     if (highest := int(recording.indices.max())) >= len(work.data.train):
         raise CheckpointError(
             f"recording {recording.path}.indices: has image {highest}, and there are {len(work.data.train)} to train "
@@ -86,9 +110,9 @@ def replay(config: TrainConfig[Any], recording: Recording, variant: str | None =
         work.model.load_state_dict(recording.weights)
         work.load_seams(recording.seams)
     with threads(recording.threads):
-        culprits, rank = _culprits(config, recording, work, limit)
-        heads_rows = _heads(config, recording, work)
-        record, norms = _step(config, recording, work)
+        culprits, rank = _culprits(config, recording, work, device, limit)
+        heads_rows = _heads(config, recording, work, device)
+        record, norms = _step(config, recording, work, device)
     states = head_states(work.heads, heads_rows)
     heads = tuple(HeadReplay(state, norm) for state, norm in zip(states, norms, strict=True))
     not_finite = next((event for event in culprits if not event.finite), None)
@@ -96,17 +120,40 @@ def replay(config: TrainConfig[Any], recording: Recording, variant: str | None =
     exact = record.cause == own.cause and all(
         same_bits(getattr(record, name), getattr(own, name)) for name in ("elbo", "distortion", "rate", "grad_norm")
     )
-    return Replay(str(config.variant), record, exact, heads, culprits[0] if culprits else None, not_finite, rank)
+    first = culprits[0] if culprits else None
+    note = "" if exact and recording.kind == device.type else other_device(recording, device)
+    return Replay(str(config.variant), record, exact, heads, first, not_finite, rank, note)
 
 
-def shares(recording: Recording, work: Workload, seed: int) -> Iterator[ModelBatch]:
+def other_device(recording: Recording, device: torch.device) -> str:
+    """Why a replay on a device need not give the recorded numbers, in a sentence; empty if nothing is known against it.
+
+    Weights, batch and the draws of the data are those of the step anywhere; the noise is of the device's generator.
+    """
+    if recording.kind != device.type:
+        made = "the CPU" if recording.kind == "cpu" else f"a device of kind {recording.kind}"
+        named = "" if recording.device is None else f" ({recording.device.machine})"
+        none = ", as this machine has no GPU" if recording.kind == "cuda" and not torch.cuda.is_available() else ""
+        return (
+            f"it was recorded on {made}{named} and is done again on {device.type}{none}: weights and batch are the "
+            "same, but the noise is of another generator, and sums are rounded otherwise; heads and operations can be "
+            "compared, exact numbers cannot"
+        )
+    if device.type == "cuda" and recording.device is not None and recording.device.machine != machine(device):
+        return f"it was recorded on {recording.device.machine}, whose kernels may round otherwise than those here"
+    if device.type == "cuda" and not (recording.device is not None and recording.device.deterministic):
+        return "without --deterministic a GPU may form sums in another order each time"
+    return ""
+
+
+def shares(recording: Recording, work: Workload, seed: int, device: torch.device) -> Iterator[ModelBatch]:
     """Each rank's batch, with the generators as that rank had them."""
     for rank in range(recording.ranks):
         indices = rank_slice(recording.indices.numpy(), rank, recording.ranks)
         pixels = torch.from_numpy(work.data.train[indices])
-        restore_generators(recording.generators[rank], torch.device("cpu"))
+        restore_generators(recording.generators[rank], device)
         draw = noise_seed("data", seed, rank=rank, step=recording.record.step)
-        yield work.data.normalization.apply(pixels, draw)
+        yield work.data.normalization.apply(pixels.to(device), draw)
 
 
 @dataclass(frozen=True)
@@ -120,28 +167,30 @@ class _PlayedWorld(World):
         """The rows that `TrainingStep.finish` exchanges, with each rank's losses and flags in its own."""
         rows = []
         for losses, finite in zip(self.said, self.finite, strict=True):
-            bad = [~losses.rate.isfinite(), ~losses.distortion.isfinite(), torch.tensor(not finite)]
+            bad = [~losses.rate.isfinite(), ~losses.distortion.isfinite(), torch.full_like(losses.rate, not finite)]
             rows.append(torch.cat([torch.stack([*losses]), values[3:5], torch.stack(bad).float()]))
         return torch.stack(rows)
 
 
-def _step(config: TrainConfig[Any], recording: Recording, work: Workload) -> tuple[StepRecord, list[float]]:
+def _step(
+    config: TrainConfig[Any], recording: Recording, work: Workload, device: torch.device
+) -> tuple[StepRecord, list[float]]:
     """The step's record, and for each head the gradient norm of its last layer before clipping."""
-    scaler = _scaler(config, recording)
+    scaler = _scaler(config, recording, device)
     said: list[Losses] = []
     parts: list[list[Tensor | None]] = []
-    for x, target in shares(recording, work, config.seed):
+    for x, target in shares(recording, work, config.seed, device):
         work.model.zero_grad(set_to_none=True)
-        with _autocast(config):
-            loss, losses, metrics = Weighed.of(work.losses(x, target))
-        scaled = loss if scaler is None else scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
-        said.append(Losses(*(part.detach().float() for part in losses)))
+        losses, metrics = backward(
+            work.losses, x, target, parts=config.accumulate, precision=partial(autocast, config.precision, device),
+            scale=None if scaler is None else scaler.scale,
+        )  # fmt: skip
+        said.append(losses)
         parts.append([p.grad for p in work.model.parameters()])
     finite = [all(bool(g.isfinite().all()) for g in part if g is not None) for part in parts]
     for parameter, *own in zip(work.model.parameters(), *parts, strict=True):
         parameter.grad = _average([g for g in own if g is not None], recording.ranks)
-    world = _PlayedWorld(torch.device("cpu"), 0, recording.ranks, said=tuple(said), finite=tuple(finite))
+    world = _PlayedWorld(device, 0, recording.ranks, said=tuple(said), finite=tuple(finite))
     engine = TrainingStep(work.model, work.ema, work.losses, config.optimization, world, precision=config.precision)
     engine.scaler = scaler
     norms: list[float] = []
@@ -161,43 +210,41 @@ def _average(gradients: list[Tensor], ranks: int) -> Tensor | None:
     return total
 
 
-def _heads(config: TrainConfig[Any], recording: Recording, work: Workload) -> Tensor:
+def _heads(config: TrainConfig[Any], recording: Recording, work: Workload, device: torch.device) -> Tensor:
     rows = []
-    for batch in shares(recording, work, config.seed):
-        with _autocast(config):
+    for batch in shares(recording, work, config.seed, device):
+        with autocast(config.precision, device):
             rows.append(probe_rows(work.entry, work.model, work.heads, work.entry.read(batch)))
     return over_ranks(torch.stack(rows))
 
 
 def _culprits(
-    config: TrainConfig[Any], recording: Recording, work: Workload, limit: float
+    config: TrainConfig[Any], recording: Recording, work: Workload, device: torch.device, limit: float
 ) -> tuple[list[Event], int | None]:
     """The bad values of the first rank that has any which count."""
     package = Path(vdvae_patch.__file__).parent
     entry = Path(inspect.getfile(type(work.entry))).parent
     sources = [work.host.origin.path, entry, package / "normal.py", package / "scales"]
-    scaler = _scaler(config, recording)
-    for rank, (x, target) in enumerate(shares(recording, work, config.seed)):
+    scaler = _scaler(config, recording, device)
+    for rank, (x, target) in enumerate(shares(recording, work, config.seed, device)):
         work.model.zero_grad(set_to_none=True)
-        tracer = Tracer(work.model, sources, limit)
-        with tracer.modules(), tracer:
-            with _autocast(config):
-                loss, losses, _ = Weighed.of(work.losses(x, target))
-            tracer.reach(losses if loss is losses.elbo else (loss, *losses))
-            if not tracer.trace.reached:
-                tracer.backward()
-                (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
-                tracer.reach([p.grad for p in work.model.parameters() if p.grad is not None])
-        if tracer.trace.reached:
-            return tracer.trace.culprits, rank
+        for part in in_parts(x, target, config.accumulate):
+            tracer = Tracer(work.model, sources, limit)
+            with tracer.modules(), tracer:
+                with autocast(config.precision, device):
+                    loss, losses, _ = Weighed.of(work.losses(*part))
+                tracer.reach(losses if loss is losses.elbo else (loss, *losses))
+                if not tracer.trace.reached:
+                    tracer.backward()
+                    share = loss if config.accumulate == 1 else loss / config.accumulate
+                    (share if scaler is None else scaler.scale(share)).backward()  # type: ignore[no-untyped-call]
+                    tracer.reach([p.grad for p in work.model.parameters() if p.grad is not None])
+            if tracer.trace.reached:
+                return tracer.trace.culprits, rank
     return [], None
 
 
-def _autocast(config: TrainConfig[Any]) -> AbstractContextManager[object]:
-    return autocast(config.precision, torch.device("cpu"))
-
-
-def _scaler(config: TrainConfig[Any], recording: Recording) -> LossScale | None:
+def _scaler(config: TrainConfig[Any], recording: Recording, device: torch.device) -> LossScale | None:
     if config.precision != "fp16" or recording.loss_scale is None:
         return None
-    return LossScale(torch.device("cpu"), initial=recording.loss_scale)
+    return LossScale(device, initial=recording.loss_scale)

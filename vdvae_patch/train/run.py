@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from vdvae_patch.data.batches import DeviceImages, batch_indices, rank_slice, steps_per_epoch
@@ -12,6 +13,7 @@ from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.data.pixels import Indices
 from vdvae_patch.skips.records import JsonLines, last_number
 from vdvae_patch.train.board import Board
+from vdvae_patch.train.compiled import KeptFunctions
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.flight import WeightsBefore
 from vdvae_patch.train.folder import RunFolder
@@ -48,6 +50,11 @@ class Counters:
         self.clipped += record.clipped
         self.last_clip = record.clip
         self.images += images
+
+    def leave_out(self, seconds: float, images: int) -> None:
+        """Do not count the time of a step that compiles, nor its images, in images a second."""
+        self.seconds -= seconds
+        self.images -= images
 
     @property
     def images_per_second(self) -> float:
@@ -131,6 +138,17 @@ class Run:
     say: Callable[[str], None]
     counters: Counters = field(default_factory=Counters)
     first_step: int = 0
+    said_no_graph: bool = False
+
+    @cached_property
+    def valid(self) -> DeviceImages:
+        """The validation images, which stay on the device from the first evaluation on if they fit there."""
+        return DeviceImages(self.work.data.valid, self.world.device)
+
+    @cached_property
+    def compiler(self) -> KeptFunctions | None:
+        """What compiles the passes of an evaluation, once for all of them; None if nothing is to be compiled."""
+        return KeptFunctions(self.world.device) if self.config.eval_compile else None
 
     @property
     def id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.skips.generators import generator_states, restore_generators
-from vdvae_patch.skips.records import Cut, read_log, truncate_after
+from vdvae_patch.skips.records import Audit, Cut, truncate_after
 from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import RunFile, TrainConfig
@@ -93,10 +94,11 @@ def restore(
         RunError: the ranks do not see the same file, or there must have been a checkpoint and none is to be seen.
     """
     expected = work.checkpoint_info(0, finite=True, nelbo=None)
-    chosen = world.on_main(lambda: choose(folder, config, expected, say))
+    read: list[checkpoint.Found] = []  # by rank 0, to choose it: what it has read it need not read again
+    chosen = world.on_main(lambda: choose(folder, config, expected, say, read.append))
     if chosen is None:
         return None
-    info, state = checkpoint.load(chosen.path)
+    info, state = (read[0].info, read[0].state) if read else checkpoint.load(chosen.path)
     contents = of_checkpoint(state, chosen.path, info.step)
     require_moments(state["optimizer"], engine.optimizer, chosen.path)
     for name, model in (("model", work.model), ("ema", work.ema)):
@@ -176,9 +178,16 @@ def set_logs_aside(folder: RunFolder) -> Path | None:
 
 
 def choose(
-    folder: RunFolder, config: TrainConfig[Any], expected: CheckpointInfo, say: Callable[[str], None]
+    folder: RunFolder,
+    config: TrainConfig[Any],
+    expected: CheckpointInfo,
+    say: Callable[[str], None],
+    keep: Callable[[checkpoint.Found], None] = lambda found: None,
 ) -> Chosen | None:
     """The newest good checkpoint, with the logs cut there; None for a run that has none yet. Rank 0 calls it.
+
+    Args:
+        keep: gets the checkpoint with its state, which all the other ranks read for themselves.
 
     Raises:
         CheckpointError, RunError: as `restore` raises them; nothing has been cut then.
@@ -213,6 +222,7 @@ def choose(
         say(f"going on after step {found.info.step}: steps {first + 1} to {last + 1} were logged and are done again")
     for line in (*problems, *(remark for cut in cuts.values() for remark in cut.remarks)):
         say(line)
+    keep(found)
     return Chosen(found.path, {name: cut.count for name, cut in cuts.items()}, tuple(problems))
 
 
@@ -225,11 +235,11 @@ def _disagreements(folder: RunFolder, counted: Mapping[str, int], run: str) -> l
     """Where the logs, whose lines are all there and good, say something else than the checkpoint's counters."""
     said = []
     for log in (folder.metrics, folder.skips):
-        causes = [row.get("cause") for row in read_log(log, run).records]
+        causes = Counter(cause for row in Audit(log, run).records() if isinstance(cause := row.get("cause"), str))
         found = {
-            "high_gradient": causes.count("high_gradient"),
-            "nan": causes.count("nan_rate") + causes.count("nan_distortion"),
-            "loss_scale": causes.count("loss_scale"),
+            "high_gradient": causes["high_gradient"],
+            "nan": causes["nan_rate"] + causes["nan_distortion"],
+            "loss_scale": causes["loss_scale"],
         }
         said += [
             f"{log} has {found[name]} skipped updates for {name}, and the checkpoint counted {counted[name]}"

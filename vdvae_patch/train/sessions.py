@@ -13,7 +13,7 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.skips.sealed import MANIFEST
 from vdvae_patch.train.weight_files import split_choice
 
-VERSIONS = ("version", "commit", "python", "torch", "numpy", "machine", "threads")
+VERSIONS = ("version", "commit", "python", "torch", "numpy", "machine", "threads", "float32", "deterministic")
 """What may change between two sessions, is said then, and is written down."""
 
 

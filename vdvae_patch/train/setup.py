@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -343,6 +343,30 @@ def require_host(info: CheckpointInfo, host: str, path: Path) -> None:
         raise CheckpointError(f"checkpoint {path} is of host {info.host}, not {host}; train with --host {info.host}")
 
 
-def buffers_follow(source: nn.Module, target: nn.Module) -> Iterable[tuple[Tensor, Tensor]]:
-    """Pairs of buffers, which a moving average copies as they are."""
-    return zip(source.buffers(), target.buffers(), strict=True)
+class BuffersFollow:
+    """Buffers of a model that its moving average takes over as they are, in one operation.
+
+    What is kept is where they are and not the tensors: a module may put another tensor in place of its buffer.
+
+    Args:
+        source, target: two models of the same build.
+    """
+
+    def __init__(self, source: nn.Module, target: nn.Module) -> None:
+        pairs = zip(source.modules(), target.modules(), strict=True)
+        self._owners = [(one._buffers, other._buffers) for one, other in pairs if one._buffers]
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Copy them."""
+        if not self._owners:
+            return
+        sources, targets = [], []
+        for own, other in self._owners:
+            for name, source in own.items():
+                target = other[name]
+                if source is not None and target is not None:
+                    sources.append(source)
+                    targets.append(target)
+        if sources:
+            torch._foreach_copy_(targets, sources)

@@ -11,7 +11,7 @@ and what the log needs goes into one row of a buffer there. Nothing waits for th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,11 @@ from vdvae_patch.skips import rule
 from vdvae_patch.skips.gradient_norm import clip_gradients, gradient_norm
 from vdvae_patch.skips.rule import CAUSES, Cause
 from vdvae_patch.skips.usual_norm import UsualNorm
+from vdvae_patch.train.accumulate import Context, backward
+from vdvae_patch.train.adamw import FusedAdamW
 from vdvae_patch.train.config import Precision
+from vdvae_patch.train.flat import FlatWeights
+from vdvae_patch.train.graphed import Capture, Moment, StepGraph
 from vdvae_patch.train.ranks import LocalGradient
 from vdvae_patch.train.weighing import Weighed
 from vdvae_patch.train.world import World
@@ -88,8 +92,10 @@ class TrainingStep:
 
     Args:
         model: the model that is updated; `loss` runs it, or a compiled or distributed wrapper of it.
-        ema: a model of the same build, whose parameters become the moving average.
+        ema: a model of the same build, whose parameters become the moving average. The parameters of both are moved
+            side by side, see `FlatWeights`: who holds a parameter holds it still, who holds its `.data` does not.
         capacity: how many steps may go by between two calls of `drain`.
+        parts: a batch is computed in so many of equal size, one after the other.
     """
 
     def __init__(
@@ -102,12 +108,14 @@ class TrainingStep:
         *,
         precision: Precision = "fp32",
         capacity: int = 1,
+        parts: int = 1,
     ) -> None:
         self.loss, self.optimization, self.world = loss, optimization, world
         pairs = [(p, e) for p, e in zip(model.parameters(), ema.parameters(), strict=True) if p.requires_grad]
         self.parameters: list[Tensor] = [p for p, _ in pairs]
         self.ema_parameters: list[Tensor] = [e for _, e in pairs]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=optimization.lr, fused=True, **self._settings())
+        self.weights = FlatWeights(self.parameters, self.ema_parameters, (model, ema))
+        self.optimizer = FusedAdamW(self.weights, lr=optimization.lr, **self._settings())
         self.precision = precision
         self.scaler = LossScale(world.device) if precision == "fp16" else None
         self.usual_norm = UsualNorm(device=world.device) if optimization.grad_clip == "auto" else None
@@ -126,6 +134,12 @@ class TrainingStep:
         """Called once in every step with 1 if the update will be skipped, else 0, while the weights are still old."""
         self.after_update: Callable[[Tensor], None] | None = None
         """Called once in every step with the same, when weights and average have been moved or not."""
+        self.parts = parts
+        self.alone: Context = nullcontext
+        """The context of a part of a batch behind which ranks do not exchange gradients yet."""
+        self.graph: StepGraph | None = None
+        """Set where the step is one graph."""
+        self._captured = False
         self.local_gradient: LocalGradient | None = None
         """Set where the gradients are averages over ranks."""
 
@@ -134,20 +148,44 @@ class TrainingStep:
 
         `stop` says that this rank was asked to stop; all ranks then know from `stop_agreed` after the same step.
         """
-        lr = self.optimization.learning_rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        lr, row = self.optimization.learning_rate(step), len(self._pending)
+        self._set_lr(lr)
+        if self.graph is not None and self.before_clip is None:
+            metrics = self.graph(x, target, lr, row, stop)
+        else:
+            metrics = self._body(x, target, Moment(lr, row, stop))
+        self._note(step, lr, metrics)
+
+    def _body(self, x: Tensor, target: Tensor, moment: Moment) -> Mapping[str, Tensor]:
+        """All that a step does on the device; what its loss reports."""
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            loss, losses, metrics = Weighed.of(self.loss(x, target))
-        scaled = loss if self.scaler is None else self.scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
-        self.finish(step, lr, Losses(*(part.detach().float() for part in losses)), stop, metrics)
+        losses, metrics = backward(
+            self.loss, x, target, parts=self.parts, precision=self.autocast,
+            scale=None if self.scaler is None else self.scaler.scale, alone=self.alone,
+        )  # fmt: skip
+        self._update(losses, moment)
+        return metrics
+
+    def as_graph(self, state: Callable[[], Iterable[Tensor]], capture: Capture | None = None) -> StepGraph:
+        """Capture the step as one graph, which is replayed from its third time on; see `StepGraph`.
+
+        Args:
+            state: gives the buffers of the model and of its objective.
+        """
+        own = [] if self.scaler is None else [self.scaler.value, self.scaler.good_steps]
+        self._captured = True
+        self.graph = StepGraph(self._body, lambda: [*state(), *own], self.world.device, capture)
+        return self.graph
 
     def drain(self) -> list[StepRecord]:
-        """The records since the last call; on an accelerator this is where the host waits for the device."""
+        """The records since the last call; on an accelerator this is where the host waits for the device.
+
+        Raises:
+            RunError: the model's parameters are no longer the ones that are trained, see `require_in_place`.
+        """
         if not self._pending:
             return []
+        self.weights.require_in_place()
         rows = self._rows[: len(self._pending)].tolist()
         metrics = _read(self._metrics)
         records = [
@@ -175,16 +213,30 @@ class TrainingStep:
         self, step: int, lr: float, losses: Losses, stop: bool = False, metrics: Mapping[str, Tensor] | None = None
     ) -> None:
         """From the gradients on: clip, decide with all ranks, update; `losses` are of this rank, float32."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self._set_lr(lr)
+        self._update(losses, Moment(lr, len(self._pending), stop))
+        self._note(step, lr, metrics or {})
+
+    def _set_lr(self, lr: float | Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def _note(self, step: int, lr: float, metrics: Mapping[str, Tensor]) -> None:
+        self._pending.append((step, lr))
+        self._metrics.append(metrics)
+
+    @torch.no_grad()
+    def _update(self, losses: Losses, moment: Moment) -> None:
         if self.scaler is not None:
-            self.scaler.unscale_(gradients)
+            self.scaler.unscale_([p.grad for p in self.parameters if p.grad is not None])
         if self.before_clip is not None:
             self.before_clip()
-        own_norm, limit = self._clip(gradients)
+        own_norm, limit = self._clip(self.optimizer.gradients())
         finite = own_norm.isfinite() if self.local_gradient is None else self.local_gradient.take()
         bad = torch.stack([~losses.rate.isfinite(), ~losses.distortion.isfinite(), ~finite]).float()
         said = torch.stack([losses.elbo, losses.distortion, losses.rate]).to(own_norm)
-        asked = torch.full_like(own_norm, stop)
+        stop = moment.stop
+        asked = stop.to(own_norm) if isinstance(stop, Tensor) else torch.full_like(own_norm, stop)
         everyone = self.world.gather(torch.cat([said, own_norm[None], asked[None], bad.to(own_norm)]))
         norm, flags = everyone[0, 3], everyone[:, 5:]
         cause = self._cause(flags.amax(0), norm, limit)
@@ -194,19 +246,27 @@ class TrainingStep:
         if self.before_update is not None:
             self.before_update(skip)
         # the fused optimizer leaves weights, moments and step counts alone where found_inf is 1
-        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        self.optimizer.found_inf = skip
+        number = self.optimizer.param_groups[0]["lr"]
+        self._set_lr(moment.lr)
         self.optimizer.step()
-        self._move_ema((1 - self.optimization.ema_rate) * (1 - skip))
+        self._set_lr(number)  # a checkpoint has a number, which is what a graph's step was given, too
+        self.weights.average((1 - self.optimization.ema_rate) * (1 - skip))
         if self.after_update is not None:
             self.after_update(skip)
         shared = torch.stack([norm, cause, everyone[:, 4].amax(), limit])
-        self._rows[len(self._pending)] = torch.cat([everyone[:, :3].float().mean(0), shared, flags.flatten()])
-        self._pending.append((step, lr))
-        self._metrics.append(metrics or {})
+        said_of_all = torch.cat([everyone[:, :3].float().mean(0), shared, flags.flatten()])
+        if isinstance(moment.row, Tensor):
+            self._rows.index_copy_(0, moment.row[None], said_of_all[None].to(self._rows))
+        else:
+            self._rows[moment.row] = said_of_all
 
     def _clip(self, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Scale the gradients down to the limit; their norm of before, and the limit, which nothing waits for."""
-        fixed, norm = self.optimization.grad_clip, gradient_norm(gradients, self.world.device)
+        fixed, norm = (
+            self.optimization.grad_clip,
+            gradient_norm(gradients, self.world.device, may_wait=not self._captured),
+        )
         if isinstance(fixed, str):
             assert self.usual_norm is not None
             limit = self.usual_norm.limit.to(norm)
@@ -223,12 +283,6 @@ class TrainingStep:
             found = torch.where(overflow & (found == 3), 4.0, found)
             self.scaler.update_(overflow & (any_rank[:2].amax() == 0))
         return found
-
-    def _move_ema(self, weight: Tensor) -> None:
-        # ema += weight · (p − ema): with a weight of zero that is exact, and no branch is needed
-        difference = list(torch._foreach_sub(self.parameters, self.ema_parameters))
-        torch._foreach_mul_(difference, weight)
-        torch._foreach_add_(self.ema_parameters, difference)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the forward pass."""

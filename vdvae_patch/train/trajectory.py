@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import RunError
-from vdvae_patch.skips.records import read_log
+from vdvae_patch.skips.records import Audit
 from vdvae_patch.skips.whole import replaced
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ def draw_trajectory(log: Path, path: Path, title: str) -> bool:
     Raises:
         RunError: it cannot be written.
     """
-    rows = [row for row in read_log(log).records if math.isfinite(row["rate"]) and math.isfinite(row["distortion"])]
+    rows = _thinned(log)
     if not rows:
         return False
-    rows = rows[:: max(1, len(rows) // POINTS)]
     from matplotlib.figure import Figure
 
     # of several constraints each has its own: constraint_average/re
@@ -56,6 +55,24 @@ def draw_trajectory(log: Path, path: Path, title: str) -> bool:
     except OSError as error:
         raise RunError(f"{path} could not be written: {error.strerror}") from error
     return True
+
+
+def _thinned(log: Path) -> list[dict[str, Any]]:
+    """Evenly spaced records with a finite rate and distortion, from `POINTS` to twice as many of a long run.
+
+    While the log is read, every second of those that were kept is given up whenever there are too many.
+    """
+    rows: list[dict[str, Any]] = []
+    every, seen = 1, 0
+    for row in Audit(log).records():
+        if not (math.isfinite(row["rate"]) and math.isfinite(row["distortion"])):
+            continue
+        if seen % every == 0:
+            rows.append(row)
+        seen += 1
+        if len(rows) >= 2 * POINTS:
+            rows, every = rows[::2], 2 * every
+    return rows
 
 
 def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str) -> None:

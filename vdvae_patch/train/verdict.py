@@ -18,7 +18,7 @@ from vdvae_patch.train.step import StepRecord
 def report(own: Replay, other: Replay | None, threshold: float) -> str:
     """What happened, per head in the order of the computation; what would have happened under another variant."""
     lines = [f"step {own.record.step}, {own.variant}: {outcome(own.record, threshold)}"]
-    lines += [telling.again(own.exact, "loss, norm and cause are"), "", _heads(own), "", _blame(own)]
+    lines += [telling.again(own.exact, "loss, norm and cause are", own.note), "", _heads(own), "", _blame(own)]
     if other is not None:
         lines += ["", telling.under(other.variant, outcome(other.record, threshold)), ""]
         lines += [_heads(other), "", _blame(other)]

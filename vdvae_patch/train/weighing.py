@@ -26,6 +26,9 @@ from vdvae_patch.patching.decoder import Likelihood, likelihood_in
 from vdvae_patch.registry import parse_spec
 from vdvae_patch.seams import DecoderSeam
 
+LOOK_EVERY = 100
+"""Of how many batches a decoder looks at one on a GPU, where each look is a wait for the device."""
+
 _CLASSIFIER = "classifier."
 """What the names of its weights begin with in a state."""
 
@@ -142,6 +145,8 @@ class Weighing:
     def check_data(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse data that the decoder is not made for; nothing of the model or of the noise is moved.
 
+        After that it looks at few batches of a training on a GPU.
+
         Raises:
             InvalidValueError: with the values that were seen, and what to take.
         """
@@ -158,6 +163,8 @@ class Weighing:
                     module.training = True
         assert terms.emitted is not None
         likelihood.decoder.check(terms.target, likelihood.parameters_of(terms.emitted))
+        if x.device.type != "cpu":
+            likelihood.decoder.look_every = LOOK_EVERY
 
     def module(self, model: nn.Module) -> Pass:
         """The pass of a model, for training."""
@@ -192,6 +199,10 @@ class Weighing:
         """Tell an objective that counts in epochs how many steps one has."""
         if isinstance(self.objective, objectives.Warmup):
             self.objective.steps_per_epoch = steps
+
+    def buffers(self) -> list[Tensor]:
+        """All of the objective's state."""
+        return list(self.objective.buffers())
 
     def floats(self) -> list[Tensor]:
         """The part of the objective's state that its loss reads, for the recorder to follow."""

@@ -178,9 +178,7 @@ def _meet(placement: Placement, device_name: str) -> World:
         heartbeat = Heartbeat(store, placement.rank, placement.size, where)
         store.set(f"vdvae_patch/here/{placement.rank}", "1")
         store.wait([f"vdvae_patch/here/{rank}" for rank in range(placement.size)], patience)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        elif interface := interface_towards(str(placement.address)):
+        if device.type == "cpu" and (interface := interface_towards(str(placement.address))):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         # the collectives may wait long for a slow rank: it is the heartbeat that notices one that is gone
         dist.init_process_group(
@@ -220,7 +218,9 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def resolve_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` is the GPU if there is one.
+    """`auto` is the GPU if there is one; a GPU becomes the current one of this process.
+
+    Much of `torch.cuda` means the current device where it is told none: events, streams, memory, NCCL.
 
     Raises:
         RunError: a device that this machine does not have.
@@ -240,4 +240,5 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     index = local_rank if device.index is None else device.index
     if index >= torch.cuda.device_count():
         raise RunError(f"--device cuda:{index}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    torch.cuda.set_device(index)
     return torch.device("cuda", index)

@@ -181,10 +181,24 @@
         marker: { color: color(run), size: 8, symbol: Array.from(run.marks.cause, (c) => symbol(run.marks.causes[c])[0]), line: { width: 1, color: css("--paper") } }, ...more,
       }));
     }
+    // a line ends where nothing was applied for long: a stroke over many skipped updates would look like a training
+    function broken(run, x, y) {
+      const known = Array.from(y, (_, i) => i).filter((i) => y[i] !== null);
+      const gaps = known.slice(1).map((i, k) => run.step[i] - run.step[known[k]]);
+      const long = Math.max(4 * median(gaps), 0.02 * (run.step.at(-1) || 0));
+      const bx = [], by = [], sizes = [];
+      known.forEach((i, k) => {
+        const before = k > 0 && gaps[k - 1] <= long, after = k < gaps.length && gaps[k] <= long;
+        if (k && !before) { bx.push(x[i]); by.push(null); sizes.push(0); }
+        bx.push(x[i]); by.push(y[i]); sizes.push(before || after ? 0 : 4);  // alone: a dot
+      });
+      return { x: bx, y: by, ...(sizes.some(Boolean) ? { mode: "lines+markers", marker: { size: sizes, color: color(run), line: { width: 0 } } } : { mode: "lines" }) };
+    }
+    const curve = (run, name, logarithmic = false) => smoothed(run[name], name === "lr" ? 0 : state.smooth, logarithmic);
     function lines(name, more = {}, logarithmic = false) {
       return visible().map((run) => ({
-        type: "scatter", mode: "lines", x: at(run, run.step, run.hours), y: smoothed(run[name], name === "lr" ? 0 : state.smooth, logarithmic),
-        name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, connectgaps: true,
+        type: "scatter", ...broken(run, at(run, run.step, run.hours), curve(run, name, logarithmic)),
+        name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, connectgaps: false,
         hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{y:.5g}<extra></extra>`, ...more,
       }));
     }
@@ -202,9 +216,9 @@
         const curves = lines("nelbo"), cut = limits(curves.map((c) => c.y)), traces = [...curves];
         const [low, high] = cut ? cut.range : [0, 1];
         // on the line as it is drawn, and inside of the frame: what lies on its edge has no tooltip
-        const edge = 0.02 * (high - low), shown = visible();
+        const edge = 0.02 * (high - low);
         traces.push(...markTraces((run) => {
-          const line = curves[shown.indexOf(run)].y;
+          const line = curve(run, "nelbo");
           let place = 0, last = null;
           return Array.from(run.marks.first, (step, i) => {
             while (place < line.length && run.step[place] <= step) { if (line[place] !== null) last = line[place]; place++; }
@@ -220,7 +234,7 @@
           traces.push({ type: "scatter", mode: "lines", x, y: counts.map(f), text: counts.map(String), yaxis: "y2", name: esc(run.name), line: { color: color(run), width: 1.8, shape: "hv", dash: dash(run) }, hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{text} skipped so far<extra></extra>` });
         }
         const ticks = [0, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5, 1e6, 1e7].filter((t) => t <= 1.3 * highest).filter((t, i, all) => all.length < 8 || String(t).startsWith("1") || !t);
-        draw(element, traces, layout("Training NELBO and skipped updates" + (cut && cut.highest > high ? ` <span style="font-size:12px">(cut off; highest ${show(cut.highest, 2)})</span>` : ""), {
+        draw(element, traces, layout((narrow() ? "NELBO and skips" : "Training NELBO and skipped updates") + (cut && cut.highest > high ? ` <span style="font-size:12px">(cut off; highest ${show(cut.highest, 2)})</span>` : ""), {
           xaxis: { ...xaxis(), anchor: "y2" },
           yaxis: { domain: [0.38, 1], title: { text: "nats per dimension", standoff: 8 }, range: [low, high] },
           yaxis2: { domain: [0, 0.29], title: { text: narrow() ? "skipped" : "cumulated skips", standoff: 8 }, rangemode: "tozero", range: [f(0) - 0.04 * f(Math.max(5, highest)), 1.12 * f(Math.max(wide ? 1 : 5, highest))], ...(wide ? { tickvals: ticks.map(f), ticktext: ticks.map((t) => t.toLocaleString("en")) } : { dtick: highest > 10 ? 5 : highest > 5 ? 2 : 1 }) },
@@ -239,7 +253,9 @@
       },
       lr(element) { draw(element, lines("lr"), layout("Learning rate", { xaxis: xaxis(), yaxis: { rangemode: "tozero", exponentformat: "power" } })); },
       evaluations(element) {
-        draw(element, visible().filter((run) => run.evaluations.step.length).map((run) => ({ type: "scatter", mode: "lines+markers", x: at(run, run.evaluations.step, Array.from(run.evaluations.step, (s) => hoursAt(run, s))), y: Array.from(run.evaluations.nelbo), name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, marker: { size: 6 }, hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{y:.5g}<extra></extra>` })), layout("Validation NELBO", { xaxis: xaxis(), yaxis: { title: { text: "nats per dimension", standoff: 8 } } }));
+        const found = visible().flatMap((run) => [...run.evaluations.nelbo]).filter(Number.isFinite);
+        const far = found.length && Math.min(...found) > 0 && Math.max(...found) > 30 * Math.min(...found);
+        draw(element, visible().filter((run) => run.evaluations.step.length).map((run) => ({ type: "scatter", mode: "lines+markers", x: at(run, run.evaluations.step, Array.from(run.evaluations.step, (s) => hoursAt(run, s))), y: Array.from(run.evaluations.nelbo), name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, marker: { size: 6 }, hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{y:.5g}<extra></extra>` })), layout("Validation NELBO", { xaxis: xaxis(), yaxis: { ...(far ? { type: "log", exponentformat: "power", dtick: 1 } : {}), title: { text: "nats per dimension", standoff: 8 } } }));
       },
     };
     // the middle 98% where a few values would flatten all others
@@ -394,14 +410,16 @@
           const scale = two
             ? [[0, dark ? "#8b6cf0" : "#4a2f8f"], [0.25, dark ? "#5d5590" : "#a79bd1"], [0.5, dark ? "#2b313b" : "#f4f4f5"], [0.75, dark ? "#b0683a" : "#f2b37c"], [1, dark ? "#ff7a52" : "#b63a13"]]
             : [[0, dark ? "#222a35" : "#f1f5f9"], [0.35, dark ? "#1f5a6e" : "#a6d3df"], [0.7, dark ? "#3fa0a8" : "#3c8fae"], [1, dark ? "#d8f59a" : "#123d63"]];
+          const few = t.rows.length < 4, end = (v) => logarithmic ? `10<sup>${Math.round(v)}</sup>` : show(v);  // too low for a bar of colours
+          const ends = few ? ` <span style="font-size:12px"><span style="color:${scale[0][1]}">■</span> ${end(low)} to <span style="color:${scale.at(-1)[1]}">■</span> ${end(high)}</span>` : "";
           const ticks = logarithmic ? { tickvals: range(Math.ceil(low), Math.floor(high), Math.max(1, Math.ceil((high - low) / 4))), ticktext: range(Math.ceil(low), Math.floor(high), Math.max(1, Math.ceil((high - low) / 4))).map((k) => `10<sup>${k}</sup>`) } : two ? { nticks: 5 } : { nticks: 4 };
           const traces = [
-            { type: "heatmap", x: xs, y: shift, z, text, hoverinfo: "text", zmin: low, zmax: high, colorscale: scale, xgap: 0, ygap: 1, hoverongaps: false, showscale: t.rows.length > 3, colorbar: { thickness: 10, outlinewidth: 0, len: 1, ...ticks, tickfont: { size: 11 } } },
+            { type: "heatmap", x: xs, y: shift, z, text, hoverinfo: "text", zmin: low, zmax: high, colorscale: scale, xgap: 0, ygap: 1, hoverongaps: false, showscale: !few, colorbar: { thickness: 10, outlinewidth: 0, len: 1, ...ticks, tickfont: { size: 11 } } },
             { type: "heatmap", x: xs, y: shift, z: bad, text, hoverinfo: "text", zmin: 0, zmax: 1, colorscale: [[0, dark ? "#fff" : "#000"], [1, dark ? "#fff" : "#000"]], showscale: false, ygap: 1, hoverongaps: false },
           ];
           const marked = t.columns.filter((j) => t.flags[j] && !categories);
           if (marked.length) traces.push({ type: "scatter", mode: "markers", x: marked.map((j) => xs[j]), y: marked.map(() => -0.95), marker: { symbol: "line-ns", size: 7, line: { width: 1.5, color: dark ? "#ff7a72" : "#d62728" } }, text: marked.map((j) => `skipped at step ${t.steps[j]}`), hoverinfo: "text", cliponaxis: false });
-          draw(element, traces, layout(`${esc(run.name)} <span style="font-size:12px">${esc(quantities[state.quantity])}${prefix ? ` · ${esc(narrow() ? prefix.slice(0, 18) : prefix)}` : ""}</span>`, {
+          draw(element, traces, layout(`${esc(run.name)} <span style="font-size:12px">${esc(quantities[state.quantity])}${prefix && !narrow() ? ` · ${esc(prefix)}` : ""}</span>${ends}`, {
             margin: { l: 20, r: 10, t: 44, b: 42 },
             xaxis: { title: { text: categories ? "step of the skipped update" : "training step", standoff: 6 }, showgrid: false, ...(categories ? { tickvals: t.columns, ticktext: x } : furthest > 0 ? { range: [-0.01 * furthest, 1.02 * furthest] } : {}) },
             yaxis: { tickvals: shift, ticktext: t.rows.map((i) => esc(label(i))), range: [t.rows.length - 0.5, marked.length ? -1.5 : -0.5], showgrid: false, ticks: "", tickfont: { size: 11 } },

@@ -44,25 +44,30 @@ from vdvae_patch.scanning.rules.stages import terms
 def flow(graph: Graph, term: GaussianTerm, readings: Readings) -> str | None:
     """Refuse a raw value that is computed of the mean, with no fresh noise in between."""
     given = any(r.evidence == "Normal" and r.raw.key == term.raw.key for r in readings.found)
-    excused = given or not _is_computed_of_its_mean(term)
+    excused = given or not _is_computed_of_its_mean(graph, term)
     if not excused and not _is_autoencoder(graph, term) and not _predicts_data(graph, term):
         return "its density is of a value that it is computed from, as a flow's is"
     return None
 
 
-def _is_computed_of_its_mean(term: GaussianTerm) -> bool:
+def _is_computed_of_its_mean(graph: Graph, term: GaussianTerm) -> bool:
+    if term.side != "p":
+        return False
     raws = [leaf.node for leaf in Expression(term.node).leaves.values()]
     noise = functools.reduce(operator.or_, (node.noise for node in raws), term.raw.node.noise)
     drawn = [m for m in term.means if not noise & ~m.node.noise and (m.node.noise or m.node.kind == "input")]
     means = {m.node.id for m in drawn}
-    if term.side != "p" or not means:
+    if not means:
         return False
+    # a deep model has hundreds of levels before it: the way back ends where no mean can lie behind
+    draws = {graph.draws_behind(m.node) for m in drawn}
     todo, seen = [term.raw.node, *raws], set[int]()
     while todo:
         node = todo.pop()
         if node.id in means and node not in (term.raw.node, *raws):
             return True
-        if node.id not in seen:
+        behind = graph.draws_behind(node)
+        if node.id not in seen and any(not of_mean & ~behind for of_mean in draws):
             seen.add(node.id)
             todo.extend(n for n in node.inputs if not _is_another_part(n, drawn))
     return False

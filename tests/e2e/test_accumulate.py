@@ -1,0 +1,126 @@
+"""`--accumulate`: one update as of the whole batch, in the memory of a part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks_child
+import runs
+import torch
+from runs import finish, metrics, tiny
+from test_ranks import on_ranks
+from torch import Tensor, nn
+
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.train import flight
+from vdvae_patch.train.accumulate import backward
+from vdvae_patch.train.engine import make_engine
+from vdvae_patch.train.loop import train
+from vdvae_patch.train.replay import replay
+from vdvae_patch.train.setup import prepare
+from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.world import World
+
+CPU = torch.device("cpu")
+
+
+class _Noisy(nn.Module):
+    """A loss with noise of its own for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layer = nn.Linear(3, 2)
+        self.sizes: list[int] = []
+        self.drawn: list[Tensor] = []
+
+    def forward(self, x: Tensor, target: Tensor) -> Losses:
+        self.sizes.append(len(x))
+        self.drawn.append(torch.randn(len(x), 2))
+        out = self.layer(x) + self.drawn[-1]
+        distortion, rate = (out[:, 0] - target[:, 0]).square().mean(), out[:, 1].square().mean()
+        return Losses(distortion + rate, distortion, rate)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 6])
+def test_parts_together_have_the_gradient_and_the_losses_of_the_whole(parts: int) -> None:
+    torch.manual_seed(0)
+    x, target = torch.randn(6, 3), torch.randn(6, 1)
+    whole, model = _Noisy(), _Noisy()
+    torch.manual_seed(5)
+    expected, _ = backward(whole, x, target)
+    torch.manual_seed(5)
+    found, _ = backward(model, x, target, parts=parts)
+    assert model.sizes == [6 // parts] * parts
+    assert torch.equal(torch.cat(model.drawn), whole.drawn[0]), "each part draws on where the last one ended"
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    for p, q in zip(model.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+@pytest.mark.parametrize("bad", [0, 5])
+def test_one_bad_image_of_any_part_skips_the_whole_update_once(bad: int) -> None:
+    model, ema = _Noisy(), _Noisy()
+    step = TrainingStep(model, ema, model, Optimization(lr=0.1), World(CPU), parts=3, capacity=4)
+    x = torch.zeros(6, 3)
+    step(0, x, torch.zeros(6, 1))
+    before = [p.detach().clone() for p in model.parameters()]
+    target = torch.zeros(6, 1)
+    target[bad] = torch.nan
+    step(1, x, target)
+    first, second = step.drain()
+    assert (first.cause, second.cause) == (None, "nan_distortion")
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def test_a_run_in_parts_is_resumed_and_its_skips_are_done_again_bit_for_bit(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    config = tiny(tmp_path / "whole", steps=6, batch_size=4, accumulate=2, checkpoint_every=3)
+    train(config)
+    train(replace(config, out=tmp_path / "halves", steps=3))
+    train(replace(config, out=tmp_path / "halves", steps=6, resume=True))
+    runs.assert_same_run(tmp_path / "whole", tmp_path / "halves")
+    at_once = replace(config, out=tmp_path / "at-once", accumulate=1)
+    train(at_once)
+    # the noise is drawn layer by layer, so that parts have other noise than the whole batch, and the same images
+    for a, b in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "at-once"), strict=True):
+        assert a["elbo"] != b["elbo"]
+        assert a["elbo"] == pytest.approx(b["elbo"], rel=0.1)
+    skipping = replace(config, out=tmp_path / "skips", steps=2, record_skips=2)
+    skipping = replace(skipping, optimization=replace(config.optimization, skip_threshold=1e-6))
+    train(skipping)
+    found = [flight.read(path) for path in flight.recordings(tmp_path / "skips" / "recordings")]
+    assert len(found) == 2
+    assert all(replay(skipping, recording).exact for recording in found)
+
+
+def test_two_ranks_in_parts_have_the_gradients_of_two_ranks_at_once() -> None:
+    whole, parts = (on_ranks(ranks_child.in_parts_of_a_batch, 2, count) for count in (1, 3))
+    assert [rank["exchanged"] for rank in whole] == [1, 1]
+    assert [rank["exchanged"] for rank in parts] == [1, 1], "gradients are exchanged once an update"
+    for a, b in zip(whole[0]["weights"], parts[0]["weights"], strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-7)
+    assert whole[0]["weights"][0] == pytest.approx(whole[1]["weights"][0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_size": 4, "accumulate": 3}, "--accumulate 3 does not divide --batch-size 4"),
+        ({"accumulate": 2, "variant": "vanilla+optimal"}, "move once an update by what they saw of the whole batch"),
+    ],
+)
+def test_what_cannot_be_done_in_parts_is_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    config = tiny(tmp_path, **settings)
+    with pytest.raises(InvalidValueError, match=said):
+        make_engine(config, World(CPU), prepare(config, CPU))
+
+
+def test_two_ranks_train_in_parts(tmp_path: Path) -> None:
+    finish(tiny(tmp_path / "run", steps=3, batch_size=4, accumulate=2), 2)
+    assert len(metrics(tmp_path / "run")) == 3
