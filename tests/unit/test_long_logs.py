@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "long"))
+
+import long_logs
 import numpy as np
 import pytest
 from compare_samples import make_plan, write_run
@@ -81,6 +85,71 @@ def test_read_record_by_record_a_log_is_judged_as_when_it_is_read_whole(tmp_path
             ], harmed
             for expected in (None, 7, 9):
                 assert audited(path, run, checked, expected) == said_of(path, run, checked, expected), harmed
+
+
+ONLY = ("elbo", "step", "cause", "no such field")
+
+
+def plain_log(path: Path, count: int = 9) -> bytes:
+    log = JsonLines(path, run=RUN)
+    for step in range(count):
+        cause = "nan_rate" if step == 2 else None
+        more = {"a decoder's": 1e-300} if step == 6 else {}
+        elbo = float("nan") if cause else -float("inf") if step == 4 else 12 if step == 5 else -3.5e-07
+        log.write({"step": step, "elbo": elbo, "lr": 0.00015, "cause": cause, "skipped": bool(cause)} | more)
+    log.close()
+    return path.read_bytes()
+
+
+def test_of_a_log_some_fields_are_read_as_when_all_are(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    data = plain_log(path)
+    texts = [
+        "01",
+        "+1",
+        "1.",
+        ".5",
+        "1e",
+        "-",
+        "1_0",
+        "tru",
+        '"\t"',
+        '"\\u0041"',
+        "[1]",
+        "NaN",
+        "1" * 30,
+        '"ä"',
+        "1e999",
+    ]
+    texts += [
+        '"inf"',
+        "-0",
+        "1E-05",
+        '"-inf "',
+        "null",
+        "true",
+        '"',
+        '"a"b"',
+        '1, "step": 7',
+        '1, "cause": "x"',
+        "-0.0e+1",
+    ]
+    lines = data.splitlines(keepends=True)
+    forged = [
+        b"".join([*lines[:3], checked_line(f'{{"step": 3, "elbo": {text}, "lr": {other}, "cause": null, '
+                                           '"skipped": false}', 4, RUN[:8]).encode(), *lines[4:]])
+        for text in texts for other in (1, text)
+    ]  # fmt: skip
+    for harmed in [*harms(data), *forged]:
+        path.write_bytes(harmed)
+        for checked in (False, True):
+            audit, whole = Audit(path, RUN, checked=checked, only=ONLY), Audit(path, RUN, checked=checked)
+            found, rows = list(audit.records()), list(whole.records())
+            wanted = [{name: row[name] for name in ONLY if name in row} for row in rows]
+            assert [sorted((k, repr(v)) for k, v in row.items()) for row in found] == [
+                sorted((k, repr(v)) for k, v in row.items()) for row in wanted
+            ], harmed
+            assert (audit.problems(9), audit.unchecked) == (whole.problems(9), whole.unchecked), harmed
 
 
 def test_a_log_that_is_not_there_is_empty_and_lacks_what_is_expected(tmp_path: Path) -> None:
@@ -158,3 +227,15 @@ def test_of_no_step_at_all_the_count_is_zero() -> None:
     empty = np.zeros(0, np.int64)
     x, count = cumulated(Curves(empty, empty, np.zeros(0), np.zeros(0, np.bool_)))
     assert (x.tolist(), count.tolist()) == ([0], [0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "megabytes", "of_json"), [("compare", 200, 2.0), ("report", 400, 4.0)])
+def test_a_million_records_take_little_more_than_reading_them(
+    tmp_path: Path, what: str, megabytes: float, of_json: float
+) -> None:
+    long_logs.write_long(tmp_path / "small", 6)
+    long_logs.write_long(tmp_path / "long", 1_000_000)
+    found = long_logs.apart(what, tmp_path / "small", tmp_path / "long")
+    assert found["megabytes"] < megabytes, found
+    assert found["seconds"] < of_json * found["parse"], found  # the machine may be slow, but both are read on it

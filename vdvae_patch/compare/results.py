@@ -182,7 +182,7 @@ def read_run(run: PlannedRun) -> RunResult:
     if summary:
         require(summary, _SUMMARY | {"logs": dict[str, int] | None, "run": dict[str, Any] | None}, where, RunError)
     said = {"metrics": summary.get("steps"), **(summary.get("logs") or {})} if summary else _saved(folder)
-    log = records.Audit(folder / "metrics.jsonl", file.run, checked=file.checks_logs)
+    log = records.Audit(folder / "metrics.jsonl", file.run, checked=file.checks_logs, only=tuple(_FIELDS))
     curves, causes, unread = _columns(log)
     gaps = log.problems(said.get("metrics"))
     if gaps and not (summary and checked and log.good):

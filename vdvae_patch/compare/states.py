@@ -47,7 +47,7 @@ def progress_of(run: PlannedRun) -> Literal["absent", "begun", "finished"]:
 def trailing_skips(folder: Path) -> int:
     """How many updates in a row were skipped at the end of a run's log."""
     count = 0
-    for record in records.Audit(folder / "metrics.jsonl").records():
+    for record in records.Audit(folder / "metrics.jsonl", only=("skipped",)).records():
         count = count + 1 if record.get("skipped") else 0
     return count
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def read_log(path: Path, problems: list[str]) -> Log:
     causes: dict[str, int] = {"": 0}
     codes = array("q")
     width = len(_NUMBERS)
-    for row in rows(path, problems):
+    for row in rows(path, problems, only=(*_NUMBERS, "cause")):
         try:
             flat.extend((
                 row["step"], row["epoch"], row["elbo"], row["distortion"], row["rate"], row["grad_norm"], row["lr"],
@@ -95,9 +95,10 @@ def read_log(path: Path, problems: list[str]) -> Log:
     )  # fmt: skip
 
 
-def rows(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
-    """The records of a log; damaged lines are left out, and missing ones are said, both in `problems`."""
-    log = records.Audit(path)
+def rows(path: Path, problems: list[str], only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The records of a log, of some fields or of all; damaged lines are left out, and what is missing
+    is said, both in `problems`."""
+    log = records.Audit(path, only=only)
     unreadable = []
     try:
         yield from log.records()
