@@ -208,8 +208,8 @@ FAULTS: list[Fault] = [
         ("self.optimizer.found_inf = skip", "self.optimizer.found_inf = torch.zeros_like(skip)"),
         ("everyone[0, 3], everyone[:, 5:]", "everyone[0, 3], everyone[:1, 5:]", "tests/e2e/test_ranks.py"),
         (
-            "lr = self.optimization.learning_rate(step)",
-            "lr = self.optimization.learning_rate(step + 1)",
+            "lr, row = self.optimization.learning_rate(step), len",
+            "lr, row = self.optimization.learning_rate(step + 1), len",
             f"{_TRAIN}::TestARun {_TRAIN}::TestTheStep",
         ),
         (
@@ -244,7 +244,7 @@ FAULTS: list[Fault] = [
         ("count = min(limit, len(images)) if limit", "count = len(images) if limit"),
         ("NATS_PER_BIT = math.log(2)", "NATS_PER_BIT = math.log(10)", f"{_TRAIN}::TestARun"),
         ("int((~finite).sum())", "int(finite.sum())"),
-        ("average(table[finite, 1], weights=weights[finite])", "average(table[finite, 1])"),
+        ("average(table[finite, 0], weights=weights[finite])", "average(table[finite, 0])"),
     ),
     *_group(
         "train/loop.py",
@@ -257,8 +257,8 @@ FAULTS: list[Fault] = [
         ("\n        buffers_follow()\n", "\n        pass\n"),
         ("DeviceImages(run.work.data.test, run.world.device)", "DeviceImages(run.work.data.valid, run.world.device)"),
         (
-            'seed_noise("train", config.seed, rank=run.world.rank, step=step)\n        run.engine(',
-            'seed_noise("train", config.seed, step=step)\n        run.engine(',
+            'seed_noise("train", config.seed, rank=run.world.rank, step=step)\n        began',
+            'seed_noise("train", config.seed, step=step)\n        began',
         ),
         ('run.logs.evaluation({"step": done - 1,', 'run.logs.evaluation({"step": done,'),
     ),
@@ -305,12 +305,12 @@ FAULTS: list[Fault] = [
         "train/compiled.py",
         _EFFECT,
         ('options: dict[str, Any] = {"fallback_random": True}', "options: dict[str, Any] = {}"),
-        ("return torch.compile(model, options=options)", "return torch.compile(model)"),
+        ("return torch.compile(model, options=_options(device, graphs))", "return torch.compile(model)"),
     ),
     *_group(
         "train/engine.py",
         _EFFECT,
-        ("compile_model(passed, world.device) if config.compile else passed", "passed"),
+        ("compile_model(passed, world.device, graphs=not whole) if config.compile else passed", "passed"),
     ),
     *_group(
         "train/ranks.py",
@@ -678,8 +678,8 @@ FAULTS: list[Fault] = [
     *_group(
         "experiments/adam.py",
         _ENSEMBLE,
-        ("self.mean.lerp_(grad, 1 - s.beta1)", "self.mean.lerp_(grad, s.beta1)"),
-        ("(1 - lr.double() * s.wd)", "(1 - s.wd)"),
+        ("weight1: Any = 1 - s.beta1", "weight1: Any = s.beta1"),
+        ("wd, lr = lr.double() * s.wd,", "wd, lr = lr.double() ** 0 * s.wd,"),
         ("(1 - s.beta2**count).sqrt()", "(1 - s.beta2**count)"),
     ),
     *_group(
