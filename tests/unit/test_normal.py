@@ -266,8 +266,19 @@ def test_the_density_at_the_mean_is_finite_for_any_log_sigma(log_sigma: float) -
 def test_a_divergence_too_large_for_the_type_is_infinite_and_not_nan() -> None:
     largest = torch.finfo(torch.float32).max
     for log_sigma_q, log_sigma_p, distance in [(100, 0, 0), (0, -200, 1), (largest, -largest, 0), (-largest, -100, 1)]:
-        kl = normal.kl_divergence(*_at(log_sigma_q, log_sigma_p, mean_q=distance))
-        assert kl.isposinf().all()
+        given = _at(log_sigma_q, log_sigma_p, mean_q=distance)
+        assert normal.kl_divergence(*given).isposinf().all()
+        assert normal.sample_kl(*given)[1].isposinf().all()
+
+
+def test_a_prior_of_another_shape_is_broadcast_though_its_scale_is_the_posteriors() -> None:
+    *(mean, raw), noise = _random((2, 3))[:3]
+    mean_p, raw_p = _random((3,))[:2]
+    scale = scales.get("explin")
+    z, kl = normal.sample_kl(mean, raw, mean_p, raw_p, noise, scale_q=scale, scale_p=scale)
+    log_sigma, log_sigma_p = scale.log_sigma(raw), scale.log_sigma(raw_p)
+    torch.testing.assert_close(z, normal.sample(mean, log_sigma, noise))
+    torch.testing.assert_close(kl, normal.kl_divergence(mean, log_sigma, mean_p, log_sigma_p))
 
 
 # --- one operation for a sample and its divergence

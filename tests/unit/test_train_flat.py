@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.train import flat
 from vdvae_patch.train.adamw import FusedAdamW
 from vdvae_patch.train.flat import Flat, FlatWeights
 from vdvae_patch.train.flight import WeightsBefore
@@ -274,6 +276,16 @@ def test_a_parameter_that_was_put_elsewhere_is_an_error_and_not_a_model_that_no_
     step(1, torch.ones(2, 7), torch.zeros(0))
     with pytest.raises(RunError, match="lies in another storage"):
         step.drain()
+
+
+def test_two_that_are_one_storage_keep_it_even_where_torch_does_not_count_who_holds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flat, "_holders", lambda _: 0)
+    one, alone = torch.zeros(4), torch.zeros(4)
+    seen = Counter(flat._key(tensor) for tensor in (one, one.view(2, 2), alone))
+    assert not flat._may_move(one, seen)
+    assert flat._may_move(alone, seen)
 
 
 def test_the_copy_of_before_follows_the_storages() -> None:
