@@ -572,16 +572,3 @@ def test_half_a_prior_is_refused() -> None:
             call()
     with pytest.raises(InvalidValueError, match="scale_p is the scale of raw_p"):
         normal.sample_kl(mean, raw, scale_p=scales.get("explin"))
-
-
-@pytest.mark.parametrize("shape", [(4,), (1, 4)])
-def test_a_prior_of_another_shape_is_broadcast_under_the_scale_of_both(shape: tuple[int, ...]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    mean_q, raw_q, noise = torch.randn(3, 3, 4, generator=generator)
-    mean_p, raw_p = torch.randn(2, *shape, generator=generator).requires_grad_()
-    scale = scales.get("explin")
-    _, kl = normal.sample_kl(mean_q, raw_q, mean_p, raw_p, noise, scale_q=scale, scale_p=scale)
-    expected = normal.kl_divergence(mean_q, scale.log_sigma(raw_q), mean_p, scale.log_sigma(raw_p))
-    torch.testing.assert_close(kl, expected)
-    got, wanted = (torch.autograd.grad(value.sum(), raw_p, retain_graph=True)[0] for value in (kl, expected))
-    torch.testing.assert_close(got, wanted)
