@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -65,3 +66,14 @@ def f(x, y=1):
     assert executed_with(text, "z > LIMIT") == range(8, 10)
     assert executed_with(text, "y=1") == range(5, 11)
     assert executed_with(text, "LIMIT = 3") == range(1, sys.maxsize)
+
+
+def test_the_page_gives_the_counts_of_its_file_and_names_each_fault_that_is_not_noticed() -> None:
+    page = (ROOT / "docs" / "results" / "mutants.md").read_text()
+    verdicts = json.loads((ROOT / "docs" / "results" / "mutants.json").read_text())
+    missed = [key for key, verdict in verdicts.items() if verdict["outcome"] != "noticed"]
+    run = len(verdicts)
+    assert f"**All {run} were run, {run - len(missed)} were noticed, {len(missed)} were not.**" in page
+    assert len(missed) <= 0.05 * run
+    assert all(key.partition(": ")[0] in page.partition("**Not noticed:**")[2] for key in missed)
+    assert not any("dirty" in verdict["commit"] for verdict in verdicts.values())
