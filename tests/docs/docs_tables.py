@@ -205,7 +205,10 @@ COMMANDS_ELSEWHERE = {
 COMMANDS_NOT_RUN = {
     "pytest -m cuda": "needs a GPU",
     "vdvae-patch train --preset small --data builtin --steps 100 --device cuda --deterministic": "needs a GPU",
-    "vdvae-patch bench --device cuda": "needs a GPU",
+    "vdvae-patch bench --gpu": "needs a GPU",
+    "vdvae-patch bench --gpu --device cpu --preset demo --batches 2": (
+        "takes up to eight minutes; tests/unit/test_gpu_bench.py runs the command on fewer cells"
+    ),
     "pip install .": "needs a network; `.ci/run` does it, and the light install has tests/e2e/test_light_install.py",
     "make demo": "makes an environment; `demo` itself is run",
     "make test": "is what runs this",
