@@ -127,14 +127,15 @@ def test_a_rank_whose_partners_never_come_gives_up_with_the_address(tmp_path: Pa
 
 def test_a_signal_to_one_rank_saves_on_all_and_says_resume_me(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    finish(tiny(tmp_path / "undisturbed"), 2)
-    run = Launched(tiny(out), 2)
+    steps = 200  # the signal must arrive before the end, also where the test waits for its turn
+    finish(tiny(tmp_path / "undisturbed", steps=steps), 2)
+    run = Launched(tiny(out, steps=steps), 2)
     run.until(lambda: runs.count_lines(out / "metrics.jsonl") > 10)
     assert run.processes[1].pid is not None
     os.kill(run.processes[1].pid, 15)
     assert run.wait() == [75, 75]
     assert "saved; go on with --resume" in run.said()
-    finish(tiny(out, resume=True), 2)
+    finish(tiny(out, steps=steps, resume=True), 2)
     runs.assert_same_run(tmp_path / "undisturbed", out)
 
 

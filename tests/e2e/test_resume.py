@@ -143,20 +143,24 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     first.wait()
 
 
+LONG = 400
+"""Steps of a run that must not have ended when a signal arrives, also where the test waits for its turn."""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_the_exit_status_says_resume_me(number: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    finish(tiny(tmp_path / "undisturbed"))
-    run = Launched(tiny(out, checkpoint_every=0))
+    finish(tiny(tmp_path / "undisturbed", steps=LONG))
+    run = Launched(tiny(out, checkpoint_every=0, steps=LONG))
     run.until(lambda: count_lines(out / "metrics.jsonl") > 10)
     run.send(number)
     assert run.wait() == [75]
-    finish(tiny(out, checkpoint_every=0, resume=True))
+    finish(tiny(out, checkpoint_every=0, steps=LONG, resume=True))
     assert metrics(tmp_path / "undisturbed") == metrics(out)
 
 
 def test_a_terminal_that_hangs_up_does_not_end_a_run_under_nohup(tmp_path: Path) -> None:
-    run = Launched(tiny(tmp_path / "run", checkpoint_every=0), prepare=ignore_hangups)
+    run = Launched(tiny(tmp_path / "run", checkpoint_every=0, steps=LONG), prepare=ignore_hangups)
     run.until(lambda: count_lines(tmp_path / "run" / "metrics.jsonl") > 10)
     run.send(signal.SIGHUP)
     assert run.wait() == [0]
