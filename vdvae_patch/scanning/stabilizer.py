@@ -73,7 +73,7 @@ def stabilize(
             not, and what to write. The KL's factor is kept either way.
         exclude: paths of heads, or of modules above them, that are left as they are.
         roles: by path, the role of heads that the scan takes for something else.
-        paper: apply the formulas to the raw value as it is, see `patch`; a trained model's σ and loss are not kept then.
+        paper: apply the formulas to the raw value as it is, see `patch`; a trained model keeps no σ and no loss then.
         probe: whether to push the raw values. It takes a forward and backward pass for each of five values, and as
             many again for each role, and for each head of few; more where something breaks.
         file: where the account goes, standard output if left out.
