@@ -196,12 +196,15 @@ def keep(model: nn.Module, treatment: Treatment, asked: Asked) -> None:
         and group & {*treatment.scales}
         and group & roles_of(filter(moves_sigma, treatment.handle.heads))
     ]
-    given = []
-    # a constant σ is what moves most
-    for group in sorted(groups, key=lambda group: "prior" not in group):
-        if not ruler.kept(ruler.move(treatment.handle)):
+    given: list[tuple[str, str]] = []
+    left = sorted(groups, key=lambda group: "prior" not in group)  # a constant σ is what moves most
+    # what one role's σ moves the loss by depends on the other's, so that who changed nothing is asked again
+    for group in (*left, *left):
+        if group in left and not ruler.kept(ruler.move(treatment.handle)):
             treatment.kept |= group
-            given += _keep(model, treatment, group, replace(ruler, shares=len(groups)))
+            got = _keep(model, treatment, group, replace(ruler, shares=len(groups)))
+            given += got
+            left = [other for other in left if not got or other != group]
     now = ruler.percent(ruler.move(treatment.handle))
     treatment.notes += (f"{got} (it moves by {now}); {instead}" for got, instead in given)
 

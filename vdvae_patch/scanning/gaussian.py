@@ -126,7 +126,7 @@ def gaussian_terms(
             ):
                 continue
             is_open = True
-            for attempt, rescaled in ((expression, True), *_with_differences(expression, stops, through_sums)):
+            for attempt, rescaled in ((expression, True), *with_differences(expression, stops, through_sums)):
                 if not is_open and not rescaled:
                     continue
                 found = known.attempt(attempt, node, seen)
@@ -205,7 +205,7 @@ def _is_open(expression: Expression, seen: Set[tuple[SpotKey, Side]]) -> bool:
     return not quadratic or any(probe.changes_curvature(key, mean) for key in others for mean in quadratic)
 
 
-def _with_differences(
+def with_differences(
     expression: Expression, stops: frozenset[int], through_sums: bool
 ) -> Iterator[tuple[Expression, bool]]:
     """The expression with a squared difference as a leaf, for means that are themselves computed from their leaves.
