@@ -2083,7 +2083,7 @@ CASES = (
     PublicCase(
         "DCGAN (murumura)",
         Retold(
-            "murumura/DCGAN-pytorch", "e39d6f35dda34a38e337afdc98bb2cab5eca35a1", "dcgan/dcgan.py, dcgan/train.py",
+            "murumura/DCGAN-pytorch", "67f1930ac49d2403511328b855fbe56c2891173a", "dcgan/dcgan.py, dcgan/train.py",
         ),
         DCGAN, lambda: (2 * rand(4, 1, 8, 8) - 1,), (), dcgan_steps,
         truth="a generator of given noise, and a discriminator",
