@@ -2,10 +2,11 @@
 medical volumes, molecules, graphs, single cells and tables, in our own words, sampled as the fourth to sixth looks
 were.
 
-Fields and queries were fixed first. Of each field the first two repositories that its queries name, in order, were
-taken if they hold a model of the field in PyTorch that can be run and are in no earlier look; their main model, with
-the loss of their training script. Conventions were neither sought nor avoided. Every truth was written from reading the
-code, before any of these was scanned.
+The fields and a query for each were fixed first; a field whose query named fewer than two got a further one. Of each
+field the first two repositories that its queries name, in order, were taken if they hold a model of the field in
+PyTorch that can be run and are in no earlier look; their main model, with the loss of their training script.
+Conventions were neither sought nor avoided. Every truth was written from reading the code, before any of these was
+scanned.
 
 Images ("pytorch convolutional VAE image reconstruction encoder mu logvar train", then "variational autoencoder pytorch
 vae.py class VAE encode reparameterize decode loss_function BCE KLD"): `pravn/conv_VAE` and `ChicForX/CLUB_impl` passed
@@ -17,8 +18,8 @@ model learned variance sigma vlb loss pytorch UNet", of issues "learned sigma di
 learn_sigma"): `Shaokai9/AI4LifeScience_ECNU` and `DanBaissa/NLP` passed (no learned variance),
 `Francesco215/logvar_diffusion` became a model without a head (its newest commit learns a covariance), `willisma/SiT`
 became one too (half of its output is left over), `facebookresearch/DiT` passed (Improved diffusion's loss, taken
-before), `Alpha-VLLM/Lumina-T2X` passed (as SiT), `Michedev/DDPMs-Pytorch` taken. Compression ("learned image
-compression Gaussian conditional scale hyperprior rate distortion pytorch model"):
+before), `Alpha-VLLM/Lumina-T2X` passed (as SiT), `Michedev/DDPMs-Pytorch` taken; a third query named notes alone.
+Compression ("learned image compression Gaussian conditional scale hyperprior rate distortion pytorch model"):
 `tonyckc/TTA-Image-Compression-with-Distribution-Regularization` passed (a package's models), `wufeim/mofii-notes`
 passed (a note), `0x3Q/ImageModel` and `NYCU-MAPL/B-CANF` taken. VAE-GANs ("VAE-GAN encoder decoder discriminator
 pytorch reparameterize train", then "VAEGAN larsen pytorch implementation"): `arkrp/vae-lab` and `edchengg/VAE_GAN`
