@@ -185,6 +185,7 @@ FIELDS = (
     "fifth_sequences",
     "sixth_images",
     "sixth_sequences",
+    "seventh_sequences",
 )
 
 
