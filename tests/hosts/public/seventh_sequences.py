@@ -8,15 +8,16 @@ a Normal is the default, it is taken as a control, and the first with a Normal b
 sought nor avoided. Every truth was written from reading the code, before any of these was scanned.
 
 "mixture-density": `diningphil/graph-mixture-density-networks` (`tonyduan/mixture-density-network`, which follows, is of
-an earlier look). "deepar-": eight passed (an app's filters, a notebook, TensorFlow, a service), `FCWVivian/deepar-m5-forecasting` (its law is a negative
-binomial's) taken as a control, then `mrrahman1517/deepAR-Implementation` and `duckbill/DeepAR-torch`. "vrnn":
+an earlier look). "deepar-": `FCWVivian/deepar-m5-forecasting` (its law is a negative binomial's) taken as a control,
+then `mrrahman1517/deepAR-Implementation` and `duckbill/DeepAR-torch`; those between are an app's filters, TensorFlow
+or a service. "vrnn":
 `vojtsek/VRNN-generation` passed (its default code is categorical, what else it draws it drops), `frhrdr/vrnn`,
 `eastene/vRNN-PyCUDA` and `Liang-Qiu/SVRNN-dialogues` passed (no PyTorch), `tsmyu/PO-MC-DHVRNN` taken. "kalman-v":
 `rodrigo-paganini/kalman-vae`. "deep-markov": `yjlolo/pytorch-deep-markov-model` passed (an earlier look),
 `atubito98/deep-markov-model` taken. "lstm-vae": `HenglinShi/Bidirectional-LSTM-VAE` and
 `brianyudiva/lstm-vae-gan-smart-grid` passed (no PyTorch), `jp4474/Bayesian-Informed-LSTM-VAE-for-Variational-Inference`
-taken. "rssm": of those whose names say networks the first, `Grzmro/dreamer-rssm`, its worlds of both kinds and its
-actor. "planet-pytorch": `Chiensaucisse/PLAnet-pytorch-implementation`. "ppo-continuous":
+taken. "rssm": of those whose names say networks `nikhil-verma-ai/bvh-rssm` passed (classes alone),
+`Grzmro/dreamer-rssm` taken, its worlds of both kinds and its actor. "planet-pytorch": `Chiensaucisse/PLAnet-pytorch-implementation`. "ppo-continuous":
 `XinJingHao/PPO-Continuous-Pytorch`, its default and its first Normal. "actor-critic":
 `BlueFisher/Advanced-Soft-Actor-Critic`, policy and transition. "varibad": `aliang8/varibad_jax` passed (JAX),
 `lmzintgraf/varibad`, its code and its policy. "neural-process": `yuneg11/Neural-Process-Family` passed (JAX),
