@@ -9,21 +9,20 @@ sought nor avoided. Every truth was written from reading the code, before any of
 
 "mixture-density": `diningphil/graph-mixture-density-networks` (`tonyduan/mixture-density-network`, which follows, is of
 an earlier look). "deepar-": `FCWVivian/deepar-m5-forecasting` (its law is a negative binomial's) taken as a control,
-then `mrrahman1517/deepAR-Implementation` and `duckbill/DeepAR-torch`; those between are an app's filters, TensorFlow
-or a service. "vrnn":
-`vojtsek/VRNN-generation` passed (its default code is categorical, what else it draws it drops), `frhrdr/vrnn`,
-`eastene/vRNN-PyCUDA` and `Liang-Qiu/SVRNN-dialogues` passed (no PyTorch), `tsmyu/PO-MC-DHVRNN` taken. "kalman-v":
-`rodrigo-paganini/kalman-vae`. "deep-markov": `yjlolo/pytorch-deep-markov-model` passed (an earlier look),
+then `mrrahman1517/deepAR-Implementation` and `duckbill/DeepAR-torch`; those between are an app's filters, TensorFlow or
+a service. "vrnn": `vojtsek/VRNN-generation` passed (its default code is categorical, what else it draws it drops),
+`frhrdr/vrnn`, `eastene/vRNN-PyCUDA` and `Liang-Qiu/SVRNN-dialogues` passed (no PyTorch), `tsmyu/PO-MC-DHVRNN` taken.
+"kalman-v": `rodrigo-paganini/kalman-vae`. "deep-markov": `yjlolo/pytorch-deep-markov-model` passed (an earlier look),
 `atubito98/deep-markov-model` taken. "lstm-vae": `HenglinShi/Bidirectional-LSTM-VAE` and
 `brianyudiva/lstm-vae-gan-smart-grid` passed (no PyTorch), `jp4474/Bayesian-Informed-LSTM-VAE-for-Variational-Inference`
 taken. "rssm": of those whose names say networks `nikhil-verma-ai/bvh-rssm` passed (classes alone),
-`Grzmro/dreamer-rssm` taken, its worlds of both kinds and its actor. "planet-pytorch": `Chiensaucisse/PLAnet-pytorch-implementation`. "ppo-continuous":
-`XinJingHao/PPO-Continuous-Pytorch`, its default and its first Normal. "actor-critic":
-`BlueFisher/Advanced-Soft-Actor-Critic`, policy and transition. "varibad": `aliang8/varibad_jax` passed (JAX),
-`lmzintgraf/varibad`, its code and its policy. "neural-process": `yuneg11/Neural-Process-Family` passed (JAX),
-`YannDubs/Semi-Supervised-Neural-Processes` taken. "cvae-traj": `aryanipb/tcn-cvae-trajectory-forecasting`.
-"music-vae": `rshube/music-vae`. "sentence-vae": `shota3506/sentence-VAE`. "glow-tts": passed
-(`rhasspy/glow-tts-train` names its origin, which an earlier look has). "bayes-by-backprop":
+`Grzmro/dreamer-rssm` taken, its worlds of both kinds and its actor. "planet-pytorch":
+`Chiensaucisse/PLAnet-pytorch-implementation`. "ppo-continuous": `XinJingHao/PPO-Continuous-Pytorch`, its default and
+its first Normal. "actor-critic": `BlueFisher/Advanced-Soft-Actor-Critic`, policy and transition. "varibad":
+`aliang8/varibad_jax` passed (JAX), `lmzintgraf/varibad`, its code and its policy. "neural-process":
+`yuneg11/Neural-Process-Family` passed (JAX), `YannDubs/Semi-Supervised-Neural-Processes` taken. "cvae-traj":
+`aryanipb/tcn-cvae-trajectory-forecasting`. "music-vae": `rshube/music-vae`. "sentence-vae": `shota3506/sentence-VAE`.
+"glow-tts": passed (`rhasspy/glow-tts-train` names its origin, which an earlier look has). "bayes-by-backprop":
 `parachutel/bayes-by-backprop`. "normalizing-flow": `VincentStimper/normalizing-flows`, its example of a VAE.
 "latent-ode": `SamKhan32/argo-latent-ode`, and `micmich05/latent-ode-dynamics` as a control. "latent-sde":
 `zheniannn/C5-VAESDE-LATENT-SDE`. "multvae": `gescobedo/advx-multvae`. "vae-cf": `lzz0007/vae-cf-pytorch`, of whose
