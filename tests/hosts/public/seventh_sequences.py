@@ -1076,7 +1076,7 @@ class DiagGaussian(nn.Module):
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
         self.fc_mean = nn.Linear(n_in, n_out)
-        self.logstd = nn.Parameter(np.log(torch.zeros(n_out) + 1.0))
+        self.logstd = nn.Parameter(torch.log(torch.zeros(n_out) + 1.0))
         self.min_std = torch.tensor([1e-6])
 
     def forward(self, x: Tensor) -> Normal:
