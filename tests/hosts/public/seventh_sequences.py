@@ -5,10 +5,11 @@ The fields were fixed first. For each a word was looked for in the names of repo
 index's order (the most file versions first): of it the first that is PyTorch, trains a model of its own with its own
 loss, and is in no earlier look; its main model, with its main configuration. Where a word's list was of other things
 ("mdn", "vits", "dreamer", "maml", "svgp", "forecast", "world-model", "state-space"), a narrower word took its place, or
-another of the field. Where a configuration without a Normal is the default, it is taken as a control, and the first
-with a Normal beside it. Conventions were neither sought nor avoided. Every truth was written from reading the code,
-before any of these was scanned, by somebody who had not read the scan's, but who knew which faults earlier looks had
-found.
+another of the field; and of two words of one field one list was used ("latent-sde", not "neural-sde"; "deepar-", not
+"probabilistic-forecast"; "varibad", not "meta-rl"; "voice-conversion", not "voice-conversion-vae"). Where a
+configuration without a Normal is the default, it is taken as a control, and the first with a Normal beside it.
+Conventions were neither sought nor avoided. Every truth was written from reading the code, before any of these was
+scanned, by somebody who had not read the scan's, but who knew which faults earlier looks had found.
 
 "mixture-density": `diningphil/graph-mixture-density-networks` (`tonyduan/mixture-density-network`, which follows, is of
 an earlier look). "deepar-": `FCWVivian/deepar-m5-forecasting` (its law is a negative binomial's) taken as a control,
