@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.compare.states import progress_of
-from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.errors import RunError
 from vdvae_patch.patching import Variant
 from vdvae_patch.reading.fields import require
 from vdvae_patch.skips import records
@@ -181,7 +181,11 @@ def read_run(run: PlannedRun) -> RunResult:
     summary, checked = read_checked(folder / "summary.json") if progress == "finished" else ({}, True)
     if summary:
         require(summary, _SUMMARY | {"logs": dict[str, int] | None, "run": dict[str, Any] | None}, where, RunError)
-    said = {"metrics": summary.get("steps"), **(summary.get("logs") or {})} if summary else _saved(folder)
+    said = (
+        {"metrics": summary.get("steps"), **(summary.get("logs") or {})}
+        if summary
+        else checkpoint.lines_logged(folder / "checkpoints")
+    )
     log = records.Audit(folder / "metrics.jsonl", file.run, checked=file.checks_logs, only=tuple(_FIELDS))
     curves, causes, unread = _columns(log)
     gaps = log.problems(said.get("metrics"))
@@ -281,17 +285,6 @@ def _typed(row: dict[str, Any], path: Path) -> None:
         if not isinstance(row.get(name, _FIELDS), types):
             said = repr(row[name])[:40] if name in row else "missing"
             raise RunError(f"{path} cannot be read: its record of step {row.get('step')!r} has {name} {said}")
-
-
-def _saved(folder: Path) -> dict[str, int]:
-    """How many lines the logs had at the newest checkpoint, at least; empty where it does not say."""
-    for path in checkpoint.checkpoints(folder / "checkpoints"):
-        try:
-            info, _ = checkpoint.read_manifest(path)
-        except CheckpointError:
-            continue
-        return {"metrics": info.step, **info.counts}
-    return {}
 
 
 def _of_other_logs(folder: Path, file: RunFile, expected: Mapping[str, int]) -> list[str]:
