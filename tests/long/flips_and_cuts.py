@@ -4,7 +4,8 @@
 
 A trial copies the folder of a run, flips one bit of one file or cuts it at a random byte, and then looks at it in the
 three ways in which a user does: `compare`'s table of it, the page of `report`, and the logs and the checkpoint that
-`--resume` would go on from. What differs from the unharmed run must have been said, with the file's name. The files take turns.
+`--resume` would go on from. What differs from the unharmed run must have been said, with the file's name. The files
+take turns.
 """
 
 from __future__ import annotations

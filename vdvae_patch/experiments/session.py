@@ -141,26 +141,29 @@ class Session:
         self._has_trained = True
         ensemble = make()
         state_path = self.folder / f"{key}.pt"
-        before = self._load(ensemble, observer, state_path)
-        watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, observer)
+        before, commits = self._load(ensemble, observer, state_path)
+        commits = sorted({*commits, self._commit})
+        watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, observer, commits)
         ensemble.train(steps, go_on=watch.go_on)
         ensemble.drop_failed()
         if ensemble.step_count < steps and ensemble.alive:
             watch.save()
             return None
-        result = {"seconds": watch.seconds, "commit": self._commit, "how": ensemble.how, **summarize(ensemble)}
+        commit = ", ".join(commits)
+        result = {"seconds": watch.seconds, "commit": commit, "how": ensemble.how, **summarize(ensemble)}
         _write(self.folder / f"{key}.json", json_text(result, checksum=True))
         state_path.unlink(missing_ok=True)
         watch.say()
         return result
 
-    def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> float:
-        """Load a saved state if there is one; the seconds that went into it."""
+    def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> tuple[float, list[str]]:
+        """Load a saved state if there is one; the seconds that went into it, and the commits that it was made by."""
         state = read_state(path)
         if state is None:
-            return 0.0
+            return 0.0, []
         try:
             seconds = float(state["seconds"])
+            commits = [str(commit) for commit in state.get("commits", ["unknown"])]
             ensemble.load_state_dict(state["ensemble"])
             if observer is not None:
                 observer.load_state_dict(state["observer"])
@@ -168,7 +171,7 @@ class Session:
             raise
         except Exception as error:  # of a file that is damaged, or of another ensemble, half a dozen types are raised
             raise damaged(path, error) from None
-        return seconds
+        return seconds, commits
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
@@ -194,7 +197,9 @@ class _Watch:
         path: Path,
         before: float,
         observer: Observer | None,
+        commits: list[str],
     ) -> None:
+        self.commits = commits
         self.session, self.label, self.ensemble, self.steps, self.path = session, label, ensemble, steps, path
         self.before, self.observer = before, observer
         self.first = ensemble.step_count
@@ -229,7 +234,8 @@ class _Watch:
 
     def save(self) -> None:
         observed = self.observer.state_dict() if self.observer is not None else {}
-        write_state(self.path, {"seconds": self.seconds, "ensemble": self.ensemble.state_dict(), "observer": observed})
+        state = {"seconds": self.seconds, "commits": self.commits, "ensemble": self.ensemble.state_dict()}
+        write_state(self.path, state | {"observer": observed})
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
