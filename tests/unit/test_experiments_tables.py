@@ -25,6 +25,7 @@ from vdvae_patch.experiments import (
     table2,
     table2_report,
     table3,
+    table3_report,
 )
 from vdvae_patch.experiments import table2_cells as cells2
 from vdvae_patch.experiments import table3_cells as cells3
@@ -118,6 +119,18 @@ def test_the_quick_table_2_says_what_was_cut_and_the_full_one_does_not() -> None
     assert (full.name, quick.name) == ("table2", "table2-quick")
 
 
+def test_table_2_says_over_how_many_steps_the_end_is_averaged_and_averages_over_these() -> None:
+    for size, said in ((cells2.QUICK, "averaged over the last 20 of its steps"),
+                       (cells2.FULL, "averaged over the last 1000 of its steps")):  # fmt: skip
+        assert said in table2_report.build_report(every_cell(), size, Table2(), ORIGIN).introduction
+    assert [cells2.last_steps(steps) for steps in (20, 160, 20_000)] == [20, 20, 1000]
+
+
+def test_a_first_loss_that_is_not_finite_does_not_move_the_threshold_of_table_2() -> None:
+    rows = [replace(row(seed=n), first=first) for n, first in enumerate((math.nan, 3000.0, 1000.0, math.nan, 5000.0))]
+    assert table2_report.threshold(rows) == 30_000
+
+
 def test_the_pieces_of_table_2_are_36_cells_of_10_runs() -> None:
     batches = table2.TenImages(np.zeros((20, 32, 32, 3), np.uint8), range(10), 4, CPU)
     parts = list(table2._parts(Table2(), cells2.FULL, batches, CPU))
@@ -183,6 +196,21 @@ def test_a_size_that_makes_no_sense_is_refused() -> None:
 
 
 # --- table 3 and figure 1 ---------------------------------------------------------------------------------------------
+
+
+def test_a_single_value_of_table_3_has_no_deviation_where_it_is_not_known() -> None:
+    def rows(values: list[float | None]) -> list[cells3.Row]:
+        return [
+            cells3.Row(likelihood, mean, seed, nll, 0, None if nll else 7, None if nll else "nan_rate", 1e-3, None)
+            for likelihood in digits.LIKELIHOODS for mean in digits.MEANS for seed, nll in enumerate(values)
+        ]  # fmt: skip
+
+    for values, shown in (([100.0, None, None], "100.0"), ([100.0, 102.0, None], "101.0 ± 1.4")):
+        table = table3_report.build_report(rows(values), cells3.QUICK, Table3(quick=True), ORIGIN).tables[0]
+        assert {line[-1] for line in table.rows} == {shown}
+        assert {("±" in str(line[2]), line[3]) for line in table.rows} == {
+            ("±" in shown, f"{100 * values.count(None) / 3:.0f}% NaN")
+        }
 
 
 @pytest.fixture

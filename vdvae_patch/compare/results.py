@@ -26,7 +26,7 @@ from vdvae_patch.train.folder import read_checked
 _SUMMARY = {
     "test_nelbo_nats_per_dim": float | None, "test_mass_nelbo_nats_per_dim": float | None,
     "images_per_second": float | None, "peak_memory_bytes": int | None, "test": dict[str, Any] | None,
-    "steps": int, "high_gradient_count": int, "nan_count": int,
+    "steps": int, "high_gradient_count": int, "nan_count": int, "loss_scale_count": int | None,
 }  # fmt: skip
 _TEST = {"filtered_elbo": float | None, "bad_batches": int | None}
 
@@ -65,7 +65,7 @@ class RunResult:
         outcome: `stopped` is a run that ended because every update was skipped for long: it no longer learns.
             `refused` is one whose files are damaged or contradict each other: none of its numbers is shown.
         steps: how many were done.
-        high_gradient, nan: skipped updates by cause.
+        high_gradient, nan, loss_scale: skipped updates by cause; the last of fp16 alone, while its scale is found.
         nelbo: of the test images with the averaged weights, nats per dimension; None for a run without summary.
         filtered: the same over the batches with a finite loss.
         bad_batches: how many test batches had none.
@@ -90,6 +90,7 @@ class RunResult:
     curves: Curves
     problems: tuple[str, ...]
     unchecked: tuple[str, ...] = ()
+    loss_scale: int = 0
 
     @property
     def label(self) -> str:
@@ -224,6 +225,7 @@ def read_run(run: PlannedRun) -> RunResult:
         curves=curves,
         problems=(*gaps, *_of_other_logs(folder, file, said)),
         unchecked=(*unchecked, *(["metrics.jsonl"] if log.unchecked else [])),
+        loss_scale=summary.get("loss_scale_count", causes["loss_scale"]),
     )
 
 
