@@ -55,7 +55,7 @@ class Limits:
         return cls(untrained, {cell: median(ends) for cell, ends in cells.items()})
 
     def above_normal(self, row: Row) -> float:
-        """The normal end and `FACTOR` times what it is from 0, or what a hundredth of the untrained is, if that is more."""
+        """The normal end, and `FACTOR` times its size, which counts as a hundredth of the untrained at least."""
         end = self.ends.get((row.lr, row.decoder), self.untrained)
         return end + FACTOR * max(abs(end), abs(self.untrained) / 100)
 
