@@ -45,7 +45,7 @@ from vdvae_patch.objectives.geco import Geco as Objective
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 TINY = replace(
-    QUICK, updates=(3, 3), batch=4, train=12, test=8, kappas=((0.1, 0.2), (0.2,)), marginal=6,
+    QUICK, updates=(3, 3), batch=4, train=12, test=8, kappas=((0.1, 0.2), (0.1, 0.2), (0.2,)), colour=(), marginal=6,
     convdraw=(("hidden", 4), ("latents", 1), ("steps", 2), ("canvas", 2)),
     nvp_vae=(("hidden", 8), ("latents", 3), ("couplings", 2)),
 )  # fmt: skip

@@ -57,7 +57,8 @@ def run(options: Geco) -> int:
     data = chosen(options)
     device = pick_device(options.device)
     name = "geco-quick" if options.quick else "geco"
-    settings = {**asdict(size), "data": data, "variant": options.variant}
+    # not which hosts and data sets: a part of them may be run by itself, into the same folder
+    settings = {**asdict(size), "variant": options.variant}
     session = Session(options.folder(name), _plain(settings), options.minutes)
     read_sets: dict[str, Pictures] = {}
 
