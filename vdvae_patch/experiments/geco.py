@@ -56,10 +56,11 @@ def run(options: Geco) -> int:
     size = Size.of(options)
     data = chosen(options)
     device = pick_device(options.device)
-    name = "geco-quick" if options.quick else "geco"
+    whole = "geco-quick" if options.quick else "geco"
+    name = "-".join([whole, *options.hosts, *options.data])  # a part, published, leaves the whole's page alone
     # not which hosts and data sets: a part of them may be run by itself, into the same folder
     settings = {**asdict(size), "variant": options.variant}
-    session = Session(options.folder(name), _plain(settings), options.minutes)
+    session = Session(options.folder(whole), _plain(settings), options.minutes)
     read_sets: dict[str, Pictures] = {}
 
     def pictures(wanted: str) -> Pictures:

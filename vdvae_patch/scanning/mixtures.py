@@ -238,8 +238,8 @@ def placed(mixture: Mixture, term: Term) -> MixturePlace:
         why = "its weights, its means and its logarithm are computed in functions of their own"
     if mixture.shifted:
         why = (
-            "the means of its later channels are shifted by the data of earlier ones; of its mean, they are those of "
-            "the mean's earlier ones"
+            "the means of its later channels are shifted by the data of earlier ones, and a mean image has none: shift "
+            "them by the earlier channels' mean in its place, and then"
         )
     return MixturePlace(frames, first, last, weights, why)
 

@@ -178,7 +178,11 @@ def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: s
     elbo = heads.elbo
     if exchange is None:
         known = elbo.instead(decoder)
-        return f"not put in by itself: {why_not}. {known}" if why_not and why_not not in known else known
+        return (
+            f"not put in by itself: {why_not}{'' if why_not.endswith('then') else '.'} {known}"
+            if why_not and why_not not in known
+            else known
+        )
     term = elbo.reconstruction
     assert term is not None
     where = f"in the place of `{term.expression}` at {os.path.basename(term.file)}:{term.line}"
