@@ -120,7 +120,8 @@ def _plan(
         elif isinstance(site, TermSite):
             # a method's own first argument: copies of a model share their patch, and each has its own decoder
             owner = function.__code__.co_varnames[0] if site.method and not site.calls else ""
-            changes.append(Change(site.first, site.last, TERM, site.reader, owner))
+            also = () if site.weights is None else ((site.weights, -1),)
+            changes.append(Change(site.first, site.last, TERM, site.reader, owner, also))
         elif isinstance(site, LogSite) or scale is None:
             logs.append(site)  # type: ignore[arg-type]
         else:

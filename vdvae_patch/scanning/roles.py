@@ -17,6 +17,7 @@ import math
 
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.cuts import lies_in
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph, Node
@@ -72,8 +73,7 @@ def _draws_of(readings: Readings, found: list[Reading]) -> set[int]:
 
 def _is_part(part: Spot, whole: Spot) -> bool:
     """Whether one part of a tensor lies in another one."""
-    own = {cut.dim: set(cut.places) for cut in part.cuts}
-    return part.node is whole.node and all(own.get(cut.dim, {-1}) <= set(cut.places) for cut in whole.cuts)
+    return part.node is whole.node and lies_in(part.cuts, whole.cuts)
 
 
 def _is_policy(graph: Graph, readings: Readings, found: list[Reading], own: set[int]) -> bool:

@@ -69,8 +69,9 @@ def stabilize(
             term, such as "optimal". A squared or absolute error, or a Bernoulli's cross-entropy on grey values, in a
             method of the model or in the plain function that is the call, is replaced by "optimal" or
             "fixed(sigma=...)" around the mean that the host computes, if the loss is then a bound with β = 1, which is
-            measured; of one in the call `handle.loss` is to be called in its place. Of any other the account says why
-            not, and what to write. The KL's factor is kept either way.
+            measured; so is a mixture, such as discretized logistics, by the mean of its means, or the log likelihood of
+            a distribution that has a mean. Of one in the call `handle.loss` is to be called in its place. Of any other
+            the account says why not, and what to write. The KL's factor is kept either way.
         exclude: paths of heads, or of modules above them, that are left as they are.
         roles: by path, the role of heads that the scan takes for something else.
         paper: apply the formulas to the raw value as it is, see `patch`; a trained model keeps no σ and no loss then.
@@ -152,10 +153,19 @@ def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: s
     elbo = heads.elbo
     if exchange is None:
         known = elbo.instead(decoder)
-        return f"not put in by itself: {why_not}. {known}" if why_not and why_not not in known else known
+        return (
+            f"not put in by itself: {why_not}{'' if why_not.endswith('then') else '.'} {known}"
+            if why_not and why_not not in known
+            else known
+        )
     term = elbo.reconstruction
     assert term is not None
     where = f"in the place of `{term.expression}` at {os.path.basename(term.file)}:{term.line}"
+    if elbo.place is not None and elbo.place.lines is not None:
+        line, at = elbo.place.lines
+        where = f"in the place of {at}, around the mean of its mixture, `{line}`"
+    if elbo.place is not None and (elbo.place.lines is not None or elbo.place.of_distribution):
+        where += "; the components' scales are no part of the loss any more"
     by = "; compute the loss by handle.loss in the place of the call that was given" if exchange.outside else ""
     return f"{where}, on this batch with σ = {exchange.sigma:.4g}: the loss is a bound with β = 1{by}"
 
