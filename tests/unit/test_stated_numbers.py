@@ -101,12 +101,12 @@ DERIVED: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", "found 314 of {} heads,", lambda: _of_looks(_RECALL, _ORDINARY, 1)),
     (
         "README.md",
-        "named {} places that are none",
+        "named {} places that are no heads",
         lambda: _of_looks(_PRECISION, _ORDINARY, 1) - _of_looks(_PRECISION, _ORDINARY, 0),
     ),
-    ("README.md", "of the {} models with heads", lambda: _of_looks(_MODELS, _ORDINARY, 1)),
+    ("README.md", "Of the {} models with heads", lambda: _of_looks(_MODELS, _ORDINARY, 1)),
     ("README.md", "models with heads {} were patched", lambda: _of_looks("patched, and σ verified", _ORDINARY, 0)),
-    ("README.md", "on the {} networks without a head", lambda: _of_looks(_MODELS, _ORDINARY, 2)),
+    ("README.md", "in the {} networks without any head", lambda: _of_looks(_MODELS, _ORDINARY, 2)),
     (
         "README.md",
         "vanilla loses {} updates, the patched",
