@@ -144,12 +144,12 @@ DERIVED: list[tuple[str, str, Callable[[], float]]] = [
     ),
     (
         "docs/choosing.md",
-        "Vanilla clipped at 1 had {} NaN there",
+        "vanilla clipped at 1 had {} NaN at 5e-2",
         lambda: _remedies(_STRESS)["vanilla, clipped at 1"]["0.05: NaN steps"],
     ),
     (
         "docs/choosing.md",
-        "NaN there, and {} at 2e-2",
+        "NaN at 5e-2, and {} at 2e-2",
         lambda: _remedies(_STRESS)["vanilla, clipped at 1"]["0.02: NaN steps"],
     ),
     (
@@ -170,8 +170,8 @@ DERIVED: list[tuple[str, str, Callable[[], float]]] = [
     ("docs/choosing.md", "failed in 0 of {} runs in which NaiveExp", lambda: _table_2_runs("ExpLin")),
     ("docs/choosing.md", "in which NaiveExp failed in {} and", lambda: _table_2_failed("NaiveExp")),
     ("docs/choosing.md", "and Exp in {} ([table 2", lambda: _table_2_failed("Exp")),
-    ("docs/index.md", "in float32 from p = −{} on, and from", lambda: 1 - _last_finite("log ratio")),
-    ("docs/index.md", "and from p = −{} on in the form", lambda: 1 - _last_finite("PyTorch")),
+    ("docs/index.md", "whole numbers p below −{}, and in", lambda: -_last_finite("log ratio")),
+    ("docs/index.md", "`kl_divergence` uses, below −{}.", lambda: -_last_finite("PyTorch")),
     (
         "docs/results.md",
         "[{} kills, resumed]",
