@@ -114,10 +114,9 @@ def run_gpu_bench(
         return session.command_line(passed, folder, part, left)
 
     if part == "cells":
-        shared = folder / "work" / "seeds"
         session.work(
             settings, results, cells, device, seconds=seconds,
-            command=lambda seed: command(f"seed:{seed}:{shared}", seconds),
+            command=lambda seed, shared: command(f"seed:{seed}:{shared}", seconds),
         )  # fmt: skip
         return 0
     return _whole(results, cells, command, seconds, seen, settings, device)
