@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python tests/long/scan_speed.py [--rounds 3] [--models deep-200,...] [--out FILE.json]
 
 `step` is the median of forward and backward passes behind the first ones; `scan` and `patch` are the medians of the
-rounds, of models made anew, behind one scan of a tiny model, which imports what there is to import. `patch` is of all heads that
-the scan found, and has its verification in it; `named` is of heads that an entry names, of the host that has one.
+rounds, behind one scan of a tiny model, which imports what there is to import. `patch` is of all heads that the scan
+found, and has its verification in it; `named` is of heads that an entry names, of the host that has one.
 Processor seconds of the process: what others do on the machine is not counted, though it makes all of them longer.
 `memory` is the most that the process held beyond what it held before.
 """
@@ -12,6 +12,7 @@ Processor seconds of the process: what others do on the machine is not counted, 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
 import statistics
@@ -106,8 +107,8 @@ class Written(nn.Module):
         return (((out.mean(0) - x) ** 2).sum(-1) + kl).mean()
 
 
-Made = tuple[nn.Module, tuple[Tensor, ...], Callable[..., Tensor], str | None]
-"""A model, a batch, its loss, and the name of the host that it is."""
+Made = tuple[nn.Module, tuple[Tensor, ...], Callable[..., Tensor], Callable[[nn.Module], Any] | None]
+"""A model, a batch, its loss, and, of a host, what names its heads."""
 
 
 def vdvae(preset: str, batch: int) -> Made:
@@ -118,7 +119,7 @@ def vdvae(preset: str, batch: int) -> Made:
     hparams = host.modules["hps"].HPARAMS_REGISTRY[preset]
     model = host.entry.build(host.modules, hparams)
     images = torch.rand(batch, 32, 32, 3) * 2 - 1
-    return model, (images, images), lambda m, x, target: m(x, target)["elbo"], "vdvae"
+    return model, (images, images), lambda m, x, target: m(x, target)["elbo"], host.heads
 
 
 def _loss(model: nn.Module, x: Tensor) -> Tensor:
@@ -148,8 +149,8 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
     warnings.simplefilter("ignore")  # that the tiny one has no head
     vdvae_patch.scan(nn.Linear(2, 2), torch.randn(2, 2))
     torch.manual_seed(0)
-    made = MODELS[name]()
-    model, batch, loss, host = made
+    model, batch, loss, named = MODELS[name]()
+    host = named is not None
 
     def step() -> None:
         loss(model, *batch).backward()
@@ -159,20 +160,26 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
     model.zero_grad()
     held = peak_resident_bytes()
     found: dict[str, list[float]] = {"scan": [], "patch": []}
-    memory = {}
+    memory: dict[str, float] = {}
     heads = 0
+
+    def lossy(given: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        return loss(given, *inputs)
+
+    def scanned() -> Any:
+        return vdvae_patch.scan(model, batch, call=lossy) if host else vdvae_patch.scan(model, batch[0])
+
     for _ in range(rounds):
-        call = (lambda m, b: loss(m, *b)) if host else None
-        seconds, scanned = timed(lambda: vdvae_patch.scan(model, batch if host else batch[0], call=call))
+        seconds, places = timed(scanned)
         found["scan"].append(seconds)
         memory.setdefault("scan", (peak_resident_bytes() - held) / 1e6)
-        seconds, handle = timed(lambda: vdvae_patch.patch(model, "explin", heads=scanned))
+        seconds, handle = timed(functools.partial(vdvae_patch.patch, model, "explin", heads=places))
         found["patch"].append(seconds)
         memory.setdefault("patch", (peak_resident_bytes() - held) / 1e6)
         handle.unpatch()
-        heads = len(scanned)
-        if host:
-            seconds, handle = timed(lambda: vdvae_patch.patch(model, "explin", host=host))
+        heads = len(places)
+        if named:
+            seconds, handle = timed(functools.partial(vdvae_patch.patch, model, "explin", heads=named(model)))
             found.setdefault("named", []).append(seconds)
             handle.unpatch()
     middle = {key: round(statistics.median(times), 4) for key, times in found.items()}
