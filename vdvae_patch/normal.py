@@ -12,7 +12,7 @@ divergence returned, in float32: it is summed over many thousands of values.
 
 `sample_kl` does both at once, from the raw parameters if it is given their scales. It keeps four tensors for the
 backward pass, and one more a scale, where VDVAE's own expressions keep seven and the two functions above ten. Both take
-N(0, 1) for p where none is given, at less than the price of one that is.
+N(0, 1) for p where none is given, at less than the price of one that is. On a GPU it can be one kernel, see `fused`.
 Source: "Re-parameterizing VAEs for stability", eq. 6 to 10.
 """
 
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vdvae_patch import fused
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.scales.operation import Operation, is_forward_mode
@@ -109,6 +110,10 @@ def sample_kl(
         # it is kept for the backward pass, where a part of a wider tensor would keep the whole
         mean_q = mean_q.clone() if mean_q._is_view() else mean_q
         z, kl = _SampleKLToUnit.run(mean_q, raw_q, noise, scale_q)[:2]
+    elif fused.is_on() and fused.serves(
+        all_five := (mean_q, wide(raw_q), mean_p, wide(raw_p), noise), scale_q, scale_p
+    ):
+        z, kl = fused.sample_kl(*all_five, scale_q, scale_p)
     else:
         z, kl = _SampleKL.run(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)[:2]
     return z if z.dtype == dtype else z.to(dtype), kl

@@ -54,6 +54,8 @@ class TestThePlan:
         assert {(a, b) for way, a, b in steps if way == "eager"} == every
         assert {(a, b) for way, a, b in steps if way == "compiled"} == every
         assert {(a, b) for way, a, b in steps if way == "graph"} == {(a, b) for a, b in every if a != "ieee"}
+        kernels = {(way, a, b) for way, a, b in steps if way.startswith("fused")}
+        assert kernels == {(way, a, 16) for way in ("fused", "fused-graph") for a in ("tf32", "bf16")}
         assert {c.kind for c in self.cells} == {"work", "steps", "evaluation", "resume", "replay", "seeds"}
 
     def test_names_each_cell_once_and_every_variant_at_every_batch(self) -> None:
@@ -72,7 +74,11 @@ class TestThePlan:
         assert places["resume-eager-batch16"] < places["steps-compiled-bf16-batch16-of2"]
 
     def test_has_no_graphs_where_there_is_no_gpu_and_takes_one_batch(self) -> None:
-        assert {c.way for c in plan(["vanilla"], [4], graphs=False)} == {"eager", "compiled", "deterministic"}
+        assert {c.way for c in plan(["vanilla"], [4], graphs=False, kernels=False)} == {
+            "eager",
+            "compiled",
+            "deterministic",
+        }
 
 
 class TestTheFolder:
