@@ -30,6 +30,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 import vdvae_patch
+from vdvae_patch import tables
 from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.train.provenance import provenance
 
@@ -192,6 +193,29 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def page(found: dict[str, Any]) -> str:
+    """The table of what was measured."""
+    run = found["run"]
+    header = (
+        "model", "heads", "ms a step", "scan, s", "steps a scan takes", "patch, s", "patch over scan",
+        "patch by names, s", "MB before", "MB more for the scan", "with the patch",
+    )  # fmt: skip
+    rows = [
+        (
+            name, str(one["heads"]), f"{1e3 * one['step']:.1f}", f"{one['scan']:.2f}", f"{one['scan_over_step']:.0f}",
+            f"{one['patch']:.2f}", f"{one['patch_over_scan']:.2f}", f"{one['named']:.2f}" if "named" in one else "",
+            str(one["step_megabytes"]), str(one["memory"]["scan"]), str(one["memory"]["patch"]),
+        )
+        for name, one in found.items()
+        if name in MODELS
+    ]  # fmt: skip
+    title = (
+        f"Processor seconds of a scan and of a patch, medians of {found['rounds']} round(s): `{run['command']}`; "
+        f"{run['machine']}, {run['threads']} thread(s), torch {run['torch']}, commit {run['commit']}"
+    )
+    return f"{title}\n\n{tables.markdown(header, rows)}\n"
+
+
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -210,6 +234,7 @@ def main(argv: list[str]) -> None:
         print(name, found[name], flush=True)
     if given.out is not None:
         given.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        given.out.with_suffix(".md").write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
