@@ -110,13 +110,24 @@ def sample_kl(
         # it is kept for the backward pass, where a part of a wider tensor would keep the whole
         mean_q = mean_q.clone() if mean_q._is_view() else mean_q
         z, kl = _SampleKLToUnit.run(mean_q, raw_q, noise, scale_q)[:2]
-    elif fused.is_on() and fused.serves(
-        all_five := (mean_q, wide(raw_q), mean_p, wide(raw_p), noise), scale_q, scale_p
-    ):
-        z, kl = fused.sample_kl(*all_five, scale_q, scale_p)
     else:
-        z, kl = _SampleKL.run(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)[:2]
+        assert mean_p is not None
+        assert raw_p is not None
+        z, kl = _sample_kl_of_two((mean_q, raw_q, mean_p, raw_p, noise), scale_q, scale_p)
     return z if z.dtype == dtype else z.to(dtype), kl
+
+
+_Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _sample_kl_of_two(given: _Five, scale_q: Scale | None, scale_p: Scale | None) -> tuple[Tensor, Tensor]:
+    """In one kernel where that is asked for and can be, and in one operation of many elsewhere."""
+    if fused.is_on():
+        mean_q, raw_q, mean_p, raw_p, noise = map(wide, given)
+        if fused.serves((mean_q, raw_q, mean_p, raw_p, noise), scale_q, scale_p):
+            return fused.sample_kl(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)
+    z, kl, *_ = _SampleKL.run(*given, scale_q, scale_p)
+    return z, kl
 
 
 class _Excess(Operation):
