@@ -61,8 +61,8 @@ def flat_of(model: nn.Module, average: nn.Module) -> FlatWeights:
 def grads(model: nn.Module, seed: int, without: Sequence[int] = ()) -> None:
     draw = torch.Generator().manual_seed(seed)
     for index, parameter in enumerate(model.parameters()):
-        drawn = torch.randn(parameter.shape, generator=draw)
-        parameter.grad = None if index in without else drawn.to(parameter.dtype)
+        drawn = torch.randn(parameter.shape, generator=draw).to(parameter)
+        parameter.grad = None if index in without else drawn
 
 
 STEPS: tuple[tuple[tuple[int, ...], float], ...] = (
@@ -103,6 +103,38 @@ def test_the_update_is_that_of_pytorch_with_parameters_that_are_unused_now_and_t
             assert mine["state"][index]["step"] == moments["step"]
             for name in ("exp_avg", "exp_avg_sq"):
                 same(mine["state"][index][name], moments[name])
+
+
+class Mixed(nn.Module):
+    """Parameters of two types between each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(7, 5)
+        self.second = nn.Linear(3, 3).double()
+        self.third = nn.Linear(2, 9)
+
+
+@pytest.mark.parametrize("gathers", [None, False, True])
+@pytest.mark.parametrize("build", [Net, Mixed])
+@pytest.mark.parametrize("factors", [(1.0,), (0.1, 1.0), (0.0, 1.0, 1.0, 3.0)])
+def test_a_factor_of_the_learning_rate_is_a_group_of_pytorchs(
+    factors: tuple[float, ...], build: Callable[[], nn.Module], gathers: bool | None
+) -> None:
+    ours, average, theirs = nets(3, build)
+    each = [factors[index % len(factors)] for index in range(len(list(ours.parameters())))]
+    own = FusedAdamW(flat_of(ours, average), gathers=gathers, factors=each, **SETTINGS)
+    groups = [{"params": p, "lr": f * SETTINGS["lr"]} for p, f in zip(theirs.parameters(), each, strict=True)]
+    other = torch.optim.AdamW(groups, fused=True, **SETTINGS)
+    for number, (without, skip) in enumerate(STEPS):
+        for model, optimizer in ((ours, own), (theirs, other)):
+            grads(model, number, without)
+            optimizer.found_inf = torch.tensor(skip)
+            optimizer.step()
+        for one, another in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, another)
+    steps = [[float(state["step"]) for state in o.state_dict()["state"].values()] for o in (own, other)]
+    assert steps[0] == steps[1]
 
 
 def _require_equal(one: Tensor, another: Tensor) -> None:

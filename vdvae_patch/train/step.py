@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.patching.top_prior import lr_factors
 from vdvae_patch.skips import rule
 from vdvae_patch.skips.gradient_norm import clip_gradients, gradient_norm
 from vdvae_patch.skips.rule import CAUSES, Cause
@@ -116,8 +117,10 @@ class TrainingStep:
         self.parameters: list[Tensor] = [p for p, _ in pairs]
         self.ema_parameters: list[Tensor] = [e for _, e in pairs]
         self.weights = FlatWeights(self.parameters, self.ema_parameters, (model, ema))
+        others = lr_factors(model)
+        factors = [others.get(p, 1.0) for p, _ in pairs] if others else None
+        self.optimizer = FusedAdamW(self.weights, factors=factors, lr=optimization.lr, **self._settings())
         self.buffers = BuffersBefore(model)
-        self.optimizer = FusedAdamW(self.weights, lr=optimization.lr, **self._settings())
         self.precision = precision
         self.scaler = LossScale(world.device) if precision == "fp16" else None
         self.usual_norm = UsualNorm(device=world.device) if optimization.grad_clip == "auto" else None
