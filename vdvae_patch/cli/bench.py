@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vdvae_patch.cli.arguments import check_flags, chosen_entry, flags_of, parse, parse_train, peek, train_flags
 from vdvae_patch.cli.gpu_bench import gpu_flags, part_of, run_gpu_bench
@@ -43,6 +44,7 @@ class BenchConfig:
         warmup: steps of each variant that do not.
         plain: also measure the plain step that VDVAE's own script does: eager, unfused, waiting for every scalar.
         guard: measure what a guard costs a plain loop instead, with the flags of train.
+        clock: wall, or cpu: the processor's time of this process, on a machine that others use, too; not of a GPU.
         scaling: measure 1 and 2 processes instead, with the flags of train.
         counts: count operator calls, launches and bytes of a step instead; needs no GPU, and measures no step.
         gpu: measure everything that is to be known of a GPU instead, the most valuable first; goes on where it was.
@@ -57,6 +59,7 @@ class BenchConfig:
     warmup: int = 5
     plain: bool = False
     guard: bool = False
+    clock: Literal["wall", "cpu"] = "wall"
     scaling: bool = False
     counts: bool = False
     gpu: bool = False
@@ -69,6 +72,10 @@ class BenchConfig:
             raise InvalidValueError(f"--seconds must be a positive number, not {self.seconds:g}")
         if self.rounds < 1 or self.warmup < 0:
             raise InvalidValueError(f"--rounds {self.rounds} and --warmup {self.warmup} must be at least 1 and 0")
+        if self.clock != "wall" and (
+            other := next((n for n in ("scaling", "counts", "gpu") if getattr(self, n)), None)
+        ):
+            raise InvalidValueError(f"--clock {self.clock} has no meaning with --{other}")
 
 
 def run(argv: list[str]) -> int:
@@ -111,17 +118,29 @@ def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device)
     about = provenance(device)
     names = [name.strip() for name in split_top_level(bench.variants, ",")]
     settings = benchmark.default_config(config)
+    clock = _clock(bench, device)
     if bench.guard:
-        rows = benchmark.benchmark_guard(settings, device, rounds=bench.rounds, warmup=bench.warmup)
+        rows = benchmark.benchmark_guard(settings, device, rounds=bench.rounds, warmup=bench.warmup, clock=clock)
     else:
-        rows = benchmark.benchmark(settings, names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain)
+        rows = benchmark.benchmark(
+            settings, names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain, clock=clock
+        )
     title = (
         f"{config.host} {config.preset}, batch {config.optimization.batch_size}, {config.precision}"
-        f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds; {about['machine']}, "
-        f"{about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
+        f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds{_OF_CLOCK[bench.clock]}; "
+        f"{about['machine']}, {about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
     )
     _show(rows, title, bench.out, about)
     return 0
+
+
+_OF_CLOCK = {"wall": "", "cpu": " by the processor's time of the process"}
+
+
+def _clock(bench: BenchConfig, device: torch.device) -> Callable[[], float]:
+    if bench.clock == "cpu" and device.type != "cpu":
+        raise InvalidValueError(f"--clock cpu counts no time of a {device.type} device; leave it out")
+    return time.process_time if bench.clock == "cpu" else time.perf_counter
 
 
 def _run_gpu(bench: BenchConfig, config: TrainConfig[Any], argv: list[str], part: str) -> int:
@@ -178,11 +197,14 @@ def _run_example(name: str, argv: list[str]) -> int:
     about = provenance(device)
     host = load_host(name)
     names = [variant.strip() for variant in split_top_level(variants, ",")]
-    rows = benchmark.benchmark_example(host, names, device, rounds=bench.rounds, warmup=bench.warmup)
+    rows = benchmark.benchmark_example(
+        host, names, device, rounds=bench.rounds, warmup=bench.warmup, clock=_clock(bench, device)
+    )
     version = host.origin.commit or host.origin.kind
     title = (
-        f"{name} {version}, the example of its entry; {bench.rounds} interleaved rounds; "
-        f"{about['machine']}, {about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
+        f"{name} {version}, the example of its entry; {bench.rounds} interleaved rounds"
+        f"{_OF_CLOCK[bench.clock]}; {about['machine']}, {about['threads']} thread(s), torch {about['torch']}, "
+        f"commit {about['commit']}"
     )
     _show(rows, title, bench.out, about | {"host": host.origin.record()})
     return 0
