@@ -157,6 +157,22 @@ class Diagnostician:
             return Diagnosis(outside=tuple(from_outside(self.model, again.data)), notes=(again.why_not,))
         return last
 
+    def has_part_in(self, again: Again) -> bool:
+        """Whether a value that is not finite has a part in an error that a step ended in: it came in from outside, an
+        operation was given it and raised the error, or it is NaN. An infinity that leads nowhere (the logarithm of 0
+        that a mask throws away) has none, and is ordinary."""
+        share = again.shares[0]
+        if any(self.came_in([t for t in tensors_in(again.inputs(share)) if not t.requires_grad])):
+            return True
+        tracer = Tracer(self.model)
+        try:
+            outcome = again.outcome(share, tracer)
+        except NoLossError:
+            return False
+        if outcome.raised is None:
+            return not outcome.finite
+        return bool(tracer.trace.refused) or any(event.value.startswith("NaN") for event in tracer.trace.events)
+
     def _examine(self, again: Again, share: Share, ordinary: frozenset[int] = frozenset()) -> Diagnosis:
         """Of one share.
 
@@ -281,6 +297,8 @@ class Diagnostician:
             with self._patched(heads, variant):
                 for one in (share, *(other for other in bad if other is not share)):
                     outcome = again.outcome(one)
+                    if isinstance(outcome.raised, PatchError):
+                        raise outcome.raised  # that says nothing of the scales
                     if not outcome.finite:
                         break
                 return Tried(variant, outcome)
