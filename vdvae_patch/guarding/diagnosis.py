@@ -196,8 +196,8 @@ class Diagnostician:
             event = None
         else:
             events = tracer.trace.events if outcome.raised is not None else tracer.trace.culprits
-            explodes = next((e for e in events if e.finite), None)
             event = next((e for e in events if not e.finite), None)
+            explodes = next((e for e in events if e.finite and (event is None or e.number < event.number)), None)
         exact = None
         if share.seen is not None and outcome.loss is not None:
             exact = outcome.loss == share.seen or (math.isnan(outcome.loss) and math.isnan(share.seen))
