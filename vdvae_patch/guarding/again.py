@@ -456,4 +456,13 @@ def _inexact(window: Window) -> str:
 
 def device_of(model: nn.Module) -> torch.device:
     """Of the first parameter."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+    return _first_device(model) or torch.device("cpu")
+
+
+def _first_device(module: nn.Module) -> torch.device | None:
+    # `parameters()` goes through four generators, and this is asked in every step
+    own = next((p for p in module._parameters.values() if p is not None), None)
+    if own is not None:
+        return own.device
+    inner = (_first_device(child) for child in module._modules.values() if child is not None)
+    return next((device for device in inner if device is not None), None)

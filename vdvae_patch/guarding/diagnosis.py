@@ -78,6 +78,7 @@ class Diagnosis:
         exact: whether it gave the loss that the step had, bit for bit; None if that was not seen.
         reproduced: whether the step, done again, was not finite, either.
         notes: what could not be done, and why.
+        index: the call of the model with which what was examined began, of those in the step.
     """
 
     outside: tuple[str, ...] = ()
@@ -91,6 +92,7 @@ class Diagnosis:
     exact: bool | None = None
     reproduced: bool = False
     notes: tuple[str, ...] = ()
+    index: int = 0
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -149,7 +151,7 @@ class Diagnostician:
         last: Diagnosis | None = None
         shares = again.shares[::-1]
         for share in sorted(shares, key=lambda share: share.by_grad):
-            found = self._examine(again, share, ordinary)
+            found = replace(self._examine(again, share, ordinary), index=share.index)
             if found.reproduced or found.outside:
                 return found
             last = last or found

@@ -24,7 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunError
 from vdvae_patch.guarding import raised, ranks, signals
 from vdvae_patch.guarding import skip as skips
-from vdvae_patch.guarding.again import Again, Loss, device_of
+from vdvae_patch.guarding.again import Again, Loss, Share, device_of
 from vdvae_patch.guarding.averages import spoilt
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
@@ -993,8 +993,12 @@ class Guard:
 
     def _written(self, skip: Skip, number: int, loss: float) -> Skip:
         again = Again(self.model, self._window, self._buffers, self.call)
-        inputs = again.inputs(again.shares[0]) if again.shares else ()
-        share = skips.Share.of(self._window, self._buffers, inputs, loss, ranks.rank(), ranks.world())
+        kept = self._to_blame(again, skip)
+        inputs = () if kept is None else again.inputs(kept)
+        if kept is not None and kept.seen is not None:
+            loss = kept.seen  # of several micro-batches, that of the one that is kept
+        index = 0 if kept is None else kept.index
+        share = skips.Share.of(self._window, self._buffers, inputs, loss, ranks.rank(), ranks.world(), index)
         weights = skips.weights_of(self.model)  # of a sharded model, what all ranks have to ask for together
         folder, failed = None if self.out is None else self.out / f"skip-{number:04d}", None
         if ranks.is_main() and folder is not None:
@@ -1010,6 +1014,15 @@ class Guard:
         if failed is not None:
             raise failed
         return skip
+
+    def _to_blame(self, again: Again, skip: Skip) -> Share | None:
+        """Of the micro-batches of a step, the one that was examined and not finite; else one whose loss or data are
+        not; else the first."""
+        found = skip.diagnosis
+        if found is not None and found.reproduced:
+            return next((s for s in again.shares if s.index == found.index), None)
+        bad = [s for s in again.shares if s.seen is not None and not math.isfinite(s.seen)]
+        return next(iter(bad or again.shares), None)
 
     def _track(self, step: int, loss: float, norm: float, limit: float, *, skipped: bool) -> None:
         if self.tracker is None or (not skipped and step % self.every):
