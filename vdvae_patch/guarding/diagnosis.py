@@ -317,7 +317,7 @@ class Diagnostician:
         changes least, and of two heads one is often rescued by the other, through another sample: the first variant
         that holds may leave the head alone that is to blame.
         """
-        order = sorted(range(len(heads)), key=lambda n: extremes[n].extremity, reverse=True)
+        order = sorted(range(len(heads)), key=lambda n: _first_to_blame(extremes[n]), reverse=True)
         for n in order:
             for variant in _for_role(holding, heads[n].role)[:1]:
                 if self._try(again, share, [heads[n]], variant).holds:
@@ -338,6 +338,12 @@ class Diagnostician:
             yield handle
         finally:
             handle.unpatch()
+
+
+def _first_to_blame(extremes: HeadExtremes) -> tuple[bool, float]:
+    """The most extreme first; but a head whose log σ is NaN was given that by what lies before it, and comes last."""
+    span = extremes.log_sigma
+    return span is None or not (math.isnan(span.low) or math.isnan(span.high)), extremes.extremity
 
 
 def _not_finite(others: Iterable[nn.Module]) -> str:
