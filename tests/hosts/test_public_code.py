@@ -64,6 +64,18 @@ KNOWN = {
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
+    "seventh_images-VAE with a mixture as its prior (nam-drun)": "a log variance bounded twice: the patch fails",
+    "seventh_images-DDPM with a learned variance (Michedev)": "a raw value that interpolates two bounds: role, refused",
+    "seventh_images-BCANFCodec": "the density of a rounded latent is not seen",
+    "seventh_images-BCNN": "the draw bounds the parameter that is σ, and the KL squares it",
+    "seventh_images-VAE of SMILES (Ishan-Kumar2)": "a slip upstream takes σ for a variance in the KL: refused",
+    "seventh_images-contrastiveVI": "two heads of one class, of one of which a part is in the KL: refused",
+    "seventh_images-Heterogeneous VAE": "the root of a negative parameter's reciprocal: the patch is taken back",
+    "seventh_sequences-Handwriting prediction": "a bivariate Normal with a correlation",
+    "seventh_sequences-KVAE (rodrigo-paganini)": "sampler and density add different floors: found, and refused",
+    "seventh_sequences-Advanced SAC predictions": "a penalty to the standard Normal makes a likelihood a posterior",
+    "seventh_sequences-GP-ODE": "a state that was drawn goes through many steps in front of the density",
+    "seventh_sequences-Disentangled MultiVAE": "σ is read relative to the prior's, as the KL has it",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -85,7 +97,8 @@ SLOW = {
     "third_sequences-AgentFormer", "third_sequences-BiTraP", "third_sequences-Latent SDE example",
     "third_sequences-GRU-ODE-Bayes, log variance", "third_sequences-GRU-ODE-Bayes, variance",
     "fourth_sequences-MSRL CVAE", "fourth_sequences-SVP", "fourth_images-Glow (y0ast)", "fifth_images-MSPred",
-    "sixth_images-GENTRL", "sixth_sequences-SPIL skill generator",
+    "sixth_images-GENTRL", "sixth_sequences-SPIL skill generator", "seventh_sequences-MACRO_VRNN",
+    "seventh_sequences-BBB forecasts",
 }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def _of_looks(row: str, names: tuple[str, ...], part: int) -> int:
     return sum(found[name] for name in names)
 
 
-_ORDINARY = ("fourth look", "fifth look", "sixth look")
+_ORDINARY = ("fourth look", "fifth look", "sixth look", "seventh look")
 _MODELS, _PRECISION, _RECALL = (
     "models (with heads, without)",
     "precision, path and channels",
@@ -98,7 +98,7 @@ _STRESS = "stress-ten-seeds.json"
 DERIVED: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", "On {} models, written after", lambda: _of_looks(_MODELS, _ORDINARY, 0)),
     ("README.md", "`scan` found {} of", lambda: _of_looks(_RECALL, _ORDINARY, 0)),
-    ("README.md", "found 223 of {} heads,", lambda: _of_looks(_RECALL, _ORDINARY, 1)),
+    ("README.md", "found 314 of {} heads,", lambda: _of_looks(_RECALL, _ORDINARY, 1)),
     (
         "README.md",
         "named {} places that are none",

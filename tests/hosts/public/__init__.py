@@ -185,6 +185,8 @@ FIELDS = (
     "fifth_sequences",
     "sixth_images",
     "sixth_sequences",
+    "seventh_images",
+    "seventh_sequences",
 )
 
 
