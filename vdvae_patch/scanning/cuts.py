@@ -42,6 +42,19 @@ Cuts = tuple[Cut, ...]
 _LARGEST_GROUP = 1 << 16
 
 
+def lies_in(part: Cuts, whole: Cuts) -> bool:
+    """Whether a part of a tensor lies in another part of it; what no ranges can say, in its equal only."""
+    own = {cut.dim: cut for cut in part}
+
+    def has(cut: Cut) -> bool:
+        inner = own.get(cut.dim)
+        if inner is None or inner == cut or cut.dim == UNKNOWN:
+            return inner == cut
+        return set(inner.places) <= set(cut.places)
+
+    return all(map(has, whole))
+
+
 def cut_of(dim: int, kept: range, size: int) -> Cut:
     """The cut that keeps some places of a dimension."""
     return Cut(dim, kept.start, len(kept), size, kept.step if len(kept) > 1 else 1)

@@ -17,6 +17,7 @@ import math
 
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.cuts import lies_in
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph, Node
@@ -36,7 +37,10 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     if "q" not in places and _is_policy(graph, readings, found, own):
         return "likelihood", any(r.term is not None for r in found)
     roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
-    roles += [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
+    densities = [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
+    roles += densities
+    if "likelihood" in densities and not own and any(is_of_data(r.term) for r in found if r.term and r.evidence == "p"):
+        return "likelihood", True  # it is fitted to what was observed, and nothing is drawn; a KL keeps it from N(0, 1)
     if roles:
         return ("posterior" if "posterior" in roles else roles[0]), True
     raw, sampled = found[0].raw, "noise" in places
@@ -69,8 +73,7 @@ def _draws_of(readings: Readings, found: list[Reading]) -> set[int]:
 
 def _is_part(part: Spot, whole: Spot) -> bool:
     """Whether one part of a tensor lies in another one."""
-    own = {cut.dim: set(cut.places) for cut in part.cuts}
-    return part.node is whole.node and all(own.get(cut.dim, {-1}) <= set(cut.places) for cut in whole.cuts)
+    return part.node is whole.node and lies_in(part.cuts, whole.cuts)
 
 
 def _is_policy(graph: Graph, readings: Readings, found: list[Reading], own: set[int]) -> bool:

@@ -127,21 +127,39 @@ class FusedAdamW(torch.optim.AdamW):
         plan, waiting = self._given
         self._given = None
         group = self.param_groups[0]
+        counts: dict[torch.device, list[Tensor]] = {}
+        known: set[int] = set()
+        for call in plan:  # tensors of several types may have one count, which rises once
+            fresh = [step for step in call.counts() if id(step) not in known]
+            known.update(map(id, fresh))
+            counts.setdefault(call.device, []).extend(fresh)
+        skips = {} if self.found_inf is None else {device: self.found_inf.to(device) for device in counts}
+        for steps in filter(None, counts.values()):
+            torch._foreach_add_(steps, 1)
         for call in plan:
+            if not call.values:
+                continue  # none of this type has a gradient
             gradients, waiting = waiting[: len(call.values)], waiting[len(call.values) :]
-            skip = None if self.found_inf is None else self.found_inf.to(call.device)
-            counts = call.counts()
-            torch._foreach_add_(counts, 1)
             torch._fused_adamw_(
                 call.values, gradients, call.means, call.squares, [], call.steps,
                 lr=group["lr"] if call.factor == 1 else group["lr"] * call.factor,
                 beta1=group["betas"][0], beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"],
-                amsgrad=False, maximize=False, grad_scale=None, found_inf=skip,
+                amsgrad=False, maximize=False, grad_scale=None, found_inf=skips.get(call.device),
             )  # fmt: skip
-            if skip is not None:
-                torch._foreach_sub_(counts, [skip] * len(counts))
             if call.touched:
                 torch.autograd.graph.increment_version(call.touched)
+        for device, skip in skips.items():
+            if counts[device]:
+                torch._foreach_sub_(counts[device], [skip] * len(counts[device]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What PyTorch's has, and as there each parameter with a count of updates of its own.
+
+        Here some share one. An optimizer that steps each of them would count as often as there are parameters.
+        """
+        saved = super().state_dict()
+        of = {index: {**state, "step": state["step"].clone()} for index, state in saved["state"].items()}
+        return {**saved, "state": of}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up moments and counts of updates, ours or PyTorch's."""
