@@ -508,6 +508,9 @@ def _rest(reading: Reading, count: int) -> Convention:
 def _all_alike(rests: Sequence[Convention]) -> bool:
     v = torch.linspace(0.05, 3, 30, dtype=torch.float64)
     first = rests[0].sigma(v)
+    if not first.isfinite().any():  # what a natural parameter is read by takes negative values only
+        v = -v
+        first = rests[0].sigma(v)
     for rest in rests[1:]:
         ratio = rest.sigma(v) / first
         if not torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-6):  # up to a temperature
