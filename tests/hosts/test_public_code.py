@@ -64,7 +64,6 @@ KNOWN = {
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
-    "seventh_images-VAE with a mixture as its prior (nam-drun)": "a log variance bounded twice: the patch fails",
     "seventh_images-DDPM with a learned variance (Michedev)": "a raw value that interpolates two bounds: role, refused",
     "seventh_images-BCANFCodec": "the density of a rounded latent is not seen",
     "seventh_images-BCNN": "the draw bounds the parameter that is σ, and the KL squares it",

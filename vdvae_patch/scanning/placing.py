@@ -82,6 +82,9 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
             return [bare]
         if cut is not None:
             return _site(graph, chained[0], *cut)
+        again = _bounded_again(graph, chained)
+        if again:
+            return again
     bounded = _bounded(group)
     if bounded is not None:
         return [bounded]
@@ -123,6 +126,59 @@ def _bare(graph: Graph, readings: Sequence[Reading]) -> Site | None:
         return None  # its call gives several values, of which it is one
     site = site_of_nodes([raw.node], -1, rests[0])
     return replace(site, channels=emission.channels) if raw.cuts else site
+
+
+def _bounded_again(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For what all readings bound, and some bound again on their way, as where a density clamps what it is given:
+
+        log_var = log_var.clamp(-10, 10)
+        z = mean + (0.5 * log_var).exp() * noise
+        log_q = log_normal(z, mean, log_var)  # in which it is clamped once more
+
+    The scale goes where all have it in common, and what bounds it again lets it pass. Empty if that is not the case.
+    """
+    chains = [r.chain for r in readings]
+    together = 0
+    for step in zip(*(c.nodes for c in chains), strict=False):
+        if len({node.id for node in step}) > 1:
+            break
+        together += 1
+    if any(r.parts for r in readings):
+        return []
+    for count in range(1, together + 1):
+        limits = {i for i, steps in enumerate(chains[0].by_node[:together]) if i >= count and _only_bounds(steps)}
+        rests = [_unbounded_rest(r, count) for r in readings]
+        if limits or any(map(is_limited, rests)) or not _all_alike(rests):
+            continue
+        if not all(_goes_through(r, chains[0].nodes[count - 1]) for r in readings):
+            continue
+        passed = {
+            node.id: node
+            for c in chains
+            for node, steps in zip(c.nodes[count:], c.by_node[count:], strict=True)
+            if _only_bounds(steps)
+        }
+        return [*_site(graph, readings[0], count, rests[0]), *(_passing(graph, node) for node in passed.values())]
+    return []
+
+
+def _only_bounds(steps: Sequence[Step]) -> bool:
+    return bool(steps) and all(step.name == "clamp" for step in steps)
+
+
+def _unbounded_rest(reading: Reading, count: int) -> Convention:
+    steps = (step for node in reading.chain.by_node[count:] if not _only_bounds(node) for step in node)
+    return named((*steps, *reading.suffix))
+
+
+def _passing(graph: Graph, node: Node) -> Site | ActivationSite:
+    """A site at which one operation lets its operand pass."""
+    activation = _activation(graph, [node])
+    if activation is not None:
+        return ActivationSite(activation, None)
+    if not node.frames or not node.frames[0].host:
+        raise CannotPlaceError("what the host has bounded is bounded again in a function that is not the host's")
+    return site_of_nodes([node], _operand(node), None)
 
 
 def _advice(graph: Graph, raw: Node) -> str:
@@ -524,7 +580,11 @@ def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[
         return [site_of_nodes([reading.raw.node], -1, rest)]
     moves = [i for i in range(1, count) if not _stays(nodes[i - 1], nodes[i])]
     if moves:
-        return _around_moves(graph, reading, nodes, moves, rest)
+        return _around_moves(graph, reading, nodes, moves, rest, "elements are moved between two steps to σ")
+    inside = _inside_call(graph, nodes)
+    if inside:
+        reason = "a function that goes on from it computes a part of σ"
+        return _around_moves(graph, reading, nodes, [inside], rest, reason)
     following = reading.chain.nodes[count] if count < len(reading.chain.nodes) else None
     beside = _beside(graph, reading, nodes[-1], following)
     if beside is not None:
@@ -554,16 +614,35 @@ def _stays(before: Node, after: Node) -> bool:
     return True
 
 
+def _inside_call(graph: Graph, nodes: Sequence[Node]) -> int:
+    """The number of the first of some steps that is computed in a call which returns something else than the last one:
+    a density that is given what was clamped, and clamps it again. 0 if there is none, or if all are in it."""
+    level, ends = common_level(nodes), outer_first(nodes[-1])
+    if len(ends) <= level + 1:
+        return 0
+    call = [(frame.code, frame.lasti) for frame in ends[: level + 1]]
+
+    def is_inside(node: Node) -> bool:
+        frames = [frame for frame in reversed(node.frames) if frame.host]
+        return len(frames) > level + 1 and [(f.code, f.lasti) for f in frames[: level + 1]] == call
+
+    users = [user for user in _readers(graph, nodes[-1]) if not _is_check(graph, user)]
+    if not users or not all(map(is_inside, users)):
+        return 0
+    return next((i for i, node in enumerate(nodes) if is_inside(node)), 0)
+
+
 def _around_moves(
-    graph: Graph, reading: Reading, nodes: Sequence[Node], moves: Sequence[int], rest: Convention
+    graph: Graph, reading: Reading, nodes: Sequence[Node], moves: Sequence[int], rest: Convention, reason: str
 ) -> list[Site | ActivationSite]:
-    """For steps between which elements are moved: `(softplus(raw)[batch] + 1e-7)`.
+    """For steps between which elements are moved, `(softplus(raw)[batch] + 1e-7)`, or a function is entered.
 
     The steps before a move let the raw value pass, so that it is moved as the host moves it, and those behind the last
     move become the scale.
 
     Args:
         moves: the numbers of the nodes in front of which something is moved.
+        reason: what parts them, for a message.
     """
     bounds = [0, *moves, len(nodes)]
     sites: list[Site | ActivationSite] = []
@@ -576,7 +655,7 @@ def _around_moves(
             sites.append(_part_site(graph, reading, part, None if not last else rest, beside))
             continue
         if following is not None and _is_read_elsewhere(graph, part[-1], following):
-            raise CannotPlaceError("elements are moved between two steps to σ, and read there in another way, too")
+            raise CannotPlaceError(f"{reason}, and what it has there is read in another way, too")
         sites += _segment(graph, reading, part, rest if last else None)
     return sites
 
