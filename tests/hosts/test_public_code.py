@@ -68,7 +68,6 @@ KNOWN = {
     "seventh_images-BCANFCodec": "the density of a rounded latent is not seen",
     "seventh_images-BCNN": "the draw bounds the parameter that is σ, and the KL squares it",
     "seventh_images-VAE of SMILES (Ishan-Kumar2)": "a slip upstream takes σ for a variance in the KL: refused",
-    "seventh_images-contrastiveVI": "two heads of one class, of one of which a part is in the KL: refused",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {

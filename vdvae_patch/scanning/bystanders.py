@@ -10,6 +10,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import Cuts
+from vdvae_patch.scanning.emission import examples_cut
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import where
@@ -38,8 +39,8 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
             key for spot in expression.order if is_scale(spot.node) for key in expression.depends[spot.key]
         } & expression.leaves.keys()
         for leaf in (expression.leaves[key] for key in scaled):
-            known = [spot for spot in raw if _origin(spot) == _origin(leaf)]
-            if leaf.node.params and known and not _is_held(leaf, known):
+            known = [_of_all_examples(graph, spot) for spot in raw if _origin(spot) == _origin(leaf)]
+            if leaf.node.params and known and not _is_held(_of_all_examples(graph, leaf), known):
                 raise PatchError(
                     f"the scale of {_origin(leaf) or 'a head'} also changes {_text(leaf)}, which {where(reader)} reads "
                     f"and no σ is computed of ({', '.join(sorted({_text(s) for s in known}))} is); the head's channels "
@@ -76,6 +77,12 @@ def _origin(spot: Spot) -> str | None:
     return next((frame.path for frame in spot.node.frames if frame.path is not None), None)
 
 
+def _of_all_examples(graph: Graph, spot: Spot) -> Spot:
+    """The channels of a part of a network's output, of all examples and steps of time."""
+    examples = examples_cut(graph, spot)
+    return Spot(spot.node, tuple(cut for cut in spot.cuts if cut not in examples))
+
+
 def _is_held(part: Spot, known: list[Spot]) -> bool:
     """Whether a part of a tensor lies in one of some others, or in all of them together, side by side."""
     if any(_holds(spot.cuts, part.cuts) for spot in known):
@@ -90,10 +97,7 @@ def _is_held(part: Spot, known: list[Spot]) -> bool:
 
 def _holds(whole: Cuts, part: Cuts) -> bool:
     """Whether a part of a tensor lies in another part of it."""
-    own = {cut.dim: cut for cut in part}
-    return all(
-        cut == own.get(cut.dim) or (cut.dim in own and set(own[cut.dim].places) <= set(cut.places)) for cut in whole
-    )
+    return all(any(map(cut.holds, part)) for cut in whole)
 
 
 def _text(spot: Spot) -> str:

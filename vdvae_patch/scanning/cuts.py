@@ -35,6 +35,13 @@ class Cut(NamedTuple):
         """The places that are kept."""
         return range(self.start, self.start + self.step * self.length, self.step)
 
+    def holds(self, other: Cut) -> bool:
+        """Whether another cut of the same dimension keeps places of this one only. Of a part that ranges of dimensions
+        cannot say the numbers are no places, and may be any."""
+        if UNKNOWN in (self.dim, other.dim):
+            return self == other
+        return self.dim == other.dim and set(other.places) <= set(self.places)
+
 
 UNKNOWN = -1
 Cuts = tuple[Cut, ...]

@@ -22,7 +22,7 @@ from vdvae_patch.scanning.agreement import agrees
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_in_call, site_of_nodes, span_of
 from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.cuts import UNKNOWN
-from vdvae_patch.scanning.emission import SCRIPTED, emission_of
+from vdvae_patch.scanning.emission import SCRIPTED, emission_of, examples_cut
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle, step_through
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.layers import is_recurrent
@@ -38,6 +38,7 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
     by_raw: dict[object, list[Reading]] = {}
     for reading in readings:
         by_raw.setdefault(reading.raw.key, []).append(reading)
+    by_raw = _with_their_parts(by_raw)
     found: dict[Site | ActivationSite, None] = {}
     whole = _of_parts(graph, [reading for group in by_raw.values() for reading in group]) if len(by_raw) > 1 else []
     if whole:
@@ -47,6 +48,32 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
             found[site] = None
     _require_one_rest(found)
     return tuple(found)
+
+
+def _with_their_parts(by_raw: Mapping[object, list[Reading]]) -> dict[object, list[Reading]]:
+    """The readings of each raw value; those of some of its examples, or steps of time, with those of all.
+
+        var = torch.exp(self.raw(h)) + 1e-4
+        z = Normal(mean, var.sqrt()).rsample()
+        kl = kl_divergence(Normal(mean[labelled], var[labelled].sqrt()), prior)
+
+    One head has the same channels in all its readings, so that what else is cut out of a network's output is not apart.
+    """
+    out: dict[object, list[Reading]] = {}
+    widest = sorted(by_raw.items(), key=lambda item: len(item[1][0].raw.cuts))
+    for key, found in widest:
+        raw = found[0].raw
+        whole = next((k for k, known in out.items() if _is_whole_of(known[0].raw, raw)), None)
+        if whole is None or raw.node.kind == "parameter":
+            out[key] = list(found)
+        else:
+            out[whole] += found
+    return out
+
+
+def _is_whole_of(whole: Spot, part: Spot) -> bool:
+    """Whether a part is of the same value, and nothing is cut out of the whole that is not cut out of it, too."""
+    return whole.node is part.node and whole.cuts != part.cuts and set(whole.cuts) < set(part.cuts)
 
 
 def _require_one_rest(sites: Iterable[Site | ActivationSite]) -> None:
@@ -321,9 +348,9 @@ def _of_parts(graph: Graph, group: Sequence[Reading]) -> list[Site]:
         return []
     read = torch.zeros(raw.shape, dtype=torch.bool)
     for cuts in {r.raw.cuts for r in group}:
-        places = {cut.dim: list(cut.places) for cut in cuts}
-        if UNKNOWN in places:
+        if any(cut.dim == UNKNOWN for cut in cuts):
             return []
+        places = {cut.dim: list(cut.places) for cut in cuts}
         part = [places.get(dim, list(range(size))) for dim, size in enumerate(raw.shape)]
         read[torch.meshgrid(*map(torch.tensor, part), indexing="ij")] = True
     if not bool(read.all()):
@@ -686,6 +713,8 @@ def _beside(graph: Graph, reading: Reading, node: Node, following: Node | None) 
     otherwise: `self.relu(self.fc(x)).chunk(2, 1)`."""
     spots = (s for s in Expression(reading.spot).order if s.node is node)
     cuts = next((s.cuts for s in spots), ())
+    examples = examples_cut(graph, reading.raw)
+    cuts = tuple(cut for cut in cuts if cut not in examples)
     if not cuts or not _is_used_in_parts(graph, node, reading.chain.nodes):
         return None
     if len(cuts) > 1 or cuts[0].dim < 0:

@@ -69,8 +69,7 @@ def _draws_of(readings: Readings, found: list[Reading]) -> set[int]:
 
 def _is_part(part: Spot, whole: Spot) -> bool:
     """Whether one part of a tensor lies in another one."""
-    own = {cut.dim: set(cut.places) for cut in part.cuts}
-    return part.node is whole.node and all(own.get(cut.dim, {-1}) <= set(cut.places) for cut in whole.cuts)
+    return part.node is whole.node and all(any(map(cut.holds, part.cuts)) for cut in whole.cuts)
 
 
 def _is_policy(graph: Graph, readings: Readings, found: list[Reading], own: set[int]) -> bool:
