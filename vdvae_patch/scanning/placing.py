@@ -109,7 +109,7 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
             return [bare]
         if cut is not None:
             return _site(graph, chained[0], *cut)
-        again = _bounded_again(graph, chained)
+        again = _bounded_again(graph, chained) or _drawn_of_bounded(graph, chained)
         if again:
             return again
     bounded = _bounded(group)
@@ -119,6 +119,8 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
     for reading in {r.node.id: r for r in group}.values():
         if reading.chain.end == "several":
             sites.append(_whole_expression(reading))
+        elif (at_term := _bare_in_term(graph, reading)) is not None:
+            sites += at_term
         elif reading.chain.nodes:
             sites += _site(
                 graph, reading, *(_common_cut([reading]) or (len(reading.chain.nodes), named(reading.suffix)))
@@ -187,6 +189,30 @@ def _bounded_again(graph: Graph, readings: Sequence[Reading]) -> list[Site | Act
         }
         return [*_site(graph, readings[0], count, rests[0]), *(_passing(graph, node) for node in passed.values())]
     return []
+
+
+def _drawn_of_bounded(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For a draw and a KL that take for different things what the host has bounded: the scale goes there, and what the
+    KL reads is made of it. Empty if that is not the case, or if the KL reads something else."""
+    kept = next((r for r in readings if r.evidence == "noise" and not r.parts), None)
+    if kept is None or kept.steps is None:
+        return []
+    same = [r for r in readings if r.steps is not None and agrees(r.steps, kept.steps)]
+    others = [r for r in readings if r not in same]
+    cut = _common_cut(same)
+    if cut is None or not cut[0] or not others or any(r.term is None or r.parts for r in others):
+        return []
+    if any(_in_common(r, kept) < cut[0] for r in others):
+        return []
+    for reading in others:
+        _require_known_readers(graph, readings, reading, kept)
+    return [*_site(graph, kept, *cut), *(site for r in others for site in _at_term(graph, r, kept))]
+
+
+def _in_common(one: Reading, other: Reading) -> int:
+    """How many steps two readings of a raw value take together."""
+    pairs = zip(one.chain.nodes, other.chain.nodes, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
 
 
 def _only_bounds(steps: Sequence[Step]) -> bool:
@@ -544,11 +570,17 @@ def _strange(modules: Mapping[str, nn.Module], site: Site) -> str:
 def disagreeing(graph: Graph, readings: Sequence[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:
     """Sites for the readings that do not follow the convention that is kept: they shall compute its σ."""
     sites: dict[Site | ActivationSite, None] = {}
-    kept = next(r.steps for r in readings if r.steps is not None and named(r.steps) == convention)
+    model = next(r for r in readings if r.steps is not None and named(r.steps) == convention)
+    kept = model.steps
     for reading in readings:
         steps = reading.steps
         if steps is not None and kept is not None and agrees(steps, kept):
             continue
+        if reading.term is not None and steps is not None:
+            _require_known_readers(graph, readings, reading, model)
+            if not _has_steps_of_its_own(reading, model):
+                sites |= dict.fromkeys(_at_term(graph, reading, model))
+                continue
         if not reading.chain.nodes:
             raise CannotPlaceError("one of its readings has no step of its own that could be replaced")
         for site in _site(graph, reading, len(reading.chain.nodes), named(reading.suffix)):
@@ -556,6 +588,78 @@ def disagreeing(graph: Graph, readings: Sequence[Reading], convention: Conventio
                 raise CannotPlaceError(f"{site.path} reads it in another way than the rest")
             sites[replace(site, reads=convention)] = None
     return tuple(sites)
+
+
+def _require_known_readers(graph: Graph, readings: Sequence[Reading], reading: Reading, kept: Reading) -> None:
+    """Refuse a KL beside which arithmetic goes on from what it has in common with the draw: its value may be a part of
+    the KL that was not understood, and would be left as it is."""
+    together = _in_common(reading, kept)
+    begin = reading.chain.nodes[together - 1] if together else reading.raw.node
+    known = {node.id for r in readings for node in r.chain.nodes}
+    for term in (r.term for r in readings if r.term is not None):
+        known |= {spot.node.id for spot in Expression(Spot(term.total), through_sums=True).order}
+    for node in _readers(graph, begin):
+        read = [settle(Spot(a)) for a in node.args if isinstance(a, Node)]
+        own = any(spot.node is begin and (together or spot.key == reading.raw.key) for spot in read)
+        drawn = any(spot.node.kind == "noise" for spot in read)
+        if own and node.kind == "elementwise" and node.id not in known and not drawn and not _is_check(graph, node):
+            raise CannotPlaceError("what draws is read beside the KL, too, in a way that is not understood")
+
+
+def _has_steps_of_its_own(reading: Reading, kept: Reading) -> bool:
+    """Whether a density or a KL reads the raw value through steps that the reading which is kept does not take."""
+    nodes = reading.chain.nodes
+    return bool(nodes) and nodes[-1] not in kept.chain.nodes and _goes_through(reading, nodes[-1])
+
+
+def _bare_in_term(graph: Graph, reading: Reading) -> list[Site] | None:
+    """The places of a density or a KL that reads a raw value as it is, beside steps of its own or without any; None
+    for what is no such reading, or where a place is not the host's."""
+    nodes = reading.chain.nodes
+    if reading.term is None or reading.steps is None or reading.parts or (nodes and _goes_through(reading, nodes[-1])):
+        return None
+    if is_limited(_rest(reading, 0)):
+        return None
+    try:
+        return _at_term(graph, reading, None)
+    except CannotPlaceError:
+        return None
+
+
+def _at_term(graph: Graph, reading: Reading, kept: Reading | None) -> list[Site]:
+    """For a KL that takes for something else what is drawn with, wherever it reads it: there it gets what it takes it
+    for.
+
+        sigma = raw.exp()
+        z = mean + sigma * noise
+        kl = -0.5 * (1 + sigma.log() - mean**2 - sigma)  # of a variance; sigma**2 is what it shall read
+
+    Args:
+        kept: what is drawn with, if that has the scale already; else the raw value is read.
+    """
+    together = 0 if kept is None else _in_common(reading, kept)
+    if is_limited(_rest(reading, together)):
+        raise CannotPlaceError("its KL bounds what it reads")
+    last = reading.chain.nodes[together - 1] if together else reading.raw.node
+    begin = settle(Spot(last, reading.raw.cuts)) if together else reading.raw
+    own = {node.id for node in kept.chain.nodes} if kept is not None else set()
+    assert reading.term is not None
+    whole = Expression(Spot(reading.term.total), frozenset({last.id}), through_sums=True)
+    found: dict[Site, None] = {}
+    for node in {spot.node.id: spot.node for spot in whole.order}.values():
+        read = [settle(Spot(a)) if isinstance(a, Node) else None for a in node.args]
+        if node.id in own or any(s is not None and s.node.kind == "noise" for s in read):
+            continue  # the draw, of which the density of a sample is
+        for place, spot in enumerate(read):
+            if spot is None or spot.node is not begin.node or (not together and spot.key != begin.key):
+                continue
+            if node.inplace or not node.frames or not node.frames[0].host:
+                raise CannotPlaceError("its KL reads the raw value in place, or where no line of the host does")
+            site = site_of_nodes([node], _EACH_OPERAND - place, _rest(reading, together))
+            found[site if kept is None else replace(site, reads=_rest(kept, together))] = None
+    if not found:
+        raise CannotPlaceError("one of its readings has no step of its own that could be replaced")
+    return list(found)
 
 
 def _product(reading: Reading) -> Site:
