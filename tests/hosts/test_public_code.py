@@ -44,7 +44,6 @@ KNOWN = {
     "third_images-HierarchicalVAE": "an addend of a posterior's log variance, itself the prior's, is called posterior",
     "third_sequences-Trajectron++": "a bivariate Normal with a correlation",
     "third_sequences-ProdLDA with learned priors": "the truth takes the root of negative variances",
-    "fourth_images-TVAE (qw-4735)": "slices of a parameter that is itself σ: found, and refused",
     "fourth_images-Conditioned VAE": "a slip upstream draws by v, of any sign: read as v, and not as |v|",
     "fourth_sequences-SimpleDreamer actor": "neither density nor KL: the actor and the transition are called posterior",
     "fourth_sequences-Decadal BVAE": "a floor and a clip in one expression: found, and refused",
@@ -62,7 +61,7 @@ KNOWN = {
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
-    "seventh_images-DDPM with a learned variance (Michedev)": "a raw value that interpolates two bounds: role, refused",
+    "seventh_images-DDPM with a learned variance (Michedev)": "a raw value between two bounds of a step: refused",
     "seventh_images-BCANFCodec": "the density of a rounded latent is not seen",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
