@@ -613,9 +613,12 @@ def _has_steps_of_its_own(reading: Reading, kept: Reading) -> bool:
 
 
 def _bare_in_term(graph: Graph, reading: Reading) -> list[Site] | None:
-    """The places of a density or a KL that reads a raw value as it is, with no step of its own; None for what is no
-    such reading, or where a place is not the host's."""
-    if reading.term is None or reading.steps is None or reading.parts or reading.chain.nodes:
+    """The places of a density or a KL that reads a raw value as it is, beside steps of its own or without any; None
+    for what is no such reading, for one that takes the same steps again, and where a place is not the host's."""
+    if reading.term is None or reading.steps is None or reading.parts:
+        return None
+    nodes = reading.chain.nodes
+    if nodes and (_goes_through(reading, nodes[-1]) or _computed_again(reading)):
         return None
     if is_limited(_rest(reading, 0)):
         return None
