@@ -35,6 +35,28 @@ def images(count: int = 4, channels: int = 2) -> Tensor:
     return torch.rand(count, channels, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_unit_of_the_flows_encoder_dies_at_a_raised_learning_rate(seed: int) -> None:
+    """With plain rectifiers most channels were 0 for every image by here, and on Color-MNIST all of them."""
+    torch.manual_seed(seed)
+    model = load_host("nvp_vae").build({"channels": 3, "size": 16, "hidden": 32, "latents": 8, "couplings": 2})
+    x = torch.zeros(32, 3, 16, 16)
+    for image, corner in zip(x.flatten(0, 1), torch.randint(0, 10, (96, 2)).tolist(), strict=True):
+        image[corner[0] : corner[0] + 6, corner[1] : corner[1] + 6] = 1
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(40):
+        z, log_q = model.infer(x)
+        rate, error = (log_q - model.log_prior(z)).mean(), (model.decode(z) - x).square().mean()
+        optimizer.zero_grad()
+        (rate + 800 * error).backward()
+        optimizer.step()
+    with torch.no_grad():
+        seen = x
+        for layer in model.encoder:
+            seen = layer(seen)
+            assert (seen.flatten(2) if seen.dim() > 2 else seen[..., None]).std(dim=0).amax(dim=1).min() > 1e-6, layer
+
+
 def test_every_step_of_a_convdraw_has_the_kl_of_its_two_normals() -> None:
     model, seen = build("convdraw"), {"posterior": [], "prior": []}
     for name, kept in seen.items():

@@ -20,6 +20,7 @@ from vdvae_patch.decoders import DECODERS, PixelGrid
 from vdvae_patch.decoders import get as get_decoder
 from vdvae_patch.errors import HostError, InvalidValueError, PatchError
 from vdvae_patch.hosts import HOSTS, Host
+from vdvae_patch.hosts.entry import HostEntry
 from vdvae_patch.patching import Variant, patch, unpatch
 from vdvae_patch.patching.decoder import apart_state, likelihood_in, load_apart_state
 from vdvae_patch.train.weighing import Weighing
@@ -106,6 +107,16 @@ def checkout(name: str) -> Path:
 
 EMBEDDED = ["conv_vae", "mlp_vae", "mlp_vae_global", "large_vae_one", "large_vae_grey", "vdvae", "convdraw", "nvp_vae"]
 ALL = [*EMBEDDED, *(pytest.param(n, marks=pytest.mark.genuine) for n in ("nvae", "efficient_vdvae", "vdvae_genuine"))]
+
+
+def test_every_host_objective_and_decoder_has_a_part_in_the_combinations() -> None:
+    """A host that is added is trained with all of them, or says why it has no seam."""
+    tried = {name.split("_one")[0].split("_grey")[0].split("_global")[0] for name in EMBEDDED} | {*GENUINE}
+    entries = {name: HOSTS.get(name) for name in HOSTS.names()}
+    without = {name for name, entry in entries.items() if type(entry).decoder_seam is HostEntry.decoder_seam}
+    assert tried == entries.keys() - without
+    assert all(entries[name].no_decoder != HostEntry.no_decoder for name in without)
+    assert {spec.split("(")[0] for spec in OBJECTIVE_SPECS} == {*objectives.OBJECTIVES.names()}
 
 
 def trained(case: Case, variant: Variant, updates: int = 3) -> Iterator[dict[str, Tensor]]:

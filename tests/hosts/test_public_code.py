@@ -63,6 +63,11 @@ KNOWN = {
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
     "seventh_images-DDPM with a learned variance (Michedev)": "a raw value between two bounds of a step: refused",
     "seventh_images-BCANFCodec": "the density of a rounded latent is not seen",
+    "seventh_sequences-Handwriting prediction": "a bivariate Normal with a correlation",
+    "seventh_sequences-KVAE (rodrigo-paganini)": "sampler and density add different floors: found, and refused",
+    "seventh_sequences-Advanced SAC predictions": "a penalty to the standard Normal makes a likelihood a posterior",
+    "seventh_sequences-GP-ODE": "a state that was drawn goes through many steps in front of the density",
+    "seventh_sequences-Disentangled MultiVAE": "σ is read relative to the prior's, as the KL has it",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -84,7 +89,8 @@ SLOW = {
     "third_sequences-AgentFormer", "third_sequences-BiTraP", "third_sequences-Latent SDE example",
     "third_sequences-GRU-ODE-Bayes, log variance", "third_sequences-GRU-ODE-Bayes, variance",
     "fourth_sequences-MSRL CVAE", "fourth_sequences-SVP", "fourth_images-Glow (y0ast)", "fifth_images-MSPred",
-    "sixth_images-GENTRL", "sixth_sequences-SPIL skill generator",
+    "sixth_images-GENTRL", "sixth_sequences-SPIL skill generator", "seventh_sequences-MACRO_VRNN",
+    "seventh_sequences-BBB forecasts",
 }  # fmt: skip
 
 

@@ -45,7 +45,7 @@ from vdvae_patch.objectives.geco import Geco as Objective
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 TINY = replace(
-    QUICK, updates=(3, 3), batch=4, train=12, test=8, kappas=((0.1, 0.2), (0.2,)), marginal=6,
+    QUICK, updates=(3, 3), batch=4, train=12, test=8, kappas=((0.1, 0.2), (0.1, 0.2), (0.2,)), colour=(), marginal=6,
     convdraw=(("hidden", 4), ("latents", 1), ("steps", 2), ("canvas", 2)),
     nvp_vae=(("hidden", 8), ("latents", 3), ("couplings", 2)),
 )  # fmt: skip
@@ -224,16 +224,29 @@ def test_a_command_that_was_stopped_goes_on_and_reports(
     assert reproduce.run(arguments) == 0
     assert (tmp_path / "out" / "convdraw-mnist-elbo-seed0.json").read_text() == first
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    wanted = {f"geco-quick{end}" for end in (".md", ".json", ".png", "-runs.png", "-runs.csv", "-equal.png",
-                                             "-marginal.csv", "-trajectory.png")}  # fmt: skip
+    ends = (".md", ".json", ".png", "-runs.png", "-runs.csv", "-equal.png", "-marginal.csv", "-trajectory.png")
+    wanted = {f"geco-quick-mnist-mnist-rotate{end}" for end in ends}
     assert wanted <= names
-    text = json.loads((tmp_path / "out" / "geco-quick.json").read_text())
+    text = json.loads((tmp_path / "out" / "geco-quick-mnist-mnist-rotate.json").read_text())
     assert "ConvDRAW, conditional, mnist-rotate, κ = 0.2" in json.dumps(text, ensure_ascii=False)
     elbo = json.loads(first)["found"]["sigma"]
     equal = json.loads((tmp_path / "out" / "convdraw-mnist-equal-seed0.json").read_text())["found"]
     assert equal["kappa"] == elbo
+    assert reproduce.run([*arguments, "--hosts", "nvp_vae"]) == 0  # a part, of the runs that are there
+    assert (tmp_path / "out" / "geco-quick-nvp_vae-mnist-mnist-rotate.md").exists()
+    assert (tmp_path / "out" / "convdraw-mnist-elbo-seed0.json").read_text() == first
     with pytest.raises(RunError, match="updates"):
         reproduce.run([*arguments, "--updates", "2"])
+
+
+def test_color_mnist_has_errors_of_its_own_unless_some_are_named() -> None:
+    quick = Size.of(Geco(quick=True))
+    for host in QUICK_DATA:
+        assert quick.kappas_of(host, "color-mnist") == QUICK.colour
+    assert quick.kappas_of("VAE+NVP", "mnist") == QUICK.kappas[2]
+    assert quick.kappas_of(CONDITIONAL, "mnist-sum") == QUICK.kappas[1]
+    named = Size.of(Geco(quick=True, kappa=(0.3,)))
+    assert named.kappas_of("ConvDRAW", "color-mnist") == named.kappas_of(CONDITIONAL, "mnist-sum") == (0.3,)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch.scanning.cuts import UNKNOWN, Cut, Cuts
+from vdvae_patch.scanning.cuts import UNKNOWN, Cuts
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.record import Recorder, run_watched
 
@@ -121,14 +121,3 @@ def test_equal_parts_have_equal_cuts(
     cuts, kept, left = cuts_of((4, 8), move)
     assert [tuple(cut) for cut in cuts] == expected
     assert kept == left
-
-
-def test_of_a_part_that_ranges_cannot_say_no_places_are_listed() -> None:
-    """Its numbers are a name, and as many places would not fit into memory."""
-    odd, other = Cut(UNKNOWN, 31, 1 << 40, 0), Cut(UNKNOWN, 32, 1 << 40, 0)
-    rows, fewer = Cut(0, 0, 8, 16), Cut(0, 2, 3, 16, 2)
-    assert rows.holds(fewer)
-    assert not fewer.holds(rows)
-    assert not rows.holds(Cut(1, 2, 3, 16))
-    assert odd.holds(odd)
-    assert not any(a.holds(b) for a, b in ((odd, other), (odd, rows), (rows, odd)))

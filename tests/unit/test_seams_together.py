@@ -14,11 +14,12 @@ from vdvae_patch.objectives import balanced_kl
 
 
 @pytest.mark.parametrize("decoder_spec", DECODERS)
-@pytest.mark.parametrize("objective_spec", [*OBJECTIVES, "geco(fre=0.1, hold=1)"])
+@pytest.mark.parametrize("objective_spec", [*OBJECTIVES, "geco(fre=0.1, hold=1)", "geco(re=0.1, cla=0.9)"])
 def test_three_updates_are_finite_and_move_the_model(decoder_spec: str, objective_spec: str) -> None:
     torch.manual_seed(0)
     decoder = decoders.get(decoder_spec)
-    objective = objectives.get(objective_spec, steps_per_epoch=3)
+    more = {"classifier": nn.Sequential(nn.Flatten(), nn.Linear(300, 5))} if "cla" in objective_spec else {}
+    objective = objectives.get(objective_spec, steps_per_epoch=3, **more)
     x = images(decoder, 4, 3, 10, 10)
     encoder, generator = nn.Linear(300, 8), nn.Linear(4, 100 * decoder.channels(3))
     learned = [*encoder.parameters(), *generator.parameters()]

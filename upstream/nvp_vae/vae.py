@@ -10,6 +10,15 @@ from torch import Tensor, nn
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
+def leaky() -> nn.Module:
+    """The nonlinearity of all layers; plain rectifiers die here.
+
+    z says nothing of x at first, so that the first updates push the encoder's units down and nothing pulls them up; one
+    that is 0 for every image never comes back.
+    """
+    return nn.LeakyReLU(0.2)
+
+
 class Coupling(nn.Module):
     """Half of the latents is scaled and shifted by functions of the other half and of the image's code."""
 
@@ -18,7 +27,7 @@ class Coupling(nn.Module):
         self.swap = swap
         self.given = latents - latents // 2 if swap else latents // 2
         self.net = nn.Sequential(
-            nn.Linear(self.given + code, hidden), nn.ReLU(), nn.Linear(hidden, 2 * (latents - self.given))
+            nn.Linear(self.given + code, hidden), leaky(), nn.Linear(hidden, 2 * (latents - self.given))
         )
         nn.init.zeros_(self.net[-1].weight)  # the identity at first
         nn.init.zeros_(self.net[-1].bias)
@@ -73,16 +82,16 @@ class NvpVAE(nn.Module):
         self.channels, self.size, self.latents = channels, size, latents
         grid = size // 4
         self.encoder = nn.Sequential(
-            nn.Conv2d(channels, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 4, 2, 1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(32 * grid * grid, hidden), nn.ReLU(),
+            nn.Conv2d(channels, 32, 4, 2, 1), leaky(), nn.Conv2d(32, 32, 4, 2, 1), leaky(),
+            nn.Flatten(), nn.Linear(32 * grid * grid, hidden), leaky(),
         )  # fmt: skip
         self.mean = nn.Linear(hidden, latents)
         self.log_sigma = nn.Linear(hidden, latents)
         self.couplings = nn.ModuleList(Coupling(latents, hidden, hidden, bool(i % 2)) for i in range(couplings))
         self.decoder = nn.Sequential(
-            nn.Linear(latents, hidden), nn.ReLU(), nn.Linear(hidden, 32 * grid * grid), nn.ReLU(),
+            nn.Linear(latents, hidden), leaky(), nn.Linear(hidden, 32 * grid * grid), leaky(),
             nn.Unflatten(1, (32, grid, grid)),
-            nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU(),
+            nn.ConvTranspose2d(32, 32, 4, 2, 1), leaky(), nn.ConvTranspose2d(32, 32, 4, 2, 1), leaky(),
         )  # fmt: skip
         self.emit = nn.Conv2d(32, channels, 3, padding=1)
         self.pixel_scale = PixelScale()

@@ -120,7 +120,8 @@ def _plan(
         elif isinstance(site, TermSite):
             # a method's own first argument: copies of a model share their patch, and each has its own decoder
             owner = function.__code__.co_varnames[0] if site.method and not site.calls else ""
-            changes.append(Change(site.first, site.last, TERM, site.reader, owner))
+            also = () if site.weights is None else ((site.weights, -1),)
+            changes.append(Change(site.first, site.last, TERM, site.reader, owner, also))
         elif isinstance(site, LogSite) or scale is None:
             logs.append(site)  # type: ignore[arg-type]
         else:
@@ -151,7 +152,10 @@ def _plan(
                     f"different ones ({known.reader.scale} and {scale}); {GIVE_ONE}"
                 )
     for log in logs:
-        _carry(changes, log)
+        # what computes σ is called here, and gets its scale further in: the host's own log σ would be another one's
+        deeper = (step for step, below in inner.items() if any(scale is not None for _, scale in below))
+        if not any(_meet(step.span, log.last) for step in deeper):
+            _carry(changes, log)
     for step, below in inner.items():
         target, owner = called(function, step.span, step.module, step.qualname, instance)
         caller = _Caller(function, instance, fixed, names)

@@ -398,13 +398,39 @@ class _Edit:
         self._replace(tree, last, new)
 
     def _term(self, tree: ast.AST, change: Change) -> None:
-        """reader(output, data) in the place of a term that compares them."""
+        """reader(output, data) in the place of a term that compares them; of a mixture with its weights, too."""
         first, last = self._at(tree, change.first), self._at(tree, change.last)
+        if change.also:
+            self._mixture(tree, change, first, last)
+            return
         if not isinstance(last, ast.expr) or not any(node is first for node in ast.walk(last)):
             raise PatchError(f"{self.function.__qualname__}: the term is computed in several steps")
         owner = [ast.Name(change.parameter, ast.Load())] if change.parameter else []
         new = ast.Call(self._name("term", change.reader), [*self._compared(first), *owner], [])
         self._replace(tree, last, new)
+
+    def _mixture(self, tree: ast.AST, change: Change, first: ast.AST, last: ast.AST) -> None:
+        """The parts of a mixture are kept where they are computed, and read where its log likelihood was."""
+        parts = [*self._compared(first), *(self._at(tree, span) for span, _ in change.also)]
+        if not isinstance(last, ast.expr) or any(not isinstance(part, ast.expr) for part in parts):
+            raise PatchError(f"{self.function.__qualname__}: a part of the mixture is no expression")
+        if any(_branches(tree, part) - _branches(tree, last) for part in parts):
+            raise PatchError(
+                f"{self.function.__qualname__} line {last.lineno}: the mixture is computed in a branch or a loop, and "
+                "its log likelihood behind it"
+            )
+        if any(isinstance(n, ast.Lambda | ast.ListComp | ast.GeneratorExp) for n in ast.walk(tree)):
+            raise PatchError(f"{self.function.__qualname__} line {last.lineno}: a lambda or a comprehension is there")
+        read: list[ast.expr] = []
+        for part in parts:
+            self._kept += 1
+            kept = f"_vdvae_patch_raw_{self._kept}"
+            inside = any(node is part for node in ast.walk(last))
+            if not inside:
+                self._replace(tree, part, ast.NamedExpr(ast.Name(kept, ast.Store()), part))  # type: ignore[arg-type]
+            read.append(part if inside else ast.Name(kept, ast.Load()))  # type: ignore[arg-type]
+        owner = [ast.Name(change.parameter, ast.Load())] if change.parameter else []
+        self._replace(tree, last, ast.Call(self._name("term", change.reader), [*read, *owner], []))
 
     def _compared(self, node: ast.AST) -> list[ast.expr]:
         """The operands of a difference, a product or a call that compares two; of `d.log_prob(x)` they are d and x."""

@@ -127,6 +127,8 @@ class TermSite(_Placed):
         owner, method, calls: as of a `Site`; owner and method are empty where the term is outside of the model.
         first: the comparison: a difference, or a call that takes output and data as its first two arguments.
         last: the expression that is replaced by reader(output, data); `first` or one around it.
+        weights: of a mixture, the expression of its components' weights, which the reader is given, too; `last` then
+            stands behind `first`.
     """
 
     owner: str
@@ -136,6 +138,7 @@ class TermSite(_Placed):
     last: Span
     reader: Callable[..., Any]
     parameter: str = ""
+    weights: Span | None = None
 
 
 @dataclass(frozen=True)

@@ -125,10 +125,13 @@ class Places:
         last: Text,
         reader: Callable[..., Any],
         calls: Sequence[Call] = (),
+        weights: Text | None = None,
     ) -> TermSite:
         """The site of a reconstruction term in whose place a reader stands; arguments of `TermSite`."""
         steps, function = self._follow(owner, method, calls)
-        return TermSite(owner, method, steps, _span(function, first), _span(function, last), reader)
+        of_weights = None if weights is None else _span(function, weights)
+        spans = _span(function, first), _span(function, last)
+        return TermSite(owner, method, steps, *spans, reader, weights=of_weights)
 
     @staticmethod
     def with_normals(heads: Iterable[Head], normals: Iterable[NormalSite | LogSite]) -> list[Head]:

@@ -43,7 +43,9 @@ def _skips(row: Row) -> str:
     hit = [run for run in runs if run.high_gradient + run.nan]
     steps = sum(run.steps for run in runs)
     if not hit:
-        return f"{row.variant} skipped no update in {_times(len(runs), 'run')} ({steps:,} steps)."
+        lost = sum(run.loss_scale for run in runs)
+        but = "" if not lost else f" for NaN or a high gradient, and {_times(lost, 'update')} for fp16's loss scale,"
+        return f"{row.variant} skipped no update{but} in {_times(len(runs), 'run')} ({steps:,} steps)."
     nan, high = sum(run.nan for run in runs), sum(run.high_gradient for run in runs)
     sentence = (
         f"{row.variant} skipped updates in {len(hit)} of {_times(len(runs), 'run')}: {nan:,} for NaN and {high:,} for "
@@ -73,9 +75,12 @@ def _nelbos(rows: Sequence[Row]) -> list[str]:
         whole = [row for row in measured if nats[row.variant].count == row.seeds]
         best = min(whole or measured, key=lambda row: nats[row.variant].mean or 0.0)
         others = ", ".join(_beside(row, nats[row.variant]) for row in measured if row is not best)
+        least = nats[best.variant].mean or 0.0
+        lower = any((nats[row.variant].mean or 0.0) < least - 5e-4 for row in measured)  # as it is shown
+        of_whom = "of those whose test NELBO is finite in every run, " if lower else ""
         by = " by the mass of each pixel's bin" if mass else ""
         lines.append(
-            f"{best.variant} has the lowest mean test NELBO{by}, {number(nats[best.variant].mean)} nats per dimension "
+            f"{of_whom}{best.variant} has the lowest mean test NELBO{by}, {number(least)} nats per dimension "
             f"({others}){_apart(best, measured, nats)}."
         )
     for row in rows:

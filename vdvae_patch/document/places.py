@@ -80,7 +80,10 @@ class PlaceWriter:
 
     def term(self, site: TermSite) -> dict[str, Any]:
         """The place of a reconstruction term."""
-        return self._between(site)
+        found = self._between(site)
+        if site.weights is not None:
+            found["weights"] = _written(self._followed(site)[1], site.weights)
+        return found
 
     def _between(self, site: LogSite | TermSite) -> dict[str, Any]:
         calls, function = self._followed(site)
@@ -169,7 +172,8 @@ class PlaceReader:
 
     def term(self, data: object, where: str, reader: Callable[..., Any]) -> TermSite:
         """What `PlaceWriter.term` wrote, with what shall stand there."""
-        fields = Fields(data, where, ("owner", "method", "calls", "first", "last"))
+        fields = Fields(data, where, ("owner", "method", "calls", "first", "last", "weights"))
+        weights = fields.any("weights")
         return self._places.term(
             fields.get("owner", str),
             self._method(fields),
@@ -177,6 +181,7 @@ class PlaceReader:
             last=_text(fields.any("last"), fields.at("last")),
             reader=reader,
             calls=self._calls(fields),
+            weights=None if weights is None else _text(weights, fields.at("weights")),
         )
 
     def _method(self, fields: Fields) -> str:

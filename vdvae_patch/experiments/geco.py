@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 
 import torch
@@ -56,9 +56,11 @@ def run(options: Geco) -> int:
     size = Size.of(options)
     data = chosen(options)
     device = pick_device(options.device)
-    name = "geco-quick" if options.quick else "geco"
-    settings = {**asdict(size), "data": data, "variant": options.variant}
-    session = Session(options.folder(name), _plain(settings), options.minutes)
+    whole = "geco-quick" if options.quick else "geco"
+    name = "-".join([whole, *options.hosts, *options.data])  # a part, published, leaves the whole's page alone
+    # not which hosts and data sets: a part of them may be run by itself, into the same folder
+    settings = {**asdict(size), "variant": options.variant}
+    session = Session(options.folder(whole), _plain(settings), options.minutes)
     read_sets: dict[str, Pictures] = {}
 
     def pictures(wanted: str) -> Pictures:
@@ -182,18 +184,20 @@ def build_report(rows: Sequence[Found], size: Size, options: Geco, origin: Origi
     return Report(
         name,
         "Taming VAEs: GECO" + (", the quick version" if options.quick else ""),
-        _introduction(size, options),
+        _introduction(size, options, {HOSTS[row.host] for row in rows}),
         tuple(table for table in tables if table.rows),
         origin,
         _notes(rows, size),
     )
 
 
-def _introduction(size: Size, options: Geco) -> str:
-    models = (
-        f"ConvDRAW ({_words(size.convdraw)}; {size.updates[0]:,} updates at {size.lr[0]:g}) and VAE+NVP "
-        f"({_words(size.nvp_vae)}; {size.updates[1]:,} at {size.lr[1]:g})"
-    )
+def _introduction(size: Size, options: Geco, hosts: Collection[str]) -> str:
+    all_of_them = {
+        "convdraw": f"ConvDRAW ({_words(size.convdraw)}; {size.updates[0]:,} updates at {size.lr[0]:g})",
+        "nvp_vae": f"VAE+NVP ({_words(size.nvp_vae)}; {size.updates[1]:,} updates at {size.lr[1]:g})",
+    }
+    models = " and ".join(words for host, words in all_of_them.items() if host in hosts)
+    shares = " and ".join(f"{size.pace_of(host):g}" for host in all_of_them if host in hosts)
     images = f"{size.train:,} training images" if size.train else "all training images"
     held = f"{size.test:,} held-out images" if size.test else "all held-out images"
     return (
@@ -201,7 +205,7 @@ def _introduction(size: Size, options: Geco) -> str:
         f"scales `{options.variant}`. *ELBO* has the optimal σ. *{ANNEALED.capitalize()}* is a Gaussian whose σ falls "
         f"from {GQN[0]:g} to {GQN[1]:g} of the pixels' range in the first tenth of the updates, as Eslami et al. 2018 "
         "have it, whom the paper follows. *GECO* minimizes the KL under RE ≤ κ², κ in shares of the range: α = "
-        f"{size.alpha:g}, ν κ² = {size.pace[0]:g} and {size.pace[1]:g}, which is also the largest share that one "
+        f"{size.alpha:g}, ν κ² = {shares}, which is also the largest share that one "
         "update changes λ by (with 0.05 it ran away before the models could follow). Then one σ a model is taken, "
         f"the error on {'as many' if size.test else 'all'} training images, and KL and NLL are measured on {held}, the "
         f"NLL by the mass of each pixel's bin (appendix D). {WORDS}. The text of the paper at hand has lost its κ and "

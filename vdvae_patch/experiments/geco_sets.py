@@ -130,6 +130,7 @@ channels; `mnist-sum` c, given a and b; `mnist-sum-hard` a and b, given c; `mnis
 rotated by 30° times c's, given a and c."""
 WORDS = (
     "Color-MNIST has a random digit in each colour. MNIST-sum: a digit, given two whose sum it is, modulo 10; "
+    "MNIST-sum-hard: two digits, given one that is their sum; "
     f"MNIST-rotate: another digit of the first one's kind, rotated by {DEGREES}° times the second, given these two"
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,31 @@ Reduced = Literal["sum", "mean", "rows", "values"]
 Reads = Literal["mean", "logit", "log mean"]
 
 
+@dataclass(frozen=True)
+class Mixing:
+    """How weights and means become one mean.
+
+    Attributes:
+        components: the dimension of the weights that numbers the components.
+        means: the same of the means, whose further dimensions behind those of the weights share them.
+        logarithmic: whether the weights are given by their logarithms.
+    """
+
+    components: int
+    means: int
+    logarithmic: bool
+
+    def mean(self, weights: Tensor, means: Tensor) -> Tensor:
+        """Σₖ wₖ μₖ, the shape of the means without the dimension of the components."""
+        weights = (weights.exp() if self.logarithmic else weights).movedim(self.components, 0)
+        means = means.movedim(self.means, 0)
+        return (weights.reshape(weights.shape + (1,) * (means.dim() - weights.dim())) * means).sum(dim=0)
+
+    def data(self, data: Tensor, rank: int) -> Tensor:
+        """The data without the dimension along which they are compared with each component; `rank` is the means'."""
+        return data.select(self.means, 0) if data.dim() == rank else data
+
+
 class Term(Apart):
     """−log p(data) with a factor, in the shape of the expression that it stands for.
 
@@ -25,7 +51,8 @@ class Term(Apart):
     `sum` the sum of all and `mean` that sum over B, one number each. Nats where the factor is 1.
 
     The output is the mean of the data, or that by which a host's cross-entropy has it: its logit or its logarithm. Of a
-    `torch.distributions.Distribution` its mean is taken.
+    `torch.distributions.Distribution` its mean is taken. Of a mixture it is the means of the components, compared with
+    the data along a dimension of their own; with their weights they make one mean.
 
     As a child of the model it is trained, evaluated and moved with it, and stands apart from its `state_dict`.
     """
@@ -37,6 +64,7 @@ class Term(Apart):
         factor: float,
         reads: Reads = "mean",
         data_first: bool = False,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
         self.decoder = decoder
@@ -44,16 +72,18 @@ class Term(Apart):
         self.factor = factor
         self.reads: Reads = reads
         self.data_first = data_first
+        self.mixing = mixing
         self.tracking = True
         """Whether the σ of evaluation moves; not while a patch is tried out."""
         self.seen = math.nan
         """σ of the last batch that was tried out, in the units of what is compared."""
 
-    def forward(self, output: Tensor | Distribution, data: Tensor) -> Tensor:
+    def forward(self, output: Tensor | Distribution, data: Tensor, weights: Tensor | None = None) -> Tensor:
         """See the class.
 
         Args:
             output, data: with `data_first` the other way round.
+            weights: of the components of a mixture.
 
         Raises:
             InvalidValueError: shapes that differ, so that values would be compared several times.
@@ -61,6 +91,9 @@ class Term(Apart):
         if self.data_first:
             output, data = data, output
         output = self.mean_of(output)
+        if self.mixing is not None and weights is not None:
+            data = self.mixing.data(data, output.dim())
+            output = self.mixing.mean(weights, output)
         if output.shape != data.shape or not data.dim():
             raise InvalidValueError(
                 f"decoder {self.decoder.name} in the place of a reconstruction term: output and data must have one "
@@ -102,9 +135,11 @@ class TermReader:
     def __init__(self, term: Term) -> None:
         self.term = term
 
-    def __call__(self, output: Tensor | Distribution, data: Tensor, owner: nn.Module | None = None) -> Tensor:
-        own = None if owner is None else owner._modules.get(TERM)
-        result: Tensor = (self.term if own is None else own)(output, data)
+    def __call__(self, output: Tensor | Distribution, data: Tensor, *more: Any) -> Tensor:
+        """`more`: the weights of a mixture, and the module whose method the term stands in."""
+        mixed = self.term.mixing is not None
+        own = more[mixed]._modules.get(TERM) if len(more) > mixed else None
+        result: Tensor = (self.term if own is None else own)(output, data, *more[:mixed])
         return result
 
 

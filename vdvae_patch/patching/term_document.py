@@ -19,9 +19,9 @@ from vdvae_patch.decoders.gaussian import Fixed
 from vdvae_patch.document.fields import Fields, number, of_kind, to_number
 from vdvae_patch.document.places import PlaceReader, PlaceWriter
 from vdvae_patch.errors import InvalidValueError, PatchError, UnknownNameError
-from vdvae_patch.patching.term import Reads, Reduced, Term, TermReader
+from vdvae_patch.patching.term import Mixing, Reads, Reduced, Term, TermReader
 
-_FIELDS = ("at", "decoder", "pixels", "reduced", "factor", "reads", "data_first", "state")
+_FIELDS = ("at", "decoder", "pixels", "reduced", "factor", "reads", "data_first", "mixing", "state")
 
 
 def term_data(site: TermSite, term: Term, places: PlaceWriter) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def term_data(site: TermSite, term: Term, places: PlaceWriter) -> dict[str, Any]
     Raises:
         PatchError: its place cannot be read, or its σ is not finite.
     """
-    decoder = term.decoder
+    decoder, mixing = term.decoder, term.mixing
     state: dict[str, Any] = {}
     if isinstance(decoder, Optimal):
         error = float(decoder.mean_squared_error)
@@ -45,6 +45,7 @@ def term_data(site: TermSite, term: Term, places: PlaceWriter) -> dict[str, Any]
         "factor": to_number(term.factor),
         "reads": term.reads,
         "data_first": term.data_first,
+        **({} if mixing is None else {"mixing": [mixing.components, mixing.means, mixing.logarithmic]}),
         "state": state,
     }
 
@@ -61,9 +62,22 @@ def term_of(data: object, where: str, places: PlaceReader) -> tuple[TermSite, Te
     factor = number(fields.any("factor"), fields.at("factor"))
     if not (math.isfinite(factor) and factor):
         raise PatchError(f"{fields.at('factor')}: a term is multiplied by a finite number that is not 0, not {factor}")
-    term = Term(decoder, reduced, factor, reads, fields.get("data_first", bool))
+    term = Term(decoder, reduced, factor, reads, fields.get("data_first", bool), _mixing(fields))
     _load(decoder, Fields(fields.get("state", dict), fields.at("state"), ("mean_squared_error", "updates")))
     return places.term(fields.any("at"), fields.at("at"), TermReader(term)), term
+
+
+def _mixing(fields: Fields) -> Mixing | None:
+    given, where = fields.any("mixing"), fields.at("mixing")
+    if given is None:
+        return None
+    parts = of_kind(given, list, where)
+    if len(parts) != 3:
+        raise PatchError(f"{where}: two dimensions and whether the weights are logarithms, not {len(parts)} parts")
+    components, means = (of_kind(part, int, where) for part in parts[:2])
+    if not (0 <= components < 64 and 0 <= means < 64):
+        raise PatchError(f"{where}: a dimension is between 0 and 63, not {components} and {means}")
+    return Mixing(components, means, of_kind(parts[2], bool, where))
 
 
 def _decoder(fields: Fields) -> Gaussian:

@@ -9,7 +9,7 @@ from vdvae_patch import composition, conventions, scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.cuts import Cuts
+from vdvae_patch.scanning.cuts import UNKNOWN, lies_in
 from vdvae_patch.scanning.emission import examples_cut
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph, Node
@@ -85,19 +85,14 @@ def _of_all_examples(graph: Graph, spot: Spot) -> Spot:
 
 def _is_held(part: Spot, known: list[Spot]) -> bool:
     """Whether a part of a tensor lies in one of some others, or in all of them together, side by side."""
-    if any(_holds(spot.cuts, part.cuts) for spot in known):
+    if any(lies_in(part.cuts, spot.cuts) for spot in known):
         return True
     dims = {tuple(cut.dim for cut in spot.cuts) for spot in known}
-    if len(dims) != 1 or len(known[0].cuts) != 1:
+    if len(dims) != 1 or len(known[0].cuts) != 1 or known[0].cuts[0].dim == UNKNOWN:
         return False
     own = next((cut for cut in part.cuts if cut.dim == known[0].cuts[0].dim), None)
     places = set(range(known[0].cuts[0].size)) if own is None else set(own.places)
     return places <= {place for spot in known for place in spot.cuts[0].places}
-
-
-def _holds(whole: Cuts, part: Cuts) -> bool:
-    """Whether a part of a tensor lies in another part of it."""
-    return all(any(map(cut.holds, part)) for cut in whole)
 
 
 def _text(spot: Spot) -> str:

@@ -35,18 +35,24 @@ class Cut(NamedTuple):
         """The places that are kept."""
         return range(self.start, self.start + self.step * self.length, self.step)
 
-    def holds(self, other: Cut) -> bool:
-        """Whether another cut of the same dimension keeps places of this one only. Of a part that ranges of dimensions
-        cannot say the numbers are no places, and may be any."""
-        if UNKNOWN in (self.dim, other.dim):
-            return self == other
-        return self.dim == other.dim and set(other.places) <= set(self.places)
-
 
 UNKNOWN = -1
 Cuts = tuple[Cut, ...]
 
 _LARGEST_GROUP = 1 << 16
+
+
+def lies_in(part: Cuts, whole: Cuts) -> bool:
+    """Whether a part of a tensor lies in another part of it; what no ranges can say, in its equal only."""
+    own = {cut.dim: cut for cut in part}
+
+    def has(cut: Cut) -> bool:
+        inner = own.get(cut.dim)
+        if inner is None or inner == cut or cut.dim == UNKNOWN:
+            return inner == cut
+        return set(inner.places) <= set(cut.places)
+
+    return all(map(has, whole))
 
 
 def cut_of(dim: int, kept: range, size: int) -> Cut:

@@ -10,19 +10,23 @@ import linecache
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from vdvae_patch.attach.source import Span as Exact
 from vdvae_patch.objectives.implied import CALIBRATED, Reduction, consequence
+from vdvae_patch.patching.term import Mixing
 from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.data_range import DataRange, range_of
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
+from vdvae_patch.scanning.loss_size import size_of
+from vdvae_patch.scanning.mixtures import distribution_of, lines_of, mixture_of, placed
 from vdvae_patch.scanning.reading import Readings
 from vdvae_patch.scanning.reconstruction import Reads, Term, TermKind, linear_frontier, terms_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
@@ -91,6 +95,12 @@ class TermPlace(NamedTuple):
         extremes: the smallest and the largest value of the data there.
         is_grey: whether these have values besides 0 and 1.
         weighted: whether the comparison has weights of its own.
+        first: of a mixture, the comparison; its log likelihood, `span`, stands somewhere else.
+        mixing, weights: of a mixture, how its mean is computed of the means that are compared, and where the weights of
+            its components stand.
+        of_distribution: whether the output is a distribution, which has a mean.
+        why_not: why none of these places can be used; empty if they can.
+        lines: what to write in the place of a mixture: the line of its mean, and where the log likelihood stands.
     """
 
     frames: tuple[Frame, ...]
@@ -105,6 +115,12 @@ class TermPlace(NamedTuple):
     extremes: tuple[float, float] = (0.0, 1.0)
     is_grey: bool = True
     weighted: bool = False
+    first: Exact | None = None
+    mixing: Mixing | None = None
+    weights: Exact | None = None
+    of_distribution: bool = False
+    why_not: str = ""
+    lines: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,7 @@ class LossElbo:
         weight: what the loss multiplies the value of the term's expression by, where that is one number.
         rows: how many rows the batch has.
         notes: what is to be known beside it.
+        size: the sum of the magnitudes of what the loss adds up; None where its arithmetic is not known.
     """
 
     reason: str = ""
@@ -138,6 +155,7 @@ class LossElbo:
     rows: int = 1
     notes: tuple[str, ...] = ()
     place: TermPlace | None = field(default=None, repr=False, compare=False)
+    size: float | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         return not self.reason
@@ -177,6 +195,12 @@ class LossElbo:
         if self.reconstruction is None or not self or self.kl_factor is None:
             return f"the likelihood cannot be exchanged: {self.reason}"
         kind, output = self.reconstruction.kind, "output"
+        if self.place is not None and self.place.lines is not None and self.data is not None:
+            line, where = self.place.lines
+            return (
+                f"`{line}` is the mean of the mixture; in the place of what the loss makes of {where} write "
+                f"`{self.kl_factor:.6g} * decoder.nll(data, mean).sum()`, decoder = {self._made(decoder)}"
+            )
         grey = self.place is not None and self.place.is_grey and kind.startswith("Bernoulli")
         if self.data is None or not (kind in ("squared error", "absolute error", "smooth absolute error") or grey):
             why = "" if self.place is not None and not self.place.is_grey else _STAYS.get(kind, "")
@@ -192,10 +216,14 @@ class LossElbo:
             mean = math.isclose(times * self.rows, 1, rel_tol=1e-4)
             sums = "mean" if mean else "sum"
             factor = "" if mean or math.isclose(times, 1, rel_tol=1e-4) else f"{times:.6g} * "
-        term, low, high = self.reconstruction, self.data.low, self.data.high
+        term = self.reconstruction
         place = f"`{term.expression}` at {os.path.basename(term.file)}:{term.line}"
-        made = f'vdvae_patch.decoders.get("{decoder}", PixelGrid({low:g}, {high:g}))'
+        made = self._made(decoder)
         return f"in the place of {within}{place} write `{factor}decoder.nll(data, {output}).{sums}()`, decoder = {made}"
+
+    def _made(self, decoder: str) -> str:
+        assert self.data is not None
+        return f'vdvae_patch.decoders.get("{decoder}", PixelGrid({self.data.low:g}, {self.data.high:g}))'
 
     def __str__(self) -> str:
         if not self:
@@ -210,15 +238,17 @@ def elbo_of(graph: Graph, readings: Readings) -> LossElbo:
     """The bound that the loss of a recorded call optimizes."""
     if graph.loss is None:
         return LossElbo("the call gave no loss; give it: call=lambda model, batch: ...")
+    size = None
     try:
         tail = Tail(graph, graph.loss)
+        size = size_of(tail)
         terms = terms_of(graph, tail)
         factors = log_sigma_factors(graph, tail, readings)
-        return _of(tail, terms, factors)
+        return replace(_of(tail, terms, factors), size=size)
     except NoReplayError as reason:
-        return LossElbo(str(reason))
+        return LossElbo(str(reason), size=size)
     except Exception as error:  # arithmetic that is like none before must not cost the heads
-        return LossElbo(f"the loss could not be read: {type(error).__name__}: {error}")
+        return LossElbo(f"the loss could not be read: {type(error).__name__}: {error}", size=size)
     finally:
         graph.values.clear()
 
@@ -252,7 +282,7 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
     if term.kind == "norm of the error":
         return LossElbo("the norm of an error, not squared, is no log likelihood", term, median, extremes, data=data)
     if term.kind not in ("squared error", "absolute error") or chosen.errors is None:
-        place = None if chosen.output is None else _place_of(tail, chosen, sign, scale)
+        place = _place_of(tail, chosen, sign, scale) if chosen.output is not None else _mixed(tail, chosen, scale)
         return LossElbo("", term, median, extremes, None, ratio, None, data, weight, rows, tuple(notes), place)
     errors = chosen.errors
     sigma, own = math.sqrt(ratio / 2), float(errors.square().mean().sqrt())
@@ -440,6 +470,34 @@ def _place_of(tail: Tail, term: Term, sign: float, units: float) -> TermPlace | 
         term.reads, bool(term.node.inputs) and term.node.inputs[0] is term.target, extremes,
         bool(((data != 0) & (data != 1)).any()), term.weighted,
     )  # fmt: skip
+
+
+def _mixed(tail: Tail, term: Term, units: float) -> TermPlace | None:
+    """The place of a log likelihood whose mean is known: of a distribution, or of a mixture that is written out."""
+    data = tail.base[term.target.id].double()
+    extremes = (float(data.min()), float(data.max()))
+    frame, known = term.frame(), distribution_of(tail, term)
+    if known is not None and frame is not None:
+        return TermPlace(
+            tuple(term.node.frames), frame.span, known.end.shape, _even(tail, known.end), known.compared, units,
+            extremes=extremes, of_distribution=True,
+        )  # fmt: skip
+    mixture = mixture_of(tail, term)
+    if mixture is None:
+        return None
+    at = placed(mixture, term)
+    return TermPlace(
+        at.frames, at.last, mixture.end.shape, _even(tail, mixture.end), mixture.compared, units, mixture.own,
+        data_first=term.node.inputs[0] is term.target, extremes=extremes, first=at.first, mixing=mixture.mixing,
+        weights=at.weights, why_not=at.why_not, lines=lines_of(mixture, term),
+    )  # fmt: skip
+
+
+def _even(tail: Tail, node: Node) -> float | None:
+    """What the loss multiplies each value by; None where they differ."""
+    weights = tail.adjoints([node])[node.id]
+    low, high = (float(value) for value in torch.aminmax(weights))
+    return low if math.isclose(low, high, rel_tol=1e-6) and low != 0 else None
 
 
 def _compared_shape(term: Term) -> tuple[int, ...]:

@@ -79,7 +79,8 @@ def exchanged(model: nn.Module, inputs: tuple[Any, ...], call: Call | None, elbo
         raise CannotExchangeError(f"no one expression compares output and data{whole}")
     made = _made(decoder, elbo, place)
     reduced, factor = _factor(model, inputs, call, elbo, place)
-    found = Term(made, reduced, factor, place.reads, place.data_first and place.reads != "mean")
+    ordered = place.reads != "mean" or place.mixing is not None  # of a difference to be squared the order is all one
+    found = Term(made, reduced, factor, place.reads, place.data_first and ordered, place.mixing)
     found.tracking = False
     site, outside = _site(place, TermReader(found))
     now = _tried(model, inputs, call, elbo, found, site, outside)
@@ -99,6 +100,10 @@ def _require_kind(elbo: LossElbo) -> None:
     """Raise `CannotExchangeError` unless a Gaussian around the mean that the host computes makes sense."""
     term, place = elbo.reconstruction, elbo.place
     assert term is not None
+    if place is not None and (place.mixing is not None or place.of_distribution):
+        if place.why_not:
+            raise CannotExchangeError(place.why_not)
+        return
     if term.kind not in _EXCHANGED:
         raise CannotExchangeError(f"the term is a {term.kind}")
     if place is None or not term.kind.startswith("Bernoulli"):
@@ -204,7 +209,7 @@ def _site(place: TermPlace, reader: TermReader) -> tuple[TermSite, bool]:
         raise CannotExchangeError("its code carries no positions")
     last: Any = place.span
     path, method = ("", "") if outside else (frames[owner].path or "", frames[owner].method)
-    return TermSite(path, method, steps, first, last, reader), outside
+    return TermSite(path, method, steps, place.first or first, last, reader, weights=place.weights), outside
 
 
 def _tried(
@@ -246,7 +251,7 @@ def _require_bound(before: LossElbo, now: LossElbo, term: Term) -> None:
             f"the factor on the KL would be {now.kl_factor:.4g} in place of {before.kl_factor:.4g}"
         )
     units, seen = before.place.units, term.seen
-    if isinstance(term.decoder, Optimal):
+    if isinstance(term.decoder, Optimal) and not before.place.of_distribution:  # whose mean is its own
         wanted = max(before.place.own, term.decoder.pixels.noise)
         if not math.isclose(seen, wanted, rel_tol=_SAME):
             raise CannotExchangeError(f"its σ would be {seen / units:.4g}, and the optimal one is {wanted / units:.4g}")

@@ -21,6 +21,7 @@ import torch
 
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.cuts import lies_in
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle
 from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, totals
 from vdvae_patch.scanning.graph import Graph, Node
@@ -40,7 +41,10 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     if "q" not in places and _is_policy(graph, readings, found, own):
         return "likelihood", any(r.term is not None for r in found)
     roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
-    roles += [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
+    densities = [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
+    roles += densities
+    if "likelihood" in densities and not own and any(is_of_data(r.term) for r in found if r.term and r.evidence == "p"):
+        return "likelihood", True  # it is fitted to what was observed, and nothing is drawn; a KL keeps it from N(0, 1)
     if roles:
         return ("posterior" if "posterior" in roles else roles[0]), True
     raw, sampled = found[0].raw, "noise" in places
@@ -73,7 +77,7 @@ def _draws_of(readings: Readings, found: list[Reading]) -> set[int]:
 
 def _is_part(part: Spot, whole: Spot) -> bool:
     """Whether one part of a tensor lies in another one."""
-    return part.node is whole.node and all(any(map(cut.holds, part.cuts)) for cut in whole.cuts)
+    return part.node is whole.node and lies_in(part.cuts, whole.cuts)
 
 
 def _is_policy(graph: Graph, readings: Readings, found: list[Reading], own: set[int]) -> bool:
@@ -126,7 +130,8 @@ def _is_generator(graph: Graph, readings: Readings, raw: Spot, own: set[int]) ->
 
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
     """Those of a raw value that is not merged with others: a prior that is multiplied into a posterior is not drawn."""
-    return {r.node.id for r in readings.found if r.raw.key == raw.key and r.evidence == "noise" and r.used < 0}
+    alone = (r for r in readings.found if r.evidence == "noise" and r.used < 0 and r.raw.node.id == raw.node.id)
+    return {r.node.id for r in alone if r.raw.key == raw.key}
 
 
 def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
@@ -202,9 +207,10 @@ def is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:
     where a KL is added up in place, and compare the same means."""
     if one.total is other.total:
         return True
-    early, late = sorted((one, other), key=lambda term: term.total.id)
-    alike = {mean.key for mean in early.means} & {mean.key for mean in late.means}
-    return bool(alike) and _goes_on_from(late.total, early.total)
+    # of a deep model's hundreds of terms each is asked for beside each other one: most have no node in common
+    alike = any(a.node.id == b.node.id and a.cuts == b.cuts for a in one.means for b in other.means)
+    early, late = (one, other) if one.total.id <= other.total.id else (other, one)
+    return alike and _goes_on_from(late.total, early.total)
 
 
 def _goes_on_from(late: Node, early: Node) -> bool:
@@ -377,8 +383,7 @@ def shape_of(spot: Spot) -> tuple[int, ...]:
 
 def _sample_is_used(graph: Graph, readings: Readings, own: set[int]) -> bool:
     """Whether a network goes on from what was drawn with one of these scales."""
-    products = (node for node in graph.nodes if node.id in readings.samples)
-    todo = [node for node in products if any(n.id in own for n in node.inputs)]
+    todo = [user for number in own for user in graph.consumers.get(number, ()) if user.id in readings.samples]
     seen: set[int] = set()
     while todo:
         node = todo.pop()

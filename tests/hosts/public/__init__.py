@@ -186,6 +186,7 @@ FIELDS = (
     "sixth_images",
     "sixth_sequences",
     "seventh_images",
+    "seventh_sequences",
 )
 
 
