@@ -48,8 +48,6 @@ KNOWN = {
     "fourth_sequences-SimpleDreamer actor": "neither density nor KL: the actor and the transition are called posterior",
     "fourth_sequences-Decadal BVAE": "a floor and a clip in one expression: found, and refused",
     "fifth_images-VAE (noctrog)": "a dropout counts in σ with what it multiplies by what it keeps",
-    "fifth_images-DCTHVAE": "a posterior's log variance is the prior's and an addend; the prior is missed",
-    "fifth_images-BNN_BBB": "a layer also reads parts of the parameter as variances in a product: found, and refused",
     "fifth_sequences-Denoised MDP": "computed inside TorchScript; one layer of two codes is named in two parts",
     "fifth_sequences-World models (Sonic)": "a role; and a slip upstream, around bounds that are computed: refused",
     "fifth_sequences-MGVAE": "no KL: posteriors of draws are called priors; a mean over nodes is no raw value",

@@ -43,8 +43,8 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
     densities = [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
     roles += densities
-    if "likelihood" in densities and not own and any(is_of_data(r.term) for r in found if r.term and r.evidence == "p"):
-        return "likelihood", True  # it is fitted to what was observed, and nothing is drawn; a KL keeps it from N(0, 1)
+    if densities and not own and _is_law_of_observations(found, densities):
+        return "likelihood", True
     if roles:
         return ("posterior" if "posterior" in roles else roles[0]), True
     raw, sampled = found[0].raw, "noise" in places
@@ -62,6 +62,17 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     if raw.node.kind == "parameter" and any(drawn_weights(graph, r.node) for r in found if r.evidence == "noise"):
         return "posterior", False
     return ("posterior" if raw.node.data else "prior"), "Normal" in places
+
+
+def _is_law_of_observations(found: list[Reading], densities: list[Role]) -> bool:
+    """Whether what is never drawn has a density of data, or of what a network makes of data without a draw, beside a KL
+    to a Normal of two numbers: it is fitted to what was observed, and the KL keeps it near N(0, 1)."""
+    terms = [r.term for r in found if r.term is not None and r.evidence == "p"]
+    if "likelihood" in densities and any(map(is_of_data, terms)):
+        return True
+    firsts = [r.term for r in found if r.term is not None and r.evidence == "q"]
+    near = bool(firsts) and all(term.prior is not None for term in firsts)
+    return near and not any(mean.node.noise for term in terms for mean in term.means)
 
 
 def _draws_of(readings: Readings, found: list[Reading]) -> set[int]:
