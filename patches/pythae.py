@@ -21,6 +21,8 @@ from vdvae_patch.hosts.entry import Example, HostEntry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from vdvae_patch.seams import TopPriorSeam
+
 _SOFTPLUS = frozenset({"HVAE"})
 _WITHOUT = frozenset({"AE", "RAE_L2", "RAE_GP", "WAE_MMD", "VQVAE", "SVAE", "PoincareVAE", "Adversarial_AE"})
 
@@ -37,9 +39,9 @@ class Pythae(HostEntry):
         "loss of yours"
     )
     no_top_prior = (
-        "its models form the KL to their own priors inside of one method, and have a class for each prior (its own "
-        "VAMP among them); in a loss of yours top_priors.get(...).kl(z, mean, log_sigma, encode) of vdvae_patch can "
-        "take its place"
+        "only pythae's VAE and beta-VAE do, with the loss and get_nll that it gives them; the others form the KL in "
+        "ways of their own, some to priors of their own (its VAMP); in a loss of yours "
+        "top_priors.get(...).kl(z, mean, log_sigma, encode) of vdvae_patch can take its place"
     )
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
@@ -75,6 +77,16 @@ class Pythae(HostEntry):
         convention = "softplus" if name in _SOFTPLUS else "log_variance"
         calls = _pythae_vae.call_sites(model)
         return [Head("encoder.log_var", "posterior", convention=get(convention), calls=calls)]
+
+    def top_prior_seam(self, model: nn.Module) -> TopPriorSeam:
+        """Of VAE and beta-VAE, whose encoder may be a user's: `loss_function` and `get_nll` read the prior.
+
+        Raises:
+            HostError: another model, or one with a loss of its own; or nobody said which shape an image has.
+        """
+        from . import _pythae_vae
+
+        return _pythae_vae.top_prior_seam(model) or super().top_prior_seam(model)
 
 
 def _loss(model: Any, x: Tensor) -> Tensor:

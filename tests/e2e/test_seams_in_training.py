@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from runs import assert_same, assert_same_run, final_state, finish, metrics, tiny
+from torch import Tensor
 
 from vdvae_patch.cli import main
 from vdvae_patch.errors import CheckpointError, DataError
@@ -148,15 +150,37 @@ def test_pseudo_inputs_start_from_training_images_by_the_seed(tmp_path: Path) ->
     assert not torch.equal(raw, next(iter(other)))
 
 
-def test_a_run_with_a_top_prior_goes_on_where_it_was_and_not_under_another(tmp_path: Path) -> None:
-    whole = small_vae("mlp_vae", tmp_path / "whole", "explin+vamp(components=5)")
+@pytest.mark.parametrize("spec", ["vamp(components=5, from_data=1, lr_factor={})", "mixture(5, lr_factor={})"])
+def test_the_learning_rate_of_a_top_prior_is_a_multiple_of_the_models(tmp_path: Path, spec: str) -> None:
+    """The first update of Adam moves each number by the learning rate, whatever its gradient is."""
+    moved: dict[float, Tensor] = {}
+    weights = []
+    for factor in (1.0, 0.1, 0.0):
+        config = small_vae("mlp_vae", tmp_path / f"{factor}", "explin+" + spec.format(factor))
+        config = replace(config, steps=1, optimization=replace(config.optimization, wd=0.0))
+        before = prepare(config, torch.device("cpu")).seams_state()["seams"]["model"]
+        train(config)
+        state = final_state(tmp_path / f"{factor}")
+        after = state["seams"]["model"]
+        moved[factor] = torch.cat([(after[name] - before[name]).flatten() for name in after])
+        weights.append(state["model"])
+    assert moved[1.0].abs().max() > 0
+    torch.testing.assert_close(moved[0.1], 0.1 * moved[1.0], rtol=1e-2, atol=1e-7)
+    assert not moved[0.0].any()
+    for other in weights[1:]:
+        assert_same(weights[0], other)
+
+
+@pytest.mark.parametrize("spec", ["vamp(components=5)", "vamp(components=5, lr_factor=0.1)"])
+def test_a_run_with_a_top_prior_goes_on_where_it_was_and_not_under_another(tmp_path: Path, spec: str) -> None:
+    whole = small_vae("mlp_vae", tmp_path / "whole", f"explin+{spec}")
     train(replace(whole, steps=6))
     part = replace(whole, out=tmp_path / "part", checkpoint_every=3)
     train(part)
     train(replace(part, steps=6, resume=True))
     assert_same(final_state(tmp_path / "whole")["seams"], final_state(tmp_path / "part")["seams"])
     (begun,) = (tmp_path / "part" / "checkpoints").glob("step-*6")
-    with pytest.raises(CheckpointError, match=r"saved under variant explin\+vamp\(components=5\), not"):
+    with pytest.raises(CheckpointError, match=rf"saved under variant {re.escape(whole.variant)}, not"):
         train(replace(part, variant="explin+vamp(components=6)", out=tmp_path / "other", weights=begun))
 
 

@@ -639,7 +639,7 @@ def test_a_host_that_holds_by_itself_is_not_made_worse() -> None:
 
 
 def test_a_loss_that_moves_is_said_with_what_keeps_it() -> None:
-    text = account(LearnedPrior(), X, X)
+    text = account(LearnedPrior(), X, X, prior="constant")
     assert "the loss of this batch moves by" in text
     assert 'prior="bounded(0.001, ' in text
     model = Plain()

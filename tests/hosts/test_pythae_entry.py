@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.utils.checkpoint import checkpoint
 
 from vdvae_patch import scales
+from vdvae_patch.errors import HostError, InvalidValueError
 from vdvae_patch.hosts import HOSTS
 from vdvae_patch.patching import patch
+from vdvae_patch.patching.top_prior import top_prior_in
+from vdvae_patch.top_priors import Vamp
 
 models = pytest.importorskip("pythae.models")
 
@@ -76,6 +82,11 @@ class Shifted(models.VAE):  # type: ignore[misc, name-defined]
 
 class Wrapped(models.VAE):  # type: ignore[misc, name-defined]
     forward = torch.autocast("cpu", torch.bfloat16)(models.VAE.forward)
+
+
+class Counted(models.VAE):  # type: ignore[misc, name-defined]
+    def get_nll(self, data: Tensor, n_samples: int = 1, batch_size: int = 100) -> float:
+        return 2 * float(super().get_nll(data, n_samples, batch_size))
 
 
 class Annealed(models.VAE):  # type: ignore[misc, name-defined]
@@ -206,3 +217,124 @@ def test_images_may_be_vectors_or_lack_the_batch() -> None:
                 torch.manual_seed(0)
                 losses.append(model({"data": x}).loss)
         torch.testing.assert_close(*losses)
+
+
+# --- top priors
+
+
+def _prior_of(name: str, prior: str, variant: str = "explin", **arguments: Any) -> Any:
+    model = _model(name, **arguments)
+    heads = [] if variant == "vanilla" else ENTRY.heads(model)
+    patch(model, f"{variant}+{prior}", heads=heads, top_prior_seam=ENTRY.top_prior_seam(model))
+    return model
+
+
+def _by_torch(model: Any, out: Any) -> tuple[Tensor, Tensor]:
+    """Rate and log p(z) of what a pass drew, from the encoder's answers."""
+    encoded = model.encoder(BATCH["data"])
+    q = Independent(Normal(encoded.embedding, (0.5 * encoded.log_covariance).exp()), 1)
+    made: Any = top_prior_in(model)
+    if not isinstance(made, Vamp):
+        return torch.zeros(()), torch.zeros(())
+    few = model.encoder(made.pseudo_inputs)
+    each = Independent(Normal(few.embedding, (0.5 * few.log_covariance).exp()), 1)
+    log_p = MixtureSameFamily(Categorical(torch.ones(len(few.embedding))), each).log_prob(out.z)
+    return (q.log_prob(out.z) - log_p).mean(), log_p
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "explin", "upbounded"])
+@pytest.mark.parametrize("distortion", ["mse", "bce"])
+@pytest.mark.parametrize(("name", "beta"), [("VAE", 1.0), ("BetaVAE", 3.0)])
+def test_a_top_prior_is_in_the_loss_of_the_host(name: str, beta: float, distortion: str, variant: str) -> None:
+    arguments = {"beta": beta} if name == "BetaVAE" else {}
+    model = _prior_of(name, "vamp(components=4)", variant, reconstruction_loss=distortion, **arguments)
+    plain = _model(name, reconstruction_loss=distortion, **arguments)
+    if variant != "vanilla":
+        patch(plain, variant, heads=ENTRY.heads(plain))
+    (out, gradients), (other, _) = _step(model), _step(plain)
+    rate, _ = _by_torch(model, out)
+    torch.testing.assert_close(out.reg_loss, rate, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out.z, other.z)
+    torch.testing.assert_close(out.recon_loss, other.recon_loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out.loss, out.recon_loss + beta * out.reg_loss)
+    (raw,) = (g for key, g in gradients.items() if "top_prior" in key)
+    assert raw.abs().sum() > 0
+
+
+def test_the_standard_prior_is_the_hosts_own_loss_and_log_likelihood() -> None:
+    found = []
+    for prior in (None, "standard"):
+        model = _model() if prior is None else _prior_of("VAE", prior, "vanilla")
+        out, _ = _step(model)
+        torch.manual_seed(5)
+        found.append((out.loss, out.reg_loss, torch.tensor(model.get_nll(BATCH["data"], 200, 50))))
+    for one, another in zip(*found, strict=True):
+        torch.testing.assert_close(one.double(), another.double(), rtol=1e-5, atol=1e-4)
+
+
+def test_the_log_likelihood_is_of_the_top_prior() -> None:
+    """A prior that is the posterior of one image makes the weight of each draw p(x given z)."""
+    model = _prior_of("VAE", "vamp(components=1)", "explin")
+    x = BATCH["data"][:1]
+    made: Any = top_prior_in(model)
+    with torch.no_grad():
+        made.raw.copy_(x)
+    torch.manual_seed(5)
+    found = model.get_nll(x, n_samples=40, batch_size=20)
+    torch.manual_seed(5)
+    weights = []
+    with torch.no_grad():
+        for _ in range(2):
+            encoded = model.encoder(x.expand(20, -1, -1, -1))
+            z = Normal(encoded.embedding, (0.5 * encoded.log_covariance).exp()).rsample()
+            mean = model.decoder(z).reconstruction
+            weights.append(Normal(mean, 1.0).log_prob(x).flatten(1).sum(1))
+    expected = torch.cat(weights).logsumexp(0) - torch.tensor(40.0).log()
+    assert found == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_model_with_a_top_prior_keeps_its_state_dict_and_gives_it_back(tmp_path: Path) -> None:
+    model = _model()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    handle = patch(
+        model, "explin+vamp(components=3)", heads=ENTRY.heads(model), top_prior_seam=ENTRY.top_prior_seam(model)
+    )
+    assert list(model.state_dict()) == list(before)
+    assert len(list(model.parameters())) == len(before) + 1
+    twin = pickle.loads(pickle.dumps(model))
+    torch.testing.assert_close(_step(twin)[0].loss, _step(model)[0].loss)
+    model.save(str(tmp_path / "model"))
+    read = models.AutoModel.load_from_folder(str(tmp_path / "model"))
+    torch.testing.assert_close(read.state_dict(), model.state_dict())
+    handle.unpatch()
+    assert len(list(model.parameters())) == len(before)
+    torch.testing.assert_close(_step(model)[0].loss, _step(_model())[0].loss, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: _model("VAMP"), lambda: _model("IWAE"), lambda: _model("AE"), lambda: _of_class(Shifted),
+             lambda: _with(get_nll=lambda data: 0.0), lambda: _of_class(Counted)]
+)  # fmt: skip
+def test_a_model_with_a_loss_of_its_own_is_refused_a_top_prior(make: Callable[[], Any]) -> None:
+    with pytest.raises(HostError, match="only pythae's VAE and beta-VAE do"):
+        ENTRY.top_prior_seam(make())
+
+
+def test_the_shape_of_an_image_is_asked_for() -> None:
+    model = _model()
+    model.model_config.input_dim = None
+    with pytest.raises(HostError, match="does not say which shape an image has"):
+        ENTRY.top_prior_seam(model)
+
+
+def test_a_users_encoder_takes_a_top_prior_and_one_that_gives_a_tensor_is_refused() -> None:
+    model = _model()
+    own = model.encoder
+    model.encoder = Adapted(own)
+    patch(model, "vanilla+vamp(components=3)", top_prior_seam=ENTRY.top_prior_seam(model))
+    rate, _ = _by_torch(model, out := _step(model)[0])
+    torch.testing.assert_close(out.reg_loss, rate, rtol=1e-4, atol=1e-4)
+    other = _model()
+    other.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(InvalidValueError, match="the encoder cannot be called on pseudo-inputs"):
+        patch(other, "vanilla+vamp(components=3)", top_prior_seam=ENTRY.top_prior_seam(other))

@@ -18,6 +18,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
+from vdvae_patch import scales
 from vdvae_patch.scanning import ScanResult, scan
 
 pytestmark = pytest.mark.filterwarnings("ignore:no Normal head")
@@ -92,31 +93,82 @@ def test_a_normal_with_correlations_is_a_near_miss_that_says_so(name: str, monke
         assert str(miss).startswith(f"{Path(__file__).name}:{line} ({miss.operation}): ")
 
 
+WRITTEN = 'vdvae_patch.scales.get("bounded(0.01, 10)").sigma(v)'
+
+
+@pytest.mark.parametrize("name", CORRELATED)
+def test_a_normal_with_correlations_comes_with_what_to_write_for_its_diagonal(name: str) -> None:
+    advised = [miss.reason for miss in scanned(CORRELATED[name][0]).near_misses if WRITTEN in miss.reason]
+    assert len(advised) == 1
+    assert ("computed of matrix at" in advised[0]) == (name in ("scale_tril", "low rank", "KL", "operator"))
+    assert advised[0].endswith(" ** 2") == (name == "low rank")
+    assert ("give a scale_tril with" in advised[0]) == (name in ("covariance", "precision"))
+
+
+class Advised(nn.Module):
+    """A Normal with a scale_tril as the near miss would have it, pushed to where an exponential overflows."""
+
+    def __init__(self, scale: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.scale = nn.Linear(4, 9), scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, diagonal, rest = self.net(x).split(3, 1)
+        tril = torch.diag_embed(self.scale(diagonal)) + torch.diag_embed(rest[:, :2], -1)
+        law = MultivariateNormal(mean, scale_tril=tril, validate_args=False)
+        z = law.rsample()
+        return kl_divergence(law, MultivariateNormal(torch.zeros(3), torch.eye(3))).mean() + z.square().mean()
+
+
+@pytest.mark.parametrize("raw", [-200.0, 200.0])
+def test_what_is_advised_holds_where_an_exponential_breaks(raw: float) -> None:
+    def finite(scale: Callable[[Tensor], Tensor]) -> bool:
+        model = Advised(scale)
+        with torch.no_grad():
+            model.net.bias[3:6] = raw
+        loss = model(torch.rand(5, 4))
+        loss.backward()
+        return bool(loss.isfinite()) and all(bool(p.grad.isfinite().all()) for p in model.parameters())  # type: ignore[union-attr]
+
+    assert not finite(torch.exp)
+    assert finite(scales.get("bounded(0.01, 10)").sigma)
+
+
 class Bivariate(nn.Module):
     """A density of two correlated coordinates, written out."""
 
-    def __init__(self, correlated: bool) -> None:
+    def __init__(self, correlated: bool, log: bool = True) -> None:
         super().__init__()
         self.mean, self.log_sigma, self.rho = nn.Linear(4, 2), nn.Linear(4, 2), nn.Linear(4, 1)
-        self.correlated = correlated
+        self.correlated, self.log = correlated, log
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         (a, b), (s, t) = self.mean(x).unbind(1), self.log_sigma(x).unbind(1)
-        u, v = (y[:, 0] - a) / s.exp(), (y[:, 1] - b) / t.exp()
         rho = torch.tanh(self.rho(x))[:, 0] if self.correlated else torch.zeros(len(x))
         rest = 1 - rho**2
+        if not self.log:
+            u, v = y[:, 0] - a, y[:, 1] - b
+            quadratic = (u / s.exp()) ** 2 + (v / t.exp()) ** 2 - 2 * rho * u * v / (s.exp() * t.exp())
+            density = torch.exp(-quadratic / (2 * rest + 1e-20)) / (2 * math.pi * s.exp() * t.exp() * rest.sqrt())
+            return -torch.log(density + 1e-20).mean()
+        u, v = (y[:, 0] - a) / s.exp(), (y[:, 1] - b) / t.exp()
         quadratic = (u**2 + v**2 - 2 * rho * u * v) / rest
         return (math.log(2 * math.pi) + s + t + 0.5 * rest.log() + 0.5 * quadratic).mean()
 
 
-def test_a_correlated_density_by_hand_is_a_near_miss_and_without_correlation_it_has_heads() -> None:
+@pytest.mark.parametrize("log", [True, False])
+def test_a_correlated_density_by_hand_is_a_near_miss_with_what_to_write(log: bool) -> None:
     torch.manual_seed(0)
     batch = torch.randn(5, 4), torch.randn(5, 2)
-    heads = scan(Bivariate(correlated=True), *batch)
+    heads = scan(Bivariate(correlated=True, log=log), *batch)
     assert not heads
-    assert any("as where elements are correlated" in miss.reason for miss in heads.near_misses)
-    heads = scan(Bivariate(correlated=False), *batch)
+    crossed = [miss for miss in heads.near_misses if "whose elements are correlated, written out" in miss.reason]
+    assert crossed
+    assert all(WRITTEN in miss.reason for miss in crossed)
+    heads = scan(Bivariate(correlated=False, log=log), *batch)
     assert {(h.path, h.role) for h in heads} == {("log_sigma", "likelihood")}
+    assert not any("correlated" in miss.reason for miss in heads.near_misses)
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,41 @@ def test_a_kl_without_a_mean_is_known(kl: Callable[[Tensor], Tensor], convention
 def test_other_losses_of_one_output_are_no_kl(loss: Callable[[Tensor], Any]) -> None:
     torch.manual_seed(0)
     assert not scan(Bound(loss), torch.rand(5, 4))
+
+
+class Narrow(nn.Module):
+    """A draw around the means with a σ relative to that of a narrow prior; the KL has no means."""
+
+    def __init__(self, sigma: Callable[[Tensor], Tensor], width: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stats, self.out, self.sigma, self.width = nn.Linear(4, 6), nn.Linear(3, 4), sigma, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, v = self.stats(x).split(3, -1)
+        ratio = self.sigma(v)
+        self.drawn = self.width * ratio
+        self.kl = 0.5 * (ratio**2 - 1) - ratio.log()
+        z = mean + self.drawn * torch.randn_like(mean)
+        return (self.out(z) - x).square().sum(1).mean() + self.kl.sum(1).mean()
+
+
+RATIOS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exponential": lambda v: torch.exp(-0.5 * v),
+    "softplus": lambda v: torch.nn.functional.softplus(v),
+}
+
+
+@pytest.mark.parametrize("width", [0.075, 3.0])
+@pytest.mark.parametrize("name", RATIOS)
+def test_a_sigma_whose_kl_has_it_in_units_of_its_priors_is_the_one_that_is_drawn(name: str, width: float) -> None:
+    model, x = Narrow(RATIOS[name], width), torch.randn(5, 4)
+    heads = scan(model, x)
+    (head,) = heads
+    v = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    torch.testing.assert_close(head.convention.sigma(v), width * RATIOS[name](v))
+    patch(model, posterior="upbounded(omega=1)", heads=heads)
+    model(x)
+    assert float(model.drawn.max()) < 1.0
+    ratio = model.drawn / width
+    torch.testing.assert_close(model.kl, 0.5 * (ratio**2 - 1) - ratio.log())

@@ -71,9 +71,18 @@ def test_the_fault_of_pytorchs_divergence_is_gone_without_touching_the_host() ->
     assert torch.isinf(model(x))
 
 
-def test_stabilize_prints_what_it_did_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+def normal_decoder() -> tuple[nn.Module, tuple[object, ...]]:
+    """With a posterior whose σ are below 1, where explin is the host's own exponential."""
     case = next(c for c in likelihoods.CASES if c.name == "NormalDecoder")
-    handle = stabilize(case.build(), *case.inputs())
+    model = case.build()
+    with torch.no_grad():
+        model.enc.bias[4:] = -4.0  # type: ignore[union-attr,index]
+    return model, case.inputs()
+
+
+def test_stabilize_prints_what_it_did_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    model, inputs = normal_decoder()
+    handle = stabilize(model, *inputs)
     out = capsys.readouterr().out
     assert "enc   4:8       posterior" in out
     assert "exponential below 0, linear above" in out
@@ -83,16 +92,19 @@ def test_stabilize_prints_what_it_did_and_why(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_likelihood_scale_is_used_when_it_is_named() -> None:
-    case = next(c for c in likelihoods.CASES if c.name == "NormalDecoder")
-    handle = stabilize(case.build(), *case.inputs(), likelihood="bounded(0.1, 1)", file=io.StringIO())
+    model, inputs = normal_decoder()
+    handle = stabilize(model, *inputs, likelihood="bounded(0.1, 1)", file=io.StringIO())
     assert [h.scale.name for h in handle.heads] == ["explin", "bounded"]
 
 
-@pytest.mark.parametrize("name", ["Masked", "ResidualSum", "ResidualProduct", "Ladder", "Recurrent", "SharedHead"])
-def test_a_learned_prior_becomes_constant_and_is_verified_beside_its_posterior(name: str) -> None:
+LEARNED_PRIORS = ["Masked", "ResidualSum", "ResidualProduct", "Ladder", "Recurrent", "SharedHead"]
+
+
+@pytest.mark.parametrize("name", LEARNED_PRIORS)
+def test_a_learned_prior_may_be_made_constant_and_is_verified_beside_its_posterior(name: str) -> None:
     case = next(c for c in (*plain.CASES, *deep.CASES) if c.name == name)
     said = io.StringIO()
-    handle = stabilize(case.build(), *case.inputs(), file=said)
+    handle = stabilize(case.build(), *case.inputs(), prior="constant", file=said)
     assert {h.scale.name for h in handle.heads if h.head.role == "prior"} == {"constant"}
     # the hosts that compute with σ itself get a posterior that is bounded, where explin does not hold
     names = {"the host's own" if h.scale is None else h.scale.name for h in handle.heads if h.head.role == "posterior"}
@@ -100,6 +112,20 @@ def test_a_learned_prior_becomes_constant_and_is_verified_beside_its_posterior(n
     assert "\nNOT cured" not in said.getvalue()
     assert "a prior that can go to zero" in said.getvalue()
     assert "skip only updates that are not finite" in said.getvalue()
+
+
+@pytest.mark.parametrize("name", LEARNED_PRIORS)
+def test_a_learned_prior_is_cured_and_the_loss_stays_where_it_was(name: str) -> None:
+    torch.manual_seed(0)
+    case = next(c for c in (*plain.CASES, *deep.CASES) if c.name == name)
+    said = io.StringIO()
+    handle = stabilize(case.build(), *case.inputs(), file=said)
+    assert handle.before is not None
+    assert handle.after is not None
+    assert handle.after.loss == pytest.approx(handle.before.loss, rel=1e-2)
+    assert "\nNOT cured" not in said.getvalue()
+    fixed = {h.scale is not None and h.scale.name == "constant" for h in handle.heads if h.head.role == "prior"}
+    assert fixed == {'prior="constant" gives that one' not in said.getvalue()}
 
 
 @pytest.mark.filterwarnings("ignore:no Normal head")
@@ -147,7 +173,10 @@ class DrawnPrior(nn.Module):
 def test_a_head_that_is_a_prior_by_a_guess_keeps_a_learned_sigma() -> None:
     torch.manual_seed(0)
     said = io.StringIO()
-    handle = stabilize(DrawnPrior(), torch.randn(5, 6), file=said)
+    model = DrawnPrior()
+    with torch.no_grad():
+        model.enc.bias[4:] = -3.0
+    handle = stabilize(model, torch.randn(5, 6), file=said)
     assert {(h.head.path, h.head.role, str(h.scale)) for h in handle.heads} == {
         ("enc", "posterior", "explin"),
         ("top", "prior", "explin"),

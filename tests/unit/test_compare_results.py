@@ -277,3 +277,27 @@ def test_runs_that_multiply_float32_otherwise_are_named(comparison: Comparison) 
     (line,) = [line for line in notes(rows, told) if "float32" in line]
     assert f"ieee: {told[0].label}; tf32: {told[1].label}" in line
     assert told[-1].label in line
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_updates_that_were_skipped_for_the_loss_scale_are_said(tmp_path: Path, ended: bool) -> None:
+    """They are in neither column of the table, and the figure counts them."""
+    comparison = make_plan(tmp_path, "vanilla,upbounded", "0", "--max-consecutive-skips", "3")
+    vanilla, upbounded = comparison.runs
+    if ended:
+        write_run(vanilla, ["loss_scale", "loss_scale", None, None, None, None], loss_scale_count=2)
+    else:
+        write_run(vanilla, [None, None, None, *["loss_scale"] * 3], nelbo=None)
+    write_run(upbounded, ["loss_scale", "nan_rate", None, None, None, None], loss_scale_count=1)
+    results = collect(comparison.runs)
+    assert [result.loss_scale for result in results] == [2 if ended else 3, 1]
+    rows = summarise(comparison.variants, 1, results)
+    lost = "2 updates" if ended else "3 updates"
+    sentences = reading(rows)
+    assert (
+        f"vanilla skipped no update for NaN or a high gradient, and {lost} for fp16's loss scale, in 1 run (6 steps)."
+        in sentences
+    )
+    assert any("upbounded skipped updates in 1 of 1 run: 1 for NaN" in sentence for sentence in sentences)
+    said = notes(rows, results)
+    assert any("upbounded seed 0: 1 more skipped for fp16's loss scale" in line for line in said)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from vdvae_patch.cli import reproduce
 from vdvae_patch.errors import CheckpointError, InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.experiments.ensemble import Ensemble, Run
 from vdvae_patch.experiments.lowering import LOWERINGS, choose
+from vdvae_patch.experiments.report import Origin
 from vdvae_patch.experiments.session import Result, Session
 
 
@@ -117,6 +121,78 @@ def test_a_damaged_state_is_named_and_not_trained_over(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(CheckpointError, match=r"k\.pt is damaged .* delete it to start this part again"):
         session(tmp_path).train("k", ensemble, 10, summarize)
+
+
+def flipped(path: Path, seed: int) -> Iterator[int]:
+    """The file with one bit flipped, sixty times, each at another place."""
+    data = path.read_bytes()
+    moments = random.Random(seed)
+    for _ in range(60):
+        harmed = bytearray(data)
+        place = moments.randrange(len(data))
+        harmed[place] ^= 1 << moments.randrange(8)
+        path.write_bytes(harmed)
+        yield place
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_of_a_finished_result_is_no_other_number(tmp_path: Path) -> None:
+    first = session(tmp_path).train("k", ensemble, 4, summarize)
+    assert first is not None
+    said: list[str] = []
+    for _ in flipped(tmp_path / "k.json", 0):
+        try:
+            again = session(tmp_path).train("k", lambda: pytest.fail("built again"), 4, summarize)
+        except RunError as error:
+            said.append(str(error))
+        else:  # the name of the field that has the checksum
+            assert again is not None
+            assert {name: again.get(name) for name in first} == first
+    assert len(said) > 40
+    assert all("k.json" in text and "delete it to do this part again" in text for text in said)
+
+
+def test_a_result_of_a_version_without_checksums_is_read_and_said(tmp_path: Path) -> None:
+    first = session(tmp_path).train("k", ensemble, 4, summarize)
+    assert first is not None
+    (tmp_path / "k.json").write_text(json.dumps(first))
+    out = io.StringIO()
+    later = Session(tmp_path, {}, clock=Clock(), console=Console(file=out))
+    assert [later.finished("k"), later.finished("k")] == [first, first]
+    assert out.getvalue().replace("\n", "").count("no checksum vouches for") == 1
+
+
+def test_a_flipped_bit_of_a_state_is_no_other_training(tmp_path: Path) -> None:
+    whole = session(tmp_path / "whole").train("k", ensemble, 10, summarize)
+    assert whole is not None
+    begun = tmp_path / "begun"
+    assert session(begun, 0.05).train("k", ensemble, 10, summarize) is None
+    said: list[str] = []
+    for _ in flipped(begun / "k.pt", 1):
+        copy = tmp_path / "copy"
+        shutil.copytree(begun, copy)
+        try:
+            result = session(copy).train("k", ensemble, 10, summarize)
+        except CheckpointError as error:
+            said.append(str(error))
+        else:  # between the members of the archive
+            assert result is not None
+            assert result["w"] == whole["w"]
+        shutil.rmtree(copy)
+    assert len(said) > 30
+    assert all("k.pt" in text for text in said)
+
+
+def test_a_result_names_every_commit_that_it_was_computed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = None
+    for commit, minutes in (("aaaa", 0.05), ("bbbb", None)):
+        monkeypatch.setattr("vdvae_patch.experiments.session.code_commit", lambda commit=commit: commit)
+        result = session(tmp_path, minutes).train("k", ensemble, 10, summarize)
+        assert (result is None) == (commit == "aaaa")
+    assert result is not None
+    assert result["commit"] == "aaaa, bbbb"
+    origin = Origin.of(torch.device("cpu"), [0], [result, result | {"commit": "bbbb"}])
+    assert origin.commit == "aaaa, bbbb"
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:

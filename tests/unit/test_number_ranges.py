@@ -136,7 +136,9 @@ def test_what_is_no_number_is_refused_in_one_line_by_everything_that_takes_one()
         "mixture of logistics": decoders.LogisticMixture,
         "vamp": top_priors.Vamp,
         "vamp std": lambda v: top_priors.Vamp(std=v),
+        "vamp lr_factor": lambda v: top_priors.Vamp(lr_factor=v),
         "mixture": top_priors.Mixture,
+        "mixture lr_factor": lambda v: top_priors.Mixture(lr_factor=v),
         "beta": objectives.Beta,
         "warmup": objectives.Warmup,
         "freebits": objectives.FreeBits,
@@ -225,6 +227,8 @@ def test_a_top_prior_of_too_many_components_is_refused_before_any_shape_is_known
             top_priors.get(f"{name}(1e308)")
     with pytest.raises(InvalidValueError, match="std must be 0, or from 1e-30 to 10"):
         top_priors.get("vamp(10, std=1e308)")
+    with pytest.raises(InvalidValueError, match="lr_factor must be 0, or from 1e-06 to 1e\\+06"):
+        top_priors.get("mixture(10, lr_factor=1e7)")
 
 
 @pytest.mark.parametrize(

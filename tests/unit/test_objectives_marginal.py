@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.objectives import GaussianPosterior, marginal_kl
+from vdvae_patch.objectives.marginal import MarginalKL
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -75,6 +76,19 @@ def test_a_posterior_that_tiles_the_prior_has_a_small_marginal_and_a_large_mean_
     found = marginal_kl(posterior, samples=20, generator=generator())
     assert found.mean_kl > 2
     assert abs(found.value) < 0.05
+
+
+def test_of_a_larger_set_it_is_saturated_at_the_logarithm_of_that_set_and_not_before() -> None:
+    def at(spacing: float) -> MarginalKL:
+        means = spacing * torch.arange(50.0)[:, None]
+        return marginal_kl(GaussianPosterior(means, torch.zeros(50, 1)), of=5000, generator=generator())
+
+    some, none = at(3.0), at(40.0)
+    assert math.log(50) < some.mutual_information < math.log(5000) - 0.5
+    assert not some.is_saturated  # they overlap, if little
+    assert none.mutual_information == pytest.approx(math.log(5000))
+    assert none.value == pytest.approx(none.mean_kl - math.log(5000))
+    assert none.is_saturated
 
 
 def test_posteriors_apart_are_saturated_and_it_is_said() -> None:

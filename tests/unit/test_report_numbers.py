@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import math
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.experiments.report import Origin, Report, Table
 from vdvae_patch.report import drawn, thinning
 from vdvae_patch.report.columns import Log, read_log
 from vdvae_patch.report.find import find
 from vdvae_patch.report.looks import Collector, stands_out, thinned
 from vdvae_patch.report.pictures import chosen, picture
+from vdvae_patch.report.reproductions import has_reproduction, read_reproductions
 from vdvae_patch.report.skipped import of_guard, of_run
 from vdvae_patch.skips import records
 
@@ -238,3 +241,27 @@ def test_of_many_images_the_first_and_the_last_are_kept() -> None:
 def test_what_is_no_image_is_not_embedded(tmp_path: Path) -> None:
     (tmp_path / "final.png").write_text("<script>alert(1)</script>")
     assert picture(tmp_path / "final.png", of_grid=True) is None
+
+
+def test_a_report_of_an_experiment_whose_bits_were_flipped_is_not_shown_and_said(tmp_path: Path) -> None:
+    table = Table("nll", "Values", ("run", "nats"), (("first", 4.5625), ("second", None)))
+    written = Report("table9", "Table 9", "What was done.", (table,), Origin("c", "abc", "m", "2", (0,), 1.0))
+    written.write(tmp_path)
+    data = (tmp_path / "table9.json").read_bytes()
+    clean = read_reproductions(tmp_path)
+    assert (clean[0].tables[0].rows, clean[0].problems) == (table.rows, ())
+    moments = random.Random(0)
+    refused = 0
+    for _ in range(200):
+        harmed = bytearray(data)
+        harmed[moments.randrange(len(data))] ^= 1 << moments.randrange(8)
+        (tmp_path / "table9.json").write_bytes(harmed)
+        assert has_reproduction(tmp_path)
+        found = read_reproductions(tmp_path)
+        if found[0].problems:
+            refused += 1
+            assert found[0].problems[0].startswith("table9.json ")
+            assert not found[0].tables
+        else:  # the name of the field that has the checksum
+            assert found == clean
+    assert refused > 150

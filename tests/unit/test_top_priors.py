@@ -16,7 +16,13 @@ from vdvae_patch import normal, top_priors
 from vdvae_patch.errors import InvalidValueError, UnknownNameError
 from vdvae_patch.top_priors import NormalMixture, TopPrior, Vamp, density, prior, reflect
 
-SPECS = ["standard", "mixture", "mixture(components=3, scale=bounded(0.01, omega=2))", "vamp(components=4)"]
+SPECS = [
+    "standard",
+    "mixture",
+    "mixture(components=3, scale=bounded(0.01, omega=2))",
+    "vamp(components=4)",
+    "vamp(components=4, lr_factor=0.1)",
+]
 LATENTS = (2, 1, 3)
 IMAGES = (1, 4, 4)
 

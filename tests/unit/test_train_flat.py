@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def flat_of(model: nn.Module, average: nn.Module) -> FlatWeights:
 def grads(model: nn.Module, seed: int, without: Sequence[int] = ()) -> None:
     draw = torch.Generator().manual_seed(seed)
     for index, parameter in enumerate(model.parameters()):
-        drawn = torch.randn(parameter.shape, generator=draw)
+        drawn = torch.randn(parameter.shape, generator=draw).to(parameter)
         parameter.grad = None if index in without else drawn
 
 
@@ -104,6 +105,38 @@ def test_the_update_is_that_of_pytorch_with_parameters_that_are_unused_now_and_t
                 same(mine["state"][index][name], moments[name])
 
 
+class Mixed(nn.Module):
+    """Parameters of two types between each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(7, 5)
+        self.second = nn.Linear(3, 3).double()
+        self.third = nn.Linear(2, 9)
+
+
+@pytest.mark.parametrize("gathers", [None, False, True])
+@pytest.mark.parametrize("build", [Net, Mixed])
+@pytest.mark.parametrize("factors", [(1.0,), (0.1, 1.0), (0.0, 1.0, 1.0, 3.0)])
+def test_a_factor_of_the_learning_rate_is_a_group_of_pytorchs(
+    factors: tuple[float, ...], build: Callable[[], nn.Module], gathers: bool | None
+) -> None:
+    ours, average, theirs = nets(3, build)
+    each = [factors[index % len(factors)] for index in range(len(list(ours.parameters())))]
+    own = FusedAdamW(flat_of(ours, average), gathers=gathers, factors=each, **SETTINGS)
+    groups = [{"params": p, "lr": f * SETTINGS["lr"]} for p, f in zip(theirs.parameters(), each, strict=True)]
+    other = torch.optim.AdamW(groups, fused=True, **SETTINGS)
+    for number, (without, skip) in enumerate(STEPS):
+        for model, optimizer in ((ours, own), (theirs, other)):
+            grads(model, number, without)
+            optimizer.found_inf = torch.tensor(skip)
+            optimizer.step()
+        for one, another in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, another)
+    steps = [[float(state["step"]) for state in o.state_dict()["state"].values()] for o in (own, other)]
+    assert steps[0] == steps[1]
+
+
 def _require_equal(one: Tensor, another: Tensor) -> None:
     assert torch.equal(one, another)
 
@@ -138,6 +171,56 @@ def test_a_state_that_was_saved_is_gone_on_with_whoever_made_it(gathers: bool, t
     fresh = copy.deepcopy(first.state_dict())
     for index, moments in fresh["state"].items():  # what is loaded is copied, not taken over
         assert all(torch.equal(value, saved["state"][index][name]) for name, value in moments.items())
+
+
+class Mixed(nn.Module):
+    """Parameters of three types on one device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        types = (torch.float32, torch.float64, torch.float32, torch.bfloat16, torch.float64)
+        drawn = [torch.randn(number + 3, 5).to(dtype) for number, dtype in enumerate(types)]
+        self.several = nn.ParameterList(map(nn.Parameter, drawn))
+
+
+@pytest.mark.parametrize("gathers", [None, False, True])
+def test_parameters_of_several_types_are_updated_as_often_as_there_are_updates(gathers: bool | None) -> None:
+    ours, average, theirs = nets(3, Mixed)
+    own = FusedAdamW(flat_of(ours, average), gathers=gathers, **SETTINGS)
+    other = torch.optim.AdamW(theirs.parameters(), fused=True, **SETTINGS)
+    for number, without in enumerate([(), (), (1, 4), (), (0, 1, 2, 3, 4), (2, 3), (3,), ()]):
+        skip = torch.tensor(float(number == 3))
+        for model, optimizer in ((ours, own), (theirs, other)):
+            grads(model, number, without)
+            optimizer.found_inf = skip
+            optimizer.step()
+        same: Any = torch.testing.assert_close if gathers else _require_equal
+        for one, another in zip(ours.parameters(), theirs.parameters(), strict=True):
+            same(one, another)
+            assert own.state[one]["step"] == other.state[another]["step"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_pytorch_goes_on_with_a_state_of_ours_as_if_it_were_its_own(fused: bool, tmp_path: Path) -> None:
+    """Counts of updates that lie in one tensor would there rise once for each parameter."""
+    ours, average, theirs, undisturbed = nets(4)
+    own = FusedAdamW(flat_of(ours, average), **SETTINGS)
+    reference = torch.optim.AdamW(undisturbed.parameters(), fused=True, **SETTINGS)
+    for number in range(3):
+        for model, optimizer in ((ours, own), (undisturbed, reference)):
+            grads(model, number, (2,))
+            optimizer.step()
+    torch.save(own.state_dict(), tmp_path / "state.pt")
+    theirs.load_state_dict(ours.state_dict())
+    after = torch.optim.AdamW(theirs.parameters(), fused=fused, **SETTINGS)
+    after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for number in range(3, 6):
+        for model, optimizer in ((theirs, after), (undisturbed, reference)):
+            grads(model, number, (2,))
+            optimizer.step()
+    for one, another in zip(theirs.parameters(), undisturbed.parameters(), strict=True):
+        torch.testing.assert_close(one, another)
+        assert after.state[one].get("step") == reference.state[another].get("step")
 
 
 def test_all_that_is_used_alike_is_one_tensor_to_the_update_and_the_rest_in_runs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import zipfile
 from argparse import Namespace
 from collections import defaultdict, deque
@@ -353,3 +354,35 @@ class Evil:
 
     def __reduce__(self) -> Any:
         return open, (self.path, "w")
+
+
+def test_a_flipped_bit_of_a_file_is_no_other_weight(tmp_path: Path) -> None:
+    """The file has a checksum of each member, at which torch does not look."""
+    file = tmp_path / "w.pt"
+    torch.save(PLAIN, file)
+    data = file.read_bytes()
+    moments = random.Random(0)
+    said: list[str] = []
+    for _ in range(80):
+        harmed = bytearray(data)
+        harmed[moments.randrange(len(data))] ^= 1 << moments.randrange(8)
+        file.write_bytes(harmed)
+        try:
+            found = read_file(file).content
+        except CheckpointError as error:
+            said.append(str(error))
+        else:  # what fills the space between the members
+            assert found.keys() == PLAIN.keys()
+            assert all(torch.equal(found[name], value) for name, value in PLAIN.items())
+    assert len(said) > 40
+    assert all(str(file) in text for text in said)
+
+
+def test_a_file_that_was_saved_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(PLAIN, tmp_path / "w.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    found = read_file(tmp_path / "w.pt").content
+    assert all(torch.equal(found[name], value) for name, value in PLAIN.items())

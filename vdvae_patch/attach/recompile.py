@@ -146,7 +146,10 @@ def _plan(
                     f"different ones ({known.reader.scale} and {scale}); {GIVE_ONE}"
                 )
     for log in logs:
-        _carry(changes, log)
+        # what computes σ is called here, and gets its scale further in: the host's own log σ would be another one's
+        deeper = (step for step, below in inner.items() if any(scale is not None for _, scale in below))
+        if not any(_meet(step.span, log.last) for step in deeper):
+            _carry(changes, log)
     for step, below in inner.items():
         target, owner = called(function, step.span, step.module, step.qualname, instance)
         caller = _Caller(function, instance, fixed, names)

@@ -43,7 +43,9 @@ def _skips(row: Row) -> str:
     hit = [run for run in runs if run.high_gradient + run.nan]
     steps = sum(run.steps for run in runs)
     if not hit:
-        return f"{row.variant} skipped no update in {_times(len(runs), 'run')} ({steps:,} steps)."
+        lost = sum(run.loss_scale for run in runs)
+        but = "" if not lost else f" for NaN or a high gradient, and {_times(lost, 'update')} for fp16's loss scale,"
+        return f"{row.variant} skipped no update{but} in {_times(len(runs), 'run')} ({steps:,} steps)."
     nan, high = sum(run.nan for run in runs), sum(run.high_gradient for run in runs)
     sentence = (
         f"{row.variant} skipped updates in {len(hit)} of {_times(len(runs), 'run')}: {nan:,} for NaN and {high:,} for "

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.compare.states import progress_of
-from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.errors import RunError
 from vdvae_patch.patching import Variant
 from vdvae_patch.reading.fields import require
 from vdvae_patch.skips import records
@@ -26,7 +26,7 @@ from vdvae_patch.train.folder import read_checked
 _SUMMARY = {
     "test_nelbo_nats_per_dim": float | None, "test_mass_nelbo_nats_per_dim": float | None,
     "images_per_second": float | None, "peak_memory_bytes": int | None, "test": dict[str, Any] | None,
-    "steps": int, "high_gradient_count": int, "nan_count": int,
+    "steps": int, "high_gradient_count": int, "nan_count": int, "loss_scale_count": int | None,
 }  # fmt: skip
 _TEST = {"filtered_elbo": float | None, "bad_batches": int | None}
 
@@ -65,7 +65,7 @@ class RunResult:
         outcome: `stopped` is a run that ended because every update was skipped for long: it no longer learns.
             `refused` is one whose files are damaged or contradict each other: none of its numbers is shown.
         steps: how many were done.
-        high_gradient, nan: skipped updates by cause.
+        high_gradient, nan, loss_scale: skipped updates by cause; the last of fp16 alone, while its scale is found.
         nelbo: of the test images with the averaged weights, nats per dimension; None for a run without summary.
         filtered: the same over the batches with a finite loss.
         bad_batches: how many test batches had none.
@@ -90,6 +90,7 @@ class RunResult:
     curves: Curves
     problems: tuple[str, ...]
     unchecked: tuple[str, ...] = ()
+    loss_scale: int = 0
 
     @property
     def label(self) -> str:
@@ -181,7 +182,11 @@ def read_run(run: PlannedRun) -> RunResult:
     summary, checked = read_checked(folder / "summary.json") if progress == "finished" else ({}, True)
     if summary:
         require(summary, _SUMMARY | {"logs": dict[str, int] | None, "run": dict[str, Any] | None}, where, RunError)
-    said = {"metrics": summary.get("steps"), **(summary.get("logs") or {})} if summary else _saved(folder)
+    said = (
+        {"metrics": summary.get("steps"), **(summary.get("logs") or {})}
+        if summary
+        else checkpoint.lines_logged(folder / "checkpoints")
+    )
     log = records.Audit(folder / "metrics.jsonl", file.run, checked=file.checks_logs, only=tuple(_FIELDS))
     curves, causes, unread = _columns(log)
     gaps = log.problems(said.get("metrics"))
@@ -220,6 +225,7 @@ def read_run(run: PlannedRun) -> RunResult:
         curves=curves,
         problems=(*gaps, *_of_other_logs(folder, file, said)),
         unchecked=(*unchecked, *(["metrics.jsonl"] if log.unchecked else [])),
+        loss_scale=summary.get("loss_scale_count", causes["loss_scale"]),
     )
 
 
@@ -281,17 +287,6 @@ def _typed(row: dict[str, Any], path: Path) -> None:
         if not isinstance(row.get(name, _FIELDS), types):
             said = repr(row[name])[:40] if name in row else "missing"
             raise RunError(f"{path} cannot be read: its record of step {row.get('step')!r} has {name} {said}")
-
-
-def _saved(folder: Path) -> dict[str, int]:
-    """How many lines the logs had at the newest checkpoint, at least; empty where it does not say."""
-    for path in checkpoint.checkpoints(folder / "checkpoints"):
-        try:
-            info, _ = checkpoint.read_manifest(path)
-        except CheckpointError:
-            continue
-        return {"metrics": info.step, **info.counts}
-    return {}
 
 
 def _of_other_logs(folder: Path, file: RunFile, expected: Mapping[str, int]) -> list[str]:

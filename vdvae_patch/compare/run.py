@@ -89,7 +89,7 @@ def write_report(comparison: Comparison) -> Report:
         markdown(headings(rows), [map(literal, cells(row, by_mass(rows))) for row in rows]) + f"\n{convention(rows)}\n",
     )
     write_whole(out / "table.csv", as_csv(rows))
-    write_json(out / "comparison.json", _record(comparison, rows, results))
+    write_json(out / "comparison.json", _record(comparison, rows, results), checksum=True)
     curves = out / CURVES
     draw_curves(results, comparison.variants, [curves, curves.with_suffix(".svg")])
     section, gallery = _gallery(comparison)

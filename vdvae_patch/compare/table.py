@@ -85,6 +85,11 @@ def remarks(result: RunResult) -> list[str]:
         lines.append(f"stopped at step {result.steps}: no longer learns; it has no test NELBO")
     if result.outcome == "unfinished":
         lines.append(f"not finished ({result.steps} steps so far); it is left out of the means")
+    if result.loss_scale:
+        lines.append(
+            f"{result.loss_scale:,} more skipped for fp16's loss scale, which is in neither column: the scaled "
+            "gradient overflowed, and the scale was halved"
+        )
     if result.nelbo is not None and not math.isfinite(result.nelbo):
         lines.append(
             f"test NELBO is {result.nelbo}; over the batches where it is finite ({result.bad_batches} left out) it is "

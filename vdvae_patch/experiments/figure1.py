@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vdvae_patch.errors import RunError
 from vdvae_patch.experiments.data import pick_device
 from vdvae_patch.experiments.digits import Builder, Digits, Epochs
 from vdvae_patch.experiments.ensemble import Batch, Ensemble, Run
 from vdvae_patch.experiments.options import Figure1
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, publish
-from vdvae_patch.experiments.session import Result, Session
+from vdvae_patch.experiments.session import Result, Session, read_state, write_state
 from vdvae_patch.experiments.table3_cells import Size, size_of
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SEED = 0
 QUICK_EPOCHS = 60
 POINTS = 1000  # of a curve that are kept
+_WEIGHTS = "pretrained-weights.pt"
 BUILDER = Builder(("NaiveExp",), "identity")
 
 
@@ -70,7 +72,7 @@ def run(options: Figure1) -> int:
 
 def _pretrain(session: Session, batches: Epochs, size: Size, steps: int, device: torch.device) -> Result | None:
     def summarize(ensemble: Ensemble) -> Result:
-        torch.save(ensemble.state_dict(), session.folder / "pretrained-weights.pt")
+        write_state(session.folder / _WEIGHTS, ensemble.state_dict())
         return _curves(ensemble)
 
     make = lambda: Ensemble([Run(SEED, size.lr)], BUILDER, batches, device=device)  # noqa: E731
@@ -79,7 +81,10 @@ def _pretrain(session: Session, batches: Epochs, size: Size, steps: int, device:
 
 def _forked(folder: Path, batches: Epochs, rates: Sequence[float], steps: int, device: torch.device) -> Ensemble:
     ensemble = Ensemble([Run(SEED, lr) for lr in rates], BUILDER, _Later(batches, steps), device=device)
-    ensemble.fork(torch.load(folder / "pretrained-weights.pt", weights_only=True))
+    state = read_state(folder / _WEIGHTS)
+    if state is None:
+        raise RunError(f"{folder / _WEIGHTS} is gone; delete {folder / 'pretrained.json'} to train it again")
+    ensemble.fork(state)
     return ensemble
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import RunError
-from vdvae_patch.skips.whole import replaced, write_whole
+from vdvae_patch.skips.whole import json_text, replaced, write_whole
 from vdvae_patch.tables import markdown
 
 if TYPE_CHECKING:
@@ -61,13 +61,14 @@ class Origin:
 
         from vdvae_patch.train.provenance import code_commit, command, machine
 
-        commit = ", ".join(sorted(set(commits))) or code_commit()
+        # a part that was trained in pieces may have several
+        commit = ", ".join(sorted({one for text in commits for one in text.split(", ")})) or code_commit()
         threads = f"{machine(device)}, threads: {torch.get_num_threads()}"
         return cls(without_paths(command()), commit, threads, torch.__version__, tuple(seeds), round(seconds, 1))
 
     @classmethod
     def of(cls, device: Device, seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> Origin:
-        """Of finished ensembles: the sum of their seconds, and every commit that one was finished at."""
+        """Of finished ensembles: the sum of their seconds, and every commit that computed one of them."""
         seconds = sum(result["seconds"] for result in results)
         return cls.here(device, seeds, seconds, (result["commit"] for result in results))
 
@@ -129,7 +130,8 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / f"{self.name}.md", folder / f"{self.name}.json"]
         write_whole(written[0], self.markdown(figure=figure is not None, of_tables=more))
-        write_whole(written[1], json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        json.dumps(asdict(self), allow_nan=False)  # a number that there is not is None in a table
+        write_whole(written[1], json_text(asdict(self), checksum=True))
         for table in self.tables:
             written.append(folder / f"{self.name}-{table.name}.csv")
             with replaced(written[-1]) as partial, partial.open("w", newline="") as file:

@@ -1,4 +1,7 @@
-"""Ensembles that are trained in pieces: state is saved, and a command that was stopped goes on from there."""
+"""Ensembles that are trained in pieces: state is saved, and a command that was stopped goes on from there.
+
+What is read again carries its checksum: a table is made of results that lie in files, some of them since weeks.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ from rich.console import Console
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.experiments.ensemble import Ensemble
-from vdvae_patch.reading.fields import checked, one_line, parse_json
+from vdvae_patch.reading.fields import checked, one_line
 from vdvae_patch.reading.tensor_files import require_bounded
+from vdvae_patch.skips.whole import json_record, json_text
 from vdvae_patch.train.provenance import code_commit
 
 
@@ -59,12 +63,13 @@ class Session:
     def __post_init__(self) -> None:
         self.started = self.clock()
         self._has_trained = False
+        self._told: set[str] = set()
         self._commit = code_commit()  # of the code that is running, whatever is committed meanwhile
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "settings.json"
         text = json.dumps(self.settings, indent=2, sort_keys=True)
         if path.exists() and path.read_text() != text:
-            changed = _differences(_read(path), json.loads(text))
+            changed = _differences(_read(path)[0], json.loads(text))
             raise RunError(
                 f"{self.folder} holds results of other settings ({changed}); name another --out, or delete it"
             )
@@ -76,15 +81,30 @@ class Session:
         return self.minutes is not None and self.clock() - self.started >= 60 * self.minutes
 
     def finished(self, key: str) -> Result | None:
-        """The result of an ensemble that was finished in this piece or an earlier one."""
+        """The result of an ensemble that was finished in this piece or an earlier one.
+
+        Raises:
+            RunError: its file is not what was written.
+        """
         path = self.folder / f"{key}.json"
-        return _read(path) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            result, vouched = _read(path)
+        except RunError as error:
+            raise RunError(f"{error}; delete it to do this part again") from None
+        if not vouched and key not in self._told:
+            self._told.add(key)
+            self.console.print(
+                f"no checksum vouches for {path}: of a version that wrote none", highlight=False, soft_wrap=True
+            )
+        return result
 
     def keep(self, key: str, seconds: float, result: Result) -> Result:
         """Write a result that was found without an ensemble, with its seconds and commit; returns it with these."""
         result = {"seconds": seconds, "commit": self._commit, **result}
         self._has_trained = True
-        _write(self.folder / f"{key}.json", json.dumps(result, indent=1))
+        _write(self.folder / f"{key}.json", json_text(result, checksum=True))
         return result
 
     @property
@@ -121,26 +141,29 @@ class Session:
         self._has_trained = True
         ensemble = make()
         state_path = self.folder / f"{key}.pt"
-        before = self._load(ensemble, observer, state_path)
-        watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, observer)
+        before, commits = self._load(ensemble, observer, state_path)
+        commits = sorted({*commits, self._commit})
+        watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, observer, commits)
         ensemble.train(steps, go_on=watch.go_on)
         ensemble.drop_failed()
         if ensemble.step_count < steps and ensemble.alive:
             watch.save()
             return None
-        result = {"seconds": watch.seconds, "commit": self._commit, "how": ensemble.how, **summarize(ensemble)}
-        _write(self.folder / f"{key}.json", json.dumps(result, indent=1))
+        commit = ", ".join(commits)
+        result = {"seconds": watch.seconds, "commit": commit, "how": ensemble.how, **summarize(ensemble)}
+        _write(self.folder / f"{key}.json", json_text(result, checksum=True))
         state_path.unlink(missing_ok=True)
         watch.say()
         return result
 
-    def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> float:
-        """Load a saved state if there is one; the seconds that went into it."""
+    def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> tuple[float, list[str]]:
+        """Load a saved state if there is one; the seconds that went into it, and the commits that it was made by."""
         state = read_state(path)
         if state is None:
-            return 0.0
+            return 0.0, []
         try:
             seconds = float(state["seconds"])
+            commits = [str(commit) for commit in state.get("commits", ["unknown"])]
             ensemble.load_state_dict(state["ensemble"])
             if observer is not None:
                 observer.load_state_dict(state["observer"])
@@ -148,7 +171,7 @@ class Session:
             raise
         except Exception as error:  # of a file that is damaged, or of another ensemble, half a dozen types are raised
             raise damaged(path, error) from None
-        return seconds
+        return seconds, commits
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
@@ -157,9 +180,9 @@ def damaged(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path} is damaged ({reason}); delete it to start this part again")
 
 
-def _read(path: Path) -> Result:
-    found: Result = checked(parse_json(path.read_bytes(), str(path), RunError), dict[str, Any], str(path), RunError)
-    return found
+def _read(path: Path) -> tuple[Result, bool]:
+    """What was written, and whether a checksum vouches for it; raises `RunError` if it is something else."""
+    return json_record(path.read_bytes(), path)
 
 
 class _Watch:
@@ -174,7 +197,9 @@ class _Watch:
         path: Path,
         before: float,
         observer: Observer | None,
+        commits: list[str],
     ) -> None:
+        self.commits = commits
         self.session, self.label, self.ensemble, self.steps, self.path = session, label, ensemble, steps, path
         self.before, self.observer = before, observer
         self.first = ensemble.step_count
@@ -209,7 +234,8 @@ class _Watch:
 
     def save(self) -> None:
         observed = self.observer.state_dict() if self.observer is not None else {}
-        write_state(self.path, {"seconds": self.seconds, "ensemble": self.ensemble.state_dict(), "observer": observed})
+        state = {"seconds": self.seconds, "commits": self.commits, "ensemble": self.ensemble.state_dict()}
+        write_state(self.path, state | {"observer": observed})
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

@@ -25,7 +25,16 @@ from vdvae_patch.experiments.noise import draws
 from vdvae_patch.experiments.options import Table2
 from vdvae_patch.experiments.report import Origin, publish
 from vdvae_patch.experiments.session import Result, Session
-from vdvae_patch.experiments.table2_cells import DECODERS, FULL, LEARNING_RATES, POSTERIORS, QUICK, Row, Size
+from vdvae_patch.experiments.table2_cells import (
+    DECODERS,
+    FULL,
+    LEARNING_RATES,
+    POSTERIORS,
+    QUICK,
+    Row,
+    Size,
+    last_steps,
+)
 from vdvae_patch.experiments.table2_report import build_report, draw
 from vdvae_patch.experiments.under_objective import UnderObjective
 from vdvae_patch.hosts import load_host
@@ -152,7 +161,7 @@ class TenImages:
 def judge(ensemble: Ensemble, posterior: str, decoder: str) -> list[Row]:
     """What became of every run of a finished ensemble."""
     trace = ensemble.trace()
-    final = trace[-max(20, len(trace) // 20) :].double().mean(0).tolist()
+    final = trace[-last_steps(len(trace)) :].double().mean(0).tolist()
     first = trace[0].tolist()
     rows = []
     for index, run_ in enumerate(ensemble.runs):

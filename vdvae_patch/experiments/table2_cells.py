@@ -34,6 +34,11 @@ FULL = Size()
 QUICK = Size(seeds=3, steps=160, batch_size=16)
 
 
+def last_steps(steps: int) -> int:
+    """Over how many of its steps a run's final negative ELBO is averaged."""
+    return max(20, steps // 20)
+
+
 @dataclass(frozen=True)
 class Row:
     """What became of one run; `nelbo` in nats per image, None if it is not finite."""

@@ -71,8 +71,9 @@ def _cell(rows: Sequence[Row], likelihood: str, mean_: str) -> list[Row]:
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
-    deviation = stdev(values) if len(values) > 1 else 0.0
-    return f"{mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    """Mean ± sample standard deviation; of one value the deviation is not 0 but unknown."""
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{deviation}"
 
 
 def _likelihoods(rows: Sequence[Row]) -> Table:

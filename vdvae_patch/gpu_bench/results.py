@@ -69,7 +69,7 @@ class Results:
 
     def write(self, cell: Cell, result: Result) -> None:
         """Whole or not at all."""
-        write_json(self._path(cell), {"cell": cell.name, **vars(result)})
+        write_json(self._path(cell), {"cell": cell.name, **vars(result)}, checksum=True)
 
     def done(self, cell: Cell) -> bool:
         """Whether it needs no further measuring: it was measured, or it cannot be."""

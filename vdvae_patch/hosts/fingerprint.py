@@ -12,9 +12,9 @@ from typing import Any
 _LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER}
 
 
-def is_one_of(function: Callable[..., Any], known: Collection[str]) -> bool:
-    """Whether the function's fingerprint is among those; False for one without a source, or that wraps another."""
-    if hasattr(function, "__wrapped__"):  # its source would be that of the other
+def is_one_of(function: Callable[..., Any] | None, known: Collection[str]) -> bool:
+    """Whether the function's fingerprint is among those; False for none, without a source, or that wraps another."""
+    if function is None or hasattr(function, "__wrapped__"):  # its source would be that of the other
         return False
     try:
         return fingerprint(function) in known

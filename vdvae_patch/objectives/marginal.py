@@ -13,7 +13,7 @@ together; q(z) is then right on average, and its logarithm too small on average,
 The two bracket the value.
 
 Where posteriors do not overlap, I is log N, and the marginal KL the mean posterior KL − log N, whatever the prior's
-holes: `is_saturated` says so. More data move it, better models do not.
+holes: `is_saturated` says so. With `of` both are of log M. More data move it, better models do not.
 """
 
 from __future__ import annotations
@@ -99,9 +99,11 @@ class MarginalKL:
         value: the marginal KL.
         standard_error: of `value`, for drawing z; of which data were drawn it says nothing.
         mean_kl: the mean posterior KL, estimated from the same z.
-        mutual_information: mean_kl − value, what z says of which data point it is of; at most log N.
+        mutual_information: mean_kl − value, what z says of which data point it is of; at most log N, or with `of` at
+            most log M.
         count: N.
         samples: z drawn for each data point.
+        of: M, the size of the set that the N points were drawn from; N unless it was told.
     """
 
     value: float
@@ -110,11 +112,15 @@ class MarginalKL:
     mutual_information: float
     count: int
     samples: int
+    of: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "of", max(self.of, self.count))
 
     @property
     def is_saturated(self) -> bool:
-        """Whether the mutual information is as large as N data points allow: the value is then mean_kl − log N."""
-        return self.count > 1 and self.mutual_information > math.log(self.count) - SATURATED
+        """Whether the mutual information is as large as it can be: the value is then mean_kl − log N, or − log M."""
+        return self.count > 1 and self.mutual_information > math.log(self.of) - SATURATED
 
     def __str__(self) -> str:
         beside = f"mean posterior KL {self.mean_kl:.4g}, N = {self.count:,}"
@@ -156,7 +162,7 @@ def marginal_kl(
     marginal = torch.stack([torch.cat([part[0] for part in parts]) for parts in rounds]).double()  # [samples, N]
     mean = torch.stack([torch.cat([part[1] for part in parts]) for parts in rounds]).double().mean().item()
     value = marginal.mean().item()
-    return MarginalKL(value, _standard_error(marginal), mean, mean - value, N, samples)
+    return MarginalKL(value, _standard_error(marginal), mean, mean - value, N, samples, of or N)
 
 
 def _terms(

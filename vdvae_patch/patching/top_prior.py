@@ -114,6 +114,14 @@ def top_prior_in(model: nn.Module) -> TopPrior | None:
     return next((module.prior for module in model.modules() if isinstance(module, Top)), None)
 
 
+def lr_factors(model: nn.Module) -> dict[nn.Parameter, float]:
+    """Of parameters of its top prior, by how much a model's learning rate is multiplied; empty where it is not."""
+    prior = top_prior_in(model)
+    if prior is None or prior.lr_factor == 1:
+        return {}
+    return dict.fromkeys(prior.parameters(), prior.lr_factor)
+
+
 def take_top_prior_away(model: nn.Module) -> None:
     """Take the module away again."""
     for module in filter(takes_hooks, list(model.modules())):

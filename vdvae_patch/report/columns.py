@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,31 @@ class Log:
         return int(later[0]) if len(later) else None
 
 
-def read_log(path: Path, problems: list[str]) -> Log:
+@dataclass(frozen=True)
+class Expected:
+    """What the logs of a folder must be.
+
+    Attributes:
+        run: the identity of the run whose they are; empty where it has none, and for a guard.
+        checked: whether every line must have a checksum.
+        counts: how many lines a log has at least, by its name without the ending.
+    """
+
+    run: str = ""
+    checked: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+NOTHING = Expected()
+
+
+def read_log(path: Path, problems: list[str], expected: Expected = NOTHING) -> Log:
     """The columns of a run's `metrics.jsonl`; what is wrong with the file is added to `problems`."""
     flat = array("d")
     causes: dict[str, int] = {"": 0}
     codes = array("q")
     width = len(_NUMBERS)
-    for row in rows(path, problems, only=(*_NUMBERS, "cause")):
+    for row in rows(path, problems, expected, only=(*_NUMBERS, "cause")):
         try:
             flat.extend((
                 row["step"], row["epoch"], row["elbo"], row["distortion"], row["rate"], row["grad_norm"], row["lr"],
@@ -95,16 +113,19 @@ def read_log(path: Path, problems: list[str]) -> Log:
     )  # fmt: skip
 
 
-def rows(path: Path, problems: list[str], only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """The records of a log, of some fields or of all; damaged lines are left out, and what is missing
-    is said, both in `problems`."""
-    log = records.Audit(path, only=only)
+def rows(
+    path: Path, problems: list[str], expected: Expected = NOTHING, only: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """The records of a log, of some fields or of all; damaged lines and those of other runs are left out, and what is
+    missing is said, both in `problems`."""
+    log = records.Audit(path, expected.run, checked=expected.checked, only=only)
     unreadable = []
     try:
         yield from log.records()
     except VdvaePatchError as error:
         unreadable.append(str(error))
     said = [f"{path.name} {text}{'' if is_gap else '; it is left out'}" for text, is_gap in log.faults] + unreadable
+    said += [f"{path.name} {text}" for text in log.lost_at_the_end(expected.counts.get(path.stem))]
     problems += said[:_MOST_SAID]
     if len(said) > _MOST_SAID:
         problems.append(f"{path.name}: {len(said) - _MOST_SAID:,} more of these")

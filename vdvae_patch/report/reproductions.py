@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vdvae_patch.errors import RunError
+from vdvae_patch.skips.whole import CHECKSUM, json_record
+
 _LARGEST = 20_000_000  # bytes of a JSON file that may be a report's
 
 
@@ -53,9 +56,12 @@ def read_reproductions(folder: Path) -> list[Reproduction]:
     for path in sorted(folder.glob("*.json")):
         if path.name == "settings.json":
             continue
+        before = len(problems)
         content = _json(path, problems)
         if _is_report(content):
             found.append(_report(path, content, settings))
+        elif len(problems) > before and path.with_suffix(".md").is_file():
+            found.append(Reproduction(folder, path.stem, path.stem, finished=True, problems=tuple(problems[before:])))
         elif isinstance(content, dict):
             parts.append(path.stem)
     if found or settings is None:
@@ -72,7 +78,11 @@ def has_reproduction(folder: Path) -> bool:
     """Whether there is one, or the beginning of one."""
     if (folder / "settings.json").exists():
         return True
-    return any(_is_report(_json(path, [])) for path in sorted(folder.glob("*.json")))
+    for path in sorted(folder.glob("*.json")):
+        problems: list[str] = []
+        if _is_report(_json(path, problems)) or (problems and path.with_suffix(".md").is_file()):
+            return True
+    return False
 
 
 def _report(path: Path, content: Mapping[str, Any], settings: Any) -> Reproduction:
@@ -108,7 +118,13 @@ def _json(path: Path, problems: list[str]) -> Any:
     try:
         if path.stat().st_size > _LARGEST:
             return None
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        if f'"{CHECKSUM}"'.encode() not in data:  # a report of a version that wrote none, or a file of something else
+            return json.loads(data)
+        return json_record(data, path)[0]
+    except RunError as error:
+        problems.append(str(error).replace(str(path), path.name))
+        return None
     except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{path.name} cannot be read ({error})")
         return None

@@ -5,19 +5,20 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from vdvae_patch.compare.states import LOG
-from vdvae_patch.errors import VdvaePatchError
+from vdvae_patch.errors import RunError, VdvaePatchError
+from vdvae_patch.reading.fields import require
 from vdvae_patch.report import skipped
-from vdvae_patch.report.columns import Log, number, read_log, rows
+from vdvae_patch.report.columns import Expected, Log, number, read_log, rows
 from vdvae_patch.report.looks import Collector, Looks
 from vdvae_patch.report.skipped import Skip
-from vdvae_patch.train import flight
+from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.config import RunFile
-from vdvae_patch.train.folder import LOCK, RunFolder, read_json
+from vdvae_patch.train.folder import LOCK, RunFolder, read_checked
 
 State = Literal["finished", "stopped", "running", "cut off", "not begun"]
 """`stopped`: ended by itself, since updates were skipped too often in a row. `running`: its folder is in use.
@@ -103,19 +104,20 @@ def read_run(folder: Path) -> RunData:
     """All of it. Nothing is refused: what cannot be read is among the problems."""
     files = RunFolder(folder)
     problems: list[str] = []
-    told, seen = _configuration(files.config, problems)
-    log = read_log(files.metrics, problems)
+    told, seen, expected = _configuration(files.config, problems)
+    summary, counts = _summary(files.summary, expected, problems)
+    expected = replace(expected, counts=counts or checkpoint.lines_logged(files.checkpoints))
+    log = read_log(files.metrics, problems, expected)
     if not files.metrics.exists() and files.config.exists():
         problems.append(f"{files.metrics.name} is missing: no step was written")
-    summary = _summary(files.summary, problems)
     state = _state(folder, told, log, summary)
     collector = Collector()
-    for row in rows(files.heads, problems):
+    for row in rows(files.heads, problems, expected):
         if isinstance(row.get("step"), int):
             collector.add(row["step"], row.get("heads"), skipped=False)
     recordings = flight.recordings(files.recordings)
     skips = []
-    for row in rows(files.skips, problems):
+    for row in rows(files.skips, problems, expected):
         if (skip := skipped.of_run(row, folder, recordings)) is not None:
             skips.append(skip)
             collector.add(skip.step, row.get("heads"), skipped=True)
@@ -130,7 +132,7 @@ def read_run(folder: Path) -> RunData:
         problems.append(f"resumed: {note}")
     return RunData(
         folder, state, told, seen, _planned(told, seen), log, tuple(skips), collector.looks(),
-        _evaluations(files.evaluations, problems), _samples(files.samples, summary, log), summary,
+        _evaluations(files.evaluations, problems, expected), _samples(files.samples, summary, log), summary,
         _tail(folder / LOG) if state in ("cut off", "not begun", "stopped") else "", tuple(problems),
         _modified(files.metrics),
     )  # fmt: skip
@@ -162,32 +164,40 @@ def _cannot_be_shared(lock: Path) -> bool:
     return False
 
 
-def _configuration(path: Path, problems: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the run was told, flat, and what it saw."""
+def _configuration(path: Path, problems: list[str]) -> tuple[dict[str, Any], dict[str, Any], Expected]:
+    """What the run was told, flat, what it saw, and what its other files must say of themselves."""
     try:
         file = RunFile.read(path)
     except VdvaePatchError as error:
         problems.append(str(error))
-        return {}, {}
+        return {}, {}, Expected()
     flat = {key: value for key, value in file.told.items() if not isinstance(value, dict)}
     for table in file.told.values():
         if isinstance(table, dict):
             flat |= table
-    return flat, file.seen if isinstance(file.seen, dict) else {}
+    return flat, file.seen, Expected(file.run, file.checks_logs)
 
 
-def _summary(path: Path, problems: list[str]) -> dict[str, Any]:
+def _summary(path: Path, expected: Expected, problems: list[str]) -> tuple[dict[str, Any], dict[str, int]]:
+    """What the run came to, and how many lines its logs have; both empty if it cannot be trusted."""
     if not path.exists():
-        return {}
+        return {}, {}
     try:
-        summary = read_json(path)
+        summary, vouched = read_checked(path)
+        told = require(summary, {"steps": int | None, "logs": dict[str, int] | None, "run": dict[str, Any] | None},
+                       str(path), RunError)  # fmt: skip
     except VdvaePatchError as error:
         problems.append(str(error))
-        return {}
-    if isinstance(summary, dict):
-        return summary
-    problems.append(f"{path.name} is no summary of a run")
-    return {}
+        return {}, {}
+    found = str((told.get("run") or {}).get("id", expected.run))
+    if expected.run and found != expected.run:
+        problems.append(f"{path.name} is of run {found}, and config.toml of run {expected.run}: it is left out")
+        return {}, {}
+    if expected.run and not vouched:
+        problems.append(f"{path.name} has lost its checksum: it is left out")
+        return {}, {}
+    steps = told.get("steps")
+    return summary, {**({} if steps is None else {"metrics": steps}), **(told.get("logs") or {})}
 
 
 def _state(folder: Path, told: Mapping[str, Any], log: Log, summary: Mapping[str, Any]) -> State:
@@ -217,10 +227,10 @@ def _planned(told: Mapping[str, Any], seen: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _evaluations(path: Path, problems: list[str]) -> tuple[Evaluation, ...]:
+def _evaluations(path: Path, problems: list[str], expected: Expected) -> tuple[Evaluation, ...]:
     return tuple(
         Evaluation(row["step"], number(row.get("elbo")))
-        for row in rows(path, problems)
+        for row in rows(path, problems, expected)
         if isinstance(row.get("step"), int)
     )
 

@@ -249,6 +249,7 @@ def _result(run: RunData) -> RunResult:
         seen=dict(run.seen),
         curves=Curves(run.log.step, np.nan_to_num(run.log.epoch).astype(np.int64), run.log.nelbo, run.log.skipped),
         problems=(),
+        loss_scale=run.log.count("loss_scale"),
     )
 
 

@@ -10,10 +10,10 @@ from typing import Protocol
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle
 from vdvae_patch.patching.apply import beside
-from vdvae_patch.patching.fit import Spread
 from vdvae_patch.patching.floors import limits
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant
+from vdvae_patch.scanning.keeping import Ruler, moves_sigma
 from vdvae_patch.scanning.probing import Verdict
 from vdvae_patch.scanning.result import ONLY_SAMPLED, ScanResult
 from vdvae_patch.tables import columns
@@ -40,6 +40,8 @@ class Treated(Protocol):
     not_probed: str
     holds: dict[Role, str]
     notes: list[str]
+    ruler: Ruler | None
+    kept: set[Role]
 
 
 def told(treated: Treated) -> str:
@@ -60,7 +62,7 @@ def told(treated: Treated) -> str:
     lines += (f"note: {note}" for note in treated.notes)
     if heads.only_sampled:
         lines.append(f"note: {ONLY_SAMPLED}")
-    lines += (f"note: {line}" for line in (*_moved(handle), *_bounds(handle)))
+    lines += (f"note: {line}" for line in (*_moved(treated), *_bounds(handle)))
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:
         for warning in head.found.warnings if head.found else ():
@@ -132,39 +134,27 @@ def _verdicts(treated: Treated) -> Iterator[str]:
         yield f"{line}. {holds}"
 
 
-_ONE_PERCENT = 0.01
-
-
-def _moved(handle: PatchHandle) -> Iterator[str]:
-    """That the patch changes the loss of the batch, and by which heads."""
-    if handle.before is None or handle.after is None or handle.before.loss is None or handle.after.loss is None:
+def _moved(treated: Treated) -> Iterator[str]:
+    """That the patch moves the loss of the batch, by which heads, and what moves it less."""
+    ruler, handle = treated.ruler, treated.handle
+    if ruler is None or ruler.kept(move := ruler.move(handle)) or not math.isfinite(move):
         return
-    before, after = handle.before.loss, handle.after.loss
-    change = (after - before) / max(abs(before), 1e-12)
-    if not math.isfinite(change) or abs(change) < _ONE_PERCENT:
-        return
-    heads = [h for h in handle.heads if h.before is not None and h.after is not None and _differs(h.before, h.after)]
+    heads = [h for h in handle.heads if moves_sigma(h)]
     if not heads:
         return
     wide = []
-    for role in dict.fromkeys(h.head.role for h in heads):
+    for role in dict.fromkeys(h.head.role for h in heads if h.head.role not in treated.kept):
         top = 100 * decade_above([h.before.high for h in heads if h.head.role == role and h.before is not None])
         wide.append(f'{role}="upbounded({top:g})"' if role == "posterior" else f'{role}="bounded(0.001, {top:g})"')
-    yield (
-        f"the loss of this batch moves by {100 * change:+.2g}%, since σ changes: {_named(heads)}. For a model that is "
-        f"trained already, bounds far from its own σ change it less, such as {', '.join(wide)}"
-    )
+    less = f"For a model that is trained already, bounds far from its own σ change it less, such as {', '.join(wide)}"
+    none = "No scale that was tried moves it less and holds"
+    yield f"{ruler.what} moves by {ruler.percent(move)}, since σ changes: {_named(heads)}. {less if wide else none}"
 
 
 def decade_above(numbers: Sequence[float]) -> float:
     """The power of ten above the largest of some numbers, those that are not finite aside; at least 1."""
     largest = max((number for number in numbers if math.isfinite(number)), default=1.0)
     return float(10.0 ** math.ceil(math.log10(max(largest, 1.0))))
-
-
-def _differs(before: Spread, after: Spread) -> bool:
-    pairs = ((before.median, after.median), (before.low, after.low), (before.high, after.high))
-    return any(not math.isclose(one, other, rel_tol=0.02) for one, other in pairs)
 
 
 def _bounds(handle: PatchHandle) -> Iterator[str]:

@@ -10,7 +10,7 @@ import linecache
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.data_range import DataRange, range_of
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
+from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.mixtures import distribution_of, lines_of, mixture_of, placed
 from vdvae_patch.scanning.reading import Readings
 from vdvae_patch.scanning.reconstruction import Reads, Term, TermKind, linear_frontier, terms_of
@@ -139,6 +140,7 @@ class LossElbo:
         weight: what the loss multiplies the value of the term's expression by, where that is one number.
         rows: how many rows the batch has.
         notes: what is to be known beside it.
+        size: the sum of the magnitudes of what the loss adds up; None where its arithmetic is not known.
     """
 
     reason: str = ""
@@ -153,6 +155,7 @@ class LossElbo:
     rows: int = 1
     notes: tuple[str, ...] = ()
     place: TermPlace | None = field(default=None, repr=False, compare=False)
+    size: float | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         return not self.reason
@@ -235,15 +238,17 @@ def elbo_of(graph: Graph, readings: Readings) -> LossElbo:
     """The bound that the loss of a recorded call optimizes."""
     if graph.loss is None:
         return LossElbo("the call gave no loss; give it: call=lambda model, batch: ...")
+    size = None
     try:
         tail = Tail(graph, graph.loss)
+        size = size_of(tail)
         terms = terms_of(graph, tail)
         factors = log_sigma_factors(graph, tail, readings)
-        return _of(tail, terms, factors)
+        return replace(_of(tail, terms, factors), size=size)
     except NoReplayError as reason:
-        return LossElbo(str(reason))
+        return LossElbo(str(reason), size=size)
     except Exception as error:  # arithmetic that is like none before must not cost the heads
-        return LossElbo(f"the loss could not be read: {type(error).__name__}: {error}")
+        return LossElbo(f"the loss could not be read: {type(error).__name__}: {error}", size=size)
     finally:
         graph.values.clear()
 

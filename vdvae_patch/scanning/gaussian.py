@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -121,12 +122,14 @@ def gaussian_terms(
     for through_sums in (False, True):
         for node in totals(graph, through_sums):
             expression = Expression(Spot(node), stops, through_sums, most=MOST_LEAVES)
-            if not 1 < len(expression.leaves) <= MOST_LEAVES or not any(
-                spot.node.op not in ops.LINEAR for spot in expression.order
-            ):
+            if len(expression.leaves) > MOST_LEAVES:
+                attempts = [(found, True) for found in _of_differences(node, stops, through_sums)]
+            elif len(expression.leaves) > 1 and any(spot.node.op not in ops.LINEAR for spot in expression.order):
+                attempts = [(expression, True), *with_differences(expression, stops, through_sums)]
+            else:
                 continue
             is_open = True
-            for attempt, rescaled in ((expression, True), *_with_differences(expression, stops, through_sums)):
+            for attempt, rescaled in attempts:
                 if not is_open and not rescaled:
                     continue
                 found = known.attempt(attempt, node, seen)
@@ -205,7 +208,7 @@ def _is_open(expression: Expression, seen: Set[tuple[SpotKey, Side]]) -> bool:
     return not quadratic or any(probe.changes_curvature(key, mean) for key in others for mean in quadratic)
 
 
-def _with_differences(
+def with_differences(
     expression: Expression, stops: frozenset[int], through_sums: bool
 ) -> Iterator[tuple[Expression, bool]]:
     """The expression with a squared difference as a leaf, for means that are themselves computed from their leaves.
@@ -216,9 +219,7 @@ def _with_differences(
     whether it is a multiple of one value alone, as a mean behind a dropout is.
     """
     for spot in expression.order:
-        inputs = spot.node.inputs
-        product = spot.node.op == "mul" and len(inputs) == 2 and inputs[0] is inputs[1]
-        if spot.node.op not in ops.POWERS and not product:
+        if not _is_square(spot.node):
             continue
         node: Node | None = spot.node.inputs[0]
         around: list[Node] = []  # multiples of the difference, 255 (x - y): either may be what has the scale σ
@@ -228,6 +229,47 @@ def _with_differences(
         for end in (node, *reversed(around)):
             if end is not None and end.kind == "elementwise" and end.id not in stops:
                 yield Expression(expression.end, stops | {end.id}, through_sums), end in around
+
+
+def _is_square(node: Node) -> bool:
+    product = node.op == "mul" and len(node.inputs) == 2 and node.inputs[0] is node.inputs[1]
+    return node.op in ops.POWERS or product
+
+
+def _of_differences(total: Node, stops: frozenset[int], through_sums: bool) -> Iterator[Expression]:
+    """The expression of a total that has too many leaves, with a squared difference as one leaf.
+
+    A mean that many residual steps add up, as an integrator of a differential equation does, has a leaf for each.
+    """
+    seen, todo = {total.id}, deque([total])
+    while todo and len(seen) < _NEAR:
+        node = todo.popleft()
+        if _is_square(node):
+            for end in _differences_in(node.inputs[0]):
+                expression = Expression(Spot(total), stops | {end.id}, through_sums, most=MOST_LEAVES)
+                if end.id not in stops and 1 < len(expression.leaves) <= MOST_LEAVES:
+                    yield expression
+            continue
+        if node.kind in ("elementwise", "shape") or (through_sums and node.kind == "reduction"):
+            for source in node.inputs:
+                if source.id not in seen and source.params:
+                    seen.add(source.id)
+                    todo.append(source)
+
+
+def _differences_in(node: Node) -> Iterator[Node]:
+    """The sums that are factors of what is squared: `x - y` of `2 * (x - y) / sigma`."""
+    todo = [node]
+    while todo:
+        factor = settle(Spot(todo.pop())).node
+        if factor.kind == "elementwise" and factor.op in ops.MONOMIAL:
+            todo += [n for n in factor.inputs if n.params]
+        elif factor.kind == "elementwise" and factor.op in ops.SUMMING:
+            yield factor
+
+
+_NEAR = 40
+"""How many values behind a total are looked at for a square: a density or a KL has fewer operations outside of it."""
 
 
 def totals(graph: Graph, through_sums: bool) -> Iterator[Node]:
@@ -491,7 +533,12 @@ class Probe:
         return other == mean or (curvature is not None and _varies(curvature))
 
     def match(
-        self, key: SpotKey, grid: Tensor, means: frozenset[SpotKey], error: Callable[[Tensor], float]
+        self,
+        key: SpotKey,
+        grid: Tensor,
+        means: frozenset[SpotKey],
+        error: Callable[[Tensor], float],
+        among: Set[SpotKey] | None = None,
     ) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression that has the values of σ over the grid, and the suffix with which it has them.
 
@@ -499,12 +546,15 @@ class Probe:
 
         Args:
             error: how far values over the grid are from σ, relative to it; infinite where they are nothing like it.
+            among: the spots that may be it, of which the last one is taken.
         """
         depends = self.expression.depends
         done = self.done({key: grid})
         # a scale is computed of no mean; (x − m)² / σ² alone would pass for the σ² of another term
         spots = [s for s in self.expression.order if key in depends[s.key] and not depends[s.key] & means]
         spots = [s for s in (*spots, self.expression.leaves[key]) if done[s.key].numel() == _POINTS]
+        if among is not None:
+            spots = [spot for spot in reversed(spots) if spot.key in among]
         nearly = None
         for suffix in _SUFFIXES:
             for spot in spots:

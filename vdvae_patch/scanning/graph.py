@@ -143,6 +143,8 @@ class OtherSeen:
     name: str
     scale: Node
     frames: tuple[Frame, ...] = ()
+    argument: str = ""
+    """By which it was given."""
 
 
 @dataclass

@@ -160,7 +160,7 @@ def _note(recorder: Recorder, name: str, given: Mapping[str, Any], scales: tuple
         scale = given.get(argument)
         node = recorder.node_of(scale) if isinstance(scale, Tensor) else None
         if node is not None and node.params:
-            recorder.graph.others.append(OtherSeen(name, node, recorder._walk(3)))
+            recorder.graph.others.append(OtherSeen(name, node, recorder._walk(3), argument))
 
 
 def _made_at(recorder: Recorder, normal: Normal) -> tuple[Frame, ...]:

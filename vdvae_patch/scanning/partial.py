@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, is_variable
 from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, Probe, fitted, totals
@@ -58,10 +59,11 @@ def _known(readings: Readings) -> set[SpotKey]:
 
 @dataclass
 class _Drawn:
-    """What is drawn with the σ of a raw value: the nodes σ ε, and log σ over the grid of raw values."""
+    """What is drawn with the σ of a raw value: the nodes σ ε, log σ over the grid of raw values, the steps to σ."""
 
     products: set[int]
     log_sigma: Tensor
+    steps: frozenset[SpotKey]
 
 
 def _drawn(graph: Graph, readings: Readings, known: set[SpotKey]) -> dict[SpotKey, _Drawn]:
@@ -79,7 +81,8 @@ def _drawn(graph: Graph, readings: Readings, known: set[SpotKey]) -> dict[SpotKe
         sigma = probe.values({reading.raw.key: probe.grid}) if reading.raw.key in expression.leaves else torch.zeros(())
         for step in reading.suffix:
             sigma = step.forward(sigma)
-        drawn[reading.raw.key] = _Drawn(products, sigma.expand(len(probe.grid)).log())
+        steps = frozenset(spot.key for spot in expression.order)
+        drawn[reading.raw.key] = _Drawn(products, sigma.expand(len(probe.grid)).log(), steps)
     return drawn
 
 
@@ -184,10 +187,33 @@ def _without_means(
             rest = probe.values({key: probe.grid}).expand(len(probe.grid))
             own = drawn[key].log_sigma if key in drawn else None
             error = functools.partial(_distance_as_divergence, rest=rest, drawn=own)
-            match = probe.match(key, probe.grid, frozenset(), error)
+            # any multiple of σ fits: the one that the sampler reads, too, is σ wherever that is computed in pieces
+            shared = probe.match(key, probe.grid, frozenset(), error, drawn[key].steps) if key in drawn else None
+            match = shared or probe.match(key, probe.grid, frozenset(), error)
             if match is not None:
                 seen.add(key)
-                yield GaussianTerm(leaf, "q", *match, (), node)
+                spot, suffix = match
+                yield GaussianTerm(leaf, "q", spot, (*suffix, *_relative_to(probe, key, match, own)), (), node)
+
+
+def _relative_to(
+    probe: Probe, key: SpotKey, match: tuple[Spot, tuple[Step, ...]], drawn: Tensor | None
+) -> tuple[Step, ...]:
+    """The step to the σ that is drawn, where such a KL has it as a multiple of its prior's σ.
+
+    Without a mean nothing in a KL says in which units σ is: `0.075 * exp(0.5 * r)` beside N(0, 0.075) is exp(r / 2)
+    beside N(0, 1).
+    """
+    if drawn is None:
+        return ()
+    sigma = probe.done({key: probe.grid})[match[0].key].expand(len(drawn))
+    for step in match[1]:
+        sigma = step.forward(sigma)
+    ratio = (drawn - sigma.log()).exp()
+    alike = torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=_SAME_WEIGHT)
+    if not alike or math.isclose(float(ratio[0]), 1, rel_tol=_SAME_WEIGHT):
+        return ()
+    return (Step("mul", (float(f"{float(ratio[0]):.7g}"),)),)
 
 
 def _distance_as_divergence(sigma: Tensor, *, rest: Tensor, drawn: Tensor | None) -> float:

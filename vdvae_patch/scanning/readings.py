@@ -21,6 +21,8 @@ from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.masses import masses_and_densities
 from vdvae_patch.scanning.partial import partial_kls
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
+from vdvae_patch.scanning.relative import relative_kls
+from vdvae_patch.scanning.rules.weight_variances import variances_of_weights
 from vdvae_patch.scanning.stacked import stacked_outputs
 from vdvae_patch.scanning.unread import unread
 
@@ -39,11 +41,16 @@ def read(graph: Graph) -> Readings:
         stops |= _means_of(graph, use)
     unmatched: dict[SpotKey, Node] = {}
     _read_terms(graph, frozenset(stops), out, unmatched)
+    for kl in list(relative_kls(graph, frozenset(stops), out.found)):
+        gone = {id(reading) for reading in kl.drawn}
+        out.found = [r for r in out.found if id(r) not in gone] + kl.readings(frozenset(stops))
+    before = list(out.found)
     for rule in rules.drops:
         dropped = list(rule(graph, out.found))
         out.near_misses.extend(miss for _, miss in dropped)
         gone = {id(reading) for reading, _ in dropped}
         out.found = [reading for reading in out.found if id(reading) not in gone]
+    out.found += variances_of_weights(before, out.found)
     out.near_misses.extend(unread(graph, out, unmatched))
     graph.stacked = stacked_outputs(graph, out)
     return out

@@ -37,7 +37,10 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     if "q" not in places and _is_policy(graph, readings, found, own):
         return "likelihood", any(r.term is not None for r in found)
     roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
-    roles += [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
+    densities = [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
+    roles += densities
+    if "likelihood" in densities and not own and any(is_of_data(r.term) for r in found if r.term and r.evidence == "p"):
+        return "likelihood", True  # it is fitted to what was observed, and nothing is drawn; a KL keeps it from N(0, 1)
     if roles:
         return ("posterior" if "posterior" in roles else roles[0]), True
     raw, sampled = found[0].raw, "noise" in places

@@ -6,13 +6,19 @@ is almost a Normal's; and where nothing at all was found, of the noise that was 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 
+import torch
+
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.chain import scaled_noise
-from vdvae_patch.scanning.expression import Spot, SpotKey, settle
+from vdvae_patch.scanning.chain import descend, scaled_noise
+from vdvae_patch.scanning.emission import emission_of
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, settle
+from vdvae_patch.scanning.gaussian import MOST_LEAVES, Probe
 from vdvae_patch.scanning.graph import Frame, Graph, Node
-from vdvae_patch.scanning.reading import NearMiss, Readings
+from vdvae_patch.scanning.reading import NearMiss, Readings, where
+from vdvae_patch.trace import shown
 
 
 def unread(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) -> Iterator[NearMiss]:
@@ -21,8 +27,8 @@ def unread(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) 
     Args:
         unmatched: raw values that change a density as a scale does, with where that is complete; see `gaussian_terms`.
     """
-    found = [*_others(graph), *_almost(readings, unmatched)]
-    yield from found
+    found = [*_others(graph), *_almost(graph, readings, unmatched)]
+    yield from dict.fromkeys(found)
     if not found and not readings.found and not readings.near_misses:
         for node in graph.nodes:
             if node.kind == "noise":
@@ -30,25 +36,105 @@ def unread(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) 
 
 
 def _others(graph: Graph) -> Iterator[NearMiss]:
+    named = set[str]()
     for other in graph.others:
-        reason = _CORRELATED if "Normal" in other.name else "its scale is that of no Normal, and no head"
+        reason = "its scale is that of no Normal, and no head"
+        if "Normal" in other.name:
+            reason = _with_advice(graph, _CORRELATED, other.scale, other.argument)
+        named.add(_line(other.frames))
         yield NearMiss(_line(other.frames), reason, other.name)
     for node in graph.nodes:
         if node.params and node.kind == "opaque" and node.op in ops.COMBINING and _mixes_noise(graph, node):
-            yield NearMiss.at(node, f"fresh Normal noise meets a matrix that a network computes: {_CORRELATED}")
+            if where(node) in named:
+                continue  # PyTorch's own draw
+            matrix = next(n for n in node.inputs if n.params and not n.noise)
+            reason = f"fresh Normal noise meets a matrix that a network computes: {_CORRELATED}"
+            yield NearMiss.at(node, _with_advice(graph, reason, matrix, "scale_tril"))
 
 
-def _almost(readings: Readings, unmatched: Mapping[SpotKey, Node]) -> Iterator[NearMiss]:
+_POWERS = {"cov_diag": " ** 2", "covariance_matrix": " ** 2", "precision_matrix": " ** -2"}
+
+
+def _with_advice(graph: Graph, reason: str, scale: Node, argument: str) -> str:
+    """The reason, where the scale's diagonal is computed, and what to write in its place.
+
+    A matrix with a bounded diagonal has a bounded inverse, whatever is below the diagonal; so has a diagonal that a
+    product of rank k is added to.
+    """
+    if argument == "cov_factor":
+        return f"{reason}; what cov_diag adds bounds it from below"
+    diagonal = scale if argument == "cov_diag" else _diagonal_of(scale)
+    place = "the diagonal"
+    if diagonal is not None:
+        chain = descend(Spot(diagonal))
+        if chain.end == "raw" and chain.nodes:
+            path = emission_of(graph, chain.begin).path
+            place = f"the diagonal, which is computed of {path} at {shown(where(chain.nodes[-1]))},"
+    written = 'vdvae_patch.scales.get("bounded(0.01, 10)").sigma(v)'
+    if diagonal is None and argument in ("covariance_matrix", "precision_matrix"):
+        return f"{reason}; in the place of it give a scale_tril with {written} as its diagonal"
+    return f"{reason}; in the place of {place} write {written}{_POWERS.get(argument, '')}"
+
+
+def _diagonal_of(matrix: Node) -> Node | None:
+    """What a matrix, or one that is added to it, is given as its diagonal."""
+    todo, seen = [matrix], set[int]()
+    while todo and len(seen) < _NEAR:
+        node = todo.pop()
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        if node.op == "diag_embed" and node.inputs:
+            return node.inputs[0]
+        if node.kind in ("shape", "elementwise"):
+            todo += [n for n in node.inputs if n.params]
+    return None
+
+
+_NEAR = 30
+
+
+def _almost(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) -> Iterator[NearMiss]:
     known = {reading.raw.key for reading in readings.found}
+    stops = frozenset(readings.samples | readings.merged)
     for key, total in unmatched.items():
         if key not in known:
-            yield NearMiss.at(total, _ALMOST)
+            yield NearMiss.at(total, _CROSSED if _is_crossed(total, stops) else _ALMOST)
+    for node in graph.nodes:  # a density that no logarithm was taken of
+        if node.op in ops.EXPONENTIAL and node.params and _is_crossed(node.inputs[0], stops):
+            yield NearMiss.at(node, _CROSSED)
 
 
+def _is_crossed(total: Node, stops: frozenset[int]) -> bool:
+    """Whether an expression is quadratic in two values that are correlated: ℓ = (A x² + 2 R x y + B y²) / 2 with
+    0 < R² < A B. Of one difference, (x - y)², it is R² = A B."""
+    expression = Expression(Spot(total), stops, most=MOST_LEAVES)
+    if not 3 <= len(expression.leaves) <= MOST_LEAVES:
+        return False
+    probe = Probe(expression)
+    curved = {key: float(found) for key in expression.leaves if (found := probe.curvature(key)) is not None}
+    at = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    for one, other in itertools.combinations(curved, 2):
+        (low, left), (right, both) = probe.values({one: at[:, None].expand(2, 2), other: at.expand(2, 2)}).tolist()
+        share = (low - left - right + both) ** 2 / (curved[one] * curved[other])
+        if curved[one] * curved[other] > 0 and _LEAST < share < 1 - _LEAST:
+            return True
+    return False
+
+
+_LEAST = 1e-6
+"""R² / A B, or its distance to 1, from which it is no rounding (1e-13)."""
 _CORRELATED = "a Normal with correlations has no σ of each element; heads are of Normals whose elements are independent"
 _ALMOST = (
     "a network's output changes the curvature and the logarithm of an expression as the σ of a Normal does, but no "
     "step has just the values of that σ, as where elements are correlated"
+)
+
+
+_CROSSED = (
+    "the density of a Normal whose elements are correlated, written out; where the host makes one of its scales "
+    'positive write vdvae_patch.scales.get("bounded(0.01, 10)").sigma(v), and keep the correlation away from 1, as '
+    "0.99 * torch.tanh(v) does"
 )
 
 

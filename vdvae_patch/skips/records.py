@@ -271,12 +271,16 @@ class Audit:
     def problems(self, expected: int | None = None) -> list[str]:
         """Everything that was wrong in what has been read, each with file and line, as `Log.problems` says it."""
         damaged = [text for text, is_gap in self.faults if not is_gap]
-        gaps = [text for text, is_gap in self.faults if is_gap]
-        if expected is not None and self._before < expected:
-            gaps.append(f"lacks {in_words(self._before + 1, expected)}")
+        gaps = [text for text, is_gap in self.faults if is_gap] + self.lost_at_the_end(expected)
         if expected is not None and self._unfinished and gaps:
             damaged.append(f"ends in the middle of line {self._places + 1}")
         return [f"{self.path} {text}" for text in damaged + gaps]
+
+    def lost_at_the_end(self, expected: int | None) -> list[str]:
+        """`lacks records 8 to 9`, if there must be `expected` of them: in the file nothing shows that."""
+        if expected is None or self._before >= expected:
+            return []
+        return [f"lacks {in_words(self._before + 1, expected)}"]
 
 
 def _whole(path: Path, unfinished: list[bytes]) -> Iterator[bytes]:

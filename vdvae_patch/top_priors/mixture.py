@@ -24,10 +24,11 @@ class Mixture(TopPrior):
     Args:
         components: K.
         scale: the parameterization of σ, see `vdvae_patch.scales`.
+        lr_factor: see `TopPrior`.
     """
 
-    def __init__(self, components: float = 10, scale: str = "exp") -> None:
-        super().__init__()
+    def __init__(self, components: float = 10, scale: str = "exp", lr_factor: float = 1) -> None:
+        super().__init__(lr_factor)
         self.components = count(self._who, "components", components)
         if not isinstance(scale, str):
             raise InvalidValueError(f"{self._who}: a scale is named, as in scale=bounded(0.001, omega=1), not {scale}")

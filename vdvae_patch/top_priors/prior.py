@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.machine import available_bytes, bytes_in_words
-from vdvae_patch.number_ranges import as_float
+from vdvae_patch.number_ranges import Range, as_float
 from vdvae_patch.registry import Registry, format_number
 from vdvae_patch.top_priors.density import Density
 
@@ -23,6 +23,8 @@ TOP_PRIORS: Registry[TopPrior] = Registry("top prior", "vdvae_patch.top_priors",
 
 _COPIES = 4
 """A parameter, its gradient, and Adam's two averages."""
+
+_LR_FACTOR = Range(1e-6, 1e6, "a learning rate so far from the model's own is none", zero=True)
 
 
 def get(
@@ -56,17 +58,22 @@ def get(
 class TopPrior(nn.Module, ABC):
     """p(z) of the top latent; `prior.at(encode)` is the density of one step.
 
+    Args:
+        lr_factor: learning rate of its own parameters, as a multiple of the model's; 0 leaves them as they start.
+
     Attributes:
         needs_encoder: whether it calls the encoder.
         latents: the shape of a latent, once it is known.
+        lr_factor: as given. `train` and `compare` follow it; a loop of your own tells its optimizer.
     """
 
     name: ClassVar[str] = ""
     needs_encoder: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, lr_factor: float = 1) -> None:
         super().__init__()
         self.latents: tuple[int, ...] | None = None
+        self.lr_factor = _LR_FACTOR.check(self._who, "lr_factor", lr_factor)
 
     def prepare(
         self,

@@ -30,14 +30,20 @@ class Vamp(TopPrior):
         from_data: 1 to start from images, each another one as long as there are enough; 0 to start at random.
         mean: of the random start; without, the mean of the images if there are any, and else 0.5.
         std: of the random start, or of the noise on images.
+        lr_factor: see `TopPrior`.
     """
 
     needs_encoder: ClassVar[bool] = True
 
     def __init__(
-        self, components: float = 500, from_data: float = 0, mean: float | None = None, std: float = 0.01
+        self,
+        components: float = 500,
+        from_data: float = 0,
+        mean: float | None = None,
+        std: float = 0.01,
+        lr_factor: float = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(lr_factor)
         self.components = count(self._who, "components", components)
         if from_data not in (0, 1):
             raise InvalidValueError(f"{self._who}: from_data is 1 to start from images or 0, not {from_data}")

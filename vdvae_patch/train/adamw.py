@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,17 +22,27 @@ from torch import Tensor
 from vdvae_patch.train.flat import FlatWeights
 
 
+class _Kind(NamedTuple):
+    """What the parameters of one call have in common; a count of updates is of one kind, as a call adds one to it."""
+
+    device: torch.device
+    dtype: torch.dtype
+    factor: float
+
+
 @dataclass
 class _Call:
     """One call of the fused operation: tensors of one type on one device, and where their gradients come from.
 
     Attributes:
+        factor: the learning rate of these tensors is this many times the group's.
         sources: for each tensor the parameters whose gradients it needs, and the zeros between them.
         steps: for each tensor the count of updates; shared by those that have had the same ones.
         touched: parameters that are changed through another tensor than themselves.
     """
 
     device: torch.device
+    factor: float = 1.0
     values: list[Tensor] = field(default_factory=list)
     means: list[Tensor] = field(default_factory=list)
     squares: list[Tensor] = field(default_factory=list)
@@ -59,16 +69,26 @@ class FusedAdamW(torch.optim.AdamW):
         weights: the parameters.
         gathers: whether gradients are copied into one storage; unless given, on every device but a CPU. There the
             copy costs more than it saves, and the last few elements of a tensor are rounded otherwise than the others.
+        factors: of each parameter, what its learning rate is multiplied by, and with it its decay; 1 unless given. They
+            are not in the `state_dict`, which has one group.
         settings: lr, betas, weight_decay.
     """
 
-    def __init__(self, weights: FlatWeights, *, gathers: bool | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        weights: FlatWeights,
+        *,
+        gathers: bool | None = None,
+        factors: Sequence[float] | None = None,
+        **settings: Any,
+    ) -> None:
         self.weights = weights
         self.gathers = gathers
+        self.factors = [1.0] * len(weights.parameters) if factors is None else list(factors)
         self.found_inf: Tensor | None = None
         """1 if the next update is to leave weights, moments and counts alone, else 0."""
-        devices: dict[torch.device, int] = {}
-        self._histories = [devices.setdefault(p.device, len(devices)) for p in weights.parameters]
+        kinds: dict[_Kind, int] = {}
+        self._histories = [kinds.setdefault(self._kind(i), len(kinds)) for i in range(len(weights.parameters))]
         self._updates: dict[int, Tensor] = {}
         self._moments: list[tuple[Tensor, Tensor]] = []
         self._storages: list[tuple[Tensor, Tensor]] = []
@@ -107,20 +127,39 @@ class FusedAdamW(torch.optim.AdamW):
         plan, waiting = self._given
         self._given = None
         group = self.param_groups[0]
+        counts: dict[torch.device, list[Tensor]] = {}
+        known: set[int] = set()
+        for call in plan:  # tensors of several types may have one count, which rises once
+            fresh = [step for step in call.counts() if id(step) not in known]
+            known.update(map(id, fresh))
+            counts.setdefault(call.device, []).extend(fresh)
+        skips = {} if self.found_inf is None else {device: self.found_inf.to(device) for device in counts}
+        for steps in filter(None, counts.values()):
+            torch._foreach_add_(steps, 1)
         for call in plan:
+            if not call.values:
+                continue  # none of this type has a gradient
             gradients, waiting = waiting[: len(call.values)], waiting[len(call.values) :]
-            skip = None if self.found_inf is None else self.found_inf.to(call.device)
-            counts = call.counts()
-            torch._foreach_add_(counts, 1)
             torch._fused_adamw_(
-                call.values, gradients, call.means, call.squares, [], call.steps, lr=group["lr"],
+                call.values, gradients, call.means, call.squares, [], call.steps,
+                lr=group["lr"] if call.factor == 1 else group["lr"] * call.factor,
                 beta1=group["betas"][0], beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"],
-                amsgrad=False, maximize=False, grad_scale=None, found_inf=skip,
+                amsgrad=False, maximize=False, grad_scale=None, found_inf=skips.get(call.device),
             )  # fmt: skip
-            if skip is not None:
-                torch._foreach_sub_(counts, [skip] * len(counts))
             if call.touched:
                 torch.autograd.graph.increment_version(call.touched)
+        for device, skip in skips.items():
+            if counts[device]:
+                torch._foreach_sub_(counts[device], [skip] * len(counts[device]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What PyTorch's has, and as there each parameter with a count of updates of its own.
+
+        Here some share one. An optimizer that steps each of them would count as often as there are parameters.
+        """
+        saved = super().state_dict()
+        of = {index: {**state, "step": state["step"].clone()} for index, state in saved["state"].items()}
+        return {**saved, "state": of}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up moments and counts of updates, ours or PyTorch's."""
@@ -130,17 +169,21 @@ class FusedAdamW(torch.optim.AdamW):
         self._updates.clear()
         self._make_moments()
         counted = iter(torch.stack([of["step"].detach().cpu() for of in loaded.values()]).tolist() if loaded else [])
-        known: dict[tuple[float, torch.device], int] = {}
+        known: dict[tuple[float, _Kind], int] = {}
         for index, parameter in enumerate(self.weights.parameters):
             own = loaded.get(index)
             count = next(counted) if own is not None else 0.0
-            history = self._histories[index] = known.setdefault((count, parameter.device), len(known))
+            history = self._histories[index] = known.setdefault((count, self._kind(index)), len(known))
             if history not in self._updates:
                 self._updates[history] = torch.full((), count, dtype=torch.float32, device=parameter.device)
             for kept, name in zip(self._moments[index], ("exp_avg", "exp_avg_sq"), strict=True):
                 kept.zero_() if own is None else kept.copy_(own[name])
             if own is not None:
                 self._keep(index)
+
+    def _kind(self, index: int) -> _Kind:
+        parameter = self.weights.parameters[index]
+        return _Kind(parameter.device, parameter.dtype, self.factors[index])
 
     def _plan(self, found: Sequence[Tensor | None]) -> list[_Call]:
         present = tuple(gradient is not None for gradient in found)
@@ -164,7 +207,7 @@ class FusedAdamW(torch.optim.AdamW):
                 self._updates[history] = torch.zeros((), dtype=torch.float32, device=device)
             if now and history in mixed:
                 if history not in renamed:
-                    renamed[history] = max(self._updates) + 1
+                    renamed[history] = max(*self._updates, *self._histories) + 1
                     self._updates[renamed[history]] = self._updates[history].clone()
                 self._histories[index] = renamed[history]
             if now:
@@ -192,15 +235,16 @@ class FusedAdamW(torch.optim.AdamW):
         self._moments = [found[index] for index in range(len(self.weights.parameters))]
 
     def _made(self, present: Sequence[bool]) -> list[_Call]:
-        calls: dict[tuple[torch.device, torch.dtype], _Call] = {}
+        calls: dict[_Kind, _Call] = {}
         gathered: set[int] = set()
         for flat, storages in zip(self.weights.flats, self._storages, strict=True):
             device = flat.values.device
             if not (device.type != "cpu" if self.gathers is None else self.gathers):
                 continue
             gathered |= set(flat.members)
-            call = calls.setdefault((device, flat.values.dtype), _Call(device))
             for first, last in self._runs(flat.members, present):
+                kind = self._kind(flat.members[first])
+                call = calls.setdefault(kind, _Call(kind.device, kind.factor))
                 begin, end = flat.starts[first], flat.starts[last] + flat.shapes[last].numel()
                 call.values.append(flat.values.narrow(0, begin, end - begin))
                 call.means.append(storages[0].narrow(0, begin, end - begin))
@@ -216,7 +260,8 @@ class FusedAdamW(torch.optim.AdamW):
                 call.touched += [self.weights.parameters[m] for m in flat.members[first : last + 1]]
         for index, parameter in enumerate(self.weights.parameters):
             if present[index] and index not in gathered:
-                call = calls.setdefault((parameter.device, parameter.dtype), _Call(parameter.device))
+                kind = self._kind(index)
+                call = calls.setdefault(kind, _Call(kind.device, kind.factor))
                 call.values.append(parameter)
                 call.means.append(self._moments[index][0])
                 call.squares.append(self._moments[index][1])

@@ -75,6 +75,17 @@ def read_manifest(path: Path) -> tuple[CheckpointInfo, dict[str, dict[str, Any]]
     return _info(values, path), files
 
 
+def lines_logged(folder: Path) -> dict[str, int]:
+    """How many lines each log had, at least, at the newest checkpoint in `folder` whose manifest can be read."""
+    for path in checkpoints(folder):
+        try:
+            info, _ = read_manifest(path)
+        except CheckpointError:
+            continue
+        return {"metrics": info.step, **info.counts}
+    return {}
+
+
 def _info(values: dict[str, Any], path: Path) -> CheckpointInfo:
     return record(CheckpointInfo, values, f"{_WHAT} {path}: {MANIFEST}: info", CheckpointError)
 

@@ -30,6 +30,7 @@ from vdvae_patch.seams import Normalized, TopPriorSeam
 from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train import classifier as classifiers
+from vdvae_patch.train.buffers import can_be_copied
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.contents import require_tensors, taking_up
@@ -365,8 +366,12 @@ class BuffersFollow:
         for own, other in self._owners:
             for name, source in own.items():
                 target = other[name]
-                if source is not None and target is not None:
+                if source is None or target is None:
+                    continue
+                if target.shape == source.shape and can_be_copied(target):
                     sources.append(source)
                     targets.append(target)
+                else:  # nothing is to be spread over it, and what repeats one number cannot be written to
+                    other[name] = source.detach().clone()
         if sources:
             torch._foreach_copy_(targets, sources)

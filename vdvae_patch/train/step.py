@@ -2,7 +2,7 @@
 
 An update is applied, and the EMA moved, only if the distortion and the rate are finite on every rank and the gradient
 norm, before clipping, is below the threshold; a norm that is not finite never is. Else the step counts as one skipped
-update, and weights, EMA and optimizer moments stay bit for bit.
+update, and weights, EMA, optimizer moments and the model's buffers (running statistics) stay bit for bit.
 
 All of it is decided on the device: the optimizer reads a `found_inf` tensor, the EMA is moved by a weight that is zero,
 and what the log needs goes into one row of a buffer there. Nothing waits for the host until the rows are read.
@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.patching.top_prior import lr_factors
 from vdvae_patch.skips import rule
 from vdvae_patch.skips.gradient_norm import clip_gradients, gradient_norm
 from vdvae_patch.skips.rule import CAUSES, Cause
 from vdvae_patch.skips.usual_norm import UsualNorm
 from vdvae_patch.train.accumulate import Context, backward
 from vdvae_patch.train.adamw import FusedAdamW
+from vdvae_patch.train.buffers import BuffersBefore
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.flat import FlatWeights
 from vdvae_patch.train.graphed import Capture, Moment, StepGraph
@@ -115,7 +117,10 @@ class TrainingStep:
         self.parameters: list[Tensor] = [p for p, _ in pairs]
         self.ema_parameters: list[Tensor] = [e for _, e in pairs]
         self.weights = FlatWeights(self.parameters, self.ema_parameters, (model, ema))
-        self.optimizer = FusedAdamW(self.weights, lr=optimization.lr, **self._settings())
+        others = lr_factors(model)
+        factors = [others.get(p, 1.0) for p, _ in pairs] if others else None
+        self.optimizer = FusedAdamW(self.weights, factors=factors, lr=optimization.lr, **self._settings())
+        self.buffers = BuffersBefore(model)
         self.precision = precision
         self.scaler = LossScale(world.device) if precision == "fp16" else None
         self.usual_norm = UsualNorm(device=world.device) if optimization.grad_clip == "auto" else None
@@ -159,6 +164,7 @@ class TrainingStep:
     def _body(self, x: Tensor, target: Tensor, moment: Moment) -> Mapping[str, Tensor]:
         """All that a step does on the device; what its loss reports."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.buffers.take()
         losses, metrics = backward(
             self.loss, x, target, parts=self.parts, precision=self.autocast,
             scale=None if self.scaler is None else self.scaler.scale, alone=self.alone,
@@ -252,6 +258,7 @@ class TrainingStep:
         self.optimizer.step()
         self._set_lr(number)  # a checkpoint has a number, which is what a graph's step was given, too
         self.weights.average((1 - self.optimization.ema_rate) * (1 - skip))
+        self.buffers.put_back(skip)
         if self.after_update is not None:
             self.after_update(skip)
         shared = torch.stack([norm, cause, everyone[:, 4].amax(), limit])

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import NearMiss, Reading
@@ -43,6 +44,24 @@ def _is_variance_of_sum(reading: Reading) -> bool:
         return False
     squared = [n for n in reading.raw.node.inputs if _is_square(settle(Spot(n)).node)]
     return bool(squared) and reading.chain.steps[-1] == Step("pow", (0.5,))
+
+
+def variances_of_weights(before: Sequence[Reading], found: Sequence[Reading]) -> list[Reading]:
+    """Where such a product reads variances of weights whose scales are known from a density or a KL: what is drawn with
+    is a σ of theirs, too, though noise is multiplied by none of them.
+
+    Args:
+        before: with the readings of such products.
+        found: without them.
+    """
+    known = {reading.raw.node.id for reading in found if reading.term is not None}
+    weights = [n for r in before if _is_variance_of_sum(r) for n in _computed_weights(r.raw.node)]
+    read = []
+    for spot in {spot.key: spot for spot in (settle(Spot(weight)) for weight in weights)}.values():
+        chain = descend(spot)
+        if chain.end == "raw" and chain.begin.node.id in known:
+            read.append(Reading(chain.begin, chain, (Step("pow", (0.5,)),), "noise", spot.node, cuts=spot.cuts))
+    return read
 
 
 def _is_square(node: Node) -> bool:

@@ -1,0 +1,122 @@
+"""A skipped update leaves running statistics alone, too: what is not finite must not stay in them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.train.buffers import BuffersBefore
+from vdvae_patch.train.setup import BuffersFollow
+from vdvae_patch.train.step import TrainingStep
+from vdvae_patch.train.world import World
+
+CPU = torch.device("cpu")
+
+
+class Counting(nn.Module):
+    """Puts another tensor in place of its buffer in every pass, and has one that repeats a number."""
+
+    total: Tensor
+    ones: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(3))
+        self.register_buffer("ones", torch.ones(1).expand(4))
+        self.register_buffer("nothing", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.total = self.total + x.detach().mean(0)
+        return x
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), Counting(), nn.Linear(3, 1))
+
+    def forward(self, x: Tensor) -> Losses:
+        loss = self.layers(x).square().mean()
+        return Losses(loss, loss, torch.zeros(()))
+
+
+def batches(count: int, bad: tuple[int, ...]) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(3)
+    drawn = [torch.randn(6, 5, generator=draw) for _ in range(count)]
+    return [x * torch.nan if number in bad else x for number, x in enumerate(drawn)]
+
+
+def trained(inputs: list[Tensor], threshold: float = -1, parts: int = 1) -> tuple[Any, Any, list[bool]]:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = Net()
+    average = copy.deepcopy(model)
+    step = TrainingStep(
+        model, average, lambda x, _: model(x), Optimization(lr=1e-2, ema_rate=0.5, skip_threshold=threshold),
+        World(CPU), parts=parts,
+    )  # fmt: skip
+    follow = BuffersFollow(model, average)
+    skipped = []
+    for x in inputs:
+        step(0, x, x)
+        follow()
+        skipped.append(step.drain()[0].skipped)
+    return model, average, skipped
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_batch_that_is_not_finite_leaves_no_trace_in_weights_averages_or_statistics(parts: int) -> None:
+    bad = (0, 3, 4, 9)
+    inputs = batches(10, bad)
+    model, average, skipped = trained(inputs, parts=parts)
+    assert [number for number, was in enumerate(skipped) if was] == [*bad]
+    clean, clean_average, none = trained([x for number, x in enumerate(inputs) if number not in bad], parts=parts)
+    assert not any(none)
+    for one, another in ((model, clean), (average, clean_average)):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, another.state_dict()[name]), name
+    average.eval()
+    assert bool(average(batches(1, ())[0]).elbo.isfinite())
+
+
+def test_an_update_of_too_high_a_gradient_was_not_done_either() -> None:
+    torch.manual_seed(0)
+    before = Net().state_dict()
+    model, _, skipped = trained(batches(4, ()), threshold=1e-9)
+    assert all(skipped)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_an_average_follows_a_buffer_that_got_another_shape() -> None:
+    source, target = Counting(), Counting()
+    source.total = torch.arange(3.0).repeat(2, 1)
+    source.ones = torch.full((4,), 2.0)
+    BuffersFollow(source, target)()
+    assert torch.equal(target.total, source.total)
+    assert torch.equal(target.ones, source.ones)
+    target.total = torch.zeros(4, 2, 3)
+    BuffersFollow(source, target)()
+    assert target.total.shape == (2, 3)
+    assert target.total is not source.total
+
+
+def test_what_is_put_back_is_what_was_taken_last_and_once() -> None:
+    model = nn.BatchNorm1d(2)
+    assert model.running_mean is not None
+    kept = BuffersBefore(model)
+    kept.take()
+    place = kept._copies[0].data_ptr()
+    model.running_mean.fill_(1.0)
+    kept.take()
+    assert kept._copies[0].data_ptr() == place  # a graph that was captured writes where it wrote before
+    model.running_mean.fill_(torch.nan)
+    kept.put_back(torch.ones(()))
+    assert model.running_mean.tolist() == [1.0, 1.0]
+    model.running_mean.fill_(2.0)
+    kept.put_back(torch.ones(()))  # of a step that took nothing
+    assert model.running_mean.tolist() == [2.0, 2.0]
