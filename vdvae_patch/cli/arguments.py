@@ -222,4 +222,5 @@ def _one_line(text: str) -> str:
     )
     if missing:
         return f"{missing[2]} is missing: {missing[3]}; `{missing[1]} --help` lists all options"
+    joined = joined.replace("Missing subcommand Expected one of", "which subcommand? Expected one of")
     return re.sub(r"^Error parsing \w+: ", "", joined) or "the command line could not be parsed"
