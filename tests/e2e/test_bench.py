@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from vdvae_patch.benchmark import PLAIN, _Contender, _measurement, batches_of, benchmark, benchmark_guard, plain_step
-from vdvae_patch.cli import dispatch, main
+from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
-from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.guarding import signals
 from vdvae_patch.train.setup import prepare
 
@@ -111,9 +110,3 @@ def test_a_plain_step_steps_where_no_norm_is_too_large() -> None:
     before = [p.detach().clone() for p in work.model.parameters()]
     plain_step(work, config)(0, batches_of(work, config, torch.device("cpu"), 1)[0])
     assert not all(torch.equal(a, b) for a, b in zip(before, work.model.parameters(), strict=True))
-
-
-def test_the_time_of_the_processor_is_not_that_of_processes_or_counts() -> None:
-    for other in ("--scaling", "--counts"):
-        with pytest.raises(InvalidValueError, match=f"--clock cpu has no meaning with {other}"):
-            dispatch(["bench", *SMALL, "--clock=cpu", other])

@@ -73,7 +73,7 @@ def test_every_link_leads_to_a_file() -> None:
 
 
 def test_it_is_short() -> None:
-    assert len(README.splitlines()) <= 130
+    assert len(README.splitlines()) <= 120
 
 
 def _rounded(text: str) -> str:

@@ -7,6 +7,8 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,8 +43,24 @@ def test_troubleshooting_quotes_messages_that_are_raised_or_warned() -> None:
         literal = re.sub(r'"\s*\n\s*f?"', "", file.read_text())  # texts over several lines
         source += " " + _plain(literal)
     for quote in quotes:
-        for part in (part.strip(" :;") for part in quote.split("...")):
-            assert part in source, (quote, part)
+        parts = [re.escape(part) for part in (part.strip(" :;") for part in quote.split("...")) if part]
+        assert re.search(".{0,500}?".join(parts), source), quote  # its parts, in this order, in one message
+
+
+def test_an_argument_that_is_described_beside_others_is_not_called_required() -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: no test of its hooks")
+    shown = _made_by("site.py")["on_page_content"]
+    row = '<tr class="doc-section-item">\n <td>\n <code>{}</code>\n </td>\n <td>\n <em>required</em>\n </td>\n </tr>'
+    page = shown(row.format("model") + row.format("posterior, prior"), None, None, None)
+    assert page.count("<em>required</em>") == 1
+    assert page.index("<em>required</em>") < page.index("posterior, prior") < page.index("see above")
+
+
+def test_the_site_asks_no_other_host_for_its_search() -> None:
+    settings = (ROOT / "mkdocs.yml").read_text()
+    assert re.search(r"^  - offline", settings, re.MULTILINE)
+    assert re.search(r"^  polyfills: \[iframe-worker\.js\]", settings, re.MULTILINE)  # else it is asked of unpkg.com
+    assert (ROOT / "docs" / "iframe-worker.js").is_file()
 
 
 def test_the_figure_of_scales_is_drawn(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.cli.arguments import check_flags, chosen_entry, flags_of, parse, parse_train, peek, train_flags
 from vdvae_patch.cli.gpu_bench import gpu_flags, part_of, run_gpu_bench
@@ -42,9 +42,9 @@ class BenchConfig:
         variants: what is compared, separated by commas; the first is the reference.
         rounds: steps of each variant that count.
         warmup: steps of each variant that do not.
+        processor: seconds of the process's processors, and not of a clock: on a CPU that others use at the same time.
         plain: also measure the plain step that VDVAE's own script does: eager, unfused, waiting for every scalar.
         guard: measure what a guard costs a plain loop instead, with the flags of train.
-        clock: wall, or cpu: the processor's time of this process, on a machine that others use, too; not of a GPU.
         scaling: measure 1 and 2 processes instead, with the flags of train.
         counts: count operator calls, launches and bytes of a step instead; needs no GPU, and measures no step.
         gpu: measure everything that is to be known of a GPU instead, the most valuable first; goes on where it was.
@@ -57,9 +57,9 @@ class BenchConfig:
     variants: str = PAPER_VARIANTS
     rounds: int = 30
     warmup: int = 5
+    processor: bool = False
     plain: bool = False
     guard: bool = False
-    clock: Literal["wall", "cpu"] = "wall"
     scaling: bool = False
     counts: bool = False
     gpu: bool = False
@@ -72,10 +72,6 @@ class BenchConfig:
             raise InvalidValueError(f"--seconds must be a positive number, not {self.seconds:g}")
         if self.rounds < 1 or self.warmup < 0:
             raise InvalidValueError(f"--rounds {self.rounds} and --warmup {self.warmup} must be at least 1 and 0")
-        if self.clock != "wall" and (
-            other := next((n for n in ("scaling", "counts", "gpu") if getattr(self, n)), None)
-        ):
-            raise InvalidValueError(f"--clock {self.clock} has no meaning with --{other}")
 
 
 def run(argv: list[str]) -> int:
@@ -127,20 +123,23 @@ def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device)
         )
     title = (
         f"{config.host} {config.preset}, batch {config.optimization.batch_size}, {config.precision}"
-        f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds{_OF_CLOCK[bench.clock]}; "
-        f"{about['machine']}, {about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
+        f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds"
+        f"{', seconds of the processor' if bench.processor else ''}; {about['machine']}, "
+        f"{about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
     )
     _show(rows, title, bench.out, about)
     return 0
 
 
-_OF_CLOCK = {"wall": "", "cpu": " by the processor's time of the process"}
-
-
 def _clock(bench: BenchConfig, device: torch.device) -> Callable[[], float]:
-    if bench.clock == "cpu" and device.type != "cpu":
-        raise InvalidValueError(f"--clock cpu counts no time of a {device.type} device; leave it out")
-    return time.process_time if bench.clock == "cpu" else time.perf_counter
+    """What tells the time of a step.
+
+    Raises:
+        InvalidValueError: the processor's seconds are asked for, and a GPU does the step.
+    """
+    if bench.processor and device.type != "cpu":
+        raise InvalidValueError(f"--processor counts what the CPU does, and the step is done by {device}; leave it out")
+    return time.process_time if bench.processor else time.perf_counter
 
 
 def _run_gpu(bench: BenchConfig, config: TrainConfig[Any], argv: list[str], part: str) -> int:
@@ -202,9 +201,8 @@ def _run_example(name: str, argv: list[str]) -> int:
     )
     version = host.origin.commit or host.origin.kind
     title = (
-        f"{name} {version}, the example of its entry; {bench.rounds} interleaved rounds"
-        f"{_OF_CLOCK[bench.clock]}; {about['machine']}, {about['threads']} thread(s), torch {about['torch']}, "
-        f"commit {about['commit']}"
+        f"{name} {version}, the example of its entry; {bench.rounds} interleaved rounds; "
+        f"{about['machine']}, {about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
     )
     _show(rows, title, bench.out, about | {"host": host.origin.record()})
     return 0

@@ -71,7 +71,11 @@ def _split(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if "--" in own:
         at = own.index("--")
         own, command = own[:at], own[at + 1 :]
-    options = parser.parse_args(own)
+    options, rest = parser.parse_known_args(own)
+    if rest and not command and not rest[0].startswith("-"):
+        raise InvalidValueError(f"the script stands behind --: vdvae-patch guard [options] -- {' '.join(rest)}")
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.clip is not None and options.clip != "auto":
         try:
             options.clip = float(options.clip)

@@ -6,7 +6,6 @@ my_vae:loss`.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,7 +110,7 @@ def _recorded_by_guard(folder: Path, number: int) -> Path | None:
 
 
 def _replay_guards(command: ReplayCommand, folder: Path) -> int:
-    from vdvae_patch.cli.scan import build, resolve
+    from vdvae_patch.cli.scan import build, import_from, resolve
     from vdvae_patch.guarding.replaying import replay as replay_again
     from vdvae_patch.guarding.skip import read
 
@@ -121,7 +120,7 @@ def _replay_guards(command: ReplayCommand, folder: Path) -> int:
             f"{folder} holds weights of a {recorded.info.get('model_class')}, and no code; name what makes the model: "
             "--model PACKAGE.MODULE:FACTORY, and its loss, --call PACKAGE.MODULE:LOSS, if the model does not give it"
         )
-    sys.path.insert(0, str(command.path.expanduser().resolve()))
+    import_from([str(command.path)])
     model = build(resolve(command.model, [str(command.path)]), command.model)
     call = None if command.call is None else resolve(command.call, [str(command.path)])
     print(visible(str(replay_again(recorded, model, call, command.variant, command.device))))

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str]) -> int:
     """Run `scan` with its arguments; 0 if there are heads, 1 if there are none, or an error is raised."""
     options = _parser().parse_args(list(argv))
-    for folder in reversed(options.path):
-        sys.path.insert(0, str(Path(folder).expanduser().resolve()))
+    import_from(options.path)
     if options.patch:
         from vdvae_patch.patching import Variant
 
@@ -75,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         help="shape of an input, drawn from N(0, 1), or zeros for an integer type; once for each input",
     )
     parser.add_argument(
-        "--path", action="append", default=[], metavar="FOLDER", help="where to import from; repeatable"
+        "--path",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="where to import from, before the current folder; repeatable",
     )
     parser.add_argument("--call", metavar="PACKAGE.MODULE:LOSS", help="run LOSS(model, *inputs) instead of the model")
     parser.add_argument("--patch", metavar="VARIANT", help="patch with it and verify the sigma that is used")
@@ -85,12 +88,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def import_from(folders: Sequence[str]) -> None:
+    """Let modules be imported from these folders and the current one, which a console script's path lacks."""
+    for folder in reversed([*folders, "."]):
+        sys.path.insert(0, str(Path(folder).expanduser().resolve()))
+
+
 def resolve(spec: str, folders: Sequence[str]) -> Any:
     """What PACKAGE.MODULE:NAME names; raises `HostError` if it cannot be imported, or has no such name."""
     module_name, colon, attribute = spec.partition(":")
     if not colon or not module_name or not attribute:
         raise InvalidValueError(f"{spec!r} is not of the form PACKAGE.MODULE:NAME, such as my_vae.model:VAE")
-    tried = ", ".join([*folders, "the installed packages"])
+    tried = ", ".join([*folders, "the current folder", "the installed packages"])
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -947,7 +947,8 @@ class Guard:
         if chosen is None or self._handle is not None:
             return ""
         return (
-            "the cure, in two lines before the training:\n"
+            "the cure, in two lines before the training "
+            "(loss(model, batch) is your loss; no call= if model(batch) returns it):\n"
             "  heads = vdvae_patch.scan(model, batch, call=loss)\n"
             f"  vdvae_patch.patch(model, {chosen!r}, heads=heads)"
         )

@@ -68,7 +68,7 @@ def load_state_dict(model: nn.Module, state: Mapping[str, Any], strict: bool = T
         is_now = "is not patched" if now is None else f"is patched with {now}"
         warnings.warn(
             f"these weights were made under the patch {made}, and the model {is_now}: its σ is another function of the "
-            "same weights; patch it alike, or load a folder that vdvae_patch.save wrote",
+            "same weights; patch it in the same way, or load a folder that vdvae_patch.save wrote",
             stacklevel=2,
         )
     return model.load_state_dict(state, strict=strict, assign=assign)

@@ -43,15 +43,20 @@ def stabilize(
 
     Each head's raw values are then pushed to where σ² and σ leave the range of their type, and to what an optimizer's
     steps can reach; the user's own call, backward pass included, must stay finite. What is printed says CURED of a head
-    where it does, and else NOT cured, with the operation that breaks and the scale that holds. A usual scale that
-    breaks, where another one holds, is not used: a host with a floor under σ that its arithmetic needs keeps it.
+    where it does, and else NOT cured, with the operation that breaks and a scale with which all stays finite, if one is
+    found. Where the usual scale breaks and another one does not, the other one is used. A model that stays finite as it
+    is keeps its σ: it may have a lower bound that its own arithmetic needs.
 
     A learned prior gets a constant σ of 1 unless another scale is named, the paper's choice (section 7.4): in ten seeds
     of a raised learning rate (docs/results/stress-ten-seeds.md) it had no NaN, where a prior with a learned σ had 86
-    NaN steps of 1,000. Where the host computes posterior and prior in one place, so that they cannot have two scales,
-    the prior gets the posterior's. So it does where no density and no KL says that it is a prior, where no posterior is
-    compared with it, as with the learned base of a flow, and where σ is all that its network is there for, as of an
-    entropy model: a posterior's σ is never fixed.
+    NaN steps of 1,000. The prior gets the posterior's scale instead of a constant
+
+    - where the host computes both in one place, so that they cannot have two scales;
+    - where no density and no KL shows that it is a prior;
+    - where no posterior is compared with it, as with the learned base of a flow;
+    - where its network computes nothing but this σ, as in an entropy model.
+
+    A posterior's σ is never fixed.
 
     A model that was trained with its own σ is another model under a constant one. So the loss of the batch is measured:
     where it is finite without the patch, and a usual scale moves it by 1% or more, a role gets the host's own σ, if

@@ -296,7 +296,7 @@
         const button = make("button"); button.type = "button"; button.setAttribute("aria-pressed", "true");
         const swatch = make("span", undefined, "swatch"); swatch.style.setProperty("--light", label.light); swatch.style.setProperty("--dark", label.dark);
         const skips = runs.filter((run) => run.label === position).map((run) => run.cumulated.count.at(-1) || 0);
-        button.append(swatch, `${label.name}: ${skips.join(" + ")} skipped`);
+        button.append(swatch, `${label.name}: ${skips.join(" + ")} skipped${skips.length > 1 ? ", by seed" : ""}`);
         button.addEventListener("click", () => {
           state.hidden.has(position) ? state.hidden.delete(position) : state.hidden.add(position);
           button.setAttribute("aria-pressed", String(!state.hidden.has(position)));
