@@ -12,7 +12,7 @@ divergence returned, in float32: it is summed over many thousands of values.
 
 `sample_kl` does both at once, from the raw parameters if it is given their scales. It keeps four tensors for the
 backward pass, and one more a scale, where VDVAE's own expressions keep seven and the two functions above ten. Both take
-N(0, 1) for p where none is given, at less than the price of one that is.
+N(0, 1) for p where none is given, at less than the price of one that is. On a GPU it can be one kernel, see `fused`.
 Source: "Re-parameterizing VAEs for stability", eq. 6 to 10.
 """
 
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vdvae_patch import fused
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.scales.operation import Operation, is_forward_mode
@@ -80,8 +81,8 @@ def sample_kl(
     """A sample of q and KL(q‖p), elementwise, in one operation that is differentiable once; shapes broadcast.
 
     Values are those of `sample` and `kl_divergence`; kept for the backward pass are σ_q ε, expm1(2 log σ_q/σ_p), the
-    standardized distance of the means, exp(−½ log σ_p), and of each scale the derivative d log σ / dp. Against N(0, 1)
-    the last but one falls away.
+    standardized distance of the means, exp(−½ log σ_p), and of each scale the derivative d log σ / dp, unless it is 0.
+    Against N(0, 1) the last but one falls away.
 
     Args:
         mean_p, raw_p: of p; N(0, 1) without.
@@ -110,8 +111,23 @@ def sample_kl(
         mean_q = mean_q.clone() if mean_q._is_view() else mean_q
         z, kl = _SampleKLToUnit.run(mean_q, raw_q, noise, scale_q)[:2]
     else:
-        z, kl = _SampleKL.run(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)[:2]
+        assert mean_p is not None
+        assert raw_p is not None
+        z, kl = _sample_kl_of_two((mean_q, raw_q, mean_p, raw_p, noise), scale_q, scale_p)
     return z if z.dtype == dtype else z.to(dtype), kl
+
+
+_Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _sample_kl_of_two(given: _Five, scale_q: Scale | None, scale_p: Scale | None) -> tuple[Tensor, Tensor]:
+    """In one kernel where that is asked for and can be, and in one operation of many elsewhere."""
+    if fused.is_on():
+        mean_q, raw_q, mean_p, raw_p, noise = map(wide, given)
+        if fused.serves((mean_q, raw_q, mean_p, raw_p, noise), scale_q, scale_p):
+            return fused.sample_kl(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)
+    z, kl, *_ = _SampleKL.run(*given, scale_q, scale_p)
+    return z, kl
 
 
 class _Excess(Operation):
@@ -180,13 +196,14 @@ class _SampleKL(Operation):
         scale_p: Scale | None,
     ) -> tuple[Tensor, ...]:
         log_sigma_q, log_sigma_p, slopes = _log_sigmas(raw_q, scale_q, raw_p, scale_p)
-        # in place where it can be: these tensors are small, and a new one costs more than the arithmetic on it
+        # in place where it can be: these tensors are small, and a new one costs more than the arithmetic on it; but not
+        # with another operand that may be larger, by broadcasting or under `vmap`
         spread = log_sigma_q.exp() * noise
         # of p over q, the other way round than above: ½ growth + log ratio is one operation
         log_ratio = (log_sigma_p - log_sigma_q).clamp(min=torch.finfo(log_sigma_q.dtype).min)
         growth = (-2 * log_ratio).expm1_()
         root = _root_precision(log_sigma_p)
-        distance = (mean_q - mean_p) * root * root
+        distance = ((mean_q - mean_p) * root).mul_(root)
         kl = _combine(growth, log_ratio, distance)
         return mean_q + spread, kl, spread, growth, distance, root, *slopes
 
@@ -194,29 +211,31 @@ class _SampleKL(Operation):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         # saved as outputs, which is what lets torch.func transform this function
         ctx.save_for_backward(*output[2:])
-        ctx.scaled = [scale is not None for scale in inputs[5:]]
-        ctx.together = len(output) == 7 and all(ctx.scaled)
+        ctx.scales = inputs[5:]
+        ctx.together = len(output) == 7 and all(map(_has_slope, ctx.scales))
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
         _refuse_second_derivative(grad_saved)
         spread, growth, distance, root, *slopes = ctx.saved_tensors
+        scale_q, scale_p = ctx.scales
         if ctx.together:
             slopes = [*slopes[0].unbind()]
-        slope_q = slopes.pop(0) if ctx.scaled[0] else None
-        slope_p = slopes.pop(0) if ctx.scaled[1] else None
-        through_spread = None if grad_z is None else grad_z * spread
+        slope_q = slopes.pop(0) if _has_slope(scale_q) else None
+        slope_p = slopes.pop(0) if _has_slope(scale_p) else None
+        moves_q, moves_p = _depends(scale_q), _depends(scale_p)
+        through_spread = None if grad_z is None or not moves_q else grad_z * spread
         if grad_kl is None:
             return grad_z, _times(through_spread, slope_q), None, None, None, None, None
         down = -grad_kl
-        push = down * distance * root * root
-        grad_log_sigma_p = torch.addcmul(growth, distance, distance) * down
-        if through_spread is None or grad_z is None:
-            grad_log_sigma_q, grad_mean_q = grad_kl * growth, -push
-        else:
-            grad_log_sigma_q, grad_mean_q = torch.addcmul(through_spread, grad_kl, growth), grad_z - push
-        grad_raw_q, grad_raw_p = _times(grad_log_sigma_q, slope_q), _times(grad_log_sigma_p, slope_p)
+        push = (down * distance * root).mul_(root)
+        grad_mean_q = -push if grad_z is None else grad_z - push
+        grad_log_sigma_q = _sum_of(through_spread, grad_kl, growth) if moves_q else None
+        grad_log_sigma_p = torch.addcmul(growth, distance, distance) * down if moves_p else None
+        # zeros, and not none: what emits a raw value that is not read has a gradient as any other layer
+        grad_raw_q = _times(grad_log_sigma_q, slope_q) if moves_q else torch.zeros_like(push)
+        grad_raw_p = _times(grad_log_sigma_p, slope_p) if moves_p else torch.zeros_like(push)
         return grad_mean_q, grad_raw_q, push, grad_raw_p, None, None, None
 
 
@@ -231,6 +250,7 @@ class _SampleKLToUnit(Operation):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.save_for_backward(inputs[0], *output[2:])
+        ctx.moves = _depends(inputs[3])
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -238,13 +258,27 @@ class _SampleKLToUnit(Operation):
         _refuse_second_derivative(grad_saved)
         mean, spread, growth, *slopes = ctx.saved_tensors
         slope = slopes[0] if slopes else None
-        through_spread = None if grad_z is None else grad_z * spread
+        through_spread = None if grad_z is None or not ctx.moves else grad_z * spread
         if grad_kl is None:
             return grad_z, _times(through_spread, slope), None, None
-        if grad_z is None or through_spread is None:
-            return grad_kl * mean, _times(grad_kl * growth, slope), None, None
-        grad_log_sigma = torch.addcmul(through_spread, grad_kl, growth)
-        return torch.addcmul(grad_z, grad_kl, mean), _times(grad_log_sigma, slope), None, None
+        grad_mean = grad_kl * mean if grad_z is None else torch.addcmul(grad_z, grad_kl, mean)
+        if not ctx.moves:
+            return grad_mean, torch.zeros_like(growth), None, None
+        return grad_mean, _times(_sum_of(through_spread, grad_kl, growth), slope), None, None
+
+
+def _sum_of(through_spread: Tensor | None, grad_kl: Tensor, growth: Tensor) -> Tensor:
+    """The gradient for log σ_q, by the sample and by the divergence."""
+    return grad_kl * growth if through_spread is None else torch.addcmul(through_spread, grad_kl, growth)
+
+
+def _depends(scale: Scale | None) -> bool:
+    """Whether a gradient reaches the raw value."""
+    return scale is None or scale.depends_on_p
+
+
+def _has_slope(scale: Scale | None) -> bool:
+    return scale is not None and scale.depends_on_p
 
 
 def _refuse_second_derivative(grad_saved: tuple[Tensor | None, ...]) -> None:
@@ -265,14 +299,18 @@ def _both_or_neither(mean_p: Tensor | None, raw_p: Tensor | None) -> tuple[Tenso
 
 
 def _log_sigma(raw: Tensor, scale: Scale | None) -> tuple[Tensor, ...]:
-    return (raw,) if scale is None else scale.log_sigma_and_slope(raw)
+    """log σ, and its slope if there is a scale whose slope is no constant."""
+    if scale is None:
+        return (raw,)
+    return scale.log_sigma_and_slope(raw) if scale.depends_on_p else (wide(scale.log_sigma(wide(raw))),)
 
 
 def _log_sigmas(
     raw_q: Tensor, scale_q: Scale | None, raw_p: Tensor, scale_p: Scale | None
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """log σ of both, and the slopes: one `[2, ...]` of both where they have one scale and are computed together."""
-    if scale_q is not None and raw_q.shape == raw_p.shape and raw_q.dtype == raw_p.dtype and scale_q == scale_p:
+    together = scale_q is not None and scale_q.depends_on_p and raw_q.shape == raw_p.shape
+    if scale_q is not None and together and raw_q.dtype == raw_p.dtype and scale_q == scale_p:
         log_sigmas, slopes = scale_q.log_sigma_and_slope(torch.stack([raw_q, raw_p]))
         log_sigma_q, log_sigma_p = log_sigmas.unbind()
         return log_sigma_q, log_sigma_p, (slopes,)
@@ -282,7 +320,8 @@ def _log_sigmas(
 
 
 def _times(grad: Tensor | None, slope: Tensor | None) -> Tensor | None:
-    return grad if grad is None or slope is None else grad * slope
+    """The product, in place: the gradients that come here were made by the backward pass, and are as large."""
+    return grad if grad is None or slope is None else grad.mul_(slope)
 
 
 def _draw_like(mean: Tensor) -> Tensor:
@@ -291,8 +330,8 @@ def _draw_like(mean: Tensor) -> Tensor:
 
 
 def _combine(growth: Tensor, log_ratio: Tensor, distance: Tensor) -> Tensor:
-    """½ growth + log σ_p/σ_q + ½ distance²."""
-    return torch.addcmul(torch.add(log_ratio, growth, alpha=0.5), distance, distance, value=0.5)
+    """½ growth + log σ_p/σ_q + ½ distance²; the log ratio is not needed behind it."""
+    return torch.addcmul(log_ratio.add_(growth, alpha=0.5), distance, distance, value=0.5)
 
 
 def _root_precision(log_sigma: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 import torch
 from compare_samples import make_plan, write_run
 
+from vdvae_patch import tables
 from vdvae_patch.compare.run import write_report
 from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.report.write import write as write_page
@@ -89,6 +90,25 @@ def apart(what: str, small: Path, out: Path) -> dict[str, float]:
     return found
 
 
+def page(found: dict[str, Any]) -> str:
+    """The table of what was measured."""
+    run = found["run"]
+    header = ("command", "processor seconds", "of a clock", "to read the lines as JSON", "times that", "MB")
+    rows = [
+        (
+            what, f"{one['seconds']:.2f}", f"{one['wall']:.2f}", f"{one['parse']:.2f}",
+            f"{one['seconds'] / one['parse']:.2f}", f"{one['megabytes']:.1f}",
+        )
+        for what, one in found.items()
+        if what in ("compare", "report")
+    ]  # fmt: skip
+    title = (
+        f"A run of {found['records']:,} records: `{run['command']}`; {run['machine']}, {run['threads']} thread(s), "
+        f"torch {run['torch']}, commit {run['commit']}"
+    )
+    return f"{title}\n\n{tables.markdown(header, rows)}\n"
+
+
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, default=1_000_000)
@@ -113,6 +133,7 @@ def main(argv: list[str]) -> None:
         print(what, found[what])
     if given.out is not None:
         given.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        given.out.with_suffix(".md").write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

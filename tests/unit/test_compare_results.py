@@ -301,3 +301,14 @@ def test_updates_that_were_skipped_for_the_loss_scale_are_said(tmp_path: Path, e
     assert any("upbounded skipped updates in 1 of 1 run: 1 for NaN" in sentence for sentence in sentences)
     said = notes(rows, results)
     assert any("upbounded seed 0: 1 more skipped for fp16's loss scale" in line for line in said)
+
+
+def test_a_lower_mean_of_fewer_runs_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    comparison = make_plan(tmp_path, "vanilla,upbounded", "0,1")
+    for run, nelbo in zip(comparison.runs, (3.0, 4.0, math.inf, 4.2), strict=True):  # seed by seed
+        write_run(run, nelbo=nelbo)
+    (sentence,) = [
+        line for line in reading(summarise(comparison.variants, 2, collect(comparison.runs))) if "lowest" in line
+    ]
+    assert sentence.startswith("of those whose test NELBO is finite in every run, upbounded has the lowest mean")
+    assert "vanilla 3.000 in the 1 of 2 runs where it is finite" in sentence

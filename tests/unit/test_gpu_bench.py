@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +41,8 @@ def test_a_cell_is_a_configuration_of_train() -> None:
     assert settings_of(config, Cell("steps", "tf32", 7, "graph")).cuda_graph
 
 
-def no_command(seed: int) -> list[str]:
-    raise AssertionError("no process is to be started")
+def no_command(seed: int, folder: Path) -> list[str]:
+    raise AssertionError("no process of a seed is started here")
 
 
 class TestThePlan:
@@ -53,6 +54,8 @@ class TestThePlan:
         assert {(a, b) for way, a, b in steps if way == "eager"} == every
         assert {(a, b) for way, a, b in steps if way == "compiled"} == every
         assert {(a, b) for way, a, b in steps if way == "graph"} == {(a, b) for a, b in every if a != "ieee"}
+        kernels = {(way, a, b) for way, a, b in steps if way.startswith("fused")}
+        assert kernels == {(way, a, 16) for way in ("fused", "fused-graph") for a in ("tf32", "bf16")}
         assert {c.kind for c in self.cells} == {"work", "steps", "evaluation", "resume", "replay", "seeds"}
 
     def test_names_each_cell_once_and_every_variant_at_every_batch(self) -> None:
@@ -71,7 +74,11 @@ class TestThePlan:
         assert places["resume-eager-batch16"] < places["steps-compiled-bf16-batch16-of2"]
 
     def test_has_no_graphs_where_there_is_no_gpu_and_takes_one_batch(self) -> None:
-        assert {c.way for c in plan(["vanilla"], [4], graphs=False)} == {"eager", "compiled", "deterministic"}
+        assert {c.way for c in plan(["vanilla"], [4], graphs=False, kernels=False)} == {
+            "eager",
+            "compiled",
+            "deterministic",
+        }
 
 
 class TestTheFolder:
@@ -193,6 +200,61 @@ def test_a_resumed_run_is_compared_with_the_undisturbed_one(tmp_path: Path) -> N
     assert found["exact"]
     assert (found["logs_part_at_step"], found["largest_difference_of_weights"]) == (None, 0)
     assert not (tmp_path / "x").exists()
+
+
+COUNTING = """
+import pathlib, sys, time
+folder, seed = pathlib.Path(sys.argv[1]), sys.argv[2]
+(folder / f"ready-{seed}").touch()
+while not (folder / "go").exists():
+    time.sleep(0.005)
+(folder / f"rate-{seed}").write_text("2.5")
+"""
+
+
+def test_two_seeds_leave_their_counts_where_the_cell_waits_for_them(tmp_path: Path) -> None:
+    results = Results(tmp_path, {})
+    cell = Cell("seeds", batch=4)
+    session.work(
+        parse_train(TINY), results, [cell], CPU, seconds=600,
+        command=lambda seed, folder: [sys.executable, "-c", COUNTING, str(folder), str(seed)],
+    )  # fmt: skip
+    found = results.read(cell)
+    assert found is not None
+    assert (found.state, found.error) == ("done", "")
+    assert found.values["images_per_second_alone"] == 10  # 4 images, 2.5 steps a second
+    assert found.values["images_per_second_of_two"] == 20
+    assert found.values["gain"] == 2
+
+
+def test_the_command_of_a_seed_names_the_folder_in_which_the_cell_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[list[str]] = []
+
+    def work(*_: Any, command: Any, **__: Any) -> None:
+        given.append(command(1, tmp_path / "here"))
+
+    monkeypatch.setattr(session, "work", work)
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "--gpu", *TINY[:2], "--device=cpu", f"--out={tmp_path}", "--part", "cells"])
+    assert stop.value.code == 0
+    ((*_, part),) = given
+    assert part == f"seed:1:{tmp_path / 'here'}"
+
+
+@pytest.mark.slow
+def test_two_seeds_of_the_command_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [flag for flag in TINY if not flag.startswith("--batch-size")]
+    cell = Cell("seeds", "tf32", 2)
+    monkeypatch.setattr("vdvae_patch.gpu_bench.cells.plan", lambda *_, **__: [cell])  # in this process alone
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "--gpu", *flags, "--batches=2", f"--out={tmp_path}", "--part", "cells"])
+    assert stop.value.code == 0
+    (file,) = (tmp_path / "cells").glob("seeds*.json")
+    found = json.loads(file.read_text())
+    assert found["state"] == "done", found
+    assert found["values"]["images_per_second_of_two"] > 0
 
 
 def test_an_evaluation_is_of_its_own_precision(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ LAYERS = [
     ["decoders"],
     ["top_priors"],
     ["normal"],
+    ["fused", "fused_kernels"],
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],

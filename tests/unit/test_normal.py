@@ -572,3 +572,36 @@ def test_half_a_prior_is_refused() -> None:
             call()
     with pytest.raises(InvalidValueError, match="scale_p is the scale of raw_p"):
         normal.sample_kl(mean, raw, scale_p=scales.get("explin"))
+
+
+@pytest.mark.parametrize("constant", ["posterior", "prior", "both"])
+def test_the_raw_value_of_a_constant_scale_has_a_gradient_of_zeros(constant: str) -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+    mean_q, raw_q, mean_p, raw_p = given
+    scale_q = scales.get("constant(0.5)" if constant != "prior" else "explin")
+    scale_p = scales.get("constant" if constant != "posterior" else "explin")
+    noise = torch.randn(5, 3, dtype=torch.float64)
+    z, kl = normal.sample_kl(mean_q, raw_q, mean_p, raw_p, noise, scale_q=scale_q, scale_p=scale_p)
+    found = torch.autograd.grad((3 * z + kl).sum(), given)
+    log_sigma_q, log_sigma_p = scale_q.log_sigma(raw_q), scale_p.log_sigma(raw_p)
+    kl = normal.kl_divergence(mean_q, log_sigma_q, mean_p, log_sigma_p)
+    wanted = torch.autograd.grad(
+        (3 * normal.sample(mean_q, log_sigma_q, noise) + kl).sum(), given, allow_unused=True, materialize_grads=True
+    )
+    for gradient, reference, still in zip(
+        found, wanted, (False, constant != "prior", False, constant != "posterior"), strict=True
+    ):
+        if still:
+            assert not gradient.any()
+            assert not reference.any()
+        else:
+            torch.testing.assert_close(gradient, reference)
+
+
+def test_against_a_fixed_prior_the_raw_value_of_a_constant_scale_has_a_gradient_of_zeros() -> None:
+    mean, raw = torch.randn(4, requires_grad=True), torch.randn(4, requires_grad=True)
+    z, kl = normal.sample_kl(mean, raw, scale_q=scales.get("constant(0.5)"))
+    found = torch.autograd.grad((z + kl).sum(), (mean, raw))
+    torch.testing.assert_close(found[0], 1 + mean.detach())
+    torch.testing.assert_close(found[1], torch.zeros(4))

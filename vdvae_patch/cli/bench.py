@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ class BenchConfig:
         variants: what is compared, separated by commas; the first is the reference.
         rounds: steps of each variant that count.
         warmup: steps of each variant that do not.
+        processor: seconds of the process's processors, and not of a clock: on a CPU that others use at the same time.
         plain: also measure the plain step that VDVAE's own script does: eager, unfused, waiting for every scalar.
         guard: measure what a guard costs a plain loop instead, with the flags of train.
         scaling: measure 1 and 2 processes instead, with the flags of train.
@@ -55,6 +57,7 @@ class BenchConfig:
     variants: str = PAPER_VARIANTS
     rounds: int = 30
     warmup: int = 5
+    processor: bool = False
     plain: bool = False
     guard: bool = False
     scaling: bool = False
@@ -111,17 +114,32 @@ def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device)
     about = provenance(device)
     names = [name.strip() for name in split_top_level(bench.variants, ",")]
     settings = benchmark.default_config(config)
+    clock = _clock(bench, device)
     if bench.guard:
-        rows = benchmark.benchmark_guard(settings, device, rounds=bench.rounds, warmup=bench.warmup)
+        rows = benchmark.benchmark_guard(settings, device, rounds=bench.rounds, warmup=bench.warmup, clock=clock)
     else:
-        rows = benchmark.benchmark(settings, names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain)
+        rows = benchmark.benchmark(
+            settings, names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain, clock=clock
+        )
     title = (
         f"{config.host} {config.preset}, batch {config.optimization.batch_size}, {config.precision}"
-        f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds; {about['machine']}, "
+        f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds"
+        f"{', seconds of the processor' if bench.processor else ''}; {about['machine']}, "
         f"{about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
     )
     _show(rows, title, bench.out, about)
     return 0
+
+
+def _clock(bench: BenchConfig, device: torch.device) -> Callable[[], float]:
+    """What tells the time of a step.
+
+    Raises:
+        InvalidValueError: the processor's seconds are asked for, and a GPU does the step.
+    """
+    if bench.processor and device.type != "cpu":
+        raise InvalidValueError(f"--processor counts what the CPU does, and the step is done by {device}; leave it out")
+    return time.process_time if bench.processor else time.perf_counter
 
 
 def _run_gpu(bench: BenchConfig, config: TrainConfig[Any], argv: list[str], part: str) -> int:
@@ -178,7 +196,9 @@ def _run_example(name: str, argv: list[str]) -> int:
     about = provenance(device)
     host = load_host(name)
     names = [variant.strip() for variant in split_top_level(variants, ",")]
-    rows = benchmark.benchmark_example(host, names, device, rounds=bench.rounds, warmup=bench.warmup)
+    rows = benchmark.benchmark_example(
+        host, names, device, rounds=bench.rounds, warmup=bench.warmup, clock=_clock(bench, device)
+    )
     version = host.origin.commit or host.origin.kind
     title = (
         f"{name} {version}, the example of its entry; {bench.rounds} interleaved rounds; "

@@ -82,6 +82,7 @@ def run_gpu_bench(
     """
     import torch
 
+    from vdvae_patch import fused
     from vdvae_patch.benchmark import default_config
     from vdvae_patch.gpu_bench import session
     from vdvae_patch.gpu_bench.cells import plan
@@ -98,7 +99,7 @@ def run_gpu_bench(
     folder, device = (out or OUT).resolve(), resolve_device(config.device)
     sizes = _sizes(batches)
     settings = replace(default_config(config), checkpoint_every=0)
-    cells = plan(variants, sizes, graphs=device.type == "cuda")
+    cells = plan(variants, sizes, graphs=device.type == "cuda", kernels=device.type == "cuda" and not fused.why_not())
     if part.startswith("seed:"):
         _, seed, where = part.split(":", 2)
         cell = next(cell for cell in cells if cell.kind == "seeds")
@@ -114,10 +115,9 @@ def run_gpu_bench(
         return session.command_line(passed, folder, part, left)
 
     if part == "cells":
-        shared = folder / "work" / "seeds"
         session.work(
             settings, results, cells, device, seconds=seconds,
-            command=lambda seed: command(f"seed:{seed}:{shared}", seconds),
+            command=lambda seed, shared: command(f"seed:{seed}:{shared}", seconds),
         )  # fmt: skip
         return 0
     return _whole(results, cells, command, seconds, seen, settings, device)

@@ -75,9 +75,12 @@ def _nelbos(rows: Sequence[Row]) -> list[str]:
         whole = [row for row in measured if nats[row.variant].count == row.seeds]
         best = min(whole or measured, key=lambda row: nats[row.variant].mean or 0.0)
         others = ", ".join(_beside(row, nats[row.variant]) for row in measured if row is not best)
+        least = nats[best.variant].mean or 0.0
+        lower = any((nats[row.variant].mean or 0.0) < least - 5e-4 for row in measured)  # as it is shown
+        of_whom = "of those whose test NELBO is finite in every run, " if lower else ""
         by = " by the mass of each pixel's bin" if mass else ""
         lines.append(
-            f"{best.variant} has the lowest mean test NELBO{by}, {number(nats[best.variant].mean)} nats per dimension "
+            f"{of_whom}{best.variant} has the lowest mean test NELBO{by}, {number(least)} nats per dimension "
             f"({others}){_apart(best, measured, nats)}."
         )
     for row in rows:

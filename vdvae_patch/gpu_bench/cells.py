@@ -14,9 +14,13 @@ from typing import Literal
 from vdvae_patch.benchmark import PLAIN
 
 Kind = Literal["work", "steps", "evaluation", "resume", "replay", "seeds"]
-Way = Literal["eager", "graph", "compiled", "deterministic"]
+Way = Literal["eager", "graph", "compiled", "deterministic", "fused", "fused-graph"]
 """`graph`: the whole step as one CUDA graph of its eager kernels; `compiled`: the same of compiled ones;
-`deterministic`: eager, by algorithms that give the same bits each time."""
+`deterministic`: eager, by algorithms that give the same bits each time; `fused` and `fused-graph`: eager and graph with
+the Triton kernels of `vdvae_patch.fused`."""
+
+GRAPHS: tuple[Way, ...] = ("graph", "fused-graph")
+FUSED: tuple[Way, ...] = ("fused", "fused-graph")
 
 Arithmetic = Literal["ieee", "tf32", "bf16"]
 """`ieee`: float32 throughout; `tf32`: float32 whose products are of 10 bits; `bf16`: autocast."""
@@ -52,13 +56,14 @@ class Cell:
         return "-".join(parts)
 
 
-def plan(variants: Sequence[str], batches: Sequence[int], *, graphs: bool = True) -> list[Cell]:
+def plan(variants: Sequence[str], batches: Sequence[int], *, graphs: bool = True, kernels: bool = True) -> list[Cell]:
     """All cells, the most valuable first; no two have the same name.
 
     Args:
         variants: the first is what the others are compared with; with the last it is measured where time is short.
         batches: images a step; the goals are for the first, and for 64 if that is among them.
         graphs: whether the device can have a step as one graph.
+        kernels: whether Triton's kernels can run on it.
     """
     first, *others = batches
     goal = 64 if 64 in others else (others[-1] if others else first)
@@ -87,6 +92,7 @@ def plan(variants: Sequence[str], batches: Sequence[int], *, graphs: bool = True
         eager("bf16", goal),
         eager("tf32", goal),
         *faster("graph", half, goal, few),
+        *(cell for way in FUSED for cell in faster(way, half, first, few)),
         *faster("compiled", half, first, few),
         Cell("seeds", batch=first),
         *faster("deterministic", half, first, few),
@@ -98,4 +104,5 @@ def plan(variants: Sequence[str], batches: Sequence[int], *, graphs: bool = True
         *faster("compiled", half, first, everything),
         *(cell for batch in (first, goal, *rest) for cell in faster("compiled", ("ieee",), batch, few)),
     ]
-    return list({cell.name: cell for cell in cells if graphs or cell.way != "graph"}.values())
+    out = {*(() if graphs else GRAPHS), *(() if kernels else FUSED)}
+    return list({cell.name: cell for cell in cells if cell.way not in out}.values())

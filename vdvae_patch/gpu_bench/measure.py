@@ -34,7 +34,7 @@ def measure(
     *,
     seconds: float,
     folder: Path,
-    command: Callable[[int], Sequence[str]],
+    command: Callable[[int, Path], Sequence[str]],
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
     """Plain values for the cell's file.
@@ -42,7 +42,7 @@ def measure(
     Args:
         seconds: about how long its rounds may take.
         folder: for what it writes meanwhile.
-        command: what starts the process of a seed, for two of them side by side.
+        command: what starts the process of a seed, for two of them side by side, that leaves its count in a folder.
     """
     if cell.kind == "steps":
         return measure_steps(config, cell, device, seconds=seconds, clock=clock)

@@ -24,15 +24,17 @@ SECONDS = 5.0
 
 _PATIENCE = 120.0
 
+Command = Callable[[int, Path], Sequence[str]]
+
 
 def measure_seeds(
-    config: TrainConfig[Any], cell: Cell, device: torch.device, folder: Path, command: Callable[[int], Sequence[str]]
+    config: TrainConfig[Any], cell: Cell, device: torch.device, folder: Path, command: Command
 ) -> dict[str, Any]:
     """Images a second of one process, and of two at the same time.
 
     Args:
         folder: where the processes leave what they counted.
-        command: what starts the process of a seed, which calls `pace`.
+        command: from a seed and a folder, what starts the process of that seed, which calls `pace` on the folder.
 
     Raises:
         RunError: a process ended without a count.
@@ -47,12 +49,12 @@ def measure_seeds(
     }
 
 
-def _together(count: int, folder: Path, command: Callable[[int], Sequence[str]]) -> list[float]:
+def _together(count: int, folder: Path, command: Command) -> list[float]:
     """Steps a second of each of `count` processes, over a time in which all of them were at work."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*"):
         old.unlink()
-    processes = [subprocess.Popen(list(command(seed))) for seed in range(count)]
+    processes = [subprocess.Popen(list(command(seed, folder))) for seed in range(count)]
     try:
         _wait(lambda: all((folder / f"ready-{seed}").exists() for seed in range(count)), processes)
         (folder / "go").touch()

@@ -100,7 +100,7 @@ def work(
     device: torch.device,
     *,
     seconds: float,
-    command: Callable[[int], Sequence[str]],
+    command: Callable[[int, Path], Sequence[str]],
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Measure what is left, each cell until its file is written, until the time is over.

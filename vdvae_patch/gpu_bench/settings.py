@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vdvae_patch.gpu_bench.cells import Arithmetic, Cell
+from vdvae_patch.gpu_bench.cells import GRAPHS, Arithmetic, Cell
 from vdvae_patch.train.config import Matmul, Precision, TrainConfig
 
 
@@ -15,7 +15,7 @@ def settings_of(config: TrainConfig[Any], cell: Cell) -> TrainConfig[Any]:
     precision, matmul = words_of(cell.arithmetic)
     return replace(
         config, optimization=optimization, precision=precision, matmul=matmul, compile=cell.way == "compiled",
-        cuda_graph=cell.way == "graph", deterministic=cell.way == "deterministic",
+        cuda_graph=cell.way in GRAPHS, deterministic=cell.way == "deterministic",
     )  # fmt: skip
 
 

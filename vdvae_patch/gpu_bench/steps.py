@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from vdvae_patch import fused
 from vdvae_patch.benchmark import PLAIN, batches_of, interval_of_median, our_step, peak_bytes, plain_step, synchronize
 from vdvae_patch.data.normalization import ModelBatch
-from vdvae_patch.gpu_bench.cells import Cell
+from vdvae_patch.gpu_bench.cells import FUSED, Cell
 from vdvae_patch.gpu_bench.launches import count_launches
 from vdvae_patch.gpu_bench.settings import settings_of
 from vdvae_patch.train.config import TrainConfig
@@ -57,7 +58,7 @@ def measure_steps(
         seconds: no round begins after so many, once three are done.
     """
     settings = settings_of(config, cell)
-    with numerics(device, settings.matmul, settings.deterministic):
+    with numerics(device, settings.matmul, settings.deterministic), fused.use(cell.way in FUSED):
         contenders: list[_Contender] = []
         batches: list[ModelBatch] = []
         for name in cell.contenders:

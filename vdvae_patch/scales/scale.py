@@ -60,6 +60,8 @@ class Scale(Transform):
     bijective = True
     sign = +1
     event_dim = 0
+    depends_on_p = True
+    """Whether σ does; a gradient that is 0 everywhere is then not computed."""
 
     def __init__(self) -> None:
         super().__init__(cache_size=0)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from vdvae_patch.heads import Compared, Found, Head, Outlet
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Spot, settle
+from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.group import Group
 from vdvae_patch.scanning.reading import Reading, Readings
@@ -76,7 +77,9 @@ class _Pairing:
         return Outlet(emission.path, emission.channels, emission.parameter)
 
     def _prior(self, group: Group) -> Compared | None:
-        seconds = [other for other in self._groups if other.role == "prior" and self._is_second(group, other)]
+        drawn = frozenset(self._samples(group.readings))
+        firsts = [r.term for r in group.readings if r.evidence == "q" and r.term is not None]
+        seconds = [other for other in self._groups if other.role == "prior" and _is_second(drawn, firsts, other)]
         if seconds:
             only = seconds[0].emission
             return Compared((only.path, str(only.channels))) if len(seconds) == 1 else None
@@ -84,22 +87,21 @@ class _Pairing:
         known = next(iter(numbers)) if len(numbers) == 1 else None
         return None if known is None else Compared(None, *known)
 
-    def _is_second(self, group: Group, other: Group) -> bool:
-        """Whether a prior's σ stands second in a KL of a posterior's, or in a density of what was drawn from it."""
-        drawn = set(self._samples(group.readings))
-        for second in (r for r in other.readings if r.evidence == "p"):
-            if second.term is None:
-                continue
-            if any(mean.node.id in drawn for mean in second.term.means):
-                return True
-            firsts = (r.term for r in group.readings if r.evidence == "q")
-            if any(first is not None and is_one_kl(first, second.term) for first in firsts):
-                return True
-        return False
-
     def _samples(self, own: Sequence[Reading]) -> Iterator[int]:
         for reading in own:
             sigma = reading.node.id if reading.used < 0 else reading.used
             for product in self._graph.consumers.get(sigma, ()):
                 if product.id in self._readings.samples:
                     yield product.id
+
+
+def _is_second(drawn: frozenset[int], firsts: Sequence[GaussianTerm], other: Group) -> bool:
+    """Whether a prior's σ stands second in a KL of a posterior's, or in a density of what was drawn from it."""
+    for second in (r for r in other.readings if r.evidence == "p"):
+        if second.term is None:
+            continue
+        if any(mean.node.id in drawn for mean in second.term.means):
+            return True
+        if any(is_one_kl(first, second.term) for first in firsts):
+            return True
+    return False

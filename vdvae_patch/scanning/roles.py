@@ -126,7 +126,8 @@ def _is_generator(graph: Graph, readings: Readings, raw: Spot, own: set[int]) ->
 
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
     """Those of a raw value that is not merged with others: a prior that is multiplied into a posterior is not drawn."""
-    return {r.node.id for r in readings.found if r.raw.key == raw.key and r.evidence == "noise" and r.used < 0}
+    alone = (r for r in readings.found if r.evidence == "noise" and r.used < 0 and r.raw.node.id == raw.node.id)
+    return {r.node.id for r in alone if r.raw.key == raw.key}
 
 
 def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
@@ -200,9 +201,10 @@ def is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:
     where a KL is added up in place, and compare the same means."""
     if one.total is other.total:
         return True
-    early, late = sorted((one, other), key=lambda term: term.total.id)
-    alike = {mean.key for mean in early.means} & {mean.key for mean in late.means}
-    return bool(alike) and _goes_on_from(late.total, early.total)
+    # of a deep model's hundreds of terms each is asked for beside each other one: most have no node in common
+    alike = any(a.node.id == b.node.id and a.cuts == b.cuts for a in one.means for b in other.means)
+    early, late = (one, other) if one.total.id <= other.total.id else (other, one)
+    return alike and _goes_on_from(late.total, early.total)
 
 
 def _goes_on_from(late: Node, early: Node) -> bool:
@@ -319,8 +321,7 @@ def shape_of(spot: Spot) -> tuple[int, ...]:
 
 def _sample_is_used(graph: Graph, readings: Readings, own: set[int]) -> bool:
     """Whether a network goes on from what was drawn with one of these scales."""
-    products = (node for node in graph.nodes if node.id in readings.samples)
-    todo = [node for node in products if any(n.id in own for n in node.inputs)]
+    todo = [user for number in own for user in graph.consumers.get(number, ()) if user.id in readings.samples]
     seen: set[int] = set()
     while todo:
         node = todo.pop()

@@ -127,14 +127,14 @@ class FusedAdamW(torch.optim.AdamW):
         plan, waiting = self._given
         self._given = None
         group = self.param_groups[0]
-        counts: dict[torch.device, list[Tensor]] = {}
+        rising: dict[torch.device, list[Tensor]] = {}
         known: set[int] = set()
         for call in plan:  # tensors of several types may have one count, which rises once
             fresh = [step for step in call.counts() if id(step) not in known]
             known.update(map(id, fresh))
-            counts.setdefault(call.device, []).extend(fresh)
-        skips = {} if self.found_inf is None else {device: self.found_inf.to(device) for device in counts}
-        for steps in filter(None, counts.values()):
+            rising.setdefault(call.device, []).extend(fresh)
+        skips = {} if self.found_inf is None else {device: self.found_inf.to(device) for device in rising}
+        for steps in filter(None, rising.values()):
             torch._foreach_add_(steps, 1)
         for call in plan:
             if not call.values:
@@ -149,8 +149,8 @@ class FusedAdamW(torch.optim.AdamW):
             if call.touched:
                 torch.autograd.graph.increment_version(call.touched)
         for device, skip in skips.items():
-            if counts[device]:
-                torch._foreach_sub_(counts[device], [skip] * len(counts[device]))
+            if counts := rising[device]:
+                torch._foreach_sub_(counts, [skip] * len(counts))
 
     def state_dict(self) -> dict[str, Any]:
         """What PyTorch's has, and as there each parameter with a count of updates of its own.

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from vdvae_patch import fused
 from vdvae_patch.errors import RunError
 from vdvae_patch.train.config import Matmul, TrainConfig
 
@@ -70,8 +71,11 @@ def in_force(device: torch.device) -> dict[str, Any]:
     """What a device computes with, as torch says it, for the record of a run: `float32` and `deterministic`.
 
     The first is tf32 or ieee, of a CPU ieee; two words, of convolutions and of matrix products, where they differ.
+    Beside them `fused`, where the kernels of `vdvae_patch.fused` are asked for and can run.
     """
     found: dict[str, Any] = {"float32": "ieee", "deterministic": torch.are_deterministic_algorithms_enabled()}
+    if fused.is_on() and not fused.why_not():
+        found["fused"] = True
     if device.type != "cuda":
         return found
     products, convolutions, *_ = (word if word != "none" else "ieee" for word in _words())
