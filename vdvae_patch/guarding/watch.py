@@ -50,6 +50,7 @@ _all: weakref.WeakSet[Guard] = weakref.WeakSet()
 _held_back: weakref.WeakKeyDictionary[Optimizer, _Held] = weakref.WeakKeyDictionary()
 """Steps under way whose gradients a guard has taken away; the other guards of the same optimizer then skip, too."""
 _CAUSES: tuple[Cause, ...] = ("nan_loss", "high_gradient")
+_YOUR_LOSS = "(loss(model, batch) is your loss; no call= if model(batch) returns it)"
 
 
 def guard(
@@ -940,15 +941,14 @@ class Guard:
                 f"{role}={scale!r}" for role, scale in {h.role: s for h, s in self.healed.items()}.items()
             )
             return (
-                "what was healed, for good:\n"
+                f"what was healed, for good {_YOUR_LOSS}:\n"
                 f"  heads = vdvae_patch.scan(model, batch, call=loss).select(path=lambda path: {paths})\n"
                 f"  vdvae_patch.patch(model, heads=heads, {roles})"
             )
         if chosen is None or self._handle is not None:
             return ""
         return (
-            "the cure, in two lines before the training "
-            "(loss(model, batch) is your loss; no call= if model(batch) returns it):\n"
+            f"the cure, in two lines before the training {_YOUR_LOSS}:\n"
             "  heads = vdvae_patch.scan(model, batch, call=loss)\n"
             f"  vdvae_patch.patch(model, {chosen!r}, heads=heads)"
         )
