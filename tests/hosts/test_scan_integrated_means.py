@@ -59,22 +59,25 @@ def test_a_squared_distance_of_an_integrated_mean_alone_is_no_density() -> None:
 class Prediction(nn.Module):
     """A law of what was observed; its KL to N(0, 1) keeps it wide, and nothing is drawn from it."""
 
-    def __init__(self, draws: bool) -> None:
+    def __init__(self, draws: bool, embeds: bool) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.net, self.out, self.draws = nn.Linear(6, 8), nn.Linear(4, 6), draws
+        self.embed = nn.Linear(4, 4) if embeds else nn.Identity()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         mean, v = self.net(x).chunk(2, 1)
+        y = self.embed(y)
         law = Normal(mean, v.exp().clamp(0.1, 1))
         loss = -law.log_prob(y).mean()
         loss = loss + 0.8 * kl_divergence(law, Normal(torch.zeros_like(mean), torch.ones_like(mean))).mean()
         return loss + (self.out(law.rsample()) - x).square().mean() if self.draws else loss
 
 
+@pytest.mark.parametrize("embeds", [False, True])
 @pytest.mark.parametrize(("draws", "role"), [(False, "likelihood"), (True, "posterior")])
 def test_a_law_of_observations_of_which_nothing_is_drawn_is_a_likelihood_whatever_it_is_kept_near(
-    draws: bool, role: str
+    draws: bool, role: str, embeds: bool
 ) -> None:
-    (head,) = scan(Prediction(draws), torch.randn(5, 6), torch.randn(5, 4))
+    (head,) = scan(Prediction(draws, embeds), torch.randn(5, 6), torch.randn(5, 4))
     assert (head.path, head.channels, head.role) == ("net", "4:8", role)
