@@ -34,17 +34,17 @@ class Architecture:
     Attributes:
         hidden: channels of both recurrent states.
         latents: channels of each step's latent, on a grid of a quarter of the image's rows and columns.
-        steps: how often there is drawn.
+        draws: how often there is drawn, the model's `steps`; a run has its own.
         canvas: channels of the canvas.
     """
 
     hidden: int = 64
     latents: int = 4
-    steps: int = 6
+    draws: int = 6
     canvas: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "latents", "steps", "canvas"):
+        for name in ("hidden", "latents", "draws", "canvas"):
             if getattr(self, name) < 1:
                 raise InvalidValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
 
@@ -63,8 +63,8 @@ class ConvDraw(TrainableEntry):
         """`small`, for MNIST, and `paper`, with the learning rate of "Taming VAEs"; both Adam without clipping."""
         small, paper = one_latent.plain_adam(lr=1e-3, batch_size=32), one_latent.plain_adam(lr=1e-5, batch_size=32)
         return {
-            "small": Preset(small, Architecture(), "mnist", "six steps of 64 channels"),
-            "paper": Preset(paper, Architecture(hidden=128, steps=12), "cifar10", "the learning rate of Taming VAEs"),
+            "small": Preset(small, Architecture(), "mnist", "six draws of 64 channels"),
+            "paper": Preset(paper, Architecture(hidden=128, draws=12), "cifar10", "the learning rate of Taming VAEs"),
         }
 
     def build(self, modules: Mapping[str, ModuleType], hparams: Mapping[str, Any]) -> nn.Module:
@@ -82,7 +82,8 @@ class ConvDraw(TrainableEntry):
         """
         if image_size % 4:
             raise InvalidValueError(f"host 'convdraw' takes sizes that are multiples of 4; {data} has {image_size}")
-        return {"channels": image_channels, "size": image_size, **asdict(architecture)}
+        chosen = asdict(architecture)
+        return {"channels": image_channels, "size": image_size, "steps": chosen.pop("draws"), **chosen}
 
     def heads(self, model: nn.Module) -> list[Head]:
         """The upper halves of two layers' channels, and one value for all pixels."""

@@ -25,7 +25,11 @@ from vdvae_patch.scales.arithmetic import free_exp
 
 
 class Target(NamedTuple):
-    """A positive number as itself and as its logarithm; the logarithm is None once it is not known directly."""
+    """A number as itself and as the logarithm of its size, which is None once it is not known directly.
+
+    On the way back from a σ it is negative where the host has a sign of its own, as a natural parameter has:
+    σ = sqrt(−½ / η) of η = −softplus(v).
+    """
 
     value: Tensor
     log: Tensor | None
@@ -81,9 +85,18 @@ def _log_of(target: Target) -> Tensor:
     return target.value.log() if target.log is None else target.log
 
 
-def _powered(target: Target, exponent: float) -> Target:
-    log = exponent * _log_of(target)
-    return Target(free_exp(log), log)
+def _root(target: Target, exponent: float) -> Target:
+    """The v whose power is the target; of an odd power a negative number has a negative root."""
+    if not _is_odd(exponent):
+        log = _log_of(target) / exponent
+        return Target(free_exp(log), log)
+    log = (target.value.abs().log() if target.log is None else target.log) / exponent
+    return Target(torch.copysign(free_exp(log), target.value), log)
+
+
+def _is_odd(exponent: float) -> bool:
+    """Whether a power keeps the sign of its base: 1/v and v³ do."""
+    return exponent % 2 == 1
 
 
 def _softplus_back(target: Target, beta: float) -> Target:
@@ -99,7 +112,7 @@ def _elu_back(value: Tensor, alpha: float) -> Tensor:
 
 
 def _multiplied_back(target: Target, factor: float) -> Target:
-    log = target.log - math.log(factor) if target.log is not None and factor > 0 else None
+    log = target.log - math.log(abs(factor)) if target.log is not None and factor != 0 else None
     return Target(target.value / factor, log)
 
 
@@ -108,7 +121,7 @@ _STEPS: dict[str, _Kind] = {
     "mul": _Kind("{1} * ({0})", lambda v, c: v * c, _multiplied_back),
     "exp": _Kind("exp({0})", lambda v: v.exp(), lambda t: _plain(_log_of(t))),
     "log": _Kind("log({0})", lambda v: v.log(), lambda t: Target(free_exp(t.value), t.value)),
-    "pow": _Kind("({0})^{1}", lambda v, c: v**c, lambda t, c: _powered(t, 1 / c)),
+    "pow": _Kind("({0})^{1}", lambda v, c: v**c, _root),
     "softplus": _Kind("softplus({0}, beta={1})", lambda v, b: F.softplus(v, beta=b), _softplus_back),
     "sigmoid": _Kind("sigmoid({0})", lambda v: v.sigmoid(), lambda t: _plain(t.value.logit())),
     "tanh": _Kind("tanh({0})", lambda v: v.tanh(), lambda t: _plain(t.value.atanh())),
@@ -125,30 +138,41 @@ _STEPS: dict[str, _Kind] = {
 }
 
 
-def _log_forward(step: Step, v: Tensor, log: Tensor | None) -> Tensor | None:
-    """log f(v) of a value, and its own logarithm where that is known; None where it is not known exactly.
+class _Size(NamedTuple):
+    """The logarithm of a number's size, and its sign, which all numbers that a step gives have in common."""
+
+    log: Tensor
+    sign: int
+
+
+def _size_after(step: Step, v: Tensor, size: _Size | None) -> _Size | None:
+    """The size of f(v), from v and its own size where that is known; None where it is not known exactly.
 
     From an exponential on the logarithm is carried along, and has no smallest value, as the exponential has.
     """
     if step.name == "exp":
-        return v
+        return _Size(v, 1)
     if step.name == "sigmoid":
-        return F.logsigmoid(v)
+        return _Size(F.logsigmoid(v), 1)
     if step.name == "softplus":
-        return conventions.log_softplus(v, step.constants[0])
-    if log is None:
+        return _Size(conventions.log_softplus(v, step.constants[0]), 1)
+    if size is None:
         return None
+    log, sign = size
     if step.name == "abs":
-        return log
-    if step.name == "mul" and step.constants[0] > 0:
-        return log + math.log(step.constants[0])
-    if step.name == "pow":
-        return step.constants[0] * log
-    if step.name == "add" and step.constants[0] > 0:
-        return torch.logaddexp(log, log.new_full((), math.log(step.constants[0])))
-    if step.name == "clamp" and step.constants[1] > 0:
-        low, high = (math.log(c) if c > 0 else -math.inf for c in step.constants)
-        return log.clamp(low, high)
+        return _Size(log, 1)
+    if step.name == "mul" and step.constants[0] != 0:
+        factor = step.constants[0]
+        return _Size(log + math.log(abs(factor)), sign if factor > 0 else -sign)
+    if step.name == "pow" and (sign > 0 or step.constants[0] % 1 == 0):
+        return _Size(step.constants[0] * log, sign if _is_odd(step.constants[0]) else 1)
+    if step.name == "add" and step.constants[0] * sign > 0:
+        return _Size(torch.logaddexp(log, log.new_full((), math.log(abs(step.constants[0])))), sign)
+    if step.name == "clamp":
+        # of a negative number the upper bound is the lower one of its size
+        low, high = step.constants if sign > 0 else (-step.constants[1], -step.constants[0])
+        if high > 0:
+            return _Size(log.clamp(math.log(low) if low > 0 else -math.inf, math.log(high)), sign)
     return None
 
 
@@ -167,11 +191,11 @@ class Composition(Convention):
         return v
 
     def log_sigma(self, v: Tensor) -> Tensor:
-        log: Tensor | None = None
+        size: _Size | None = None
         for step in self.steps:
-            log = _log_forward(step, v, log)
+            size = _size_after(step, v, size)
             v = step.forward(v)
-        return v.log() if log is None else log
+        return v.log() if size is None or size.sign < 0 else size.log
 
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
         return self.undo(Target(scale.sigma(p), scale.log_sigma(p)))

@@ -99,10 +99,15 @@ class Event:
 
 @dataclass
 class Trace:
-    """The bad values of a step, in the order of the computation."""
+    """The bad values of a step, in the order of the computation.
+
+    Attributes:
+        refused: the events that an operation was given the results of and raised an error, by their number.
+    """
 
     events: list[Event] = field(default_factory=list)
     reached: list[int] = field(default_factory=list)
+    refused: tuple[int, ...] = ()
 
     @property
     def culprits(self) -> list[Event]:
@@ -185,7 +190,11 @@ class Tracer(TorchDispatchMode):
         inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         # in-place operations overwrite what the message needs, and they are rare
         spans = _spans(inputs) if func._schema.is_mutable else None
-        result = func(*args, **(kwargs or {}))
+        try:
+            result = func(*args, **(kwargs or {}))
+        except Exception:
+            self.trace.refused = before
+            raise
         aside = self._phase == "forward" and _is_of_guard(sys._getframe(1))
         if self._phase == "forward" and not aside:
             # autograd numbers an operation just before it runs it

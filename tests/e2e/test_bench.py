@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from vdvae_patch.benchmark import PLAIN, _Contender, _measurement, benchmark
+from vdvae_patch.benchmark import PLAIN, _Contender, _measurement, batches_of, benchmark, benchmark_guard, plain_step
 from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.guarding import signals
+from vdvae_patch.train.setup import prepare
 
 SMALL = ["--preset=demo", "--data=builtin(train=24,valid=8,test=8)", "--batch-size=4"]
 VARIANTS = ["vanilla", "upbounded", "explin", "vanilla/constant", "upbounded/constant", "explin/constant"]
@@ -85,3 +87,26 @@ def test_an_unknown_flag_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
         main(["bench", "--round=3"])
     assert stop.value.code == 2
     assert "unknown flag '--round'; did you mean '--rounds'" in capsys.readouterr().err
+
+
+def test_a_guard_is_there_in_guarded_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it is there it hears of every step, so that a plain one would pay for it, too."""
+    seen: list[bool] = []
+    steps = iter(range(1000))
+
+    def clock() -> float:
+        seen.append(bool(signals._listeners))
+        return float(next(steps))
+
+    rows = benchmark_guard(parse_train(SMALL), torch.device("cpu"), rounds=3, warmup=1, clock=clock)
+    assert [row.name for row in rows] == [PLAIN, f"{PLAIN}, guarded"]
+    assert sum(seen) == len(seen) / 2 == 8
+    assert not signals._listeners
+
+
+def test_a_plain_step_steps_where_no_norm_is_too_large() -> None:
+    config = parse_train([*SMALL, "--skip-threshold=-1"])
+    work = prepare(config, torch.device("cpu"))
+    before = [p.detach().clone() for p in work.model.parameters()]
+    plain_step(work, config)(0, batches_of(work, config, torch.device("cpu"), 1)[0])
+    assert not all(torch.equal(a, b) for a, b in zip(before, work.model.parameters(), strict=True))

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from process_trees import finished
+from small_vae import SmallVAE
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
@@ -648,3 +649,53 @@ def test_a_tracker_that_raises_is_not_called_again() -> None:
     two_steps(model, lambda: model.far("q", 90.0), tracker=tracker, every=1)
     assert len(calls) == 1
     assert set(calls[0]) == {"step", "loss", "grad_norm", "clip", "skipped"}
+
+
+def test_what_explodes_behind_the_first_value_that_is_not_finite_was_not_before_it() -> None:
+    model = SmallVAE()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(3):
+            if step == 2:
+                with torch.no_grad():
+                    model.logvar.bias += 300.0
+                    model.mean.bias += 3000.0
+            x = torch.randn(8, 6)
+            recon, mean, logvar = model(x)
+            loss = ((recon - x) ** 2).sum() - 0.5 * (1 + logvar - mean**2 - logvar.exp()).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert "the first value that is not finite: aten.exp.default" in guard.report()
+    assert "before it a value exploded" not in guard.report()
+
+
+def test_of_two_heads_that_are_both_needed_the_one_that_explodes_is_to_blame_and_not_the_one_behind_it() -> None:
+    """The scale of the likelihood is NaN, since the latent is; and with a finite latent it would explode, too."""
+
+    class Behind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.encoder, self.out, self.log_scale = nn.Linear(6, 6), nn.Linear(3, 6), nn.Linear(3, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mean, raw = self.encoder(x).chunk(2, 1)
+            q = Normal(mean, raw.exp(), validate_args=False)  # first
+            z = q.rsample()
+            p = Normal(self.out(z), self.log_scale(z).exp(), validate_args=False)
+            return (kl_divergence(q, Normal(0.0, 1.0)).sum(1) - p.log_prob(x).sum(1)).mean()
+
+    model = Behind()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(3):
+            if step == 2:
+                with torch.no_grad():
+                    model.encoder.bias[3:] += 400.0
+                    model.log_scale.bias -= 400.0
+            optimizer.zero_grad()
+            model(torch.randn(8, 6)).backward()
+            optimizer.step()
+    assert guard.skips[0].head == "encoder", guard.report()
+    assert guard.skips[0].line == line_with("# first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 from pathlib import Path
@@ -92,3 +93,14 @@ def test_a_rank_of_a_run_of_ours_cannot_be_chosen(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("")
     with pytest.raises(InvalidValueError, match="whose ranks are all done again"):
         dispatch(["replay", str(tmp_path), "--rank", "1"])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("parameters", ["flat", "original"])
+def test_the_flat_shards_of_fsdp1_are_refused(when: str, parameters: str) -> None:
+    """Whether the model was wrapped before the guard was put on, or afterwards."""
+    seen, _ = trained(f"fsdp1-{when}-{parameters}", "nan")
+    assert sorted(one["rank"] for one in seen) == [0, 1]
+    for one in seen:
+        assert re.search(r"is sharded by FullyShardedDataParallel \(FSDP1\).*fully_shard \(FSDP2\)", one["refused"])
+        assert one["steps"] == 0

@@ -180,3 +180,28 @@ def test_weights_and_biases_gets_them_in_the_row_that_is_logged_next() -> None:
     assert [row["guard/skipped"] for row, _ in rows] == [0, 0, 1, 0]
     assert not any(commit for _, commit in rows)
     assert set(rows[0][0]) == {f"guard/{n}" for n in ("step", "loss", "grad_norm", "clip", "skipped")}
+
+
+def test_the_micro_batch_that_is_recorded_is_the_one_to_blame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three that are accumulated, the second."""
+    model = Loss()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, out=tmp_path / "guard", file=io.StringIO()) as guard:
+        for step in range(2):
+            optimizer.zero_grad()
+            for micro in range(3):
+                x = torch.randn(8, 6)
+                model(1e30 * x if (step, micro) == (1, 1) else x).backward()
+            optimizer.step()
+    (skip,) = guard.skips
+    assert skip.folder is not None
+    state = torch.load(skip.folder / "state.pt", weights_only=True)
+    assert float(state["args"][0].abs().max()) > 1e29
+    assert (
+        dispatch(["replay", str(skip.folder), "--model", "test_said:Loss", "--path", str(Path(__file__).parent)]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "done again: the loss is the same, bit for bit" in said
+    assert "the first value that is not finite" in said

@@ -29,6 +29,8 @@ def main(wrapper: str, fault: str, out: str = "") -> None:
     rank = dist.get_rank()
     torch.manual_seed(0)
     model: nn.Module = VAE()
+    if wrapper.startswith("fsdp1"):
+        return flat(model, rank, *wrapper.split("-")[1:])
     if wrapper == "fsdp":
         from torch.distributed.fsdp import fully_shard
 
@@ -60,6 +62,31 @@ def main(wrapper: str, fault: str, out: str = "") -> None:
     dist.destroy_process_group()
     sys.stderr.flush()
     os._exit(0)  # a thread of Gloo's may still free a tensor, which an interpreter that ends does not bear
+
+
+def flat(model: nn.Module, rank: int, when: str, parameters: str) -> None:
+    """With FSDP1, which trains by itself, and refuses the guard."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    def wrapped(module: nn.Module) -> nn.Module:
+        keep = parameters == "original"
+        return FullyShardedDataParallel(module, device_id=torch.device("cpu"), use_orig_params=keep)
+
+    x, steps, refused = torch.randn(8, 6), 0, ""
+    plain = wrapped(VAE())
+    optimizer = torch.optim.SGD(plain.parameters(), lr=1e-2)
+    plain(x).backward()
+    optimizer.step()
+    try:
+        trained = wrapped(model) if when == "before" else model
+        guard = vdvae_patch.guard(trained, file=sys.stderr)
+        steps = guard.steps
+        (wrapped(model) if when == "after" else trained)(x).backward()
+    except vdvae_patch.errors.GuardError as error:
+        refused = str(error)
+    sys.stdout.write(json.dumps({"rank": rank, "refused": refused, "steps": steps}) + "\n")
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _local(value: Tensor) -> Tensor:

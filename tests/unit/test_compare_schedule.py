@@ -137,6 +137,16 @@ def test_what_has_ended_is_not_done_again_and_what_was_begun_is_resumed(tmp_path
     assert Path("did").read_text() == "--resume;;"
 
 
+def test_a_run_that_someone_else_has_ended_meanwhile_is_not_begun(tmp_path: Path) -> None:
+    comparison = scripted(tmp_path, "pass", "open('did', 'w').close()", BEGIN_AND_END)
+    other = make_plan(tmp_path, "vanilla", "0,1,2").runs[1]
+    watcher = Notes(on_tick=lambda: None if other.folder.exists() else write_run(other))
+    ended = do(comparison, watcher)
+    assert [end.run.label for end in ended] == ["vanilla seed 0", "vanilla seed 2"]
+    assert [label for label, _ in watcher.begun_runs] == ["vanilla seed 0", "vanilla seed 2"]
+    assert not Path("did").exists()
+
+
 def test_a_folder_that_someone_else_takes_meanwhile_fails_that_run_alone(tmp_path: Path) -> None:
     second = tmp_path / "vanilla-seed1"
     take = f"import pathlib; p = pathlib.Path({str(second)!r}); p.mkdir(); (p / 'notes.md').write_text('mine')"

@@ -141,6 +141,12 @@ def _plan(
             if known is None:
                 changes.append(change)
             elif not known.reader.same_as(change.reader):
+                if known.reader.scale == scale:
+                    raise SharedScaleError(
+                        f"{function.__qualname__} line {site.last[0]} computes what the host goes on from to σ in two "
+                        "ways, so that nothing in its place is right for both; let the host compute them in two "
+                        "expressions, or write a patch file whose Head has a CallSite"
+                    )
                 raise SharedScaleError(
                     f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given "
                     f"different ones ({known.reader.scale} and {scale}); {GIVE_ONE}"

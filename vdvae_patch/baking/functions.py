@@ -110,12 +110,16 @@ def _elu(value: str, log: str, known: bool, alpha: float) -> tuple[str, str]:
 
 
 def _mul(value: str, log: str, known: bool, factor: float) -> tuple[str, str]:
-    return f"({value} / {factor!r})", f"({log} - {math.log(factor)!r})" if known and factor > 0 else ""
+    return f"({value} / {factor!r})", f"({log} - {math.log(abs(factor))!r})" if known and factor else ""
 
 
 def _pow(value: str, log: str, known: bool, exponent: float) -> tuple[str, str]:
-    root = f"({log} / {exponent!r})"
-    return f"torch.exp({root})", root
+    if exponent % 2 != 1:
+        root = f"({log} / {exponent!r})"
+        return f"torch.exp({root})", root
+    # an odd power keeps the sign, which a natural parameter has
+    root = f"({log if known else f'torch.log({value}.abs())'} / {exponent!r})"
+    return f"torch.copysign(torch.exp({root}), {value})", root
 
 
 _Back = Callable[..., tuple[str, str]]

@@ -46,6 +46,7 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
         default = TrainConfig(
             host=entry.name, preset=preset_name, optimization=preset.optimization, architecture=preset.architecture
         )
+    _require_own_names(entry)
     check_flags(argv, train_flags(entry.architecture))
     config: TrainConfig[Any] = parse(
         TrainConfig[entry.architecture],  # type: ignore[name-defined]
@@ -58,6 +59,17 @@ def parse_train(argv: Sequence[str], description: str = "", prog: str = "vdvae-p
         _check_data(config.data)
     # whole, so that the run's folder says it to whoever reads it from another folder
     return config if config.patches is None else replace(config, patches=config.patches.expanduser().resolve())
+
+
+def _require_own_names(entry: TrainableEntry) -> None:
+    """Raise `InvalidValueError` where a host's architecture has a field whose flag is one of every run."""
+    own = {field.name for field in fields(entry.architecture)} if is_dataclass(entry.architecture) else set()
+    twice = own & {field.name for cls in (TrainConfig, Optimization) for field in fields(cls)}
+    if twice:
+        raise InvalidValueError(
+            f"host {entry.name!r}: its architecture has {', '.join(sorted(twice))}, and every run has a flag of that "
+            "name; call it something else in the host's patch file"
+        )
 
 
 def chosen_entry(argv: Sequence[str], told: Mapping[str, Any] | None = None) -> HostEntry:

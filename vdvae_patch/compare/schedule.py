@@ -73,7 +73,7 @@ def execute(
                 job = _begin(waiting.popleft(), comparison.threads, watcher, clock, start)
                 if isinstance(job, _Job):
                     active.append(job)
-                else:
+                elif job is not None:
                     done.append(job)
             if stop and not asked:
                 asked = True
@@ -93,7 +93,10 @@ def execute(
     return done
 
 
-def _begin(run: PlannedRun, threads: int, watcher: Watcher, clock: Callable[[], float], start: Start) -> _Job | Ended:
+def _begin(
+    run: PlannedRun, threads: int, watcher: Watcher, clock: Callable[[], float], start: Start
+) -> _Job | Ended | None:
+    """The run under way, or why it is not; None if somebody else has ended it since the comparison began."""
     try:
         state = state_of(run)
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +104,8 @@ def _begin(run: PlannedRun, threads: int, watcher: Watcher, clock: Callable[[], 
         ended = Ended(run, "failed", 0.0, str(error))
         watcher.ended(ended)
         return ended
+    if state in ("finished", "stopped"):
+        return None
     resume = run.command(resume=True)
     begin = resume if state == "begun" else run.command(resume=False)
     process = start(begin, resume, run.folder / LOG, threads)

@@ -138,7 +138,8 @@ def draw_pictures(strips: Mapping[tuple[str, str, str], Tensor], originals: Mapp
     parts: Any = figure.subfigures(len(lines), columns, height_ratios=[0.56 * t + 0.45 for t in tall], squeeze=False)
     for line, part in zip(lines, parts, strict=True):
         for panel, place in zip(line, part, strict=False):
-            rows = {"originals": torch.cat([originals[panel], torch.full_like(originals[panel], 255)])}
+            shown = _coloured(originals[panel])
+            rows = {"originals": torch.cat([shown, torch.full_like(shown, 255)])}
             rows |= {method: strip for (host, data, method), strip in strips.items() if (host, data) == panel}
             axes: Any = place.subplots(max(heights), 1, squeeze=False, gridspec_kw={"hspace": 0.05})[:, 0]
             for axis, (method, strip) in zip(axes, rows.items(), strict=False):
@@ -154,10 +155,17 @@ def draw_pictures(strips: Mapping[tuple[str, str, str], Tensor], originals: Mapp
 
 
 def _row(images: Tensor) -> Any:
-    """uint8 `[N, C, H, W]` side by side as RGB; two channels are red and green, as of two digits."""
+    """uint8 `[N, C, H, W]` side by side as RGB."""
+    images = _coloured(images)
+    count, _, height, width = images.shape
+    return images.permute(2, 0, 3, 1).reshape(height, count * width, 3).numpy()
+
+
+def _coloured(images: Tensor) -> Tensor:
+    """uint8 `[N, C, H, W]` as RGB; two channels are red and green, as of two digits."""
     count, channels, height, width = images.shape
     if channels == 1:
         images = images.expand(count, 3, height, width)
     elif channels == 2:
         images = torch.cat([images, torch.zeros_like(images[:, :1])], dim=1)
-    return images.permute(2, 0, 3, 1).reshape(height, count * width, 3).numpy()
+    return images

@@ -10,6 +10,7 @@
 | `extremes` | log σ, mean and KL of every head in that step |
 | `diagnosis` | does it again: where it broke, by which head, and what holds |
 | `skip`, `report` | a skipped update on disk, and in words |
+| `raised` | errors that end a step, and where it was by then |
 | `evaluations`, `ranks` | optimizers that evaluate many times; several processes |
 | `everything` | guards whatever model an optimizer is made for |
 | `replaying` | a recorded skip, done again in another process |

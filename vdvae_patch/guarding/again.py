@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
@@ -173,15 +173,15 @@ class Again:
                     index, compute, where, value, backward.autocast, tuple(lines.data), tuple(lines.values), backward,
                     not lines.calls_model and self._window.passes[index].of is not None,
                 )  # fmt: skip
-        return replace(self._of_pass(index, value), backward=backward)
+        return replace(self._of_pass(index, value, backward.of_error), backward=backward)
 
-    def _of_pass(self, index: int, value: float | None) -> Share:
+    def _of_pass(self, index: int, value: float | None, of_error: bool = False) -> Share:
         """What the model gives, or the user's call of it."""
         one = self._window.passes[index]
 
         def compute() -> Tensor:
             loss, is_loss = (None, False) if one.of else loss_of(self._run(one))
-            if loss is None or not is_loss:
+            if loss is None or not (is_loss or of_error):
                 raise NoLossError(
                     "the model gives no loss, and what computes one from its output is not known; give the guard your "
                     f"loss, call=lambda model, *inputs: ... ({self.why_not})"
@@ -243,18 +243,31 @@ class Again:
             tracer.reach(bad)
             return with_origin(outcome, tracer)
 
-    def comes_to_a_loss(self, share: Share) -> bool:
-        """Whether a share has one, while `torch.distributions` refuses nothing."""
+    def follow(self, ways: Sequence[Backward], error: BaseException) -> None:
+        """Take that of the ways to an error which is the step: the first that comes to a loss while
+        `torch.distributions` refuses nothing, or that ends in the same kind of error, as those further out then do."""
+        index = min(self._window.start, len(self.passes) - 1)
+        chosen, inexact = ways[0], self.inexact
+        for way in ways:
+            ended = self._ended(self.share_of(replace(way, of_error=False), index))
+            if ended is None or type(ended) is type(error):
+                chosen = way
+                break
+        self.inexact, self.why_not = inexact, ""
+        self.shares = [self.share_of(chosen, index)]
+
+    def _ended(self, share: Share) -> Exception | None:
+        """What a share raises while `torch.distributions` refuses nothing; None if it comes to a loss."""
         checks = torch.distributions.Distribution._validate_args
         torch.distributions.Distribution.set_default_validate_args(False)
         try:
             with self.as_it_was(share), torch.enable_grad():
                 share.compute()
-        except Exception:  # the user's own, or there is none
-            return False
+        except Exception as raised:  # the user's own, or there is none
+            return raised
         finally:
             torch.distributions.Distribution.set_default_validate_args(checks)
-        return True
+        return None
 
     @contextmanager
     def as_it_was(self, share: Share) -> Iterator[None]:
@@ -443,4 +456,13 @@ def _inexact(window: Window) -> str:
 
 def device_of(model: nn.Module) -> torch.device:
     """Of the first parameter."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+    return _first_device(model) or torch.device("cpu")
+
+
+def _first_device(module: nn.Module) -> torch.device | None:
+    # `parameters()` goes through four generators, and this is asked in every step
+    own = next((p for p in module._parameters.values() if p is not None), None)
+    if own is not None:
+        return own.device
+    inner = (_first_device(child) for child in module._modules.values() if child is not None)
+    return next((device for device in inner if device is not None), None)

@@ -78,6 +78,7 @@ class Diagnosis:
         exact: whether it gave the loss that the step had, bit for bit; None if that was not seen.
         reproduced: whether the step, done again, was not finite, either.
         notes: what could not be done, and why.
+        index: the call of the model with which what was examined began, of those in the step.
     """
 
     outside: tuple[str, ...] = ()
@@ -91,6 +92,7 @@ class Diagnosis:
     exact: bool | None = None
     reproduced: bool = False
     notes: tuple[str, ...] = ()
+    index: int = 0
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -149,13 +151,29 @@ class Diagnostician:
         last: Diagnosis | None = None
         shares = again.shares[::-1]
         for share in sorted(shares, key=lambda share: share.by_grad):
-            found = self._examine(again, share, ordinary)
+            found = replace(self._examine(again, share, ordinary), index=share.index)
             if found.reproduced or found.outside:
                 return found
             last = last or found
         if last is None:
             return Diagnosis(outside=tuple(from_outside(self.model, again.data)), notes=(again.why_not,))
         return last
+
+    def has_part_in(self, again: Again) -> bool:
+        """Whether a value that is not finite has a part in an error that a step ended in: it came in from outside, an
+        operation was given it and raised the error, or it is NaN. An infinity that leads nowhere (the logarithm of 0
+        that a mask throws away) has none, and is ordinary."""
+        share = again.shares[0]
+        if any(self.came_in([t for t in tensors_in(again.inputs(share)) if not t.requires_grad])):
+            return True
+        tracer = Tracer(self.model)
+        try:
+            outcome = again.outcome(share, tracer)
+        except NoLossError:
+            return False
+        if outcome.raised is None:
+            return not outcome.finite
+        return bool(tracer.trace.refused) or any(event.value.startswith("NaN") for event in tracer.trace.events)
 
     def _examine(self, again: Again, share: Share, ordinary: frozenset[int] = frozenset()) -> Diagnosis:
         """Of one share.
@@ -180,8 +198,8 @@ class Diagnostician:
             event = None
         else:
             events = tracer.trace.events if outcome.raised is not None else tracer.trace.culprits
-            explodes = next((e for e in events if e.finite), None)
             event = next((e for e in events if not e.finite), None)
+            explodes = next((e for e in events if e.finite and (event is None or e.number < event.number)), None)
         exact = None
         if share.seen is not None and outcome.loss is not None:
             exact = outcome.loss == share.seen or (math.isnan(outcome.loss) and math.isnan(share.seen))
@@ -281,6 +299,8 @@ class Diagnostician:
             with self._patched(heads, variant):
                 for one in (share, *(other for other in bad if other is not share)):
                     outcome = again.outcome(one)
+                    if isinstance(outcome.raised, PatchError):
+                        raise outcome.raised  # that says nothing of the scales
                     if not outcome.finite:
                         break
                 return Tried(variant, outcome)
@@ -297,7 +317,7 @@ class Diagnostician:
         changes least, and of two heads one is often rescued by the other, through another sample: the first variant
         that holds may leave the head alone that is to blame.
         """
-        order = sorted(range(len(heads)), key=lambda n: extremes[n].extremity, reverse=True)
+        order = sorted(range(len(heads)), key=lambda n: _first_to_blame(extremes[n]), reverse=True)
         for n in order:
             for variant in _for_role(holding, heads[n].role)[:1]:
                 if self._try(again, share, [heads[n]], variant).holds:
@@ -318,6 +338,12 @@ class Diagnostician:
             yield handle
         finally:
             handle.unpatch()
+
+
+def _first_to_blame(extremes: HeadExtremes) -> tuple[bool, float]:
+    """The most extreme first; but a head whose log σ is NaN was given that by what lies before it, and comes last."""
+    span = extremes.log_sigma
+    return span is None or not (math.isnan(span.low) or math.isnan(span.high)), extremes.extremity
 
 
 def _not_finite(others: Iterable[nn.Module]) -> str:

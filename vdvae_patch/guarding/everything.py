@@ -71,6 +71,8 @@ class Everything:
         Optimizer.__init__ = self._init  # type: ignore[method-assign]
         self._hook.remove()
         for one in self.guards:
+            if error is not None:
+                one.explain(error)
             one.remove()
 
     def report(self) -> str:

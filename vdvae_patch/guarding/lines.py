@@ -139,7 +139,8 @@ class Lines:
         ]
         """What the lines can change: the variables that they read, and models of the file."""
         _refuse_iterators(chosen, self._variables, f"lines {self.first} to {self.last} of {shown(self.file)}")
-        self._results = sorted(_written(chosen[-1]))
+        given_by = chosen if backward.of_error else chosen[-1:]  # the last may be what refuses, as an assertion
+        self._results = sorted({name for statement in given_by for name in _written(statement)})
         self.text = "\n".join(ast.unparse(statement) for statement in chosen)
         chosen = [part for statement in copy.deepcopy(chosen) for part in _listed(_Ending().visit(statement))]
         try:
@@ -162,7 +163,7 @@ class Lines:
         if roots := found.roots or found.others:
             return roots[0] if len(roots) == 1 and roots[0].numel() == 1 else sum_of(roots)
         loss, is_loss = loss_of([variables[name] for name in (*self._results, _RETURNED) if name in variables])
-        if loss is None or not is_loss:
+        if loss is None or not (is_loss or self._backward.of_error):
             raise PatchError(
                 f"lines {self.first} to {self.last} of {shown(self.file)}, run again, differentiated nothing"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -129,6 +129,7 @@ class Backward:
         site: where it was called.
         by_grad: whether it was `grad`, which adds nothing to gradients: what the loop does with them is not seen.
         partial: whether something was differentiated that is no number, as by `loss.backward(gradient)`.
+        of_error: whether the step did not come that far: what can be computed of it stands for a loss.
     """
 
     roots: list[Tensor]
@@ -142,6 +143,7 @@ class Backward:
     site: Site | None = None
     by_grad: bool = False
     partial: bool = False
+    of_error: bool = False
 
 
 @dataclass
@@ -189,22 +191,55 @@ class Window:
 
     def ways_to_now(self, roots: Sequence[Tensor], frame: FrameType, device: torch.device) -> Iterator[Backward]:
         """The same by each function that called both, the innermost first; or one without a function."""
-        start = self.backwards[-1].passes if self.backwards else 0
         autocast = Autocast.now(device)
         # of what is no number the gradients alone say whether it is finite where it counts
         values = [root.detach() for root in map(untransformed, roots) if root.numel() == 1]
         ends, partial = [None if is_transformed(root) else root.grad_fn for root in roots], len(values) < len(roots)
         found = False
-        # a second loss of the same passes begins where the first one did
-        for common, called_at in _common(self.passes[start:] or self.passes, frame):
+        for common, now, called_at in _common(self.passes[self.start :] or self.passes, running_in(frame)):
             found = True
             variables = dict(common.f_locals)
             yield Backward(
-                values, ends, Frame.of(common), variables, common.f_globals, called_at, len(self.passes), autocast,
-                partial=partial,
-            )  # fmt: skip
+                values, ends, now, variables, common.f_globals, called_at, len(self.passes), autocast, partial=partial
+            )
         if not found:
             yield Backward(values, ends, None, {}, {}, None, len(self.passes), autocast, partial=partial)
+
+    @property
+    def start(self) -> int:
+        """How many passes there were before the last call of `backward`; a second loss of the same passes begins where
+        the first one did."""
+        return self.backwards[-1].passes if self.backwards else 0
+
+    def ways_to_error(self, running: Sequence[Running], sound: Window | None) -> Iterator[Backward]:
+        """The same where an error was raised: to where `backward` was called in a step before, since what would have
+        come behind the error is needed to say what would have held; else to where it was raised.
+
+        Args:
+            running: the functions that ran then.
+            sound: a step that came to its end.
+        """
+        passes = self.passes[self.start :] or self.passes
+        autocast = passes[0].autocast if passes else Autocast("cpu", False, torch.bfloat16)
+        ended = {b.frame.code: b for b in (sound.backwards if sound else ()) if b.frame is not None}
+        ways = list(_common(passes, running))
+        for common, now, called_at in ways:
+            variables = dict(common.f_locals)
+            if (known := ended.get(common.f_code)) is not None and known.frame is not None:
+                yield Backward(
+                    [], [], replace(known.frame, identity=now.identity), variables, common.f_globals, called_at,
+                    len(self.passes), known.autocast, site=known.site, by_grad=known.by_grad, of_error=True,
+                )  # fmt: skip
+        for common, now, called_at in ways:
+            variables = dict(common.f_locals)
+            yield Backward(
+                [], [], now, variables, common.f_globals, called_at, len(self.passes), autocast, of_error=True
+            )
+        yield Backward([], [], None, {}, {}, None, len(self.passes), autocast, of_error=True)
+
+    def give_up(self) -> None:
+        """The pass under way ended in an error; if the loop goes on, it has no part in what comes."""
+        self.passes = self.passes[: self.start]
 
     @property
     def data(self) -> list[list[Tensor]]:
@@ -509,15 +544,23 @@ def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(t._version for t in tensors if not t.is_inference())  # which have none
 
 
-def _common(passes: Sequence[Pass], frame: FrameType | None) -> Iterator[tuple[FrameType, Frame]]:
-    """The functions that run now and did when the first of these passes began, with where they were then."""
+Running = tuple[FrameType, int]
+"""A function that runs, or ran when an error was raised, and the instruction that it was at."""
+
+
+def running_in(frame: FrameType | None) -> Iterator[Running]:
+    """The functions that run now, from this one outwards."""
+    while frame is not None:
+        yield frame, frame.f_lasti
+        frame = frame.f_back
+
+
+def _common(passes: Sequence[Pass], running: Iterable[Running]) -> Iterator[tuple[FrameType, Frame, Frame]]:
+    """Of these functions those that ran when the first of these passes began, with where they are, and were then."""
     if not passes:
         return
     then = {(f.identity, f.code): f for f in passes[0].frames}
-    for _ in range(2 * _DEPTH):
-        if frame is None:
-            return
+    for frame, instruction in islice(running, 2 * _DEPTH):
         before = then.get((id(frame), frame.f_code))
         if before is not None:
-            yield frame, before
-        frame = frame.f_back
+            yield frame, Frame(id(frame), frame.f_code, instruction), before

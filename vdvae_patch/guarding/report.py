@@ -36,8 +36,11 @@ def lines(diagnosis: Diagnosis) -> list[str]:
             text.append(f"done again ({diagnosis.how}), the step is finite: what is random in it may differ")
         if diagnosis.head is not None:
             text.append(_blamed(diagnosis))
-        if diagnosis.tried:
-            text.append(telling.holding(diagnosis.holding, [t.variant for t in diagnosis.tried if not t.holds]))
+        fallen = [t.variant for t in diagnosis.tried if not t.holds and t.outcome is not None]
+        if diagnosis.holding or fallen:
+            text.append(telling.holding(diagnosis.holding, fallen))
+        elif diagnosis.tried:
+            text.append(f"note: no other scale could be tried: {diagnosis.tried[0].why_not}")
     return text + [f"note: {note}" for note in diagnosis.notes if note]
 
 

@@ -1,7 +1,8 @@
 """What PyTorch does not announce by a hook, announced: calls of `backward`, `autograd.grad` and `zero_grad`, a step of
-a loss scaler, and a refusal of `torch.distributions`.
+a loss scaler, a refusal of `torch.distributions`; and an error that nothing catches.
 
-Five functions of PyTorch are replaced while anybody listens, and are themselves again when nobody does any more.
+Five functions of PyTorch are replaced while anybody listens, and what shows an error that ends a script or a notebook's
+cell. They are themselves again when nobody listens any more.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -75,8 +76,14 @@ class Listener(Protocol):
     def on_refusal(self, distribution: Any, error: ValueError) -> None:
         """`torch.distributions` refuses a parameter, and will raise this error."""
 
+    def on_error(self, error: BaseException) -> None:
+        """This error ends the script, or a notebook's cell, and is about to be shown."""
+
 
 _ENGINE = "_engine_run_backward"  # private; what `backward` and `grad` both call, whoever has imported these by name
+
+_shell: Any = None
+"""IPython's, while somebody listens: it shows errors by a method of its own."""
 
 _listeners: list[weakref.ref[Listener]] = []
 _originals: dict[str, Any] = {}
@@ -181,11 +188,52 @@ def _install() -> None:
 
         return zero
 
+    _hear_of_errors()
     torch.optim.Optimizer.zero_grad = heard_zero(_originals["zero"])  # type: ignore[method-assign]
     torch.nn.Module.zero_grad = heard_zero(_originals["zero_of_module"])  # type: ignore[method-assign]
     setattr(torch.autograd, _ENGINE, heard_engine)
     scaler.step = heard_step  # type: ignore[method-assign]
     distribution.__init__ = heard_init  # type: ignore[method-assign]
+
+
+def _hear_of_errors() -> None:
+    global _shell
+    hook = _originals["hook"] = sys.excepthook
+
+    @functools.wraps(hook)
+    def heard_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        _tell_of(error)
+        hook(kind, error, trace)
+
+    sys.excepthook = _originals["heard_hook"] = heard_hook
+    ipython = sys.modules.get("IPython")
+    _shell = None if ipython is None else ipython.get_ipython()
+    if _shell is None:
+        return
+    show = _shell.showtraceback
+
+    @functools.wraps(show)
+    def heard_show(*args: Any, **kwargs: Any) -> Any:
+        _tell_of(sys.exc_info()[1])
+        return show(*args, **kwargs)
+
+    _shell.showtraceback = heard_show
+
+
+def _tell_of(error: BaseException | None) -> None:
+    if error is not None:
+        for listener in _listening():
+            with suppress(Exception):  # what explains an error must not take its place
+                listener.on_error(error)
+
+
+def _take_out_of_errors() -> None:
+    global _shell
+    if sys.excepthook is _originals["heard_hook"]:  # somebody's that was set later calls ours, which then says nothing
+        sys.excepthook = _originals["hook"]
+    if _shell is not None:
+        vars(_shell).pop("showtraceback", None)
+        _shell = None
 
 
 def _is_waited_for(waiting: Captured, outputs: Any, gradients: Any, inputs: Any) -> bool:
@@ -243,6 +291,7 @@ def _weighted(outputs: Any, gradients: Any) -> list[Tensor]:
 
 
 def _take_out() -> None:
+    _take_out_of_errors()
     torch.optim.Optimizer.zero_grad = _originals["zero"]  # type: ignore[method-assign]
     torch.nn.Module.zero_grad = _originals["zero_of_module"]  # type: ignore[method-assign]
     setattr(torch.autograd, _ENGINE, _originals["engine"])

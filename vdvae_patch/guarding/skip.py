@@ -131,7 +131,7 @@ class Recorded:
     Attributes:
         info: the line of `skips.jsonl`, with versions.
         weights: the `state_dict` of before, with the buffers of before.
-        args, kwargs: what the model was given; of several passes, the first one's.
+        args, kwargs: what the model was given; of several passes, that which was to blame, or the first one's.
         missing: what could not be kept, in words.
         patch: the document of the patch that the model had; empty if it had none.
         rank, loss: whose share of the batch this is, and the loss that it had.
@@ -180,15 +180,23 @@ class Share:
 
     @classmethod
     def of(
-        cls, window: Window, buffers: Buffers, inputs: tuple[Any, ...], loss: float, rank: int = 0, world: int = 1
+        cls,
+        window: Window,
+        buffers: Buffers,
+        inputs: tuple[Any, ...],
+        loss: float,
+        rank: int = 0,
+        world: int = 1,
+        index: int = 0,
     ) -> Share:
         """Of the step under way.
 
         Args:
             inputs: what the loss reads, where the model itself was not called.
+            index: of the call of the model that is kept: that of the micro-batch that was to blame.
         """
         missing: list[str] = []
-        one = window.passes[0]
+        one = window.passes[index]
         given = (inputs, {}) if one.of else (one.args, one.kwargs)
         args, kwargs = plain(given[0], "input", missing), plain(given[1], "input", missing)
         if len(window.passes) > 1:

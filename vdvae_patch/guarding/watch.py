@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, TextIO, get_args
 
 import torch
@@ -22,14 +22,14 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunError
-from vdvae_patch.guarding import ranks, signals
+from vdvae_patch.guarding import raised, ranks, signals
 from vdvae_patch.guarding import skip as skips
-from vdvae_patch.guarding.again import Again, Loss, device_of
+from vdvae_patch.guarding.again import Again, Loss, Share, device_of
 from vdvae_patch.guarding.averages import spoilt
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
 from vdvae_patch.guarding.evaluations import Evaluations
-from vdvae_patch.guarding.passes import Buffers, Window, callers, reaches
+from vdvae_patch.guarding.passes import Buffers, Running, Window, callers, reaches
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.heads import Head
@@ -50,6 +50,7 @@ _all: weakref.WeakSet[Guard] = weakref.WeakSet()
 _held_back: weakref.WeakKeyDictionary[Optimizer, _Held] = weakref.WeakKeyDictionary()
 """Steps under way whose gradients a guard has taken away; the other guards of the same optimizer then skip, too."""
 _CAUSES: tuple[Cause, ...] = ("nan_loss", "high_gradient")
+_YOUR_LOSS = "(loss(model, batch) is your loss; no call= if model(batch) returns it)"
 
 
 def guard(
@@ -148,6 +149,7 @@ class Guard:
         self.model = inner(model)
         if self.model in _guarded:
             raise GuardError("the model has a guard already; remove that first (guard.remove())")
+        _refuse_flat_shards(self.model)
         self.call, self.policy, self.threshold = call, policy, math.inf if threshold is None else threshold
         self.clip = clip
         # an adversarial autoencoder has two optimizers, whose usual norms have nothing to do with each other
@@ -185,6 +187,7 @@ class Guard:
         self._told_once: set[str] = set()
         self._sound: Window | None = None
         self._busy = False
+        self._ended = False  # by an error
         self._handle: PatchHandle | None = None
         self._lbfgs: Evaluations | None = None
         self._install(model)
@@ -280,6 +283,8 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.explain(error)
         self.remove()
 
     def report(self) -> str:
@@ -290,9 +295,9 @@ class Guard:
             heads = f"healed: {named}"
         if not (self.steps or self.skips or self._refusals):
             return self._nothing_yet()
-        raised = ["\n".join([text, *(f"  {line}" for line in lines(found))]) for text, found in self._refusals]
+        ended = ["\n".join([text, *(f"  {line}" for line in lines(found))]) for text, found in self._refusals]
         heads = "\n".join([part for part in (heads, *map("note: {}".format, spoilt(self.model))) if part])
-        return report(self.skips, raised, self.steps + len(self.skips), heads, self._cure())
+        return report(self.skips, ended, self.steps + len(self.skips), heads, self._cure())
 
     def _nothing_yet(self) -> str:
         if self._only is not None:
@@ -364,6 +369,14 @@ class Guard:
             return
         thread = threading.get_ident()
         self._inside[thread] = max(0, self._inside.get(thread, 0) - 1)
+        error = sys.exc_info()[1] if output is None else None  # it may also be one that the loop handles right now
+        if error is not None and not self._inside[thread] and not self._busy and _is_raised_in(error, module):
+            hooks = module._forward_hooks
+            module._forward_hooks = hooks.copy()  # PyTorch is going through them, and a trace adds some
+            try:
+                self.explain(error)
+            finally:
+                module._forward_hooks = hooks
 
     def _part(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A module of the model is called, and not by the model's forward: of a step, the first such call counts."""
@@ -385,7 +398,12 @@ class Guard:
         if self._busy or not torch.is_grad_enabled() or _in_backward():
             return
         self._settle()
+        if not self._was_called:
+            _refuse_flat_shards(self.model)  # it may have been wrapped since
         self._was_called = True
+        if self._ended:
+            self._ended = False
+            self._window.give_up()
         if self._stepped:
             self._stepped = False
             for optimizer in list(self._steps_in):  # of a step that raised
@@ -407,7 +425,7 @@ class Guard:
                 self._forget_what_was_cleared()
         elif inputs is not None or self._is_cleared():  # a second loss of passes whose first one had its step
             self._window.backwards = []
-        self._window.backward(roots, device_of(self.model), by_grad=inputs is not None)
+        self._window.backward(roots, torch.device(self._window.passes[-1].autocast.device), by_grad=inputs is not None)
 
     def _has_some_of(self, tensors: Sequence[Any]) -> bool:
         own = list(self.model.parameters())
@@ -451,30 +469,79 @@ class Guard:
 
     def on_refusal(self, distribution: Any, error: ValueError) -> None:
         """See `signals.Listener`."""
-        if self._busy or not self._window.passes or getattr(error, "_vdvae_patch", False):
+        if self._busy or not self._window.passes:
             return
-        if len(self._refusals) >= _EXAMINED:  # a loop may catch it and go on
-            return
-        error._vdvae_patch = True  # type: ignore[attr-defined]
-        step = max(self._counts.values(), default=0)
         where = str(callers(sys._getframe(1))[0])
+        self._note(error, lambda: _refused(distribution, where), "torch.distributions raised", refused=True)
+
+    def on_error(self, error: BaseException) -> None:
+        """See `signals.Listener`."""
+        self.explain(error)
+
+    def explain(self, error: BaseException) -> bool:
+        """Say below an error what was not finite in the step that it ended: PyTorch refuses NaN in many places, and so
+        do assertions of a loop.
+
+        It is called by itself where the guard has a hand: for an error in the model's forward, for one that leaves a
+        `with` block of the guard, and for one that nothing catches, as a script or a notebook shows it. A loop that
+        catches its errors calls it:
+
+            except Exception as error:
+                guard.explain(error)
+
+        Returns:
+            Whether the error has such a note.
+        """
+        if self._busy or not raised.may_be_of_a_value(error):
+            return raised.is_told(error)
+        if self._stepped:  # the step had come to an end, and was skipped or applied
+            last = self._skips[-1] if self._skips else None
+            if last is None or last.cause == "loss_scale" or last.step != max(self._counts.values(), default=0) - 1:
+                return False
+            raised.tell(error, f"seen by vdvae_patch.guard: {told(last)}")
+            return True
+        if not self._window.passes:
+            return False
+        return self._note(error, lambda: "not all values were finite before this was raised", raised.said(error))
+
+    def _note(self, error: BaseException, text: Callable[[], str], said: str, *, refused: bool = False) -> bool:
+        """Do the step again that ended in an error, and say below it what was found.
+
+        Args:
+            refused: whether a value that is not finite is known to be behind it.
+        """
+        self._ended = True
+        if raised.is_told(error) or len(self._refusals) >= _EXAMINED:  # a loop may catch it and go on
+            return raised.is_told(error)
+        running = raised.running(error)
         try:
             with self._quiet():
-                diagnosis = self._refused(sys._getframe(1))
+                diagnosis = self._of_error(error, running, refused)
         except Exception as failed:  # what explains an error must not take its place
-            diagnosis = Diagnosis(notes=(f"the step could not be done again: {type(failed).__name__}: {failed}",))
-        refused, told_of = _refused(distribution, where), lines(diagnosis)
-        error.add_note("\n".join([f"step {step}, seen by vdvae_patch.guard: {refused}", *told_of]))
-        self._refusals.append((f"step {step}: torch.distributions raised: {refused}", diagnosis))
+            diagnosis = None
+            if refused:
+                diagnosis = Diagnosis(notes=(f"the step could not be done again: {type(failed).__name__}: {failed}",))
+        if diagnosis is None:
+            return False
+        step = max(self._counts.values(), default=0)
+        raised.tell(error, "\n".join([f"step {step}, seen by vdvae_patch.guard: {text()}", *lines(diagnosis)]))
+        self._refusals.append((f"step {step}: {said}: {text()}", diagnosis))
+        return True
 
-    def _refused(self, frame: FrameType) -> Diagnosis:
-        """What is found of a step that ended in this frame, before there was a loss."""
-        again = Again(self.model, self._window, self._buffers, self.call)
-        ways = list(self._window.ways_to_now([], frame, device_of(self.model)))
-        shares = [again.share_of(way, 0) for way in ways]
-        # the innermost function may not come to a loss, which shows once nothing is refused
-        again.shares = [next((share for share in shares if again.comes_to_a_loss(share)), shares[0])]
-        return self._diagnostician.examine(again, self._sound_again())
+    def _of_error(self, error: BaseException, running: Sequence[Running], refused: bool) -> Diagnosis | None:
+        """What is found of a step that ended in an error; None if all was finite in it."""
+        if why := self._not_alone():
+            return Diagnosis(notes=(f"{why}",)) if refused else None
+        again = Again(self.model, self._window, self._buffers, self.call, self._scale)
+        differentiated = bool(self._window.backwards) and self._window.start == len(self._window.passes)
+        if not differentiated:
+            again.follow(list(self._window.ways_to_error(running, self._sound)), error)
+        elif not again.settled().shares:
+            return None
+        if not (refused or raised.names_a_number(running) or self._diagnostician.has_part_in(again)):
+            return None
+        found = self._diagnostician.examine(again, self._sound_again())
+        return found if refused or found.event is not None or found.outside else None
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._busy or not self._watches(optimizer):
@@ -570,6 +637,8 @@ class Guard:
         to show), where others decide, too (ranks, another guard, another optimizer that steps in between), or where it
         is not sure that all that was differentiated is a loss of these parameters.
         """
+        if not parameters or parameters[0].device.type not in self._deferring:
+            return False
         if self.policy != "skip" or self.clip is not None or self.shows_last_loss or self._scale != 1:
             return False
         if ranks.world() > 1 or len(_guarded) > 1 or len(self._counts) != 1 or not self._traceable:
@@ -627,11 +696,9 @@ class Guard:
             limit: what the norm is clipped to, if the update is applied.
         """
         device = parameters[0].device if parameters else device_of(self.model)
-        row = self._row(parameters)
-        norm = row[-1]
         scale = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
         if ranks.world() == 1:
-            *losses, size = row.tolist()
+            *losses, size = self._numbers(parameters, device)
             if self._traceable and not all(map(math.isfinite, losses)):  # whose loss is it?
                 self._window.keep_those_of({id(p) for p in parameters})
                 losses = [float(_wide(root).sum()) for root in self._window.losses]
@@ -639,6 +706,8 @@ class Guard:
             code = rule.decided((not math.isfinite(loss),), False, size, self.threshold, limit)
             loss = loss if losses else math.nan  # it was not seen
             return loss, _CAUSES[code - 1] if code else None, size, ()
+        row = self._row(parameters)
+        norm = row[-1]
         if self._traceable and len(row) > 1 and not bool(row[:-1].isfinite().all()):
             self._window.keep_those_of({id(p) for p in parameters})
             kept = [_wide(root).to(device).sum() for root in self._window.losses]
@@ -657,6 +726,13 @@ class Guard:
             values[1],
             tuple(n for n, flag in enumerate(values[3:]) if flag),
         )
+
+    def _numbers(self, parameters: Sequence[Tensor], device: torch.device) -> list[float]:
+        """The same as numbers: one read of an accelerator; on a CPU, where a read is no wait, without the row."""
+        if device.type != "cpu":
+            return list(map(float, self._row(parameters).tolist()))
+        norm = gradient_norm([p.grad for p in parameters if p.grad is not None], device)
+        return [*(float(_wide(root).sum()) for root in self._window.losses), float(norm)]
 
     def _losses(self) -> tuple[float, bool]:
         """The sum of what was differentiated, without the loss scale; and whether it is NaN on some rank."""
@@ -758,12 +834,18 @@ class Guard:
     def _sound_again(self) -> Again | None:
         return None if self._sound is None else Again(self.model, self._sound, self._buffers, self.call)
 
-    def _examined(self) -> Diagnosis:
+    def _not_alone(self) -> str:
+        """Why one rank cannot do a step again by itself, if it cannot."""
         if any(hasattr(p, "full_tensor") for p in self.model.parameters()):
-            why = "the model is sharded, so that one rank cannot do the step again by itself"
-            return Diagnosis(notes=(f"{why}; with out= it is recorded whole, for vdvae-patch replay",))
+            return "the model is sharded, so that one rank cannot do the step again by itself"
         if ranks.world() > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
-            return Diagnosis(notes=("its batch norm is over all ranks, so that none can do the step again by itself",))
+            return "its batch norm is over all ranks, so that none can do the step again by itself"
+        return ""
+
+    def _examined(self) -> Diagnosis:
+        if why := self._not_alone():
+            recorded = "; with out= it is recorded whole, for vdvae-patch replay" if "sharded" in why else ""
+            return Diagnosis(notes=(f"{why}{recorded}",))
         again, sound = Again(self.model, self._window, self._buffers, self.call, self._scale), self._sound_again()
         found = self._diagnostician.examine(again, sound)
         for past in reversed(self._window.past):
@@ -859,15 +941,14 @@ class Guard:
                 f"{role}={scale!r}" for role, scale in {h.role: s for h, s in self.healed.items()}.items()
             )
             return (
-                "what was healed, for good:\n"
+                f"what was healed, for good {_YOUR_LOSS}:\n"
                 f"  heads = vdvae_patch.scan(model, batch, call=loss).select(path=lambda path: {paths})\n"
                 f"  vdvae_patch.patch(model, heads=heads, {roles})"
             )
         if chosen is None or self._handle is not None:
             return ""
         return (
-            "the cure, in two lines before the training "
-            "(loss(model, batch) is your loss; no call= if model(batch) returns it):\n"
+            f"the cure, in two lines before the training {_YOUR_LOSS}:\n"
             "  heads = vdvae_patch.scan(model, batch, call=loss)\n"
             f"  vdvae_patch.patch(model, {chosen!r}, heads=heads)"
         )
@@ -913,8 +994,12 @@ class Guard:
 
     def _written(self, skip: Skip, number: int, loss: float) -> Skip:
         again = Again(self.model, self._window, self._buffers, self.call)
-        inputs = again.inputs(again.shares[0]) if again.shares else ()
-        share = skips.Share.of(self._window, self._buffers, inputs, loss, ranks.rank(), ranks.world())
+        kept = self._to_blame(again, skip)
+        inputs = () if kept is None else again.inputs(kept)
+        if kept is not None and kept.seen is not None:
+            loss = kept.seen  # of several micro-batches, that of the one that is kept
+        index = 0 if kept is None else kept.index
+        share = skips.Share.of(self._window, self._buffers, inputs, loss, ranks.rank(), ranks.world(), index)
         weights = skips.weights_of(self.model)  # of a sharded model, what all ranks have to ask for together
         folder, failed = None if self.out is None else self.out / f"skip-{number:04d}", None
         if ranks.is_main() and folder is not None:
@@ -930,6 +1015,15 @@ class Guard:
         if failed is not None:
             raise failed
         return skip
+
+    def _to_blame(self, again: Again, skip: Skip) -> Share | None:
+        """Of the micro-batches of a step, the one that was examined and not finite; else one whose loss or data are
+        not; else the first."""
+        found = skip.diagnosis
+        if found is not None and found.reproduced:
+            return next((s for s in again.shares if s.index == found.index), None)
+        bad = [s for s in again.shares if s.seen is not None and not math.isfinite(s.seen)]
+        return next(iter(bad or again.shares), None)
 
     def _track(self, step: int, loss: float, norm: float, limit: float, *, skipped: bool) -> None:
         if self.tracker is None or (not skipped and step % self.every):
@@ -1038,6 +1132,16 @@ class _Held:
     untold: weakref.WeakSet[Guard]
 
 
+def _is_raised_in(error: BaseException, module: nn.Module) -> bool:
+    """Whether an error comes from a call of a module that is just ending, and is not one that was there before."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_locals.get("self") is module:
+            return True
+        trace = trace.tb_next
+    return False
+
+
 def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
     """A hook of the whole process, which must not keep a guard and its model."""
     reference = weakref.WeakMethod(method)
@@ -1111,6 +1215,17 @@ def inner(model: nn.Module) -> nn.Module:
         if not isinstance(wrapped, nn.Module):
             return model
         model = wrapped
+
+
+def _refuse_flat_shards(model: nn.Module) -> None:
+    """Refuse what FSDP1 has wrapped: it replaces parameters by shards of one flat vector, of which neither a layer's
+    gradient nor the norm of all can be told on one rank. (FSDP2 marks its modules, too; its shards are DTensors.)"""
+    managed = any(getattr(m, "_is_fsdp_managed_module", False) for m in model.modules())
+    if managed and not all(hasattr(p, "full_tensor") for p in model.parameters()):
+        raise GuardError(
+            f"{type(model).__name__} is sharded by FullyShardedDataParallel (FSDP1), whose flat parameters hide the "
+            "layers; shard it with torch.distributed.fsdp.fully_shard (FSDP2), which a guard knows"
+        )
 
 
 def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -198,7 +198,9 @@ class Guard(Guarded, _Callback):
         self._take_off()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """So it is."""
+        """So it is; what was not finite in its last step is said below the error."""
+        if self.guard is not None:
+            self.guard.explain(exception)
         self._take_off()
 
     def state_dict(self) -> dict[str, Any]:

@@ -27,7 +27,8 @@ as 1e-8, that a host adds to a variance in one of its lines."""
 def convention_of(readings: list[Reading]) -> tuple[Convention, bool]:
     """The convention of some readings of one raw value, and whether all agree on it.
 
-    If they do not, it is that of the first density, KL or `Normal`, and of the sampler where there is none.
+    If they do not, it is that of the sampler, whose samples a decoder knows, and of the first density, KL or `Normal`
+    where nothing is drawn.
     """
     whole = next((r for r in readings if r.steps is None), None)
     if whole is not None:
@@ -38,7 +39,17 @@ def convention_of(readings: list[Reading]) -> tuple[Convention, bool]:
     shown = [(r, steps) for r, steps in known if r.evidence != "noise"]
     chosen = (shown or known)[0][1]
     agree = all(agrees(steps, chosen, up_to_factor=r.evidence == "noise" and bool(shown)) for r, steps in known)
-    return named(chosen), agree
+    drawn = next((steps for r, steps in known if r.evidence == "noise"), chosen)
+    return named(chosen if agree else drawn), agree
+
+
+def conventions_of(readings: list[Reading]) -> list[Convention]:
+    """The conventions of readings that disagree: the one that is kept, and those of the rest."""
+    found = [convention_of(readings)[0]]
+    for reading in readings:
+        if reading.steps is not None and (own := named(reading.steps)) not in found:
+            found.append(own)
+    return found
 
 
 def agrees(steps: Sequence[Step], chosen: Sequence[Step], up_to_factor: bool = False) -> bool:

@@ -10,6 +10,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import UNKNOWN, lies_in
+from vdvae_patch.scanning.emission import examples_cut
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import where
@@ -38,8 +39,8 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
             key for spot in expression.order if is_scale(spot.node) for key in expression.depends[spot.key]
         } & expression.leaves.keys()
         for leaf in (expression.leaves[key] for key in scaled):
-            known = [spot for spot in raw if _origin(spot) == _origin(leaf)]
-            if leaf.node.params and known and not _is_held(leaf, known):
+            known = [_of_all_examples(graph, spot) for spot in raw if _origin(spot) == _origin(leaf)]
+            if leaf.node.params and known and not _is_held(_of_all_examples(graph, leaf), known):
                 raise PatchError(
                     f"the scale of {_origin(leaf) or 'a head'} also changes {_text(leaf)}, which {where(reader)} reads "
                     f"and no σ is computed of ({', '.join(sorted({_text(s) for s in known}))} is); the head's channels "
@@ -74,6 +75,12 @@ def is_scale(node: Node) -> bool:
 def _origin(spot: Spot) -> str | None:
     """The innermost module that computes a value; steps of one loop are the same."""
     return next((frame.path for frame in spot.node.frames if frame.path is not None), None)
+
+
+def _of_all_examples(graph: Graph, spot: Spot) -> Spot:
+    """The channels of a part of a network's output, of all examples and steps of time."""
+    examples = examples_cut(graph, spot)
+    return Spot(spot.node, tuple(cut for cut in spot.cuts if cut not in examples))
 
 
 def _is_held(part: Spot, known: list[Spot]) -> bool:

@@ -189,6 +189,14 @@ def _range_of(cut: Cut, dim: int) -> ChannelRange:
     return ChannelRange(dim, cut.start, stop, cut.step)
 
 
+def examples_cut(graph: Graph, raw: Spot) -> frozenset[Cut]:
+    """What is cut out of a network's output that is no range of channels: examples, or steps of time, in whose place
+    there are others in the next batch."""
+    if raw.node.kind == "parameter" or raw.node.id in graph.stacked:
+        return frozenset()
+    return frozenset(cut for cut in raw.cuts if cut.dim != UNKNOWN) - {_cut_of_channels(raw)}
+
+
 def _cut_of_channels(raw: Spot) -> Cut | None:
     """Of what is cut out of a layer's output, the channels; the rest are examples, steps of time, or places."""
     node, cuts = raw.node, raw.cuts

@@ -7,6 +7,7 @@ that compute σ are, at their calls.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from vdvae_patch.composition import Measured, is_limited, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head
 from vdvae_patch.scanning import hazards, ops, rules
-from vdvae_patch.scanning.agreement import convention_of
+from vdvae_patch.scanning.agreement import convention_of, conventions_of
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
@@ -139,9 +140,11 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     sites: tuple[Any, ...] = ()
     if place == "call":
         try:
+            made_one = None
             if group.emission.at_output and not agree and not is_limited(convention) and not shared:
-                sites = disagreeing(graph, group.readings, convention)
-                place = "output"
+                made_one = _made_one(graph, group.readings)
+            if made_one is not None:
+                place, (convention, sites) = "output", made_one
             elif emission.layer and _is_at_layer(group, convention, agree, shared):
                 sites = calls_of_layer(group.readings, emission, convention)
             else:
@@ -171,6 +174,16 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         emission.path, group.role, channels.start, channels.stop, channels.dim, convention,
         sites=sites, parameter=emission.parameter, found=found, step=channels.step,
     )  # fmt: skip
+
+
+def _made_one(graph: Graph, readings: list[Reading]) -> tuple[Convention, tuple[Any, ...]] | None:
+    """The convention to which readings that disagree can be brought where the module's output is replaced, and the
+    sites that bring them; None if there is none."""
+    for convention in conventions_of(readings):
+        with contextlib.suppress(CannotPlaceError):
+            if not is_limited(convention):
+                return convention, disagreeing(graph, readings, convention)
+    return None
 
 
 def _alone(group: Group) -> str:

@@ -82,7 +82,7 @@ TABLE: tuple[Row, ...] = (
     _row("elementwise", "mul div", "multiplies", "linear", "monomial", "keeps_noise"),
     _row("elementwise", "neg", "linear", "monomial"),
     _row("elementwise", "pow square", "power", "monomial"),
-    _row("elementwise", "abs sqrt rsqrt reciprocal sign hypot lerp"),
+    _row("elementwise", "abs sqrt rsqrt reciprocal sign copysign hypot lerp"),
     # exponentials and logarithms
     _row("elementwise", "exp", "exponential"),
     _row("elementwise", "exp2 expm1 log log1p log2 log10 logaddexp logaddexp2 xlogy"),

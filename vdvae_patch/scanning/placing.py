@@ -22,7 +22,7 @@ from vdvae_patch.scanning.agreement import agrees
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_in_call, site_of_nodes, span_of
 from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.cuts import UNKNOWN
-from vdvae_patch.scanning.emission import SCRIPTED, emission_of
+from vdvae_patch.scanning.emission import SCRIPTED, emission_of, examples_cut
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle, step_through
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.layers import is_recurrent
@@ -38,6 +38,7 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
     by_raw: dict[object, list[Reading]] = {}
     for reading in readings:
         by_raw.setdefault(reading.raw.key, []).append(reading)
+    by_raw = _with_their_parts(by_raw)
     found: dict[Site | ActivationSite, None] = {}
     whole = _of_parts(graph, [reading for group in by_raw.values() for reading in group]) if len(by_raw) > 1 else []
     if whole:
@@ -47,6 +48,32 @@ def sites_of(graph: Graph, readings: Iterable[Reading]) -> tuple[Site | Activati
             found[site] = None
     _require_one_rest(found)
     return tuple(found)
+
+
+def _with_their_parts(by_raw: Mapping[object, list[Reading]]) -> dict[object, list[Reading]]:
+    """The readings of each raw value; those of some of its examples, or steps of time, with those of all.
+
+        var = torch.exp(self.raw(h)) + 1e-4
+        z = Normal(mean, var.sqrt()).rsample()
+        kl = kl_divergence(Normal(mean[labelled], var[labelled].sqrt()), prior)
+
+    One head has the same channels in all its readings, so that what else is cut out of a network's output is not apart.
+    """
+    out: dict[object, list[Reading]] = {}
+    widest = sorted(by_raw.items(), key=lambda item: len(item[1][0].raw.cuts))
+    for key, found in widest:
+        raw = found[0].raw
+        whole = next((k for k, known in out.items() if _is_whole_of(known[0].raw, raw)), None)
+        if whole is None or raw.node.kind == "parameter":
+            out[key] = list(found)
+        else:
+            out[whole] += found
+    return out
+
+
+def _is_whole_of(whole: Spot, part: Spot) -> bool:
+    """Whether a part is of the same value, and nothing is cut out of the whole that is not cut out of it, too."""
+    return whole.node is part.node and whole.cuts != part.cuts and set(whole.cuts) < set(part.cuts)
 
 
 def _require_one_rest(sites: Iterable[Site | ActivationSite]) -> None:
@@ -82,6 +109,9 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
             return [bare]
         if cut is not None:
             return _site(graph, chained[0], *cut)
+        again = _bounded_again(graph, chained) or _drawn_of_bounded(graph, chained)
+        if again:
+            return again
     bounded = _bounded(group)
     if bounded is not None:
         return [bounded]
@@ -89,6 +119,8 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
     for reading in {r.node.id: r for r in group}.values():
         if reading.chain.end == "several":
             sites.append(_whole_expression(reading))
+        elif (at_term := _bare_in_term(graph, reading)) is not None:
+            sites += at_term
         elif reading.chain.nodes:
             sites += _site(
                 graph, reading, *(_common_cut([reading]) or (len(reading.chain.nodes), named(reading.suffix)))
@@ -123,6 +155,83 @@ def _bare(graph: Graph, readings: Sequence[Reading]) -> Site | None:
         return None  # its call gives several values, of which it is one
     site = site_of_nodes([raw.node], -1, rests[0])
     return replace(site, channels=emission.channels) if raw.cuts else site
+
+
+def _bounded_again(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For what all readings bound, and some bound again on their way, as where a density clamps what it is given:
+
+        log_var = log_var.clamp(-10, 10)
+        z = mean + (0.5 * log_var).exp() * noise
+        log_q = log_normal(z, mean, log_var)  # in which it is clamped once more
+
+    The scale goes where all have it in common, and what bounds it again lets it pass. Empty if that is not the case.
+    """
+    chains = [r.chain for r in readings]
+    together = 0
+    for step in zip(*(c.nodes for c in chains), strict=False):
+        if len({node.id for node in step}) > 1:
+            break
+        together += 1
+    if any(r.parts for r in readings):
+        return []
+    for count in range(1, together + 1):
+        limits = {i for i, steps in enumerate(chains[0].by_node[:together]) if i >= count and _only_bounds(steps)}
+        rests = [_unbounded_rest(r, count) for r in readings]
+        if limits or any(map(is_limited, rests)) or not _all_alike(rests):
+            continue
+        if not all(_goes_through(r, chains[0].nodes[count - 1]) for r in readings):
+            continue
+        passed = {
+            node.id: node
+            for c in chains
+            for node, steps in zip(c.nodes[count:], c.by_node[count:], strict=True)
+            if _only_bounds(steps)
+        }
+        return [*_site(graph, readings[0], count, rests[0]), *(_passing(graph, node) for node in passed.values())]
+    return []
+
+
+def _drawn_of_bounded(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For a draw and a KL that take for different things what the host has bounded: the scale goes there, and what the
+    KL reads is made of it. Empty if that is not the case, or if the KL reads something else."""
+    kept = next((r for r in readings if r.evidence == "noise" and not r.parts), None)
+    if kept is None or kept.steps is None:
+        return []
+    same = [r for r in readings if r.steps is not None and agrees(r.steps, kept.steps)]
+    others = [r for r in readings if r not in same]
+    cut = _common_cut(same)
+    if cut is None or not cut[0] or not others or any(r.term is None or r.parts for r in others):
+        return []
+    if any(_in_common(r, kept) < cut[0] for r in others):
+        return []
+    for reading in others:
+        _require_known_readers(graph, readings, reading, kept)
+    return [*_site(graph, kept, *cut), *(site for r in others for site in _at_term(graph, r, kept))]
+
+
+def _in_common(one: Reading, other: Reading) -> int:
+    """How many steps two readings of a raw value take together."""
+    pairs = zip(one.chain.nodes, other.chain.nodes, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
+
+
+def _only_bounds(steps: Sequence[Step]) -> bool:
+    return bool(steps) and all(step.name == "clamp" for step in steps)
+
+
+def _unbounded_rest(reading: Reading, count: int) -> Convention:
+    steps = (step for node in reading.chain.by_node[count:] if not _only_bounds(node) for step in node)
+    return named((*steps, *reading.suffix))
+
+
+def _passing(graph: Graph, node: Node) -> Site | ActivationSite:
+    """A site at which one operation lets its operand pass."""
+    activation = _activation(graph, [node])
+    if activation is not None:
+        return ActivationSite(activation, None)
+    if not node.frames or not node.frames[0].host:
+        raise CannotPlaceError("what the host has bounded is bounded again in a function that is not the host's")
+    return site_of_nodes([node], _operand(node), None)
 
 
 def _advice(graph: Graph, raw: Node) -> str:
@@ -265,9 +374,9 @@ def _of_parts(graph: Graph, group: Sequence[Reading]) -> list[Site]:
         return []
     read = torch.zeros(raw.shape, dtype=torch.bool)
     for cuts in {r.raw.cuts for r in group}:
-        places = {cut.dim: list(cut.places) for cut in cuts}
-        if UNKNOWN in places:
+        if any(cut.dim == UNKNOWN for cut in cuts):
             return []
+        places = {cut.dim: list(cut.places) for cut in cuts}
         part = [places.get(dim, list(range(size))) for dim, size in enumerate(raw.shape)]
         read[torch.meshgrid(*map(torch.tensor, part), indexing="ij")] = True
     if not bool(read.all()):
@@ -461,11 +570,17 @@ def _strange(modules: Mapping[str, nn.Module], site: Site) -> str:
 def disagreeing(graph: Graph, readings: Sequence[Reading], convention: Convention) -> tuple[Site | ActivationSite, ...]:
     """Sites for the readings that do not follow the convention that is kept: they shall compute its σ."""
     sites: dict[Site | ActivationSite, None] = {}
-    kept = next(r.steps for r in readings if r.steps is not None and named(r.steps) == convention)
+    model = next(r for r in readings if r.steps is not None and named(r.steps) == convention)
+    kept = model.steps
     for reading in readings:
         steps = reading.steps
         if steps is not None and kept is not None and agrees(steps, kept):
             continue
+        if reading.term is not None and steps is not None:
+            _require_known_readers(graph, readings, reading, model)
+            if not _has_steps_of_its_own(reading, model):
+                sites |= dict.fromkeys(_at_term(graph, reading, model))
+                continue
         if not reading.chain.nodes:
             raise CannotPlaceError("one of its readings has no step of its own that could be replaced")
         for site in _site(graph, reading, len(reading.chain.nodes), named(reading.suffix)):
@@ -473,6 +588,80 @@ def disagreeing(graph: Graph, readings: Sequence[Reading], convention: Conventio
                 raise CannotPlaceError(f"{site.path} reads it in another way than the rest")
             sites[replace(site, reads=convention)] = None
     return tuple(sites)
+
+
+def _require_known_readers(graph: Graph, readings: Sequence[Reading], reading: Reading, kept: Reading) -> None:
+    """Refuse a KL beside which arithmetic goes on from what it has in common with the draw: its value may be a part of
+    the KL that was not understood, and would be left as it is."""
+    together = _in_common(reading, kept)
+    begin = reading.chain.nodes[together - 1] if together else reading.raw.node
+    known = {node.id for r in readings for node in r.chain.nodes}
+    for term in (r.term for r in readings if r.term is not None):
+        known |= {spot.node.id for spot in Expression(Spot(term.total), through_sums=True).order}
+    for node in _readers(graph, begin):
+        read = [settle(Spot(a)) for a in node.args if isinstance(a, Node)]
+        own = any(spot.node is begin and (together or spot.key == reading.raw.key) for spot in read)
+        drawn = any(spot.node.kind == "noise" for spot in read)
+        if own and node.kind == "elementwise" and node.id not in known and not drawn and not _is_check(graph, node):
+            raise CannotPlaceError("what draws is read beside the KL, too, in a way that is not understood")
+
+
+def _has_steps_of_its_own(reading: Reading, kept: Reading) -> bool:
+    """Whether a density or a KL reads the raw value through steps that the reading which is kept does not take."""
+    nodes = reading.chain.nodes
+    return bool(nodes) and nodes[-1] not in kept.chain.nodes and _goes_through(reading, nodes[-1])
+
+
+def _bare_in_term(graph: Graph, reading: Reading) -> list[Site] | None:
+    """The places of a density or a KL that reads a raw value as it is, beside steps of its own or without any; None
+    for what is no such reading, for one that takes the same steps again, and where a place is not the host's."""
+    if reading.term is None or reading.steps is None or reading.parts:
+        return None
+    nodes = reading.chain.nodes
+    if nodes and (_goes_through(reading, nodes[-1]) or _computed_again(reading)):
+        return None
+    if is_limited(_rest(reading, 0)):
+        return None
+    try:
+        return _at_term(graph, reading, None)
+    except CannotPlaceError:
+        return None
+
+
+def _at_term(graph: Graph, reading: Reading, kept: Reading | None) -> list[Site]:
+    """For a KL that takes for something else what is drawn with, wherever it reads it: there it gets what it takes it
+    for.
+
+        sigma = raw.exp()
+        z = mean + sigma * noise
+        kl = -0.5 * (1 + sigma.log() - mean**2 - sigma)  # of a variance; sigma**2 is what it shall read
+
+    Args:
+        kept: what is drawn with, if that has the scale already; else the raw value is read.
+    """
+    together = 0 if kept is None else _in_common(reading, kept)
+    if is_limited(_rest(reading, together)):
+        raise CannotPlaceError("its KL bounds what it reads")
+    last = reading.chain.nodes[together - 1] if together else reading.raw.node
+    begin = settle(Spot(last, reading.raw.cuts)) if together else reading.raw
+    own = {node.id for node in kept.chain.nodes} if kept is not None else set()
+    assert reading.term is not None
+    whole = Expression(Spot(reading.term.total), frozenset({last.id}), through_sums=True)
+    found: dict[Site, None] = {}
+    for node in {spot.node.id: spot.node for spot in whole.order}.values():
+        read = [settle(Spot(a)) if isinstance(a, Node) else None for a in node.args]
+        if node.id in own or any(s is not None and s.node.kind == "noise" for s in read):
+            continue  # the draw, of which the density of a sample is
+        for place, spot in enumerate(read):
+            if spot is None or spot.node is not begin.node or (not together and spot.key != begin.key):
+                continue
+            if node.inplace or not node.frames or not node.frames[0].host:
+                raise CannotPlaceError("its KL reads the raw value in place, or where no line of the host does")
+            site = site_of_nodes([node], _EACH_OPERAND - place, _rest(reading, together))
+            found[site if kept is None else replace(site, reads=_rest(kept, together))] = None
+    if not found:
+        raise CannotPlaceError("one of its readings has no step of its own that could be replaced")
+    return list(found)
 
 
 def _product(reading: Reading) -> Site:
@@ -508,6 +697,9 @@ def _rest(reading: Reading, count: int) -> Convention:
 def _all_alike(rests: Sequence[Convention]) -> bool:
     v = torch.linspace(0.05, 3, 30, dtype=torch.float64)
     first = rests[0].sigma(v)
+    if not first.isfinite().any():  # what a natural parameter is read by takes negative values only
+        v = -v
+        first = rests[0].sigma(v)
     for rest in rests[1:]:
         ratio = rest.sigma(v) / first
         if not torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-6):  # up to a temperature
@@ -521,7 +713,11 @@ def _site(graph: Graph, reading: Reading, count: int, rest: Convention) -> list[
         return [site_of_nodes([reading.raw.node], -1, rest)]
     moves = [i for i in range(1, count) if not _stays(nodes[i - 1], nodes[i])]
     if moves:
-        return _around_moves(graph, reading, nodes, moves, rest)
+        return _around_moves(graph, reading, nodes, moves, rest, "elements are moved between two steps to σ")
+    inside = _inside_call(graph, nodes)
+    if inside:
+        reason = "a function that goes on from it computes a part of σ"
+        return _around_moves(graph, reading, nodes, [inside], rest, reason)
     following = reading.chain.nodes[count] if count < len(reading.chain.nodes) else None
     beside = _beside(graph, reading, nodes[-1], following)
     if beside is not None:
@@ -551,16 +747,35 @@ def _stays(before: Node, after: Node) -> bool:
     return True
 
 
+def _inside_call(graph: Graph, nodes: Sequence[Node]) -> int:
+    """The number of the first of some steps that is computed in a call which returns something else than the last one:
+    a density that is given what was clamped, and clamps it again. 0 if there is none, or if all are in it."""
+    level, ends = common_level(nodes), outer_first(nodes[-1])
+    if len(ends) <= level + 1:
+        return 0
+    call = [(frame.code, frame.lasti) for frame in ends[: level + 1]]
+
+    def is_inside(node: Node) -> bool:
+        frames = [frame for frame in reversed(node.frames) if frame.host]
+        return len(frames) > level + 1 and [(f.code, f.lasti) for f in frames[: level + 1]] == call
+
+    users = [user for user in _readers(graph, nodes[-1]) if not _is_check(graph, user)]
+    if not users or not all(map(is_inside, users)):
+        return 0
+    return next((i for i, node in enumerate(nodes) if is_inside(node)), 0)
+
+
 def _around_moves(
-    graph: Graph, reading: Reading, nodes: Sequence[Node], moves: Sequence[int], rest: Convention
+    graph: Graph, reading: Reading, nodes: Sequence[Node], moves: Sequence[int], rest: Convention, reason: str
 ) -> list[Site | ActivationSite]:
-    """For steps between which elements are moved: `(softplus(raw)[batch] + 1e-7)`.
+    """For steps between which elements are moved, `(softplus(raw)[batch] + 1e-7)`, or a function is entered.
 
     The steps before a move let the raw value pass, so that it is moved as the host moves it, and those behind the last
     move become the scale.
 
     Args:
         moves: the numbers of the nodes in front of which something is moved.
+        reason: what parts them, for a message.
     """
     bounds = [0, *moves, len(nodes)]
     sites: list[Site | ActivationSite] = []
@@ -573,7 +788,7 @@ def _around_moves(
             sites.append(_part_site(graph, reading, part, None if not last else rest, beside))
             continue
         if following is not None and _is_read_elsewhere(graph, part[-1], following):
-            raise CannotPlaceError("elements are moved between two steps to σ, and read there in another way, too")
+            raise CannotPlaceError(f"{reason}, and what it has there is read in another way, too")
         sites += _segment(graph, reading, part, rest if last else None)
     return sites
 
@@ -604,6 +819,8 @@ def _beside(graph: Graph, reading: Reading, node: Node, following: Node | None) 
     otherwise: `self.relu(self.fc(x)).chunk(2, 1)`."""
     spots = (s for s in Expression(reading.spot).order if s.node is node)
     cuts = next((s.cuts for s in spots), ())
+    examples = examples_cut(graph, reading.raw)
+    cuts = tuple(cut for cut in cuts if cut not in examples)
     if not cuts or not _is_used_in_parts(graph, node, reading.chain.nodes):
         return None
     if len(cuts) > 1 or cuts[0].dim < 0:

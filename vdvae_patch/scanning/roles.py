@@ -13,13 +13,17 @@ A policy's actions are drawn, too, and their own density is their entropy; `uses
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
+
+import torch
 
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import lies_in
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle
-from vdvae_patch.scanning.gaussian import GaussianTerm
+from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, totals
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading, Readings
 from vdvae_patch.scanning.uses import drawn_weights, has_prior, inputs_of, is_decoded, sees_less
@@ -181,6 +185,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"
     if samples or firsts:
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
+    if _is_of_noised_data(term) or _is_measured_at_other_steps(graph, term):
+        return "prior"
     if is_of_data(term):
         return "likelihood"
     if own and reading.raw.node.kind == "parameter":
@@ -298,6 +304,62 @@ def is_of_data(term: GaussianTerm) -> bool:
         if own and any(_is_data(side.node) or side.key in data for side in sides if side not in own):
             return True
     return False
+
+
+_MOST_TOTALS = 64
+"""How many terms of a loss are looked at behind a density: the KL stands in the next lines, among a dozen terms."""
+
+
+def _is_measured_at_other_steps(graph: Graph, term: GaussianTerm) -> bool:
+    """Whether a density of data is that of diffusion's first step, at which the data are drawn, and the same σ stands
+    in the KL of all other steps."""
+    if not is_of_data(term) or not _has_noise(Expression(Spot(term.total), through_sums=True)):
+        return False
+    later = (node for node in totals(graph, through_sums=False) if node.id > term.total.id)
+    return any(_is_of_noised_data(replace(term, total=node)) for node in itertools.islice(later, _MOST_TOTALS))
+
+
+def _has_noise(expression: Expression) -> bool:
+    """Whether noise itself, and not what a network makes of it, has a part in an expression."""
+    return any(spot.node.noise and not spot.node.params for spot in expression.leaves.values())
+
+
+_V = torch.linspace(-1.5, 1.5, 17, dtype=torch.float64)
+_EXACT = 1e-6
+
+
+def _is_of_noised_data(term: GaussianTerm) -> bool:
+    """Whether a term is a KL whose first Normal is no network's, and lies around data with noise of known size: a step
+    of diffusion, q(x_{t-1} | x_t, x_0) of numbers and p(x_{t-1} | x_t) of a network, of what no data are.
+
+    Its least value over the mean has a part in 1/σ², by the variance of the first Normal; that of a density has none.
+    """
+    expression = Expression(Spot(term.total), through_sums=True, most=MOST_LEAVES)
+    if not 1 < len(expression.leaves) <= MOST_LEAVES or not _has_noise(expression):
+        return False
+    if not any(m.key in expression.leaves for m in term.means):  # the difference of the two means
+        stops = frozenset(m.node.id for m in term.means)
+        expression = Expression(Spot(term.total), stops, through_sums=True, most=MOST_LEAVES)
+    mean = next((m for m in term.means if m.key in expression.leaves), None)
+    if mean is None or term.raw.key not in expression.leaves:
+        return False
+    others = {key: torch.tensor(0.3, dtype=torch.float64) for key in expression.leaves}
+    below, at, above = (
+        expression.value({**others, term.raw.key: _V, mean.key: torch.tensor(m, dtype=torch.float64)}).expand_as(_V)
+        for m in (-1.0, 0.0, 1.0)
+    )
+    curvature, slope = (above + below) / 2 - at, (above - below) / 2
+    if not bool((curvature.abs() > 0).all()):
+        return False
+    least = at - slope**2 / (4 * curvature)
+    design = torch.stack([torch.ones_like(_V), curvature.abs().log(), curvature], 1)
+    if not bool(design.isfinite().all() and least.isfinite().all()):
+        return False
+    solution = torch.linalg.lstsq(design, least[:, None], driver="gelsd").solution
+    size = float(least.max() - least.min())
+    left = float((design @ solution - least[:, None]).abs().max())
+    share = abs(float(solution[2])) * float(curvature.max() - curvature.min())
+    return left < _EXACT * size and share > 1e3 * _EXACT * size
 
 
 def _is_data(node: Node) -> bool:

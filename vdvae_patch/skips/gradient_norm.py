@@ -28,7 +28,7 @@ def gradient_norm(gradients: Sequence[Tensor], device: torch.device | None = Non
     wide = torch.float32 if device.type == "mps" else torch.float64
     if not dense:
         return torch.zeros((), dtype=wide, device=device)
-    if may_wait and all(g.device.type in ("cpu", "mps") and not hasattr(g, "full_tensor") for g in dense):
+    if may_wait and all(g.device.type in ("cpu", "mps") and _is_plain(g) for g in dense):
         norm = _norm([g.float() if g.dtype == torch.float16 else g for g in dense], None, device)
         if wide == torch.float32 or not bool(norm.isinf()):
             return norm.to(wide)
@@ -63,11 +63,20 @@ def coefficient(norm: Tensor, limit: Tensor) -> Tensor:
 
 
 def _norm(gradients: list[Tensor], dtype: torch.dtype | None, device: torch.device) -> Tensor:
-    groups: dict[Any, list[Tensor]] = {}  # no operation takes those of two meshes, or of one and of none
-    for g in gradients:
-        groups.setdefault(getattr(g, "device_mesh", None), []).append(g)
-    norms = [n for group in groups.values() for n in torch._foreach_norm(group, dtype=dtype)]
-    norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
+    if all(map(_is_plain, gradients)):
+        norms = list(torch._foreach_norm(gradients, dtype=dtype))
+    else:
+        groups: dict[Any, list[Tensor]] = {}  # no operation takes those of two meshes, or of one and of none
+        for g in gradients:
+            groups.setdefault(getattr(g, "device_mesh", None), []).append(g)
+        norms = [n for group in groups.values() for n in torch._foreach_norm(group, dtype=dtype)]
+        norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
     widest = torch.float64 if any(n.dtype == torch.float64 for n in norms) else torch.float32
-    norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device, widest) for n in norms]))
+    there = (n if n.dtype == widest and n.device == device else n.to(device, widest) for n in norms)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(list(there)))
     return norm
+
+
+def _is_plain(gradient: Tensor) -> bool:
+    """Whether it is not distributed; what every step asks of every gradient must cost little."""
+    return type(gradient) is Tensor or not hasattr(gradient, "full_tensor")
