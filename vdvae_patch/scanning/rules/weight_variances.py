@@ -29,9 +29,10 @@ from vdvae_patch.scanning.rules.stages import drops
 def weight_variances(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, NearMiss]]:
     """Drop a product's result whose weights are computed of raw values of other readings, or are variances."""
     raws = {reading.raw.key for reading in found}
+    shown = {reading.raw.key for reading in found if reading.term is not None}
     for reading in found:
         node = reading.raw.node
-        if _is_variance_of_sum(reading):
+        if _is_variance_of_sum(reading) and reading.raw.key not in shown:  # a KL that reads the product makes it a head
             reason = "it adds up variances of weights, the variance of an activation, and no network emits it"
             yield reading, NearMiss.at(node, reason)
         elif any(key in raws for n in _computed_weights(node) for key in Expression(Spot(n)).leaves):
