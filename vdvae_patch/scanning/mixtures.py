@@ -19,6 +19,7 @@ import torch
 
 from vdvae_patch.attach.source import Span
 from vdvae_patch.patching.term import Mixing
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, span_of
 from vdvae_patch.scanning.graph import Frame, Node
 from vdvae_patch.scanning.reconstruction import Term
@@ -66,7 +67,7 @@ def mixture_of(tail: Tail, term: Term) -> Mixture | None:
     """The mixture that a comparison with the data is a part of; None if it is part of none, or of one that is written
     in another way."""
     node, target = term.node, term.target
-    if term.kind != "log likelihood" or len(node.inputs) != 2 or node.op not in ("sub", "rsub"):
+    if term.kind != "log likelihood" or len(node.inputs) != 2 or node.op not in ops.SUBTRACTING:
         return None
     means = next(n for n in node.inputs if n is not target)
     ends = _passed(tail, node)

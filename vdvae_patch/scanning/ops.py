@@ -202,6 +202,8 @@ TOTALS = frozenset({"sum", "mean"})
 """How elements become one number of a loss."""
 DIFFERENCES = frozenset({"sub", "rsub", "add"})
 """a ± b of two operands, by name: what is adding by other means stands in `ADDING`."""
+SUBTRACTING = DIFFERENCES - {"add"}
+"""a − b of two operands, in either order."""
 TOTALLED = TOTALS | DIFFERENCES | {"neg"}
 """What carries a factor of a loss from one side to the other as it is."""
 FACTORS = frozenset({"mul", "div"})
