@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -199,10 +198,13 @@ def test_a_line_ends_where_many_updates_in_a_row_were_skipped(opened: Any, compa
     shutil.copytree(next(comparison.parent.glob("vanilla*0")), run)
     row = next(records.read(run / "metrics.jsonl")) | {"skipped": False, "cause": None}
     skipped = {20, *range(100, 160), *range(161, 190)}
-    with (run / "metrics.jsonl").open("w") as log:
-        for step in range(300):
-            changed = {"skipped": True, "cause": "nan_rate", "elbo": "nan"} if step in skipped else {}
-            log.write(json.dumps(row | {"step": step, "epoch": step // 5} | changed) + "\n")
+    identity = records.read_log(run / "metrics.jsonl").runs[0]
+    (run / "metrics.jsonl").unlink()
+    log = records.JsonLines(run / "metrics.jsonl", run=identity)
+    for step in range(300):
+        changed = {"skipped": True, "cause": "nan_rate", "elbo": "nan"} if step in skipped else {}
+        log.write(row | {"step": step, "epoch": step // 5} | changed)
+    log.close()
     chart = opened(write(run)).chart("rate")
     (line,) = chart.evaluate(
         "e => e.data.map((t) => ({x: [...t.x], y: [...t.y], mode: t.mode, sizes: t.marker?.size}))"
