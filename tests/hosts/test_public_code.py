@@ -63,9 +63,6 @@ KNOWN = {
     "seventh_images-BCANFCodec": "the density of a rounded latent is not seen",
     "seventh_sequences-Handwriting prediction": "a bivariate Normal with a correlation",
     "seventh_sequences-KVAE (rodrigo-paganini)": "sampler and density add different floors: found, and refused",
-    "seventh_sequences-Advanced SAC predictions": "a penalty to the standard Normal makes a likelihood a posterior",
-    "seventh_sequences-GP-ODE": "a state that was drawn goes through many steps in front of the density",
-    "seventh_sequences-Disentangled MultiVAE": "σ is read relative to the prior's, as the KL has it",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
