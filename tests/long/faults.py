@@ -157,7 +157,7 @@ FAULTS: list[Fault] = [
         ("growth, alpha=0.5), distance, distance, value=0.5)", "growth, alpha=0.5), distance, distance)"),
         ("(log_sigma_q - log_sigma_p).clamp(max=torch.finfo(log_sigma_q.dtype).max)", "log_sigma_q - log_sigma_p"),
         ("(log_sigma_p - log_sigma_q).clamp(min=torch.finfo(log_sigma_q.dtype).min)", "log_sigma_p - log_sigma_q"),
-        ("raw_q.shape == raw_p.shape and raw_q.dtype", "raw_q.dtype"),
+        ("scale_q.depends_on_p and raw_q.shape == raw_p.shape", "scale_q.depends_on_p"),
         ("raw_q.dtype == raw_p.dtype and scale_q == scale_p:", "raw_q.dtype == raw_p.dtype:"),
         ("return (-0.5 * log_sigma).clamp(max=limit).exp_()", "return (-0.5 * log_sigma).exp_()"),
         ("slope_p = slopes.pop(0) if ctx.scaled[1] else None", "slope_p = slopes.pop(0) if ctx.scaled[0] else None"),
