@@ -160,9 +160,12 @@ FAULTS: list[Fault] = [
         ("scale_q.depends_on_p and raw_q.shape == raw_p.shape", "scale_q.depends_on_p"),
         ("raw_q.dtype == raw_p.dtype and scale_q == scale_p:", "raw_q.dtype == raw_p.dtype:"),
         ("return (-0.5 * log_sigma).clamp(max=limit).exp_()", "return (-0.5 * log_sigma).exp_()"),
-        ("slope_p = slopes.pop(0) if ctx.scaled[1] else None", "slope_p = slopes.pop(0) if ctx.scaled[0] else None"),
+        (
+            "slope_p = slopes.pop(0) if _has_slope(scale_p) else None",
+            "slope_p = slopes.pop(0) if _has_slope(scale_q) else None",
+        ),
         ("return difference * root * root", "return difference * root"),
-        ("return torch.addcmul(grad_z, grad_kl, mean)", "return torch.addcmul(grad_z, grad_kl, mean, value=2)"),
+        ("else torch.addcmul(grad_z, grad_kl, mean)", "else torch.addcmul(grad_z, grad_kl, mean, value=2)"),
         ("return 2 * tangent * torch.exp(2 * d)", "return tangent * torch.exp(2 * d)"),
     ),
     *_group(
