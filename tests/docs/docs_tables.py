@@ -247,6 +247,9 @@ TEXTS = {
     ("docs/guard-your-loop.md", "from vdvae_patch.integrations.lightning import Guard"): (
         "four frameworks side by side; tests/guarding/test_frameworks.py runs each"
     ),
+    ("docs/guard-your-loop.md", "RuntimeError: all elements of input"): (
+        "what a script that stops prints, shortened; tests/guarding/test_raised.py raises each of these errors"
+    ),
     ("docs/extending.md", "# pyproject.toml"): "a file, which tests/e2e/test_extending_page.py installs",
 }
 """Blocks that are no code to be run, and what they are."""
