@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from runs import SERVER, Launched, assert_same_run, count_lines, finish, metrics, tiny
 
-from vdvae_patch.train import checkpoint
+from vdvae_patch.train import checkpoint, loop
 from vdvae_patch.train.loop import train
 
 STEPS = 30
@@ -157,6 +159,30 @@ def test_a_signal_saves_and_the_exit_status_says_resume_me(number: signal.Signal
     assert run.wait() == [75]
     finish(tiny(out, checkpoint_every=0, steps=LONG, resume=True))
     assert metrics(tmp_path / "undisturbed") == metrics(out)
+
+
+def test_a_signal_in_the_last_evaluation_does_not_wait_for_its_end(tmp_path: Path) -> None:
+    """The steps are saved by then: `compare` that was ended had waited for minutes of evaluation."""
+    out = tmp_path / "run"
+    finish(tiny(tmp_path / "undisturbed", steps=4))
+    run = Launched(tiny(out, steps=4), prepare=evaluate_for_ever, mark=tmp_path / "evaluating")
+    run.until((tmp_path / "evaluating").exists)
+    run.send(signal.SIGTERM)
+    assert run.wait() == [75]
+    assert "SIGTERM after the last step: all steps are saved" in run.said()
+    assert not (out / "summary.json").exists()
+    finish(tiny(out, steps=4, resume=True))
+    ended, whole = (json.loads((folder / "summary.json").read_text()) for folder in (out, tmp_path / "undisturbed"))
+    assert ended["test_nelbo_nats_per_dim"] == whole["test_nelbo_nats_per_dim"]
+
+
+def evaluate_for_ever(mark: Path) -> None:
+    def evaluate(*given: object, **named: object) -> None:
+        mark.touch()
+        while True:
+            time.sleep(0.01)
+
+    loop.evaluate = evaluate  # type: ignore[assignment]
 
 
 def test_a_terminal_that_hangs_up_does_not_end_a_run_under_nohup(tmp_path: Path) -> None:

@@ -16,11 +16,16 @@ EXIT_RESUME = 75
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
+class StoppedError(Exception):
+    """A signal came where the run need not wait for the end of a step."""
+
+
 class StopRequest:
     """Whether the run was asked to stop, and by which signal."""
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self._at_once = False
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -29,6 +34,24 @@ class StopRequest:
         if self.signal == "SIGINT" and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
+        if self._at_once:
+            self._at_once = False  # what is done on the way out is not interrupted again
+            raise StoppedError(self.signal)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Do not wait for whoever asks next whether to stop: there is nothing to save.
+
+        Raises:
+            StoppedError: when the signal comes, or at the beginning, where it has come before.
+        """
+        if self.signal is not None:
+            raise StoppedError(self.signal)
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
 
 @contextmanager

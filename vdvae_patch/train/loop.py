@@ -32,7 +32,7 @@ from vdvae_patch.train.folder import (
     write_json,
 )
 from vdvae_patch.train.head_watch import HeadWatch
-from vdvae_patch.train.interrupts import StopRequest, stop_requests
+from vdvae_patch.train.interrupts import StoppedError, StopRequest, stop_requests
 from vdvae_patch.train.latent_summary import of_latents
 from vdvae_patch.train.logbook import write_steps
 from vdvae_patch.train.noise import seed_noise
@@ -100,8 +100,8 @@ def _train(
     run = _assemble(config, world, folder, work, clock, progress.say)
     try:
         with stop_requests() as stop:
-            if _steps(run, progress, stop):
-                return _finish(run)
+            if _steps(run, progress, stop) and (outcome := _finish(run, progress, stop)) is not None:
+                return outcome
             return Outcome(None, stop.signal or "another rank's signal")
     finally:
         progress.close()
@@ -314,11 +314,24 @@ def _draw_samples(run: Run, name: str) -> None:
     write_png(run.folder.samples / name, grid)
 
 
-def _finish(run: Run) -> Outcome:
+def _finish(run: Run, progress: TrainingProgress, stop: StopRequest) -> Outcome | None:
+    """What comes after the last step; None where a signal ended it, of one process alone: ranks wait for each other."""
     if run.first_step == run.total and (kept := run.world.on_main(lambda: _summary(run))) is not None:
         return Outcome(kept, is_main=run.world.is_main)
     save(run, run.total)  # before anything that may fail or be interrupted: the training is done
     run.writer.wait()
+    if run.world.size > 1:
+        return _measured(run)
+    try:
+        with stop.at_once():
+            return _measured(run)
+    except StoppedError:
+        progress.say(f"{stop.signal} after the last step: all steps are saved; --resume measures what came of them")
+        return None
+
+
+def _measured(run: Run) -> Outcome:
+    """Samples, the test images and the summary, of a training that is done and saved."""
     _draw_samples(run, "final.png")
     images = DeviceImages(run.work.data.test, run.world.device)
     test = _evaluate(run, images, limit=run.config.test_images, final=True)
