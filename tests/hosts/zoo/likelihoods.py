@@ -51,7 +51,7 @@ class GlobalScale(nn.Module):
 
 
 class Disagreeing(nn.Module):
-    """The sampler takes a softplus, the density reads the same value as a log variance."""
+    """The sampler takes a softplus, the density reads the same value as a log variance: σ is what draws."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ CASES = (
             TrueHead("log_sigma", 0, None, "likelihood", lambda v: torch.exp(-6 + F.softplus(v + 6))),
         ),
     ),
-    Case(Disagreeing, rows(), (TrueHead("enc", 4, 8, "posterior", half),)),
+    Case(Disagreeing, rows(), (TrueHead("enc", 4, 8, "posterior", F.softplus),)),
     Case(
         MonteCarlo,
         labelled,
