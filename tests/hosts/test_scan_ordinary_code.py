@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 import vdvae_patch
-from vdvae_patch.errors import PatchError
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import ScanResult, scan
 
@@ -191,12 +190,24 @@ class TakenForALogSigma(nn.Module):
         return kl + (self.decoder(z) - x).square().mean()
 
 
-def test_one_expression_that_is_read_in_two_ways_is_refused_with_the_reason() -> None:
+def test_one_expression_that_is_read_in_two_ways_is_said_and_a_patch_makes_them_one() -> None:
     torch.manual_seed(0)
-    model = TakenForALogSigma()
-    heads = scan(model, rows())
-    with pytest.raises(PatchError, match="as log_sigma in one place and as log_variance in another"):
-        patch(model, heads=heads, posterior="explin")
+    model, x = TakenForALogSigma(), rows()
+    heads = scan(model, x)
+    assert any("in ways that disagree" in warning and "a patch makes them one" in warning for warning in heads.warnings)
+    with torch.no_grad():
+        model.log_var.weight.zero_()
+        model.log_var.bias.fill_(3)
+    with pytest.warns(UserWarning, match="keeps σ at"):
+        handle = patch(model, heads=heads, posterior="explin")
+    torch.manual_seed(1)
+    loss = model(x)
+    mean, sigma = model.mean(x), torch.tensor(4.0)  # explin(3)
+    torch.manual_seed(1)
+    z = mean + sigma * torch.randn_like(mean)
+    kl = -0.5 * torch.mean(1 + 2 * sigma.log() - mean.pow(2) - sigma.square())
+    torch.testing.assert_close(loss, kl + (model.decoder(z) - x).square().mean())
+    handle.unpatch()
 
 
 class Lists(nn.Module):
