@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-medium test-slow lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m vdvae_patch demo
@@ -13,7 +13,11 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow and not medium"
+
+# The matrices: every host, scale and seam on a stand-in for a GPU, kills, ranks, public models. Continuous integration runs it.
+test-medium: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "medium and not slow"
 
 # What takes more than ten seconds each: whole comparisons, kills and restarts, tables of the paper, long models.
 test-slow: $(STAMP)

@@ -41,6 +41,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("row", "column"), list(_cells()))
 def test_the_page_says_what_happens(row: Row, column: str) -> None:
     if row.missing:

@@ -104,6 +104,7 @@ def test_the_test_that_runs_it_is_there(test: str) -> None:
     }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("page", sorted({block.page for block in HERE}))
 def test_blocks_that_no_other_test_runs(page: str, tmp_path: Path) -> None:
     here = [block for block in HERE if block.page == page]
@@ -120,6 +121,7 @@ def test_blocks_that_no_other_test_runs(page: str, tmp_path: Path) -> None:
             assert _alike(block.output, seen), f"{page}:{block.line}"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "page",
     [

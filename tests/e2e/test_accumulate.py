@@ -25,6 +25,8 @@ from vdvae_patch.train.setup import prepare
 from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.world import World
 
+pytestmark = pytest.mark.medium
+
 CPU = torch.device("cpu")
 
 

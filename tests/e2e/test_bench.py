@@ -15,6 +15,8 @@ from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.guarding import signals
 from vdvae_patch.train.setup import prepare
 
+pytestmark = pytest.mark.medium
+
 SMALL = ["--preset=demo", "--data=builtin(train=24,valid=8,test=8)", "--batch-size=4"]
 VARIANTS = ["vanilla", "upbounded", "explin", "vanilla/constant", "upbounded/constant", "explin/constant"]
 

@@ -20,6 +20,8 @@ from vdvae_patch.skips.usual_norm import WARM_UP, UsualNorm
 from vdvae_patch.train.folder import read_json
 from vdvae_patch.train.loop import train
 
+pytestmark = pytest.mark.medium
+
 STEPS = WARM_UP + 14
 
 

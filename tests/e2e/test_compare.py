@@ -60,6 +60,7 @@ def runs(out: Path) -> list[Path]:
     return sorted(path.parent for path in out.glob("*/config.toml"))
 
 
+@pytest.mark.medium
 def test_table_figures_logs_and_summaries_agree(done: Path) -> None:
     record = read_json(done / "comparison.json")
     assert [row["variant"] for row in record["rows"]] == ["vanilla", "upbounded/bounded(alpha=0.1, omega=1)"]
@@ -102,6 +103,7 @@ def test_a_second_call_rebuilds_the_report_and_trains_nothing(copy: Path, capsys
     assert (copy / "report.md").exists()
 
 
+@pytest.mark.medium
 def test_a_run_that_was_cut_off_goes_on_and_one_that_fails_does_not_hold_it_up(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_run_that_was_cut_off_goes_on_and_one_that_fails_does_not_hold_it_up(
     assert read_json(copy / "comparison.json")["rows"][0]["test_nelbo_nats_per_dim"]["count"] == 1
 
 
+@pytest.mark.medium
 def test_runs_that_no_longer_learn_are_counted_and_are_no_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,8 @@ from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.run import Counters
 from vdvae_patch.train.step import BadRanks, StepRecord
 
+pytestmark = pytest.mark.medium
+
 
 def smallest(out: Path, **settings: Any) -> TrainConfig[Any]:
     """Two blocks: what compiles in seconds."""

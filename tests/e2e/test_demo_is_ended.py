@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.medium
+
 
 def runs_of(folder: Path) -> list[int]:
     """The processes whose command line names the folder."""

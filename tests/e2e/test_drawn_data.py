@@ -21,6 +21,8 @@ from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.loop import train
 from vdvae_patch.train.replay import replay
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig[Any]:

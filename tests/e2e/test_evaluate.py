@@ -24,6 +24,8 @@ from vdvae_patch.train.evaluate import evaluate
 from vdvae_patch.train.loop import train
 from vdvae_patch.train.setup import prepare
 
+pytestmark = pytest.mark.medium
+
 CPU = torch.device("cpu")
 SAME = Normalization(0.0, 1.0, 0.0, 1.0)
 WAITS = ("cpu", "item", "tolist", "numpy", "__bool__", "__float__", "__int__")

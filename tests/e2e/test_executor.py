@@ -19,6 +19,8 @@ from vdvae_patch.errors import RunError
 
 pytest.importorskip("submitit")
 
+pytestmark = pytest.mark.medium
+
 # A run in a few lines: it locks its folder, says how it was called, and ends; or, if it is told to and for the first
 # time, is killed or loses its job.
 RUN = """

@@ -18,6 +18,8 @@ from vdvae_patch.train.loop import train
 from vdvae_patch.train.replay import Replay, replay
 from vdvae_patch.train.verdict import draw, report, suspects
 
+pytestmark = pytest.mark.medium
+
 WILD = Architecture(
     width=8, zdim=4, enc_blocks="32x1,32d8,4d4,1x1", dec_blocks="1x1,4m1,32m4", num_mixtures=10
 )  # with this learning rate, a vanilla model is NaN after a few steps

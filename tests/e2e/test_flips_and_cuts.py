@@ -9,11 +9,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parent.parent / "long"))
 
 import flips_and_cuts
+
+pytestmark = pytest.mark.medium
 
 
 def test_nothing_is_changed_or_dropped_without_a_word(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def weights(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[st
     return changed
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("change", "said"),
     [

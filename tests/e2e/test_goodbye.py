@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from runs import environment, free_port
 
+pytestmark = pytest.mark.medium
+
 RANK = """
 import json, os, time
 import torch

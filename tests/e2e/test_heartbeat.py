@@ -10,6 +10,8 @@ from torch.distributed import TCPStore
 from vdvae_patch.train import heartbeat
 from vdvae_patch.train.heartbeat import Heartbeat
 
+pytestmark = pytest.mark.medium
+
 FAST = 0.02
 
 

@@ -57,6 +57,7 @@ def test_configuration_logs_checkpoints_and_summary_carry_one_identity(begun: Pa
     assert summary["logs"] == {"metrics": 20, "skips": 0, "heads": 7, "evaluations": 4}
 
 
+@pytest.mark.medium
 def test_a_checkpoint_of_another_run_is_refused_and_nothing_is_cut(out: Path, tmp_path: Path) -> None:
     train(tiny(tmp_path / "other", steps=40))
     shutil.copytree(tmp_path / "other" / "checkpoints", out / "checkpoints", dirs_exist_ok=True)
@@ -67,6 +68,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_nothing_is_cut(out: Path, tm
     assert (out / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.medium
 def test_each_session_is_kept_and_the_first_one_is_not_overwritten(
     out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +115,7 @@ def other_images(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(loop, "prepare", harmed)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("split", "said"), [("train", "other training images"), ("test", "other images to validate")])
 def test_other_images_of_the_same_number_are_refused(
     out: Path, monkeypatch: pytest.MonkeyPatch, split: str, said: str
@@ -124,6 +127,7 @@ def test_other_images_of_the_same_number_are_refused(
     assert {path.name: path.read_bytes() for path in out.glob("*.*") if path.name != "run.lock"} == before
 
 
+@pytest.mark.medium
 def test_other_weights_are_refused_and_the_ones_it_began_with_are_not(begun: Path, out: Path, tmp_path: Path) -> None:
     weights = checkpoint.checkpoints(begun / "checkpoints")[0]
     with pytest.raises(RunError, match="began with weights of its seed"):
@@ -134,6 +138,7 @@ def test_other_weights_are_refused_and_the_ones_it_began_with_are_not(begun: Pat
     assert [entry["step"] for entry in sessions(begins)] == [0, 8]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("harm", ["renamed", "emptied", "a link to nowhere", "a file"])
 def test_checkpoints_that_cannot_be_seen_are_not_taken_for_none(out: Path, harm: str, tmp_path: Path) -> None:
     folder = out / "checkpoints"
@@ -172,6 +177,7 @@ def forget(out: Path) -> None:
     write_config(RunFolder(out), tiny(out, steps=STEPS, evaluate_every=5, watch_every=3), seen)
 
 
+@pytest.mark.medium
 def test_logs_of_a_run_that_begins_again_are_moved_aside(tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(tiny(out, steps=5, checkpoint_every=0))

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from runs import Launched, assert_same_run, count_lines, finish, metrics, tiny
 
+pytestmark = pytest.mark.medium
+
 KILLS = 20
 
 

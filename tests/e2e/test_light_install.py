@@ -13,6 +13,8 @@ import pytest
 
 import vdvae_patch
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "my-vae-gives-nan.md").read_text()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from process_trees import finished
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[2]
 
 _PROGRAM = """

@@ -14,6 +14,8 @@ import pytest
 from runs import assert_same_run, count_lines
 from test_launch import ROOT, do, environment, flags
 
+pytestmark = pytest.mark.medium
+
 FIRST, SECOND = "10.77.0.1", "10.77.0.2"
 PORT = 29400
 

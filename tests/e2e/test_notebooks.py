@@ -12,6 +12,8 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
+pytestmark = pytest.mark.medium
+
 NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 
 

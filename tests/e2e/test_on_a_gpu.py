@@ -62,6 +62,7 @@ def alike(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
 SEAMS = ["explin/constant", "vanilla+optimal+geco(kappa=0.2)+mixture(3)"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("variant", SEAMS)
 def test_a_run_on_a_gpu_gives_the_processors_numbers(tmp_path: Path, variant: str, no_step_waits: None) -> None:
     """With the processor's noise: every step, the evaluation, the samples, the likelihood and the checkpoint."""
@@ -96,6 +97,7 @@ def test_a_run_on_a_gpu_gives_the_processors_numbers(tmp_path: Path, variant: st
     alike(metrics(tmp_path / "gpu"), metrics(tmp_path / "cpu"))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_neither_waits_nor_leaves_the_device(
     tmp_path: Path, precision: Any, no_step_waits: None
@@ -106,6 +108,7 @@ def test_half_precision_neither_waits_nor_leaves_the_device(
     assert summary["nan_count"] == 0
 
 
+@pytest.mark.medium
 def test_the_record_of_a_run_says_how_float32_was_multiplied(tmp_path: Path) -> None:
     with stand_in():
         train(tiny(tmp_path, steps=1, device="cuda", matmul="ieee"))
@@ -118,6 +121,7 @@ def test_the_record_of_a_run_says_how_float32_was_multiplied(tmp_path: Path) -> 
     assert "float32 tf32 (was ieee)" in again.seen["sessions"][-1]["changes"]
 
 
+@pytest.mark.medium
 def test_doctor_estimate_and_gallery_work_on_each_device(tmp_path: Path) -> None:
     with stand_in() as cuda:
         found = list(training(lambda device: tiny(tmp_path / "none", device=device))(Places()))
@@ -154,6 +158,7 @@ def recorded(out: Path) -> Iterator[flight.Recording]:
     return (flight.read(path) for path in flight.recordings(out / "recordings"))
 
 
+@pytest.mark.medium
 def test_a_recording_of_a_gpu_is_done_again_on_a_gpu_bit_for_bit(on_gpu: Path) -> None:
     with stand_in(count=1):  # of another number than it had
         for recording in recorded(on_gpu):
@@ -165,6 +170,7 @@ def test_a_recording_of_a_gpu_is_done_again_on_a_gpu_bit_for_bit(on_gpu: Path) -
             assert "the same, bit for bit" in report(again, None, -1)
 
 
+@pytest.mark.medium
 def test_it_needs_the_generator_of_the_gpu(on_gpu: Path) -> None:
     """Where noise decides: the first of them, of which not everything is NaN already."""
     recording = next(recorded(on_gpu))
@@ -188,6 +194,7 @@ def test_without_a_gpu_it_is_done_on_the_cpu_and_says_what_that_is_worth(on_gpu:
         replay(wild(on_gpu, "cuda:1"), recording, device="cuda")
 
 
+@pytest.mark.medium
 def test_a_recording_of_a_cpu_stays_there(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no longer learns"):
         train(wild(tmp_path, "cpu"))

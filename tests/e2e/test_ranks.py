@@ -32,6 +32,7 @@ def on_ranks(work: Callable[..., Any], ranks: int, *arguments: Any) -> list[Any]
     return [results[rank] for rank in range(ranks)]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_bad_value_at_any_of_eight_sites_on_any_rank_skips_on_all(precision: str) -> None:
     everyone = on_ranks(ranks_child.inject, 2, precision)
@@ -59,6 +60,7 @@ def test_gradients_of_two_ranks_of_eight_are_those_of_one_of_sixteen(precision: 
         np.testing.assert_allclose(first, whole, rtol=0, atol=tolerance * np.abs(whole).max())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_run_in_half_precision_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path, precision: str) -> None:
     finish(tiny(tmp_path / "undisturbed", steps=20, precision=precision), 2)
@@ -125,6 +127,7 @@ def test_a_rank_whose_partners_never_come_gives_up_with_the_address(tmp_path: Pa
     assert f"at 127.0.0.1:{nobody_there['MASTER_PORT']}" in logs[1].read_text()
 
 
+@pytest.mark.medium
 def test_a_signal_to_one_rank_saves_on_all_and_says_resume_me(tmp_path: Path) -> None:
     out = tmp_path / "run"
     steps = 200  # the signal must arrive before the end, also where the test waits for its turn
@@ -139,6 +142,7 @@ def test_a_signal_to_one_rank_saves_on_all_and_says_resume_me(tmp_path: Path) ->
     runs.assert_same_run(tmp_path / "undisturbed", out)
 
 
+@pytest.mark.medium
 def test_a_run_goes_on_with_another_number_of_ranks_and_says_so(tmp_path: Path) -> None:
     out = tmp_path / "run"
     finish(tiny(out, steps=10), 2)
@@ -149,6 +153,7 @@ def test_a_run_goes_on_with_another_number_of_ranks_and_says_so(tmp_path: Path) 
     assert len(final_state(out)["generators"]) == 1
 
 
+@pytest.mark.medium
 def test_a_batch_that_does_not_divide_among_the_ranks_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "run"
     finish(tiny(out, steps=8, batch_size=3), 1)
@@ -176,6 +181,7 @@ def other_images(rank: int) -> None:
         builtin.read = lambda **options: read(**{**options, "seed": 1})  # type: ignore[assignment]
 
 
+@pytest.mark.medium
 def test_ranks_with_other_images_of_the_same_number_are_refused(tmp_path: Path) -> None:
     run = Launched(tiny(tmp_path / "run"), 2, prepare=other_images, rank=1)
     assert set(run.wait()) == {2}

@@ -29,6 +29,8 @@ from vdvae_patch.train.loop import train
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

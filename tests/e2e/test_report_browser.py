@@ -88,6 +88,7 @@ def opened(browser: Any) -> Iterator[Any]:
         page.context.close()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("what", ["comparison", "guard"])

@@ -60,6 +60,7 @@ def harmed(two: tuple[Path, Path], tmp_path: Path, harm: Callable[[Path, Path], 
     return read_run(run)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("log", LOGS)
 @pytest.mark.parametrize("harm", [of_the_other, half_of_the_other, without_checksums, without_its_last_line, gone])
 @pytest.mark.parametrize("has_ended", [True, False])

@@ -17,6 +17,8 @@ from runs import SERVER, Launched, assert_same_run, count_lines, finish, metrics
 from vdvae_patch.train import checkpoint, loop
 from vdvae_patch.train.loop import train
 
+pytestmark = pytest.mark.medium
+
 STEPS = 30
 
 

@@ -70,6 +70,7 @@ def test_a_run_with_neither_goes_by_its_entry_alone(tmp_path: Path, monkeypatch:
     assert not [key for key in (*summary, *summary["test"]) if "mass" in key]
 
 
+@pytest.mark.medium
 def test_the_elbo_by_name_is_the_hosts_own_loss(tmp_path: Path) -> None:
     train(tiny(tmp_path / "own", steps=5))
     train(tiny(tmp_path / "named", steps=5, objective="elbo"))
@@ -78,6 +79,7 @@ def test_the_elbo_by_name_is_the_hosts_own_loss(tmp_path: Path) -> None:
             assert named[key] == pytest.approx(own[key], rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.medium
 def test_what_is_logged_and_what_stands_apart_in_the_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(tiny(out, steps=4, variant="explin/constant", decoder="optimal", objective="geco(kappa=0.06)"))
@@ -150,6 +152,7 @@ def test_pseudo_inputs_start_from_training_images_by_the_seed(tmp_path: Path) ->
     assert not torch.equal(raw, next(iter(other)))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("spec", ["vamp(components=5, from_data=1, lr_factor={})", "mixture(5, lr_factor={})"])
 def test_the_learning_rate_of_a_top_prior_is_a_multiple_of_the_models(tmp_path: Path, spec: str) -> None:
     """The first update of Adam moves each number by the learning rate, whatever its gradient is."""
@@ -171,6 +174,7 @@ def test_the_learning_rate_of_a_top_prior_is_a_multiple_of_the_models(tmp_path: 
         assert_same(weights[0], other)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("spec", ["vamp(components=5)", "vamp(components=5, lr_factor=0.1)"])
 def test_a_run_with_a_top_prior_goes_on_where_it_was_and_not_under_another(tmp_path: Path, spec: str) -> None:
     whole = small_vae("mlp_vae", tmp_path / "whole", f"explin+{spec}")
@@ -184,6 +188,7 @@ def test_a_run_with_a_top_prior_goes_on_where_it_was_and_not_under_another(tmp_p
         train(replace(part, variant="explin+vamp(components=6)", out=tmp_path / "other", weights=begun))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("objective", ["geco(kappa=0.06)", "warmup(epochs=1)"])
 def test_a_skipped_update_moves_no_state(tmp_path: Path, objective: str) -> None:
     """The threshold lets nothing through: every step sees the state that the first one saw."""
@@ -214,6 +219,7 @@ def test_a_nan_poisons_no_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert int(state["objective"]["updates"]) == 5
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("variant", ["vanilla+optimal+geco(kappa=0.06)", "explin/constant+per_pixel+freebits(nats=1)"])
 def test_a_skipped_update_is_done_again_exactly(tmp_path: Path, variant: str) -> None:
     out = tmp_path / "run"
@@ -227,6 +233,7 @@ def test_a_skipped_update_is_done_again_exactly(tmp_path: Path, variant: str) ->
         assert replay(config, flight.read(path)).exact
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "variant",
     ["vanilla+optimal+geco(kappa=0.06)", "explin/vanilla+per_pixel", "vanilla+shared+balance", "vanilla+beta"],
@@ -245,6 +252,7 @@ def test_two_ranks_train_a_top_prior(tmp_path: Path) -> None:
     assert [row["skipped"] for row in metrics(tmp_path / "run")] == [False] * 3
 
 
+@pytest.mark.medium
 def test_the_optimal_sigma_of_two_ranks_is_that_of_all_images(tmp_path: Path) -> None:
     """Without noise in the latents a batch has one error, on however many ranks it lies."""
     sigmas = []
@@ -316,6 +324,7 @@ def test_a_comparison_takes_decoders_and_objectives_as_variants(
     assert rows["vanilla+optimal"]["test_nelbo_bits_per_dim"]["mean"] < 6
 
 
+@pytest.mark.medium
 def test_a_warm_up_goes_on_at_its_pace_on_another_number_of_ranks(tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", steps=4, checkpoint_every=4, objective="warmup(epochs=1)")
     finish(config, ranks=2)
@@ -335,6 +344,7 @@ def with_labels(out: Path) -> TrainConfig[Any]:
     return config
 
 
+@pytest.mark.medium
 def test_a_classifier_is_trained_on_the_labels_and_goes_with_the_run(tmp_path: Path) -> None:
     whole = train(with_labels(tmp_path / "whole"))
     assert whole.summary is not None

@@ -22,6 +22,8 @@ from vdvae_patch.train.setup import prepare
 from vdvae_patch.train.step import StepRecord, TrainingStep
 from vdvae_patch.train.world import World
 
+pytestmark = pytest.mark.medium
+
 CPU = torch.device("cpu")
 STEPS = 9
 

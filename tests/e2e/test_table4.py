@@ -11,6 +11,8 @@ from vdvae_patch.cli import main
 from vdvae_patch.experiments import table4
 from vdvae_patch.experiments.options import Figure2, Table4
 
+pytestmark = pytest.mark.medium
+
 RUNS = ["--preset=demo", "--data=builtin(train=24,valid=8,test=8)", "--variants=vanilla,explin/constant", "--seeds=0"]
 
 

@@ -92,6 +92,7 @@ class TestARun:
         assert table["variant"] == "vanilla/constant"
         assert table["architecture"]["dec_blocks"] == "1x1,4m1,32m4"
 
+    @pytest.mark.medium
     def test_lowers_the_nelbo_and_the_grid_has_its_rows(self, run: Run) -> None:
         folder = run("a", "--steps=150", "--lr=2e-3", "--variant=explin/constant")
         rows = metrics(folder)
@@ -103,6 +104,7 @@ class TestARun:
         originals = np.array(work.data.train[np.arange(8)])
         assert np.array_equal(grid[:32], np.concatenate(list(originals), axis=1))
 
+    @pytest.mark.medium
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
     def test_in_half_precision_stays_near_float32(self, run: Run, precision: str) -> None:
         exact = metrics(run("fp32", "--steps=5", "--variant=upbounded"))
@@ -203,6 +205,7 @@ class TestVariants:
             outputs.append(HOST.losses(work.model, *work.data.normalization.apply(pixels)).elbo)
         assert torch.equal(*outputs)
 
+    @pytest.mark.medium
     def test_a_checkpoint_of_another_variant_is_refused_unless_asked_for(
         self, run: Run, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -349,6 +352,7 @@ class TestGoingOn:
             main(["train", "--resume", "--out", str(folder), *flags])
         assert stop.value.code == status
 
+    @pytest.mark.medium
     def test_needs_the_folder_alone(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         undisturbed = run("a", "--steps=6", "--variant=explin", "--seed=3")
         folder = run("b", "--steps=4", "--variant=explin", "--seed=3")
@@ -365,6 +369,7 @@ class TestGoingOn:
         self.resume(folder, "--steps=8")
         assert [row["step"] for row in metrics(folder)] == list(range(8))
 
+    @pytest.mark.medium
     def test_what_changes_how_it_is_trained_is_accepted_said_and_kept(
         self, run: Run, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -383,6 +388,7 @@ class TestGoingOn:
         self.resume(folder, "--steps=5")
         assert len(tomllib.loads((folder / "config.toml").read_text())["run"]["resumed"]) == 2
 
+    @pytest.mark.medium
     @pytest.mark.parametrize(
         "flag", ["--seed=4", "--variant=explin", "--batch-size=2", "--limit-images=20", "--width=12", "--zdim=2"]
     )
@@ -411,6 +417,7 @@ class TestGoingOn:
 
 
 class TestARunThatSkipsForEver:
+    @pytest.mark.medium
     def test_on_a_finite_norm_is_told_to_clip_and_goes_on_where_it_was(
         self, run: Run, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -450,6 +457,7 @@ class TestARunThatSkipsForEver:
         assert found is not None
         assert norms[2] <= float(found[1]) <= 2.5 * norms[2]
 
+    @pytest.mark.medium
     def test_which_clips_at_the_usual_norm_is_told_to_skip_only_nan(
         self, run: Run, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -264,6 +264,7 @@ class TestNoise:
         }
         assert len(seeds) == 24
 
+    @pytest.mark.medium
     def test_ranks_of_a_run_draw_their_own_and_replay_is_exact_only_if_every_number_is(self, tmp_path: Path) -> None:
         config = tiny(tmp_path / "run", steps=2, skip_threshold=1e-4, record_skips=1)
         finish(config, 2)
@@ -277,6 +278,7 @@ class TestNoise:
             assert not replay(config, replace(recording, record=other)).exact
 
 
+@pytest.mark.medium
 def test_a_compiled_run_trains_with_torchs_own_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the backend that traces and generates no code, since that takes a second where the other takes minutes."""
     compiled, told = torch.compile, []

@@ -73,6 +73,7 @@ def same(one: list[list[Tensor]], other: list[list[Tensor]]) -> bool:
     return all(torch.equal(a.nan_to_num(-7), b.nan_to_num(-7)) for a, b in pairs)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("optimizer", FUSED)
 def test_the_outcome_is_that_of_a_read(optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = Loop(optimizer, tmp_path / "read")
@@ -121,6 +122,7 @@ def test_whoever_asks_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert guard.steps == 3
 
 
+@pytest.mark.medium
 def test_what_is_read_of_the_running_statistics_in_between_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass without gradients, in training mode, moves them after a skipped step."""
     states = []

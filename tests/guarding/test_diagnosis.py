@@ -580,6 +580,7 @@ def test_a_recorded_skip_is_done_again(tmp_path: Path, capsys: pytest.CaptureFix
         dispatch(["replay", str(tmp_path / "guard"), *arguments])
 
 
+@pytest.mark.medium
 def test_a_script_that_nobody_edits(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vdvae_patch", "guard", "--out", str(tmp_path / "guard")]
     script = ["--", "python", str(HERE.with_name("their_vae.py")), "3"]

@@ -19,7 +19,7 @@ from vdvae_patch.errors import GuardError
 SIZE = 12
 
 
-pytestmark = pytest.mark.usefixtures("environment_kept")
+pytestmark = [pytest.mark.medium, pytest.mark.usefixtures("environment_kept")]
 
 
 def rows(count: int = 64) -> Tensor:

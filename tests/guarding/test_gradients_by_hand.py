@@ -322,6 +322,7 @@ LOOPS: list[Callable[[Any], None]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
 def test_the_head_and_its_line_are_named(loop: Callable[[Any], None]) -> None:
     ends = []
@@ -400,6 +401,7 @@ def test_a_loss_of_grad_that_the_loop_gives_up_is_no_part_of_the_next_step() -> 
         assert not guard.skips
 
 
+@pytest.mark.medium
 def test_a_model_beside_it_that_is_not_guarded_is_named() -> None:
     """The discriminator's weights are NaN after its step; the heads are looked at all the same."""
 

@@ -15,6 +15,8 @@ from process_trees import finished
 from vdvae_patch.cli import dispatch
 from vdvae_patch.errors import CheckpointError, InvalidValueError
 
+pytestmark = pytest.mark.medium
+
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 

@@ -132,6 +132,7 @@ def check(note: str, line: str = "# sampled") -> None:
     assert "the same step is finite under explin" in note
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("loss_of", LOSSES)
 @pytest.mark.parametrize("broken", [2, 0])
 def test_an_error_of_a_loss_beside_the_model_is_explained(
@@ -160,6 +161,7 @@ class WithLoss(VAE):
         return self.loss_of(super().forward, x)  # type: ignore[arg-type]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("loss_of", LOSSES)
 def test_an_error_in_the_model_is_explained_whoever_catches_it(loss_of: Callable[[nn.Module, Tensor], Tensor]) -> None:
     model = WithLoss(loss_of)
@@ -186,6 +188,7 @@ def test_a_loop_that_catches_its_errors_asks() -> None:
     guard.remove()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("raised", [ValueError("shape"), RuntimeError("1x2 and 3x4"), OSError("no space"), KeyError()])
 @pytest.mark.parametrize("masked", [False, True])
 def test_an_error_of_another_kind_is_left_alone(raised: Exception, masked: bool) -> None:
@@ -317,6 +320,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("how", ["a line", "command", "notebook"])
 def test_an_uncaught_error_of_a_script_or_a_notebook_has_the_note(how: str, tmp_path: Path) -> None:
     script = tmp_path / "their_train.py"

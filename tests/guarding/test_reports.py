@@ -41,6 +41,7 @@ def exhibit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return load
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONGEST else name for name in NAMES]
 )
@@ -116,6 +117,7 @@ def test_the_page_has_every_exhibit() -> None:
         assert "reports.md)" in page.read_text(), page
 
 
+@pytest.mark.medium
 def test_an_exhibit_runs_as_a_program() -> None:
     done = subprocess.run([sys.executable, "docs/reports/data.py"], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr

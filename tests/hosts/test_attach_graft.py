@@ -347,6 +347,7 @@ def test_graphs_of_a_patched_model_have_the_patch(build: Any, tmp_path: Any) -> 
         torch.jit.script(model)
 
 
+@pytest.mark.medium
 def test_blocks_of_one_class_are_compiled_once() -> None:
     blocks = nn.ModuleList(AtExpression() for _ in range(12))
     for block in blocks:

@@ -152,6 +152,7 @@ REPLACED: list[tuple[type[Small], Loss, float, bool, bool]] = [
 CASES = pytest.mark.parametrize(("kind", "loss", "nat", "summed", "sigmoid"), REPLACED)
 
 
+@pytest.mark.medium
 @CASES
 def test_the_loss_becomes_the_bound_with_the_mean_that_the_host_computes(
     kind: type[Small], loss: Loss, nat: float, summed: bool, sigmoid: bool
@@ -171,6 +172,7 @@ def test_the_loss_becomes_the_bound_with_the_mean_that_the_host_computes(
     handle.unpatch()
 
 
+@pytest.mark.medium
 @CASES
 def test_it_trains_and_is_taken_back_bit_for_bit(
     kind: type[Small], loss: Loss, nat: float, summed: bool, sigmoid: bool
@@ -231,6 +233,7 @@ class Categorical(Small):
         return recon + kl(mean, logvar).sum()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("kind", "x", "said"),
     [
@@ -260,6 +263,7 @@ def test_what_to_write_names_the_mean_of_the_logits() -> None:
     assert "decoder.nll(data, torch.sigmoid(output))" in instead
 
 
+@pytest.mark.medium
 def test_a_mixture_stays_and_a_host_by_name_is_told_where_its_decoder_goes() -> None:
     torch.manual_seed(0)
     model = vdvae_patch.load_host("vdvae").build(
@@ -279,6 +283,7 @@ def test_a_mixture_stays_and_a_host_by_name_is_told_where_its_decoder_goes() -> 
     assert term_in(model) is None
 
 
+@pytest.mark.medium
 def test_a_named_hosts_cross_entropy_on_grey_values_is_replaced() -> None:
     torch.manual_seed(0)
     model = vdvae_patch.load_host("large_vae").build({"size": (4, 3), "hidden": 8, "latents": 3})

@@ -359,6 +359,7 @@ def test_other_operations_that_refuse_nan_do_not_either(refusing: Callable[[Tens
 # --- pushed to where it breaks ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(
     ("build", "what"),
@@ -405,6 +406,7 @@ def test_a_decoder_that_a_large_sigma_overflows_gets_an_upper_bound_that_the_bat
     assert _gradients_are_finite(model, X)
 
 
+@pytest.mark.medium
 def test_a_learned_prior_that_keeps_its_sigma_is_not_cured_and_says_what_holds() -> None:
     text = account(LearnedPrior(), X, X, prior="explin")
     assert "NOT cured: prior[4:8] (prior, explin" in text
@@ -413,6 +415,7 @@ def test_a_learned_prior_that_keeps_its_sigma_is_not_cured_and_says_what_holds()
     assert "\nNOT cured" not in account(LearnedPrior(), X, X)
 
 
+@pytest.mark.medium
 def test_a_likelihood_that_is_left_as_it_is_is_pushed_too() -> None:
     text = account(GaussianDecoder(), X)
     assert "NOT cured: dec[8:16] (likelihood, left as it is)" in text
@@ -420,6 +423,7 @@ def test_a_likelihood_that_is_left_as_it_is_is_pushed_too() -> None:
     assert "\nNOT cured" not in account(GaussianDecoder(), X, likelihood="bounded(0.01, 10)")
 
 
+@pytest.mark.medium
 def test_means_that_a_layer_of_zeros_makes_equal_are_moved_apart() -> None:
     model = LearnedPrior()
     for layer in (model.enc, model.prior):
@@ -428,6 +432,7 @@ def test_means_that_a_layer_of_zeros_makes_equal_are_moved_apart() -> None:
     assert "NOT cured: prior[4:8]" in account(model, X, X, prior="explin")
 
 
+@pytest.mark.medium
 def test_probing_leaves_the_model_patched_and_as_it_was() -> None:
     model = Plain()
     weights = {k: v.clone() for k, v in model.state_dict().items()}
@@ -452,6 +457,7 @@ def test_without_the_probe_it_says_so() -> None:
 # --- roles, exclusions, what cannot be patched ------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_a_prior_whose_sigma_is_all_that_its_network_computes_is_not_fixed() -> None:
     model = ZeroMeanPrior()
     text = account(model, X, X)
@@ -461,6 +467,7 @@ def test_a_prior_whose_sigma_is_all_that_its_network_computes_is_not_fixed() -> 
     assert prior.scale.name != "constant"
 
 
+@pytest.mark.medium
 def test_heads_can_be_excluded_and_their_roles_corrected() -> None:
     model = LearnedPrior()
     vdvae_patch.stabilize(model, X, X, exclude="prior", file=io.StringIO())
@@ -524,6 +531,7 @@ def elbo(model: nn.Module, x: Tensor) -> Tensor:
     return ((out - x) ** 2).mean() + kl_divergence(q, Normal(torch.zeros_like(mu), torch.ones_like(mu))).mean()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("call", [elbo, lambda model, x: elbo(model, x)], ids=["function", "lambda"])
 def test_a_loss_beside_the_model_is_cured_by_the_handles(call: Callable[..., Tensor]) -> None:
     model = Encoder()
@@ -638,6 +646,7 @@ def test_a_host_that_holds_by_itself_is_not_made_worse() -> None:
             layer.bias[4:] = 0
 
 
+@pytest.mark.medium
 def test_a_loss_that_moves_is_said_with_what_keeps_it() -> None:
     text = account(LearnedPrior(), X, X, prior="constant")
     assert "the loss of this batch moves by" in text
@@ -662,6 +671,7 @@ class LogOfASquare(Base):
         return ((self.dec(z) - x) ** 2).mean() + 0.5 * (mu**2 + var - torch.log(var) - 1).mean()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("raw", [-60.0, -1000.0])
 def test_a_batch_that_is_broken_already_gets_the_scale_that_holds(raw: float) -> None:
     model = LogOfASquare()
@@ -674,6 +684,7 @@ def test_a_batch_that_is_broken_already_gets_the_scale_that_holds(raw: float) ->
     assert _gradients_are_finite(model, X)
 
 
+@pytest.mark.medium
 def test_a_host_that_checks_its_loss_is_pushed_all_the_same() -> None:
     class Strict(LogOfASquare):
         def forward(self, x: Tensor) -> Tensor:
@@ -699,11 +710,13 @@ class SameMeans(LearnedPrior):
         return ((self.dec(z) - x) ** 2).mean() + kl.sum(1).mean()
 
 
+@pytest.mark.medium
 def test_heads_that_hold_together_are_pushed_one_by_one_too() -> None:
     text = account(SameMeans(), X, X, posterior="bounded(1e-30, 1)", prior="bounded(1e-30, 1)")
     assert "NOT cured: prior[4:8] (prior, bounded" in text
 
 
+@pytest.mark.medium
 def test_a_scale_that_a_host_cannot_have_is_passed_over_and_the_model_stays_patched() -> None:
     model = OneHelper()
     handle = vdvae_patch.stabilize(model, X, X, posterior="explin", prior="explin", file=io.StringIO())

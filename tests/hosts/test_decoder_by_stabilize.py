@@ -182,6 +182,7 @@ def stabilized(model: nn.Module, loss: Loss, decoder: str = "optimal", **more: A
     return handle, handle.loss or loss, said.getvalue()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", REPLACED)
 def test_the_loss_becomes_the_bound_with_the_optimal_sigma_for_any_number_of_rows(name: str) -> None:
     kind, loss, nat = REPLACED[name]
@@ -201,6 +202,7 @@ def test_the_loss_becomes_the_bound_with_the_optimal_sigma_for_any_number_of_row
     handle.unpatch()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [*REPLACED, "bernoulli", "weighted", "in steps"])
 def test_three_steps_have_a_finite_loss_and_finite_gradients(name: str) -> None:
     others: dict[str, type[Small]] = {"bernoulli": Bernoulli, "weighted": Weighted, "in steps": InSteps}
@@ -217,6 +219,7 @@ def test_three_steps_have_a_finite_loss_and_finite_gradients(name: str) -> None:
         optimizer.step()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", REPLACED)
 def test_unpatch_takes_it_away_bit_for_bit(name: str) -> None:
     kind, loss, _ = REPLACED[name]

@@ -47,6 +47,7 @@ def test_a_true_head_names_a_module_or_a_parameter_whose_channels_hold_its_range
         assert head.stop is None or head.stop <= max(shapes[head.path][1:])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", ALL, **ids)
 def test_exactly_the_true_heads_are_found_with_their_roles(case: Case) -> None:
     verdict = judge(case, 1)

@@ -128,6 +128,7 @@ def _first_step(module: Any, rows: Tensor) -> Tensor:
     return loss
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("kind", [Module, OwnStep])
 def test_a_module_that_was_fitted_is_stabilized_by_its_step(kind: type[Module], inside: bool, tmp_path: Path) -> None:
@@ -253,6 +254,7 @@ def test_it_is_there_for_evaluation_and_prediction(tmp_path: Path) -> None:
         trainer(tmp_path, Patch("explin")).test(Evaluated(), loader(), verbose=False)
 
 
+@pytest.mark.medium
 def test_the_patch_is_there_before_a_strategy_wraps_the_module(tmp_path: Path) -> None:
     code = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"
@@ -376,6 +378,7 @@ def _step(model: Any, optimizer: Any, backward: Any = Tensor.backward) -> None:
     optimizer.step()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("order", ["apply, prepare", "prepare, apply"])
 @pytest.mark.parametrize("name", list(ALL))
 def test_accelerate_goes_on_from_a_saved_state(name: str, order: str, tmp_path: Path) -> None:
@@ -479,6 +482,7 @@ def test_transformers_trainer(tmp_path: Path) -> None:
     assert all(map(torch.equal, outputs(again.vae), outputs(model.vae)))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [name for name in ALL if name != "AtOutput"])  # whose tied weights Trainer cannot save
 def test_transformers_trainer_goes_on_from_a_checkpoint(name: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")

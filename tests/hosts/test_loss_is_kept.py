@@ -98,6 +98,7 @@ def moved(handle: PatchHandle) -> float:
 # --- what is chosen ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("build", [Conditional, TwoLevels, lambda: Conditional(0.01, 0.004)])
 def test_a_learned_prior_keeps_its_sigma_within_bounds_and_is_cured(build: Callable[[], nn.Module]) -> None:
     handle, text = stabilized(build())
@@ -140,6 +141,7 @@ def test_without_the_probe_the_loss_is_kept_all_the_same() -> None:
     assert "not probed" in text
 
 
+@pytest.mark.medium
 def test_a_posterior_above_one_keeps_its_exponential_up_to_the_nearest_bound() -> None:
     model = Conditional(3.0, 3.0)
     with torch.no_grad():
@@ -162,6 +164,7 @@ def test_a_batch_that_was_not_finite_gets_the_constant_prior() -> None:
     assert scale_of(handle, "prior") == "constant"
 
 
+@pytest.mark.medium
 def test_where_no_scale_that_keeps_the_loss_holds_the_constant_prior_stays_and_that_is_said() -> None:
     said = io.StringIO()
     # in float16 a σ of 0.001 has a square by which nothing can be divided
@@ -171,6 +174,7 @@ def test_where_no_scale_that_keeps_the_loss_holds_the_constant_prior_stays_and_t
     assert "No scale that was tried moves it less and holds" in said.getvalue()
 
 
+@pytest.mark.medium
 def test_beside_another_decoder_the_loss_is_compared_with_that_decoders() -> None:
     handle, text = stabilized(Conditional(), decoder="optimal")
     assert "in the place of" in text
@@ -181,6 +185,7 @@ def test_beside_another_decoder_the_loss_is_compared_with_that_decoders() -> Non
 # --- what a loss may be ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_a_loss_with_draws_of_its_own_is_compared_at_the_same_draws() -> None:
     handle, _ = stabilized(Conditional(dropout=0.5).train())
     assert scale_of(handle, "prior") == "bounded"
@@ -195,6 +200,7 @@ def counting(numbers: Iterator[int]) -> Callable[[Conditional, Tensor], Tensor]:
     return loss
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("sigma", "chosen"), [(0.3, "bounded"), (1.0, "constant")])
 def test_of_a_loss_that_no_call_repeats_sigma_itself_is_compared(sigma: float, chosen: str) -> None:
     model = Conditional(0.3, sigma)

@@ -221,6 +221,7 @@ def bound(model: Mixed, x: Tensor) -> float:
     return float(((nats.sum() + kl(mean, logvar).sum()) / len(x)).detach())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", REPLACED)
 def test_the_loss_becomes_the_bound_around_the_mixtures_mean(name: str) -> None:
     kind, loss = REPLACED[name]
@@ -237,6 +238,7 @@ def test_the_loss_becomes_the_bound_around_the_mixtures_mean(name: str) -> None:
     handle.unpatch()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", REPLACED)
 def test_it_trains_is_copied_and_is_taken_back_bit_for_bit(name: str) -> None:
     kind, loss = REPLACED[name]
@@ -259,6 +261,7 @@ def test_it_trains_is_copied_and_is_taken_back_bit_for_bit(name: str) -> None:
     assert term_in(model) is None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["logistics", "normals", "same family"])
 def test_it_is_written_down_and_read_again(name: str) -> None:
     kind, loss = REPLACED[name]

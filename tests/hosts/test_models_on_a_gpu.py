@@ -26,6 +26,8 @@ from vdvae_patch.train.setup import prepare
 sys.path.insert(0, str(Path(__file__).parent.parent / "guarding"))
 from small_vae import SmallVAE, nelbo
 
+pytestmark = pytest.mark.medium
+
 GPU = torch.device("cuda", 1)
 
 

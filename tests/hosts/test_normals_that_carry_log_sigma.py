@@ -101,6 +101,7 @@ MODELS: dict[type[Base], float] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("raw", [-60.0, -95.0, -100.0, -110.0, -1000.0])
 @pytest.mark.parametrize("build", MODELS)
 def test_the_kls_gradient_is_that_of_log_sigma_wherever_sigma_is_rounded(build: Callable[[], Base], raw: float) -> None:
@@ -116,6 +117,7 @@ def test_the_kls_gradient_is_that_of_log_sigma_wherever_sigma_is_rounded(build: 
     torch.testing.assert_close(bias.grad[-4:], torch.full((4,), -slope / 4), atol=1e-3, rtol=0)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("raw", [-12.0, -16.0, -20.0, -1000.0])
 def test_so_it_is_in_half_precision(raw: float) -> None:
     model = OneExpression().half()

@@ -84,6 +84,7 @@ def test_the_scale_is_the_hosts_own_function_where_that_was_safe(name: str, scal
     assert after == pytest.approx(before, rel=1e-4)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [*EXPONENTIALS, *OTHERS])
 @pytest.mark.parametrize("scale", ["explin", "upbounded", "softplus", "downbounded(0.0001)", "bounded(0.0001, 2)"])
 def test_the_loss_at_the_moment_of_patching_moves_by_less_than_a_hundredth(name: str, scale: str) -> None:

@@ -241,6 +241,7 @@ class TestOrdinaryModule:
         vdvae_patch.unpatch(twin)
         assert not vdvae_patch.is_patched(twin)
 
+    @pytest.mark.medium
     def test_torch_compile_in_one_graph(self, patched: nn.Module) -> None:
         torch._dynamo.reset()
         compiled = torch.compile(patched, fullgraph=True, backend="aot_eager")
@@ -248,6 +249,7 @@ class TestOrdinaryModule:
         expected = loss_and_gradients(patched)
         torch.testing.assert_close(loss_and_gradients(compiled), expected, rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
 
+    @pytest.mark.medium
     def test_a_compiled_model_notices_that_it_is_unpatched(self, patched: nn.Module) -> None:
         torch._dynamo.reset()
         compiled = torch.compile(patched, fullgraph=True, backend="eager")

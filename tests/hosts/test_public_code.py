@@ -98,6 +98,7 @@ def cases() -> Iterator[Any]:
         yield pytest.param(case, id=name, marks=[*ours, *known, *slow])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", cases())
 def test_public_code_has_exactly_its_heads_and_keeps_training_when_it_is_patched(case: PublicCase) -> None:
     try:

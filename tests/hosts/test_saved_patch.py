@@ -53,6 +53,7 @@ def shown(model: nn.Module) -> list[tuple[str, ...]]:
     return [h.row() for h in vdvae_patch.patched_heads(model)]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_model_comes_back_bit_for_bit_in_another_process(name: str, tmp_path: Path) -> None:
     model = patched(name)
@@ -160,6 +161,7 @@ def wrap(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[n
 WRAPS = pytest.mark.parametrize("wrap", ["dp", "compile", "ddp", "compile of dp"], indirect=True)
 
 
+@pytest.mark.medium
 @WRAPS
 @pytest.mark.filterwarnings("ignore:head")  # of floors
 @pytest.mark.parametrize("name", [*NAMES, "RawOutput"])

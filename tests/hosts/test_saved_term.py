@@ -43,6 +43,7 @@ def term_of(model: nn.Module) -> Term:
     return found
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize(("kind", "loss"), INSIDE)
 def test_a_saved_model_has_its_term_and_the_sigma_of_training(
@@ -66,6 +67,7 @@ def test_a_saved_model_has_its_term_and_the_sigma_of_training(
     assert torch.equal(value_of(again, loss), value_of(vanilla, loss))
 
 
+@pytest.mark.medium
 def test_a_document_is_applied_to_another_model_and_written_again() -> None:
     document = vdvae_patch.patch_json(trained(OfLogits, own))
     fresh = made(OfLogits)
@@ -77,6 +79,7 @@ def test_a_document_is_applied_to_another_model_and_written_again() -> None:
     vdvae_patch.apply(made(OfLogits), fixed)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -118,6 +121,7 @@ def test_a_damaged_term_is_refused_and_the_model_is_as_it_was(change: dict[str, 
     assert torch.equal(value_of(model, own), value)
 
 
+@pytest.mark.medium
 def test_a_place_that_leads_to_foreign_code_is_refused() -> None:
     document = json.loads(vdvae_patch.patch_json(trained(OfLogits, own)))
     document["patches"][0]["term"]["at"]["calls"] = [["F.softplus(z)", "os", "system"]]
@@ -132,6 +136,7 @@ def test_a_document_without_its_term_reaches_other_places() -> None:
         vdvae_patch.apply(made(OfLogits), json.dumps(document))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["outside", "helper"])
 def test_a_term_beside_the_model_is_not_written_down_and_says_what_to_do(name: str) -> None:
     kind, loss, _ = REPLACED[name]
@@ -140,6 +145,7 @@ def test_a_term_beside_the_model_is_not_written_down_and_says_what_to_do(name: s
         handle.to_json()
 
 
+@pytest.mark.medium
 def test_a_sigma_that_is_not_finite_is_not_written_down() -> None:
     model = trained(OfLogits, own)
     term_of(model).decoder.mean_squared_error.fill_(torch.inf)  # type: ignore[operator]

@@ -42,6 +42,7 @@ def test_the_convention_is_the_one_that_the_host_computes(case: Case) -> None:
             torch.testing.assert_close(head.convention.sigma(v), true.sigma(v), rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.medium
 def test_precision_and_recall_over_all_models_are_one() -> None:
     found = {(case.name, *identity(head)) for case in ALL for head in scanned(case)}
     true = {(case.name, *identity(head)) for case in ALL for head in case.heads}

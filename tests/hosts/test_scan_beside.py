@@ -243,6 +243,7 @@ LOSSES: dict[str, Loss] = {
 quiet = pytest.mark.filterwarnings("ignore:.*the host keeps σ at")
 
 
+@pytest.mark.medium
 @quiet
 @pytest.mark.parametrize("scale", ["explin", "upbounded(omega=2)", "downbounded(alpha=0.0001)"])
 @pytest.mark.parametrize("name", LOSSES)
@@ -316,6 +317,7 @@ def test_stabilize_pushes_the_exchanged_loss() -> None:
     check(handle.model, handle.loss, given)  # type: ignore[arg-type]
 
 
+@pytest.mark.medium
 def test_a_scale_with_which_the_exchanged_loss_breaks_is_not_chosen() -> None:
     said = io.StringIO()
     handle = stabilize(VAE(), X, call=reciprocal, file=said)
@@ -361,6 +363,7 @@ def test_copies_and_pickles_of_model_and_loss_keep_the_scales() -> None:
     assert handle.loss.__name__ == "twice"
 
 
+@pytest.mark.medium
 @quiet
 @pytest.mark.parametrize("name", ["clamped", "a floor", "a helper, twice", "a closure with a floor", "a method"])
 def test_the_exchanged_loss_compiles(name: str) -> None:

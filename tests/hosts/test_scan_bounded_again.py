@@ -126,6 +126,7 @@ LOSSES = [
 ]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("inside", [False, True], ids=["beside the model", "in a method"])
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 def test_what_bounds_a_raw_value_again_lets_it_pass(loss: Callable[[Coder, Tensor], Tensor], inside: bool) -> None:

@@ -83,6 +83,7 @@ HOSTS = [
 Host = Callable[[Coder, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("inside", [True, False], ids=["in a method", "beside the model"])
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.__name__)
 def test_what_draws_is_kept_and_the_kl_measures_it(host: Host, inside: bool) -> None:

@@ -66,6 +66,7 @@ def batch() -> tuple[Tensor, Tensor]:
 NAMES = {f"{layer}.{name}" for layer in ("first", "second") for name in ("rho", "bias_rho")}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("form", ["torch", "ratio"])
 @pytest.mark.parametrize("prior", [1e-4, 1e-3, 0.03, 1.0, 100.0])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -78,6 +79,7 @@ def test_weights_are_posteriors_however_narrow_their_prior_is(activation: str, p
     assert all(torch.allclose(head.convention.sigma(v), ACTIVATIONS[activation](v)) for head in heads)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("biases", [True, False])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_one_line_that_reads_the_parameters_of_all_layers_is_patched_once(activation: str, biases: bool) -> None:

@@ -381,6 +381,7 @@ def test_a_learned_sigma_in_a_loop_counts_as_often_as_its_errors(host: type[nn.M
 KNOWN = {"Squashed": "an entropy without a prior is taken for a KL"}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "truth",
     [

@@ -161,6 +161,7 @@ def test_the_posterior_is_what_is_drawn_and_sees_the_data(
     assert {head.path: head.role for head in heads} == roles, f"{heads}"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("build", [Level, BothDrawn, ByHand])
 def test_stabilize_leaves_the_posterior_of_an_exchanged_kl_its_learned_sigma(build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)

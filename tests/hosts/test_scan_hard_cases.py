@@ -266,6 +266,7 @@ class InALoop(TwoRoles):
         return one, other
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("cls", [TwoRoles, CalledTwice])
 @pytest.mark.parametrize("variant", ["explin/upbounded", "explin/vanilla", "vanilla/upbounded", "upbounded"])
 def test_one_module_in_two_roles_gets_the_scale_of_each_role_where_it_is_called(cls: Any, variant: str) -> None:
@@ -373,6 +374,7 @@ class Comprehension(Base):
 INSIDE = [LocalFunction, LocalLambda, GlobalLambda, ChosenByText, AttributeLambda, AttributeClosure, Comprehension]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("cls", INSIDE)
 def test_code_in_lambdas_local_functions_and_closures_is_patched_for_its_call_alone(cls: Any) -> None:
     keeps_its_promise(cls)

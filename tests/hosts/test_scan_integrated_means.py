@@ -41,6 +41,7 @@ DENSITIES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize(("steps", "networks"), [(4, 1), (16, 1), (4, 4), (30, 2)])
 def test_the_likelihood_around_an_integrated_mean_is_found_and_patched(steps: int, networks: int, density: str) -> None:

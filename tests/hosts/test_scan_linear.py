@@ -35,6 +35,7 @@ class Encoder(nn.Module):
 LEADING = [(), (5,), (5, 3), (5, 3, 2), (2, 3, 2, 2)]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("leading", "lag"), [(n, lag) for n in LEADING for lag in (False, True) if n or not lag], ids=str
 )

@@ -15,6 +15,8 @@ from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.replay import Keeper, Tail
 
+pytestmark = pytest.mark.medium
+
 
 class _Generated(nn.Module):
     """A VAE whose decoder makes its output one step after another; `kept` says how the steps are kept."""

@@ -71,6 +71,7 @@ PYTHAE = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", PYTHAE)
 def test_pythae_entry_and_scan_agree_and_the_patched_model_trains(name: str) -> None:
     models = pytest.importorskip("pythae.models")

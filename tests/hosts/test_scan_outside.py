@@ -97,6 +97,7 @@ def scanned(model: nn.Module, call: Callable[..., Any]) -> Any:
     return heads
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("likelihood", ["bounded(0.1, 1)", "explin", "downbounded(alpha=0.001)"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_scale_in_a_function_that_a_method_calls_can_be_any(name: str, likelihood: str) -> None:
@@ -108,6 +109,7 @@ def test_a_scale_in_a_function_that_a_method_calls_can_be_any(name: str, likelih
         patch(model, posterior="explin", likelihood=likelihood, heads=heads, paper=True).unpatch()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_scale_in_a_function_of_the_script_can_be_any_and_is_exchanged_if_the_script_cannot_compute_it(
     name: str,
@@ -202,6 +204,7 @@ def test_the_scale_of_a_normal_around_a_decoders_mean_is_a_likelihoods() -> None
 READ = [by_hand, read_twice, read_in_pieces, read_expanded, read_through_a_bound, read_through_a_bound_in_a_line]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("build", "nll", "call"),
     [
@@ -357,6 +360,7 @@ SPELLED = [
 ]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore:.*the host keeps σ at")
 @pytest.mark.parametrize("build", SPELLED)
 def test_a_free_function_with_a_floor_is_patched_however_it_is_called(build: type[VAE]) -> None:

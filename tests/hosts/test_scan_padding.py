@@ -128,6 +128,7 @@ def roles(heads: ScanResult) -> set[tuple[str, str]]:
     return {(head.path, head.role) for head in heads}
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [Tensor.float, Tensor.bool, torch.ones_like])
 @pytest.mark.parametrize(

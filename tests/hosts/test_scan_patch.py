@@ -33,6 +33,7 @@ def run(case: Case, model: nn.Module, seed: int = 3) -> Tensor:
     return out if out.dim() == 0 else out.square().mean()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("scale", ["explin", "upbounded(omega=2)"])
 @pytest.mark.parametrize("case", CASES, **ids)
 def test_every_head_takes_a_scale_and_the_verification_agrees(case: Case, scale: str) -> None:
@@ -46,6 +47,7 @@ def test_every_head_takes_a_scale_and_the_verification_agrees(case: Case, scale:
     assert torch.equal(run(case, model), before)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", CASES, **ids)
 def test_a_patched_model_trains(case: Case) -> None:
     model, heads = built(case)
@@ -61,6 +63,7 @@ def test_a_patched_model_trains(case: Case) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", CASES, **ids)
 def test_a_patched_model_copies_and_pickles(case: Case) -> None:
     model, heads = built(case)

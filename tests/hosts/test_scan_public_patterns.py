@@ -461,6 +461,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_exactly_its_heads_are_found_with_their_roles(case: Case) -> None:
     verdict = judge(case, 1)

@@ -98,6 +98,7 @@ def test_both_are_heads_with_their_roles(build: Callable[[], Relative]) -> None:
     assert heads.elbo.kl_factor == pytest.approx(0.2)  # means over five rows
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("build", ALL)
 @pytest.mark.parametrize("variant", ["explin", "bounded(0.1, 2)/upbounded", "upbounded/constant"])
 def test_a_patched_model_has_the_kl_of_what_it_draws_with(build: Callable[[], Relative], variant: str) -> None:
@@ -113,6 +114,7 @@ def test_a_patched_model_has_the_kl_of_what_it_draws_with(build: Callable[[], Re
         assert float(model.sigma_q.max()) < 1.0
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("build", ALL)
 def test_stabilize_cures_them_and_keeps_the_loss(build: Callable[[], Relative]) -> None:
     said = io.StringIO()

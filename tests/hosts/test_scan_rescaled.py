@@ -112,6 +112,7 @@ SUMS: dict[str, Loss] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SUMS)
 def test_a_squared_error_that_is_added_up_in_one_operation_shows_the_likelihood(name: str) -> None:
     torch.manual_seed(0)
@@ -198,6 +199,7 @@ def test_a_flow_of_the_data_stays_a_near_miss(build: type[nn.Module]) -> None:
     assert "as a flow's is" in heads.why_not()
 
 
+@pytest.mark.medium
 def test_no_call_of_ours_imports_the_compiler_or_a_computer_algebra() -> None:
     lines = (
         "import io, sys, torch, vdvae_patch",

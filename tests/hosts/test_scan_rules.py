@@ -78,6 +78,7 @@ def test_a_rule_comes_after_rules_of_its_own_stage_that_exist(stage: Stage[Any])
         assert all(order.index(other) < order.index(name) for other in rule.after)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("rule", RULES)
 def test_the_heads_of_a_model_are_right_because_of_the_rule_that_it_needs(rule: str) -> None:
     case = case_of(rule, "NEEDS")
@@ -88,6 +89,7 @@ def test_the_heads_of_a_model_are_right_because_of_the_rule_that_it_needs(rule: 
     assert not are_right(other, case.heads), f"{other}\n{other.why_not()}"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("rule", RULES)
 def test_a_look_alike_has_the_right_heads_with_and_without_the_rule(rule: str) -> None:
     case = case_of(rule, "LOOK_ALIKE")

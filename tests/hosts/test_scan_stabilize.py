@@ -100,6 +100,7 @@ def test_a_likelihood_scale_is_used_when_it_is_named() -> None:
 LEARNED_PRIORS = ["Masked", "ResidualSum", "ResidualProduct", "Ladder", "Recurrent", "SharedHead"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", LEARNED_PRIORS)
 def test_a_learned_prior_may_be_made_constant_and_is_verified_beside_its_posterior(name: str) -> None:
     case = next(c for c in (*plain.CASES, *deep.CASES) if c.name == name)
@@ -114,6 +115,7 @@ def test_a_learned_prior_may_be_made_constant_and_is_verified_beside_its_posteri
     assert "skip only updates that are not finite" in said.getvalue()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", LEARNED_PRIORS)
 def test_a_learned_prior_is_cured_and_the_loss_stays_where_it_was(name: str) -> None:
     torch.manual_seed(0)
@@ -223,6 +225,7 @@ class LearnedBase(nn.Module):
         return -(log_prob.sum(1) + log_gain.sum(1)).mean()
 
 
+@pytest.mark.medium
 def test_a_prior_that_no_posterior_is_compared_with_keeps_its_sigma() -> None:
     torch.manual_seed(0)
     model, out = LearnedBase(), io.StringIO()

@@ -122,6 +122,7 @@ CASES = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("build", "batch", "head"), CASES)
 def test_a_head_along_the_first_dimension_is_found_and_patched(
     build: Callable[[], nn.Module], batch: Callable[[], Tensor], head: str

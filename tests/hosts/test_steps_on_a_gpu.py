@@ -140,6 +140,7 @@ def compared(told: TrainConfig[Any]) -> tuple[Workload, Engine]:
     return work, engine
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("host", "preset"), PRESETS)
 @pytest.mark.parametrize("variant", ["vanilla", "explin"])
 def test_every_host(tmp_path: Path, host: str, preset: str, variant: str) -> None:
@@ -185,23 +186,27 @@ def around(told: TrainConfig[Any], work: Workload, engine: Engine, world: World)
     return found | of_latents(work, told, world, result.elbo)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("scale", sorted(SCALES))
 def test_every_scale(tmp_path: Path, scale: str) -> None:
     told = config(tmp_path, "vdvae", "small", f"{ARGUMENTS.get(scale, scale)}/{ARGUMENTS.get(scale, scale)}")
     compared(told)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("decoder", sorted(DECODERS))
 def test_every_decoder(tmp_path: Path, decoder: str) -> None:
     compared(config(tmp_path, "conv_vae", "paper", f"vanilla+{decoder}"))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_every_objective(tmp_path: Path, objective: str) -> None:
     chosen = {"geco": "geco(re=0.2)", "beta": "beta(beta=4)", "freebits": "freebits(0.1)"}.get(objective, objective)
     compared(config(tmp_path, "vdvae", "small", f"explin/constant+optimal+{chosen}"))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("prior", sorted(TOP_PRIORS))
 @pytest.mark.parametrize("host", ["vdvae", "large_vae"])
 def test_every_top_prior(tmp_path: Path, host: str, prior: str) -> None:
@@ -210,6 +215,7 @@ def test_every_top_prior(tmp_path: Path, host: str, prior: str) -> None:
     compared(config(tmp_path, host, "small" if host == "vdvae" else "standard", str(variant)))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize(("host", "preset"), PRESETS)
 def test_half_precision(tmp_path: Path, host: str, preset: str, precision: Any) -> None:
@@ -220,6 +226,7 @@ def test_half_precision(tmp_path: Path, host: str, preset: str, precision: Any) 
     assert all(np.isfinite(record.elbo) for record in records)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("clip", ["auto", 1e-3])
 def test_a_limit_of_the_norm(tmp_path: Path, clip: Any) -> None:
     told = config(tmp_path, "vdvae", "small")

@@ -212,6 +212,7 @@ def test_the_report_has_the_papers_numbers_beside_ours_and_says_what_was_met() -
     assert [table.name for table in alone.tables] == ["runs", "trajectory"]
 
 
+@pytest.mark.medium
 def test_a_command_that_was_stopped_goes_on_and_reports(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

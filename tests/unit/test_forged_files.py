@@ -44,6 +44,7 @@ from vdvae_patch.train.weight_files import WeightsFile, read_file  # noqa: E402
 from vdvae_patch.train.weights import select_weights  # noqa: E402
 
 
+@pytest.mark.medium
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured as Linux tells it")
 def test_forged_files_end_in_a_value_or_in_one_line() -> None:
     command = [sys.executable, forged.__file__, "--together", "--seed", "10000", "--count", "15"]
@@ -57,6 +58,7 @@ def test_forged_files_end_in_a_value_or_in_one_line() -> None:
     assert all(tally["errors"] for tally in tallies.values())
 
 
+@pytest.mark.medium
 def test_the_watch_notices_what_it_is_for(tmp_path: Path) -> None:
     code = """
 import os, pickle, subprocess, sys, time

@@ -420,6 +420,7 @@ def two_ranks_work(rank: int) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
+@pytest.mark.medium
 def test_two_ranks_have_one_state(tmp_path: Path) -> None:
     seen = on_two_ranks(two_ranks_work, tmp_path)
     first = (2 * 0.2**2 + 6 * 0.3**2) / 8 - 0.01

@@ -160,6 +160,7 @@ class TestTheWatch:
             )  # fmt: skip
 
 
+@pytest.mark.medium
 def test_a_cell_that_fails_does_not_take_the_others_with_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = parse_train(TINY)
     results = Results(tmp_path, {})
@@ -174,6 +175,7 @@ def test_a_cell_that_fails_does_not_take_the_others_with_it(tmp_path: Path, capf
     assert second.values["recorded"] == second.values["exact_ones"] == 4
 
 
+@pytest.mark.medium
 def test_steps_are_measured_in_turns_with_memory_operators_and_the_time_of_the_first(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     cell = Cell("steps", "ieee", 2, "eager", ("vanilla", "explin", PLAIN))
@@ -193,6 +195,7 @@ def test_steps_are_measured_in_turns_with_memory_operators_and_the_time_of_the_f
         assert row["launches"] is None
 
 
+@pytest.mark.medium
 def test_a_resumed_run_is_compared_with_the_undisturbed_one(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     config = parse_train(TINY)

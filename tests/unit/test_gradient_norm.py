@@ -127,6 +127,7 @@ def run_of_train(norms: list[float], clip: float | str) -> tuple[list[StepRecord
     return engine.drain(), engine
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("clip", [5.0, "auto"])
 @pytest.mark.parametrize("huge", HUGE)
 def test_a_run_clips_such_a_gradient_and_goes_on(huge: float, clip: float | str) -> None:
@@ -141,6 +142,7 @@ def test_a_run_clips_such_a_gradient_and_goes_on(huge: float, clip: float | str)
     )
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("huge", HUGE)
 def test_a_run_that_clips_nothing_keeps_such_a_gradient_from_its_optimizer(huge: float) -> None:
     records, engine = run_of_train([1.0, huge, 1.0], math.inf)

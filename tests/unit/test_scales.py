@@ -277,6 +277,7 @@ def test_a_bound_between_two_numbers_of_a_type_has_a_finite_inverse_beside_it(
     assert torch.equal(scale.sigma(back), ends)
 
 
+@pytest.mark.medium
 def test_it_compiles_without_a_graph_break(scale: scales.Scale) -> None:
     torch.compiler.reset()
     compiled = torch.compile(lambda p: (scale.sigma(p), scale.log_sigma(p)), fullgraph=True, backend="aot_eager")

@@ -79,6 +79,7 @@ STEPS: tuple[tuple[tuple[int, ...], float], ...] = (
 """Of each step, the parameters without a gradient, and whether it is skipped."""
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("gathers", [None, False, True])
 def test_the_update_is_that_of_pytorch_with_parameters_that_are_unused_now_and_then(gathers: bool | None) -> None:
     ours, average, theirs = nets(3)
@@ -115,6 +116,7 @@ class Mixed(nn.Module):
         self.third = nn.Linear(2, 9)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("gathers", [None, False, True])
 @pytest.mark.parametrize("build", [Net, Mixed])
 @pytest.mark.parametrize("factors", [(1.0,), (0.1, 1.0), (0.0, 1.0, 1.0, 3.0)])
@@ -141,6 +143,7 @@ def _require_equal(one: Tensor, another: Tensor) -> None:
     assert torch.equal(one, another)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("gathers", [False, True])
 @pytest.mark.parametrize("theirs_first", [False, True])
 def test_a_state_that_was_saved_is_gone_on_with_whoever_made_it(gathers: bool, theirs_first: bool) -> None:
@@ -183,6 +186,7 @@ class Mixed(nn.Module):
         self.several = nn.ParameterList(map(nn.Parameter, drawn))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("gathers", [None, False, True])
 def test_parameters_of_several_types_are_updated_as_often_as_there_are_updates(gathers: bool | None) -> None:
     ours, average, theirs = nets(3, Mixed)
@@ -261,6 +265,7 @@ def test_a_graph_that_was_kept_notices_an_update_through_the_storage() -> None:
         loss.backward()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("weight", [0.0, 0.01, 0.7])
 def test_the_average_is_moved_as_before_to_the_bit(weight: float) -> None:
     model, average, other = nets(3)

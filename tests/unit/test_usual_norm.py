@@ -179,6 +179,7 @@ def test_a_step_clipped_at_a_number_says_that() -> None:
     assert given == pytest.approx([1.0, 5.0])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("bad", "threshold"), [(1e6, 400.0), (math.nan, -1.0), (math.inf, -1.0)])
 def test_a_step_that_was_skipped_does_not_move_the_limit(bad: float, threshold: float) -> None:
     sound = drawn(WARM_UP)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {"vdvae_patch": "vdvae_patch", "upstream": "vdvae_patch/upstream"}
 ROOMS |= {"patches": "vdvae_patch/patches", "launch": "vdvae_patch/launch"}
