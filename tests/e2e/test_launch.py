@@ -13,6 +13,8 @@ import pytest
 from process_trees import finished
 from runs import assert_same_run, count_lines, final_state, free_port, metrics
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 STEPS = 12

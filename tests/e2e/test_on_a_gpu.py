@@ -27,6 +27,8 @@ from vdvae_patch.train.replay import replay
 from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.verdict import report
 
+pytestmark = pytest.mark.medium
+
 NEVER_THE_SAME = ("step_time", "crc", "run")
 
 

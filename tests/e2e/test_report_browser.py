@@ -19,9 +19,13 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: no browser test of reports; apt-get install chromium, or name it in CHROMIUM"
-)
+pytestmark = [
+    pytest.mark.medium,
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="no Chromium: no browser test of reports; apt-get install chromium, or name it in CHROMIUM",
+    ),
+]
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 

@@ -21,6 +21,8 @@ from vdvae_patch.integrations import trackers
 sys.path.insert(0, str(Path(__file__).parent))
 from small_vae import SmallVAE, nelbo
 
+pytestmark = pytest.mark.medium
+
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer | None = None, *, far: float = 0.0) -> None:
     model.far = far  # type: ignore[assignment]

@@ -14,6 +14,8 @@ from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.counts import META, Counting, Counts
 
+pytestmark = pytest.mark.medium
+
 PAPER = ["vanilla", "upbounded", "explin", "vanilla/constant", "upbounded/constant", "explin/constant"]
 
 COUNTED = json.loads((Path(__file__).parent / "step_counts.json").read_text())

@@ -22,6 +22,8 @@ from vdvae_patch.compare.results import Curves, collect
 from vdvae_patch.report.columns import read_log as read_columns
 from vdvae_patch.skips.records import Audit, JsonLines, checked_line, read_log, stream
 
+pytestmark = pytest.mark.medium
+
 RUN = "0123456789abcdef"
 OTHER = "fedcba9876543210"
 
