@@ -17,7 +17,7 @@ test: $(STAMP)
 
 # The matrices: every host, scale and seam on a stand-in for a GPU, kills, ranks, public models. Continuous integration runs it.
 test-medium: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "medium and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "medium and not slow"
 
 # What takes more than ten seconds each: whole comparisons, kills and restarts, tables of the paper, long models.
 test-slow: $(STAMP)

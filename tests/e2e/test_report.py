@@ -283,10 +283,13 @@ def test_a_million_records_make_a_page_within_ten_seconds(comparison: Path, tmp_
     shutil.copytree(next(comparison.glob("vanilla*0")), run)
     row = next(records.read(run / "metrics.jsonl")) | {"skipped": False, "cause": None}
     skipped = set(np.random.default_rng(0).choice(1_000_000, 500, replace=False).tolist())
-    with (run / "metrics.jsonl").open("w") as log:
-        for step in range(1_000_000):
-            changed = {"skipped": True, "cause": "nan_rate", "elbo": "nan"} if step in skipped else {}
-            log.write(json.dumps(row | {"step": step, "epoch": step // 5} | changed) + "\n")
+    identity = records.read_log(run / "metrics.jsonl").runs[0]
+    (run / "metrics.jsonl").unlink()
+    log = records.JsonLines(run / "metrics.jsonl", run=identity)
+    for step in range(1_000_000):
+        changed = {"skipped": True, "cause": "nan_rate", "elbo": "nan"} if step in skipped else {}
+        log.write(row | {"step": step, "epoch": step // 5} | changed)
+    log.close()
     write(next(comparison.glob("vanilla*0")), tmp_path / "first.html")  # torch and plotly.js are read once a process
     started = time.process_time()  # of this process: the machine may be shared
     text = write(run, tmp_path / "page.html").read_text()
