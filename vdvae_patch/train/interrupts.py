@@ -16,8 +16,11 @@ EXIT_RESUME = 75
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
-class StoppedError(Exception):
-    """A signal came where the run need not wait for the end of a step."""
+class StoppedError(BaseException):
+    """A signal came where the run need not wait for the end of a step.
+
+    As a KeyboardInterrupt it is no `Exception`: what a host's own code catches must not swallow it.
+    """
 
 
 class StopRequest:
