@@ -125,8 +125,8 @@ def benchmark_guard(
 
     Both are the same model and optimizer. The guard is put on before a guarded step and taken off behind it, since as
     long as it is there it hears of the steps of others, too; the step that is timed comes behind fifteen others, as one
-    of a training does. (A guard that was just put on holds the first steps in memory for a while, and the allocator asks
-    the system for new pages meanwhile: some hundred in each of the first ten steps of conv_vae, and none later.)
+    of a training does. (A guard that was just put on holds the first steps in memory for a while, and meanwhile the
+    allocator asks the system for new pages: some hundred in each of the first ten steps of conv_vae, and none later.)
     """
     work = prepare(config, device)
     step = plain_step(work, config)

@@ -41,7 +41,7 @@ class _NumpyState:
     def now(self) -> Any:
         """As `numpy.random.get_state()` gives it."""
         with self._lock:
-            own = np.random.get_bit_generator()
+            own = np.random.get_bit_generator()  # type: ignore[attr-defined]
             if own is not self._of:
                 twister = type(own) is np.random.MT19937
                 self._of, self._address = own, own.ctypes.state_address if twister else 0

@@ -24,7 +24,7 @@ def gradient_norm(gradients: Sequence[Tensor], device: torch.device | None = Non
         may_wait: whether a CPU is looked at; if not, it sums as an accelerator does, for a step that is captured.
     """
     if may_wait and (device is None or device.type == "cpu") and _are_ordinary(gradients):
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
         if not math.isinf(norm.item()):
             return norm.double()
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
@@ -83,7 +83,7 @@ def _norm(gradients: list[Tensor], dtype: torch.dtype | None, device: torch.devi
 
 
 def _are_ordinary(gradients: Sequence[Tensor]) -> bool:
-    """Whether nothing has to be asked of each: a guard asks in every step of somebody's loop, which must cost little."""
+    """Whether they are summed in float32 as they are: what a guard asks in every step of a loop must cost little."""
     return len(gradients) > 0 and all(
         type(g) is Tensor and g.dtype == torch.float32 and g.is_cpu and g.layout is torch.strided for g in gradients
     )
