@@ -60,9 +60,7 @@ KNOWN = {
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
     "seventh_images-DDPM with a learned variance (Michedev)": "a raw value between two bounds of a step: refused",
-    "seventh_images-BCANFCodec": "the density of a rounded latent is not seen",
     "seventh_sequences-Handwriting prediction": "a bivariate Normal with a correlation",
-    "seventh_sequences-KVAE (rodrigo-paganini)": "sampler and density add different floors: found, and refused",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {

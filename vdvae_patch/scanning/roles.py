@@ -191,6 +191,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "likelihood"
     if own and reading.raw.node.kind == "parameter":
         return "posterior"  # of weights
+    if any(mean.node.op in ops.ROUNDING and mean.node.params for mean in term.means):
+        return "prior"  # of a code that is rounded, and not drawn
     codes = {m.key for r in readings.found if r.evidence == "q" and r.term is not None for m in r.term.means}
     if any(mean.key in codes for mean in term.means):
         return "prior"  # of the mean of a code, whose σ stands in another expression
