@@ -25,6 +25,7 @@ from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.group import EmissionKey, Group, Groups
+from vdvae_patch.scanning.interpolated import is_interpolated
 from vdvae_patch.scanning.pairing import with_normals
 from vdvae_patch.scanning.placing import disagreeing, sites_of
 from vdvae_patch.scanning.reading import Reading, Readings, where
@@ -81,7 +82,9 @@ _MOST_METHODS = 4
 def _by_raw(found: Iterable[Reading]) -> dict[Any, list[Reading]]:
     out: dict[Any, list[Reading]] = {}
     for reading in found:
-        out.setdefault(reading.raw.key, []).append(reading)
+        # a log σ that is computed twice, of one raw value, is one head's
+        raw = reading.parts[0].begin if is_interpolated(reading) else reading.raw
+        out.setdefault(raw.key, []).append(reading)
     return out
 
 
@@ -244,13 +247,16 @@ def _sigma_node(readings: list[Reading]) -> Any:
 
 
 SUM = "its raw value is a sum that is formed after the modules have run"
+INTERPOLATED = (
+    "its log σ is computed of it and of numbers that differ from element to element, after the modules have run"
+)
 
 
 def _patch_place(
     group: Group, convention: Convention, agree: bool, shared: bool
 ) -> tuple[Literal["output", "call", "no"], str]:
     if group.readings[0].parts:
-        return "call", SUM
+        return "call", INTERPOLATED if is_interpolated(group.readings[0]) else SUM
     if not group.emission.at_output:
         return "call", group.emission.reason
     if shared:
