@@ -108,7 +108,7 @@ def recorded(
                 ) from error
             raise
         except Exception as error:
-            error.add_note(f"while vdvae_patch.scan ran {_written(model, inputs, call)}")
+            error.add_note(f"while vdvae_patch.scan ran {_written(model, inputs, call)}{_otherwise(model, call)}")
             if not to_the_error or isinstance(error, PatchError):
                 raise
             recorder.graph.outcome = Outcome(raised=error)
@@ -169,6 +169,13 @@ def _written(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> st
     ]
     name = type(model).__name__
     return f"{name}({', '.join(words)})" if call is None else f"call({', '.join([name, *words])})"
+
+
+def _otherwise(model: nn.Module, call: Call | None) -> str:
+    """What may be meant, where the model itself was called on the batch and raised."""
+    if call is not None:
+        return ""
+    return f"; if your training does not call the model so, give its loss: call={_loss_of(model)}"
 
 
 def _require_values(model: nn.Module) -> None:
