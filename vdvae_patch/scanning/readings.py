@@ -43,7 +43,7 @@ def read(graph: Graph) -> Readings:
     unmatched: dict[SpotKey, Node] = {}
     _read_terms(graph, frozenset(stops), out, unmatched)
     for kl in list(relative_kls(graph, frozenset(stops), out.found)):
-        gone = {id(reading) for reading in kl.drawn}
+        gone = {id(reading) for reading in kl.replaced}
         out.found = [r for r in out.found if id(r) not in gone] + kl.readings(frozenset(stops))
     before = list(out.found)
     for rule in rules.drops:

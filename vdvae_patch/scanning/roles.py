@@ -141,6 +141,16 @@ def _is_generator(graph: Graph, readings: Readings, raw: Spot, own: set[int]) ->
     return False
 
 
+def _is_expert(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot], own: set[int]) -> bool:
+    """Whether what is drawn by itself, and decoded, is of data that those do not see whose draws it judges: one expert
+    of a mixture of posteriors, each for a kind of data of its own. A prior sees what its posterior does, or less."""
+    sees = inputs_of(readings, raw)
+    scales = {n.id for sample in samples for n in sample.node.inputs}
+    others = [r for r in readings.found if r.evidence == "noise" and (r.node.id if r.used < 0 else r.used) in scales]
+    seen = frozenset[int]().union(*(inputs_of(readings, r.raw) for r in others))
+    return bool(others) and not sees <= seen and is_decoded(graph, readings, own, sees)
+
+
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
     """Those of a raw value that is not merged with others: a prior that is multiplied into a posterior is not drawn."""
     alone = (r for r in readings.found if r.evidence == "noise" and r.used < 0 and r.raw.node.id == raw.node.id)
@@ -184,6 +194,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
     firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None and is_one_kl(r.term, term)]
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
+        return "posterior"
+    if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
         return "posterior"
     if samples or firsts:
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
