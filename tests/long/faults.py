@@ -837,7 +837,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "train/interrupts.py",
-        "tests/e2e/test_goodbye.py",
+        "tests/e2e/test_resume.py tests/e2e/test_goodbye.py",
         ("class StoppedError(BaseException):", "class StoppedError(Exception):"),
         (
             "self._at_once = False  # what is done on the way out is not interrupted again",

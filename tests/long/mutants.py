@@ -373,9 +373,13 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=5, help="seconds of a test that is not named")
     parser.add_argument("--jobs", type=int, default=2, help="faults at the same time")
     parser.add_argument("--again", action="store_true", help="also those that were not noticed before")
+    parser.add_argument("--order", type=Path, help="results of an earlier run: new faults first, then what was quick")
     given = parser.parse_args()
     faults = chosen(given.only, given.sample, given.seed)
     results: dict[str, dict[str, Any]] = json.loads(given.results.read_text()) if given.results.exists() else {}
+    if given.order is not None:
+        took = {key: verdict["seconds"] for key, verdict in json.loads(given.order.read_text()).items()}
+        faults.sort(key=lambda fault: took.get(fault.key, 0.0))
     unsound: set[str] = set()
     coverage = Coverage.read(given.map)
     described = ["git", "describe", "--always", "--dirty", "--exclude=*"]
