@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.heads import Head
-from vdvae_patch.hosts.preset import Latent, Losses, Preset
+from vdvae_patch.hosts.preset import Latent, Losses, Preset, require_sizes
 from vdvae_patch.hosts.trainable import TrainableEntry
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class Architecture:
     """
 
     latents: int = 100
+
+    def __post_init__(self) -> None:
+        require_sizes(self, latents=1)
 
 
 class ConvVAE(TrainableEntry):

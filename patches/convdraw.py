@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.heads import Head, Rebinding
-from vdvae_patch.hosts.preset import Latent, Losses, Preset
+from vdvae_patch.hosts.preset import Latent, Losses, Preset, require_sizes
 from vdvae_patch.hosts.trainable import TrainableEntry
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ class Architecture:
     canvas: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "latents", "draws", "canvas"):
-            if getattr(self, name) < 1:
-                raise InvalidValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        require_sizes(self, hidden=1, latents=1, draws=1, canvas=1)
 
 
 class ConvDraw(TrainableEntry):

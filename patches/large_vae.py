@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vdvae_patch.data import DATASETS
 from vdvae_patch.errors import HostError, InvalidValueError
 from vdvae_patch.heads import Head, Rebinding, Role
-from vdvae_patch.hosts.preset import Latent, Losses, Preset
+from vdvae_patch.hosts.preset import Latent, Losses, Preset, require_sizes
 from vdvae_patch.hosts.trainable import TrainableEntry
 from vdvae_patch.registry import parse_spec
 
@@ -52,9 +52,7 @@ class Architecture:
     likelihood: Literal["auto", "bernoulli", "logistic"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "latents", "components"):
-            if getattr(self, name) < 1:
-                raise InvalidValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        require_sizes(self, hidden=1, latents=1, components=1)
 
 
 class LargeVAE(TrainableEntry):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.heads import Head
-from vdvae_patch.hosts.preset import Latent, Losses, Preset
+from vdvae_patch.hosts.preset import Latent, Losses, Preset, require_sizes
 from vdvae_patch.hosts.trainable import TrainableEntry
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Architecture:
     latents: int = 128
     mean: Literal["identity", "sigmoid"] = "identity"
     scale: Literal["decoded", "global"] = "decoded"
+
+    def __post_init__(self) -> None:
+        require_sizes(self, hidden=1, latents=1)
 
 
 class MlpVAE(TrainableEntry):

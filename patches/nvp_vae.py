@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.heads import Head
-from vdvae_patch.hosts.preset import Latent, Losses, Preset
+from vdvae_patch.hosts.preset import Latent, Losses, Preset, require_sizes
 from vdvae_patch.hosts.trainable import TrainableEntry
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ class Architecture:
     couplings: int = 6
 
     def __post_init__(self) -> None:
-        for name, least in (("latents", 2), ("hidden", 1), ("couplings", 0)):
-            if getattr(self, name) < least:
-                raise InvalidValueError(f"--{name} must be at least {least}, not {getattr(self, name)}")
+        require_sizes(self, latents=2, hidden=1, couplings=0)
 
 
 class NvpVae(TrainableEntry):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.heads import CallSite, Head, Rebinding, Role
 from vdvae_patch.hosts.fingerprint import is_one_of
-from vdvae_patch.hosts.preset import Latent, Losses, Optimization, Preset
+from vdvae_patch.hosts.preset import MOST_UNITS, Latent, Losses, Optimization, Preset, require_sizes
 from vdvae_patch.hosts.trainable import TrainableEntry
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ class Architecture:
     num_mixtures: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("width", "zdim", "num_mixtures"):
-            if getattr(self, name) < 1:
-                raise InvalidValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
-        if not self.width * self.bottleneck_multiple >= 1:
+        require_sizes(self, width=1, zdim=1, num_mixtures=1)
+        channels = self.width * self.bottleneck_multiple
+        if not 1 <= channels <= MOST_UNITS:
+            told = f"more than {MOST_UNITS:,} channels" if channels > 1 else "no channel"
             raise InvalidValueError(
-                f"--bottleneck-multiple {self.bottleneck_multiple:g} of --width {self.width} leaves a block no channel"
+                f"--bottleneck-multiple {self.bottleneck_multiple:g} of --width {self.width} leaves a block {told}"
             )
 
 

@@ -271,11 +271,14 @@ class TestNoise:
         recording = flight.read(flight.choose(config.folder / "recordings", 1))
         first, second = (states["torch"] for states in recording.generators)
         assert not torch.equal(first, second)
+        assert len(recording.heads) > 2
         assert replay(config, recording).exact
         own = recording.record
         others = [replace(own, **{name: getattr(own, name) * 1.01}) for name in ("elbo", "rate", "grad_norm")]
         for other in (*others, replace(own, distortion=own.distortion + 1), replace(own, cause="nan_rate")):
             assert not replay(config, replace(recording, record=other)).exact
+        one = replace(recording.heads[1], log_sigma_max=recording.heads[1].log_sigma_max + 1e-3)
+        assert not replay(config, replace(recording, heads=(recording.heads[0], one, *recording.heads[2:]))).exact
 
 
 @pytest.mark.medium

@@ -561,7 +561,8 @@ def test_a_recorded_skip_is_done_again(tmp_path: Path, capsys: pytest.CaptureFix
     arguments = ["--model", "their_vae:VAE", "--call", "their_vae:loss", "--path", str(HERE.parent)]
     assert dispatch(["replay", str(tmp_path / "guard" / "skip-0001"), *arguments, "--variant", "explin"]) == 0
     said = capsys.readouterr().out
-    assert "done again: the loss is the same, bit for bit" in said
+    assert "done again: place of the first bad value and extremes of " in said
+    assert " are the same, bit for bit; the loss is " in said
     head = next(line.strip() for line in told.splitlines() if line.strip().startswith("head:"))
     assert head in said
     assert "the same step under explin: loss" in said

@@ -242,14 +242,16 @@ def test_a_named_host_is_found_by_its_name_or_given() -> None:
     vdvae_patch.patch(model, posterior="explin", heads=host.heads(model))
     text = vdvae_patch.patch_json(model)
     assert {head["given"]["host"] for head in json.loads(text)["patches"][0]["heads"]} == {"mlp_vae"}
+    document = json.loads(text.replace('"mlp_vae"', '"nobody"'))
+    of_nobody = {name: value for name, value in document.items() if name != "checksum"}
     by_name, by_hand = fresh(), fresh()
     vdvae_patch.apply(by_name, text)
-    vdvae_patch.apply(by_hand, text.replace('"mlp_vae"', '"nobody"'), heads=host.heads(by_hand))
+    vdvae_patch.apply(by_hand, of_nobody, heads=host.heads(by_hand))
     assert shown(by_name) == shown(by_hand) == shown(model)
     with pytest.raises(PatchError, match=r"host 'mlp_vae'|no head|has no module|not among"):
         vdvae_patch.apply(build("AtOutput"), text)
     with pytest.raises(PatchError, match=r"'nobody'.*load_entry_file, or give heads="):
-        vdvae_patch.apply(fresh(), text.replace('"mlp_vae"', '"nobody"'))
+        vdvae_patch.apply(fresh(), of_nobody)
 
 
 class Squared(Convention):
@@ -353,6 +355,7 @@ def test_a_damaged_patch_is_one_error_that_names_what_is_wrong(damage: str) -> N
     document = json.loads(vdvae_patch.patch_json(patched("AtExpression")))
     change, message = DAMAGES[damage]
     change(document)
+    del document["checksum"]
     model = build("AtExpression")
     with pytest.raises(PatchError, match=message):
         vdvae_patch.apply(model, document)
@@ -368,6 +371,20 @@ def test_a_damaged_patch_is_one_error_that_names_what_is_wrong(damage: str) -> N
 def test_what_is_no_patch_is_a_patch_error(text: str) -> None:
     with pytest.raises(PatchError, match="the patch is"):
         vdvae_patch.apply(build("AtOutput"), text)
+
+
+def test_a_number_that_was_changed_in_a_saved_patch_is_noticed_and_may_be_meant(tmp_path: Path) -> None:
+    folder = vdvae_patch.save(patched("AtOutput"), tmp_path / "saved")
+    text = (folder / "patch.json").read_text()
+    other = text.replace('"start": 4', '"start": 5')
+    assert other != text
+    (folder / "patch.json").write_text(other)
+    with pytest.raises(PatchError, match="its checksum does not match; delete the field 'checksum' if you changed it"):
+        vdvae_patch.load(saved_models.AtOutput, folder)
+    laid_out = json.dumps(json.loads(text), sort_keys=True)
+    for kept in (laid_out, json.dumps({k: v for k, v in json.loads(text).items() if k != "checksum"})):
+        (folder / "patch.json").write_text(kept)
+        vdvae_patch.load(saved_models.AtOutput, folder)
 
 
 def test_every_cut_of_a_file_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from test_decoder_by_stabilize import REPLACED, Small, batch, made, own, stabili
 from torch import Tensor, nn
 
 import vdvae_patch
+from vdvae_patch.document.seal import with_checksum
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching.term import Term, term_in
 
@@ -115,7 +116,7 @@ def test_a_damaged_term_is_refused_and_the_model_is_as_it_was(change: dict[str, 
     model = made(OfLogits)
     value = value_of(model, own)
     with pytest.raises(PatchError, match=said):
-        vdvae_patch.apply(model, json.dumps(document))
+        vdvae_patch.apply(model, json.dumps(with_checksum(document)))
     assert term_in(model) is None
     assert not vdvae_patch.is_patched(model)
     assert torch.equal(value_of(model, own), value)
@@ -126,14 +127,14 @@ def test_a_place_that_leads_to_foreign_code_is_refused() -> None:
     document = json.loads(vdvae_patch.patch_json(trained(OfLogits, own)))
     document["patches"][0]["term"]["at"]["calls"] = [["F.softplus(z)", "os", "system"]]
     with pytest.raises(PatchError, match="no code that the model has loaded"):
-        vdvae_patch.apply(made(OfLogits), json.dumps(document))
+        vdvae_patch.apply(made(OfLogits), json.dumps(with_checksum(document)))
 
 
 def test_a_document_without_its_term_reaches_other_places() -> None:
     document = json.loads(vdvae_patch.patch_json(trained(OfLogits, own)))
     del document["patches"][0]["term"]
     with pytest.raises(PatchError, match="other places"):
-        vdvae_patch.apply(made(OfLogits), json.dumps(document))
+        vdvae_patch.apply(made(OfLogits), json.dumps(with_checksum(document)))
 
 
 @pytest.mark.medium

@@ -724,4 +724,130 @@ FAULTS: list[Fault] = [
             "if noise is not None and not value.noise & noise.noise:",
         ),
     ),
+    *_group(
+        "train/buffers.py",
+        "tests/unit/test_train_buffers.py",
+        (
+            "now.copy_(torch.where(skip.to(now.device) != 0, copy, now))",
+            "now.copy_(torch.where(skip.to(now.device) != 0, now, copy))",
+        ),
+        ("torch._foreach_copy_(self._copies, own)", "pass"),
+        ("stride == 0 and size > 1 for", "stride == 1 and size > 1 for"),
+    ),
+    *_group(
+        "scanning/keeping.py",
+        "tests/hosts/test_loss_is_kept.py",
+        (
+            "change = (after - self.loss) / max(self.size, 1e-12)",
+            "change = (after - self.loss) / max(abs(after), 1e-12)",
+        ),
+        ("return change if math.isfinite(change) else math.inf", "return change if math.isfinite(change) else 0.0"),
+        ("_ONE_PERCENT = 0.01", "_ONE_PERCENT = 0.1"),
+        ("size = max(abs(before.loss), heads.elbo.size or 0.0)", "size = abs(before.loss)"),
+        ("return math.log(h.after.median / h.before.median)", "return 0.0"),
+    ),
+    *_group(
+        "scanning/choosing.py",
+        "tests/hosts/test_cured_or_not.py tests/hosts/test_loss_is_kept.py tests/hosts/test_scan_stabilize.py",
+        ("if found is not None and not _broken_roles(found) - broken:", "if found is not None:"),
+        ("if not ruler.kept(moved) and moved > least - ruler.least:", "if not ruler.kept(moved):"),
+        (
+            "if any(asked[role] for role in group) or not group <= {*treatment.scales}:\n            treatment.holds",
+            "if False:\n            treatment.holds",
+        ),
+        ("key=lambda scale: scale.omega)", "key=lambda scale: -scale.omega)"),
+    ),
+    *_group(
+        "scanning/treatment.py",
+        "tests/hosts/test_scan_stabilize.py tests/hosts/test_cured_or_not.py",
+        ('scales = {**scales, "prior": scales["posterior"]}', 'scales = {**scales, "posterior": scales["prior"]}'),
+        ("if not failed or len(failed) == len(able):", "if True:"),
+    ),
+    *_group(
+        "scanning/loss_size.py",
+        "tests/hosts/test_loss_is_kept.py",
+        ("sum(map(abs, parts)))", "abs(sum(parts)))"),
+    ),
+    *_group(
+        "fused.py",
+        "tests/unit/test_fused.py",
+        ("if torch.is_grad_enabled():", "if False:"),
+        ("if not _on or why_not():", "if why_not():"),
+        ("return UPBOUNDED, math.log(scale.omega / 2)", "return UPBOUNDED, math.log(scale.omega)"),
+    ),
+    *_group(
+        "fused_kernels.py",
+        "tests/unit/test_fused.py",
+        ("push = -of_kl * d * r * r", "push = -of_kl * d * r"),
+        (
+            "tl.store(kl + i, ratio + 0.5 * g + 0.5 * d * d, mask=own)",
+            "tl.store(kl + i, ratio + 0.5 * g + d * d, mask=own)",
+        ),
+        (
+            "return tl.where(x < 1.0, 2.0 * s * (1.0 + t * series), tl.log(1.0 + x))",
+            "return tl.where(x < 1.0, x, tl.log(1.0 + x))",
+        ),
+        (
+            "slope_p = spread if kind_p in (RAW, CONSTANT) else slopes.pop(0)",
+            "slope_p = spread if kind_q in (RAW, CONSTANT) else slopes.pop(0)",
+        ),
+    ),
+    *_group(
+        "patching/top_prior.py",
+        "tests/e2e/test_seams_in_training.py tests/unit/test_top_priors.py",
+        ("return dict.fromkeys(prior.parameters(), prior.lr_factor)", "return {}"),
+    ),
+    *_group(
+        "guarding/watch.py",
+        "tests/guarding/test_raised.py",
+        ('raised.tell(error, f"seen by vdvae_patch.guard: {told(last)}")\n            return True', "return True"),
+        (
+            'last.cause == "loss_scale" or last.step != max(self._counts.values(), default=0) - 1',
+            'last.cause == "loss_scale"',
+        ),
+    ),
+    *_group(
+        "guarding/raised.py",
+        "tests/guarding/test_raised.py",
+        ("now = now.__cause__ or now.__context__", "now = None"),
+        (
+            "v.numel() == 1 and not v.is_meta and not bool(v.isfinite())",
+            "v.numel() == 1 and not v.is_meta and bool(v.isfinite())",
+        ),
+    ),
+    *_group(
+        "report/runs.py",
+        "tests/e2e/test_report_trusts.py",
+        ('problems.append(f"{path.name} has lost its checksum: it is left out")\n        return {}, {}', "pass"),
+        (
+            'it is left out")\n        return {}, {}\n    if expected.run and not vouched:',
+            'it is left out")\n    if expected.run and not vouched:',
+        ),
+    ),
+    *_group(
+        "compare/report.py",
+        "tests/unit/test_compare_results.py tests/e2e/test_compare.py",
+        ('str(result.nan) if trusted else "-"', "str(result.nan)"),
+    ),
+    *_group(
+        "scanning/relative.py",
+        "tests/hosts/test_scan_relative_kl.py",
+        ("sigma_p = (-fit[1] / curved).sqrt()", "sigma_p = (-fit[1] / curved)"),
+        ("factor = by_delta / (-fit[1] / flat[0]).sqrt()", "factor = by_delta"),
+    ),
+    *_group(
+        "train/interrupts.py",
+        "tests/e2e/test_resume.py tests/e2e/test_goodbye.py",
+        ("class StoppedError(BaseException):", "class StoppedError(Exception):"),
+        (
+            "self._at_once = False  # what is done on the way out is not interrupted again",
+            "pass  # what is done on the way out is not interrupted again",
+        ),
+    ),
+    *_group(
+        "experiments/session.py",
+        "tests/unit/test_experiments_session.py",
+        ("if not vouched and key not in self._told:", "if False:"),
+        ("return self.before + self.session.clock() - self.started", "return self.session.clock() - self.started"),
+    ),
 ]

@@ -53,6 +53,7 @@ import vdvae_patch
 from vdvae_patch.compare import results
 from vdvae_patch.data import archive, arrays, cifar10_forms, decode, mnist, pickles
 from vdvae_patch.data.frey_faces import read as read_frey_faces
+from vdvae_patch.document.seal import with_checksum
 from vdvae_patch.errors import RunError, VdvaePatchError, visible
 from vdvae_patch.guarding import skip as guard_skip
 from vdvae_patch.heads import Head
@@ -518,9 +519,10 @@ def forge_document(draw: random.Random, folder: Path) -> Path:
         weights = folder / "model" / "model.safetensors"
         weights.write_bytes(other_safetensors(draw, weights.read_bytes()))
         whole["weights"]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-        path.write_text(json.dumps(whole))
+        path.write_text(json.dumps(with_checksum(whole)))
     else:
-        path.write_text(json.dumps(other_tree(draw, whole)))
+        changed = other_tree(draw, whole)
+        path.write_text(json.dumps(with_checksum(changed) if isinstance(changed, dict) else changed))
     return folder / "model"
 
 

@@ -76,6 +76,9 @@ def copy_of_tree(folder: Path) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    # an editable install maps these to the working tree, whose files may change while this runs
+    for name in ("launch", "patches", "upstream"):
+        (folder / "vdvae_patch" / name).symlink_to(folder / name)
     compiled = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "vdvae_patch"]
     subprocess.run(compiled, cwd=folder, check=True)
     return folder
@@ -319,13 +322,18 @@ def judged(fault: Fault) -> tuple[str, dict[str, Any]]:
 
 def require_copy_is_tested(tree: Path) -> None:
     """Refuse to judge where the tests would import the package from elsewhere, and so notice nothing."""
-    code = "import vdvae_patch; print(vdvae_patch.__file__)"
+    code = (
+        "import vdvae_patch, vdvae_patch.patches, vdvae_patch.upstream, vdvae_patch.launch\n"
+        "for module in (vdvae_patch, vdvae_patch.patches, vdvae_patch.upstream, vdvae_patch.launch):\n"
+        "    print(module.__file__)"
+    )
     environment = os.environ | {"PYTHONPATH": str(tree)}
-    found = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", code], cwd=tree, env=environment, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    if not Path(found).is_relative_to(tree):
-        raise RuntimeError(f"tests would import {found}, not the copy in {tree}")
+    ).stdout
+    for found in printed.split():
+        if not Path(found).is_relative_to(tree):
+            raise RuntimeError(f"tests would import {found}, not the copy in {tree}")
 
 
 def failing_without_fault(tree: Path, tests: Collection[str], limit: float) -> set[str]:
@@ -373,9 +381,13 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=5, help="seconds of a test that is not named")
     parser.add_argument("--jobs", type=int, default=2, help="faults at the same time")
     parser.add_argument("--again", action="store_true", help="also those that were not noticed before")
+    parser.add_argument("--order", type=Path, help="results of an earlier run: new faults first, then what was quick")
     given = parser.parse_args()
     faults = chosen(given.only, given.sample, given.seed)
     results: dict[str, dict[str, Any]] = json.loads(given.results.read_text()) if given.results.exists() else {}
+    if given.order is not None:
+        took = {key: verdict["seconds"] for key, verdict in json.loads(given.order.read_text()).items()}
+        faults.sort(key=lambda fault: took.get(fault.key, 0.0))
     unsound: set[str] = set()
     coverage = Coverage.read(given.map)
     described = ["git", "describe", "--always", "--dirty", "--exclude=*"]

@@ -202,6 +202,62 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
         session(tmp_path, steps=6)
 
 
+def test_a_folder_of_other_images_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    images = torch.arange(48, dtype=torch.uint8).view(2, 4, 6)
+    session(tmp_path).same_data("mnist", images, None)
+    session(tmp_path).same_data("mnist", images.clone(), None)
+    session(tmp_path).same_data("cifar10", images + 1)
+    other = images.clone()
+    other[1, 2, 3] += 1
+    for parts in ((other, None), (images, images), (images.view(2, 6, 4), None), (images.to(torch.int16), None)):
+        with pytest.raises(RunError, match=r"results of other images of mnist .* another --out"):
+            session(tmp_path).same_data("mnist", *parts)
+
+
+def test_a_folder_that_does_not_say_of_which_images_its_results_are_says_so(tmp_path: Path) -> None:
+    session(tmp_path).train("k", ensemble, 4, summarize)
+    out = io.StringIO()
+    Session(tmp_path, {}, console=Console(file=out)).same_data("mnist", torch.zeros(1))
+    assert "does not say of which images of mnist its results are" in out.getvalue().replace("\n", " ")
+
+
+def test_a_result_or_a_state_of_another_folder_or_part_is_not_taken_for_one_of_this(tmp_path: Path) -> None:
+    for name, settings, images in (("a", 5, 0), ("b", 6, 0), ("c", 5, 1)):
+        own = session(tmp_path / name, 0.05, steps=settings)
+        own.same_data("mnist", torch.tensor([images]))
+        own.keep("done", 1.0, {"found": images})
+        assert own.train("begun", ensemble, 10, summarize) is None
+    for other, why in (("b", "with other settings"), ("c", "of other images of mnist")):
+        ours = session(tmp_path / "a", steps=5)
+        assert ours.finished("done") is not None
+        shutil.copy(tmp_path / other / "done.json", tmp_path / "a" / "more.json")
+        with pytest.raises(RunError, match=r"more\.json is no result of this folder: it is done, under another name"):
+            ours.finished("more")
+        (tmp_path / "a" / "more.json").unlink()
+        mixed = tmp_path / f"a-{other}"
+        shutil.copytree(tmp_path / "a", mixed)
+        for name in ("done.json", "begun.pt"):
+            shutil.copy(tmp_path / other / name, mixed / name)
+        with pytest.raises(RunError, match=rf"no result of this folder: it .*{why}; delete it to do this part again"):
+            session(mixed, steps=5).finished("done")
+        with pytest.raises(CheckpointError, match=rf"no state of this folder: it .*{why}; delete it to start this"):
+            session(mixed, steps=5).train("begun", ensemble, 10, summarize)
+
+
+def test_tensors_beside_a_result_are_compared_with_their_checksums(tmp_path: Path) -> None:
+    own = session(tmp_path)
+    own.write_state(tmp_path / "k.pt", {"weights": torch.arange(1000.0)})
+    assert torch.equal(own.kept("k")["weights"], torch.arange(1000.0))
+    whole = (tmp_path / "k.pt").read_bytes()
+    place = whole.index(torch.arange(1000.0).numpy().tobytes()) + 801
+    (tmp_path / "k.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(CheckpointError, match=r"k\.pt is damaged"):
+        own.kept("k")
+    (tmp_path / "k.pt").unlink()
+    with pytest.raises(RunError, match=r"k\.pt is gone; delete .*k\.json to do this part again"):
+        own.kept("k")
+
+
 def test_progress_says_runs_alive_failed_speed_and_time_left(tmp_path: Path) -> None:
     out = io.StringIO()
     talking = Session(tmp_path, {}, clock=Clock(), console=Console(file=out, width=200), say_seconds=5)

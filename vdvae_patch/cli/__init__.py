@@ -94,6 +94,18 @@ def main(argv: list[str] | None = None) -> None:
         status = 130
     except BrokenPipeError:
         status = 141
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:200]
+        print(
+            visible(
+                f"vdvae-patch: error: not enough memory ({said or 'of this machine'}); a smaller batch or model needs "
+                "less, --accumulate computes a batch in parts, and --debug shows where it ran out"
+            ),
+            file=sys.stderr,
+        )
+        status = 2
     except OSError as error:  # a disk that is full, a folder that may not be written
         if debug:
             raise
@@ -101,6 +113,12 @@ def main(argv: list[str] | None = None) -> None:
         print(visible(f"vdvae-patch: error: {error.strerror or error}{where}"), file=sys.stderr)
         status = 2
     sys.exit(status)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether it says that something did not fit: torch has a class of its own for a GPU, and none for a CPU."""
+    words = ("allocate memory", "out of memory", "Storage size calculation overflowed", "Stride calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +46,7 @@ def run(options: CalibratedDecoders) -> int:
     name = f"calibrated-decoders{kind}{'-quick' if options.quick else ''}"
     session = Session(options.folder(name), {**asdict(size), "dataset": options.dataset}, options.minutes)
     digits = Digits.load(options.dataset, options.data_root, device, size.train, 1, size.test)
+    session.same_data(options.dataset, digits.train, digits.test)
     results: list[Result] = []
     todo = list(cells(size))
     for place, cell in enumerate(todo, 1):
@@ -57,7 +57,7 @@ def run(options: CalibratedDecoders) -> int:
                 return EXIT_RESUME
             started = time.monotonic()
             found, images = train(cell, digits, size)
-            torch.save(images, session.folder / f"{cell.key}.pt")
+            session.write_state(session.folder / f"{cell.key}.pt", {"images": images})
             result = session.keep(cell.key, time.monotonic() - started, {"found": row_of(found)})
             session.console.print(f"{cell.key} {place}/{len(todo)}: {result['seconds']:.0f} s", highlight=False)
         results.append(result)
@@ -66,14 +66,14 @@ def run(options: CalibratedDecoders) -> int:
     size = replace(size, train=len(digits.train), test=len(digits.test))  # of a set that has fewer
     origin = Origin.of(device, range(size.seeds), results)
     report = build_report(rows, seconds, size, options, origin, name, digits.train.shape[1])
-    figure = draw(rows, load_pictures(session.folder), digits.test[:8].view(-1, *digits.sides).cpu() / 255)
+    figure = draw(rows, load_pictures(session), digits.test[:8].view(-1, *digits.sides).cpu() / 255)
     publish(report, session.folder, figure, to_docs=options.publish)
     return 0
 
 
-def load_pictures(folder: Path) -> dict[str, Tensor]:
+def load_pictures(session: Session) -> dict[str, Tensor]:
     """Seed 0's pictures, by decoder."""
-    return {name: torch.load(folder / f"{name}-beta1-seed0.pt", weights_only=True) for name in DECODERS}
+    return {name: session.kept(f"{name}-beta1-seed0")["images"] for name in DECODERS}
 
 
 def build_report(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +19,7 @@ from vdvae_patch.experiments.digits import Builder, Digits, Epochs
 from vdvae_patch.experiments.ensemble import Batch, Ensemble, Run
 from vdvae_patch.experiments.options import Figure1
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, publish
-from vdvae_patch.experiments.session import Result, Session, read_state, write_state
+from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.experiments.table3_cells import Size, size_of
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
@@ -52,6 +51,7 @@ def run(options: Figure1) -> int:
     folder = options.folder("figure1-quick" if options.quick else "figure1")
     session = Session(folder, asdict(size), options.minutes)
     digits = Digits.load("mnist", options.data_root, device, size.train, size.valid, size.test)
+    session.same_data("mnist", digits.train, digits.valid, digits.test)
     batches = Epochs(digits.train, size.batch_size)
     steps = size.epochs * batches.per_epoch
     rates = (size.lr, size.lr / 10)
@@ -59,7 +59,7 @@ def run(options: Figure1) -> int:
     second = None
     if first is not None:
         second = session.train(
-            "continued", lambda: _forked(session.folder, batches, rates, steps, device), steps, _curves, place="2/2"
+            "continued", lambda: _forked(session, batches, rates, steps, device), steps, _curves, place="2/2"
         )
     if first is None or second is None:
         print("not finished; the same command goes on from here")
@@ -72,18 +72,19 @@ def run(options: Figure1) -> int:
 
 def _pretrain(session: Session, batches: Epochs, size: Size, steps: int, device: torch.device) -> Result | None:
     def summarize(ensemble: Ensemble) -> Result:
-        write_state(session.folder / _WEIGHTS, ensemble.state_dict())
+        session.write_state(session.folder / _WEIGHTS, ensemble.state_dict())
         return _curves(ensemble)
 
     make = lambda: Ensemble([Run(SEED, size.lr)], BUILDER, batches, device=device)  # noqa: E731
     return session.train("pretrained", make, steps, summarize, place="1/2")
 
 
-def _forked(folder: Path, batches: Epochs, rates: Sequence[float], steps: int, device: torch.device) -> Ensemble:
+def _forked(session: Session, batches: Epochs, rates: Sequence[float], steps: int, device: torch.device) -> Ensemble:
     ensemble = Ensemble([Run(SEED, lr) for lr in rates], BUILDER, _Later(batches, steps), device=device)
-    state = read_state(folder / _WEIGHTS)
+    path = session.folder / _WEIGHTS
+    state = session.read_state(path)
     if state is None:
-        raise RunError(f"{folder / _WEIGHTS} is gone; delete {folder / 'pretrained.json'} to train it again")
+        raise RunError(f"{path} is gone; delete {session.folder / 'pretrained.json'} to train it again")
     ensemble.fork(state)
     return ensemble
 

@@ -66,7 +66,9 @@ def run(options: Geco) -> int:
     def pictures(wanted: str) -> Pictures:
         if wanted not in read_sets:
             read_sets.clear()  # one at a time: all of them together are large
-            read_sets[wanted] = read(wanted, options.data_root, size.train, size.test, SEED)
+            found = read_sets[wanted] = read(wanted, options.data_root, size.train, size.test, SEED)
+            splits = (found.train, found.test)
+            session.same_data(wanted, *(part for split in splits for part in (split.images, split.context)))
         return read_sets[wanted]
 
     todo = list(cells(size, data))
@@ -82,18 +84,14 @@ def run(options: Geco) -> int:
             if cell.method == EQUAL:
                 kappa = results[Cell(cell.host, cell.data, ELBO, cell.seed).key]["found"]["sigma"]
             found, images = train(cell, kappa, pictures(cell.data), size, options.variant, device)
-            torch.save(images, session.folder / f"{cell.key}.pt")
+            session.write_state(session.folder / f"{cell.key}.pt", {"images": images})
             result = session.keep(cell.key, time.monotonic() - began, {"found": asdict(found)})
             session.console.print(f"{cell.key} {place}/{len(todo)}: {result['seconds']:.0f} s", highlight=False)
         results[cell.key] = result
     rows = [Found(**result["found"]) for result in results.values()]
     origin = Origin.of(device, range(size.seeds), list(results.values()))
     report = build_report(rows, size, options, origin, name)
-    strips = {
-        (cell.host, cell.data, cell.method): torch.load(session.folder / f"{cell.key}.pt", weights_only=True)
-        for cell in todo
-        if cell.seed == 0
-    }
+    strips = {(cell.host, cell.data, cell.method): session.kept(cell.key)["images"] for cell in todo if cell.seed == 0}
     figures = {"runs": draw_pictures(strips, {key[:2]: _originals(pictures(key[1])) for key in strips})}
     if any(row.method == EQUAL for row in rows):
         figures["equal"] = draw_equal(rows)

@@ -91,6 +91,7 @@ def run(options: GecoTheory) -> int:
     images = Digits.load("mnist", options.data_root, CPU, size.images, 1, 1).train.float() / 255
     rows = micro_mnist.choose(len(images), options.seed)
     labels = torch.from_numpy(read_labels(options.data_root)[: len(images)]).long()
+    session.same_data("mnist", images, labels)
     micro = _micro(session, images, labels, rows, size, options.seed)
     if len(micro) < len(SPECS):
         print(f"{len(micro)} of {len(SPECS)} objectives are finished; the same command goes on from here")
@@ -156,7 +157,7 @@ def _micro(session: Session, images: Tensor, labels: Tensor, rows: Tensor, size:
                 spec, images[rows], labels[rows], classifier,
                 seed=seed, steps=size.steps, batch=size.batch, lr=size.lr, begin=begin,
             )  # fmt: skip
-            torch.save({"samples": samples, "weights": weights}, session.folder / f"{_key(spec)}.pt")
+            session.write_state(session.folder / f"{_key(spec)}.pt", {"samples": samples, "weights": weights})
             kept = {"found": asdict(found), "accuracy": accuracy}
             result = session.keep(_key(spec), time.monotonic() - began, kept)
             session.console.print(f"{spec} {place}/{len(SPECS)}: {result['seconds']:.0f} s", highlight=False)
@@ -169,8 +170,7 @@ def _key(spec: str) -> str:
 
 
 def _tensors(session: Session, spec: str) -> dict[str, Any]:
-    saved: dict[str, Any] = torch.load(session.folder / f"{_key(spec)}.pt", weights_only=True)
-    return saved
+    return session.kept(_key(spec))
 
 
 # --- the report -------------------------------------------------------------------------------------------------------

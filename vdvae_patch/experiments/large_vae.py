@@ -57,6 +57,7 @@ def run(options: LargeVae) -> int:
     settings = {**asdict(size), **{field: getattr(options, field) for field in decided}}
     settings.pop("seeds")  # another command may add more of them, as it may add other models
     session = Session(options.folder(name), settings, options.minutes)
+    session.same_data(options.dataset, data.train, data.valid, data.test)
     asked = [kind for preset, kind in BY_PRESET.items() if preset in options.models]
     todo = [(kind, seed) for seed in range(size.seeds) for kind in asked]
     for place, (kind, seed) in enumerate(todo, 1):

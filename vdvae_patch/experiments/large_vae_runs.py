@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vdvae_patch.data.images import ImageData
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.experiments.options import LargeVae
-from vdvae_patch.experiments.session import Session, damaged, read_state, write_state
+from vdvae_patch.experiments.session import Session, damaged
 from vdvae_patch.hosts import load_host
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.patching import patch
@@ -165,14 +165,14 @@ class Run:
 
     def train(self, session: Session, path: Path, say: Callable[[Progress], None] = lambda at: None) -> bool:
         """Go on to the end, or to the end of the session's time; whether it is the end. The state is kept at `path`."""
-        self._load(path)
+        self._load(session, path)
         saved = session.clock()
         while not self.progress.is_over(self.size):
             self._epoch()
             say(self.progress)
             now, over = session.clock(), session.out_of_time and not self.progress.is_over(self.size)
             if over or now - saved >= session.save_seconds:
-                self._save(path)
+                self._save(session, path)
                 saved = now
             if over:
                 return False
@@ -235,17 +235,17 @@ class Run:
             for name, value in self.values.items():
                 value.copy_(values[name])
 
-    def _save(self, path: Path) -> None:
+    def _save(self, session: Session, path: Path) -> None:
         state = {
             "progress": asdict(self.progress),
             "values": {name: value.detach() for name, value in self.values.items()},
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
         }
-        write_state(path, state)
+        session.write_state(path, state)
 
-    def _load(self, path: Path) -> None:
-        state = read_state(path)
+    def _load(self, session: Session, path: Path) -> None:
+        state = session.read_state(path)
         if state is None:
             return
         try:

@@ -1,10 +1,16 @@
 """Ensembles that are trained in pieces: state is saved, and a command that was stopped goes on from there.
 
-What is read again carries its checksum: a table is made of results that lie in files, some of them since weeks.
+What is read again carries its checksum: a table is made of results that lie in files, some of them since weeks. It also
+says what it is of, its settings and its images, so that a file of another folder is not taken for one of this.
+
+    settings.json    what the results depend on, as it was asked for
+    data.json        fingerprints of the images, by data set
+    KEY.json         a finished part; KEY.pt the state of one that is under way, or tensors that belong to a result
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -15,12 +21,15 @@ from typing import Any, Protocol
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
+from vdvae_patch.data.pixels import Pixels
+from vdvae_patch.data.pixels import fingerprint as pixels_fingerprint
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.experiments.ensemble import Ensemble
-from vdvae_patch.reading.fields import checked, one_line
+from vdvae_patch.reading.fields import checked, one_line, require
 from vdvae_patch.reading.tensor_files import require_bounded
-from vdvae_patch.skips.whole import json_record, json_text
+from vdvae_patch.skips.whole import digest, json_record, json_text, replaced, write_whole
 from vdvae_patch.train.provenance import code_commit
 
 
@@ -73,7 +82,57 @@ class Session:
             raise RunError(
                 f"{self.folder} holds results of other settings ({changed}); name another --out, or delete it"
             )
-        _write(path, text)
+        write_whole(path, text)
+        self._settings = digest(text)
+        self._data = self._known_data()
+
+    def same_data(self, name: str, *parts: Tensor | Pixels | None) -> None:
+        """Compare images with those that the folder's results are of; those of a new folder are written down.
+
+        Args:
+            name: of the data set.
+            parts: its images, and what else of it is used; every one that decides a result.
+
+        Raises:
+            RunError: they are others.
+        """
+        found = fingerprint(*parts)
+        known = self._data.get(name)
+        if known is not None and known != found:
+            raise RunError(
+                f"{self.folder} holds results of other images of {name} (their SHA-256 begins with {known[:8]}, and "
+                f"that of those here with {found[:8]}); name the --data-root that it was begun with, or another --out"
+            )
+        if known is None:
+            if any(path.stem not in _OWN and path.suffix in (".json", ".pt") for path in self.folder.iterdir()):
+                self.console.print(
+                    f"{self.folder} does not say of which images of {name} its results are: of a version that wrote "
+                    "no fingerprint, or of other data sets alone",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+            self._data = {**self._known_data(), name: found}
+            write_whole(self.folder / "data.json", json_text(self._data, checksum=True))
+
+    def _known_data(self) -> dict[str, str]:
+        path = self.folder / "data.json"
+        return checked(_read(path)[0], dict[str, str], str(path), RunError) if path.exists() else {}
+
+    def _of(self, key: str) -> dict[str, Any]:
+        """What a part is of."""
+        return {"key": key, "settings": self._settings, "data": self._data}
+
+    def _why_not_ours(self, key: str, of: Any) -> str:
+        """Why a file is none of this folder's; empty if it is one, or does not say what it is of."""
+        if of is None:
+            return ""
+        told = require(of, {"key": str, "settings": str, "data": dict[str, str]}, f"{self.folder / key}: of", RunError)
+        if told["key"] != key:
+            return f"it is {told['key']}, under another name"
+        if told["settings"] != self._settings:
+            return "it was made with other settings"
+        others = [name for name, value in told["data"].items() if self._data.get(name, value) != value]
+        return f"it is of other images of {others[0]}" if others else ""
 
     @property
     def out_of_time(self) -> bool:
@@ -93,6 +152,8 @@ class Session:
             result, vouched = _read(path)
         except RunError as error:
             raise RunError(f"{error}; delete it to do this part again") from None
+        if why := self._why_not_ours(key, result.get("of")):
+            raise RunError(f"{path} is no result of this folder: {why}; delete it to do this part again")
         if not vouched and key not in self._told:
             self._told.add(key)
             self.console.print(
@@ -102,10 +163,22 @@ class Session:
 
     def keep(self, key: str, seconds: float, result: Result) -> Result:
         """Write a result that was found without an ensemble, with its seconds and commit; returns it with these."""
-        result = {"seconds": seconds, "commit": self._commit, **result}
+        result = {"seconds": seconds, "commit": self._commit, "of": self._of(key), **result}
         self._has_trained = True
-        _write(self.folder / f"{key}.json", json_text(result, checksum=True))
+        write_whole(self.folder / f"{key}.json", json_text(result, checksum=True))
         return result
+
+    def kept(self, key: str) -> dict[str, Any]:
+        """The tensors that lie beside a finished result, see `write_state`.
+
+        Raises:
+            RunError, CheckpointError: they are gone, damaged, or of another part.
+        """
+        path = self.folder / f"{key}.pt"
+        state = self.read_state(path)
+        if state is None:
+            raise RunError(f"{path} is gone; delete {path.with_suffix('.json')} to do this part again")
+        return state
 
     @property
     def may_start(self) -> bool:
@@ -150,15 +223,16 @@ class Session:
             watch.save()
             return None
         commit = ", ".join(commits)
-        result = {"seconds": watch.seconds, "commit": commit, "how": ensemble.how, **summarize(ensemble)}
-        _write(self.folder / f"{key}.json", json_text(result, checksum=True))
+        how = {"seconds": watch.seconds, "commit": commit, "how": ensemble.how, "of": self._of(key)}
+        result = {**how, **summarize(ensemble)}
+        write_whole(self.folder / f"{key}.json", json_text(result, checksum=True))
         state_path.unlink(missing_ok=True)
         watch.say()
         return result
 
     def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> tuple[float, list[str]]:
         """Load a saved state if there is one; the seconds that went into it, and the commits that it was made by."""
-        state = read_state(path)
+        state = self.read_state(path)
         if state is None:
             return 0.0, []
         try:
@@ -172,6 +246,41 @@ class Session:
         except Exception as error:  # of a file that is damaged, or of another ensemble, half a dozen types are raised
             raise damaged(path, error) from None
         return seconds, commits
+
+    def write_state(self, path: Path, state: dict[str, Any]) -> None:
+        """Keep tensors and plain values of the part that the file is named after, and what they are of.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        write_state(path, state | {"of": self._of(path.stem)})
+
+    def read_state(self, path: Path) -> dict[str, Any] | None:
+        """What `write_state` wrote; None if there is none.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another part or folder.
+        """
+        state = read_state(path)
+        if state is not None and (why := self._why_not_ours(path.stem, state.pop("of", None))):
+            raise CheckpointError(f"{path} is no state of this folder: {why}; delete it to start this part again")
+        return state
+
+
+_OWN = ("settings", "data")
+
+
+def fingerprint(*parts: Tensor | Pixels | None) -> str:
+    """SHA-256 of shapes, types and values, in order; of images as `data.pixels.fingerprint`, hexadecimal."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            values = part.detach().cpu().contiguous()
+            found.update(f"{values.dtype} {tuple(values.shape)}".encode())
+            found.update(values.numpy().data)
+        else:
+            found.update(b"none" if part is None else pixels_fingerprint(part).encode())
+    return found.hexdigest()
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
@@ -235,7 +344,7 @@ class _Watch:
     def save(self) -> None:
         observed = self.observer.state_dict() if self.observer is not None else {}
         state = {"seconds": self.seconds, "commits": self.commits, "ensemble": self.ensemble.state_dict()}
-        write_state(self.path, state | {"observer": observed})
+        self.session.write_state(self.path, state | {"observer": observed})
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
@@ -259,15 +368,8 @@ def read_state(path: Path) -> dict[str, Any] | None:
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Tensors and plain values, in one move: a command that is killed meanwhile leaves the state before."""
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with replaced(path) as partial:
+        torch.save(state, partial)
 
 
 def _differences(old: Result, new: Result) -> str:

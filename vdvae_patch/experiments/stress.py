@@ -45,6 +45,8 @@ def run(options: Stress) -> int:
     remedies = [find(name) for name in options.remedies] or list(REMEDIES)
     folder = options.folder(report_name(protocol))
     tasks = [_Task(remedy, protocol, options, folder) for remedy in remedies]
+    images = _Batches(options.data_root, range(protocol.seeds), protocol, torch.device("cpu")).images
+    _session(tasks[0]).same_data("cifar10", images.pixels)
     if options.jobs == 1:
         results = [_train(task, f"{i}/{len(tasks)}") for i, task in enumerate(tasks, 1)]
     else:
@@ -74,14 +76,18 @@ def _train_one_thread(task: _Task, place: str) -> Result | None:
 
 
 def _train(task: _Task, place: str) -> Result | None:
-    protocol, options = task.protocol, task.options
-    settings = {**asdict(protocol), "lr": list(protocol.lr), "upstream": options.upstream or "embedded"}
-    session = Session(task.folder, settings, options.minutes)
+    session, protocol = _session(task), task.protocol
     runs = [Run(seed, lr) for lr in protocol.lr for seed in range(protocol.seeds)]
     key = re.sub(r"\W+", "-", task.remedy.name)
     return session.train(
         key, lambda: _ensemble(task, runs), protocol.steps, lambda e: summarize(e, protocol.steps), place=place
     )
+
+
+def _session(task: _Task) -> Session:
+    protocol, options = task.protocol, task.options
+    settings = {**asdict(protocol), "lr": list(protocol.lr), "upstream": options.upstream or "embedded"}
+    return Session(task.folder, settings, options.minutes)
 
 
 def _ensemble(task: _Task, runs: Sequence[Run]) -> Ensemble:

@@ -49,6 +49,7 @@ def run(options: Table2) -> int:
     folder = options.folder("table2-quick" if options.quick else "table2")
     session = Session(folder, asdict(size), options.minutes)
     batches = TenImages(load("cifar10", options.data_root).train, range(size.seeds), size.batch_size, device)
+    session.same_data("cifar10", batches.images.pixels)
     parts = list(_parts(options, size, batches, device))
     rows: list[Row] = []
     results: list[Result] = []

@@ -70,6 +70,7 @@ def run(options: Table3) -> int:
     settings = {**asdict(size), "dataset": options.dataset, "groups": len(groups)}
     session = Session(folder, settings, options.minutes)
     digits = Digits.load(options.dataset, options.data_root, device, size.train, size.valid, size.test)
+    session.same_data(options.dataset, digits.train, digits.valid, digits.test)
     rows: list[Row] = []
     results: list[Result] = []
     for place, builder in enumerate(groups, 1):

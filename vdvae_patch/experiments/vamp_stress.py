@@ -73,6 +73,7 @@ def run(options: VampStress) -> int:
     device = pick_device(options.device)
     session = Session(options.folder(name), settings, options.minutes)
     data = load(options.dataset, options.data_root)
+    session.same_data(options.dataset, data.train, data.valid)
     data = replace(data, valid=data.valid[:_VALID])
     cells = [Cell(*values) for values in product(options.variants, options.lrs, options.pseudo_lrs)]
     found: dict[Cell, list[Outcome]] = {cell: [] for cell in cells}

@@ -22,6 +22,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import patch, unpatch
 from vdvae_patch.saving import apply
 from vdvae_patch.skips import telling
+from vdvae_patch.skips.compared import Compared, again
 from vdvae_patch.skips.generators import threads
 
 
@@ -31,7 +32,7 @@ class Replayed:
 
     Attributes:
         diagnosis: of the step as it was.
-        exact: whether the loss is that of the step, bit for bit.
+        compared: what was recorded of the step, and what it is now.
         other: loss and gradients under another variant; None if none was asked for.
         heads: as text, what the variant was given to.
         note: why the loss need not be that of the step, where it was done on another device; else empty.
@@ -39,7 +40,7 @@ class Replayed:
 
     recorded: Recorded
     diagnosis: Diagnosis
-    exact: bool
+    compared: tuple[Compared, ...]
     variant: str | None = None
     other: Outcome | None = None
     heads: str = ""
@@ -60,11 +61,17 @@ class Replayed:
             text += ["", telling.under(str(self.variant), self.other.headline), *self.other.causes, self.heads]
         return "\n".join(text).rstrip()
 
+    @property
+    def exact(self) -> bool:
+        """Whether all of it is the same, bit for bit; where it was NaN, it is NaN again."""
+        return all(one.same for one in self.compared)
+
     def _compared(self) -> str:
-        recorded = self.recorded
-        if math.isnan(recorded.loss) and recorded.info["cause"] == "high_gradient":
-            return "done again; the loss of the step was not seen, so that it cannot be compared"
-        return telling.again(self.exact, why_not=self.note)
+        unseen = "the loss of the step was not seen, so that it cannot be compared"
+        if not self.compared:
+            return f"done again; {unseen}"
+        told = again(self.compared, self.note)
+        return told if _saw_loss(self.recorded) else f"{told}; {unseen}"
 
     def _versions(self) -> list[str]:
         """What it was recorded with, where that differs from what is running."""
@@ -124,11 +131,11 @@ def replay(
     one = replace(one, versions=tuple(t._version for t in one.tensors))
     buffers = Buffers(model)
     buffers.take()
-    again = Again(model, Window([one]), buffers, call)
+    step = Again(model, Window([one]), buffers, call)
     diagnostician = Diagnostician(model)
     with threads(recorded.threads):
-        first = again.outcome(again.shares[0])
-        diagnosis = diagnostician.examine(again)
+        first = step.outcome(step.shares[0])
+        diagnosis = diagnostician.examine(step)
         other, table = None, ""
         if variant is not None:
             if recorded.patch:
@@ -141,12 +148,46 @@ def replay(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with patch(model, for_heads(heads, variant), heads=heads, verify=False) as handle:
-                    other, table = again.outcome(again.shares[0]), str(handle.heads)
-    loss = math.nan if first.loss is None else first.loss
-    own = recorded.loss
-    exact = loss == own or (math.isnan(loss) and math.isnan(own))
+                    other, table = step.outcome(step.shares[0]), str(handle.heads)
+    compared = _compared(recorded, math.nan if first.loss is None else first.loss, diagnosis)
+    exact = all(one.same for one in compared)
     note = "" if exact and recorded.kind == place.type else _other_device(recorded, place)
-    return Replayed(recorded, diagnosis, exact, variant, other, table, note)
+    return Replayed(recorded, diagnosis, compared, variant, other, table, note)
+
+
+def _saw_loss(recorded: Recorded) -> bool:
+    """With a NaN that was seen, the loss would be the cause."""
+    return not (math.isnan(recorded.loss) and recorded.info["cause"] == "high_gradient")
+
+
+def _compared(recorded: Recorded, loss: float, diagnosis: Diagnosis) -> tuple[Compared, ...]:
+    """The loss; of one process the first bad value, and the extremes of the heads that are known here and were there.
+
+    Of several ranks one has examined its share, and which one is not written down.
+    """
+    found = [Compared("loss", recorded.loss, loss)] if _saw_loss(recorded) else []
+    if recorded.world > 1:
+        return tuple(found)
+    info = recorded.info
+    event = diagnosis.event or diagnosis.explodes
+    if event is not None and isinstance(info.get("operation"), str):
+        then = (info["operation"], info.get("module"), str(info.get("rows")))
+        now = (event.operation, event.place.module, str(list(event.rows)))
+        found.append(Compared("place of the first bad value", then, now))
+    was = {_name(head): head for head in info.get("heads") or () if isinstance(head, Mapping)}
+    pairs = [(was[_name(head)], head) for head in (h.record() for h in diagnosis.heads) if _name(head) in was]
+    if pairs:
+        one, other = (tuple(_numbers(pair[side]) for pair in pairs) for side in (0, 1))
+        found.append(Compared(f"extremes of {len(pairs)} head{'s' if len(pairs) > 1 else ''}", one, other))
+    return tuple(found)
+
+
+def _name(head: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(str(head.get(key)) for key in ("path", "channels", "role"))
+
+
+def _numbers(head: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    return tuple((key, float(value)) for key, value in sorted(head.items()) if isinstance(value, int | float))
 
 
 def _place(recorded: Recorded, device: str) -> torch.device:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.number_ranges import Range
+from vdvae_patch.reading.fields import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,6 +16,12 @@ if TYPE_CHECKING:
 
 MOST_IMAGES = 2**20
 """Of a step; more than a million in one is a slip of the keyboard, or a forged file."""
+MOST_UNITS = 2**20
+"""Of a layer, of latents, of components."""
+MOST = 2**53
+"""Of anything that is counted: beyond, a float skips numbers."""
+_FACTOR = Range(1e-30, 1e30, "float32 holds no weight that was changed by it")
+_LIMIT = Range(1e-30, math.inf, "float32 holds no gradient below")
 
 
 class Losses(NamedTuple):
@@ -57,19 +66,26 @@ class Optimization:
     skip_threshold: float = 400.0
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "lr", self.lr, "a positive number")
-        _require(self.wd >= 0, "wd", self.wd, "zero or more")
+        _require(_FACTOR.has(self.lr), "lr", self.lr, "a positive number, from 1e-30 to 1e30")
+        _require(self.wd == 0 or _FACTOR.has(self.wd), "wd", self.wd, "zero or more, up to 1e30")
         _require(0 <= self.adam_beta1 < 1, "adam-beta1", self.adam_beta1, "in [0, 1)")
         _require(0 <= self.adam_beta2 < 1, "adam-beta2", self.adam_beta2, "in [0, 1)")
-        _require(self.warmup_iters >= 0, "warmup-iters", self.warmup_iters, "zero or more")
+        _require(0 <= self.warmup_iters <= MOST, "warmup-iters", self.warmup_iters, f"zero or more, up to {MOST:,}")
         _require(1 <= self.batch_size <= MOST_IMAGES, "batch-size", self.batch_size, f"from 1 to {MOST_IMAGES:,}")
         _require(0 <= self.ema_rate < 1, "ema-rate", self.ema_rate, "in [0, 1)")
         if self.grad_clip != "auto":
             if isinstance(self.grad_clip, str):
                 raise InvalidValueError(f"--grad-clip must be a positive number, or auto, not {self.grad_clip!r}")
-            _require(self.grad_clip > 0, "grad-clip", self.grad_clip, "a positive number, or auto")
-        allowed = self.skip_threshold > 0 or self.skip_threshold == -1
-        _require(allowed, "skip-threshold", self.skip_threshold, "a positive number, or -1 to turn the test off")
+            _require(
+                _LIMIT.has(self.grad_clip), "grad-clip", self.grad_clip, "a positive number from 1e-30 on, or auto"
+            )
+        allowed = _LIMIT.has(self.skip_threshold) or self.skip_threshold == -1
+        _require(
+            allowed,
+            "skip-threshold",
+            self.skip_threshold,
+            "a positive number from 1e-30 on, or -1 to turn the test off",
+        )
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0: `lr · min(1, step / warmup_iters)`."""
@@ -86,6 +102,23 @@ class Preset:
     note: str = ""
 
 
+def require_sizes(architecture: Any, **least: int) -> None:
+    """Refuse sizes of an architecture below the least that means something, or above any that fits into memory.
+
+    Args:
+        least: by the name of the field.
+
+    Raises:
+        InvalidValueError: the flag, its range and the value.
+    """
+    for name, low in least.items():
+        value = getattr(architecture, name)
+        flag = name.replace("_", "-")
+        if not low <= value <= MOST_UNITS:
+            wanted = f"at least {low}" if value < low else f"at most {MOST_UNITS:,}"
+            raise InvalidValueError(f"--{flag} must be {wanted}, not {shown(value)}")
+
+
 def _require(condition: bool, flag: str, value: float, wanted: str) -> None:
     if not condition:  # also for NaN
-        raise InvalidValueError(f"--{flag} must be {wanted}, not {value:g}")
+        raise InvalidValueError(f"--{flag} must be {wanted}, not {shown(value)}")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
+from vdvae_patch.document.seal import with_checksum
 from vdvae_patch.errors import CheckpointError, PatchError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.integrations.guarding import Guarded
@@ -128,7 +129,7 @@ class Patch(_Callback):
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """The patch goes into the checkpoint, as plain data."""
         if is_patched(pl_module):
-            checkpoint[KEY] = patch_document(pl_module)
+            checkpoint[KEY] = with_checksum(patch_document(pl_module))
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """The module gets the patch of the checkpoint; without one in it, it is patched as these weights ask for."""

@@ -2,7 +2,8 @@
 
 {"format": "vdvae_patch", "version": 1, "made_with": {"vdvae_patch": "0.1.0", "torch": "2.13.0"},
  "patches": [{"at": "", "model": "my_vae.VAE", "variant": "explin", "arithmetic": "stable",
-              "heads": [...], "normals": [...], "attachments": [["OutputAttachment", "encoder.2", "forward"]]}]}
+              "heads": [...], "normals": [...], "attachments": [["OutputAttachment", "encoder.2", "forward"]]}],
+ "checksum": "0123456789abcdef"}
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.document.fields import Fields, of_kind, parse
 from vdvae_patch.document.heads import Given, head_data, head_of
 from vdvae_patch.document.places import PlaceReader, PlaceWriter
+from vdvae_patch.document.seal import CHECKSUM, require_unchanged, with_checksum
 from vdvae_patch.errors import InvalidValueError, PatchError, UnknownNameError
 from vdvae_patch.heads import Arithmetic
 from vdvae_patch.patching import plan
@@ -37,7 +39,7 @@ _MOST = 2_048  # heads, or places, of one patch; VDVAE at 1024x1024 has some hun
 
 
 def patch_document(model: nn.Module) -> dict[str, Any]:
-    """What was done to a model, as data for JSON.
+    """What was done to a model, as data for JSON; without a checksum, since more may be added.
 
     Raises:
         PatchError: it is not patched, the patch is no longer in force, or a part of it cannot be written down or would
@@ -56,8 +58,8 @@ def patch_document(model: nn.Module) -> dict[str, Any]:
 
 
 def patch_json(model: nn.Module) -> str:
-    """`patch_document` as the text of a file."""
-    return json.dumps(patch_document(model), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    """`patch_document` as the text of a file, with its checksum."""
+    return json.dumps(with_checksum(patch_document(model)), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _patch_data(owner: Owner) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def _leftovers(model: nn.Module, patches: list[Fields]) -> list[tuple[nn.Module,
 def _patches(data: object, where: str) -> list[Fields]:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise PatchError(f"{where} is no patch of vdvae_patch: its format is not {FORMAT!r}")
-    fields = Fields(data, where, ("format", "version", "made_with", "patches", "weights"))
+    fields = Fields(data, where, ("format", "version", "made_with", "patches", "weights", CHECKSUM))
     version = fields.get("version", int)
     if version != VERSION:
         raise PatchError(f"{where} has version {version} of the format, and this vdvae_patch reads version {VERSION}")
@@ -221,6 +223,7 @@ def _patches(data: object, where: str) -> list[Fields]:
     made_with = Fields(fields.get("made_with", dict), fields.at("made_with"), ("vdvae_patch", "torch"))
     for name in ("vdvae_patch", "torch"):
         made_with.get(name, str)
+    require_unchanged(data, where)
     found = [Fields(item, at, known) for item, at in fields.items("patches")]
     if not found:
         raise PatchError(f"{where}: patches is empty")

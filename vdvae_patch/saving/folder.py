@@ -1,7 +1,7 @@
 """`save` and `load`: a patched model as a folder of two files, weights and patch.
 
 folder/model.safetensors    the state_dict, which a vanilla model loads as well
-folder/patch.json           the patch, and the SHA-256 of the weights
+folder/patch.json           the patch, the SHA-256 of the weights, and a checksum of itself
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from vdvae_patch.document.fields import Fields, parse
+from vdvae_patch.document.seal import with_checksum
 from vdvae_patch.errors import CheckpointError, PatchError
 from vdvae_patch.heads import Head
 from vdvae_patch.patching.apply import unpatch
@@ -49,7 +50,7 @@ def save(model: nn.Module, folder: Path | str, *, overwrite: bool = False) -> Pa
     document = patch_document(model)
     with new_folder(target, frozenset((WEIGHTS, PATCH)), overwrite) as made:
         document["weights"] = {"file": WEIGHTS, "sha256": weights.write(model, made / WEIGHTS)}
-        text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(with_checksum(document), indent=1, allow_nan=False, ensure_ascii=False)
         (made / PATCH).write_text(text + "\n", encoding="utf-8")
     return target
 

@@ -70,17 +70,6 @@ def in_a_row(count: int) -> str:
     return f"{count} updates in a row were skipped"
 
 
-def again(exact: bool, compared: str = "the loss is", why_not: str = "") -> str:
-    """What doing a step again gave, beside what was logged.
-
-    Args:
-        why_not: why it need not be the same, where that is known.
-    """
-    if exact:
-        return f"done again: {compared} the same, bit for bit" + (f" ({why_not})" if why_not else "")
-    return f"done again: {compared} NOT that of the step ({why_not or 'another machine, torch, precision or loss?'})"
-
-
 def values(explodes: Event | None, event: Event | None, rank: int | None = None) -> list[str]:
     """The first bad values, a line each.
 

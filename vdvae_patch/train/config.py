@@ -17,7 +17,7 @@ import tyro
 
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.heads import Arithmetic
-from vdvae_patch.hosts.preset import MOST_IMAGES, Optimization
+from vdvae_patch.hosts.preset import MOST, MOST_IMAGES, Optimization
 from vdvae_patch.reading.fields import Between, checked, one_line, require, require_shallow, shown
 from vdvae_patch.skips.whole import comment_agrees
 
@@ -34,6 +34,18 @@ _SEEN = {
 _NAMED = {
     **dict.fromkeys(("host", "preset", "variant", "patches", "upstream", "data", "out"), str | None),
     "allow_modified_upstream": bool | None,
+}
+_COUNTS = (
+    "steps", "epochs", "limit_images", "max_consecutive_skips", "record_every", "checkpoint_every", "samples_every",
+    "evaluate_every", "watch_every", "record_skips", "eval_batch", "test_images", "importance_samples",
+    "importance_images", "seed", "nproc", "accumulate",
+)  # fmt: skip
+_MOST = {
+    "seed": 2**63 - 1,  # TOML's integers have 64 bits
+    "record_every": 2**20,  # rows that the device holds until they are written
+    "nproc": 2**16,
+    "accumulate": MOST_IMAGES,
+    "eval_batch": MOST_IMAGES,
 }
 _OF_THE_PRESET: Any = None  # an architecture belongs to a host; the command line takes it from the preset
 
@@ -150,14 +162,17 @@ class TrainConfig(Generic[A]):
                 object.__setattr__(self, name, value)  # one spelling, so that two runs can be compared
         if self.steps is not None and self.epochs is not None:
             raise InvalidValueError(f"--steps {self.steps} and --epochs {self.epochs} are both given; choose one")
+        for name, most in {**dict.fromkeys(_COUNTS, MOST), **_MOST}.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise InvalidValueError(f"--{name.replace('_', '-')} must be at most {most:,}, not {shown(value)}")
         positive = ("steps", "epochs", "limit_images", "max_consecutive_skips", "nproc", "accumulate")
         for name in positive:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-        counts = ("record_every", "checkpoint_every", "samples_every", "evaluate_every", "watch_every", "record_skips")
-        for name in (*counts, "eval_batch", "test_images", "importance_samples", "importance_images", "seed"):
-            if getattr(self, name) < 0:
+        for name in _COUNTS:
+            if (getattr(self, name) or 0) < 0:
                 raise InvalidValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
 
     @property

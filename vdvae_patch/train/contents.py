@@ -20,6 +20,7 @@ from vdvae_patch.hosts.preset import MOST_IMAGES, Optimization
 from vdvae_patch.reading.fields import Between, checked, one_line, record, require, shown
 from vdvae_patch.skips.generators import kind_of, require_states
 from vdvae_patch.train.config import Matmul, Precision
+from vdvae_patch.train.probe import HeadState
 from vdvae_patch.train.weights import why_no_weights
 
 Generator = Literal["philox", "mt19937"]
@@ -81,6 +82,7 @@ class SavedRecording:
     precision: Precision | None = None
     seams: dict[str, Any] | None = None
     device: dict[str, Any] | None = None
+    heads: list[HeadState] | None = None
 
 
 def of_recording(state: Mapping[str, Any], path: Path) -> SavedRecording:

@@ -7,8 +7,7 @@ two writes, a second copy on the device follows the weights, and stops at the fi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import Precision, TrainConfig
 from vdvae_patch.train.contents import Generator, RecordedDevice, device_of, of_recording
 from vdvae_patch.train.noise import noise_seed, seed_noise
+from vdvae_patch.train.probe import HeadState
 from vdvae_patch.train.provenance import machine
 from vdvae_patch.train.step import BadRanks, StepRecord
 
@@ -46,6 +46,7 @@ class Recording:
         optimization, precision: of that step, which a continuation of the run may change; None of older recordings.
         seams: the states of its decoder and its objective, see `Workload.seams_state`.
         device: what the step was done on; None of older recordings, whose random states say the kind alone.
+        heads: posteriors and priors, as they were in the step; none of older recordings.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Recording:
     precision: Precision | None = None
     seams: dict[str, Any] = field(default_factory=dict)
     device: RecordedDevice | None = None
+    heads: tuple[HeadState, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -127,6 +129,7 @@ def record(
     device: torch.device,
     loss_scale: float | None,
     seams: dict[str, Any] | None = None,
+    heads: Sequence[HeadState] = (),
 ) -> Recording:
     """Write a recording; `model` has the weights of before. Rank 0 knows every rank's noise: it is made of seeds."""
     generators = []
@@ -143,6 +146,7 @@ def record(
         "optimization": asdict(config.optimization),
         "precision": config.precision,
         "device": asdict(_device(config, row.step, generators, device)),
+        "heads": [asdict(head) for head in heads],
         **(seams or {}),
     }
     path = checkpoint.save(folder, info, state, name=_name(row.step))
@@ -209,11 +213,6 @@ def recordable(rows: list[StepRecord]) -> list[StepRecord]:
     return rows[first:end]
 
 
-def same_bits(a: float, b: float) -> bool:
-    """Equal, or both NaN."""
-    return a == b or (math.isnan(a) and math.isnan(b))
-
-
 def _name(step: int) -> str:
     return f"skip-{step:08d}"
 
@@ -225,4 +224,5 @@ def _recording(path: Path, info: CheckpointInfo, state: dict[str, Any]) -> Recor
     return Recording(
         path, info, row, saved.model, saved.indices, saved.generators, saved.threads, saved.loss_scale,
         saved.optimization, saved.precision, saved.seams or {}, device_of(saved, f"recording {path}.device"),
+        tuple(saved.heads or ()),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from vdvae_patch.skips import telling
 from vdvae_patch.skips.records import Audit
 from vdvae_patch.train import flight
 from vdvae_patch.train.noise import seed_noise
-from vdvae_patch.train.probe import head_states, over_ranks, probe_rows
+from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.run import Run
 from vdvae_patch.train.saving import save
 from vdvae_patch.train.step import StepRecord
@@ -78,20 +78,24 @@ def _write_skip(run: Run, record: StepRecord, *, exact: bool) -> None:
     """`exact` says that the weights of before the step are at hand; else later updates have moved them."""
     old = run.before.restored() if exact and run.before is not None else nullcontext()
     with old:
-        explained = _explain(run, record, exact=exact)
+        states = _heads(run, record)
         if run.logs is not None:
-            run.logs.skips.write(explained)
+            run.logs.skips.write(_explained(run, record, states, exact=exact))
             run.logs.skips.flush()
             if exact and record.cause != "loss_scale":
-                _keep(run, record)
+                _keep(run, record, states)
 
 
-def _explain(run: Run, record: StepRecord, *, exact: bool) -> dict[str, Any]:
+def _heads(run: Run, record: StepRecord) -> list[HeadState]:
+    """Of a step that was skipped, posteriors and priors; all ranks have to ask."""
     seed_noise("train", run.config.seed, rank=run.world.rank, step=record.step)
     with run.engine.autocast():
         x = run.work.entry.read(run.batch(record.step))
         rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, x)
-    states = head_states(run.work.latent_heads, over_ranks(run.world.gather(rows)))
+    return head_states(run.work.latent_heads, over_ranks(run.world.gather(rows)))
+
+
+def _explained(run: Run, record: StepRecord, states: list[HeadState], *, exact: bool) -> dict[str, Any]:
     return {
         "step": record.step,
         "epoch": record.step // run.per_epoch,
@@ -108,7 +112,7 @@ def _explain(run: Run, record: StepRecord, *, exact: bool) -> dict[str, Any]:
     }
 
 
-def _keep(run: Run, record: StepRecord) -> None:
+def _keep(run: Run, record: StepRecord, states: list[HeadState]) -> None:
     kept = len(flight.recordings(run.folder.recordings))
     if kept >= run.config.record_skips:
         return
@@ -118,7 +122,7 @@ def _keep(run: Run, record: StepRecord) -> None:
         run.folder.recordings, replace(info, run=run.id), record, run.work.model,
         torch.from_numpy(run.global_indices(record.step).copy()), config=run.config, ranks=run.world.size,
         device=run.world.device, loss_scale=None if scaler is None else float(scaler.value),
-        seams=run.work.seams_state(),
+        seams=run.work.seams_state(), heads=states,
     )  # fmt: skip
     megabytes = flight.size_on_disk(recording.path) / 1e6
     assert record.cause is not None

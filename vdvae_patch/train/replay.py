@@ -9,8 +9,9 @@ they do with `--deterministic`, and else as far as cuDNN chooses the same algori
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from vdvae_patch.data.batches import rank_slice
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.skips.compared import Compared
 from vdvae_patch.skips.generators import restore_generators, threads
 from vdvae_patch.trace import Event, Tracer
 from vdvae_patch.train.accumulate import backward, in_parts
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.contents import taking_up
-from vdvae_patch.train.flight import Recording, same_bits
+from vdvae_patch.train.flight import Recording
 from vdvae_patch.train.head_watch import last_layer, norm_of
 from vdvae_patch.train.noise import noise_seed
 from vdvae_patch.train.numerics import before_cuda, numerics
@@ -54,7 +56,7 @@ class Replay:
 
     Attributes:
         record: as the run would have logged it.
-        exact: whether loss, norm and cause are those that the run logged, bit for bit.
+        compared: what the run recorded of the step, and what it is now.
         heads: in the order of the computation.
         first_bad: where the first value that is not finite or explodes was made; None if there is none.
         first_not_finite: where the first one that is not finite was made.
@@ -64,12 +66,17 @@ class Replay:
 
     variant: str
     record: StepRecord
-    exact: bool
+    compared: tuple[Compared, ...]
     heads: tuple[HeadReplay, ...]
     first_bad: Event | None
     first_not_finite: Event | None
     bad_rank: int | None
     note: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether all of it is the same, bit for bit; where it was NaN, it is NaN again."""
+        return all(one.same for one in self.compared)
 
 
 def replay(
@@ -116,13 +123,27 @@ def _replay(config: TrainConfig[Any], recording: Recording, device: torch.device
     states = head_states(work.heads, heads_rows)
     heads = tuple(HeadReplay(state, norm) for state, norm in zip(states, norms, strict=True))
     not_finite = next((event for event in culprits if not event.finite), None)
-    own = recording.record
-    exact = record.cause == own.cause and all(
-        same_bits(getattr(record, name), getattr(own, name)) for name in ("elbo", "distortion", "rate", "grad_norm")
-    )
+    compared = _compared(recording, record, [state for state in states if state.role != "likelihood"])
     first = culprits[0] if culprits else None
+    exact = all(one.same for one in compared)
     note = "" if exact and recording.kind == device.type else other_device(recording, device)
-    return Replay(str(config.variant), record, exact, heads, first, not_finite, rank, note)
+    return Replay(str(config.variant), record, compared, heads, first, not_finite, rank, note)
+
+
+def _compared(recording: Recording, record: StepRecord, states: Sequence[HeadState]) -> tuple[Compared, ...]:
+    """What a run records of a step that it skips, and the same of the step done again."""
+    own = recording.record
+    then, now = ((r.elbo, r.distortion, r.rate) for r in (own, record))
+    found = [Compared("loss", then, now)]
+    if not all(map(math.isfinite, then)):
+        found = list(map(Compared, ("loss", "distortion", "rate"), then, now))
+    found += [Compared("norm", own.grad_norm, record.grad_norm), Compared("cause", own.cause, record.cause)]
+    if any(asdict(own.sites).values()) or any(asdict(record.sites).values()):
+        found.append(Compared("what was not finite on which rank", own.sites, record.sites))
+    if recording.heads:
+        was, are = (tuple(astuple(state) for state in heads) for heads in (recording.heads, states))
+        found.append(Compared(f"log σ and KL of {len(was)} heads", was, are))
+    return tuple(found)
 
 
 def other_device(recording: Recording, device: torch.device) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips import telling
+from vdvae_patch.skips.compared import again
 from vdvae_patch.skips.whole import replaced
 from vdvae_patch.tables import columns
 from vdvae_patch.trace import Event
@@ -18,7 +19,7 @@ from vdvae_patch.train.step import StepRecord
 def report(own: Replay, other: Replay | None, threshold: float) -> str:
     """What happened, per head in the order of the computation; what would have happened under another variant."""
     lines = [f"step {own.record.step}, {own.variant}: {outcome(own.record, threshold)}"]
-    lines += [telling.again(own.exact, "loss, norm and cause are", own.note), "", _heads(own), "", _blame(own)]
+    lines += [again(own.compared, own.note), "", _heads(own), "", _blame(own)]
     if other is not None:
         lines += ["", telling.under(other.variant, outcome(other.record, threshold)), ""]
         lines += [_heads(other), "", _blame(other)]
