@@ -28,8 +28,7 @@ from vdvae_patch.experiments.calibrated_cells import (
     size_of,
     train,
 )
-from vdvae_patch.experiments.data import pick_device
-from vdvae_patch.experiments.digits import Digits
+from vdvae_patch.experiments.data import Photos, pick_device
 from vdvae_patch.experiments.options import CalibratedDecoders
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number, publish
 from vdvae_patch.experiments.session import Result, Session
@@ -46,7 +45,7 @@ def run(options: CalibratedDecoders) -> int:
     kind = "" if options.dataset == "mnist" else f"-{options.dataset}"
     name = f"calibrated-decoders{kind}{'-quick' if options.quick else ''}"
     session = Session(options.folder(name), {**asdict(size), "dataset": options.dataset}, options.minutes)
-    digits = Digits.load(options.dataset, options.data_root, device, size.train, 1, size.test)
+    photos = Photos.load(options.dataset, options.data_root, device, size.train, size.test)
     results: list[Result] = []
     todo = list(cells(size))
     for place, cell in enumerate(todo, 1):
@@ -56,17 +55,17 @@ def run(options: CalibratedDecoders) -> int:
                 print(f"{place - 1} of {len(todo)} runs are finished; the same command goes on from here")
                 return EXIT_RESUME
             started = time.monotonic()
-            found, images = train(cell, digits, size)
+            found, images = train(cell, photos, size)
             torch.save(images, session.folder / f"{cell.key}.pt")
             result = session.keep(cell.key, time.monotonic() - started, {"found": row_of(found)})
             session.console.print(f"{cell.key} {place}/{len(todo)}: {result['seconds']:.0f} s", highlight=False)
         results.append(result)
     rows = [Found(**result["found"]) for result in results]
     seconds = [float(result["seconds"]) for result in results]
-    size = replace(size, train=len(digits.train), test=len(digits.test))  # of a set that has fewer
+    size = replace(size, train=len(photos.train), test=len(photos.test))  # of a set that has fewer
     origin = Origin.of(device, range(size.seeds), results)
-    report = build_report(rows, seconds, size, options, origin, name, digits.train.shape[1])
-    figure = draw(rows, load_pictures(session.folder), digits.test[:8].view(-1, *digits.sides).cpu() / 255)
+    report = build_report(rows, seconds, size, options, origin, name, math.prod(photos.shape))
+    figure = draw(rows, load_pictures(session.folder), photos.test[:8].cpu() / 255)
     publish(report, session.folder, figure, to_docs=options.publish)
     return 0
 
@@ -220,7 +219,8 @@ def draw(rows: Sequence[Found], images: dict[str, Tensor], originals: Tensor) ->
     axes = bottom.subplots(len(images) + 1, 1)
     strips = {"originals": torch.cat([originals, torch.ones_like(originals)]), **images}
     for axis, (name, strip) in zip(axes, strips.items(), strict=True):
-        axis.imshow(torch.cat(list(strip), dim=1).numpy(), cmap="gray", vmin=0, vmax=1)
+        joined = torch.cat(list(strip), dim=2).permute(1, 2, 0)
+        axis.imshow(joined.squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     axes[-1].set_xlabel("eight reconstructions, eight samples: means", fontsize=8)

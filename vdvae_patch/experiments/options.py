@@ -191,7 +191,7 @@ class CalibratedDecoders(Trained):
     Attributes:
         seeds: runs a decoder and a beta; 3 unless quick.
         epochs: passes over the training images; 40 unless quick.
-        dataset: grey images, such as mnist, fashion-mnist or frey-faces.
+        dataset: 8-bit images whose sides are multiples of 4, such as mnist, frey-faces or cifar10.
     """
 
     seeds: int | None = None
