@@ -15,9 +15,20 @@ import torch
 from vdvae_patch import decoders
 from vdvae_patch.cli import reproduce
 from vdvae_patch.data import mnist
-from vdvae_patch.errors import InvalidValueError, RunError
+from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.experiments import calibrated_cells, calibrated_decoders
-from vdvae_patch.experiments.calibrated_cells import ANALYTIC, BETAS, DECODERS, ONE, Cell, Found, Size, cells, train
+from vdvae_patch.experiments.calibrated_cells import (
+    ANALYTIC,
+    BETAS,
+    DECODERS,
+    ONE,
+    Cell,
+    Found,
+    Size,
+    cells,
+    chosen,
+    train,
+)
 from vdvae_patch.experiments.data import Photos
 from vdvae_patch.experiments.options import CalibratedDecoders, by_name
 from vdvae_patch.experiments.report import Origin
@@ -53,9 +64,20 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_every_decoder_is_trained_and_every_beta_once_a_seed() -> None:
-    todo = list(cells(Size(seeds=2)))
+    todo = list(cells(Size(seeds=2), chosen(())))
     assert len({cell.key for cell in todo}) == len(todo) == 2 * (len(DECODERS) + len(BETAS))
     assert set(DECODERS) == set(decoders.DECODERS) - {"bernoulli"}
+
+
+def test_a_part_of_the_decoders_has_the_two_that_are_compared_and_says_what_is_left_out() -> None:
+    assert chosen(("per_pixel",)) == (ONE, ANALYTIC, "per_pixel")
+    with pytest.raises(UnknownNameError, match="did you mean 'optimal'"):
+        chosen(("optimum",))
+    few = CalibratedDecoders(decoders=tuple(name for name in DECODERS if name != "categorical"))
+    found = [row for row in rows(0.01) if row.decoder != "categorical"]
+    report = calibrated_decoders.build_report(found, [10.0] * len(found), TINY, few, ORIGIN, "name")
+    assert [line[0] for line in report.tables[0].rows] == [name for name in DECODERS if name != "categorical"]
+    assert "So is categorical, by --decoders." in report.introduction
 
 
 @pytest.mark.parametrize("name", [name for name in DECODERS if name != "categorical"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vdvae_patch import decoders, normal, objectives, scales
 from vdvae_patch.decoders import Decoder, Gaussian, Optimal, PixelGrid
-from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.errors import InvalidValueError, UnknownNameError
 from vdvae_patch.experiments.data import CPU, Photos
 from vdvae_patch.experiments.noise import generator
 
@@ -65,10 +65,22 @@ class Cell:
         return f"{self.decoder}-beta{self.beta:g}-seed{self.seed}"
 
 
-def cells(size: Size) -> Iterator[Cell]:
+def chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """The decoders that are trained: all, or of these those that were named, and the two that are compared.
+
+    Raises:
+        UnknownNameError: no such decoder, or one that grey values are not for.
+    """
+    for name in names:
+        if name not in DECODERS:
+            raise UnknownNameError("decoder of this experiment", name, DECODERS)
+    return tuple(name for name in DECODERS if not names or name in (*names, ONE, ANALYTIC))
+
+
+def cells(size: Size, decoders: Sequence[str]) -> Iterator[Cell]:
     """All runs, seed by seed."""
     for seed in range(size.seeds):
-        yield from (Cell(name, 1.0, seed) for name in DECODERS)
+        yield from (Cell(name, 1.0, seed) for name in decoders)
         yield from (Cell(ONE, beta, seed) for beta in BETAS)
 
 

@@ -24,6 +24,7 @@ from vdvae_patch.experiments.calibrated_cells import (
     Found,
     Size,
     cells,
+    chosen,
     row_of,
     size_of,
     train,
@@ -47,7 +48,8 @@ def run(options: CalibratedDecoders) -> int:
     session = Session(options.folder(name), {**asdict(size), "dataset": options.dataset}, options.minutes)
     photos = Photos.load(options.dataset, options.data_root, device, size.train, size.test)
     results: list[Result] = []
-    todo = list(cells(size))
+    names = chosen(options.decoders)
+    todo = list(cells(size, names))
     for place, cell in enumerate(todo, 1):
         result = session.finished(cell.key)
         if result is None:
@@ -65,14 +67,14 @@ def run(options: CalibratedDecoders) -> int:
     size = replace(size, train=len(photos.train), test=len(photos.test))  # of a set that has fewer
     origin = Origin.of(device, range(size.seeds), results)
     report = build_report(rows, seconds, size, options, origin, name, math.prod(photos.shape))
-    figure = draw(rows, load_pictures(session.folder), photos.test[:8].cpu() / 255)
+    figure = draw(rows, load_pictures(session.folder, names), photos.test[:8].cpu() / 255)
     publish(report, session.folder, figure, to_docs=options.publish)
     return 0
 
 
-def load_pictures(folder: Path) -> dict[str, Tensor]:
+def load_pictures(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
     """Seed 0's pictures, by decoder."""
-    return {name: torch.load(folder / f"{name}-beta1-seed0.pt", weights_only=True) for name in DECODERS}
+    return {name: torch.load(folder / f"{name}-beta1-seed0.pt", weights_only=True) for name in names}
 
 
 def build_report(
@@ -86,10 +88,13 @@ def build_report(
 ) -> Report:
     """Every decoder, the sweep, and whether the analytic σ is as good as the best of it."""
     per_bit = dimensions * math.log(2)
+    names = chosen(options.decoders)
+    left = [name for name in DECODERS if name not in names]
+    missing = f" So {'is' if len(left) == 1 else 'are'} {', '.join(left)}, by --decoders." if left else ""
     decoders = tuple(
         (decoder, _spread([r.rate + r.nll for r in here]), _spread([(r.rate + r.nll) / per_bit for r in here], 3),
          _closed_cell(here), _spread([r.rate for r in here]), _spread([r.error for r in here]), _sigma(here))
-        for decoder in DECODERS
+        for decoder in names
         for here in [[r for r in rows if (r.decoder, r.beta) == (decoder, 1.0)]]
     )  # fmt: skip
     sweep = tuple(
@@ -112,7 +117,7 @@ def build_report(
         "discrete likelihoods have too, give a Gaussian all that it puts beyond black and white, which most "
         "pixels of digits are. The paper's tables are not at hand, and no value of it "
         "stands "
-        "here. Bernoulli is left out: these are grey values.",
+        f"here. Bernoulli is left out: these are grey values.{missing}",
         (
             Table(
                 "decoders",
@@ -210,6 +215,8 @@ def draw(rows: Sequence[Found], images: dict[str, Tensor], originals: Tensor) ->
     left.axhline(_closed(optimal), color="#ef8a62", label="analytic σ, β = 1")
     left.set(xscale="log", xlabel="β, with σ = 1", ylabel="test bound, nats an image")
     for name, color in ((ONE, "#999999"), ("shared", "#2166ac"), (ANALYTIC, "#ef8a62")):
+        if name not in images:
+            continue
         curve = next(r for r in first if (r.decoder, r.beta) == (name, 1.0)).errors
         right.plot([100 * (i + 1) / len(curve) for i in range(len(curve))], curve, color=color, label=name)
     right.set(xlabel="% of training", ylabel="error of a batch, grey levels", ylim=(0, None))
