@@ -252,6 +252,8 @@ def _form(parameter: inspect.Parameter) -> str:
     if isinstance(default, str):
         return f"{parameter.name}={default}"
     is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    if default is None and parameter.annotation in ("float | None", "int | None"):  # a number that may be left out
+        return f"{parameter.name}=..."
     return f"{parameter.name}={default:g}" if is_number else ""
 
 

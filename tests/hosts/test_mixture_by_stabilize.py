@@ -183,6 +183,27 @@ def own(model: nn.Module, x: Tensor) -> Tensor:
     return model(x)  # type: ignore[no-any-return]
 
 
+class ComponentsFirst(Mixed):
+    """Logistics whose components are the first dimension, compared with data that have none."""
+
+    def nll(self, out: Tensor, x: Tensor) -> Tensor:
+        logits, means, log_scales = out.chunk(3, dim=-1)
+        weights, means, log_scales = logits.movedim(-1, 0), means.movedim(-1, 0), log_scales.movedim(-1, 0)
+        weights = weights.log_softmax(dim=0)
+        distance = (x - means) * torch.exp(-log_scales)
+        masses = F.logsigmoid(distance) + F.logsigmoid(-distance) - log_scales
+        return -torch.logsumexp(masses + weights, dim=0).sum()
+
+
+class OfDensities(Mixed):
+    """As it is in a textbook, log Σ w N(x; μ, σ), and the components in front."""
+
+    def nll(self, out: Tensor, x: Tensor) -> Tensor:
+        logits, means, log_scales = (part.movedim(-1, 0) for part in out.chunk(3, dim=-1))
+        density = torch.exp(-0.5 * ((x.unsqueeze(0) - means) / log_scales.exp()) ** 2) / log_scales.exp()
+        return -torch.log((logits.softmax(dim=0) * density).sum(dim=0)).sum()
+
+
 def beside(model: nn.Module, x: Tensor) -> Tensor:
     mean, logvar, z = model.code(x)  # type: ignore[operator]
     return (discretized(x, model.emitted(z)) + kl(mean, logvar).sum()) / len(x)  # type: ignore[operator, no-any-return]
@@ -194,6 +215,8 @@ REPLACED: dict[str, tuple[type[Mixed], Loss]] = {
     "normals": (OfNormals, own),
     "images": (OfImages, own),
     "in a function": (InAFunction, own),
+    "components first": (ComponentsFirst, own),
+    "of densities": (OfDensities, own),
     "same family": (SameFamily, own),
     "same family of images": (SameFamilyOfImages, own),
 }

@@ -223,7 +223,7 @@ def test_weights_that_differ_are_said_with_their_extremes() -> None:
     assert any("1 to 3 times their median" in note for note in elbo.notes)
 
 
-def test_other_terms_are_named_and_not_counted() -> None:
+def test_other_terms_are_named_and_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
     features = nn.Linear(D, 3)
 
     def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
@@ -237,6 +237,8 @@ def test_other_terms_are_named_and_not_counted() -> None:
     elbo = scan(model, X).elbo
     assert elbo.sigma == pytest.approx(math.sqrt(0.5))
     assert any(note.startswith("other terms") and "abs" in note for note in elbo.notes)
+    stabilize(model, X, decoder="optimal", probe=False)
+    assert "a bound with β = 1, but for other terms of the loss, not counted:" in capsys.readouterr().out
 
 
 INSTEAD: dict[str, tuple[Loss, str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]] = {
@@ -261,6 +263,29 @@ INSTEAD: dict[str, tuple[Loss, str, Callable[[Tensor, Tensor, Tensor, Tensor, Te
         lambda x, nll, m, v, z: 0.1 * nll.sum() + 0.5 * kl(m, v).sum(1).mean(),
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("rescaled", "grid"),
+    [(lambda x: x / 255, "(0, 1)"), (lambda x: 2 * x / 255 - 1, "(-1, 1)"), (lambda x: 1 - x / 255, "(0, 1)")],
+)
+def test_what_is_written_instead_has_the_range_of_what_is_compared(
+    rescaled: Callable[[Tensor], Tensor], grid: str
+) -> None:
+    elbo = scanned(lambda x, y, m, v, z: MSE(y, rescaled(x)) + kl(m, v).sum(), 255 * X).elbo
+    assert elbo.data is not None
+    assert elbo.data.high == 255
+    assert f"PixelGrid{grid}" in elbo.instead()
+
+
+def test_several_draws_of_the_latents_in_front_are_compared_with_the_same_data() -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        draws = torch.stack([y, 0.9 * y, 0.8 * y, 0.7 * y])
+        return (draws - x).pow(2).sum(-1).mean() + kl(m, v).sum(1).mean()
+
+    elbo = scanned(loss).elbo
+    assert elbo.sigma == pytest.approx(math.sqrt(0.5), rel=1e-5)
+    assert elbo.rows == B
 
 
 @pytest.mark.parametrize("name", INSTEAD)

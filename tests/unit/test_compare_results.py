@@ -184,8 +184,15 @@ def test_a_raised_learning_rate_and_a_handful_of_images_are_said() -> None:
     said = " ".join(unusual(raised, preset_lr=2e-4))
     assert "0.012, 60 times the preset's 0.0002" in said
     assert "10 training images alone" in said
-    assert unusual(parse_train(FLAGS), preset_lr=2e-4) == []
-    assert unusual(parse_train(FLAGS), preset_lr=1e-3) == ["The learning rate is 0.0002, below the preset's 0.001."]
+    usual = [*FLAGS, "--ema-rate", "0"]
+    assert unusual(parse_train(usual), preset_lr=2e-4) == []
+    assert unusual(parse_train(usual), preset_lr=1e-3) == ["The learning rate is 0.0002, below the preset's 0.001."]
+
+
+def test_averaged_weights_that_have_not_come_far_are_said() -> None:
+    said = unusual(parse_train([*FLAGS, "--steps", "60", "--ema-rate", "0.999"]), preset_lr=2e-4)
+    assert "after 60 steps at --ema-rate 0.999 they are still the initial ones to 94%" in said[0]
+    assert unusual(parse_train([*FLAGS, "--steps", "480", "--ema-rate", "0.99"]), preset_lr=2e-4) == []
 
 
 def flip(path: Path, text: bytes) -> None:

@@ -15,10 +15,21 @@ import torch
 from vdvae_patch import decoders
 from vdvae_patch.cli import reproduce
 from vdvae_patch.data import mnist
-from vdvae_patch.errors import InvalidValueError, RunError
+from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.experiments import calibrated_cells, calibrated_decoders
-from vdvae_patch.experiments.calibrated_cells import ANALYTIC, BETAS, DECODERS, ONE, Cell, Found, Size, cells, train
-from vdvae_patch.experiments.digits import Digits
+from vdvae_patch.experiments.calibrated_cells import (
+    ANALYTIC,
+    BETAS,
+    DECODERS,
+    ONE,
+    Cell,
+    Found,
+    Size,
+    cells,
+    chosen,
+    train,
+)
+from vdvae_patch.experiments.data import Photos
 from vdvae_patch.experiments.options import CalibratedDecoders, by_name
 from vdvae_patch.experiments.report import Origin
 from vdvae_patch.train.interrupts import EXIT_RESUME
@@ -38,8 +49,8 @@ def drawn(count: int, seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def digits() -> Digits:
-    return Digits(*(torch.from_numpy(drawn(count, count)).flatten(1) for count in (40, 1, 20)))
+def photos() -> Photos:
+    return Photos(*(torch.from_numpy(drawn(count, count)).unsqueeze(1) for count in (40, 20)))
 
 
 @pytest.fixture
@@ -53,32 +64,51 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_every_decoder_is_trained_and_every_beta_once_a_seed() -> None:
-    todo = list(cells(Size(seeds=2)))
+    todo = list(cells(Size(seeds=2), chosen(())))
     assert len({cell.key for cell in todo}) == len(todo) == 2 * (len(DECODERS) + len(BETAS))
     assert set(DECODERS) == set(decoders.DECODERS) - {"bernoulli"}
 
 
+def test_a_part_of_the_decoders_has_the_two_that_are_compared_and_says_what_is_left_out() -> None:
+    assert chosen(("per_pixel",)) == (ONE, ANALYTIC, "per_pixel")
+    with pytest.raises(UnknownNameError, match="did you mean 'optimal'"):
+        chosen(("optimum",))
+    few = CalibratedDecoders(decoders=tuple(name for name in DECODERS if name != "categorical"))
+    found = [row for row in rows(0.01) if row.decoder != "categorical"]
+    report = calibrated_decoders.build_report(found, [10.0] * len(found), TINY, few, ORIGIN, "name")
+    assert [line[0] for line in report.tables[0].rows] == [name for name in DECODERS if name != "categorical"]
+    assert "So is categorical, by --decoders." in report.introduction
+
+
 @pytest.mark.parametrize("name", [name for name in DECODERS if name != "categorical"])
-def test_a_run_gives_finite_numbers_and_pictures_and_is_the_same_again(name: str, digits: Digits) -> None:
-    found, images = train(Cell(name, 1.0, 0), digits, TINY)
-    again, _ = train(Cell(name, 1.0, 0), digits, TINY)
+def test_a_run_gives_finite_numbers_and_pictures_and_is_the_same_again(name: str, photos: Photos) -> None:
+    found, images = train(Cell(name, 1.0, 0), photos, TINY)
+    again, _ = train(Cell(name, 1.0, 0), photos, TINY)
     assert found == again
     assert torch.tensor([found.rate, found.nll, found.error, *found.errors]).isfinite().all()
     assert (found.calibrated is not None) is decoders.get(name).is_density
     assert len(found.errors) == 2
-    assert images.shape == (16, 28, 28)
+    assert images.shape == (16, 1, 28, 28)
     assert 0 <= images.min() <= images.max() <= 1
 
 
-def test_the_sweep_is_judged_by_the_sigma_that_its_beta_stands_for(digits: Digits) -> None:
-    one, _ = train(Cell(ONE, 1.0, 0), digits, TINY)
-    swept, _ = train(Cell(ONE, 0.01, 0), digits, TINY)
+def test_images_of_three_colours_are_trained_on_and_every_value_counts(photos: Photos) -> None:
+    coloured = Photos(*(images.repeat(1, 3, 1, 1) for images in (photos.train, photos.test)))
+    found, images = train(Cell("logistic_mixture", 1.0, 0), coloured, TINY)
+    alone, _ = train(Cell("logistic_mixture", 1.0, 0), photos, TINY)
+    assert images.shape == (16, 3, 28, 28)
+    assert found.nll > 2 * alone.nll
+
+
+def test_the_sweep_is_judged_by_the_sigma_that_its_beta_stands_for(photos: Photos) -> None:
+    one, _ = train(Cell(ONE, 1.0, 0), photos, TINY)
+    swept, _ = train(Cell(ONE, 0.01, 0), photos, TINY)
     assert one.calibrated is not None
     assert swept.calibrated is not None
     assert swept.error == pytest.approx(one.error, rel=0.5)
     # by the σ that it was trained with, which is a tenth of the range and no longer the range
     assert abs(swept.nll - one.nll) > 50
-    analytic, _ = train(Cell(ANALYTIC, 1.0, 0), digits, TINY)
+    analytic, _ = train(Cell(ANALYTIC, 1.0, 0), photos, TINY)
     assert analytic.nll == pytest.approx(analytic.calibrated)
     assert analytic.closed is not None
     assert analytic.closed > analytic.nll  # mass beyond black and white is lost
@@ -153,7 +183,7 @@ def test_grey_images_of_other_sides_are_trained_on_and_counted_by_their_pixels(
 
 def test_a_side_that_two_halvings_do_not_divide_is_refused() -> None:
     with pytest.raises(InvalidValueError, match="multiples of 4"):
-        calibrated_cells.PictureVAE(1, (28, 22))
+        calibrated_cells.PictureVAE(1, (1, 28, 22))
 
 
 def test_names_of_several_words_have_dashes() -> None:

@@ -245,8 +245,10 @@ def test_a_users_package_that_cannot_be_imported_is_named_every_time(shapes: Reg
 
 
 class Framed:
-    def __init__(self, shape: str = "circle", width: float = 1.0, *, place: object = None) -> None:
-        self.shape, self.width, self.place = shape, width, place
+    def __init__(
+        self, shape: str = "circle", width: float = 1.0, *, depth: float | None = None, place: object = None
+    ) -> None:
+        self.shape, self.width, self.depth, self.place = shape, width, depth, place
 
 
 def test_a_nested_argument_is_given_as_text_and_what_no_text_holds_beside_it() -> None:
@@ -255,8 +257,8 @@ def test_a_nested_argument_is_given_as_text_and_what_no_text_holds_beside_it() -
     found = frames.get("framed(shape=circle(3, height=4), width=2)", place="wall", unknown="nothing")
     assert (found.shape, found.width, found.place) == ("circle(3, height=4)", 2.0, "wall")
     assert frames.get("framed(point)").shape == "point"
-    assert frames.usage("framed") == "framed(shape=circle, width=1)"
-    with pytest.raises(InvalidValueError, match=r"its form is framed\(shape=circle, width=1\)"):
+    assert frames.usage("framed") == "framed(shape=circle, width=1, depth=...)"  # a number that may be left out
+    with pytest.raises(InvalidValueError, match=r"its form is framed\(shape=circle, width=1, depth=...\)"):
         frames.get("framed(shap=circle)")
 
 

@@ -30,6 +30,7 @@ from vdvae_patch.attach.readers import LogReader, PartReader
 from vdvae_patch.attach.source import METHOD, Span, class_of, find, is_method, look_up, mangled, parse
 from vdvae_patch.errors import PatchError, SharedScaleError
 
+_SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _OPERAND_BEFORE = ("sub", "subtract", "rsub", "mul", "multiply", "log_prob")
 """Methods whose first operand is what they are called on."""
 
@@ -421,8 +422,11 @@ class _Edit:
                 f"{self.function.__qualname__} line {last.lineno}: the mixture is computed in a branch or a loop, and "
                 "its log likelihood behind it"
             )
-        if any(isinstance(n, ast.Lambda | ast.ListComp | ast.GeneratorExp) for n in ast.walk(tree)):
-            raise PatchError(f"{self.function.__qualname__} line {last.lineno}: a lambda or a comprehension is there")
+        # an assignment is no expression of theirs, or it would be made once for each of their turns
+        scopes = (n for n in ast.walk(tree) if isinstance(n, _SCOPES))
+        held = {id(inner) for scope in scopes for inner in ast.walk(scope)}
+        if any(id(part) in held for part in (*parts, last)):
+            raise PatchError(f"{self.function.__qualname__} line {last.lineno}: a lambda or a comprehension has a part")
         read: list[ast.expr] = []
         for part in parts:
             self._kept += 1

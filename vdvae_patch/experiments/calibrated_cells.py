@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from vdvae_patch import decoders, normal, objectives, scales
 from vdvae_patch.decoders import Decoder, Gaussian, Optimal, PixelGrid
-from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.experiments.data import CPU
-from vdvae_patch.experiments.digits import Digits
+from vdvae_patch.errors import InvalidValueError, UnknownNameError
+from vdvae_patch.experiments.data import CPU, Photos
 from vdvae_patch.experiments.noise import generator
 
 PIXELS = PixelGrid(0, 1)
@@ -66,10 +65,22 @@ class Cell:
         return f"{self.decoder}-beta{self.beta:g}-seed{self.seed}"
 
 
-def cells(size: Size) -> Iterator[Cell]:
+def chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """The decoders that are trained: all, or of these those that were named, and the two that are compared.
+
+    Raises:
+        UnknownNameError: no such decoder, or one that grey values are not for.
+    """
+    for name in names:
+        if name not in DECODERS:
+            raise UnknownNameError("decoder of this experiment", name, DECODERS)
+    return tuple(name for name in DECODERS if not names or name in (*names, ONE, ANALYTIC))
+
+
+def cells(size: Size, decoders: Sequence[str]) -> Iterator[Cell]:
     """All runs, seed by seed."""
     for seed in range(size.seeds):
-        yield from (Cell(name, 1.0, seed) for name in DECODERS)
+        yield from (Cell(name, 1.0, seed) for name in decoders)
         yield from (Cell(ONE, beta, seed) for beta in BETAS)
 
 
@@ -103,24 +114,27 @@ class Found:
 
 
 class PictureVAE(nn.Module):
-    """Two convolutions down and up, the posterior UpBounded(1) and the prior N(0, 1); `channels` come out."""
+    """Two convolutions down and up, the posterior UpBounded(1) and the prior N(0, 1); `emitted` channels come out.
 
-    def __init__(self, channels: int, sides: tuple[int, int] = (28, 28)) -> None:
+    `shape` is the images' C, H and W.
+    """
+
+    def __init__(self, emitted: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
-        if sides[0] % 4 or sides[1] % 4:
-            raise InvalidValueError(f"images of {sides[0]}x{sides[1]}: both sides must be multiples of 4")
-        grid = (sides[0] // 4, sides[1] // 4)
+        colours, rows, columns = shape
+        if rows % 4 or columns % 4:
+            raise InvalidValueError(f"images of {rows}x{columns}: both sides must be multiples of 4")
+        grid = (rows // 4, columns // 4)
         flat = 32 * grid[0] * grid[1]
-        self.sides = sides
         self.encoder = nn.Sequential(
-            nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(),
+            nn.Conv2d(colours, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(),
             nn.Flatten(), nn.Linear(flat, 128), nn.ReLU(), nn.Linear(128, 2 * LATENTS),
         )  # fmt: skip
         self.decoder = nn.Sequential(
             nn.Linear(LATENTS, 128), nn.ReLU(), nn.Linear(128, flat), nn.ReLU(), nn.Unflatten(1, (32, *grid)),
             nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU(),
         )  # fmt: skip
-        self.emit = nn.Conv2d(16, channels, 1)
+        self.emit = nn.Conv2d(16, emitted, 1)
         self._scale = scales.get("upbounded")
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,18 +149,18 @@ class PictureVAE(nn.Module):
         return result
 
 
-def train(cell: Cell, digits: Digits, size: Size) -> tuple[Found, Tensor]:
-    """A run, and its pictures: eight reconstructions of the test set above eight samples, `[16, H, W]` in [0, 1]."""
-    device = digits.train.device
+def train(cell: Cell, photos: Photos, size: Size) -> tuple[Found, Tensor]:
+    """A run, and its pictures: eight reconstructions of the test set, then eight samples, `[16, C, H, W]` in [0, 1]."""
+    device = photos.train.device
     torch.manual_seed(cell.seed)
     decoder = decoders.get(cell.decoder, PIXELS).to(device)
-    model = PictureVAE(decoder.channels(1), digits.sides).to(device)
+    model = PictureVAE(decoder.channels(photos.shape[0]), photos.shape).to(device)
     objective = objectives.get(f"beta({cell.beta!r})")
     learned = [*model.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(learned, lr=size.lr)
     errors, skipped = [], 0
-    for step, images in enumerate(_batches(digits.train, cell.seed, size)):
-        x = _floats(images, digits.sides)
+    for step, images in enumerate(_batches(photos.train, cell.seed, size)):
+        x = _floats(images)
         rate, parameters = model(x, _noise(len(x), cell.seed, step, device))
         result = objective(rate, decoder.nll(x, parameters))
         optimizer.zero_grad()
@@ -160,18 +174,18 @@ def train(cell: Cell, digits: Digits, size: Size) -> tuple[Found, Tensor]:
         errors.append((decoder.mean(parameters.detach()) - x).square().mean())
     model.eval()
     curve = [_grey(part.mean().item()) for part in torch.stack(errors).chunk(POINTS)]
-    found = judge(cell, model, decoder, digits, skipped, curve)
-    return found, pictures(model, decoder, digits.test[:8])
+    found = judge(cell, model, decoder, photos, skipped, curve)
+    return found, pictures(model, decoder, photos.test[:8])
 
 
 @torch.no_grad()
-def judge(cell: Cell, model: PictureVAE, decoder: Decoder, digits: Digits, skipped: int, errors: list[float]) -> Found:
+def judge(cell: Cell, model: PictureVAE, decoder: Decoder, photos: Photos, skipped: int, errors: list[float]) -> Found:
     """The test set's bound, with the σ of training and, for a Gaussian, with the error on the training set."""
-    after = Optimal(PIXELS).to(digits.test.device).eval()
-    closed = Optimal(replace(PIXELS, open_ends=False)).to(digits.test.device).eval()
+    after = Optimal(PIXELS).to(photos.test.device).eval()
+    closed = Optimal(replace(PIXELS, open_ends=False)).to(photos.test.device).eval()
     sigma = None
     if isinstance(decoder, Gaussian):
-        sigma = after.calibrate((x, decoder.mean(p)) for x, _, p in _passes(model, digits.train))
+        sigma = after.calibrate((x, decoder.mean(p)) for x, _, p in _passes(model, photos.train))
         closed.load_state_dict(after.state_dict())
         if isinstance(decoder, Optimal):
             decoder = after
@@ -179,13 +193,13 @@ def judge(cell: Cell, model: PictureVAE, decoder: Decoder, digits: Digits, skipp
             decoder = decoders.get(f"fixed({math.sqrt(cell.beta)!r})", PIXELS)
     decoder.eval()
     sums = torch.zeros(3 if sigma is None else 5, dtype=torch.float64)
-    for x, rate, parameters in _passes(model, digits.test):
+    for x, rate, parameters in _passes(model, photos.test):
         mean = decoder.mean(parameters)
         parts = [rate, decoder.mass_nll(x, parameters), (mean - x).square().flatten(1).mean(dim=1)]
         if sigma is not None:
             parts += [after.mass_nll(x, mean), closed.mass_nll(x, mean)]
         sums += torch.stack(parts).double().sum(dim=1).cpu()
-    rate, nll, squared, *one_sigma = (sums / len(digits.test)).tolist()
+    rate, nll, squared, *one_sigma = (sums / len(photos.test)).tolist()
     calibrated, closed_ = one_sigma or (None, None)
     grey = None if sigma is None else PIXELS.grey_levels(sigma)
     return Found(
@@ -197,10 +211,10 @@ def judge(cell: Cell, model: PictureVAE, decoder: Decoder, digits: Digits, skipp
 def pictures(model: PictureVAE, decoder: Decoder, images: Tensor) -> Tensor:
     """Means of reconstructions, and of samples of the prior."""
     device = images.device
-    _, parameters = model(_floats(images, model.sides), _noise(len(images), 0, 0, device))
+    _, parameters = model(_floats(images), _noise(len(images), 0, 0, device))
     samples = model.decode(_noise(len(images), 1, 0, device))
     both = torch.cat([decoder.mean(parameters), decoder.mean(samples)])
-    return both.clamp(0, 1).view(-1, *model.sides).cpu()
+    return both.clamp(0, 1).cpu()
 
 
 def row_of(found: Found) -> dict[str, object]:
@@ -210,7 +224,7 @@ def row_of(found: Found) -> dict[str, object]:
 
 def _passes(model: PictureVAE, images: Tensor, batch_size: int = 250) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     for start in range(0, len(images), batch_size):
-        x = _floats(images[start : start + batch_size], model.sides)
+        x = _floats(images[start : start + batch_size])
         yield x, *model(x, _noise(len(x), -1, start, images.device))
 
 
@@ -221,8 +235,8 @@ def _batches(images: Tensor, seed: int, size: Size) -> Iterator[Tensor]:
             yield images[order[start : start + size.batch_size]]
 
 
-def _floats(images: Tensor, sides: tuple[int, int]) -> Tensor:
-    return images.view(-1, 1, *sides).float() / 255
+def _floats(images: Tensor) -> Tensor:
+    return images.float() / 255
 
 
 def _noise(count: int, seed: int, step: int, device: torch.device) -> Tensor:

@@ -23,12 +23,12 @@ from vdvae_patch.experiments.calibrated_cells import (
     Found,
     Size,
     cells,
+    chosen,
     row_of,
     size_of,
     train,
 )
-from vdvae_patch.experiments.data import pick_device
-from vdvae_patch.experiments.digits import Digits
+from vdvae_patch.experiments.data import Photos, pick_device
 from vdvae_patch.experiments.options import CalibratedDecoders
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number, publish
 from vdvae_patch.experiments.session import Result, Session
@@ -45,10 +45,11 @@ def run(options: CalibratedDecoders) -> int:
     kind = "" if options.dataset == "mnist" else f"-{options.dataset}"
     name = f"calibrated-decoders{kind}{'-quick' if options.quick else ''}"
     session = Session(options.folder(name), {**asdict(size), "dataset": options.dataset}, options.minutes)
-    digits = Digits.load(options.dataset, options.data_root, device, size.train, 1, size.test)
-    session.same_data(options.dataset, digits.train, digits.test)
+    photos = Photos.load(options.dataset, options.data_root, device, size.train, size.test)
+    session.same_data(options.dataset, photos.train, photos.test)
     results: list[Result] = []
-    todo = list(cells(size))
+    names = chosen(options.decoders)
+    todo = list(cells(size, names))
     for place, cell in enumerate(todo, 1):
         result = session.finished(cell.key)
         if result is None:
@@ -56,24 +57,24 @@ def run(options: CalibratedDecoders) -> int:
                 print(f"{place - 1} of {len(todo)} runs are finished; the same command goes on from here")
                 return EXIT_RESUME
             started = time.monotonic()
-            found, images = train(cell, digits, size)
+            found, images = train(cell, photos, size)
             session.write_state(session.folder / f"{cell.key}.pt", {"images": images})
             result = session.keep(cell.key, time.monotonic() - started, {"found": row_of(found)})
             session.console.print(f"{cell.key} {place}/{len(todo)}: {result['seconds']:.0f} s", highlight=False)
         results.append(result)
     rows = [Found(**result["found"]) for result in results]
     seconds = [float(result["seconds"]) for result in results]
-    size = replace(size, train=len(digits.train), test=len(digits.test))  # of a set that has fewer
+    size = replace(size, train=len(photos.train), test=len(photos.test))  # of a set that has fewer
     origin = Origin.of(device, range(size.seeds), results)
-    report = build_report(rows, seconds, size, options, origin, name, digits.train.shape[1])
-    figure = draw(rows, load_pictures(session), digits.test[:8].view(-1, *digits.sides).cpu() / 255)
+    report = build_report(rows, seconds, size, options, origin, name, math.prod(photos.shape))
+    figure = draw(rows, load_pictures(session, names), photos.test[:8].cpu() / 255)
     publish(report, session.folder, figure, to_docs=options.publish)
     return 0
 
 
-def load_pictures(session: Session) -> dict[str, Tensor]:
+def load_pictures(session: Session, names: Sequence[str]) -> dict[str, Tensor]:
     """Seed 0's pictures, by decoder."""
-    return {name: session.kept(f"{name}-beta1-seed0")["images"] for name in DECODERS}
+    return {name: session.kept(f"{name}-beta1-seed0")["images"] for name in names}
 
 
 def build_report(
@@ -87,10 +88,13 @@ def build_report(
 ) -> Report:
     """Every decoder, the sweep, and whether the analytic σ is as good as the best of it."""
     per_bit = dimensions * math.log(2)
+    names = chosen(options.decoders)
+    left = [name for name in DECODERS if name not in names]
+    missing = f" So {'is' if len(left) == 1 else 'are'} {', '.join(left)}, by --decoders." if left else ""
     decoders = tuple(
         (decoder, _spread([r.rate + r.nll for r in here]), _spread([(r.rate + r.nll) / per_bit for r in here], 3),
          _closed_cell(here), _spread([r.rate for r in here]), _spread([r.error for r in here]), _sigma(here))
-        for decoder in DECODERS
+        for decoder in names
         for here in [[r for r in rows if (r.decoder, r.beta) == (decoder, 1.0)]]
     )  # fmt: skip
     sweep = tuple(
@@ -113,7 +117,7 @@ def build_report(
         "discrete likelihoods have too, give a Gaussian all that it puts beyond black and white, which most "
         "pixels of digits are. The paper's tables are not at hand, and no value of it "
         "stands "
-        "here. Bernoulli is left out: these are grey values.",
+        f"here. Bernoulli is left out: these are grey values.{missing}",
         (
             Table(
                 "decoders",
@@ -211,6 +215,8 @@ def draw(rows: Sequence[Found], images: dict[str, Tensor], originals: Tensor) ->
     left.axhline(_closed(optimal), color="#ef8a62", label="analytic σ, β = 1")
     left.set(xscale="log", xlabel="β, with σ = 1", ylabel="test bound, nats an image")
     for name, color in ((ONE, "#999999"), ("shared", "#2166ac"), (ANALYTIC, "#ef8a62")):
+        if name not in images:
+            continue
         curve = next(r for r in first if (r.decoder, r.beta) == (name, 1.0)).errors
         right.plot([100 * (i + 1) / len(curve) for i in range(len(curve))], curve, color=color, label=name)
     right.set(xlabel="% of training", ylabel="error of a batch, grey levels", ylim=(0, None))
@@ -220,7 +226,8 @@ def draw(rows: Sequence[Found], images: dict[str, Tensor], originals: Tensor) ->
     axes = bottom.subplots(len(images) + 1, 1)
     strips = {"originals": torch.cat([originals, torch.ones_like(originals)]), **images}
     for axis, (name, strip) in zip(axes, strips.items(), strict=True):
-        axis.imshow(torch.cat(list(strip), dim=1).numpy(), cmap="gray", vmin=0, vmax=1)
+        joined = torch.cat(list(strip), dim=2).permute(1, 2, 0)
+        axis.imshow(joined.squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     axes[-1].set_xlabel("eight reconstructions, eight samples: means", fontsize=8)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from vdvae_patch.data import DATASETS, mnist
+from vdvae_patch.data.images import Splits
 from vdvae_patch.data.pixels import Pixels, select
 from vdvae_patch.errors import RunError
 from vdvae_patch.experiments.noise import generator
@@ -26,6 +31,40 @@ def pick_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
     return device
+
+
+def read_splits(name: str, root: Path | None) -> Splits:
+    """A data set as its files have it: MNIST and Fashion-MNIST in 28x28, and not padded as the hosts take them.
+
+    Raises:
+        UnknownNameError: no data set of that name.
+        DataError: files that are missing or damaged, and that cannot be downloaded.
+    """
+    if name in mnist.SOURCES:
+        return mnist.read(root, download=True, name=name)
+    return DATASETS.get(name).read(root, download=True)
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Images to train on and to test with, on the device: uint8 `[N, C, H, W]`."""
+
+    train: Tensor
+    test: Tensor
+
+    @classmethod
+    def load(cls, name: str, root: Path | None, device: torch.device, train: int, test: int) -> Photos:
+        """The first `train` and `test` images of a data set, or as many as there are; raises as `read_splits`."""
+        splits = read_splits(name, root)
+        parts = (select(pixels, np.arange(min(count, len(pixels))))[:]
+                 for pixels, count in ((splits.train, train), (splits.test, test)))  # fmt: skip
+        return cls(*(torch.from_numpy(part).permute(0, 3, 1, 2).contiguous().to(device) for part in parts))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H and W."""
+        channels, rows, columns = self.train.shape[1:]
+        return channels, rows, columns
 
 
 def ten_images(pixels: Pixels, seed: int, count: int = 10) -> Tensor:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 import vdvae_patch
 from vdvae_patch import scales
-from vdvae_patch.data import DATASETS, mnist
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.experiments.data import CPU
+from vdvae_patch.experiments.data import CPU, read_splits
 from vdvae_patch.experiments.ensemble import Batch, Ensemble, Run
 from vdvae_patch.experiments.noise import generator, normals
 from vdvae_patch.experiments.select import Select, carry
@@ -66,12 +65,11 @@ class Builder:
 
 @dataclass(frozen=True)
 class Digits:
-    """Grey images on the device, uint8 `[N, rows · columns]`; `sides` are their rows and columns."""
+    """Grey images on the device, uint8 `[N, rows · columns]`."""
 
     train: Tensor
     valid: Tensor
     test: Tensor
-    sides: tuple[int, int] = (28, 28)
 
     @classmethod
     def load(cls, name: str, root: Path | None, device: torch.device, train: int, valid: int, test: int) -> Digits:
@@ -80,17 +78,12 @@ class Digits:
         Raises:
             InvalidValueError: a data set with colours.
         """
-        splits = (
-            mnist.read(root, download=True, name=name)
-            if name in mnist.SOURCES
-            else DATASETS.get(name).read(root, download=True)
-        )
+        splits = read_splits(name, root)
         parts = (splits.train[:train], splits.valid[:valid], splits.test[:test])
-        rows, columns, channels = parts[0].shape[1:]
+        channels = parts[0].shape[3]
         if channels != 1:
             raise InvalidValueError(f"data set {name!r} has {channels} channels, and this experiment takes grey images")
-        known, held, test_images = (torch.from_numpy(part).flatten(1).to(device) for part in parts)
-        return cls(known, held, test_images, (int(rows), int(columns)))
+        return cls(*(torch.from_numpy(part).flatten(1).to(device) for part in parts))
 
 
 class Epochs:

@@ -91,6 +91,10 @@ class Optimization:
         """The learning rate of a step, counted from 0: `lr · min(1, step / warmup_iters)`."""
         return self.lr if step >= self.warmup_iters else self.lr * step / self.warmup_iters
 
+    def initial_share(self, updates: int) -> float:
+        """How much of the averaged weights is still what they began with after so many updates: `ema_rate^updates`."""
+        return float(self.ema_rate**updates)
+
 
 @dataclass(frozen=True)
 class Preset:

@@ -28,11 +28,13 @@ from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
 from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.mixtures import distribution_of, lines_of, mixture_of, placed
 from vdvae_patch.scanning.reading import Readings
-from vdvae_patch.scanning.reconstruction import Reads, Term, TermKind, linear_frontier, terms_of
+from vdvae_patch.scanning.reconstruction import Reads, Term, TermKind, input_of, linear_frontier, terms_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 
 _DIFFER = 0.02
 """Spread of factors, relative to their median, from which it is said that they differ."""
+OTHERS = "other terms of the loss, not counted"
+"""What a note begins with that names them."""
 _NO_FACTOR = 1e-6
 """Of the largest factor: what is left of none by rounding is 1e-14 of it."""
 
@@ -137,6 +139,7 @@ class LossElbo:
         beta: how many times the KL counts: beside the Gaussian of `optimal_sigma`, or a / b beside another likelihood.
         optimal_sigma: what the errors of this batch have, at least the quantization noise of 8-bit pixels.
         data: the range of the data.
+        compared: from what to what these go where they are compared, after the host's own arithmetic.
         weight: what the loss multiplies the value of the term's expression by, where that is one number.
         rows: how many rows the batch has.
         notes: what is to be known beside it.
@@ -155,6 +158,7 @@ class LossElbo:
     rows: int = 1
     notes: tuple[str, ...] = ()
     place: TermPlace | None = field(default=None, repr=False, compare=False)
+    compared: tuple[float, float] | None = field(default=None, repr=False, compare=False)
     size: float | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
@@ -223,7 +227,8 @@ class LossElbo:
 
     def _made(self, decoder: str) -> str:
         assert self.data is not None
-        return f'vdvae_patch.decoders.get("{decoder}", PixelGrid({self.data.low:g}, {self.data.high:g}))'
+        low, high = self.compared or (self.data.low, self.data.high)
+        return f'vdvae_patch.decoders.get("{decoder}", PixelGrid({low:g}, {high:g}))'
 
     def __str__(self) -> str:
         if not self:
@@ -262,7 +267,7 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
     a, why = _kl(factors, sign)
     term = _written(tail, chosen, sign)
-    weight, rows = _weight(tail, chosen, sign), chosen.target.shape[0] if chosen.target.shape else 1
+    weight, rows = _weight(tail, chosen, sign), _rows(chosen.target)
     if a is None:
         return LossElbo(why[0], term)
     notes += why
@@ -278,12 +283,13 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
             )
     notes += _others(tail, [chosen, *terms], factors)
     ratio = median / term.factor
-    data, scale = _data(tail, chosen.target)
+    data, scale, compared = _data(tail, chosen.target)
     if term.kind == "norm of the error":
         return LossElbo("the norm of an error, not squared, is no log likelihood", term, median, extremes, data=data)
+    made = partial(LossElbo, "", term, median, extremes, data=data, weight=weight, rows=rows, compared=compared)
     if term.kind not in ("squared error", "absolute error") or chosen.errors is None:
         place = _place_of(tail, chosen, sign, scale) if chosen.output is not None else _mixed(tail, chosen, scale)
-        return LossElbo("", term, median, extremes, None, ratio, None, data, weight, rows, tuple(notes), place)
+        return made(beta=ratio, notes=tuple(notes), place=place)
     errors = chosen.errors
     sigma, own = math.sqrt(ratio / 2), float(errors.square().mean().sqrt())
     beta_of = 2
@@ -299,7 +305,7 @@ def _of(tail: Tail, terms: list[Term], factors: list[LogSigmaFactor]) -> LossElb
     place = _place_of(tail, chosen, sign, scale)
     if not 1 / CALIBRATED <= beta <= CALIBRATED and math.isfinite(beta):
         notes.append("on this batch, as the model is now: the reconstructions' own σ falls while it trains")
-    return LossElbo("", term, median, extremes, sigma, beta, own, data, weight, rows, tuple(notes), place)
+    return made(sigma=sigma, beta=beta, optimal_sigma=own, notes=tuple(notes), place=place)
 
 
 # --- which term -------------------------------------------------------------------------------------------------------
@@ -493,6 +499,13 @@ def _mixed(tail: Tail, term: Term, units: float) -> TermPlace | None:
     )  # fmt: skip
 
 
+def _rows(target: Node) -> int:
+    """How many rows the batch has: as it was given, since the data may be compared along a dimension in front."""
+    source = input_of(target)
+    shape = target.shape if source is None else source.shape
+    return shape[0] if shape else 1
+
+
 def _even(tail: Tail, node: Node) -> float | None:
     """What the loss multiplies each value by; None where they differ."""
     weights = tail.adjoints([node])[node.id]
@@ -596,18 +609,21 @@ def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]
         if node.id in reached or node.id in before or frame is None or (frame.code, frame.line) in lines:
             continue
         found[f"{_place(frame)} ({node.op})"] = None
-    return [f"other terms of the loss, not counted: {', '.join(found)}"] if found else []
+    return [f"{OTHERS}: {', '.join(found)}"] if found else []
 
 
 # --- the data ---------------------------------------------------------------------------------------------------------
 
 
-def _data(tail: Tail, target: Node) -> tuple[DataRange, float]:
-    """The range of the input that a target is made of, and how many units of the target one of the input's is."""
-    source = _input_of(target)
+def _data(tail: Tail, target: Node) -> tuple[DataRange, float, tuple[float, float]]:
+    """The range of the input that a target is made of, how many units of the target one of the input's is, and what
+    the host makes of the ends of that range."""
+    source = input_of(target)
     value = tail.base[target.id]
+    here = range_of(value)
+    as_is = here, 1.0, (here.low, here.high)
     if source is None or source.id not in tail.base or not tail.base[source.id].is_floating_point():
-        return range_of(value), 1.0
+        return as_is
     given = tail.base[source.id]
     added = torch.zeros_like(given)
 
@@ -618,26 +634,15 @@ def _data(tail: Tail, target: Node) -> tuple[DataRange, float]:
         added.requires_grad_()
         made = tail.run({source.id: change})[target.id]
         if not made.is_floating_point() or not made.requires_grad:
-            return range_of(value), 1.0
+            return as_is
         (slope,) = torch.autograd.grad(made.sum(), added)
     moved = slope[slope != 0].abs()
     if not len(moved) or float(moved.max() - moved.min()) > 1e-6 * float(moved.max()):
-        return range_of(value), 1.0
-    once = float(moved[0])
-    return range_of(given), once
-
-
-def _input_of(node: Node) -> Node | None:
-    todo, seen, found = [node], {node.id}, list[Node]()
-    while todo:
-        current = todo.pop()
-        if current.kind == "input" and not current.mask:
-            found.append(current)
-        for source in current.inputs:
-            if source.id not in seen:
-                seen.add(source.id)
-                todo.append(source)
-    return max(found, key=lambda n: math.prod(n.shape), default=None)
+        return as_is
+    data = range_of(given)
+    fills = [partial(torch.full_like, fill_value=end) for end in (data.low, data.high)]
+    first, last = sorted(float(tail.run({source.id: fill})[target.id].flatten()[0]) for fill in fills)
+    return data, float(moved[0]), (first, last)
 
 
 def _middle(values: Tensor) -> float:

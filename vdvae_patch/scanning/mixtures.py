@@ -89,14 +89,13 @@ def _joined(
     if along is None:
         return None
     common = {n.id for n in _passed(tail, weights)[0]}
-    end = next((n for n in ends if n.id in common and tuple(s for s in n.shape if s != 1) == _wide(without)), None)
+    # of w f, whose sum is no logarithm yet, the one behind it is
+    candidates = [n for n in ends if n.id in common and tuple(s for s in n.shape if s != 1) == _wide(without)]
+    gradients = tail.adjoints([weights, *candidates])
+    each = gradients[weights.id] if logarithmic else gradients[weights.id] * tail.base[weights.id]
+    added = each.sum(dim=dim).flatten()
+    end = next((n for n in candidates if torch.allclose(added, gradients[n.id].flatten(), rtol=1e-5, atol=0)), None)
     if end is None:
-        return None
-    gradients = tail.adjoints([weights, end])
-    each, whole = gradients[weights.id], gradients[end.id]
-    if not logarithmic:
-        each = each * tail.base[weights.id]
-    if not torch.allclose(each.sum(dim=dim).flatten(), whole.flatten(), rtol=1e-5, atol=0):
         return None
     mixing = Mixing(dim, along, logarithmic)
     values = tail.base[means.id].double()

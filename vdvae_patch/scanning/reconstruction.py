@@ -336,9 +336,33 @@ def _compared(tail: Tail, node: Node) -> tuple[Node, int] | None:
         sign = 1 if (output is first) == (node.op == "sub") else -1
     if not is_target(tail, target) or not target.data or abs(alpha) != 1:
         return None
-    if tail.base[target.id].numel() * 2 < tail.base[node.id].numel() and target.shape[:1] != node.shape[:1]:
+    few = tail.base[target.id].numel() * 2 < tail.base[node.id].numel()
+    if few and target.shape[:1] != node.shape[:1] and not _is_whole(target):
         return None
     return target, sign
+
+
+def _is_whole(target: Node) -> bool:
+    """Whether a value has one for each of the data that it is made of, and is no statistic of them.
+
+    It may then be compared with several outputs, of components or of draws, along a dimension in front.
+    """
+    source = input_of(target)
+    return source is not None and math.prod(target.shape) >= math.prod(source.shape)
+
+
+def input_of(node: Node) -> Node | None:
+    """The largest tensor of the call's arguments that a value is made of."""
+    todo, seen, found = [node], {node.id}, list[Node]()
+    while todo:
+        current = todo.pop()
+        if current.kind == "input" and not current.mask:
+            found.append(current)
+        for source in current.inputs:
+            if source.id not in seen:
+                seen.add(source.id)
+                todo.append(source)
+    return max(found, key=lambda n: math.prod(n.shape), default=None)
 
 
 def _classified(tail: Tail, node: Node, error: Tensor, gradient: Tensor) -> tuple[TermKind | None, Tensor]:

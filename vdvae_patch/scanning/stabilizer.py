@@ -19,6 +19,7 @@ from vdvae_patch.patching.term import put_term
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.account import told
 from vdvae_patch.scanning.choosing import examine, keep
+from vdvae_patch.scanning.elbo import OTHERS
 from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchanged
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.result import ScanResult
@@ -176,7 +177,8 @@ def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: s
     if elbo.place is not None and (elbo.place.lines is not None or elbo.place.of_distribution):
         where += "; the components' scales are no part of the loss any more"
     by = "; compute the loss by handle.loss in the place of the call that was given" if exchange.outside else ""
-    return f"{where}, on this batch with σ = {exchange.sigma:.4g}: the loss is a bound with β = 1{by}"
+    others = "".join(f", but for {note}" for note in elbo.notes if note.startswith(OTHERS))
+    return f"{where}, on this batch with σ = {exchange.sigma:.4g}: the loss is a bound with β = 1{others}{by}"
 
 
 def _chosen(heads: ScanResult, asked: Asked) -> tuple[Scales, list[str], bool]:
