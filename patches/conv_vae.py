@@ -1,18 +1,19 @@
 """The convolutional VAE of section 7.1, which overfits ten images.
 
-Its scales are patched as `one_latent` says; eq. 8 for the rate and a Gaussian for the pixels stay as they are written.
+Its scales are patched as `one_latent` says; the Gaussian for the pixels stays as it is written.
 The model reads and is measured on pixels in [0, 1].
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import Head, Role
 from vdvae_patch.hosts.preset import Latent, Losses, Preset, require_sizes
 from vdvae_patch.hosts.trainable import TrainableEntry
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from patches import one_latent
+    from vdvae_patch.scales import Scale
     from vdvae_patch.seams import DecoderSeam, Terms, TopPriorSeam
 else:
     from vdvae_patch.patches import one_latent
@@ -73,7 +75,7 @@ class ConvVAE(TrainableEntry):
     def heads(self, model: nn.Module) -> list[Head]:
         """The posterior's, one value a latent, and the likelihood's, one value in all."""
         return [
-            Head("encoder.param_sigma", "posterior", calls=one_latent.POSTERIOR, paper=True),
+            Head("encoder.param_sigma", "posterior", calls=one_latent.posterior(scaled_forward), paper=True),
             Head("gamma", "likelihood", calls=one_latent.LIKELIHOOD, paper=True),
         ]
 
@@ -162,6 +164,16 @@ def means(emitted: Tensor) -> Tensor:
 def mass(model: Any, emitted: Tensor, target: Tensor) -> Tensor:
     """The host's own likelihood by the mass of a pixel's bin, nats an image."""
     return one_latent.gaussian_mass(target, emitted, model.likelihood_scale(model.gamma())[1])
+
+
+def scaled_forward(model: Any, scales: Mapping[Role, Scale], x: Tensor) -> dict[str, Tensor]:
+    """The host's `forward`, the posterior's scale, sample and divergence in one operation."""
+    z, kl = one_latent.drawn_by(scales.get("posterior"), model, *model.encoder(x))
+    gamma, log_gamma = model.likelihood_scale(model.gamma())
+    squared = (x - model.decoder(z)) ** 2 / (2 * gamma**2)
+    distortion = (squared + log_gamma + 0.5 * math.log(2 * math.pi)).sum(dim=(1, 2, 3)).mean()
+    rate = kl.sum(dim=(1, 2, 3)).mean()
+    return {"elbo": distortion + rate, "distortion": distortion, "rate": rate, "gamma_min": gamma.min()}
 
 
 def forward(model: Any, likelihood: Any, x: Tensor) -> dict[str, Tensor]:

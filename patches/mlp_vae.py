@@ -1,18 +1,19 @@
 """The MLP VAE of section 7.2, which learns a scale for every pixel of MNIST.
 
-Its scales are patched as `one_latent` says; eq. 8 for the rate and eq. 13 in a Gaussian for the pixels stay as they are
-written. The model reads and is measured on pixels in [0, 1], flattened.
+Its scales are patched as `one_latent` says; eq. 13 in a Gaussian for the pixels stays as it is written. The model reads
+and is measured on pixels in [0, 1], flattened.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from vdvae_patch.errors import InvalidValueError
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import Head, Role
 from vdvae_patch.hosts.preset import Latent, Losses, Preset, require_sizes
 from vdvae_patch.hosts.trainable import TrainableEntry
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from patches import one_latent
+    from vdvae_patch.scales import Scale
     from vdvae_patch.seams import DecoderSeam, Terms, TopPriorSeam
 else:
     from vdvae_patch.patches import one_latent
@@ -87,7 +89,14 @@ class MlpVAE(TrainableEntry):
             else Head("gamma", "likelihood", calls=one_latent.LIKELIHOOD, paper=True)
         )
         return [
-            Head("encoder", "posterior", bare.latents, 2 * bare.latents, calls=one_latent.POSTERIOR, paper=True),
+            Head(
+                "encoder",
+                "posterior",
+                bare.latents,
+                2 * bare.latents,
+                calls=one_latent.posterior(scaled_forward),
+                paper=True,
+            ),
             pixels,
         ]
 
@@ -198,6 +207,20 @@ def mass(model: Any, emitted: Tensor, target: Tensor) -> Tensor:
     """The host's own likelihood by the mass of a pixel's bin, nats an image."""
     mean, _, log_gamma = _read(model, emitted)
     return one_latent.gaussian_mass(target.flatten(1), mean, log_gamma)
+
+
+def scaled_forward(
+    model: Any, scales: Mapping[Role, Scale], x: Tensor, target: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The host's `forward`, the posterior's scale, sample and divergence in one operation."""
+    mean, raw = model.encoder(x).split([model.latents, model.latents], dim=1)
+    z, kl = one_latent.drawn_by(scales.get("posterior"), model, mean, raw)
+    mean_x, raw_x = model.decode(z)
+    gamma, log_gamma = model.likelihood_scale(raw_x)
+    goal = x if target is None else target
+    distortion = ((goal - mean_x) ** 2 / (2 * gamma**2) + log_gamma + 0.5 * math.log(2 * math.pi)).sum(1).mean()
+    rate = kl.sum(1).mean()
+    return {"elbo": distortion + rate, "distortion": distortion, "rate": rate, "gamma_min": gamma.min()}
 
 
 def forward(model: Any, likelihood: Any, x: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:

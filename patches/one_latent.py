@@ -1,12 +1,14 @@
 """What the paper's two small VAEs share: one latent with the prior N(0, 1), and images in [0, 1].
 
 Both have two methods, `posterior_scale` and `likelihood_scale`, from a raw scale to a sigma and a log sigma. They are
-replaced by the scale's own two formulas; all that the hosts compute from them stays as it is written.
+replaced by the scale's own two formulas. Of the posterior `forward` is replaced, too: scale, sample and divergence are
+one operation there, which has less to do and to keep than the host's lines. For the scale that is evaluated as the
+hosts write it, all that they compute stays as it is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.heads import CallSite, Role
@@ -38,7 +40,11 @@ def evaluate(scale: Scale | None, raw: Tensor) -> tuple[Tensor, Tensor]:
     return scale.sigma(raw), scale.log_sigma(raw)
 
 
-POSTERIOR = (CallSite("", "posterior_scale", posterior_scale),)
+def posterior(forward: Callable[..., Any]) -> tuple[CallSite, ...]:
+    """The methods that read the posterior's raw scale; `forward(model, scales, ...)` is the host's own from a scale."""
+    return CallSite("", "posterior_scale", posterior_scale), CallSite("", "forward", forward, yields=True)
+
+
 LIKELIHOOD = (CallSite("", "likelihood_scale", likelihood_scale),)
 
 
@@ -65,6 +71,15 @@ def latent(mean: Tensor, sigma: Tensor, log_sigma: Tensor) -> Latent:
     import torch
 
     return Latent(mean + sigma * torch.randn_like(mean), 0.5 * (sigma**2 + mean**2 - 1) - log_sigma)
+
+
+def drawn_by(scale: Scale | None, model: Any, mean: Tensor, raw: Tensor) -> Latent:
+    """A draw of z and its rate, both elementwise, from a scale of the posterior; as the hosts have it without one."""
+    from vdvae_patch import normal
+
+    if scale is None or scale.as_written:
+        return latent(mean, *model.posterior_scale(raw))
+    return Latent(*normal.sample_kl(mean, raw, scale_q=scale))
 
 
 def drawn(model: Any, mean: Tensor, raw: Tensor) -> Latent:

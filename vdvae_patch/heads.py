@@ -61,11 +61,14 @@ class CallSite:
         method: the method's name.
         function: called as `function(module, scales, *args)`, `scales` being a mapping from role to `Scale`; a role
             that is left as it is has none. A function at the top level of a module, so that models pickle.
+        yields: whether a decoder or a top prior that replaces the same method goes before it; what stands there then
+            reads the head by its other calls.
     """
 
     owner: str
     method: str
     function: Callable[..., Any]
+    yields: bool = False
 
 
 @dataclass(frozen=True)

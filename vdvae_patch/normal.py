@@ -82,7 +82,7 @@ def sample_kl(
 
     Values are those of `sample` and `kl_divergence`; kept for the backward pass are σ_q ε, expm1(2 log σ_q/σ_p), the
     standardized distance of the means, exp(−½ log σ_p), and of each scale the derivative d log σ / dp, unless it is 0.
-    Against N(0, 1) the last but one falls away.
+    Against N(0, 1) it is the mean, and the first two times that derivative.
 
     Args:
         mean_p, raw_p: of p; N(0, 1) without.
@@ -245,7 +245,9 @@ class _SampleKLToUnit(Operation):
         log_sigma, *slope = _log_sigma(raw, scale)
         spread = log_sigma.exp() * noise
         growth = (2 * log_sigma).expm1_()
-        return mean + spread, _combine(growth, -log_sigma, mean), spread, growth, *slope
+        z, kl = mean + spread, _combine(growth, -log_sigma, mean)
+        # one gradient needs both times the slope, so that no third tensor is kept
+        return z, kl, *(kept.mul_(*slope) if slope else kept for kept in (spread, growth))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -256,15 +258,14 @@ class _SampleKLToUnit(Operation):
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
         _refuse_second_derivative(grad_saved)
-        mean, spread, growth, *slopes = ctx.saved_tensors
-        slope = slopes[0] if slopes else None
+        mean, spread, growth = ctx.saved_tensors
         through_spread = None if grad_z is None or not ctx.moves else grad_z * spread
         if grad_kl is None:
-            return grad_z, _times(through_spread, slope), None, None
+            return grad_z, through_spread, None, None
         grad_mean = grad_kl * mean if grad_z is None else torch.addcmul(grad_z, grad_kl, mean)
         if not ctx.moves:
             return grad_mean, torch.zeros_like(growth), None, None
-        return grad_mean, _times(_sum_of(through_spread, grad_kl, growth), slope), None, None
+        return grad_mean, _sum_of(through_spread, grad_kl, growth), None, None
 
 
 def _sum_of(through_spread: Tensor | None, grad_kl: Tensor, growth: Tensor) -> Tensor:

@@ -135,6 +135,24 @@ def test_a_patch_gives_both_formulas_of_the_scale_to_the_host(name: str, scale: 
 
 
 @pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize("scale", ["explin", "upbounded", "constant(0.5)"])
+def test_of_a_patched_host_loss_and_gradients_are_those_of_its_own_lines_with_the_scales_two_formulas(
+    name: str, scale: str
+) -> None:
+    found: Any = patched(name, scale).double()
+    own: Any = build(name).double()
+    formulas = scales.get(scale)
+    own.posterior_scale = lambda raw: (formulas.sigma(raw), formulas.log_sigma(raw))
+    x = images(name).double()
+    losses(found, x)["elbo"].backward()
+    losses(own, x)["elbo"].backward()
+    assert losses(found, x)["rate"].item() == pytest.approx(losses(own, x)["rate"].item(), rel=1e-12)
+    for (key, a), (_, b) in zip(found.named_parameters(), own.named_parameters(), strict=True):
+        wanted = torch.zeros_like(a) if b.grad is None else b.grad
+        torch.testing.assert_close(a.grad, wanted, rtol=1e-9, atol=1e-11, msg=key)
+
+
+@pytest.mark.parametrize("name", HOSTS)
 def test_unpatching_restores_the_host_bit_for_bit(name: str) -> None:
     model = build(name)
     before = losses(model, images(name))

@@ -56,6 +56,16 @@ def test_no_variant_of_vdvae_has_more_than_vanilla_to_do_or_to_keep(small: list[
         assert found.bytes_saved <= vanilla.bytes_saved, found.name
 
 
+@pytest.mark.parametrize("host", ["conv_vae", "mlp_vae"])
+def test_no_variant_of_a_small_host_has_more_than_vanilla_to_do_or_to_keep(host: str) -> None:
+    vanilla, *others = counts.count(parse_train([f"--host={host}"]), ["vanilla", "upbounded", "explin", "constant"])
+    for found in others:
+        assert found.model.calls < vanilla.model.calls, found.name
+        assert found.model.launches < vanilla.model.launches, found.name
+        assert found.bytes_saved <= vanilla.bytes_saved, found.name
+        assert found.model.bytes_moved < vanilla.model.bytes_moved, found.name
+
+
 class Two(nn.Module):
     def __init__(self) -> None:
         super().__init__()

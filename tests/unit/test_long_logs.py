@@ -20,7 +20,9 @@ from compare_samples import make_plan, write_run
 from vdvae_patch.compare.curves import cumulated
 from vdvae_patch.compare.results import Curves, collect
 from vdvae_patch.report.columns import read_log as read_columns
-from vdvae_patch.skips.records import Audit, JsonLines, checked_line, read_log, stream
+from vdvae_patch.skips import audit as auditing
+from vdvae_patch.skips.audit import Audit
+from vdvae_patch.skips.records import JsonLines, checked_line, read_log, stream
 
 pytestmark = pytest.mark.medium
 
@@ -103,7 +105,18 @@ def plain_log(path: Path, count: int = 9) -> bytes:
     return path.read_bytes()
 
 
-def test_of_a_log_some_fields_are_read_as_when_all_are(tmp_path: Path) -> None:
+def as_said(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Its fields in any order, a number as a float: in a column with both kinds they are of one."""
+    return sorted(
+        (name, repr(float(value) if type(value) is int and name != "step" else value)) for name, value in row.items()
+    )
+
+
+@pytest.mark.parametrize("block", [1, 300, 1 << 16], ids=["a line at a time", "two or three lines", "the whole file"])
+def test_of_a_log_some_fields_are_read_as_when_all_are(
+    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "_BLOCK", block)
     path = tmp_path / "metrics.jsonl"
     data = plain_log(path)
     texts = [
@@ -145,13 +158,14 @@ def test_of_a_log_some_fields_are_read_as_when_all_are(tmp_path: Path) -> None:
     for harmed in [*harms(data), *forged]:
         path.write_bytes(harmed)
         for checked in (False, True):
-            audit, whole = Audit(path, RUN, checked=checked, only=ONLY), Audit(path, RUN, checked=checked)
-            found, rows = list(audit.records()), list(whole.records())
+            audit, whole = Audit(path, RUN, checked=checked), Audit(path, RUN, checked=checked)
+            parts, rows = list(audit.columns(ONLY)), list(whole.records())
+            found = [row for part in parts for row in part.rows()]
             wanted = [{name: row[name] for name in ONLY if name in row} for row in rows]
-            assert [sorted((k, repr(v)) for k, v in row.items()) for row in found] == [
-                sorted((k, repr(v)) for k, v in row.items()) for row in wanted
-            ], harmed
-            assert (audit.problems(9), audit.unchecked) == (whole.problems(9), whole.unchecked), harmed
+            assert list(map(as_said, found)) == list(map(as_said, wanted)), harmed
+            assert (audit.problems(9), audit.unchecked, audit.good) == (
+                whole.problems(9), whole.unchecked, whole.good,
+            ), harmed  # fmt: skip
 
 
 def test_a_log_that_is_not_there_is_empty_and_lacks_what_is_expected(tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ class MethodAttachment(Attachment):
         super().__init__(site.owner, site.method)
         self.function = site.function
         self.scales = dict(scales)
+        self.yields = site.yields
 
     def run(self, module: Any, host: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return self.function(module, self.scales, *args, **kwargs)

@@ -18,7 +18,7 @@ from vdvae_patch.compare.states import progress_of
 from vdvae_patch.errors import RunError
 from vdvae_patch.patching import Variant
 from vdvae_patch.reading.fields import require
-from vdvae_patch.skips import records
+from vdvae_patch.skips.audit import Audit, Columns
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import read_checked
@@ -187,7 +187,7 @@ def read_run(run: PlannedRun) -> RunResult:
         if summary
         else checkpoint.lines_logged(folder / "checkpoints")
     )
-    log = records.Audit(folder / "metrics.jsonl", file.run, checked=file.checks_logs, only=tuple(_FIELDS))
+    log = Audit(folder / "metrics.jsonl", file.run, checked=file.checks_logs)
     curves, causes, unread = _columns(log)
     gaps = log.problems(said.get("metrics"))
     if gaps and not (summary and checked and log.good):
@@ -244,41 +244,82 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-_USUAL = {(int, int, float, bool, type(None)), (int, int, float, bool, str)}
-"""The types of the fields in all but a few records: these need no closer look, and a million of them come by."""
+class _Kept:
+    """What is kept of a log: 25 bytes a step."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._step, self._epoch, self._nelbo, self._skipped = array("q"), array("q"), array("d"), array("b")
+        self._causes: Counter[str | None] = Counter()
+
+    def take(self, columns: Columns) -> None:
+        """Keep the values of some records.
+
+        Raises:
+            RunError: the first of them that has no such values.
+        """
+        if all({*map(type, columns.of(name))} <= types for name, types in _USUAL.items()):
+            try:
+                step, epoch = array("q", columns.of("step")), array("q", columns.of("epoch"))
+            except OverflowError:
+                pass  # one of them is said below
+            else:
+                self._step.extend(step)
+                self._epoch.extend(epoch)
+                self._nelbo.extend(columns.of("elbo"))
+                self._skipped.extend(columns.of("skipped"))
+                self._causes.update(columns.of("cause"))
+                return
+        for row in columns.rows():
+            self._take_one(row)
+
+    def _take_one(self, row: dict[str, Any]) -> None:
+        _typed(row, self._path)
+        try:
+            self._step.append(row["step"])
+            self._epoch.append(row["epoch"])
+            self._nelbo.append(row["elbo"])
+        except OverflowError:
+            number = len(self._skipped) + 1
+            raise RunError(f"{self._path} cannot be read: its record {number} has a number beyond 64 bits") from None
+        self._skipped.append(row["skipped"])
+        self._causes[row["cause"]] += 1
+
+    @property
+    def causes(self) -> Counter[str]:
+        """Of the skipped updates."""
+        return Counter({cause: count for cause, count in self._causes.items() if cause is not None})
+
+    def curves(self) -> Curves:
+        """One value a step."""
+        return Curves(
+            np.frombuffer(self._step, np.int64), np.frombuffer(self._epoch, np.int64),
+            np.frombuffer(self._nelbo, np.float64), np.frombuffer(self._skipped, np.bool_),
+        )  # fmt: skip
 
 
-def _columns(log: records.Audit) -> tuple[Curves, Counter[str], RunError | None]:
-    """One value a step and the causes of the skipped updates, read once; and the first record that has no such values.
-
-    A record is forgotten when its numbers were taken: 25 bytes are kept of a step, and no dictionary of it.
-    """
-    step, epoch, nelbo, skipped = array("q"), array("q"), array("d"), array("b")
-    causes: Counter[str] = Counter()
+def _columns(log: Audit) -> tuple[Curves, Counter[str], RunError | None]:
+    """One value a step and the causes of the skipped updates; and the first record that has no such values."""
+    kept = _Kept(log.path)
     unread: RunError | None = None
-    for row in log.records():
+    for columns in log.columns(tuple(_FIELDS)):
         if unread is not None:  # what is damaged behind it is said first
             continue
-        cause = row.get("cause")
         try:
-            if tuple(map(type, map(row.get, _FIELDS))) not in _USUAL:
-                _typed(row, log.path)
-            step.append(row["step"])
-            epoch.append(row["epoch"])
-            nelbo.append(row["elbo"])
-            skipped.append(row["skipped"])
+            kept.take(columns)
         except RunError as error:
             unread = error
-        except OverflowError:
-            unread = RunError(f"{log.path} cannot be read: its record {len(skipped) + 1} has a number beyond 64 bits")
-        else:
-            if cause is not None:
-                causes[cause] += 1
-    columns = Curves(
-        np.frombuffer(step, np.int64), np.frombuffer(epoch, np.int64), np.frombuffer(nelbo, np.float64),
-        np.frombuffer(skipped, np.bool_),
-    )  # fmt: skip
-    return columns, causes, unread
+    return kept.curves(), kept.causes, unread
+
+
+_USUAL: dict[str, set[type]] = {
+    "step": {int},
+    "epoch": {int},
+    "elbo": {float},
+    "skipped": {bool},
+    "cause": {str, type(None)},
+}
+"""The types of the fields in all but a few records: these need no closer look, and a million of them come by."""
 
 
 def _typed(row: dict[str, Any], path: Path) -> None:
@@ -293,7 +334,7 @@ def _of_other_logs(folder: Path, file: RunFile, expected: Mapping[str, int]) -> 
     """What is wrong with the logs of which no number is shown here."""
     said = []
     for name in ("skips", "heads", "evaluations"):
-        log = records.Audit(folder / f"{name}.jsonl", file.run, checked=file.checks_logs)
+        log = Audit(folder / f"{name}.jsonl", file.run, checked=file.checks_logs)
         deque(log.records(), maxlen=0)
         said += log.problems(expected.get(name))
     return said

@@ -7,7 +7,7 @@ from typing import Literal
 
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.errors import RunError
-from vdvae_patch.skips import records
+from vdvae_patch.skips.audit import Audit
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import LOCK
 
@@ -47,8 +47,9 @@ def progress_of(run: PlannedRun) -> Literal["absent", "begun", "finished"]:
 def trailing_skips(folder: Path) -> int:
     """How many updates in a row were skipped at the end of a run's log."""
     count = 0
-    for record in records.Audit(folder / "metrics.jsonl", only=("skipped",)).records():
-        count = count + 1 if record.get("skipped") else 0
+    for columns in Audit(folder / "metrics.jsonl").columns(("skipped",)):
+        for skipped in columns.of("skipped"):
+            count = count + 1 if skipped else 0
     return count
 
 

@@ -614,15 +614,20 @@ def _require_calls(patched: Iterable[PatchedHead]) -> None:
 def _with_placed(planned: Sequence[Attachment], placements: Sequence[Placement | TopPlacement]) -> list[Attachment]:
     """What scales need and what stands at the other seams: one attachment a method.
 
-    A method that is replaced as a whole needs no stable functions inside; and one that two seams replace is replaced
-    once, by the function of both.
+    A method that is replaced as a whole needs no stable functions inside, and no function of the scales alone that
+    yields to it; and one that two seams replace is replaced once, by the function of both.
     """
     placed: dict[tuple[str, str], Attachment] = {}
     for placement in placements:
         for attachment in placement.attachments:
             placed.setdefault((attachment.path, attachment.method), attachment)
-    kept = [a for a in planned if not (isinstance(a, ReboundAttachment) and (a.path, a.method) in placed)]
+    kept = [a for a in planned if not ((a.path, a.method) in placed and _yields(a))]
     return [*kept, *placed.values()]
+
+
+def _yields(attachment: Attachment) -> bool:
+    """Whether nothing is left for it to do in a method that another seam replaces."""
+    return isinstance(attachment, ReboundAttachment) or getattr(attachment, "yields", False)
 
 
 def _take_away(model: nn.Module) -> None:

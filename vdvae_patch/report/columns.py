@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vdvae_patch.errors import VdvaePatchError
-from vdvae_patch.skips import records
+from vdvae_patch.skips.audit import Audit
 
 Floats = NDArray[np.float64]
 
@@ -83,45 +83,53 @@ NOTHING = Expected()
 
 def read_log(path: Path, problems: list[str], expected: Expected = NOTHING) -> Log:
     """The columns of a run's `metrics.jsonl`; what is wrong with the file is added to `problems`."""
-    flat = array("d")
+    flat = {name: array("d") for name in _NUMBERS}
     causes: dict[str, int] = {"": 0}
     codes = array("q")
-    width = len(_NUMBERS)
-    for row in rows(path, problems, expected, only=(*_NUMBERS, "cause")):
-        try:
-            flat.extend((
-                row["step"], row["epoch"], row["elbo"], row["distortion"], row["rate"], row["grad_norm"], row["lr"],
-                row["step_time"], row["skipped"],
-            ))  # fmt: skip
-        except (KeyError, TypeError, OverflowError):  # a field that another version did not write, or no number
-            del flat[len(codes) * width :]
-            flat.extend(number(row.get(name)) for name in _NUMBERS)
-        cause = row.get("cause")
-        codes.append(causes.setdefault(cause if isinstance(cause, str) else "", len(causes)))
-    table = np.frombuffer(flat, np.float64).reshape(-1, width)
+    audit = Audit(path, expected.run, checked=expected.checked)
+    for columns in _told(audit, audit.columns((*_NUMBERS, "cause")), problems, expected):
+        for name, kept in flat.items():
+            kept.extend(_numbers(columns.of(name)))
+        for cause in columns.of("cause"):
+            codes.append(causes.setdefault(cause if isinstance(cause, str) else "", len(causes)))
+    table = {name: np.frombuffer(kept, np.float64) for name, kept in flat.items()}
     cause_codes = np.frombuffer(codes, np.int64)
-    steps = table[:, 0]
-    if not np.isfinite(steps).all():
+    keep = np.isfinite(table["step"])
+    if not keep.all():
         problems.append(f"{path.name} has records without a step; they are left out")
-        keep = np.isfinite(steps)
-        table, cause_codes = table[keep], cause_codes[keep]
-    took = np.where(np.isfinite(table[:, 7]) & (table[:, 7] >= 0), table[:, 7], 0.0)
+        table, cause_codes = {name: values[keep] for name, values in table.items()}, cause_codes[keep]
+    took = table["step_time"]
     return Log(
-        step=table[:, 0].astype(np.int64), epoch=table[:, 1], nelbo=table[:, 2], distortion=table[:, 3],
-        rate=table[:, 4], grad_norm=table[:, 5], lr=table[:, 6], seconds=np.cumsum(took),
-        skipped=(np.nan_to_num(table[:, 8]) != 0) | (cause_codes != 0), cause=cause_codes, causes=tuple(causes),
+        step=table["step"].astype(np.int64), epoch=table["epoch"], nelbo=table["elbo"], distortion=table["distortion"],
+        rate=table["rate"], grad_norm=table["grad_norm"], lr=table["lr"],
+        seconds=np.cumsum(np.where(np.isfinite(took) & (took >= 0), took, 0.0)),
+        skipped=(np.nan_to_num(table["skipped"]) != 0) | (cause_codes != 0), cause=cause_codes, causes=tuple(causes),
     )  # fmt: skip
 
 
-def rows(
-    path: Path, problems: list[str], expected: Expected = NOTHING, only: Sequence[str] = ()
-) -> Iterator[dict[str, Any]]:
-    """The records of a log, of some fields or of all; damaged lines and those of other runs are left out, and what is
-    missing is said, both in `problems`."""
-    log = records.Audit(path, expected.run, checked=expected.checked, only=only)
+def _numbers(values: list[Any]) -> array[float]:
+    try:
+        return array("d", values)
+    except (TypeError, OverflowError):  # a field that another version did not write, or no number
+        return array("d", map(number, values))
+
+
+def rows(path: Path, problems: list[str], expected: Expected = NOTHING) -> Iterator[dict[str, Any]]:
+    """The records of a log; damaged lines and those of other runs are left out, and what is missing is said, both in
+    `problems`."""
+    audit = Audit(path, expected.run, checked=expected.checked)
+    return _told(audit, audit.records(), problems, expected)
+
+
+_Read = TypeVar("_Read")
+
+
+def _told(log: Audit, read: Iterator[_Read], problems: list[str], expected: Expected) -> Iterator[_Read]:
+    """What is read of a log, and at its end what is wrong with it."""
+    path = log.path
     unreadable = []
     try:
-        yield from log.records()
+        yield from read
     except VdvaePatchError as error:
         unreadable.append(str(error))
     said = [f"{path.name} {text}{'' if is_gap else '; it is left out'}" for text, is_gap in log.faults] + unreadable

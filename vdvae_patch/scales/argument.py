@@ -36,6 +36,7 @@ class Shifted(Scale):
         self.gain, self.shift = number, SHIFT.check(who, "shift", shift)
         self.codomain = base.codomain
         self.bijective = base.bijective
+        self.as_written = base.as_written
         self.sign = base.sign if gain > 0 else -base.sign
 
     @property

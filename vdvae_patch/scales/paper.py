@@ -43,6 +43,8 @@ class Exp(Scale):
 class NaiveExp(Exp):
     """σ = exp(p), log σ = log(exp(p)) evaluated as written (eq. 7): −∞ below p = −103 in float32 (table 1)."""
 
+    as_written = True
+
     def sigma(self, p: Tensor) -> Tensor:
         return p.exp()
 

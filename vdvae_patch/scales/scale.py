@@ -62,6 +62,9 @@ class Scale(Transform):
     event_dim = 0
     depends_on_p = True
     """Whether σ does; a gradient that is 0 everywhere is then not computed."""
+    as_written = False
+    """Whether log σ is evaluated as a host writes it, to show what is wrong with that: the host's own sample and
+    divergence then stay, where those of ours could stand in for them."""
 
     def __init__(self) -> None:
         super().__init__(cache_size=0)

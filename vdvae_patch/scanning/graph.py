@@ -44,8 +44,23 @@ class Frame(NamedTuple):
     @property
     def span(self) -> tuple[int | None, int | None, int | None, int | None]:
         """First line, last line, first column, last column of the expression."""
-        positions = list(self.code.co_positions())
-        return positions[self.lasti // 2]
+        return _positions(self.code)[self.lasti // 2]
+
+
+_Positions = list[tuple[int | None, int | None, int | None, int | None]]
+_POSITIONS: dict[int, tuple[CodeType, _Positions]] = {}
+_MOST_FUNCTIONS = 256
+
+
+def _positions(code: CodeType) -> _Positions:
+    """Of each instruction of a function; decoding them takes longer than all that is asked of them."""
+    # by the object, which is kept with them: two functions with the same instructions are equal, wherever they stand
+    known = _POSITIONS.get(id(code))
+    if known is None:
+        if len(_POSITIONS) >= _MOST_FUNCTIONS:
+            _POSITIONS.clear()
+        known = _POSITIONS[id(code)] = code, list(code.co_positions())
+    return known[1]
 
 
 class Node:

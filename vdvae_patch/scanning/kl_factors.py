@@ -171,19 +171,21 @@ def _fits(
     node = reading.raw.node
     base = tail.base[node.id]
     before = base.flatten()[chosen] + shift
-    points, bases = [], []
+    points = []
     for width in widths:
         steps = torch.linspace(-width, width, _POINTS, dtype=torch.float64)
         scale = before.abs().clamp(1e-3, 1.0) if width <= _AROUND[1][0] else torch.ones_like(before)
         points.append(before + steps[:, None] * scale)  # [points, n]
-        basis = _basis(reading, expression, points[-1])
-        if basis is None:
-            return None
-        bases.append(basis)
     moved = torch.cat(points)
+    basis = _basis(reading, expression, moved)
+    if basis is None:
+        return None
     values = base.flatten().expand(len(moved), -1).index_copy(1, chosen, moved).view(len(moved), *base.shape)
     gradients = tail.slopes(node, values, held).reshape(len(moved), -1)[:, chosen]
-    return [_fitted(basis, part, tolerance) for basis, part in zip(bases, torch.split(gradients, _POINTS), strict=True)]
+    # what belongs to one width beside what belongs to the other: they are fitted together, each by itself
+    beside = [torch.cat(torch.split(of_points, _POINTS), dim=1) for of_points in (basis, gradients)]
+    factor, good = _fitted(*beside, tolerance)
+    return list(zip(factor.chunk(len(widths)), good.chunk(len(widths)), strict=True))
 
 
 def _fitted(basis: Tensor, gradients: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:

@@ -102,7 +102,7 @@ class Term:
 
 def terms_of(graph: Graph, tail: Tail) -> list[Term]:
     """All terms that the loss moves with; those of one line, as of a loop, are one."""
-    gradients = tail.adjoints([node for node in tail.order if tail.base[node.id].is_floating_point()])
+    gradients = tail.adjoints(tail.floating)
     found: dict[object, Term] = {}
     every = (*_losses(tail, gradients), *_products(tail, gradients), *_differences(tail, gradients))
     for term in every:

@@ -95,6 +95,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._methods: dict[tuple[CodeType, type], tuple[bool, str]] = {}
         self._modules: dict[CodeType, str] = {}
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._made: set[int] = set()
+        """Memory that a backward pass in the call made, which is not recorded. What has the address later is newer."""
         self._without_values = {
             key: name
             for name, t in (*model.named_parameters(), *model.named_buffers())
@@ -122,7 +124,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(self._written(func)):
             self._keep_memory(func, args, kwargs)
         if torch._C._current_autograd_node() is not None:
-            return self._run(func, args, kwargs)
+            out = self._run(func, args, kwargs)
+            self._note_made([*args, *kwargs.values()], out)
+            return out
         self._literal = func.overloadpacket.__name__ in ops.LITERAL
         sources = tuple(self._lift(a) for a in args)
         named = {key: self._lift(value) for key, value in kwargs.items()}
@@ -177,9 +181,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in _tensors([given[name] for name in writes if name in given]):
             key = _storage_key(tensor)
             storage = None if key is None else self._storages.get(key)
-            if key is not None and key not in self._before and (storage is None or storage.before):
+            if key is None or (storage is None and key in self._made):
+                continue
+            if key not in self._before and (storage is None or storage.before):
                 memory = tensor.untyped_storage()
                 self._before[key] = memory, memory.clone()  # type: ignore[no-untyped-call]
+
+    def _note_made(self, args: Sequence[Any], out: Any) -> None:
+        """Note the memory of results that is not that of an operand."""
+        given = {_storage_key(tensor) for tensor in _tensors(args)}
+        made = {_storage_key(tensor) for tensor in _tensors([out])}
+        self._made |= {key for key in made - given if key is not None}
 
     def node_of(self, tensor: Tensor) -> Node:
         """The node of a tensor; a constant if nothing is known of it."""

@@ -21,6 +21,7 @@ from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import is_random
 from vdvae_patch.scanning.graph import Graph, Node, flat
 from vdvae_patch.scanning.record import Recorder, _locate, _tensors
+from vdvae_patch.scanning.writes import Versions, Writes, written
 
 BUDGET = 1 << 30
 """Bytes of values that are kept of a call; of more, the latest ones: the tail is at its end."""
@@ -116,6 +117,8 @@ class Tail:
     Attributes:
         order: its nodes, operands first.
         inside, leaves: the numbers of all, and of those in which it begins.
+        base: the value of each on the batch as it is; of one tensor that is written into again and again the last
+            version is kept, and an earlier one is put together when it is asked for.
         same: of differences that are computed twice, as in `(x - y) * (x - y)`, the one of which the other is a copy.
 
     Raises:
@@ -135,11 +138,13 @@ class Tail:
         for number, read in self._read.items():
             for source in read:
                 self._users.setdefault(source, []).append(number)
+        self.writes = Writes(self.order, self._users, end)
+        self._agreed: set[object] = set()
         self._gateways: dict[tuple[int, frozenset[int]], list[Node]] = {}
         self._paths: dict[tuple[frozenset[int], frozenset[int]], list[Node]] = {}
         self._slopes_of: dict[frozenset[int], dict[int, Tensor]] = {}
         self.base: dict[int, Tensor] = {}
-        self.base = self.run({})
+        self.base = Versions(self.run({}), self.writes)
         known = graph.outcome.loss
         got = float(self.base[end.id].sum())
         if known is None or not math.isfinite(known) or not math.isclose(got, known, rel_tol=1e-3, abs_tol=1e-4):
@@ -170,17 +175,25 @@ class Tail:
 
         Only what depends on them is computed again, and not through nodes that are held.
         """
-        done = dict(self.base)
+        together = not self.writes.within(*changes, *held)
+        done: dict[int, Tensor] = Versions(self.base, self.writes)
         for node in self._moved(frozenset(changes), held):
             number = node.id
+            if together and self.writes.within(number):
+                continue
             if number in self.same:
                 value = done[self.same[number]]
             elif number in self._values:
                 value = self._values[number]
             else:
-                value = self._computed(node, done)
+                value = self._computed(node, done, together)
             done[number] = changes[number](value) if number in changes else value
         return done
+
+    @property
+    def floating(self) -> list[Node]:
+        """The nodes whose values have derivatives; of what is written into again and again the last version alone."""
+        return [n for n in self.order if not self.writes.within(n.id) and self.base[n.id].is_floating_point()]
 
     def _moved(self, changed: frozenset[int], held: frozenset[int]) -> list[Node]:
         """What is to be computed again: all at first, then what depends on changed nodes."""
@@ -239,18 +252,22 @@ class Tail:
         if not path:
             return torch.zeros_like(values)
         end = path[-1]
+        together = not self.writes.within(node.id, *held)
 
         def loss_at(value: Tensor) -> Tensor:
             done = ChainMap({node.id: value}, self.base)
             for n in path[1:]:
+                if together and self.writes.within(n.id):
+                    continue
                 if n.id in self.same:
                     done[n.id] = done[self.same[n.id]]
                 elif n.id not in self._values:
-                    done[n.id] = self._computed(n, done)
+                    done[n.id] = self._computed(n, done, together)
             return done[end.id].sum() if end.id not in slopes else (slopes[end.id] * done[end.id]).sum()
 
         share = max(1, _AT_ONCE // max(1, len(path) * values[0].numel()))
-        return torch.cat([_slopes_at(loss_at, part) for part in torch.split(values, share)])
+        like = tuple((n.op, n.shape, repr([a for a in n.args if not isinstance(a, Node)])) for n in path)
+        return torch.cat([_slopes_at(loss_at, part, like, self._agreed) for part in torch.split(values, share)])
 
     def _to_gateway(self, node: Node, held: frozenset[int], slopes: Mapping[int, Tensor]) -> list[Node]:
         """What is to be computed again of a changed node, up to the first node with a slope through which all of it
@@ -282,11 +299,16 @@ class Tail:
                 ways = [user.id in linear and _is_linear(user) for user in users.get(node.id, [])]
                 if node.id not in kept and ways and all(ways):
                     linear.add(node.id)
-            chosen = [n for n in self.order if n.id in linear and self.base[n.id].is_floating_point()]
-            self._slopes_of[held] = self.adjoints(chosen)
+            self._slopes_of[held] = self.adjoints([n for n in self.floating if n.id in linear])
         return self._slopes_of[held]
 
-    def _computed(self, node: Node, done: Mapping[int, Tensor]) -> Tensor:
+    def _computed(self, node: Node, done: Mapping[int, Tensor], together: bool) -> Tensor:
+        """Its value, of those of its operands.
+
+        Args:
+            together: whether what is written into one tensor is, without the versions in between.
+        """
+
         def lower(value: Any) -> Any:
             if isinstance(value, Node):
                 return done[value.id]
@@ -296,31 +318,35 @@ class Tail:
                 return torch.float64
             return torch.device("cpu") if isinstance(value, torch.device) else value
 
-        args, kwargs = [lower(a) for a in node.args], {key: lower(a) for key, a in node.kwargs.items()}
         try:
+            if together and self.writes.ends(node.id):
+                return self.writes.put_together(node.id, done)
+            args, kwargs = [lower(a) for a in node.args], {key: lower(a) for key, a in node.kwargs.items()}
             return _double(_applied(node, args, kwargs))
         except Exception as error:  # whatever an operation says to float64
             raise NoReplayError(f"{node.op} could not be computed again: {type(error).__name__}") from error
 
 
-def _slopes_at(loss_at: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+def _slopes_at(loss_at: Callable[[Tensor], Tensor], values: Tensor, like: object, agreed: set[object]) -> Tensor:
     """The derivative of a function at each of several values, all in one evaluation if that can be.
 
     One of them is evaluated alone, too, and compared: in torch 2.13 the gradient of `select_scatter` under `vmap` is
-    too large by the number of slices.
+    too large by the number of slices. Of functions that are `like` one that has `agreed`, with the same operations on
+    values of the same shapes, it is not done again.
     """
-    alone = _slope_of(loss_at, values[:1], _one_by_one)
-    if len(values) == 1:
+    alone = None if like in agreed and len(values) > 1 else _slope_of(loss_at, values[:1], _one_by_one)
+    if alone is not None and len(values) == 1:
         return alone
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an operation that has no form for several values and is run again
             together = _slope_of(loss_at, values, torch.vmap)
-        if torch.allclose(together[:1], alone, rtol=1e-6, atol=1e-12, equal_nan=True):
+        if alone is None or torch.allclose(together[:1], alone, rtol=1e-6, atol=1e-12, equal_nan=True):
+            agreed.add(like)
             return together
     except (NoReplayError, RuntimeError, ValueError):  # one that looks at a value, or writes into another
         pass
-    return torch.cat([alone, _slope_of(loss_at, values[1:], _one_by_one)])
+    return _slope_of(loss_at, values, _one_by_one)
 
 
 def _one_by_one(loss_at: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -403,9 +429,7 @@ def _given(node: Node) -> str:
 def _applied(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
     if node.func is None:
         old, new, *place = args
-        name = torch.ops.aten.select_scatter if node.op == "select_scatter" else torch.ops.aten.slice_scatter
-        result: Tensor = name.default(old, new, *place)
-        return result
+        return written(node, old, new, *place)
     if node.op in ops.COPYING or node.op in ops.LITERAL:
         source: Tensor = next(a for a in flat(args) if isinstance(a, Tensor))
         target = kwargs.get("dtype")

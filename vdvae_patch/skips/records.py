@@ -15,9 +15,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from vdvae_patch.errors import RunError
 CHECK = "_check"
 """The last field of a line: its number, its run and its checksum."""
 
-_CRC_DIGITS = 8
+CRC_DIGITS = 8
 _RUN_DIGITS = 8
 
 
@@ -206,9 +205,9 @@ def read_log(path: Path, run: str = "", *, checked: bool = False) -> Log:
         return Log(path, ())
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    texts = data.splitlines(keepends=True) if b"\r" not in data else _split(data)
+    texts = data.splitlines(keepends=True) if b"\r" not in data else split_lines(data)
     unfinished = texts.pop() if texts and not texts[-1].endswith(b"\n") else b""
-    return Log(path, tuple(map(_line, _judged(texts, short(run), checked))), unfinished)
+    return Log(path, tuple(map(_line, map(Judge(short(run), checked), texts))), unfinished)
 
 
 def stream(path: Path, run: str = "", *, checked: bool = False) -> Iterator[Line]:
@@ -218,72 +217,10 @@ def stream(path: Path, run: str = "", *, checked: bool = False) -> Iterator[Line
     Raises:
         RunError: it cannot be opened.
     """
-    yield from map(_line, _judged(_whole(path, []), short(run), checked))
+    yield from map(_line, map(Judge(short(run), checked), whole_lines(path, [])))
 
 
-class Audit:
-    """A log that is read once, record by record, without keeping any; what is wrong with it is known at the end.
-
-    It judges every line as `read_log` does, and says the same: a run of a million steps has gigabytes of records.
-
-    Args:
-        run, checked: as `read_log` has them.
-        only: the fields of a record that are wanted; empty for all. Numbers that nobody wants are not converted.
-    """
-
-    def __init__(self, path: Path, run: str = "", *, checked: bool = False, only: Sequence[str] = ()) -> None:
-        self.path = path
-        self._read = _Picking(only).read if only else _read
-        self.good = 0
-        """How many lines could be read so far, and agree with their checksum if they have one."""
-        self.unchecked = 0
-        """How many of these are from before there were checksums."""
-        self.faults: list[tuple[str, bool]] = []
-        """What is wrong, in the order of the file: `line 3 is damaged: ...` with False, and with True what is missing
-        between two good lines, `lacks record 3`; a damaged line has also a number that is missing."""
-        self._run, self._checked = short(run), checked
-        self._places = 0
-        self._before = 0
-        self._unfinished: list[bytes] = []
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """What the good lines say, in their order, without the field `_check`.
-
-        Raises:
-            RunError: it cannot be opened.
-        """
-        before = 0
-        texts = _whole(self.path, self._unfinished)
-        for place, _, record, number, _, why in _judged(texts, self._run, self._checked, self._read):
-            self._places = place
-            if record is None:
-                self.faults.append((f"line {place} {why}", False))
-                continue
-            self.good += 1
-            if number is None:
-                self.unchecked += 1
-                number = before + 1
-            elif number > before + 1:
-                self.faults.append((f"lacks {in_words(before + 1, number - 1)}", True))
-            self._before = before = max(before, number)
-            yield record
-
-    def problems(self, expected: int | None = None) -> list[str]:
-        """Everything that was wrong in what has been read, each with file and line, as `Log.problems` says it."""
-        damaged = [text for text, is_gap in self.faults if not is_gap]
-        gaps = [text for text, is_gap in self.faults if is_gap] + self.lost_at_the_end(expected)
-        if expected is not None and self._unfinished and gaps:
-            damaged.append(f"ends in the middle of line {self._places + 1}")
-        return [f"{self.path} {text}" for text in damaged + gaps]
-
-    def lost_at_the_end(self, expected: int | None) -> list[str]:
-        """`lacks records 8 to 9`, if there must be `expected` of them: in the file nothing shows that."""
-        if expected is None or self._before >= expected:
-            return []
-        return [f"lacks {in_words(self._before + 1, expected)}"]
-
-
-def _whole(path: Path, unfinished: list[bytes]) -> Iterator[bytes]:
+def whole_lines(path: Path, unfinished: list[bytes]) -> Iterator[bytes]:
     """The finished lines of a file; what is behind the last line break is put into `unfinished`."""
     try:
         with path.open("rb") as file:  # which ends its lines at a line feed alone
@@ -298,69 +235,82 @@ def _whole(path: Path, unfinished: list[bytes]) -> Iterator[bytes]:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _split(data: bytes) -> list[bytes]:
+def split_lines(data: bytes) -> list[bytes]:
     """Lines that end with a line feed; `bytes.splitlines` would also end them at a carriage return."""
     parts = [part + b"\n" for part in data.split(b"\n")]
     last = parts.pop()[:-1]
     return [*parts, last] if last else parts
 
 
-_Judged = tuple[int, bytes, dict[str, Any] | None, int | None, str | None, str]
+Judged = tuple[int, bytes, dict[str, Any] | None, int | None, str | None, str]
 """The fields of a `Line`. A log of a million lines is read in seconds because none is made of the good ones."""
 
 
-def _line(judged: _Judged) -> Line:
+def _line(judged: Judged) -> Line:
     return Line(*judged)
 
 
-_Found = tuple[dict[str, Any] | None, int | None, str | None, str]
+Found = tuple[dict[str, Any] | None, int | None, str | None, str]
 """What a line says, its number, its run, and what is wrong with it."""
 
 
-def _judged(
-    texts: Iterable[bytes], run: str, checked: bool, read: Callable[[bytes], _Found] | None = None
-) -> Iterator[_Judged]:
-    """Each line with what is wrong with it, also among the others: its run, and that numbers rise."""
-    read = read or _read
-    before = 0
-    for place, text in enumerate(texts, 1):
-        record, number, of, why = read(text)
+class Judge:
+    """What is wrong with each line of a log, also among the others: its run, and that numbers rise.
+
+    Called with the lines in their order.
+
+    Attributes:
+        run: the first digits of the identity of the run that they must be of; empty for any.
+        checked: whether a line must have a checksum: all must from the first one that has.
+        place: how many lines there have been.
+        before: the number of the last good one.
+    """
+
+    def __init__(self, run: str, checked: bool, read: Callable[[bytes], Found] | None = None) -> None:
+        self.run, self.checked = run, checked
+        self.place = self.before = 0
+        self._read = read or read_text
+
+    def __call__(self, text: bytes) -> Judged:
+        self.place += 1
+        record, number, of, why = self._read(text)
         if number is None:
-            if record is not None and checked:
+            if record is not None and self.checked:
                 # the field stands in every line from the first one that has it
                 record, why = None, "is damaged: it has no checksum, and the others have"
-            before += record is not None
-        elif of and run and of != run:
-            record, number, of, why = None, None, None, f"is of another run ({of}, not {run})"
+            self.before += record is not None
+        elif of and self.run and of != self.run:
+            record, number, of, why = None, None, None, f"is of another run ({of}, not {self.run})"
         else:
-            checked = True
-            if number > before:
-                before = number
+            self.checked = True
+            if number > self.before:
+                self.before = number
             else:  # a line that comes a second time is none of the log
                 record, number, of, why = None, None, None, f"is out of order: it says that it is line {number}"
-        yield place, text, record, number, of, why
+        return self.place, text, record, number, of, why
 
 
 def parse_line(text: bytes, place: int = 0) -> Line:
     """One line, whole, checked against its checksum."""
-    return Line(place, text, *_read(text))
+    return Line(place, text, *read_text(text))
 
 
 _MOST_DIGITS = 15
 """Of a line's number; Python refuses to read very long ones, and none is."""
 
-_CHECK_NAME = f'"{CHECK}": "'.encode()
-_END = b'"}\n'
-_DAMAGED = "is damaged: its checksum does not match"
+CHECK_NAME = f'"{CHECK}": "'.encode()
+END = b'"}\n'
+DAMAGED = "is damaged: its checksum does not match"
 
 
-def _read(text: bytes) -> _Found:
-    start = text.rfind(_CHECK_NAME, 0, -len(_END))
-    if start >= 0 and text.endswith(_END):
-        number, _, rest = text[start + len(_CHECK_NAME) : -len(_END)].partition(b".")
+def read_text(text: bytes) -> Found:
+    """One line: what it says, and what is wrong with it alone."""
+    start = text.rfind(CHECK_NAME, 0, -len(END))
+    if start >= 0 and text.endswith(END):
+        number, _, rest = text[start + len(CHECK_NAME) : -len(END)].partition(b".")
         run, _, crc = rest.rpartition(b".")
-        if b"%08x" % zlib.crc32(text[: -len(_END) - _CRC_DIGITS]) != crc:
-            return None, None, None, _DAMAGED
+        if b"%08x" % zlib.crc32(text[: -len(END) - CRC_DIGITS]) != crc:
+            return None, None, None, DAMAGED
         record = _parsed(text)
         if record is None or not number.isdigit() or len(number) > _MOST_DIGITS:
             return None, None, None, "is damaged: it is no record"
@@ -370,70 +320,6 @@ def _read(text: bytes) -> _Found:
     if record is None or CHECK in record:
         return None, None, None, f"is damaged: {_shown(text)}"
     return record, None, None, ""
-
-
-class _Picking:
-    """Reads some fields of lines that are written alike, as `_read` reads all.
-
-    Training writes the same fields in the same order a million times. What a line of that shape is made of is one
-    regular expression, which takes no text that is no JSON; any other line is read in the ordinary way, and if it is
-    good the next ones are expected to be like it.
-    """
-
-    _SHAPES = 16
-    """How often another shape is looked for: a log whose lines differ is read in the ordinary way."""
-
-    def __init__(self, only: Sequence[str]) -> None:
-        self._only = tuple(only)
-        self._names: tuple[str, ...] = ()
-        self._match: Callable[[bytes], re.Match[bytes] | None] = re.compile(rb"(?!)").fullmatch
-        self._left = self._SHAPES
-
-    def read(self, text: bytes) -> _Found:
-        """As `_read`, of the record the wanted fields that it has."""
-        found = self._match(text)
-        if found is None:
-            return self._read_any(text)
-        *tokens, number, run, crc = found.groups()
-        if b"%08x" % zlib.crc32(text[: -len(_END) - _CRC_DIGITS]) != crc:
-            return None, None, None, _DAMAGED
-        return dict(zip(self._names, map(_value, tokens), strict=True)), int(number), run.decode(), ""
-
-    def _read_any(self, text: bytes) -> _Found:
-        record, number, run, why = _read(text)
-        if record is None:
-            return record, number, run, why
-        if number is not None and self._left:
-            self._left -= 1
-            self._expect(text, list(record))
-        return {name: record[name] for name in self._only if name in record}, number, run, why
-
-    def _expect(self, text: bytes, names: Sequence[str]) -> None:
-        wanted = [name for name in names if name in self._only]
-        fields = [
-            re.escape(json.dumps(name).encode()) + rb": " + (rb"(%b)" if name in self._only else rb"%b") % _SCALAR
-            for name in names
-        ]
-        ending = re.escape(_CHECK_NAME) + rb'(\d{1,15}+)\.([0-9A-Za-z]*+)\.([0-9a-f]{8})"\}\n'
-        match = re.compile(rb"\{" + rb", ".join([*fields, ending])).fullmatch
-        if match(text):
-            self._names, self._match = tuple(wanted), match
-
-
-_NUMBER = rb"-?(?:0|[1-9]\d{0,15}+)(?:\.\d{1,30}+)?+(?:[eE][+-]?\d{1,3}+)?+"
-_SCALAR = rb'(?:%b|null|true|false|"[ !#-\[\]-~]*+")' % _NUMBER
-_CONSTANTS: dict[bytes, Any] = {
-    b"null": None, b"true": True, b"false": False, b'"nan"': math.nan, b'"inf"': math.inf, b'"-inf"': -math.inf,
-}  # fmt: skip
-
-
-def _value(token: bytes) -> Any:
-    """What a scalar of JSON says, as `decode` gives it."""
-    if token in _CONSTANTS:
-        return _CONSTANTS[token]
-    if token.startswith(b'"'):
-        return token[1:-1].decode()
-    return int(token) if token.lstrip(b"-").isdigit() else float(token)
 
 
 _DECODER = json.JSONDecoder()

@@ -14,7 +14,7 @@ import torch
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips import telling
-from vdvae_patch.skips.records import Audit
+from vdvae_patch.skips.audit import Audit
 from vdvae_patch.train import flight
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.skips.audit import Audit
 from vdvae_patch.skips.generators import generator_states, restore_generators
-from vdvae_patch.skips.records import Audit, Cut, truncate_after
+from vdvae_patch.skips.records import Cut, truncate_after
 from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import RunFile, TrainConfig
@@ -235,7 +236,8 @@ def _disagreements(folder: RunFolder, counted: Mapping[str, int], run: str) -> l
     """Where the logs, whose lines are all there and good, say something else than the checkpoint's counters."""
     said = []
     for log in (folder.metrics, folder.skips):
-        causes = Counter(cause for row in Audit(log, run).records() if isinstance(cause := row.get("cause"), str))
+        found = (cause for columns in Audit(log, run).columns(("cause",)) for cause in columns.of("cause"))
+        causes = Counter(cause for cause in found if isinstance(cause, str))
         found = {
             "high_gradient": causes["high_gradient"],
             "nan": causes["nan_rate"] + causes["nan_distortion"],

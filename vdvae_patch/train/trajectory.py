@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import RunError
-from vdvae_patch.skips.records import Audit
+from vdvae_patch.skips.audit import Audit
 from vdvae_patch.skips.whole import replaced
 
 if TYPE_CHECKING:
