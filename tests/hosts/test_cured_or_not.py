@@ -741,3 +741,25 @@ def test_a_call_that_raises_while_a_patch_is_looked_at_leaves_the_model_as_it_wa
     assert len(calls) == 4
     assert not vdvae_patch.is_patched(model)
     assert type(model) is Encoder
+
+
+class Gate(nn.Module):
+    """The logarithm of a gate that a draw closes, or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_sigma = self.encoder(x).chunk(2, 1)
+        z = mean + log_sigma.exp() * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + (2 * log_sigma).exp() - 1) - log_sigma
+        return kl.mean() - torch.sigmoid(-z).log().mean()
+
+
+def test_what_one_draw_of_the_noise_would_miss_is_no_cure() -> None:
+    torch.manual_seed(0)
+    model, said = Gate(), io.StringIO()
+    torch.manual_seed(next(s for s in range(9) if torch.randn(1, generator=torch.Generator().manual_seed(s)) < 0))
+    vdvae_patch.stabilize(model, torch.ones(1, 2), posterior="explin", file=said)
+    assert "NOT cured: encoder[1:2] (posterior, explin), pushed to log σ = 1000" in said.getvalue()

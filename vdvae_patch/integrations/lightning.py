@@ -78,8 +78,8 @@ class Patch(_Callback):
         batch: what the scan runs on instead of the first batch.
         arithmetic, verify, paper: as of `vdvae_patch.patch`.
 
-    What was patched is logged by Lightning, as a table with σ on the batch before and after, and of a σ that moved what
-    keeps it.
+    Of several processes all get the patch that the first one found. What was patched is logged by Lightning, as a table
+    with σ on the batch before and after, and of a σ that moved what keeps it.
 
     A checkpoint of a trainer with this callback has the patch under `"vdvae_patch"`. When a trainer is given such a
     checkpoint (`ckpt_path`), the module gets exactly that patch, whatever it had before. A module whose layers are made
@@ -165,6 +165,8 @@ class Patch(_Callback):
                 verify=self.verify,
                 paper=self.paper,
             )
+        if self._by_scan and trainer.world_size > 1:
+            _share(trainer, module)
         _log(_account(handle))
 
     def _scanned(self, trainer: Any, module: Any) -> Iterable[Head]:
@@ -256,6 +258,16 @@ def apply_checkpoint(module: Module, path: Path | str, *, heads: Iterable[Head] 
 
 _MOVED = 0.02
 """Of the median of a σ: less is what a scale that was fitted to it leaves."""
+
+
+def _share(trainer: Any, module: Any) -> None:
+    """Give all processes the first one's patch: each was scanned on a batch of its own, to whose σ gain and shift were
+    fitted, and processes with other scales train other models."""
+    own = patch_document(module)
+    first = trainer.strategy.broadcast(own)
+    if first["patches"] != own["patches"]:
+        unpatch(module)
+        apply(module, first)
 
 
 def _account(handle: PatchHandle) -> str:

@@ -140,7 +140,8 @@ class Probe:
         First nothing is pushed: a batch that is not finite as it is breaks all. Then, at each level, all are pushed
         together, each role is by itself, and each head where there are few: what two of them do together (a posterior
         and its prior that both go to zero) may hide what one does alone. Of several that break, those at fault are
-        looked for by halves.
+        looked for by halves. At last all are pushed up together for some more draws of the noise: what a large σ makes
+        of it may be what breaks (the sigmoid of a flow's gate that is zero), and one draw may miss it.
         """
         as_it_is = self._breaking(heads, [], 0.0)
         if as_it_is:
@@ -152,6 +153,9 @@ class Probe:
                 known = {id(h) for verdict in found for h in verdict.heads}
                 rest = [unit for unit in chosen if id(unit[0]) not in known]
                 found += self._breaking(heads, rest, level) if rest else []
+        for seed in _DRAWS if following and not found else ():
+            with _drawn_anew(seed):
+                found = found or self._breaking(heads, following, max(self.levels))
         return found or [Verdict(tuple(heads))]
 
     def _breaking(self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float) -> list[Verdict]:
@@ -183,6 +187,16 @@ class Probe:
 
 
 _FEW = 8
+_DRAWS = (1, 2, 3)
+"""Seeds of further draws."""
+
+
+@contextmanager
+def _drawn_anew(seed: int) -> Iterator[None]:
+    """Other random numbers than those that come next, which stay the next."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def _selections(following: Sequence[Unit]) -> list[list[Unit]]:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
 
+import torch
 from torch import nn
 
 from vdvae_patch import decoders
@@ -117,6 +118,7 @@ def stabilize(
         treatment.may_be_fixed = fixed
         examine(model, treatment, asked, probe)
         keep(model, treatment, asked)
+        treatment.notes += _of_this_process()
     print(told(treatment), file=file or sys.stdout)
     if decoder is not None:
         said = _said(heads, decoder, exchange, why_not)
@@ -126,6 +128,20 @@ def stabilize(
         exchange.term.tracking = True
         put_term(model.get_submodule(exchange.site.owner), exchange.term)
     return treatment.handle
+
+
+def _of_this_process() -> list[str]:
+    """What is to be said where several processes train one model."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return []
+    rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    if count < 2:
+        return []
+    return [
+        f"this is process {rank} of {count}, and chose by its own batch; another one may choose other scales, and "
+        "train another model: let one choose, and give the others vdvae_patch.apply(model, text), with text = "
+        "vdvae_patch.patch_json(model) of that one (docs/patch-your-code.md)"
+    ]
 
 
 def _exchange(
