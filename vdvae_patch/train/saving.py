@@ -236,8 +236,8 @@ def _disagreements(folder: RunFolder, counted: Mapping[str, int], run: str) -> l
     """Where the logs, whose lines are all there and good, say something else than the checkpoint's counters."""
     said = []
     for log in (folder.metrics, folder.skips):
-        found = (cause for columns in Audit(log, run).columns(("cause",)) for cause in columns.of("cause"))
-        causes = Counter(cause for cause in found if isinstance(cause, str))
+        logged = (cause for columns in Audit(log, run).columns(("cause",)) for cause in columns.of("cause"))
+        causes = Counter(cause for cause in logged if isinstance(cause, str))
         found = {
             "high_gradient": causes["high_gradient"],
             "nan": causes["nan_rate"] + causes["nan_distortion"],
