@@ -12,8 +12,10 @@ from torch.distributions import Normal, kl_divergence
 import vdvae_patch
 from vdvae_patch.scanning import gaussian, replay
 from vdvae_patch.scanning.readings import read
+from vdvae_patch.scanning.record import Recorder
 from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.replay import Keeper, Tail
+from vdvae_patch.scanning.writes import Writes
 
 pytestmark = pytest.mark.medium
 
@@ -174,6 +176,55 @@ def test_a_slope_by_a_gateway_is_the_slope_of_the_whole_loss(model: nn.Module) -
         looked_at += 1
     assert looked_at > 20
     assert math.isfinite(float(tail.base[graph.loss.id]))
+
+
+class _WrittenOver(nn.Module):
+    """Places and ranges of one tensor, some of them twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        out = torch.zeros(6, len(x), 4)
+        out[0], out[1], out[-1] = h, 2 * h, h.exp()
+        out[0] = 3 * h
+        out[1:3] = h * h
+        out[:, 0] = h[0]
+        out[1::2] = -h
+        out[4] = out[0] * h
+        return ((out.sum(0) - x) ** 2).mean()
+
+
+def test_of_what_is_written_into_again_the_last_version_is_kept_and_the_others_are_what_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    graph = recorded(_WrittenOver(), (torch.randn(5, 4),), recorder_of=Keeper)
+    assert graph.loss is not None
+    tail = Tail(graph, graph.loss)
+    monkeypatch.setattr(Writes, "within", lambda self, *numbers: False)
+    monkeypatch.setattr(Writes, "ends", lambda self, number: False)
+    one_by_one = Tail(graph, graph.loss)
+    gradients = one_by_one.adjoints(one_by_one.floating)
+    monkeypatch.undo()
+    assert len(tail.base) < len(one_by_one.base) - 4
+    for node in (*tail.order, *reversed(tail.order)):
+        assert torch.equal(tail.base[node.id], one_by_one.base[node.id]), node
+    for number, gradient in tail.adjoints(tail.floating).items():
+        torch.testing.assert_close(gradient, gradients[number], rtol=1e-12, atol=1e-15)
+
+
+def test_memory_that_a_backward_pass_makes_in_the_call_is_not_kept_as_if_it_had_been_there_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[int] = []
+    put_back = Recorder.put_back
+    monkeypatch.setattr(Recorder, "put_back", lambda self: kept.append(len(self._before)) or put_back(self))
+    vdvae_patch.scan(_Generated(20, "written"), torch.randn(6, 4))
+    assert kept
+    assert max(kept) < 5
 
 
 class _Plain(nn.Module):

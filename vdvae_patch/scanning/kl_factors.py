@@ -183,8 +183,8 @@ def _fits(
     values = base.flatten().expand(len(moved), -1).index_copy(1, chosen, moved).view(len(moved), *base.shape)
     gradients = tail.slopes(node, values, held).reshape(len(moved), -1)[:, chosen]
     # what belongs to one width beside what belongs to the other: they are fitted together, each by itself
-    basis, gradients = (torch.cat(torch.split(of_points, _POINTS), dim=1) for of_points in (basis, gradients))
-    factor, good = _fitted(basis, gradients, tolerance)
+    bases = torch.cat(torch.split(basis, _POINTS), dim=1)
+    factor, good = _fitted(bases, torch.cat(torch.split(gradients, _POINTS), dim=1), tolerance)
     return list(zip(factor.chunk(len(widths)), good.chunk(len(widths)), strict=True))
 
 
