@@ -285,7 +285,7 @@ def test_it_trains_is_copied_and_is_taken_back_bit_for_bit(name: str) -> None:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("name", ["logistics", "normals", "same family"])
+@pytest.mark.parametrize("name", ["logistics", "normals", "components first", "same family"])
 def test_it_is_written_down_and_read_again(name: str) -> None:
     kind, loss = REPLACED[name]
     model = made(kind)
