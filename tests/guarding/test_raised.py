@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vdvae_patch
-from vdvae_patch.guarding import signals
+from vdvae_patch.guarding import raised, signals
 
 HERE = Path(__file__)
 
@@ -189,9 +190,9 @@ def test_a_loop_that_catches_its_errors_asks() -> None:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("raised", [ValueError("shape"), RuntimeError("1x2 and 3x4"), OSError("no space"), KeyError()])
+@pytest.mark.parametrize("error", [ValueError("shape"), RuntimeError("1x2 and 3x4"), OSError("no space"), KeyError()])
 @pytest.mark.parametrize("masked", [False, True])
-def test_an_error_of_another_kind_is_left_alone(raised: Exception, masked: bool) -> None:
+def test_an_error_of_another_kind_is_left_alone(error: Exception, masked: bool) -> None:
     """Also where each step has an infinity that leads nowhere."""
     model, steps = VAE(), iter(range(9))
 
@@ -200,10 +201,10 @@ def test_an_error_of_another_kind_is_left_alone(raised: Exception, masked: bool)
         if masked:
             recon = torch.zeros_like(x).log().exp() + recon
         if next(steps) == 2:
-            raise raised
+            raise error
         return F.mse_loss(recon, x) + kl(mean, logvar)
 
-    with pytest.raises(type(raised)) as caught, vdvae_patch.guard(model) as guard:
+    with pytest.raises(type(error)) as caught, vdvae_patch.guard(model) as guard:
         train(model, loss_of, broken=99)
     assert not note_of(caught.value)
     assert guard.report() == "2 steps, no update was skipped"
@@ -244,6 +245,48 @@ def test_an_error_after_the_step_says_what_was_skipped() -> None:
         loop()
     assert "seen by vdvae_patch.guard: step 2: update skipped" in note_of(caught.value)
     assert "head: logvar[:]" in note_of(caught.value)
+
+
+def test_a_skip_of_an_earlier_step_does_not_explain_a_later_error() -> None:
+    model = VAE()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def loop() -> None:
+        for step in range(3):
+            x = torch.rand(6, 8)
+            recon, mean, logvar = model(1e30 * x if step == 1 else x)
+            loss = F.mse_loss(recon, x, reduction="sum") + kl(mean, logvar)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        raise ArithmeticError("of something else")
+
+    with pytest.raises(ArithmeticError) as caught, vdvae_patch.guard(model) as guard:
+        loop()
+    assert [skip.step for skip in guard.skips] == [1]
+    assert "seen by vdvae_patch.guard" not in note_of(caught.value)
+
+
+def test_an_error_that_was_raised_from_one_that_was_told_of_is_not_told_of_again() -> None:
+    first = ValueError("the first")
+    assert not raised.is_told(first)
+    raised.tell(first, "seen")
+    assert first.__notes__ == ["seen"]
+    with pytest.raises(RuntimeError) as caught:
+        raise RuntimeError("the second") from first
+    assert raised.is_told(caught.value)
+    assert not raised.may_be_of_a_value(caught.value)
+    assert raised.may_be_of_a_value(RuntimeError("another"))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1.0])
+def test_a_loss_that_is_not_finite_is_seen_among_the_variables_of_what_ran(value: float) -> None:
+    def step(loss: Tensor) -> None:
+        raise AssertionError(f"a loss of shape {loss.shape}")
+
+    with pytest.raises(AssertionError) as caught:
+        step(torch.tensor(value))
+    assert raised.names_a_number(raised.running(caught.value)) == (not math.isfinite(value))
 
 
 @pytest.mark.parametrize("kind", ["norm", "anomaly"])

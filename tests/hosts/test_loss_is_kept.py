@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import vdvae_patch
 from vdvae_patch.patching import PatchHandle
+from vdvae_patch.scanning.keeping import Ruler, ruler_of
 from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.replay import Keeper, Tail
@@ -230,6 +232,25 @@ def test_a_loss_near_zero_has_the_size_of_its_terms() -> None:
     assert graph.outcome.loss == pytest.approx(0, abs=0.01)
     assert size_of(Tail(graph, graph.loss)) == pytest.approx(2 * error, rel=0.2)  # another draw
     assert vdvae_patch.scan(model, batch(), call=shifted).elbo.size == pytest.approx(2 * error, rel=0.2)
+
+
+def test_a_move_is_a_share_of_what_the_loss_adds_up_and_without_a_finite_loss_no_move_at_all_is_kept() -> None:
+    model = Conditional()
+    heads = vdvae_patch.scan(model, batch(), call=shifted)
+    handle = vdvae_patch.patch(model, posterior="upbounded(100)", heads=heads)
+    assert handle.before is not None
+    assert handle.after is not None
+    assert handle.before.loss is not None
+    assert handle.after.loss is not None
+    found = ruler_of(model, heads, handle)
+    assert found is not None
+    assert found.size == heads.elbo.size
+    assert found.size > 100 * abs(handle.before.loss)
+    ruler = Ruler(handle.after.loss - 3.0, size=200.0)
+    assert ruler.move(handle) == pytest.approx(3.0 / 200.0)
+    handle.after = replace(handle.after, loss=math.nan)
+    assert ruler.move(handle) == math.inf
+    assert not ruler.kept(math.inf)
 
 
 SIZES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {

@@ -324,8 +324,7 @@ FAULTS: list[Fault] = [
     *_group(
         "train/replay.py",
         f"{_EFFECT} tests/e2e/test_flight.py",
-        ("exact = record.cause == own.cause and all(", "exact = record.cause == own.cause or all("),
-        ("exact = record.cause == own.cause and all(", "exact = record.cause == own.cause and any("),
+        ("return all(one.same for one in self.compared)", "return any(one.same for one in self.compared)"),
         ("total = total + gradient / ranks", "total = total + gradient"),
     ),
     *_group(
@@ -760,7 +759,11 @@ FAULTS: list[Fault] = [
     *_group(
         "scanning/treatment.py",
         "tests/hosts/test_scan_stabilize.py tests/hosts/test_cured_or_not.py",
-        ('scales = {**scales, "prior": scales["posterior"]}', 'scales = {**scales, "posterior": scales["prior"]}'),
+        (
+            'scales = {**scales, "prior": scales["posterior"]}',
+            'scales = {**scales, "posterior": scales["prior"]}',
+            "tests/hosts/test_scan_research_code.py",
+        ),
         ("if not failed or len(failed) == len(able):", "if True:"),
     ),
     *_group(
@@ -827,7 +830,7 @@ FAULTS: list[Fault] = [
     *_group(
         "compare/report.py",
         "tests/unit/test_compare_results.py tests/e2e/test_compare.py",
-        ('str(result.nan) if trusted else "-"', "str(result.nan)"),
+        ('str(result.nan) if trusted else "-"', "str(result.nan)", "tests/unit/test_compare_results.py"),
     ),
     *_group(
         "scanning/relative.py",
@@ -837,7 +840,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "train/interrupts.py",
-        "tests/e2e/test_resume.py tests/e2e/test_goodbye.py",
+        "tests/e2e/test_resume.py::test_a_signal_in_the_last_evaluation_does_not_wait_for_its_end",
         ("class StoppedError(BaseException):", "class StoppedError(Exception):"),
         (
             "self._at_once = False  # what is done on the way out is not interrupted again",
@@ -849,5 +852,24 @@ FAULTS: list[Fault] = [
         "tests/unit/test_experiments_session.py",
         ("if not vouched and key not in self._told:", "if False:"),
         ("return self.before + self.session.clock() - self.started", "return self.session.clock() - self.started"),
+    ),
+    *_group(
+        "skips/compared.py",
+        "tests/unit/test_compared.py",
+        ("        return math.isnan(now)", "        return True"),
+        ("or math.isfinite(value) for value in", "or True for value in"),
+    ),
+    *_group(
+        "document/seal.py",
+        "tests/hosts/test_saved_patch.py::test_a_number_that_was_changed_in_a_saved_patch_is_noticed_and_may_be_meant",
+        ("return bool(document[CHECKSUM] == with_checksum(document)[CHECKSUM])", "return True"),
+        ("sort_keys=True, separators", "separators"),
+    ),
+    *_group(
+        "experiments/session.py",
+        "tests/unit/test_experiments_session.py",
+        ("if known is not None and known != found:", "if False:"),
+        ('if told["settings"] != self._settings:', "if False:"),
+        ('if told["key"] != key:', "if False:"),
     ),
 ]

@@ -244,6 +244,8 @@ def test_a_run_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     assert [result.outcome for result in results] == ["refused", "finished"]
     write_report(made)
     assert "summary.json says 0 for nan_count, metrics.jsonl 1" in (made.out / "comparison.json").read_text()
+    (row,) = [line for line in (made.out / "report.md").read_text().splitlines() if " | refused | " in line]
+    assert [cell.strip() for cell in row.split("|")][3:8] == ["-"] * 5  # steps, both counts, both NELBOs
 
 
 def test_if_no_run_can_be_trusted_there_is_no_report(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_pieces_give_what_one_go_gives(tmp_path: Path) -> None:
     assert result is not None
     assert result["w"] == whole["w"]
     assert result["failed"] == whole["failed"]
+    assert result["seconds"] > 3 * (len(counters) - 1)  # of all pieces, three seconds or more each
 
 
 def test_a_result_is_not_computed_twice_and_leaves_no_state_behind(tmp_path: Path) -> None:

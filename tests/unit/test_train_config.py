@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+import vdvae_patch.cli.doctor  # noqa: F401  a test puts another function in the place of its
+from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.hosts.preset import Optimization
@@ -65,6 +68,60 @@ def test_a_norm_that_cannot_be_clipped_at_is_refused(wrong: str) -> None:
     with pytest.raises(InvalidValueError, match=rf"--grad-clip must be .*, not '?{wrong}'?$"):
         parse_train(["--grad-clip", wrong])
     assert parse_train(["--grad-clip", "auto"]).optimization.grad_clip == "auto"
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--lr", "inf", "--lr must be a positive number, from 1e-30 to 1e30, not inf"),
+        ("--lr", "1e-320", "--lr must be a positive number"),
+        ("--wd", "1e308", "--wd must be zero or more, up to 1e30"),
+        ("--grad-clip", "1e-320", "--grad-clip must be a positive number from 1e-30 on, or auto"),
+        ("--batch-size", HUGE, "--batch-size must be from 1 to 1,048,576, not an integer of 1,329 bits"),
+        ("--steps", HUGE, "--steps must be at most 9,007,199,254,740,992, not an integer of 1,329 bits"),
+        ("--seed", "9223372036854775808", "--seed must be at most 9,223,372,036,854,775,807"),
+        ("--record-every", "2147483648", "--record-every must be at most 1,048,576"),
+        ("--warmup-iters", HUGE, "--warmup-iters must be zero or more"),
+        ("--width", HUGE, "--width must be at most 1,048,576, not an integer of 1,329 bits"),
+        ("--width", "0", "--width must be at least 1, not 0"),
+        ("--bottleneck-multiple", "inf", "leaves a block more than 1,048,576 channels"),
+    ],
+)
+def test_a_number_that_nothing_can_be_computed_with_is_refused_with_its_range(flag: str, value: str, said: str) -> None:
+    with pytest.raises(InvalidValueError, match=re.escape(said)):
+        parse_train(["--preset", "demo", f"{flag}={value}"])
+
+
+def test_the_small_hosts_refuse_layers_without_units() -> None:
+    for host, flag in (("mlp_vae", "--hidden"), ("mlp_vae", "--latents"), ("conv_vae", "--latents")):
+        for value, said in (("0", "must be at least 1, not 0"), ("2147483648", "must be at most 1,048,576")):
+            with pytest.raises(InvalidValueError, match=f"{flag} {said}"):
+                parse_train(["--host", host, "--preset", "paper", flag, value])
+
+
+def test_what_does_not_fit_into_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    def asks(argv: list[str]) -> int:
+        return len(torch.empty(2**60, dtype=torch.uint8))
+
+    monkeypatch.setattr("vdvae_patch.cli.doctor.run", asks)
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("vdvae-patch: error: not enough memory (")
+    with pytest.raises(RuntimeError):
+        main(["doctor", "--debug"])
+    monkeypatch.setattr("vdvae_patch.cli.doctor.run", lambda argv: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError):  # an error of another kind keeps its traceback
+        main(["doctor"])
 
 
 def test_settings_are_plain_values_on_one_level(config: TrainConfig[Architecture]) -> None:

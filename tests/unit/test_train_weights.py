@@ -328,6 +328,14 @@ class TestVariants:
         document = json.loads((tmp_path / "saved" / "patch.json").read_text())
         assert document["patches"][0]["variant"] == made
         self.read(tmp_path / "saved" / "model.safetensors", made)
+        for name, said in (("model.safetensors", "its SHA-256 is another"), ("patch.json", "its checksum does not")):
+            file = tmp_path / "saved" / name
+            whole = bytearray(file.read_bytes())
+            place = len(whole) - 2 if name == "model.safetensors" else whole.index(b'"variant": "upbounded') + 13
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(CheckpointError, match=said):
+                self.read(tmp_path / "saved" / "model.safetensors", made)
+            file.write_bytes(whole)
 
 
 class Settings(dict[str, int]):

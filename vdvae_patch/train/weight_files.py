@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from vdvae_patch.document.seal import CHECKSUM, with_checksum
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.patching.state import variant_of_state
 from vdvae_patch.reading.archives import open_zip
@@ -214,7 +215,22 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"weights file {path} is a damaged or cut off file of safetensors: {one_line(error)}"
         ) from None
+    _require_saved_bytes(path)
     return dict(safetensors_files.read(path))
+
+
+def _require_saved_bytes(path: Path) -> None:
+    """Refuse weights of a folder of `vdvae_patch.save` that are not those which the patch beside them names.
+
+    The format itself has no checksum: a flipped bit is another weight.
+    """
+    told = _beside(path).get("weights")
+    sha256 = told.get("sha256") if isinstance(told, dict) else None
+    if isinstance(sha256, str) and sha256 != safetensors_files.digest(path):
+        raise CheckpointError(
+            f"weights file {path} is not the file that was saved with the {PATCH} beside it: its SHA-256 is another; "
+            "it is damaged, or was replaced; copy the folder again, or move the file into a folder of its own"
+        )
 
 
 def _what_it_is(path: Path, error: Exception) -> str:
@@ -281,18 +297,29 @@ def _variant_of(content: Mapping[Any, Any], depth: int) -> str | None:
 
 def _variant_beside(path: Path) -> str | None:
     """What `vdvae_patch.save` wrote beside `model.safetensors`: its state_dict cannot hold the note itself."""
-    if path.name != WEIGHTS or not (path.parent / PATCH).exists():
+    file, document = path.parent / PATCH, _beside(path)
+    if not document:
         return None
-    file = path.parent / PATCH
-    try:
-        document = parse_json(file.read_bytes(), str(file), CheckpointError)
-    except OSError as error:
-        raise CheckpointError(f"{file}, the patch of {path.name}, cannot be read ({error.strerror})") from None
     patches: list[Any] = require(document, {"patches": list[dict[str, Any]]}, str(file), CheckpointError)["patches"]
     if not patches:
         raise CheckpointError(f"{file}, the patch of {path.name}, is damaged: it has no patches; copy the folder again")
     variant: str = require(patches[0], {"variant": str}, f"{file}: patches[0]", CheckpointError)["variant"]
     return variant
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """The patch that `vdvae_patch.save` wrote beside a file of weights; empty where it wrote none."""
+    file = path.parent / PATCH
+    if path.name != WEIGHTS or not file.exists():
+        return {}
+    try:
+        document = parse_json(file.read_bytes(), str(file), CheckpointError)
+    except OSError as error:
+        raise CheckpointError(f"{file}, the patch of {path.name}, cannot be read ({error.strerror})") from None
+    found: dict[str, Any] = require(document, {}, str(file), CheckpointError)
+    if CHECKSUM in found and found != with_checksum(found):
+        raise CheckpointError(f"{file}, the patch of {path.name}, is damaged: its checksum does not match")
+    return found
 
 
 def _class_of(value: object) -> str | None:
