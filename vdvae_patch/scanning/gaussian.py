@@ -64,6 +64,8 @@ the change. What is no σ_q lacks a logarithm, so that its distance is of the si
 _MOST_CANCELLED = 1e3
 """Range of the rest over that of its part c log σ_q. A posterior's is below 40 over the values that are tried; where it
 is 5e4 or more, the logarithm is a fit of what another term leaves."""
+LEAST_CORRELATION = 1e-6
+"""ρ² of two values, or its distance to 1, from which it is no rounding (1e-13)."""
 _TOLERANCES = (1e-10, 1e-6)
 """Relative differences of a spot to σ, the finer one first: σ with a small constant added, as in log(σ + 1e-8), is
 taken only where nothing fits better (4e-8 of such a constant, 0.1 of a wrong spot). For the residual of a σ_q the same
@@ -380,12 +382,35 @@ class Probe:
                         continue
                     c = -2 * factor
                     sigma = (c / curvature).sqrt()
-                    match = self.match(key, grid, frozenset(quadratic), functools.partial(distance, sigma=sigma))
-                    if match is not None:
-                        means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
-                        return (*match, means, c)
+                    for share in (0.0, *self._correlations(mean, quadratic)):
+                        error = functools.partial(distance, sigma=sigma / math.sqrt(1 - share))
+                        match = self.match(key, grid, frozenset(quadratic), error)
+                        if match is not None:
+                            means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
+                            return (*match, means, c)
                     self.unmatched.add(key)
         return None
+
+    def _correlations(self, mean: SpotKey, quadratic: Sequence[SpotKey]) -> Iterator[float]:
+        """ρ² of a mean with each other one in which ℓ is quadratic, where they are correlated.
+
+        Of two correlated values ℓ is (A x² + 2 R x y + B y²) / 2 with ρ² = R² / A B, and the curvature A in one mean is
+        1 / σ² (1 − ρ²): of the σ that it has if the other one is known.
+        """
+        for other in quadratic:
+            share = 0.0 if other == mean else self.correlation(mean, other)
+            if LEAST_CORRELATION < share < 1 - LEAST_CORRELATION:
+                yield share
+
+    def correlation(self, one: SpotKey, other: SpotKey) -> float:
+        """ρ² of two leaves in which ℓ is quadratic; 0 if it is not. Of one difference, (x − y)², it is 1."""
+        a, b = self.curvature(one), self.curvature(other)
+        if a is None or b is None or not float(a * b) > 0:
+            return 0.0
+        at = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        values = self.values({one: at[:, None].expand(2, 2), other: at.expand(2, 2)}).expand(2, 2)
+        (low, left), (right, both) = values.tolist()
+        return float((low - left - right + both) ** 2 / float(a * b))
 
     def changes_curvature(self, key: SpotKey, mean: SpotKey) -> bool:
         """Whether a raw value changes the curvature in a mean."""

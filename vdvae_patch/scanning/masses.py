@@ -15,17 +15,21 @@ leaves its area alone; the variance then gives σ.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Set
 
 import torch
 from torch import Tensor
 
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
-from vdvae_patch.scanning.gaussian import GaussianTerm, Probe, distance
+from vdvae_patch.scanning.gaussian import LEAST_CORRELATION, GaussianTerm, Probe, distance
 from vdvae_patch.scanning.graph import Graph, Node
 
 _MEANS = torch.linspace(-40, 40, 5121, dtype=torch.float64)
+_FEW = slice(None, None, 8)
+"""Of 17 raw values the first, the middle and the last: most pairs of leaves fail there already."""
 _MOST_LEAVES = 8
 """A limit of work: every pair of leaves is tried, at 17 times 5121 points."""
 
@@ -39,6 +43,8 @@ _SAME_AREA = 1e-6
 _NO_EXCESS = 1e-4
 """Distance of the fourth cumulant from a Normal's, in units of the squared variance (1e-11, and 1.2 of a logistic
 density)."""
+_SAME_MOVE = 1e-6
+"""Difference of two moves of a bump, over two equal steps of another mean."""
 _SAME_SIGMA = 1e-6
 """Standard deviation of log σ over the raw value (1e-16, 0.9)."""
 
@@ -57,10 +63,9 @@ def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[Gaussi
         expression = Expression(Spot(node), stops, most=_MOST_LEAVES)
         if not 1 < len(expression.leaves) <= _MOST_LEAVES:
             continue
-        for term in _terms(expression, node, mass):
-            if term.raw.key not in seen:
-                seen.add(term.raw.key)
-                yield term
+        for term in _terms(expression, node, mass, seen):
+            seen.add(term.raw.key)
+            yield term
 
 
 def _is_made_by(functions: frozenset[str], node: Node, depth: int) -> bool:
@@ -71,21 +76,21 @@ def _is_made_by(functions: frozenset[str], node: Node, depth: int) -> bool:
     return any(_is_made_by(functions, n, depth - 1) for n in inner)
 
 
-def _terms(expression: Expression, total: Node, mass: bool) -> Iterator[GaussianTerm]:
+def _terms(expression: Expression, total: Node, mass: bool, seen: set[SpotKey]) -> Iterator[GaussianTerm]:
     probe = Probe(expression)
     for key, leaf in expression.leaves.items():
-        if not leaf.node.params:
+        if not leaf.node.params or key in seen:
             continue
         for grid in (probe.grid, probe.grid + 2.0):
             others = (m for m in expression.leaves if m != key and _vanishes(probe, m))
-            sigmas = {m: s for m in others if (s := _sigma(probe, key, grid, m, mass)) is not None}
-            if not sigmas:
-                continue
+            few = {m: s for m in others if (s := _sigma(probe, key, grid[_FEW], m, mass)) is not None}
+            sigmas = {m: s for m in _different(few) if (s := _sigma(probe, key, grid, m, mass)) is not None}
             # a mean that a network multiplies, as one image modulates another's latent, is in another unit than σ
-            for sigma in _different(sigmas.values()):
-                match = probe.match(key, grid, frozenset(sigmas), functools.partial(distance, sigma=sigma))
+            correlated = _of_correlated(probe, key, grid, sigmas, few.keys())
+            for sigma in itertools.chain(sigmas.values(), correlated):
+                match = probe.match(key, grid, frozenset(few), functools.partial(distance, sigma=sigma))
                 if match is not None:
-                    means = tuple(expression.leaves[m] for m in sigmas)
+                    means = tuple(expression.leaves[m] for m in few)
                     yield GaussianTerm(leaf, "p", *match, means, total)
                     break
             else:
@@ -93,13 +98,41 @@ def _terms(expression: Expression, total: Node, mass: bool) -> Iterator[Gaussian
             break
 
 
-def _different(sigmas: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Each of some σ once."""
+def _of_correlated(
+    probe: Probe, key: SpotKey, grid: Tensor, sigmas: Mapping[SpotKey, Tensor], means: Set[SpotKey]
+) -> Iterator[Tensor]:
+    """Of a density of two correlated values the σ of one of them.
+
+    What the bump has is σ √(1 − ρ²), of where the other one is known. It moves with the other mean by ρ σ₁/σ₂, and the
+    other one's by ρ σ₂/σ₁, so that ρ² is their product.
+    """
+    at = grid[len(grid) // 2]
+    for mean, sigma in sigmas.items():
+        for other in probe.expression.leaves:
+            if other == key or other in means:
+                continue
+            share = _moved(probe, key, at, mean, other) * _moved(probe, key, at, other, mean)
+            if LEAST_CORRELATION < share < 1 - LEAST_CORRELATION:
+                yield sigma / math.sqrt(1 - share)
+
+
+def _moved(probe: Probe, key: SpotKey, at: Tensor, mean: SpotKey, other: SpotKey) -> float:
+    """By how much the bump over a mean moves when another leaf does; NaN where there is none, or by different steps."""
+    steps = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    size = (len(steps), len(_MEANS))
+    bump = probe.values({key: at.expand(size), mean: _MEANS.expand(size), other: steps[:, None].expand(size)})
+    bump = bump.expand(size)
+    first, second = (torch.trapezoid(bump * _MEANS, _MEANS) / torch.trapezoid(bump, _MEANS)).diff().tolist()
+    return 2 * second if math.isclose(first, second, rel_tol=_SAME_MOVE, abs_tol=_SAME_MOVE) else math.nan
+
+
+def _different(sigmas: Mapping[SpotKey, Tensor]) -> Iterator[SpotKey]:
+    """Of leaves with their σ those whose σ no earlier one has."""
     seen: list[Tensor] = []
-    for sigma in sigmas:
+    for mean, sigma in sigmas.items():
         if not any(torch.allclose(sigma, other, rtol=_SAME_SIGMA) for other in seen):
             seen.append(sigma)
-            yield sigma
+            yield mean
 
 
 def _vanishes(probe: Probe, mean: SpotKey) -> bool:

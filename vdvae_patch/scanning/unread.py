@@ -9,13 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 
-import torch
-
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import descend, scaled_noise
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, settle
-from vdvae_patch.scanning.gaussian import MOST_LEAVES, Probe
+from vdvae_patch.scanning.gaussian import LEAST_CORRELATION, MOST_LEAVES, Probe
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.interpolated import leaves_of
 from vdvae_patch.scanning.reading import NearMiss, Readings, where
@@ -113,18 +111,13 @@ def _is_crossed(total: Node, stops: frozenset[int]) -> bool:
     if not 3 <= len(expression.leaves) <= MOST_LEAVES:
         return False
     probe = Probe(expression)
-    curved = {key: float(found) for key in expression.leaves if (found := probe.curvature(key)) is not None}
-    at = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    for one, other in itertools.combinations(curved, 2):
-        (low, left), (right, both) = probe.values({one: at[:, None].expand(2, 2), other: at.expand(2, 2)}).tolist()
-        share = (low - left - right + both) ** 2 / (curved[one] * curved[other])
-        if curved[one] * curved[other] > 0 and _LEAST < share < 1 - _LEAST:
-            return True
-    return False
+    curved = [key for key in expression.leaves if probe.curvature(key) is not None]
+    return any(
+        LEAST_CORRELATION < probe.correlation(one, other) < 1 - LEAST_CORRELATION
+        for one, other in itertools.combinations(curved, 2)
+    )
 
 
-_LEAST = 1e-6
-"""R² / A B, or its distance to 1, from which it is no rounding (1e-13)."""
 _CORRELATED = "a Normal with correlations has no σ of each element; heads are of Normals whose elements are independent"
 _ALMOST = (
     "a network's output changes the curvature and the logarithm of an expression as the σ of a Normal does, but no "
