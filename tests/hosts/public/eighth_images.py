@@ -5,10 +5,10 @@ The fields, and a word for each, were fixed before any search. For each the list
 word was taken in the index's order (the most file versions first), and of those whose snapshot could be had the first
 that is PyTorch, trains a model of its own with its own loss and is in no earlier look; its main model, with its main
 loss. A word's second list took the place of one that named nothing ("smiles-vae" for molecules, "pytorch-mdn" for
-mixture densities). Of two fields a further repository is here that had been read before the list's order was looked up
-again (`insdout/GMVAE-pytorch`, `aailabkaist/DCEVAE`). Conventions were neither sought nor avoided. Every truth was
-written from reading the code, before any of these was scanned, by somebody who had not read the scan's, but who knew
-from the docs which faults earlier looks had found.
+mixture densities). Of some fields a further repository is here that had been read before the list's order was looked up
+again (`insdout/GMVAE-pytorch`, `aailabkaist/DCEVAE` and the second and third Bayesian networks). Conventions were
+neither sought nor avoided. Every truth was written from reading the code, before any of these was scanned, by somebody
+who had not read the scan's, but who knew from the docs which faults earlier looks had found.
 
 "vae-mnist": `Bogdank2206/cvae-mnist`, `sudsho/vae-mnist-fashion`. "vae-celeba": `rrmaura/vae-celebA` and
 `galsasson/vae-celebA` passed (TensorFlow), `AyushShahh/Beta-VAE-CelebA` taken. "betavae":
@@ -18,15 +18,16 @@ from the docs which faults earlier looks had found.
 (TensorFlow), `murex/gmvae-label-decoding` taken. "semi-supervised-vae": `OrezriceWasHere/Pytorch-Semi-Supervised-VAE`,
 its second model, as its first is the plain one. "vampprior" passed (too large, or TensorFlow). "vae-gan": three passed
 (TensorFlow, or no snapshot), `Lorenzo-Weber/CVAE-GAN_TCC` taken. "multimodal-vae":
-`gabinsane/multimodal-vae-comparison`. "cevae": `szhang120/cevae-robustness-experiments` passed (the model's code is
-not in it), `NotDevinLe/cevae` taken. "probabilistic-unet": a copy of an earlier look's passed,
-`Satishvaran/lithology-probabilistic-unet` taken. "vae-mri": `cs-274e/VAE-mri`. "smiles-vae":
-`jay-liang42/SMILES-VAE`. "protein-vae": `psipred/protein-vae`, of metals. "scvae": `scvae/scvae` passed (TensorFlow),
-`or4k2l/scVAE-Annotator` taken. "vgae": two passed (no snapshot; scripts that end before a loss), `AdamKlejda/VGAE`
-passed (TensorFlow), `marblet/vgae` taken. "heteroscedastic": two passed (TensorFlow, GPs),
-`kiarashk76/Heteroscedastic-Regression` and `aleximmer/heteroscedastic-nn` taken. "pytorch-mdn":
-`nimanzik/pytorch-mdn`. "bayesian-neural-network": `silasbrack/approximate-inference-for-bayesian-neural-networks`
-passed (Pyro's guides), `jaryP/MMD-Bayesian-Neural-Network` and `tennisonliu/bayesian-neural-network` taken.
+`gabinsane/multimodal-vae-comparison`. "cevae": `szhang120/cevae-robustness-experiments` passed (the model's code is not
+in it), `NotDevinLe/cevae` taken. "probabilistic-unet": a copy of an earlier look's passed,
+`Satishvaran/lithology-probabilistic-unet` taken. "vae-mri": `cs-274e/VAE-mri`. "smiles-vae": `jay-liang42/SMILES-VAE`.
+"protein-vae": `psipred/protein-vae`, of metals. "scvae": `scvae/scvae` passed (TensorFlow), `or4k2l/scVAE-Annotator`
+taken. "vgae": two passed (no snapshot; scripts that end before a loss), `AdamKlejda/VGAE` passed (TensorFlow),
+`marblet/vgae` taken. "heteroscedastic": three passed (TensorFlow, GPs, a classifier's dropout),
+`kiarashk76/Heteroscedastic-Regression` and `aleximmer/heteroscedastic-nn` taken. "pytorch-mdn": `nimanzik/pytorch-mdn`.
+"bayesian-neural-network": four passed (no snapshot, Pyro's guides twice, no code of a network),
+`dimabasow/bayesian-neural-networks` taken, `cathlyn-chen/Bayesian-Neural-Networks-Planning` passed (the layers of the
+next but one, by another hand), `jaryP/MMD-Bayesian-Neural-Network` and `tennisonliu/bayesian-neural-network` taken.
 "hyperprior": two passed (a package's models), `mgrzesiuk/balle-hyperprior` taken. Models without a head:
 "sparse-autoencoder" `Goreg12345/sparse-autoencoder`, "realnvp" `xqding/RealNVP`, "ddpm-pytorch"
 `Nestallum/ddpm-pytorch`, "wgan" `FibonAdithya/wgan-synthetic`, "simclr" `rattaoup/pytorch-simclr`,
@@ -1334,6 +1335,60 @@ def discrepancy_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
     return gap * 0.5 - log_density.sum() / len(x)
 
 
+class RatioTensor(nn.Module):
+    """A weight is σ times its noise and a mean that is told in σ; the KL has the mean alone."""
+
+    def __init__(self, size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.gamma, self.rho = nn.Parameter(torch.randn(size)), nn.Parameter(0.3 * torch.randn(size))
+
+    def get_kl(self) -> Tensor:
+        return torch.log(1 + self.gamma**2).sum() / 2
+
+    def sample(self, dims: tuple[int, ...]) -> Tensor:
+        noise = torch.normal(mean=0.0, std=1.0, size=(*dims, *self.rho.shape))
+        return (noise + self.gamma) * self.rho.abs()
+
+    def __rmatmul__(self, x: Tensor) -> Tensor:
+        return x @ self.sample(tuple(x.shape[:-2]))
+
+    def __radd__(self, x: Tensor) -> Tensor:
+        return x + self.sample(tuple(x.shape[:-1]))
+
+
+class RatioLinear(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", 1 / torch.sqrt(torch.tensor(float(n_in))))
+        self.weight, self.bias = RatioTensor((n_in, n_out)), RatioTensor((n_out,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.weight) * self.scale + self.bias
+
+
+class ConstantNoise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sigma = nn.Parameter(torch.tensor(1.0))
+
+    def negative_likelihood(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.gaussian_nll_loss(x.view(len(x)), y, self.sigma**2 * torch.ones_like(y), full=True)
+
+
+class RatioPerceptron(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fcc = nn.Sequential(RatioLinear(4, 7), nn.BatchNorm1d(7, affine=False), nn.ReLU(), RatioLinear(7, 1))
+        self.heads = nn.ModuleList([ConstantNoise()])
+
+    def loss(self, x: Tensor, y: Tensor, train_size: int = 50) -> Tensor:
+        h = self.fcc(x)
+        total = torch.zeros(())
+        for head in self.heads:
+            total = total + head.negative_likelihood(h, y)
+        return total + sum(m.get_kl() for m in self.modules() if isinstance(m, RatioTensor)) / train_size
+
+
 # ------------------------------------------------------------------------------------------------ compression
 
 
@@ -1819,6 +1874,21 @@ CASES = (
             posterior(f"l{i}.{name}_rho", sigma=F.softplus) for i in (1, 2, 3) for name in ("weight", "bias")
         ), lambda model, *batch: model.sample_elbo(*batch),
         truth="networks.py GaussianNode.sigma: log1p(exp(rho)), in sample and log_prob, of an object that is no module",
+    ),
+    PublicCase(
+        "BayesianPerceptrone (dimabasow)",
+        Retold(
+            "dimabasow/bayesian-neural-networks", "40fb74e21f7a9f11b0ddfafc40a0df4b195c9970",
+            "src/nn/base/bayesian_parameter.py, src/nn/linear.py, src/nn/heads/gaussian_regression_head.py, "
+            "src/nn/base/bayesian_neural_network.py, src/nn/backbones/bayesian_perceptrone.py",
+        ),
+        RatioPerceptron, lambda: (randn(8, 4), randn(8, seed=9)),
+        (
+            *(posterior(f"fcc.{i}.{p}.rho", sigma=torch.abs) for i in (0, 3) for p in ("weight", "bias")),
+            likelihood("heads.0.sigma", sigma=torch.abs),
+        ), lambda model, *batch: model.loss(*batch),
+        truth="bayesian_parameter.py sample: (noise + γ) |ρ|, so that |ρ| is σ, and scales the mean, too; get_kl is of "
+        "γ alone; a bias is drawn for each row. gaussian_regression_head.py: a parameter's square is the variance",
     ),
     PublicCase(
         "BMMD",
