@@ -25,7 +25,7 @@ in it), `NotDevinLe/cevae` taken. "probabilistic-unet": a copy of an earlier loo
 taken. "vgae": two passed (no snapshot; scripts that end before a loss), `AdamKlejda/VGAE` passed (TensorFlow),
 `marblet/vgae` taken. "heteroscedastic": three passed (TensorFlow, GPs, a classifier's dropout),
 `kiarashk76/Heteroscedastic-Regression` and `aleximmer/heteroscedastic-nn` taken. "pytorch-mdn": `nimanzik/pytorch-mdn`.
-"bayesian-neural-network": four passed (no snapshot, Pyro's guides twice, no code of a network),
+"bayesian-neural-network": four passed (no snapshot, Pyro's guides twice, a circuit by its name),
 `dimabasow/bayesian-neural-networks` taken, `cathlyn-chen/Bayesian-Neural-Networks-Planning` passed (the layers of the
 next but one, by another hand), `jaryP/MMD-Bayesian-Neural-Network` and `tennisonliu/bayesian-neural-network` taken.
 "hyperprior": two passed (a package's models), `mgrzesiuk/balle-hyperprior` taken. Models without a head:
