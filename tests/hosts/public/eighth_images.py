@@ -698,7 +698,7 @@ class SpectrumCVAEGAN(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, logvar = self.encoder(x, c)
         std = logvar.mul(0.5).exp_()
-        z = torch.randn_like(std).mul(std).add_(mean)
+        z = mean + std * torch.randn(len(x), self.latent)
         return mean, logvar, self.decoder(z, c)[0]
 
 
