@@ -112,6 +112,30 @@ def test_the_callback_patches_before_the_first_step(kind: type[Module], tmp_path
     assert "log" not in vars(module)
 
 
+class Rectified(Module):
+    """Its σ is no exponential: without `paper=False` explin makes another one of it."""
+
+    def training_step(self, rows: Tensor, index: int) -> Tensor:
+        mean, raw = self.vae.encoder(rows).chunk(2, dim=1)
+        sigma = nn.functional.softplus(raw) + 1e-4
+        kl = 0.5 * (sigma**2 + mean**2 - 1) - torch.log(sigma)
+        return nn.functional.mse_loss(self.vae.decoder(mean + sigma * torch.randn_like(mean)), rows) + kl.mean()
+
+
+@pytest.mark.parametrize(("paper", "moves"), [(None, True), (False, False)])
+def test_the_callback_logs_the_table_and_says_when_sigma_moves(
+    paper: bool | None, moves: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
+        trainer(tmp_path, Patch("explin", paper=paper)).fit(Rectified(), loader())
+    (text,) = (r.getMessage() for r in caplog.records if r.getMessage().startswith("vdvae_patch"))
+    assert "σ before" in text
+    assert (
+        "σ is another one now: vae.encoder.2[4:8] (posterior, softplus(floor=0.0001)) by explin. To" in text
+    ) == moves
+    assert ("Patch(..., paper=False) keeps σ" in text) == moves
+
+
 class Around(nn.Module):
     """A LightningModule as a part of another model."""
 

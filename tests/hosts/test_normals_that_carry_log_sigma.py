@@ -161,3 +161,39 @@ def test_a_sigma_that_is_changed_in_place_carries_nothing_more() -> None:
 
 def test_a_logarithm_of_another_shape_is_not_carried() -> None:
     assert carried(carrying(torch.ones(3, 1), torch.zeros(3))) is None
+
+
+class LearnedPrior(Base):
+    """The prior's log σ is a parameter, which a patch replaces wherever it is named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior = nn.Parameter(torch.full((4,), -0.2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        z = mu + (0.5 * raw).exp() * torch.randn_like(mu)
+        kl = Normal(mu, (0.5 * raw).exp()).log_prob(z) - Normal(0, self.prior.exp()).log_prob(z)
+        return ((self.dec(z) - x) ** 2).mean() + kl.mean()
+
+
+def beside(model: LearnedPrior, x: Tensor) -> Tensor:
+    mu, raw = model.enc(x).chunk(2, 1)
+    z = mu + (0.5 * raw).exp() * torch.randn_like(mu)
+    kl = Normal(mu, (0.5 * raw).exp()).log_prob(z) - Normal(0, model.prior.exp()).log_prob(z)
+    return ((model.dec(z) - x) ** 2).mean() + kl.mean()
+
+
+@pytest.mark.parametrize("scale", ["constant", "upbounded(2)"])
+@pytest.mark.parametrize("call", [None, beside])
+def test_a_parameter_that_is_patched_beside_it_takes_no_posterior_its_logarithm(
+    scale: str, call: Callable[..., Tensor] | None
+) -> None:
+    model = LearnedPrior()
+    handle = vdvae_patch.stabilize(model, X, call=call, posterior="explin", prior=scale, file=io.StringIO())
+    with torch.no_grad():
+        model.enc.bias[4:] = -190.0  # a σ of exp(-95), whose inverse is more than float32 holds
+    loss = model(X) if call is None else handle.loss(model, X)
+    loss.backward()
+    assert model.enc.bias.grad is not None
+    torch.testing.assert_close(model.enc.bias.grad[4:], torch.full((4,), -0.125))  # -½ of log σ each, a mean of four

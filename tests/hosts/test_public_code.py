@@ -46,7 +46,6 @@ KNOWN = {
     "third_sequences-ProdLDA with learned priors": "the truth takes the root of negative variances",
     "fourth_images-Conditioned VAE": "a slip upstream draws by v, of any sign: read as v, and not as |v|",
     "fourth_sequences-SimpleDreamer actor": "neither density nor KL: the actor and the transition are called posterior",
-    "fourth_sequences-Decadal BVAE": "a floor and a clip in one expression: found, and refused",
     "fifth_images-VAE (noctrog)": "a dropout counts in σ with what it multiplies by what it keeps",
     "fifth_sequences-Denoised MDP": "computed inside TorchScript; one layer of two codes is named in two parts",
     "fifth_sequences-World models (Sonic)": "a role; and a slip upstream, around bounds that are computed: refused",
@@ -59,20 +58,13 @@ KNOWN = {
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
-    "seventh_images-DDPM with a learned variance (Michedev)": "a raw value between two bounds of a step: refused",
-    "seventh_images-BCANFCodec": "the density of a rounded latent is not seen",
     "seventh_sequences-Handwriting prediction": "a bivariate Normal with a correlation",
-    "seventh_sequences-KVAE (rodrigo-paganini)": "sampler and density add different floors: found, and refused",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
     f"third_originals-{name.partition('-')[2]}, itself": f"as in our own words: {reason}"
     for name, reason in KNOWN.items()
     if name.startswith("third_") and name.partition("-")[2].startswith(ORIGINALS)
-}
-KNOWN |= {
-    f"third_originals-Improved diffusion, learned range, {form}": "a prior that is a likelihood at the first step"
-    for form in ("retold", "itself")
 }
 """What is still wrong with a model, by its file and name; docs/results/scan-public.md says more of each."""
 

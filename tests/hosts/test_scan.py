@@ -70,7 +70,10 @@ def test_a_models_own_error_says_which_call_was_made() -> None:
     model = plain.ThreeWays()
     with pytest.raises(RuntimeError, match="cannot be multiplied") as caught:
         scan(model, torch.randn(5, 7))
-    assert caught.value.__notes__ == ["while vdvae_patch.scan ran ThreeWays(float32[5, 7])"]
+    assert caught.value.__notes__ == [
+        "while vdvae_patch.scan ran ThreeWays(float32[5, 7]); if your training does not call the model so, give its "
+        "loss: call=lambda model, batch: model.loss(batch)"
+    ]
 
 
 def test_a_model_without_a_head_warns_and_names_the_near_misses() -> None:

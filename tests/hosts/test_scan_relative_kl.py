@@ -141,6 +141,32 @@ class Penalty(Relative):
         return delta, (0.5 * p).exp(), (0.5 * (p + d)).exp(), kl
 
 
+class Below(nn.Module):
+    """A second level of such a KL; with the squared error the loss as a whole is quadratic in Δμ and in what Δσ is
+    computed from, as a KL to N(0, 1) is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.top, self.p, self.q, self.decoder = nn.Linear(6, 8), nn.Linear(4, 8), nn.Linear(10, 8), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_sigma = self.top(x).chunk(2, 1)
+        z = mean + log_sigma.exp() * torch.randn_like(mean)
+        prior, p = self.p(z).chunk(2, 1)
+        delta, d = self.q(torch.cat([x, z], 1)).chunk(2, 1)
+        below = prior + delta + (p + d).exp() * torch.randn_like(prior)
+        kl = 0.5 * (mean**2 + (2 * log_sigma).exp() - 1) - log_sigma
+        relative = 0.5 * (delta**2 / (2 * p).exp() + (2 * d).exp() - 2 * d - 1)
+        error = (self.decoder(torch.cat([z, below], 1)) - x).square().sum(1).mean()
+        return error + kl.sum(1).mean() + relative.sum(1).mean()
+
+
+def test_a_level_below_another_one_is_no_kl_of_the_whole_loss() -> None:
+    roles = {(h.path, h.role) for h in scan(Below(), X)}
+    assert roles == {("top", "posterior"), ("p", "prior"), ("q", "posterior")}
+
+
 @pytest.mark.parametrize("build", [NotRelative, Penalty])
 def test_what_is_no_kl_of_the_draw_is_none(build: Callable[[], Relative]) -> None:
     assert "p" not in {head.path for head in scan(build(), X) if head.found and head.found.confidence == "sure"}

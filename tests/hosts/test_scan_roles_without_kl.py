@@ -235,3 +235,38 @@ class Wakeful(nn.Module):
 
 def test_a_posterior_of_a_kl_is_one_whatever_else_is_made_likely_under_it() -> None:
     assert roles(Wakeful(), torch.randn(6, 8)) == {"enc[4:8]": "posterior"}
+
+
+class Modality(nn.Module):
+    """An encoder and a decoder of one kind of data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(6, 8), nn.Linear(4, 6)
+
+    def posterior(self, x: Tensor) -> Normal:
+        mean, log_sigma = self.encoder(x).chunk(2, 1)
+        return Normal(mean, log_sigma.exp())
+
+
+class MixtureOfExperts(nn.Module):
+    """Each expert is drawn from in turn, and its draw judged by all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = Modality(), Modality()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        experts, loss = (self.one.posterior(x), self.two.posterior(y)), x.new_zeros(len(x))
+        for expert in experts:
+            z = expert.rsample()
+            posterior = torch.stack([e.log_prob(z).sum(1) for e in experts]).logsumexp(0)
+            error = (self.one.decoder(z) - x).square().sum(1) + (self.two.decoder(z) - y).square().sum(1)
+            loss = loss + error + posterior - Normal(0, 1).log_prob(z).sum(1)
+        return loss.mean()
+
+
+def test_each_expert_of_a_mixture_is_a_posterior() -> None:
+    torch.manual_seed(0)
+    heads = scan(MixtureOfExperts(), torch.randn(9, 6), torch.randn(9, 6))
+    assert {(h.path, h.role) for h in heads} == {("one.encoder", "posterior"), ("two.encoder", "posterior")}

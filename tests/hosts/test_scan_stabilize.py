@@ -235,3 +235,39 @@ def test_a_prior_that_no_posterior_is_compared_with_keeps_its_sigma() -> None:
     assert patched.after is not None
     assert patched.after.median == pytest.approx(math.exp(-1.0), rel=1e-2)
     assert "no posterior is compared with log_scale" in out.getvalue()
+
+
+class Student(nn.Module):
+    """Its posterior is kept near that of a teacher, which is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher, self.student, self.decoder = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(4, 6)
+        self.teacher.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        (taught, known), (mean, log_sigma) = self.teacher(x).chunk(2, 1), self.student(x).chunk(2, 1)
+        posterior = Normal(mean, log_sigma.exp())
+        kl = kl_divergence(posterior, Normal(taught, known.exp())).sum(1).mean()
+        return 100 * (self.decoder(posterior.rsample()) - x).square().mean() + kl
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_sigma_of_a_teacher_is_not_fixed(trained: bool) -> None:
+    torch.manual_seed(0)
+    model, said = Student(), io.StringIO()
+    model.teacher.requires_grad_(trained)
+    with torch.no_grad():
+        model.teacher.weight.mul_(0.01)  # a σ near 1, so that a constant one would not move the loss
+        model.teacher.bias.zero_()
+    handle = stabilize(model, torch.randn(9, 6), file=said)
+    scales = {h.head.path: str(h.scale) for h in handle.heads}
+    assert (scales["teacher"] == "constant") == trained
+    assert ("of teacher, no parameter is trained" in said.getvalue()) != trained
+
+
+def test_a_model_that_is_patched_already_is_named_as_that() -> None:
+    model, x = Student(), torch.randn(9, 6)
+    stabilize(model, x, file=io.StringIO())
+    with pytest.raises(PatchError, match="the model is patched already, as .*; unpatch it first"):
+        stabilize(model, x, file=io.StringIO())

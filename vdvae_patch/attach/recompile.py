@@ -182,7 +182,9 @@ def _carry(changes: list[Change], log: LogSite) -> None:
         if known.last == log.last and type(known.reader) is Reader and known.reader.rest == _SIGMA:
             known.reader.carries = True
             return
-        if known.operand <= -3 or _meet(known.last, log.last):
+        if known.operand == -3:
+            continue  # a parameter, wherever it is named: what is read then is what σ is computed of
+        if _meet(known.last, log.last):
             return
         if _meet(known.first, log.first) or _meet(known.last, log.first):
             # the raw value is replaced on the way: by log σ itself, where nothing but an exponential follows

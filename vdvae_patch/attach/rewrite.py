@@ -23,6 +23,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.readers import LogReader, PartReader
 from vdvae_patch.attach.source import METHOD, Span, class_of, find, is_method, look_up, mangled, parse
@@ -614,6 +616,8 @@ class _Edit:
             candidates = [candidates[change.operand]]
         elif len(candidates) > 1 and isinstance(node, ast.Call) and self._is_builtin(node.func):
             candidates = node.args[change.operand : change.operand + 1] if change.operand >= 0 else candidates
+        elif len(candidates) > 1 and change.operand >= 0 and self._is_tensor_method(node):
+            candidates = self._operands(node)[change.operand : change.operand + 1]
         if len(candidates) != 1:
             raise PatchError(
                 f"{self.function.__qualname__} line {getattr(node, 'lineno', 0)}: which operand of "
@@ -670,6 +674,13 @@ class _Edit:
     def is_fixed(self, node: ast.expr) -> bool:
         """Whether an expression has one value: a constant, a setting, or an argument that has one."""
         return self._is_constant(node) or _root(node) in self.fixed
+
+    def _is_tensor_method(self, node: ast.AST) -> bool:
+        """Whether a call is of a tensor's own method, `var.clamp(min=eps)`: the tensor is its first operand."""
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            return False
+        own = inspect.getattr_static(torch.Tensor, node.func.attr, None)
+        return isinstance(own, types.MethodDescriptorType) and not self._is_namespace(node.func.value)
 
     def _is_builtin(self, node: ast.expr) -> bool:
         """Whether a function is one of C: PyTorch's own operations, whose arguments are those of what was recorded."""

@@ -559,8 +559,8 @@ def _common(passes: Sequence[Pass], running: Iterable[Running]) -> Iterator[tupl
     """Of these functions those that ran when the first of these passes began, with where they are, and were then."""
     if not passes:
         return
-    then = {(f.identity, f.code): f for f in passes[0].frames}
+    then = {f.identity: f for f in passes[0].frames}
     for frame, instruction in islice(running, 2 * _DEPTH):
-        before = then.get((id(frame), frame.f_code))
-        if before is not None:
+        before = then.get(id(frame))
+        if before is not None and before.code is frame.f_code:
             yield frame, Frame(id(frame), frame.f_code, instruction), before

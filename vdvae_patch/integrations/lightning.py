@@ -23,11 +23,12 @@ from torch import nn
 from vdvae_patch.errors import CheckpointError, PatchError
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.integrations.guarding import Guarded
-from vdvae_patch.patching import Variant, is_patched, patch, unpatch
-from vdvae_patch.patching.record import owners
+from vdvae_patch.patching import PatchHandle, Variant, is_patched, patch, unpatch
+from vdvae_patch.patching.record import PatchedHead, owners
 from vdvae_patch.patching.restore import patch_document
 from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.saving import apply
+from vdvae_patch.scales import Constant
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.quiet import without_logging
 
@@ -36,12 +37,17 @@ if TYPE_CHECKING:
     class _Callback:
         """Lightning's, of whichever of its two packages is installed."""
 
+    def _log(message: str) -> None:
+        """Lightning's own log, of the first process."""
+
 else:
     try:
         from lightning.pytorch import Callback as _Callback
+        from lightning.pytorch.utilities import rank_zero_info as _log
     except ImportError:
         try:
             from pytorch_lightning import Callback as _Callback
+            from pytorch_lightning.utilities import rank_zero_info as _log
         except ImportError as error:
             raise ImportError(
                 "vdvae_patch.integrations.lightning needs Lightning: pip install lightning (or pytorch_lightning)"
@@ -70,6 +76,9 @@ class Patch(_Callback):
             optimizes by hand needs it, or heads: a function that gives its loss.
         batch: what the scan runs on instead of the first batch.
         arithmetic, verify, paper: as of `vdvae_patch.patch`.
+
+    What was patched is logged by Lightning, as a table with σ on the batch before and after, and of a σ that moved what
+    keeps it.
 
     A checkpoint of a trainer with this callback has the patch under `"vdvae_patch"`. When a trainer is given such a
     checkpoint (`ckpt_path`), the module gets exactly that patch, whatever it had before. A module whose layers are made
@@ -147,7 +156,7 @@ class Patch(_Callback):
         self._by_scan = self.heads is None
         with without_logging(module):
             heads = self._scanned(trainer, module) if self.heads is None else self.heads(module)
-            patch(
+            handle = patch(
                 module,
                 self.variant,
                 heads=heads,
@@ -155,6 +164,7 @@ class Patch(_Callback):
                 verify=self.verify,
                 paper=self.paper,
             )
+        _log(_account(handle))
 
     def _scanned(self, trainer: Any, module: Any) -> Iterable[Head]:
         if self.call is None and not getattr(module, "automatic_optimization", True):
@@ -241,6 +251,27 @@ def apply_checkpoint(module: Module, path: Path | str, *, heads: Iterable[Head] 
         )
     apply(module, document, heads=heads)
     return module
+
+
+_MOVED = 0.02
+"""Of the median of a σ: less is what a scale that was fitted to it leaves."""
+
+
+def _account(handle: PatchHandle) -> str:
+    """What was patched, and which σ is another one now: nobody sees the handle."""
+    said = f"vdvae_patch: the module is patched\n{handle}"
+    moved = [h for h in handle.heads if _is_moved(h)]
+    if moved:
+        named = ", ".join(f"{h.head} by {h.scale}" for h in moved)
+        said += f"\nσ is another one now: {named}. To a module that is trained already this is noise of another size"
+    if any(not isinstance(h.scale, Constant) for h in moved):
+        said += "; Patch(..., paper=False) keeps σ at the median of the batch"
+    return said
+
+
+def _is_moved(head: PatchedHead) -> bool:
+    before, after = head.before, head.after
+    return before is not None and after is not None and abs(after.median - before.median) > _MOVED * before.median
 
 
 def _training_step(module: Any, batch: Any) -> Any:

@@ -290,7 +290,7 @@ def patch(
     """
     keep: Keep = "exponentials" if paper is None else "nothing" if paper else "all"
     chosen = resolve(variant, {"posterior": posterior, "prior": prior, "likelihood": likelihood}, decoder, top_prior)
-    _refuse_patched(model)
+    refuse_patched(model)
     placements = [
         found
         for found in (
@@ -475,14 +475,14 @@ def patch_exactly(
     Raises:
         PatchError: as `patch`; the model is then as it was.
     """
-    _refuse_patched(model)
+    refuse_patched(model)
     found = plan.checked(model, [patched.head for patched in heads], variant)
     given = PatchedHeads(PatchedHead(head, old.scale) for head, old in zip(found, heads, strict=True))
     record, _ = _apply(model, given, variant, arithmetic, [], [], normals)
     return PatchHandle(model, record, found)
 
 
-def _refuse_patched(model: nn.Module) -> None:
+def refuse_patched(model: nn.Module) -> None:
     if not is_patched(model):
         return
     known = owners(model)

@@ -207,6 +207,8 @@ def settled(patched: PatchedHead) -> PatchedHead:
     head, scale = patched.head, patched.scale
     if head.found is None or not head.found.at_output or scale is None or _missed(head, scale) is not None:
         return patched
+    if not bool(head.convention.preimage(scale, _FAR).isfinite().all()):
+        return patched  # σ comes down to the host's own floor: of a raw value at −∞ the gradient is NaN
     return replace(patched, head=replace(head, sites=(), found=replace(head.found, patch_at="output")))
 
 
@@ -343,6 +345,7 @@ def term_attachments(model: nn.Module, sites: Sequence[TermSite]) -> list[Attach
 
 
 _RAW = torch.linspace(-40, 40, 161, dtype=torch.float64)
+_FAR = torch.tensor([-700.0, 700.0], dtype=torch.float64)
 
 
 def _require_reached(head: Head, scale: Scale) -> None:
@@ -355,8 +358,7 @@ def _require_reached(head: Head, scale: Scale) -> None:
     if head.found is None or worst is None:
         return
     wanted = scale.sigma(_RAW)
-    far = torch.tensor([-700.0, 700.0], dtype=torch.float64)
-    low, high = sorted(head.convention.sigma(far).tolist())
+    low, high = sorted(head.convention.sigma(_FAR).tolist())
     raise PatchError(
         f"head {head} of {head.found.file}:{head.found.line} cannot be given {scale}: {head.found.reason}; write a "
         "patch file whose Head has a CallSite, a function of yours that takes the place of the method that reads it. "

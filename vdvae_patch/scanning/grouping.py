@@ -23,8 +23,9 @@ from vdvae_patch.scanning.agreement import convention_of, conventions_of
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
-from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.group import EmissionKey, Group, Groups
+from vdvae_patch.scanning.interpolated import is_interpolated
 from vdvae_patch.scanning.pairing import with_normals
 from vdvae_patch.scanning.placing import disagreeing, sites_of
 from vdvae_patch.scanning.reading import Reading, Readings, where
@@ -81,7 +82,9 @@ _MOST_METHODS = 4
 def _by_raw(found: Iterable[Reading]) -> dict[Any, list[Reading]]:
     out: dict[Any, list[Reading]] = {}
     for reading in found:
-        out.setdefault(reading.raw.key, []).append(reading)
+        # a log σ that is computed twice, of one raw value, is one head's
+        raw = reading.parts[0].begin if is_interpolated(reading) else reading.raw
+        out.setdefault(raw.key, []).append(reading)
     return out
 
 
@@ -167,7 +170,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
         warnings=tuple(hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings))),
-        alone=_alone(group),
+        alone=_alone(graph, group),
         at_output=beside and place == "call" and _is_bounded_output(group, convention, agree, shared),
     )
     return Head(
@@ -186,8 +189,9 @@ def _made_one(graph: Graph, readings: list[Reading]) -> tuple[Convention, tuple[
     return None
 
 
-def _alone(group: Group) -> str:
-    """What a constant σ would take from a prior whose network computes nothing else; empty if it also has a mean."""
+def _alone(graph: Graph, group: Group) -> str:
+    """What a constant σ would take from a prior whose network computes nothing else, or is not trained, as a teacher
+    is; empty if it also has a mean."""
     terms = [r.term for r in group.readings if r.term is not None and r.evidence == "p"]
     if group.role != "prior" or not terms:
         return ""
@@ -196,7 +200,23 @@ def _alone(group: Group) -> str:
     whole = group.emission.channels.start == 0 and group.emission.channels.stop is None
     if whole and all(sum(mean.node.params for mean in term.means) < 2 for term in terms):
         return "σ is the only thing that its network computes"
+    if graph.fixed and all(name in graph.fixed for name in _parameters_of(group.readings[0].raw.node)):
+        return "no parameter is trained, so that its σ does not go to zero"
     return ""
+
+
+def _parameters_of(node: Node) -> set[str]:
+    """The names of the parameters that a value is computed of."""
+    names, todo, seen = set[str](), [node], set[int]()
+    while todo:
+        current = todo.pop()
+        if current.id in seen or not current.params:
+            continue
+        seen.add(current.id)
+        if current.kind == "parameter":
+            names.add(current.name)
+        todo += current.inputs
+    return names
 
 
 def _is_bounded_output(group: Group, convention: Convention, agree: bool, shared: bool) -> bool:
@@ -244,13 +264,16 @@ def _sigma_node(readings: list[Reading]) -> Any:
 
 
 SUM = "its raw value is a sum that is formed after the modules have run"
+INTERPOLATED = (
+    "its log σ is computed of it and of numbers that differ from element to element, after the modules have run"
+)
 
 
 def _patch_place(
     group: Group, convention: Convention, agree: bool, shared: bool
 ) -> tuple[Literal["output", "call", "no"], str]:
     if group.readings[0].parts:
-        return "call", SUM
+        return "call", INTERPOLATED if is_interpolated(group.readings[0]) else SUM
     if not group.emission.at_output:
         return "call", group.emission.reason
     if shared:

@@ -46,6 +46,8 @@ _SAME_SIGMA = 1e-6
 def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm]:
     """All such expressions of a graph, each raw value's earliest one."""
     seen: set[SpotKey] = set()
+    # of a latent that is rounded, the mass is a bump around what the rounding gives, and steps around what it is given
+    stops |= {node.id for node in graph.nodes if node.op in ops.ROUNDING}
     for node in graph.nodes:
         operands = [n for n in node.inputs if n.params]
         mass = node.op == "sub" and len(operands) == 2 and all(_is_made_by(ops.CDF, n, 6) for n in operands)

@@ -29,6 +29,7 @@ Property = Literal[
     "monomial",  # ± c vᵏ: what may stand around the difference of a squared difference
     "exponential",  # eᵛ, of which a density that is no log density is made
     "cdf",  # the distribution function Φ of a Normal, up to constants
+    "rounds",  # steps: what is computed of its result has no curvature along its operand
     "limits",  # leaves values inside of its bounds as they are
     "keeps_noise",  # noise that is multiplied by a constant, truncated or masked is still fresh noise
     "chooses",  # by a mask, between two values
@@ -97,7 +98,8 @@ TABLE: tuple[Row, ...] = (
     _row("elementwise", "where", "chooses"),
     _row("elementwise", "fmax fmin nan_to_num logical_not"),
     # rounding
-    _row("elementwise", "floor ceil round trunc frac fmod remainder"),
+    _row("elementwise", "floor ceil round trunc", "rounds"),
+    _row("elementwise", "frac fmod remainder"),
     # functions of trigonometry and of probability
     _row("elementwise", "sin cos tan sinh cosh asin acos atan asinh acosh atanh atan2 lgamma digamma"),
     _row("elementwise", "erf erfc special_erf special_erfc special_ndtr", "cdf"),
@@ -174,6 +176,7 @@ POWERS = _HAVING["power"]
 MONOMIAL = _HAVING["monomial"]
 EXPONENTIAL = _HAVING["exponential"]
 CDF = _HAVING["cdf"]
+ROUNDING = _HAVING["rounds"]
 LIMITING = _HAVING["limits"]
 KEEPING_NOISE = _HAVING["keeps_noise"]
 COMPARING = _HAVING["compares"]

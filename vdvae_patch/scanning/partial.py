@@ -34,6 +34,7 @@ from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, is_variable
 from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, Probe, fitted, totals
 from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.interpolated import leaves_of
 from vdvae_patch.scanning.reading import Readings
 
 _SAME_WEIGHT = 1e-6
@@ -54,7 +55,7 @@ def partial_kls(graph: Graph, stops: frozenset[int], readings: Readings) -> Iter
 
 
 def _known(readings: Readings) -> set[SpotKey]:
-    return {reading.raw.key for reading in readings.found if reading.evidence != "noise"}
+    return {key for reading in readings.found if reading.evidence != "noise" for key in leaves_of(reading)}
 
 
 @dataclass

@@ -20,7 +20,7 @@ from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.agreement import agrees
 from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_in_call, site_of_nodes, span_of
-from vdvae_patch.scanning.chain import descend
+from vdvae_patch.scanning.chain import Chain, descend
 from vdvae_patch.scanning.cuts import UNKNOWN
 from vdvae_patch.scanning.emission import SCRIPTED, emission_of, examples_cut
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle, step_through
@@ -109,12 +109,26 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
             return [bare]
         if cut is not None:
             return _site(graph, chained[0], *cut)
-        again = _bounded_again(graph, chained) or _drawn_of_bounded(graph, chained)
-        if again:
-            return again
+    try:
+        return _apart(graph, group, chained)
+    except CannotPlaceError:
+        parted = _parted(graph, chained)
+        if not parted:
+            raise
+        return parted
+
+
+def _apart(graph: Graph, group: Sequence[Reading], chained: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """The sites of readings that have no place in common."""
+    again = (_bounded_again(graph, chained) or _drawn_of_bounded(graph, chained)) if chained else []
+    if again:
+        return again
     bounded = _bounded(group)
-    if bounded is not None:
-        return [bounded]
+    return [bounded] if bounded is not None else _each_by_itself(graph, group)
+
+
+def _each_by_itself(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """A site of its own for each reading."""
     sites: list[Site | ActivationSite] = []
     for reading in {r.node.id: r for r in group}.values():
         if reading.chain.end == "several":
@@ -209,6 +223,53 @@ def _drawn_of_bounded(graph: Graph, readings: Sequence[Reading]) -> list[Site | 
     return [*_site(graph, kept, *cut), *(site for r in others for site in _at_term(graph, r, kept))]
 
 
+def _parted(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For readings that take some steps together and then part, as by a floor that the draw alone adds:
+
+        var = self.encode(x)  # in which 0.03 * sigmoid(v)
+        z = mean + (var + 1e-6).sqrt() * noise
+        log_q = log_normal(z, mean, var)
+
+    The scale goes where they part, in the unit that one of them reads without a floor or a bound of its own; those that
+    have one get σ in the place of all their own steps. Empty if they do not part behind a step.
+    """
+    if not readings or any(r.parts or r.steps is None for r in readings):
+        return []
+    together = min(_in_common(r, readings[0]) for r in readings)
+    if not together:
+        return []
+    rests = [_rest(r, together) for r in readings]
+    free = [rest for rest in rests if not is_limited(rest)]
+    rest = (free or [_free_rest(readings[0], together)])[0]
+    if is_limited(rest) or not _all_alike([rest, *free]):
+        return []
+    kept = next((r for r in readings if r.evidence == "noise"), readings[0])
+    for reading in readings:
+        if reading.term is not None and reading is not kept:
+            _require_known_readers(graph, readings, reading, kept)
+    sites = _site(graph, readings[0], together, rest)
+    for reading, own in zip(readings, rests, strict=True):
+        nodes = reading.chain.nodes[together:]
+        if not is_limited(own):
+            continue
+        if not nodes or any(node.inplace for node in nodes):
+            raise CannotPlaceError("its readings part where no step of their own follows")
+        for site in _site(
+            graph, replace(reading, chain=_behind(reading.chain, together)), len(nodes), named(reading.suffix)
+        ):
+            if isinstance(site, ActivationSite):
+                raise CannotPlaceError(f"{site.path} reads it in another way than the rest")
+            sites.append(replace(site, reads=rest))
+    return sites
+
+
+def _behind(chain: Chain, count: int) -> Chain:
+    """What is left of a chain behind some of its nodes."""
+    steps = tuple(step for own in chain.by_node[count:] for step in own)
+    begin = Spot(chain.nodes[count - 1])
+    return Chain(begin, "raw", steps, chain.nodes[count:], chain.by_node[count:])
+
+
 def _in_common(one: Reading, other: Reading) -> int:
     """How many steps two readings of a raw value take together."""
     pairs = zip(one.chain.nodes, other.chain.nodes, strict=False)
@@ -221,6 +282,12 @@ def _only_bounds(steps: Sequence[Step]) -> bool:
 
 def _unbounded_rest(reading: Reading, count: int) -> Convention:
     steps = (step for node in reading.chain.by_node[count:] if not _only_bounds(node) for step in node)
+    return named((*steps, *reading.suffix))
+
+
+def _free_rest(reading: Reading, count: int) -> Convention:
+    """What is left of the steps to σ, without the floors and bounds among them."""
+    steps = (step for node in reading.chain.by_node[count:] for step in node if step.name not in ("add", "clamp"))
     return named((*steps, *reading.suffix))
 
 

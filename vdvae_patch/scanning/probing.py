@@ -200,11 +200,13 @@ def _following(unit: Unit) -> PatchedHead:
 
 def _pushed(patched: PatchedHead, level: float) -> Scale:
     """The head's scale, or the host's own, at the raw value of which the level is log σ or what stands for it."""
-    scale: Scale = Meter(patched.head.convention) if patched.scale is None else patched.scale
-    gain, shift = (scale.gain, scale.shift) if isinstance(scale, Shifted) else (1.0, 0.0)
     if patched.scale is None:
         gain, shift = line(patched.head.convention, 0.0, straight=True) or (1.0, 0.0)
-    return Pushed(scale, (level - shift) / gain)
+        return Pushed(Meter(patched.head.convention), (level - shift) / gain)
+    shifted = patched.scale if isinstance(patched.scale, Shifted) else Shifted(patched.scale)
+    gain, shift = shifted.gain, shifted.shift
+    slope, offset = shifted.base.of_log_sigma()  # of upbounded(ω) a p of 0 is a σ of ω / 2
+    return Pushed(patched.scale, (slope * level + offset - shift) / gain)
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

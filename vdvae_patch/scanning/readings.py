@@ -18,6 +18,7 @@ from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.interpolated import of_own_log_sigma
 from vdvae_patch.scanning.masses import masses_and_densities
 from vdvae_patch.scanning.partial import partial_kls
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
@@ -42,7 +43,7 @@ def read(graph: Graph) -> Readings:
     unmatched: dict[SpotKey, Node] = {}
     _read_terms(graph, frozenset(stops), out, unmatched)
     for kl in list(relative_kls(graph, frozenset(stops), out.found)):
-        gone = {id(reading) for reading in kl.drawn}
+        gone = {id(reading) for reading in kl.replaced}
         out.found = [r for r in out.found if id(r) not in gone] + kl.readings(frozenset(stops))
     before = list(out.found)
     for rule in rules.drops:
@@ -83,7 +84,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
         if joined is None and chain.end not in ("raw", "several"):
             chain = replace(chain, end="several")
         begin = term.raw if chain.end == "several" else chain.begin
-        out.found.append(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts))
+        out.found.append(of_own_log_sigma(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts)))
 
 
 def _later(terms: Callable[..., Iterator[GaussianTerm]], *given: object) -> Iterator[GaussianTerm]:
@@ -215,4 +216,4 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
         leaves = [s for s in Expression(begin).leaves.values() if s.node.params]
         if len(leaves) == 1:
             begin = leaves[0]
-    return [Reading(begin, chain, suffix, evidence, spot.node, None, parts, cuts=spot.cuts)]
+    return [of_own_log_sigma(Reading(begin, chain, suffix, evidence, spot.node, None, parts, cuts=spot.cuts))]

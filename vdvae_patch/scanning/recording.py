@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -108,7 +108,9 @@ def recorded(
                 ) from error
             raise
         except Exception as error:
-            error.add_note(f"while vdvae_patch.scan ran {_written(model, inputs, call)}")
+            error.add_note(
+                f"while vdvae_patch.scan ran {_written(model, inputs, call)}{_otherwise(model, inputs, call)}"
+            )
             if not to_the_error or isinstance(error, PatchError):
                 raise
             recorder.graph.outcome = Outcome(raised=error)
@@ -169,6 +171,16 @@ def _written(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> st
     ]
     name = type(model).__name__
     return f"{name}({', '.join(words)})" if call is None else f"call({', '.join([name, *words])})"
+
+
+def _otherwise(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> str:
+    """What may be meant, where the model itself was called on the batch and raised."""
+    if call is not None:
+        return ""
+    loss = _loss_of(model)
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping | list | tuple) and not hasattr(model, "training_step"):
+        loss = f"lambda model, batch: model({'**' if isinstance(inputs[0], Mapping) else '*'}batch)"
+    return f"; if your training does not call the model so, give its loss: call={loss}"
 
 
 def _require_values(model: nn.Module) -> None:

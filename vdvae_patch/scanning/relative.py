@@ -43,14 +43,21 @@ class Relative:
 
     Attributes:
         drawn: the readings of σ_q, where noise is multiplied by it, and where a Normal is given it.
+        whole: readings of Δσ in sums that hold this KL, such as the loss, in which it looks like a KL to N(0, 1).
         factor: the way back from Δσ, or what σ_q is made of besides the prior's raw value.
         prior, posterior: σ_p and Δσ in the KL.
     """
 
     drawn: tuple[Reading, ...]
+    whole: tuple[Reading, ...]
     factor: Chain
     prior: GaussianTerm
     posterior: GaussianTerm
+
+    @property
+    def replaced(self) -> tuple[Reading, ...]:
+        """The readings that are not what they seem."""
+        return (*self.drawn, *self.whole)
 
     def readings(self, stops: frozenset[int]) -> list[Reading]:
         """In the place of the readings of σ_q: those of Δσ where it is drawn with, and those of the KL."""
@@ -71,20 +78,35 @@ class Relative:
 
 
 def relative_kls(graph: Graph, stops: frozenset[int], found: list[Reading]) -> Iterator[Relative]:
-    """Such KLs of the draws whose σ is of two raw values, where no density and no KL of either is known."""
-    known = {reading.raw.key for reading in found if reading.term is not None}
+    """Such KLs of the draws whose σ is of two raw values, where no other density and no KL of either is known."""
     draws = {reading.raw.key: reading for reading in found if reading.evidence == "noise"}
     for reading in draws.values():
         ways = reading.parts
         keys = {way.begin.key for way in ways}
-        if not len(ways) == len(keys) == 2 or any(way.end != "raw" for way in ways) or known & {*keys, reading.raw.key}:
+        if not len(ways) == len(keys) == 2 or any(way.end != "raw" for way in ways):
             continue
+        known = [r for r in found if r.term is not None and r.raw.key in {*keys, reading.raw.key}]
         for way, other in (ways, ways[::-1]):
+            if any(r.evidence != "q" or r.raw.key != way.begin.key for r in known):
+                continue
             term = _kl_of(graph, stops, reading, way.begin, other.begin)
-            if term is not None:
+            if term is not None and all(r.term and _holds(r.term.total, term[1].total) for r in known):
                 same = (r for r in found if r.parts and r.term is None and r.raw.key == reading.raw.key)
-                yield Relative(tuple(same), way, *term)
+                yield Relative(tuple(same), tuple(known), way, *term)
                 break
+
+
+def _holds(whole: Node, part: Node) -> bool:
+    """Whether a node is computed from another one, which was there before it."""
+    seen, open_nodes = set[int](), [whole]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is part:
+            return True
+        if node.id > part.id and node.id not in seen:
+            seen.add(node.id)
+            open_nodes += node.inputs
+    return False
 
 
 def _kl_of(

@@ -22,7 +22,7 @@ import torch
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.cuts import lies_in
-from vdvae_patch.scanning.expression import Expression, Spot, operands, settle
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
 from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, totals
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading, Readings
@@ -43,6 +43,8 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
     densities = [_role_in_density(graph, readings, r, own) for r in found if r.term is not None and r.evidence == "p"]
     roles += densities
+    if {*roles} == {"prior", "likelihood"} and any(_is_of_noised_data(r.term) for r in found if r.term is not None):
+        return "prior", True  # a reverse step of diffusion, computed once more for its first step, which data follow
     if densities and not own and _is_law_of_observations(found, densities):
         return "likelihood", True
     if roles:
@@ -139,6 +141,16 @@ def _is_generator(graph: Graph, readings: Readings, raw: Spot, own: set[int]) ->
     return False
 
 
+def _is_expert(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot], own: set[int]) -> bool:
+    """Whether what is drawn by itself, and decoded, is of data that those do not see whose draws it judges: one expert
+    of a mixture of posteriors, each for a kind of data of its own. A prior sees what its posterior does, or less."""
+    sees = inputs_of(readings, raw)
+    scales = {n.id for sample in samples for n in sample.node.inputs}
+    others = [r for r in readings.found if r.evidence == "noise" and (r.node.id if r.used < 0 else r.used) in scales]
+    seen = frozenset[int]().union(*(inputs_of(readings, r.raw) for r in others))
+    return bool(others) and not sees <= seen and is_decoded(graph, readings, own, sees)
+
+
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
     """Those of a raw value that is not merged with others: a prior that is multiplied into a posterior is not drawn."""
     alone = (r for r in readings.found if r.evidence == "noise" and r.used < 0 and r.raw.node.id == raw.node.id)
@@ -183,6 +195,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None and is_one_kl(r.term, term)]
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
+    if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
+        return "posterior"
     if samples or firsts:
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
     if _is_of_noised_data(term) or _is_measured_at_other_steps(graph, term):
@@ -191,6 +205,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "likelihood"
     if own and reading.raw.node.kind == "parameter":
         return "posterior"  # of weights
+    if any(mean.node.op in ops.ROUNDING and mean.node.params for mean in term.means):
+        return "prior"  # of a code that is rounded, and not drawn
     codes = {m.key for r in readings.found if r.evidence == "q" and r.term is not None for m in r.term.means}
     if any(mean.key in codes for mean in term.means):
         return "prior"  # of the mean of a code, whose σ stands in another expression
@@ -325,6 +341,9 @@ def _has_noise(expression: Expression) -> bool:
 
 
 _V = torch.linspace(-1.5, 1.5, 17, dtype=torch.float64)
+_SMALL = 6.0
+"""How far below a log σ is looked at, too: the σ of diffusion's steps are small, and so are those they are compared
+with."""
 _EXACT = 1e-6
 
 
@@ -334,25 +353,31 @@ def _is_of_noised_data(term: GaussianTerm) -> bool:
 
     Its least value over the mean has a part in 1/σ², by the variance of the first Normal; that of a density has none.
     """
-    expression = Expression(Spot(term.total), through_sums=True, most=MOST_LEAVES)
+    raw = frozenset({term.raw.node.id})  # it may be computed: a sum of raw values, or of numbers and one
+    expression = Expression(Spot(term.total), raw, through_sums=True, most=MOST_LEAVES)
     if not 1 < len(expression.leaves) <= MOST_LEAVES or not _has_noise(expression):
         return False
     if not any(m.key in expression.leaves for m in term.means):  # the difference of the two means
-        stops = frozenset(m.node.id for m in term.means)
+        stops = raw | {m.node.id for m in term.means}
         expression = Expression(Spot(term.total), stops, through_sums=True, most=MOST_LEAVES)
     mean = next((m for m in term.means if m.key in expression.leaves), None)
     if mean is None or term.raw.key not in expression.leaves:
         return False
+    return any(_has_known_variance(expression, term.raw.key, mean.key, grid) for grid in (_V, _V - _SMALL))
+
+
+def _has_known_variance(expression: Expression, raw: SpotKey, mean: SpotKey, grid: torch.Tensor) -> bool:
+    """Whether the least value over the mean has a part in 1/σ² over a grid of raw values."""
     others = {key: torch.tensor(0.3, dtype=torch.float64) for key in expression.leaves}
     below, at, above = (
-        expression.value({**others, term.raw.key: _V, mean.key: torch.tensor(m, dtype=torch.float64)}).expand_as(_V)
+        expression.value({**others, raw: grid, mean: torch.tensor(m, dtype=torch.float64)}).expand_as(grid)
         for m in (-1.0, 0.0, 1.0)
     )
     curvature, slope = (above + below) / 2 - at, (above - below) / 2
     if not bool((curvature.abs() > 0).all()):
         return False
     least = at - slope**2 / (4 * curvature)
-    design = torch.stack([torch.ones_like(_V), curvature.abs().log(), curvature], 1)
+    design = torch.stack([torch.ones_like(grid), curvature.abs().log(), curvature], 1)
     if not bool(design.isfinite().all() and least.isfinite().all()):
         return False
     solution = torch.linalg.lstsq(design, least[:, None], driver="gelsd").solution

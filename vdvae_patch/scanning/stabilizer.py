@@ -14,6 +14,7 @@ from vdvae_patch import decoders
 from vdvae_patch.errors import HostError, PatchError
 from vdvae_patch.heads import Role
 from vdvae_patch.patching import PatchHandle
+from vdvae_patch.patching.apply import refuse_patched
 from vdvae_patch.patching.term import put_term
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.account import told
@@ -54,7 +55,8 @@ def stabilize(
     - where the host computes both in one place, so that they cannot have two scales;
     - where no density and no KL shows that it is a prior;
     - where no posterior is compared with it, as with the learned base of a flow;
-    - where its network computes nothing but this σ, as in an entropy model.
+    - where its network computes nothing but this σ, as in an entropy model;
+    - where no parameter of it is trained, as of a teacher.
 
     A posterior's σ is never fixed.
 
@@ -90,9 +92,11 @@ def stabilize(
         in its place.
 
     Raises:
-        PatchError: no head was found (the near misses are named), or none can be patched; or a scale was named for a
-            role that no head has, or a path in `exclude` or `roles` that has no head.
+        PatchError: the model is patched already; no head was found (the near misses are named), or none can be
+            patched; or a scale was named for a role that no head has, or a path in `exclude` or `roles` that has no
+            head.
     """
+    refuse_patched(model)
     if decoder is not None:
         decoders.get(decoder)  # what is no decoder is said before anything runs
     with warnings.catch_warnings():

@@ -17,6 +17,7 @@ from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, settle
 from vdvae_patch.scanning.gaussian import MOST_LEAVES, Probe
 from vdvae_patch.scanning.graph import Frame, Graph, Node
+from vdvae_patch.scanning.interpolated import leaves_of
 from vdvae_patch.scanning.reading import NearMiss, Readings, where
 from vdvae_patch.trace import shown
 
@@ -95,7 +96,7 @@ _NEAR = 30
 
 
 def _almost(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) -> Iterator[NearMiss]:
-    known = {reading.raw.key for reading in readings.found}
+    known = {key for reading in readings.found for key in leaves_of(reading)}
     stops = frozenset(readings.samples | readings.merged)
     for key, total in unmatched.items():
         if key not in known:

@@ -16,6 +16,8 @@ from vdvae_patch.scanning.bystanders import is_scale, require_only_sigma
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.graph import Graph
+from vdvae_patch.scanning.grouping import INTERPOLATED
+from vdvae_patch.scanning.interpolated import given_to_scale
 from vdvae_patch.scanning.positions import Placed, placed, strays
 from vdvae_patch.scanning.reading import Reading, where
 from vdvae_patch.scanning.readings import read
@@ -121,7 +123,7 @@ def check_sigma(
         wrong = [
             place
             for place in alone or places
-            if not any(_follows(entry.scale, constants, *sight) for sight in (place, *_behind(graph, *place)))
+            if not any(_follows(head, entry.scale, constants, *sight) for sight in (place, *_behind(graph, *place)))
         ]
         if wrong and (alone or len(wrong) == len(places)):
             _complain(head, entry.scale, *wrong[0])
@@ -239,9 +241,11 @@ def _sigma(
     return value.expand_as(p), p
 
 
-def _follows(scale: Scale, constants: list[float], leaf: Spot, expression: Expression, reading: Reading) -> bool:
+def _follows(
+    head: Head, scale: Scale, constants: list[float], leaf: Spot, expression: Expression, reading: Reading
+) -> bool:
     seen, p = _sigma(leaf, expression, reading, _GRID)
-    expected = scale.sigma(p)
+    expected = scale.sigma(_given(head, leaf, expression, p))
     # a head that was merged with another, by precision or variance, is so still where the other has become a constant
     merged = [(expected**power + c**power) ** (1 / power) for c in constants for power in (-2, 2)]
     if any(torch.allclose(seen, right, rtol=1e-4, atol=1e-7) for right in (expected, *merged)):
@@ -250,9 +254,22 @@ def _follows(scale: Scale, constants: list[float], leaf: Spot, expression: Expre
     return reading.evidence == "noise" and torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)
 
 
+def _given(head: Head, leaf: Spot, expression: Expression, p: Tensor) -> Tensor:
+    """What the scale is of at a raw value: itself, or the log σ that the host computes of it, where that stands for it
+    (`interpolated.py`)."""
+    if head.found is None or not head.found.reason.startswith(INTERPOLATED):
+        return p
+    others = {
+        key: torch.tensor(0.0 if spot.node.params else spot.node.value, dtype=torch.float64)
+        for key, spot in expression.leaves.items()
+    }
+    given = given_to_scale(expression, expression.evaluate({**others, leaf.key: p}))
+    return p if given is None else given.expand_as(p)
+
+
 def _complain(head: Head, scale: Scale, leaf: Spot, expression: Expression, reading: Reading) -> None:
     seen, p = _sigma(leaf, expression, reading, _GRID)
-    expected = scale.sigma(p)
+    expected = scale.sigma(_given(head, leaf, expression, p))
     worst = int((seen - expected).abs().nan_to_num(nan=torch.inf).argmax())
     raise PatchError(
         f"head {head}: at p = {float(p[worst]):g} the host uses σ = {float(seen[worst]):g}, not {scale}(p) = "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,10 @@ def gradient_norm(gradients: Sequence[Tensor], device: torch.device | None = Non
         device: where the norm is wanted; that of the first gradient if left out.
         may_wait: whether a CPU is looked at; if not, it sums as an accelerator does, for a step that is captured.
     """
+    if may_wait and (device is None or device.type == "cpu") and _are_ordinary(gradients):
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+        if not math.isinf(norm.item()):
+            return norm.double()
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
     if device is None:
         device = dense[0].device if dense else torch.device("cpu")
@@ -75,6 +80,13 @@ def _norm(gradients: list[Tensor], dtype: torch.dtype | None, device: torch.devi
     there = (n if n.dtype == widest and n.device == device else n.to(device, widest) for n in norms)
     norm: Tensor = torch.linalg.vector_norm(torch.stack(list(there)))
     return norm
+
+
+def _are_ordinary(gradients: Sequence[Tensor]) -> bool:
+    """Whether they are summed in float32 as they are: what a guard asks in every step of a loop must cost little."""
+    return len(gradients) > 0 and all(
+        type(g) is Tensor and g.dtype == torch.float32 and g.is_cpu and g.layout is torch.strided for g in gradients
+    )
 
 
 def _is_plain(gradient: Tensor) -> bool:
