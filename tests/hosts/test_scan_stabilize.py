@@ -269,5 +269,5 @@ def test_the_sigma_of_a_teacher_is_not_fixed(trained: bool) -> None:
 def test_a_model_that_is_patched_already_is_named_as_that() -> None:
     model, x = Student(), torch.randn(9, 6)
     stabilize(model, x, file=io.StringIO())
-    with pytest.raises(PatchError, match="the model is patched already, as .*; unpatch it first"):
+    with pytest.raises(PatchError, match=r"the model is patched already, as .*; unpatch it first"):
         stabilize(model, x, file=io.StringIO())
