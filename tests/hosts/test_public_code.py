@@ -59,6 +59,19 @@ KNOWN = {
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
     "seventh_sequences-Handwriting prediction": "a bivariate Normal with a correlation",
+    "eighth_images-IWAE of two levels": "posteriors whose densities alone are taken, weighed without a gradient",
+    "eighth_images-CVAE_GAN of spectra": "a discriminator's sigmoid in a squared error is taken for a σ",
+    "eighth_images-MOE of modalities": "a σ that is a softmax over the code's dimensions is named as a head",
+    "eighth_images-DCEVAE": "a KL of a matrix's diagonal, behind an absolute value, is listed as a head of its own",
+    "eighth_images-VAE of metal-binding proteins": "a KL of a softplus in one order of its sum is misread: refused",
+    "eighth_images-Heteroscedastic regression (kiarashk76)": "a density by a matrix's inverse and determinant",
+    "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
+    "eighth_images-BayesianPerceptrone (dimabasow)": "σ multiplies noise and a mean together, and is in no KL",
+    "eighth_images-BMMD": "a head behind a layer that returns a pair has no path",
+    "eighth_images-Simplified Ballé": "a rate is a likelihood's; a layer called in a loop: refused",
+    "eighth_sequences-FCVAE": "sampler and KL add different floors: found, and refused",
+    "eighth_sequences-Dreamer (zhixuan-lin)": "drawn actions without a density or a KL are called a posterior's",
+    "eighth_sequences-StructVRNN": "a Normal that is drawn and dropped is called a prior's",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -77,7 +90,8 @@ SLOW = {
     "third_sequences-GRU-ODE-Bayes, log variance", "third_sequences-GRU-ODE-Bayes, variance",
     "fourth_sequences-MSRL CVAE", "fourth_sequences-SVP", "fourth_images-Glow (y0ast)", "fifth_images-MSPred",
     "sixth_images-GENTRL", "sixth_sequences-SPIL skill generator", "seventh_sequences-MACRO_VRNN",
-    "seventh_sequences-BBB forecasts",
+    "seventh_sequences-BBB forecasts", "eighth_images-MOE of modalities", "eighth_images-IWAE of two levels",
+    "eighth_images-M2 (OrezriceWasHere)", "eighth_sequences-StructVRNN", "eighth_sequences-VRNN (AC-VRNN)",
 }  # fmt: skip
 
 

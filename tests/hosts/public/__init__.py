@@ -187,6 +187,8 @@ FIELDS = (
     "sixth_sequences",
     "seventh_images",
     "seventh_sequences",
+    "eighth_images",
+    "eighth_sequences",
 )
 
 
