@@ -201,3 +201,31 @@ def test_a_kl_that_is_read_in_part_is_not_brought_to_what_draws() -> None:
     (head,) = scan(model, x, call=loss_of)
     with pytest.raises(PatchError, match="in a way that is not understood"):
         patch(model, heads=[head], posterior="explin")
+
+
+@pytest.mark.parametrize("squash", [F.softplus, F.elu, torch.tanh], ids=lambda f: f.__name__)
+def test_a_squashed_log_variance_is_one_in_draw_and_kl_whichever_way_the_kl_is_summed(
+    squash: Callable[[Tensor], Tensor],
+) -> None:
+    """Subtracted last, log σ² leaves a part of the KL without it, `exp(s) + m² - 1`, which is no KL of anything."""
+
+    class Squashed(Coder):
+        def forward(self, x: Tensor) -> Tensor:
+            mean, raw = self.encoded(x)
+            log_var = squash(raw)
+            z = mean + torch.exp(log_var / 2) * torch.randn_like(mean)
+            return F.mse_loss(self.dec(z), x) + 0.5 * (log_var.exp() + mean**2 - 1.0 - log_var).sum(1).mean()
+
+    torch.manual_seed(0)
+    model, x = Squashed(), torch.randn(7, 6)
+    heads = scan(model, x)
+    (head,) = heads
+    assert head.path == "raw"
+    assert head.found is not None
+    assert not any("disagree" in warning for warning in head.found.warnings)
+    v = torch.linspace(-3, 2, 9, dtype=torch.float64)
+    torch.testing.assert_close(head.convention.sigma(v), torch.exp(squash(v) / 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch(model, heads=heads, posterior="explin")
+    assert model(x).isfinite()

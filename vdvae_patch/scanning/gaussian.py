@@ -442,7 +442,8 @@ class Probe:
                 a = float(curvature[0])
                 rest = self.values({key: grid + shift}).expand(_POINTS)
                 cancelled: list[float] = []
-                error = functools.partial(_q_distance, rest=rest, curvature=a, cancelled=cancelled)
+                flat = _FLAT_FAR_AWAY if shift in _OF_NARROW_PRIORS else _FLAT_SIGMA
+                error = functools.partial(_q_distance, rest=rest, curvature=a, cancelled=cancelled, flat=flat)
                 match = self.match(key, grid + shift, frozenset(quadratic), error)
                 if match is None and cancelled and shift == 0.0:
                     shifts += _OF_NARROW_PRIORS
@@ -640,16 +641,17 @@ def distance(value: Tensor, *, sigma: Tensor) -> float:
 _ROUNDING = 1e-8
 
 
-def _q_distance(sigma: Tensor, *, rest: Tensor, curvature: float, cancelled: list[float]) -> float:
+def _q_distance(sigma: Tensor, *, rest: Tensor, curvature: float, cancelled: list[float], flat: float) -> float:
     """How far the rest is from −c log σ + A/2 σ² + constant, c of A's sign, relative to its range; infinite where the
     fitted factors are not such.
 
     Args:
         cancelled: gets the shares of logarithms that σ² drowns, at these values of the raw value.
+        flat: the least range of log σ over the values; below it, σ counts as a constant.
     """
     log_sigma = sigma.log()
     spread = float(rest.max() - rest.min())
-    if not spread >= _FLAT_REST or not math.isfinite(spread) or float(log_sigma.max() - log_sigma.min()) < _FLAT_SIGMA:
+    if not spread >= _FLAT_REST or not math.isfinite(spread) or float(log_sigma.max() - log_sigma.min()) < flat:
         return math.inf
     design = torch.stack([torch.ones_like(sigma), log_sigma, sigma * sigma], dim=1)
     fit = fitted(design, rest)
@@ -669,3 +671,6 @@ _OF_NARROW_PRIORS = (-4.0, -7.0, -10.0, -14.0)
 lie the logs of such σ, and of their squares."""
 _FLAT_REST = 1e-12
 _FLAT_SIGMA = 1e-9
+_FLAT_FAR_AWAY = 0.1
+"""Far from zero a softplus is flat, and a part of its KL, `exp(s) + m² - 1` without its `- s`, is as straight a line
+there as another σ's whole KL: what is fitted says nothing of σ."""
