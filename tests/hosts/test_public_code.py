@@ -58,7 +58,6 @@ KNOWN = {
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
-    "seventh_sequences-Handwriting prediction": "a bivariate Normal with a correlation",
     "eighth_images-IWAE of two levels": "posteriors whose densities alone are taken, weighed without a gradient",
     "eighth_images-MOE of modalities": "a σ that is a softmax over the code's dimensions is named as a head",
     "eighth_images-DCEVAE": "a KL of a matrix's diagonal, behind an absolute value, is listed as a head of its own",
@@ -88,7 +87,8 @@ SLOW = {
     "third_sequences-GRU-ODE-Bayes, log variance", "third_sequences-GRU-ODE-Bayes, variance",
     "fourth_sequences-MSRL CVAE", "fourth_sequences-SVP", "fourth_images-Glow (y0ast)", "fifth_images-MSPred",
     "sixth_images-GENTRL", "sixth_sequences-SPIL skill generator", "seventh_sequences-MACRO_VRNN",
-    "seventh_sequences-BBB forecasts", "eighth_images-MOE of modalities", "eighth_images-IWAE of two levels",
+    "seventh_sequences-BBB forecasts", "seventh_sequences-Handwriting prediction", "eighth_images-MOE of modalities",
+    "eighth_images-IWAE of two levels",
     "eighth_images-M2 (OrezriceWasHere)", "eighth_sequences-StructVRNN", "eighth_sequences-VRNN (AC-VRNN)",
 }  # fmt: skip
 
