@@ -278,14 +278,27 @@ def test_what_is_written_instead_has_the_range_of_what_is_compared(
     assert f"PixelGrid{grid}" in elbo.instead()
 
 
-def test_several_draws_of_the_latents_in_front_are_compared_with_the_same_data() -> None:
+@pytest.mark.parametrize("expanded", [False, True])
+def test_several_draws_of_the_latents_in_front_are_compared_with_the_same_data(expanded: bool) -> None:
+    def draws(y: Tensor) -> Tensor:
+        return torch.stack([y, 0.9 * y, 0.8 * y, 0.7 * y])
+
     def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
-        draws = torch.stack([y, 0.9 * y, 0.8 * y, 0.7 * y])
-        return (draws - x).pow(2).sum(-1).mean() + kl(m, v).sum(1).mean()
+        data = x.expand(4, *x.shape) if expanded else x
+        return (draws(y) - data).pow(2).sum(-1).mean() + kl(m, v).sum(1).mean()
 
     elbo = scanned(loss).elbo
     assert elbo.sigma == pytest.approx(math.sqrt(0.5), rel=1e-5)
     assert elbo.rows == B
+    written = "decoder.nll(data.expand(len(output), *data.shape).flatten(0, 1), output.flatten(0, 1)).mean()"
+    assert f"`{written}`" in elbo.instead()
+    decoder = decoders.get("optimal", PixelGrid(0, 1))
+
+    def calibrated(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        found: Tensor = eval(written, {"decoder": decoder, "data": x, "output": draws(y)})
+        return found + kl(m, v).sum(1).mean()
+
+    assert scanned(calibrated).elbo.beta == pytest.approx(1, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", INSTEAD)

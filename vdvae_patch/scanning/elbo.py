@@ -9,7 +9,7 @@ from __future__ import annotations
 import linecache
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -28,11 +28,13 @@ from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
 from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.mixtures import distribution_of, lines_of, mixture_of, placed
 from vdvae_patch.scanning.reading import Readings
-from vdvae_patch.scanning.reconstruction import Reads, Term, TermKind, input_of, linear_frontier, terms_of
+from vdvae_patch.scanning.reconstruction import Reads, Term, TermKind, draws_of, input_of, linear_frontier, terms_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 
 _DIFFER = 0.02
 """Spread of factors, relative to their median, from which it is said that they differ."""
+_NO_SLOPE = 1e-9
+"""Of a target by its data: rounding is 1e-13."""
 OTHERS = "other terms of the loss, not counted"
 """What a note begins with that names them."""
 _NO_FACTOR = 1e-6
@@ -211,19 +213,30 @@ class LossElbo:
             return f"the likelihood stays: a {kind} is one of its own{why}"
         if grey and self.place is not None and self.place.reads == "logit":
             output = "torch.sigmoid(output)"
-        within = ""
+        within, data, draws = "", "data", self._draws
+        if draws > 1:
+            data, output = f"data.expand(len({output}), *data.shape).flatten(0, 1)", f"{output}.flatten(0, 1)"
         if self.weight is None or self.rows < 1:
-            factor, sums = f"{self.kl_factor:.6g} * ", "sum"  # of the whole loss
+            factor, sums = f"{self.kl_factor / draws:.6g} * ", "sum"  # of the whole loss
             within = "what the loss makes of "
         else:
             times = self.kl_factor / self.weight
             mean = math.isclose(times * self.rows, 1, rel_tol=1e-4)
             sums = "mean" if mean else "sum"
-            factor = "" if mean or math.isclose(times, 1, rel_tol=1e-4) else f"{times:.6g} * "
+            times = 1 if mean else times / draws
+            factor = "" if math.isclose(times, 1, rel_tol=1e-4) else f"{times:.6g} * "
         term = self.reconstruction
         place = f"`{term.expression}` at {os.path.basename(term.file)}:{term.line}"
         made = self._made(decoder)
-        return f"in the place of {within}{place} write `{factor}decoder.nll(data, {output}).{sums}()`, decoder = {made}"
+        return (
+            f"in the place of {within}{place} write `{factor}decoder.nll({data}, {output}).{sums}()`, decoder = {made}"
+        )
+
+    @property
+    def _draws(self) -> int:
+        """How many outputs stand in front of each other and are compared with the same data."""
+        shape = () if self.place is None else self.place.compared
+        return shape[0] if len(shape) > 1 and shape[0] != self.rows and shape[1] == self.rows else 1
 
     def _made(self, decoder: str) -> str:
         assert self.data is not None
@@ -369,6 +382,7 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
             # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
             if factor.count != term.at_node:
                 kept = kept.mean()[None] * factor.count / term.at_node
+            kept = kept * draws_of(tail, term)
             return Term("Gaussian density", term.node, term.target, kept, term.errors, term.count, term.followed)
     return term
 
@@ -622,27 +636,36 @@ def _data(tail: Tail, target: Node) -> tuple[DataRange, float, tuple[float, floa
     value = tail.base[target.id]
     here = range_of(value)
     as_is = here, 1.0, (here.low, here.high)
-    if source is None or source.id not in tail.base or not tail.base[source.id].is_floating_point():
+    if source is None or source.id not in tail.base:
         return as_is
-    given = tail.base[source.id]
-    added = torch.zeros_like(given)
+    if not (value.is_floating_point() and tail.base[source.id].is_floating_point()):
+        return as_is
+    given, data = tail.base[source.id], range_of(tail.base[source.id])
+    before = _before(target)
+    others = frozenset(node.id for node in tail.order if node.id not in before)  # a cross-entropy refuses what is moved
 
-    def change(before: Tensor) -> Tensor:
-        return before + added
+    def made(change: Callable[[Tensor], Tensor]) -> Tensor:
+        return tail.run({source.id: change}, others)[target.id]
 
-    with torch.enable_grad():
-        added.requires_grad_()
-        made = tail.run({source.id: change})[target.id]
-        if not made.is_floating_point() or not made.requires_grad:
-            return as_is
-        (slope,) = torch.autograd.grad(made.sum(), added)
-    moved = slope[slope != 0].abs()
+    # of a target that repeats its data a gradient would be a sum over the repetitions
+    step = 1e-3 * (float(given.max() - given.min()) or 1.0)
+    slope = (made(partial(torch.add, other=step)) - value) / step
+    moved = slope[slope.abs() > _NO_SLOPE].abs()
     if not len(moved) or float(moved.max() - moved.min()) > 1e-6 * float(moved.max()):
         return as_is
-    data = range_of(given)
-    fills = [partial(torch.full_like, fill_value=end) for end in (data.low, data.high)]
-    first, last = sorted(float(tail.run({source.id: fill})[target.id].flatten()[0]) for fill in fills)
-    return data, float(moved[0]), (first, last)
+    ends = [float(made(partial(torch.full_like, fill_value=end)).flatten()[0]) for end in (data.low, data.high)]
+    return data, float(moved[0]), (min(ends), max(ends))
+
+
+def _before(node: Node) -> set[int]:
+    """A value and all that it is computed of."""
+    todo, found = [node], {node.id}
+    while todo:
+        for source in todo.pop().inputs:
+            if source.id not in found:
+                found.add(source.id)
+                todo.append(source)
+    return found
 
 
 def _middle(values: Tensor) -> float:

@@ -107,7 +107,7 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
     every = (*_losses(tail, gradients), *_products(tail, gradients), *_differences(tail, gradients))
     for term in every:
         if term.kind != "log likelihood":
-            term.factors = term.factors * _draws(tail, term)
+            term.factors = term.factors * draws_of(tail, term)
         known = found.get(term.key)
         if known is None:
             found[term.key] = term
@@ -124,7 +124,7 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
     return kept
 
 
-def _draws(tail: Tail, term: Term) -> int:
+def draws_of(tail: Tail, term: Term) -> int:
     """How many outputs are compared with each value of the data: as many as latents are drawn for it."""
     target = term.target
     while target.kind == "shape" and len(target.inputs) == 1:
