@@ -84,7 +84,8 @@ def folder_with(root: Path | None, names: list[str], dataset: str, hint: str) ->
     if root is None:
         raise DataError(f"data set {dataset!r} needs --data-root, a folder with {wanted}; {hint}")
     if not root.is_dir():
-        raise DataError(f"--data-root {root} is not a folder; data set {dataset!r} looks there for {wanted}; {hint}")
+        looked = f"; data set {dataset!r} looks there for {wanted}" if wanted else ""
+        raise DataError(f"--data-root {root} is not a folder{looked}; {hint}")
     missing = [name for name in names if not (root / name).exists()]
     if missing:
         raise DataError(f"--data-root {root} has no {' and no '.join(missing)} (data set {dataset!r}); {hint}")
