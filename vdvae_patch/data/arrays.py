@@ -80,12 +80,11 @@ def folder_with(root: Path | None, names: list[str], dataset: str, hint: str) ->
     Raises:
         DataError: no root, no such folder, or something missing; it says what was looked for, and `hint`.
     """
-    wanted = " and ".join(names)
+    wanted = " and ".join(names) or "images"
     if root is None:
         raise DataError(f"data set {dataset!r} needs --data-root, a folder with {wanted}; {hint}")
     if not root.is_dir():
-        looked = f"; data set {dataset!r} looks there for {wanted}" if wanted else ""
-        raise DataError(f"--data-root {root} is not a folder{looked}; {hint}")
+        raise DataError(f"--data-root {root} is not a folder; data set {dataset!r} looks there for {wanted}; {hint}")
     missing = [name for name in names if not (root / name).exists()]
     if missing:
         raise DataError(f"--data-root {root} has no {' and no '.join(missing)} (data set {dataset!r}); {hint}")
