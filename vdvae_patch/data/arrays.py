@@ -80,7 +80,7 @@ def folder_with(root: Path | None, names: list[str], dataset: str, hint: str) ->
     Raises:
         DataError: no root, no such folder, or something missing; it says what was looked for, and `hint`.
     """
-    wanted = " and ".join(names)
+    wanted = " and ".join(names) or "images"
     if root is None:
         raise DataError(f"data set {dataset!r} needs --data-root, a folder with {wanted}; {hint}")
     if not root.is_dir():
