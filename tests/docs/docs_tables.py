@@ -87,6 +87,7 @@ NOT_PYTHON = {
         "is the file my_vae.py, which the blocks below it import"
     ),
     ("docs/guard-your-loop.md", 'guard = vdvae_patch.guard(model, out="guard")'): "stands in the program below it",
+    ("docs/patch-your-code.md", "text = [None]"): "needs two processes; tests/hosts/test_several_processes.py has them",
 }
 """Blocks of Python that are not run as they stand, and why."""
 
