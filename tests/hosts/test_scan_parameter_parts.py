@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,3 +82,40 @@ def test_a_part_of_a_parameter_that_holds_a_mean_too_stays_a_part() -> None:
     torch.manual_seed(0)
     heads = scan(MixturePrior("a row"), torch.rand(5, 6))
     assert [(h.path, h.channels, h.role) for h in heads][:1] == [("row", "1:2", "prior")]
+
+
+class Clusters(nn.Module):
+    """VaDE's prior: one method names a parameter in a comprehension, and another one as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.dec = nn.Linear(4, 2), nn.Linear(2, 4)
+        self.means, self.log_vars = nn.Parameter(torch.randn(3, 2)), nn.Parameter(0.1 * torch.randn(3, 2))
+
+    def densities(self, z: Tensor) -> Tensor:
+        parts = [self.one(z, self.means[c : c + 1], self.log_vars[c : c + 1]) for c in range(3)]
+        return torch.stack(parts, 1)
+
+    def one(self, z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+        return -0.5 * (log_var + (z - mean) ** 2 / log_var.exp()).sum(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.enc(x)
+        z = mean + 0.1 * torch.randn_like(mean)
+        share = self.densities(z).softmax(1)
+        log_vars = self.log_vars.unsqueeze(0)
+        inner = log_vars + (mean.unsqueeze(1) - self.means.unsqueeze(0)) ** 2 / log_vars.exp()
+        return ((self.dec(z) - x) ** 2).mean() + 0.5 * (share * inner.sum(2)).sum(1).mean()
+
+
+def test_a_parameter_that_a_comprehension_names_is_replaced_there_too() -> None:
+    torch.manual_seed(0)
+    model, x = Clusters(), torch.randn(6, 4)
+    (head,) = scan(model, x)
+    handle = patch(model, heads=[head], prior="explin", paper=True)
+    model.log_vars.data.fill_(3.0)
+    z = torch.randn(5, 2)
+    away = ((z[:, None] - model.means) ** 2).sum(2)
+    # sigma = 1 + 3, of each of two dimensions
+    torch.testing.assert_close(model.densities(z), -0.5 * (2 * math.log(16.0) + away / 16.0))
+    handle.unpatch()

@@ -104,7 +104,7 @@ def _site_in(
     calls = []
     for index in range(owner, level):
         code = sequence[index + 1].code
-        if code.co_name in _COMPREHENSIONS:
+        if code.co_name in COMPREHENSIONS:
             continue  # its expressions stand in the text of the function around it
         calls.append(CallStep(span_of(sequence[index]), _module_of(sequence[index + 1]), code.co_qualname))
     path, method = ("", "") if beside else (sequence[owner].path, sequence[owner].method)
@@ -112,7 +112,7 @@ def _site_in(
     return Site(path, method, tuple(calls), first, last, operand, rest, parameter)
 
 
-_COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"})
+COMPREHENSIONS = frozenset({"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"})
 
 
 def normal_sites(graph: Graph) -> tuple[NormalSite, ...]:

@@ -19,7 +19,15 @@ from vdvae_patch.conventions import Convention, LogSigma
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.agreement import agrees
-from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_first, site_in_call, site_of_nodes, span_of
+from vdvae_patch.scanning.calls import (
+    COMPREHENSIONS,
+    CannotPlaceError,
+    common_level,
+    outer_first,
+    site_in_call,
+    site_of_nodes,
+    span_of,
+)
 from vdvae_patch.scanning.chain import Chain, descend
 from vdvae_patch.scanning.cuts import UNKNOWN
 from vdvae_patch.scanning.emission import SCRIPTED, emission_of, examples_cut
@@ -521,7 +529,7 @@ def _naming_method(graph: Graph, raw: Node, rest: Convention) -> list[Site]:
         frame
         for node in graph.nodes
         for frame in node.frames
-        if frame.host and frame.method and frame.path is not None and name in frame.code.co_names
+        if frame.host and frame.method and frame.path is not None and name in _names_in(frame.code)
     )
     near = [f for f in frames if owner == f.path or owner.startswith(f"{f.path}.") or f.path == ""]
     try:
@@ -534,12 +542,20 @@ def _site_of_attribute(raw: Node, reader: Node, rest: Convention) -> Site | None
     """The innermost function around a reader that names the parameter; it may hand it on as an argument."""
     name = raw.name.rpartition(".")[2]
     frames = outer_first(reader)
-    level = next((i for i in range(len(frames) - 1, -1, -1) if name in frames[i].code.co_names), None)
+    level = next((i for i in range(len(frames) - 1, -1, -1) if name in _names_in(frames[i].code)), None)
+    while level and frames[level].code.co_name in COMPREHENSIONS:
+        level -= 1  # its text stands in the function around it
     if level is None or (frames[level].path is None and any(frame.path is not None for frame in frames[level:])):
         return (
             None  # a loss may name the parameter in another line than that in which it calls the module that reads it
         )
     return site_in_call(frames, level, rest, raw.name)
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    """The names that a function's text reads, in the comprehensions in it, too, which run as functions of their own."""
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name in COMPREHENSIONS)
+    return set(code.co_names).union(*map(_names_in, inner))
 
 
 def _readers(graph: Graph, raw: Node) -> list[Node]:
@@ -605,7 +621,7 @@ def _attribute_read(raw: Node, first: Node) -> str:
     """The parameter's name in the model, if the function that reads it names it; empty for what it is given."""
     name = raw.name.rpartition(".")[2] if raw.kind == "parameter" else ""
     frames = outer_first(first) if name else []
-    return raw.name if frames and name in frames[common_level([first])].code.co_names else ""
+    return raw.name if frames and name in _names_in(frames[common_level([first])].code) else ""
 
 
 def replaceable(model: nn.Module, heads: Iterable[Head]) -> Iterator[Head]:
