@@ -19,7 +19,7 @@ from vdvae_patch import scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.hosts import load_entry_file
 from vdvae_patch.patching import is_patched, patch
-from vdvae_patch.scanning import placing, scan
+from vdvae_patch.scanning import cutting, placing, scan
 from vdvae_patch.scanning.write import entry_file
 
 EXPLIN = scales.get("explin")
@@ -198,7 +198,8 @@ def test_every_element_of_sigma_is_the_scale_of_the_element_that_it_came_from(bu
 
 @pytest.mark.parametrize("build", [IndexBehind, Gathered, Selected, Flipped, TransposedBehind, Rolled])
 def test_a_patch_that_loses_an_index_is_taken_back(build: type[Rows], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placing, "_stays", lambda before, after: True)
+    for module in (placing, cutting):
+        monkeypatch.setattr(module, "stays", lambda before, after: True)
     torch.manual_seed(0)
     model, inputs = build(), cells()
     heads = scan(model, *inputs)
