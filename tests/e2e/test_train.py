@@ -245,7 +245,7 @@ class TestBadInput:
             (["--data=cifar"], "unknown data set 'cifar'; did you mean"),
             (["--stps=3"], "unknown flag '--stps'; did you mean '--steps'"),
             (["--lr=fast"], "--lr"),
-            (["--lr=-1"], "--lr must be a positive number, not -1"),
+            (["--lr=-1"], "--lr must be a positive number, from 1e-30 to 1e30, not -1"),
             (["--steps=3", "--epochs=1"], "choose one"),
             (["--steps=0"], "--steps must be at least 1, not 0"),
             (["--limit-images=25"], "limit_images 25 is not between 1 and the 24 training images"),

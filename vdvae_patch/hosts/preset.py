@@ -125,4 +125,5 @@ def require_sizes(architecture: Any, **least: int) -> None:
 
 def _require(condition: bool, flag: str, value: float, wanted: str) -> None:
     if not condition:  # also for NaN
-        raise InvalidValueError(f"--{flag} must be {wanted}, not {shown(value)}")
+        said = f"{value:g}" if isinstance(value, float) else shown(value)  # no float holds some integers
+        raise InvalidValueError(f"--{flag} must be {wanted}, not {said}")

@@ -214,6 +214,8 @@ PICKING = frozenset({"gather", "index"})
 """Elements are picked by an index, as a cross-entropy picks the class of each row."""
 HELD = frozenset({"clamp", "clamp_min", "clamp_max", "nan_to_num"})
 """What holds values inside of a range, and is the identity there."""
+FLOORS = frozenset({"add", "clamp"})
+"""The steps of a convention that keep a σ from zero."""
 VIEWS = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
 """The same elements under another shape, which depends on their strides."""
 

@@ -300,7 +300,7 @@ def _unbounded_rest(reading: Reading, count: int) -> Convention:
 
 def _free_rest(reading: Reading, count: int) -> Convention:
     """What is left of the steps to σ, without the floors and bounds among them."""
-    steps = (step for node in reading.chain.by_node[count:] for step in node if step.name not in ("add", "clamp"))
+    steps = (step for node in reading.chain.by_node[count:] for step in node if step.name not in ops.FLOORS)
     return named((*steps, *reading.suffix))
 
 
