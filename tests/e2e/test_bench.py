@@ -100,9 +100,9 @@ def test_a_guard_is_there_in_guarded_steps_alone(monkeypatch: pytest.MonkeyPatch
         seen.append(bool(signals._listeners))
         return float(next(steps))
 
-    rows = benchmark_guard(parse_train(SMALL), torch.device("cpu"), rounds=3, warmup=1, clock=clock)
+    rows = benchmark_guard(parse_train(SMALL), torch.device("cpu"), rounds=1, warmup=0, clock=clock)
     assert [row.name for row in rows] == [PLAIN, f"{PLAIN}, guarded"]
-    assert sum(seen) == len(seen) / 2 == 8
+    assert sum(seen) == len(seen) / 2 == 2
     assert not signals._listeners
 
 

@@ -189,7 +189,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_nproc_passes_a_signal_on_and_says_resume_me(number: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "vdvae_patch", "train", "--nproc", "2", *flags(out, 100_000)]
@@ -215,6 +215,7 @@ def test_mpi_without_a_library_says_how_to_install_one(tmp_path: Path) -> None:
     assert "pip install 'vdvae-patch[mpi]'" in said
 
 
+@pytest.mark.slow
 def test_two_nodes_meet_through_c10d_and_do_the_run_of_nproc(by_nproc: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]

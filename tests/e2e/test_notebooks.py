@@ -43,6 +43,7 @@ def test_a_diffusers_autoencoder_is_patched(tmp_path: Path) -> None:
         assert "stable_posterior_log_variance" in printed
 
 
+@pytest.mark.slow
 def test_a_lightning_run_is_guarded(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
     now, before = _run("guard-a-lightning-run", tmp_path)
@@ -53,6 +54,7 @@ def test_a_lightning_run_is_guarded(tmp_path: Path) -> None:
         assert printed.strip().endswith("320 steps, no update was skipped")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_comparison_is_read(tmp_path: Path) -> None:
     now, before = _run("read-a-comparison", tmp_path)

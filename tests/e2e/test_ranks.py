@@ -127,7 +127,7 @@ def test_a_rank_whose_partners_never_come_gives_up_with_the_address(tmp_path: Pa
     assert f"at 127.0.0.1:{nobody_there['MASTER_PORT']}" in logs[1].read_text()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_signal_to_one_rank_saves_on_all_and_says_resume_me(tmp_path: Path) -> None:
     out = tmp_path / "run"
     steps = 200  # the signal must arrive before the end, also where the test waits for its turn

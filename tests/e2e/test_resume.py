@@ -152,7 +152,7 @@ LONG = 400
 """Steps of a run that must not have ended when a signal arrives, also where the test waits for its turn."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_the_exit_status_says_resume_me(number: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "run"
     finish(tiny(tmp_path / "undisturbed", steps=LONG))

@@ -41,7 +41,6 @@ KNOWN = {
     "second_sequences-Social-STGCNN": "a bivariate Normal with a correlation",
     "second_sequences-EVE": "bare log variances of weights in a KL: found, and refused",
     "second_sequences-SCALE": "two uses of one σ add different floors",
-    "third_images-HierarchicalVAE": "an addend of a posterior's log variance, itself the prior's, is called posterior",
     "third_sequences-Trajectron++": "a bivariate Normal with a correlation",
     "third_sequences-ProdLDA with learned priors": "the truth takes the root of negative variances",
     "fourth_images-Conditioned VAE": "a slip upstream draws by v, of any sign: read as v, and not as |v|",
