@@ -212,6 +212,16 @@ def test_the_report_has_the_papers_numbers_beside_ours_and_says_what_was_met() -
     assert [table.name for table in alone.tables] == ["runs", "trajectory"]
 
 
+def test_what_the_report_says_of_table_2_is_of_all_seeds() -> None:
+    rows = [found(ELBO, None, 100.0, 0.1), found("GECO 0.2", 0.2, 20.0, 0.2), found("GECO 0.3", 0.3, 10.0, 0.3)]
+    again = [
+        replace(row, seed=1, rate=row.rate + 2, marginal=[row.rate - 1, 0.1, row.rate + 2, 6.0, 0.0]) for row in rows
+    ]
+    again[2] = replace(again[2], sigma=0.4)  # this seed did not meet its error
+    notes = " ".join(geco.build_report([*rows, *again], TINY, Geco(quick=True, seeds=2), ORIGIN, "geco-quick").notes)
+    assert "color-mnist 98.0 ± 1.4 with the ELBO, 18.0 ± 1.4 with GECO 0.2." in notes
+
+
 @pytest.mark.medium
 def test_a_command_that_was_stopped_goes_on_and_reports(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -338,15 +338,22 @@ def _marginal_words(rows: Sequence[Found], size: Size) -> str:
 
 
 def _directions(found: Sequence[Found]) -> str:
+    """Each data set's marginal KL by method, over all seeds; of GECO where every seed met its error."""
     lines = []
     for data in dict.fromkeys(r.data for r in found):
-        here = [r for r in found if r.data == data and r.seed == 0 and r.marginal is not None]
-        elbo = next(r for r in here if r.method == ELBO)
-        asked = [r for r in here if r.kappa is not None and r.method != EQUAL and r.met]
-        values = [f"{r.marginal[0]:.1f} with {r.method}" for r in asked if r.marginal is not None]
-        assert elbo.marginal is not None
-        met = ", ".join(values) if values else "no run of GECO met its error"
-        lines.append(f"{data} {elbo.marginal[0]:.1f} with the ELBO, {met}")
+        values: dict[str, list[float]] = {}
+        for r in found:
+            if r.data == data and r.marginal is not None:
+                values.setdefault(r.method, []).append(r.marginal[0])
+        asked = {r.method: r.kappa is not None and r.method != EQUAL for r in found if r.data == data}
+        missed = {r.method for r in found if r.data == data and not r.met}
+        said = [
+            f"{_spread(values[method], 1)} with {method}"
+            for method, counts in asked.items()
+            if counts and method not in missed
+        ]
+        met = ", ".join(said) if said else "no run of GECO met its error"
+        lines.append(f"{data} {_spread(values[ELBO], 1)} with the ELBO, {met}")
     return "; ".join(lines)
 
 
