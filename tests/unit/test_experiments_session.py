@@ -22,7 +22,7 @@ from vdvae_patch.errors import CheckpointError, InvalidValueError, RunError, Unk
 from vdvae_patch.experiments.ensemble import Ensemble, Run
 from vdvae_patch.experiments.lowering import LOWERINGS, choose
 from vdvae_patch.experiments.report import Origin
-from vdvae_patch.experiments.session import Result, Session
+from vdvae_patch.experiments.session import Result, Session, read_state
 
 
 class Parabola(nn.Module):
@@ -257,6 +257,12 @@ def test_tensors_beside_a_result_are_compared_with_their_checksums(tmp_path: Pat
     (tmp_path / "k.pt").unlink()
     with pytest.raises(RunError, match=r"k\.pt is gone; delete .*k\.json to do this part again"):
         own.kept("k")
+
+
+def test_a_state_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "part.pt")
+    with pytest.raises(CheckpointError, match=r"no state of this version, but a tensor of shape .*; name another --out"):
+        read_state(tmp_path / "part.pt")
 
 
 def test_progress_says_runs_alive_failed_speed_and_time_left(tmp_path: Path) -> None:

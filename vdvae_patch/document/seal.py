@@ -23,10 +23,10 @@ def with_checksum(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, CHECKSUM: _digest(rest)}
 
 
-def require_unchanged(document: Mapping[str, Any], where: str) -> None:
-    """Raise `PatchError` if a document has a checksum, and is not what it was made of."""
+def require_unchanged(document: Mapping[str, Any], where: str, error: type[Exception] = PatchError) -> None:
+    """Raise an error if a document has a checksum, and is not what it was made of."""
     if CHECKSUM in document and not _is_unchanged(document):
-        raise PatchError(
+        raise error(
             f"{where} is damaged: its checksum does not match; delete the field {CHECKSUM!r} if you changed it yourself"
         )
 

@@ -27,7 +27,7 @@ from vdvae_patch.data.pixels import Pixels
 from vdvae_patch.data.pixels import fingerprint as pixels_fingerprint
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.experiments.ensemble import Ensemble
-from vdvae_patch.reading.fields import checked, one_line, require
+from vdvae_patch.reading.fields import checked, one_line, require, shown
 from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.skips.whole import digest, json_record, json_text, replaced, write_whole
 from vdvae_patch.train.provenance import code_commit
@@ -358,6 +358,11 @@ def read_state(path: Path) -> dict[str, Any] | None:
     try:
         require_bounded(path, str(path))
         loaded = torch.load(path, weights_only=True, map_location="cpu")
+        if not isinstance(loaded, dict):
+            raise CheckpointError(
+                f"{path} is no state of this version, but {shown(loaded)}; name another --out, or delete the folder to "
+                "begin anew"
+            )
         state: dict[str, Any] = checked(loaded, dict[str, Any], str(path), CheckpointError)
     except CheckpointError:
         raise

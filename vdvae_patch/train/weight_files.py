@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vdvae_patch.document.seal import CHECKSUM, with_checksum
+from vdvae_patch.document.seal import require_unchanged
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.patching.state import variant_of_state
 from vdvae_patch.reading.archives import open_zip
@@ -317,8 +317,7 @@ def _beside(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{file}, the patch of {path.name}, cannot be read ({error.strerror})") from None
     found: dict[str, Any] = require(document, {}, str(file), CheckpointError)
-    if CHECKSUM in found and found != with_checksum(found):
-        raise CheckpointError(f"{file}, the patch of {path.name}, is damaged: its checksum does not match")
+    require_unchanged(found, f"{file}, the patch of {path.name},", CheckpointError)
     return found
 
 
