@@ -96,6 +96,8 @@ def test_where_a_helper_makes_both_scales_stabilize_gives_one_and_says_so() -> N
     with stabilize(model, X, file=out) as handle:
         assert [h.scale for h in handle.heads] == [None, None]  # a softplus with a floor of 0.1, which holds by itself
     assert "the prior gets what the posterior gets, and no constant one" in out.getvalue()
+    with stabilize(model, X, posterior="bounded(0.01, 2)", probe=False, file=out) as handle:
+        assert [type(getattr(h.scale, "base", h.scale)).__name__ for h in handle.heads] == ["Bounded", "Bounded"]
 
 
 class Property(nn.Module):
