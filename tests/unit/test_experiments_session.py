@@ -261,7 +261,8 @@ def test_tensors_beside_a_result_are_compared_with_their_checksums(tmp_path: Pat
 
 def test_a_state_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
     torch.save(torch.zeros(3), tmp_path / "part.pt")
-    with pytest.raises(CheckpointError, match=r"no state of this version, but a tensor of shape .*; name another --out"):
+    wanted = r"no state of this version, but a tensor of shape .*; name another --out"
+    with pytest.raises(CheckpointError, match=wanted):
         read_state(tmp_path / "part.pt")
 
 
