@@ -291,36 +291,38 @@ class Expression:
     def _apply(self, spot: Spot, done: Mapping[SpotKey, Tensor]) -> Tensor:
         node = spot.node
 
-        def lower(value: Any) -> Any:
-            if isinstance(value, Spot):
-                if value.key in done:
-                    return done[value.key]
-                return torch.tensor(value.node.value, dtype=torch.float64)  # a mask stands for its largest element
-            return [lower(v) for v in value] if isinstance(value, list) else value
-
         settled = self._settled.get(spot.key)
         if settled is None:
             settled = self._settled[spot.key] = self._with_spots(spot)
         args, kwargs = settled
         kept = _kept(node, args)
         if kept is not None:
-            value: Tensor = lower(kept)
+            value: Tensor = _of_spots(kept, done)
             return value
         if node.kind == "reduction":
-            inner: Tensor = lower(args[0])
+            inner: Tensor = _of_spots(args[0], done)
             count = _numel(node.inputs[0].shape) / max(1, _numel(node.shape))
             return inner * count if node.op == "sum" else inner
-        return apply_operation(node, [lower(a) for a in args], {k: lower(v) for k, v in kwargs.items()}).double()
+        named = {key: _of_spots(value, done) for key, value in kwargs.items()}
+        return apply_operation(node, [_of_spots(a, done) for a in args], named).double()
 
     def _with_spots(self, spot: Spot) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of a computed spot, with spots, moved back to where they begin, in the place of nodes."""
+        args, kwargs = spot.node.args, spot.node.kwargs
+        return [self._spots_of(spot, a) for a in args], {key: self._spots_of(spot, a) for key, a in kwargs.items()}
 
-        def of(value: Any) -> Any:
-            if isinstance(value, Node):
-                return self._settle(Spot(value, self.cuts_for(spot, value)))
-            return [of(v) for v in value] if isinstance(value, list | tuple) else value
+    def _spots_of(self, spot: Spot, value: Any) -> Any:
+        if isinstance(value, Node):
+            return self._settle(Spot(value, self.cuts_for(spot, value)))
+        return [self._spots_of(spot, v) for v in value] if isinstance(value, list | tuple) else value
 
-        return [of(a) for a in spot.node.args], {k: of(v) for k, v in spot.node.kwargs.items()}
+
+def _of_spots(value: Any, done: Mapping[SpotKey, Tensor]) -> Any:
+    """An argument with the values of spots in their place; a mask stands for its largest element."""
+    if isinstance(value, Spot):
+        known = done.get(value.key)
+        return torch.tensor(value.node.value, dtype=torch.float64) if known is None else known
+    return [_of_spots(v, done) for v in value] if isinstance(value, list) else value
 
 
 def _kept(node: Node, args: Sequence[Any]) -> Spot | None:
