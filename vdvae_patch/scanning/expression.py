@@ -186,6 +186,9 @@ def settle(spot: Spot) -> Spot:
     return spot
 
 
+_NONE = frozenset[SpotKey]()
+
+
 class _TooManyLeavesError(Exception):
     """An expression has more leaves than it may have."""
 
@@ -221,22 +224,23 @@ class Expression:
     def _collect(self, spot: Spot, depth: int) -> frozenset[SpotKey]:
         spot = self._settle(spot)
         key = spot.key
-        if key in self.depends:
-            return self.depends[key]
+        known = self.depends.get(key)
+        if known is not None:
+            return known
         if not is_variable(spot.node):
-            self.depends[key] = frozenset()
-            return frozenset()
-        if not self._is_inner(spot.node) or depth > DEPTH:
+            found = _NONE
+        elif depth > DEPTH or not self._is_inner(spot.node):
             self.leaves[key] = spot
             if len(self.leaves) > self._most:
                 raise _TooManyLeavesError
-            self.depends[key] = frozenset({key})
-            return self.depends[key]
-        found = frozenset[SpotKey]().union(
-            *(self._collect(Spot(n, self.cuts_for(spot, n)), depth + 1) for n in spot.node.inputs)
-        )
+            found = frozenset({key})
+        else:
+            found = _NONE
+            for node in spot.node.inputs:
+                below = self._collect(Spot(node, self.cuts_for(spot, node)), depth + 1)
+                found = found | below if found else below
+            self.order.append(spot)
         self.depends[key] = found
-        self.order.append(spot)
         return found
 
     def _settle(self, spot: Spot) -> Spot:
