@@ -184,11 +184,16 @@ class Graph:
     values: dict[int, torch.Tensor] = field(default_factory=dict)
     """Kept for the reading of the loss alone, by the number of their node; see `replay.py`."""
     _draws: dict[int, int] = field(default_factory=dict, repr=False)
+    _outputs: dict[str, list[Node]] = field(default_factory=dict, repr=False)
 
     def settle(self) -> None:
         """Once nodes change no more: what is found of one may be remembered."""
         for node in self.nodes:
             node.stepped = {}
+
+    def outputs_of(self, path: str) -> list[Node]:
+        """What the module at a path returned, over all its calls."""
+        return self._outputs.get(path, [])
 
     def draws_behind(self, node: Node) -> int:
         """Bit set of the draws of noise on any way back from a node, also through what lets none of it by, such as a
@@ -210,8 +215,12 @@ class Graph:
         return found[node.id]
 
     def index_consumers(self) -> None:
-        """Fill `consumers` once recording is over."""
+        """Fill `consumers`, and what `outputs_of` gives, once recording is over."""
         self.consumers = {}
+        self._outputs = {}
+        for number, paths in self.returned.items():
+            for path in dict.fromkeys(paths):
+                self._outputs.setdefault(path, []).append(self.nodes[number])
         for node in self.nodes:
             node.keep_inputs()
             for source in node.inputs:

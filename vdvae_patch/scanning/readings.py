@@ -122,8 +122,9 @@ def _with_bounds(term: GaussianTerm, direct: list[Reading], stops: frozenset[int
     """
     for reading in direct:
         chain = reading.chain
-        longer = [node.id for node in chain.nodes[:-1]]
-        if reading.raw.key != term.raw.key or term.suffix or term.node.node.id not in longer:
+        if reading.raw.key != term.raw.key or term.suffix:
+            continue
+        if all(node is not term.node.node for node in chain.nodes[:-1]):
             continue
         through = Expression(Spot(term.total), stops | {chain.nodes[-1].id}, through_sums=True)
         if term.raw.key not in through.leaves:

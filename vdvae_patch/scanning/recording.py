@@ -1,4 +1,4 @@
-"""Run the host once under the recorder, and leave it as it was."""
+"""Run the host once, under the recorder or without it, and leave it as it was."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from vdvae_patch.scanning.normals import normals_watched
 from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of
 from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
+from vdvae_patch.scanning.undoing import Undoing
 from vdvae_patch.scanning.untouched import Untouched
 from vdvae_patch.torch_versions import eagerly
 from vdvae_patch.trace import Tracer
@@ -76,13 +77,7 @@ def recorded(
         returned(module, None, output)
 
     known = {id(module) for module in model.modules()}
-    with (
-        without_logging(model),
-        _eager(model),
-        Untouched(model, recorder),
-        normals_watched(recorder),
-        outputs_observed(emitted),
-    ):
+    with _apart(model, recorder, recorder), outputs_observed(emitted):
         hook = register_module_forward_hook(returned)
         try:
             with nullcontext() if tracer is None else tracer.modules():
@@ -128,6 +123,25 @@ def recorded(
     settle_foreign_draws(recorder.graph, recorder.draw_count)
     recorder.graph.settle()
     return recorder.graph
+
+
+def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> None:
+    """Run a call that was recorded before, with the same random numbers and nothing recorded; the model is left as it
+    was.
+
+    Raises:
+        Exception: whatever the call raises.
+    """
+    undoing = Undoing()
+    with _apart(model, undoing, None):
+        run_watched(undoing, *_called(model, inputs, call))
+
+
+@contextmanager
+def _apart(model: nn.Module, undoing: Undoing, recorder: Recorder | None) -> Iterator[None]:
+    """Whatever runs inside leaves no trace on the model, and is run as it is written."""
+    with without_logging(model), _eager(model), Untouched(model, undoing), normals_watched(recorder):
+        yield
 
 
 def _called(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> tuple[Any, tuple[Any, ...]]:
