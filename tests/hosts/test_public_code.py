@@ -58,7 +58,6 @@ KNOWN = {
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
     "eighth_images-IWAE of two levels": "posteriors whose densities alone are taken, weighed without a gradient",
-    "eighth_images-MOE of modalities": "a σ that is a softmax over the code's dimensions is named as a head",
     "eighth_images-DCEVAE": "a KL of a matrix's diagonal, behind an absolute value, is listed as a head of its own",
     "eighth_images-Heteroscedastic regression (kiarashk76)": "a density by a matrix's inverse and determinant",
     "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
@@ -67,7 +66,6 @@ KNOWN = {
     "eighth_images-Simplified Ballé": "a rate is a likelihood's; a layer called in a loop: refused",
     "eighth_sequences-FCVAE": "sampler and KL add different floors: found, and refused",
     "eighth_sequences-Dreamer (zhixuan-lin)": "drawn actions without a density or a KL are called a posterior's",
-    "eighth_sequences-StructVRNN": "a Normal that is drawn and dropped is called a prior's",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {

@@ -51,6 +51,8 @@ Property = Literal[
     "scales_noise",  # the noise is drawn and scaled in one
     # of sums
     "statistic",  # how far elements lie from each other, or from zero
+    "shares",  # each element is its share of a whole, so that it depends on all others
+    "runs",  # each element is a total of those before it
     # of layers
     "product",  # a product with a matrix of weights
     "convolution",
@@ -134,6 +136,8 @@ TABLE: tuple[Row, ...] = (
     _row("opaque", "fill zero", "overwrites"),
     # --- statistics: of values that are there, and no network's output ---
     _row("opaque", "std var std_mean var_mean cov linalg_vector_norm", "statistic"),
+    _row("opaque", "_softmax _log_softmax softmax log_softmax _safe_softmax", "shares"),
+    _row("opaque", "cumsum cumprod logcumsumexp", "runs"),
     # --- layers: the scan does not look into these, but tells which dimension their channels are in ---
     _row("opaque", "addmm linear mv addmv", "product", "channels_last"),
     _row("opaque", "mm bmm", "product", "channels_last", "combines", "keeps_channels"),
@@ -194,6 +198,8 @@ OVERWRITING = _HAVING["overwrites"]
 LITERAL = _HAVING["literal"]
 SCALING_NOISE = _HAVING["scales_noise"]
 STATISTICS = _HAVING["statistic"]
+SHARING = _HAVING["shares"]
+RUNNING = _HAVING["runs"]
 PRODUCTS = _HAVING["product"]
 CONVOLUTIONS = _HAVING["convolution"]
 NORMALIZATIONS = _HAVING["normalization"]

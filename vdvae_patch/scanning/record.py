@@ -210,6 +210,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         storage.add(place, mixed)
         return mixed
 
+    def nodes_in(self, tensor: Tensor) -> frozenset[int]:
+        """The numbers of the nodes that lie in a tensor's memory; none if nothing is known of it."""
+        located = _locate(tensor)
+        storage = None if located is None else self._storages.get(located[0])
+        return frozenset() if storage is None else frozenset(node.id for node in storage.places.values())
+
     def _from_outside(self, tensor: Tensor) -> Node:
         """A tensor that no operation made: the batch, where the call brings it along unseen; else a constant."""
         shape = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"

@@ -91,6 +91,7 @@ def recorded(
             loss, is_loss = loss_of(result)
             if is_loss and loss is not None:
                 recorder.graph.loss = recorder.node_of(loss)
+            recorder.graph.given = frozenset().union(*map(recorder.nodes_in, tensors_in(result)))
             if tracer is not None:
                 tracer.backward()
             # a checkpointed block draws its random numbers again, which must be private ones
