@@ -182,7 +182,7 @@ class Graph:
     loss: Node | None = None
     """The one number that the call gave."""
     given: frozenset[int] = frozenset()
-    """All that the call gave, by the number of their node."""
+    """All that the call gave, or left in attributes of the model, by the number of their node."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)
     """Kept for the reading of the loss alone, by the number of their node; see `replay.py`."""
     _draws: dict[int, int] = field(default_factory=dict, repr=False)

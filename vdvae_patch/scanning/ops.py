@@ -33,6 +33,7 @@ Property = Literal[
     "limits",  # leaves values inside of its bounds as they are
     "keeps_noise",  # noise that is multiplied by a constant, truncated or masked is still fresh noise
     "chooses",  # by a mask, between two values
+    "picks_by_chance",  # a draw of zeros and ones, or of a class
     "compares",  # gives a mask, which is computed again when an expression is evaluated
     # of moves
     "permutes",  # dimensions change places
@@ -131,7 +132,8 @@ TABLE: tuple[Row, ...] = (
     # --- answers that carry no gradient ---
     _row("discrete", "eq ne lt le gt ge logical_and logical_or logical_xor", "compares"),
     _row("discrete", "isnan isinf isfinite bitwise_and bitwise_or bitwise_not any all"),
-    _row("discrete", "argmax argmin topk sort argsort bucketize searchsorted nonzero one_hot bernoulli multinomial"),
+    _row("discrete", "argmax argmin topk sort argsort bucketize searchsorted nonzero one_hot"),
+    _row("discrete", "bernoulli multinomial", "picks_by_chance"),
     # --- constants ---
     _row("opaque", "fill zero", "overwrites"),
     # --- statistics: of values that are there, and no network's output ---
@@ -184,6 +186,7 @@ ROUNDING = _HAVING["rounds"]
 LIMITING = _HAVING["limits"]
 KEEPING_NOISE = _HAVING["keeps_noise"]
 COMPARING = _HAVING["compares"]
+PICKING_BY_CHANCE = _HAVING["picks_by_chance"]
 PERMUTING = _HAVING["permutes"]
 CHOOSING = _HAVING["chooses"]
 BROADCASTING = _HAVING["broadcasts"]

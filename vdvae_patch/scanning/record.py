@@ -335,7 +335,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         if not (node.params or node.noise or node.data) and node.kind != "noise":
             node.drawn = node.op in _LEAVING_DRAWS and any(n.drawn for n in inputs)
-            node.kind, node.args, node.kwargs = "constant", (), {}
+            node.kind = "constant"
+            if node.op not in ops.PICKING_BY_CHANCE:  # a dream of bits is known by what it was made of
+                node.args, node.kwargs = (), {}
         if not (node.params or node.noise):
             node.value, node.even = representative(tensor), is_even(tensor)
 

@@ -91,7 +91,7 @@ def recorded(
             loss, is_loss = loss_of(result)
             if is_loss and loss is not None:
                 recorder.graph.loss = recorder.node_of(loss)
-            recorder.graph.given = frozenset().union(*map(recorder.nodes_in, tensors_in(result)))
+            recorder.graph.given = frozenset().union(*map(recorder.nodes_in, [*tensors_in(result), *_kept(model)]))
             if tracer is not None:
                 tracer.backward()
             # a checkpointed block draws its random numbers again, which must be private ones
@@ -129,6 +129,14 @@ def recorded(
     settle_foreign_draws(recorder.graph, recorder.draw_count)
     recorder.graph.settle()
     return recorder.graph
+
+
+def _kept(model: nn.Module) -> list[Tensor]:
+    """What the modules hold as plain attributes: a call may leave there what a loss is made of later."""
+    return tensors_in([v for m in model.modules() for name, v in vars(m).items() if name not in _OF_EVERY_MODULE])
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def _called(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> tuple[Any, tuple[Any, ...]]:

@@ -67,7 +67,8 @@ def _is_read(graph: Graph, node: Node) -> bool:
 
 
 def has_prior(graph: Graph, readings: Readings, own: set[int]) -> bool:
-    """Whether a draw itself is squared, mean and noise, as in the density of a standard Normal."""
+    """Whether a draw itself is squared, mean and noise, as in the density of a standard Normal; its distance to data,
+    as a cost of actions has it, is no such density."""
     products = products_of(graph, readings, own)
     stops = frozenset(product.id for product in products)
     for node in _computed_of(graph, products):
@@ -77,6 +78,8 @@ def has_prior(graph: Graph, readings: Readings, own: set[int]) -> bool:
         expression = Expression(Spot(node), stops)
         probe = Probe(expression)
         drawn = [key for key, leaf in expression.leaves.items() if leaf.node.id in stops]
+        if any(_is_data(leaf.node) and probe.curvature(key) is not None for key, leaf in expression.leaves.items()):
+            continue
         means = [key for key, leaf in expression.leaves.items() if leaf.node.id not in stops and leaf.node.params]
         squared = [expression.leaves[key].node for key in drawn if probe.curvature(key) is not None]
         has_mean = any(probe.curvature(key) is not None for key in means)
