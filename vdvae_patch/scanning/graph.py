@@ -211,6 +211,24 @@ class Graph:
                 found[inner.id] = draws
         return found[node.id]
 
+    def leads_out(self, node: Node, but: frozenset[str] = frozenset()) -> bool:
+        """Whether what is computed of a node comes to what the call gives, or to one number, such as a loss that the
+        host differentiates by itself.
+
+        Args:
+            but: operations through which nothing counts.
+        """
+        todo, seen = [node], {node.id}
+        while todo:
+            current = todo.pop()
+            if current.id in self.given or current.shape == ():
+                return True
+            for user in self.consumers.get(current.id, ()):
+                if user.id not in seen and user.op not in but:
+                    seen.add(user.id)
+                    todo.append(user)
+        return False
+
     def index_consumers(self) -> None:
         """Fill `consumers` once recording is over."""
         self.consumers = {}

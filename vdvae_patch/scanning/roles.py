@@ -28,7 +28,7 @@ from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, totals
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading, Readings
 from vdvae_patch.scanning.sleep import draws_of_same_law, is_dreamt, is_of_what_it_sees
-from vdvae_patch.scanning.uses import drawn_weights, has_prior, inputs_of, is_decoded, products_of, sees_less
+from vdvae_patch.scanning.uses import drawn_weights, has_prior, inputs_of, is_decoded, is_read, products_of, sees_less
 
 
 def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role, bool]:
@@ -235,6 +235,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"  # second in a KL whose first σ is a constant: KL(N(0, 1) ‖ q)
     if _is_in_another_draw(readings, reading.raw):
         return "prior"  # of a residual posterior's difference of means: (Δμ / σ_p)², and log σ is not there at all
+    if _is_of_code(graph, term):
+        return "prior"  # a rate: the bits of what is made of the data, and decoded
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
 
@@ -308,6 +310,15 @@ def _is_flow_of_data(graph: Graph, term: GaussianTerm) -> bool:
         return False
     sizes = {math.prod(n.shape) for n in graph.nodes if n.kind == "input"}
     return math.prod(node.shape) in sizes and not _is_residual(node)
+
+
+def _is_of_code(graph: Graph, term: GaussianTerm) -> bool:
+    """Whether a density or a mass is of what a network makes of the data, and other networks go on from, be it with
+    the noise that stands for a rounding: no data are compared with it."""
+    (node, *others) = [settle(Spot(mean.node)).node for mean in term.means]
+    if others or not (node.data and node.params) or term.raw.node.kind == "parameter" or _is_residual(node):
+        return False
+    return is_read(graph, node)
 
 
 def _is_residual(node: Node) -> bool:

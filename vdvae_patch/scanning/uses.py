@@ -42,7 +42,7 @@ def is_decoded(graph: Graph, readings: Readings, own: set[int], sources: frozens
             if decoded and not layer and user.op not in _PUTTING_BESIDE:
                 others = (n for n in user.inputs if n is not node)
                 compared = any(_is_data(n) and inputs_of(readings, Spot(n)) & sources for n in others)
-                if compared and not _is_read(graph, user):
+                if compared and not is_read(graph, user):
                     return True
             todo.append((user, decoded or layer))
     return False
@@ -52,7 +52,7 @@ _PUTTING_BESIDE = ops.JOINING | {"add"}
 """A critic is given a state beside an action, and a step is added to a state: neither compares."""
 
 
-def _is_read(graph: Graph, node: Node) -> bool:
+def is_read(graph: Graph, node: Node) -> bool:
     """Whether a layer goes on from a value, as from a state that an action moves; a loss is read by none."""
     todo, seen = [node], {node.id}
     while todo:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vdvae_patch.scanning.expression import SpotKey
-from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 
@@ -30,20 +30,6 @@ def dropped_draw(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Readi
     for reading in found:
         ways.setdefault(reading.raw.key, []).append(reading)
     for own in ways.values():
-        if not any(r.term is not None or r.parts or _leads_on(graph, r.node) for r in own):
+        if not any(r.term is not None or r.parts or graph.leads_out(r.node) for r in own):
             for reading in own:
                 yield reading, NearMiss.at(reading.node, "nothing that is drawn with it here comes to the loss")
-
-
-def _leads_on(graph: Graph, sigma: Node) -> bool:
-    """Whether what is computed of a value comes to what the call gives, or to one number."""
-    todo, seen = [sigma], {sigma.id}
-    while todo:
-        node = todo.pop()
-        if node.id in graph.given or node.shape == ():
-            return True
-        for user in graph.consumers.get(node.id, ()):
-            if user.id not in seen:
-                seen.add(user.id)
-                todo.append(user)
-    return False
