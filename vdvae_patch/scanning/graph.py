@@ -181,6 +181,8 @@ class Graph:
     consumers: dict[int, list[Node]] = field(default_factory=dict)
     loss: Node | None = None
     """The one number that the call gave."""
+    given: frozenset[int] = frozenset()
+    """All that the call gave, or left in attributes of the model, by the number of their node."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)
     """Kept for the reading of the loss alone, by the number of their node; see `replay.py`."""
     _draws: dict[int, int] = field(default_factory=dict, repr=False)
@@ -213,6 +215,24 @@ class Graph:
                     draws |= found[source.id]
                 found[inner.id] = draws
         return found[node.id]
+
+    def leads_out(self, node: Node, but: frozenset[str] = frozenset()) -> bool:
+        """Whether what is computed of a node comes to what the call gives, or to one number, such as a loss that the
+        host differentiates by itself.
+
+        Args:
+            but: operations through which nothing counts.
+        """
+        todo, seen = [node], {node.id}
+        while todo:
+            current = todo.pop()
+            if current.id in self.given or current.shape == ():
+                return True
+            for user in self.consumers.get(current.id, ()):
+                if user.id not in seen and user.op not in but:
+                    seen.add(user.id)
+                    todo.append(user)
+        return False
 
     def index_consumers(self) -> None:
         """Fill `consumers`, and what `outputs_of` gives, once recording is over."""

@@ -163,6 +163,12 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         storage.add(place, mixed)
         return mixed
 
+    def nodes_in(self, tensor: Tensor) -> frozenset[int]:
+        """The numbers of the nodes that lie in a tensor's memory; none if nothing is known of it."""
+        located = _locate(tensor)
+        storage = None if located is None else self._storages.get(located[0])
+        return frozenset() if storage is None else frozenset(node.id for node in storage.places.values())
+
     def _from_outside(self, tensor: Tensor) -> Node:
         """A tensor that no operation made: the batch, where the call brings it along unseen; else a constant."""
         shape = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
@@ -282,7 +288,9 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
             return
         if not (node.params or node.noise or node.data) and node.kind != "noise":
             node.drawn = node.op in _LEAVING_DRAWS and any(n.drawn for n in inputs)
-            node.kind, node.args, node.kwargs = "constant", (), {}
+            node.kind = "constant"
+            if node.op not in ops.PICKING_BY_CHANCE:  # a dream of bits is known by what it was made of
+                node.args, node.kwargs = (), {}
         if not (node.params or node.noise):
             node.value, node.even = representative(tensor), is_even(tensor)
 

@@ -86,6 +86,7 @@ def recorded(
             loss, is_loss = loss_of(result)
             if is_loss and loss is not None:
                 recorder.graph.loss = recorder.node_of(loss)
+            recorder.graph.given = frozenset().union(*map(recorder.nodes_in, [*tensors_in(result), *_kept(model)]))
             if tracer is not None:
                 tracer.backward()
             # a checkpointed block draws its random numbers again, which must be private ones
@@ -142,6 +143,14 @@ def _apart(model: nn.Module, undoing: Undoing, recorder: Recorder | None) -> Ite
     """Whatever runs inside leaves no trace on the model, and is run as it is written."""
     with without_logging(model), _eager(model), Untouched(model, undoing), normals_watched(recorder):
         yield
+
+
+def _kept(model: nn.Module) -> list[Tensor]:
+    """What the modules hold as plain attributes: a call may leave there what a loss is made of later."""
+    return tensors_in([v for m in model.modules() for name, v in vars(m).items() if name not in _OF_EVERY_MODULE])
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def _called(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> tuple[Any, tuple[Any, ...]]:
