@@ -65,7 +65,6 @@ KNOWN = {
     "eighth_images-BayesianPerceptrone (dimabasow)": "σ multiplies noise and a mean together, and is in no KL",
     "eighth_images-BMMD": "a head behind a layer that returns a pair has no path",
     "eighth_images-Simplified Ballé": "a rate is a likelihood's; a layer called in a loop: refused",
-    "eighth_sequences-FCVAE": "sampler and KL add different floors: found, and refused",
     "eighth_sequences-Dreamer (zhixuan-lin)": "drawn actions without a density or a KL are called a posterior's",
     "eighth_sequences-StructVRNN": "a Normal that is drawn and dropped is called a prior's",
 }

@@ -16,6 +16,7 @@ from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle
+from vdvae_patch.scanning.floored_logs import without_floor
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.interpolated import of_own_log_sigma
@@ -62,7 +63,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
     direct = [r for r in out.found if not r.parts]
     whole = itertools.chain(gaussian_terms(graph, stops, unmatched), masses_and_densities(graph, stops))
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
-        term = _with_bounds(found, direct, stops)
+        term = without_floor(_with_bounds(found, direct, stops), stops)
         chain = descend(term.node, stops)
         joined_before = chain.begin.node.op in ops.JOINING and chain.end == "raw"
         if chain.end == "constant" or (chain.begin.node.id in out.merged and not joined_before):
