@@ -63,8 +63,7 @@ KNOWN = {
     "eighth_images-Heteroscedastic regression (kiarashk76)": "a density by a matrix's inverse and determinant",
     "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
     "eighth_images-BayesianPerceptrone (dimabasow)": "σ multiplies noise and a mean together, and is in no KL",
-    "eighth_images-BMMD": "a head behind a layer that returns a pair has no path",
-    "eighth_images-Simplified Ballé": "a rate is a likelihood's; a layer called in a loop: refused",
+    "eighth_images-Simplified Ballé": "a rate is called a likelihood's",
     "eighth_sequences-Dreamer (zhixuan-lin)": "drawn actions without a density or a KL are called a posterior's",
     "eighth_sequences-StructVRNN": "a Normal that is drawn and dropped is called a prior's",
 }

@@ -176,6 +176,8 @@ class Graph:
     notes: list[str] = field(default_factory=list)
     """What was presumed of data that no input held."""
     returned: dict[int, list[str]] = field(default_factory=dict)
+    returned_beside: dict[int, list[str]] = field(default_factory=dict)
+    """The same of modules that return several values, of which each is one."""
     stacked: frozenset[int] = frozenset()
     """Outputs whose first dimension holds a mean and a raw value, by the number of their node; see `stacked.py`."""
     consumers: dict[int, list[Node]] = field(default_factory=dict)

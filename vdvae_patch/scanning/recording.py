@@ -69,8 +69,13 @@ def recorded(
 
     def returned(module: nn.Module, args: Any, output: Any) -> None:
         path = paths.get(id(module))
-        if path is not None and isinstance(output, Tensor) and threading.get_ident() == thread:
+        if path is None or threading.get_ident() != thread:
+            return
+        if isinstance(output, Tensor):
             recorder.graph.returned.setdefault(recorder.node_of(output).id, []).append(path)
+        elif path:
+            for tensor in tensors_in(output):
+                recorder.graph.returned_beside.setdefault(recorder.node_of(tensor).id, []).append(path)
 
     def emitted(module: nn.Module, output: Any) -> None:
         returned(module, None, output)
