@@ -49,7 +49,7 @@ def floored_logs(reading: Reading) -> list[Reading]:
             continue
         chain = descend(spot)
         suffix = _from_log(reading, chain)
-        if suffix is not None:
+        if suffix is not None and _has_more(reading, chain):
             found.append(replace(reading, chain=chain, suffix=suffix, node=spot.node, term=None, cuts=spot.cuts))
     return found
 
@@ -69,6 +69,15 @@ def _from_log(reading: Reading, chain: Chain) -> tuple[Step, ...] | None:
     return (Step("mul", (1 / math.prod(powers),)), Step("exp"), *reading.suffix)
 
 
+def _has_more(reading: Reading, chain: Chain) -> bool:
+    """Whether the term reads the raw value beside the log, too, by no way through its floor."""
+    floors = (i for i, steps in enumerate(chain.by_node) if any(step.name in ops.FLOORS for step in steps))
+    first = next(i for i in floors if i >= len(reading.chain.nodes))
+    assert reading.term is not None
+    beside = Expression(Spot(reading.term.total), frozenset({chain.nodes[first].id}), through_sums=True)
+    return reading.raw.key in beside.leaves
+
+
 def require_one_function(logs: Sequence[Reading]) -> None:
     """Refuse a log that is not taken in the function whose own lines compute its σ: the raw value is not at hand there.
 
@@ -77,5 +86,6 @@ def require_one_function(logs: Sequence[Reading]) -> None:
     """
     for log in logs:
         frames = [outer_first(node) for node in log.chain.nodes]
-        if len({(*((f.code, f.lasti) for f in own[:-1]), own[-1].code) for own in frames}) > 1:
+        own_lines = all(node.frames[0].host for node in log.chain.nodes)
+        if not own_lines or len({(*((f.code, f.lasti) for f in own[:-1]), own[-1].code) for own in frames}) > 1:
             raise CannotPlaceError("the log of its σ is taken in another function, behind a floor")
