@@ -62,7 +62,6 @@ KNOWN = {
     "eighth_images-DCEVAE": "a KL of a matrix's diagonal, behind an absolute value, is listed as a head of its own",
     "eighth_images-Heteroscedastic regression (kiarashk76)": "a density by a matrix's inverse and determinant",
     "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
-    "eighth_images-BayesianPerceptrone (dimabasow)": "σ multiplies noise and a mean together, and is in no KL",
     "eighth_images-Simplified Ballé": "a rate is called a likelihood's",
     "eighth_sequences-Dreamer (zhixuan-lin)": "drawn actions without a density or a KL are called a posterior's",
     "eighth_sequences-StructVRNN": "a Normal that is drawn and dropped is called a prior's",

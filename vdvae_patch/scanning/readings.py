@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
-from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
+from vdvae_patch.scanning.chain import Chain, descend, scaled_noise, shifted_noise
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle
 from vdvae_patch.scanning.floored_logs import without_floor
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
@@ -189,6 +189,8 @@ def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
         return []
     for sigma, noise in pairs:
         fresh = scaled_noise(noise)
+        if fresh is None and node.op == "mul" and not (sigma.data or sigma.noise):
+            fresh = shifted_noise(noise)
         if fresh is not None:
             return [(sigma, fresh.node, ())]
     return []

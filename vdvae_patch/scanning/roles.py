@@ -197,6 +197,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
         return "posterior"
+    if samples and not any(sample.node.data for sample in samples) and is_of_data(term):
+        return "likelihood"  # of data, around a layer's output to which a bias is added that is drawn
     if samples or firsts:
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
     if _is_of_noised_data(term) or _is_measured_at_other_steps(graph, term):
