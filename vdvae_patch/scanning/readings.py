@@ -124,8 +124,11 @@ def _with_bounds(term: GaussianTerm, direct: list[Reading], stops: frozenset[int
     for reading in direct:
         chain = reading.chain
         longer = [node.id for node in chain.nodes[:-1]]
-        if reading.raw.key != term.raw.key or term.suffix or term.node.node.id not in longer:
+        if reading.raw.key != term.raw.key or term.suffix or reading.suffix or term.node.node.id not in longer:
             continue
+        behind = chain.by_node[longer.index(term.node.node.id) + 1 :]
+        if any(step.name != "clamp" for steps in behind for step in steps):
+            continue  # a patched model's σ² is computed of its σ
         through = Expression(Spot(term.total), stops | {chain.nodes[-1].id}, through_sums=True)
         if term.raw.key not in through.leaves:
             return replace(term, node=Spot(chain.nodes[-1]))

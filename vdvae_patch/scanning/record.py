@@ -32,7 +32,7 @@ from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import PrivateDraws, is_random
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.foreign_draws import may_be_drawn
-from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_even, representative
+from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_diagonal, is_even, representative
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.refused_values import despite_refusal
 from vdvae_patch.trace import shown
@@ -332,6 +332,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             node.kind, node.args, node.kwargs = "constant", (), {}
         if not (node.params or node.noise):
             node.value, node.even = representative(tensor), is_even(tensor)
+            node.diagonal = node.kind == "constant" and is_diagonal(tensor)
 
     def _notice_outside(self, node: Node, inputs: Sequence[Node]) -> None:
         """Say that a network was given something that is no input, and that no operation made."""
@@ -452,6 +453,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node.data = kind == "input"
         node.mask = node.data and _is_binary(tensor)  # until `masks.settle_masks` has seen what it is used for
         node.value, node.even = representative(tensor), is_even(tensor)
+        node.diagonal = kind in ("buffer", "constant") and is_diagonal(tensor)
         located = _locate(tensor)
         if located is not None:
             key, place = located

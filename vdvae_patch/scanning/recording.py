@@ -16,6 +16,7 @@ from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outcome import Outcome
+from vdvae_patch.scanning.diagonals import settle_diagonals
 from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
@@ -128,6 +129,7 @@ def recorded(
             "batch, then scan it"
         )
     recorder.graph.index_consumers()
+    settle_diagonals(recorder.graph)
     join_layers(recorder.graph)
     settle_masks(recorder.graph)
     settle_foreign_draws(recorder.graph, recorder.draw_count)

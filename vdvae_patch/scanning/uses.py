@@ -98,8 +98,7 @@ def drawn_weights(graph: Graph, scale: Node) -> list[Node]:
     weight = self.mean + F.softplus(self.rho) * torch.randn_like(self.mean)
     out = F.linear(x, weight)
 
-    Of weights whose mean is told in units of σ, `(self.ratio + torch.randn_like(self.rho)) * self.rho.abs()`, the product
-    is the draw.
+    Of weights whose mean is told in units of σ, `(self.ratio + noise) * self.rho.abs()`, the product is the draw.
     """
     drawn = [product for product, _ in of_ratios(graph, scale)]
     for product in graph.consumers.get(scale.id, ()):
