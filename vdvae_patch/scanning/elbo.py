@@ -23,6 +23,7 @@ from vdvae_patch.patching.term import Mixing
 from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.data_range import DataRange, range_of
+from vdvae_patch.scanning.diagonals import as_it_ran
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
 from vdvae_patch.scanning.loss_size import size_of
@@ -258,11 +259,12 @@ def elbo_of(graph: Graph, readings: Readings) -> LossElbo:
         return LossElbo("the call gave no loss; give it: call=lambda model, batch: ...")
     size = None
     try:
-        tail = Tail(graph, graph.loss)
-        size = size_of(tail)
-        terms = terms_of(graph, tail)
-        factors = log_sigma_factors(graph, tail, readings)
-        return replace(_of(tail, terms, factors), size=size)
+        with as_it_ran(graph):
+            tail = Tail(graph, graph.loss)
+            size = size_of(tail)
+            terms = terms_of(graph, tail)
+            factors = log_sigma_factors(graph, tail, readings)
+            return replace(_of(tail, terms, factors), size=size)
     except NoReplayError as reason:
         return LossElbo(str(reason), size=size)
     except Exception as error:  # arithmetic that is like none before must not cost the heads

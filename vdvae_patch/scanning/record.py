@@ -31,7 +31,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.foreign_draws import may_be_drawn
-from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_even, representative
+from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_diagonal, is_even, representative
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.undoing import RUNNER, Undoing, storage_key, tensors_among
 from vdvae_patch.trace import shown
@@ -293,6 +293,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
                 node.args, node.kwargs = (), {}
         if not (node.params or node.noise):
             node.value, node.even = representative(tensor), is_even(tensor)
+            node.diagonal = node.kind == "constant" and is_diagonal(tensor)
 
     def _notice_outside(self, node: Node, inputs: Sequence[Node]) -> None:
         """Say that a network was given something that is no input, and that no operation made."""
@@ -413,6 +414,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         node.data = kind == "input"
         node.mask = node.data and _is_binary(tensor)  # until `masks.settle_masks` has seen what it is used for
         node.value, node.even = representative(tensor), is_even(tensor)
+        node.diagonal = kind in ("buffer", "constant") and is_diagonal(tensor)
         located = _locate(tensor)
         if located is not None:
             key, place = located

@@ -214,6 +214,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"
     if not firsts and is_of_what_it_sees(graph, term):
         return "posterior"  # log q(z | x) of a z that x was dreamt of
+    if samples and not any(sample.node.data for sample in samples) and is_of_data(term):
+        return "likelihood"  # of data, around a layer's output to which a bias is added that is drawn
     if samples or firsts:
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
     if _is_of_noised_data(term) or _is_measured_at_other_steps(graph, term):
