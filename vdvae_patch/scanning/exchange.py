@@ -25,10 +25,11 @@ from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import put_in
 from vdvae_patch.patching.term import Reduced, Term, TermReader
 from vdvae_patch.scanning.calls import CannotPlaceError, span_of, steps_between
-from vdvae_patch.scanning.elbo import LossElbo, TermPlace, elbo_of
+from vdvae_patch.scanning.elbo import LossElbo, elbo_of
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.replay import Keeper
+from vdvae_patch.scanning.term_place import TermPlace
 
 Call = Callable[..., Any]
 _SAME = 5e-3
