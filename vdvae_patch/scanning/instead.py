@@ -7,8 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from vdvae_patch import decoders
-from vdvae_patch.decoders.gaussian import Fixed, Shared
-from vdvae_patch.decoders.optimal import Optimal
+from vdvae_patch.decoders.gaussian import Shared
+from vdvae_patch.patching.term import AROUND_A_MEAN
 from vdvae_patch.scanning.reconstruction import TermKind
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _pairs(elbo: LossElbo, place: TermPlace | None, decoder: str) -> tuple[str, 
 
 
 def _takes_a_mean(decoder: str) -> bool:
-    return isinstance(decoders.get(decoder), Optimal | Fixed | Shared)
+    return isinstance(decoders.get(decoder), AROUND_A_MEAN)
 
 
 def _made(elbo: LossElbo, decoder: str) -> str:
@@ -97,8 +97,8 @@ def _made(elbo: LossElbo, decoder: str) -> str:
     low, high = elbo.compared or (elbo.data.low, elbo.data.high)
     made = f'decoder = vdvae_patch.decoders.get("{decoder}", PixelGrid({low:g}, {high:g}))'
     found = decoders.get(decoder)
-    if isinstance(found, Optimal | Fixed):
-        return made
     if isinstance(found, Shared):
         return f"{made}, whose σ is a parameter that the optimizer must have, too"
+    if isinstance(found, AROUND_A_MEAN):
+        return made
     return f"{made}, and parameters what the network puts out, which must be decoder.channels(C) for C of the data"

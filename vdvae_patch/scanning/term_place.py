@@ -3,6 +3,7 @@ of it: what is needed to put another likelihood there."""
 
 from __future__ import annotations
 
+import ast
 import linecache
 import math
 import os
@@ -81,6 +82,7 @@ class TermPlace(NamedTuple):
         draws: how many outputs of each posterior are compared with the same data.
         images: how many of the first dimensions of the comparison number images and draws.
         masked: the share of values that have no part in the loss.
+        steps: how often the comparison runs in one call.
     """
 
     frames: tuple[Frame, ...]
@@ -104,6 +106,7 @@ class TermPlace(NamedTuple):
     draws: Draws = Draws()
     images: int = 1
     masked: float = 0.0
+    steps: int = 1
 
     @property
     def rows(self) -> int:
@@ -152,8 +155,13 @@ def _reduction(term: Term) -> Reduction:
 
 def _expression(term: Term) -> str:
     """The host's text: of the comparison, and of what its line makes of it before anything else comes in."""
-    frame, (first, last, start, stop), _ = _widest(term)
-    if frame is None or first is None or last is None or start is None or stop is None:
+    frame, span, _ = _widest(term)
+    return "" if frame is None else _text(frame, span)
+
+
+def _text(frame: Frame, span: Span) -> str:
+    first, last, start, stop = span
+    if first is None or last is None or start is None or stop is None:
         return ""
     lines = [linecache.getline(frame.code.co_filename, number).rstrip("\n") for number in range(first, last + 1)]
     if not any(lines):
@@ -186,6 +194,7 @@ def place_of(tail: Tail, term: Term, sign: float, units: float, draws: Draws) ->
         _own(tail, term), term.reads, bool(term.node.inputs) and term.node.inputs[0] is term.target,
         (float(data.min()), float(data.max())), bool(((data != 0) & (data != 1)).any()), term.weighted,
         draws=draws, images=_images(compared, draws.along * rows_of(term.target)), masked=term.masked,
+        steps=len(term.steps),
     )  # fmt: skip
 
 
@@ -250,17 +259,26 @@ def _widest(term: Term) -> tuple[Frame | None, Span, Node]:
             break
         if sum(n.params for n in node.inputs) > 1 and not _is_of_one_output(node, end, chain):
             break
-        if node.op in ops.DIFFERENCES and not (chain or _adds_a_constant(node, end)):
-            break
         if not _contains(other.span, widest):
+            break
+        if node.op in ops.DIFFERENCES and not chain and not _adds_a_constant(term, node, end, _text(other, other.span)):
             break
         widest, end = other.span, node
     return frame, widest, end
 
 
-def _adds_a_constant(node: Node, end: Node) -> bool:
-    """Whether all that a sum has beside the term is a number, as log σ of a fixed σ is: a likelihood has its own."""
-    return all(n is end or not (n.params or n.data or n.noise) for n in node.inputs)
+def _adds_a_constant(term: Term, node: Node, end: Node, text: str) -> bool:
+    """Whether all that a sum has beside the term is a number, as log σ of a fixed σ is: a likelihood has its own.
+
+    What a loop adds to is a number at its first step alone, and `total += ...` is no expression.
+    """
+    if len(term.steps) > 1 or any(n is not end and (n.params or n.data or n.noise) for n in node.inputs):
+        return False
+    try:
+        ast.parse(f"({text})", mode="eval")
+    except SyntaxError:
+        return False
+    return bool(text)
 
 
 def _chain(term: Term) -> set[int]:
