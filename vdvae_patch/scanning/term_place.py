@@ -250,7 +250,7 @@ def _widest(term: Term) -> tuple[Frame | None, Span, Node]:
     """The line of the comparison, the expression there, and what it gives."""
     frame = term.frame()
     end = term.node
-    if frame is None:
+    if frame is None or _is_all_of_it(term, frame):
         return None, (None, None, None, None), end
     widest, chain = frame.span, _chain(term)
     for node in term.followed[1:]:
@@ -265,6 +265,13 @@ def _widest(term: Term) -> tuple[Frame | None, Span, Node]:
             break
         widest, end = other.span, node
     return frame, widest, end
+
+
+def _is_all_of_it(term: Term, frame: Frame) -> bool:
+    """Whether the whole loss, its KL too, is made where the comparison is: by code that has no file, as of `exec`."""
+    joined = any(sum(n.params for n in node.inputs) > 1 for node in term.followed[1:])
+    others = [node.host_frame() for node in term.followed]
+    return joined and all(o is not None and (o.code, o.lasti) == (frame.code, frame.lasti) for o in others)
 
 
 def _adds_a_constant(term: Term, node: Node, end: Node, text: str) -> bool:
