@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, Literal, NamedTuple
@@ -251,6 +251,18 @@ class Graph:
             node.keep_inputs()
             for source in node.inputs:
                 self.consumers.setdefault(source.id, []).append(node)
+
+
+def ancestors(nodes: Iterable[Node]) -> set[int]:
+    """The numbers of some nodes, and of all that they are computed of."""
+    todo = list(nodes)
+    found = {node.id for node in todo}
+    while todo:
+        for source in todo.pop().inputs:
+            if source.id not in found:
+                found.add(source.id)
+                todo.append(source)
+    return found
 
 
 def flat(value: Any) -> Iterator[Any]:
