@@ -44,7 +44,7 @@ def term_data(site: TermSite, term: Term, places: PlaceWriter) -> dict[str, Any]
             raise PatchError(f"the σ of evaluation is not finite (a mean squared error of {error}); calibrate it again")
         state = {"mean_squared_error": error, "updates": int(decoder.updates)}
     elif isinstance(decoder, Shared):
-        raw = float(decoder.raw)
+        raw = float(decoder.raw.detach())
         if not math.isfinite(raw):
             raise PatchError(f"the σ of decoder shared is not finite (its raw value is {raw})")
         state = {"raw": raw}

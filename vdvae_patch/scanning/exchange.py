@@ -142,8 +142,8 @@ def _made(decoder: str, elbo: LossElbo, place: TermPlace) -> Gaussian:
     made = decoders.get(decoder, PixelGrid(0.0, span))
     if not isinstance(made, AROUND_A_MEAN):
         raise CannotExchangeError(
-            f"decoder {made.name} reads decoder.channels(C) channels of parameters, and the host puts out a mean; "
-            "optimal, shared and fixed(sigma=...) need no more"
+            f"decoder {made.name} reads decoder.channels(C) channels of parameters; optimal, shared and "
+            "fixed(sigma=...) need no more than a mean"
         )
     if isinstance(made, Shared) and math.isfinite(place.own):
         own = made.scale.inverse(torch.tensor(max(place.own, made.pixels.noise), dtype=torch.float64))
