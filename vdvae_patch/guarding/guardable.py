@@ -1,11 +1,8 @@
-"""What can be guarded: arguments in their range, a model that is no flat shard, real optimizers, a free folder."""
+"""What can be guarded: arguments in their range, a model that is no flat shard, real optimizers."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -82,21 +79,6 @@ def optimizers(given: Optimizer | Iterable[Optimizer]) -> list[Optimizer]:
             f"{type(wrong[0]).__name__} is no torch.optim.Optimizer: an engine that owns its step cannot be guarded"
         )
     return own
-
-
-def opened(out: Path, model: nn.Module) -> Path:
-    """The folder, made; refused if something else lies in it."""
-    if (out / "config.toml").exists():
-        raise GuardError(f"{out} is the folder of a run of `vdvae-patch train`; name another one for the guard")
-    for manifest in sorted(out.glob("skip-*/manifest.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged one is for `replay` to say
-            other = json.loads(manifest.read_text(encoding="utf-8"))["info"]["model_class"]
-            if other != type(model).__name__:
-                raise GuardError(
-                    f"{out} holds recorded skips of a {other}, and this is a {type(model).__name__}; name another one"
-                )
-    out.mkdir(parents=True, exist_ok=True)
-    return out
 
 
 def divides_by_zero(optimizer: Optimizer) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,24 +13,28 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.guarding import ranks
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, Share, device_of
+from vdvae_patch.guarding.folder import GuardFolder
 from vdvae_patch.guarding.passes import Buffers, Window
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.guarding.voice import Voice
-from vdvae_patch.skips.records import JsonLines
 
 
 class Recorder:
     """Rank 0 writes the weights, and every rank its own share of the batch.
 
     Args:
-        out: the folder; None to write nothing.
+        folder: where; None to write nothing.
         keep: how many skips are recorded there, those of a training before among them.
         max_batch_mib: a larger batch is not kept.
     """
 
-    def __init__(self, model: nn.Module, out: Path | None, keep: int, max_batch_mib: float, voice: Voice) -> None:
-        self.model, self.out, self.keep, self.max_batch_mib, self.voice = model, out, keep, max_batch_mib, voice
-        self._log = None if out is None or not ranks.is_main() else JsonLines(out / "skips.jsonl")
+    def __init__(
+        self, model: nn.Module, folder: GuardFolder | None, keep: int, max_batch_mib: float, voice: Voice
+    ) -> None:
+        self.model, self.keep, self.max_batch_mib, self.voice = model, keep, max_batch_mib, voice
+        self._folder = folder
+        self.out = None if folder is None else folder.path
+        self._log = None if folder is None or not ranks.is_main() else folder.log()
 
     def fits(self, window: Window) -> bool:
         """Whether the batch of a step may be kept."""
@@ -100,7 +104,7 @@ class Recorder:
         folder, failed = None if self.out is None else self.out / f"skip-{number:04d}", None
         if ranks.is_main() and folder is not None:
             try:
-                skip = skips.write(folder, skip, self.model, weights, share)
+                skip = skips.write(folder, skip, self.model, weights, share, self._place_in_log())
             except RunError as error:
                 failed = error
         if ranks.world() > 1:
@@ -111,6 +115,12 @@ class Recorder:
         if failed is not None:
             raise failed
         return skip
+
+    def _place_in_log(self) -> dict[str, Any]:
+        """Of which guard a recording is, and which line of its log says the same."""
+        if self._folder is None or self._log is None:
+            return {}
+        return {"guard": self._folder.id, "log_line": self._log.count + 1}
 
 
 def _to_blame(again: Again, skip: Skip) -> Share | None:

@@ -25,12 +25,12 @@ from vdvae_patch.guarding.clipping import Clipping
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
 from vdvae_patch.guarding.evaluations import Evaluations
+from vdvae_patch.guarding.folder import open_folder
 from vdvae_patch.guarding.guardable import (
     Policy,
     check,
     divides_by_zero,
     inner,
-    opened,
     optimizers,
     refuse_flat_shards,
 )
@@ -152,10 +152,11 @@ class Guard:
         self._refusals: list[tuple[str, Diagnosis]] = []
         self._steps = 0
         self._undecided: Undecided | None = None
-        self.out = None if out is None else opened(Path(out), self.model)
+        folder = None if out is None else open_folder(Path(out), self.model)
+        self.out = None if folder is None else folder.path
         self._only = None if optimizer is None else optimizers(optimizer)
         self._clipping, self._voice = Clipping(clip), Voice(file, tracker, every)
-        self._recorder = Recorder(self.model, self.out, keep, max_batch_mib, self._voice)
+        self._recorder = Recorder(self.model, folder, keep, max_batch_mib, self._voice)
         self._diagnostician = Diagnostician(self.model, heads)
         self._healer = Healer(self.model, self._diagnostician, self._voice)
         self._window, self._buffers = Window(), Buffers(self.model)
