@@ -168,6 +168,20 @@ def _is_expert(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot],
     return bool(others) and not sees <= seen and is_decoded(graph, readings, own, sees)
 
 
+def _is_factor_beside_others(readings: Readings, raw: Spot) -> bool:
+    """Whether a raw value is merged into what is drawn, beside another one of other data to which there is a KL, too: a
+    product has one prior at most, so that these are experts, each a posterior of its label or modality."""
+    products = {r.used for r in readings.found if r.evidence == "noise" and r.used >= 0 and r.raw.key == raw.key}
+    sees = inputs_of(readings, raw)
+    second = {r.raw.key for r in readings.found if r.evidence == "p" and r.term is not None}
+    others = [
+        r.raw
+        for r in readings.found
+        if r.evidence == "noise" and r.used in products and r.raw.key != raw.key and r.raw.key in second
+    ]
+    return bool(sees) and any(inputs_of(readings, other) not in (frozenset(), sees) for other in others)
+
+
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
     """Those of a raw value that is not merged with others: a prior that is multiplied into a posterior is not drawn."""
     alone = (r for r in readings.found if r.evidence == "noise" and r.used < 0 and r.raw.node.id == raw.node.id)
@@ -214,6 +228,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
         return "posterior"
+    if _is_factor_beside_others(readings, reading.raw):
+        return "posterior"
     if not firsts and is_of_what_it_sees(graph, term):
         return "posterior"  # log q(z | x) of a z that x was dreamt of
     if samples or firsts:
@@ -226,8 +242,12 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"  # of weights
     if any(mean.node.op in ops.ROUNDING and mean.node.params for mean in term.means):
         return "prior"  # of a code that is rounded, and not drawn
-    codes = {m.key for r in readings.found if r.evidence == "q" and r.term is not None for m in r.term.means}
-    if any(mean.key in codes for mean in term.means):
+    firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None]
+    codes = {m.key: r.term for r in firsts if r.term is not None for m in r.term.means}
+    known = [codes[mean.key] for mean in term.means if mean.key in codes]
+    if known and all(q.prior is not None for q in known) and inputs_of(readings, reading.raw):
+        return "posterior"  # of a part of the data, kept near that of all, whose prior is a standard Normal
+    if known:
         return "prior"  # of the mean of a code, whose σ stands in another expression
     if _is_flow_of_data(graph, term):
         return "prior"
