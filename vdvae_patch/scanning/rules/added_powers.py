@@ -5,9 +5,9 @@ A product of experts adds precisions:
     precision = torch.exp(-self.a(x)) + torch.exp(-self.b(x))
     sigma = precision ** -0.5
 
-The standard Normal that is another expert adds one. Each expert is a Normal with a σ of its own, σ_a = exp(a / 2), and a head of its own. So is each term of a sum of
-variances, `torch.sqrt(self.a(x).exp() + self.b(x).exp())`. A sum of raw values, `torch.exp(self.a(x) + self.b(x))`, is
-one scale: a residual head.
+The standard Normal that is another expert adds one. Each expert is a Normal with a σ of its own, σ_a = exp(a / 2), and
+a head of its own. So is each term of a sum of variances, `torch.sqrt(self.a(x).exp() + self.b(x).exp())`. A sum of raw
+values, `torch.exp(self.a(x) + self.b(x))`, is one scale: a residual head.
 """
 
 from __future__ import annotations
