@@ -1,4 +1,4 @@
-"""Experts of a product, and posteriors of a part of the data, are posteriors; conditional priors that look so are not."""
+"""Experts of a product, and posteriors of a part of the data, are posteriors; a conditional prior is none."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ A policy that learns through a critic, or through a world that moves on, draws a
 
 So does an encoder whose codes are decoded: what a network makes of a code is compared with data that it was inferred
 from. An action is compared with nothing. It stands beside the state that it was computed of, or where other passes put
-an action of the data, as the critic's own loss and the world's own observations do:
+an action of the data, as the critic's own loss and the world's own observations do; there a reward may follow:
 
     value = self.critic(torch.cat([state, taken], -1))
 
@@ -57,7 +57,11 @@ def is_action(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> boo
     others = [node for place in places for node in _others_at(graph, place)]
     if any(settle(Spot(n)).node.kind == "noise" for n in others):
         return False
-    return any(map(_is_data, others)) or any(_is_beside_its_state(readings, place, raw) for place in places)
+    if any(map(_is_data, others)):
+        return True
+    every = frozenset(node.id for node in graph.nodes if node.kind == "input")
+    beside = any(_is_beside_its_state(readings, place, raw) for place in places)
+    return beside and not is_decoded(graph, readings, own, every)  # also of a future that the scale does not see
 
 
 def is_moved_state(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> bool:
