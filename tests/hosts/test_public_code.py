@@ -56,12 +56,7 @@ KNOWN = {
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
-    "eighth_images-Heteroscedastic regression (kiarashk76)": "a density by a matrix's inverse and determinant",
     "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
-    "eighth_images-BayesianPerceptrone (dimabasow)": "σ multiplies noise and a mean together, and is in no KL",
-    "eighth_images-BMMD": "a head behind a layer that returns a pair has no path",
-    "eighth_images-Simplified Ballé": "a layer called in a loop: found, and refused",
-    "eighth_sequences-FCVAE": "sampler and KL add different floors: found, and refused",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
-from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
+from vdvae_patch.scanning.chain import Chain, descend, scaled_noise, shifted_noise
 from vdvae_patch.scanning.cuts import argument, cut_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle
+from vdvae_patch.scanning.floored_logs import without_floor
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.interpolated import of_own_log_sigma
@@ -64,7 +65,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
     direct = [r for r in out.found if not r.parts]
     whole = itertools.chain(gaussian_terms(graph, stops, unmatched), masses_and_densities(graph, stops))
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
-        term = _with_bounds(found, direct, stops)
+        term = without_floor(_with_bounds(found, direct, stops), stops)
         chain = descend(term.node, stops)
         joined_before = chain.begin.node.op in ops.JOINING and chain.end == "raw"
         if chain.end == "constant" or (chain.begin.node.id in out.merged and not joined_before):
@@ -131,8 +132,11 @@ def _with_bounds(term: GaussianTerm, direct: list[Reading], stops: frozenset[int
     for reading in direct:
         chain = reading.chain
         longer = [node.id for node in chain.nodes[:-1]]
-        if reading.raw.key != term.raw.key or term.suffix or term.node.node.id not in longer:
+        if reading.raw.key != term.raw.key or term.suffix or reading.suffix or term.node.node.id not in longer:
             continue
+        behind = chain.by_node[longer.index(term.node.node.id) + 1 :]
+        if any(step.name != "clamp" for steps in behind for step in steps):
+            continue  # a patched model's σ² is computed of its σ
         through = Expression(Spot(term.total), stops | {chain.nodes[-1].id}, through_sums=True)
         if term.raw.key not in through.leaves:
             return replace(term, node=Spot(chain.nodes[-1]))
@@ -196,6 +200,8 @@ def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
         return []
     for sigma, noise in pairs:
         fresh = scaled_noise(noise)
+        if fresh is None and node.op == "mul" and not (sigma.data or sigma.noise):
+            fresh = shifted_noise(noise)
         if fresh is not None:
             return [(sigma, fresh.node, ())]
     return []

@@ -195,9 +195,8 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
         return "likelihood"
     if is_of_data(reading.term) and not _draws_of(readings, [reading]):
         return "likelihood"  # KL(p ‖ N(x, 0.01)): a prediction that is kept near what was observed
-    seconds = [
-        r for r in readings.found if r.evidence == "p" and r.term is not None and is_one_kl(r.term, reading.term)
-    ]
+    beside = readings.beside(reading.term, "p")
+    seconds = [r for r in beside if r.term is not None and is_one_kl(r.term, reading.term)]
     exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
     return "prior" if exchanged else "posterior"
 
@@ -206,9 +205,8 @@ def _is_near_likelihood(readings: Readings, reading: Reading) -> bool:
     """Whether the KL's other mean is that of a density of data: of a policy that is kept near an earlier one."""
     assert reading.term is not None
     compared = {m.key for m in reading.term.means if m.node.params}
-    others = (
-        r.term for r in readings.found if r.evidence == "p" and r.term is not None and r.raw.key != reading.raw.key
-    )
+    beside = readings.beside(reading.term, "p")
+    others = (r.term for r in beside if r.term is not None and r.raw.key != reading.raw.key)
     return any(is_of_data(term) for term in others if any(m.key in compared for m in term.means))
 
 
@@ -223,7 +221,7 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     samples = [mean for mean in term.means if mean.node.id in readings.samples]
     if any(n.id in own for sample in samples for n in sample.node.inputs):
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
-    firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None and is_one_kl(r.term, term)]
+    firsts = [r for r in readings.beside(term, "q") if r.term is not None and is_one_kl(r.term, term)]
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
@@ -232,6 +230,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"
     if not firsts and is_of_what_it_sees(graph, term):
         return "posterior"  # log q(z | x) of a z that x was dreamt of
+    if samples and not any(sample.node.data for sample in samples) and is_of_data(term):
+        return "likelihood"  # of data, around a layer's output to which a bias is added that is drawn
     if samples or firsts:
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
     if _is_of_noised_data(term) or _is_measured_at_other_steps(graph, term):
@@ -275,7 +275,6 @@ def is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:
     where a KL is added up in place, and compare the same means."""
     if one.total is other.total:
         return True
-    # of a deep model's hundreds of terms each is asked for beside each other one: most have no node in common
     alike = any(a.node.id == b.node.id and a.cuts == b.cuts for a in one.means for b in other.means)
     early, late = (one, other) if one.total.id <= other.total.id else (other, one)
     return alike and _goes_on_from(late.total, early.total)

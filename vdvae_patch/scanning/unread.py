@@ -49,8 +49,16 @@ def _others(graph: Graph) -> Iterator[NearMiss]:
             matrix = next(n for n in node.inputs if n.params and not n.noise)
             reason = f"fresh Normal noise meets a matrix that a network computes: {_CORRELATED}"
             yield NearMiss.at(node, _with_advice(graph, reason, matrix, "scale_tril"))
+    for node in graph.nodes:
+        if node.op in _FACTORING and node.index == 0 and node.kind == "opaque" and where(node) not in named:
+            matrix = node.inputs[0]
+            if matrix.params and matrix.data:
+                named.add(where(node))
+                yield NearMiss.at(node, _with_advice(graph, f"of a matrix: {_CORRELATED}", matrix, "covariance_matrix"))
 
 
+_FACTORING = frozenset({"linalg_cholesky_ex", "_linalg_slogdet", "_linalg_det"})
+"""What a density takes of a covariance; those of diagonals are written down as arithmetic, see `diagonals.py`."""
 _POWERS = {"cov_diag": " ** 2", "covariance_matrix": " ** 2", "precision_matrix": " ** -2"}
 
 

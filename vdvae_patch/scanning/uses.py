@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.chain import shifted_noise
 from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.gaussian import Probe
 from vdvae_patch.scanning.graph import Graph, Node
@@ -99,8 +100,10 @@ def drawn_weights(graph: Graph, scale: Node) -> list[Node]:
 
     weight = self.mean + F.softplus(self.rho) * torch.randn_like(self.mean)
     out = F.linear(x, weight)
+
+    Of weights whose mean is told in units of σ, `(self.ratio + noise) * self.rho.abs()`, the product is the draw.
     """
-    drawn: list[Node] = []
+    drawn = [product for product, _ in of_ratios(graph, scale)]
     for product in graph.consumers.get(scale.id, ()):
         if product.op == "addcmul" and product.noise:
             drawn += [product] if _are_parameters(product.inputs[:1]) else []
@@ -108,6 +111,14 @@ def drawn_weights(graph: Graph, scale: Node) -> list[Node]:
             sums = (n for n in graph.consumers.get(product.id, ()) if n.op == "add")
             drawn += [n for n in sums if _are_parameters([i for i in n.inputs if i is not product])]
     return [node for node in drawn if _is_applied(graph, node)]
+
+
+def of_ratios(graph: Graph, scale: Node) -> Iterator[tuple[Node, Node]]:
+    """The products of a scale with a sum of noise and a mean that is told in units of it, and that mean."""
+    for product in graph.consumers.get(scale.id, ()):
+        summed = next((n for n in product.inputs if n is not scale), None)
+        if product.op == "mul" and summed is not None and shifted_noise(summed) is not None:
+            yield product, next(n for n in summed.inputs if n.params)
 
 
 def are_squared(graph: Graph, nodes: list[Node]) -> bool:
