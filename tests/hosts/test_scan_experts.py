@@ -48,24 +48,33 @@ def test_the_factors_of_a_product_to_which_there_are_several_kls_are_posteriors(
 
 
 class Joint(nn.Module):
-    """Of all modalities, and of one that is kept near; with a prior known, or with the second in the place of it."""
+    """Of all data, and of a part that is kept near; the part is decoded, too, or it is a condition."""
 
-    def __init__(self, prior: bool) -> None:
+    def __init__(self, prior: bool, decoded: bool) -> None:
         super().__init__()
-        self.prior, self.all, self.part, self.decoder = prior, nn.Linear(10, 6), nn.Linear(4, 6), nn.Linear(3, 6)
+        self.prior, self.decoded = prior, decoded
+        self.all, self.part, self.decoder, self.other = (
+            nn.Linear(10, 6), nn.Linear(4, 6), nn.Linear(3, 6), nn.Linear(3, 4),
+        )  # fmt: skip
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         (m, v), (mp, vp) = self.all(torch.cat([x, c], 1)).chunk(2, 1), self.part(c).chunk(2, 1)
         z = m + torch.exp(0.5 * v) * torch.randn_like(m)
         loss = F.mse_loss(self.decoder(z), x)
+        if self.decoded:
+            loss = loss + F.mse_loss(self.other(z), c)
         if self.prior:
             loss = loss - 0.5 * (1 + v - m**2 - v.exp()).sum(1).mean()
         return loss + 0.5 * (vp - v + (v.exp() + (m - mp) ** 2) / vp.exp() - 1).sum(1).mean()
 
 
-@pytest.mark.parametrize(("prior", "role"), [(True, "posterior"), (False, "prior")])
-def test_what_is_near_a_posterior_whose_prior_is_known_is_no_second_prior(prior: bool, role: str) -> None:
-    found = roles(Joint(prior), torch.randn(6, 6), torch.randn(6, 4))
+@pytest.mark.parametrize(
+    ("prior", "decoded", "role"), [(True, True, "posterior"), (True, False, "prior"), (False, True, "prior")]
+)
+def test_near_a_posterior_whose_prior_is_known_stands_a_posterior_of_what_is_decoded_or_a_prior_of_a_condition(
+    prior: bool, decoded: bool, role: str
+) -> None:
+    found = roles(Joint(prior, decoded), torch.randn(6, 6), torch.randn(6, 4))
     assert found == {"all[3:6]": "posterior", "part[3:6]": role}
 
 

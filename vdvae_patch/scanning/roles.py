@@ -242,12 +242,10 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"  # of weights
     if any(mean.node.op in ops.ROUNDING and mean.node.params for mean in term.means):
         return "prior"  # of a code that is rounded, and not drawn
-    firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None]
-    codes = {m.key: r.term for r in firsts if r.term is not None for m in r.term.means}
-    known = [codes[mean.key] for mean in term.means if mean.key in codes]
-    if known and all(q.prior is not None for q in known) and inputs_of(readings, reading.raw):
-        return "posterior"  # of a part of the data, kept near that of all, whose prior is a standard Normal
-    if known:
+    codes = [r for r in readings.found if r.evidence == "q" and r.term is not None and _shares_mean(r.term, term)]
+    if codes and _infers_a_part(graph, readings, reading.raw, codes):
+        return "posterior"
+    if codes:
         return "prior"  # of the mean of a code, whose σ stands in another expression
     if _is_flow_of_data(graph, term):
         return "prior"
@@ -259,6 +257,19 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "prior"  # a rate: the bits of what is made of the data, and decoded
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _shares_mean(one: GaussianTerm, other: GaussianTerm) -> bool:
+    return not {mean.key for mean in one.means}.isdisjoint(mean.key for mean in other.means)
+
+
+def _infers_a_part(graph: Graph, readings: Readings, raw: Spot, codes: list[Reading]) -> bool:
+    """Whether a Normal that is kept near codes is of data that the codes are decoded to, where the codes' prior is
+    known, a standard Normal: a posterior of one of several modalities. A prior is of a condition."""
+    sees = inputs_of(readings, raw)
+    if not sees or not all(r.term is not None and r.term.prior is not None for r in codes):
+        return False
+    return is_decoded(graph, readings, _draws_of(readings, codes), sees)
 
 
 def _is_in_another_draw(readings: Readings, raw: Spot) -> bool:
