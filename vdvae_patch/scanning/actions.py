@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
 
 def is_action(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> bool:
-    """Whether what is drawn with some scales acts: see the top of this file.
+    """Whether what is drawn with some scales acts, in a call that gives a loss: see the top of this file.
 
     Args:
         own: the scales that the draw's noise is multiplied by.
@@ -121,11 +121,11 @@ def _places(graph: Graph, drawn: list[Node]) -> Iterator[Place]:
 
 def _others_at(graph: Graph, place: Place) -> Iterator[Node]:
     """What other passes of the same layer have in the place."""
-    weights = {settle(Spot(n)).node.id for n in place.layer.inputs if n.params and not (n.data or n.noise)}
-    for node in graph.nodes:
+    weights = {settle(Spot(n)).node.id: n for n in place.layer.inputs if n.params and not (n.data or n.noise)}
+    for node in _users(graph, next(settle(Spot(n)).node for n in weights.values())):
         if node.op != place.layer.op or node is place.layer:
             continue
-        if not weights <= {settle(Spot(n)).node.id for n in node.inputs}:
+        if not weights.keys() <= {settle(Spot(n)).node.id for n in node.inputs}:
             continue
         for given in node.inputs:
             if given.params and not (given.data or given.noise):
@@ -136,6 +136,19 @@ def _others_at(graph: Graph, place: Place) -> Iterator[Node]:
                 join = _join_behind(given)
                 if join is not None and len(join.inputs) == len(place.join.inputs):
                     yield join.inputs[place.position]
+
+
+def _users(graph: Graph, weight: Node) -> Iterator[Node]:
+    """The layers that read a weight, as it is or with its dimensions moved."""
+    todo, seen = [weight], {weight.id}
+    while todo:
+        for user in graph.consumers.get(todo.pop().id, ()):
+            if user.id not in seen:
+                seen.add(user.id)
+                if user.kind == "shape":
+                    todo.append(user)
+                else:
+                    yield user
 
 
 def _join_behind(node: Node) -> Node | None:

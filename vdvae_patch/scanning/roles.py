@@ -65,9 +65,10 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         return "likelihood", False
     if sampled and raw.node.data and _is_generator(graph, readings, raw, own):
         return "prior", False
-    if sampled and raw.node.data and is_moved_state(graph, readings, raw, own):
+    judged = sampled and raw.node.data and graph.loss is not None
+    if judged and is_moved_state(graph, readings, raw, own):
         return "prior", False
-    if sampled and raw.node.data and is_action(graph, readings, raw, own):
+    if judged and is_action(graph, readings, raw, own):
         return "likelihood", False
     if raw.node.kind == "parameter" and any(drawn_weights(graph, r.node) for r in found if r.evidence == "noise"):
         return "posterior", False
