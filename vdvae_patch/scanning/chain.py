@@ -269,12 +269,17 @@ def shifted_noise(node: Node) -> Spot | None:
 
     What such a sum is multiplied by scales the mean, too, which is told in units of σ.
     """
-    if node.op not in ops.ADDING or len(node.inputs) != 2:
-        return None
+    if node.op != "add" or len(node.inputs) != 2:
+        return None  # noise less a mean is a distance, as a density of the noise has it
     for noise, mean in (node.inputs, node.inputs[::-1]):
-        if mean.params and not (mean.data or mean.noise):
+        if mean.params and not (mean.data or mean.noise) and _is_of_parameters(mean):
             return scaled_noise(noise)
     return None
+
+
+def _is_of_parameters(node: Node) -> bool:
+    """Whether a value is computed of parameters by arithmetic alone, and no layer makes it of something."""
+    return all(s.node.kind == "parameter" for s in Expression(Spot(node)).leaves.values() if s.node.params)
 
 
 def scaled_noise(node: Node) -> Spot | None:
