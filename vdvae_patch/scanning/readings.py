@@ -135,7 +135,7 @@ def _with_bounds(term: GaussianTerm, direct: list[Reading], stops: frozenset[int
         if reading.raw.key != term.raw.key or term.suffix or reading.suffix or term.node.node.id not in longer:
             continue
         behind = chain.by_node[longer.index(term.node.node.id) + 1 :]
-        if any(step.name != "clamp" for steps in behind for step in steps):
+        if any(step.name not in {*ops.FLOORS, "mul"} for steps in behind for step in steps):
             continue  # a patched model's σ² is computed of its σ
         through = Expression(Spot(term.total), stops | {chain.nodes[-1].id}, through_sums=True)
         if term.raw.key not in through.leaves:
