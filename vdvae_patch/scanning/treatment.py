@@ -80,7 +80,7 @@ def _together(
     paper: bool,
     left_out: dict[Head, str],
 ) -> Treatment:
-    notes = []
+    notes: list[str] = []
     try:
         handle = patch_heads(model, heads, scales, paper)
     except SharedScaleError as error:
