@@ -54,7 +54,7 @@ KNOWN = {
     "sixth_images-WRN (OpenVAE)": "a network puts out σ itself, of any sign: refused",
     "sixth_sequences-Bayesian RNN (cyclones)": "σ is computed when the model is built, and never in a call",
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
-    "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
+    "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called a likelihood's",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
     "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
 }

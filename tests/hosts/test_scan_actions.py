@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -106,17 +108,18 @@ class OfPairs(nn.Module):
 
 
 class Conditioned(nn.Module):
-    """A control: the code is decoded beside the condition that it was inferred from, and compared."""
+    """A control: the code is decoded beside a part of what it was inferred from, and compared, here or elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, compared: bool = True) -> None:
         super().__init__()
-        self.encoder, self.decoder = nn.Linear(8, 6), nn.Linear(5, 6)
+        self.compared, self.encoder, self.decoder = compared, nn.Linear(8, 6), nn.Linear(5, 6)
 
     def forward(self, x: Tensor) -> Tensor:
         code = drawn(self.encoder(F.pad(x, (0, 2))))
-        return F.mse_loss(self.decoder(torch.cat([code, x[:, :2]], 1)), x)
+        made: Tensor = self.decoder(torch.cat([code, x[:, :2]], 1))
+        return F.mse_loss(made, x) if self.compared else made
 
 
-@pytest.mark.parametrize("model", [OfPairs, Conditioned])
-def test_a_code_beside_what_it_was_inferred_from_is_a_posteriors(model: type[nn.Module]) -> None:
+@pytest.mark.parametrize("model", [OfPairs, Conditioned, lambda: Conditioned(compared=False)])
+def test_a_code_beside_what_it_was_inferred_from_is_a_posteriors(model: Callable[[], nn.Module]) -> None:
     assert roles(model(), torch.randn(6, 6)) == {"encoder[3:6]": "posterior"}

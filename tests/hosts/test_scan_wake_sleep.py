@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal
 
+from vdvae_patch.patching import patch
 from vdvae_patch.scanning import scan
 
 
@@ -55,6 +56,12 @@ class Weighed(nn.Module):
 def test_a_law_that_is_computed_once_to_draw_and_once_more_for_the_density_is_a_posteriors(form: str) -> None:
     bits = (torch.rand(5, 10) > 0.5).float()
     assert roles(Weighed(form), bits) == {"inference[3:6]": "posterior"}
+
+
+def test_a_patch_of_what_learns_from_dreams_is_verified() -> None:
+    torch.manual_seed(0)
+    model, bits = Weighed("sleep"), (torch.rand(5, 10) > 0.5).float()
+    assert patch(model, posterior="explin", heads=scan(model, bits)).heads
 
 
 class Helmholtz(nn.Module):

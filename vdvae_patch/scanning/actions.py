@@ -7,7 +7,7 @@ A policy that learns through a critic, or through a world that moves on, draws a
 
 So does an encoder whose codes are decoded: what a network makes of a code is compared with data that it was inferred
 from. An action is compared with nothing. It stands beside the state that it was computed of, or where other passes put
-an action of the data, as the critic's own loss and the world's own observations do:
+an action of the data, as the critic's own loss and the world's own observations do; there a reward may follow:
 
     value = self.critic(torch.cat([state, taken], -1))
 
@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
 
 def is_action(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> bool:
-    """Whether what is drawn with some scales acts: see the top of this file.
+    """Whether what is drawn with some scales acts, in a call that gives a loss: see the top of this file.
 
     Args:
         own: the scales that the draw's noise is multiplied by.
@@ -57,7 +57,11 @@ def is_action(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> boo
     others = [node for place in places for node in _others_at(graph, place)]
     if any(settle(Spot(n)).node.kind == "noise" for n in others):
         return False
-    return any(map(_is_data, others)) or any(_is_beside_its_state(readings, place, raw) for place in places)
+    if any(map(_is_data, others)):
+        return True
+    every = frozenset(node.id for node in graph.nodes if node.kind == "input")
+    beside = any(_is_beside_its_state(readings, place, raw) for place in places)
+    return beside and not is_decoded(graph, readings, own, every)  # also of a future that the scale does not see
 
 
 def is_moved_state(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> bool:
@@ -117,11 +121,11 @@ def _places(graph: Graph, drawn: list[Node]) -> Iterator[Place]:
 
 def _others_at(graph: Graph, place: Place) -> Iterator[Node]:
     """What other passes of the same layer have in the place."""
-    weights = {settle(Spot(n)).node.id for n in place.layer.inputs if n.params and not (n.data or n.noise)}
-    for node in graph.nodes:
+    weights = {settle(Spot(n)).node.id: n for n in place.layer.inputs if n.params and not (n.data or n.noise)}
+    for node in _users(graph, next(settle(Spot(n)).node for n in weights.values())):
         if node.op != place.layer.op or node is place.layer:
             continue
-        if not weights <= {settle(Spot(n)).node.id for n in node.inputs}:
+        if not weights.keys() <= {settle(Spot(n)).node.id for n in node.inputs}:
             continue
         for given in node.inputs:
             if given.params and not (given.data or given.noise):
@@ -132,6 +136,19 @@ def _others_at(graph: Graph, place: Place) -> Iterator[Node]:
                 join = _join_behind(given)
                 if join is not None and len(join.inputs) == len(place.join.inputs):
                     yield join.inputs[place.position]
+
+
+def _users(graph: Graph, weight: Node) -> Iterator[Node]:
+    """The layers that read a weight, as it is or with its dimensions moved."""
+    todo, seen = [weight], {weight.id}
+    while todo:
+        for user in graph.consumers.get(todo.pop().id, ()):
+            if user.id not in seen:
+                seen.add(user.id)
+                if user.kind == "shape":
+                    todo.append(user)
+                else:
+                    yield user
 
 
 def _join_behind(node: Node) -> Node | None:

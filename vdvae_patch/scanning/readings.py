@@ -264,6 +264,8 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
         parts = tuple(descend(Spot(n, Expression.cuts_for(begin, n))) for n in learned)
     if chain.end == "several":
         leaves = [s for s in Expression(begin).leaves.values() if s.node.params]
+        emitted = [s for s in leaves if s.node.kind != "parameter"]
+        leaves = emitted if len(emitted) == 1 else leaves  # between bounds that are parameters
         if len(leaves) == 1:
             begin = leaves[0]
             apart = _of_joined_pieces(chain, begin, suffix)

@@ -65,9 +65,10 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         return "likelihood", False
     if sampled and raw.node.data and _is_generator(graph, readings, raw, own):
         return "prior", False
-    if sampled and raw.node.data and is_moved_state(graph, readings, raw, own):
+    judged = sampled and raw.node.data and graph.loss is not None
+    if judged and is_moved_state(graph, readings, raw, own):
         return "prior", False
-    if sampled and raw.node.data and is_action(graph, readings, raw, own):
+    if judged and is_action(graph, readings, raw, own):
         return "likelihood", False
     if raw.node.kind == "parameter" and any(drawn_weights(graph, r.node) for r in found if r.evidence == "noise"):
         return "posterior", False
@@ -168,6 +169,20 @@ def _is_expert(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot],
     return bool(others) and not sees <= seen and is_decoded(graph, readings, own, sees)
 
 
+def _is_factor_beside_others(readings: Readings, raw: Spot) -> bool:
+    """Whether a raw value is merged into what is drawn, beside another one of other data to which there is a KL, too: a
+    product has one prior at most, so that these are experts, each a posterior of its label or modality."""
+    products = {r.used for r in readings.found if r.evidence == "noise" and r.used >= 0 and r.raw.key == raw.key}
+    sees = inputs_of(readings, raw)
+    second = {r.raw.key for r in readings.found if r.evidence == "p" and r.term is not None}
+    others = [
+        r.raw
+        for r in readings.found
+        if r.evidence == "noise" and r.used in products and r.raw.key != raw.key and r.raw.key in second
+    ]
+    return bool(sees) and any(inputs_of(readings, other) not in (frozenset(), sees) for other in others)
+
+
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
     """Those of a raw value that is not merged with others: a prior that is multiplied into a posterior is not drawn."""
     alone = (r for r in readings.found if r.evidence == "noise" and r.used < 0 and r.raw.node.id == raw.node.id)
@@ -212,6 +227,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
         return "posterior"
+    if _is_factor_beside_others(readings, reading.raw):
+        return "posterior"
     if not firsts and is_of_what_it_sees(graph, term):
         return "posterior"  # log q(z | x) of a z that x was dreamt of
     if samples and not any(sample.node.data for sample in samples) and is_of_data(term):
@@ -226,8 +243,10 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"  # of weights
     if any(mean.node.op in ops.ROUNDING and mean.node.params for mean in term.means):
         return "prior"  # of a code that is rounded, and not drawn
-    codes = {m.key for r in readings.found if r.evidence == "q" and r.term is not None for m in r.term.means}
-    if any(mean.key in codes for mean in term.means):
+    codes = [r for r in readings.found if r.evidence == "q" and r.term is not None and _shares_mean(r.term, term)]
+    if codes and _infers_a_part(graph, readings, reading.raw, codes):
+        return "posterior"
+    if codes:
         return "prior"  # of the mean of a code, whose σ stands in another expression
     if _is_flow_of_data(graph, term):
         return "prior"
@@ -239,6 +258,19 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "prior"  # a rate: the bits of what is made of the data, and decoded
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _shares_mean(one: GaussianTerm, other: GaussianTerm) -> bool:
+    return not {mean.key for mean in one.means}.isdisjoint(mean.key for mean in other.means)
+
+
+def _infers_a_part(graph: Graph, readings: Readings, raw: Spot, codes: list[Reading]) -> bool:
+    """Whether a Normal that is kept near codes is of data that the codes are decoded to, where the codes' prior is
+    known, a standard Normal: a posterior of one of several modalities. A prior is of a condition."""
+    sees = inputs_of(readings, raw)
+    if not sees or not all(r.term is not None and r.term.prior is not None for r in codes):
+        return False
+    return is_decoded(graph, readings, _draws_of(readings, codes), sees)
 
 
 def _is_in_another_draw(readings: Readings, raw: Spot) -> bool:

@@ -25,6 +25,7 @@ from vdvae_patch.scanning.expression import Spot, SpotKey, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import Reading, Readings
+from vdvae_patch.scanning.uses import products_of
 
 
 def draws_of_same_law(graph: Graph, readings: Readings, found: list[Reading]) -> set[int]:
@@ -74,7 +75,7 @@ def is_dreamt(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> boo
     them, so that they are observations and no codes."""
     if raw.node.data or not raw.node.noise:
         return False
-    products = [n for n in graph.nodes if n.id in readings.samples and any(s.id in own for s in n.inputs)]
+    products = products_of(graph, readings, own)
     drawn = 0
     for node in products:
         drawn |= node.noise

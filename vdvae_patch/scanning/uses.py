@@ -92,7 +92,8 @@ def has_prior(graph: Graph, readings: Readings, own: set[int]) -> bool:
 
 def products_of(graph: Graph, readings: Readings, own: set[int]) -> list[Node]:
     """The nodes σ ε of some σ."""
-    return [n for n in graph.nodes if n.id in readings.samples and any(s.id in own for s in n.inputs)]
+    users = (user for scale in own for user in graph.consumers.get(scale, ()) if user.id in readings.samples)
+    return sorted(dict.fromkeys(users), key=lambda node: node.id)
 
 
 def drawn_weights(graph: Graph, scale: Node) -> list[Node]:
