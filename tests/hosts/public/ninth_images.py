@@ -1992,7 +1992,7 @@ def clustered_loss(model: Any, x: Tensor, label: Tensor, share: float = 0.25) ->
     mu2, sigma2 = one_hot.matmul(randn(3, 4, seed=21)), one_hot.matmul(0.5 + rand(3, 4, seed=22))
     element = mu.sub(mu2).pow(2).div(sigma2)
     element = element.add_(logvar.exp().div(sigma2)).mul_(-1).add_(logvar).sub_(sigma2.log()) * share
-    return F.mse_loss(recon, x) + torch.sum(element).mul_(-0.5)
+    return F.mse_loss(recon, x, reduction="sum") + torch.sum(element).mul_(-0.5)
 
 
 class BottleneckEncoder(nn.Module):
