@@ -57,6 +57,16 @@ KNOWN = {
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called a likelihood's",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
     "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
+    "ninth_images-SketchRNN (rfeinman)": "a bivariate Normal with a correlation, its scales floored",
+    "ninth_images-CF-TCVAE": "a log variance that is written into a bank is missed",
+    "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
+    "ninth_images-Kernel GraphVAE": "a product of two matrices of data: the scan raises an IndexError",
+    "ninth_images-Neural statistician (conormdurkan)": "one channel is a head, with the means in its last dimension",
+    "ninth_images-VAE of clusters (achintyagopal)": "a product of two matrices of data: the scan raises an IndexError",
+    "ninth_images-CVAE with IAF (katD2707)": "of a sum of two raw values one is named",
+    "ninth_images-LinearMDN (clementw168)": "a mixture's density by its product, one σ a component",
+    "ninth_images-Ensemble's member (nakulpandit)": "a floor and two bounds: found, and refused",
+    "ninth_images-BayesModel (JorgeVanco)": "biases that are drawn and added nowhere are named",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -78,6 +88,10 @@ SLOW = {
     "seventh_sequences-BBB forecasts", "seventh_sequences-Handwriting prediction", "eighth_images-MOE of modalities",
     "eighth_images-IWAE of two levels",
     "eighth_images-M2 (OrezriceWasHere)", "eighth_sequences-StructVRNN", "eighth_sequences-VRNN (AC-VRNN)",
+    "ninth_images-SketchRNN (rfeinman)", "ninth_images-LadderVAE (aswahd)", "ninth_images-NVAE (nextml-code)",
+    "ninth_images-IntroVAE (dragen1860)", "ninth_images-GQN (esidorovics)",
+    "ninth_images-DRAW (Said-Abolhassan-Razavi)", "ninth_images-SSVAE (davidbhoffmann)",
+    "ninth_images-CVAE with IAF (katD2707)", "ninth_images-BayesModel (JorgeVanco)",
 }  # fmt: skip
 
 
