@@ -44,7 +44,6 @@ KNOWN = {
     "third_sequences-Trajectron++": "a bivariate Normal with a correlation",
     "third_sequences-ProdLDA with learned priors": "the truth takes the root of negative variances",
     "fourth_images-Conditioned VAE": "a slip upstream draws by v, of any sign: read as v, and not as |v|",
-    "fourth_sequences-SimpleDreamer actor": "neither density nor KL: the actor and the transition are called posterior",
     "fifth_images-VAE (noctrog)": "a dropout counts in σ with what it multiplies by what it keeps",
     "fifth_sequences-Denoised MDP": "computed inside TorchScript; one layer of two codes is named in two parts",
     "fifth_sequences-World models (Sonic)": "a role; and a slip upstream, around bounds that are computed: refused",
@@ -57,17 +56,7 @@ KNOWN = {
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
-    "eighth_images-IWAE of two levels": "posteriors whose densities alone are taken, weighed without a gradient",
-    "eighth_images-MOE of modalities": "a σ that is a softmax over the code's dimensions is named as a head",
-    "eighth_images-DCEVAE": "a KL of a matrix's diagonal, behind an absolute value, is listed as a head of its own",
-    "eighth_images-Heteroscedastic regression (kiarashk76)": "a density by a matrix's inverse and determinant",
     "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
-    "eighth_images-BayesianPerceptrone (dimabasow)": "σ multiplies noise and a mean together, and is in no KL",
-    "eighth_images-BMMD": "a head behind a layer that returns a pair has no path",
-    "eighth_images-Simplified Ballé": "a rate is a likelihood's; a layer called in a loop: refused",
-    "eighth_sequences-FCVAE": "sampler and KL add different floors: found, and refused",
-    "eighth_sequences-Dreamer (zhixuan-lin)": "drawn actions without a density or a KL are called a posterior's",
-    "eighth_sequences-StructVRNN": "a Normal that is drawn and dropped is called a prior's",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sys
 import threading
@@ -29,6 +28,7 @@ from vdvae_patch.guarding.averages import spoilt
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
 from vdvae_patch.guarding.evaluations import Evaluations
+from vdvae_patch.guarding.folder import open_folder
 from vdvae_patch.guarding.passes import Buffers, Running, Window, callers, reaches
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
@@ -37,7 +37,6 @@ from vdvae_patch.patching import PatchHandle, is_patched, patch, unpatch
 from vdvae_patch.scanning.outcome import has_nan, refusal
 from vdvae_patch.skips import rule, telling
 from vdvae_patch.skips.gradient_norm import gradient_norm
-from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.skips.rule import Cause
 from vdvae_patch.skips.usual_norm import UsualNorm
 from vdvae_patch.torch_versions import takes_hooks
@@ -162,8 +161,9 @@ class Guard:
         self._steps = 0
         self._undecided: Undecided | None = None
         self.healed: dict[Head, str] = {}
-        self.out = None if out is None else _opened(Path(out), self.model)
-        self._log = None if self.out is None or not ranks.is_main() else JsonLines(self.out / "skips.jsonl")
+        self._folder = None if out is None else open_folder(Path(out), self.model)
+        self.out = None if self._folder is None else self._folder.path
+        self._log = None if self._folder is None or not ranks.is_main() else self._folder.log()
         self._only = None if optimizer is None else _optimizers(optimizer)
         self._diagnostician = Diagnostician(self.model, heads)
         self._window, self._buffers = Window(), Buffers(self.model)
@@ -1004,7 +1004,7 @@ class Guard:
         folder, failed = None if self.out is None else self.out / f"skip-{number:04d}", None
         if ranks.is_main() and folder is not None:
             try:
-                skip = skips.write(folder, skip, self.model, weights, share)
+                skip = skips.write(folder, skip, self.model, weights, share, self._place_in_log())
             except RunError as error:
                 failed = error
         if ranks.world() > 1:
@@ -1015,6 +1015,12 @@ class Guard:
         if failed is not None:
             raise failed
         return skip
+
+    def _place_in_log(self) -> dict[str, Any]:
+        """Of which guard a recording is, and which line of its log says the same."""
+        if self._folder is None or self._log is None:
+            return {}
+        return {"guard": self._folder.id, "log_line": self._log.count + 1}
 
     def _to_blame(self, again: Again, skip: Skip) -> Share | None:
         """Of the micro-batches of a step, the one that was examined and not finite; else one whose loss or data are
@@ -1253,21 +1259,6 @@ def _optimizers(given: Optimizer | Iterable[Optimizer]) -> list[Optimizer]:
             f"{type(wrong[0]).__name__} is no torch.optim.Optimizer: an engine that owns its step cannot be guarded"
         )
     return own
-
-
-def _opened(out: Path, model: nn.Module) -> Path:
-    """The folder, made; refused if something else lies in it."""
-    if (out / "config.toml").exists():
-        raise GuardError(f"{out} is the folder of a run of `vdvae-patch train`; name another one for the guard")
-    for manifest in sorted(out.glob("skip-*/manifest.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged one is for `replay` to say
-            other = json.loads(manifest.read_text(encoding="utf-8"))["info"]["model_class"]
-            if other != type(model).__name__:
-                raise GuardError(
-                    f"{out} holds recorded skips of a {other}, and this is a {type(model).__name__}; name another one"
-                )
-    out.mkdir(parents=True, exist_ok=True)
-    return out
 
 
 def _divides_by_zero(optimizer: Optimizer) -> str:

@@ -248,6 +248,19 @@ _RULES: dict[str, Rule] = {
 }
 
 
+def shifted_noise(node: Node) -> Spot | None:
+    """The noise of a sum of fresh noise and of what is made of parameters alone, `(noise + self.ratio)`; else None.
+
+    What such a sum is multiplied by scales the mean, too, which is told in units of σ.
+    """
+    if node.op not in ops.ADDING or len(node.inputs) != 2:
+        return None
+    for noise, mean in (node.inputs, node.inputs[::-1]):
+        if mean.params and not (mean.data or mean.noise):
+            return scaled_noise(noise)
+    return None
+
+
 def scaled_noise(node: Node) -> Spot | None:
     """The noise itself, if a node is fresh noise, moved around or times a constant; else None."""
     spot = Spot(node)

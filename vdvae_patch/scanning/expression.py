@@ -56,7 +56,9 @@ def _stepped(spot: Spot) -> Spot | None:
         learned = [n for n in node.inputs if n.params or n.noise]
         # what comes from parameters alone is a weight, unless constants (a one-hot vector) pick from it
         looked_up = bool(node.frames) and node.frames[0].host and not any(n.data for n in node.inputs)
-        moved = len(learned) == 1 and (learned[0].data or learned[0].noise or looked_up)
+        # so are weights that are drawn, by which a layer multiplies data
+        drawn = bool(learned[0].noise) and not (learned[0].params and any(n.data and not n.mask for n in node.inputs))
+        moved = len(learned) == 1 and (learned[0].data or drawn or looked_up)
         return Spot(learned[0], ()) if moved else None
     if node.kind != "shape" or not node.inputs:
         return None

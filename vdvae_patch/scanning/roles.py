@@ -21,12 +21,14 @@ import torch
 
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.actions import is_action, is_moved_state
 from vdvae_patch.scanning.cuts import lies_in
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
 from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, totals
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading, Readings
-from vdvae_patch.scanning.uses import drawn_weights, has_prior, inputs_of, is_decoded, sees_less
+from vdvae_patch.scanning.sleep import draws_of_same_law, is_dreamt, is_of_what_it_sees
+from vdvae_patch.scanning.uses import drawn_weights, has_prior, inputs_of, is_decoded, is_read, products_of, sees_less
 
 
 def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role, bool]:
@@ -37,7 +39,7 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         found: those of this raw value.
     """
     places = {r.evidence for r in found}
-    own = _draws_of(readings, found)
+    own = _draws_of(readings, found) or draws_of_same_law(graph, readings, found)
     if "q" not in places and _is_policy(graph, readings, found, own):
         return "likelihood", any(r.term is not None for r in found)
     roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
@@ -59,8 +61,14 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         every = frozenset(n.id for n in graph.nodes if n.kind == "input")
         if is_decoded(graph, readings, own, every, bare=True):
             return "likelihood", False  # logits that are drawn, and compared with classes
+    if sampled and is_dreamt(graph, readings, raw, own):
+        return "likelihood", False
     if sampled and raw.node.data and _is_generator(graph, readings, raw, own):
         return "prior", False
+    if sampled and raw.node.data and is_moved_state(graph, readings, raw, own):
+        return "prior", False
+    if sampled and raw.node.data and is_action(graph, readings, raw, own):
+        return "likelihood", False
     if raw.node.kind == "parameter" and any(drawn_weights(graph, r.node) for r in found if r.evidence == "noise"):
         return "posterior", False
     return ("posterior" if raw.node.data else "prior"), "Normal" in places
@@ -98,11 +106,20 @@ def _is_policy(graph: Graph, readings: Readings, found: list[Reading], own: set[
     if not own or not (_has_own_density(readings, found, own) or _has_entropy(graph, found)):
         return False
     raw = found[0].raw
-    sources = inputs_of(readings, raw)
+    sources = inputs_of(readings, raw) or _inputs_of_means(graph, readings, own)
     priors = [r for r in readings.found if r.evidence == "p" and r.raw.key != raw.key and _is_of_draws(r, own)]
     if not sources or priors or is_decoded(graph, readings, own, sources):
         return False
     return not has_prior(graph, readings, own)
+
+
+def _inputs_of_means(graph: Graph, readings: Readings, own: set[int]) -> frozenset[int]:
+    """The inputs that the means of some draws are computed of, where a parameter is their scale."""
+    drawn = products_of(graph, readings, own)
+    sums = [user for product in drawn for user in graph.consumers.get(product.id, ()) if user.op == "add"]
+    at_once = [product for product in drawn if product.op in ops.SCALING_NOISE]  # torch.normal(mean, std)
+    means = [n for node in (*sums, *at_once) for n in node.inputs if n.id not in readings.samples and n.id not in own]
+    return frozenset[int]().union(*(inputs_of(readings, Spot(mean)) for mean in means))
 
 
 def _has_own_density(readings: Readings, found: list[Reading], own: set[int]) -> bool:
@@ -164,9 +181,8 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
         return "likelihood"
     if is_of_data(reading.term) and not _draws_of(readings, [reading]):
         return "likelihood"  # KL(p ‖ N(x, 0.01)): a prediction that is kept near what was observed
-    seconds = [
-        r for r in readings.found if r.evidence == "p" and r.term is not None and is_one_kl(r.term, reading.term)
-    ]
+    beside = readings.beside(reading.term, "p")
+    seconds = [r for r in beside if r.term is not None and is_one_kl(r.term, reading.term)]
     exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
     return "prior" if exchanged else "posterior"
 
@@ -175,9 +191,8 @@ def _is_near_likelihood(readings: Readings, reading: Reading) -> bool:
     """Whether the KL's other mean is that of a density of data: of a policy that is kept near an earlier one."""
     assert reading.term is not None
     compared = {m.key for m in reading.term.means if m.node.params}
-    others = (
-        r.term for r in readings.found if r.evidence == "p" and r.term is not None and r.raw.key != reading.raw.key
-    )
+    beside = readings.beside(reading.term, "p")
+    others = (r.term for r in beside if r.term is not None and r.raw.key != reading.raw.key)
     return any(is_of_data(term) for term in others if any(m.key in compared for m in term.means))
 
 
@@ -192,11 +207,15 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     samples = [mean for mean in term.means if mean.node.id in readings.samples]
     if any(n.id in own for sample in samples for n in sample.node.inputs):
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
-    firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None and is_one_kl(r.term, term)]
+    firsts = [r for r in readings.beside(term, "q") if r.term is not None and is_one_kl(r.term, term)]
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
         return "posterior"
+    if not firsts and is_of_what_it_sees(graph, term):
+        return "posterior"  # log q(z | x) of a z that x was dreamt of
+    if samples and not any(sample.node.data for sample in samples) and is_of_data(term):
+        return "likelihood"  # of data, around a layer's output to which a bias is added that is drawn
     if samples or firsts:
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
     if _is_of_noised_data(term) or _is_measured_at_other_steps(graph, term):
@@ -216,6 +235,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"  # second in a KL whose first σ is a constant: KL(N(0, 1) ‖ q)
     if _is_in_another_draw(readings, reading.raw):
         return "prior"  # of a residual posterior's difference of means: (Δμ / σ_p)², and log σ is not there at all
+    if _is_of_code(graph, term):
+        return "prior"  # a rate: the bits of what is made of the data, and decoded
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
 
@@ -234,7 +255,6 @@ def is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:
     where a KL is added up in place, and compare the same means."""
     if one.total is other.total:
         return True
-    # of a deep model's hundreds of terms each is asked for beside each other one: most have no node in common
     alike = any(a.node.id == b.node.id and a.cuts == b.cuts for a in one.means for b in other.means)
     early, late = (one, other) if one.total.id <= other.total.id else (other, one)
     return alike and _goes_on_from(late.total, early.total)
@@ -289,6 +309,15 @@ def _is_flow_of_data(graph: Graph, term: GaussianTerm) -> bool:
         return False
     sizes = {math.prod(n.shape) for n in graph.nodes if n.kind == "input"}
     return math.prod(node.shape) in sizes and not _is_residual(node)
+
+
+def _is_of_code(graph: Graph, term: GaussianTerm) -> bool:
+    """Whether a density or a mass is of what a network makes of the data, and other networks go on from, be it with
+    the noise that stands for a rounding: no data are compared with it."""
+    (node, *others) = [settle(Spot(mean.node)).node for mean in term.means]
+    if others or not (node.data and node.params) or term.raw.node.kind == "parameter" or _is_residual(node):
+        return False
+    return is_read(graph, node)
 
 
 def _is_residual(node: Node) -> bool:
