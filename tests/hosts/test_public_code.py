@@ -60,7 +60,6 @@ KNOWN = {
     "eighth_images-IWAE of two levels": "posteriors whose densities alone are taken, weighed without a gradient",
     "eighth_images-MOE of modalities": "a σ that is a softmax over the code's dimensions is named as a head",
     "eighth_images-DCEVAE": "a KL of a matrix's diagonal, behind an absolute value, is listed as a head of its own",
-    "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
     "eighth_images-Simplified Ballé": "a rate is called a likelihood's",
     "eighth_sequences-Dreamer (zhixuan-lin)": "drawn actions without a density or a KL are called a posterior's",
     "eighth_sequences-StructVRNN": "a Normal that is drawn and dropped is called a prior's",
