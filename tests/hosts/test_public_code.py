@@ -44,7 +44,6 @@ KNOWN = {
     "third_sequences-Trajectron++": "a bivariate Normal with a correlation",
     "third_sequences-ProdLDA with learned priors": "the truth takes the root of negative variances",
     "fourth_images-Conditioned VAE": "a slip upstream draws by v, of any sign: read as v, and not as |v|",
-    "fourth_sequences-SimpleDreamer actor": "neither density nor KL: the actor and the transition are called posterior",
     "fifth_images-VAE (noctrog)": "a dropout counts in σ with what it multiplies by what it keeps",
     "fifth_sequences-Denoised MDP": "computed inside TorchScript; one layer of two codes is named in two parts",
     "fifth_sequences-World models (Sonic)": "a role; and a slip upstream, around bounds that are computed: refused",
@@ -55,14 +54,18 @@ KNOWN = {
     "sixth_images-WRN (OpenVAE)": "a network puts out σ itself, of any sign: refused",
     "sixth_sequences-Bayesian RNN (cyclones)": "σ is computed when the model is built, and never in a call",
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
-    "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called posterior",
+    "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called a likelihood's",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
-    "eighth_images-IWAE of two levels": "posteriors whose densities alone are taken, weighed without a gradient",
-    "eighth_images-MOE of modalities": "a σ that is a softmax over the code's dimensions is named as a head",
-    "eighth_images-DCEVAE": "a KL of a matrix's diagonal, behind an absolute value, is listed as a head of its own",
-    "eighth_images-Simplified Ballé": "a rate is called a likelihood's",
-    "eighth_sequences-Dreamer (zhixuan-lin)": "drawn actions without a density or a KL are called a posterior's",
-    "eighth_sequences-StructVRNN": "a Normal that is drawn and dropped is called a prior's",
+    "ninth_images-SketchRNN (rfeinman)": "a bivariate Normal with a correlation, its scales floored",
+    "ninth_images-CF-TCVAE": "a log variance that is written into a bank is missed",
+    "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
+    "ninth_images-Kernel GraphVAE": "a product of two matrices of data: the scan raises an IndexError",
+    "ninth_images-Neural statistician (conormdurkan)": "one channel is a head, with the means in its last dimension",
+    "ninth_images-VAE of clusters (achintyagopal)": "a product of two matrices of data: the scan raises an IndexError",
+    "ninth_images-CVAE with IAF (katD2707)": "of a sum of two raw values one is named",
+    "ninth_images-LinearMDN (clementw168)": "a mixture's density by its product, one σ a component",
+    "ninth_images-Ensemble's member (nakulpandit)": "a floor and two bounds: found, and refused",
+    "ninth_images-BayesModel (JorgeVanco)": "biases that are drawn and added nowhere are named",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -84,6 +87,10 @@ SLOW = {
     "seventh_sequences-BBB forecasts", "seventh_sequences-Handwriting prediction", "eighth_images-MOE of modalities",
     "eighth_images-IWAE of two levels",
     "eighth_images-M2 (OrezriceWasHere)", "eighth_sequences-StructVRNN", "eighth_sequences-VRNN (AC-VRNN)",
+    "ninth_images-SketchRNN (rfeinman)", "ninth_images-LadderVAE (aswahd)", "ninth_images-NVAE (nextml-code)",
+    "ninth_images-IntroVAE (dragen1860)", "ninth_images-GQN (esidorovics)",
+    "ninth_images-DRAW (Said-Abolhassan-Razavi)", "ninth_images-SSVAE (davidbhoffmann)",
+    "ninth_images-CVAE with IAF (katD2707)", "ninth_images-BayesModel (JorgeVanco)",
 }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ def convention_of(readings: list[Reading], role: Role = "posterior", nearly: boo
     Args:
         nearly: whether a floor that one of them alone has, and that is nothing at usual raw values, is passed over.
     """
+    readings = told_by_chains(readings)
     whole = next((r for r in readings if r.steps is None), None)
     if whole is not None:
         return _measured(whole), True
@@ -46,6 +47,20 @@ def convention_of(readings: list[Reading], role: Role = "posterior", nearly: boo
     kept = ("noise",) if role != "likelihood" else ()
     drawn = next((steps for r, steps in known if r.evidence in kept), chosen)
     return named(chosen if agree else drawn), agree
+
+
+def told_by_chains(readings: list[Reading]) -> list[Reading]:
+    """The readings without those of expressions that are no chain, and give the same curve as one that is.
+
+    A host may keep a log variance from zero, `torch.where(v.abs() < 1e-5, v + 1e-5 * v.abs(), v)`.
+    """
+    chains = [steps for r in readings if (steps := r.steps) is not None]
+    if len(chains) in (0, len(readings)):
+        return readings
+    grid = torch.linspace(-8, 8, 65, dtype=torch.float64)
+    curves = [Composition(steps).sigma(grid) for steps in chains]
+    same = [r for r in readings if r.steps is None and any(_same(c, _curve(r, grid), False) for c in curves)]
+    return [r for r in readings if not any(r is other for other in same)]
 
 
 def conventions_of(readings: list[Reading], role: Role = "posterior") -> list[Convention]:
@@ -126,6 +141,12 @@ def _measured(reading: Reading) -> Convention:
     if steps is not None:
         return named((*steps, *reading.suffix))
     grid = torch.linspace(-8, 8, 65, dtype=torch.float64)
+    return Measured(tuple(zip(grid.tolist(), _curve(reading, grid).tolist(), strict=True)))
+
+
+def _curve(reading: Reading, grid: torch.Tensor) -> torch.Tensor:
+    """σ over raw values, where other values that take part are zero, and parameters as they are."""
+    expression = Expression(reading.spot)
     others = {
         key: torch.full_like(grid, spot.node.value if spot.node.kind == "parameter" else 0.0)
         for key, spot in expression.leaves.items()
@@ -133,7 +154,7 @@ def _measured(reading: Reading) -> Convention:
     sigma = expression.value(others | {reading.raw.key: grid})
     for step in reading.suffix:
         sigma = step.forward(sigma)
-    return Measured(tuple(zip(grid.tolist(), sigma.expand_as(grid).tolist(), strict=True)))
+    return sigma.expand_as(grid)
 
 
 def _same(reference: torch.Tensor, curve: torch.Tensor, up_to_factor: bool) -> bool:

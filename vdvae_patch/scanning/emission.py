@@ -71,7 +71,7 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
     builtin = layer and not around
     if scripted is not None and not builtin and scripted not in (owner.path, *returned):
         return Emission(scripted, False, channels, False, SCRIPTED)
-    if builtin and is_recurrent(owner) and not any(owner.path in paths for paths in graph.returned.values()):
+    if builtin and is_recurrent(owner) and not graph.outputs_of(owner.path):
         return Emission(owner.path, False, channels, False, "its module returns several values, of which it is one")
     if builtin or owner.path in returned:
         if not exact:
@@ -140,7 +140,7 @@ class _Emitted:
         """What the module at a path returns of a node that it computes; the node itself if it does not return it."""
         if path is None:
             return cls(node, node.op, frozenset({len(node.shape)}))
-        outputs = [graph.nodes[number] for number, paths in graph.returned.items() if path in paths]
+        outputs = graph.outputs_of(path)
         ranks = frozenset(len(output.shape) for output in outputs) or frozenset({len(node.shape)})
         returned = {output.id for output in outputs}
         current: Node | None = node

@@ -54,22 +54,19 @@ def _stepped(spot: Spot) -> Spot | None:
     node = spot.node
     if node.op in ops.COMBINING:
         learned = [n for n in node.inputs if n.params or n.noise]
+        if len(learned) != 1:
+            return None
         # what comes from parameters alone is a weight, unless constants (a one-hot vector) pick from it
         looked_up = bool(node.frames) and node.frames[0].host and not any(n.data for n in node.inputs)
-        moved = len(learned) == 1 and (learned[0].data or looked_up or _is_drawn(node, learned[0]))
-        return Spot(learned[0], ()) if moved else None
+        # so are weights that are drawn, by which a layer multiplies data
+        drawn = bool(learned[0].noise) and not (learned[0].params and any(n.data and not n.mask for n in node.inputs))
+        return Spot(learned[0], ()) if learned[0].data or drawn or looked_up else None
     if node.kind != "shape" or not node.inputs:
         return None
     if node.op in ops.JOINING or node.op in ops.WRITING_PART:
         return _one_of(_put_together(spot))
     source = node.inputs[0]
     return Spot(source, source_cuts(node, source, spot.cuts))
-
-
-def _is_drawn(product: Node, operand: Node) -> bool:
-    """Whether a product moves what was drawn, and does not weigh data with weights that were drawn."""
-    weighs = operand.params and any(n.data and not n.mask for n in product.inputs)
-    return bool(operand.noise) and not weighs
 
 
 def pieces(spot: Spot) -> list[Spot]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, Literal, NamedTuple
@@ -185,16 +185,23 @@ class Graph:
     consumers: dict[int, list[Node]] = field(default_factory=dict)
     loss: Node | None = None
     """The one number that the call gave."""
+    given: frozenset[int] = frozenset()
+    """All that the call gave, or left in attributes of the model, by the number of their node."""
     rewritten: dict[int, tuple[Any, ...]] = field(default_factory=dict, repr=False)
     """What nodes were that are written down as something else, by their number; see `diagonals.py`."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)
     """Kept for the reading of the loss alone, by the number of their node; see `replay.py`."""
     _draws: dict[int, int] = field(default_factory=dict, repr=False)
+    _outputs: dict[str, list[Node]] = field(default_factory=dict, repr=False)
 
     def settle(self) -> None:
         """Once nodes change no more: what is found of one may be remembered."""
         for node in self.nodes:
             node.stepped = {}
+
+    def outputs_of(self, path: str) -> list[Node]:
+        """What the module at a path returned, over all its calls."""
+        return self._outputs.get(path, [])
 
     def draws_behind(self, node: Node) -> int:
         """Bit set of the draws of noise on any way back from a node, also through what lets none of it by, such as a
@@ -215,13 +222,47 @@ class Graph:
                 found[inner.id] = draws
         return found[node.id]
 
+    def leads_out(self, node: Node, but: frozenset[str] = frozenset()) -> bool:
+        """Whether what is computed of a node comes to what the call gives, or to one number, such as a loss that the
+        host differentiates by itself.
+
+        Args:
+            but: operations through which nothing counts.
+        """
+        todo, seen = [node], {node.id}
+        while todo:
+            current = todo.pop()
+            if current.id in self.given or current.shape == ():
+                return True
+            for user in self.consumers.get(current.id, ()):
+                if user.id not in seen and user.op not in but:
+                    seen.add(user.id)
+                    todo.append(user)
+        return False
+
     def index_consumers(self) -> None:
-        """Fill `consumers` once recording is over."""
+        """Fill `consumers`, and what `outputs_of` gives, once recording is over."""
         self.consumers = {}
+        self._outputs = {}
+        for number, paths in self.returned.items():
+            for path in dict.fromkeys(paths):
+                self._outputs.setdefault(path, []).append(self.nodes[number])
         for node in self.nodes:
             node.keep_inputs()
             for source in node.inputs:
                 self.consumers.setdefault(source.id, []).append(node)
+
+
+def ancestors(nodes: Iterable[Node]) -> set[int]:
+    """The numbers of some nodes, and of all that they are computed of."""
+    todo = list(nodes)
+    found = {node.id for node in todo}
+    while todo:
+        for source in todo.pop().inputs:
+            if source.id not in found:
+                found.add(source.id)
+                todo.append(source)
+    return found
 
 
 def flat(value: Any) -> Iterator[Any]:

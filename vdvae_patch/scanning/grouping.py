@@ -19,7 +19,7 @@ from vdvae_patch.composition import Measured, is_limited, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head
 from vdvae_patch.scanning import hazards, ops, rules
-from vdvae_patch.scanning.agreement import agrees, convention_of, conventions_of
+from vdvae_patch.scanning.agreement import agrees, convention_of, conventions_of, told_by_chains
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
@@ -308,7 +308,7 @@ def _patch_place(
         return "call", group.emission.reason
     if shared:
         return "call", "its raw value is also a part of another head's"
-    if group.readings[0].steps is None:
+    if told_by_chains(group.readings)[0].steps is None:
         return "call", "the host computes the scale from the raw value in several ways at once"
     if not agree:
         return "call", "the host reads the raw value in several ways that disagree"
