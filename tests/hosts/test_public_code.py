@@ -56,7 +56,6 @@ KNOWN = {
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "sixth_sequences-Goal-conditioned skills": "an inverse that is only drawn is called a likelihood's",
     "sixth_sequences-Neural process (np_variants)": "one encoder gives both sides of the KL, and is listed twice",
-    "eighth_images-Natural regression (aleximmer)": "a density in natural parameters",
     "ninth_images-SketchRNN (rfeinman)": "a bivariate Normal with a correlation, its scales floored",
     "ninth_images-CF-TCVAE": "a log variance that is written into a bank is missed",
     "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
