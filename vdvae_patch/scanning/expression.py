@@ -54,10 +54,13 @@ def _stepped(spot: Spot) -> Spot | None:
     node = spot.node
     if node.op in ops.COMBINING:
         learned = [n for n in node.inputs if n.params or n.noise]
+        if len(learned) != 1:
+            return None
         # what comes from parameters alone is a weight, unless constants (a one-hot vector) pick from it
         looked_up = bool(node.frames) and node.frames[0].host and not any(n.data for n in node.inputs)
-        moved = len(learned) == 1 and (learned[0].data or learned[0].noise or looked_up)
-        return Spot(learned[0], ()) if moved else None
+        # so are weights that are drawn, by which a layer multiplies data
+        drawn = bool(learned[0].noise) and not (learned[0].params and any(n.data and not n.mask for n in node.inputs))
+        return Spot(learned[0], ()) if learned[0].data or drawn or looked_up else None
     if node.kind != "shape" or not node.inputs:
         return None
     if node.op in ops.JOINING or node.op in ops.WRITING_PART:
@@ -227,7 +230,7 @@ class Expression:
         known = self.depends.get(key)
         if known is not None:
             return known
-        if not is_variable(spot.node):
+        if not is_variable(spot.node) and not _is_squared_data(spot.node):
             found = _NONE
         elif depth > DEPTH or not self._is_inner(spot.node):
             self.leaves[key] = spot
@@ -358,6 +361,17 @@ def is_variable(node: Node) -> bool:
     """Whether a node is more than a constant: a network, a parameter or noise had a part in it, or it is data."""
     condition = node.op in ops.COMPARING and node.kind == "elementwise"
     return node.params or bool(node.noise) or (node.data and node.kind == "input" and not node.mask) or condition
+
+
+def _is_squared_data(node: Node) -> bool:
+    """Whether a value is the square of data, as they are: of a density that is written out, `x**2 * eta_2 + x * eta_1`,
+    it is no other value than x."""
+    if not node.data or node.params or node.noise or node.kind != "elementwise" or not node.inputs:
+        return False
+    squares = node.op == "square" or (node.op == "pow" and len(node.args) > 1 and node.args[1] == 2)
+    squares |= node.op == "mul" and len(node.inputs) == 2 and node.inputs[0] is node.inputs[1]
+    source = settle(Spot(node.inputs[0])).node
+    return squares and source.kind == "input" and not source.mask
 
 
 def operands(expression: Expression, spot: Spot) -> Iterator[Spot]:

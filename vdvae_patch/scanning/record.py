@@ -31,7 +31,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.foreign_draws import may_be_drawn
-from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_even, representative
+from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_diagonal, is_even, representative
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.undoing import RUNNER, Undoing, storage_key, tensors_among
 from vdvae_patch.trace import shown
@@ -163,6 +163,12 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         storage.add(place, mixed)
         return mixed
 
+    def nodes_in(self, tensor: Tensor) -> frozenset[int]:
+        """The numbers of the nodes that lie in a tensor's memory; none if nothing is known of it."""
+        located = _locate(tensor)
+        storage = None if located is None else self._storages.get(located[0])
+        return frozenset() if storage is None else frozenset(node.id for node in storage.places.values())
+
     def _from_outside(self, tensor: Tensor) -> Node:
         """A tensor that no operation made: the batch, where the call brings it along unseen; else a constant."""
         shape = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
@@ -282,9 +288,12 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
             return
         if not (node.params or node.noise or node.data) and node.kind != "noise":
             node.drawn = node.op in _LEAVING_DRAWS and any(n.drawn for n in inputs)
-            node.kind, node.args, node.kwargs = "constant", (), {}
+            node.kind = "constant"
+            if node.op not in ops.PICKING_BY_CHANCE:  # a dream of bits is known by what it was made of
+                node.args, node.kwargs = (), {}
         if not (node.params or node.noise):
             node.value, node.even = representative(tensor), is_even(tensor)
+            node.diagonal = node.kind == "constant" and is_diagonal(tensor)
 
     def _notice_outside(self, node: Node, inputs: Sequence[Node]) -> None:
         """Say that a network was given something that is no input, and that no operation made."""
@@ -405,6 +414,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         node.data = kind == "input"
         node.mask = node.data and _is_binary(tensor)  # until `masks.settle_masks` has seen what it is used for
         node.value, node.even = representative(tensor), is_even(tensor)
+        node.diagonal = kind in ("buffer", "constant") and is_diagonal(tensor)
         located = _locate(tensor)
         if located is not None:
             key, place = located

@@ -16,6 +16,7 @@ from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outcome import Outcome
+from vdvae_patch.scanning.diagonals import settle_diagonals
 from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
@@ -70,8 +71,13 @@ def recorded(
 
     def returned(module: nn.Module, args: Any, output: Any) -> None:
         path = paths.get(id(module))
-        if path is not None and isinstance(output, Tensor) and threading.get_ident() == thread:
+        if path is None or threading.get_ident() != thread:
+            return
+        if isinstance(output, Tensor):
             recorder.graph.returned.setdefault(recorder.node_of(output).id, []).append(path)
+        elif path:
+            for tensor in tensors_in(output):
+                recorder.graph.returned_beside.setdefault(recorder.node_of(tensor).id, []).append(path)
 
     def emitted(module: nn.Module, output: Any) -> None:
         returned(module, None, output)
@@ -86,6 +92,7 @@ def recorded(
             loss, is_loss = loss_of(result)
             if is_loss and loss is not None:
                 recorder.graph.loss = recorder.node_of(loss)
+            recorder.graph.given = frozenset().union(*map(recorder.nodes_in, [*tensors_in(result), *_kept(model)]))
             if tracer is not None:
                 tracer.backward()
             # a checkpointed block draws its random numbers again, which must be private ones
@@ -118,6 +125,7 @@ def recorded(
             "batch, then scan it"
         )
     recorder.graph.index_consumers()
+    settle_diagonals(recorder.graph)
     join_layers(recorder.graph)
     settle_masks(recorder.graph)
     settle_foreign_draws(recorder.graph, recorder.draw_count)
@@ -142,6 +150,14 @@ def _apart(model: nn.Module, undoing: Undoing, recorder: Recorder | None) -> Ite
     """Whatever runs inside leaves no trace on the model, and is run as it is written."""
     with without_logging(model), _eager(model), Untouched(model, undoing), normals_watched(recorder):
         yield
+
+
+def _kept(model: nn.Module) -> list[Tensor]:
+    """What the modules hold as plain attributes: a call may leave there what a loss is made of later."""
+    return tensors_in([v for m in model.modules() for name, v in vars(m).items() if name not in _OF_EVERY_MODULE])
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def _called(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> tuple[Any, tuple[Any, ...]]:
