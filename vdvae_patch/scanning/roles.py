@@ -173,6 +173,8 @@ def _is_factor_beside_others(readings: Readings, raw: Spot) -> bool:
     """Whether a raw value is merged into what is drawn, beside another one of other data to which there is a KL, too: a
     product has one prior at most, so that these are experts, each a posterior of its label or modality."""
     products = {r.used for r in readings.found if r.evidence == "noise" and r.used >= 0 and r.raw.key == raw.key}
+    if not products:
+        return False
     sees = inputs_of(readings, raw)
     second = {r.raw.key for r in readings.found if r.evidence == "p" and r.term is not None}
     others = [
