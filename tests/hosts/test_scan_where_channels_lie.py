@@ -55,7 +55,7 @@ def test_the_scales_alone_are_the_head_and_the_means_stay(name: str) -> None:
     assert (head.path, head.channels, head.role) == (path, "2:4", "posterior")
     assert head.dim in (2, -1)
     before = model.eval().code(X)
-    patch(model, posterior="upbounded(omega=2)", heads=[head])
+    patch(model, posterior="bounded(0.5, 1)", heads=[head])
     after = model.code(X)
     assert torch.equal(after[0], before[0])
     assert not torch.equal(after[1], before[1])
