@@ -23,7 +23,7 @@ from vdvae_patch.scanning.instead import written_instead
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
 from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.reading import Readings
-from vdvae_patch.scanning.reconstruction import Term, linear_frontier, terms_of
+from vdvae_patch.scanning.reconstruction import Term, learned_weight, linear_frontier, terms_of
 from vdvae_patch.scanning.repetitions import draws_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 from vdvae_patch.scanning.targets import data_of, is_of_features, rows_of
@@ -148,6 +148,11 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     if chosen is None:
         return LossElbo(notes[0])
     chosen, steps_counted = _with_learned_sigma(tail, chosen, factors)
+    if chosen.kind in ("squared error", "absolute error") and learned_weight(tail, chosen) is not None:
+        return LossElbo(
+            f"the {_named(chosen)} is multiplied by something that is learned, and how that stands in the loss besides "
+            "is not that of a Gaussian's σ"
+        )
     b = _middle(chosen.factors)
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
     a, why = _kl(factors, sign, readings)
