@@ -298,6 +298,25 @@ def test_features_of_the_data_are_other_terms_and_alone_no_likelihood() -> None:
     assert "the loss compares features that a network makes of the data, and not the data" in alone.reason
 
 
+def mmd(z: Tensor) -> Tensor:
+    prior = torch.randn_like(z)
+    return sum(
+        sign * torch.exp(-(a[:, None] - b).square().sum(-1) / LATENTS).mean()
+        for a, b, sign in ((z, z, 1), (prior, prior, 1), (z, prior, -2))
+    )  # type: ignore[return-value]
+
+
+def test_a_statistic_of_the_latents_of_a_batch_is_another_term() -> None:
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(y, x.round(), reduction="sum")
+
+    with_it = scanned(lambda x, y, m, v, z: error(x, y) + kl(m, v).sum() + 10 * mmd(z)).elbo
+    assert with_it.beta == pytest.approx(1)
+    assert any("what couples the latents of different rows" in note for note in with_it.notes)
+    free = scanned(lambda x, y, m, v, z: error(x, y) + kl(m, v).mean(0).clamp(min=0.02).sum()).elbo
+    assert not any("couples" in note for note in free.notes)
+
+
 class OfACode(nn.Module):
     """The code of a frozen network is what this VAE is of, so that its data are the code."""
 

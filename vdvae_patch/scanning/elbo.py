@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vdvae_patch.objectives.implied import CALIBRATED, consequence
 from vdvae_patch.pixel_grid import PixelGrid
+from vdvae_patch.scanning.coupled import couples_rows
 from vdvae_patch.scanning.data_range import DataRange
 from vdvae_patch.scanning.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.instead import written_instead
@@ -177,6 +178,8 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         notes.append(f"{chosen.masked:.0%} of the values have no part in it: masked")
     notes += [chosen.note] if chosen.note else []
     notes += _others(tail, [chosen, *terms], factors)
+    if couples_rows(tail, chosen.node, rows_of(chosen.target)):
+        notes.append(f"{OTHERS}: what couples the latents of different rows, such as an MMD or a squared capacity")
     ratio = median / term.factor
     data, scale, compared = data_of(tail, chosen.target)
     if term.kind == "norm of the error":
