@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python tests/long/odd_numbers.py [--only TEXT] [--every N] [--limit SECONDS]
 
 The flags are read from the commands' own dataclasses, so that a new one is tried, too. Each case is a process of its
-own, forked from one that has imported torch already. What it is judged by:
+own, forked from one that has imported torch already. What they work on is made first: small files in the formats of
+MNIST and CIFAR-10, a run with a recorded skip, a training script. What a case is judged by:
 
 - one line: an error of this package, or of the parser of the command line, which is right for what means nothing.
 - ran: it ended as if the number were meant. Those with NaN or an infinity are listed, to be looked at.
@@ -51,11 +52,12 @@ class Case:
     command: tuple[str, ...]
     flag: str
     value: str
+    behind: tuple[str, ...] = ()
 
     @property
     def argv(self) -> list[str]:
         """As it is typed; what comes last counts."""
-        return [*self.command, f"{self.flag}={self.value}"]
+        return [*self.command, f"{self.flag}={self.value}", *self.behind]
 
     def __str__(self) -> str:
         value = self.value if len(self.value) < 30 else f"{self.value[:6]}...({len(self.value)} digits)"
@@ -76,8 +78,42 @@ def _takes_number(hint: Any) -> bool:
     return hint in (int, float)
 
 
+_SCRIPT = """
+import torch
+from torch import nn
+net = nn.Linear(4, 4)
+adam = torch.optim.Adam(net.parameters())
+for scale in (1.0, 1.0, float("nan")):
+    adam.zero_grad()
+    net(scale * torch.randn(2, 4)).pow(2).sum().backward()
+    adam.step()
+"""
+
+
+def prepared(root: Path) -> None:
+    """What the commands work on, below `root`: data sets in their formats, a run with a recorded skip, a script."""
+    import numpy as np
+
+    sys.path[:0] = [str(Path(__file__).parent.parent / name) for name in ("unit", "e2e")]
+    from data_samples import write_cifar10
+    from runs import tiny
+    from test_data_mnist import write
+
+    from vdvae_patch.data import mnist
+    from vdvae_patch.train.loop import train
+
+    write_cifar10(root)
+    for name, count in ((mnist.TRAIN_FILE, 10_100), (mnist.TEST_FILE, 40)):
+        rows = np.arange(count, dtype=np.uint32)[:, None, None]
+        cells = np.arange(28 * 28, dtype=np.uint32).reshape(1, 28, 28)
+        write(root / "mnist" / name, (rows * cells % 251).astype(np.uint8))
+    (root / "their_train.py").write_text(_SCRIPT)
+    with contextlib.redirect_stdout(None):
+        train(tiny(root / "recorded", steps=2, skip_threshold=1e-6))
+
+
 def cases(root: Path) -> Iterator[Case]:
-    """Every flag with every number; `root` holds MNIST and CIFAR-10, for the experiments that read them."""
+    """Every flag with every number; `root` holds what `prepared` has made."""
     from vdvae_patch.cli.bench import BenchConfig
     from vdvae_patch.cli.replay import ReplayCommand
     from vdvae_patch.compare.options import CompareOptions
@@ -93,8 +129,10 @@ def cases(root: Path) -> Iterator[Case]:
           "--batch-size", "2"), list(numbers(BenchConfig))),
         (("compare", "--preset", "demo", *_SMALL, "--variants", "vanilla", "--steps", "1", "--batch-size", "2"),
          list(numbers(CompareOptions))),
-        (("replay", "recorded"), list(numbers(ReplayCommand))),
+        (("replay", str(root / "recorded"), "--image", "drawn.png"), list(numbers(ReplayCommand))),
         (("guard",), ["--clip", "--threshold"]),
+        (("launch", "table4", *_SMALL, "--dry-run"), [*numbers(TrainConfig), *numbers(Optimization)]),
+        (("bench", "--guard", *_TINY_VDVAE[1:], "--rounds", "1"), list(numbers(BenchConfig))),
         (("scan", "torch.nn:Identity", "--input", "2x3"), ["--seed", "--input"]),
     ]  # fmt: skip
     for name in HOSTS.names():
@@ -110,10 +148,11 @@ def cases(root: Path) -> Iterator[Case]:
         quick = ("--quick",) if "quick" in {field.name for field in fields(kind)} else ()
         data = ("--data-root", str(root)) if "data_root" in {field.name for field in fields(kind)} else ()
         tried.append((("reproduce", name, *quick, *data), list(numbers(kind))))
+    script = str(root / "their_train.py")
     for command, flags in tried:
         for flag in flags:
             for value in ODD:
-                yield Case(command, flag, value)
+                yield Case(command, flag, value, ("--", "python", script) if command == ("guard",) else ())
 
 
 def judged(case: Case, limit: float) -> tuple[str, str]:
@@ -186,7 +225,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="a part of the command and its flag")
     parser.add_argument("--every", type=int, default=1, help="take each so many-th case")
     parser.add_argument("--limit", type=float, default=10)
-    parser.add_argument("--data-root", type=Path, default=Path("data"))
     given = parser.parse_args(argv)
     import torch
 
@@ -194,13 +232,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(1)
     counts: Counter[str] = Counter()
-    for case in list(cases(given.data_root.resolve()))[:: given.every]:
-        if given.only not in str(case):
-            continue
-        outcome, last = judged(case, given.limit)
-        counts[outcome] += 1
-        if outcome == "wrong" or (outcome != "one line" and case.value in ("nan", "inf", "-inf")):
-            print(f"{outcome}: {case}: {last[:300]}", flush=True)
+    with tempfile.TemporaryDirectory() as root:
+        prepared(Path(root))
+        for case in [case for case in cases(Path(root)) if given.only in str(case)][:: given.every]:
+            outcome, last = judged(case, given.limit)
+            counts[outcome] += 1
+            if outcome == "wrong" or (outcome != "one line" and case.value in ("nan", "inf", "-inf")):
+                print(f"{outcome}: {case}: {last[:300]}", flush=True)
     print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
     return 1 if counts["wrong"] else 0
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vdvae_patch.compare import alike
+from vdvae_patch.compare.alike import Seen
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.compare.states import progress_of
 from vdvae_patch.errors import RunError
@@ -153,17 +155,30 @@ class Row:
 
 
 def collect(runs: Sequence[PlannedRun]) -> list[RunResult]:
-    """The results of all runs that have done a step, in their order; a run whose files are damaged is `refused`."""
+    """The results of all runs that have done a step, in their order.
+
+    A run whose files are damaged is `refused`, and so is one that saw other images or batches than most of them.
+    """
     found = []
     for run in runs:
         try:
-            if progress_of(run) != "absent" and (run.folder / "metrics.jsonl").exists():
-                found.append(read_run(run))
+            if (progress := progress_of(run)) != "absent" and (progress == "finished" or _metrics(run).exists()):
+                found.append((run, read_run(run)))
         except RunError as error:
-            if not (run.folder / "metrics.jsonl").exists():
+            if not _metrics(run).exists() and not (run.folder / "summary.json").exists():
                 raise
-            found.append(_refused(run, (str(error),)))
-    return found
+            found.append((run, _refused(run, (str(error),))))
+    trusted = [pair for pair in found if pair[1].outcome != "refused"]
+    seen = [Seen.of(result.seen, run.config.settings()) for run, result in trusted]
+    others = {run.folder: why for (run, _), why in zip(trusted, alike.others(seen), strict=True) if why}
+    return [
+        _refused(run, (f"it saw other data: {others[run.folder]}",), result.seen) if run.folder in others else result
+        for run, result in found
+    ]
+
+
+def _metrics(run: PlannedRun) -> Path:
+    return run.folder / "metrics.jsonl"
 
 
 def read_run(run: PlannedRun) -> RunResult:

@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from vdvae_patch.compare import alike
 from vdvae_patch.compare.results import Row, RunResult, Spread, by_mass
 from vdvae_patch.errors import visible
 
@@ -68,13 +69,7 @@ def notes(rows: Sequence[Row], results: Sequence[RunResult]) -> list[str]:
     for row in rows:
         if missing := row.seeds - len(row.runs):
             lines.append(f"{row.variant}: {missing} of {row.seeds} runs did no step")
-    multiplied: dict[str, list[str]] = {}
-    for result in results:
-        if word := result.seen.get("float32"):
-            multiplied.setdefault(str(word), []).append(result.label)
-    if len(multiplied) > 1:
-        told = "; ".join(f"{word}: {', '.join(labels)}" for word, labels in multiplied.items())
-        lines.append(f"not all runs multiply float32 alike, so that what differs need not be the patch ({told})")
+    lines += alike.remarks([(result.label, result.seen) for result in results])
     return lines
 
 
@@ -99,7 +94,9 @@ def remarks(result: RunResult) -> list[str]:
         lines.append("REFUSED, none of its numbers is shown: remove its folder to do it again")
     elif result.problems and result.summary:
         lines.append("its counts are those of summary.json, which agrees with its checksum")
-    lines.extend(f"its files disagree: {problem}" for problem in result.problems)
+    lines.extend(
+        result.problems if result.outcome == "refused" else map("its files disagree: {}".format, result.problems)
+    )
     if result.unchecked:
         lines.append(f"no checksum vouches for {', '.join(result.unchecked)}: of a version that wrote none")
     return lines

@@ -229,8 +229,13 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def write(folder: Path, skip: Skip, model: nn.Module, weights: dict[str, Tensor], share: Share) -> Skip:
+def write(
+    folder: Path, skip: Skip, model: nn.Module, weights: dict[str, Tensor], share: Share, of: Mapping[str, Any]
+) -> Skip:
     """Record a skip in a folder of its own, with the share of the rank that does so, and give it with that folder.
+
+    Args:
+        of: the identity of the guard's folder, and the line of its log in which the skip will stand.
 
     Raises:
         RunError: no space left, or the folder cannot be written.
@@ -239,6 +244,7 @@ def write(folder: Path, skip: Skip, model: nn.Module, weights: dict[str, Tensor]
     info = (
         skip.record()
         | share.info
+        | dict(of)
         | {
             "vdvae_patch": vdvae_patch.__version__,
             "torch": torch.__version__,

@@ -167,7 +167,10 @@ class Geco(Objective):
         reconstruction, target = batch.reconstruction, batch.target
         assert reconstruction is not None
         assert target is not None
-        self._look(target)
+        if self._batches % _LOOK_EVERY == 0:
+            self.look(target)
+        else:
+            self._batches += 1
         images = torch.stack([c.of(reconstruction, target, batch.labels) for c in self.constraints], dim=1)
         now = images.mean(dim=0)
         # in evaluation ranks need not come by here alike
@@ -183,11 +186,11 @@ class Geco(Objective):
         loss = batch.rate.mean() + (self.multipliers.detach().clone() * now).sum()
         return loss, self._metrics(common, average, target)
 
-    def _look(self, target: Tensor) -> None:
-        """Whether kappa is of the range that the images have, at the first batch and seldom later."""
+    def look(self, target: Tensor) -> None:
+        """Refuse images of another range than kappa's."""
         if not can_look(target):
             return
-        if self._batches % _LOOK_EVERY == 0 and bool(target.isfinite().all()):  # others are the skip rule's
+        if bool(target.isfinite().all()):  # others are the skip rule's
             for constraint in self.constraints:
                 if constraint.grid is not None:
                     constraint.grid.check(target, f"constraint {constraint.name}", on_grid=False)

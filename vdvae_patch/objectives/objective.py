@@ -154,6 +154,16 @@ class Objective(WideBuffers, ABC):
             InvalidValueError: with what to take instead.
         """
 
+    def look(self, target: Tensor) -> None:
+        """Refuse images that the objective is not made for; done before a training it is a wait less in its first step.
+
+        Args:
+            target: `[B, C, ...]`, what is reconstructed.
+
+        Raises:
+            InvalidValueError: with the values that were seen, and what to take.
+        """
+
     def specification(self) -> str:
         """The text that `get` makes this objective of, what no text can hold left out."""
         parts = [f"{key}={format_number(value)}" for key, value in self.arguments().items()]

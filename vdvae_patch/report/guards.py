@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import VdvaePatchError
+from vdvae_patch.guarding.folder import LOG, identity
 from vdvae_patch.report import skipped
-from vdvae_patch.report.columns import rows
+from vdvae_patch.report.columns import Expected, rows
 from vdvae_patch.report.looks import Collector, Looks
 from vdvae_patch.report.skipped import Skip
 from vdvae_patch.skips import sealed
@@ -39,19 +40,25 @@ def recorded_in(folder: Path) -> list[Path]:
 
 
 def read_guard(folder: Path) -> GuardData:
-    """All of it. Nothing is refused: what cannot be read is among the problems."""
+    """All of it. Nothing is refused: what cannot be read, or is of another guard, is among the problems."""
     problems: list[str] = []
     paths = recorded_in(folder)
-    numbers = {path.name: number for number, path in enumerate(paths, 1)}
-    log = folder / "skips.jsonl"
-    if not log.exists():
-        problems.append("skips.jsonl is missing: the page shows the recorded skips alone")
+    log = folder / LOG
+    infos = _manifests(paths, problems)
+    own = _identity(log, problems)
+    if own is None:
+        problems.append(f"{LOG} is missing or empty: the page shows the recorded skips alone")
+    for name, info in list(infos.items()):
+        if own and info.get("guard") and info["guard"] != own:
+            problems.append(f"{name} is of another guard ({info['guard']}, not {own}): it is left out")
+            del infos[name]
+    at_least = max((line for info in infos.values() if isinstance(line := info.get("log_line"), int)), default=0)
+    lines = list(rows(log, problems, Expected(own or "", counts={log.stem: at_least} if own else {})))
+    told = _matched(lines, infos, problems, has_log=own is not None)
+    numbers = {path.name: number for number, path in enumerate(paths, 1) if path.name in infos}
     collector = Collector()
     skips: list[Skip] = []
-    lines = list(rows(log, problems))
-    infos = _manifests(paths, problems)
-    named = {str(line.get("recorded")) for line in lines}
-    for line in [*lines, *(info | {"recorded": name} for name, info in infos.items() if name not in named)]:
+    for line in told:
         if (skip := skipped.of_guard(line, folder, numbers)) is not None:
             skips.append(skip)
             collector.add(skip.step, line.get("heads"), skipped=True)
@@ -74,6 +81,57 @@ def read_guard(folder: Path) -> GuardData:
         folder, tuple(skips), collector.looks(), seen, tuple(problems),
         log.stat().st_mtime if log.exists() else None,
     )  # fmt: skip
+
+
+def _identity(log: Path, problems: list[str]) -> str | None:
+    try:
+        return identity(log)
+    except VdvaePatchError as error:
+        problems.append(str(error))
+        return None
+
+
+def _matched(
+    lines: Sequence[dict[str, Any]], infos: Mapping[str, dict[str, Any]], problems: list[str], *, has_log: bool
+) -> list[dict[str, Any]]:
+    """One row a skip: the log's lines, each with the recording that is of the same step, and what is recorded alone.
+
+    A recording that was put in the place of another, renamed or copied is said, and counts as no further skip.
+    """
+    said = [_same(line) for line in lines]
+    told = [dict(line) for line in lines]
+    taken: set[int] = set()
+    for index, line in enumerate(told):
+        name = str(line.get("recorded"))
+        if name in infos and _same(infos[name]) != said[index]:
+            problems.append(f"{name} is not the recording of the step {line.get('step')} for which {LOG} names it")
+        elif name in infos:
+            taken.add(index)
+            continue
+        line["recorded"] = None
+    for name, info in infos.items():
+        if any(told[index]["recorded"] == name for index in taken):
+            continue
+        alike = [index for index, one in enumerate(said) if one == _same(info)]
+        free = [index for index in alike if index not in taken]
+        if free:
+            told[free[0]]["recorded"] = name
+            taken.add(free[0])
+            problems.append(f"{name} is the recording of step {info.get('step')}, and was renamed")
+        elif alike:
+            problems.append(f"{name} is a copy of the recording of step {info.get('step')}: it is left out")
+        else:
+            told.append(info | {"recorded": name})
+            said.append(_same(info))
+            taken.add(len(told) - 1)
+            if has_log:
+                problems.append(f"{LOG} has no line of {name}, the recording of step {info.get('step')}")
+    return told
+
+
+def _same(row: Mapping[str, Any]) -> str:
+    """What a line of the log and its recording have in common."""
+    return repr([row.get(key) for key in ("step", "cause", "optimizer", "elbo", "grad_norm", "ranks")])
 
 
 def _manifests(paths: list[Path], problems: list[str]) -> dict[str, dict[str, Any]]:

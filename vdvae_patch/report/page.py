@@ -266,6 +266,7 @@ def _states(one: RunSet, now: float) -> list[dict[str, str]]:
             lines.append({"kind": "cut", "text": f"{name} has not done a step."})
         for problem in run.problems:
             lines.append({"kind": "note", "text": f"{name}: {problem}."})
+    lines += [{"kind": "note", "text": f"{note}."} for note in one.notes]
     if one.is_comparison:
         seeds = sorted({run.seed for run in one.runs if run.seed is not None})
         for row in one.rows:

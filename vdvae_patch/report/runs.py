@@ -49,6 +49,7 @@ class RunData:
         summary: empty for a run that has not ended.
         tail: the end of its process's output, for a run that was cut off.
         problems: what of the folder is missing, damaged or contradicts itself.
+        untrusted: why none of its numbers may enter a mean, as `compare` refuses it; empty if they may.
         written: when its log was written last, seconds since 1970; None if there is none.
     """
 
@@ -65,6 +66,7 @@ class RunData:
     summary: Mapping[str, Any]
     tail: str
     problems: tuple[str, ...]
+    untrusted: str
     written: float | None
 
     @property
@@ -81,17 +83,22 @@ class RunData:
     @property
     def steps(self) -> int:
         """How many were done."""
-        return int(self.log.step[-1]) + 1 if len(self.log) else 0
+        return self._counted("steps", int(self.log.step[-1]) + 1 if len(self.log) else 0)
 
     @property
     def high_gradient(self) -> int:
         """Updates skipped for it."""
-        return self.log.count("high_gradient")
+        return self._counted("high_gradient_count", self.log.count("high_gradient"))
 
     @property
     def nan(self) -> int:
         """Updates skipped for a value that is not finite."""
-        return self.log.count("nan_rate", "nan_distortion", "nan_loss")
+        return self._counted("nan_count", self.log.count(*_NAN))
+
+    def _counted(self, key: str, logged: int) -> int:
+        """That of the summary, which has a checksum and lacks nothing; without one what was logged."""
+        told = self.summary.get(key)
+        return logged if self.untrusted or not isinstance(told, int) else told
 
     @property
     def seconds(self) -> float:
@@ -105,9 +112,12 @@ def read_run(folder: Path) -> RunData:
     files = RunFolder(folder)
     problems: list[str] = []
     told, seen, expected = _configuration(files.config, problems)
+    untrusted = "" if told else "its configuration cannot be read"
     summary, counts = _summary(files.summary, expected, problems)
     expected = replace(expected, counts=counts or checkpoint.lines_logged(files.checkpoints))
-    log = read_log(files.metrics, problems, expected)
+    gaps: list[str] = []
+    log = read_log(files.metrics, gaps, expected)
+    problems += gaps
     if not files.metrics.exists() and files.config.exists():
         problems.append(f"{files.metrics.name} is missing: no step was written")
     state = _state(folder, told, log, summary)
@@ -127,14 +137,19 @@ def read_run(folder: Path) -> RunData:
             f"{files.metrics.name} has {written} skipped updates and {files.skips.name} {len(skips)}: of the others "
             "neither ranks nor heads are known"
         )
-    problems += _contradictions(summary, log)
+    contradictions = _contradictions(summary, log, bool(gaps))
+    problems += contradictions
+    if gaps and not (summary and len(log)):
+        untrusted = untrusted or gaps[0]
+    elif contradictions:
+        untrusted = untrusted or contradictions[0]
     for note in _texts(seen.get("resumed")):
         problems.append(f"resumed: {note}")
     return RunData(
         folder, state, told, seen, _planned(told, seen), log, tuple(skips), collector.looks(),
         _evaluations(files.evaluations, problems, expected), _samples(files.samples, summary, log), summary,
         _tail(folder / LOG) if state in ("cut off", "not begun", "stopped") else "", tuple(problems),
-        _modified(files.metrics),
+        untrusted, _modified(files.metrics),
     )  # fmt: skip
 
 
@@ -249,16 +264,20 @@ def _samples(folder: Path, summary: Mapping[str, Any], log: Log) -> tuple[tuple[
     return tuple(sorted(found))
 
 
-def _contradictions(summary: Mapping[str, Any], log: Log) -> list[str]:
+_NAN = ("nan_rate", "nan_distortion", "nan_loss")
+
+
+def _contradictions(summary: Mapping[str, Any], log: Log, has_gaps: bool) -> list[str]:
+    """Where the log says something else than the summary; with gaps in it, where it says more."""
     counted = {
         "high_gradient_count": log.count("high_gradient"),
-        "nan_count": log.count("nan_rate", "nan_distortion", "nan_loss"),
+        "nan_count": log.count(*_NAN),
         "steps": int(log.step[-1]) + 1 if len(log) else 0,
     }
     return [
-        f"its files disagree: summary.json says {summary[key]} for {key}, metrics.jsonl {count}"
+        f"its files disagree: summary.json says {said} for {key}, metrics.jsonl {count}"
         for key, count in counted.items()
-        if key in summary and summary[key] != count
+        if isinstance(said := summary.get(key), int) and (count > said if has_gaps else count != said)
     ]
 
 

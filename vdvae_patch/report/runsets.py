@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vdvae_patch.compare import alike
 from vdvae_patch.compare.reading import reading
 from vdvae_patch.compare.results import Curves, RunResult, Spread, spread, summarise
 from vdvae_patch.compare.table import number as shown
@@ -82,6 +84,7 @@ class RunSet:
     Attributes:
         labels: of each run, without its seed.
         sentences: what the table says in words, of a comparison.
+        notes: what of the runs is not in the means, and where they were not computed alike.
         differences: between the runs, variant and seed aside.
         shared: the settings that all have in common.
     """
@@ -93,6 +96,7 @@ class RunSet:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     sentences: tuple[str, ...]
+    notes: tuple[str, ...]
     differences: tuple[Difference, ...]
     shared: Mapping[str, str]
 
@@ -105,7 +109,8 @@ class RunSet:
 def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> RunSet:
     """Put runs side by side: in the order of the comparison, else vanilla first, then by name; then by seed."""
     asked = _asked(folder) if is_comparison else []
-    ordered = sorted(runs, key=lambda run: (_place(run.variant, asked), *_order(run)))
+    runs, copies = _each_once(runs)
+    ordered = _with_images(sorted(runs, key=lambda run: (_place(run.variant, asked), *_order(run))))
     differing = _differing(ordered)
     labels = tuple(_label(run, [key for key in differing if key not in _NO_DIFFERENCE]) for run in ordered)
     columns = _columns(ordered)
@@ -113,7 +118,7 @@ def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> Ru
     rows = []
     for label in dict.fromkeys(labels):
         mine = tuple(index for index, own in enumerate(labels) if own == label)
-        counted = [ordered[index] for index in mine if ordered[index].state in ("finished", "stopped")]
+        counted = [ordered[index] for index in mine if _counts(ordered[index])]
         rows.append(
             Row(
                 label,
@@ -125,9 +130,17 @@ def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> Ru
             )
         )
     shared_keys = [key for key in _all_keys(ordered) if key not in differing]
+    names = [
+        label if run.seed is None else f"{label} seed {run.seed}" for label, run in zip(labels, ordered, strict=True)
+    ]
+    notes = [
+        *copies,
+        *_left_out(names, ordered),
+        *alike.remarks([(n, r.seen) for n, r in zip(names, ordered, strict=True)]),
+    ]
     return RunSet(
         folder, is_comparison, tuple(ordered), labels, columns, tuple(rows),
-        tuple(_sentences(ordered)) if is_comparison and len(rows) > 1 else (),
+        tuple(_sentences(ordered)) if is_comparison and len(rows) > 1 else (), tuple(notes),
         tuple(
             Difference(key, tuple(_text(run.settings.get(key)) for run in ordered))
             for key in differing
@@ -135,6 +148,43 @@ def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> Ru
         ),
         {key: _text(ordered[0].settings.get(key)) for key in shared_keys} if ordered else {},
     )  # fmt: skip
+
+
+def _each_once(runs: Sequence[RunData]) -> tuple[list[RunData], list[str]]:
+    """Without the copies of a run, and what is said of these: counted twice, it would make a spread too small.
+
+    Of a run and its copies the one that has ended is taken, else that with the most steps.
+    """
+    together: dict[str, list[RunData]] = {}
+    for run in runs:
+        identity = run.seen.get("id")
+        known = isinstance(identity, str) and identity and run.settings
+        together.setdefault(str(identity) if known else str(run.folder.resolve()), []).append(run)
+    kept, said = [], []
+    for same in together.values():
+        first, *rest = sorted(same, key=lambda run: (not _counts(run), -run.steps, run.folder.is_symlink(), run.folder))
+        kept.append(first)
+        said += [
+            f"{copy.folder.name} ({copy.steps:,} steps) is a copy of the run in {first.folder.name} ({first.steps:,} "
+            "steps), and is left out"
+            for copy in rest
+        ]
+    return kept, said
+
+
+def _counts(run: RunData) -> bool:
+    """Whether it is in the means."""
+    return run.state in ("finished", "stopped") and not run.untrusted
+
+
+def _left_out(names: Sequence[str], runs: Sequence[RunData]) -> list[str]:
+    said = [
+        f"{name} is left out of the means: {run.untrusted}"
+        for name, run in zip(names, runs, strict=True)
+        if run.untrusted and run.state in ("finished", "stopped")
+    ]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    return said + [f"there are {names.count(name)} runs of {name}, which are no two draws of a seed" for name in twice]
 
 
 def bits(run: RunData) -> float | None:
@@ -167,6 +217,25 @@ def _all_keys(runs: Sequence[RunData]) -> list[str]:
 def _differing(runs: Sequence[RunData]) -> list[str]:
     known = [run for run in runs if run.settings]
     return [key for key in _all_keys(known) if len({_text(run.settings.get(key)) for run in known}) > 1]
+
+
+def _with_images(runs: Sequence[RunData]) -> list[RunData]:
+    """Which images they saw and how many a batch had, beside what they were told, where that is not the same in all."""
+    saw = [_seen(run) for run in runs]
+    of = {"images": [one.images for one in saw], "global_batch": [one.saw.get("global_batch") for one in saw]}
+    if len({run.settings.get("batch_size") for run in runs}) > 1:
+        del of["global_batch"]
+    told = {name: values for name, values in of.items() if len({*values} - {None}) > 1}
+    return [
+        replace(run, settings={**run.settings, **{name: values[index] for name, values in told.items()}})
+        if run.settings
+        else run
+        for index, run in enumerate(runs)
+    ]
+
+
+def _seen(run: RunData) -> alike.Seen:
+    return alike.Seen.of(run.seen, run.settings)
 
 
 def _label(run: RunData, differing: Sequence[str]) -> str:
@@ -220,16 +289,22 @@ def _mean(column: Column, counted: Sequence[RunData], total: int) -> Cell:
 
 def _sentences(runs: Sequence[RunData]) -> list[str]:
     """The words of `compare`, computed from the same numbers."""
-    results = [_result(run) for run in runs if run.seed is not None and len(run.log)]
+    others = alike.others([_seen(run) for run in runs])
+    results = [
+        _result(run, refused=bool(run.untrusted or other))
+        for run, other in zip(runs, others, strict=True)
+        if run.seed is not None and len(run.log)
+    ]
     variants = list(dict.fromkeys(result.variant for result in results))
-    seeds = len({result.seed for result in results})
+    most = max(Counter(result.variant for result in results).values(), default=0)
+    seeds = max(most, len({result.seed for result in results}))
     try:
         return reading(summarise(variants, seeds, results)) if results else []
     except VdvaePatchError:  # a variant with a scale of somebody's package that is not installed here
         return []
 
 
-def _result(run: RunData) -> RunResult:
+def _result(run: RunData, *, refused: bool) -> RunResult:
     test = run.summary.get("test")
     test = test if isinstance(test, dict) else {}
     nelbo = _summary("test_nelbo_nats_per_dim")(run)
@@ -238,7 +313,7 @@ def _result(run: RunData) -> RunResult:
         variant=run.variant,
         seed=run.seed or 0,
         folder=run.folder,
-        outcome="finished" if run.state == "finished" else "stopped" if run.state == "stopped" else "unfinished",
+        outcome="refused" if refused else run.state if run.state in ("finished", "stopped") else "unfinished",
         steps=run.steps,
         high_gradient=run.high_gradient,
         nan=run.nan,

@@ -19,6 +19,7 @@ from vdvae_patch.objectives.implied import CALIBRATED, consequence
 from vdvae_patch.pixel_grid import PixelGrid
 from vdvae_patch.scanning.coupled import couples_rows
 from vdvae_patch.scanning.data_range import DataRange
+from vdvae_patch.scanning.diagonals import as_it_ran
 from vdvae_patch.scanning.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.instead import written_instead
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
@@ -131,9 +132,10 @@ def elbo_of(graph: Graph, readings: Readings) -> LossElbo:
         return LossElbo("the call gave no loss; give it: call=lambda model, batch: ...")
     size = None
     try:
-        tail = Tail(graph, graph.loss)
-        size = size_of(tail)
-        return replace(_of(graph, tail, readings), size=size)
+        with as_it_ran(graph):
+            tail = Tail(graph, graph.loss)
+            size = size_of(tail)
+            return replace(_of(graph, tail, readings), size=size)
     except NoReplayError as reason:
         return LossElbo(str(reason), size=size)
     except Exception as error:  # arithmetic that is like none before must not cost the heads

@@ -54,10 +54,13 @@ def _stepped(spot: Spot) -> Spot | None:
     node = spot.node
     if node.op in ops.COMBINING:
         learned = [n for n in node.inputs if n.params or n.noise]
+        if len(learned) != 1:
+            return None
         # what comes from parameters alone is a weight, unless constants (a one-hot vector) pick from it
         looked_up = bool(node.frames) and node.frames[0].host and not any(n.data for n in node.inputs)
-        moved = len(learned) == 1 and (learned[0].data or learned[0].noise or looked_up)
-        return Spot(learned[0], ()) if moved else None
+        # so are weights that are drawn, by which a layer multiplies data
+        drawn = bool(learned[0].noise) and not (learned[0].params and any(n.data and not n.mask for n in node.inputs))
+        return Spot(learned[0], ()) if learned[0].data or drawn or looked_up else None
     if node.kind != "shape" or not node.inputs:
         return None
     if node.op in ops.JOINING or node.op in ops.WRITING_PART:

@@ -20,7 +20,8 @@ from torch import Tensor
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import is_random
 from vdvae_patch.scanning.graph import Graph, Node, flat
-from vdvae_patch.scanning.record import Recorder, _locate, _tensors
+from vdvae_patch.scanning.record import Recorder, _locate
+from vdvae_patch.scanning.undoing import storage_key
 from vdvae_patch.scanning.writes import Versions, Writes, written
 
 BUDGET = 1 << 30
@@ -35,7 +36,7 @@ class Keeper(Recorder):  # type: ignore[no-untyped-call]
     """A recorder that keeps, until the scan is over, the values in which a tail may begin."""
 
     def __init__(self, *given: Any) -> None:
-        self._kept_of: dict[int, list[int]] = {}
+        self._kept_of: dict[int | None, list[int]] = {}
         self._bytes = 0
         super().__init__(*given)
 
@@ -71,12 +72,8 @@ class Keeper(Recorder):  # type: ignore[no-untyped-call]
 
     def _keep_memory(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         super()._keep_memory(func, args, kwargs)
-        written = [a.name for a, w in zip(func._schema.arguments, self._written(func), strict=True) if w]
-        names = [a.name for a in func._schema.arguments]
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        for tensor in _tensors([given[name] for name in written if name in given]):
-            located = _locate(tensor)
-            for number in [] if located is None else self._kept_of.pop(located[0], []):
+        for tensor in self._written_to(func, args, kwargs):
+            for number in self._kept_of.pop(storage_key(tensor), []):
                 if number in self.graph.values:
                     self.graph.values[number] = self.graph.values[number].clone()
 

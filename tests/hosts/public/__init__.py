@@ -189,6 +189,7 @@ FIELDS = (
     "seventh_sequences",
     "eighth_images",
     "eighth_sequences",
+    "ninth_images",
 )
 
 

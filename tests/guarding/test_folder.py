@@ -1,0 +1,136 @@
+"""A guard's folder shows what that guard wrote: what is of another one, renamed or copied is said, and counted once."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vdvae_patch
+from vdvae_patch.guarding.folder import identity
+from vdvae_patch.report.guards import GuardData, read_guard
+
+
+class VAE(nn.Module):
+    """Gives its loss, which is infinite for large x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(4, 4), nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, logvar = self.encoder(x).chunk(2, 1)
+        z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        return ((self.decoder(z) - x) ** 2).mean() + (mean**2 + logvar.exp() - logvar).mean()
+
+
+def train(out: Path, seed: int, skipped: int) -> None:
+    torch.manual_seed(seed)
+    model = VAE()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, out=out, keep=2, diagnose=False, file=io.StringIO()):
+        for scale in [1.0] * (2 + seed) + [1e4] * skipped:
+            optimizer.zero_grad()
+            model(scale * torch.randn(4, 4)).backward()
+            optimizer.step()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of one class of model, with three skips each, two of them recorded."""
+    folder = tmp_path_factory.mktemp("two")
+    for seed in (0, 1):
+        train(folder / str(seed), seed, 3)
+    return folder / "0", folder / "1"
+
+
+def concatenated(own: Path, other: Path) -> None:
+    log = own / "skips.jsonl"
+    log.write_text(log.read_text() + (other / "skips.jsonl").read_text())
+
+
+def exchanged(own: Path, other: Path) -> None:
+    shutil.rmtree(own / "skip-0001")
+    shutil.copytree(other / "skip-0001", own / "skip-0001")
+
+
+def added(own: Path, other: Path) -> None:
+    shutil.copytree(other / "skip-0001", own / "skip-0009")
+
+
+def copied(own: Path, other: Path) -> None:
+    shutil.copytree(own / "skip-0001", own / "skip-0009")
+
+
+def renamed(own: Path, other: Path) -> None:
+    (own / "skip-0001").rename(own / "skip-0009")
+
+
+def permuted(own: Path, other: Path) -> None:
+    (own / "skip-0001").rename(own / "aside")
+    (own / "skip-0002").rename(own / "skip-0001")
+    (own / "aside").rename(own / "skip-0002")
+
+
+def shown(two: tuple[Path, Path], tmp_path: Path, harm: Callable[[Path, Path], None]) -> GuardData:
+    own = tmp_path / "guard"
+    shutil.copytree(two[0], own)
+    harm(own, two[1])
+    return read_guard(own)
+
+
+def test_a_folder_as_it_was_written_has_nothing_to_say(two: tuple[Path, Path], tmp_path: Path) -> None:
+    found = shown(two, tmp_path, lambda own, other: None)
+    assert [(skip.step, skip.recorded) for skip in found.skips] == [(2, 1), (3, 2), (4, 0)]
+    assert found.problems == ("1 of 3 skips were not recorded: a guard keeps the first few (keep=5)",)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said", "recorded"),
+    [
+        (concatenated, "is of another run", [1, 2, 0]),
+        (exchanged, "skip-0001 is of another guard", [0, 2, 0]),
+        (added, "skip-0009 is of another guard", [1, 2, 0]),
+        (copied, "skip-0009 is a copy of the recording of step 2", [1, 2, 0]),
+        (renamed, "skip-0009 is the recording of step 2, and was renamed", [2, 1, 0]),
+        (permuted, "skip-0001 is not the recording of the step 2 for which skips.jsonl names it", [2, 1, 0]),
+    ],
+)
+def test_what_is_not_of_this_guard_or_of_another_step_is_said_and_no_skip_is_counted_twice(
+    two: tuple[Path, Path], tmp_path: Path, harm: Callable[[Path, Path], None], said: str, recorded: list[int]
+) -> None:
+    found = shown(two, tmp_path, harm)
+    assert [(skip.step, skip.recorded) for skip in found.skips] == list(zip((2, 3, 4), recorded, strict=True))
+    assert any(said in problem for problem in found.problems), found.problems
+
+
+def test_the_log_of_another_guard_has_none_of_the_recordings(two: tuple[Path, Path], tmp_path: Path) -> None:
+    found = shown(two, tmp_path, lambda own, other: shutil.copy(other / "skips.jsonl", own))  # type: ignore[arg-type,return-value]
+    assert [(skip.step, skip.recorded) for skip in found.skips] == [(3, 0), (4, 0), (5, 0)]
+    assert sum("is of another guard" in problem for problem in found.problems) == 2
+
+
+def test_a_log_that_ends_before_what_was_recorded_is_said(two: tuple[Path, Path], tmp_path: Path) -> None:
+    def cut(own: Path, other: Path) -> None:
+        log = own / "skips.jsonl"
+        log.write_text("".join(log.read_text().splitlines(True)[:1]))
+
+    found = shown(two, tmp_path, cut)
+    assert [(skip.step, skip.recorded) for skip in found.skips] == [(2, 1), (3, 2)]
+    assert any("lacks record 2" in problem for problem in found.problems), found.problems
+
+
+def test_a_guard_that_goes_on_in_a_folder_has_the_identity_of_the_one_before(tmp_path: Path) -> None:
+    train(tmp_path / "guard", 0, 1)
+    before = identity(tmp_path / "guard" / "skips.jsonl")
+    train(tmp_path / "guard", 1, 2)
+    assert before
+    assert identity(tmp_path / "guard" / "skips.jsonl") == before
+    found = read_guard(tmp_path / "guard")
+    assert [(skip.step, skip.recorded) for skip in found.skips] == [(2, 1), (3, 2), (4, 0)]
+    assert not [problem for problem in found.problems if "not recorded" not in problem]

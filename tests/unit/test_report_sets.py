@@ -1,0 +1,108 @@
+"""What a report puts into one mean: each run once, only what can be trusted, and only what saw the same."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compare_samples import SEEN, make_plan, write_run
+
+from vdvae_patch.compare.plan import Comparison
+from vdvae_patch.report.find import find
+from vdvae_patch.report.page import gather
+from vdvae_patch.report.runsets import RunSet
+from vdvae_patch.skips.records import JsonLines
+from vdvae_patch.train.folder import COMPARISON_LOCK, RunFolder, write_config
+
+
+def saw(comparison: Comparison, index: int, **changed: Any) -> None:
+    """Let a run have seen something else; each has an identity of its own."""
+    run = comparison.runs[index]
+    write_config(RunFolder(run.folder), run.config, SEEN | {"id": f"{index:032x}"} | changed)
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    made = make_plan(tmp_path, "vanilla,upbounded", "0,1")
+    (tmp_path / COMPARISON_LOCK).touch()
+    for index, (run, nelbo) in enumerate(zip(made.runs, (4.0, 3.0, 4.2, 3.2), strict=True)):  # seed by seed
+        write_run(run, nelbo=nelbo)
+        saw(made, index)
+    return made
+
+
+def shown(comparison: Comparison) -> RunSet:
+    (found,) = gather(find(comparison.out)).sets
+    return found
+
+
+def nelbos(found: RunSet) -> dict[str, tuple[str, str, int]]:
+    """By label: the mean, its spread, and of how many runs."""
+    place = [column.name for column in found.columns].index("test NELBO")
+    return {row.label: (row.cells[place].text, row.cells[place].spread, row.counted) for row in found.rows}
+
+
+ALL = {"vanilla": ("4.100", "0.141", 2), "upbounded": ("3.100", "0.141", 2)}
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_copy_of_a_run_or_a_link_to_one_is_counted_once_and_said(comparison: Comparison, link: bool) -> None:
+    assert nelbos(shown(comparison)) == ALL
+    assert shown(comparison).notes == ()
+    run = comparison.runs[0].folder
+    copy = comparison.out / "copy"
+    copy.symlink_to(run.name) if link else shutil.copytree(run, copy)
+    found = shown(comparison)
+    assert nelbos(found) == ALL
+    (note,) = found.notes
+    assert "is a copy of the run in" in note
+    assert not any("3 runs" in sentence or "of 2 runs" in sentence for sentence in found.sentences)
+
+
+def test_a_run_whose_files_contradict_each_other_is_in_no_mean(comparison: Comparison) -> None:
+    log = comparison.runs[0].folder / "metrics.jsonl"
+    log.unlink()
+    found = shown(comparison)
+    assert nelbos(found) == ALL | {"vanilla": ("4.200", "", 1)}
+    assert any("vanilla seed 0 is left out of the means: metrics.jsonl lacks records 1 to 6" in n for n in found.notes)
+    lines = JsonLines(log)
+    for step in range(6):
+        cause = "nan_rate" if step == 3 else None
+        lines.write({"step": step, "epoch": 0, "elbo": 1.0, "skipped": bool(cause), "cause": cause})
+    lines.close()
+    found = shown(comparison)
+    assert nelbos(found) == ALL | {"vanilla": ("4.200", "", 1)}
+    assert any("summary.json says 0 for nan_count, metrics.jsonl 1" in note for note in found.notes)
+
+
+def test_a_gap_in_a_log_does_not_change_what_a_summary_has_counted(tmp_path: Path) -> None:
+    """As `compare` has it: the two tables of one folder say the same."""
+    made = make_plan(tmp_path, "vanilla", "0")
+    (tmp_path / COMPARISON_LOCK).touch()
+    write_run(made.runs[0], [None, "nan_rate", "high_gradient", None, "nan_rate", None])
+    saw(made, 0)
+    log = made.runs[0].folder / "metrics.jsonl"
+    lines = log.read_text().splitlines(True)
+    log.write_text("".join([*lines[:1], *lines[2:5]]))
+    (run,) = shown(made).runs
+    assert (run.steps, run.high_gradient, run.nan, run.untrusted) == (6, 1, 2, "")
+    assert any("lacks record 2" in problem for problem in run.problems)
+
+
+@pytest.mark.parametrize(
+    ("changed", "label"),
+    [({"data": {"fingerprint": "beef"}}, "images=beef"), ({"global_batch": 64}, "global_batch=64")],
+)
+def test_runs_that_saw_other_data_are_no_mean_of_the_others(
+    comparison: Comparison, changed: dict[str, Any], label: str
+) -> None:
+    for index in range(4):
+        saw(comparison, index, global_batch=8, **(changed if index == 3 and "data" in changed else {}))
+    saw(comparison, 3, **{"global_batch": 8} | changed)
+    found = nelbos(shown(comparison))
+    assert len(found) == 3
+    assert found[f"upbounded · {label}"] == ("3.200", "", 1)
+    assert ("3.000", "", 1) in found.values()
+    assert ("4.100", "0.141", 2) in found.values()

@@ -1,0 +1,90 @@
+"""Whether runs side by side differ in their patch alone: the same images and batches, and code that computes alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_SAW = {
+    "train_count": "training images", "fingerprint": "training images (SHA-256)",
+    "held_out_fingerprint": "images to validate and to test (SHA-256)", "global_batch": "images a batch, of all ranks",
+}  # fmt: skip
+_COMPUTED = {
+    "float32": "not all runs multiply float32 alike",
+    "commit": "not all runs are of one commit of this package",
+    "torch": "not all runs are of one version of torch",
+    "host": "not all runs are of one commit of the host",
+}
+_DIGITS = 12
+"""Of a SHA-256 that is shown."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run saw of that which makes another training of it.
+
+    Attributes:
+        saw: by name; without what its version did not write.
+        draw: the seed that chose its training images; None if all of the data set were taken.
+    """
+
+    saw: Mapping[str, str] = field(default_factory=dict)
+    draw: object = None
+
+    @classmethod
+    def of(cls, seen: Mapping[str, Any], settings: Mapping[str, Any]) -> Seen:
+        """From `[run]` of a `config.toml`, and from what the run was told."""
+        data = seen.get("data")
+        flat = {**(data if isinstance(data, Mapping) else {}), "global_batch": seen.get("global_batch")}
+        saw = {key: str(flat[key])[:_DIGITS] for key in _SAW if flat.get(key) not in (None, "")}
+        return cls(saw, None if settings.get("limit_images") is None else settings.get("seed"))
+
+    @property
+    def images(self) -> str | None:
+        """What tells its images from others, `95fe03ba33fc/043de93edb9d`; of a drawn share what is not drawn."""
+        prints = [self.saw.get("fingerprint") if self.draw is None else None, self.saw.get("held_out_fingerprint")]
+        return "/".join(filter(None, prints)) or None
+
+
+def others(runs: Sequence[Seen]) -> list[str]:
+    """For each run in what it saw something else than most, the first among equals; empty if in nothing.
+
+    Training images are compared among the runs of one draw. What a run does not say counts as the same.
+    """
+    differences: list[list[str]] = [[] for _ in runs]
+    for key, name in _SAW.items():
+        for draw in {run.draw if key == "fingerprint" else None for run in runs}:
+            mine = [
+                index for index, run in enumerate(runs) if key in run.saw and (key != "fingerprint" or run.draw == draw)
+            ]
+            counted = Counter(runs[index].saw[key] for index in mine)
+            for index in mine:
+                usual, found = counted.most_common(1)[0][0], runs[index].saw[key]
+                if found != usual:
+                    differences[index].append(f"{name}: {found}, and {usual} in the other runs")
+    return ["; ".join(one) for one in differences]
+
+
+def remarks(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Where runs were computed by other code, so that a difference between them need not be the patch.
+
+    Args:
+        runs: what each is called, and `[run]` of its `config.toml`.
+    """
+    lines = []
+    for key, said in _COMPUTED.items():
+        labels: dict[str, list[str]] = {}
+        for label, seen in runs:
+            value = _commit(seen.get("host")) if key == "host" else seen.get(key)
+            if value not in (None, ""):
+                labels.setdefault(str(value), []).append(label)
+        if len(labels) > 1:
+            told = "; ".join(f"{value}: {', '.join(of)}" for value, of in labels.items())
+            lines.append(f"{said}, so that what differs need not be the patch ({told})")
+    return lines
+
+
+def _commit(host: Any) -> Any:
+    return host.get("commit") if isinstance(host, Mapping) else None
