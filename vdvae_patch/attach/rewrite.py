@@ -142,6 +142,47 @@ def in_place(function: types.FunctionType, change: Change, instance: Any) -> lis
     return [(change.last, ast.unparse(edit._operand(first, change)))]
 
 
+class Apart(NamedTuple):
+    """A raw parameter that stands outside of the expression which is replaced.
+
+    Attributes:
+        span, text: where it stands, and what it says there.
+        is_name: whether it is a name that has the same value where the expression stands.
+    """
+
+    span: Span
+    text: str
+    is_name: bool
+
+
+def apart(function: types.FunctionType, change: Change, instance: Any) -> Apart | None:
+    """Where such a raw parameter is read, for somebody who changes the source by hand; None where it is in the
+    expression, or where more than one place takes part."""
+    if change.operand < 0 or change.also or change.drops or change.inplace or change.several:
+        return None
+    tree, edit = parse(function), _Edit(function, {}, instance)
+    first, last = edit._at(tree, change.first), edit._at(tree, change.last)
+    inner = [node for node in ast.walk(tree) if isinstance(node, _SCOPES)]
+    scoped = any(part is first for scope in inner for part in ast.walk(scope))
+    if scoped or not isinstance(last, ast.expr) or any(node is first for node in ast.walk(last)):
+        return None
+    raw = edit._operand(first, change)
+    lines = range(raw.lineno, last.lineno + 1)
+    stored = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+              and n.lineno in lines}  # fmt: skip
+    return Apart(_span_of(raw), ast.unparse(raw), isinstance(raw, ast.Name) and raw.id not in stored)
+
+
+def operand_within(function: types.FunctionType, change: Change, instance: Any) -> Span | None:
+    """Where the raw parameter stands in the expression that is replaced; None where it stands outside."""
+    if change.operand < 0 or change.also or change.drops or change.inplace:
+        return None
+    tree, edit = parse(function), _Edit(function, {}, instance)
+    first, last = edit._at(tree, change.first), edit._at(tree, change.last)
+    raw = edit._operand(first, change)
+    return _span_of(raw) if any(node is raw for node in ast.walk(last)) else None
+
+
 def _span_of(node: ast.expr) -> Span:
     end = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
     return node.lineno, end[0], node.col_offset, end[1]

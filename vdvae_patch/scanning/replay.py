@@ -306,22 +306,25 @@ class Tail:
             together: whether what is written into one tensor is, without the versions in between.
         """
 
-        def lower(value: Any) -> Any:
-            if isinstance(value, Node):
-                return done[value.id]
-            if isinstance(value, list | tuple):
-                return [lower(v) for v in value]
-            if isinstance(value, torch.dtype) and value.is_floating_point:
-                return torch.float64
-            return torch.device("cpu") if isinstance(value, torch.device) else value
-
         try:
             if together and self.writes.ends(node.id):
                 return self.writes.put_together(node.id, done)
-            args, kwargs = [lower(a) for a in node.args], {key: lower(a) for key, a in node.kwargs.items()}
+            args, kwargs = _of_nodes(list(node.args), done), {key: _of_nodes(a, done) for key, a in node.kwargs.items()}
             return _double(_applied(node, args, kwargs))
         except Exception as error:  # whatever an operation says to float64
             raise NoReplayError(f"{node.op} could not be computed again: {type(error).__name__}") from error
+
+
+def _of_nodes(value: Any, done: Mapping[int, Tensor]) -> Any:
+    """An argument with the values of nodes in their place, in float64 on the CPU."""
+    # no function inside of the one that calls it: one that names itself is a cycle, which would keep all of `done`
+    if isinstance(value, Node):
+        return done[value.id]
+    if isinstance(value, list | tuple):
+        return [_of_nodes(v, done) for v in value]
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return torch.float64
+    return torch.device("cpu") if isinstance(value, torch.device) else value
 
 
 def _slopes_at(loss_at: Callable[[Tensor], Tensor], values: Tensor, like: object, agreed: set[object]) -> Tensor:
