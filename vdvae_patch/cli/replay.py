@@ -57,6 +57,10 @@ class ReplayCommand:
     upstream: str | None = None
     allow_modified_upstream: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise InvalidValueError(f"--limit must be a positive number, or inf, not {self.limit:g}")
+
 
 def run(argv: list[str]) -> int:
     """Do a recorded skipped update again, and find the head and the operation at fault."""
