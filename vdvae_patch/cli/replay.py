@@ -86,7 +86,8 @@ def run(argv: list[str]) -> int:
 
     path = flight.choose(command.run / "recordings", command.skip)
     recording = flight.read(path)
-    own = replay(config, recording, limit=command.limit, device=command.device)
+    seen = RunFile.read(command.run / "config.toml").seen.get("data")
+    own = replay(config, recording, limit=command.limit, device=command.device, seen=seen)
     other = None
     if command.variant is not None:
         other = replay(config, recording, command.variant, limit=command.limit, device=command.device)

@@ -58,10 +58,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _write(file: Path, text: str) -> None:
-    if file.exists() and file.read_text() != text:
+    if file.exists() and file.read_text(encoding="utf-8") != text:
         raise RunError(f"{file} is there already, and may have been corrected by hand; name another file, or remove it")
     part = file.with_name(f".{file.name}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(file)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunError
+from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunError, tell
 from vdvae_patch.guarding import raised, ranks, signals
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, Share, device_of
@@ -1051,7 +1051,7 @@ class Guard:
         if not ranks.is_main() and not of_all:
             return
         with contextlib.suppress(OSError, ValueError):  # a file that was closed must not end somebody's training
-            print(f"vdvae_patch guard: {text}", file=self.file or sys.stderr)
+            tell(f"vdvae_patch guard: {text}", self.file or sys.stderr)
 
     # --- optimizers ---------------------------------------------------------------------------------------------------
 
