@@ -132,7 +132,8 @@ def cases(root: Path) -> Iterator[Case]:
         (("replay", str(root / "recorded"), "--image", "drawn.png"), list(numbers(ReplayCommand))),
         (("guard",), ["--clip", "--threshold"]),
         (("launch", "table4", *_SMALL, "--dry-run"), [*numbers(TrainConfig), *numbers(Optimization)]),
-        (("bench", "--guard", *_TINY_VDVAE[1:], "--rounds", "1"), list(numbers(BenchConfig))),
+        (("bench", "--guard", "--preset", "demo", *_SMALL[:-2], "--rounds", "1", "--batch-size", "2"),
+         list(numbers(BenchConfig))),
         (("scan", "torch.nn:Identity", "--input", "2x3"), ["--seed", "--input"]),
     ]  # fmt: skip
     for name in HOSTS.names():
