@@ -139,7 +139,7 @@ def require_seams(
             if ends is not None:
                 bad = value[~((value >= ends[0]) & (value <= ends[1]) & value.isfinite())]
                 if bad.numel():
-                    says = f"a finite number from {ends[0]:g} to {ends[1]:g}"
+                    says = "a finite number" + (f" from {ends[0]:g} to {ends[1]:g}" if ends[0] > -math.inf else "")
                     raise CheckpointError(f"{at}: must be {says}, not {shown(bad.flatten()[0].item())}")
 
 
