@@ -281,8 +281,32 @@ def test_a_fixed_sigma_stands_there_too_and_a_decoder_that_needs_channels_does_n
     handle, _, said = stabilized(model, own, "fixed(sigma=0.1)")
     assert "σ = 0.1:" in said
     handle.unpatch()
-    assert "decoder per_pixel needs more than a mean" in stabilized(model, own, "per_pixel")[2]
+    said = stabilized(model, own, "per_pixel")[2]
+    assert "decoder per_pixel reads decoder.channels(C) channels of parameters; optimal, shared and" in said
+    assert "decoder.nll(data, parameters)" in said
     assert own(model, batch()).isfinite()
+
+
+def test_one_learned_sigma_stands_there_starts_as_the_error_is_and_learns() -> None:
+    model = made(MeanInForward)
+    _, now, said = stabilized(model, own, "shared")
+    assert "its σ is a parameter of the model now, so make the optimizer after this" in said
+    term = term_in(model)
+    assert term is not None
+    raw = dict(model.named_parameters())["vdvae_patch_term.decoder.raw"]
+    assert f"σ = {term.decoder.log_sigma(torch.zeros(1)).exp().item():.4g}" in said
+    torch.manual_seed(3)
+    value = now(model, batch())
+    torch.manual_seed(3)
+    out, mean, logvar = Small.forward(model, batch())
+    bound = kl(mean, logvar).sum(dim=1).mean() + term.decoder.nll(batch(), out).mean()
+    assert value.item() == pytest.approx(0.01 * bound.item(), rel=1e-4)
+    value.backward()
+    assert raw.grad is not None
+    assert raw.grad.isfinite()
+    again = made(MeanInForward)
+    vdvae_patch.apply(again, vdvae_patch.patch_json(model))
+    assert term_in(again).decoder.raw.item() == raw.item()  # type: ignore[union-attr, operator]
 
 
 def test_a_copy_and_a_model_in_evaluation_mode() -> None:

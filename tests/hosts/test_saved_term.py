@@ -84,7 +84,7 @@ def test_a_document_is_applied_to_another_model_and_written_again() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"decoder": "per_pixel"}, "optimal or fixed"),
+        ({"decoder": "per_pixel"}, "optimal, shared or fixed"),
         ({"decoder": "optimall"}, "optimal"),
         ({"decoder": "fixed(sigma=-1)"}, "sigma"),
         ({"decoder": 3}, "must be a text"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -241,6 +242,111 @@ def test_other_terms_are_named_and_not_counted(capsys: pytest.CaptureFixture[str
     assert "a bound with β = 1, but for other terms of the loss, not counted:" in capsys.readouterr().out
 
 
+FROZEN = nn.Sequential(nn.Linear(D, 6), nn.ReLU(), nn.Linear(6, 5)).requires_grad_(False)
+
+
+def test_features_of_the_data_are_other_terms_and_alone_no_likelihood() -> None:
+    def beside(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        perceptual = F.mse_loss(FROZEN(y), FROZEN(x), reduction="sum")
+        return F.mse_loss(y, x, reduction="sum") + 0.3 * perceptual + kl(m, v).sum()
+
+    elbo = scanned(beside).elbo
+    assert elbo.sigma == pytest.approx(math.sqrt(0.5))
+    assert any(note.startswith("other terms of the loss, not counted: of features") for note in elbo.notes)
+    alone = scanned(lambda x, y, m, v, z: F.mse_loss(FROZEN(y), FROZEN(x), reduction="sum") + kl(m, v).sum()).elbo
+    assert not alone
+    assert "the loss compares features that a network makes of the data, and not the data" in alone.reason
+
+
+class OfACode(nn.Module):
+    """The code of a frozen network is what this VAE is of, so that its data are the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(5, 2 * LATENTS), nn.Linear(LATENTS, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        code = torch.tanh(FROZEN(x))
+        mean, log_var = self.encoder(code).chunk(2, 1)
+        y = self.decoder(mean + torch.exp(0.5 * log_var) * torch.randn_like(mean))
+        return ((y - code) ** 2).sum() + kl(mean, log_var).sum()
+
+
+def test_the_code_that_the_encoder_reads_is_the_data_and_has_no_grey_levels() -> None:
+    torch.manual_seed(1)
+    elbo = scan(OfACode(), X).elbo
+    assert elbo.sigma == pytest.approx(math.sqrt(0.5), rel=1e-5)
+    assert elbo.grey_levels is None
+
+
+def test_a_smooth_absolute_error_below_its_threshold_is_a_squared_error() -> None:
+    def smooth(beta: float) -> Loss:
+        return lambda x, y, m, v, z: F.smooth_l1_loss(y / 40, x, beta=beta, reduction="sum") + kl(m, v).sum()
+
+    for beta in (1.5, 4.0):
+        elbo = scanned(smooth(beta)).elbo
+        assert elbo.sigma == pytest.approx(math.sqrt(beta), rel=1e-5)
+        assert any("no error beyond its threshold" in note for note in elbo.notes)
+    wide = scanned(lambda x, y, m, v, z: F.huber_loss(y, x, delta=0.1, reduction="sum") + kl(m, v).sum()).elbo
+    assert wide.sigma is None
+    assert any("its threshold is a scale" in note for note in wide.notes)
+
+
+def test_errors_of_zero_count_and_masked_ones_do_not() -> None:
+    x = X * (torch.arange(D) % 2)
+    seen: list[Tensor] = []
+
+    def rectified(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        out = F.relu(y)
+        seen.append((out - x).detach())
+        return F.mse_loss(out, x, reduction="sum") + kl(m, v).sum()
+
+    elbo = scanned(rectified, x).elbo
+    assert bool((seen[0] == 0).any())
+    assert elbo.optimal_sigma == pytest.approx(float(seen[0].double().square().mean().sqrt()))
+    mask = (torch.arange(D) % 4 != 0).float()
+    masked = scanned(lambda x, y, m, v, z: ((y - x) ** 2 * mask).sum() + kl(m, v).sum()).elbo
+    assert masked.sigma == pytest.approx(math.sqrt(0.5))
+    assert "25% of the values have no part in it: masked" in masked.notes
+    assert "the likelihood stays: 25% of the values are masked" in masked.instead()
+
+
+def test_grey_values_beside_a_bernoulli_are_said_to_be_none_of_its_own() -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(y, x, reduction="sum") + kl(m, v).sum()
+
+    assert any("the data have grey values" in note for note in scanned(loss).elbo.notes)
+    assert scanned(loss, X.round()).elbo.notes == ()
+
+
+def test_code_without_a_file_has_terms_of_its_own_and_no_empty_place() -> None:
+    made: dict[str, Any] = {"F": F, "kl": kl, "torch": torch}
+    exec("def one(x, y, m, v, z):\n    return F.mse_loss(y, x) + kl(m, v).sum()", made)
+    elbo = scanned(made["one"]).elbo
+    assert elbo.sigma == pytest.approx(math.sqrt(B * D / 2))
+    assert f"what the loss makes of the squared error at {os.path.basename(__file__)}:" in elbo.instead()
+    exec(f"def kl(m, v):\n    return {KL}\ndef two(model, x):\n    {TWO}", made)
+    model = nn.ModuleDict({"encoder": nn.Linear(D, 2 * LATENTS), "decoder": nn.Linear(LATENTS, D)})
+    assert "two reconstruction terms" in scan(model, X, call=made["two"]).elbo.reason
+
+
+KL = "-0.5 * (1 + v - m**2 - v.exp())"
+TWO = """m, v = model["encoder"](x).chunk(2, 1)
+    y = model["decoder"](m + torch.exp(0.5 * v) * torch.randn_like(m))
+    return F.mse_loss(y, x) + 2 * F.mse_loss(y / 2, x) + kl(m, v).sum()"""
+
+
+def test_a_number_that_is_added_belongs_to_the_likelihood_that_is_replaced() -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        total = torch.tensor(0.0)
+        total += (math.log(0.1) + (y - x) ** 2 / (2 * 0.01)).sum()
+        return total + kl(m, v).sum()
+
+    term = scanned(loss).elbo.reconstruction
+    assert term is not None
+    assert term.expression == "(math.log(0.1) + (y - x) ** 2 / (2 * 0.01)).sum()"
+
+
 INSTEAD: dict[str, tuple[Loss, str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]] = {
     "mean, KL summed": (
         lambda x, y, m, v, z: F.mse_loss(y, x) + kl(m, v).sum(1).mean(),
@@ -259,7 +365,8 @@ INSTEAD: dict[str, tuple[Loss, str, Callable[[Tensor, Tensor, Tensor, Tensor, Te
     ),
     "a weight on the error": (
         lambda x, y, m, v, z: 10 * (y - x).pow(2).mean() + 0.5 * kl(m, v).sum(1).mean(),
-        "`0.1 * decoder.nll(data, output).sum()`",
+        "`0.1 * decoder.nll(data, output).sum()` (of 5 rows; where the KL is averaged over them, "
+        "`0.5 * decoder.nll(...).mean()` for any number)",
         lambda x, nll, m, v, z: 0.1 * nll.sum() + 0.5 * kl(m, v).sum(1).mean(),
     ),
 }
@@ -324,6 +431,11 @@ NONE: dict[str, tuple[Loss, str]] = {
     "no reconstruction": (lambda x, y, m, v, z: kl(m, v).sum(), "no reconstruction term"),
     "two": (lambda x, y, m, v, z: F.mse_loss(y, x) + F.l1_loss(y, x) + kl(m, v).sum(), "two reconstruction terms"),
     "a norm": (lambda x, y, m, v, z: (x - y).norm(dim=1).mean() + kl(m, v).sum(), "no log likelihood"),
+    "a wrong sign": (lambda x, y, m, v, z: F.mse_loss(y, x) - kl(m, v).sum(), "the factor on the KL is -1, so that"),
+    "a capacity": (
+        lambda x, y, m, v, z: F.mse_loss(y, x) + 4 * (kl(m, v).sum() - 500).abs(),
+        "or is drawn to a capacity, |KL − C|",
+    ),
     "no loss": (lambda x, y, m, v, z: y, "no loss"),
     "not finite": (lambda x, y, m, v, z: F.mse_loss(y, x) + (kl(m, v).sum() - 1e9).log(), "not finite"),
 }

@@ -87,7 +87,7 @@ def test_raw_values_written_in_a_long_loop_are_one_head_and_get_the_promised_sig
 
 
 class _Recurrent(nn.Module):
-    """Posterior and prior of each step."""
+    """Posterior and prior of each step; one batch is that of all steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -96,16 +96,16 @@ class _Recurrent(nn.Module):
         self.posterior, self.prior, self.decoder = nn.Linear(10, 4), nn.Linear(6, 4), nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden, loss = torch.zeros(len(x), 6), torch.zeros(())
-        for _ in range(self.steps):
-            mean, raw = self.posterior(torch.cat([x, hidden], -1)).chunk(2, -1)
+        hidden, loss = torch.zeros(x.shape[-2], 6), torch.zeros(())
+        for now in x.expand(self.steps, -1, -1):
+            mean, raw = self.posterior(torch.cat([now, hidden], -1)).chunk(2, -1)
             prior_mean, prior_raw = self.prior(hidden).chunk(2, -1)
             q = Normal(mean, nn.functional.softplus(raw) + 1e-3)
             p = Normal(prior_mean, nn.functional.softplus(prior_raw) + 1e-3)
             z = q.rsample()
             loss = loss + kl_divergence(q, p).sum(-1).mean()
-            loss = loss + ((self.decoder(torch.cat([z, hidden], -1)) - x) ** 2).sum(-1).mean()
-            hidden = self.cell(x, hidden)
+            loss = loss + ((self.decoder(torch.cat([z, hidden], -1)) - now) ** 2).sum(-1).mean()
+            hidden = self.cell(now, hidden)
         return loss
 
 
@@ -114,11 +114,10 @@ def test_each_form_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = gaussian._attempt
     monkeypatch.setattr(gaussian, "_attempt", lambda *given: read_anew.append(1) or attempt(*given))
     torch.manual_seed(0)
-    batch = torch.randn(5, 4)
     counts = []
     for steps in (6, 24):
         read_anew.clear()
-        heads = vdvae_patch.scan(_Recurrent(steps), batch)
+        heads = vdvae_patch.scan(_Recurrent(steps), torch.randn(steps, 5, 4))
         assert {(h.path, h.role) for h in heads} == {("posterior", "posterior"), ("prior", "prior")}
         counts.append(len(read_anew))
     assert counts[1] <= counts[0] + 2, counts

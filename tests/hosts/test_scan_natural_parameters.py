@@ -109,3 +109,77 @@ def test_an_odd_power_has_a_negative_root_and_an_even_one_none() -> None:
     p = torch.tensor([0.5, 2.0], dtype=torch.float64)
     torch.testing.assert_close(inner.preimage(scales.get("explin"), p), scales.get("explin").sigma(p) ** (1 / 3))
     torch.testing.assert_close(square.preimage(scales.get("explin"), p), scales.get("explin").sigma(p) ** 0.5)
+
+
+def of_an_exponential(first: Tensor, v: Tensor, y: Tensor) -> Tensor:
+    second = -0.5 * torch.exp(v)
+    return first * y + second * y.square() + first.square() / (4 * second) + 0.5 * torch.log(-2 * second)
+
+
+def of_a_softplus_and_a_floor(first: Tensor, v: Tensor, y: Tensor) -> Tensor:
+    second = -F.softplus(v) - 1e-3
+    return first * y + second * y * y + first.pow(2) / (4 * second) + 0.5 * (-2 * second).log()
+
+
+def of_a_precision(first: Tensor, v: Tensor, y: Tensor) -> Tensor:
+    precision = F.softplus(v)
+    return -0.5 * (precision * y**2 - 2 * first * y + first**2 / precision - precision.log())
+
+
+def of_a_zero_mean(first: Tensor, v: Tensor, y: Tensor) -> Tensor:
+    return -0.5 * (y**2 / F.softplus(v) + F.softplus(v).log()) - 0.0 * first
+
+
+DENSITIES: dict[Callable[[Tensor, Tensor, Tensor], Tensor], Sigma] = {
+    of_an_exponential: lambda v: torch.exp(-0.5 * v),
+    of_a_softplus_and_a_floor: lambda v: (2 * F.softplus(v) + 2e-3).rsqrt(),
+    of_a_precision: lambda v: F.softplus(v).rsqrt(),
+    of_a_zero_mean: lambda v: F.softplus(v).sqrt(),
+}
+
+
+class WrittenOut(nn.Module):
+    """log N(y; σ² η₁, σ) with the square of y for itself."""
+
+    def __init__(self, density: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.density = nn.Linear(4, 6), density
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        self.first, raw = self.net(x).chunk(2, -1)
+        self.each = self.density(self.first, raw, y)
+        return -self.each.mean()
+
+
+@pytest.mark.parametrize("density", DENSITIES, ids=lambda density: density.__name__)
+def test_a_density_in_natural_parameters_is_a_likelihood_s_and_is_patched(
+    density: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> None:
+    torch.manual_seed(0)
+    model, x, y = WrittenOut(density), torch.randn(8, 4), torch.randn(8, 3)
+    (head,) = scan(model, x, y)
+    assert (head.path, head.channels, head.role) == ("net", "3:6", "likelihood")
+    v = torch.linspace(-4, 4, 17, dtype=torch.float64)
+    torch.testing.assert_close(head.convention.sigma(v), DENSITIES[density](v))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (patched,) = patch(model, heads=[head], likelihood="bounded(0.01, 3)").heads
+    assert patched.scale is not None
+    p = F.linear(x, model.net.weight, model.net.bias)[:, 3:]
+    model(x, y).backward()
+    sigma = patched.scale.sigma(p)
+    mean = torch.zeros_like(sigma) if density is of_a_zero_mean else model.first * sigma**2
+    expected = Normal(mean, sigma).log_prob(y) + 0.5 * torch.log(torch.tensor(2 * torch.pi))
+    torch.testing.assert_close(model.each, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_poisson_s_density_has_no_sigma() -> None:
+    class Counts(WrittenOut):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            _, raw = self.net(x).chunk(2, -1)
+            return (raw.exp() - y.abs().round() * raw).mean()
+
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert not scan(Counts(of_an_exponential), torch.randn(8, 4), torch.randn(8, 3))

@@ -32,6 +32,7 @@ from vdvae_patch.experiments import stress, stress_protocol
 from vdvae_patch.experiments.adam import AdamSettings
 from vdvae_patch.experiments.ensemble import Ensemble, Rule, Run
 from vdvae_patch.experiments.remedies import find
+from vdvae_patch.skips.gradient_norm import coefficient, row_norms
 
 
 class Clipping:
@@ -42,9 +43,8 @@ class Clipping:
         self.steps = 0
 
     def __call__(self, ensemble: Ensemble, grad: Tensor, norm: Tensor) -> Tensor:
-        self.steps += 1
         limit = self.limit(norm)
-        grad.mul_((limit / (norm + 1e-6)).clamp(max=1)[:, None])
+        grad.mul_(coefficient(norm, limit)[:, None])
         return limit
 
     def limit(self, norm: Tensor) -> Tensor:
@@ -52,8 +52,7 @@ class Clipping:
 
 
 class Fixed(Clipping):
-    def __call__(self, ensemble: Ensemble, grad: Tensor, norm: Tensor) -> Tensor:
-        grad.mul_((self.numbers[0] / (norm + 1e-6)).clamp(max=1)[:, None])
+    def limit(self, norm: Tensor) -> Tensor:
         return torch.full_like(norm, self.numbers[0])
 
 
@@ -74,7 +73,7 @@ class Window(Clipping):
             if math.isfinite(value):
                 one.append(min(value, most) if self.as_clipped else value)
                 del one[: -self.window]
-        return torch.tensor(found)
+        return norm.new_tensor(found)
 
     def of(self, norms: list[float]) -> float:
         raise NotImplementedError
@@ -100,6 +99,7 @@ class ZClip(Clipping):
         self.mean = self.variance = torch.zeros(())
 
     def limit(self, norm: Tensor) -> Tensor:
+        self.steps += 1
         decay, most = self.numbers
         if self.steps <= self.warm_up:
             self.first.append(norm.clone())
@@ -137,7 +137,7 @@ class AdaGC(Clipping):
                 factor = (ratio * self.usual[name] / (own + 1e-12)).clamp(max=1)
                 part.mul_(factor.view(-1, *[1] * (part.dim() - 1)))
                 self.usual[name] = decay * self.usual[name] + (1 - decay) * torch.nan_to_num(own * factor)
-        return torch.linalg.vector_norm(grad, dim=1)
+        return row_norms(grad)
 
 
 class Agc(Clipping):
@@ -147,7 +147,7 @@ class Agc(Clipping):
             inner = tuple(range(2, part.dim()))
             sizes = [t.pow(2).sum(inner, keepdim=True).sqrt() if inner else t.abs() for t in (weights[name], part)]
             part.mul_((self.numbers[0] * sizes[0].clamp(min=1e-3) / sizes[1].clamp(min=1e-6)).clamp(max=1))
-        return torch.linalg.vector_norm(grad, dim=1)
+        return row_norms(grad)
 
 
 RULES = {"fixed": Fixed, "usual": Usual, "quantile": Quantile, "zclip": ZClip, "adagc": AdaGC, "agc": Agc}
@@ -163,12 +163,13 @@ class Clipped(Ensemble):
         losses = self._gradients("grouped")
         grad = self.stack.flat.grad
         assert grad is not None
-        norm = torch.linalg.vector_norm(grad, dim=1)
+        norm = row_norms(grad)
         finite = torch.isfinite(losses["rate"]) & torch.isfinite(losses["distortion"])
-        applied = self._judge(losses, norm, finite)
-        warm = min(1.0, self.step_count / self.rule.warmup)
         with torch.no_grad():
             limit = self.clipping(self, grad, norm)
+        applied = self._judge(losses, norm, limit, finite)
+        warm = min(1.0, self.step_count / self.rule.warmup)
+        with torch.no_grad():
             before = self.stack.flat.detach().clone() if self.rms else None
             self.adam.step(self.stack.flat, grad, self._lr * warm, applied)
             if before is not None:
@@ -185,8 +186,8 @@ class Clipped(Ensemble):
         self.stack.flat.detach().copy_(before + update)
 
 
-def measure(size: int, lr: float, spec: str, root: Path, seeds: int, steps: int) -> dict[str, object]:
-    """Counts and NELBO of a rule, as `reproduce stress` has them, and what the norm was before each explosion."""
+def prepared(size: int, lr: float, spec: str, root: Path, seeds: int, steps: int) -> Clipped:
+    """The runs of a rule, at their beginning."""
     rule, *settings = spec.split("/")
     name, *numbers = rule.split(":")
     options = dict(setting.split("=") for setting in settings)
@@ -199,6 +200,12 @@ def measure(size: int, lr: float, spec: str, root: Path, seeds: int, steps: int)
     ensemble = Clipped(runs, stress._Builder(remedy, protocol, None), batches, update, high_norm=stress.HIGH_NORM)
     ensemble.clipping = RULES[name](*map(float, numbers))
     ensemble.rms = float(options["rms"]) if "rms" in options else None
+    return ensemble
+
+
+def measure(size: int, lr: float, spec: str, root: Path, seeds: int, steps: int) -> dict[str, object]:
+    """Counts and NELBO of a rule, as `reproduce stress` has them, and what the norm was before each explosion."""
+    ensemble = prepared(size, lr, spec, root, seeds, steps)
     ensemble.train(steps)
     rows = stress.summarize(ensemble, steps)["runs"]
     nelbo = [math.inf if row["nelbo"] is None else row["nelbo"] for row in rows]

@@ -596,7 +596,7 @@ FAULTS: list[Fault] = [
             'else rows.sum() if self.reduced == "sum" else rows.mean()',
             'else rows.mean() if self.reduced == "sum" else rows.sum()',
         ),
-        ("nats.reshape(data.shape) * self.factor", "nats.reshape(data.shape)"),
+        ("nats.reshape(output.shape) * self.factor", "nats.reshape(output.shape)"),
     ),
     *_group(
         "patching/watch.py",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import pickle
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +277,26 @@ def test_stress_reports_every_remedy_and_jobs_give_the_same_counts(few_images: P
     counts = [[[c for i, c in enumerate(row[2:]) if i % 4 != 3] for row in table[1:]] for table in tables]
     assert counts[0] == counts[1]
     assert tables[0][1][2] == "1/1"  # nothing happens within the warm-up at a low learning rate
+
+
+@pytest.mark.parametrize(
+    ("spec", "same"), [("fixed:5", "clipped at 5"), ("usual:2:100:20", "clipped at the usual norm")]
+)
+def test_the_rules_that_are_tried_beside_the_product_s_update_as_it_does(
+    few_images: Path, tmp_path: Path, spec: str, same: str
+) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "long"))
+    from clipping_rules import prepared
+
+    ruled = prepared(8, 2e-2, spec, few_images, seeds=2, steps=23)
+    options = Stress(data_root=few_images, out=tmp_path, device="cpu")
+    protocol = replace(stress_protocol.QUICK, seeds=2, lr=(2e-2,))
+    remedy = remedies.find(f"explin/constant, {same}")
+    product = stress._ensemble(stress._Task(remedy, protocol, options, tmp_path), ruled.runs)
+    ruled.train(23)
+    product.train(23)
+    assert (ruled.trace("limit") < ruled.trace("grad_norm")).any()
+    assert torch.equal(ruled.stack.flat, product.stack.flat)
 
 
 def test_a_run_that_died_of_an_applied_nan_counts_every_step_since() -> None:

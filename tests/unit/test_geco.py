@@ -258,6 +258,21 @@ def test_images_are_needed_and_of_one_shape() -> None:
     assert objective(torch.ones(4), reconstruction=torch.ones(4, 8), target=torch.ones(4, 8)).loss.isfinite()
 
 
+@pytest.mark.parametrize("spec", ["geco(kappa=0.1)", "geco(fre=0.1)"])
+def test_images_of_another_range_than_kappa_are_refused_with_what_to_write(spec: str) -> None:
+    objective, (reconstruction, target) = make(spec), images(0.1, high=255)
+    with pytest.raises(InvalidValueError, match=r"not from 0 to 1; say so by pixels=PixelGrid\(0, 255\)"):
+        objective(torch.ones(4), reconstruction=reconstruction, target=target)
+    told = make(spec, pixels=PixelGrid(0, 255))
+    assert told(torch.ones(4), reconstruction=reconstruction, target=target).loss.isfinite()
+    assert make("geco(fre=3)", features=nn.Identity())(torch.ones(4), reconstruction=target, target=target)
+
+
+def test_the_state_of_other_constraints_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match=r"is of 2 constraints, and geco\(kappa=0.1\) has 1"):
+        make().load_state_dict(make("geco(re=0.1, pncc=0.9)").state_dict())
+
+
 def test_decoders_whose_scale_would_not_learn_are_refused() -> None:
     objective = make()
     for spec in ("optimal", "fixed", "bernoulli", "categorical"):
@@ -306,6 +321,8 @@ def test_feature_errors_are_taken_in_the_space_of_a_network_that_stays_as_it_is(
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     constraint = FeatureError(0.5, network)
     reconstruction, target = images(0.2)
+    with pytest.raises(InvalidValueError, match=r"must be \[4, ...\], and are \[4, 0, 8, 8\]"):
+        FeatureError(0.5, lambda x: x[:, :0]).of(reconstruction, target, None)
     with pytest.raises(InvalidValueError, match=r"call its eval\(\)"):
         constraint.of(reconstruction, target, None)
     network.eval()
@@ -347,6 +364,8 @@ def test_a_classification_is_the_probability_of_the_true_class() -> None:
     constraint = Classification(0.9, network)
     reconstruction, target = images(0.2)
     labels = torch.tensor([0, 4, 2, 2])
+    with pytest.raises(InvalidValueError, match="labels go from 0 to 5, and the classifier has the classes 0 to 4"):
+        constraint.of(reconstruction, target, torch.tensor([0, 5, 2, 2]))
     chances = network(reconstruction).softmax(1)
     expected = 0.9 - chances[torch.arange(4), labels]
     torch.testing.assert_close(constraint.of(reconstruction, target, labels), expected)
@@ -408,6 +427,8 @@ def two_ranks_work(rank: int) -> dict[str, Tensor]:
         objective.step()
     good = objective.multipliers.clone()
     run(objective, math.nan if rank else 0.1)
+    objective.step(skipped=False)
+    run(objective, 0.1, rate=math.inf if rank else 5.0)
     objective.step(skipped=False)
     free = objectives.get("freebits(nats=1)")
     rate = torch.full((2,), 0.5 + rank, requires_grad=True)  # 0.5 and 1.5: together not below 1

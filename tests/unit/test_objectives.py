@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import warnings
 
@@ -127,6 +128,25 @@ def test_the_weight_rises_with_updates_and_a_skipped_one_does_not_count() -> Non
     resumed = get("warmup(epochs=2)")
     resumed.load_state_dict(state)
     assert resumed(rate, distortion).metrics["beta"] == 1
+
+
+@pytest.mark.parametrize("spec", ["warmup(epochs=2)", "geco(kappa=0.1)"])
+def test_a_rate_that_is_not_finite_leaves_the_state_alone_whether_the_loop_says_so_or_not(spec: str) -> None:
+    objective = get(spec)
+    rate, distortion = terms(objective)
+    images = {"reconstruction": torch.full((B, 4), 0.5), "target": torch.zeros(B, 4)}
+    objective(rate, distortion, **images)
+    objective.step()
+    before = copy.deepcopy(objective.state_dict())
+    objective(rate * math.nan, distortion, **images)
+    objective(rate, distortion, **images)
+    objective.step(skipped=torch.tensor(False))
+    objective(rate * math.inf, distortion, **images)
+    objective.step()
+    assert all(torch.equal(value, before[key]) for key, value in objective.state_dict().items())
+    objective(rate, distortion, **images)
+    objective.step()
+    assert not all(torch.equal(value, before[key]) for key, value in objective.state_dict().items())
 
 
 def test_accumulated_batches_are_one_update() -> None:

@@ -12,7 +12,14 @@ from vdvae_patch.skips.rule import Cause
 from vdvae_patch.trace import Event, Place
 
 ROOT = Path(__file__).resolve().parents[2] / "vdvae_patch"
-TELLERS = ("guarding/report.py", "guarding/replaying.py", "guarding/watch.py", "train/verdict.py", "train/logbook.py")
+TELLERS = (
+    "guarding/report.py",
+    "guarding/replaying.py",
+    "guarding/watch.py",
+    "guarding/healing.py",
+    "train/verdict.py",
+    "train/logbook.py",
+)
 
 
 def event(finite: bool, rows: tuple[int, ...] = ()) -> Event:

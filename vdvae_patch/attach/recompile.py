@@ -154,7 +154,7 @@ def _plan(
     for log in logs:
         # what computes σ is called here, and gets its scale further in: the host's own log σ would be another one's
         deeper = (step for step, below in inner.items() if any(scale is not None for _, scale in below))
-        if not any(_meet(step.span, log.last) for step in deeper):
+        if not any(meet(step.span, log.last) for step in deeper):
             _carry(changes, log)
     for step, below in inner.items():
         target, owner = called(function, step.span, step.module, step.qualname, instance)
@@ -184,9 +184,9 @@ def _carry(changes: list[Change], log: LogSite) -> None:
             return
         if known.operand == -3:
             continue  # a parameter, wherever it is named: what is read then is what σ is computed of
-        if _meet(known.last, log.last):
+        if meet(known.last, log.last):
             return
-        if _meet(known.first, log.first) or _meet(known.last, log.first):
+        if meet(known.first, log.first) or meet(known.last, log.first):
             # the raw value is replaced on the way: by log σ itself, where nothing but an exponential follows
             if type(known.reader) is Reader and known.reader.rest == _LOG_SIGMA:
                 changes.append(Change(log.last, log.last, 0, LogReader(_LOG_SIGMA)))
@@ -197,7 +197,7 @@ def _carry(changes: list[Change], log: LogSite) -> None:
 _SIGMA, _LOG_SIGMA = conventions.get("sigma"), conventions.get("log_sigma")
 
 
-def _meet(one: Span, other: Span) -> bool:
+def meet(one: Span, other: Span) -> bool:
     """Whether two expressions share text."""
     (first, last, start, end), (first_other, last_other, start_other, end_other) = one, other
     return (first, start) < (last_other, end_other) and (first_other, start_other) < (last, end)

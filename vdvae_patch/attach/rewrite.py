@@ -142,6 +142,47 @@ def in_place(function: types.FunctionType, change: Change, instance: Any) -> lis
     return [(change.last, ast.unparse(edit._operand(first, change)))]
 
 
+class Apart(NamedTuple):
+    """A raw parameter that stands outside of the expression which is replaced.
+
+    Attributes:
+        span, text: where it stands, and what it says there.
+        is_name: whether it is a name that has the same value where the expression stands.
+    """
+
+    span: Span
+    text: str
+    is_name: bool
+
+
+def apart(function: types.FunctionType, change: Change, instance: Any) -> Apart | None:
+    """Where such a raw parameter is read, for somebody who changes the source by hand; None where it is in the
+    expression, or where more than one place takes part."""
+    if change.operand < 0 or change.also or change.drops or change.inplace or change.several:
+        return None
+    tree, edit = parse(function), _Edit(function, {}, instance)
+    first, last = edit._at(tree, change.first), edit._at(tree, change.last)
+    inner = [node for node in ast.walk(tree) if isinstance(node, _SCOPES)]
+    scoped = any(part is first for scope in inner for part in ast.walk(scope))
+    if scoped or not isinstance(last, ast.expr) or any(node is first for node in ast.walk(last)):
+        return None
+    raw = edit._operand(first, change)
+    lines = range(raw.lineno, last.lineno + 1)
+    stored = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+              and n.lineno in lines}  # fmt: skip
+    return Apart(_span_of(raw), ast.unparse(raw), isinstance(raw, ast.Name) and raw.id not in stored)
+
+
+def operand_within(function: types.FunctionType, change: Change, instance: Any) -> Span | None:
+    """Where the raw parameter stands in the expression that is replaced; None where it stands outside."""
+    if change.operand < 0 or change.also or change.drops or change.inplace:
+        return None
+    tree, edit = parse(function), _Edit(function, {}, instance)
+    first, last = edit._at(tree, change.first), edit._at(tree, change.last)
+    raw = edit._operand(first, change)
+    return _span_of(raw) if any(node is raw for node in ast.walk(last)) else None
+
+
 def _span_of(node: ast.expr) -> Span:
     end = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
     return node.lineno, end[0], node.col_offset, end[1]
@@ -338,7 +379,9 @@ class _Edit:
             trouble = f"{ast.unparse(last)!r} returns several values, of which σ is one"
         elif name := self._argument_in(last, first):
             trouble = f"σ also depends on {name!r}, an argument, which a patch would fix at its value in the scan"
-        elif not any(node is first for node in ast.walk(last)) and _branches(tree, first) - _branches(tree, last):
+        elif not any(node is first for node in ast.walk(last)) and any(
+            not self._is_gone_through(block) for block in _blocks_around(tree, first, last)
+        ):
             trouble = (
                 f"the raw parameter is read in a branch or a loop (line {getattr(first, 'lineno', 0)}), and the scale "
                 "computed behind it, for whatever branch was taken"
@@ -348,6 +391,18 @@ class _Edit:
                 f"{self.function.__qualname__} line {getattr(last, 'lineno', 0)}: {trouble}; write a patch file whose "
                 "Head has a CallSite"
             )
+
+    def _is_gone_through(self, block: ast.stmt) -> bool:
+        """Whether a block is gone through whenever the function runs: a loop, or an `if` that a setting decides."""
+        if isinstance(block, ast.For | ast.While):
+            return True
+        if not isinstance(block, ast.If):
+            return False
+        parts = list(ast.walk(block.test))
+        names = [part for part in parts if isinstance(part, ast.Name)]
+        called = [part for part in parts if isinstance(part, ast.Call | ast.Await | ast.NamedExpr)]
+        changing = any(isinstance(part, ast.Attribute) and part.attr == "training" for part in parts)
+        return not called and not changing and all(map(self.is_fixed, names))
 
     def _argument_in(self, last: ast.AST, first: ast.AST) -> str:
         """An argument of the function in the last expression that is not the raw parameter; empty if there is none."""
@@ -417,7 +472,7 @@ class _Edit:
         parts = [*self._compared(first), *(self._at(tree, span) for span, _ in change.also)]
         if not isinstance(last, ast.expr) or any(not isinstance(part, ast.expr) for part in parts):
             raise PatchError(f"{self.function.__qualname__}: a part of the mixture is no expression")
-        if any(_branches(tree, part) - _branches(tree, last) for part in parts):
+        if any(_blocks_around(tree, part, last) for part in parts):
             raise PatchError(
                 f"{self.function.__qualname__} line {last.lineno}: the mixture is computed in a branch or a loop, and "
                 "its log likelihood behind it"
@@ -563,7 +618,13 @@ class _Edit:
             self._replace(tree, first, ast.Subscript(both, ast.Constant(1), ast.Load()))
         else:
             self._replace(tree, raw, ast.NamedExpr(ast.Name(kept, ast.Store()), raw))
-        return ast.Name(kept, ast.Load())
+        blocks = _blocks_around(tree, first, last)
+        if not blocks:
+            return ast.Name(kept, ast.Load())
+        # what an earlier turn of a loop around both has kept must not pass for this one's
+        _insert_before(tree, blocks[0], ast.Assign([ast.Name(kept, ast.Store())], ast.Constant(None)))
+        where = f"{self.function.__qualname__} line {getattr(first, 'lineno', 0)}"
+        return ast.Call(self._name("ran", _Ran(where)), [ast.Name(kept, ast.Load())], [])
 
     def _read(self, change: Change, raw: ast.AST) -> ast.Call:
         return ast.Call(self._name("read", change.reader), [raw], [])  # type: ignore[list-item]
@@ -776,15 +837,51 @@ def _is_unpacked(tree: ast.AST, call: ast.AST) -> bool:
     return False
 
 
-def _branches(tree: ast.AST, inside: ast.AST) -> set[int]:
-    """The blocks (of an if, a loop, a try) that a node stands in, each by the list of its statements."""
-    found: set[int] = set()
+def _branches(tree: ast.AST, inside: ast.AST) -> dict[int, ast.stmt]:
+    """The blocks (of an if, a loop, a try) that a node stands in, outermost first: the statement of each by its list of
+    statements."""
+    found: dict[int, ast.stmt] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.If | ast.For | ast.While | ast.Try | ast.Match):
             for _, block in ast.iter_fields(node):
                 if isinstance(block, list) and any(part is inside for item in block for part in ast.walk(item)):
-                    found.add(id(block))
+                    found[id(block)] = node
     return found
+
+
+def _blocks_around(tree: ast.AST, first: ast.AST, last: ast.AST) -> list[ast.stmt]:
+    """The statements in a block of which the first expression stands, and the last one does not, outermost first."""
+    outside = _branches(tree, last)
+    return [node for block, node in _branches(tree, first).items() if block not in outside]
+
+
+def _insert_before(tree: ast.AST, statement: ast.stmt, new: ast.stmt) -> None:
+    for parent in ast.walk(tree):
+        for _, block in ast.iter_fields(parent):
+            if isinstance(block, list) and any(item is statement for item in block):
+                block.insert(
+                    next(i for i, item in enumerate(block) if item is statement), ast.copy_location(new, statement)
+                )
+                return
+
+
+class _Ran:
+    """Gives the raw value that a block kept.
+
+    Raises:
+        PatchError: the block was not gone through.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __call__(self, kept: Any) -> Any:
+        if kept is None:
+            raise PatchError(
+                f"{self.where}: the raw parameter was read here when the model was scanned, in a loop or a branch that "
+                "this call does not go through; unpatch the model, and scan and patch it in this setting"
+            )
+        return kept
 
 
 _CODE = (types.FunctionType, types.MethodType, type)

@@ -52,6 +52,9 @@ class _Written:
     def run_again(self, model: nn.Module, tracer: None = None, call: Callable[..., Any] | None = None) -> Outcome:
         raise PatchError("heads of a file come without a batch")
 
+    def rerun(self, model: nn.Module, call: Callable[..., Any] | None = None) -> None:
+        raise PatchError("heads of a file come without a batch")
+
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         return outcome
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FunctionType
 
 from torch import nn
 
@@ -14,9 +15,11 @@ from vdvae_patch.attach.attachment import (
     MethodAttachment,
     OutputAttachment,
 )
-from vdvae_patch.attach.rewrite import Change, in_place
+from vdvae_patch.attach.recompile import meet
+from vdvae_patch.attach.rewrite import Apart, Change, apart, in_place, operand_within
 from vdvae_patch.attach.sites import LogSite, NormalSite, Site, TermSite
-from vdvae_patch.baking.functions import Function, of_output, of_scale
+from vdvae_patch.attach.source import Span
+from vdvae_patch.baking.functions import Function, of_output, of_scale, of_sigma
 from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, followed
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
@@ -142,7 +145,10 @@ class _Baking:
             self._places.append(Replacement(file, span, names[-1], raw))
         if not calls:
             called = "(".join((*reversed(names), "output")) + ")" * len(names)
-            self._notes.append(f"the output of {attachment.path or 'the model'} becomes {called} where it is called")
+            self._notes.append(
+                f"the output of {attachment.path or 'the model'} becomes {called} where it is called{HOOKED}"
+                f"{_hook(attachment.path, called)}"
+            )
 
     def expressions(self, module: nn.Module, attachment: ExpressionAttachment, heads: Sequence[Head]) -> None:
         for site, scale in attachment.edits:
@@ -160,16 +166,24 @@ class _Baking:
                     "density or KL that is computed from log σ does not"
                 )
                 continue
+            parameter = site.parameter.removeprefix(f"{attachment.path}.") if attachment.path else site.parameter
+            change = Change(
+                site.first, site.last, site.operand, None, parameter, site.also, site.drops, site.inplace, site.several
+            )
             if site.rest is None:
-                self._notes.append(
-                    f"{place}, line {site.last[0]}: the raw value passes; the scale is computed behind it"
-                )
+                self._passing(site, place, operand_within(function, change, instance), file_of(function))
                 continue
             role = next((h.role for h in heads if site in h.sites), "sigma")
-            name = self._scaled(role, Head("", "posterior", convention=site.rest), scale, site.channels)
-            parameter = site.parameter.removeprefix(f"{attachment.path}.") if attachment.path else site.parameter
-            change = Change(site.first, site.last, site.operand, None, parameter, site.also, site.drops, site.inplace)
-            self._expression(site, place, name, in_place(function, change, instance), file_of(function))
+            if site.reads is not None:
+                name = self._name(f"stable_{role}_again", of_sigma(site.reads, site.rest))
+            else:
+                name = self._scaled(role, Head("", "posterior", convention=site.rest), scale, site.channels)
+            found = in_place(function, change, instance)
+            outside = None if found or site.channels is not None else apart(function, change, instance)
+            if outside is None:
+                self._expression(site, place, name, found, file_of(function))
+            else:
+                self._apart(site, place, name, outside, function)
 
     def _term(self, site: TermSite, place: str) -> None:
         term = term_of(site)
@@ -183,24 +197,56 @@ class _Baking:
             f"decoder.nll(data, {output}){how}, decoder = {made}{values}"
         )
 
-    def _expression(self, site: Site, place: str, name: str, found: Sequence[tuple[object, str]], file: str) -> None:
-        if site.reads is not None or not found:
+    def _expression(self, site: Site, place: str, name: str, found: Sequence[tuple[Span, str]], file: str) -> None:
+        if not found or not all(self._is_free(file, span) for span, _ in found):
             self._notes.append(
                 f"{place}, line {site.last[0]}: the scale becomes {name}(v), v the raw value of line {site.first[0]}"
             )
             return
         for span, text in found:
-            self._places.append(Replacement(file, span, name, text))  # type: ignore[arg-type]
+            self._places.append(Replacement(file, span, name, text))
+
+    def _passing(self, site: Site, place: str, raw: Span | None, file: str) -> None:
+        """An expression that becomes its operand, in which more may be changed."""
+        if raw is not None and site.beside is None:
+            (first, last, start, end), (begin, stop, left, right) = site.last, raw
+            around = [(first, begin, start, left), (stop, last, right, end)]
+            if all(self._is_free(file, span) for span in around):
+                self._places += [Replacement(file, span, None, text) for span, text in zip(around, "()", strict=True)]
+                return
+        self._notes.append(f"{place}, line {site.last[0]}: the raw value passes; the scale is computed behind it")
+
+    def _apart(self, site: Site, place: str, name: str, raw: Apart, function: FunctionType) -> None:
+        """A raw value that is read before the expression which becomes the scale: by its name, or by one that it
+        gets."""
+        file = file_of(function)
+        kept = raw.text if raw.is_name else _new_name(function, len(self._places))
+        spans = [site.last] if raw.is_name else [raw.span, site.last]
+        if not all(self._is_free(file, span) for span in spans):
+            self._expression(site, place, name, [], file)
+            return
+        if not raw.is_name:
+            self._places.append(Replacement(file, raw.span, "", f"{kept} := {raw.text}"))
+        self._places.append(Replacement(file, site.last, name, kept))
+
+    def _is_free(self, file: str, span: Span) -> bool:
+        """Whether no other change of the file shares text with one at a span; the same one may come again."""
+        known = (one.span for one in self._places if one.file == file and one.span != span)
+        return not any(meet(span, other) for other in known)
 
     def activation(self, attachment: ActivationAttachment, kind: str) -> None:
         if attachment.read.rest is None:
-            self._notes.append(f"{attachment.path} (a {kind}) lets its input pass")
+            self._notes.append(
+                f"{attachment.path} (a {kind}) lets its input pass{HOOKED}{_hook(attachment.path, 'given[0]')}"
+            )
             return
         head = Head("", "posterior", convention=attachment.read.rest)
         name = self._scaled("sigma", head, attachment.read.scale, None)
         part = attachment.part
         called = "is called no more; its input v" if part is None else f"is called for the means; its v{part.channels}"
-        self._notes.append(f"{attachment.path} (a {kind}) {called} becomes {name}(v)")
+        whole = f"{name}(*given)"
+        after = f"{HOOKED}{_hook(attachment.path, whole)}" if part is None else ""
+        self._notes.append(f"{attachment.path} (a {kind}) {called} becomes {name}(v){after}")
 
     def method(self, attachment: Attachment) -> None:
         where = f"{attachment.path or 'the model'}.{attachment.method}"
@@ -216,6 +262,21 @@ class _Baking:
             f"{where} is replaced as a whole by {function.__module__}.{function.__qualname__}, which computes "
             f"sample and KL from {', '.join(names) or 'its own'} and is written there"
         )
+
+
+HOOKED = "; or after the model is built: "
+"""What follows in a note is a statement that does it, with the model in `model`."""
+
+
+def _hook(path: str, computed: str) -> str:
+    return f"model.get_submodule({path!r}).register_forward_hook(lambda module, given, output: {computed})"
+
+
+def _new_name(function: FunctionType, count: int) -> str:
+    """A name that a function does not have."""
+    known = {*function.__code__.co_varnames, *function.__code__.co_names, *function.__code__.co_freevars}
+    names = (f"raw{number or ''}" for number in range(count, count + len(known) + 1))
+    return next(name for name in names if name not in known)
 
 
 __all__ = ["Source", "source"]

@@ -55,6 +55,56 @@ def of_scale(scale: Scale, rest: Convention) -> Function:
     return Function(kind, "\n".join(f"    {line}" for line in lines))
 
 
+def of_sigma(reads: Convention, rest: Convention) -> Function:
+    """The function of a raw value v of which a host has σ by one convention, whose result it turns into the same σ by
+    another.
+
+    Raises:
+        PatchError: the formula of a convention is not known.
+    """
+    kind, result = _result(rest)
+    sigma, log_sigma = _forward(reads)
+    return Function(kind, "\n".join(f"    {line}" for line in _defined(sigma, log_sigma, result)))
+
+
+def _defined(sigma: str, log_sigma: str, result: str) -> list[str]:
+    """The lines that give a result of σ and log σ, with those of the two that it has."""
+    lines = [f"sigma = {sigma}"] if re.search(r"\bsigma\b", f"{result} {log_sigma}") else []
+    lines += [f"log_sigma = {log_sigma}"] if re.search(r"\blog_sigma\b", result) else []
+    return [*lines, f"return {result}"]
+
+
+def _forward(convention: Convention) -> tuple[str, str]:
+    """σ and log σ of a raw value v, the latter of v itself or of `sigma`."""
+    if isinstance(convention, LogSigma):
+        return "torch.exp(v)", "v"
+    if isinstance(convention, LogVariance):
+        return "torch.exp(0.5 * v)", "0.5 * v"
+    if isinstance(convention, Sigma):
+        return "v", "torch.log(sigma)"
+    if isinstance(convention, Variance):
+        return "torch.sqrt(v)", "0.5 * torch.log(v)"
+    if isinstance(convention, SoftplusOf):
+        steps: tuple[Step, ...] = (Step("softplus", (convention.beta,)),)
+        if convention.floor:
+            return _written([*steps, Step("add", (convention.floor,))]), "torch.log(sigma)"
+        beta = convention.beta
+        small = f"{beta!r} * v < {_SMALL!r}"
+        tail = f"{beta!r} * v - {math.log(beta)!r}"
+        return _written(steps), f"torch.where({small}, {tail}, torch.log(sigma.clamp(min=1e-30)))"
+    if isinstance(convention, Composition):
+        return _written(convention.steps), "torch.log(sigma)"
+    raise PatchError(f"convention {convention} cannot be written in a line; let the code compute σ in one place")
+
+
+def _written(steps: list[Step] | tuple[Step, ...]) -> str:
+    """The steps on v, as plain torch."""
+    value = "v"
+    for step in steps:
+        value = _FORTH[step.name](value, *step.constants)
+    return value
+
+
 def of_output(name: str, channels: ChannelRange) -> Function:
     """The function of a module's whole output, of which some channels go through another function."""
     dim, start, stop, step = channels
@@ -120,6 +170,28 @@ def _pow(value: str, log: str, known: bool, exponent: float) -> tuple[str, str]:
     # an odd power keeps the sign, which a natural parameter has
     root = f"({log if known else f'torch.log({value}.abs())'} / {exponent!r})"
     return f"torch.copysign(torch.exp({root}), {value})", root
+
+
+_FORTH: dict[str, Callable[..., str]] = {
+    "add": lambda v, c: f"({v} + {c!r})",
+    "mul": lambda v, c: f"({c!r} * {v})",
+    "exp": lambda v: f"torch.exp({v})",
+    "log": lambda v: f"torch.log({v})",
+    "pow": lambda v, c: f"({v} ** {c!r})",
+    "softplus": lambda v, beta: f"torch.nn.functional.softplus({v}, beta={beta!r})",
+    "sigmoid": lambda v: f"torch.sigmoid({v})",
+    "tanh": lambda v: f"torch.tanh({v})",
+    "expm1": lambda v: f"torch.expm1({v})",
+    "log1p": lambda v: f"torch.log1p({v})",
+    "elu": lambda v, alpha: f"torch.nn.functional.elu({v}, alpha={alpha!r})",
+    "leaky": lambda v, slope: f"torch.nn.functional.leaky_relu({v}, {slope!r})",
+    "abs": lambda v: f"{v}.abs()",
+    "clamp": lambda v, low, high: f"{v}.clamp({_bound(low)}, {_bound(high)})",
+}
+
+
+def _bound(value: float) -> str:
+    return repr(value) if math.isfinite(value) else "None"
 
 
 _Back = Callable[..., tuple[str, str]]

@@ -22,11 +22,11 @@ from vdvae_patch.trace import shown
 
 
 class Replacement(NamedTuple):
-    """A place in a file whose text becomes `name(raw)`."""
+    """A place in a file whose text becomes `name(raw)`; with an empty name `(raw)`, and without one what `raw` says."""
 
     file: str
     span: Span
-    name: str
+    name: str | None
     raw: str
 
 
@@ -98,4 +98,5 @@ def _replace(lines: list[str], one: Replacement) -> None:
     first, last, start, end = one.span
     head = lines[first - 1].encode()[:start].decode()
     tail = lines[last - 1].encode()[end:].decode()
-    lines[first - 1 : last] = [f"{head}{one.name}({one.raw}){tail}"]
+    text = one.raw if one.name is None else f"{one.name}({one.raw})"
+    lines[first - 1 : last] = [f"{head}{text}{tail}"]

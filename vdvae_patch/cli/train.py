@@ -62,6 +62,9 @@ def run(argv: list[str]) -> int:
         f"{summary['images_per_second']:.1f} images/s"
     )
     print(visible(said))
+    skipped = sum(summary[key] for key in ("high_gradient_count", "nan_count", "loss_scale_count"))
+    if lag := config.optimization.averages_lag(summary["steps"] - skipped):
+        print(f"note: {lag}")
     print(visible(f"run folder: {config.folder}"))
     return 0
 

@@ -9,9 +9,6 @@ from vdvae_patch.compare.results import Row, Spread, by_mass
 from vdvae_patch.compare.table import number
 from vdvae_patch.train.config import TrainConfig
 
-_FEW_UPDATES = 0.05
-"""Share of the initial weights in the averaged ones from which it is said."""
-
 
 def reading(rows: Sequence[Row]) -> list[str]:
     """Sentences about which variants skipped updates, how often, and how good the models became."""
@@ -38,13 +35,8 @@ def unusual(config: TrainConfig[Any], preset_lr: float) -> list[str]:
             f"Each run sees {_times(config.limit_images, 'training image')} alone: its test NELBO says how well it "
             "does on images unlike them, not how good a variant is."
         )
-    share = 0.0 if config.steps is None else config.optimization.initial_share(config.steps)
-    if share > _FEW_UPDATES:
-        lines.append(
-            f"Averaged weights (EMA) are what is tested and shown, and after {_times(config.steps or 0, 'step')} at "
-            f"--ema-rate {config.optimization.ema_rate:g} they are still the initial ones to {share:.0%}: test NELBO "
-            "and images say little of what was trained. Lower it for a short run."
-        )
+    if lag := "" if config.steps is None else config.optimization.averages_lag(config.steps):
+        lines.append(f"{lag[0].upper()}{lag[1:]}.")
     return lines
 
 

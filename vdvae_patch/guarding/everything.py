@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from vdvae_patch.errors import PatchError
-from vdvae_patch.guarding.watch import Guard, Policy, guard, inner
+from vdvae_patch.guarding.guardable import Policy, inner
+from vdvae_patch.guarding.watch import Guard, guard
 from vdvae_patch.patching import Variant, is_patched, patch
 
 

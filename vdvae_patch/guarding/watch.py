@@ -6,50 +6,51 @@ import contextlib
 import math
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TextIO, get_args
+from typing import Any, Literal, TextIO
 
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from vdvae_patch.errors import GuardError, InvalidValueError, PatchError, RunError, tell
-from vdvae_patch.guarding import raised, ranks, signals
-from vdvae_patch.guarding import skip as skips
-from vdvae_patch.guarding.again import Again, Loss, Share, device_of
+from vdvae_patch.errors import GuardError, PatchError
+from vdvae_patch.guarding import judging, raised, ranks, signals
+from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.averages import spoilt
+from vdvae_patch.guarding.clipping import Clipping
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
-from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, cure_of
+from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
 from vdvae_patch.guarding.evaluations import Evaluations
 from vdvae_patch.guarding.folder import open_folder
+from vdvae_patch.guarding.guardable import (
+    Policy,
+    check,
+    divides_by_zero,
+    inner,
+    optimizers,
+    refuse_flat_shards,
+)
+from vdvae_patch.guarding.healing import Healer
+from vdvae_patch.guarding.hooks import Hooks
+from vdvae_patch.guarding.judging import CAUSES, Bounds, Look
 from vdvae_patch.guarding.passes import Buffers, Running, Window, callers, reaches
+from vdvae_patch.guarding.recorder import Recorder
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
+from vdvae_patch.guarding.voice import Tracker, Voice
 from vdvae_patch.heads import Head
-from vdvae_patch.patching import PatchHandle, is_patched, patch, unpatch
 from vdvae_patch.scanning.outcome import has_nan, refusal
 from vdvae_patch.skips import rule, telling
-from vdvae_patch.skips.gradient_norm import gradient_norm
 from vdvae_patch.skips.rule import Cause
-from vdvae_patch.skips.usual_norm import UsualNorm
-from vdvae_patch.torch_versions import takes_hooks
-
-Policy = Literal["skip", "raise", "heal"]
-Tracker = Callable[[Mapping[str, float]], object]
 
 _guarded: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _all: weakref.WeakSet[Guard] = weakref.WeakSet()
 _held_back: weakref.WeakKeyDictionary[Optimizer, _Held] = weakref.WeakKeyDictionary()
 """Steps under way whose gradients a guard has taken away; the other guards of the same optimizer then skip, too."""
-_CAUSES: tuple[Cause, ...] = ("nan_loss", "high_gradient")
-_YOUR_LOSS = "(loss(model, batch) is your loss; no call= if model(batch) returns it)"
 
 
 def guard(
@@ -116,11 +117,7 @@ def guard(
 
 
 class Guard:
-    """Made by `guard`, which explains the arguments.
-
-    Attributes:
-        healed: the heads that were given another scale, with its name.
-    """
+    """Made by `guard`, which explains the arguments."""
 
     _deferring: tuple[str, ...] = ("cuda",)
     """The kinds of devices on which a step may be decided without a wait: elsewhere a read is no wait."""
@@ -144,28 +141,24 @@ class Guard:
         tracker: Tracker | None,
         file: TextIO | None,
     ) -> None:
-        _check(policy, clip, threshold, max_consecutive, keep, every)
+        check(policy, clip, threshold, max_consecutive, keep, every)
         self.model = inner(model)
         if self.model in _guarded:
             raise GuardError("the model has a guard already; remove that first (guard.remove())")
-        _refuse_flat_shards(self.model)
+        refuse_flat_shards(self.model)
         self.call, self.policy, self.threshold = call, policy, math.inf if threshold is None else threshold
-        self.clip = clip
-        # an adversarial autoencoder has two optimizers, whose usual norms have nothing to do with each other
-        self._usual: weakref.WeakKeyDictionary[Optimizer, UsualNorm] = weakref.WeakKeyDictionary()
-        self._usual_before: list[list[float]] = []
-        self.max_consecutive, self.diagnose, self.keep = max_consecutive, diagnose, keep
-        self.max_batch_mib, self.every, self.tracker, self.file = max_batch_mib, every, tracker, file
+        self.max_consecutive, self.diagnose = max_consecutive, diagnose
         self._skips: list[Skip] = []
         self._refusals: list[tuple[str, Diagnosis]] = []
         self._steps = 0
         self._undecided: Undecided | None = None
-        self.healed: dict[Head, str] = {}
-        self._folder = None if out is None else open_folder(Path(out), self.model)
-        self.out = None if self._folder is None else self._folder.path
-        self._log = None if self._folder is None or not ranks.is_main() else self._folder.log()
-        self._only = None if optimizer is None else _optimizers(optimizer)
+        folder = None if out is None else open_folder(Path(out), self.model)
+        self.out = None if folder is None else folder.path
+        self._only = None if optimizer is None else optimizers(optimizer)
+        self._clipping, self._voice = Clipping(clip), Voice(file, tracker, every)
+        self._recorder = Recorder(self.model, folder, keep, max_batch_mib, self._voice)
         self._diagnostician = Diagnostician(self.model, heads)
+        self._healer = Healer(self.model, self._diagnostician, self._voice)
         self._window, self._buffers = Window(), Buffers(self.model)
         self._buffers.take()
         self._stepped = True  # the next pass begins a new step
@@ -184,64 +177,14 @@ class Guard:
         """Whether a loss that is not finite is overwritten by the last one that was: some trainers end at a NaN."""
         self._announced = False
         self._was_called = False
-        self._told_once: set[str] = set()
         self._sound: Window | None = None
         self._busy = False
         self._ended = False  # by an error
-        self._handle: PatchHandle | None = None
         self._lbfgs: Evaluations | None = None
-        self._install(model)
-
-    def _install(self, outer: nn.Module) -> None:
-        # what torch.compile made is called from outside; a hook on what lies in it would be compiled, too
-        target = outer if hasattr(outer, "_orig_mod") else self.model
-        self._hooks: list[Any] = [
-            target.register_forward_pre_hook(_Hook(self._forward), with_kwargs=True, prepend=True),
-            target.register_forward_hook(_Hook(self._after_forward), always_call=True),
-            register_optimizer_step_pre_hook(_weakly(self._before_step)),
-            register_optimizer_step_post_hook(_weakly(self._after_step)),
-        ]
-        # those of the process are not the model's, and would outlive a guard that nobody removes
-        weakref.finalize(self, _remove_all, self._hooks[2:])
-        self._of_parts: list[Any] = []
-        self._watch_parts(True)
-        self._watch_compiled()
+        self._hooks = Hooks(self, self.model, model)
         signals.listen(self)
         _guarded.add(self.model)
         _all.add(self)
-
-    def _watch_compiled(self) -> None:
-        """A model that was compiled in place (`model.compile()`) has its hooks compiled with it: what it calls is
-        wrapped instead."""
-        own, reference = getattr(self.model, "_compiled_call_impl", None), weakref.ref(self)
-        if own is None or hasattr(own, "_of_guard"):
-            return
-
-        def called(*args: Any, **kwargs: Any) -> Any:
-            guard = reference()
-            if guard is None or not guard._hooks:
-                return own(*args, **kwargs)
-            guard._forward(guard.model, args, kwargs)
-            try:
-                return own(*args, **kwargs)
-            finally:
-                guard._after_forward(guard.model, args, None)
-
-        called._of_guard = own  # type: ignore[attr-defined]
-        self.model._compiled_call_impl = called
-
-    def _watch_parts(self, needed: bool) -> None:
-        """Whether calls of the model's parts are looked at: as long as the model itself is called they tell nothing,
-        and a hook makes each of them slower."""
-        if needed and not self._of_parts:
-            self._of_parts = [
-                module.register_forward_pre_hook(_Hook(partial(self._part, path)), with_kwargs=True, prepend=True)
-                for path, module in _parts(self.model)
-            ]
-        elif not needed:
-            for hook in self._of_parts:
-                hook.remove()
-            self._of_parts = []
 
     @property
     def skips(self) -> list[Skip]:
@@ -263,19 +206,12 @@ class Guard:
             self._remove()
 
     def _remove(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        if (compiled := getattr(self.model, "_compiled_call_impl", None)) is not None:
-            self.model._compiled_call_impl = getattr(compiled, "_of_guard", compiled)
-        self._watch_parts(False)
+        self._hooks.remove()
         signals.ignore(self)
         _guarded.discard(self.model)
         _all.discard(self)
         self._window.clear()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._recorder.close()
 
     def __enter__(self) -> Guard:
         return self
@@ -289,15 +225,13 @@ class Guard:
 
     def report(self) -> str:
         """What was skipped, why, by which head, and what would have held."""
-        heads = ""
-        if self.healed:
-            named = "; ".join(f"{head} got {scale}" for head, scale in self.healed.items())
-            heads = f"healed: {named}"
         if not (self.steps or self.skips or self._refusals):
             return self._nothing_yet()
         ended = ["\n".join([text, *(f"  {line}" for line in lines(found))]) for text, found in self._refusals]
-        heads = "\n".join([part for part in (heads, *map("note: {}".format, spoilt(self.model))) if part])
-        return report(self.skips, ended, self.steps + len(self.skips), heads, self._cure())
+        heads = "\n".join([part for part in (self._healer.said(), *map("note: {}".format, spoilt(self.model))) if part])
+        found = [s.diagnosis for s in self.skips if s.diagnosis is not None]
+        cure = self._healer.cure(found + [diagnosis for _, diagnosis in self._refusals])
+        return report(self.skips, ended, self.steps + len(self.skips), heads, cure)
 
     def _nothing_yet(self) -> str:
         if self._only is not None:
@@ -312,6 +246,11 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"Guard({type(self.model).__name__}, {self.steps} steps, {len(self.skips)} skipped)"
+
+    @property
+    def healed(self) -> dict[Head, str]:
+        """The heads that were given another scale, with its name."""
+        return self._healer.healed
 
     @property
     def heads(self) -> Sequence[Head] | None:
@@ -333,8 +272,7 @@ class Guard:
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint of the loop may keep: counters, and the norms of the last updates, a list an optimizer in
         the order of their first steps. The patch is the model's."""
-        norms = [usual.norms() for usual in self._usual.values()] + self._usual_before
-        return {"steps": self.steps, "consecutive": self._consecutive, "norms": norms}
+        return {"steps": self.steps, "consecutive": self._consecutive, "norms": self._clipping.norms()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
@@ -343,9 +281,7 @@ class Guard:
         norms = state["norms"]
         if norms and not isinstance(norms[0], list):
             norms = [norms]  # of a guard that had one list for all optimizers
-        self._usual_before = [list(map(float, known)) for known in norms]
-        for usual in self._usual.values():
-            usual.remember(self._usual_before.pop(0) if self._usual_before else [])
+        self._clipping.remember(norms)
 
     # --- what is heard ------------------------------------------------------------------------------------------------
 
@@ -356,7 +292,8 @@ class Guard:
         self._announced = True
         self._begin(self.model, args, kwargs, None)
 
-    def _forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def on_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See `hooks.Ear`."""
         if torch.compiler.is_compiling():
             return
         thread = threading.get_ident()  # another one may evaluate the model
@@ -364,7 +301,8 @@ class Guard:
         if self._inside[thread] == 1 and not self._announced:
             self._begin(module, args, kwargs, "")
 
-    def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+    def after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        """See `hooks.Ear`."""
         if torch.compiler.is_compiling():
             return
         thread = threading.get_ident()
@@ -378,7 +316,7 @@ class Guard:
             finally:
                 module._forward_hooks = hooks
 
-    def _part(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def on_part(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A module of the model is called, and not by the model's forward: of a step, the first such call counts."""
         if torch.compiler.is_compiling():
             return
@@ -399,7 +337,7 @@ class Guard:
             return
         self._settle()
         if not self._was_called:
-            _refuse_flat_shards(self.model)  # it may have been wrapped since
+            refuse_flat_shards(self.model)  # it may have been wrapped since
         self._was_called = True
         if self._ended:
             self._ended = False
@@ -460,7 +398,7 @@ class Guard:
         try:
             result = step()
             if self._counts.get(own, 0) == count:  # the scaler found an infinity, and let the optimizer not step
-                loss, _ = self._losses()
+                loss, _ = judging.losses(self._window, self._scale, device_of(self.model))
                 self._counts[own] = count + 1
                 self._overflow(own, count, math.inf, loss)
             return result
@@ -532,7 +470,7 @@ class Guard:
         """What is found of a step that ended in an error; None if all was finite in it."""
         if why := self._not_alone():
             return Diagnosis(notes=(f"{why}",)) if refused else None
-        again = Again(self.model, self._window, self._buffers, self.call, self._scale)
+        again = self._again()
         differentiated = bool(self._window.backwards) and self._window.start == len(self._window.passes)
         if not differentiated:
             again.follow(list(self._window.ways_to_error(running, self._sound)), error)
@@ -543,7 +481,8 @@ class Guard:
         found = self._diagnostician.examine(again, self._sound_again())
         return found if refused or found.event is not None or found.outside else None
 
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """See `hooks.Ear`."""
         if self._busy or not self._watches(optimizer):
             return None
         self._inside.clear()  # Ctrl-C in a forward pass is not told of by PyTorch's hooks
@@ -579,16 +518,17 @@ class Guard:
         """Gradients are there; apply the update, or keep it out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         step = self._counts.get(optimizer, 0)
-        if not step and (warning := _divides_by_zero(optimizer)):
-            self._say(warning)
+        if not step and (warning := divides_by_zero(optimizer)):
+            self._voice.say(warning)
         if self._may_wait(optimizer, parameters):
-            row = self._row(parameters)
+            row = judging.row(self._window, parameters, parameters[0].device)
             self._counts[optimizer] = step + 1
             self._stepped = True
             self._undecided = Undecided.of(optimizer, step, row, self.threshold, self._buffers.modules)
             return
-        limit = self._limit(optimizer)
-        loss, cause, norm, bad = self._look(parameters, optimizer, limit)
+        limit = self._clipping.limit(optimizer)
+        seen = self._look(parameters, optimizer, limit)
+        loss, cause, norm = seen.loss, seen.cause, seen.norm
         self._counts[optimizer] = step + 1
         self._stepped = True
         if (held := _held_back.get(optimizer)) is not None:
@@ -603,7 +543,7 @@ class Guard:
             return
         self._keep_out(parameters)
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
-        skip = self._pending[optimizer] = Skip(step, cause, bad, norm, loss, type(optimizer).__name__)
+        skip = self._pending[optimizer] = Skip(step, cause, seen.ranks, norm, loss, type(optimizer).__name__)
         untold = weakref.WeakSet(guard for guard in _all if guard is not self and guard._watches(optimizer))
         if untold:
             _held_back[optimizer] = _Held(skip, untold)
@@ -620,13 +560,13 @@ class Guard:
         self._shown = loss
         if not self._window.passes:  # no call was seen, before which they would be taken
             self._buffers.take()
-            self._watch_compiled()
-        self._watch_parts(not self._window.passes or any(one.of for one in self._window.passes))
-        if self._sound is None and skips.size_of(self._window) <= self.max_batch_mib * 2**20:
+            self._hooks.hear_compiled()
+        self._hooks.hear_parts(not self._window.passes or any(one.of for one in self._window.passes))
+        if self._sound is None and self._recorder.fits(self._window):
             self._sound = self._window.lasting()
             self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
-        self._clip(optimizer, parameters, norm, limit)
-        self._track(step, loss, norm, limit, skipped=False)
+        self._clipping.apply(optimizer, parameters, norm, limit)
+        self._voice.track(step, loss, norm, limit, skipped=False)
 
     # --- decided on the device ----------------------------------------------------------------------------------------
 
@@ -639,7 +579,7 @@ class Guard:
         """
         if not parameters or parameters[0].device.type not in self._deferring:
             return False
-        if self.policy != "skip" or self.clip is not None or self.shows_last_loss or self._scale != 1:
+        if self.policy != "skip" or self._clipping.clip is not None or self.shows_last_loss or self._scale != 1:
             return False
         if ranks.world() > 1 or len(_guarded) > 1 or len(self._counts) != 1 or not self._traceable:
             return False
@@ -670,7 +610,7 @@ class Guard:
         if not code:
             self._applied(optimizer, step, loss, norm, [], math.inf)
             return
-        skip = Skip(step, _CAUSES[code - 1], (), norm, loss, type(optimizer).__name__)
+        skip = Skip(step, CAUSES[code - 1], (), norm, loss, type(optimizer).__name__)
         if may_look:
             with undecided.attributes.again():
                 skip = self._diagnosed(skip)
@@ -679,67 +619,10 @@ class Guard:
             skip = replace(skip, diagnosis=Diagnosis(notes=(why,)))
         self._skipped(skip)
 
-    @torch.no_grad()
-    def _row(self, parameters: Sequence[Tensor]) -> Tensor:
-        """All that was differentiated, and the gradient norm, on the device."""
-        device = parameters[0].device if parameters else device_of(self.model)
-        norm = gradient_norm([p.grad for p in parameters if p.grad is not None], device)
-        return _stacked([*(_wide(root).to(device).sum() for root in self._window.losses), norm], device)
-
-    @torch.no_grad()
-    def _look(
-        self, parameters: Sequence[Tensor], optimizer: Optimizer, limit: float = math.inf
-    ) -> tuple[float, Cause | None, float, tuple[int, ...]]:
-        """Loss, cause of a skip, norm, and the ranks whose loss is not finite; one wait for the device.
-
-        Args:
-            limit: what the norm is clipped to, if the update is applied.
-        """
-        device = parameters[0].device if parameters else device_of(self.model)
-        scale = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
-        if ranks.world() == 1:
-            *losses, size = self._numbers(parameters, device)
-            if self._traceable and not all(map(math.isfinite, losses)):  # whose loss is it?
-                self._window.keep_those_of({id(p) for p in parameters})
-                losses = [float(_wide(root).sum()) for root in self._window.losses]
-            loss, size = sum(losses) / self._scale, size / scale
-            code = rule.decided((not math.isfinite(loss),), False, size, self.threshold, limit)
-            loss = loss if losses else math.nan  # it was not seen
-            return loss, _CAUSES[code - 1] if code else None, size, ()
-        row = self._row(parameters)
-        norm = row[-1]
-        if self._traceable and len(row) > 1 and not bool(row[:-1].isfinite().all()):
-            self._window.keep_those_of({id(p) for p in parameters})
-            kept = [_wide(root).to(device).sum() for root in self._window.losses]
-            row = _stacked([*kept, norm], device)
-        total = row[:-1].sum() if len(row) > 1 else torch.zeros((), device=device)
-        row = torch.stack([total / self._scale, norm / scale])
-        rows = ranks.everyone(row)
-        row = torch.stack([row[0], rows[:, 1].amax()])  # one norm, so that all clip to the same limit
-        bad = ~rows[:, 0].isfinite()
-        found = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), row[1], self.threshold, limit)
-        values = torch.cat([row, found[None], bad.float()]).tolist()
-        cause = None if values[2] == 0 else _CAUSES[int(values[2]) - 1]
-        return (
-            values[0] if self._window.losses else math.nan,
-            cause,
-            values[1],
-            tuple(n for n, flag in enumerate(values[3:]) if flag),
-        )
-
-    def _numbers(self, parameters: Sequence[Tensor], device: torch.device) -> list[float]:
-        """The same as numbers: one read of an accelerator; on a CPU, where a read is no wait, without the row."""
-        if device.type != "cpu":
-            return list(map(float, self._row(parameters).tolist()))
-        norm = gradient_norm([p.grad for p in parameters if p.grad is not None], device)
-        return [*(float(_wide(root).sum()) for root in self._window.losses), float(norm)]
-
-    def _losses(self) -> tuple[float, bool]:
-        """The sum of what was differentiated, without the loss scale; and whether it is NaN on some rank."""
-        values = [float(_wide(root).sum()) for root in self._window.losses]
-        loss = sum(values) / self._scale
-        rows = ranks.everyone(torch.tensor([float(math.isnan(loss))], device=device_of(self.model)))
-        return loss, bool(rows.any())
+    def _look(self, parameters: Sequence[Tensor], optimizer: Optimizer, limit: float = math.inf) -> Look:
+        scaled = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
+        bounds = Bounds(self.threshold, limit, self._scale, scaled)
+        return judging.look(self._window, parameters, device_of(self.model), bounds, traceable=self._traceable is True)
 
     def _keep_out(self, parameters: Iterable[Tensor]) -> None:
         """Without gradients the optimizer changes nothing; the loop finds them again behind the step."""
@@ -759,22 +642,20 @@ class Guard:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._window.drop_given_up()
         self._stepped = True
-        ordinary = not self._losses()[1]
+        device = device_of(self.model)
+        ordinary = not judging.losses(self._window, self._scale, device)[1]
         diagnosis = None
         if ordinary and self.diagnose:
             with self._quiet():
-                again = Again(self.model, self._window, self._buffers, self.call, self._scale)
+                again = self._again()
                 outcomes = [again.outcome(share) for share in again.shares] if not again.why_not else []
             ordinary = all(outcome.finite for outcome in outcomes)
-        ordinary = not bool(ranks.everyone(torch.tensor([float(not ordinary)], device=device_of(self.model))).any())
-        if ordinary:
+        if not judging.any_rank(not ordinary, device):
             self._skips.append(Skip(step, "loss_scale", (), norm, loss, type(optimizer).__name__, diagnosis))
-            self._track(step, loss, norm, math.inf, skipped=True)
+            self._voice.track(step, loss, norm, math.inf, skipped=True)
             return
         self._keep_out(parameters)
-        bad = ranks.everyone(torch.tensor([float(not math.isfinite(loss))], device=device_of(self.model)))[
-            :, 0
-        ].tolist()
+        bad = ranks.everyone(torch.tensor([float(not math.isfinite(loss))], device=device))[:, 0].tolist()
         cause: Cause = "nan_loss" if any(bad) else "high_gradient"  # the same on all
         on = tuple(rank for rank, flag in enumerate(bad) if flag) if ranks.world() > 1 else ()
         self._skipped(self._diagnosed(Skip(step, cause, on, norm, loss, type(optimizer).__name__)))
@@ -805,18 +686,17 @@ class Guard:
         if ranks.world() > 1:
             skip = ranks.of_all_ranks(skip)
         if self.policy == "heal":
-            skip = self._heal(skip)
-        skip = self._record(skip, loss)
+            with self._quiet():
+                skip = self._healer.heal(skip, self._skips, self._again())
+        skip = self._recorder.record(skip, loss, self._window, self._buffers, self.call)
         self._skips.append(skip)
-        self._track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
+        self._voice.track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
-            self._say(told(skip))
-        if skip.folder is not None:
-            size = sum(path.stat().st_size for path in skip.folder.rglob("*") if path.is_file()) / 2**20
-            self._say(f"{skip.folder} takes {size:.3g} MiB; at most {self.keep} are kept")
+            self._voice.say(told(skip))
+        self._recorder.say_size(skip)
         if skip.diagnosis is not None and not skip.outside:
             for text in spoilt(self.model):
-                self._say_once(text)
+                self._voice.say_once(text)
         if self.policy == "raise":
             raise GuardError(told(skip))
         if self._consecutive >= self.max_consecutive:
@@ -830,6 +710,9 @@ class Guard:
         examined = sum(s.diagnosis is not None and not s.outside for s in self.skips)
         real = sum(s.cause != "loss_scale" for s in self.skips)
         return examined < _EXAMINED or real % _SELDOM == 0
+
+    def _again(self, window: Window | None = None) -> Again:
+        return Again(self.model, window or self._window, self._buffers, self.call, self._scale)
 
     def _sound_again(self) -> Again | None:
         return None if self._sound is None else Again(self.model, self._sound, self._buffers, self.call)
@@ -846,12 +729,12 @@ class Guard:
         if why := self._not_alone():
             recorded = "; with out= it is recorded whole, for vdvae-patch replay" if "sharded" in why else ""
             return Diagnosis(notes=(f"{why}{recorded}",))
-        again, sound = Again(self.model, self._window, self._buffers, self.call, self._scale), self._sound_again()
+        again, sound = self._again(), self._sound_again()
         found = self._diagnostician.examine(again, sound)
         for past in reversed(self._window.past):
             if found.reproduced or found.outside or not past.passes:
                 break
-            before = Again(self.model, past, self._buffers, self.call, self._scale)
+            before = self._again(past)
             if (of_past := self._diagnostician.examine(before, sound)).reproduced:
                 found = of_past
         return found
@@ -864,194 +747,6 @@ class Guard:
             yield
         finally:
             self._busy = False
-
-    def _usual_of(self, optimizer: Optimizer) -> UsualNorm:
-        if optimizer not in self._usual:
-            self._usual[optimizer] = usual = UsualNorm()
-            if self._usual_before:
-                usual.remember(self._usual_before.pop(0))
-        return self._usual[optimizer]
-
-    def _limit(self, optimizer: Optimizer) -> float:
-        """What the gradient's norm is brought down to."""
-        if isinstance(self.clip, str):
-            return float(self._usual_of(optimizer).limit)
-        return math.inf if self.clip is None else self.clip
-
-    def _clip(self, optimizer: Optimizer, parameters: Sequence[Tensor], norm: float, limit: float) -> None:
-        """Of an update that is applied: bring its gradient down to the limit."""
-        if isinstance(self.clip, str):
-            self._usual_of(optimizer).add(torch.tensor(norm, dtype=torch.float64), torch.tensor(True))
-        if norm > limit:
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, limit / norm)
-
-    # --- heal ---------------------------------------------------------------------------------------------------------
-
-    def _heal(self, skip: Skip) -> Skip:
-        """The head that is to blame for the second time gets the first scale that holds."""
-        diagnosis = skip.diagnosis
-        head = None if diagnosis is None else diagnosis.head
-        chosen = None if diagnosis is None else diagnosis.cure
-        if head is None or chosen is None:
-            return skip
-        head = next((known for known in self._diagnostician.heads or () if known == head), head)  # with its scan
-        before = sum(s.head == head.path and s.diagnosis is not None for s in self.skips)
-        if before < 1 or head in self.healed or (is_patched(self.model) and self._handle is None):
-            return skip
-        from vdvae_patch.guarding.diagnosis import for_heads
-
-        variant = for_heads([head], chosen)
-        wanted = {**self.healed, head: str(variant.for_role(head.role))}
-        if self._handle is not None:
-            unpatch(self.model)
-        self._handle = None
-        try:
-            with self._quiet(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._handle = _patched(self.model, wanted)
-        except PatchError as error:
-            if self.healed:
-                self._handle = _patched(self.model, self.healed)
-            self._say(f"step {skip.step}: {head} could not be healed: {error}")
-            return skip
-        self.healed = wanted
-        healed = f"{head.path}[{head.channels}] ({head.role}) has {wanted[head]} from now on"
-        return replace(skip, healed=healed + self._moved(head, diagnosis))
-
-    def _moved(self, head: Head, diagnosis: Diagnosis | None) -> str:
-        """How much another scale changes what a head gives, in the step at hand."""
-        again = Again(self.model, self._window, self._buffers, self.call, self._scale).settled()
-        same = (head.path, head.channels, head.role)
-        before = next((h for h in (diagnosis.heads if diagnosis else ()) if (h.path, h.channels, h.role) == same), None)
-        with self._quiet():
-            found = self._diagnostician.extremes(again, again.shares[-1], [head]) if again.shares else []
-        if before is None or before.log_sigma is None or not found or found[0].log_sigma is None:
-            return ""
-        spans = [telling.log_sigma(span.low, span.high) for span in (before.log_sigma, found[0].log_sigma)]
-        return f": its {spans[0]} in this step, and now {spans[1].removeprefix('log σ ')}"
-
-    def _cure(self) -> str:
-        """The lines that make it permanent."""
-        of_skips = [s.diagnosis for s in self.skips if s.diagnosis is not None]
-        chosen = cure_of(of_skips + [diagnosis for _, diagnosis in self._refusals])
-        if self.healed:
-            paths = " or ".join(f"path == {head.path!r}" for head in self.healed)
-            roles = ", ".join(
-                f"{role}={scale!r}" for role, scale in {h.role: s for h, s in self.healed.items()}.items()
-            )
-            return (
-                f"what was healed, for good {_YOUR_LOSS}:\n"
-                f"  heads = vdvae_patch.scan(model, batch, call=loss).select(path=lambda path: {paths})\n"
-                f"  vdvae_patch.patch(model, heads=heads, {roles})"
-            )
-        if chosen is None or self._handle is not None:
-            return ""
-        return (
-            f"the cure, in two lines before the training {_YOUR_LOSS}:\n"
-            "  heads = vdvae_patch.scan(model, batch, call=loss)\n"
-            f"  vdvae_patch.patch(model, {chosen!r}, heads=heads)"
-        )
-
-    # --- write and tell -----------------------------------------------------------------------------------------------
-
-    def _record(self, skip: Skip, loss: float) -> Skip:
-        """Write what is needed to do the step again: rank 0 the weights, and every rank its own share of the batch.
-
-        All ranks come by here together.
-
-        Args:
-            loss: of this rank alone.
-        """
-        number = self._number(skip)
-        try:
-            if number:
-                skip = self._written(skip, number, loss)
-            if self._log is not None:
-                self._log.write(skip.record())
-                self._log.flush()
-        except RunError as error:  # a full disk must not end somebody's training
-            self._say(f"step {skip.step}: {error}", of_all=True)
-        return skip
-
-    def _number(self, skip: Skip) -> int:
-        """Which recording this is, from 1, the same on all ranks; 0 if it is not kept."""
-        kept = self.keep if self._log is None or self.out is None else len(list(self.out.glob("skip-*")))
-        number = kept + 1 if kept < self.keep else 0
-        size = skips.size_of(self._window) / 2**20 if self._window.passes else -1.0
-        row = torch.tensor([float(number), size], device=device_of(self.model))
-        rows = ranks.everyone(row).tolist()
-        largest = max(size for _, size in rows)
-        number = int(rows[0][0])
-        if not number and self.out is not None and self.keep:
-            self._say_once(f"{self.out} holds {kept} recorded skips, of this training or one before; no more are kept")
-        if not number or min(size for _, size in rows) < 0:
-            return 0
-        if largest > self.max_batch_mib:
-            self._say(f"step {skip.step}: a batch of {largest:.0f} MiB is not kept")
-            return 0
-        return number
-
-    def _written(self, skip: Skip, number: int, loss: float) -> Skip:
-        again = Again(self.model, self._window, self._buffers, self.call)
-        kept = self._to_blame(again, skip)
-        inputs = () if kept is None else again.inputs(kept)
-        if kept is not None and kept.seen is not None:
-            loss = kept.seen  # of several micro-batches, that of the one that is kept
-        index = 0 if kept is None else kept.index
-        share = skips.Share.of(self._window, self._buffers, inputs, loss, ranks.rank(), ranks.world(), index)
-        weights = skips.weights_of(self.model)  # of a sharded model, what all ranks have to ask for together
-        folder, failed = None if self.out is None else self.out / f"skip-{number:04d}", None
-        if ranks.is_main() and folder is not None:
-            try:
-                skip = skips.write(folder, skip, self.model, weights, share, self._place_in_log())
-            except RunError as error:
-                failed = error
-        if ranks.world() > 1:
-            written = ranks.everyone(torch.tensor([float(skip.folder is not None)], device=device_of(self.model)))
-            if not ranks.is_main() and folder is not None and bool(written[0]):
-                skips.write_share(folder, share)
-                skip = replace(skip, folder=folder)
-        if failed is not None:
-            raise failed
-        return skip
-
-    def _place_in_log(self) -> dict[str, Any]:
-        """Of which guard a recording is, and which line of its log says the same."""
-        if self._folder is None or self._log is None:
-            return {}
-        return {"guard": self._folder.id, "log_line": self._log.count + 1}
-
-    def _to_blame(self, again: Again, skip: Skip) -> Share | None:
-        """Of the micro-batches of a step, the one that was examined and not finite; else one whose loss or data are
-        not; else the first."""
-        found = skip.diagnosis
-        if found is not None and found.reproduced:
-            return next((s for s in again.shares if s.index == found.index), None)
-        bad = [s for s in again.shares if s.seen is not None and not math.isfinite(s.seen)]
-        return next(iter(bad or again.shares), None)
-
-    def _track(self, step: int, loss: float, norm: float, limit: float, *, skipped: bool) -> None:
-        if self.tracker is None or (not skipped and step % self.every):
-            return
-        values = {"step": step, "loss": loss, "grad_norm": norm, "clip": limit, "skipped": float(skipped)}
-        try:
-            self.tracker(values)
-        except Exception as error:  # it is not ours, and must not end the training
-            self.tracker = None
-            self._say(f"the tracker raised {type(error).__name__}: {error}; it is not called again")
-
-    def _say_once(self, text: str) -> None:
-        if text not in self._told_once:
-            self._told_once.add(text)
-            self._say(text)
-
-    def _say(self, text: str, *, of_all: bool = False) -> None:
-        """`of_all`: what one rank alone may know."""
-        if not ranks.is_main() and not of_all:
-            return
-        with contextlib.suppress(OSError, ValueError):  # a file that was closed must not end somebody's training
-            tell(f"vdvae_patch guard: {text}", self.file or sys.stderr)
 
     # --- optimizers ---------------------------------------------------------------------------------------------------
 
@@ -1074,9 +769,10 @@ class Guard:
 
         def heard() -> Any:
             result = closure()
-            loss, cause, norm, bad = self._look([p for p, _ in kept.weights if p.grad is not None], optimizer)
-            if cause is not None and kept.bad is None:
-                skip = Skip(self._counts.get(optimizer, 0), cause, bad, norm, loss, type(optimizer).__name__)
+            seen = self._look([p for p, _ in kept.weights if p.grad is not None], optimizer)
+            if seen.cause is not None and kept.bad is None:
+                step, name = self._counts.get(optimizer, 0), type(optimizer).__name__
+                skip = Skip(step, seen.cause, seen.ranks, seen.norm, seen.loss, name)
                 kept.bad = self._diagnosed(skip)
             self._stepped = True
             return result
@@ -1095,11 +791,11 @@ class Guard:
             return
         self._buffers.put_back()
         self._steps, self._consecutive = self._steps - 1, self._consecutive_before
-        if optimizer in self._usual:
-            self._usual[optimizer].forget_last()
+        self._clipping.forget_last(optimizer)
         self._pending[optimizer] = replace(held.skip, step=self._counts[optimizer] - 1)
 
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """See `hooks.Ear`."""
         if self._busy:
             return
         depth = self._steps_in.pop(optimizer, 1) - 1
@@ -1148,40 +844,6 @@ def _is_raised_in(error: BaseException, module: nn.Module) -> bool:
     return False
 
 
-def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook of the whole process, which must not keep a guard and its model."""
-    reference = weakref.WeakMethod(method)
-
-    def hook(*args: Any) -> Any:
-        own = reference()
-        return None if own is None else own(*args)
-
-    return hook
-
-
-def _remove_all(hooks: Sequence[Any]) -> None:
-    for hook in hooks:
-        hook.remove()
-
-
-class _Hook:
-    """A hook of one model: a copy of the model, as an average of its weights is, and a pickle have one that does
-    nothing."""
-
-    def __init__(self, function: Callable[..., None] | None = None) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> None:
-        if self._function is not None:
-            self._function(*args)
-
-    def __deepcopy__(self, memo: Any) -> _Hook:
-        return _Hook()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Hook, ()
-
-
 _EXAMINED, _SELDOM, _TOLD = 3, 50, 5
 
 
@@ -1195,111 +857,11 @@ def _refused(distribution: Any, where: str) -> str:
     return f"{where}: PyTorch refuses the parameters of a {name}"
 
 
-def _check(
-    policy: str, clip: float | str | None, threshold: float | None, consecutive: int, keep: int, every: int
-) -> None:
-    if policy not in get_args(Policy):
-        raise InvalidValueError(f"policy must be one of {', '.join(get_args(Policy))}, not {policy!r}")
-    if isinstance(clip, str):
-        if clip != "auto":
-            raise InvalidValueError(f'clip must be a norm or "auto", not {clip!r}')
-    elif clip is not None and not clip > 0:
-        raise InvalidValueError(f"clip must be above 0, not {clip}")
-    if threshold is not None and not threshold > 0:
-        raise InvalidValueError(f"threshold must be above 0, not {threshold}; None for none")
-    for name, value, least in (("max_consecutive", consecutive, 1), ("keep", keep, 0), ("every", every, 1)):
-        if value < least:
-            raise InvalidValueError(f"{name} must be at least {least}, not {value}")
-
-
-def inner(model: nn.Module) -> nn.Module:
-    """Without the wrappers of torch.compile, of several devices and of several processes."""
-    while True:
-        wrapped = getattr(model, "_orig_mod", None)
-        if wrapped is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
-            wrapped = model.module
-        if not isinstance(wrapped, nn.Module):
-            return model
-        model = wrapped
-
-
-def _refuse_flat_shards(model: nn.Module) -> None:
-    """Refuse what FSDP1 has wrapped: it replaces parameters by shards of one flat vector, of which neither a layer's
-    gradient nor the norm of all can be told on one rank. (FSDP2 marks its modules, too; its shards are DTensors.)"""
-    managed = any(getattr(m, "_is_fsdp_managed_module", False) for m in model.modules())
-    if managed and not all(hasattr(p, "full_tensor") for p in model.parameters()):
-        raise GuardError(
-            f"{type(model).__name__} is sharded by FullyShardedDataParallel (FSDP1), whose flat parameters hide the "
-            "layers; shard it with torch.distributed.fsdp.fully_shard (FSDP2), which a guard knows"
-        )
-
-
-def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules of the model that a method of it, or a training loop, may call by themselves: its own, and theirs."""
-    found: list[tuple[str, nn.Module]] = []
-    todo = [(path, child, 0) for path, child in model.named_children()]
-    while todo:
-        path, module, depth = todo.pop()
-        if not takes_hooks(module):
-            continue
-        listed = type(module).forward is nn.Module.forward  # a list of modules is never called
-        if not listed:
-            found.append((path, module))
-        if listed or depth == 0:
-            todo += [(f"{path}.{name}", child, depth + (not listed)) for name, child in module.named_children()]
-    return found
-
-
-def _optimizers(given: Optimizer | Iterable[Optimizer]) -> list[Optimizer]:
-    found: list[Any] = [given] if hasattr(given, "param_groups") else list(given)
-    own = [getattr(one, "optimizer", one) for one in found]  # accelerate's, Lightning's
-    wrong = [one for one in own if not isinstance(one, Optimizer)]
-    if wrong:
-        raise GuardError(
-            f"{type(wrong[0]).__name__} is no torch.optim.Optimizer: an engine that owns its step cannot be guarded"
-        )
-    return own
-
-
-def _divides_by_zero(optimizer: Optimizer) -> str:
-    """What is said of an optimizer whose update may not be finite although the gradients are."""
-    for group in optimizer.param_groups:
-        eps = group.get("eps")
-        if not isinstance(eps, float) or group.get("fused"):
-            continue
-        for dtype in {p.dtype for p in group["params"] if p.is_floating_point()}:
-            if eps > 0 and not torch.tensor(eps, dtype=dtype):
-                return (
-                    f"{type(optimizer).__name__} has eps={eps:g}, which is 0 in {str(dtype).removeprefix('torch.')}, "
-                    "as the weights are: where the square of a gradient underflows, an update divides by 0 and spoils "
-                    "the weights although loss and gradients are finite, which no look at these can show; give "
-                    "eps=1e-4, or keep the weights in float32 (mixed precision) or bfloat16"
-                )
-    return ""
-
-
-def _patched(model: nn.Module, scales: Mapping[Head, str]) -> PatchHandle:
-    """The heads with their scales; of one role, all have the same."""
-    by_role: dict[str, str] = {head.role: scale for head, scale in scales.items()}
-    return patch(model, heads=list(scales), verify=False, **by_role)  # type: ignore[arg-type]
-
-
 def _is_clear(gradient: Tensor | None) -> bool:
     if gradient is None:
         return True
     own = gradient.coalesce().values() if gradient.is_sparse else gradient
     return not bool(own.any())
-
-
-def _wide(value: Tensor) -> Tensor:
-    """In float32, or float64 where it is that."""
-    return value if value.dtype == torch.float64 else value.float()
-
-
-def _stacked(values: Sequence[Tensor], device: torch.device) -> Tensor:
-    """One row, of the widest of their types."""
-    dtype = torch.float64 if any(value.dtype == torch.float64 for value in values) else torch.float32
-    return torch.stack([value.to(device, dtype) for value in values])
 
 
 def _in_backward() -> bool:

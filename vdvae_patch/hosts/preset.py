@@ -20,6 +20,8 @@ MOST_UNITS = 2**20
 """Of a layer, of latents, of components."""
 MOST = 2**53
 """Of anything that is counted: beyond, a float skips numbers."""
+_FEW_UPDATES = 0.05
+"""Share of the initial weights in the averaged ones from which it is said."""
 _FACTOR = Range(1e-30, 1e30, "float32 holds no weight that was changed by it")
 _LIMIT = Range(1e-30, math.inf, "float32 holds no gradient below")
 
@@ -94,6 +96,18 @@ class Optimization:
     def initial_share(self, updates: int) -> float:
         """How much of the averaged weights is still what they began with after so many updates: `ema_rate^updates`."""
         return float(self.ema_rate**updates)
+
+    def averages_lag(self, updates: int) -> str:
+        """That the averaged weights are still the initial ones to 5% or more after so many updates; empty if not."""
+        share = self.initial_share(updates)
+        if share <= _FEW_UPDATES:
+            return ""
+        count = "one update" if updates == 1 else f"{updates:,} updates"
+        return (
+            f"after {count} at --ema-rate {self.ema_rate:g} the averaged weights (EMA), which are what is tested and "
+            f"shown, are still the initial ones to {share:.0%}: test NELBO and images say little of what was trained. "
+            "Lower it for a short run"
+        )
 
 
 @dataclass(frozen=True)

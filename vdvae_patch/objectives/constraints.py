@@ -43,6 +43,11 @@ class Constraint(ABC):
             InvalidValueError: images or labels that the constraint cannot take.
         """
 
+    @property
+    def grid(self) -> PixelGrid | None:
+        """The pixels in shares of whose range kappa is, so that images outside of it are refused; None if it is not."""
+        return None
+
     @abstractmethod
     def describe(self, value: float) -> str:
         """What a mean C of `value` is in the units of kappa, for a warning."""
@@ -59,6 +64,10 @@ class ReconstructionError(Constraint):
             "constraint re", "kappa", kappa, 0, 1, "the root mean square error in shares of the pixels' range, as 0.06"
         )
         _KAPPA.check("constraint re", "kappa", kappa)
+
+    @property
+    def grid(self) -> PixelGrid:
+        return self.pixels
 
     def of(self, reconstruction: Tensor, target: Tensor, labels: Tensor | None) -> Tensor:
         difference = (wide(reconstruction) - wide(target)) / self.pixels.range
@@ -117,10 +126,19 @@ class FeatureError(Constraint):
         self.features = self._statistics if features is None else features
         self._local = LocalStatistics()
 
+    @property
+    def grid(self) -> PixelGrid | None:
+        return self.pixels if self.features == self._statistics else None
+
     def of(self, reconstruction: Tensor, target: Tensor, labels: Tensor | None) -> Tensor:
         with torch.no_grad():
             wanted = wide(call_frozen("fre", "features", self.features, target))
         found = wide(call_frozen("fre", "features", self.features, reconstruction))
+        if found.dim() < 2 or len(found) != len(target) or not found.numel():
+            raise InvalidValueError(
+                f"constraint fre: the features of {len(target)} images must be [{len(target)}, ...], and are "
+                f"{list(found.shape)}"
+            )
         return (found - wanted).square().flatten(1).mean(dim=1) - self.kappa**2
 
     def describe(self, value: float) -> str:
@@ -169,6 +187,11 @@ class Classification(Constraint):
             raise InvalidValueError(
                 f"constraint cla: labels are classes [B] or one-hot {list(scores.shape)}, not {list(labels.shape)} of "
                 f"{str(labels.dtype).removeprefix('torch.')}"
+            )
+        if labels.device.type == "cpu" and bool(((labels < 0) | (labels >= scores.shape[1])).any()):
+            raise InvalidValueError(
+                f"constraint cla: labels go from {int(labels.min())} to {int(labels.max())}, and the classifier has "
+                f"the classes 0 to {scores.shape[1] - 1}"
             )
         return self.kappa - chances.gather(1, labels.long().unsqueeze(1)).squeeze(1)
 

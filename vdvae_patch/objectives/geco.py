@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from vdvae_patch.decoders import Decoder, PixelGrid
+from vdvae_patch.decoders.decoder import can_look
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.number_ranges import WEIGHT, Range
 from vdvae_patch.objectives.constraints import Classification, Constraint, FeatureError, Patches, ReconstructionError
@@ -29,6 +30,8 @@ from vdvae_patch.over_ranks import is_first_rank, mean_over_ranks
 KAPPA = 0.06
 _NU = Range(1e-9, 1e6, "the multiplier would stand still, or jump to an end at every update")
 _ALPHA = Range(0, 1 - 1e-6, "in float32 the average would not move")
+_LOOK_EVERY = 100
+"""Batches from one look at the images' range to the next, for which a device is waited for."""
 _PATIENCE = Range(1, 1e9, "it is a number of updates")
 LIMITS = (1e-10, 1e10)
 """A multiplier stays between these."""
@@ -144,6 +147,7 @@ class Geco(Objective):
         self.register_buffer("unmet", torch.zeros(count, dtype=torch.int64))
         self._staged: tuple[Tensor, int] | None = None
         self._since_look = 0
+        self._batches = 0
 
     def arguments(self) -> dict[str, float]:
         found = super().arguments()
@@ -168,6 +172,10 @@ class Geco(Objective):
         reconstruction, target = batch.reconstruction, batch.target
         assert reconstruction is not None
         assert target is not None
+        if self._batches % _LOOK_EVERY == 0:
+            self.look(target)
+        else:
+            self._batches += 1
         images = torch.stack([c.of(reconstruction, target, batch.labels) for c in self.constraints], dim=1)
         now = images.mean(dim=0)
         # in evaluation ranks need not come by here alike
@@ -182,6 +190,16 @@ class Geco(Objective):
             average = self.averages
         loss = batch.rate.mean() + (self.multipliers.detach().clone() * now).sum()
         return loss, self._metrics(common, average, target)
+
+    def look(self, target: Tensor) -> None:
+        """Refuse images of another range than kappa's."""
+        if not can_look(target):
+            return
+        if bool(target.isfinite().all()):  # others are the skip rule's
+            for constraint in self.constraints:
+                if constraint.grid is not None:
+                    constraint.grid.check(target, f"constraint {constraint.name}", on_grid=False)
+        self._batches += 1
 
     def _stage(self, value: Tensor) -> None:
         # batches whose gradients are added up are one update
@@ -214,6 +232,15 @@ class Geco(Objective):
 
     def _forget(self) -> None:
         self._staged = None
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        given = state_dict.get(f"{prefix}multipliers")
+        if isinstance(given, Tensor) and given.shape != self.multipliers.shape:
+            raise InvalidValueError(
+                f"{self._who}: this state is of {given.numel()} constraints, and {self.specification()} has "
+                f"{self.multipliers.numel()}; make the objective as it was trained"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _warn(self) -> None:
         if not is_first_rank():

@@ -17,6 +17,7 @@ from vdvae_patch.decoders.decoder import WideBuffers
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.number_ranges import WEIGHT, as_float
 from vdvae_patch.objectives.rate import Rate, by_group, check_images, total
+from vdvae_patch.over_ranks import mean_over_ranks
 from vdvae_patch.registry import Registry, format_number
 from vdvae_patch.scales.arithmetic import wide
 
@@ -92,6 +93,7 @@ class Objective(WideBuffers, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._unsettled = 0
+        self._sound: Tensor | None = None
 
     @property
     def is_bound(self) -> bool:
@@ -127,23 +129,25 @@ class Objective(WideBuffers, ABC):
             common |= {"distortion": mean_distortion, "nelbo": mean_rate + mean_distortion}
         if self.training and self.has_state:
             self._count()
+            # of all ranks: where one of them has a NaN, none of them moves
+            sound = mean_over_ranks(loss.detach()[None]).isfinite()
+            self._sound = sound if self._sound is None else self._sound & sound
         return Result(loss, common | metrics)
 
     @torch.no_grad()
     def step(self, skipped: bool | Tensor = False) -> None:
         """Once after each update of the weights: move the state, or with `skipped` leave it alone.
 
-        A tensor on the device, true or not 0 for a skipped one, makes nobody wait.
+        A loss that was not finite leaves it alone, too. A tensor on the device, true or not 0 for a skipped one, makes
+        nobody wait.
         """
-        staged = self._unsettled > 0
-        self._unsettled = 0
-        if staged and isinstance(skipped, Tensor):
+        sound, self._sound, self._unsettled = self._sound, None, 0
+        if sound is not None and (isinstance(skipped, Tensor) or not skipped):
             before = [buffer.clone() for buffer in self.buffers()]
             self._move()
+            left = ~sound | torch.as_tensor(skipped, device=sound.device).bool()
             for buffer, old in zip(self.buffers(), before, strict=True):
-                buffer.copy_(torch.where(skipped.bool(), old, buffer))
-        elif staged and not skipped:
-            self._move()
+                buffer.copy_(torch.where(left, old, buffer))
         self._forget()
 
     def check(self, decoder: Decoder) -> None:
@@ -151,6 +155,16 @@ class Objective(WideBuffers, ABC):
 
         Raises:
             InvalidValueError: with what to take instead.
+        """
+
+    def look(self, target: Tensor) -> None:
+        """Refuse images that the objective is not made for; done before a training it is a wait less in its first step.
+
+        Args:
+            target: `[B, C, ...]`, what is reconstructed.
+
+        Raises:
+            InvalidValueError: with the values that were seen, and what to take.
         """
 
     def specification(self) -> str:

@@ -94,6 +94,9 @@ class Scan(Protocol):
     def run_again(self, model: nn.Module, tracer: None = None, call: Callable[..., Any] | None = None) -> Outcome:
         """Run it, or another call on the same batch, and leave the model and the random numbers as they were."""
 
+    def rerun(self, model: nn.Module, call: Callable[..., Any] | None = None) -> None:
+        """Run it in the same way, and look at nothing of it."""
+
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with its causes."""
 
@@ -517,7 +520,7 @@ def _raw_values(
         return put_in(model, plan.attachments(model, heads, False, []))
 
     def run(number: int, scan: Scan) -> None:
-        scan.run_again(model, None, calls[number])
+        scan.rerun(model, calls[number])
 
     return raw_values(model, asked, install, [partial(run, *pair) for pair in enumerate(scans)]) if scans else {}
 

@@ -12,11 +12,15 @@ from torch.distributions import Distribution
 
 from vdvae_patch.attach.sites import TermSite
 from vdvae_patch.decoders import Gaussian, Optimal
+from vdvae_patch.decoders.gaussian import Fixed, Shared
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.patching.decoder import TERM, Apart
 
 Reduced = Literal["sum", "mean", "rows", "values"]
 Reads = Literal["mean", "logit", "log mean"]
+
+AROUND_A_MEAN = (Optimal, Fixed, Shared)
+"""The decoders that need no more of a network than the mean of the data."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class Term(Apart):
     """−log p(data) with a factor, in the shape of the expression that it stands for.
 
     Of output and data `[B, ...]`, alike in shape: `values` gives `[B, ...]`; `rows` their sum over each image, `[B]`;
-    `sum` the sum of all and `mean` that sum over B, one number each. Nats where the factor is 1.
+    `sum` the sum of all and `mean` that sum over B, one number each. Nats where the factor is 1. With `images` = 2 the
+    first two dimensions number images, such as draws of each, `[K, B, ...]` or `[B, K, ...]`: `rows` gives both, `mean`
+    divides by both, and the data may be repeated along them as arithmetic repeats them.
 
     The output is the mean of the data, or that by which a host's cross-entropy has it: its logit or its logarithm. Of a
     `torch.distributions.Distribution` its mean is taken. Of a mixture it is the means of the components, compared with
@@ -65,6 +71,7 @@ class Term(Apart):
         reads: Reads = "mean",
         data_first: bool = False,
         mixing: Mixing | None = None,
+        images: int = 1,
     ) -> None:
         super().__init__()
         self.decoder = decoder
@@ -73,6 +80,7 @@ class Term(Apart):
         self.reads: Reads = reads
         self.data_first = data_first
         self.mixing = mixing
+        self.images = images
         self.tracking = True
         """Whether the σ of evaluation moves; not while a patch is tried out."""
         self.seen = math.nan
@@ -94,21 +102,23 @@ class Term(Apart):
         if self.mixing is not None and weights is not None:
             data = self.mixing.data(data, output.dim())
             output = self.mixing.mean(weights, output)
+        if self.images > 1 and output.dim() >= data.dim():
+            data = _repeated(data, output)
         if output.shape != data.shape or not data.dim():
             raise InvalidValueError(
                 f"decoder {self.decoder.name} in the place of a reconstruction term: output and data must have one "
                 f"shape, not {list(output.shape)} and {list(data.shape)}"
             )
         # one difference and no other, so that a scan of the loss reads it as the term that it is
-        error = (output - data).reshape(len(data), 1, -1)
+        error = (output - data).reshape(len(output), 1, -1)
         nats = -self.decoder._log_prob(torch.zeros_like(error), error)
         if not self.tracking:
             self.decoder.step(skipped=True)
             self.seen = float(self._log_sigma(error).exp())
-        nats = nats.reshape(data.shape) * self.factor
+        nats = nats.reshape(output.shape) * self.factor
         if self.reduced == "values":
             return nats
-        rows = nats.reshape(len(data), -1).sum(dim=1)
+        rows = nats.reshape(*output.shape[: self.images], -1).sum(dim=-1)
         return rows if self.reduced == "rows" else rows.sum() if self.reduced == "sum" else rows.mean()
 
     def mean_of(self, output: Tensor | Distribution) -> Tensor:
@@ -123,6 +133,12 @@ class Term(Apart):
         if isinstance(self.decoder, Optimal):
             return self.decoder.batch_log_sigma(torch.zeros_like(error), error)
         return self.decoder.log_sigma(error)
+
+
+def _repeated(data: Tensor, output: Tensor) -> Tensor:
+    """The data along the dimensions in which arithmetic would repeat them beside the output; as they are, if none."""
+    sizes = zip(reversed(data.shape), reversed(output.shape), strict=False)
+    return data.expand_as(output) if all(own in (1, size) for own, size in sizes) else data
 
 
 class TermReader:

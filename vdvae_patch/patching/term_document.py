@@ -15,13 +15,19 @@ import torch
 from vdvae_patch import decoders
 from vdvae_patch.attach.sites import TermSite
 from vdvae_patch.decoders import Gaussian, Optimal, PixelGrid
-from vdvae_patch.decoders.gaussian import Fixed
+from vdvae_patch.decoders.gaussian import Fixed, Shared
 from vdvae_patch.document.fields import Fields, number, of_kind, to_number
 from vdvae_patch.document.places import PlaceReader, PlaceWriter
 from vdvae_patch.errors import InvalidValueError, PatchError, UnknownNameError
-from vdvae_patch.patching.term import Mixing, Reads, Reduced, Term, TermReader
+from vdvae_patch.patching.term import AROUND_A_MEAN, Mixing, Reads, Reduced, Term, TermReader
 
-_FIELDS = ("at", "decoder", "pixels", "reduced", "factor", "reads", "data_first", "mixing", "state")
+_FIELDS = ("at", "decoder", "pixels", "reduced", "factor", "reads", "data_first", "mixing", "images", "state")
+_STATES: dict[type[Gaussian], tuple[str, ...]] = {
+    Optimal: ("mean_squared_error", "updates"),
+    Shared: ("raw",),
+    Fixed: (),
+}
+"""The decoders that a term may have, and the numbers that each has learned."""
 
 
 def term_data(site: TermSite, term: Term, places: PlaceWriter) -> dict[str, Any]:
@@ -37,6 +43,11 @@ def term_data(site: TermSite, term: Term, places: PlaceWriter) -> dict[str, Any]
         if not math.isfinite(error):
             raise PatchError(f"the σ of evaluation is not finite (a mean squared error of {error}); calibrate it again")
         state = {"mean_squared_error": error, "updates": int(decoder.updates)}
+    elif isinstance(decoder, Shared):
+        raw = float(decoder.raw.detach())
+        if not math.isfinite(raw):
+            raise PatchError(f"the σ of decoder shared is not finite (its raw value is {raw})")
+        state = {"raw": raw}
     return {
         "at": places.term(site),
         "decoder": decoder.specification(),
@@ -46,6 +57,7 @@ def term_data(site: TermSite, term: Term, places: PlaceWriter) -> dict[str, Any]
         "reads": term.reads,
         "data_first": term.data_first,
         **({} if mixing is None else {"mixing": [mixing.components, mixing.means, mixing.logarithmic]}),
+        **({} if term.images == 1 else {"images": term.images}),
         "state": state,
     }
 
@@ -62,8 +74,11 @@ def term_of(data: object, where: str, places: PlaceReader) -> tuple[TermSite, Te
     factor = number(fields.any("factor"), fields.at("factor"))
     if not (math.isfinite(factor) and factor):
         raise PatchError(f"{fields.at('factor')}: a term is multiplied by a finite number that is not 0, not {factor}")
-    term = Term(decoder, reduced, factor, reads, fields.get("data_first", bool), _mixing(fields))
-    _load(decoder, Fields(fields.get("state", dict), fields.at("state"), ("mean_squared_error", "updates")))
+    images = 1 if fields.any("images") is None else fields.get("images", int)
+    if not 1 <= images < 64:
+        raise PatchError(f"{fields.at('images')}: a number of dimensions from 1 to 63, not {images}")
+    term = Term(decoder, reduced, factor, reads, fields.get("data_first", bool), _mixing(fields), images)
+    _load(decoder, Fields(fields.get("state", dict), fields.at("state"), ("mean_squared_error", "updates", "raw")))
     return places.term(fields.any("at"), fields.at("at"), TermReader(term)), term
 
 
@@ -88,15 +103,23 @@ def _decoder(fields: Fields) -> Gaussian:
         found = decoders.get(fields.get("decoder", str), PixelGrid(pair[0], pair[1]))
     except (UnknownNameError, InvalidValueError) as error:
         raise PatchError(f"{fields.where}: {error}") from None
-    if not isinstance(found, Optimal | Fixed):
-        raise PatchError(f"{fields.at('decoder')}: a term's is optimal or fixed(sigma=...), not {found.name}")
+    if not isinstance(found, AROUND_A_MEAN):
+        raise PatchError(f"{fields.at('decoder')}: a term's is optimal, shared or fixed(sigma=...), not {found.name}")
     return found
 
 
 def _load(decoder: Gaussian, fields: Fields) -> None:
+    own = next(names for kind, names in _STATES.items() if isinstance(decoder, kind))
+    if any(fields.any(name) is not None for names in _STATES.values() for name in names if name not in own):
+        has = f"{' and '.join(own)} alone" if own else "no state"
+        raise PatchError(f"{fields.where}: decoder {decoder.name} has {has}")
+    if isinstance(decoder, Shared):
+        raw = number(fields.any("raw"), fields.at("raw"))
+        if not math.isfinite(raw):
+            raise PatchError(f"{fields.at('raw')}: must be a finite number, not {raw}")
+        with torch.no_grad():
+            decoder.raw.fill_(raw)
     if not isinstance(decoder, Optimal):
-        if any(fields.any(name) is not None for name in ("mean_squared_error", "updates")):
-            raise PatchError(f"{fields.where}: decoder {decoder.name} has no state")
         return
     error = number(fields.any("mean_squared_error"), fields.at("mean_squared_error"))
     updates = fields.get("updates", int)

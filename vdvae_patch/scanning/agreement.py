@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 
 from vdvae_patch import conventions
-from vdvae_patch.composition import Composition, Measured, Step, named
+from vdvae_patch.composition import Composition, Measured, Step, Target, named
 from vdvae_patch.conventions import Convention
+from vdvae_patch.heads import Role
 from vdvae_patch.scanning.chain import bounded_steps
 from vdvae_patch.scanning.expression import Expression
 from vdvae_patch.scanning.reading import Reading
@@ -24,12 +25,16 @@ by rounding alone, 4e-16, and readings that do not, by 0.7 or more. In between t
 as 1e-8, that a host adds to a variance in one of its lines."""
 
 
-def convention_of(readings: list[Reading]) -> tuple[Convention, bool]:
+def convention_of(readings: list[Reading], role: Role = "posterior", nearly: bool = False) -> tuple[Convention, bool]:
     """The convention of some readings of one raw value, and whether all agree on it.
 
     If they do not, it is that of the sampler, whose samples a decoder knows, and of the first density, KL or `Normal`
-    where nothing is drawn.
+    where nothing is drawn. Of a likelihood it is that of the density, which is what is trained.
+
+    Args:
+        nearly: whether a floor that one of them alone has, and that is nothing at usual raw values, is passed over.
     """
+    readings = told_by_chains(readings)
     whole = next((r for r in readings if r.steps is None), None)
     if whole is not None:
         return _measured(whole), True
@@ -38,25 +43,68 @@ def convention_of(readings: list[Reading]) -> tuple[Convention, bool]:
         return conventions.Sigma(), True
     shown = [(r, steps) for r, steps in known if r.evidence != "noise"]
     chosen = (shown or known)[0][1]
-    agree = all(agrees(steps, chosen, up_to_factor=r.evidence == "noise" and bool(shown)) for r, steps in known)
-    drawn = next((steps for r, steps in known if r.evidence == "noise"), chosen)
+    agree = all(agrees(steps, chosen, r.evidence == "noise" and bool(shown), nearly) for r, steps in known)
+    kept = ("noise",) if role != "likelihood" else ()
+    drawn = next((steps for r, steps in known if r.evidence in kept), chosen)
     return named(chosen if agree else drawn), agree
 
 
-def conventions_of(readings: list[Reading]) -> list[Convention]:
+def told_by_chains(readings: list[Reading]) -> list[Reading]:
+    """The readings without those of expressions that are no chain, and give the same curve as one that is.
+
+    A host may keep a log variance from zero, `torch.where(v.abs() < 1e-5, v + 1e-5 * v.abs(), v)`.
+    """
+    chains = [steps for r in readings if (steps := r.steps) is not None]
+    if len(chains) in (0, len(readings)):
+        return readings
+    grid = torch.linspace(-8, 8, 65, dtype=torch.float64)
+    curves = [Composition(steps).sigma(grid) for steps in chains]
+    same = [r for r in readings if r.steps is None and any(_same(c, _curve(r, grid), False) for c in curves)]
+    return [r for r in readings if not any(r is other for other in same)]
+
+
+def conventions_of(readings: list[Reading], role: Role = "posterior") -> list[Convention]:
     """The conventions of readings that disagree: the one that is kept, and those of the rest."""
-    found = [convention_of(readings)[0]]
+    found = [convention_of(readings, role)[0]]
     for reading in readings:
         if reading.steps is not None and (own := named(reading.steps)) not in found:
             found.append(own)
     return found
 
 
-def agrees(steps: Sequence[Step], chosen: Sequence[Step], up_to_factor: bool = False) -> bool:
-    """Whether steps from a raw value to σ give the same curve as others, on both sides of each clamp in them, too."""
+def agrees(steps: Sequence[Step], chosen: Sequence[Step], up_to_factor: bool = False, nearly: bool = False) -> bool:
+    """Whether steps from a raw value to σ give the same curve as others, on both sides of each clamp in them, too; and
+    at each σ that a scale may ask for.
+
+    A floor that one of them alone has, as `(var + 1e-7).sqrt()` in the draw beside `var.log()` in the KL, is nothing
+    where the host is now, and all of σ where a scale goes further down.
+
+    Args:
+        up_to_factor: whether one may be a multiple of the other, a sampler's temperature.
+        nearly: whether such a floor is passed over.
+    """
     ends = [*_ends(steps), *_ends(chosen)]
     grid = torch.tensor([*torch.linspace(-3, 3, 25).tolist(), *ends], dtype=torch.float64)
-    return _same(Composition(chosen).sigma(grid), Composition(steps).sigma(grid), up_to_factor)
+    one, other = Composition(chosen), Composition(steps)
+    if not _same(one.sigma(grid), other.sigma(grid), up_to_factor):
+        return False
+    return nearly or (_follows(one, other, up_to_factor) and _follows(other, one, up_to_factor))
+
+
+_LOG_SIGMAS = torch.tensor([-15.0, -12.0, -8.0, -4.0], dtype=torch.float64)
+FAR_AGREE, LEAST_SIGMA = 1e-4, 1e-7
+"""Relative and absolute differences of a patched model's σ to the promised one that are none, see `verify`."""
+
+
+def _follows(one: Composition, other: Composition, up_to_factor: bool) -> bool:
+    """Whether a curve has the σ of another one down to where a patched model is looked at again, or to its floor."""
+    wanted = _LOG_SIGMAS.exp()
+    undone = one.undo(Target(wanted, _LOG_SIGMAS))
+    there = torch.isclose(one.sigma(undone), wanted, rtol=FAR_AGREE)
+    sigma = other.sigma(undone[there])
+    if up_to_factor and len(sigma):
+        sigma = sigma * (wanted[there][-1] / sigma[-1])
+    return torch.allclose(sigma, wanted[there], rtol=FAR_AGREE, atol=LEAST_SIGMA)
 
 
 _PAST = 1.0
@@ -93,6 +141,12 @@ def _measured(reading: Reading) -> Convention:
     if steps is not None:
         return named((*steps, *reading.suffix))
     grid = torch.linspace(-8, 8, 65, dtype=torch.float64)
+    return Measured(tuple(zip(grid.tolist(), _curve(reading, grid).tolist(), strict=True)))
+
+
+def _curve(reading: Reading, grid: torch.Tensor) -> torch.Tensor:
+    """σ over raw values, where other values that take part are zero, and parameters as they are."""
+    expression = Expression(reading.spot)
     others = {
         key: torch.full_like(grid, spot.node.value if spot.node.kind == "parameter" else 0.0)
         for key, spot in expression.leaves.items()
@@ -100,7 +154,7 @@ def _measured(reading: Reading) -> Convention:
     sigma = expression.value(others | {reading.raw.key: grid})
     for step in reading.suffix:
         sigma = step.forward(sigma)
-    return Measured(tuple(zip(grid.tolist(), sigma.expand_as(grid).tolist(), strict=True)))
+    return sigma.expand_as(grid)
 
 
 def _same(reference: torch.Tensor, curve: torch.Tensor, up_to_factor: bool) -> bool:

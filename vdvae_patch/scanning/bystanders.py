@@ -32,14 +32,16 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
     Raises:
         PatchError: other channels of one of these outputs go through a scale, too.
     """
-    raw = list(sigma)
+    of_scales: dict[str | None, list[Spot]] = {}
+    for spot in sigma:
+        of_scales.setdefault(_origin(spot), []).append(_of_all_examples(graph, spot))
     for reader, operand in _readers(graph):
         expression = Expression(Spot(operand))
         scaled = {
             key for spot in expression.order if is_scale(spot.node) for key in expression.depends[spot.key]
         } & expression.leaves.keys()
         for leaf in (expression.leaves[key] for key in scaled):
-            known = [_of_all_examples(graph, spot) for spot in raw if _origin(spot) == _origin(leaf)]
+            known = of_scales.get(_origin(leaf), [])
             if leaf.node.params and known and not _is_held(_of_all_examples(graph, leaf), known):
                 raise PatchError(
                     f"the scale of {_origin(leaf) or 'a head'} also changes {_text(leaf)}, which {where(reader)} reads "

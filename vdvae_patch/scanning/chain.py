@@ -68,7 +68,8 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
                 read = [s for s in Expression(spot).leaves.values() if s.node.params]
                 if not read:
                     return chain("constant")  # a part into which no network's output was written
-                return chain("several" if len(read) == 1 else _join_of(node, steps))
+                once = len(read) > 1 and not is_bounded(spot)
+                return chain(_join_of(node, steps) if once else "several")
         else:
             step = _steps_of(node, learned[0][0])
         if step is None:
@@ -78,6 +79,18 @@ def descend(spot: Spot, stops: frozenset[int] = frozenset()) -> Chain:
         nodes.insert(0, node)
         operand = learned[0][1]
         spot = Spot(operand, Expression.cuts_for(spot, operand))
+
+
+def is_bounded(spot: Spot) -> bool:
+    """Whether one network's output is read between bounds that are parameters: `high - F.softplus(high - v)`, in which
+    both operands read the same parameter. A sum of an output and a parameter is a residual scale."""
+    expression = Expression(spot)
+    learned = [s for s in expression.leaves.values() if s.node.params]
+    if sum(s.node.kind != "parameter" for s in learned) != 1:
+        return False
+    bounds = {s.key for s in learned if s.node.kind == "parameter"}
+    sides = [set(Expression(Spot(n, Expression.cuts_for(spot, n))).leaves) & bounds for n in spot.node.inputs]
+    return len(sides) == 2 and bool(sides[0] & sides[1])
 
 
 def bounded_steps(end: Spot, raw: Spot) -> tuple[Step, ...] | None:
@@ -105,7 +118,10 @@ def _join_of(node: Node, steps: Sequence[Step]) -> End:
         return "product"
     if node.op not in ops.ADDING:
         return "several"
-    exponent = power_of(steps)
+    bare = (
+        steps[1:] if steps and steps[0].name == "add" and steps[0].constants[0] > 0 else steps
+    )  # of N(0, 1), or an eps
+    exponent = power_of(bare)
     if exponent is not None and math.isclose(exponent, -0.5, rel_tol=HALF):
         return "precisions"
     if exponent is not None and math.isclose(exponent, 0.5, rel_tol=HALF):
@@ -246,6 +262,24 @@ _RULES: dict[str, Rule] = {
     "masked_fill": _fixed(),
     "nan_to_num": _fixed(),
 }
+
+
+def shifted_noise(node: Node) -> Spot | None:
+    """The noise of a sum of fresh noise and of what is made of parameters alone, `(noise + self.ratio)`; else None.
+
+    What such a sum is multiplied by scales the mean, too, which is told in units of σ.
+    """
+    if node.op != "add" or len(node.inputs) != 2:
+        return None  # noise less a mean is a distance, as a density of the noise has it
+    for noise, mean in (node.inputs, node.inputs[::-1]):
+        if mean.params and not (mean.data or mean.noise) and _is_of_parameters(mean):
+            return scaled_noise(noise)
+    return None
+
+
+def _is_of_parameters(node: Node) -> bool:
+    """Whether a value is computed of parameters by arithmetic alone, and no layer makes it of something."""
+    return all(s.node.kind == "parameter" for s in Expression(Spot(node)).leaves.values() if s.node.params)
 
 
 def scaled_noise(node: Node) -> Spot | None:

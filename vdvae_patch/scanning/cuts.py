@@ -74,7 +74,7 @@ def source_cuts(node: Node, source: Node, cuts: Cuts) -> Cuts:
     if narrowing is not None:
         return _with(cuts, narrowing)
     if node.op in ops.PERMUTING or (node.shape == source.shape and node.op not in ops.SHUFFLING):
-        permutation = _permutation(node, rank)
+        permutation = permutation_of(node, rank)
         return tuple(sorted(c._replace(dim=permutation[c.dim]) if c.dim >= 0 else c for c in cuts))
     if node.op in ops.REPEATING:
         return broadcast(cuts, node, source)
@@ -165,7 +165,7 @@ def _narrowing(node: Node, source: Node) -> Cut | None:
     return Cut(dim, start, node.shape[dim], source.shape[dim])
 
 
-def _permutation(node: Node, rank: int) -> list[int]:
+def permutation_of(node: Node, rank: int) -> list[int]:
     """Which dimension of the source each dimension of the result is."""
     order = list(range(rank))
     if node.op == "permute":
@@ -185,6 +185,8 @@ def _permutation(node: Node, rank: int) -> list[int]:
 
 def broadcast(cuts: Cuts, node: Node, source: Node) -> Cuts:
     """Cuts of what is repeated; along a dimension that is repeated every part is the whole."""
+    if not cuts:
+        return ()
     missing = len(node.shape) - len(source.shape)
     kept = []
     for cut in cuts:

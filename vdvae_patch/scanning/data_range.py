@@ -25,12 +25,14 @@ class DataRange:
         low, high: the smallest and the largest value that the data may have, or that were seen.
         words: what they are, for a reader.
         pixels: the 8-bit grid that they are on; None where they are no such images.
+        is_on_levels: whether all values are levels of that grid, and not only in its range.
     """
 
     low: float
     high: float
     words: str
     pixels: PixelGrid | None
+    is_on_levels: bool = False
 
 
 def range_of(x: Tensor) -> DataRange:
@@ -50,7 +52,7 @@ def range_of(x: Tensor) -> DataRange:
             exact = bool(((position - position.round()).abs() < _ON_LEVEL).all())
             images = x.dim() == 4 and (x.shape[1] in (1, 3, 4) or x.shape[-1] in (1, 3, 4))
             grid = PixelGrid(first, last) if exact or images else None
-            return DataRange(first, last, f"in [{first:g}, {last:g}]", grid)
+            return DataRange(first, last, f"in [{first:g}, {last:g}]", grid, exact)
     mean, deviation = float(values.mean()), float(values.std(correction=0))
     if abs(mean) < 0.3 and 0.7 < deviation < 1.4:
         return DataRange(low, high, f"standardized, from {low:.3g} to {high:.3g}", None)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from vdvae_patch.heads import ChannelRange
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.cuts import UNKNOWN, Cut, progressions
-from vdvae_patch.scanning.expression import Spot
+from vdvae_patch.scanning.cuts import UNKNOWN, Cut, argument, progressions
+from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.layers import is_recurrent
 
@@ -48,6 +48,10 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
         cut = _cut_of_channels(raw)
         channels = ChannelRange(0) if cut is None else _range_of(cut, cut.dim)
         return Emission(node.name, True, channels, False, reason)
+    averaged = _averaged(raw)
+    if averaged is not None:
+        found = emission_of(graph, averaged)
+        return replace(found, at_output=False, reason="its raw value is a mean over several of its module's outputs")
     if node.op == "mixed":
         reason = "the host changes it in place through a view of another shape, and what it was cannot be told"
         return Emission("", False, ChannelRange(0), False, reason)
@@ -67,7 +71,7 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
     builtin = layer and not around
     if scripted is not None and not builtin and scripted not in (owner.path, *returned):
         return Emission(scripted, False, channels, False, SCRIPTED)
-    if builtin and is_recurrent(owner) and not any(owner.path in paths for paths in graph.returned.values()):
+    if builtin and is_recurrent(owner) and not graph.outputs_of(owner.path):
         return Emission(owner.path, False, channels, False, "its module returns several values, of which it is one")
     if builtin or owner.path in returned:
         if not exact:
@@ -75,8 +79,29 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
         return Emission(owner.path, False, channels, True)
     if returned:
         return Emission(returned[0], False, channels, exact)
+    if owner.path in graph.returned_beside.get(emitted.node.id, []):
+        return Emission(owner.path, False, channels, False, "its module returns several values, of which it is one")
     reason = f"{owner.code.co_name} computes it in passing and does not return it"
     return Emission(owner.path, False, channels, False, reason, layer=layer and exact)
+
+
+def _averaged(raw: Spot) -> Spot | None:
+    """One of the outputs of one layer that the host takes a mean of, as over samples:
+
+        out = torch.stack([self.net(x) for _ in range(n)]).mean(0)
+
+    None for what is no such mean, and for that over a layer's own channels or places, which is another value.
+    """
+    node = raw.node
+    if node.kind != "reduction" or not node.inputs or any(cut.dim == UNKNOWN for cut in raw.cuts):
+        return None
+    source = node.inputs[0]
+    dims = argument(node, 1, "dim", None)
+    if source.op != "stack" or not source.inputs or dims not in ([0], 0) or argument(source, 1, "dim", 0) != 0:
+        return None
+    kept = node.shape == source.shape[1:]
+    leaf = settle(Spot(source, tuple(c._replace(dim=c.dim + kept) for c in raw.cuts)))
+    return leaf if leaf.node.kind == "opaque" else None
 
 
 SCRIPTED = (
@@ -115,7 +140,7 @@ class _Emitted:
         """What the module at a path returns of a node that it computes; the node itself if it does not return it."""
         if path is None:
             return cls(node, node.op, frozenset({len(node.shape)}))
-        outputs = [graph.nodes[number] for number, paths in graph.returned.items() if path in paths]
+        outputs = graph.outputs_of(path)
         ranks = frozenset(len(output.shape) for output in outputs) or frozenset({len(node.shape)})
         returned = {output.id for output in outputs}
         current: Node | None = node

@@ -13,22 +13,24 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vdvae_patch import decoders
 from vdvae_patch.attach.entry import exchanged_call
 from vdvae_patch.attach.sites import TermSite
 from vdvae_patch.decoders import Gaussian, PixelGrid
-from vdvae_patch.decoders.gaussian import Fixed
+from vdvae_patch.decoders.gaussian import Shared
 from vdvae_patch.decoders.optimal import Optimal
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import put_in
-from vdvae_patch.patching.term import Reduced, Term, TermReader
+from vdvae_patch.patching.term import AROUND_A_MEAN, Reduced, Term, TermReader
 from vdvae_patch.scanning.calls import CannotPlaceError, span_of, steps_between
-from vdvae_patch.scanning.elbo import LossElbo, TermPlace, elbo_of
+from vdvae_patch.scanning.elbo import LossElbo, elbo_of
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.recording import recorded
 from vdvae_patch.scanning.replay import Keeper
+from vdvae_patch.scanning.term_place import TermPlace
 
 Call = Callable[..., Any]
 _SAME = 5e-3
@@ -74,13 +76,22 @@ def exchanged(model: nn.Module, inputs: tuple[Any, ...], call: Call | None, elbo
     low, high = term.extremes
     if high - low > _SAME * high:
         raise CannotExchangeError("its values have different factors")
+    if place.masked:
+        raise CannotExchangeError(f"{place.masked:.0%} of its values are masked, which a decoder would count")
     if place.weight is None:
         whole = " and squares the difference" if term.kind == "squared error" else ", and is the whole term"
         raise CannotExchangeError(f"no one expression compares output and data{whole}")
     made = _made(decoder, elbo, place)
+    if place.steps > 1 and isinstance(made, Optimal):
+        raise CannotExchangeError(
+            f"it runs {place.steps} times in one call, and each time its σ would be that of these errors alone; "
+            "compare all at once, along a dimension of their own"
+        )
     reduced, factor = _factor(model, inputs, call, elbo, place)
-    ordered = place.reads != "mean" or place.mixing is not None  # of a difference to be squared the order is all one
-    found = Term(made, reduced, factor, place.reads, place.data_first and ordered, place.mixing)
+    images = max(place.images, len(place.shape)) if reduced == "rows" else place.images
+    # of a difference to be squared, of two of one shape, the order is all one
+    ordered = place.reads != "mean" or place.mixing is not None or images > 1
+    found = Term(made, reduced, factor, place.reads, place.data_first and ordered, place.mixing, images)
     found.tracking = False
     site, outside = _site(place, TermReader(found))
     now = _tried(model, inputs, call, elbo, found, site, outside)
@@ -129,8 +140,15 @@ def _made(decoder: str, elbo: LossElbo, place: TermPlace) -> Gaussian:
     if not (math.isfinite(span) and span > 0):
         raise CannotExchangeError(f"the data are {elbo.data.words}")
     made = decoders.get(decoder, PixelGrid(0.0, span))
-    if not isinstance(made, Optimal | Fixed):
-        raise CannotExchangeError(f"decoder {made.name} needs more than a mean; optimal and fixed(sigma=...) do not")
+    if not isinstance(made, AROUND_A_MEAN):
+        raise CannotExchangeError(
+            f"decoder {made.name} reads decoder.channels(C) channels of parameters; optimal, shared and "
+            "fixed(sigma=...) need no more than a mean"
+        )
+    if isinstance(made, Shared) and math.isfinite(place.own):
+        own = made.scale.inverse(torch.tensor(max(place.own, made.pixels.noise), dtype=torch.float64))
+        with torch.no_grad():
+            made.raw.copy_(torch.where(own.isfinite(), own, made.raw.double()))
     return made
 
 
@@ -141,8 +159,15 @@ def _factor(
     assert elbo.kl_factor is not None
     assert place.weight is not None
     sign = math.copysign(1.0, place.weight)  # of a log likelihood, which the loss subtracts, the weight is negative
-    reduced, times = _reduced(model, inputs, call, elbo, place, elbo.kl_factor / abs(place.weight))
+    reduced, times = _reduced(model, inputs, call, elbo, place, _times(elbo, place))
     return reduced, sign * times
+
+
+def _times(elbo: LossElbo, place: TermPlace) -> float:
+    """What each image's nats are to be multiplied by."""
+    assert elbo.kl_factor is not None
+    assert place.weight
+    return elbo.kl_factor / abs(place.weight) / place.draws.in_all
 
 
 def _reduced(
@@ -151,7 +176,7 @@ def _reduced(
     if place.shape != ():
         if place.shape == place.compared:
             return "values", times
-        if place.shape == place.compared[:1]:
+        if place.shape == place.compared[: len(place.shape)]:
             return "rows", times
         raise CannotExchangeError(f"its values are {list(place.shape)}, of {list(place.compared)} that are compared")
     fewer = elbo.rows // 2
@@ -159,14 +184,14 @@ def _reduced(
         with suppress(Exception):  # a call of another number of rows need not be possible
             half = _elbo(model, _first(inputs, elbo.rows, fewer), call)
             if half.kl_factor is not None and half.place is not None and half.place.weight and half.rows == fewer:
-                other = half.kl_factor / abs(half.place.weight)
+                other = _times(half, half.place)
                 if math.isclose(other, times, rel_tol=_SAME):
                     return "sum", times
-                if math.isclose(other * fewer, times * elbo.rows, rel_tol=_SAME):
-                    return "mean", times * elbo.rows
+                if math.isclose(other * half.place.rows, times * place.rows, rel_tol=_SAME):
+                    return "mean", times * place.rows
     if math.isclose(times, 1, rel_tol=_SAME):
         return "sum", 1.0
-    if math.isclose(times * elbo.rows, 1, rel_tol=_SAME):
+    if math.isclose(times * place.rows, 1, rel_tol=_SAME):
         return "mean", 1.0
     raise CannotExchangeError("how the KL is averaged over a batch could not be told")
 
@@ -204,7 +229,8 @@ def _site(place: TermPlace, reader: TermReader) -> tuple[TermSite, bool]:
         steps = steps_between(frames, owner, len(frames) - 1)
         first = span_of(frames[-1])
     except CannotPlaceError as error:
-        raise CannotExchangeError(str(error)) from None
+        reason = str(error).split("; write a patch file")[0]  # of a head; what to write here follows
+        raise CannotExchangeError(reason) from None
     if None in place.span:
         raise CannotExchangeError("its code carries no positions")
     last: Any = place.span

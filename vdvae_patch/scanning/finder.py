@@ -32,9 +32,10 @@ from vdvae_patch.scanning.inputs import brought_along
 from vdvae_patch.scanning.outcome import explained, from_outside
 from vdvae_patch.scanning.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.positions import Placed
+from vdvae_patch.scanning.quiet import without_collection
 from vdvae_patch.scanning.reading import Readings
 from vdvae_patch.scanning.readings import read
-from vdvae_patch.scanning.recording import recorded
+from vdvae_patch.scanning.recording import recorded, rerun
 from vdvae_patch.scanning.replay import Keeper
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, places_of, residual_curves
@@ -60,15 +61,16 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
     """
     if isinstance(model, type):
         raise PatchError(f"{model.__name__} is a class; give scan an instance of it")
-    graph, readings, run = _watched(model, inputs, call)
-    heads = ScanResult(
-        (replace(head, scan=run) for head in run.heads),
-        dict.fromkeys(readings.near_misses),
-        hazards.of_graph(graph),
-        dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
-        run.outcome,
-        elbo_of(graph, readings),
-    )
+    with without_collection():
+        graph, readings, run = _watched(model, inputs, call)
+        heads = ScanResult(
+            (replace(head, scan=run) for head in run.heads),
+            dict.fromkeys(readings.near_misses),
+            hazards.of_graph(graph),
+            dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
+            run.outcome,
+            elbo_of(graph, readings),
+        )
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
     return heads
@@ -237,6 +239,7 @@ class ScanRun:
                 raise
             return None
 
+    @without_collection()
     def run_again(
         self,
         model: nn.Module,
@@ -251,11 +254,18 @@ class ScanRun:
         call = self.call if call is None else call
         return recorded(model, inputs, call, tracer, to_the_error=to_the_error).outcome
 
+    @without_collection()
+    def rerun(self, model: nn.Module, call: Callable[..., Any] | None = None) -> None:
+        """The scanned call, or another one, on this model, for what it does on the way alone: neither its gradients
+        nor its operations are looked at. Raises whatever it raises."""
+        rerun(model, moved(self.inputs, self._place, _place(model)), self.call if call is None else call)
+
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with where the first such value was made and what came in from outside."""
         data = (self.inputs, brought_along(self.call))
         return explained(outcome, model, lambda tracer: self.run_again(model, tracer, call), data)
 
+    @without_collection()
     def verify(self, model: nn.Module, patched: Iterable[Patched], call: Callable[..., Any] | None = None) -> Outcome:
         """Run the scanned batch through the patched model and compare the σ that it uses; see `patch`'s `verify`.
 

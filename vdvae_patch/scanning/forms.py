@@ -1,8 +1,9 @@
 """Know an expression that was read before: of the next layer, or of the next step of a loop.
 
 A deep or a recurrent model computes one KL by the same lines hundreds of times, of other values. What a reading finds
-depends on an expression's form alone: its operations, where each operand comes from, and its constants. So each form is
-read once.
+depends on an expression's form alone: its operations, where each operand comes from, and its constants. To the form
+of a part of a tensor belongs its size, and not where it begins: step 38 of a sequence is read as step 39 is. So each
+form is read once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from vdvae_patch.scanning.cuts import UNKNOWN, Cuts
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.graph import Node
 
@@ -31,7 +33,7 @@ def form_of(expression: Expression) -> Form | None:
     written = (
         expression.through_sums,
         writer.argument(expression._settle(expression.end)),
-        *((*writer.described(spot.node), spot.cuts) for spot in expression.leaves.values()),
+        *((*writer.described(spot.node), _sizes(spot.cuts)) for spot in expression.leaves.values()),
         *(writer.computed(spot) for spot in expression.order),
     )
     try:
@@ -39,6 +41,11 @@ def form_of(expression: Expression) -> Form | None:
     except TypeError:
         return None
     return Form(written, spots)
+
+
+def _sizes(cuts: Cuts) -> Cuts:
+    """The cuts with their beginnings left out: two parts of one tensor are told apart by their places in the form."""
+    return tuple(cut if cut.dim == UNKNOWN else cut._replace(start=0) for cut in cuts)
 
 
 class _Writer:
@@ -53,7 +60,7 @@ class _Writer:
         self._expression._settled[spot.key] = args, kwargs
         read = tuple(self.described(n) for n in node.inputs)
         given = tuple(self.argument(a) for a in args), tuple((k, self.argument(v)) for k, v in kwargs.items())
-        return self.described(node), node.func, node.index, node.inplace, spot.cuts, read, given
+        return self.described(node), node.func, node.index, node.inplace, _sizes(spot.cuts), read, given
 
     def described(self, node: Node) -> tuple[Any, ...]:
         """What the readings ask of a node; the number tells whether two operands are one."""

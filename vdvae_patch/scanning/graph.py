@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, Literal, NamedTuple
@@ -80,13 +80,14 @@ class Node:
         even: whether all its elements are that one, so far as they were looked at.
         mask: whether it is an input of zeros and ones by which the host multiplies what networks put out: no data.
         drawn: whether it is of numbers that another library may have drawn in the call; see `foreign_draws.py`.
+        diagonal: whether it is a constant matrix with zeros beside its diagonal, and a number on it.
         picked: of an operation that picks elements, which ones: its tensors of indices, by the number of their node.
         stepped: what `expression.step_through` found before, by the cuts; None while nodes may still change.
     """
 
     __slots__ = (
-        "_inputs", "args", "data", "drawn", "even", "frames", "func", "id", "index", "inplace", "kind", "kwargs",
-        "mask", "name", "noise", "op", "params", "picked", "shape", "stepped", "value",
+        "_inputs", "args", "data", "diagonal", "drawn", "even", "frames", "func", "id", "index", "inplace", "kind",
+        "kwargs", "mask", "name", "noise", "op", "params", "picked", "shape", "stepped", "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
@@ -108,6 +109,7 @@ class Node:
         self.even = False
         self.mask = False
         self.drawn = False
+        self.diagonal = False
         self.picked: dict[int, torch.Tensor] = {}
         self.stepped: dict[Any, Any] | None = None
         self._inputs: list[Node] | None = None
@@ -176,19 +178,30 @@ class Graph:
     notes: list[str] = field(default_factory=list)
     """What was presumed of data that no input held."""
     returned: dict[int, list[str]] = field(default_factory=dict)
+    returned_beside: dict[int, list[str]] = field(default_factory=dict)
+    """The same of modules that return several values, of which each is one."""
     stacked: frozenset[int] = frozenset()
     """Outputs whose first dimension holds a mean and a raw value, by the number of their node; see `stacked.py`."""
     consumers: dict[int, list[Node]] = field(default_factory=dict)
     loss: Node | None = None
     """The one number that the call gave."""
+    given: frozenset[int] = frozenset()
+    """All that the call gave, or left in attributes of the model, by the number of their node."""
+    rewritten: dict[int, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+    """What nodes were that are written down as something else, by their number; see `diagonals.py`."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)
     """Kept for the reading of the loss alone, by the number of their node; see `replay.py`."""
     _draws: dict[int, int] = field(default_factory=dict, repr=False)
+    _outputs: dict[str, list[Node]] = field(default_factory=dict, repr=False)
 
     def settle(self) -> None:
         """Once nodes change no more: what is found of one may be remembered."""
         for node in self.nodes:
             node.stepped = {}
+
+    def outputs_of(self, path: str) -> list[Node]:
+        """What the module at a path returned, over all its calls."""
+        return self._outputs.get(path, [])
 
     def draws_behind(self, node: Node) -> int:
         """Bit set of the draws of noise on any way back from a node, also through what lets none of it by, such as a
@@ -209,13 +222,47 @@ class Graph:
                 found[inner.id] = draws
         return found[node.id]
 
+    def leads_out(self, node: Node, but: frozenset[str] = frozenset()) -> bool:
+        """Whether what is computed of a node comes to what the call gives, or to one number, such as a loss that the
+        host differentiates by itself.
+
+        Args:
+            but: operations through which nothing counts.
+        """
+        todo, seen = [node], {node.id}
+        while todo:
+            current = todo.pop()
+            if current.id in self.given or current.shape == ():
+                return True
+            for user in self.consumers.get(current.id, ()):
+                if user.id not in seen and user.op not in but:
+                    seen.add(user.id)
+                    todo.append(user)
+        return False
+
     def index_consumers(self) -> None:
-        """Fill `consumers` once recording is over."""
+        """Fill `consumers`, and what `outputs_of` gives, once recording is over."""
         self.consumers = {}
+        self._outputs = {}
+        for number, paths in self.returned.items():
+            for path in dict.fromkeys(paths):
+                self._outputs.setdefault(path, []).append(self.nodes[number])
         for node in self.nodes:
             node.keep_inputs()
             for source in node.inputs:
                 self.consumers.setdefault(source.id, []).append(node)
+
+
+def ancestors(nodes: Iterable[Node]) -> set[int]:
+    """The numbers of some nodes, and of all that they are computed of."""
+    todo = list(nodes)
+    found = {node.id for node in todo}
+    while todo:
+        for source in todo.pop().inputs:
+            if source.id not in found:
+                found.add(source.id)
+                todo.append(source)
+    return found
 
 
 def flat(value: Any) -> Iterator[Any]:
@@ -246,6 +293,22 @@ def is_even(tensor: torch.Tensor) -> bool:
     values = tensor.detach().flatten()[:4096]
     return bool((values == values[0]).all())
 
+
+def is_diagonal(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a matrix with zeros beside its diagonal, and one number on it, or several such."""
+    rows = tensor.shape[-1] if tensor.dim() > 1 else 0
+    if rows < 2 or tensor.shape[-2] != rows or rows > _MOST_ROWS or not tensor.is_floating_point():
+        return False
+    if tensor.device.type == "meta" or tensor.layout != torch.strided:
+        return False
+    matrix = tensor.detach().flatten(0, -3)[0] if tensor.dim() > 2 else tensor.detach()
+    first = matrix[0, 0]
+    return bool(first != 0) and bool(
+        (matrix == first * torch.eye(rows, dtype=matrix.dtype, device=matrix.device)).all()
+    )
+
+
+_MOST_ROWS = 256
 
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 

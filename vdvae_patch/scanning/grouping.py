@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,10 +19,11 @@ from vdvae_patch.composition import Measured, is_limited, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Found, Head
 from vdvae_patch.scanning import hazards, ops, rules
-from vdvae_patch.scanning.agreement import convention_of, conventions_of
+from vdvae_patch.scanning.agreement import agrees, convention_of, conventions_of, told_by_chains
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
+from vdvae_patch.scanning.floored_logs import floored_logs, require_one_function
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.interpolated import is_interpolated
@@ -135,26 +136,19 @@ def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[E
 
 def _head(graph: Graph, group: Group, shared: bool) -> Head:
     emission = group.emission
-    convention, agree = convention_of(group.readings)
-    if group.steps is not None:
-        convention = named(group.steps)
+    convention, agree = _convention(group)
     first, channels = group.readings[0], emission.channels
-    place, reason = _patch_place(group, convention, agree, shared)
-    sites: tuple[Any, ...] = ()
-    if place == "call":
-        try:
-            made_one = None
-            if group.emission.at_output and not agree and not is_limited(convention) and not shared:
-                made_one = _made_one(graph, group.readings)
-            if made_one is not None:
-                place, (convention, sites) = "output", made_one
-            elif emission.layer and _is_at_layer(group, convention, agree, shared):
-                sites = calls_of_layer(group.readings, emission, convention)
-            else:
-                sites = sites_of(graph, group.readings)
-        except CannotPlaceError as error:
-            place = "output" if _is_bounded_output(group, convention, agree, shared) else "no"
-            reason = f"{reason}, and {error}"
+    place, reason, convention, sites = _place(graph, group, convention, agree, shared)
+    floored = _floored(group)
+    made_one = None
+    if floored and place == "output" and not shared:
+        made_one = _made_one(graph, replace(group, readings=[*group.readings, *floored]), floored)
+    if made_one is not None:
+        convention, sites = made_one
+    if place == "no" and not agree:
+        near, agree_nearly = _convention(group, nearly=True)
+        if agree_nearly:  # what the host has of the other's floor is left
+            place, reason, convention, sites = _place(graph, group, near, True, shared)
     beside = any(isinstance(site, Site) and site.in_call for site in sites)
     sigma = _sigma_node(group.readings)
     # of a parameter that is read as it is, no line computes it: where it is compared
@@ -169,7 +163,10 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         patch_at=place,
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
-        warnings=tuple(hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings))),
+        warnings=(
+            *hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings)),
+            *(hazards.of_floored_log(emission.path, where(r.node), made_one is not None) for r in floored[:1]),
+        ),
         alone=_alone(graph, group),
         at_output=beside and place == "call" and _is_bounded_output(group, convention, agree, shared),
     )
@@ -179,13 +176,46 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     )  # fmt: skip
 
 
-def _made_one(graph: Graph, readings: list[Reading]) -> tuple[Convention, tuple[Any, ...]] | None:
+def _convention(group: Group, nearly: bool = False) -> tuple[Convention, bool]:
+    """See `convention_of`; of a factor of a product of scales that of the factor alone."""
+    convention, agree = convention_of(group.readings, group.role, nearly)
+    return (convention if group.steps is None else named(group.steps)), agree
+
+
+def _floored(group: Group) -> list[Reading]:
+    """The logs in the head's KL, or density, that a floor keeps from being the log of its σ."""
+    found = (log for reading in group.readings for log in floored_logs(reading))
+    return [r for r in found if r.steps and group.readings[0].steps and not agrees(r.steps, group.readings[0].steps)]
+
+
+def _place(
+    graph: Graph, group: Group, convention: Convention, agree: bool, shared: bool
+) -> tuple[Literal["output", "call", "no"], str, Convention, tuple[Any, ...]]:
+    """Where a head is patched and why there, the convention that is kept, and the sites."""
+    place, reason = _patch_place(group, convention, agree, shared)
+    if place != "call":
+        return place, reason, convention, ()
+    try:
+        if group.emission.at_output and not agree and not is_limited(convention) and not shared:
+            made_one = _made_one(graph, group)
+            if made_one is not None:
+                return "output", reason, *made_one
+        if group.emission.layer and _is_at_layer(group, convention, agree, shared):
+            return "call", reason, convention, calls_of_layer(group.readings, group.emission, convention)
+        return "call", reason, convention, sites_of(graph, group.readings)
+    except CannotPlaceError as error:
+        at_output = _is_bounded_output(group, convention, agree, shared)
+        return "output" if at_output else "no", f"{reason}, and {error}", convention, ()
+
+
+def _made_one(graph: Graph, group: Group, floored: Sequence[Reading] = ()) -> tuple[Convention, tuple[Any, ...]] | None:
     """The convention to which readings that disagree can be brought where the module's output is replaced, and the
     sites that bring them; None if there is none."""
-    for convention in conventions_of(readings):
+    for convention in conventions_of(group.readings, group.role):
         with contextlib.suppress(CannotPlaceError):
+            require_one_function(floored)
             if not is_limited(convention):
-                return convention, disagreeing(graph, readings, convention)
+                return convention, disagreeing(graph, group.readings, convention)
     return None
 
 
@@ -278,7 +308,7 @@ def _patch_place(
         return "call", group.emission.reason
     if shared:
         return "call", "its raw value is also a part of another head's"
-    if group.readings[0].steps is None:
+    if told_by_chains(group.readings)[0].steps is None:
         return "call", "the host computes the scale from the raw value in several ways at once"
     if not agree:
         return "call", "the host reads the raw value in several ways that disagree"

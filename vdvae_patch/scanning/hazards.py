@@ -45,6 +45,15 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
         yield f"{path}: nothing keeps σ positive; remedy: any scale of this package"
 
 
+def of_floored_log(path: str, place: str, exchanged: bool) -> str:
+    """The fault of a KL, or a density, whose log alone has a floor."""
+    what = "a patch makes it the log of σ" if exchanged else "it stays under a patch: let it be the log of σ itself"
+    return (
+        f"{path}: {shown(place)} takes the log behind a floor and σ itself for the rest, which is no Normal's where σ "
+        f"is small; {what}"
+    )
+
+
 def _in_ways(ways: Sequence[str]) -> str:
     return f" ({'; '.join(ways)})" if ways else ""
 

@@ -97,7 +97,10 @@ def _merged(graph: Graph, reading: Reading) -> Reading | None:
     if node is None:
         return None
     chain = descend(Spot(node))
-    return Reading(chain.begin, chain, (), reading.evidence, node)
+    # what is used may be a variance, as that which PyTorch's MultivariateNormal is given
+    length = len(chain.steps)
+    suffix = reading.suffix[length:] if reading.suffix[:length] == chain.steps else ()
+    return Reading(chain.begin, chain, suffix, reading.evidence, node)
 
 
 def _factor(tail: Tail, reading: Reading, held: frozenset[int]) -> LogSigmaFactor | None:

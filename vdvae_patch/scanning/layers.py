@@ -30,7 +30,9 @@ def join_layers(graph: Graph) -> None:
     That is so if the module has added, or multiplied by, a parameter of its own: a bias behind a graph convolution, a
     gain behind a convolution. And if it is the sum of what two of its layers compute, as a residual block's is, or of
     something and what a layer computes of it. A sum of data and what a layer computes of them is a raw value wherever
-    it is formed.
+    it is formed. A module that returns several values is a layer by itself where its own lines have product and bias:
+
+        return {"out": x @ self.weight + self.bias, "penalty": (self.weight**2).sum()}
     """
     for node in graph.nodes:
         passed = _passed_by(node)
@@ -49,6 +51,19 @@ def join_layers(graph: Graph) -> None:
             is_layer = node.op == "mul" and _is_weighted(operands, owners)
         if is_layer:
             node.kind = "opaque"
+    for number, paths in graph.returned_beside.items():
+        node = _moved_from(graph.nodes[number])
+        operands = [n for n in node.inputs if n.params]
+        weighted = node.op in ("add", "mul") and len(operands) == 2 and _is_weighted(operands, paths)
+        if node.kind == "elementwise" and weighted and all(_is_own(n, paths) for n in operands):
+            node.kind = "opaque"
+
+
+def _is_own(node: Node, owners: list[str]) -> bool:
+    """Whether a module's own lines compute a value, and no layer of it does; or whether it is a parameter."""
+    node = _moved_from(node)
+    path = next((frame.path for frame in node.frames if frame.path is not None), None)
+    return path in owners or node.kind == "parameter"
 
 
 def is_recurrent(frame: Frame) -> bool:

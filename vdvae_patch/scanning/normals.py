@@ -43,16 +43,16 @@ _originals: dict[type, Any] = {}
 
 
 @contextmanager
-def normals_watched(recorder: Recorder) -> Iterator[None]:
+def normals_watched(recorder: Recorder | None) -> Iterator[None]:
     """Note the Normals of this thread in the recorder's graph. And every `MultivariateNormal` whose `scale_tril`, or
-    `covariance_matrix`, is a diagonal."""
-    before = getattr(_here, "recorder", None)
+    `covariance_matrix`, is a diagonal. Without a recorder none is noted, and as with one no argument is checked."""
+    before = getattr(_here, "recorder", None), getattr(_here, "unchecked", False)
     _begin()
-    _here.recorder = recorder
+    _here.recorder, _here.unchecked = recorder, True
     try:
         yield
     finally:
-        _here.recorder = before
+        _here.recorder, _here.unchecked = before
         _end()
 
 
@@ -94,7 +94,7 @@ def _init(self: Normal, loc: Any, scale: Any, validate_args: bool | None = None)
 
 def _init_of_any(self: Distribution, *args: Any, **kwargs: Any) -> None:
     """Without the checks of the arguments: an error that is the symptom must not hide what is to be found."""
-    if getattr(_here, "recorder", None) is not None:
+    if getattr(_here, "unchecked", False):
         bound = inspect.signature(_originals[Distribution]).bind(self, *args, **kwargs)
         bound.arguments["validate_args"] = False
         args, kwargs = bound.args[1:], bound.kwargs

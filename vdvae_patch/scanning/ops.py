@@ -33,6 +33,7 @@ Property = Literal[
     "limits",  # leaves values inside of its bounds as they are
     "keeps_noise",  # noise that is multiplied by a constant, truncated or masked is still fresh noise
     "chooses",  # by a mask, between two values
+    "picks_by_chance",  # a draw of zeros and ones, or of a class
     "compares",  # gives a mask, which is computed again when an expression is evaluated
     # of moves
     "permutes",  # dimensions change places
@@ -51,6 +52,8 @@ Property = Literal[
     "scales_noise",  # the noise is drawn and scaled in one
     # of sums
     "statistic",  # how far elements lie from each other, or from zero
+    "shares",  # each element is its share of a whole, so that it depends on all others
+    "runs",  # each element is a total of those before it
     # of layers
     "product",  # a product with a matrix of weights
     "convolution",
@@ -129,11 +132,14 @@ TABLE: tuple[Row, ...] = (
     # --- answers that carry no gradient ---
     _row("discrete", "eq ne lt le gt ge logical_and logical_or logical_xor", "compares"),
     _row("discrete", "isnan isinf isfinite bitwise_and bitwise_or bitwise_not any all"),
-    _row("discrete", "argmax argmin topk sort argsort bucketize searchsorted nonzero one_hot bernoulli multinomial"),
+    _row("discrete", "argmax argmin topk sort argsort bucketize searchsorted nonzero one_hot"),
+    _row("discrete", "bernoulli multinomial", "picks_by_chance"),
     # --- constants ---
     _row("opaque", "fill zero", "overwrites"),
     # --- statistics: of values that are there, and no network's output ---
     _row("opaque", "std var std_mean var_mean cov linalg_vector_norm", "statistic"),
+    _row("opaque", "_softmax _log_softmax softmax log_softmax _safe_softmax", "shares"),
+    _row("opaque", "cumsum cumprod logcumsumexp", "runs"),
     # --- layers: the scan does not look into these, but tells which dimension their channels are in ---
     _row("opaque", "addmm linear mv addmv", "product", "channels_last"),
     _row("opaque", "mm bmm", "product", "channels_last", "combines", "keeps_channels"),
@@ -180,6 +186,7 @@ ROUNDING = _HAVING["rounds"]
 LIMITING = _HAVING["limits"]
 KEEPING_NOISE = _HAVING["keeps_noise"]
 COMPARING = _HAVING["compares"]
+PICKING_BY_CHANCE = _HAVING["picks_by_chance"]
 PERMUTING = _HAVING["permutes"]
 CHOOSING = _HAVING["chooses"]
 BROADCASTING = _HAVING["broadcasts"]
@@ -194,6 +201,8 @@ OVERWRITING = _HAVING["overwrites"]
 LITERAL = _HAVING["literal"]
 SCALING_NOISE = _HAVING["scales_noise"]
 STATISTICS = _HAVING["statistic"]
+SHARING = _HAVING["shares"]
+RUNNING = _HAVING["runs"]
 PRODUCTS = _HAVING["product"]
 CONVOLUTIONS = _HAVING["convolution"]
 NORMALIZATIONS = _HAVING["normalization"]

@@ -34,6 +34,13 @@ def with_normals(graph: Graph, readings: Readings, groups: Sequence[Group], head
 class _Pairing:
     def __init__(self, graph: Graph, readings: Readings, groups: Sequence[Group]) -> None:
         self._graph, self._readings, self._groups = graph, readings, groups
+        self._priors: dict[int, list[int]] = {}
+        """Where priors stand among the groups, by the totals and the means of their densities."""
+        for place, group in enumerate(groups):
+            terms = [r.term for r in group.readings if r.term is not None and r.evidence == "p"]
+            for term in terms if group.role == "prior" else ():
+                for node in (term.total, *(mean.node for mean in term.means)):
+                    self._priors.setdefault(node.id, []).append(place)
         of_posteriors = (group for group in groups if group.role == "posterior")
         self._taken = {outlet for group in of_posteriors for outlet in self._given(group)}
 
@@ -79,7 +86,9 @@ class _Pairing:
     def _prior(self, group: Group) -> Compared | None:
         drawn = frozenset(self._samples(group.readings))
         firsts = [r.term for r in group.readings if r.evidence == "q" and r.term is not None]
-        seconds = [other for other in self._groups if other.role == "prior" and _is_second(drawn, firsts, other)]
+        near = {n for first in firsts for n in (first.total.id, *(mean.node.id for mean in first.means))}.union(drawn)
+        places = sorted({place for number in near for place in self._priors.get(number, ())})
+        seconds = [self._groups[place] for place in places if _is_second(drawn, firsts, self._groups[place])]
         if seconds:
             only = seconds[0].emission
             return Compared((only.path, str(only.channels))) if len(seconds) == 1 else None

@@ -122,6 +122,9 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
     group = [*group, *(again for r in chained for again in _computed_again(r))]
     chained = [r for r in group if r.steps is not None]
     if chained:
+        embedded = _embedded(graph, chained)
+        if embedded:
+            return embedded
         cut = common_cut(chained)
         if cut is not None and all(goes_through(r, r.chain.nodes[cut[0] - 1]) for r in chained if cut[0]):
             return site_at(graph, chained[0], *cut)
@@ -137,6 +140,47 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         if not parted:
             raise
         return parted
+
+
+def _embedded(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For what becomes the diagonal of a matrix, to which a floor is added there:
+
+        covariance = torch.diag_embed(log_var.exp()) + 1e-4 * torch.eye(3)
+
+    Beside the diagonal there are zeros, of which no scale may be computed. So it goes where the elements alone are, and
+    the floor lets the matrix pass. Empty if that is not the case.
+    """
+    first = readings[0].chain
+    count = next((i for i in range(1, len(first.nodes)) if _is_embedded(first.nodes[i - 1], first.nodes[i])), 0)
+    if not count or any(r.parts or _in_common(r, readings[0]) <= count for r in readings):
+        return []
+    if any(not is_limited(rest_behind(r, count)) for r in readings):
+        return []
+    floors: dict[int, Node] = {}
+    rests = []
+    for reading in readings:
+        left: list[Step] = []
+        for node, steps in zip(reading.chain.nodes[count:], reading.chain.by_node[count:], strict=True):
+            if all(step.name in ops.FLOORS for step in steps):
+                floors[node.id] = node
+            else:
+                left += steps
+        rests.append(named((*left, *reading.suffix)))
+    if any(map(is_limited, rests)) or not all_alike(rests):
+        return []
+    if not all(goes_through(r, first.nodes[count - 1]) for r in readings):
+        return []
+    return [*site_at(graph, readings[0], count, rests[0]), *(_passing(graph, node) for node in floors.values())]
+
+
+def _is_embedded(before: Node, after: Node) -> bool:
+    """Whether a value is put on the diagonal of a matrix between two steps."""
+    node = after.inputs[operand_of(after)] if after.inputs else before
+    while node is not before and node.kind == "shape" and node.inputs:
+        if node.op == "diag_embed":
+            return True
+        node = node.inputs[0]
+    return False
 
 
 def _apart(graph: Graph, group: Sequence[Reading], chained: Sequence[Reading]) -> list[Site | ActivationSite]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,7 +10,7 @@ from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import Chain
 from vdvae_patch.scanning.cuts import Cuts
-from vdvae_patch.scanning.expression import Spot
+from vdvae_patch.scanning.expression import Spot, SpotKey
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Node
 from vdvae_patch.trace import shown
@@ -90,6 +91,37 @@ class Readings:
     """The nodes σ ε."""
     merged: set[int] = field(default_factory=set)
     """Sums of precisions or variances: no head's raw value, but leaves of a density."""
+    _indexed: _Indexed | None = field(default=None, repr=False, compare=False)
+
+    def beside(self, term: GaussianTerm, evidence: Evidence) -> list[Reading]:
+        """The readings of densities and KLs that have a term's total or one of its means, in the order in which they
+        were found: of a deep model's hundreds, the few that may be of one KL with it."""
+        known = self._indexed
+        if known is None or known.found is not self.found or known.count != len(self.found):
+            known = self._indexed = _Indexed(self.found)
+        return known.beside(term, evidence)
+
+
+class _Indexed:
+    """Readings by what their terms are of."""
+
+    def __init__(self, found: list[Reading]) -> None:
+        self.found, self.count = found, len(found)
+        self._by: dict[tuple[Evidence, SpotKey | int], list[int]] = {}
+        for place, reading in enumerate(found):
+            for key in () if reading.term is None else _keys(reading.term):
+                self._by.setdefault((reading.evidence, key), []).append(place)
+
+    def beside(self, term: GaussianTerm, evidence: Evidence) -> list[Reading]:
+        places = {place for key in _keys(term) for place in self._by.get((evidence, key), ())}
+        return [self.found[place] for place in sorted(places)]
+
+
+def _keys(term: GaussianTerm) -> Iterator[SpotKey | int]:
+    """A term's total, by its number, and its means."""
+    yield term.total.id
+    for mean in term.means:
+        yield mean.key
 
 
 def where(node: Node) -> str:

@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
-from vdvae_patch.scanning.chain import Chain, descend, scaled_noise
+from vdvae_patch.scanning.chain import Chain, descend, scaled_noise, shifted_noise
+from vdvae_patch.scanning.cuts import argument, cut_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle
+from vdvae_patch.scanning.floored_logs import without_floor
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.interpolated import of_own_log_sigma
@@ -23,6 +25,7 @@ from vdvae_patch.scanning.masses import masses_and_densities
 from vdvae_patch.scanning.partial import partial_kls
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
 from vdvae_patch.scanning.relative import relative_kls
+from vdvae_patch.scanning.rules.joined_pieces import MOST_PIECES
 from vdvae_patch.scanning.rules.weight_variances import variances_of_weights
 from vdvae_patch.scanning.stacked import stacked_outputs
 from vdvae_patch.scanning.unread import unread
@@ -62,7 +65,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
     direct = [r for r in out.found if not r.parts]
     whole = itertools.chain(gaussian_terms(graph, stops, unmatched), masses_and_densities(graph, stops))
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
-        term = _with_bounds(found, direct, stops)
+        term = without_floor(_with_bounds(found, direct, stops), stops)
         chain = descend(term.node, stops)
         joined_before = chain.begin.node.op in ops.JOINING and chain.end == "raw"
         if chain.end == "constant" or (chain.begin.node.id in out.merged and not joined_before):
@@ -84,6 +87,12 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
         if joined is None and chain.end not in ("raw", "several"):
             chain = replace(chain, end="several")
         begin = term.raw if chain.end == "several" else chain.begin
+        apart = _of_joined_pieces(chain, begin, term.suffix) if chain.end == "several" else []
+        if apart:
+            for part in apart:
+                known = replace(term, raw=part.raw, node=part.spot, suffix=part.suffix)
+                out.found.append(Reading(part.raw, part.chain, part.suffix, term.side, part.spot.node, known))
+            continue
         out.found.append(of_own_log_sigma(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts)))
 
 
@@ -123,8 +132,11 @@ def _with_bounds(term: GaussianTerm, direct: list[Reading], stops: frozenset[int
     for reading in direct:
         chain = reading.chain
         longer = [node.id for node in chain.nodes[:-1]]
-        if reading.raw.key != term.raw.key or term.suffix or term.node.node.id not in longer:
+        if reading.raw.key != term.raw.key or term.suffix or reading.suffix or term.node.node.id not in longer:
             continue
+        behind = chain.by_node[longer.index(term.node.node.id) + 1 :]
+        if any(step.name not in {*ops.FLOORS, "mul"} for steps in behind for step in steps):
+            continue  # a patched model's σ² is computed of its σ
         through = Expression(Spot(term.total), stops | {chain.nodes[-1].id}, through_sums=True)
         if term.raw.key not in through.leaves:
             return replace(term, node=Spot(chain.nodes[-1]))
@@ -188,9 +200,47 @@ def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
         return []
     for sigma, noise in pairs:
         fresh = scaled_noise(noise)
+        if fresh is None and node.op == "mul" and not (sigma.data or sigma.noise):
+            fresh = shifted_noise(noise)
         if fresh is not None:
             return [(sigma, fresh.node, ())]
     return []
+
+
+class _Piece(NamedTuple):
+    """One of several layers' values that were joined, in what the joint is computed to.
+
+    Attributes:
+        raw: the layer's value.
+        spot: the part of the expression behind the joint that is computed of it.
+        chain: that part, which reads the value more than once.
+        suffix: steps from there to σ.
+    """
+
+    raw: Spot
+    spot: Spot
+    chain: Chain
+    suffix: tuple[Step, ...]
+
+
+def _of_joined_pieces(chain: Chain, joint: Spot, suffix: tuple[Step, ...]) -> list[_Piece]:
+    """The pieces of an expression that reads its raw value more than once, where that is joined of several layers'
+    values: `torch.where(v.abs() < 1e-5, v + 1e-5, v)` of `v = torch.cat([self.one(x), self.two(x)], 1)`."""
+    node, begin = joint.node, chain.begin
+    if node.op != "cat" or joint.cuts or begin.cuts or begin.node.shape != node.shape or len(node.inputs) > MOST_PIECES:
+        return []
+    dim, start = argument(node, 1, "dim", 0) % len(node.shape), 0
+    found = []
+    for piece in node.inputs:
+        size = piece.shape[dim]
+        part = Spot(begin.node, (cut_of(dim, range(start, start + size), node.shape[dim]),))
+        start += size
+        raws = [s for s in Expression(part).leaves.values() if s.node.params]
+        own = descend(part)
+        if len(raws) != 1 or own.end != "several":
+            return []
+        found.append(_Piece(raws[0], part, own, (*chain.steps, *suffix)))
+    return found
 
 
 def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: Readings) -> list[Reading]:
@@ -214,6 +264,14 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
         parts = tuple(descend(Spot(n, Expression.cuts_for(begin, n))) for n in learned)
     if chain.end == "several":
         leaves = [s for s in Expression(begin).leaves.values() if s.node.params]
+        emitted = [s for s in leaves if s.node.kind != "parameter"]
+        leaves = emitted if len(emitted) == 1 else leaves  # between bounds that are parameters
         if len(leaves) == 1:
             begin = leaves[0]
+            apart = _of_joined_pieces(chain, begin, suffix)
+            if apart:
+                return [
+                    Reading(p.raw, p.chain, p.suffix, evidence, p.spot.node, used=spot.node.id, cuts=p.spot.cuts)
+                    for p in apart
+                ]
     return [of_own_log_sigma(Reading(begin, chain, suffix, evidence, spot.node, None, parts, cuts=spot.cuts))]

@@ -50,6 +50,9 @@ _LOSSES: dict[str, TermKind] = {
 }
 """Losses that PyTorch computes in one operation: output and target are its first two arguments."""
 
+_THRESHOLDS = {"smooth_l1_loss": "beta", "huber_loss": "delta"}
+"""Up to this error they are e² / 2β and e² / 2; beyond it, linear."""
+
 Reads = Literal["mean", "logit", "log mean"]
 """What the output of a comparison is, of the mean of the data."""
 
@@ -73,6 +76,9 @@ class Term:
         reads: what the output is, of a mean.
         weighted: whether the comparison has weights of its own, which its factors do not show.
         at_node: how many of the values are compared at `node`, the first step of a loop.
+        steps: the comparisons of all steps, and what each is with.
+        masked: the share of values whose errors have no part in the loss.
+        note: what is to be known of its kind.
     """
 
     kind: TermKind
@@ -86,13 +92,19 @@ class Term:
     reads: Reads = "mean"
     weighted: bool = False
     at_node: int = 0
+    steps: list[tuple[Node, Node]] = field(default_factory=list)
+    masked: float = 0.0
+    note: str = ""
 
     def __post_init__(self) -> None:
         self.at_node = self.at_node or self.count
+        self.steps = self.steps or [(self.node, self.target)]
 
     @property
-    def key(self) -> tuple[str, tuple[tuple[object, int], ...]]:
-        """Equal for the steps of a loop."""
+    def key(self) -> object:
+        """Equal for the steps of a loop; of code that has no file, as of `exec`, nothing is known."""
+        if not self.node.frames:
+            return self.node.id
         return self.kind, tuple((frame.code, frame.lasti) for frame in self.node.frames)
 
     def frame(self) -> Frame | None:
@@ -106,8 +118,6 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
     found: dict[object, Term] = {}
     every = (*_losses(tail, gradients), *_products(tail, gradients), *_differences(tail, gradients))
     for term in every:
-        if term.kind != "log likelihood":
-            term.factors = term.factors * draws_of(tail, term)
         known = found.get(term.key)
         if known is None:
             found[term.key] = term
@@ -115,6 +125,7 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
             continue
         known.factors = torch.cat([known.factors, term.factors])
         known.count += term.count
+        known.steps += term.steps
         if known.errors is not None and term.errors is not None:
             known.errors = torch.cat([known.errors, term.errors])
     kept = _without_parts(list(found.values()))
@@ -122,20 +133,6 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
         for term in kept:  # of counts: a binomial coefficient has a parameter in it
             term.kind = "log likelihood" if term.node.op == "mul" else term.kind
     return kept
-
-
-def draws_of(tail: Tail, term: Term) -> int:
-    """How many outputs are compared with each value of the data: as many as latents are drawn for it."""
-    target = term.target
-    while target.kind == "shape" and len(target.inputs) == 1:
-        target = target.inputs[0]
-        if target.op in ops.NARROWING or target.op in ops.SELECTING or target.op in ops.SHUFFLING:
-            break
-    distinct = math.prod(target.shape)
-    whole = math.prod(term.target.shape)
-    if term.errors is not None:
-        whole = max(whole, math.prod(term.node.shape))
-    return whole // distinct if distinct and whole % distinct == 0 else 1
 
 
 def is_target(tail: Tail, node: Node) -> bool:
@@ -166,17 +163,38 @@ def _losses(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
             weights = next((n for n in tail.order if n.op == node.op and n.index == 1 and n.args == node.args), None)
             counted = int(tail.base[weights.id].sum()) if weights is not None else _not_ignored(tail, node, target)
         whole = gradient.numel() == 1 and count > 1
-        divided = max(1, counted) if whole and _reduction(node) == 1 else 1
+        divided = max(1, counted) if whole and reduction_of(node) == 1 else 1
         factors = (gradient / divided).flatten()
-        if _moves(factors):
-            reads: Reads = "logit" if kind == "Bernoulli cross-entropy with logits" else "mean"
+        if not _moves(factors):
+            continue
+        quadratic = _quadratic(tail, node, output, target)
+        if quadratic is not None:
+            half, errors = quadratic
+            factors = (half * factors).expand(errors.numel())
             yield Term(
-                kind, node, target, factors[factors != 0], None, counted,
-                output=output, reads=reads, weighted=_is_weighted(node),
+                "squared error", node, target, factors[factors != 0], errors.flatten(), counted, output=output,
+                note=f"by {node.op}, on this batch with no error beyond its threshold: there it is a squared error",
             )  # fmt: skip
+            continue
+        reads: Reads = "logit" if kind == "Bernoulli cross-entropy with logits" else "mean"
+        yield Term(
+            kind, node, target, factors[factors != 0], None, counted,
+            output=output, reads=reads, weighted=_is_weighted(node),
+        )  # fmt: skip
 
 
-def _reduction(node: Node) -> int:
+def _quadratic(tail: Tail, node: Node, output: Node, target: Node) -> tuple[float, Tensor] | None:
+    """What a smooth absolute error multiplies squared errors by, and the errors, if all are below its threshold."""
+    if node.op not in _THRESHOLDS or output.shape != target.shape:
+        return None
+    given = node.kwargs.get(_THRESHOLDS[node.op], node.args[3] if len(node.args) > 3 else 1.0)
+    errors = tail.base[output.id] - tail.base[target.id]
+    if not given > 0 or float(errors.abs().max()) > given:
+        return None
+    return (0.5 / given if node.op == "smooth_l1_loss" else 0.5), errors
+
+
+def reduction_of(node: Node) -> int:
     """0 none, 1 mean, 2 sum, as PyTorch numbers them."""
     place = {"binary_cross_entropy": 3, "binary_cross_entropy_with_logits": 4, "nll_loss_forward": 3}
     place |= {"nll_loss2d_forward": 3, "smooth_l1_loss": 2, "huber_loss": 2}
@@ -315,7 +333,9 @@ def _differences(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
         if kind is None:
             continue
         used = gradient != 0
-        yield Term(kind, node, target, factors, error[used].flatten(), int(used.sum()))
+        masked = float((~used & (error != 0)).double().mean())
+        compared = error[used] if masked else error  # an error of zero has no gradient, and is one
+        yield Term(kind, node, target, factors, compared.flatten(), compared.numel(), masked=masked)
 
 
 def _compared(tail: Tail, node: Node) -> tuple[Node, int] | None:
@@ -392,7 +412,7 @@ def _classified(tail: Tail, node: Node, error: Tensor, gradient: Tensor) -> tupl
         return "absolute error", g * e.sign()
     if steady and abs(exponent + 1) < 0.02 and _spread(ratio) < _SAME:
         return "squared error", ratio  # log of the mean squared error: a Gaussian with the σ that is best for it
-    return "log likelihood", _complete(tail, node)
+    return "log likelihood", _complete(tail, node, gradient)
 
 
 def _is_linear(tail: Tail, node: Node, gradient: Tensor) -> bool:
@@ -413,7 +433,7 @@ def _is_joint(tail: Tail, node: Node, gradient: Tensor) -> bool:
     return not torch.allclose(moved[~every_other], gradient[~every_other], rtol=1e-6, atol=1e-12)
 
 
-def _complete(tail: Tail, node: Node) -> Tensor:
+def _complete(tail: Tail, node: Node, gradient: Tensor) -> Tensor:
     """The factors on a log likelihood that is no power of its error: the gradients where it is complete, which is where
     the loss begins to be a sum."""
     frontier = [n for n in linear_frontier(tail) if n.noise or n.data or n.params]
@@ -423,7 +443,10 @@ def _complete(tail: Tail, node: Node) -> Tensor:
     found = [-gradients[n.id].flatten() for n in ends if bool((gradients[n.id] != 0).any())]
     if not found:
         return torch.zeros(0, dtype=torch.float64)
-    return found[-1][found[-1] != 0]
+    factors = found[-1][found[-1] != 0]
+    # what is complete may be the log likelihood or less it, as log cosh e is: a loss that is minimized grows with |e|
+    grows = bool((gradient * tail.base[node.id] >= 0).all())
+    return -factors if grows and bool((factors < 0).all()) else factors
 
 
 def linear_frontier(tail: Tail) -> list[Node]:

@@ -29,12 +29,11 @@ from vdvae_patch.attach.graft import is_stand_in
 from vdvae_patch.attach.source import mangled
 from vdvae_patch.errors import PatchError
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.draws import PrivateDraws, is_random
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.foreign_draws import may_be_drawn
-from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_even, representative
+from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_diagonal, is_even, representative
 from vdvae_patch.scanning.inputs import tensors_in
-from vdvae_patch.scanning.refused_values import despite_refusal
+from vdvae_patch.scanning.undoing import RUNNER, Undoing, storage_key, tensors_among
 from vdvae_patch.trace import shown
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -65,7 +64,7 @@ class _Storage:
         self.noise |= node.noise
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(Undoing):  # type: ignore[no-untyped-call]
     """Records into `graph` while it is entered.
 
     Args:
@@ -75,8 +74,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor], arrays: Sequence[tuple[int, int]] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.draws = PrivateDraws()
+        super().__init__()
         self._arrays = tuple(arrays)
         # without any input that is known, a tensor that no operation made is the batch, and not a constant
         self._presume_data = not inputs
@@ -89,31 +87,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.entry: CodeType | None = None
         """Of the function that the call begins in, where that is beside the model."""
         self._frames: dict[tuple[Frame, ...], tuple[Frame, ...]] = {}
-        self._writes: dict[Any, tuple[bool, ...]] = {}
         self._kept: dict[str, str] = {}
         self.draw_count = 0
         self._methods: dict[tuple[CodeType, type], tuple[bool, str]] = {}
         self._modules: dict[CodeType, str] = {}
-        self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
-        self._made: set[int] = set()
-        """Memory that a backward pass in the call made, which is not recorded. What has the address later is newer."""
         self._without_values = {
             key: name
             for name, t in (*model.named_parameters(), *model.named_buffers())
-            if t.device.type == "meta" and (key := _storage_key(t)) is not None
+            if t.device.type == "meta" and (key := storage_key(t)) is not None
         }
-        self._attributes = {key for t in _attributes(model) if (key := _storage_key(t)) is not None}
+        self._attributes = {key for t in _attributes(model) if (key := storage_key(t)) is not None}
         for name, parameter in model.named_parameters():
             self._source(parameter, "parameter", name)
         for name, buffer in model.named_buffers():
             self._source(buffer, "buffer", name)
         for number, tensor in enumerate(inputs):
             self._source(tensor, "input", f"input {number}")
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Not to be wrapped by PyTorch's compiler, which would be imported: nothing compiled runs under this mode."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -136,23 +125,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _require_values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise `PatchError` if an operation reads a parameter or a buffer that has no values."""
-        for tensor in _tensors([*args, *kwargs.values()]):
-            name = self._without_values.get(_storage_key(tensor) or 0) if tensor.device.type == "meta" else None
+        for tensor in tensors_among([*args, *kwargs.values()]):
+            name = self._without_values.get(storage_key(tensor) or 0) if tensor.device.type == "meta" else None
             if name is not None:
                 raise PatchError(f"{name!r} is on the meta device and has no values; load the weights, then scan")
-
-    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return self.draws.run(func, args, kwargs) if is_random(func) else func(*args, **kwargs)
-
-        try:
-            return run(*args, **kwargs)
-        except (RuntimeError, ValueError) as error:
-            if any(self._written(func)):
-                raise  # what it writes to may be half written
-            given = despite_refusal(run, args, kwargs, error)
-            self._note_refusal(func, error)
-            return given
 
     def _note_refusal(self, func: Any, error: Exception) -> None:
         """Note an operation that refused its arguments because they are not finite, with where it is called."""
@@ -162,36 +138,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         self.graph.refused.append(f"{place}: {name} was given values that are not finite, and refuses them: {text!r}")
 
-    def put_back(self) -> None:
-        """Write back what operations changed of memory from before the call: parameters, the batch, a history."""
-        for storage, copy in self._before.values():
-            storage.copy_(copy)
-        self._before.clear()
-        self.draws.put_back()
-
     def names(self, word: str) -> bool:
         """Whether a function of the host that ran names something so."""
         return any(word in code.co_names for code in self._modules)
 
-    def _keep_memory(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Copy the memory from before the call that an operation writes to, before its first change."""
-        writes = [a.name for a, written in zip(func._schema.arguments, self._written(func), strict=True) if written]
-        names = [a.name for a in func._schema.arguments]
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        for tensor in _tensors([given[name] for name in writes if name in given]):
-            key = _storage_key(tensor)
-            storage = None if key is None else self._storages.get(key)
-            if key is None or (storage is None and key in self._made):
-                continue
-            if key not in self._before and (storage is None or storage.before):
-                memory = tensor.untyped_storage()
-                self._before[key] = memory, memory.clone()  # type: ignore[no-untyped-call]
-
-    def _note_made(self, args: Sequence[Any], out: Any) -> None:
-        """Note the memory of results that is not that of an operand."""
-        given = {_storage_key(tensor) for tensor in _tensors(args)}
-        made = {_storage_key(tensor) for tensor in _tensors([out])}
-        self._made |= {key for key in made - given if key is not None}
+    def _is_made(self, key: int) -> bool:
+        storage = self._storages.get(key)
+        return super()._is_made(key) if storage is None else not storage.before
 
     def node_of(self, tensor: Tensor) -> Node:
         """The node of a tensor; a constant if nothing is known of it."""
@@ -210,10 +163,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         storage.add(place, mixed)
         return mixed
 
+    def nodes_in(self, tensor: Tensor) -> frozenset[int]:
+        """The numbers of the nodes that lie in a tensor's memory; none if nothing is known of it."""
+        located = _locate(tensor)
+        storage = None if located is None else self._storages.get(located[0])
+        return frozenset() if storage is None else frozenset(node.id for node in storage.places.values())
+
     def _from_outside(self, tensor: Tensor) -> Node:
         """A tensor that no operation made: the batch, where the call brings it along unseen; else a constant."""
         shape = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
-        own = _storage_key(tensor) in self._attributes
+        own = storage_key(tensor) in self._attributes
         if self._is_of_array(tensor):
             return self._source(tensor, "input", "input of an array")
         if self._presume_data and tensor.numel() > 1 and not own and not self._inside_model():
@@ -329,9 +288,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         if not (node.params or node.noise or node.data) and node.kind != "noise":
             node.drawn = node.op in _LEAVING_DRAWS and any(n.drawn for n in inputs)
-            node.kind, node.args, node.kwargs = "constant", (), {}
+            node.kind = "constant"
+            if node.op not in ops.PICKING_BY_CHANCE:  # a dream of bits is known by what it was made of
+                node.args, node.kwargs = (), {}
         if not (node.params or node.noise):
             node.value, node.even = representative(tensor), is_even(tensor)
+            node.diagonal = node.kind == "constant" and is_diagonal(tensor)
 
     def _notice_outside(self, node: Node, inputs: Sequence[Node]) -> None:
         """Say that a network was given something that is no input, and that no operation made."""
@@ -350,7 +312,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         key, place = located
         storage = self._storages.get(key)
-        shared = any(isinstance(a, Tensor) and _storage_key(a) == key for a in _tensors(args))
+        shared = any(isinstance(a, Tensor) and storage_key(a) == key for a in tensors_among(args))
         if storage is None or not shared:
             storage = self._storages[key] = _Storage(tensor)
         elif inplace:
@@ -389,7 +351,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind is None:
                 kind = self._kept[code.co_filename] = _file_kind(code.co_filename)
             if kind == "own":
-                if code.co_name == _RUNNER:
+                if code.co_name == RUNNER:
                     break
             elif code is _CACHED:
                 pass  # a property that keeps its value is called by whoever reads it, as any property is
@@ -452,6 +414,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node.data = kind == "input"
         node.mask = node.data and _is_binary(tensor)  # until `masks.settle_masks` has seen what it is used for
         node.value, node.even = representative(tensor), is_even(tensor)
+        node.diagonal = kind in ("buffer", "constant") and is_diagonal(tensor)
         located = _locate(tensor)
         if located is not None:
             key, place = located
@@ -462,14 +425,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self._sparse[id(tensor)] = weakref.ref(tensor), node
         return node
-
-    def _written(self, func: Any) -> tuple[bool, ...]:
-        known = self._writes.get(func)
-        if known is None:
-            arguments = func._schema.arguments
-            known = tuple(a.alias_info is not None and a.alias_info.is_write for a in arguments)
-            self._writes[func] = known
-        return known
 
 
 _Steps = list[tuple[Any, tuple[Any, ...]]]
@@ -543,12 +498,8 @@ _IN_STEPS: dict[str, Callable[[tuple[Any, ...], Mapping[str, Any]], _Steps | Non
 torch.einsum("bi,bi->b", error, error)."""
 
 
-_RUNNER = "run_watched"
-"""Name of the function of this package that calls the host: frames outside it are the caller's."""
-
-
 def run_watched(
-    recorder: Recorder, call: Any, arguments: tuple[Any, ...], inner: TorchDispatchMode | None = None
+    recorder: Undoing, call: Any, arguments: tuple[Any, ...], inner: TorchDispatchMode | None = None
 ) -> Any:
     """`call(*arguments)` under the recorder, TorchScript interpreted operation by operation.
 
@@ -670,26 +621,6 @@ def _many(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
 
-def _tensors(values: Any) -> list[Tensor]:
-    out: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            out.append(value)
-        elif isinstance(value, list | tuple):
-            out.extend(_tensors(value))
-    return out
-
-
-def _storage_key(tensor: Tensor) -> int | None:
-    located = _locate(tensor)
-    return None if located is None else located[0]
-
-
 def _locate(tensor: Tensor) -> tuple[int, View] | None:
-    if tensor.layout != torch.strided:
-        return None
-    try:
-        key = tensor.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):  # wrappers of torch.func have no storage
-        return None
-    return key, (int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
+    key = storage_key(tensor)
+    return None if key is None else (key, (int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride()))

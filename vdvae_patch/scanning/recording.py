@@ -1,4 +1,4 @@
-"""Run the host once under the recorder, and leave it as it was."""
+"""Run the host once, under the recorder or without it, and leave it as it was."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outcome import Outcome
+from vdvae_patch.scanning.diagonals import settle_diagonals
 from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
@@ -25,6 +26,7 @@ from vdvae_patch.scanning.normals import normals_watched
 from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of
 from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
+from vdvae_patch.scanning.undoing import Undoing
 from vdvae_patch.scanning.untouched import Untouched
 from vdvae_patch.torch_versions import eagerly
 from vdvae_patch.trace import Tracer
@@ -69,20 +71,19 @@ def recorded(
 
     def returned(module: nn.Module, args: Any, output: Any) -> None:
         path = paths.get(id(module))
-        if path is not None and isinstance(output, Tensor) and threading.get_ident() == thread:
+        if path is None or threading.get_ident() != thread:
+            return
+        if isinstance(output, Tensor):
             recorder.graph.returned.setdefault(recorder.node_of(output).id, []).append(path)
+        elif path:
+            for tensor in tensors_in(output):
+                recorder.graph.returned_beside.setdefault(recorder.node_of(tensor).id, []).append(path)
 
     def emitted(module: nn.Module, output: Any) -> None:
         returned(module, None, output)
 
     known = {id(module) for module in model.modules()}
-    with (
-        without_logging(model),
-        _eager(model),
-        Untouched(model, recorder),
-        normals_watched(recorder),
-        outputs_observed(emitted),
-    ):
+    with _apart(model, recorder, recorder), outputs_observed(emitted):
         hook = register_module_forward_hook(returned)
         try:
             with nullcontext() if tracer is None else tracer.modules():
@@ -91,6 +92,7 @@ def recorded(
             loss, is_loss = loss_of(result)
             if is_loss and loss is not None:
                 recorder.graph.loss = recorder.node_of(loss)
+            recorder.graph.given = frozenset().union(*map(recorder.nodes_in, [*tensors_in(result), *_kept(model)]))
             if tracer is not None:
                 tracer.backward()
             # a checkpointed block draws its random numbers again, which must be private ones
@@ -123,11 +125,39 @@ def recorded(
             "batch, then scan it"
         )
     recorder.graph.index_consumers()
+    settle_diagonals(recorder.graph)
     join_layers(recorder.graph)
     settle_masks(recorder.graph)
     settle_foreign_draws(recorder.graph, recorder.draw_count)
     recorder.graph.settle()
     return recorder.graph
+
+
+def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> None:
+    """Run a call that was recorded before, with the same random numbers and nothing recorded; the model is left as it
+    was.
+
+    Raises:
+        Exception: whatever the call raises.
+    """
+    undoing = Undoing()
+    with _apart(model, undoing, None):
+        run_watched(undoing, *_called(model, inputs, call))
+
+
+@contextmanager
+def _apart(model: nn.Module, undoing: Undoing, recorder: Recorder | None) -> Iterator[None]:
+    """Whatever runs inside leaves no trace on the model, and is run as it is written."""
+    with without_logging(model), _eager(model), Untouched(model, undoing), normals_watched(recorder):
+        yield
+
+
+def _kept(model: nn.Module) -> list[Tensor]:
+    """What the modules hold as plain attributes: a call may leave there what a loss is made of later."""
+    return tensors_in([v for m in model.modules() for name, v in vars(m).items() if name not in _OF_EVERY_MODULE])
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def _called(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> tuple[Any, tuple[Any, ...]]:

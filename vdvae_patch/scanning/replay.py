@@ -20,7 +20,8 @@ from torch import Tensor
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.draws import is_random
 from vdvae_patch.scanning.graph import Graph, Node, flat
-from vdvae_patch.scanning.record import Recorder, _locate, _tensors
+from vdvae_patch.scanning.record import Recorder, _locate
+from vdvae_patch.scanning.undoing import storage_key
 from vdvae_patch.scanning.writes import Versions, Writes, written
 
 BUDGET = 1 << 30
@@ -35,7 +36,7 @@ class Keeper(Recorder):  # type: ignore[no-untyped-call]
     """A recorder that keeps, until the scan is over, the values in which a tail may begin."""
 
     def __init__(self, *given: Any) -> None:
-        self._kept_of: dict[int, list[int]] = {}
+        self._kept_of: dict[int | None, list[int]] = {}
         self._bytes = 0
         super().__init__(*given)
 
@@ -71,12 +72,8 @@ class Keeper(Recorder):  # type: ignore[no-untyped-call]
 
     def _keep_memory(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         super()._keep_memory(func, args, kwargs)
-        written = [a.name for a, w in zip(func._schema.arguments, self._written(func), strict=True) if w]
-        names = [a.name for a in func._schema.arguments]
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        for tensor in _tensors([given[name] for name in written if name in given]):
-            located = _locate(tensor)
-            for number in [] if located is None else self._kept_of.pop(located[0], []):
+        for tensor in self._written_to(func, args, kwargs):
+            for number in self._kept_of.pop(storage_key(tensor), []):
                 if number in self.graph.values:
                     self.graph.values[number] = self.graph.values[number].clone()
 
@@ -309,22 +306,25 @@ class Tail:
             together: whether what is written into one tensor is, without the versions in between.
         """
 
-        def lower(value: Any) -> Any:
-            if isinstance(value, Node):
-                return done[value.id]
-            if isinstance(value, list | tuple):
-                return [lower(v) for v in value]
-            if isinstance(value, torch.dtype) and value.is_floating_point:
-                return torch.float64
-            return torch.device("cpu") if isinstance(value, torch.device) else value
-
         try:
             if together and self.writes.ends(node.id):
                 return self.writes.put_together(node.id, done)
-            args, kwargs = [lower(a) for a in node.args], {key: lower(a) for key, a in node.kwargs.items()}
+            args, kwargs = _of_nodes(list(node.args), done), {key: _of_nodes(a, done) for key, a in node.kwargs.items()}
             return _double(_applied(node, args, kwargs))
         except Exception as error:  # whatever an operation says to float64
             raise NoReplayError(f"{node.op} could not be computed again: {type(error).__name__}") from error
+
+
+def _of_nodes(value: Any, done: Mapping[int, Tensor]) -> Any:
+    """An argument with the values of nodes in their place, in float64 on the CPU."""
+    # no function inside of the one that calls it: one that names itself is a cycle, which would keep all of `done`
+    if isinstance(value, Node):
+        return done[value.id]
+    if isinstance(value, list | tuple):
+        return [_of_nodes(v, done) for v in value]
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return torch.float64
+    return torch.device("cpu") if isinstance(value, torch.device) else value
 
 
 def _slopes_at(loss_at: Callable[[Tensor], Tensor], values: Tensor, like: object, agreed: set[object]) -> Tensor:

@@ -21,12 +21,14 @@ import torch
 
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.actions import is_action, is_moved_state
 from vdvae_patch.scanning.cuts import lies_in
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
 from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, totals
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading, Readings
-from vdvae_patch.scanning.uses import drawn_weights, has_prior, inputs_of, is_decoded, sees_less
+from vdvae_patch.scanning.sleep import draws_of_same_law, is_dreamt, is_of_what_it_sees
+from vdvae_patch.scanning.uses import drawn_weights, has_prior, inputs_of, is_decoded, is_read, products_of, sees_less
 
 
 def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Role, bool]:
@@ -37,7 +39,7 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         found: those of this raw value.
     """
     places = {r.evidence for r in found}
-    own = _draws_of(readings, found)
+    own = _draws_of(readings, found) or draws_of_same_law(graph, readings, found)
     if "q" not in places and _is_policy(graph, readings, found, own):
         return "likelihood", any(r.term is not None for r in found)
     roles: list[Role] = [_role_as_first(graph, readings, r) for r in found if r.evidence == "q"]
@@ -59,8 +61,15 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         every = frozenset(n.id for n in graph.nodes if n.kind == "input")
         if is_decoded(graph, readings, own, every, bare=True):
             return "likelihood", False  # logits that are drawn, and compared with classes
+    if sampled and is_dreamt(graph, readings, raw, own):
+        return "likelihood", False
     if sampled and raw.node.data and _is_generator(graph, readings, raw, own):
         return "prior", False
+    judged = sampled and raw.node.data and graph.loss is not None
+    if judged and is_moved_state(graph, readings, raw, own):
+        return "prior", False
+    if judged and is_action(graph, readings, raw, own):
+        return "likelihood", False
     if raw.node.kind == "parameter" and any(drawn_weights(graph, r.node) for r in found if r.evidence == "noise"):
         return "posterior", False
     return ("posterior" if raw.node.data else "prior"), "Normal" in places
@@ -98,11 +107,20 @@ def _is_policy(graph: Graph, readings: Readings, found: list[Reading], own: set[
     if not own or not (_has_own_density(readings, found, own) or _has_entropy(graph, found)):
         return False
     raw = found[0].raw
-    sources = inputs_of(readings, raw)
+    sources = inputs_of(readings, raw) or _inputs_of_means(graph, readings, own)
     priors = [r for r in readings.found if r.evidence == "p" and r.raw.key != raw.key and _is_of_draws(r, own)]
     if not sources or priors or is_decoded(graph, readings, own, sources):
         return False
     return not has_prior(graph, readings, own)
+
+
+def _inputs_of_means(graph: Graph, readings: Readings, own: set[int]) -> frozenset[int]:
+    """The inputs that the means of some draws are computed of, where a parameter is their scale."""
+    drawn = products_of(graph, readings, own)
+    sums = [user for product in drawn for user in graph.consumers.get(product.id, ()) if user.op == "add"]
+    at_once = [product for product in drawn if product.op in ops.SCALING_NOISE]  # torch.normal(mean, std)
+    means = [n for node in (*sums, *at_once) for n in node.inputs if n.id not in readings.samples and n.id not in own]
+    return frozenset[int]().union(*(inputs_of(readings, Spot(mean)) for mean in means))
 
 
 def _has_own_density(readings: Readings, found: list[Reading], own: set[int]) -> bool:
@@ -151,6 +169,20 @@ def _is_expert(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot],
     return bool(others) and not sees <= seen and is_decoded(graph, readings, own, sees)
 
 
+def _is_factor_beside_others(readings: Readings, raw: Spot) -> bool:
+    """Whether a raw value is merged into what is drawn, beside another one of other data to which there is a KL, too: a
+    product has one prior at most, so that these are experts, each a posterior of its label or modality."""
+    products = {r.used for r in readings.found if r.evidence == "noise" and r.used >= 0 and r.raw.key == raw.key}
+    sees = inputs_of(readings, raw)
+    second = {r.raw.key for r in readings.found if r.evidence == "p" and r.term is not None}
+    others = [
+        r.raw
+        for r in readings.found
+        if r.evidence == "noise" and r.used in products and r.raw.key != raw.key and r.raw.key in second
+    ]
+    return bool(sees) and any(inputs_of(readings, other) not in (frozenset(), sees) for other in others)
+
+
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
     """Those of a raw value that is not merged with others: a prior that is multiplied into a posterior is not drawn."""
     alone = (r for r in readings.found if r.evidence == "noise" and r.used < 0 and r.raw.node.id == raw.node.id)
@@ -164,9 +196,8 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
         return "likelihood"
     if is_of_data(reading.term) and not _draws_of(readings, [reading]):
         return "likelihood"  # KL(p ‖ N(x, 0.01)): a prediction that is kept near what was observed
-    seconds = [
-        r for r in readings.found if r.evidence == "p" and r.term is not None and is_one_kl(r.term, reading.term)
-    ]
+    beside = readings.beside(reading.term, "p")
+    seconds = [r for r in beside if r.term is not None and is_one_kl(r.term, reading.term)]
     exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
     return "prior" if exchanged else "posterior"
 
@@ -175,9 +206,8 @@ def _is_near_likelihood(readings: Readings, reading: Reading) -> bool:
     """Whether the KL's other mean is that of a density of data: of a policy that is kept near an earlier one."""
     assert reading.term is not None
     compared = {m.key for m in reading.term.means if m.node.params}
-    others = (
-        r.term for r in readings.found if r.evidence == "p" and r.term is not None and r.raw.key != reading.raw.key
-    )
+    beside = readings.beside(reading.term, "p")
+    others = (r.term for r in beside if r.term is not None and r.raw.key != reading.raw.key)
     return any(is_of_data(term) for term in others if any(m.key in compared for m in term.means))
 
 
@@ -192,11 +222,17 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     samples = [mean for mean in term.means if mean.node.id in readings.samples]
     if any(n.id in own for sample in samples for n in sample.node.inputs):
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
-    firsts = [r for r in readings.found if r.evidence == "q" and r.term is not None and is_one_kl(r.term, term)]
+    firsts = [r for r in readings.beside(term, "q") if r.term is not None and is_one_kl(r.term, term)]
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
         return "posterior"
+    if _is_factor_beside_others(readings, reading.raw):
+        return "posterior"
+    if not firsts and is_of_what_it_sees(graph, term):
+        return "posterior"  # log q(z | x) of a z that x was dreamt of
+    if samples and not any(sample.node.data for sample in samples) and is_of_data(term):
+        return "likelihood"  # of data, around a layer's output to which a bias is added that is drawn
     if samples or firsts:
         return "prior"  # log p(z) of a z that was drawn, or second in a KL
     if _is_of_noised_data(term) or _is_measured_at_other_steps(graph, term):
@@ -207,8 +243,10 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"  # of weights
     if any(mean.node.op in ops.ROUNDING and mean.node.params for mean in term.means):
         return "prior"  # of a code that is rounded, and not drawn
-    codes = {m.key for r in readings.found if r.evidence == "q" and r.term is not None for m in r.term.means}
-    if any(mean.key in codes for mean in term.means):
+    codes = [r for r in readings.found if r.evidence == "q" and r.term is not None and _shares_mean(r.term, term)]
+    if codes and _infers_a_part(graph, readings, reading.raw, codes):
+        return "posterior"
+    if codes:
         return "prior"  # of the mean of a code, whose σ stands in another expression
     if _is_flow_of_data(graph, term):
         return "prior"
@@ -216,8 +254,23 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "posterior"  # second in a KL whose first σ is a constant: KL(N(0, 1) ‖ q)
     if _is_in_another_draw(readings, reading.raw):
         return "prior"  # of a residual posterior's difference of means: (Δμ / σ_p)², and log σ is not there at all
+    if _is_of_code(graph, term):
+        return "prior"  # a rate: the bits of what is made of the data, and decoded
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _shares_mean(one: GaussianTerm, other: GaussianTerm) -> bool:
+    return not {mean.key for mean in one.means}.isdisjoint(mean.key for mean in other.means)
+
+
+def _infers_a_part(graph: Graph, readings: Readings, raw: Spot, codes: list[Reading]) -> bool:
+    """Whether a Normal that is kept near codes is of data that the codes are decoded to, where the codes' prior is
+    known, a standard Normal: a posterior of one of several modalities. A prior is of a condition."""
+    sees = inputs_of(readings, raw)
+    if not sees or not all(r.term is not None and r.term.prior is not None for r in codes):
+        return False
+    return is_decoded(graph, readings, _draws_of(readings, codes), sees)
 
 
 def _is_in_another_draw(readings: Readings, raw: Spot) -> bool:
@@ -234,7 +287,6 @@ def is_one_kl(one: GaussianTerm, other: GaussianTerm) -> bool:
     where a KL is added up in place, and compare the same means."""
     if one.total is other.total:
         return True
-    # of a deep model's hundreds of terms each is asked for beside each other one: most have no node in common
     alike = any(a.node.id == b.node.id and a.cuts == b.cuts for a in one.means for b in other.means)
     early, late = (one, other) if one.total.id <= other.total.id else (other, one)
     return alike and _goes_on_from(late.total, early.total)
@@ -289,6 +341,15 @@ def _is_flow_of_data(graph: Graph, term: GaussianTerm) -> bool:
         return False
     sizes = {math.prod(n.shape) for n in graph.nodes if n.kind == "input"}
     return math.prod(node.shape) in sizes and not _is_residual(node)
+
+
+def _is_of_code(graph: Graph, term: GaussianTerm) -> bool:
+    """Whether a density or a mass is of what a network makes of the data, and other networks go on from, be it with
+    the noise that stands for a rounding: no data are compared with it."""
+    (node, *others) = [settle(Spot(mean.node)).node for mean in term.means]
+    if others or not (node.data and node.params) or term.raw.node.kind == "parameter" or _is_residual(node):
+        return False
+    return is_read(graph, node)
 
 
 def _is_residual(node: Node) -> bool:

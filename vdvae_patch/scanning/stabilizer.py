@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from vdvae_patch import decoders
+from vdvae_patch.decoders.gaussian import Shared
 from vdvae_patch.errors import HostError, PatchError, tell
 from vdvae_patch.heads import Role
 from vdvae_patch.patching import PatchHandle
@@ -76,7 +77,7 @@ def stabilize(
             data's range, so none is presumed. What is named is taken, whatever it does to the loss.
         decoder: the pixel likelihood of `vdvae_patch.decoders` that shall stand in the place of the reconstruction
             term, such as "optimal". A squared or absolute error, or a Bernoulli's cross-entropy on grey values, in a
-            method of the model or in the plain function that is the call, is replaced by "optimal" or
+            method of the model or in the plain function that is the call, is replaced by "optimal", "shared" or
             "fixed(sigma=...)" around the mean that the host computes, if the loss is then a bound with β = 1, which is
             measured; so is a mixture, such as discretized logistics, by the mean of its means, or the log likelihood of
             a distribution that has a mean. Of one in the call `handle.loss` is to be called in its place. Of any other
@@ -193,6 +194,8 @@ def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: s
     if elbo.place is not None and (elbo.place.lines is not None or elbo.place.of_distribution):
         where += "; the components' scales are no part of the loss any more"
     by = "; compute the loss by handle.loss in the place of the call that was given" if exchange.outside else ""
+    if isinstance(exchange.term.decoder, Shared):
+        by = f"; its σ is a parameter of the model now, so make the optimizer after this{by}"
     others = "".join(f", but for {note}" for note in elbo.notes if note.startswith(OTHERS))
     return f"{where}, on this batch with σ = {exchange.sigma:.4g}: the loss is a bound with β = 1{others}{by}"
 

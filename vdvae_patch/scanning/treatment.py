@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,17 +80,34 @@ def _together(
     paper: bool,
     left_out: dict[Head, str],
 ) -> Treatment:
-    notes = []
+    notes: list[str] = []
     try:
         handle = patch_heads(model, heads, scales, paper)
     except SharedScaleError as error:
-        if asked["prior"] is not None or not {"prior", "posterior"} <= {*scales}:
+        shared = _shared(model, heads, scales, asked, paper)
+        if shared is None:
             raise
-        scales = {**scales, "prior": scales["posterior"]}
-        handle = patch_heads(model, heads, scales, paper)
+        scales, handle, roles = shared
         why = str(error).removesuffix(f"; {GIVE_ONE}")
-        notes.append(f"the prior gets what the posterior gets, and no constant one: {why}")
+        got = {"prior": ", and no constant one", "likelihood": ", and is not left as it is"}
+        notes += (f"the {role} gets what the posterior gets{got[role]}: {why}" for role in roles)
     return Treatment(heads, handle, scales, left_out, notes=notes, paper=paper)
+
+
+def _shared(
+    model: nn.Module, heads: ScanResult, scales: Scales, asked: Asked, paper: bool
+) -> tuple[Scales, PatchHandle, tuple[Role, ...]] | None:
+    """The patch in which roles whose σ one line computes get the posterior's scale, as few roles as it takes; None if
+    a scale was named for them, or that is not enough."""
+    present = {head.role for head in heads}
+    choices: tuple[tuple[Role, ...], ...] = (("prior",), ("likelihood",), ("prior", "likelihood"))
+    for roles in choices if "posterior" in scales else ():
+        if not {*roles} <= present or any(asked[role] is not None for role in roles):
+            continue
+        given: Scales = {**scales, **dict.fromkeys(roles, scales["posterior"])}
+        with suppress(SharedScaleError):
+            return given, patch_heads(model, heads, given, paper), roles
+    return None
 
 
 def _failing_alone(model: nn.Module, heads: ScanResult, scales: Scales, paper: bool) -> dict[Head, str]:

@@ -14,7 +14,7 @@ from vdvae_patch.scanning.chain import descend, scaled_noise
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, settle
 from vdvae_patch.scanning.gaussian import LEAST_CORRELATION, MOST_LEAVES, Probe
-from vdvae_patch.scanning.graph import Frame, Graph, Node
+from vdvae_patch.scanning.graph import Frame, Graph, Node, ancestors
 from vdvae_patch.scanning.interpolated import leaves_of
 from vdvae_patch.scanning.reading import NearMiss, Readings, where
 from vdvae_patch.trace import shown
@@ -35,7 +35,7 @@ def unread(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) 
 
 
 def _others(graph: Graph) -> Iterator[NearMiss]:
-    named = set[str]()
+    named, told = set[str](), list[Node]()
     for other in graph.others:
         reason = "its scale is that of no Normal, and no head"
         if "Normal" in other.name:
@@ -47,10 +47,20 @@ def _others(graph: Graph) -> Iterator[NearMiss]:
             if where(node) in named:
                 continue  # PyTorch's own draw
             matrix = next(n for n in node.inputs if n.params and not n.noise)
+            told.append(matrix)
             reason = f"fresh Normal noise meets a matrix that a network computes: {_CORRELATED}"
             yield NearMiss.at(node, _with_advice(graph, reason, matrix, "scale_tril"))
+    before = ancestors(told)
+    for node in graph.nodes:
+        if node.op in _FACTORING and node.index == 0 and node.kind == "opaque" and where(node) not in named:
+            matrix = node.inputs[0]
+            if matrix.params and matrix.data and node.id not in before:  # the factor of a draw is told of with the draw
+                named.add(where(node))
+                yield NearMiss.at(node, _with_advice(graph, f"of a matrix: {_CORRELATED}", matrix, "covariance_matrix"))
 
 
+_FACTORING = frozenset({"linalg_cholesky_ex", "_linalg_slogdet", "_linalg_det"})
+"""What a density takes of a covariance; those of diagonals are written down as arithmetic, see `diagonals.py`."""
 _POWERS = {"cov_diag": " ** 2", "covariance_matrix": " ** 2", "precision_matrix": " ** -2"}
 
 

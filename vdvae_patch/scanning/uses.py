@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.chain import shifted_noise
 from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.gaussian import Probe
 from vdvae_patch.scanning.graph import Graph, Node
@@ -42,7 +43,7 @@ def is_decoded(graph: Graph, readings: Readings, own: set[int], sources: frozens
             if decoded and not layer and user.op not in _PUTTING_BESIDE:
                 others = (n for n in user.inputs if n is not node)
                 compared = any(_is_data(n) and inputs_of(readings, Spot(n)) & sources for n in others)
-                if compared and not _is_read(graph, user):
+                if compared and not is_read(graph, user):
                     return True
             todo.append((user, decoded or layer))
     return False
@@ -52,7 +53,7 @@ _PUTTING_BESIDE = ops.JOINING | {"add"}
 """A critic is given a state beside an action, and a step is added to a state: neither compares."""
 
 
-def _is_read(graph: Graph, node: Node) -> bool:
+def is_read(graph: Graph, node: Node) -> bool:
     """Whether a layer goes on from a value, as from a state that an action moves; a loss is read by none."""
     todo, seen = [node], {node.id}
     while todo:
@@ -67,7 +68,8 @@ def _is_read(graph: Graph, node: Node) -> bool:
 
 
 def has_prior(graph: Graph, readings: Readings, own: set[int]) -> bool:
-    """Whether a draw itself is squared, mean and noise, as in the density of a standard Normal."""
+    """Whether a draw itself is squared, mean and noise, as in the density of a standard Normal; its distance to data,
+    as a cost of actions has it, is no such density."""
     products = products_of(graph, readings, own)
     stops = frozenset(product.id for product in products)
     for node in _computed_of(graph, products):
@@ -77,6 +79,8 @@ def has_prior(graph: Graph, readings: Readings, own: set[int]) -> bool:
         expression = Expression(Spot(node), stops)
         probe = Probe(expression)
         drawn = [key for key, leaf in expression.leaves.items() if leaf.node.id in stops]
+        if any(_is_data(leaf.node) and probe.curvature(key) is not None for key, leaf in expression.leaves.items()):
+            continue
         means = [key for key, leaf in expression.leaves.items() if leaf.node.id not in stops and leaf.node.params]
         squared = [expression.leaves[key].node for key in drawn if probe.curvature(key) is not None]
         has_mean = any(probe.curvature(key) is not None for key in means)
@@ -88,7 +92,8 @@ def has_prior(graph: Graph, readings: Readings, own: set[int]) -> bool:
 
 def products_of(graph: Graph, readings: Readings, own: set[int]) -> list[Node]:
     """The nodes σ ε of some σ."""
-    return [n for n in graph.nodes if n.id in readings.samples and any(s.id in own for s in n.inputs)]
+    users = (user for scale in own for user in graph.consumers.get(scale, ()) if user.id in readings.samples)
+    return sorted(dict.fromkeys(users), key=lambda node: node.id)
 
 
 def drawn_weights(graph: Graph, scale: Node) -> list[Node]:
@@ -96,8 +101,10 @@ def drawn_weights(graph: Graph, scale: Node) -> list[Node]:
 
     weight = self.mean + F.softplus(self.rho) * torch.randn_like(self.mean)
     out = F.linear(x, weight)
+
+    Of weights whose mean is told in units of σ, `(self.ratio + noise) * self.rho.abs()`, the product is the draw.
     """
-    drawn: list[Node] = []
+    drawn = [product for product, _ in of_ratios(graph, scale)]
     for product in graph.consumers.get(scale.id, ()):
         if product.op == "addcmul" and product.noise:
             drawn += [product] if _are_parameters(product.inputs[:1]) else []
@@ -105,6 +112,14 @@ def drawn_weights(graph: Graph, scale: Node) -> list[Node]:
             sums = (n for n in graph.consumers.get(product.id, ()) if n.op == "add")
             drawn += [n for n in sums if _are_parameters([i for i in n.inputs if i is not product])]
     return [node for node in drawn if _is_applied(graph, node)]
+
+
+def of_ratios(graph: Graph, scale: Node) -> Iterator[tuple[Node, Node]]:
+    """The products of a scale with a sum of noise and a mean that is told in units of it, and that mean."""
+    for product in graph.consumers.get(scale.id, ()):
+        summed = next((n for n in product.inputs if n is not scale), None)
+        if product.op == "mul" and summed is not None and shifted_noise(summed) is not None:
+            yield product, next(n for n in summed.inputs if n.params)
 
 
 def are_squared(graph: Graph, nodes: list[Node]) -> bool:

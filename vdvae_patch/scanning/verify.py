@@ -12,6 +12,7 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scales import Scale
+from vdvae_patch.scanning.agreement import FAR_AGREE, LEAST_SIGMA
 from vdvae_patch.scanning.bystanders import is_scale, require_only_sigma
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
@@ -248,7 +249,7 @@ def _follows(
     expected = scale.sigma(_given(head, leaf, expression, p))
     # a head that was merged with another, by precision or variance, is so still where the other has become a constant
     merged = [(expected**power + c**power) ** (1 / power) for c in constants for power in (-2, 2)]
-    if any(torch.allclose(seen, right, rtol=1e-4, atol=1e-7) for right in (expected, *merged)):
+    if any(torch.allclose(seen, right, rtol=FAR_AGREE, atol=LEAST_SIGMA) for right in (expected, *merged)):
         return True
     ratio = seen / expected  # a temperature
     return reading.evidence == "noise" and torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)

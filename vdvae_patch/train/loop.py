@@ -188,6 +188,10 @@ def _history(
         )
         for note in data.notes:
             say(note)
+        if lag := config.optimization.averages_lag(
+            config.total_steps(steps_per_epoch(len(work.data.train), position.global_batch))
+        ):
+            say(f"note: {lag}")
         began = now | {"id": identity(), "sessions": [entry]}
         if config.weights is not None:
             began["weights_sha256"] = weights_print(config.weights)

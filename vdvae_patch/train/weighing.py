@@ -163,6 +163,7 @@ class Weighing:
                     module.training = True
         assert terms.emitted is not None
         likelihood.decoder.check(terms.target, likelihood.parameters_of(terms.emitted))
+        self.objective.look(terms.target)
         if x.device.type != "cpu":
             likelihood.decoder.look_every = LOOK_EVERY
 

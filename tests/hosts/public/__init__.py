@@ -189,6 +189,8 @@ FIELDS = (
     "seventh_sequences",
     "eighth_images",
     "eighth_sequences",
+    "ninth_images",
+    "ninth_sequences",
 )
 
 

@@ -5,16 +5,18 @@ A product of experts adds precisions:
     precision = torch.exp(-self.a(x)) + torch.exp(-self.b(x))
     sigma = precision ** -0.5
 
-Each expert is a Normal with a σ of its own, σ_a = exp(a / 2), and a head of its own. So is each term of a sum of
-variances, `torch.sqrt(self.a(x).exp() + self.b(x).exp())`. A sum of raw values, `torch.exp(self.a(x) + self.b(x))`, is
-one scale: a residual head.
+The standard Normal that is another expert adds one. Each expert is a Normal with a σ of its own, σ_a = exp(a / 2), and
+a head of its own. So is each term of a sum of variances, `torch.sqrt(self.a(x).exp() + self.b(x).exp())`. A sum of raw
+values, `torch.exp(self.a(x) + self.b(x))`, is one scale: a residual head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.expression import Expression, Spot
+from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 EXPONENTS = {"precisions": -0.5, "variances": 0.5}
@@ -27,6 +29,15 @@ def added_powers(chain: Chain, suffix: tuple[Step, ...]) -> Merged | None:
     exponent = EXPONENTS.get(chain.end)
     if exponent is None:
         return None
-    learned = [n for n in chain.begin.node.inputs if n.params]
-    scales = [Spot(n, Expression.cuts_for(chain.begin, n)) for n in learned]
-    return Merged(scales, (Step("pow", (exponent,)),))
+    return Merged(list(_terms(chain.begin)), (Step("pow", (exponent,)),))
+
+
+def _terms(spot: Spot) -> Iterator[Spot]:
+    """What is added up, also where sums are added to sums, as Python's `sum` does."""
+    learned = [n for n in spot.node.inputs if n.params]
+    for operand in (settle(Spot(n, Expression.cuts_for(spot, n))) for n in learned):
+        inner = operand.node
+        if inner.op == "add" and sum(n.params for n in inner.inputs) == 2 and inner.kwargs.get("alpha", 1) == 1:
+            yield from _terms(operand)
+        else:
+            yield operand

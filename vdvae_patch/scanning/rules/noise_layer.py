@@ -8,18 +8,23 @@ around a parameter and by a scale that cannot be negative, are a posterior, too,
 KL:
 
     bias = self.bias_mean + F.softplus(self.bias_rho) * torch.randn_like(self.bias_mean)
+
+So are weights whose mean is told in units of σ, where a KL has the square of that ratio alone:
+
+    weight = (self.ratio + torch.randn_like(self.ratio)) * self.rho.abs()
+    kl = 0.5 * torch.log(1 + self.ratio**2)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vdvae_patch.scanning.expression import Expression
+from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 from vdvae_patch.scanning.rules.unsigned import GRID
-from vdvae_patch.scanning.uses import are_squared, drawn_weights
+from vdvae_patch.scanning.uses import are_squared, drawn_weights, of_ratios
 
 
 # after `bound`, because a reading which that rule drops must not count as a density that measures the parameter
@@ -28,7 +33,12 @@ def noise_layer(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Readin
     """Drop parameters that multiply noise and are nowhere else read as a scale."""
     measured = {r.raw.key for r in found if r.evidence != "noise"}
     of_weights = [r for r in found if r.evidence == "noise" and _is_of_weights(graph, r)]
-    bayesian = any(r.raw.key in measured or are_squared(graph, drawn_weights(graph, r.node)) for r in of_weights)
+    bayesian = any(
+        r.raw.key in measured
+        or are_squared(graph, drawn_weights(graph, r.node))
+        or are_squared(graph, [settle(Spot(ratio)).node for _, ratio in of_ratios(graph, r.node)])
+        for r in of_weights
+    )
     for reading in found:
         only_noise = reading.evidence == "noise" and reading.raw.key not in measured and not reading.parts
         if only_noise and reading.raw.node.kind == "parameter" and not (bayesian and reading in of_weights):
@@ -46,4 +56,4 @@ def _is_of_weights(graph: Graph, reading: Reading) -> bool:
     sigma = expression.value({reading.raw.key: GRID})
     for step in reading.suffix:
         sigma = step.forward(sigma)
-    return bool((sigma > 0).all()) and bool(drawn_weights(graph, reading.node))
+    return bool((sigma >= 0).all()) and bool((sigma > 0).any()) and bool(drawn_weights(graph, reading.node))

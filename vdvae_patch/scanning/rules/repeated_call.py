@@ -9,7 +9,8 @@ Nothing but a sampler reads the other steps, so their role is a guess from what 
 they are the same head. So is a prior that the loss compares in one pass, and that another pass draws from by other
 lines, if the module gets the same in both: data, or draws. And a first state that is drawn from the prior's layer, of
 what the first observation gives, is called a posterior's only because it sees data; the KL knows better. Nor is a
-policy a posterior because it acts by other lines than those that take the density of an action.
+policy a posterior because it acts by other lines than those that take the density of an action; and
+what is dreamt with the scale of a likelihood is no prior's.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def repeated_call(groups: Groups) -> None:
             del groups[place]
 
 
-_KNOWN_BETTER = {("posterior", "prior"), ("posterior", "likelihood")}
+_KNOWN_BETTER = {("posterior", "prior"), ("posterior", "likelihood"), ("prior", "likelihood")}
 """The role that was guessed, and the one that a KL or a density shows."""
 
 
