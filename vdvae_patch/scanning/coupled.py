@@ -3,6 +3,9 @@ MMD, a total correlation, or the covariance of the means."""
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -21,37 +24,40 @@ def couples_rows(tail: Tail, comparison: Node, rows: int) -> bool:
         comparison: of outputs and data, whose errors are held, and with them what is computed of the reconstruction.
         rows: how many the batch has.
     """
-    before = ancestors([comparison])
+    before, made_of = ancestors([comparison]), _arithmetic(tail, comparison)
     held = frozenset({comparison.id, *(copy for copy, first in tail.same.items() if first == comparison.id)})
-    for node in tail.order:
-        if node.id not in tail.leaves or node.kind == "parameter" or not node.params or node.shape[:1] != (rows,):
-            continue
-        if rows < 2 or not tail.base[node.id].is_floating_point():
-            continue
-        if node.id in before and _is_arithmetic(tail, node, comparison):
-            continue
-        if _moves_others(tail, node, held):
+    nodes = [
+        node
+        for node in tail.order
+        if node.id in tail.leaves and node.kind != "parameter" and node.params and node.shape[:1] == (rows,)
+        if tail.base[node.id].is_floating_point() and not (node.id in before and node.id in made_of)
+    ]
+    return rows > 1 and _move_others(tail, nodes, held)
+
+
+def _arithmetic(tail: Tail, comparison: Node) -> set[int]:
+    """What the comparison is computed of without a layer in between."""
+    found = {comparison.id}
+    for node in reversed(tail.order):
+        if node.id in found and node.id not in tail.leaves:
+            found.update(n.id for n in node.inputs)
+    return found
+
+
+def _move_others(tail: Tail, nodes: list[Node], held: frozenset[int]) -> bool:
+    # all at once, each by a step of its own, so that what is made of a difference of two moves, too
+    changes: Changes = {
+        node.id: partial(_moved, step=_STEP * (1 + place * math.sqrt(2) % 1)) for place, node in enumerate(nodes)
+    }
+    gradients, moved = tail.adjoints(nodes, held=held), tail.adjoints(nodes, changes, held)
+    for number, gradient in gradients.items():
+        size = _SAME * float(gradient.abs().max()) if gradient.numel() else 0.0
+        if size > 0 and bool(((moved[number] - gradient)[1::2].abs() > size).any()):
             return True
     return False
 
 
-def _is_arithmetic(tail: Tail, node: Node, comparison: Node) -> bool:
-    """Whether the comparison is computed of a node without a layer in between."""
-    reached = {node.id}
-    for other in tail.order:
-        if other.id not in tail.leaves and any(n.id in reached for n in other.inputs):
-            reached.add(other.id)
-    return comparison.id in reached
-
-
-def _moves_others(tail: Tail, node: Node, held: frozenset[int]) -> bool:
-    even = torch.arange(node.shape[0]) % 2 == 0
-
-    def change(value: Tensor) -> Tensor:
-        return value + _STEP * even.view(-1, *[1] * (value.dim() - 1)).to(value)
-
-    changes: Changes = {node.id: change}
-    gradient = tail.adjoints([node], held=held)[node.id]
-    moved = tail.adjoints([node], changes, held)[node.id]
-    size = _SAME * float(gradient.abs().max())
-    return size > 0 and bool(((moved - gradient)[~even].abs() > size).any())
+def _moved(value: Tensor, step: float) -> Tensor:
+    """Every other row moved by a step."""
+    even = torch.arange(value.shape[0]) % 2 == 0
+    return value + step * even.view(-1, *[1] * (value.dim() - 1)).to(value)
