@@ -66,7 +66,7 @@ KNOWN = {
     "ninth_images-BayesModel (JorgeVanco)": "biases that are drawn and added nowhere are named",
     "ninth_sequences-BVAE-TTS": "a product of three σ: one factor is missed, and a patch is refused",
     "ninth_sequences-FHVAE (BurnhamG)": "a density that is detached, and trains nothing, is named as a likelihood",
-    "ninth_sequences-LFADS (lyprince)": "a tensor of three dimensions without an element ends the scan",
+    "ninth_sequences-LFADS (lyprince)": "a code of each step, joined as steps come, is named once more for its KL",
     "ninth_sequences-ODE2VAE": "a draw with its noise's density, along a flow, is called a prior's; bare σ: refused",
     "ninth_sequences-SPiRL": "a prior that is bounded anew whenever laws are joined: found, and refused",
 }

@@ -301,6 +301,8 @@ def is_diagonal(tensor: torch.Tensor) -> bool:
         return False
     if tensor.device.type == "meta" or tensor.layout != torch.strided:
         return False
+    if tensor.numel() == 0:  # the first inputs of a series that has none
+        return False
     matrix = tensor.detach().flatten(0, -3)[0] if tensor.dim() > 2 else tensor.detach()
     first = matrix[0, 0]
     return bool(first != 0) and bool(
