@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable
+from typing import TextIO
 
 _LONGEST = 8000  # characters of a message; the longest of our own, of a report, has about two thousand
 
@@ -73,6 +74,12 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c in "\n\t" or not _steers(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def tell(text: str, file: TextIO) -> None:
+    """Print it; what the encoding of a file or a terminal lacks, such as σ in ASCII, is escaped and not raised over."""
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=file)
 
 
 def _steers(character: str) -> bool:

@@ -73,7 +73,10 @@ class Verdict:
 
 
 def place(head: TrueHead | Head) -> tuple[str, int, int | None, int]:
-    return head.path, head.start, head.stop, getattr(head, "step", 1)
+    """Path and channels: where a slice takes every so many, it stops behind the last one that it takes."""
+    step = getattr(head, "step", 1)
+    stop = head.stop if head.stop is None or step == 1 else range(head.start, head.stop, step)[-1] + 1
+    return head.path, head.start, stop, step
 
 
 def described(head: TrueHead | Head) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import gc
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vdvae_patch.attach.sites import Site
 from vdvae_patch.errors import PatchError
+from vdvae_patch.patching import patch
 from vdvae_patch.scanning import scan
+from vdvae_patch.scanning.recording import recorded, rerun
 
 
 class Small(nn.Module):
@@ -72,6 +77,73 @@ def test_parameters_that_a_pass_writes_to_replaces_or_makes_are_as_they_were() -
     assert {name: p.data_ptr() for name, p in model.named_parameters()} == places
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Drawing(Careless):
+    """Writes, draws and drops out, and has what it drew written to an array of NumPy's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn, self.array = [0], np.zeros(6, dtype=np.float32)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)  # type: ignore[operator]
+        self.drawn.append(1)
+        h = F.dropout(x, 0.5) + torch.randn_like(x)
+        torch.from_numpy(self.array).copy_(h[0].detach())
+        x.mul_(2)
+        seen.append(h.detach().clone())
+        return super().forward(h)
+
+
+seen: list[Tensor] = []
+
+
+def test_a_call_that_is_run_again_unrecorded_draws_the_same_numbers_and_is_undone() -> None:
+    torch.manual_seed(0)
+    model, x = Drawing(), torch.randn(5, 6)
+    before, batch, state = copy.deepcopy(model.state_dict()), x.clone(), torch.get_rng_state()
+    seen.clear()
+    recorded(model, (x,))
+    rerun(model, (x,))
+    first, second = seen
+    assert torch.equal(first, second)
+    assert torch.equal(x, batch)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.drawn == [0]
+    assert not model.array.any()
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Trained(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.enc(x).chunk(2, 1)
+        error = (self.dec(mean + raw.exp() * torch.randn_like(mean)) - x) ** 2
+        return error.sum(1).mean() + (0.5 * (mean**2 + (2 * raw).exp()) - raw).sum(1).mean()
+
+
+def test_of_all_that_was_computed_no_tensor_waits_for_pythons_collector() -> None:
+    model, x = Trained(), torch.randn(5, 6)
+    scan(model, x)
+    enabled, flags = gc.isenabled(), gc.get_debug()
+    gc.collect()
+    gc.disable()
+    try:
+        heads = scan(model, x)
+        assert heads.elbo
+        patch(model, "explin", heads=heads).unpatch()
+        assert not gc.isenabled()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        waiting = [value for value in gc.garbage if isinstance(value, Tensor)]
+    finally:
+        gc.set_debug(flags)
+        gc.garbage.clear()
+        if enabled:
+            gc.enable()
+    assert not waiting
 
 
 def test_a_function_that_is_given_the_model_is_no_method_of_it() -> None:

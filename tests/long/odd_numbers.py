@@ -89,6 +89,19 @@ for scale in (1.0, 1.0, float("nan")):
     adam.step()
 """
 
+_MODEL = """
+import torch
+from torch import nn
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(3, 4), nn.Linear(2, 3)
+    def forward(self, x):
+        mean, logvar = self.encoder(x).chunk(2, 1)
+        z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        return ((self.decoder(z) - x) ** 2).sum() + 0.5 * (mean**2 + logvar.exp() - logvar - 1).sum()
+"""
+
 
 def prepared(root: Path) -> None:
     """What the commands work on, below `root`: data sets in their formats, a run with a recorded skip, a script."""
@@ -108,6 +121,7 @@ def prepared(root: Path) -> None:
         cells = np.arange(28 * 28, dtype=np.uint32).reshape(1, 28, 28)
         write(root / "mnist" / name, (rows * cells % 251).astype(np.uint8))
     (root / "their_train.py").write_text(_SCRIPT)
+    (root / "their_vae.py").write_text(_MODEL)
     with contextlib.redirect_stdout(None):
         train(tiny(root / "recorded", steps=2, skip_threshold=1e-6))
 
@@ -132,8 +146,10 @@ def cases(root: Path) -> Iterator[Case]:
         (("replay", str(root / "recorded"), "--image", "drawn.png"), list(numbers(ReplayCommand))),
         (("guard",), ["--clip", "--threshold"]),
         (("launch", "table4", *_SMALL, "--dry-run"), [*numbers(TrainConfig), *numbers(Optimization)]),
-        (("bench", "--guard", *_TINY_VDVAE[1:], "--rounds", "1"), list(numbers(BenchConfig))),
-        (("scan", "torch.nn:Identity", "--input", "2x3"), ["--seed", "--input"]),
+        (("bench", "--guard", "--preset", "demo", *_SMALL[:-2], "--rounds", "1", "--batch-size", "2"),
+         list(numbers(BenchConfig))),
+        (("scan", "their_vae:VAE", "--path", str(root), "--input", "2x3"), ["--seed"]),
+        (("scan", "their_vae:VAE", "--path", str(root)), ["--input"]),
     ]  # fmt: skip
     for name in HOSTS.names():
         entry = HOSTS.get(name)

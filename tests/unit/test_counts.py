@@ -66,6 +66,20 @@ def test_no_variant_of_a_small_host_has_more_than_vanilla_to_do_or_to_keep(host:
         assert found.model.bytes_moved < vanilla.model.bytes_moved, found.name
 
 
+OTHERS = ["softplus", "softclamp", "bounded(0.01,1)", "downbounded(0.01)"]
+"""Scales that no paper trains a posterior with."""
+
+
+@pytest.mark.parametrize("host", ["conv_vae", "mlp_vae"])
+def test_nor_has_any_other_scale(host: str) -> None:
+    vanilla, *others = counts.count(parse_train([f"--host={host}"]), ["vanilla", *OTHERS])
+    assert len(others) == len(OTHERS)
+    for found in others:
+        assert found.model.calls <= vanilla.model.calls, found.name
+        assert found.model.launches <= vanilla.model.launches, found.name
+        assert found.bytes_saved <= vanilla.bytes_saved, found.name
+
+
 class Two(nn.Module):
     def __init__(self) -> None:
         super().__init__()

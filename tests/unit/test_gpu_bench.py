@@ -97,6 +97,29 @@ class TestTheFolder:
         with pytest.raises(RunError, match=r"measured with commit a, now b: .* name another --out"):
             Results(tmp_path, {"commit": "b", "machine": "m"})
 
+    @pytest.mark.parametrize(
+        ("about", "said"), [({"machine": "a"}, "of cell"), ({"machine": "b"}, "of another measure")]
+    )
+    def test_a_cell_that_was_renamed_or_measured_elsewhere_is_refused(
+        self, tmp_path: Path, about: dict[str, str], said: str
+    ) -> None:
+        own, other = Results(tmp_path / "own", {"machine": "a"}), Results(tmp_path / "other", about)
+        cell = Cell("evaluation") if said == "of cell" else Cell("work")
+        other.write(cell, Result("done", {"step_ms": 1.0}, 1.0))
+        (tmp_path / "other" / "cells" / f"{cell.name}.json").rename(tmp_path / "own" / "cells" / "work.json")
+        with pytest.raises(RunError, match=said):
+            own.read(Cell("work"))
+
+    def test_a_number_that_was_changed_is_measured_again(self, tmp_path: Path) -> None:
+        results, cell = Results(tmp_path, {}), Cell("work")
+        results.write(cell, Result("done", {"step_ms": 1.0}, 1.0))
+        file = tmp_path / "cells" / f"{cell.name}.json"
+        file.write_text(file.read_text().replace("1.0", "2.0", 1))
+        assert results.read(cell) is None
+        kept = json.loads(file.read_text())
+        file.write_text(json.dumps({key: value for key, value in kept.items() if key not in ("_check", "checksum")}))
+        assert results.read(cell) is None
+
     def test_measures_again_what_was_cut_short(self, tmp_path: Path) -> None:
         results, cell = Results(tmp_path, {}), Cell("work")
         results.write(cell, Result("done", {"exact": True}))
@@ -108,9 +131,12 @@ class TestTheFolder:
 def started(code: str, results: Results) -> Any:
     """What starts a process that runs `code` with the folder of the cells as `cells`."""
     head = (
-        "import json, os, sys, time\nfrom pathlib import Path\ncells = Path(sys.argv[1])\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom vdvae_patch.skips.whole import json_text\n"
+        "cells = Path(sys.argv[1])\n"
         "def write(name, state):\n"
-        "    text = json.dumps({'cell': name, 'state': state, 'values': {}, 'seconds': 1.0, 'error': ''})\n"
+        f"    record = {{'cell': name, 'of': {results.of!r}, 'state': state, 'values': {{}}, 'seconds': 1.0}}\n"
+        "    record['error'] = ''\n"
+        "    text = json_text(record, checksum=True)\n"
         "    part = cells / (name + '.part'); part.write_text(text); part.rename(cells / (name + '.json'))\n"
     )
     return lambda seconds: subprocess.Popen([sys.executable, "-c", head + code, str(results.cells)])

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from vdvae_patch import scales
+from vdvae_patch.counts import Counting
 
 Array = np.ndarray
 
@@ -220,6 +221,30 @@ def test_value_and_gradient_are_those_of_the_wide_reference_for_every_finite_raw
         relative = rounding + (800 if dtype == torch.float64 else 120) * working_eps
         absolute = 1e4 * _smallest(torch.float64 if dtype == torch.float64 else torch.float32)
         _assert_close(gradient, slope, relative, absolute, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spec", [spec for spec in REFERENCES if not spec.startswith("constant")])
+def test_what_an_operation_that_differentiates_by_itself_gets_is_as_exact(spec: str, dtype: torch.dtype) -> None:
+    """Log σ and its slope, in eps of the true number; of log σ in eps of 1 where that is more."""
+    scale, p, eps = scales.get(spec), _values(dtype), torch.finfo(dtype).eps
+    log_sigma, slope = scale.log_sigma_and_slope(p)
+    with np.errstate(all="ignore"):
+        truth = REFERENCES[spec](_array(p))
+        # the argument of an exponential is rounded, and a logarithm near zero is made of those of the bounds
+        largest_log = max([1.0, *(abs(math.log(b)) for b in _bounds(scale) if 0 < b < math.inf)])
+        passed_on = 2 * eps * np.nan_to_num(np.abs(_array(p) * truth.log_sigma_slope))
+    _assert_close(log_sigma, truth.log_sigma, 2 * eps, 2 * eps * largest_log + passed_on, "log sigma")
+    argument = 8 + (800 if dtype == torch.float64 else 120)  # an exponential of −100, or −700, carries its rounding
+    _assert_close(slope, truth.log_sigma_slope, argument * eps, 1e4 * _smallest(dtype), "slope")
+
+
+@pytest.mark.parametrize("spec", ["softplus", "softclamp", "bounded(0.01, 1)", "downbounded(0.01)"])
+def test_it_is_made_in_ten_operations(spec: str) -> None:
+    scale, p, counting = scales.get(spec), torch.linspace(-3, 3, 7), Counting()
+    with counting:
+        scale.log_sigma_and_slope(p)
+    assert counting.tallies["forward"].calls <= 10, counting.operators
 
 
 @pytest.mark.parametrize("spec", REFERENCES)

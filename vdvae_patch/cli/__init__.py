@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import io
 import sys
 from pathlib import Path
 
@@ -69,8 +70,12 @@ def _about(path: Path) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Run a command and exit with its status: 0, 2 for an error that has a message, 75 for "resume me"."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments  # behind it stands somebody's script
+    debug = "--debug" in own
+    arguments = [a for a in own if a != "--debug"] + arguments[len(own) :]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal or a pipe that has no σ gets \\u03c3
     try:
         status = dispatch(arguments)
     except VdvaePatchError as error:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _NOT_MEASURED = frozenset({"--variant", "--steps", "--epochs", "--resume", "--no-resume", "--weights", "--seed"})
 
+_OF_GPU = frozenset({"--batches", "--seconds"})
+
 DESCRIPTION = """Step time and memory of each variant over the first one's: interleaved steps, medians of ratios.
 
 Any flag of `train` may follow: --host, --preset (small unless given), --device, --compile, --precision, ... For a host
@@ -82,6 +84,8 @@ def run(argv: list[str]) -> int:
         return _run_example(entry.name, argv)
     own, passed = _split(argv)
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
+    if not bench.gpu and (flag := next((a for a in own if a.split("=")[0] in _OF_GPU), None)):
+        raise InvalidValueError(f"{flag.split('=')[0]} means nothing without --gpu")
     if bench.gpu:
         passed = gpu_flags(passed, list(entry.presets()))
     elif not any(a.split("=")[0] == "--preset" for a in passed) and "small" in entry.presets():
@@ -173,7 +177,9 @@ def _run_counts(bench: BenchConfig, config: TrainConfig[Any]) -> int:
     if bench.out is not None:
         bench.out.mkdir(parents=True, exist_ok=True)
         write_whole(bench.out / "counts.md", text)
-        write_json(bench.out / "counts.json", counts.as_record(rows, times, {"title": title, "run": about}))
+        write_json(
+            bench.out / "counts.json", counts.as_record(rows, times, {"title": title, "run": about}), checksum=True
+        )
     return 0
 
 
@@ -216,7 +222,7 @@ def _show(rows: Sequence[Measurement], title: str, out: Path | None, about: Mapp
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "bench.md", benchmark.markdown(rows, title))
-        write_json(out / "bench.json", benchmark.as_record(rows, {"title": title, "run": about}))
+        write_json(out / "bench.json", benchmark.as_record(rows, {"title": title, "run": about}), checksum=True)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:

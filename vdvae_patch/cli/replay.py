@@ -57,6 +57,10 @@ class ReplayCommand:
     upstream: str | None = None
     allow_modified_upstream: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise InvalidValueError(f"--limit must be a positive number, or inf, not {self.limit:g}")
+
 
 def run(argv: list[str]) -> int:
     """Do a recorded skipped update again, and find the head and the operation at fault."""
@@ -82,7 +86,8 @@ def run(argv: list[str]) -> int:
 
     path = flight.choose(command.run / "recordings", command.skip)
     recording = flight.read(path)
-    own = replay(config, recording, limit=command.limit, device=command.device)
+    seen = RunFile.read(command.run / "config.toml").seen.get("data")
+    own = replay(config, recording, limit=command.limit, device=command.device, seen=seen)
     other = None
     if command.variant is not None:
         other = replay(config, recording, command.variant, limit=command.limit, device=command.device)

@@ -45,6 +45,7 @@ def run(argv: Sequence[str]) -> int:
             description="The paper's experiments, each from one command. Reports: Markdown, CSV, JSON and a figure.",
             args=arguments,
         )
+    chosen.check()
     name = next(name for name, kind in _OPTIONS.items() if type(chosen) is kind)
     status: int = importlib.import_module(f"vdvae_patch.experiments.{name.replace('-', '_')}").run(chosen)
     return status

@@ -55,7 +55,8 @@ def scaling(flags: list[str], out: Path | None) -> int:
         from vdvae_patch.train.folder import write_json
 
         command = shlex.join(["python", "-m", "vdvae_patch", "bench", "--scaling", *flags])
-        write_json(out / "scaling.json", {"run": about | {"command": command, "threads": threads}, "rows": rows})
+        record = {"run": about | {"command": command, "threads": threads}, "rows": rows}
+        write_json(out / "scaling.json", record, checksum=True)
     return 0
 
 

@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 import importlib
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdvae_patch.errors import HostError, InvalidValueError, RunError, VdvaePatchError
+from vdvae_patch.reading.fields import shown
 
 ABOUT = "find the Normal heads of any model, and what is unsafe in it"
 
@@ -29,6 +31,8 @@ def run(argv: Sequence[str]) -> int:
         from vdvae_patch.patching import Variant
 
         Variant.parse(options.patch)  # what cannot be meant is told before the model is built
+    if not 0 <= options.seed <= _MOST_SEED:
+        raise InvalidValueError(f"--seed must be from 0 to {_MOST_SEED:,}, not {shown(options.seed)}")
     factory = resolve(options.factory, options.path)
     call = resolve(options.call, options.path) if options.call else None
     model = build(factory, options.factory, options.seed)
@@ -54,10 +58,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _write(file: Path, text: str) -> None:
-    if file.exists() and file.read_text() != text:
+    if file.exists() and file.read_text(encoding="utf-8") != text:
         raise RunError(f"{file} is there already, and may have been corrected by hand; name another file, or remove it")
     part = file.with_name(f".{file.name}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(file)
 
 
@@ -86,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and inputs (default 0)")
     return parser
+
+
+_MOST_VALUES = 2**40
+_MOST_SEED = 2**63 - 1
+"""As of `train`, whose seeds TOML's integers hold."""
 
 
 def import_from(folders: Sequence[str]) -> None:
@@ -141,11 +150,20 @@ def _tensor(text: str, seed: int) -> Tensor:
     try:
         shape = [int(part) for part in shape_text.split("x")]
     except ValueError:
-        raise InvalidValueError(f"--input {text!r} is not a shape such as 2x3x32x32") from None
+        shape = []
+    if not shape or min(shape) < 1 or math.prod(shape) > _MOST_VALUES:
+        shown = text if len(text) < 40 else f"{text[:40]}..."
+        raise InvalidValueError(f"--input {shown!r} is not a shape such as 2x3x32x32, of at most 2^40 values")
     dtype = getattr(torch, dtype_name or "float32", None)
     if not isinstance(dtype, torch.dtype):
         raise InvalidValueError(f"--input {text!r}: torch has no dtype {dtype_name!r}; try float32 or int64")
     if not dtype.is_floating_point:
+        try:
+            torch.zeros(1, dtype=dtype)
+        except (RuntimeError, NotImplementedError):
+            raise InvalidValueError(
+                f"--input {text!r}: torch fills no tensor of {dtype}; try float32 or int64"
+            ) from None
         return torch.zeros(shape, dtype=dtype)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 

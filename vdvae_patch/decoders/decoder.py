@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
 
 import torch
@@ -75,6 +75,9 @@ class Decoder(WideBuffers, ABC):
     """
 
     name: ClassVar[str] = ""
+    state_ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Of its buffers, by name, between which finite numbers the values lie: others in a checkpoint are refused."""
+
     is_density: ClassVar[bool] = False
     """Whether `nll` is that of a density, which may be negative, and no mass."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +41,8 @@ class Optimal(Gaussian):
     Attributes:
         total: from a rank's values to their sum over ranks.
     """
+
+    state_ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"mean_squared_error": (0.0, math.inf)}
 
     mean_squared_error: Tensor
     updates: Tensor

@@ -6,10 +6,14 @@ does not import torch, and does not import these: the help must not wait for tor
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
+
+from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.reading.fields import shown
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,38 @@ class Common:
     def folder(self, name: str) -> Path:
         """Where this experiment writes."""
         return self.out or Path("runs", "reproduce", name)
+
+    def check(self) -> None:
+        """Refuse numbers that no experiment can mean, before anything is imported or begun; each has bounds of its own.
+
+        Raises:
+            InvalidValueError: the flag, and its bounds.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int | float) and not isinstance(number, bool):
+                    _check(field.name, number)
+
+
+_MOST_SEED = 2**63 - 1  # as `train` has it
+_MOST = 2**31 - 1
+_MOST_AT_ONCE = 2**20
+_AT_ONCE = frozenset({"batch_size", "chunk", "components", "count"})
+"""So many are in memory together."""
+
+
+def _check(name: str, number: float) -> None:
+    if isinstance(number, float):
+        least = 0 if name == "minutes" else 5e-324
+        good = least <= number and (name == "minutes" or number < math.inf)
+        says = "a number of at least 0" if name == "minutes" else "a positive number"
+    else:
+        most = _MOST_SEED if name == "seed" else _MOST_AT_ONCE if name in _AT_ONCE else _MOST
+        least = 1 if name in _AT_ONCE else 0
+        good, says = least <= number <= most, f"from {least} to {most:,}"
+    if not good:
+        raise InvalidValueError(f"--{name.replace('_', '-')} must be {says}, not {shown(number)}")
 
 
 @dataclass(frozen=True)

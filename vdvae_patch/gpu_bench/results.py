@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, Literal
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.gpu_bench.cells import Cell
-from vdvae_patch.train.folder import read_json, write_json
+from vdvae_patch.train.folder import read_checked, read_json, write_json
 
 State = Literal["done", "failed", "begun"]
 
@@ -36,12 +38,16 @@ class Results:
     Args:
         about: all that must be the same for the cells to stand in one table.
 
+    Attributes:
+        of: a checksum of it, which every cell carries.
+
     Raises:
         RunError: the folder has cells of something else.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.folder, self._about = folder, folder / "about.json"
+        self.of = hashlib.sha256(json.dumps(dict(about), sort_keys=True, default=str).encode()).hexdigest()[:16]
         self.cells = folder / "cells"
         self.cells.mkdir(parents=True, exist_ok=True)
         if self._about.exists():
@@ -54,22 +60,31 @@ class Results:
                     "not belong into one table; name another --out"
                 )
         else:
-            write_json(self._about, about)
+            write_json(self._about, about, checksum=True)
 
     def read(self, cell: Cell) -> Result | None:
-        """None if it was not begun, or its file was cut short."""
+        """None if it was not begun, or its file was cut short or damaged: it is measured again.
+
+        Raises:
+            RunError: the file is of another cell, or was measured with other settings, code or on another machine.
+        """
         path = self._path(cell)
         if not path.exists():
             return None
         try:
-            found = read_json(path)
-            return Result(found["state"], found["values"], float(found["seconds"]), found["error"])
+            found, vouched = read_checked(path)
+            result = Result(found["state"], found["values"], float(found["seconds"]), found["error"])
+            name, of = found["cell"], found.get("of")
         except (RunError, KeyError, TypeError, ValueError):
             return None
+        if name != cell.name or of != self.of:
+            what = f"of cell {name}" if name != cell.name else "of another measurement than the other cells"
+            raise RunError(f"{path} is {what}, and was put here: delete it, and it is measured again")
+        return result if vouched else None
 
     def write(self, cell: Cell, result: Result) -> None:
         """Whole or not at all."""
-        write_json(self._path(cell), {"cell": cell.name, **vars(result)}, checksum=True)
+        write_json(self._path(cell), {"cell": cell.name, "of": self.of, **vars(result)}, checksum=True)
 
     def done(self, cell: Cell) -> bool:
         """Whether it needs no further measuring: it was measured, or it cannot be."""

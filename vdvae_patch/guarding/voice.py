@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from vdvae_patch.errors import tell
 from vdvae_patch.guarding import ranks
 
 Tracker = Callable[[Mapping[str, float]], object]
@@ -30,7 +31,7 @@ class Voice:
         if not ranks.is_main() and not of_all:
             return
         with contextlib.suppress(OSError, ValueError):  # a file that was closed must not end somebody's training
-            print(f"vdvae_patch guard: {text}", file=self.file or sys.stderr)
+            tell(f"vdvae_patch guard: {text}", self.file or sys.stderr)
 
     def say_once(self, text: str) -> None:
         """Unless it was said before."""

@@ -11,8 +11,9 @@ sg stops the gradient, so that it is that of the last batch, and the value that 
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -71,6 +72,10 @@ class Geco(Objective):
     needs_distortion: ClassVar[bool] = False
     needs_reconstruction: ClassVar[bool] = True
     has_state: ClassVar[bool] = True
+    state_ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "multipliers": LIMITS,
+        "averages": (-math.inf, math.inf),
+    }
 
     multipliers: Tensor
     averages: Tensor

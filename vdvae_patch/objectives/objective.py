@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -83,6 +83,9 @@ class Objective(WideBuffers, ABC):
     """A loss from rate and distortion; `objective(rate, distortion, ...)` gives a `Result`."""
 
     name: ClassVar[str] = ""
+    state_ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Of its buffers, by name, between which finite numbers the values lie: others in a checkpoint are refused."""
+
     needs_distortion: ClassVar[bool] = True
     needs_reconstruction: ClassVar[bool] = False
     has_state: ClassVar[bool] = False

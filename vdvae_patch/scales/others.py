@@ -8,6 +8,7 @@ from decimal import Decimal, localcontext
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn import functional as F
 
 from vdvae_patch.number_ranges import BETA, FLOOR, LIMIT, LOG_VARIANCE
 from vdvae_patch.scales.arithmetic import (
@@ -25,6 +26,8 @@ from vdvae_patch.scales.scale import SCALES, Scale, Written, below, interval, po
 # softplus(x) = x to float64 rounding, and exp(x) is about to overflow; below −HEAD it is exp(x). Integers, which
 # torch.compile takes for constants, whatever is dynamic.
 _TAIL, _HEAD = -18, 40
+_KNEE = -36
+"""Below it softplus(x) is exp(x) to float64 rounding."""
 _LOWEST = 800
 
 
@@ -77,12 +80,11 @@ class Softplus(Scale):
 
     def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
         p = wide(p)
-        x = self.beta * p
-        far, small = x < _TAIL, 0.5 * x.clamp(max=_TAIL).exp()
-        sigma = self._value(p.clamp(min=_TAIL / self.beta), None)
-        tail = (x - math.log(self.beta) - small).clamp(max=self._seam)
-        log_sigma = torch.where(far, tail, torch.log(sigma).clamp(min=self._seam))
-        return log_sigma, torch.where(far, self.beta * (1 - small), torch.sigmoid(x) / sigma)
+        # below the knee both σ and the sigmoid are exp(β p), to float64 rounding: log σ is a straight line there
+        body = p.clamp(min=_KNEE / self.beta)
+        sigma = F.softplus(body, self.beta, _HEAD)
+        log_sigma = sigma.log().add_(p - body, alpha=self.beta)
+        return log_sigma, (self.beta * body).sigmoid_().div_(sigma)
 
     def inverse(self, sigma: Tensor) -> Tensor:
         exact = in_range(sigma, self.codomain)
@@ -156,6 +158,17 @@ class SoftClamp(Scale):
 
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         return sigmoid(self._squash(p) - math.log(self.floor)) * self._squash_slope(p)
+
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        if self.limit > _LONG:
+            return super().log_sigma_and_slope(p)
+        x = wide(p) / self.limit
+        cosh = x.cosh()
+        squashed = x.tanh_().mul_(self.limit)
+        above = squashed.exp()
+        sigma = above + self.floor
+        # one factor 1 / cosh after the other: their product underflows, and cosh² overflows, before the slope does
+        return sigma.log(), above.div_(sigma).div_(cosh).div_(cosh)
 
     def inverse(self, sigma: Tensor) -> Tensor:
         exact, limit = in_range(sigma, self.codomain), self.limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import constraints
@@ -196,6 +197,15 @@ class DownBounded(Scale):
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         return sigmoid(p - math.log(self.alpha))
 
+    def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        if self._shift:
+            return super().log_sigma_and_slope(p)
+        p = wide(p)
+        log_sigma = torch.maximum(p, p.clamp(max=OVERFLOW_NEAR).exp_().add_(self.alpha).log_())
+        # of exp(p) / α, which is a normal number where exp(p) no longer is one
+        share = (p - math.log(self.alpha)).clamp_(max=OVERFLOW_NEAR).exp_()
+        return log_sigma, share.div_(share + 1)
+
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.log(in_range(sigma, self.codomain) - self.alpha).to(sigma.dtype)
 
@@ -216,6 +226,10 @@ class Bounded(Scale):
         below(self.name, "alpha", self.alpha, "omega", self.omega)
         apart(self.name, "alpha", self.alpha, "omega", self.omega)
         self.codomain = interval(self.alpha, self.omega)
+        # whether α + (ω − α) is rounded to more than ω
+        low, width = self.alpha, self.omega - self.alpha
+        singly = np.float32(low) + np.float32(width) > np.float32(self.omega)
+        self._rounds_beyond = {torch.float32: bool(singly), torch.float64: low + width > self.omega}
 
     def _sigma(self, p: Tensor) -> Tensor:
         width = self.omega - self.alpha
@@ -247,8 +261,13 @@ class Bounded(Scale):
         if self._is_wide:
             log_sigma = self._log_sigma(p)
             return log_sigma, torch.exp(self.log_abs_det_jacobian(p, p) - log_sigma)
-        sigma = self._sigma(p)
-        return sigma.log(), self._sigma_slope(p) / sigma
+        width = self.omega - self.alpha
+        sigma = p.sigmoid().mul_(width).add_(self.alpha)
+        if self._rounds_beyond[p.dtype]:
+            sigma = sigma.clamp_(max=self.omega)
+        # s(p) s(−p) is 1 / 4 cosh²(p / 2), whose square overflows before the slope underflows
+        cosh = (0.5 * p).cosh_()
+        return sigma.log(), sigma.reciprocal_().mul_(0.25 * width).div_(cosh).div_(cosh)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return math.log(self.omega - self.alpha) + F.logsigmoid(x) + F.logsigmoid(-x)

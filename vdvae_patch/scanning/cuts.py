@@ -185,6 +185,8 @@ def permutation_of(node: Node, rank: int) -> list[int]:
 
 def broadcast(cuts: Cuts, node: Node, source: Node) -> Cuts:
     """Cuts of what is repeated; along a dimension that is repeated every part is the whole."""
+    if not cuts:
+        return ()
     missing = len(node.shape) - len(source.shape)
     kept = []
     for cut in cuts:

@@ -189,6 +189,9 @@ def settle(spot: Spot) -> Spot:
     return spot
 
 
+_NONE = frozenset[SpotKey]()
+
+
 class _TooManyLeavesError(Exception):
     """An expression has more leaves than it may have."""
 
@@ -224,22 +227,23 @@ class Expression:
     def _collect(self, spot: Spot, depth: int) -> frozenset[SpotKey]:
         spot = self._settle(spot)
         key = spot.key
-        if key in self.depends:
-            return self.depends[key]
+        known = self.depends.get(key)
+        if known is not None:
+            return known
         if not is_variable(spot.node) and not _is_squared_data(spot.node):
-            self.depends[key] = frozenset()
-            return frozenset()
-        if not self._is_inner(spot.node) or depth > DEPTH:
+            found = _NONE
+        elif depth > DEPTH or not self._is_inner(spot.node):
             self.leaves[key] = spot
             if len(self.leaves) > self._most:
                 raise _TooManyLeavesError
-            self.depends[key] = frozenset({key})
-            return self.depends[key]
-        found = frozenset[SpotKey]().union(
-            *(self._collect(Spot(n, self.cuts_for(spot, n)), depth + 1) for n in spot.node.inputs)
-        )
+            found = frozenset({key})
+        else:
+            found = _NONE
+            for node in spot.node.inputs:
+                below = self._collect(Spot(node, self.cuts_for(spot, node)), depth + 1)
+                found = found | below if found else below
+            self.order.append(spot)
         self.depends[key] = found
-        self.order.append(spot)
         return found
 
     def _settle(self, spot: Spot) -> Spot:
@@ -294,36 +298,38 @@ class Expression:
     def _apply(self, spot: Spot, done: Mapping[SpotKey, Tensor]) -> Tensor:
         node = spot.node
 
-        def lower(value: Any) -> Any:
-            if isinstance(value, Spot):
-                if value.key in done:
-                    return done[value.key]
-                return torch.tensor(value.node.value, dtype=torch.float64)  # a mask stands for its largest element
-            return [lower(v) for v in value] if isinstance(value, list) else value
-
         settled = self._settled.get(spot.key)
         if settled is None:
             settled = self._settled[spot.key] = self._with_spots(spot)
         args, kwargs = settled
         kept = _kept(node, args)
         if kept is not None:
-            value: Tensor = lower(kept)
+            value: Tensor = _of_spots(kept, done)
             return value
         if node.kind == "reduction":
-            inner: Tensor = lower(args[0])
+            inner: Tensor = _of_spots(args[0], done)
             count = _numel(node.inputs[0].shape) / max(1, _numel(node.shape))
             return inner * count if node.op == "sum" else inner
-        return apply_operation(node, [lower(a) for a in args], {k: lower(v) for k, v in kwargs.items()}).double()
+        named = {key: _of_spots(value, done) for key, value in kwargs.items()}
+        return apply_operation(node, [_of_spots(a, done) for a in args], named).double()
 
     def _with_spots(self, spot: Spot) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of a computed spot, with spots, moved back to where they begin, in the place of nodes."""
+        args, kwargs = spot.node.args, spot.node.kwargs
+        return [self._spots_of(spot, a) for a in args], {key: self._spots_of(spot, a) for key, a in kwargs.items()}
 
-        def of(value: Any) -> Any:
-            if isinstance(value, Node):
-                return self._settle(Spot(value, self.cuts_for(spot, value)))
-            return [of(v) for v in value] if isinstance(value, list | tuple) else value
+    def _spots_of(self, spot: Spot, value: Any) -> Any:
+        if isinstance(value, Node):
+            return self._settle(Spot(value, self.cuts_for(spot, value)))
+        return [self._spots_of(spot, v) for v in value] if isinstance(value, list | tuple) else value
 
-        return [of(a) for a in spot.node.args], {k: of(v) for k, v in spot.node.kwargs.items()}
+
+def _of_spots(value: Any, done: Mapping[SpotKey, Tensor]) -> Any:
+    """An argument with the values of spots in their place; a mask stands for its largest element."""
+    if isinstance(value, Spot):
+        known = done.get(value.key)
+        return torch.tensor(value.node.value, dtype=torch.float64) if known is None else known
+    return [_of_spots(v, done) for v in value] if isinstance(value, list) else value
 
 
 def _kept(node: Node, args: Sequence[Any]) -> Spot | None:

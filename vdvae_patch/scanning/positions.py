@@ -129,14 +129,7 @@ def _joined(operands: list[Tensor], shape: tuple[int, ...]) -> Tensor:
 
 
 def _moved(node: Node, done: Mapping[int, Tensor]) -> Tensor:
-    def lower(value: Any) -> Any:
-        if isinstance(value, Node):
-            if value.id in node.picked:
-                return node.picked[value.id]
-            return done.get(value.id, torch.full(value.shape, _NOTHING))
-        return [lower(v) for v in value] if isinstance(value, list | tuple) else value
-
-    args = [lower(a) for a in node.args]
+    args = [_argument(a, node, done) for a in node.args]
     if node.op in ops.WRITING_PART:
         base, source, *rest = args
         if node.op == "select_scatter":
@@ -144,8 +137,16 @@ def _moved(node: Node, done: Mapping[int, Tensor]) -> Tensor:
         dim = rest[0] if rest else 0
         start, stop, step = (*rest[1:], None, None, None)[:3]
         return torch.slice_scatter(base, source, dim, start, stop, step or 1)
-    result: Any = node.func(*args, **{k: lower(v) for k, v in node.kwargs.items()})
+    result: Any = node.func(*args, **{k: _argument(v, node, done) for k, v in node.kwargs.items()})
     moved: Tensor = result if isinstance(result, Tensor) else result[node.index]
     if tuple(moved.shape) != node.shape:
         raise _UnknownError
     return moved
+
+
+def _argument(value: Any, node: Node, done: Mapping[int, Tensor]) -> Any:
+    """An argument of a node with the numbers of their elements in the place of nodes."""
+    if isinstance(value, Node):
+        known = node.picked.get(value.id, done.get(value.id))
+        return torch.full(value.shape, _NOTHING) if known is None else known
+    return [_argument(v, node, done) for v in value] if isinstance(value, list | tuple) else value

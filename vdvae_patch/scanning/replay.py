@@ -306,22 +306,25 @@ class Tail:
             together: whether what is written into one tensor is, without the versions in between.
         """
 
-        def lower(value: Any) -> Any:
-            if isinstance(value, Node):
-                return done[value.id]
-            if isinstance(value, list | tuple):
-                return [lower(v) for v in value]
-            if isinstance(value, torch.dtype) and value.is_floating_point:
-                return torch.float64
-            return torch.device("cpu") if isinstance(value, torch.device) else value
-
         try:
             if together and self.writes.ends(node.id):
                 return self.writes.put_together(node.id, done)
-            args, kwargs = [lower(a) for a in node.args], {key: lower(a) for key, a in node.kwargs.items()}
+            args, kwargs = _of_nodes(list(node.args), done), {key: _of_nodes(a, done) for key, a in node.kwargs.items()}
             return _double(_applied(node, args, kwargs))
         except Exception as error:  # whatever an operation says to float64
             raise NoReplayError(f"{node.op} could not be computed again: {type(error).__name__}") from error
+
+
+def _of_nodes(value: Any, done: Mapping[int, Tensor]) -> Any:
+    """An argument with the values of nodes in their place, in float64 on the CPU."""
+    # no function inside of the one that calls it: one that names itself is a cycle, which would keep all of `done`
+    if isinstance(value, Node):
+        return done[value.id]
+    if isinstance(value, list | tuple):
+        return [_of_nodes(v, done) for v in value]
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return torch.float64
+    return torch.device("cpu") if isinstance(value, torch.device) else value
 
 
 def _slopes_at(loss_at: Callable[[Tensor], Tensor], values: Tensor, like: object, agreed: set[object]) -> Tensor:
@@ -403,14 +406,40 @@ def _sorted(found: Sequence[Node], inner: set[int]) -> list[Node]:
 
 
 def _same(order: Sequence[Node]) -> dict[int, int]:
-    """Differences that are multiplied with one that is computed of the same."""
+    """Differences that are multiplied with one that is computed of the same, or with what is made of that one, as
+    errors are that are divided by their own deviation."""
     copies: dict[int, int] = {}
+    known: dict[str, list[Node]] = {}
+    for node in order:
+        if node.op in ops.SUMMING and node.params and any(not n.params and n.data for n in node.inputs):
+            known.setdefault(f"{node.op} {_given(node)}", []).append(node)
     for node in order:
         if node.op == "mul" and len(node.inputs) == 2:
             one, other = (_unmoved(n) for n in node.inputs)
             if one is not other and one.op == other.op and one.op in ops.SUMMING and _given(one) == _given(other):
                 copies[max(one.id, other.id)] = min(one.id, other.id)
+    for twins in known.values():
+        first = twins[0]
+        for twin in twins[1:]:
+            if twin.id not in copies and _weighs(order, first, twin):
+                copies[twin.id] = first.id
     return copies
+
+
+def _weighs(order: Sequence[Node], first: Node, twin: Node) -> bool:
+    """Whether what is made of one difference is multiplied with the other, or divides it."""
+    of_first, of_twin = {first.id}, {twin.id}
+    for node in order:
+        own = [n.id in of_first for n in node.inputs], [n.id in of_twin for n in node.inputs]
+        if node.op in ops.MULTIPLYING and any(own[0]) and any(own[1]):
+            return True
+        if node.op in ops.SUMMING and any(own[0]) and any(own[1]):
+            continue  # added up: two terms
+        if any(own[0]):
+            of_first.add(node.id)
+        if any(own[1]):
+            of_twin.add(node.id)
+    return False
 
 
 def _unmoved(node: Node) -> Node:

@@ -13,7 +13,7 @@ from torch import nn
 
 from vdvae_patch import decoders
 from vdvae_patch.decoders.gaussian import Shared
-from vdvae_patch.errors import HostError, PatchError
+from vdvae_patch.errors import HostError, PatchError, tell
 from vdvae_patch.heads import Role
 from vdvae_patch.patching import PatchHandle
 from vdvae_patch.patching.apply import refuse_patched
@@ -120,11 +120,11 @@ def stabilize(
         examine(model, treatment, asked, probe)
         keep(model, treatment, asked)
         treatment.notes += _of_this_process()
-    print(told(treatment), file=file or sys.stdout)
+    tell(told(treatment), file or sys.stdout)
     if decoder is not None:
         said = _said(heads, decoder, exchange, why_not)
         by_seam = "" if exchange is not None else _by_seam(model, decoder)
-        print(f"decoder {decoder}: {said}{by_seam}", file=file or sys.stdout)
+        tell(f"decoder {decoder}: {said}{by_seam}", file or sys.stdout)
     if exchange is not None:
         exchange.term.tracking = True
         put_term(model.get_submodule(exchange.site.owner), exchange.term)

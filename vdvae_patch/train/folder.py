@@ -274,12 +274,18 @@ def _same_place(a: Path, b: Path | None) -> bool:
     return b is not None and Path(a).expanduser().absolute() == Path(b).expanduser().absolute()
 
 
-def require_same_data(seen: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+def require_same_data(
+    seen: Mapping[str, Any],
+    now: Mapping[str, Any],
+    path: Path,
+    remedy: str = "resume with the same data, or choose another --out",
+) -> None:
     """Refuse to go on with other images than the run saw.
 
     Args:
         seen, now: the provenance of the data, then and now, as plain values.
         path: the run's folder.
+        remedy: what can be done, for the message.
 
     Raises:
         RunError: what differs.
@@ -297,5 +303,5 @@ def require_same_data(seen: Mapping[str, Any], now: Mapping[str, Any], path: Pat
     if differ:
         raise RunError(
             f"the images are not those that the run in {path} saw: {'; '.join(differ)}. It saw {seen.get('source')}, "
-            f"and now there is {now.get('source')}; resume with the same data, or choose another --out"
+            f"and now there is {now.get('source')}; {remedy}"
         )

@@ -47,7 +47,10 @@ def code_commit() -> str:
     root = Path(vdvae_patch.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return "installed"
-    import git
+    try:
+        import git
+    except ImportError:  # GitPython, where there is no git: a container that the checkout was copied into
+        return "unknown"
 
     try:
         with git.Repo(root) as repository:
@@ -64,7 +67,7 @@ def machine(device: torch.device) -> str:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return platform.processor() or "cpu"
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")

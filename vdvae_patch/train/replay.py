@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from vdvae_patch.train.accumulate import backward, in_parts
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.contents import taking_up
 from vdvae_patch.train.flight import Recording
+from vdvae_patch.train.folder import require_same_data
 from vdvae_patch.train.head_watch import last_layer, norm_of
 from vdvae_patch.train.noise import noise_seed
 from vdvae_patch.train.numerics import before_cuda, numerics
@@ -86,16 +87,18 @@ def replay(
     *,
     limit: float = 1e6,
     device: str = "auto",
+    seen: Mapping[str, Any] | None = None,
 ) -> Replay:
     """Do the step again, under its own variant or another one.
 
     Args:
+        seen: the provenance of the data that the run saw; with it other images are refused.
         variant: another variant for the same weights, batch and noise.
         limit: a value above it explodes.
         device: auto is a device of the kind that it was recorded on; of a GPU the CPU where there is none.
 
     Raises:
-        RunError: a device that this machine does not have.
+        RunError: a device that this machine does not have, or other images.
         HostError, DataError, UnknownNameError, InvalidValueError, PatchError: as `prepare` raises them.
     """
     wanted = device if device != "auto" else "cuda" if recording.kind == "cuda" and torch.cuda.is_available() else "cpu"
@@ -103,11 +106,15 @@ def replay(
     before_cuda(config)
     chosen = resolve_device(wanted)
     with numerics(chosen, config.matmul, config.deterministic):
-        return _replay(config, recording, chosen, limit)
+        return _replay(config, recording, chosen, limit, seen or {})
 
 
-def _replay(config: TrainConfig[Any], recording: Recording, device: torch.device, limit: float) -> Replay:
+def _replay(
+    config: TrainConfig[Any], recording: Recording, device: torch.device, limit: float, seen: Mapping[str, Any]
+) -> Replay:
     work = prepare(config, device)
+    remedy = "put back the data that the run had: with others the step is another one"
+    require_same_data(seen, asdict(work.data.provenance), recording.path.parent.parent, remedy)
     if (highest := int(recording.indices.max())) >= len(work.data.train):
         raise CheckpointError(
             f"recording {recording.path}.indices: has image {highest}, and there are {len(work.data.train)} to train "

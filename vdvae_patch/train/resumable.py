@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,51 @@ def require_weights_of(model: nn.Module, state: Mapping[str, Tensor], path: Path
                 f"checkpoint {path}.{name}.{key}: must be {own.dtype} {list(own.shape)}, not {found.dtype} "
                 f"{list(found.shape)}"
             )
+
+
+def require_seams(
+    state: Mapping[str, Any],
+    known: Mapping[str, Mapping[str, Tensor]],
+    ranges: Mapping[str, tuple[float, float]],
+    path: Path,
+) -> None:
+    """Refuse the states of another decoder, objective or top prior than a run has, and numbers that none can have.
+
+    Without this the σ of a decoder or the multiplier of GECO would begin anew, or go on from a number that no training
+    has found. Parameters may be NaN, as those of the model may.
+
+    Args:
+        known: by part (the model, its average, the objective) the state that the run begins with; empty without any.
+        ranges: by the last part of a name between which numbers its value lies, both ends included.
+
+    Raises:
+        CheckpointError: which field.
+    """
+    where = f"checkpoint {path}.seams"
+    saved = checked(state.get("seams") or {}, dict[str, dict[str, Tensor]], where, CheckpointError)
+    _require_names(saved, known, where)
+    for part, tensors in known.items():
+        require_tensors(saved, path, part)
+        _require_names(saved[part], tensors, f"{where}.{part}")
+        for name, own in tensors.items():
+            value, at = saved[part][name], f"{where}.{part}.{name}"
+            if value.shape != own.shape or value.dtype != own.dtype:
+                raise CheckpointError(
+                    f"{at}: must be {own.dtype} {list(own.shape)}, not {value.dtype} {list(value.shape)}"
+                )
+            counts = None if own.is_floating_point() else (0, math.inf)
+            ends = ranges.get(name.rpartition(".")[2], counts)
+            if ends is not None:
+                bad = value[~((value >= ends[0]) & (value <= ends[1]) & value.isfinite())]
+                if bad.numel():
+                    says = "a finite number" + (f" from {ends[0]:g} to {ends[1]:g}" if ends[0] > -math.inf else "")
+                    raise CheckpointError(f"{at}: must be {says}, not {shown(bad.flatten()[0].item())}")
+
+
+def _require_names(found: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    for name in sorted({*found} ^ {*known}):
+        says = "is missing" if name in known else "is of another decoder, objective or top prior than this run has"
+        raise CheckpointError(f"{where}: the field {name!r} {says}")
 
 
 def require_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer, path: Path) -> None:

@@ -16,7 +16,7 @@ from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.folder import RunFolder, check_resumable, write_config
-from vdvae_patch.train.resumable import of_checkpoint, require_moments, require_weights_of
+from vdvae_patch.train.resumable import of_checkpoint, require_moments, require_seams, require_weights_of
 from vdvae_patch.train.run import Counters, Run
 from vdvae_patch.train.setup import Workload, require_host, require_variant
 from vdvae_patch.train.step import TrainingStep
@@ -104,6 +104,7 @@ def restore(
     require_moments(state["optimizer"], engine.optimizer, chosen.path)
     for name, model in (("model", work.model), ("ema", work.ema)):
         require_weights_of(model, state[name], chosen.path, name)
+    require_seams(state, work.seams_state().get("seams", {}), work.seams_ranges(), chosen.path)
     with contents.of("model, ema or seams"):
         work.load(state)
     with contents.of("optimizer"):

@@ -23,7 +23,7 @@ from vdvae_patch.hosts import HOSTS, Host, load_entry_file, load_host
 from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
 from vdvae_patch.patching import VANILLA, Variant, check_intact, is_patched, patch, patch_record
-from vdvae_patch.patching.decoder import apart_state, load_apart_state
+from vdvae_patch.patching.decoder import apart_state, likelihood_in, load_apart_state
 from vdvae_patch.patching.top_prior import prepared
 from vdvae_patch.reading.fields import checked, require
 from vdvae_patch.seams import Normalized, TopPriorSeam
@@ -88,6 +88,14 @@ class Workload:
             return {}
         parts = {"model": apart_state(self.model), "ema": apart_state(self.ema), "objective": self.weighing.state()}
         return {"seams": parts}
+
+    def seams_ranges(self) -> dict[str, tuple[float, float]]:
+        """Between what the numbers of these states lie, by the last part of their names."""
+        likelihood = likelihood_in(self.model)
+        return {
+            **(likelihood.decoder.state_ranges if likelihood is not None else {}),
+            **(self.weighing.objective.state_ranges if self.weighing is not None else {}),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up the weights of a checkpoint, and the states of decoder and objective."""

@@ -190,6 +190,7 @@ FIELDS = (
     "eighth_images",
     "eighth_sequences",
     "ninth_images",
+    "ninth_sequences",
 )
 
 

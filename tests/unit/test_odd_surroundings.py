@@ -1,0 +1,86 @@
+"""A terminal without σ, a machine without git, a script with flags of ours: what is meant is done and said."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vdvae_patch
+from vdvae_patch.cli import main
+from vdvae_patch.errors import tell
+from vdvae_patch.train.provenance import code_commit
+
+
+class VAE(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(4, 4), nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, logvar = self.encoder(x).chunk(2, 1)
+        z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        return ((self.decoder(z) - x) ** 2).sum(1).mean() + 0.5 * (mean**2 + logvar.exp() - logvar - 1).sum(1).mean()
+
+
+def ascii_file() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+
+
+def written(file: io.TextIOWrapper) -> str:
+    file.flush()
+    assert isinstance(file.buffer, io.BytesIO)
+    return file.buffer.getvalue().decode("ascii")
+
+
+def test_what_an_encoding_lacks_is_escaped() -> None:
+    file = ascii_file()
+    tell("log σ", file)
+    assert written(file) == "log \\u03c3\n"
+    plain = io.StringIO()
+    tell("log σ", plain)
+    assert plain.getvalue() == "log σ\n"
+
+
+def test_stabilize_and_guard_say_all_of_it_to_a_file_in_ascii() -> None:
+    """A guard that could not print its line said nothing at all, and stabilize raised behind the patch."""
+    torch.manual_seed(0)
+    model, file = VAE(), ascii_file()
+    vdvae_patch.stabilize(model, torch.randn(4, 4), file=file)
+    assert "\\u03c3" in written(file)
+    other, file = VAE(), ascii_file()
+    optimizer = torch.optim.SGD(other.parameters(), 1e-3)
+    with vdvae_patch.guard(other, file=file):
+        other(1e4 * torch.randn(4, 4)).backward()
+        optimizer.step()
+    assert "\\u03c3" in written(file)
+
+
+def test_a_command_says_what_it_found_where_there_is_no_sigma(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = ascii_file()
+    monkeypatch.setattr(sys, "stdout", file)
+    with pytest.raises(SystemExit) as stop:
+        main(["scan", f"{__name__}:VAE", "--input", "4x4"])
+    assert stop.value.code == 0
+    assert "\\u03c3" in written(file)
+
+
+def test_without_git_the_commit_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GitPython refuses to be imported there."""
+    monkeypatch.setitem(sys.modules, "git", None)
+    assert code_commit() in ("unknown", "installed")
+
+
+def test_a_script_keeps_a_flag_that_is_called_as_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("import sys\nprint(sys.argv[1:])\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["guard", "--", "python", str(script), "--debug", "--lr", "1"])
+    assert stop.value.code == 0
+    assert "['--debug', '--lr', '1']" in capsys.readouterr().out
