@@ -114,6 +114,12 @@ class Registry(Generic[T]):
         if twice := sorted(beside.keys() & keywords.keys()):
             raise InvalidValueError(f"{self.kind} {spec!r}: {twice[0]} is given beside the text, too")
         keywords = beside | keywords
+        if both := [key for key in list(signature.parameters)[: len(positional)] if key in beside]:
+            many = "an argument by position is" if len(positional) == 1 else f"{len(positional)} arguments are"
+            raise InvalidValueError(
+                f"{self.kind} {spec!r}: {many} too many, for {both[0]} is given beside the text; its form is "
+                f"{self.usage(name)}"
+            )
         try:
             signature.bind(*positional, **keywords)
         except TypeError as error:

@@ -52,7 +52,9 @@ def small_vae(host: str, out: Path, variant: str) -> TrainConfig[Any]:
     )  # fmt: skip
 
 
-def test_a_run_with_neither_goes_by_its_entry_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_neither_goes_by_its_entry_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No line of the decoders or the objectives runs; logs and checkpoints have the keys that they had."""
     work = prepare(tiny(tmp_path / "other"), torch.device("cpu"))
     assert work.weighing is None
@@ -64,6 +66,7 @@ def test_a_run_with_neither_goes_by_its_entry_alone(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Weighing, "weigh", None)
     monkeypatch.setattr(Weighing, "measure", None)
     train(tiny(out, steps=3))
+    assert "note: after 3 updates at --ema-rate" in capsys.readouterr().err
     assert all(row.keys() == PLAIN_ROW for row in metrics(out))
     assert final_state(out).keys() == PLAIN_STATE
     summary = json.loads((out / "summary.json").read_text())

@@ -184,6 +184,46 @@ def test_a_calibrated_loss_is_said_to_be_one() -> None:
     assert elbo.words().endswith("the KL counts once, as in the bound")
 
 
+def sigma_vae(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+    """As the calibrated decoders' authors write it, with a soft floor, from the errors of two lines."""
+    log_sigma = ((x - y) ** 2).mean([0, 1], keepdim=True).sqrt().log()
+    log_sigma = -6 + F.softplus(log_sigma + 6)
+    nats = 0.5 * ((x - y) / log_sigma.exp()) ** 2 + log_sigma + 0.5 * math.log(2 * math.pi)
+    return nats.sum() + kl(m, v).sum()
+
+
+def sigma_of_each_image(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+    nats = D / 2 * torch.log(((y - x) ** 2).mean(1))
+    return (nats + kl(m, v).sum(1)).mean()
+
+
+@pytest.mark.parametrize(("loss", "kind"), [(sigma_vae, "squared error"), (sigma_of_each_image, "Gaussian density")])
+def test_a_sigma_that_is_computed_of_the_errors_is_calibrated(loss: Loss, kind: str) -> None:
+    elbo = scanned(loss).elbo
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.kind == kind
+    assert elbo.beta == pytest.approx(1, rel=0.01)
+
+
+class LearnedLaplace(VAE):
+    """An absolute error beside the logarithm of its learned scale, as image models of latent diffusion have it."""
+
+    def __init__(self) -> None:
+        super().__init__(self.nats)
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def nats(self, x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        return ((x - y).abs() / self.log_scale.exp() + self.log_scale).sum() / len(x) + 1e-6 * kl(m, v).sum() / len(x)
+
+
+def test_an_error_with_a_learned_weight_is_no_error_with_a_fixed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = LearnedLaplace()
+    assert "is multiplied by something that is learned" in scan(model, X).elbo.reason
+    stabilize(model, X, decoder="optimal", probe=False)
+    assert "the likelihood cannot be exchanged: the absolute error at" in capsys.readouterr().out
+
+
 def test_an_absolute_error_is_a_laplace() -> None:
     elbo = scanned(lambda x, y, m, v, z: F.l1_loss(y, x) + kl(m, v).sum(1).mean()).elbo
     assert elbo.reconstruction is not None
@@ -256,6 +296,25 @@ def test_features_of_the_data_are_other_terms_and_alone_no_likelihood() -> None:
     alone = scanned(lambda x, y, m, v, z: F.mse_loss(FROZEN(y), FROZEN(x), reduction="sum") + kl(m, v).sum()).elbo
     assert not alone
     assert "the loss compares features that a network makes of the data, and not the data" in alone.reason
+
+
+def mmd(z: Tensor) -> Tensor:
+    prior = torch.randn_like(z)
+    return sum(
+        sign * torch.exp(-(a[:, None] - b).square().sum(-1) / LATENTS).mean()
+        for a, b, sign in ((z, z, 1), (prior, prior, 1), (z, prior, -2))
+    )  # type: ignore[return-value]
+
+
+def test_a_statistic_of_the_latents_of_a_batch_is_another_term() -> None:
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(y, x.round(), reduction="sum")
+
+    with_it = scanned(lambda x, y, m, v, z: error(x, y) + kl(m, v).sum() + 10 * mmd(z)).elbo
+    assert with_it.beta == pytest.approx(1)
+    assert any("what couples the latents of different rows" in note for note in with_it.notes)
+    free = scanned(lambda x, y, m, v, z: error(x, y) + kl(m, v).mean(0).clamp(min=0.02).sum()).elbo
+    assert not any("couples" in note for note in free.notes)
 
 
 class OfACode(nn.Module):

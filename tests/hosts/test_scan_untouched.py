@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -126,24 +127,33 @@ class Trained(Small):
 
 def test_of_all_that_was_computed_no_tensor_waits_for_pythons_collector() -> None:
     model, x = Trained(), torch.randn(5, 6)
-    scan(model, x)
+
+    def work() -> None:
+        heads = scan(model, x)
+        assert heads.elbo
+        patch(model, "explin", heads=heads).unpatch()
+
+    work()
+    # what an earlier test has left may become garbage meanwhile, once; a cycle of the scan's own is there each time
+    assert min(_waiting_after(work) for _ in range(3)) == 0
+
+
+def _waiting_after(work: Callable[[], None]) -> int:
+    """How many tensors a piece of work leaves in cycles."""
     enabled, flags = gc.isenabled(), gc.get_debug()
     gc.collect()
     gc.disable()
     try:
-        heads = scan(model, x)
-        assert heads.elbo
-        patch(model, "explin", heads=heads).unpatch()
+        work()
         assert not gc.isenabled()
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        waiting = [value for value in gc.garbage if isinstance(value, Tensor)]
+        return sum(isinstance(value, Tensor) for value in gc.garbage)
     finally:
         gc.set_debug(flags)
         gc.garbage.clear()
         if enabled:
             gc.enable()
-    assert not waiting
 
 
 def test_a_function_that_is_given_the_model_is_no_method_of_it() -> None:

@@ -760,11 +760,22 @@ FAULTS: list[Fault] = [
         "scanning/treatment.py",
         "tests/hosts/test_scan_stabilize.py tests/hosts/test_cured_or_not.py",
         (
-            'scales = {**scales, "prior": scales["posterior"]}',
-            'scales = {**scales, "posterior": scales["prior"]}',
+            'given: Scales = {**scales, **dict.fromkeys(roles, scales["posterior"])}',
+            'given: Scales = {**scales, "posterior": scales[roles[0]]}',
             "tests/hosts/test_scan_research_code.py",
         ),
         ("if not failed or len(failed) == len(able):", "if True:"),
+    ),
+    *_group(
+        "scanning/repetitions.py",
+        "tests/hosts/test_scan_repetitions.py",
+        ("along = along // before if along % before == 0 else along", "pass"),
+        ("return min((count for count in counts if count), default=1)", "return len(most)"),
+    ),
+    *_group(
+        "scanning/coupled.py",
+        "tests/hosts/test_scan_elbo.py",
+        ("(moved - gradient)[~even]", "(moved - gradient)[even]"),
     ),
     *_group(
         "scanning/loss_size.py",

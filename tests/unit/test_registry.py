@@ -66,6 +66,20 @@ def test_arguments_are_given_by_position_or_by_keyword(shapes: Registry[object])
     assert isinstance(shapes.get("point"), Point)
 
 
+def test_an_argument_by_position_that_is_given_beside_the_text_is_one_too_many(shapes: Registry[object]) -> None:
+    for spec, given, said in (
+        (
+            "circle(3)",
+            {"radius": 2},
+            r"an argument by position is too many, for radius is given beside the text; its form is circle",
+        ),
+        ("circle(3, 4)", {"height": 2}, "2 arguments are too many"),
+    ):
+        with pytest.raises(InvalidValueError, match=said):
+            shapes.get(spec, **given)
+    assert shapes.get("circle(3)", height=2)
+
+
 def test_usage_shows_arguments_and_defaults(shapes: Registry[object]) -> None:
     assert shapes.usage("disc") == "circle(radius, height=2)"
     assert shapes.usage("point") == "point"

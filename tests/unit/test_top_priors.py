@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -288,6 +289,19 @@ def test_arguments_that_make_no_sense_are_refused(spec: str, said: str) -> None:
 def test_an_unknown_prior_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="vamp"):
         top_priors.get("vam")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"images": 36}, r"images is a shape, as in images=\(1, 28, 28\), not 36"),
+        ({"latents": 5, "images": (4,)}, r"latents is a shape, as in latents=\(40,\), not 5"),
+        ({"data": [[0.0, 1.0]]}, "data is a tensor of images, not a list"),
+    ],
+)
+def test_what_is_no_shape_and_no_tensor_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidValueError, match=said):
+        top_priors.get("vamp(3)", **given)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def _by_first_name(head: Head, modules: Mapping[str, nn.Module], first: Mapping[
         if path not in modules:
             raise PatchError(f"the model has no module {path!r}{did_you_mean(path, _emitters(modules, path))}")
     module = modules[head.path]
-    size = getattr(module, "out_features", None) or getattr(module, "out_channels", None)
+    size = getattr(module, "out_features", None) or (getattr(module, "out_channels", None) if head.dim == 1 else None)
     last = head.start if head.stop is None else head.stop - 1
     if isinstance(size, int) and last >= size and not head.sites and not head.calls:
         raise PatchError(f"head {head}: {type(module).__name__} emits {size} channels")

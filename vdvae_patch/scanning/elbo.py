@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vdvae_patch.objectives.implied import CALIBRATED, consequence
 from vdvae_patch.pixel_grid import PixelGrid
+from vdvae_patch.scanning.coupled import couples_rows
 from vdvae_patch.scanning.data_range import DataRange
 from vdvae_patch.scanning.diagonals import as_it_ran
 from vdvae_patch.scanning.graph import Frame, Graph, ancestors
@@ -24,7 +25,7 @@ from vdvae_patch.scanning.instead import written_instead
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
 from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.reading import Readings
-from vdvae_patch.scanning.reconstruction import Term, linear_frontier, terms_of
+from vdvae_patch.scanning.reconstruction import Term, learned_weight, linear_frontier, terms_of
 from vdvae_patch.scanning.repetitions import draws_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 from vdvae_patch.scanning.targets import data_of, is_of_features, rows_of
@@ -150,6 +151,11 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     if chosen is None:
         return LossElbo(notes[0])
     chosen, steps_counted = _with_learned_sigma(tail, chosen, factors)
+    if chosen.kind in ("squared error", "absolute error") and learned_weight(tail, chosen) is not None:
+        return LossElbo(
+            f"the {_named(chosen)} is multiplied by something that is learned, and how that stands in the loss besides "
+            "is not that of a Gaussian's σ"
+        )
     b = _middle(chosen.factors)
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
     a, why = _kl(factors, sign, readings)
@@ -174,6 +180,8 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         notes.append(f"{chosen.masked:.0%} of the values have no part in it: masked")
     notes += [chosen.note] if chosen.note else []
     notes += _others(tail, [chosen, *terms], factors)
+    if couples_rows(tail, chosen.node, rows_of(chosen.target)):
+        notes.append(f"{OTHERS}: what couples the latents of different rows, such as an MMD or a squared capacity")
     ratio = median / term.factor
     data, scale, compared = data_of(tail, chosen.target)
     if term.kind == "norm of the error":

@@ -229,7 +229,17 @@ def _cut_of_channels(raw: Spot) -> Cut | None:
     if node.kind == "parameter" or rank == 1:
         return cuts[-1] if cuts else None
     if node.op in ops.CONVOLUTIONS | ops.NORMALIZATIONS or (rank > 3 and node.op not in ops.CHANNELS_LAST):
-        return next((c for c in cuts if c.dim == 1), None)
+        along = next((c for c in cuts if c.dim == 1), None)
+        # a layer of one channel, or the normalization of another's output: means and scales lie where they lay before
+        if along is not None or not (node.shape[1] == 1 or _normalized(node).op in ops.CHANNELS_LAST):
+            return along
     last = next((c for c in cuts if c.dim == rank - 1), None)
     between = [c for c in cuts if 0 < c.dim < rank - 1 and c.length > 1]
     return last or (between[-1] if between else None)
+
+
+def _normalized(node: Node) -> Node:
+    """The layer's output that a normalization has in its place, with the same last dimension; else the node itself."""
+    while node.inputs and node.op in ops.NORMALIZATIONS | ops.VIEWS and node.inputs[0].shape[-1:] == node.shape[-1:]:
+        node = node.inputs[0]
+    return node

@@ -229,13 +229,17 @@ def _site(place: TermPlace, reader: TermReader) -> tuple[TermSite, bool]:
         steps = steps_between(frames, owner, len(frames) - 1)
         first = span_of(frames[-1])
     except CannotPlaceError as error:
-        reason = str(error).split("; write a patch file")[0]  # of a head; what to write here follows
-        raise CannotExchangeError(reason) from None
+        raise CannotExchangeError(_reason(error)) from None
     if None in place.span:
         raise CannotExchangeError("its code carries no positions")
     last: Any = place.span
     path, method = ("", "") if outside else (frames[owner].path or "", frames[owner].method)
     return TermSite(path, method, steps, place.first or first, last, reader, weights=place.weights), outside
+
+
+def _reason(error: Exception) -> str:
+    """Why code cannot be reached, without what would be done of a head: what to write here follows."""
+    return " ".join(str(error).split()).split("; write a patch file")[0]
 
 
 def _tried(
@@ -261,7 +265,7 @@ def _tried(
     except CannotExchangeError:
         raise
     except Exception as error:  # whatever the host's code is, the model stays without the decoder
-        raise CannotExchangeError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise CannotExchangeError(_reason(error) or type(error).__name__) from None
     _require_bound(before, elbo, term)
     return elbo
 

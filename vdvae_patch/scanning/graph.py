@@ -297,7 +297,13 @@ def is_even(tensor: torch.Tensor) -> bool:
 def is_diagonal(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a matrix with zeros beside its diagonal, and one number on it, or several such."""
     rows = tensor.shape[-1] if tensor.dim() > 1 else 0
-    if rows < 2 or tensor.shape[-2] != rows or rows > _MOST_ROWS or not tensor.is_floating_point():
+    if (
+        rows < 2
+        or tensor.shape[-2] != rows
+        or rows > _MOST_ROWS
+        or not tensor.numel()
+        or not tensor.is_floating_point()
+    ):
         return False
     if tensor.device.type == "meta" or tensor.layout != torch.strided:
         return False

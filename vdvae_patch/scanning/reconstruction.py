@@ -412,7 +412,23 @@ def _classified(tail: Tail, node: Node, error: Tensor, gradient: Tensor) -> tupl
         return "absolute error", g * e.sign()
     if steady and abs(exponent + 1) < 0.02 and _spread(ratio) < _SAME:
         return "squared error", ratio  # log of the mean squared error: a Gaussian with the σ that is best for it
+    if steady and abs(exponent + 1) < 0.02 and _spread(g.abs()) > _SAME:
+        # each image, or each pixel, has the σ that is best for it: of c (log σ + e² / 2σ²) the mean of g e is c
+        return "Gaussian density", (g * e).mean().expand(len(e))
     return "log likelihood", _complete(tail, node, gradient)
+
+
+def learned_weight(tail: Tail, term: Term) -> Node | None:
+    """What errors are multiplied with before they are added up, if parameters have a part in it that is not by way of
+    the errors themselves; None of fixed weights."""
+    same = [node for node in tail.order if tail.same.get(node.id) == term.node.id]
+    behind = {node.id for start in (term.node, *same) for node in _behind(tail, start)}
+    for node in term.followed:
+        if node.op in ops.MULTIPLYING:
+            others = [n for n in node.inputs if n.params and n.id not in behind]
+            if others and any(n.id in behind for n in node.inputs):
+                return others[0]
+    return None
 
 
 def _is_linear(tail: Tail, node: Node, gradient: Tensor) -> bool:

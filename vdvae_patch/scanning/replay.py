@@ -406,14 +406,40 @@ def _sorted(found: Sequence[Node], inner: set[int]) -> list[Node]:
 
 
 def _same(order: Sequence[Node]) -> dict[int, int]:
-    """Differences that are multiplied with one that is computed of the same."""
+    """Differences that are multiplied with one that is computed of the same, or with what is made of that one, as
+    errors are that are divided by their own deviation."""
     copies: dict[int, int] = {}
+    known: dict[str, list[Node]] = {}
+    for node in order:
+        if node.op in ops.SUMMING and node.params and any(not n.params and n.data for n in node.inputs):
+            known.setdefault(f"{node.op} {_given(node)}", []).append(node)
     for node in order:
         if node.op == "mul" and len(node.inputs) == 2:
             one, other = (_unmoved(n) for n in node.inputs)
             if one is not other and one.op == other.op and one.op in ops.SUMMING and _given(one) == _given(other):
                 copies[max(one.id, other.id)] = min(one.id, other.id)
+    for twins in known.values():
+        first = twins[0]
+        for twin in twins[1:]:
+            if twin.id not in copies and _weighs(order, first, twin):
+                copies[twin.id] = first.id
     return copies
+
+
+def _weighs(order: Sequence[Node], first: Node, twin: Node) -> bool:
+    """Whether what is made of one difference is multiplied with the other, or divides it."""
+    of_first, of_twin = {first.id}, {twin.id}
+    for node in order:
+        own = [n.id in of_first for n in node.inputs], [n.id in of_twin for n in node.inputs]
+        if node.op in ops.MULTIPLYING and any(own[0]) and any(own[1]):
+            return True
+        if node.op in ops.SUMMING and any(own[0]) and any(own[1]):
+            continue  # added up: two terms
+        if any(own[0]):
+            of_first.add(node.id)
+        if any(own[1]):
+            of_twin.add(node.id)
+    return False
 
 
 def _unmoved(node: Node) -> Node:

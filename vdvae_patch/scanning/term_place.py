@@ -184,7 +184,7 @@ def place_of(tail: Tail, term: Term, sign: float, units: float, draws: Draws) ->
     if term.output is None and (term.errors is None or term.kind not in ("squared error", "absolute error")):
         return _mixed(tail, term, units)
     frame, span, end = _widest(term)
-    if frame is None:
+    if frame is None or _is_its_own_weight(tail, term):
         return None
     data = tail.base[term.target.id].double()
     compared = _compared_shape(term)
@@ -196,6 +196,17 @@ def place_of(tail: Tail, term: Term, sign: float, units: float, draws: Draws) ->
         draws=draws, images=_images(compared, draws.along * rows_of(term.target)), masked=term.masked,
         steps=len(term.steps),
     )  # fmt: skip
+
+
+def _is_its_own_weight(tail: Tail, term: Term) -> bool:
+    """Whether the same errors are computed again on another line, so that no one expression has the term."""
+    copies = [node for node in tail.order if tail.same.get(node.id) == term.node.id]
+    return any(_line_of(node) != _line_of(term.node) for node in copies)
+
+
+def _line_of(node: Node) -> object:
+    frame = node.host_frame()
+    return None if frame is None else (frame.code, frame.line)
 
 
 def _images(compared: tuple[int, ...], rows: int) -> int:

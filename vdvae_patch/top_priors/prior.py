@@ -89,7 +89,9 @@ class TopPrior(nn.Module, ABC):
             InvalidValueError: a shape that it needs is missing; data outside [0, 1]; more than there is memory for.
         """
         if latents is not None:
-            self.latents = tuple(map(int, latents))
+            self.latents = shape_of(self._who, "latents", latents, "(40,)")
+        if data is not None and not isinstance(data, Tensor):
+            raise InvalidValueError(f"{self._who}: data is a tensor of images, not a {type(data).__name__}")
         self._prepare(images, data, generator)
         return self
 
@@ -203,7 +205,10 @@ def shape_of(who: str, key: str, value: Sequence[int] | None, example: str) -> t
     """
     if value is None:
         raise InvalidValueError(f"{who}: what shape has one of the {key}? give {key}=, as in {key}={example}")
-    shape = tuple(map(int, value))
+    try:
+        shape = tuple(map(int, value))
+    except (TypeError, ValueError):
+        raise InvalidValueError(f"{who}: {key} is a shape, as in {key}={example}, not {value!r}") from None
     if not shape or min(shape) < 1:
         raise InvalidValueError(f"{who}: {key} of shape {list(value)}; give lengths of at least 1, as in {example}")
     return shape
