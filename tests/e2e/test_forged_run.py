@@ -13,6 +13,8 @@ from runs import tiny
 
 from vdvae_patch.cli import main
 from vdvae_patch.skips import sealed
+from vdvae_patch.train.config import RunFile
+from vdvae_patch.train.folder import RunFolder, write_config
 from vdvae_patch.train.loop import train
 
 
@@ -103,6 +105,22 @@ def test_nor_is_a_skip_replayed(
         main(["replay", str(out)])
     assert stop.value.code == 2
     assert said in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_nor_is_one_replayed_with_other_images_than_the_run_saw(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    config = tiny(out)
+    seen = RunFile.read(out / "config.toml").seen
+    write_config(RunFolder(out), config, {**seen, "data": {**seen["data"], "fingerprint": "0" * 64}})
+    with pytest.raises(SystemExit) as stop:
+        main(["replay", str(out)])
+    assert stop.value.code == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "the images are not those that the run in" in last
+    assert last.endswith("put back the data that the run had: with others the step is another one")
 
 
 def test_with_a_folder_of_another_name_beside_it_all_goes_on(run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data that the host transforms by a matrix of numbers, as a cosine transform does, in front of a posterior."""
+"""What a host brings along as numbers: a matrix that transforms the data, and inputs of a series that has none."""
 
 from __future__ import annotations
 
@@ -29,3 +29,16 @@ def test_a_matrix_of_numbers_on_the_data_is_no_hindrance() -> None:
     torch.manual_seed(0)
     found = {head.path: head.role for head in scan(Transformed(), torch.randn(5, 6))}
     assert found == {"posterior": "posterior", "prior": "prior"}
+
+
+class NoInputs(Transformed):
+    """External inputs of every step, of which there are none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        inputs = torch.zeros(0, 6, 6)
+        return super().forward(torch.cat([x, inputs.flatten(0, 1)]))
+
+
+def test_a_tensor_without_an_element_is_no_hindrance() -> None:
+    torch.manual_seed(0)
+    assert {head.path for head in scan(NoInputs(), torch.randn(5, 6))} == {"posterior", "prior"}

@@ -1,4 +1,4 @@
-"""A terminal without σ, a machine without git, a script with flags of ours: what is meant is done and said."""
+"""A terminal without σ, a machine without git, flags of ours or without effect: what is meant is done and said."""
 
 from __future__ import annotations
 
@@ -84,3 +84,21 @@ def test_a_script_keeps_a_flag_that_is_called_as_ours(
         main(["guard", "--", "python", str(script), "--debug", "--lr", "1"])
     assert stop.value.code == 0
     assert "['--debug', '--lr', '1']" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bench", "--batches", "nan"], "--batches means nothing without --gpu"),
+        (["bench", "--seconds=3"], "--seconds means nothing without --gpu"),
+        (["replay", "run", "--limit", "nan"], "--limit must be a positive number, or inf, not nan"),
+        (["replay", "run", "--limit=-1"], "--limit must be a positive number, or inf, not -1"),
+    ],
+)
+def test_a_flag_that_would_change_nothing_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err

@@ -6,7 +6,6 @@ does not import torch, and does not import these: the help must not wait for tor
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,6 +46,7 @@ class Common:
 
 _MOST_SEED = 2**63 - 1  # as `train` has it
 _MOST = 2**31 - 1
+_LARGEST = 1e30  # of a number that multiplies what float32 holds
 _MOST_AT_ONCE = 2**20
 _AT_ONCE = frozenset({"batch_size", "chunk", "components", "count"})
 """So many are in memory together."""
@@ -54,9 +54,8 @@ _AT_ONCE = frozenset({"batch_size", "chunk", "components", "count"})
 
 def _check(name: str, number: float) -> None:
     if isinstance(number, float):
-        least = 0 if name == "minutes" else 5e-324
-        good = least <= number and (name == "minutes" or number < math.inf)
-        says = "a number of at least 0" if name == "minutes" else "a positive number"
+        good = number >= 0 if name == "minutes" else 0 < number <= _LARGEST
+        says = "a number of at least 0" if name == "minutes" else f"a positive number of at most {_LARGEST:g}"
     else:
         most = _MOST_SEED if name == "seed" else _MOST_AT_ONCE if name in _AT_ONCE else _MOST
         least = 1 if name in _AT_ONCE else 0
