@@ -145,17 +145,17 @@ class _Diagonals:
             return {*permutation_of(node, rank)[-2:]} == {rank - 2, rank - 1}
         if node.op == "flip":
             return {dim % rank for dim in node.args[1]} == {rank - 2, rank - 1}
-        return node.op in ops.COPYING | ops.BROADCASTING | ops.VIEWS | {"unsqueeze", "squeeze"}
+        return node.op in ops.COPYING | ops.BROADCASTING | ops.VIEWS | ops.ONE_LONG
 
     def _is_kept_by_elements(self, node: Node, operands: list[Node]) -> bool:
         own = [n.id in self.known or n.diagonal for n in operands]
-        if node.op in ("add", "sub"):
+        if node.op in ops.SUMS:
             return all(own) and len(operands) == 2
         if node.op == "pow":
             return all(own) and len(node.args) > 1 and isinstance(node.args[1], int | float) and node.args[1] > 0
         if node.op == "div":
             return own[0]
-        return any(own) if node.op == "mul" else all(own) and node.op in ("sqrt", "square", "abs", "neg", "relu")
+        return any(own) if node.op == "mul" else all(own) and node.op in ops.KEEPING_ZERO
 
 
 def _is_single(node: Node) -> bool:

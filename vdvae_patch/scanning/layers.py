@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 
 
@@ -54,7 +55,7 @@ def join_layers(graph: Graph) -> None:
     for number, paths in graph.returned_beside.items():
         node = _moved_from(graph.nodes[number])
         operands = [n for n in node.inputs if n.params]
-        weighted = node.op in ("add", "mul") and len(operands) == 2 and _is_weighted(operands, paths)
+        weighted = node.op in ops.WEIGHING and len(operands) == 2 and _is_weighted(operands, paths)
         if node.kind == "elementwise" and weighted and all(_is_own(n, paths) for n in operands):
             node.kind = "opaque"
 

@@ -114,7 +114,7 @@ def _wide(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _weights(tail: Tail) -> Iterator[tuple[Node, int, bool]]:
     """What a softmax gives, the dimension along which its values sum to one, and whether they are logarithms."""
     for node in tail.order:
-        if node.op in ("_log_softmax", "_softmax") and node.params:
+        if node.op in ops.SOFTMAXES and node.params:
             yield node, int(node.args[1]) % len(node.shape), node.op == "_log_softmax"
 
 

@@ -225,6 +225,16 @@ HELD = frozenset({"clamp", "clamp_min", "clamp_max", "nan_to_num"})
 """What holds values inside of a range, and is the identity there."""
 FLOORS = frozenset({"add", "clamp"})
 """The steps of a convention that keep a σ from zero."""
+SUMS = frozenset({"add", "sub"})
+"""a ± b, by name."""
+WEIGHING = frozenset({"add", "mul"})
+"""How a layer puts a weight of its own to what it computes."""
+KEEPING_ZERO = frozenset({"sqrt", "square", "abs", "neg", "relu"})
+"""Functions of one operand that are 0 where it is."""
+SOFTMAXES = frozenset({"_log_softmax", "_softmax"})
+LOGARITHMS = frozenset({"log", "log1p", "log2", "log10", "log_sigmoid", "log_sigmoid_forward", "_log_softmax"})
+ONE_LONG = frozenset({"unsqueeze", "squeeze"})
+"""A dimension of one element comes or goes."""
 VIEWS = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
 """The same elements under another shape, which depends on their strides."""
 

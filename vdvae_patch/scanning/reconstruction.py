@@ -219,8 +219,6 @@ def _not_ignored(tail: Tail, node: Node, target: Node) -> int:
 
 # --- products of data with an output, or with its logarithm --------------------------------------------------
 
-_LOGARITHMS = frozenset({"log", "log1p", "log2", "log10", "log_sigmoid", "log_sigmoid_forward", "_log_softmax"})
-
 
 def _products(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
     for node in tail.order:
@@ -259,7 +257,7 @@ def _picked(tail: Tail, node: Node, gradient: Tensor) -> Iterator[Term]:
 def _is_logarithm(node: Node) -> bool:
     """Whether a value is a logarithm, limited or not, or log probabilities less their logarithm of a sum."""
     for _ in range(12):
-        if node.op in _LOGARITHMS:
+        if node.op in ops.LOGARITHMS:
             return True
         if node.op in ops.DIFFERENCES and any(_through(n).op in ("logsumexp", "log") for n in node.inputs):
             return True
