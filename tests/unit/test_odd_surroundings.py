@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -73,6 +74,37 @@ def test_without_git_the_commit_is_not_known(monkeypatch: pytest.MonkeyPatch) ->
     """GitPython refuses to be imported there."""
     monkeypatch.setitem(sys.modules, "git", None)
     assert code_commit() in ("unknown", "installed")
+
+
+def test_a_checkout_of_another_user_is_no_broken_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git itself asks for this variable
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert code_commit() in ("unknown", "installed")
+
+
+@pytest.mark.parametrize(("read", "status"), [(False, 141), (True, 2)])
+def test_a_pipe_that_broke_is_silent_only_where_it_is_our_own(read: bool, status: int) -> None:
+    broken = (
+        "import os, sys\n"
+        "from vdvae_patch import cli\n"
+        "def dispatch(arguments): raise BrokenPipeError(32, 'Broken pipe')\n"
+        "cli.dispatch = dispatch\n"
+        "sys.stdin.read()\n"
+        "cli.main([])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", broken], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if not read:
+        process.stdout.close()
+    process.stdin.close()
+    said = process.stderr.read().decode()
+    assert process.wait() == status
+    assert ("Broken pipe" in said) == read
 
 
 def test_a_script_keeps_a_flag_that_is_called_as_ours(

@@ -11,6 +11,7 @@ import ast
 import functools
 import importlib
 import io
+import select
 import sys
 from pathlib import Path
 
@@ -97,8 +98,6 @@ def main(argv: list[str] | None = None) -> None:
             raise
         print("vdvae-patch: interrupted", file=sys.stderr)
         status = 130
-    except BrokenPipeError:
-        status = 141
     except (MemoryError, RuntimeError) as error:
         if debug or not _is_out_of_memory(error):
             raise
@@ -112,12 +111,27 @@ def main(argv: list[str] | None = None) -> None:
         )
         status = 2
     except OSError as error:  # a disk that is full, a folder that may not be written
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(141)
         if debug:
             raise
         where = f" {error.filename}" if error.filename else ""
         print(visible(f"vdvae-patch: error: {error.strerror or error}{where}"), file=sys.stderr)
         status = 2
     sys.exit(status)
+
+
+def _nobody_reads() -> bool:
+    """Whether our own output is a pipe that was closed, as by `| head`; another pipe's end is an error like any."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            waiting = select.poll()
+            waiting.register(stream.fileno(), select.POLLERR)
+            if any(event & select.POLLERR for _, event in waiting.poll(0)):
+                return True
+        except (OSError, ValueError):
+            continue
+    return False
 
 
 def _is_out_of_memory(error: Exception) -> bool:

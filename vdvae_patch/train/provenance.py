@@ -55,7 +55,8 @@ def code_commit() -> str:
     try:
         with git.Repo(root) as repository:
             return repository.head.commit.hexsha[:12] + ("+" if repository.is_dirty() else "")
-    except (git.GitError, ValueError):  # no commit yet, or a checkout of another user, which git does not read
+    except (git.GitError, ValueError, OSError):
+        # no commit yet, or a checkout of another user, which git does not read: it ends while it is written to
         return "unknown"
 
 
