@@ -134,3 +134,9 @@ def test_a_guard_that_goes_on_in_a_folder_has_the_identity_of_the_one_before(tmp
     found = read_guard(tmp_path / "guard")
     assert [(skip.step, skip.recorded) for skip in found.skips] == [(2, 1), (3, 2), (4, 0)]
     assert not [problem for problem in found.problems if "not recorded" not in problem]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_guard(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(vdvae_patch.GuardError, match=r"guard cannot be made: Not a directory; name another one"):
+        vdvae_patch.guard(VAE(), out=tmp_path / "file" / "guard")

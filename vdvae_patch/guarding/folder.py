@@ -37,7 +37,7 @@ def open_folder(out: Path, model: nn.Module) -> GuardFolder:
     """The folder, made.
 
     Raises:
-        GuardError: it is a run's, or holds recorded skips of another class of model.
+        GuardError: it cannot be made, is a run's, or holds recorded skips of another class of model.
     """
     if (out / "config.toml").exists():
         raise GuardError(f"{out} is the folder of a run of `vdvae-patch train`; name another one for the guard")
@@ -50,7 +50,10 @@ def open_folder(out: Path, model: nn.Module) -> GuardFolder:
                 raise GuardError(
                     f"{out} holds recorded skips of a {other}, and this is a {type(model).__name__}; name another one"
                 )
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GuardError(f"the guard's folder {out} cannot be made: {error.strerror}; name another one") from error
     before = identity(out / LOG)
     if before is None:
         before = "" if recorded else short(uuid.uuid4().hex)  # with recordings and no log, whose they are is not known
