@@ -2127,7 +2127,7 @@ CASES = (
         "NASH (J-zin)",
         Retold("J-zin/Semantic-Hashing-Models", "2e4a2348bc8399a9739016e1a1a5e25a77babbbd", "model/NASH.py"),
         NoisyHash, lambda: (tokens(3, 6, 10).float(),), (posterior("logvar_mlp.out", sigma=half_of_exp),), itself,
-        truth="NASH.py: 0.5 exp(v), of noise that is added to drawn bits. Hard to decide: no KL and no density knows of "
+        truth="NASH.py: 0.5 exp(v), of noise that is added to drawn bits. Hard to decide: no KL and no density has "
         "it; a posterior's, as what it is added to sees the data and is decoded",
     ),
     # modalities, labels, planes
@@ -2159,8 +2159,8 @@ CASES = (
         ),
         PlaneVAE, lambda: (randn(8, 2),), (posterior("encoder.fc_var"), likelihood("decoder.fc_var")),
         lambda m, x: m.loss(x),
-        truth="VAE.py: exp(0.5 log_z_var), computed to draw and once more for a Normal; base.py MLPDecoder: a Normal by "
-        "exp(0.5 log_var), as main.py's own configuration has it",
+        truth="VAE.py: exp(0.5 log_z_var), computed to draw and once more for a Normal; base.py MLPDecoder: a Normal "
+        "by exp(0.5 log_var), as main.py's own configuration has it",
     ),
     # levels, causes, priors, weights
     PublicCase(
