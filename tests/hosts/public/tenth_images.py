@@ -1689,6 +1689,140 @@ def rank_one_elbo(model: Any, x: Tensor, label: Tensor, rows: int = 50) -> Tenso
     return nll + kl + 1e-4 * l2
 
 
+# ------------------------------------------------------------------------------------------------ hands, pseudo-inputs
+
+
+class HandLaw(nn.Module):
+    def __init__(self, n_in: int, code: int) -> None:
+        super().__init__()
+        self.mu, self.logvar = nn.Linear(n_in, code), nn.Linear(n_in, code)
+
+    def forward(self, h: Tensor) -> Normal:
+        return Normal(self.mu(h), F.softplus(self.logvar(h)))
+
+
+class HandTurns(nn.Module):
+    """Rotations, of two columns each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = x.view(-1, 3, 2)
+        first = F.normalize(pairs[:, :, 0], dim=1)
+        along = torch.sum(first * pairs[:, :, 1], dim=1, keepdim=True)
+        second = F.normalize(pairs[:, :, 1] - along * first, dim=-1)
+        return torch.stack([first, second, torch.linalg.cross(first, second, dim=1)], dim=-1)
+
+
+class HandPoser(nn.Module):
+    def __init__(self, joints: int = 4, width: int = 8, code: int = 3) -> None:
+        super().__init__()
+        self.encoder_net = nn.Sequential(
+            nn.Flatten(), nn.BatchNorm1d(3 * joints), nn.Linear(3 * joints, width), nn.LeakyReLU(),
+            nn.BatchNorm1d(width), nn.Dropout(0.1), nn.Linear(width, width), HandLaw(width, code),
+        )  # fmt: skip
+        self.decoder_net = nn.Sequential(
+            nn.Linear(code, width), nn.LeakyReLU(), nn.Dropout(0.1), nn.Linear(width, 6 * joints), HandTurns()
+        )
+
+
+def turned(pred: Tensor, label: Tensor) -> Tensor:
+    kept = torch.matmul(pred, torch.transpose(label, 1, 2)) * torch.eye(3)
+    return (torch.sum(kept) / len(pred) / 3 - 1) ** 2
+
+
+def hand_loss(model: Any, pose: Tensor, turns: Tensor) -> Tensor:
+    """Codes' means as a whole are like N(0, 1); each one's variance is told by how far out it lies."""
+    law = model.encoder_net(pose)
+    means = law.mean
+    pred, moved = model.decoder_net(means), model.decoder_net(law.rsample())
+    errors = turned(pred, turns) + 0.5 * turned(moved, turns) + 0.5 * turned(moved, pred)
+    code, cov = means.shape[1], torch.cov(means.transpose(0, 1))
+    shape = torch.log(torch.linalg.det(cov)) - torch.trace(cov) - torch.norm(means.mean(dim=0)) + code
+    wanted = 1 / 4 * torch.exp(-torch.norm(means, dim=1) / 2)
+    variance = law.variance
+    local = torch.sum(torch.log(variance), dim=-1) - code * torch.log(wanted) - torch.sum(variance, dim=-1) + code
+    return errors - 0.05 * shape - 0.05 * local.mean()
+
+
+class GatedLinear(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.linear, self.gate = nn.Linear(n_in, n_out), nn.Linear(n_in, n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * torch.sigmoid(self.gate(x))
+
+
+class Activated(nn.Module):
+    def __init__(self, n_in: int, n_out: int, activation: nn.Module | None = None, bias: bool = True) -> None:
+        super().__init__()
+        self.activation, self.layer_model = activation, nn.Linear(n_in, n_out, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer_model(x)
+        return h if self.activation is None else self.activation(h)
+
+
+def bounded_layer(n_in: int, n_out: int) -> Activated:
+    return Activated(n_in, n_out, nn.Hardtanh(min_val=-7, max_val=2.3))
+
+
+class PseudoLevels(nn.Module):
+    """Two levels. The upper prior is what the encoder makes of learned inputs; below, the prior's draw is decoded."""
+
+    def __init__(self, pixels: int = 12, h: int = 7, z: int = 3, pseudo: int = 4) -> None:
+        super().__init__()
+        self.input_mean, self.pseudo = torch.eye(pseudo), pseudo
+        self.pseudo_means = Activated(pseudo, pixels, nn.Hardtanh(min_val=0, max_val=1), bias=False)
+        self.q_z_given_x_hidden_layer = nn.ModuleList(GatedLinear(pixels, h) for _ in range(2))
+        self.q_z_given_z_plus = GatedLinear(z, h)
+        self.q_z_given_x_and_z = nn.ModuleList([GatedLinear(2 * h, h), GatedLinear(h, h)])
+        self.q_z_mean_layer = nn.ModuleList(Activated(h, z) for _ in range(2))
+        self.q_z_log_var_layer = nn.ModuleList(bounded_layer(h, z) for _ in range(2))
+        self.p_z_hidden = nn.Sequential(GatedLinear(z, h), GatedLinear(h, h))
+        self.p_z_mean_layer, self.p_z_log_var_layer = Activated(h, z), bounded_layer(h, z)
+        self.p_x_given_z = nn.ModuleList(GatedLinear(z, h) for _ in range(2))
+        self.p_x_given_all_z, self.p_x_mean_mlp = GatedLinear(2 * h, h), Activated(h, pixels, nn.Sigmoid())
+
+    def reparameterization(self, mean: Tensor, log_var: Tensor) -> Tensor:
+        self.epsilon = torch.randn(mean.shape)
+        return mean + torch.exp(log_var / 2.0) * self.epsilon
+
+    def top(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.q_z_given_x_and_z[1](self.q_z_given_x_hidden_layer[1](x))
+        return self.q_z_mean_layer[1](h), self.q_z_log_var_layer[1](h)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.q2 = self.top(x)
+        self.z2 = self.reparameterization(*self.q2)
+        h = torch.cat((self.q_z_given_x_hidden_layer[0](x), self.q_z_given_z_plus(self.z2)), dim=1)
+        h = self.q_z_given_x_and_z[0](h)
+        self.q1 = self.q_z_mean_layer[0](h), self.q_z_log_var_layer[0](h)
+        self.z1 = self.reparameterization(*self.q1)
+        h = self.p_z_hidden(self.z2)
+        self.p1 = self.p_z_mean_layer(h), self.p_z_log_var_layer(h)
+        below = self.reparameterization(*self.p1)
+        both = torch.cat((self.p_x_given_z[1](self.z2), self.p_x_given_z[0](below)), dim=1)
+        return self.p_x_mean_mlp(self.p_x_given_all_z(both))
+
+    def log_normal(self, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+        return -0.5 * (log_var + (x - mu) ** 2 / torch.exp(log_var))
+
+    def log_vampprior(self) -> Tensor:
+        mu, log_var = (p.unsqueeze(0) for p in self.top(self.pseudo_means(self.input_mean)))
+        terms = torch.sum(self.log_normal(self.z2.unsqueeze(1), mu, log_var), 2) - math.log(self.pseudo)
+        return torch.logsumexp(terms, dim=1)
+
+
+def pseudo_levels_loss(model: Any, x: Tensor) -> Tensor:
+    mean = torch.clamp(model(x), min=1e-5, max=1 - 1e-5).double()
+    error = -torch.sum(x.double() * torch.log(mean) + (1.0 - x.double()) * torch.log(1.0 - mean)) / len(x)
+    (mu_1, log_var_1), (mu_2, log_var_2) = model.q1, model.p1
+    var_1, var_2 = torch.exp(log_var_1), torch.exp(log_var_2)
+    kl = 0.5 * (torch.sum(log_var_2 - log_var_1 + var_1 / var_2 - 1 + (mu_2 - mu_1) ** 2 / var_2, 1))
+    upper = torch.sum(model.log_normal(model.z2, *model.q2), 1) - model.log_vampprior()
+    return error.float() + torch.mean(upper) + torch.mean(kl)
+
+
 # ------------------------------------------------------------------------------------------------ none
 
 
@@ -1942,6 +2076,15 @@ def root_of_raised(v: Tensor) -> Tensor:
 
 def raised_softplus(v: Tensor) -> Tensor:
     return F.softplus(v) + 1e-6
+
+
+def half_of_seven_to_two(v: Tensor) -> Tensor:
+    return half(v.clamp(-7.0, 2.3))
+
+
+def hands() -> tuple[Tensor, ...]:
+    turns = HandTurns()(randn(24, 6, seed=9))
+    return randn(6, 12), turns
 
 
 def landers() -> tuple[Tensor, ...]:
@@ -2231,6 +2374,35 @@ CASES = (
         rank_one_elbo,
         truth="bnn_linear_layer_mix.py: log(1 + exp(rho)) + 1e-6, drawn for each example; bnn_utils.py: of a mixture, "
         "whose density is taken of other draws. Two linear layers stand for its wide network",
+    ),
+    # hands, pseudo-inputs
+    PublicCase(
+        "HandPoser (csnowhermit)",
+        Retold(
+            "csnowhermit/hand_vposer", "4f44dd889a61ed7e942baf0c7872dfd9734fe914",
+            "hand_poser.py, train_hand_poser.py, common_utils.py",
+        ),
+        HandPoser, hands, (posterior("encoder_net.7.logvar", sigma=F.softplus),), hand_loss,
+        truth="hand_poser.py NormalDistDecoder: a softplus, of what is called a log variance, into Normal; "
+        "train_hand_poser.py KL_local_ditribution: log σ² less σ², and the log of a variance that the mean's length "
+        "tells and divides nothing, a slip. Hard to decide: that one is no raw value's: no head. Rotations stay "
+        "matrices here",
+    ),
+    PublicCase(
+        "HVAE with a VampPrior (Deligiorgis)",
+        Retold(
+            "Deligiorgis/HVAE_VampPrior", "372cc154a6a4c3b7540648dcae8d9443dad94855",
+            "model_hvae_L.py, mlp_layers_He_init.py, training.py",
+        ),
+        PseudoLevels, lambda: (bits(5, 12),),
+        (
+            *(posterior(f"q_z_log_var_layer.{i}.layer_model", sigma=half_of_seven_to_two) for i in range(2)),
+            prior("p_z_log_var_layer.layer_model", sigma=half_of_seven_to_two),
+            prior("q_z_log_var_layer.1.layer_model", sigma=half_of_seven_to_two),
+        ), pseudo_levels_loss,
+        truth="mlp_layers_He_init.py: a log variance within [-7, 2.3]; model_hvae_L.py reparameterization: "
+        "exp(z_log_var / 2). Hard to decide: the upper one reads learned inputs, too, for a prior: both; and decoder "
+        "decodes the lower prior's draw, a slip, so that of its posterior the KL alone is left",
     ),
     # none
     PublicCase(
