@@ -26,6 +26,7 @@ from vdvae_patch.patching.fit import line
 from vdvae_patch.patching.measure import Meter
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant, Scale, Shifted
+from vdvae_patch.scanning.draws import drawn_anew
 from vdvae_patch.scanning.finder import ScanRun
 from vdvae_patch.scanning.outcome import with_origin
 from vdvae_patch.torch_versions import takes_hooks
@@ -154,7 +155,7 @@ class Probe:
                 rest = [unit for unit in chosen if id(unit[0]) not in known]
                 found += self._breaking(heads, rest, level) if rest else []
         for seed in _DRAWS if following and not found else ():
-            with _drawn_anew(seed):
+            with drawn_anew(seed):
                 found = found or self._breaking(heads, following, max(self.levels))
         return found or [Verdict(tuple(heads))]
 
@@ -189,14 +190,6 @@ class Probe:
 _FEW = 8
 _DRAWS = (1, 2, 3)
 """Seeds of further draws."""
-
-
-@contextmanager
-def _drawn_anew(seed: int) -> Iterator[None]:
-    """Other random numbers than those that come next, which stay the next."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
 
 
 def _selections(following: Sequence[Unit]) -> list[list[Unit]]:
