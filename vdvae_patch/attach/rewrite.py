@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from vdvae_patch.attach.classes import ClassMethod, ClassOfCall
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.readers import LogReader, PartReader
 from vdvae_patch.attach.source import METHOD, Span, class_of, find, is_method, look_up, mangled, parse
@@ -294,6 +295,15 @@ class _Edit:
             raise PatchError(
                 f"{self.function.__qualname__} line {span[0]} calls a function in a way that is not understood"
             )
+        if isinstance(target, ClassOfCall):
+            node.func = ast.Call(self._name("call", target), [node.func], [])
+            return
+        if isinstance(target, ClassMethod):
+            if isinstance(node.func, ast.Attribute):
+                node.func = ast.Call(self._name("call", target), [self._owner(node.func)], [])
+            else:
+                node.func = self._name("call", target.bound)
+            return
         if isinstance(target, LocalFunction):
             node.func = self._local(tree, node.func, target)
             return
@@ -306,11 +316,15 @@ class _Edit:
         named_so = written is not None and written.__code__.co_varnames[:1] == ("self",)
         takes_self = written is not None and written.__name__ != "<lambda>" and (named_so or is_method(written))
         if takes_self and isinstance(node.func, ast.Attribute) and not self._is_class(node.func.value):
-            owner = node.func.value
-            if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
-                owner = ast.Name(self.function.__code__.co_varnames[0], ast.Load())  # a proxy takes no attributes
-            node.args.insert(0, owner)
+            node.args.insert(0, self._owner(node.func))
         node.func = self._name("call", target)
+
+    def _owner(self, called: ast.Attribute) -> ast.expr:
+        """What a method is called on; in the place of `super()`, a proxy, what that stands for."""
+        owner = called.value
+        if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
+            return ast.Name(self.function.__code__.co_varnames[0], ast.Load())
+        return owner
 
     def _local(self, tree: ast.AST, called: ast.expr, target: LocalFunction) -> ast.Name:
         """A changed copy of the definition, right behind it, where it sees the same variables."""

@@ -24,7 +24,7 @@ from vdvae_patch.scanning.calls import (
     span_of,
 )
 from vdvae_patch.scanning.emission import examples_cut
-from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
+from vdvae_patch.scanning.expression import Expression, Spot, operands, settle, step_through
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading
 
@@ -285,9 +285,23 @@ def _is_read_elsewhere(graph: Graph, node: Node, following: Node) -> bool:
         if user is following or user.id in seen:
             continue
         seen.add(user.id)
-        if user.kind != "shape":
+        if user.kind == "shape":
+            todo.extend(graph.consumers.get(user.id, ()))
+        elif any(isinstance(a, Node) and _comes_from(settle(Spot(a)).node, node) for a in user.args):
+            return True  # and not only what was joined with it, and parted from it again
+    return False
+
+
+def _comes_from(node: Node, source: Node) -> bool:
+    """Whether a value is another one, or has it in it, moved around or not."""
+    todo, seen = [node], set[int]()
+    while todo:
+        node = todo.pop()
+        if node is source:
             return True
-        todo.extend(graph.consumers.get(user.id, ()))
+        if node.kind == "shape" and node.id not in seen:
+            seen.add(node.id)
+            todo += node.inputs
     return False
 
 

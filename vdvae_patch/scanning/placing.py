@@ -127,7 +127,13 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
             return embedded
         cut = common_cut(chained)
         if cut is not None and all(goes_through(r, r.chain.nodes[cut[0] - 1]) for r in chained if cut[0]):
-            return site_at(graph, chained[0], *cut)
+            try:
+                return site_at(graph, chained[0], *cut)
+            except CannotPlaceError:
+                again = _bounded_again(graph, chained, further_in=True)
+                if not again:
+                    raise
+                return again
         bare = _bare(graph, chained)
         if bare is not None:
             return [bare]
@@ -228,7 +234,9 @@ def _bare(graph: Graph, readings: Sequence[Reading]) -> Site | None:
     return replace(site, channels=emission.channels) if raw.cuts else site
 
 
-def _bounded_again(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
+def _bounded_again(
+    graph: Graph, readings: Sequence[Reading], *, further_in: bool = False
+) -> list[Site | ActivationSite]:
     """For what all readings bound, and some bound again on their way, as where a density clamps what it is given:
 
         log_var = log_var.clamp(-10, 10)
@@ -236,6 +244,10 @@ def _bounded_again(graph: Graph, readings: Sequence[Reading]) -> list[Site | Act
         log_q = log_normal(z, mean, log_var)  # in which it is clamped once more
 
     The scale goes where all have it in common, and what bounds it again lets it pass. Empty if that is not the case.
+
+    Args:
+        further_in: whether it may go in front of bounds that all have in common, too: where the network's output and
+            the first of them are in a function, and the last of them is in what calls that.
     """
     chains = [r.chain for r in readings]
     together = 0
@@ -248,7 +260,7 @@ def _bounded_again(graph: Graph, readings: Sequence[Reading]) -> list[Site | Act
     for count in range(1, together + 1):
         limits = {i for i, steps in enumerate(chains[0].by_node[:together]) if i >= count and _only_bounds(steps)}
         rests = [_unbounded_rest(r, count) for r in readings]
-        if limits or any(map(is_limited, rests)) or not all_alike(rests):
+        if (limits and not further_in) or any(map(is_limited, rests)) or not all_alike(rests):
             continue
         if not all(goes_through(r, chains[0].nodes[count - 1]) for r in readings):
             continue
