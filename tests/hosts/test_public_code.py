@@ -59,15 +59,11 @@ KNOWN = {
     "ninth_images-SketchRNN (rfeinman)": "a bivariate Normal with a correlation, its scales floored",
     "ninth_images-CF-TCVAE": "a log variance that is written into a bank is missed",
     "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
-    "ninth_images-CVAE with IAF (katD2707)": "of a sum of two raw values one is named",
     "ninth_images-LinearMDN (clementw168)": "a mixture's density by its product, one σ a component",
-    "ninth_images-Ensemble's member (nakulpandit)": "a floor and two bounds: found, and refused",
     "ninth_images-BayesModel (JorgeVanco)": "biases that are drawn and added nowhere are named",
-    "ninth_sequences-BVAE-TTS": "a product of three σ: one factor is missed, and a patch is refused",
     "ninth_sequences-FHVAE (BurnhamG)": "a density that is detached, and trains nothing, is named as a likelihood",
     "ninth_sequences-LFADS (lyprince)": "a ratio of two σ in a KL, which no module computes, is listed: refused",
     "ninth_sequences-ODE2VAE": "a draw with its noise's density, along a flow, is called a prior's; bare σ: refused",
-    "ninth_sequences-SPiRL": "a prior that is bounded anew whenever laws are joined: found, and refused",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {

@@ -275,6 +275,7 @@ class _Edit:
         self._bound = bound_names(function)
         self._selves = _names_of_self(function, instance)
         self._kept = 0
+        self._in_parts: dict[tuple[Span, Span], str] = {}
         self._read_everywhere: list[tuple[ast.AST, Change]] = []
 
     def all(self, tree: ast.AST, changes: Sequence[Change], callees: Mapping[Span, Any]) -> None:
@@ -435,14 +436,21 @@ class _Edit:
                 f"{self.function.__qualname__} line {getattr(last, 'lineno', 0)} changes means and raw values in "
                 "place; move it behind the split, or let a name have what it returns (h = h.clamp_(...))"
             )
-        operand = self._operand(self._at(tree, change.first), change)
-        self._kept += 1
-        kept = f"_vdvae_patch_raw_{self._kept}"
-        if not any(node is operand for node in ast.walk(last)):
-            raise PatchError(f"{self.function.__qualname__}: a mean is computed beside a raw value in several steps")
-        self._replace(last, operand, ast.Name(kept, ast.Load()))
-        binding = ast.NamedExpr(ast.Name(kept, ast.Store()), operand)
-        raw = ast.Call(self._name("raw", reader.raw), [binding], [])
+        kept = self._in_parts.get((change.first, change.last), "")
+        if kept:  # another part of the same, whose call stands around this one and keeps the operand
+            operand: ast.expr = ast.Name(kept, ast.Load())
+        else:
+            inner = self._operand(self._at(tree, change.first), change)
+            self._kept += 1
+            kept = f"_vdvae_patch_raw_{self._kept}"
+            if not any(node is inner for node in ast.walk(last)):
+                raise PatchError(
+                    f"{self.function.__qualname__}: a mean is computed beside a raw value in several steps"
+                )
+            self._replace(last, inner, ast.Name(kept, ast.Load()))
+            self._in_parts[change.first, change.last] = kept
+            operand = ast.NamedExpr(ast.Name(kept, ast.Store()), inner)
+        raw = ast.Call(self._name("raw", reader.raw), [operand], [])
         new = ast.Call(self._name("read", reader), [raw, copy.copy(last)], [])  # type: ignore[list-item]
         self._replace(tree, last, new)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from vdvae_patch.attach.sites import ActivationSite, LogSite, Site
 from vdvae_patch.composition import Step, is_limited, named
-from vdvae_patch.conventions import Convention, LogSigma
+from vdvae_patch.conventions import Convention, LogSigma, Sigma
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.agreement import agrees
@@ -41,7 +41,7 @@ from vdvae_patch.scanning.cutting import (
     stays,
     whole_expression,
 )
-from vdvae_patch.scanning.emission import SCRIPTED, emission_of
+from vdvae_patch.scanning.emission import SCRIPTED, Emission, emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.layers import is_recurrent
@@ -616,9 +616,32 @@ def _at_term(graph: Graph, reading: Reading, kept: Reading | None) -> list[Site]
     return list(found)
 
 
+def is_product_of_others(reading: Reading) -> bool:
+    """Whether σ is a product of scales that are no plain exponentials, whose raw values nobody may add."""
+    return reading.chain.end == "product" and any(
+        named(part.steps) != LogSigma() or part.end != "raw" or not part.nodes for part in reading.parts
+    )
+
+
+def sites_of_factor(graph: Graph, readings: Iterable[Reading], emission: Emission) -> tuple[Site | ActivationSite, ...]:
+    """The sites of one factor of σ = softplus(a) softplus(b) ..., where it is computed: each factor gets a scale."""
+    found: dict[Site | ActivationSite, None] = {}
+    for reading in readings:
+        if not all_alike([Sigma(), rest_behind(reading, 0)]):
+            raise CannotPlaceError("it is a factor of a product of scales that is no σ yet")
+        for part in reading.parts:
+            if emission_of(graph, part.begin) != emission:
+                continue
+            if part.end != "raw" or not part.nodes:
+                raise CannotPlaceError("it is a factor of a product of scales, and no single step computes it")
+            factor = replace(reading, raw=part.begin, chain=part, suffix=(), node=part.nodes[-1], term=None, parts=())
+            found |= dict.fromkeys(site_at(graph, factor, len(part.nodes), Sigma()))
+    return tuple(found)
+
+
 def _product(reading: Reading) -> Site:
     """σ = exp(a) exp(b) ...: the product's expression reads scale(a + b + ...)."""
-    if any(named(part.steps) != LogSigma() or part.end != "raw" or not part.nodes for part in reading.parts):
+    if is_product_of_others(reading):
         raise CannotPlaceError("it is a factor of a product of scales that are no plain exponentials")
     nodes = [part.nodes[0] for part in reading.parts]
     join = reading.chain.begin.node
