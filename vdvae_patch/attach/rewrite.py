@@ -442,7 +442,7 @@ class _Edit:
         else:
             inner = self._operand(self._at(tree, change.first), change)
             self._kept += 1
-            kept = f"_vdvae_patch_raw_{self._kept}"
+            kept = f"_vdvae_patch_kept_{self._kept}"
             if not any(node is inner for node in ast.walk(last)):
                 raise PatchError(
                     f"{self.function.__qualname__}: a mean is computed beside a raw value in several steps"
@@ -463,7 +463,7 @@ class _Edit:
             inside = any(node is operand for node in ast.walk(last))
             if isinstance(last, ast.AugAssign) or (not inside and _branches(tree, first) != _branches(tree, last)):
                 return
-            kept = ast.Name(f"_vdvae_patch_raw_{self._kept + 1}", ast.Load())
+            kept = ast.Name(f"_vdvae_patch_kept_{self._kept + 1}", ast.Load())
             if not inside:
                 raw: ast.expr = self._captured(tree, last, first, change)
             elif any(isinstance(n, ast.Lambda | ast.ListComp | ast.GeneratorExp) for n in ast.walk(last)):
@@ -507,7 +507,7 @@ class _Edit:
         read: list[ast.expr] = []
         for part in parts:
             self._kept += 1
-            kept = f"_vdvae_patch_raw_{self._kept}"
+            kept = f"_vdvae_patch_kept_{self._kept}"
             inside = any(node is part for node in ast.walk(last))
             if not inside:
                 self._replace(tree, part, ast.NamedExpr(ast.Name(kept, ast.Store()), part))  # type: ignore[arg-type]
@@ -550,7 +550,7 @@ class _Edit:
             target = again
         else:
             self._kept += 1
-            again = ast.Name(f"_vdvae_patch_raw_{self._kept}", ast.Load())
+            again = ast.Name(f"_vdvae_patch_kept_{self._kept}", ast.Load())
             target = ast.NamedExpr(ast.Name(again.id, ast.Store()), target)
         if raw is None:  # a copy: what the reader keeps for the backward pass must not change under it
             raw = ast.Call(ast.Attribute(again, "clone", ast.Load()), [], [])
@@ -632,7 +632,7 @@ class _Edit:
         if any(node is first for node in ast.walk(last)):
             return raw
         self._kept += 1
-        kept = f"_vdvae_patch_raw_{self._kept}"
+        kept = f"_vdvae_patch_kept_{self._kept}"
         if any(raw in list(ast.walk(node)) for node in ast.walk(first) if isinstance(node, ast.Lambda)):
             # a name that a lambda binds is its own: (kept := raw, first)[1]
             binding = ast.NamedExpr(ast.Name(kept, ast.Store()), copy.deepcopy(raw))

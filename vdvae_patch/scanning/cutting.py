@@ -32,7 +32,7 @@ from vdvae_patch.scanning.reading import Reading
 def common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
     """How many nodes are passed before the readings part, with the rest undoable; and that rest."""
     shortest = min(len(r.chain.nodes) for r in readings)
-    joined = bool(readings[0].parts) and readings[0].chain.end in ("sum", "raw")
+    joined = bool(readings[0].parts) and readings[0].chain.end in ("sum", "raw") and not _is_total(readings[0].raw)
     for count in range(0 if joined else 1, shortest + 1):
         if len({tuple(n.id for n in r.chain.nodes[:count]) for r in readings}) > 1:
             return None
@@ -40,6 +40,14 @@ def common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
         if not any(is_limited(rest) for rest in rests) and all_alike(rests):
             return count, rests[0]
     return None
+
+
+def _is_total(raw: Spot) -> bool:
+    """Whether a sum of raw values is added to in one expression again and again, as a loop over time or over the
+    elements of a set does, or has means beside them: its expression is no place for a scale."""
+    own = [(f.code, f.lasti) for f in raw.node.frames if f.host]
+    again = any([(f.code, f.lasti) for f in n.frames if f.host] == own for n in raw.node.inputs if n.op == raw.node.op)
+    return again or bool(raw.cuts)
 
 
 def rest_behind(reading: Reading, count: int) -> Convention:

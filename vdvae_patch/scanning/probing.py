@@ -27,6 +27,7 @@ from vdvae_patch.patching.measure import Meter
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant, Scale, Shifted
 from vdvae_patch.scanning.draws import drawn_anew
+from vdvae_patch.scanning.emission import IN_PASSING
 from vdvae_patch.scanning.finder import ScanRun
 from vdvae_patch.scanning.outcome import with_origin
 from vdvae_patch.torch_versions import takes_hooks
@@ -222,11 +223,13 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 @contextmanager
 def _means_apart(model: nn.Module, heads: Sequence[Head]) -> Iterator[None]:
-    """Move what is no raw value in the outputs that hold one: up for posteriors, down for priors."""
+    """Move what is no raw value in the outputs that hold one: up for posteriors, down for priors. What is computed in
+    passing, as a mean over a set in the model's own `forward`, is in no output."""
     modules = dict(model.named_modules(remove_duplicate=False))
     by_path: dict[str, list[Head]] = {}
     for head in heads:
-        if not head.parameter and head.path in modules and takes_hooks(modules[head.path]):
+        in_passing = head.found is not None and IN_PASSING in head.found.reason
+        if not head.parameter and not in_passing and head.path in modules and takes_hooks(modules[head.path]):
             by_path.setdefault(head.path, []).append(head)
     hooks = [modules[path].register_forward_hook(partial(_move, found)) for path, found in by_path.items()]
     try:
