@@ -59,7 +59,6 @@ KNOWN = {
     "ninth_images-SketchRNN (rfeinman)": "a bivariate Normal with a correlation, its scales floored",
     "ninth_images-CF-TCVAE": "a log variance that is written into a bank is missed",
     "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
-    "ninth_images-LinearMDN (clementw168)": "a mixture's density by its product, one σ a component",
     "ninth_images-BayesModel (JorgeVanco)": "biases that are drawn and added nowhere are named",
     "ninth_sequences-FHVAE (BurnhamG)": "a density that is detached, and trains nothing, is named as a likelihood",
     "ninth_sequences-LFADS (lyprince)": "a ratio of two σ in a KL, which no module computes, is listed: refused",
