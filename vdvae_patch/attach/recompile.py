@@ -31,18 +31,21 @@ GIVE_ONE = 'give both the same, such as posterior="explin", prior="explin"'
 Edit = tuple[Site, Scale] | tuple[NormalSite | LogSite | TermSite, None]
 
 
-def compiled(host: type, method: str, path: str, edits: Sequence[Edit], instance: Any) -> Callable[..., Any]:
+def compiled(
+    host: type, method: str, path: str, edits: Sequence[Edit], instance: Any, fixed: frozenset[str] = frozenset()
+) -> Callable[..., Any]:
     """The method of a host's class with the edits made, in its decorators; called with the instance first.
 
     Args:
         path: of the module in the model.
         instance: the module, in which functions that it keeps are looked up.
+        fixed: see `rewritten`.
 
     Raises:
         PatchError: the source is not what the sites describe, or cannot be compiled again as it is.
     """
     own = [_from(path, edit) for edit in edits]
-    written = _compile(method_function(host, method), own, 0, instance)
+    written = _compile(method_function(host, method), own, 0, instance, fixed)
     found = inspect.getattr_static(host, method)
     new: Callable[..., Any] = decorators.rewrapped(found, written, name=written.__name__)
     return new

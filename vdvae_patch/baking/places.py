@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from vdvae_patch.attach.decorators import function_of
+from vdvae_patch.attach.callers import calls_on_self, functions_of
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.source import Span, find, is_method, method_function, parse
+from vdvae_patch.attach.source import Span, find, method_function, parse
 from vdvae_patch.attach.written import entered
-from vdvae_patch.errors import PatchError
 from vdvae_patch.trace import shown
 
 
@@ -89,25 +88,8 @@ def calls_of(model: nn.Module, path: str) -> Iterator[tuple[str, Span, str]]:
         if parent_path and name == list(dict(parent.named_children()))[-1]:
             yield from calls_of(model, parent_path)
         return
-    for cls in host_class(parent).__mro__:
-        if cls is nn.Module:
-            return
-        for found in vars(cls).values():
-            function = function_of(found)
-            if function is not None:
-                yield from _calls_in(function, name)
-
-
-def _calls_in(function: FunctionType, name: str) -> Iterator[tuple[str, Span, str]]:
-    try:
-        tree = parse(function)
-    except PatchError:
-        return
-    own = {"self", *(function.__code__.co_varnames[:1] if is_method(function) else ())}
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != name:
-            continue
-        if isinstance(node.func.value, ast.Name) and node.func.value.id in own:
+    for function in functions_of(parent):
+        for node in calls_on_self(function, (name,)):
             span = (node.lineno, node.end_lineno or 0, node.col_offset, node.end_col_offset or 0)
             yield file_of(function), span, ast.unparse(node)
 
