@@ -206,8 +206,25 @@ def test_a_loss_that_no_head_causes_is_found_where_it_is_made() -> None:
     assert "log(1 - t - eps)" in outcome.origin.place.text
     text = account(model, X.round())
     assert "NOT cured: enc[4:8] (posterior, explin), on this batch: the loss is NaN" in text
-    assert "No scale that was tried holds" in text
+    assert "No scale that was tried holds. That is the log of a number below zero, or of a 1 - p whose p" in text
     assert "test_cured_or_not.py" in text
+
+
+def test_of_a_probability_that_is_zero_the_remedy_is_named() -> None:
+    class Saturated(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            p = torch.sigmoid(1000 * x)
+            return super().forward(x) - (x.round() * torch.log(1 - p)).mean()
+
+    assert "the log of zero: of a probability take the logits (F.binary_cross_entropy_with" in account(Saturated(), X)
+
+
+def test_of_a_root_at_zero_the_remedy_is_named() -> None:
+    class Distance(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + ((self.enc.weight - self.enc.weight.detach()) ** 2).sum().sqrt()
+
+    assert "A root has no slope at zero: add a small number inside of it" in account(Distance(), X)
 
 
 def test_the_log_of_a_negative_weight_is_found_too() -> None:
