@@ -172,6 +172,26 @@ class SoftlyClamped(Base):
         return self.loss(Normal(mu, sigma), x)
 
 
+class Root(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        variance = raw.exp()
+        return self.loss(Normal(mu, variance.sqrt()), x)
+
+
+class ClampedRoot(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        raw = torch.clamp(raw, max=8.0)
+        return self.loss(Normal(mu, torch.exp(raw) ** 0.5), x)
+
+
+class InPlace(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(mu, raw.mul(0.5).exp_()), x)
+
+
 class ClampedAndDoubled(Base):
     def forward(self, x: Tensor) -> Tensor:
         mu, raw = self.enc(x).chunk(2, 1)
@@ -180,8 +200,13 @@ class ClampedAndDoubled(Base):
 
 
 @pytest.mark.parametrize("raw", [-210.0, -1000.0])
-@pytest.mark.parametrize(("build", "slope"), [(Clamped, 0.5), (ClampedBefore, 0.5), (SoftlyClamped, None)])
-def test_past_a_clamp_too(build: Callable[[], Base], slope: float | None, raw: float) -> None:
+@pytest.mark.parametrize(
+    ("build", "slope"),
+    [(Clamped, 0.5), (ClampedBefore, 0.5), (SoftlyClamped, None), (Root, 0.5), (ClampedRoot, 0.5), (InPlace, 0.5)],
+)
+def test_past_a_clamp_a_root_and_what_is_done_in_place_too(
+    build: Callable[[], Base], slope: float | None, raw: float
+) -> None:
     model = build()
     handle = vdvae_patch.stabilize(model, X, posterior="explin", probe=False, file=io.StringIO())
     (head,) = handle.heads
@@ -193,8 +218,8 @@ def test_past_a_clamp_too(build: Callable[[], Base], slope: float | None, raw: f
     torch.testing.assert_close(bias.grad[-4:], torch.full((4,), -slope / 4), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("build", [Clamped, ClampedBefore, ClampedAndDoubled])
-def test_what_is_carried_past_a_clamp_is_the_log_of_what_the_normal_is_made_of(build: Callable[[], Base]) -> None:
+@pytest.mark.parametrize("build", [Clamped, ClampedBefore, ClampedAndDoubled, Root, ClampedRoot])
+def test_what_is_carried_is_the_log_of_what_the_normal_is_made_of(build: Callable[[], Base]) -> None:
     model = build()
     with torch.no_grad():
         model.enc.bias[-4:] = -3  # where explin is the exponential
