@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -583,6 +584,31 @@ def test_a_forward_without_a_loss_is_no_success() -> None:
     text = account(Encoder(), X)
     assert "no loss; all values are finite" in text
     assert "give your loss: call=" in text
+
+
+def test_a_loss_for_each_row_is_no_loss_and_it_is_said() -> None:
+    def of_each_row(model: nn.Module, x: Tensor) -> Tensor:
+        out, mu, log_sigma = model(x)
+        return ((out - x) ** 2).sum(1) + (0.5 * (mu**2 + (2 * log_sigma).exp()) - log_sigma).sum(1)
+
+    said = str(vdvae_patch.scan(Encoder(), X, call=of_each_row).outcome)
+    assert (
+        said == f"no loss, which is one number: a tensor [{len(X)}] was given, return its mean; all values are finite"
+    )
+
+
+@pytest.mark.parametrize(
+    ("off", "name"), [(torch.no_grad, "torch.no_grad()"), (torch.inference_mode, "inference_mode")]
+)
+def test_where_gradients_are_off_that_is_said(off: Callable[[], Any], name: str) -> None:
+    with off():
+        outcome = vdvae_patch.scan(Plain(), X).outcome
+    assert name in outcome.not_differentiated
+
+
+def test_a_loader_is_no_batch() -> None:
+    with pytest.raises(vdvae_patch.PatchError, match=r"a DataLoader was given .* next\(iter\(loader\)\)"):
+        vdvae_patch.scan(Plain(), torch.utils.data.DataLoader(X, 4))  # type: ignore[arg-type]
 
 
 def test_a_model_that_was_loaded_gets_its_loss_again() -> None:
