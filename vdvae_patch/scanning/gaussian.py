@@ -568,7 +568,9 @@ class Probe:
     ) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression that has the values of σ over the grid, and the suffix with which it has them.
 
-        Hosts keep σ, or its square, log or inverse; a spot that is σ without any suffix is preferred.
+        Hosts keep σ, or its square, log or inverse; a spot that is σ without any suffix is preferred. A spot to which
+        data are added is taken where no other fits: of `exp(log_var - prior_log_var[label])`, where the prior's values
+        happen to be zero, σ is exp(log_var / 2).
 
         Args:
             error: how far values over the grid are from σ, relative to it; infinite where they are nothing like it.
@@ -582,7 +584,10 @@ class Probe:
         if among is not None:
             spots = [spot for spot in reversed(spots) if spot.key in among]
         nearly = None
-        for suffix in _SUFFIXES:
+        apart = [spot for spot in spots if spot.key not in self._mixed]
+        for suffix, spots in [(s, apart) for s in _SUFFIXES] + [
+            (s, spots) for s in _SUFFIXES if len(apart) < len(spots)
+        ]:
             for spot in spots:
                 value = done[spot.key]
                 for step in suffix:
@@ -596,6 +601,16 @@ class Probe:
                     nearly = spot, suffix
         return None if nearly is None else (self._behind_limits(nearly[0], done), nearly[1])
 
+    @functools.cached_property
+    def _mixed(self) -> frozenset[SpotKey]:
+        """The spots to which data were added on the way."""
+        found = set[SpotKey]()
+        for spot in self.expression.order:
+            added = spot.node.op in ops.ADDING and any(adds_data(n) for n in spot.node.inputs)
+            if added or any(operand.key in found for operand in operands(self.expression, spot)):
+                found.add(spot.key)
+        return frozenset(found)
+
     def _behind_limits(self, spot: Spot, done: Mapping[SpotKey, Tensor]) -> Spot:
         """The spot behind the clamps that do nothing at the values that were tried, as `.clamp(min=-20)` does."""
         for later in self.expression.order:
@@ -604,6 +619,11 @@ class Probe:
             if limits and spot.key in read and torch.equal(done[later.key].double(), done[spot.key].double()):
                 spot = later
         return spot
+
+
+def adds_data(operand: Node) -> bool:
+    """Whether an operand is data, of several elements, or made of data alone."""
+    return math.prod(operand.shape) > 1 and operand.data and not operand.params and not operand.mask
 
 
 def _varies(curvature: Tensor) -> bool:

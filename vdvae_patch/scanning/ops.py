@@ -45,6 +45,7 @@ Property = Literal[
     "selects",  # one place of one dimension is kept, and the dimension dropped
     "joins",  # tensors are put beside each other
     "writes_part",  # a part of a tensor is replaced
+    "writes_picked",  # so is what indices or a mask pick
     # of memory
     "overwrites",  # in place, it leaves nothing of what was there
     "literal",  # what `torch.tensor` makes of numbers
@@ -117,6 +118,7 @@ TABLE: tuple[Row, ...] = (
     _row("shape", "select unbind", "selects"),
     _row("shape", "cat stack", "joins"),
     _row("shape", "slice_scatter select_scatter", "writes_part"),
+    _row("shape", "index_put index_copy scatter masked_scatter", "writes_picked"),
     _row("shape", "diagonal diag_embed constant_pad_nd pad"),
     # the same elements in other memory, of another type, or for another reader
     _row("shape", "clone contiguous detach alias _to_copy to positive", "copies"),
@@ -197,6 +199,8 @@ NARROWING = _HAVING["narrows"]
 SELECTING = _HAVING["selects"]
 JOINING = _HAVING["joins"]
 WRITING_PART = _HAVING["writes_part"]
+WRITING_PICKED = _HAVING["writes_picked"]
+WRITING = WRITING_PART | WRITING_PICKED
 OVERWRITING = _HAVING["overwrites"]
 LITERAL = _HAVING["literal"]
 SCALING_NOISE = _HAVING["scales_noise"]

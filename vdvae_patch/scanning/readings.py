@@ -16,7 +16,7 @@ from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
 from vdvae_patch.scanning.chain import Chain, descend, scaled_noise, shifted_noise
 from vdvae_patch.scanning.cuts import argument, cut_of
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle, written_pieces
 from vdvae_patch.scanning.floored_logs import without_floor
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
@@ -67,7 +67,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
         term = without_floor(_with_bounds(found, direct, stops), stops)
         chain = descend(term.node, stops)
-        joined_before = chain.begin.node.op in ops.JOINING and chain.end == "raw"
+        joined_before = chain.begin.node.op in ops.JOINING | ops.WRITING and chain.end == "raw"
         if chain.end == "constant" or (chain.begin.node.id in out.merged and not joined_before):
             continue
         reason = _first(rule(graph, term, out) for rule in rules.terms)
@@ -76,7 +76,8 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
             continue
         if joined_before:
             suffix = (*chain.steps, *term.suffix)
-            out.found += _readings_of_parts(term, pieces(chain.begin), suffix, stops)
+            of = pieces if chain.begin.node.op in ops.JOINING else written_pieces
+            out.found += _readings_of_parts(term, of(chain.begin), suffix, stops)
             continue
         merged = next(filter(None, (rule(chain, term.suffix) for rule in rules.merges)), None)
         if merged is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 import os
 import sys
 import types
@@ -222,7 +223,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
                 node.kind = (
                     "shape"  # F.embedding(batch, self.raw) picks rows of a parameter; nn.Embedding emits its own
                 )
-            if name in ops.SHUFFLING or name == "embedding":
+            if name in ops.SHUFFLING or name in ops.WRITING_PICKED or name == "embedding":
                 node.picked = _picked(args, sources)
             self._place(tensor, node, args, inplace)
 
@@ -322,20 +323,27 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         storage.add(place, node)
 
     def _overwrite(self, storage: _Storage, place: View, node: Node) -> None:
-        """A write to a part changes the whole: the whole becomes its old self with the part put in."""
+        """A write to a part changes the whole: the whole becomes its old self with the part put in. Where that is a
+        part of a part, as in `out[i, j] = value`, which Python selects one after the other, so is the part around it.
+        """
         storage.written.add(place)
-        for other, old in list(storage.places.items()):
+        changed = {place: node}
+        for other, old in sorted(storage.places.items(), key=lambda item: math.prod(item[0][1])):
             if other == place:
                 continue
             del storage.places[other]
-            narrowed, selected = _narrowed(other, place), _selected(other, place)
-            if narrowed is None and selected is None:
+            inner, where = next(
+                ((i, found) for i in changed if (found := _narrowed(other, i) or _selected(other, i))), (None, ())
+            )
+            if inner is None:
                 storage.written.discard(other)
                 continue
-            whole = self._new("shape", "select_scatter" if narrowed is None else "slice_scatter", other[1])
-            whole.args = (old, node, *(narrowed or selected or ()))
-            whole.data, whole.params = old.data or node.data, old.params or node.params
-            whole.noise, whole.frames, whole.value = old.noise | node.noise, node.frames, old.value
+            part = changed[inner]
+            whole = self._new("shape", "select_scatter" if len(where) == 2 else "slice_scatter", other[1])
+            whole.args = (old, part, *where)
+            whole.data, whole.params = old.data or part.data, old.params or part.params
+            whole.noise, whole.frames, whole.value = old.noise | part.noise, part.frames, old.value
+            changed[other] = whole
             storage.add(other, whole)
 
     # --- where it happened ---
