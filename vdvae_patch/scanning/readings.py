@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
-from vdvae_patch.scanning.chain import Chain, descend, scaled_noise, shifted_noise
+from vdvae_patch.scanning.chain import Chain, End, descend, scaled_noise, shifted_noise
 from vdvae_patch.scanning.cuts import argument, cut_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle, written_pieces
 from vdvae_patch.scanning.floored_logs import without_floor
@@ -208,6 +208,16 @@ def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
     return []
 
 
+def _operands_of(join: Spot, end: End) -> Iterator[Chain]:
+    """The ways back from the operands of a sum or a product; those of one that is itself an operand, in its place."""
+    for operand in (n for n in join.node.inputs if n.params):
+        chain = descend(Spot(operand, Expression.cuts_for(join, operand)))
+        if chain.end == end and not chain.steps:
+            yield from _operands_of(chain.begin, end)
+        else:
+            yield chain
+
+
 class _Piece(NamedTuple):
     """One of several layers' values that were joined, in what the joint is computed to.
 
@@ -261,8 +271,7 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
         return [replace(reading, used=spot.node.id) for reading in found]
     parts: tuple[Chain, ...] = ()
     if chain.end in ("sum", "product"):
-        learned = [n for n in begin.node.inputs if n.params]
-        parts = tuple(descend(Spot(n, Expression.cuts_for(begin, n))) for n in learned)
+        parts = tuple(_operands_of(begin, chain.end))
     if chain.end == "several":
         leaves = [s for s in Expression(begin).leaves.values() if s.node.params]
         emitted = [s for s in leaves if s.node.kind != "parameter"]
