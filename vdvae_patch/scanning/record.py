@@ -90,6 +90,8 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         self._frames: dict[tuple[Frame, ...], tuple[Frame, ...]] = {}
         self._kept: dict[str, str] = {}
         self.draw_count = 0
+        self.differentiated = False
+        """Whether the call has taken gradients by itself."""
         self._methods: dict[tuple[CodeType, type], tuple[bool, str]] = {}
         self._modules: dict[CodeType, str] = {}
         self._without_values = {
@@ -114,15 +116,28 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         if any(self._written(func)):
             self._keep_memory(func, args, kwargs)
         if torch._C._current_autograd_node() is not None:
+            self.differentiated = True
             out = self._run(func, args, kwargs)
             self._note_made([*args, *kwargs.values()], out)
             return out
         self._literal = func.overloadpacket.__name__ in ops.LITERAL
         sources = tuple(self._lift(a) for a in args)
         named = {key: self._lift(value) for key, value in kwargs.items()}
+        cut = self._cut([*args, *kwargs.values()], [*sources, *named.values()])
+        made = len(self.graph.nodes)
         out = self._run(func, args, kwargs)
         self._record(func, args, sources, named, out)
+        for node in self.graph.nodes[made:] if cut else ():
+            node.cut = cut
         return out
+
+    def _cut(self, args: Sequence[Any], sources: Sequence[Any]) -> frozenset[int]:
+        """The numbers of the operands that parameters have a part in and through which no gradient comes. Inside of an
+        `autograd.Function`, which runs without gradients and has some of its own, that is not known of any."""
+        learned = [(a, s) for a, s in zip(flat(args), flat(sources), strict=True) if isinstance(s, Node) and s.params]
+        if torch.is_grad_enabled():
+            return frozenset(s.id for a, s in learned if not a.requires_grad)
+        return frozenset() if _in_function() else frozenset(s.id for _, s in learned)
 
     def _require_values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise `PatchError` if an operation reads a parameter or a buffer that has no values."""
@@ -516,6 +531,14 @@ def run_watched(
     """
     with torch.jit.optimized_execution(False), recorder, inner or contextlib.nullcontext():  # type: ignore[attr-defined]
         return call(*arguments)
+
+
+def _in_function() -> bool:
+    """Whether a custom function of autograd is running."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code is not _APPLY:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _method(code: CodeType, cls: type) -> tuple[bool, str]:
