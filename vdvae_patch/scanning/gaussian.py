@@ -120,6 +120,7 @@ def gaussian_terms(
     one element, which is right only if all of them are alike.
     """
     seen: set[tuple[SpotKey, Side]] = set()
+    priors: dict[SpotKey, GaussianTerm] = {}
     known = _Attempts()
     for through_sums in (False, True):
         for node in totals(graph, through_sums):
@@ -140,11 +141,38 @@ def gaussian_terms(
                 for term in found.terms:
                     if term.raw.node.kind == "elementwise" and term.raw.node.id not in stops:
                         continue  # the difference itself, which no network emits
+                    if term.side == "q" and _is_inverse(term, priors.get(term.raw.key), stops):
+                        continue
+                    if term.side == "p":
+                        priors.setdefault(term.raw.key, term)
                     seen.add((term.raw.key, term.side))
                     yield term
                 if found.terms:
                     break
                 is_open = is_open and found.is_open
+
+
+def _is_inverse(term: GaussianTerm, prior: GaussianTerm | None, stops: frozenset[int]) -> bool:
+    """Whether what would be a σ_q is a multiple of 1 / σ_p of the same raw value.
+
+    Over a prior's raw value a KL is log σ_p + k / 2σ_p², which is −log τ + k τ² / 2 of τ = 1 / σ_p. Where it stands in
+    a loss beside another KL whose mean has the curvature k, τ, as in `exp(log_var_q - log_var_p)`, has the form of a
+    posterior's σ.
+    """
+    if prior is None:
+        return False
+    grid = torch.linspace(-1.48, 1.52, _POINTS, dtype=torch.float64)
+    logs = []
+    for each in (term, prior):
+        expression = Expression(each.node, stops)
+        if each.raw.key not in expression.leaves:
+            return False
+        sigma = expression.value({key: torch.full_like(grid, 0.5) for key in expression.leaves} | {each.raw.key: grid})
+        for step in each.suffix:
+            sigma = step.forward(sigma)
+        logs.append(sigma.log())
+    product = logs[0] + logs[1]
+    return bool((product - product[0]).abs().max() < _STRAIGHT * (logs[1] - logs[1][0]).abs().max())
 
 
 @dataclass(frozen=True)
