@@ -23,6 +23,7 @@ from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.actions import is_action, is_moved_state
 from vdvae_patch.scanning.cuts import lies_in
+from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
 from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, totals
 from vdvae_patch.scanning.graph import Graph, Node
@@ -224,6 +225,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     samples = [mean for mean in term.means if mean.node.id in readings.samples]
     if any(n.id in own for sample in samples for n in sample.node.inputs):
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
+    if _is_of_path_of_own_draw(graph, readings, reading):
+        return "posterior"  # log q(z_t | x_t) along a path that begins in a draw of q(z_0 | x_0)
     firsts = [r for r in readings.beside(term, "q") if r.term is not None and is_one_kl(r.term, term)]
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
@@ -258,8 +261,30 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "prior"  # of a residual posterior's difference of means: (Δμ / σ_p)², and log σ is not there at all
     if _is_of_code(graph, term):
         return "prior"  # a rate: the bits of what is made of the data, and decoded
+    if _has_noise(Expression(Spot(term.total), through_sums=True)):
+        return "prior"  # of a draw that a flow without layers has moved
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _is_of_path_of_own_draw(graph: Graph, readings: Readings, reading: Reading) -> bool:
+    """Whether a density is of what was made of a draw by the same layers, which both times see data and no draw.
+
+    A prior of a condition may be drawn from, too; but what its density is taken of is made of the posterior's draw.
+    """
+    assert reading.term is not None
+    if not reading.raw.node.data or reading.raw.node.noise:
+        return False
+    path = emission_of(graph, reading.raw).path
+    alike = [
+        r
+        for r in readings.found
+        if r.evidence == "noise" and r.raw.node.data and not r.raw.node.noise and emission_of(graph, r.raw).path == path
+    ]
+    own = 0
+    for product in products_of(graph, readings, {r.node.id if r.used < 0 else r.used for r in alike}):
+        own |= product.noise
+    return any(mean.node.noise & own for mean in reading.term.means)
 
 
 def _shares_mean(one: GaussianTerm, other: GaussianTerm) -> bool:
@@ -326,6 +351,8 @@ def _is_drawn_of_data(graph: Graph, readings: Readings, reading: Reading) -> boo
     assert reading.term is not None
     seen = inputs_of(readings, reading.raw)
     means = [mean for mean in reading.term.means if mean.node.params]
+    if any(mean.node.noise for mean in means):
+        return False  # of what another one has drawn
     used = _sample_is_used(graph, readings, _drawn_alone(readings, reading.raw))
     return bool(seen) and used and all(inputs_of(readings, mean) <= seen for mean in means)
 
