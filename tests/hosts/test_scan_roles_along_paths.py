@@ -86,3 +86,33 @@ def test_a_draw_with_its_noises_density_along_a_flow_is_the_posteriors_and_the_l
 ) -> None:
     prior = [("prior", "3:6", "prior")] if conditional else []
     assert roles(Planar(conditional), series()[:, 0]) == [("enc", "3:6", "posterior"), *prior]
+
+
+class Copied(nn.Module):
+    """An inverse model is a code's prior; a copy of it draws the codes by which a goal is reached."""
+
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
+        self.enc, self.dec, self.critic = nn.Linear(12, 6), nn.Linear(9, 6), nn.Linear(6, 1)
+        self.inverse, self.target = (nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 6)) for _ in range(2))
+        self.target.load_state_dict(self.inverse.state_dict())
+        if frozen:  # it has followed since, and is no copy of the present values
+            self.target.requires_grad_(False)
+            self.target[0].weight.data.mul_(0.9)
+
+    def forward(self, x: Tensor, goal: Tensor) -> Tensor:
+        (q_mean, q), (p_mean, p) = self.enc(torch.cat([x, goal], 1)).chunk(2, 1), self.inverse(x).chunk(2, 1)
+        z = q_mean + q.exp() * torch.randn_like(q)
+        kl = p - q + 0.5 * ((q - p).exp() ** 2 + ((q_mean - p_mean) / p.exp()) ** 2 - 1)
+        mean, log_sigma = self.target(goal).chunk(2, 1)
+        code = mean + log_sigma.exp() * torch.randn_like(mean)
+        reached = self.dec(torch.cat([x, code], 1))
+        return (self.dec(torch.cat([x, z], 1)) - goal).square().mean() + kl.mean() - self.critic(reached).mean()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_copy_of_a_prior_that_is_only_drawn_from_is_a_prior(frozen: bool) -> None:
+    x, goal = series()[:, :2].unbind(1)
+    assert roles(Copied(frozen), x, goal) == [
+        ("enc", "3:6", "posterior"), ("inverse.2", "3:6", "prior"), ("target.2", "3:6", "prior")
+    ]  # fmt: skip

@@ -31,6 +31,7 @@ from vdvae_patch.scanning.pairing import with_normals
 from vdvae_patch.scanning.placing import disagreeing, sites_of
 from vdvae_patch.scanning.reading import Reading, Readings, where
 from vdvae_patch.scanning.roles import role_of, shape_of
+from vdvae_patch.scanning.twins import join_roles_of_twins
 
 
 def heads_of(graph: Graph, readings: Readings) -> list[Head]:
@@ -45,6 +46,7 @@ def heads_of(graph: Graph, readings: Readings) -> list[Head]:
             _add(groups, group)
     for join in rules.groupings:
         join(groups)
+    join_roles_of_twins(graph, groups)
     ordered = sorted(groups.values(), key=lambda g: g.spot.node.id)
     shared = {chain.begin.node.id for r in readings.found for chain in r.parts}
     heads = [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]

@@ -162,7 +162,10 @@ def _is_generator(graph: Graph, readings: Readings, raw: Spot, own: set[int]) ->
 
 def _is_expert(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot], own: set[int]) -> bool:
     """Whether what is drawn by itself, and decoded, is of data that those do not see whose draws it judges: one expert
-    of a mixture of posteriors, each for a kind of data of its own. A prior sees what its posterior does, or less."""
+    of a mixture of posteriors, each for a kind of data of its own. A prior sees what its posterior does, or less; and
+    what is computed of earlier draws, as the law of a next state is, is none."""
+    if raw.node.noise:
+        return False
     sees = inputs_of(readings, raw)
     scales = {n.id for sample in samples for n in sample.node.inputs}
     others = [r for r in readings.found if r.evidence == "noise" and (r.node.id if r.used < 0 else r.used) in scales]
