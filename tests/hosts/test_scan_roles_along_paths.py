@@ -93,7 +93,8 @@ class Copied(nn.Module):
 
     def __init__(self, frozen: bool) -> None:
         super().__init__()
-        self.enc, self.dec, self.critic = nn.Linear(12, 6), nn.Linear(9, 6), nn.Linear(6, 1)
+        self.enc, self.dec, self.state = nn.Linear(12, 6), nn.Linear(9, 6), nn.Linear(6, 6)
+        self.world, self.aim = nn.Linear(9, 6), nn.Linear(6, 6)
         self.inverse, self.target = (nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 6)) for _ in range(2))
         self.target.load_state_dict(self.inverse.state_dict())
         if frozen:  # it has followed since, and is no copy of the present values
@@ -101,13 +102,14 @@ class Copied(nn.Module):
             self.target[0].weight.data.mul_(0.9)
 
     def forward(self, x: Tensor, goal: Tensor) -> Tensor:
-        (q_mean, q), (p_mean, p) = self.enc(torch.cat([x, goal], 1)).chunk(2, 1), self.inverse(x).chunk(2, 1)
+        start = self.state(x).detach()
+        (q_mean, q), (p_mean, p) = self.enc(torch.cat([x, goal], 1)).chunk(2, 1), self.inverse(start).chunk(2, 1)
         z = q_mean + q.exp() * torch.randn_like(q)
         kl = p - q + 0.5 * ((q - p).exp() ** 2 + ((q_mean - p_mean) / p.exp()) ** 2 - 1)
-        mean, log_sigma = self.target(goal).chunk(2, 1)
+        mean, log_sigma = self.target(start + goal).chunk(2, 1)
         code = mean + log_sigma.exp() * torch.randn_like(mean)
-        reached = self.dec(torch.cat([x, code], 1))
-        return (self.dec(torch.cat([x, z], 1)) - goal).square().mean() + kl.mean() - self.critic(reached).mean()
+        missed = (self.world(torch.cat([start, code], 1)) - self.aim(start)).square().mean()
+        return (self.dec(torch.cat([x, z], 1)) - goal).square().mean() + kl.mean() + missed
 
 
 @pytest.mark.parametrize("frozen", [False, True])
