@@ -598,7 +598,7 @@ class Probe:
 
         Hosts keep σ, or its square, log or inverse; a spot that is σ without any suffix is preferred. A spot to which
         data are added is taken where no other fits: of `exp(log_var - prior_log_var[label])`, where the prior's values
-        happen to be zero, σ is exp(log_var / 2).
+        happen to be zero, σ is exp(log_var / 2). So is a sum of elements, such as `log_var.mean()`.
 
         Args:
             error: how far values over the grid are from σ, relative to it; infinite where they are nothing like it.
@@ -631,11 +631,15 @@ class Probe:
 
     @functools.cached_property
     def _mixed(self) -> frozenset[SpotKey]:
-        """The spots to which data were added on the way."""
+        """The spots to which data were added on the way, or of which elements were added up."""
         found = set[SpotKey]()
         for spot in self.expression.order:
             added = spot.node.op in ops.ADDING and any(adds_data(n) for n in spot.node.inputs)
-            if added or any(operand.key in found for operand in operands(self.expression, spot)):
+            if (
+                added
+                or spot.node.kind == "reduction"
+                or any(operand.key in found for operand in operands(self.expression, spot))
+            ):
                 found.add(spot.key)
         return frozenset(found)
 

@@ -134,16 +134,13 @@ def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[E
     """
     emissions = [(emission_of(graph, chain.begin), chain) for chain in found[0].parts]
     own = [(e, c) for e, c in emissions if (e.path, e.channels) not in owned] or emissions[-1:]
-    scales = found[0].chain.end == "sum" and any(step.name not in _LINEAR for _, c in own for step in c.steps)
+    scales = found[0].chain.end == "sum" and any(step.name not in ops.LINEAR_STEPS for _, c in own for step in c.steps)
     if scales or any(emission.parameter for emission, _ in own):
         own = own[-1:]
     role, sure = role_of(graph, readings, found)
     for emission, chain in own:
         steps = chain.steps if found[0].chain.end == "product" else None
         yield Group(emission, role, list(found), chain.begin, sure, steps)
-
-
-_LINEAR = frozenset({"add", "mul"})
 
 
 def _head(graph: Graph, group: Group, shared: bool) -> Head:

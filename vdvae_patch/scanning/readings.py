@@ -236,17 +236,19 @@ class _Piece(NamedTuple):
 
 def _of_joined_pieces(chain: Chain, joint: Spot, suffix: tuple[Step, ...]) -> list[_Piece]:
     """The pieces of an expression that reads its raw value more than once, where that is joined of several layers'
-    values: `torch.where(v.abs() < 1e-5, v + 1e-5, v)` of `v = torch.cat([self.one(x), self.two(x)], 1)`."""
+    values: `torch.where(v.abs() < 1e-5, v + 1e-5, v)` of `v = torch.cat([self.one(x), self.two(x)], 1)`. Or where it is
+    read between bounds that are parameters, `high - F.softplus(high - v)` of an ensemble's `torch.stack`."""
     node, begin = joint.node, chain.begin
-    if node.op != "cat" or joint.cuts or begin.cuts or begin.node.shape != node.shape or len(node.inputs) > MOST_PIECES:
+    whole = not (joint.cuts or begin.cuts) and begin.node.shape == node.shape
+    if node.op not in ops.JOINING or not whole or len(node.inputs) > MOST_PIECES:
         return []
     dim, start = argument(node, 1, "dim", 0) % len(node.shape), 0
     found = []
     for piece in node.inputs:
-        size = piece.shape[dim]
+        size = piece.shape[dim] if node.op == "cat" else 1
         part = Spot(begin.node, (cut_of(dim, range(start, start + size), node.shape[dim]),))
         start += size
-        raws = [s for s in Expression(part).leaves.values() if s.node.params]
+        raws = [s for s in Expression(part).leaves.values() if s.node.params and s.node.kind != "parameter"]
         own = descend(part)
         if len(raws) != 1 or own.end != "several":
             return []

@@ -58,7 +58,7 @@ def _of_range(node: Node, cuts: Cuts) -> list[Part]:
 
 def _of_picked(node: Node, cuts: Cuts) -> list[Part] | None:
     base, dims = node.inputs[0], _dims_picked(node)
-    source = node.args[2 if node.op in ("index_put", "masked_scatter") else 3]
+    source = node.args[2 if node.op in ops.WRITING_THIRD else 3]
     if node.op == "index_put" and argument(node, 3, "accumulate", False):
         return None
     if not isinstance(source, Node):
