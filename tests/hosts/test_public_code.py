@@ -36,7 +36,6 @@ KNOWN = {
     "second_images-GMVAE": "sampler and KL add different floors",
     "second_images-PHISeg": "a slip upstream multiplies two σ",
     "second_images-IAF-VAE": "of a sum of two raw values one is named",
-    "second_images-MIBTrainer": "a KL in both directions makes one posterior a prior, too",
     "second_sequences-LFADS": "a σ that is overwritten in part",
     "second_sequences-Social-STGCNN": "a bivariate Normal with a correlation",
     "second_sequences-EVE": "bare log variances of weights in a KL: found, and refused",

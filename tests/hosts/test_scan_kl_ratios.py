@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import ScanResult, scan
@@ -87,3 +88,28 @@ def test_two_posteriors_that_are_kept_near_each_other_by_kls_in_both_directions_
     torch.manual_seed(0)
     heads = scan(BothWays(), series())
     assert found(heads) == [("one", "4:8", "posterior"), ("other", "4:8", "posterior")]
+
+
+class TwoViews(nn.Module):
+    """The posteriors of two views judge each other's draws, and a critic tells pairs of codes."""
+
+    def __init__(self, conditional: bool) -> None:
+        super().__init__()
+        self.conditional = conditional
+        self.one, self.other = nn.Linear(24, 8), nn.Linear(12 if conditional else 24, 8)
+        self.critic = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        out = self.one(flat), self.other(flat[:, :12] if self.conditional else flat.flip(1))
+        q, p = (Normal(h[:, :4], torch.nn.functional.softplus(h[:, 4:]) + 1e-6) for h in out)
+        z, w = q.rsample(), p.rsample()
+        kl = q.log_prob(z) - p.log_prob(z) + p.log_prob(w) - q.log_prob(w)
+        return kl.mean() - self.critic(torch.cat([z, w], 1)).mean()
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_posteriors_of_two_views_judge_each_others_draws_and_a_prior_sees_less(conditional: bool) -> None:
+    torch.manual_seed(0)
+    roles = {head.path: head.role for head in scan(TwoViews(conditional), series())}
+    assert roles == {"one": "posterior", "other": "prior" if conditional else "posterior"}

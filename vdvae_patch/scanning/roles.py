@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -173,6 +174,42 @@ def _is_expert(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot],
     return bool(others) and not sees <= seen and is_decoded(graph, readings, own, sees)
 
 
+def _judge_each_other(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot], own: set[int]) -> bool:
+    """Whether what is drawn by itself is compared with the mean of the law whose draws it judges, too: two posteriors,
+    of two views of the data, that a symmetrised KL of samples keeps near each other. A prior sees less.
+
+        kl = p.log_prob(z_p) - q.log_prob(z_p) + q.log_prob(z_q) - p.log_prob(z_q)
+    """
+    scales = {n.id for sample in samples for n in sample.node.inputs}
+    others = [r for r in readings.found if r.evidence == "noise" and (r.node.id if r.used < 0 else r.used) in scales]
+    if not others or any(sees_less(readings, raw, r.raw) for r in others):
+        return False
+    means = {settle(Spot(n)).key for sample in samples for n in _means_added(graph, sample.node)}
+    drawn = [user for product in products_of(graph, readings, own) for user in graph.consumers.get(product.id, ())]
+    for node in drawn:
+        for user in _behind_moves(graph, node):
+            if user.op in ops.DIFFERENCES and any(n.params and settle(Spot(n)).key in means for n in user.inputs):
+                return True
+    return False
+
+
+def _means_added(graph: Graph, product: Node) -> list[Node]:
+    """What the products σ ε of a draw are added to."""
+    sums = [user for user in graph.consumers.get(product.id, ()) if user.op == "add"]
+    return [n for node in sums for n in node.inputs if n is not product]
+
+
+def _behind_moves(graph: Graph, node: Node) -> Iterator[Node]:
+    """What reads a value, or its elements elsewhere."""
+    todo = [node]
+    while todo:
+        for user in graph.consumers.get(todo.pop().id, ()):
+            if user.kind == "shape":
+                todo.append(user)
+            else:
+                yield user
+
+
 def _is_factor_beside_others(readings: Readings, raw: Spot) -> bool:
     """Whether a raw value is merged into what is drawn, beside another one of other data to which there is a KL, too: a
     product has one prior at most, so that these are experts, each a posterior of its label or modality."""
@@ -234,6 +271,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
+        return "posterior"
+    if samples and own and _judge_each_other(graph, readings, reading.raw, samples, own):
         return "posterior"
     if _is_factor_beside_others(readings, reading.raw):
         return "posterior"
