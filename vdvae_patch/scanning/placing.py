@@ -605,7 +605,7 @@ def _at_term(graph: Graph, reading: Reading, kept: Reading | None) -> list[Site]
 
 
 def _product(reading: Reading) -> Site:
-    """σ = exp(a) exp(b): the product's expression reads scale(a + b)."""
+    """σ = exp(a) exp(b) ...: the product's expression reads scale(a + b + ...)."""
     if any(named(part.steps) != LogSigma() or part.end != "raw" or not part.nodes for part in reading.parts):
         raise CannotPlaceError("it is a factor of a product of scales that are no plain exponentials")
     nodes = [part.nodes[0] for part in reading.parts]
@@ -613,4 +613,4 @@ def _product(reading: Reading) -> Site:
     level = common_level([*nodes, join])
     spans = [span_of(outer_first(n)[level]) for n in nodes]
     site = site_of_nodes([*nodes, join], 0, named((*reading.chain.steps, *reading.suffix)))
-    return replace(site, also=((spans[1], 0),))
+    return replace(site, also=tuple((span, 0) for span in spans[1:]))

@@ -96,6 +96,9 @@ def recorded(
             loss, is_loss = loss_of(result)
             if is_loss and loss is not None:
                 recorder.graph.loss = recorder.node_of(loss)
+                if loss.requires_grad and not recorder.differentiated:
+                    learns = [t for t in tensors_in(result) if t.requires_grad]
+                    recorder.graph.learns = frozenset(recorder.node_of(t).id for t in [loss, *learns])
             recorder.graph.given = frozenset().union(*map(recorder.nodes_in, [*tensors_in(result), *_kept(model)]))
             if tracer is not None:
                 tracer.backward()
