@@ -11,10 +11,12 @@ import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from vdvae_patch import conventions
 from vdvae_patch.attach import decorators
+from vdvae_patch.attach.classes import ClassMethod, ClassOfCall
 from vdvae_patch.attach.readers import AnyReader, LogReader, OutputReader, PartReader, Reader
 from vdvae_patch.attach.rewrite import TERM, VALUE, Change, LocalFunction, Names, fixed_arguments, rewritten
 from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site, TermSite
@@ -30,18 +32,21 @@ GIVE_ONE = 'give both the same, such as posterior="explin", prior="explin"'
 Edit = tuple[Site, Scale] | tuple[NormalSite | LogSite | TermSite, None]
 
 
-def compiled(host: type, method: str, path: str, edits: Sequence[Edit], instance: Any) -> Callable[..., Any]:
+def compiled(
+    host: type, method: str, path: str, edits: Sequence[Edit], instance: Any, fixed: frozenset[str] = frozenset()
+) -> Callable[..., Any]:
     """The method of a host's class with the edits made, in its decorators; called with the instance first.
 
     Args:
         path: of the module in the model.
         instance: the module, in which functions that it keeps are looked up.
+        fixed: see `rewritten`.
 
     Raises:
         PatchError: the source is not what the sites describe, or cannot be compiled again as it is.
     """
     own = [_from(path, edit) for edit in edits]
-    written = _compile(method_function(host, method), own, 0, instance)
+    written = _compile(method_function(host, method), own, 0, instance, fixed)
     found = inspect.getattr_static(host, method)
     new: Callable[..., Any] = decorators.rewrapped(found, written, name=written.__name__)
     return new
@@ -158,15 +163,18 @@ def _plan(
         if not any(meet(step.span, log.last) for step in deeper):
             _carry(changes, log)
     for step, below in inner.items():
-        target, owner = called(function, step.span, step.module, step.qualname, instance)
+        target, owner, varies = called(function, step.span, step.module, step.qualname, instance)
         caller = _Caller(function, instance, fixed, names)
         if target is LOCAL:
             replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance, fixed, names))
         elif isinstance(target, classmethod):
             inner_function = _again(target, step, below, level, None, caller)
-            replaced[step.span] = types.MethodType(inner_function, owner_of(step.module, step.qualname))
+            replaced[step.span] = ClassMethod(inner_function, owner_of(step.module, step.qualname))
         elif isinstance(target, type):
-            replaced[step.span] = _wrapped(_made(target, step, below, level), below, level + 1)
+            name = step.qualname.rpartition(".")[2]
+            init = _init_again(target, name, below, level)
+            made = ClassOfCall(target, name, init, _wrapping(below, level + 1))
+            replaced[step.span] = made if varies else made(target)
         else:
             replaced[step.span] = _again(target, step, below, level, owner, caller)
     return changes, replaced
@@ -256,33 +264,22 @@ def _cached(found: functools.cached_property[Any], function: Callable[[Any], Any
     return read
 
 
-def _made(target: type, step: CallStep, edits: list[Edit], level: int) -> type:
-    """A subclass whose `__init__`, or a data class's `__post_init__`, is compiled again; its instances pickle as the
-    host's own class."""
-
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807  a method of the class below
-        reduced: Any = target.__reduce_ex__(self, protocol)  # type: ignore[call-arg]
-        build, arguments, *rest = reduced
-        return _built, (build, *(target if argument is type(self) else argument for argument in arguments)), *rest
-
-    method = step.qualname.rpartition(".")[2]
+def _init_again(target: type, method: str, edits: list[Edit], level: int) -> Any:
+    """A class's `__init__`, or a data class's `__post_init__`, compiled again in its decorators."""
     found = inspect.getattr_static(target, method)
-    init = decorators.rewrapped(found, _compile(method_function(target, method), edits, level + 1, None))
-    namespace = {method: init, "__reduce_ex__": __reduce_ex__}
-    names = {"__module__": target.__module__, "__qualname__": target.__qualname__, "__doc__": target.__doc__}
-    return type(target)(target.__name__, (target,), namespace | names)
+    return decorators.rewrapped(found, _compile(method_function(target, method), edits, level + 1, None))
 
 
-def _built(build: Callable[..., Any], *arguments: Any) -> Any:
-    # a name of its own: pickle lets `copyreg.__newobj__` make nothing but the type of what is pickled
-    return build(*arguments)
-
-
-def _wrapped(made: type, edits: list[Edit], level: int) -> type:
+def _wrapping(edits: list[Edit], level: int) -> Callable[[type], type] | None:
+    """What gives a class of the host stable arithmetic, if one of its sites has that."""
     for site, scale in edits:
         if isinstance(site, Site) and site.wrap is not None and scale is not None and len(site.calls) == level:
-            return site.wrap(made, scale)
-    return made
+            return partial(_with, site.wrap, scale)
+    return None
+
+
+def _with(wrap: Callable[[type, Scale], type], scale: Scale, made: type) -> type:
+    return wrap(made, scale)
 
 
 def with_host_arithmetic(head: Head) -> Head:

@@ -27,6 +27,8 @@ from vdvae_patch.patching.floors import zero_between
 from vdvae_patch.patching.measure import Meter
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant, Scale, Shifted
+from vdvae_patch.scanning.draws import drawn_anew
+from vdvae_patch.scanning.emission import IN_PASSING
 from vdvae_patch.scanning.finder import ScanRun
 from vdvae_patch.scanning.outcome import with_origin
 from vdvae_patch.torch_versions import takes_hooks
@@ -161,7 +163,7 @@ class Probe:
             rest = [unit for unit in chosen if id(unit[0]) not in known]
             found += self._breaking(heads, rest, -math.inf) if rest else []
         for seed in _DRAWS if following and not found else ():
-            with _drawn_anew(seed):
+            with drawn_anew(seed):
                 found = found or self._breaking(heads, following, max(self.levels))
         return found or [Verdict(tuple(heads))]
 
@@ -196,14 +198,6 @@ class Probe:
 _FEW = 8
 _DRAWS = (1, 2, 3)
 """Seeds of further draws."""
-
-
-@contextmanager
-def _drawn_anew(seed: int) -> Iterator[None]:
-    """Other random numbers than those that come next, which stay the next."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
 
 
 def _selections(following: Sequence[Unit]) -> list[list[Unit]]:
@@ -245,11 +239,13 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 @contextmanager
 def _means_apart(model: nn.Module, heads: Sequence[Head]) -> Iterator[None]:
-    """Move what is no raw value in the outputs that hold one: up for posteriors, down for priors."""
+    """Move what is no raw value in the outputs that hold one: up for posteriors, down for priors. What is computed in
+    passing, as a mean over a set in the model's own `forward`, is in no output."""
     modules = dict(model.named_modules(remove_duplicate=False))
     by_path: dict[str, list[Head]] = {}
     for head in heads:
-        if not head.parameter and head.path in modules and takes_hooks(modules[head.path]):
+        in_passing = head.found is not None and IN_PASSING in head.found.reason
+        if not head.parameter and not in_passing and head.path in modules and takes_hooks(modules[head.path]):
             by_path.setdefault(head.path, []).append(head)
     hooks = [modules[path].register_forward_hook(partial(_move, found)) for path, found in by_path.items()]
     try:

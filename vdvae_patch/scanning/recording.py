@@ -141,16 +141,16 @@ def recorded(
     return recorder.graph
 
 
-def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> None:
-    """Run a call that was recorded before, with the same random numbers and nothing recorded; the model is left as it
-    was.
+def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> Any:
+    """What a call that was recorded before gives, with the same random numbers and nothing recorded; the model is left
+    as it was.
 
     Raises:
         Exception: whatever the call raises.
     """
     undoing = Undoing()
     with _apart(model, undoing, None):
-        run_watched(undoing, *_called(model, inputs, call))
+        return run_watched(undoing, *_called(model, inputs, call))
 
 
 @contextmanager
