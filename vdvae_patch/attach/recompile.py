@@ -18,9 +18,10 @@ from vdvae_patch import conventions
 from vdvae_patch.attach import decorators
 from vdvae_patch.attach.classes import ClassMethod, ClassOfCall
 from vdvae_patch.attach.readers import AnyReader, LogReader, OutputReader, PartReader, Reader
-from vdvae_patch.attach.rewrite import TERM, Change, LocalFunction, Names, fixed_arguments, rewritten
+from vdvae_patch.attach.rewrite import TERM, VALUE, Change, LocalFunction, Names, fixed_arguments, rewritten
 from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of, qualname_of
+from vdvae_patch.composition import ends, same_sigma
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import SharedScaleError
 from vdvae_patch.heads import Head
@@ -182,27 +183,36 @@ def _plan(
 def _carry(changes: list[Change], log: LogSite) -> None:
     """Let a σ carry its logarithm: by the scale that computes it, or by the host's own expression beside a change.
 
-    Where an expression is a part of one that is changed, or the other way round, the Normal takes the log of σ.
+    Where the expression is a part of one that is changed, or what is changed leads to another σ than the Normal's, the
+    Normal takes the log of σ.
     """
+    # before all others: where it begins, one that lets the raw value pass a clamp may stand
     for known in changes:
-        if known.operand == TERM:
-            continue
-        if known.last == log.last and type(known.reader) is Reader and known.reader.rest == _SIGMA:
+        whole = known.last == log.last and known.operand != TERM
+        if whole and type(known.reader) is Reader and known.reader.rest == _SIGMA:
             known.reader.carries = True
             return
-        if known.operand == -3:
+    for known in changes:
+        if known.operand in (TERM, -3):
             continue  # a parameter, wherever it is named: what is read then is what σ is computed of
-        if meet(known.last, log.last):
-            return
-        if meet(known.first, log.first) or meet(known.last, log.first):
-            # the raw value is replaced on the way: by log σ itself, where nothing but an exponential follows
-            if type(known.reader) is Reader and known.reader.rest == _LOG_SIGMA:
-                changes.append(Change(log.last, log.last, 0, LogReader(_LOG_SIGMA)))
-            return
+        if not (meet(known.last, log.last) or meet(known.first, log.first) or meet(known.last, log.first)):
+            continue
+        # the raw value is replaced on the way, by what the host's remaining steps make σ of, and so its logarithm
+        rest = known.reader.rest if type(known.reader) is Reader and known.reader.reads is None else None
+        on_the_way = not known.inplace and not lies_in(log.last, known.last)
+        if rest is not None and on_the_way and any(same_sigma(rest, steps) for steps in ends(log.convention)):
+            changes.append(Change(known.last, log.last, VALUE, LogReader(rest)))
+        return
     changes.append(Change(log.first, log.last, log.operand, LogReader(log.convention), log.parameter))
 
 
-_SIGMA, _LOG_SIGMA = conventions.get("sigma"), conventions.get("log_sigma")
+_SIGMA = conventions.get("sigma")
+
+
+def lies_in(one: Span, other: Span) -> bool:
+    """Whether an expression is another one, or a part of it."""
+    (first, last, start, end), (first_other, last_other, start_other, end_other) = one, other
+    return (first_other, start_other) <= (first, start) and (last, end) <= (last_other, end_other)
 
 
 def meet(one: Span, other: Span) -> bool:

@@ -38,6 +38,9 @@ _OPERAND_BEFORE = ("sub", "subtract", "rsub", "mul", "multiply", "log_prob")
 TERM = -1000
 """Operand of a change that replaces the expression by reader(output, data), the two that `first` compares."""
 
+VALUE = -999
+"""Operand of a change that reads what the expression at `first` itself comes to, with what stands in its place."""
+
 
 class Change(NamedTuple):
     """Replace the expression at `last` by reader(p), p the operand of the expression at `first`."""
@@ -283,7 +286,8 @@ class _Edit:
         for span, target in callees.items():
             self.call(tree, span, target)
         # first those that read several expressions, while these still stand where the source has them
-        for change in sorted(changes, key=lambda c: (not c.also, c.first == c.last)):
+        # and those that read what others put there
+        for change in sorted(changes, key=lambda c: (not c.also, c.operand != VALUE, c.first == c.last)):
             self.change(tree, change)
 
     def call(self, tree: ast.AST, span: Span, target: Any) -> None:
@@ -358,7 +362,7 @@ class _Edit:
         if change.operand == TERM:
             self._term(tree, change)
             return
-        if change.operand <= -4:
+        if change.operand <= -4 and change.operand != VALUE:
             raw = self._operand(self._at(tree, change.last), change._replace(operand=-4 - change.operand))
             self._replace(tree, raw, self._read(change, raw))
             return
@@ -689,6 +693,8 @@ class _Edit:
     # --- which operand is the raw parameter ---
 
     def _operand(self, node: ast.AST, change: Change) -> ast.expr:
+        if change.operand == VALUE and isinstance(node, ast.expr):
+            return node
         candidates: list[ast.expr]
         reads = self._reads_of(change.parameter, node)[:1] if change.parameter else []
         if reads:

@@ -180,9 +180,9 @@ def _moves(node: Node) -> bool:
 
 def _channels(emitted: _Emitted, raw: Spot) -> tuple[ChannelRange, bool]:
     """The channels, and whether they are all there is to it."""
-    if any(cut.dim == UNKNOWN for cut in raw.cuts):
-        return ChannelRange(emitted.usual), False
     cut = _cut_of_channels(raw)
+    if (cut is None or cut.dim == UNKNOWN) and any(c.dim == UNKNOWN for c in raw.cuts):
+        return ChannelRange(emitted.usual), False  # else it is a part of these channels: of steps of time, say
     if cut is None:
         return ChannelRange(emitted.usual), True
     # layers compute on more or fewer leading dimensions than they return; a pooling of a sequence on one more behind

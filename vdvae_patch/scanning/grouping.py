@@ -31,6 +31,7 @@ from vdvae_patch.scanning.pairing import with_normals
 from vdvae_patch.scanning.placing import disagreeing, is_product_of_others, sites_of, sites_of_factor
 from vdvae_patch.scanning.reading import Reading, Readings, where
 from vdvae_patch.scanning.roles import role_of, shape_of
+from vdvae_patch.scanning.twins import join_roles_of_twins
 
 
 def heads_of(graph: Graph, readings: Readings) -> list[Head]:
@@ -45,6 +46,7 @@ def heads_of(graph: Graph, readings: Readings) -> list[Head]:
             _add(groups, group)
     for join in rules.groupings:
         join(groups)
+    join_roles_of_twins(graph, groups)
     ordered = sorted(groups.values(), key=lambda g: g.spot.node.id)
     shared = {chain.begin.node.id for r in readings.found for chain in r.parts}
     heads = [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
@@ -132,16 +134,13 @@ def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[E
     """
     emissions = [(emission_of(graph, chain.begin), chain) for chain in found[0].parts]
     own = [(e, c) for e, c in emissions if (e.path, e.channels) not in owned] or emissions[-1:]
-    scales = found[0].chain.end == "sum" and any(step.name not in _LINEAR for _, c in own for step in c.steps)
+    scales = found[0].chain.end == "sum" and any(step.name not in ops.LINEAR_STEPS for _, c in own for step in c.steps)
     if scales or any(emission.parameter for emission, _ in own):
         own = own[-1:]
     role, sure = role_of(graph, readings, found)
     for emission, chain in own:
         steps = chain.steps if found[0].chain.end == "product" else None
         yield Group(emission, role, list(found), chain.begin, sure, steps)
-
-
-_LINEAR = frozenset({"add", "mul"})
 
 
 def _head(graph: Graph, group: Group, shared: bool) -> Head:

@@ -486,7 +486,7 @@ def _carrying(readings: Iterable[Reading]) -> Iterator[tuple[Spot, Sequence[Node
         if (
             reading.chain.end != "raw"
             or not _is_same_tensor(reading.node, nodes[-1])
-            or any(node.inplace for node in nodes)
+            or nodes[0].inplace  # the raw value is gone then
         ):
             continue
         if any(not stays(nodes[i - 1], nodes[i]) for i in range(1, len(nodes))):

@@ -23,6 +23,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import exchanged_for, put_in
 from vdvae_patch.patching.fit import line
+from vdvae_patch.patching.floors import zero_between
 from vdvae_patch.patching.measure import Meter
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant, Scale, Shifted
@@ -84,7 +85,8 @@ class Verdict:
     Attributes:
         heads: those that were pushed together, with their scales.
         outcome: of the first call that was not finite, with where the first such value was made; None if all held.
-        level: the log σ that the host's own exponential would have had in that call; None for the batch as it is.
+        level: the log σ that the host's own exponential would have had in that call, −∞ where the host's own σ is zero
+            between the ends of the range; None for the batch as it is.
     """
 
     heads: tuple[PatchedHead, ...]
@@ -142,7 +144,8 @@ class Probe:
         First nothing is pushed: a batch that is not finite as it is breaks all. Then, at each level, all are pushed
         together, each role is by itself, and each head where there are few: what two of them do together (a posterior
         and its prior that both go to zero) may hide what one does alone. Of several that break, those at fault are
-        looked for by halves. At last all are pushed up together for some more draws of the noise: what a large σ makes
+        looked for by halves. A σ of the host's own that is zero between the ends (|v|, v², v + 1) is pushed there, too.
+        At last all are pushed up together for some more draws of the noise: what a large σ makes
         of it may be what breaks (the sigmoid of a flow's gate that is zero), and one draw may miss it.
         """
         as_it_is = self._breaking(heads, [], 0.0)
@@ -155,6 +158,10 @@ class Probe:
                 known = {id(h) for verdict in found for h in verdict.heads}
                 rest = [unit for unit in chosen if id(unit[0]) not in known]
                 found += self._breaking(heads, rest, level) if rest else []
+        for chosen in _selections([unit for unit in following if _zero_of(unit) is not None]):
+            known = {id(h) for verdict in found for h in verdict.heads}
+            rest = [unit for unit in chosen if id(unit[0]) not in known]
+            found += self._breaking(heads, rest, -math.inf) if rest else []
         for seed in _DRAWS if following and not found else ():
             with drawn_anew(seed):
                 found = found or self._breaking(heads, following, max(self.levels))
@@ -208,6 +215,8 @@ def _following(unit: Unit) -> PatchedHead:
 
 def _pushed(patched: PatchedHead, level: float) -> Scale:
     """The head's scale, or the host's own, at the raw value of which the level is log σ or what stands for it."""
+    if patched.scale is None and level == -math.inf:
+        return Pushed(Meter(patched.head.convention), _zero_of((patched,)) or 0.0)
     if patched.scale is None:
         gain, shift = line(patched.head.convention, 0.0, straight=True) or (1.0, 0.0)
         return Pushed(Meter(patched.head.convention), (level - shift) / gain)
@@ -215,6 +224,13 @@ def _pushed(patched: PatchedHead, level: float) -> Scale:
     gain, shift = shifted.gain, shifted.shift
     slope, offset = shifted.base.of_log_sigma()  # of upbounded(ω) a p of 0 is a σ of ω / 2
     return Pushed(patched.scale, (slope * level + offset - shift) / gain)
+
+
+def _zero_of(unit: Unit) -> float | None:
+    """The raw value between the ends at which the host's own σ touches or crosses zero; None where a scale stands in
+    its place, or it does not."""
+    patched = _following(unit)
+    return zero_between(patched.head.convention) if patched.scale is None else None
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
