@@ -59,7 +59,7 @@ KNOWN = {
     "ninth_sequences-ODE2VAE": "bare log σ of weights in a KL: found, and refused",
     "tenth_images-Factored VAE of landers (badnanx)": "a draw's overwritten part is named with the whole, and refused",
     "tenth_images-Flows of levels (thomasgho)": "a gated layer is missed, and both factors of its product are named",
-    "tenth_images-HVAE with a VampPrior (Deligiorgis)": "one layer in two roles; a slip upstream decodes a prior's draw",
+    "tenth_images-HVAE with a VampPrior (Deligiorgis)": "one layer in two roles; a prior's draw is decoded, a slip",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
