@@ -81,8 +81,7 @@ def _of_looks(row: str, names: tuple[str, ...], part: int) -> int:
             if cells[0] == row:
                 for look, cell in zip(lines[0][1:], cells[1:], strict=False):
                     # a look's own table is the first; those of the scan after its faults were mended follow
-                    if look in names:
-                        found.setdefault(look, int(re.findall(r"\d+", cell)[part]))
+                    found.setdefault(look, int(re.findall(r"\d+", cell)[part]))
     return sum(found[name] for name in names)
 
 
