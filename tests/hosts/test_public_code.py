@@ -85,6 +85,11 @@ SLOW = {
     "ninth_images-IntroVAE (dragen1860)", "ninth_images-GQN (esidorovics)",
     "ninth_images-DRAW (Said-Abolhassan-Razavi)", "ninth_images-SSVAE (davidbhoffmann)",
     "ninth_images-CVAE with IAF (katD2707)", "ninth_images-BayesModel (JorgeVanco)",
+    "tenth_images-Codec of tasks (narekvslife)", "tenth_images-MixtureVAE of cells (raphaelrubrice)",
+    "tenth_images-CVAE-GAN of attacks (Codeuser0717)", "tenth_images-CVAE of some labels (Aria-K-Alethia)",
+    "tenth_images-IWAE of two levels (iliastk)", "tenth_images-Flows of levels (thomasgho)",
+    "tenth_images-srVAE (ioangatop)", "tenth_images-Rank-1 BNN (jonathansim)",
+    "tenth_images-HandPoser (csnowhermit)",
 }  # fmt: skip
 
 
