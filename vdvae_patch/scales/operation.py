@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd import forward_ad as _forward_ad
 
@@ -25,6 +26,21 @@ def _forward_levels() -> int:
     functorch = getattr(torch._C, "_functorch", None)
     stack = getattr(functorch, "get_interpreter_stack", lambda: None)() or ()
     return sum(interpreter.key() == functorch.TransformType.Jvp for interpreter in stack)  # type: ignore[union-attr]
+
+
+_proxy_mode = getattr(getattr(torch._C, "_TorchDispatchModeKey", None), "PROXY", None)
+
+
+def can_look_at(tensor: Tensor) -> bool:
+    """Whether a value of a tensor may decide what is computed: it is there at no wait, and no tracer writes along."""
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and not (transforms_active() or is_forward_mode() or is_exporting())
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+        and _proxy_mode is not None
+        and torch._C._get_dispatch_mode(_proxy_mode) is None
+    )
 
 
 class Operation(Function):

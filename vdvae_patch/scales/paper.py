@@ -69,6 +69,7 @@ class ExpLin(Scale):
     """σ = exp(p) for p ≤ 0 and p + 1 above; log σ = p⁻ + log1p(p⁺) (eq. 11)."""
 
     codomain = constraints.positive
+    has_sigma_first = True
 
     def _sigma(self, p: Tensor) -> Tensor:
         return p.clamp(max=0).exp() + p.clamp(min=0)
@@ -88,6 +89,11 @@ class ExpLin(Scale):
         above = p.clamp(min=0)
         return torch.minimum(p, above.log1p()), above.add_(1).reciprocal_()
 
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        p = wide(p)
+        above = p.clamp(min=0)
+        return p.clamp(max=0).exp_().add_(above), above.add_(1).reciprocal_()
+
     def inverse(self, sigma: Tensor) -> Tensor:
         wide = in_range(sigma, self.codomain)
         return torch.where(wide <= 1, wide.log(), wide - 1).to(sigma.dtype)
@@ -105,6 +111,8 @@ class UpBounded(Scale):
 
     ω = 1, the prior's own standard deviation, is the paper's choice for a posterior; 256 for 8-bit pixels.
     """
+
+    has_sigma_first = True
 
     def __init__(self, omega: float = 1.0) -> None:
         super().__init__()
@@ -143,6 +151,13 @@ class UpBounded(Scale):
         rest = torch.rsub(tail, 1)
         share = torch.minimum(p, rest.log1p())
         return share.add_(math.log(self.omega / 2)), tail.div_(rest.add_(1))
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        share = wide(p).exp()
+        tail = share.clamp(min=1).reciprocal_()
+        # above 0 it is below exp(p), and at 0 and below it is 1
+        bound = torch.rsub(tail, 2)
+        return share.clamp_(max=bound).mul_(self.omega / 2), tail.div_(bound)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return math.log(self.omega / 2) - x.abs()
