@@ -13,7 +13,14 @@ from vdvae_patch import normal, sampled_kl, scales
 from vdvae_patch.scales.operation import can_look_at
 
 COUNT = sampled_kl._WORTH_A_LOOK
-VARIANTS = ["upbounded", "explin", "upbounded(omega=256)", "explin(gain=0.5, shift=-0.3)", "explin/constant(0.5)"]
+VARIANTS = [
+    "upbounded",
+    "explin",
+    "upbounded(omega=256)",
+    "explin(gain=0.5, shift=-0.3)",
+    "explin/constant(0.5)",
+    "bounded(0.01, 1)",
+]
 
 
 def _inputs(dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -221,6 +221,16 @@ class DownBounded(Scale):
         share = (p - math.log(self.alpha)).clamp_(max=OVERFLOW_NEAR).exp_()
         return log_sigma, share.div_(share + 1)
 
+    @property
+    def has_sigma_first(self) -> bool:  # type: ignore[override]
+        """Where α is no number that underflows with exp(p)."""
+        return not self._shift
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        above = wide(p).exp()
+        sigma = above + self.alpha
+        return sigma, above.div_(sigma)
+
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.log(in_range(sigma, self.codomain) - self.alpha).to(sigma.dtype)
 
@@ -276,13 +286,22 @@ class Bounded(Scale):
         if self._is_wide:
             log_sigma = self._log_sigma(p)
             return log_sigma, torch.exp(self.log_abs_det_jacobian(p, p) - log_sigma)
-        width = self.omega - self.alpha
+        sigma, slope = self.sigma_and_slope(p)
+        return sigma.log_(), slope
+
+    @property
+    def has_sigma_first(self) -> bool:  # type: ignore[override]
+        """Where σ does not round to zero in its own formula."""
+        return not self._is_wide
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        p, width = wide(p), self.omega - self.alpha
         sigma = p.sigmoid().mul_(width).add_(self.alpha)
         if self._rounds_beyond[p.dtype]:
             sigma = sigma.clamp_(max=self.omega)
         # s(p) s(−p) is 1 / 4 cosh²(p / 2), whose square overflows before the slope underflows
         cosh = (0.5 * p).cosh_()
-        return sigma.log(), sigma.reciprocal_().mul_(0.25 * width).div_(cosh).div_(cosh)
+        return sigma, sigma.reciprocal().mul_(0.25 * width).div_(cosh).div_(cosh)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return math.log(self.omega - self.alpha) + F.logsigmoid(x) + F.logsigmoid(-x)
