@@ -55,6 +55,10 @@ class Operation(Function):
     """
 
     generate_vmap_rule = True
+    results: ClassVar[int | None] = None
+    """How many outputs are results; None: all. What stands behind them is kept for the backward pass, and is an output
+    because a transform asks for that. The twin has the first of it alone as an output, for each costs as much as an
+    operation; see `tied`."""
     _apply_twin: ClassVar[Callable[..., Any]]
     _apply_forward_mode: ClassVar[Callable[..., Any]]
 
@@ -64,7 +68,7 @@ class Operation(Function):
         def forward(ctx: Any, *args: Any) -> Any:
             output = cls.forward(*args)
             cls.setup_context(ctx, args, output)
-            return output
+            return output if cls.results is None else output[: cls.results + 1]
 
         body = {"forward": staticmethod(forward), "backward": staticmethod(cls.backward), "__doc__": cls.__doc__}
         cls._apply_twin = super(Function, type(cls.__name__, (Function,), body)).apply  # type: ignore[misc]
@@ -73,6 +77,18 @@ class Operation(Function):
             parts = {name: staticmethod(getattr(cls, name)) for name in ("forward", "setup_context", "backward")}
             named = {**parts, "jvp": staticmethod(cls.tangent), "generate_vmap_rule": True, "__doc__": cls.__doc__}
             cls._apply_forward_mode = type(cls.__name__, (Function,), named).apply  # type: ignore[attr-defined]
+
+    @staticmethod
+    def tied(gradients: tuple[Tensor | None, ...], kept: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, of a graph in which each comes from a kept tensor that is an output of the operation.
+
+        What is kept otherwise has no graph: a second derivative would be taken for zero, and here it comes by the
+        operation's own backward pass, which can refuse it.
+        """
+        if not torch.is_grad_enabled():
+            return gradients
+        nothing = kept.flatten()[:0].sum()
+        return tuple(gradient if gradient is None else gradient + nothing for gradient in gradients)
 
     @classmethod
     def run(cls, *args: Any) -> Any:
