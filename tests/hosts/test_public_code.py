@@ -53,11 +53,7 @@ KNOWN = {
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "ninth_images-SketchRNN (rfeinman)": "a bivariate Normal with a correlation, its scales floored",
     "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
-    "ninth_images-LinearMDN (clementw168)": "a mixture's density by its product, one σ a component",
-    "ninth_images-Ensemble's member (nakulpandit)": "a floor and two bounds: found, and refused",
-    "ninth_sequences-BVAE-TTS": "a product of three softplus: found, and refused",
     "ninth_sequences-ODE2VAE": "bare log σ of weights in a KL: found, and refused",
-    "ninth_sequences-SPiRL": "a prior that is bounded anew whenever laws are joined: found, and refused",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from vdvae_patch.errors import PatchError
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import ScanResult, scan
 
@@ -61,7 +60,7 @@ def log_variances_by_hand(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -
 
 
 def softplus(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    p, u, d = map(F.softplus, raws)
+    p, u, d = F.softplus(raws[0]), F.softplus(raws[1]), F.softplus(raws[2])
     q = Normal(means[0] + means[1] + means[2], p * u * d)
     return kl_divergence(q, Normal(means[0], p)), q.rsample()
 
@@ -77,13 +76,59 @@ def test_each_network_that_has_a_part_in_a_log_sigma_is_a_head_and_one_scale_ser
     patch(model, heads=heads, posterior="explin", prior="explin")
 
 
-def test_each_factor_of_a_product_of_softplus_is_a_head_and_a_patch_says_why_not() -> None:
+def floored(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    p, u, d = (F.softplus(raw) + 1e-3 for raw in raws)
+    sigma, mean = p * u * d, means[0] + means[1] + means[2]
+    kl = p.log() - sigma.log() + (sigma**2 + (mean - means[0]) ** 2) / (2 * p**2) - 0.5
+    return kl, mean + sigma * torch.randn_like(mean)
+
+
+def mixed(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    p, u, d = F.softplus(raws[0]), raws[1].exp(), F.elu(raws[2]) + 1
+    q = Normal(means[0] + means[1] + means[2], p * u * d)
+    return kl_divergence(q, Normal(means[0], p)), q.rsample()
+
+
+@pytest.mark.filterwarnings("ignore:head .* the host keeps σ at 0.001 or above")
+@pytest.mark.parametrize("kl_and_draw", [softplus, floored, mixed])
+def test_each_factor_of_a_product_of_scales_is_a_head_and_gets_a_scale_of_its_own(
+    kl_and_draw: Callable[..., tuple[Tensor, Tensor]],
+) -> None:
     torch.manual_seed(0)
-    model = TwoWay(softplus)
+    model = TwoWay(kl_and_draw)
     heads = scan(model, rows())
     assert found(heads) == HEADS
-    with pytest.raises(PatchError, match="a product of scales that are no plain exponentials"):
-        patch(model, heads=heads, posterior="explin", prior="explin")
+    with torch.no_grad():
+        for layer in (model.prior, model.up, model.down):
+            layer.weight[3:] *= 0.1  # a softplus is kept at the batch's median
+    heads, before = scan(model, rows()), mean_loss(model)
+    handle = patch(model, heads=heads, posterior="upbounded(10)", prior="upbounded(10)", paper=False)
+    assert mean_loss(model) == pytest.approx(before, rel=1e-2)
+    handle.unpatch()
+    handle = patch(model, heads=heads, posterior="upbounded(omega=2)", prior="upbounded(omega=2)", paper=True)
+    with torch.no_grad():
+        for layer in (model.prior, model.up, model.down):
+            layer.weight[3:] = 0
+            layer.bias[3:] = 40
+    moments = torch.stack([draws(model, seed) for seed in range(400)])
+    assert float(moments.std(0).mean()) == pytest.approx(8.0, rel=0.05)  # each factor is at its bound of 2
+
+
+def mean_loss(model: nn.Module) -> float:
+    losses = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        losses.append(float(model(rows()).detach()))
+    return sum(losses) / len(losses)
+
+
+def draws(model: TwoWay, seed: int) -> Tensor:
+    drawn: list[Tensor] = []
+    hook = model.dec.register_forward_pre_hook(lambda _, given: drawn.append(given[0].detach()))
+    torch.manual_seed(seed)
+    model(rows())
+    hook.remove()
+    return drawn[0]
 
 
 class TwoLayers(nn.Module):

@@ -24,7 +24,7 @@ from vdvae_patch.scanning.calls import (
     span_of,
 )
 from vdvae_patch.scanning.emission import examples_cut
-from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
+from vdvae_patch.scanning.expression import Expression, Spot, operands, settle, step_through
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading
 
@@ -32,7 +32,7 @@ from vdvae_patch.scanning.reading import Reading
 def common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
     """How many nodes are passed before the readings part, with the rest undoable; and that rest."""
     shortest = min(len(r.chain.nodes) for r in readings)
-    joined = bool(readings[0].parts) and readings[0].chain.end in ("sum", "raw")
+    joined = bool(readings[0].parts) and readings[0].chain.end in ("sum", "raw") and not _is_total(readings[0].raw)
     for count in range(0 if joined else 1, shortest + 1):
         if len({tuple(n.id for n in r.chain.nodes[:count]) for r in readings}) > 1:
             return None
@@ -40,6 +40,14 @@ def common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
         if not any(is_limited(rest) for rest in rests) and all_alike(rests):
             return count, rests[0]
     return None
+
+
+def _is_total(raw: Spot) -> bool:
+    """Whether a sum of raw values is added to in one expression again and again, as a loop over time or over the
+    elements of a set does, or has means beside them: its expression is no place for a scale."""
+    own = [(f.code, f.lasti) for f in raw.node.frames if f.host]
+    again = any([(f.code, f.lasti) for f in n.frames if f.host] == own for n in raw.node.inputs if n.op == raw.node.op)
+    return again or bool(raw.cuts)
 
 
 def rest_behind(reading: Reading, count: int) -> Convention:
@@ -285,9 +293,23 @@ def _is_read_elsewhere(graph: Graph, node: Node, following: Node) -> bool:
         if user is following or user.id in seen:
             continue
         seen.add(user.id)
-        if user.kind != "shape":
+        if user.kind == "shape":
+            todo.extend(graph.consumers.get(user.id, ()))
+        elif any(isinstance(a, Node) and _comes_from(settle(Spot(a)).node, node) for a in user.args):
+            return True  # and not only what was joined with it, and parted from it again
+    return False
+
+
+def _comes_from(node: Node, source: Node) -> bool:
+    """Whether a value is another one, or has it in it, moved around or not."""
+    todo, seen = [node], set[int]()
+    while todo:
+        node = todo.pop()
+        if node is source:
             return True
-        todo.extend(graph.consumers.get(user.id, ()))
+        if node.kind == "shape" and node.id not in seen:
+            seen.add(node.id)
+            todo += node.inputs
     return False
 
 

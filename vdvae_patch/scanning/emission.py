@@ -81,7 +81,7 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
         return Emission(returned[0], False, channels, exact)
     if owner.path in graph.returned_beside.get(emitted.node.id, []):
         return Emission(owner.path, False, channels, False, "its module returns several values, of which it is one")
-    reason = f"{owner.code.co_name} computes it in passing and does not return it"
+    reason = f"{owner.code.co_name} {IN_PASSING}"
     return Emission(owner.path, False, channels, False, reason, layer=layer and exact)
 
 
@@ -104,6 +104,7 @@ def _averaged(raw: Spot) -> Spot | None:
     return leaf if leaf.node.kind == "opaque" else None
 
 
+IN_PASSING = "computes it in passing and does not return it"
 SCRIPTED = (
     "it is computed inside TorchScript, where no Python runs that could be replaced (patch its Python module, and "
     "trace it then)"

@@ -169,10 +169,31 @@ def _emitter(node: Node) -> str | None:
     ensemble run the same lines."""
     for _ in range(DEPTH):
         learned = [n for n in node.inputs if n.params]
-        if node.kind not in ("elementwise", "shape") or len(learned) != 1:
+        if node.kind not in ("elementwise", "shape") or not learned:
             break
-        node = learned[0]
+        source = learned[0] if len(learned) == 1 else _source(node)
+        if source is None:
+            break
+        node = source
     return next((frame.path for frame in node.frames if frame.path is not None), None)
+
+
+def _source(node: Node) -> Node | None:
+    """The one value that arithmetic reads more than once, as a scale does in `where(p > 0, 1 + p, exp(p))`; None if it
+    reads others, too."""
+    todo, seen, ends = [node], {node.id}, list[Node]()
+    while todo and len(seen) < _MOST_READ and len(ends) < 2:
+        current = todo.pop()
+        learned = [n for n in current.inputs if n.params]
+        if current.kind not in ("elementwise", "shape") or not learned:
+            ends.append(current)
+        todo += [n for n in learned if n.id not in seen] if current not in ends else []
+        seen.update(n.id for n in learned)
+    return ends[0] if len(ends) == 1 and not todo else None
+
+
+_MOST_READ = 64
+"""A limit of work; the scales of this package take up to 27 operations."""
 
 
 def settle(spot: Spot) -> Spot:

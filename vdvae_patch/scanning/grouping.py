@@ -28,7 +28,7 @@ from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.interpolated import is_interpolated
 from vdvae_patch.scanning.pairing import with_normals
-from vdvae_patch.scanning.placing import disagreeing, sites_of
+from vdvae_patch.scanning.placing import disagreeing, is_product_of_others, sites_of, sites_of_factor
 from vdvae_patch.scanning.reading import Reading, Readings, where
 from vdvae_patch.scanning.roles import role_of, shape_of
 from vdvae_patch.scanning.twins import join_roles_of_twins
@@ -211,6 +211,8 @@ def _place(
                 return "output", reason, *made_one
         if group.emission.layer and _is_at_layer(group, convention, agree, shared):
             return "call", reason, convention, calls_of_layer(group.readings, group.emission, convention)
+        if any(map(is_product_of_others, group.readings)):
+            return "call", FACTOR, convention, sites_of_factor(graph, group.readings, group.emission)
         return "call", reason, convention, sites_of(graph, group.readings)
     except CannotPlaceError as error:
         at_output = _is_bounded_output(group, convention, agree, shared)
@@ -303,6 +305,7 @@ def _sigma_node(readings: list[Reading]) -> Any:
 
 
 SUM = "its raw value is a sum that is formed after the modules have run"
+FACTOR = "it is a factor of a product of scales, each of which gets its own"
 INTERPOLATED = (
     "its log σ is computed of it and of numbers that differ from element to element, after the modules have run"
 )

@@ -6,11 +6,13 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.data import DataLoader
 
 from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.attach.entry import entry_of
@@ -23,7 +25,7 @@ from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
 from vdvae_patch.scanning.layers import join_layers
 from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
-from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of
+from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of, several_in
 from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.undoing import Undoing
@@ -54,6 +56,8 @@ def recorded(
         PatchError: a parameter is lazy, or one that the call uses is on the meta device; or there is no forward to run.
     """
     _require_values(model)
+    if loader := next((type(i).__name__ for i in inputs if isinstance(i, DataLoader)), None):
+        raise PatchError(f"a {loader} was given in the place of a batch; give one batch of it: next(iter(loader))")
     inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     own = inspect.getattr_static(type(inner), "forward")
     if call is None and own is nn.Module.forward and "forward" not in vars(inner):
@@ -102,7 +106,8 @@ def recorded(
             with recorder, nullcontext() if tracer is None else tracer:
                 gradients, why = gradients_of(model, loss)
             given = [loss] if is_loss and loss is not None else tensors_in(result)
-            recorder.graph.outcome, bad = outcome_of(given, is_loss, gradients, why, refused)
+            outcome, bad = outcome_of(given, is_loss, gradients, why, refused)
+            recorder.graph.outcome = outcome if is_loss else replace(outcome, several=several_in(result))
             if tracer is not None:
                 tracer.reach(bad)
             del result, loss, given, gradients, bad
@@ -136,16 +141,16 @@ def recorded(
     return recorder.graph
 
 
-def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> None:
-    """Run a call that was recorded before, with the same random numbers and nothing recorded; the model is left as it
-    was.
+def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> Any:
+    """What a call that was recorded before gives, with the same random numbers and nothing recorded; the model is left
+    as it was.
 
     Raises:
         Exception: whatever the call raises.
     """
     undoing = Undoing()
     with _apart(model, undoing, None):
-        run_watched(undoing, *_called(model, inputs, call))
+        return run_watched(undoing, *_called(model, inputs, call))
 
 
 @contextmanager
