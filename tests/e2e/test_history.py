@@ -12,6 +12,7 @@ import torch
 from runs import metrics, tiny
 
 from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.report.runs import read_run
 from vdvae_patch.skips.records import read_log
 from vdvae_patch.train import checkpoint, loop
 from vdvae_patch.train.config import RunFile
@@ -96,7 +97,7 @@ def other_images(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
     def harmed(config: Any, device: Any) -> Any:
         import vdvae_patch.train.setup as setup
-        from vdvae_patch.data.pixels import fingerprint, fingerprints
+        from vdvae_patch.data.fingerprints import fingerprint, fingerprints
 
         load = setup.load
 
@@ -210,6 +211,27 @@ def test_a_record_that_is_missing_is_told_by_the_checkpoint(out: Path, capfd: py
     (out / "metrics.jsonl").write_bytes(b"".join(lines[:15]))
     resume(out)
     assert "metrics.jsonl lacks records 16 to 20" in capfd.readouterr().err
+
+
+def test_what_was_cut_off_behind_the_last_checkpoint_is_said_and_done_again(
+    out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = [row["elbo"] for row in metrics(out)]
+    (out / "summary.json").unlink()  # as a killed run has it
+    for newer in checkpoint.checkpoints(out / "checkpoints")[:-1]:
+        shutil.rmtree(newer)
+    for name, left in (("metrics", 17), ("heads", 5), ("evaluations", 3)):
+        lines = (out / f"{name}.jsonl").read_text().splitlines(True)
+        (out / f"{name}.jsonl").write_text("".join(lines[:left]))
+    shown = read_run(out)
+    resume(out, steps=STEPS)
+    said = capfd.readouterr().err
+    for lost in ("metrics.jsonl lacks records 18 to 20", "heads.jsonl lacks records 6 to 7", "lacks record 4"):
+        assert any(lost in problem for problem in shown.problems), shown.problems
+        assert lost in said
+    assert shown.untrusted
+    assert [row["elbo"] for row in metrics(out)] == whole
+    assert not read_run(out).problems
 
 
 def test_a_damaged_summary_is_made_again(out: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 
 _SAW = {
     "train_count": "training images", "fingerprint": "training images (SHA-256)",
-    "held_out_fingerprint": "images to validate and to test (SHA-256)", "global_batch": "images a batch, of all ranks",
+    "whole_fingerprint": "training images (SHA-256 of all)",
+    "held_out_fingerprint": "images to validate and to test (SHA-256)",
+    "held_out_whole_fingerprint": "images to validate and to test (SHA-256 of all)",
+    "global_batch": "images a batch, of all ranks",
 }  # fmt: skip
 _COMPUTED = {
     "float32": "not all runs multiply float32 alike",
@@ -17,6 +20,8 @@ _COMPUTED = {
     "torch": "not all runs are of one version of torch",
     "host": "not all runs are of one commit of the host",
 }
+_DRAWN = frozenset({"fingerprint", "whole_fingerprint"})
+"""What is another one for each seed where a seed chooses the training images."""
 _DIGITS = 12
 """Of a SHA-256 that is shown."""
 
@@ -47,6 +52,12 @@ class Seen:
         prints = [self.saw.get("fingerprint") if self.draw is None else None, self.saw.get("held_out_fingerprint")]
         return "/".join(filter(None, prints)) or None
 
+    @property
+    def whole_images(self) -> str | None:
+        """The same by what is of all images, where `images` is of some; apart, since older runs did not write it."""
+        prints = [self.saw.get("whole_fingerprint") if self.draw is None else None]
+        return "/".join(filter(None, [*prints, self.saw.get("held_out_whole_fingerprint")])) or None
+
 
 def others(runs: Sequence[Seen]) -> list[str]:
     """For each run in what it saw something else than most, the first among equals; empty if in nothing.
@@ -55,9 +66,9 @@ def others(runs: Sequence[Seen]) -> list[str]:
     """
     differences: list[list[str]] = [[] for _ in runs]
     for key, name in _SAW.items():
-        for draw in {run.draw if key == "fingerprint" else None for run in runs}:
+        for draw in {run.draw if key in _DRAWN else None for run in runs}:
             mine = [
-                index for index, run in enumerate(runs) if key in run.saw and (key != "fingerprint" or run.draw == draw)
+                index for index, run in enumerate(runs) if key in run.saw and (key not in _DRAWN or run.draw == draw)
             ]
             counted = Counter(runs[index].saw[key] for index in mine)
             for index in mine:

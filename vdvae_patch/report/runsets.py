@@ -222,7 +222,11 @@ def _differing(runs: Sequence[RunData]) -> list[str]:
 def _with_images(runs: Sequence[RunData]) -> list[RunData]:
     """Which images they saw and how many a batch had, beside what they were told, where that is not the same in all."""
     saw = [_seen(run) for run in runs]
-    of = {"images": [one.images for one in saw], "global_batch": [one.saw.get("global_batch") for one in saw]}
+    of = {
+        "images": [one.images for one in saw],
+        "all images": [one.whole_images for one in saw],
+        "global_batch": [one.saw.get("global_batch") for one in saw],
+    }
     if len({run.settings.get("batch_size") for run in runs}) > 1:
         del of["global_batch"]
     told = {name: values for name, values in of.items() if len({*values} - {None}) > 1}

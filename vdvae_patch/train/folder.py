@@ -12,6 +12,7 @@ from typing import IO, Any
 import tomli_w
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips.counted import at_least, read_counts
 from vdvae_patch.skips.records import read_log
 from vdvae_patch.skips.whole import json_record, json_text, with_comment, write_whole
 from vdvae_patch.train import checkpoint
@@ -102,6 +103,13 @@ class RunFolder:
     def summary(self) -> Path:
         """Written when the run has ended."""
         return self.path / "summary.json"
+
+    def lines_logged(self, run: str) -> tuple[dict[str, int], str]:
+        """How many lines each log has had at least, by the newest checkpoint and by the count beside the logs; and what
+        is wrong with that count, empty if nothing is, or if it is not there, as of runs that an older version began."""
+        counted = read_counts(self.path, run)
+        problem = counted.problem if counted.exists else ""
+        return at_least(checkpoint.lines_logged(self.checkpoints), counted.lines), problem
 
     def close(self) -> None:
         """Let others have the folder."""
@@ -294,12 +302,15 @@ def require_same_data(
     differ = [
         f"{now[key]} {name}, {seen[key]} then" for key, name in what.items() if key in seen and seen[key] != now[key]
     ]
-    prints = {"fingerprint": "training images", "held_out_fingerprint": "images to validate and to test"}
-    differ += [
-        f"other {name} (SHA-256 {str(now[key])[:12]}, {str(seen[key])[:12]} then)"
-        for key, name in prints.items()
-        if seen.get(key) and now.get(key) and seen[key] != now[key]
-    ]
+    prints = {
+        "fingerprint": "training images", "held_out_fingerprint": "images to validate and to test",
+        "whole_fingerprint": "training images", "held_out_whole_fingerprint": "images to validate and to test",
+    }  # fmt: skip
+    others: dict[str, str] = {}  # said once, although both of a kind differ
+    for key, name in prints.items():
+        if seen.get(key) and now.get(key) and seen[key] != now[key]:
+            others.setdefault(name, f"other {name} (SHA-256 {str(now[key])[:12]}, {str(seen[key])[:12]} then)")
+    differ += others.values()
     if differ:
         raise RunError(
             f"the images are not those that the run in {path} saw: {'; '.join(differ)}. It saw {seen.get('source')}, "

@@ -147,7 +147,7 @@ def _assemble(
     seen = world.on_main(lambda: _history(config, folder, work, seen, position, say))
     world.on_main(lambda: write_config(folder, config, seen))
     board = Board(folder.tensorboard, position.step) if config.tensorboard and world.is_main else None
-    logs = Logs(folder, board, str(seen["id"]), position.logs) if world.is_main else None
+    logs = Logs(folder, board, str(seen["id"]), position.logs, clock) if world.is_main else None
     return Run(
         config, world, folder, work, engine, DeviceImages(work.data.train, world.device), position.global_batch,
         logs, BackgroundWriter(beside=world.device.type != "cpu"),
