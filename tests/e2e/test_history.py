@@ -234,6 +234,32 @@ def test_what_was_cut_off_behind_the_last_checkpoint_is_said_and_done_again(
     assert not read_run(out).problems
 
 
+def test_a_run_that_has_ended_takes_no_other_training(out: Path) -> None:
+    before = {path.name: path.read_bytes() for path in out.glob("*.*") if path.name != "run.lock"}
+    with pytest.raises(RunError, match=r"has done all of its 20 steps, and lr 0.5 \(was 0.001\) would change none"):
+        resume(out, steps=STEPS, lr=0.5)
+    assert {path.name: path.read_bytes() for path in out.glob("*.*") if path.name != "run.lock"} == before
+
+
+def test_a_run_that_has_ended_is_measured_again_where_that_is_told_anew(
+    out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    resume(out, steps=STEPS, test_images=1)
+    assert "all 20 steps are done: measured again with test_images 1 (was 0)" in capfd.readouterr().err
+    assert read_checked(out / "summary.json")[0]["test"]["images"] == 1
+
+
+def test_a_checkpoint_has_the_nelbo_of_its_own_weights_on_the_images_to_validate(tmp_path: Path) -> None:
+    train(tiny(tmp_path, steps=6, evaluate_every=3, checkpoint_every=2))
+    evaluated = {row["step"] + 1: row["elbo"] for row in read_log(tmp_path / "evaluations.jsonl").records}
+    saved = {info.step: info.nelbo for info in map(info_of, checkpoint.checkpoints(tmp_path / "checkpoints"))}
+    assert saved == {6: evaluated[6], 4: None}
+
+
+def info_of(path: Path) -> checkpoint.CheckpointInfo:
+    return checkpoint.read_manifest(path)[0]
+
+
 def test_a_damaged_summary_is_made_again(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before, _ = read_checked(out / "summary.json")
     text = (out / "summary.json").read_text()

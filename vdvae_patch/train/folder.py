@@ -37,6 +37,16 @@ _MAY_CHANGE = _PLACES | {
 }  # fmt: skip
 
 
+# What decides the weights that come out, and what decides the numbers that are measured of them.
+_TRAINED = frozenset(
+    {
+        "adam_beta1", "adam_beta2", "deterministic", "ema_rate", "grad_clip", "lr", "matmul", "precision",
+        "skip_threshold", "warmup_iters", "wd",
+    }
+)  # fmt: skip
+_MEASURED = frozenset({"eval_batch", "eval_compile", "eval_precision", "test_images"})
+
+
 LOCK = "run.lock"
 COMPARISON_LOCK = "compare.lock"
 """What the folder of a comparison has, and that of a run has not."""
@@ -219,13 +229,37 @@ def _take(lock: IO[str], path: Path) -> None:
 
 def accepted_changes(folder: RunFolder, config: TrainConfig[Any]) -> str:
     """`"grad_clip 5 (was 0.4), skip_threshold -1 (was 400)"`: what a continuation is told anew, or empty."""
+    return ", ".join(_changes(folder, config).values())
+
+
+def _changes(folder: RunFolder, config: TrainConfig[Any]) -> dict[str, str]:
     before = RunFile.read(folder.config).config(type(config.architecture)).settings()
     now = config.settings()
-    return ", ".join(
-        f"{key} {_value(now.get(key))} (was {_value(before.get(key))})"
+    return {
+        key: f"{key} {_value(now.get(key))} (was {_value(before.get(key))})"
         for key in sorted({*before, *now} - _PLACES)
         if before.get(key) != now.get(key)
-    )
+    }
+
+
+def measures_anew(folder: RunFolder, config: TrainConfig[Any], steps: int) -> str:
+    """Of a run that has done all of its steps: what it is told anew of how it is measured, or empty.
+
+    Its summary is of the old way then, and is deleted.
+
+    Raises:
+        RunError: it is told anew how to train, which no step would follow, and its files would say that all did.
+    """
+    changes = _changes(folder, config)
+    if late := [text for key, text in changes.items() if key in _TRAINED]:
+        raise RunError(
+            f"the run in {folder.path} has done all of its {steps} steps, and {', '.join(late)} would change none of "
+            "them: resume without, or with more --steps"
+        )
+    told = ", ".join(text for key, text in changes.items() if key in _MEASURED)
+    if told:
+        folder.summary.unlink(missing_ok=True)
+    return told
 
 
 def _value(value: object) -> str:

@@ -25,6 +25,7 @@ from vdvae_patch.train.folder import (
     RunFolder,
     accepted_changes,
     check_resumable,
+    measures_anew,
     open_folder,
     read_json,
     require_same_data,
@@ -139,6 +140,10 @@ def _assemble(
     total = config.total_steps(steps_per_epoch(len(work.data.train), position.global_batch))
     if position.step > total:
         raise RunError(f"the run in {folder.path} has done {position.step} steps, more than the {total} asked for")
+    if config.resume and position.step == total:
+        anew = world.on_main(lambda: measures_anew(folder, config, total))
+        if anew:
+            say(f"all {total} steps are done: measured again with {anew}")
     if position.step < total:
         # a summary belongs to the end; one of a shorter run must not pass for it if this one is killed
         world.on_main(lambda: folder.summary.unlink(missing_ok=True))
@@ -339,9 +344,6 @@ def _measured(run: Run) -> Outcome:
     _draw_samples(run, "final.png")
     images = DeviceImages(run.work.data.test, run.world.device)
     test = _evaluate(run, images, limit=run.config.test_images, final=True)
-    run.counters.nelbo = test.elbo
-    save(run, run.total)  # once more, with what it is worth
-    run.writer.wait()
     counters = run.counters
     summary = {
         "variant": run.config.variant,

@@ -48,6 +48,7 @@ class Counters:
         self.nan += record.cause in ("nan_rate", "nan_distortion")
         self.loss_scale += record.cause == "loss_scale"
         self.consecutive_skips = self.consecutive_skips + 1 if record.skipped else 0
+        self.nelbo = None  # that of the weights of before
         self.last_finite = record.cause not in ("nan_rate", "nan_distortion")
         self.clipped += record.clipped
         self.last_clip = record.clip

@@ -10,7 +10,7 @@ from typing import Any
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.skips.audit import Audit
-from vdvae_patch.skips.counted import COUNTS, read_counts
+from vdvae_patch.skips.counted import COUNTS, read_counts, write_counts
 from vdvae_patch.skips.generators import generator_states, restore_generators
 from vdvae_patch.skips.records import Cut, in_words, last_number, truncate_after
 from vdvae_patch.train import checkpoint, flight
@@ -152,7 +152,7 @@ def cut_logs(
         expected: by the name of a log how many lines it had when `step` steps had been done.
     """
     known = expected or {}
-    (folder.path / COUNTS).unlink(missing_ok=True)  # first: it must never say more than there is
+    _count_down(folder.path, known)
     run, checked = ("", False) if file is None else (file.run, file.checks_logs)
     cuts = {
         log.stem: truncate_after(log, step, run=run, expected=known.get(log.stem), checked=checked)
@@ -162,6 +162,15 @@ def cut_logs(
     for kept in (folder.checkpoints, folder.recordings):
         checkpoint.clean(kept)
     return cuts
+
+
+def _count_down(folder: Path, known: Mapping[str, int]) -> None:
+    """Let the count beside the logs say no more than they will have; before they are cut, for it never says more."""
+    found = read_counts(folder)
+    if not found.lines or not known:
+        (folder / COUNTS).unlink(missing_ok=True)
+    else:
+        write_counts(folder, found.run, {name: min(count, known.get(name, 0)) for name, count in found.lines.items()})
 
 
 def set_logs_aside(folder: RunFolder) -> Path | None:
