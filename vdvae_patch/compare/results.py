@@ -22,7 +22,7 @@ from vdvae_patch.patching import Variant
 from vdvae_patch.reading.fields import require
 from vdvae_patch.skips.audit import Audit, Columns
 from vdvae_patch.train.config import RunFile
-from vdvae_patch.train.folder import RunFolder, read_checked
+from vdvae_patch.train.folder import RunFolder, read_checked, trained_otherwise
 
 _SUMMARY = {
     "test_nelbo_nats_per_dim": float | None, "test_mass_nelbo_nats_per_dim": float | None,
@@ -217,6 +217,7 @@ def read_run(run: PlannedRun) -> RunResult:
         contradictions.append(f"summary.json is of run {found}, config.toml of run {file.run}")
     if file.run and not checked:
         contradictions.append("summary.json has lost its checksum")
+    contradictions += [f"it was not trained alike all the time: {line}" for line in trained_otherwise(file.seen)]
     if contradictions:
         return _refused(run, (*contradictions, *gaps), file.seen)
     test = require(summary.get("test") or {}, _TEST, f"{where}.test", RunError)

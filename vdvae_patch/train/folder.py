@@ -47,6 +47,9 @@ _TRAINED = frozenset(
 _MEASURED = frozenset({"eval_batch", "eval_compile", "eval_precision", "test_images"})
 
 
+_WITH = "resumed with "
+
+
 LOCK = "run.lock"
 COMPARISON_LOCK = "compare.lock"
 """What the folder of a comparison has, and that of a run has not."""
@@ -228,8 +231,9 @@ def _take(lock: IO[str], path: Path) -> None:
 
 
 def accepted_changes(folder: RunFolder, config: TrainConfig[Any]) -> str:
-    """`"grad_clip 5 (was 0.4), skip_threshold -1 (was 400)"`: what a continuation is told anew, or empty."""
-    return ", ".join(_changes(folder, config).values())
+    """`"resumed with grad_clip 5 (was 0.4), skip_threshold -1 (was 400)"`: what a continuation is told anew, or empty."""
+    told = ", ".join(_changes(folder, config).values())
+    return f"{_WITH}{told}" if told else ""
 
 
 def _changes(folder: RunFolder, config: TrainConfig[Any]) -> dict[str, str]:
@@ -240,6 +244,17 @@ def _changes(folder: RunFolder, config: TrainConfig[Any]) -> dict[str, str]:
         for key in sorted({*before, *now} - _PLACES)
         if before.get(key) != now.get(key)
     }
+
+
+def trained_otherwise(seen: Mapping[str, Any]) -> list[str]:
+    """The resumptions of a run from which on it was trained otherwise: its settings are those of its last piece alone.
+
+    Args:
+        seen: `[run]` of its `config.toml`.
+    """
+    lines = seen.get("resumed")
+    told = [str(line) for line in lines] if isinstance(lines, list) else []
+    return [line for line in told if {part.split(" ")[0] for part in line.partition(_WITH)[2].split(", ")} & _TRAINED]
 
 
 def measures_anew(folder: RunFolder, config: TrainConfig[Any], steps: int) -> str:

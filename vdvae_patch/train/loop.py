@@ -212,7 +212,7 @@ def _history(
     if position.problems:
         entry["problems"] = list(position.problems)
     if told := accepted_changes(folder, config):
-        line = f"step {position.step}: resumed with {told}"
+        line = f"step {position.step}: {told}"
         say(line)
         seen["resumed"] = [*seen.get("resumed", []), line]
     return seen | {"sessions": [*sessions, entry]}
