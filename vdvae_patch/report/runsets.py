@@ -220,8 +220,7 @@ def _differing(runs: Sequence[RunData]) -> list[str]:
 
 
 def _with_images(runs: Sequence[RunData]) -> list[RunData]:
-    """Which images they saw and how many a batch had, beside what they were told, where that is not the same in all; and
-    what else they were told on the way."""
+    """With what they were told on the way and, where that is not the same in all, the images and batches they saw."""
     saw = [_seen(run) for run in runs]
     of = {
         "images": [one.images for one in saw],
@@ -231,13 +230,12 @@ def _with_images(runs: Sequence[RunData]) -> list[RunData]:
     if len({run.settings.get("batch_size") for run in runs}) > 1:
         del of["global_batch"]
     told = {name: values for name, values in of.items() if len({*values} - {None}) > 1}
+    more = [
+        {**_resumed(run), **{name: values[index] for name, values in told.items()}} for index, run in enumerate(runs)
+    ]
     return [
-        replace(
-            run, settings={**run.settings, **_resumed(run), **{name: values[index] for name, values in told.items()}}
-        )
-        if run.settings
-        else run
-        for index, run in enumerate(runs)
+        replace(run, settings={**run.settings, **beside}) if run.settings else run
+        for run, beside in zip(runs, more, strict=True)
     ]
 
 

@@ -231,7 +231,7 @@ def _take(lock: IO[str], path: Path) -> None:
 
 
 def accepted_changes(folder: RunFolder, config: TrainConfig[Any]) -> str:
-    """`"resumed with grad_clip 5 (was 0.4), skip_threshold -1 (was 400)"`: what a continuation is told anew, or empty."""
+    """`"resumed with grad_clip 5 (was 0.4), lr 0.1 (was 0.2)"`: what a continuation is told anew, or empty."""
     told = ", ".join(_changes(folder, config).values())
     return f"{_WITH}{told}" if told else ""
 
