@@ -213,3 +213,8 @@ def test_built_in_normalization_is_that_of_the_default_images() -> None:
 def test_counts_that_are_not_whole_are_refused(spec: str) -> None:
     with pytest.raises(InvalidValueError, match="is not a whole number from"):
         load(spec, None)
+
+
+def test_a_folder_that_a_data_set_would_not_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValueError, match="builtin draws its images and reads none, so that yours would not be"):
+        load("builtin(train=2, valid=1, test=1)", tmp_path)
