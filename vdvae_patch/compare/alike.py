@@ -88,13 +88,27 @@ def remarks(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     for key, said in _COMPUTED.items():
         labels: dict[str, list[str]] = {}
         for label, seen in runs:
-            value = _commit(seen.get("host")) if key == "host" else seen.get(key)
-            if value not in (None, ""):
-                labels.setdefault(str(value), []).append(label)
-        if len(labels) > 1:
+            if value := _all_the_time(key, seen):
+                labels.setdefault(value, []).append(label)
+        if len(labels) > 1 or any(_THEN in value for value in labels):
             told = "; ".join(f"{value}: {', '.join(of)}" for value, of in labels.items())
             lines.append(f"{said}, so that what differs need not be the patch ({told})")
     return lines
+
+
+_THEN = ", then "
+
+
+def _all_the_time(key: str, seen: Mapping[str, Any]) -> str:
+    """`"abc"`, or `"abc, then def"` of a run that was taken up with another; empty for one that does not say."""
+    first = _commit(seen.get("host")) if key == "host" else seen.get(key)
+    if first in (None, ""):
+        return ""
+    name = "host_code" if key == "host" else key
+    sessions = seen.get("sessions")
+    told = [one.get(name) for one in (sessions if isinstance(sessions, list) else []) if isinstance(one, Mapping)]
+    later = [str(value) for value in told if value not in (None, "", told[0], first)]
+    return _THEN.join(dict.fromkeys([str(first), *later]))
 
 
 def _commit(host: Any) -> Any:
