@@ -123,3 +123,14 @@ def test_a_run_that_was_trained_otherwise_on_the_way_is_in_no_mean_although_its_
     assert [result.outcome for result in others] == ["finished"] * 3
     assert first.outcome == "refused"
     assert first.problems[0] == "it was not trained alike all the time: step 9: resumed with lr 0.5 (was 0.001)"
+
+
+def test_runs_that_began_with_another_file_of_weights_under_the_same_name_are_no_mean_of_the_others(
+    comparison: Comparison,
+) -> None:
+    for index in range(4):
+        saw(comparison, index, weights_sha256="beef" if index == 3 else "f00d")
+    assert nelbos(shown(comparison))["upbounded · weights of SHA-256=beef"] == ("3.200", "", 1)
+    results = collect(comparison.runs)
+    assert [result.outcome for result in results] == ["finished"] * 3 + ["refused"]
+    assert results[3].problems[0].endswith("weights to begin with (SHA-256): beef, and f00d in the other runs")

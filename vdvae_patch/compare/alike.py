@@ -12,7 +12,7 @@ _SAW = {
     "whole_fingerprint": "training images (SHA-256 of all)",
     "held_out_fingerprint": "images to validate and to test (SHA-256)",
     "held_out_whole_fingerprint": "images to validate and to test (SHA-256 of all)",
-    "global_batch": "images a batch, of all ranks",
+    "global_batch": "images a batch, of all ranks", "weights_sha256": "weights to begin with (SHA-256)",
 }  # fmt: skip
 _COMPUTED = {
     "float32": "not all runs multiply float32 alike",
@@ -42,7 +42,8 @@ class Seen:
     def of(cls, seen: Mapping[str, Any], settings: Mapping[str, Any]) -> Seen:
         """From `[run]` of a `config.toml`, and from what the run was told."""
         data = seen.get("data")
-        flat = {**(data if isinstance(data, Mapping) else {}), "global_batch": seen.get("global_batch")}
+        own = {key: seen.get(key) for key in ("global_batch", "weights_sha256")}
+        flat = {**(data if isinstance(data, Mapping) else {}), **own}
         saw = {key: str(flat[key])[:_DIGITS] for key in _SAW if flat.get(key) not in (None, "")}
         return cls(saw, None if settings.get("limit_images") is None else settings.get("seed"))
 

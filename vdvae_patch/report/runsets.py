@@ -226,6 +226,7 @@ def _with_images(runs: Sequence[RunData]) -> list[RunData]:
         "images": [one.images for one in saw],
         "all images": [one.whole_images for one in saw],
         "global_batch": [one.saw.get("global_batch") for one in saw],
+        "weights of SHA-256": [one.saw.get("weights_sha256") for one in saw],
     }
     if len({run.settings.get("batch_size") for run in runs}) > 1:
         del of["global_batch"]
