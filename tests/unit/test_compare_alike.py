@@ -82,9 +82,10 @@ def test_a_finished_run_without_its_log_is_refused_and_not_passed_over(compariso
 def test_other_code_is_said_and_does_not_refuse(comparison: Comparison) -> None:
     told = RunFile.read(comparison.runs[0].folder / "config.toml").seen
     assert remarks([("a", told), ("b", told)]) == []
-    for changed in ({"commit": "def"}, {"torch": "1.9"}, {"host": {"commit": "def"}}, {"float32": "tf32"}):
+    others = {"commit": "def"}, {"torch": "1.9"}, {"host": {"commit": "def"}}, {"float32": "tf32"}
+    for changed in (*others, {"host": {"commit": "abc", "sources": "5678"}}):
         (key,) = changed
-        first = {"torch": "2.13", "host": {"commit": "abc"}, "float32": "ieee", **told}
+        first = {"torch": "2.13", "host": {"commit": "abc", "sources": "1234"}, "float32": "ieee", **told}
         (line,) = remarks([("a", first), ("b", first), ("c", first | changed)])
         assert "c)" in line, key
         assert ": a, b" in line

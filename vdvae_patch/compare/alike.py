@@ -19,6 +19,7 @@ _COMPUTED = {
     "commit": "not all runs are of one commit of this package",
     "torch": "not all runs are of one version of torch",
     "host": "not all runs are of one commit of the host",
+    "host_sources": "not all runs are of the same files of the host and its patch file",
 }
 _DRAWN = frozenset({"fingerprint", "whole_fingerprint"})
 """What is another one for each seed where a seed chooses the training images."""
@@ -102,7 +103,9 @@ _THEN = ", then "
 
 def _all_the_time(key: str, seen: Mapping[str, Any]) -> str:
     """`"abc"`, or `"abc, then def"` of a run that was taken up with another; empty for one that does not say."""
-    first = _commit(seen.get("host")) if key == "host" else seen.get(key)
+    host = seen.get("host")
+    of_host = {"host": "commit", "host_sources": "sources"}
+    first = seen.get(key) if key not in of_host else host.get(of_host[key]) if isinstance(host, Mapping) else None
     if first in (None, ""):
         return ""
     name = "host_code" if key == "host" else key
@@ -110,7 +113,3 @@ def _all_the_time(key: str, seen: Mapping[str, Any]) -> str:
     told = [one.get(name) for one in (sessions if isinstance(sessions, list) else []) if isinstance(one, Mapping)]
     later = [str(value) for value in told if value not in (None, "", told[0], first)]
     return _THEN.join(dict.fromkeys([str(first), *later]))
-
-
-def _commit(host: Any) -> Any:
-    return host.get("commit") if isinstance(host, Mapping) else None

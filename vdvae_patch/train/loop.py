@@ -147,7 +147,10 @@ def _assemble(
     if position.step < total:
         # a summary belongs to the end; one of a shorter run must not pass for it if this one is killed
         world.on_main(lambda: folder.summary.unlink(missing_ok=True))
-    seen = provenance(world.device) | {"host": work.host.origin.record(), "data": _plain(asdict(work.data.provenance))}
+    seen = provenance(world.device) | {
+        "host": work.host.origin.record() | {"sources": work.host.sources},
+        "data": _plain(asdict(work.data.provenance)),
+    }
     seen |= {"ranks": world.size, "launcher": world.launcher, "global_batch": position.global_batch}
     seen = world.on_main(lambda: _history(config, folder, work, seen, position, say))
     world.on_main(lambda: write_config(folder, config, seen))
