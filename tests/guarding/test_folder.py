@@ -203,3 +203,9 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_guard(tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(vdvae_patch.GuardError, match=r"guard cannot be made: Not a directory; name another one"):
         vdvae_patch.guard(VAE(), out=tmp_path / "file" / "guard")
+
+
+def test_a_log_that_cannot_be_written_is_an_error_of_the_guard(tmp_path: Path) -> None:
+    (tmp_path / "counts.json").mkdir()
+    with pytest.raises(vdvae_patch.GuardError, match=r"cannot be used: .*counts.json could not be written: Is a dir"):
+        vdvae_patch.guard(VAE(), out=tmp_path)

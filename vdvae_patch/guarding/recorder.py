@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vdvae_patch.errors import RunError
+from vdvae_patch.errors import GuardError, RunError
 from vdvae_patch.guarding import ranks
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, Share, device_of
@@ -78,11 +78,19 @@ class Recorder:
             self._log = None
 
     def _opened(self, folder: GuardFolder) -> JsonLines:
-        """The log; what is wrong with it is said, and a new line says nothing of it any more."""
-        for problem in folder.problems():
+        """The log; what is wrong with it is said, and a new line says nothing of it any more.
+
+        Raises:
+            GuardError: it cannot be read or written.
+        """
+        try:
+            problems, log = folder.problems(), folder.log()
+            folder.count(log)
+        except (OSError, RunError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise GuardError(f"the guard's folder {folder.path} cannot be used: {why}; name another one") from error
+        for problem in problems:
             self.voice.say(problem)
-        log = folder.log()
-        folder.count(log)
         return log
 
     def _number(self, skip: Skip, window: Window) -> int:
