@@ -379,7 +379,11 @@ def as_record(measurements: Sequence[Measurement], about: Mapping[str, Any]) -> 
 
 def default_config(config: TrainConfig[Any]) -> TrainConfig[Any]:
     """Built-in images unless data are named: a benchmark needs no download."""
-    return config if config.data is not None else replace(config, data="builtin", data_root=None)
+    return (
+        config
+        if config.data is not None or config.data_root is not None
+        else replace(config, data="builtin", data_root=None)
+    )
 
 
 def markdown(measurements: Sequence[Measurement], title: str) -> str:

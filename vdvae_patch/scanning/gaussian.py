@@ -343,6 +343,13 @@ def _probe(
             yield GaussianTerm(expression.leaves[key], "q", node, suffix, means, total, prior)
 
 
+def _adds_up_channels(node: Node) -> bool:
+    """Whether a sum or a mean goes along the last dimension; one along the elements of a set may give a raw value."""
+    if node.kind != "reduction" or not node.inputs or not node.inputs[0].shape:
+        return False
+    return node.shape[-1:] != node.inputs[0].shape[-1:]
+
+
 class Probe:
     """Values of one expression around a few settings of its leaves."""
 
@@ -598,7 +605,7 @@ class Probe:
 
         Hosts keep σ, or its square, log or inverse; a spot that is σ without any suffix is preferred. A spot to which
         data are added is taken where no other fits: of `exp(log_var - prior_log_var[label])`, where the prior's values
-        happen to be zero, σ is exp(log_var / 2). So is a sum of elements, such as `log_var.mean()`.
+        happen to be zero, σ is exp(log_var / 2). So is a sum along the last dimension, such as `log_var.mean()`.
 
         Args:
             error: how far values over the grid are from σ, relative to it; infinite where they are nothing like it.
@@ -631,13 +638,13 @@ class Probe:
 
     @functools.cached_property
     def _mixed(self) -> frozenset[SpotKey]:
-        """The spots to which data were added on the way, or of which elements were added up."""
+        """The spots to which data were added on the way, or whose last dimension was added up."""
         found = set[SpotKey]()
         for spot in self.expression.order:
             added = spot.node.op in ops.ADDING and any(adds_data(n) for n in spot.node.inputs)
             if (
                 added
-                or spot.node.kind == "reduction"
+                or _adds_up_channels(spot.node)
                 or any(operand.key in found for operand in operands(self.expression, spot))
             ):
                 found.add(spot.key)
