@@ -134,6 +134,7 @@ def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[E
     """
     emissions = [(emission_of(graph, chain.begin), chain) for chain in found[0].parts]
     own = [(e, c) for e, c in emissions if (e.path, e.channels) not in owned] or emissions[-1:]
+    own = [(e, c) for e, c in own if c.begin.node.kind != "reduction"] or own  # `v - v.mean(0)` is of one network
     scales = found[0].chain.end == "sum" and any(step.name not in ops.LINEAR_STEPS for _, c in own for step in c.steps)
     if scales or any(emission.parameter for emission, _ in own):
         own = own[-1:]
