@@ -148,7 +148,7 @@ def _around_moves(
         if beside is not None:
             sites.append(_part_site(graph, reading, part, None if not last else rest, beside))
             continue
-        if following is not None and _is_read_elsewhere(graph, part[-1], following):
+        if following is not None and is_read_elsewhere(graph, part[-1], following):
             raise CannotPlaceError(f"{reason}, and what it has there is read in another way, too")
         sites += _segment(graph, reading, part, rest if last else None)
     return sites
@@ -247,7 +247,7 @@ def _behind_activation(graph: Graph, raw: Node, nodes: Sequence[Node], rest: Con
         activations, behind = _activations(graph, nodes[:count]), nodes[count:]
         if not activations or _same_expression(raw, behind[0], behind):
             continue
-        if _is_read_elsewhere(graph, nodes[count - 1], behind[0]):
+        if is_read_elsewhere(graph, nodes[count - 1], behind[0]):
             raise CannotPlaceError(f"what {activations[-1]} returns is used in another way, too")
         passing = [ActivationSite(path, None) for path in activations]
         return [*passing, site_of_nodes(behind, operand_of(behind[0]), rest)]
@@ -258,7 +258,7 @@ def _in_place(graph: Graph, nodes: Sequence[Node], rest: Convention, parameter: 
     """For steps that overwrite their operand: those before the last are left out, so that it holds the raw value."""
     start = next(i for i, node in enumerate(nodes) if node.inplace)
     for node, following in zip(nodes[start:-1], nodes[start + 1 :], strict=True):
-        if _is_read_elsewhere(graph, node, following):
+        if is_read_elsewhere(graph, node, following):
             frame = node.host_frame()
             line = "" if frame is None else f" (line {frame.line})"
             raise CannotPlaceError(f"the host changes the raw value in place{line} and reads it on the way")
@@ -284,7 +284,7 @@ def _within_calls(nodes: Sequence[Node]) -> bool:
     return all(hidden)
 
 
-def _is_read_elsewhere(graph: Graph, node: Node, following: Node) -> bool:
+def is_read_elsewhere(graph: Graph, node: Node, following: Node) -> bool:
     """Whether anything but the next step reads a node, moved around or not."""
     todo = list(graph.consumers.get(node.id, ()))
     seen: set[int] = set()

@@ -27,7 +27,7 @@ from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites, outside_sites
 from vdvae_patch.scanning.elbo import elbo_of
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.grouping import SUM, heads_of
+from vdvae_patch.scanning.grouping import FACTOR, SUM, heads_of
 from vdvae_patch.scanning.inputs import brought_along
 from vdvae_patch.scanning.outcome import explained, from_outside, loss_of
 from vdvae_patch.scanning.placing import log_sites, logs_of, replaceable
@@ -87,7 +87,9 @@ def _watched(
     readings = read(graph)
     found = list(replaceable(model, heads_of(graph, readings)))
     residual = {
-        head_key(h.path, h.channel_range) for h in found if h.found is not None and h.found.reason.startswith(SUM)
+        head_key(h.path, h.channel_range)
+        for h in found
+        if h.found is not None and h.found.reason.startswith((SUM, FACTOR))
     }
     curves = residual_curves(graph, readings.found, frozenset(residual))
     normals: list[NormalSite | LogSite | TermSite] = [*normal_sites(graph), *log_sites(readings.found)]

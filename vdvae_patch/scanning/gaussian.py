@@ -598,7 +598,7 @@ class Probe:
 
         Hosts keep σ, or its square, log or inverse; a spot that is σ without any suffix is preferred. A spot to which
         data are added is taken where no other fits: of `exp(log_var - prior_log_var[label])`, where the prior's values
-        happen to be zero, σ is exp(log_var / 2). So is a sum of elements, such as `log_var.mean()`.
+        happen to be zero, σ is exp(log_var / 2). So is a sum along the last dimension, such as `log_var.mean()`.
 
         Args:
             error: how far values over the grid are from σ, relative to it; infinite where they are nothing like it.

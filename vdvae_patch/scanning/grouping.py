@@ -21,6 +21,7 @@ from vdvae_patch.heads import Found, Head
 from vdvae_patch.scanning import hazards, ops, rules
 from vdvae_patch.scanning.agreement import agrees, convention_of, conventions_of, told_by_chains
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
+from vdvae_patch.scanning.chain import Chain
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.floored_logs import floored_logs, require_one_function
@@ -133,8 +134,9 @@ def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[E
     is among them, or where scales are averaged, by the last one.
     """
     emissions = [(emission_of(graph, chain.begin), chain) for chain in found[0].parts]
+    # of v − v.mean(0) the raw value is v
+    emissions = [(e, c) for e, c in emissions if not any(_is_made_of(c, other) for _, other in emissions)] or emissions
     own = [(e, c) for e, c in emissions if (e.path, e.channels) not in owned] or emissions[-1:]
-    own = [(e, c) for e, c in own if c.begin.node.kind != "reduction"] or own  # `v - v.mean(0)` is of one network
     scales = found[0].chain.end == "sum" and any(step.name not in ops.LINEAR_STEPS for _, c in own for step in c.steps)
     if scales or any(emission.parameter for emission, _ in own):
         own = own[-1:]
@@ -142,6 +144,19 @@ def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[E
     for emission, chain in own:
         steps = chain.steps if found[0].chain.end == "product" else None
         yield Group(emission, role, list(found), chain.begin, sure, steps)
+
+
+def _is_made_of(chain: Chain, other: Chain) -> bool:
+    """Whether the raw value of a chain is computed of another one's, by arithmetic and sums of its elements."""
+    todo, seen = [chain.begin.node], set[int]()
+    while todo and chain.begin.node is not other.begin.node:
+        node = todo.pop()
+        if node is other.begin.node:
+            return True
+        if node.id not in seen and node.kind in ("elementwise", "shape", "reduction"):
+            seen.add(node.id)
+            todo += node.inputs
+    return False
 
 
 def _head(graph: Graph, group: Group, shared: bool) -> Head:

@@ -34,6 +34,7 @@ from vdvae_patch.scanning.cutting import (
     common_cut,
     goes_through,
     is_check,
+    is_read_elsewhere,
     operand_of,
     readers_of,
     rest_behind,
@@ -277,8 +278,11 @@ def _in_front_of(graph: Graph, readings: Sequence[Reading]) -> list[Site | Activ
             rests, behind = [_rest_without(r, count, passed) for r in readings], _that(passed, readings, count)
             if not behind or any(map(is_limited, rests)) or not all_alike(rests):
                 continue
-            if not all(goes_through(r, readings[0].chain.nodes[count - 1]) for r in readings):
+            nodes = readings[0].chain.nodes
+            if not all(goes_through(r, nodes[count - 1]) for r in readings):
                 continue
+            if any(is_read_elsewhere(graph, nodes[i - 1], nodes[i]) for i in range(count, together)):
+                continue  # by what is no σ
             with contextlib.suppress(CannotPlaceError):
                 sites = site_at(graph, readings[0], count, rests[0])
                 return [*sites, *(_passing(graph, node) for node in behind)]

@@ -38,9 +38,10 @@ def read(graph: Graph) -> Readings:
     out.samples.update(use.product.id for use in uses if use.product is not None)
     for use in uses:
         out.found += _readings_of(use.sigma, use.suffix, use.evidence, out)
-    # at these, a density's expression ends: at what was drawn, at means, and at raw values that are joined of several
+    # at these, a density's expression ends: at what was drawn, at means, and at raw values that are joined of several,
+    # or are a sum over the elements of a set
     stops = {*out.samples, *out.merged}
-    stops.update(reading.raw.node.id for reading in out.found if reading.parts)
+    stops.update(r.raw.node.id for r in out.found if r.parts or r.raw.node.kind == "reduction")
     for use in uses:
         stops |= _means_of(graph, use)
     unmatched: dict[SpotKey, Node] = {}

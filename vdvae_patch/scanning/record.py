@@ -29,6 +29,7 @@ from vdvae_patch.attach.decorators import chain, plain
 from vdvae_patch.attach.graft import is_stand_in
 from vdvae_patch.attach.source import mangled
 from vdvae_patch.errors import PatchError
+from vdvae_patch.scales.operation import Operation
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.foreign_draws import may_be_drawn
@@ -40,6 +41,7 @@ from vdvae_patch.trace import shown
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+_RUN = Operation.run.__func__.__code__  # type: ignore[attr-defined]  # which calls what `apply` ends in
 _CACHED = functools.cached_property.__get__.__code__
 _TORCH_KEPT = os.path.join(_TORCH, "nn", "modules") + os.sep
 
@@ -536,7 +538,7 @@ def run_watched(
 def _in_function() -> bool:
     """Whether a custom function of autograd is running."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not _APPLY:
+    while frame is not None and frame.f_code is not _APPLY and frame.f_code is not _RUN:
         frame = frame.f_back
     return frame is not None
 

@@ -56,8 +56,6 @@ def recorded(
         PatchError: a parameter is lazy, or one that the call uses is on the meta device; or there is no forward to run.
     """
     _require_values(model)
-    if loader := next((type(i).__name__ for i in inputs if isinstance(i, DataLoader)), None):
-        raise PatchError(f"a {loader} was given in the place of a batch; give one batch of it: next(iter(loader))")
     inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     own = inspect.getattr_static(type(inner), "forward")
     if call is None and own is nn.Module.forward and "forward" not in vars(inner):
@@ -118,6 +116,10 @@ def recorded(
                 ) from error
             raise
         except Exception as error:
+            if isinstance(error, TypeError | AttributeError) and any(isinstance(i, DataLoader) for i in inputs):
+                raise PatchError(
+                    "a DataLoader was given in the place of a batch; give one batch of it: next(iter(loader))"
+                ) from error
             error.add_note(
                 f"while vdvae_patch.scan ran {_written(model, inputs, call)}{_otherwise(model, inputs, call)}"
             )
