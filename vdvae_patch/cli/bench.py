@@ -135,16 +135,18 @@ def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device)
     names = [name.strip() for name in split_top_level(bench.variants, ",")]
     settings = benchmark.default_config(config)
     clock = _clock(bench, device)
-    if bench.guard:
-        rows = benchmark.benchmark_guard(settings, device, rounds=bench.rounds, warmup=bench.warmup, clock=clock)
-    else:
-        rows = benchmark.benchmark(
-            settings, names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain, clock=clock
-        )
+    with benchmark.kept_pages() as kept:
+        if bench.guard:
+            rows = benchmark.benchmark_guard(settings, device, rounds=bench.rounds, warmup=bench.warmup, clock=clock)
+        else:
+            rows = benchmark.benchmark(
+                settings, names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain, clock=clock
+            )
     title = (
         f"{config.host} {config.preset}, batch {config.optimization.batch_size}, {config.precision}"
         f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds"
-        f"{', seconds of the processor' if bench.processor else ''}; {about['machine']}, "
+        f"{', seconds of the processor' if bench.processor else ''}"
+        f"{', malloc keeps its pages' if kept and device.type == 'cpu' else ''}; {about['machine']}, "
         f"{about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
     )
     _show(rows, title, bench.out, about)
@@ -218,9 +220,10 @@ def _run_example(name: str, argv: list[str]) -> int:
     about = provenance(device)
     host = load_host(name)
     names = [variant.strip() for variant in split_top_level(variants, ",")]
-    rows = benchmark.benchmark_example(
-        host, names, device, rounds=bench.rounds, warmup=bench.warmup, clock=_clock(bench, device)
-    )
+    with benchmark.kept_pages():
+        rows = benchmark.benchmark_example(
+            host, names, device, rounds=bench.rounds, warmup=bench.warmup, clock=_clock(bench, device)
+        )
     version = host.origin.commit or host.origin.kind
     title = (
         f"{name} {version}, the example of its entry; {bench.rounds} interleaved rounds; "
