@@ -1,5 +1,5 @@
-"""A tenth look: sentences, dialogue, topics, voices, music, sketches, cells over time, weather, waves, spectra, proteins,
-funds, worlds, policies, active inference and recommendation, in our own words.
+"""A tenth look: sentences, dialogue, topics, voices, music, spikes, sketches, cells over time, weather, waves, spectra,
+proteins, funds, worlds, policies, active inference and recommendation, in our own words.
 
 The fields and a word for each were fixed before any search. For each word the list of repositories whose names have it
 was taken in the index's order: of it the first that is PyTorch, trains a model of its own with its own loss, and is in
@@ -11,7 +11,9 @@ had found.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from public import PublicCase, Retold
-from public.draws import randn, tokens
-from public.third_images import kl_to_unit, posterior, prior
+from public.draws import rand, randn, tokens
+from public.third_images import kl_to_unit, likelihood, posterior, prior
 
 # ----------------------------------------------------------------------------------------- sentences, dialogue, topics
 
@@ -243,7 +245,7 @@ class NoisyReader(nn.Module):
 
 def normal_diag(x: Tensor, mean: Tensor, logvar: Tensor, dim: int) -> Tensor:
     """Without the constant, as upstream has it."""
-    return torch.sum(-0.5 * (logvar + torch.pow(x - mean, 2) / torch.exp(logvar)), dim)
+    return torch.sum(-0.5 * (logvar + torch.pow(x - mean, 2) * torch.pow(torch.exp(logvar), -1)), dim)
 
 
 def self_prior_loss(
@@ -315,6 +317,422 @@ def negative_abs(v: Tensor) -> Tensor:
     return torch.exp(-torch.abs(v))
 
 
+# ---------------------------------------------------------------------------------------- voices, music, speech, spikes
+
+
+class ReferenceEncoder(nn.Module):
+    def __init__(self, mels: int, filters: tuple[int, ...], hidden: int) -> None:
+        super().__init__()
+        widths = (1, *filters)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
+        self.bns = nn.ModuleList(nn.BatchNorm2d(b) for b in filters)
+        for _ in filters:
+            mels = (mels - 1) // 2 + 1
+        self.gru = nn.GRU(filters[-1] * mels, hidden, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x.unsqueeze(1)
+        for conv, bn in zip(self.convs, self.bns, strict=True):
+            out = F.relu(bn(conv(out)))
+        out = out.transpose(1, 2)
+        _, h = self.gru(out.contiguous().view(len(out), out.shape[1], -1))
+        return torch.tanh(h).squeeze(0)
+
+
+class StyleVAE(nn.Module):
+    def __init__(self, mels: int, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.FC_h, self.FC1, self.FC2 = nn.Linear(hidden, 9), nn.Linear(9, latent), nn.Linear(9, latent)
+        self.relu, self.reference_encoder = nn.ReLU(), ReferenceEncoder(mels, (3, 4), hidden)
+
+    def reparameterize(self, mu: Tensor, log_var: Tensor) -> Tensor:
+        std = torch.exp(log_var / 2)
+        return mu + torch.randn_like(std) * std
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.relu(self.FC_h(self.reference_encoder(torch.transpose(mel, 1, 2))))
+        mu, log_var = self.FC1(h), self.FC2(h)
+        return self.reparameterize(mu, log_var), mu, log_var
+
+
+class Highway(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.gates = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for linear, gate in zip(self.linears, self.gates, strict=True):
+            h, t = F.relu(linear(x)), torch.sigmoid(gate(x))
+            x = h * t + x * (1.0 - t)
+        return x
+
+
+class Bank(nn.Module):
+    """Convolutions of growing kernels, one behind the other, highways and a GRU."""
+
+    def __init__(self, width: int, hidden: int, kernels: int = 2) -> None:
+        super().__init__()
+        self.convbank_list = nn.ModuleList(
+            nn.Conv1d(width if k == 1 else hidden, hidden, k, padding=k // 2) for k in range(1, kernels + 1)
+        )
+        self.batchnorm_list = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in range(kernels))
+        self.conv_projection, self.batchnorm_proj = (
+            nn.Conv1d(hidden * kernels, width, 3, padding=1),
+            nn.BatchNorm1d(width),
+        )
+        self.highway, self.gru = Highway(width), nn.GRU(width, hidden, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outs, out = [], x
+        for conv, norm in zip(self.convbank_list, self.batchnorm_list, strict=True):
+            out = F.relu(norm(conv(out)[:, :, : x.shape[2]]))
+            outs.append(out)
+        joined = F.max_pool1d(torch.cat(outs, dim=1), 2, stride=1, padding=1)[:, :, :-1]
+        joined = self.batchnorm_proj(self.conv_projection(joined)) + x
+        return self.gru(self.highway(joined.transpose(1, 2)))[0]
+
+
+class StyledTacotron(nn.Module):
+    """A code of the reference beside each letter's state; attention over both."""
+
+    def __init__(self, letters: int = 9, mels: int = 8, freqs: int = 11, latent: int = 3, hidden: int = 5) -> None:
+        super().__init__()
+        self.embed, self.prenet = nn.Embedding(letters, 6), nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Dropout(0.5))
+        self.cbhg, self.vae = Bank(6, hidden), StyleVAE(mels, 6, latent)
+        width = 2 * hidden + latent
+        self.mel_prenet = nn.Sequential(nn.Linear(mels, 6), nn.ReLU(), nn.Dropout(0.5))
+        self.keys, self.query, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.attn_grucell, self.gru1 = nn.GRUCell(6, width), nn.GRUCell(width, width)
+        self.attn_projection, self.out = nn.Linear(2 * width, width), nn.Linear(width, mels * 2)
+        self.mels, self.postcbhg, self.linear = mels, Bank(mels, 4), nn.Linear(8, freqs)
+
+    def decode(self, mel: Tensor, memory: Tensor) -> Tensor:
+        read, outputs = self.mel_prenet(mel.transpose(1, 2)), []
+        hidden = gru = torch.zeros(len(memory), memory.shape[2])
+        for step in range(mel.shape[2] // 2):
+            hidden = self.attn_grucell(read[:, 2 * step], hidden)
+            score = self.v(torch.tanh(self.keys(memory) + self.query(hidden).unsqueeze(1))).sum(2)
+            context = torch.bmm(F.softmax(score, 1).unsqueeze(1), memory).squeeze(1)
+            joined = self.attn_projection(torch.cat([hidden, context], 1))
+            gru = self.gru1(joined, gru)
+            outputs.append(self.out(joined + gru).view(-1, self.mels, 2))
+        return torch.cat(outputs, 2)
+
+    def forward(self, letters: Tensor, mel: Tensor) -> tuple[Tensor, ...]:
+        z, mu, log_var = self.vae(mel)
+        memory = self.cbhg(self.prenet(self.embed(letters)).transpose(1, 2))
+        z = torch.stack([torch.stack([code for _ in range(memory.shape[1])]) for code in z])
+        out = self.decode(mel, torch.cat((memory, z), 2))
+        return out, self.linear(self.postcbhg(out)).transpose(1, 2), mu, log_var
+
+
+def styled_loss(model: Any, letters: Tensor, mel: Tensor, spec: Tensor) -> Tensor:
+    read = torch.cat((torch.zeros_like(mel[:, :, :1]), mel[:, :, 1:]), 2)
+    out, linear, mu, log_var = model(letters, read)
+    mel_loss, linear_loss = torch.mean(torch.abs(out - mel)), torch.mean(torch.abs(linear - spec))
+    return mel_loss + 0.5 * linear_loss + 10.0 * kl_to_unit(mu, log_var)
+
+
+class MovingNorm(nn.Module):
+    """A batch normalization by its running figures, whose weight is a logarithm."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, x: Tensor, _: Tensor, logpx: Tensor) -> tuple[Tensor, Tensor]:
+        mean, var = self.running_mean.clone().detach(), self.running_var.clone().detach()
+        if self.training:
+            self.running_mean -= 0.1 * (self.running_mean - x.mean(0).data)
+            self.running_var -= 0.1 * (self.running_var - x.var(0).data)
+        y = (x - mean) * torch.exp(-0.5 * torch.log(var + 1e-4))
+        change = -0.5 * torch.log(var + 1e-4) + self.weight
+        return y * torch.exp(self.weight) + self.bias, logpx - change.expand_as(x).sum(1, keepdim=True)
+
+
+class GatedLinear(nn.Module):
+    def __init__(self, n_in: int, n_out: int, condition: int) -> None:
+        super().__init__()
+        self._layer = nn.Linear(n_in, n_out)
+        self._hyper_bias = nn.Linear(1 + condition, n_out, bias=False)
+        self._hyper_gate = nn.Linear(1 + condition, n_out)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        return self._layer(x) * torch.sigmoid(self._hyper_gate(context)) + self._hyper_bias(context)
+
+
+class StyleFlow(nn.Module):
+    """A continuous flow by an estimate of the trace, here in three steps of Euler."""
+
+    def __init__(self, width: int, condition: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([GatedLinear(width, 7, condition), GatedLinear(7, width, condition)])
+        self.sqrt_end_time = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, condition: Tensor, logpx: Tensor) -> tuple[Tensor, Tensor]:
+        e, dt = torch.randn_like(x), self.sqrt_end_time * self.sqrt_end_time / 3
+        for step in range(3):
+            context = torch.cat([condition, torch.full_like(condition[:, :1], step / 3)], dim=-1)
+            dx = self.layers[1](torch.tanh(self.layers[0](x, context)), context)
+            trace = torch.autograd.grad(dx, x, e, create_graph=True)[0].mul(e).sum(dim=-1, keepdim=True)
+            x, logpx = x + dt * dx, logpx - dt * trace
+        return x, logpx
+
+
+class PerEmotion(nn.Module):
+    """A pair of layers for each emotion; the batch's labels choose."""
+
+    def __init__(self, mels: int, width: int, emotions: int) -> None:
+        super().__init__()
+        self.prenet = nn.Sequential(nn.Conv1d(mels, width, 1), nn.GELU())
+        self.linear_blocks = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.GELU()) for _ in range(2))
+        self.unshared_mu = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(emotions))
+        self.unshared_logvar = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(emotions))
+
+    def forward(self, mel: Tensor, emotion: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.prenet(mel).transpose(1, 2).mean(1)
+        for layer in self.linear_blocks:
+            h = layer(h) + h
+        mu = torch.stack([layer(h) for layer in self.unshared_mu], dim=1)
+        logvar = torch.stack([layer(h) for layer in self.unshared_logvar], dim=1)
+        rows = torch.arange(len(h))
+        return mu[rows, emotion], logvar[rows, emotion]
+
+
+class EmotionVoices(nn.Module):
+    """No KL: the posterior's entropy, and the density of its draw under a flow."""
+
+    def __init__(self, mels: int = 6, width: int = 5, speakers: int = 3, emotions: int = 3) -> None:
+        super().__init__()
+        self.emotions = emotions
+        condition = speakers + emotions
+        self.style_prior = nn.ModuleList([MovingNorm(width), StyleFlow(width, condition), MovingNorm(width)])
+        self.adain_encoder = PerEmotion(mels, width, emotions)
+        self.unit_embedding, self.style = nn.Linear(4, width), nn.Linear(width, 2 * width)
+        self.conv = nn.Conv1d(width, width, 3, padding=1, padding_mode="replicate")
+        self.post_linear = nn.ModuleList(nn.Linear(width, mels, bias=False) for _ in range(3))
+
+    def reparam(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(logvar / 2)
+        return mu + torch.randn_like(std) * std
+
+    def decode(self, unit: Tensor, style: Tensor) -> list[Tensor]:
+        h, mels = self.unit_embedding(unit), []
+        scale, shift = self.style(style).unsqueeze(1).chunk(2, -1)
+        for layer in self.post_linear:
+            moved = F.gelu(self.conv(h.transpose(1, 2)))
+            h = h + F.instance_norm(moved).transpose(1, 2) * scale + shift
+            mels.append(layer(h).transpose(1, 2))
+        return mels
+
+    def forward(self, mel: Tensor, unit: Tensor, speaker: Tensor, emotion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = self.adain_encoder(mel, emotion)
+        style = self.reparam(mu, logvar)
+        entropy = (-0.5 * math.log(2 * math.pi) - 0.5 * logvar - 0.5).sum(-1, keepdim=True).mean()
+        z, change = style, torch.zeros(len(mel), 1)
+        condition = torch.cat([speaker, F.one_hot(emotion, self.emotions).float()], dim=-1)
+        for part in self.style_prior:
+            z, change = part(z, condition, change)
+        logpz = (-0.5 * math.log(2 * math.pi) - z.pow(2) / 2).sum(-1, keepdim=True)
+        errors = torch.stack([F.l1_loss(mel, out) for out in self.decode(unit, style)])
+        return errors.sum(), -(logpz - change).mean(), entropy
+
+
+def emotion_loss(model: Any, *batch: Tensor) -> Tensor:
+    mels, flow, entropy = model(*batch)
+    return mels + 0.0078125 * flow + 0.0078125 * entropy
+
+
+class ClusteredMusic(nn.Module):
+    """A convolutional VAE of spectrograms that come flat."""
+
+    def __init__(self, height: int = 8, width: int = 10, latent: int = 3, channels: tuple[int, ...] = (3, 4)) -> None:
+        super().__init__()
+        self.size, self.channels, layers, last = (height, width), channels, [], 1
+        for c in channels:
+            layers += [nn.Conv2d(last, c, 4, 2, 1), nn.BatchNorm2d(c), nn.LeakyReLU(0.2), nn.Dropout2d(0.2)]
+            last = c
+        self.encoder = nn.Sequential(*layers)
+        self.small = (height // 2 ** len(channels), width // 2 ** len(channels))
+        flat = last * self.small[0] * self.small[1]
+        self.fc_mu, self.fc_logvar = nn.Linear(flat, latent), nn.Linear(flat, latent)
+        self.decoder_input = nn.Linear(latent, flat)
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.BatchNorm2d(3), nn.LeakyReLU(0.2), nn.Dropout2d(0.2),
+            nn.ConvTranspose2d(3, 1, 4, 2, 1),
+        )  # fmt: skip
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.encoder(x.view(len(x), 1, *self.size)).view(len(x), -1)
+        mu, logvar = self.fc_mu(h), self.fc_logvar(h)
+        h = self.decoder_input(self.reparameterize(mu, logvar)).view(len(x), self.channels[-1], *self.small)
+        recon = F.interpolate(self.decoder(h), size=self.size, mode="bilinear", align_corners=False)
+        return recon.view(len(x), -1), mu, logvar
+
+
+def clustered_loss(model: Any, x: Tensor, beta: float = 0.5) -> Tensor:
+    recon, mu, logvar = model(x)
+    return F.mse_loss(recon, x) + beta * (-0.5 * torch.mean(1 + logvar - mu.pow(2) - logvar.exp()))
+
+
+class ClampedLeaky(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.clamp(F.leaky_relu(x, 1.0 / 3), -3.0, 3.0)
+
+
+class OneNormal(nn.Module):
+    """Its mixture has one part. Means and log σ are products of its own parameters."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        for name in ("mean", "std", "prior"):
+            weight = nn.Parameter(torch.empty(n_in, n_out, 1))
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+            self.register_parameter(f"{name}_weight", weight)
+            self.register_parameter(f"{name}_bias", nn.Parameter(torch.zeros(n_out, 1)))
+
+    def forward(self, h: Tensor, target: Tensor) -> Tensor:
+        mean = torch.einsum("dim,...d->...im", self.mean_weight, h) + self.mean_bias
+        log_std = torch.einsum("dim,...d->...im", self.std_weight, h) + self.std_bias
+        log_prior = F.log_softmax(torch.einsum("dim,...d->...im", self.prior_weight, h) + self.prior_bias, dim=-1)
+        logp = -0.5 * math.log(2 * math.pi) - log_std - 0.5 * (((target.unsqueeze(-1) - mean) / log_std.exp()) ** 2)
+        weighted = log_prior + logp
+        most = weighted.max(-1, keepdim=True)[0]
+        return -(torch.logsumexp(weighted - most, dim=-1) + most.squeeze(-1))
+
+
+class ReexaminedSRNN(nn.Module):
+    """What is clamped is the whole output, means and log variances."""
+
+    def __init__(self, data: int = 4, emb: int = 5, rnn: int = 6, mlp: int = 7, latent: int = 3) -> None:
+        super().__init__()
+        self.inp_emb = nn.Sequential(nn.Linear(data, emb), nn.Dropout(0.0))
+        self.fwd_rnn, self.bwd_rnn, self.lat_rnn = nn.LSTM(emb, rnn), nn.LSTM(emb, rnn), nn.LSTM(rnn + latent, rnn)
+        for part in (self.fwd_rnn, self.bwd_rnn, self.lat_rnn):
+            nn.init.orthogonal_(part.weight_hh_l0)
+        self.prior, self.post = (
+            nn.Sequential(
+                nn.Dropout(0.0), nn.Linear(n, mlp), ClampedLeaky(), nn.Dropout(0.0), nn.Linear(mlp, latent * 2)
+            )
+            for n in (rnn, 2 * rnn)
+        )  # fmt: skip
+        self.crit = OneNormal(rnn, data)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = logvar.mul(0.5).exp_()
+        eps = std.data.new(std.size()).normal_()
+        return eps.mul(std).add_(mu)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        backward = torch.flip(self.bwd_rnn(torch.flip(self.inp_emb(y), (0,)))[0], (0,))
+        forward, _ = self.fwd_rnn(self.inp_emb(x))
+        mu_p, logvar_p = torch.chunk(torch.clamp(self.prior(forward), -8.0, 8.0), 2, -1)
+        param_post = torch.clamp(self.post(torch.cat([backward, forward], -1)), -8.0, 8.0)
+        mu_q, logvar_q = torch.chunk(param_post, 2, -1)
+        output, _ = self.lat_rnn(torch.cat([forward, self.reparameterize(mu_q, logvar_q)], -1))
+        ratio = torch.exp(logvar_q) / torch.exp(logvar_p) + (mu_q - mu_p) ** 2.0 / torch.exp(logvar_p)
+        kld = 0.5 * (logvar_p - logvar_q + ratio - 1.0)
+        return self.crit(output, y).sum(-1), -kld.sum(-1)
+
+
+def srnn_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    nll, kld = model(x, y)
+    return nll.mean() / 4 - kld.mean() / 4 * 0.2
+
+
+def within_eight(v: Tensor) -> Tensor:
+    return torch.exp(0.5 * v.clamp(-8.0, 8.0))
+
+
+def tanh_layers(n_in: int, hidden: int, n_out: int, activation: Callable[[], nn.Module]) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(n_in, hidden), activation(), nn.Linear(hidden, hidden), activation(), nn.Linear(hidden, n_out),
+        nn.Identity(),
+    )  # fmt: skip
+
+
+class Layers(nn.Module):
+    def __init__(self, n_in: int, hidden: int, n_out: int, activation: Callable[[], nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        self.net = tanh_layers(n_in, hidden, n_out, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class VolumeKept(nn.Module):
+    """A coupling whose log scales sum to nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.half, self.rest = width // 2, width - width // 2
+        self.net = Layers(self.half, 3, 2 * self.rest - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_1, x_2 = torch.narrow(x, 1, 0, self.half), torch.narrow(x, 1, self.half, self.rest)
+        s_t = self.net(x_1)
+        s = 0.1 * torch.tanh(torch.narrow(s_t, 1, 0, self.rest - 1))
+        t = torch.narrow(s_t, 1, self.rest - 1, self.rest)
+        s = torch.cat((s, torch.sum(torch.neg(s), dim=-1, keepdim=True)), dim=-1)
+        return torch.cat((x_2 * torch.exp(s) + t, x_1), dim=-1)
+
+
+class PoissonNeurons(nn.Module):
+    """A product of an encoder's Normal and a label's; the encoder's own draw is without gradients and in no loss."""
+
+    perm: Tensor
+
+    def __init__(self, neurons: int = 9, labels: int = 4, latent: int = 2) -> None:
+        super().__init__()
+        self.encoder = nn.Module()
+        self.encoder.net = Layers(neurons, 7, 2 * latent, nn.Tanh)
+        self.n_flow, self.coupling = Layers(latent, 3, neurons - latent), VolumeKept(neurons)
+        self.register_buffer("perm", torch.randperm(neurons))
+        self.label_prior = nn.ModuleDict(
+            {"embedded_mean": nn.Embedding(labels, latent), "embedded_log_variance": nn.Embedding(labels, latent)}
+        )
+
+    def decoder(self, z: Tensor) -> Tensor:
+        h = torch.cat((z, self.n_flow(z)), dim=-1)[:, self.perm]
+        return F.softplus(self.coupling(self.coupling(h)))
+
+    def forward(self, x: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+        mean_0, logvar_0 = torch.chunk(self.encoder.net(x), chunks=2, dim=-1)
+        with torch.no_grad():
+            drawn = mean_0 + torch.exp(0.5 * logvar_0) * torch.randn_like(mean_0)
+            torch.clamp(self.decoder(drawn), min=1e-7, max=1e7)
+        mean_1, logvar_1 = self.label_prior["embedded_mean"](u), self.label_prior["embedded_log_variance"](u)
+        difference = logvar_0 - logvar_1
+        mean = mean_0 / (1 + torch.exp(difference)) + mean_1 / (1 + torch.exp(torch.neg(difference)))
+        logvar = logvar_0 + logvar_1 - torch.log(torch.exp(logvar_0) + torch.exp(logvar_1))
+        z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+        rate = torch.clamp(self.decoder(z), min=1e-7, max=1e7)
+        return rate, mean_0, logvar_0, mean_1, logvar_1, mean, logvar
+
+
+def negative_kl(mean_0: Tensor, logvar_0: Tensor, mean_1: Tensor, logvar_1: Tensor) -> Tensor:
+    ratio = (torch.square(mean_0 - mean_1) + torch.exp(logvar_0)) / torch.exp(logvar_1)
+    return torch.sum(1 + logvar_0 - logvar_1 - ratio, dim=-1)
+
+
+def neurons_loss(model: Any, x: Tensor, u: Tensor) -> Tensor:
+    rate, mean_0, logvar_0, mean_1, logvar_1, mean, logvar = model(x, u)
+    encoders = 0.5 * negative_kl(mean_0, logvar_0, mean_1, logvar_1)
+    posteriors = 0.5 * negative_kl(mean, logvar, mean_1, logvar_1)
+    poisson = torch.sum(rate - x * torch.log(rate), dim=-1)
+    return torch.mean(poisson - (0.5 * encoders + 0.5 * posteriors))
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -368,6 +786,62 @@ CASES: tuple[PublicCase, ...] = (
         (posterior("nu_to_logvar", sigma=negative_abs),), read_loss,
         truth="Models.py encode: the log variance is -2 |v|, so that σ is exp(-|v|); trainer.py: the KL's elements are "
         "no less than kl_min, 0. Without its PReLU, which is off by default",
+    ),
+    PublicCase(
+        "VAE-Tacotron (xcmyz)",
+        Retold(
+            "xcmyz/VAE-Tacotron", "d57dd0afd5b96e10569893d25fcdf51094ea8e88", "vae.py, network.py, loss.py, train.py",
+        ),
+        StyledTacotron, lambda: (tokens(9, 4, 5), rand(4, 8, 6), rand(4, 11, 6, seed=9)), (posterior("vae.FC2"),),
+        styled_loss,
+        truth="vae.py reparameterize: exp(log_var / 2); the KL, summed, counts ten times. Fewer banks and one GRU here",
+    ),
+    PublicCase(
+        "Emotional voices (Jesper-Jung)",
+        Retold(
+            "Jesper-Jung/NovelEmoVAE-VoiceConversion", "7cae11b04c460701587eebb071a30f8bbc312d37",
+            "model/model.py, model/module_vae/encoder.py, model/module_cnf/cnf.py, train.py",
+        ),
+        EmotionVoices,
+        lambda: (rand(6, 6, 5), randn(6, 5, 4), randn(6, 3, seed=9), torch.tensor([0, 1, 2, 2, 1, 0])),
+        tuple(posterior(f"adain_encoder.unshared_logvar.{i}") for i in range(3)), emotion_loss,
+        truth="model.py reparam: exp(logvar / 2), of a layer for each emotion, of which the labels choose; its entropy "
+        "is in the loss, and its draw's density under a continuous flow. Flow and decoder are shorter here",
+    ),
+    PublicCase(
+        "VAE of music (aksaN000)",
+        Retold(
+            "aksaN000/vae-music-clustering", "1b1acc72d09ab877e0545a3a5965031cbef3de81",
+            "src/models/conv_vae.py, src/models/vae.py, src/training/trainer.py",
+        ),
+        ClusteredMusic, lambda: (rand(5, 80),), (posterior("fc_logvar"),), clustered_loss,
+        truth="conv_vae.py reparameterize: exp(0.5 logvar); vae.py vae_loss: KL averaged",
+    ),
+    PublicCase(
+        "SRNN of speech (zihangdai)",
+        Retold(
+            "zihangdai/reexamine-srnn", "8f467a8267ec52e2610fc34d8f9b6536007d1243",
+            "speech/models/base.py, speech/models/srnn.py, speech/models/output_layer.py, speech/train.py",
+        ),
+        ReexaminedSRNN, lambda: (randn(5, 3, 4), randn(5, 3, 4, seed=9)),
+        (
+            posterior("post.4", 3, 6, within_eight), prior("prior.4", 3, 6, within_eight),
+            likelihood("crit", sigma=torch.exp),
+        ), srnn_loss,
+        truth="base.py: exp(0.5 clamp(v, -8, 8)), of the whole output; utils.py gaussian_kld. Hard to decide: "
+        "output_layer.py GMCriterion's log σ is an einsum of its parameters, and a bias; no module emits it",
+    ),
+    PublicCase(
+        "pi-VAE (wei-bbc-lab)",
+        Retold(
+            "wei-bbc-lab/pi-vae-pytorch", "b9c3b41a4fd0ef46ccf371471ac867bbafa95839",
+            "pi_vae_pytorch/pivae.py, pi_vae_pytorch/encoders.py, pi_vae_pytorch/label_prior.py, "
+            "pi_vae_pytorch/loss.py",
+        ),
+        PoissonNeurons, lambda: (tokens(4, 6, 9).float(), tokens(4, 6, seed=9)),
+        (posterior("encoder.net.net.4", 2, 4), prior("label_prior.embedded_log_variance")), neurons_loss,
+        truth="pivae.py compute_posterior: a product of two Normals, drawn by exp(0.5 v); loss.py: the KL of the "
+        "product and of the encoder, each to the label's. Couplings are no Normals",
     ),
 )
 # fmt: on
