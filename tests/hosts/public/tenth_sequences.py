@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
-from public.third_images import kl_to_unit, likelihood, posterior, prior
+from public.third_images import bits, kl_to_unit, likelihood, posterior, prior
 
 # ----------------------------------------------------------------------------------------- sentences, dialogue, topics
 
@@ -733,6 +733,379 @@ def neurons_loss(model: Any, x: Tensor, u: Tensor) -> Tensor:
     return torch.mean(poisson - (0.5 * encoders + 0.5 * posteriors))
 
 
+# ------------------------------------------------------------------ sketches, cells, weather, waves, spectra, proteins
+
+
+class StrokeReader(nn.Module):
+    def __init__(self, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.encoder_rnn = nn.LSTM(5, hidden, bidirectional=True)
+        self.fc_mu, self.fc_sigma = nn.Linear(2 * hidden, latent), nn.Linear(2 * hidden, latent)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _, (hidden, _) = self.encoder_rnn(x)
+        ahead, back = torch.split(hidden, 1, 0)
+        h = torch.cat([ahead.squeeze(0), back.squeeze(0)], 1)
+        mu, sigma_hat = self.fc_mu(h), self.fc_sigma(h)
+        sigma = torch.exp(sigma_hat / 2.0)
+        noise = torch.normal(torch.zeros(mu.size()), torch.ones(mu.size()))
+        return mu + sigma * noise, mu, sigma_hat
+
+
+class StrokeWriter(nn.Module):
+    def __init__(self, hidden: int, latent: int, parts: int) -> None:
+        super().__init__()
+        self.parts, self.hidden, self.fc_hc = parts, hidden, nn.Linear(latent, 2 * hidden)
+        self.decoder_rnn, self.fc_y = nn.LSTM(latent + 5, hidden), nn.Linear(hidden, 6 * parts + 3)
+
+    def forward(self, x: Tensor, z: Tensor, tau: float = 1.0) -> tuple[Tensor, ...]:
+        h, c = torch.split(torch.tanh(self.fc_hc(z)), self.hidden, 1)
+        read = torch.cat([x, torch.stack([z] * len(x))], 2)
+        y = self.fc_y(self.decoder_rnn(read, (h.unsqueeze(0).contiguous(), c.unsqueeze(0).contiguous()))[0])
+        pi_hat, mu_x, mu_y, sigma_x_hat, sigma_y_hat, rho, q_hat = torch.split(y, self.parts, 2)
+        sigma_x = torch.clamp_min(torch.exp(sigma_x_hat) * math.sqrt(tau), 1e-6)
+        sigma_y = torch.clamp_min(torch.exp(sigma_y_hat) * math.sqrt(tau), 1e-6)
+        rho = torch.clip(torch.tanh(rho), min=-1 + 1e-6, max=1 - 1e-6)
+        q = torch.clamp_min(F.softmax(q_hat / tau, dim=2), 1e-6)
+        return F.softmax(pi_hat / tau, dim=2), mu_x, mu_y, sigma_x, sigma_y, rho, q
+
+
+class BirdSketches(nn.Module):
+    """Upstream both halves stand in a plain class."""
+
+    def __init__(self, hidden: int = 5, latent: int = 3, parts: int = 4) -> None:
+        super().__init__()
+        self.encoder, self.decoder = StrokeReader(hidden, latent), StrokeWriter(hidden + 1, latent, parts)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        z, mu, sigma_hat = self.encoder(x)
+        start = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]).expand(1, x.shape[1], 5)
+        return mu, sigma_hat, *self.decoder(torch.cat([start, x[:-1]], 0), z)
+
+
+def floored_bivariate(dx: Tensor, dy: Tensor, sx: Tensor, sy: Tensor, rho: Tensor) -> Tensor:
+    """The density, with a number added to each divisor."""
+    sxsy, free = sx * sy, 1 - rho**2
+    z = (dx / (sx + 1e-4)) ** 2 + (dy / (sy + 1e-4)) ** 2 - (2.0 * rho * dx * dy / (sxsy + 1e-4))
+    return torch.exp(-z / (2.0 * free + 1e-5)) / (2.0 * math.pi * sxsy * torch.sqrt(free + 1e-5) + 1e-5)
+
+
+def birds_loss(model: Any, x: Tensor, weight: float = 0.05) -> Tensor:
+    mu, sigma_hat, pi, mu_x, mu_y, sx, sy, rho, q = model(x)
+    pdf = floored_bivariate(x[:, :, 0].unsqueeze(2) - mu_x, x[:, :, 1].unsqueeze(2) - mu_y, sx, sy, rho)
+    pdf = torch.clip(torch.sum(pi * pdf, dim=2), min=1e-5)
+    n = x.shape[0] * x.shape[1]
+    strokes = -torch.sum((1 - x[:, :, 4]) * torch.log(pdf)) / n
+    pens = -torch.sum(x[:, :, 2:] * torch.log(q + 1e-4)) / n
+    kl = -torch.sum(1 + sigma_hat - mu**2 - torch.exp(sigma_hat)) / (2.0 * mu.shape[0] * mu.shape[1])
+    return strokes + pens + weight * torch.max(kl, torch.tensor(0.2))
+
+
+def floored_exp(v: Tensor) -> Tensor:
+    return torch.clamp_min(torch.exp(v), 1e-6)
+
+
+def strokes() -> tuple[Tensor, ...]:
+    pens = F.one_hot(tokens(3, 6, 4), 3).float()
+    return (torch.cat([randn(6, 4, 2), pens], 2),)
+
+
+class CellEvolver(nn.Module):
+    """The means are a path of an equation; their variance is a network's of them. Steps of Runge and Kutta."""
+
+    def __init__(self, data: int = 9, latent: int = 4, hidden: int = 6) -> None:
+        super().__init__()
+        self.projector, self.rnn = nn.Linear(data, latent), nn.GRU(latent, hidden, batch_first=True)
+        self.hidden_to_z0 = nn.Linear(hidden, latent)
+        self.ode_func = nn.Sequential(nn.Linear(latent, 8), nn.Tanh(), nn.Linear(8, latent))
+        self.reconstructor = nn.Linear(latent, data)
+        self.gp_logvar_net = nn.Sequential(nn.Linear(latent, 6), nn.ReLU(), nn.Linear(6, latent))
+
+    def path(self, z: Tensor, times: Tensor) -> Tensor:
+        states = [z]
+        for dt in times[1:] - times[:-1]:
+            k1 = self.ode_func(z)
+            k2 = self.ode_func(z + dt * k1 / 3)
+            k3 = self.ode_func(z + dt * (k2 - k1 / 3))
+            k4 = self.ode_func(z + dt * (k1 - k2 + k3))
+            z = z + (k1 + 3 * (k2 + k3) + k4) * dt * 0.125
+            states.append(z)
+        return torch.stack(states)
+
+    def forward(self, x: Tensor, observed: int = 3) -> tuple[Tensor, Tensor]:
+        _, h = self.rnn(self.projector(x)[:, :observed])
+        times = torch.linspace(0.0, 1.0, steps=x.shape[1] - observed + 1)
+        mean = self.path(self.hidden_to_z0(h[-1]), times).permute(1, 0, 2)
+        logvar = self.gp_logvar_net(mean)
+        std = torch.exp(0.5 * logvar)
+        return self.reconstructor(mean + torch.randn_like(std) * std), logvar
+
+
+def evolver_loss(model: Any, x: Tensor) -> Tensor:
+    pred, logvar = model(x)
+    target = x[:, 2:]
+    error = F.mse_loss(pred[:, :, :-4], target[:, :, :-4]) + 50.0 * F.mse_loss(pred[:, :, -4:], target[:, :, -4:])
+    return error + 0.01 * (-0.5 * torch.mean(torch.sum(1 + logvar - logvar.exp(), dim=-1)))
+
+
+class SwishBlock(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(n_in, n_out, 3, padding=1), nn.GroupNorm(2, n_out)
+        self.conv2, self.norm2 = nn.Conv2d(n_out, n_out, 3, padding=1), nn.GroupNorm(2, n_out)
+        self.residual = nn.Sequential()
+        if n_in != n_out:
+            self.residual = nn.Sequential(nn.Conv2d(n_in, n_out, 3, padding=1), nn.GroupNorm(2, n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.silu(self.norm1(self.conv1(x)))
+        return F.silu(self.norm2(self.conv2(out)) + self.residual(x))
+
+
+class WeatherMap(nn.Module):
+    """Means and log variances are maps of their own convolutions."""
+
+    def __init__(self, width: int = 4, latent: int = 2) -> None:
+        super().__init__()
+        self.encode, self.decode = nn.Module(), nn.Sequential(
+            nn.Conv2d(latent, 2 * width, 1), SwishBlock(2 * width, 2 * width),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), nn.Conv2d(2 * width, width, 3, padding=1),
+            SwishBlock(width, width), nn.Conv2d(width, 1, 1),
+        )  # fmt: skip
+        self.encode.stages = nn.Sequential(
+            nn.Conv2d(1, width, 1), SwishBlock(width, 2 * width), nn.Conv2d(2 * width, 2 * width, 3, 2, 1)
+        )
+        self.encode.mean, self.encode.log_var = nn.Conv2d(2 * width, latent, 1), nn.Conv2d(2 * width, latent, 1)
+
+    def reparameterize(self, mean: Tensor, log_var: Tensor) -> Tensor:
+        std = torch.exp(0.5 * log_var)
+        return mean + torch.randn_like(std) * std
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.encode.stages(x)
+        mean, log_var = self.encode.mean(h), self.encode.log_var(h)
+        return self.decode(self.reparameterize(mean, log_var)), mean, log_var
+
+
+def weather_loss(model: Any, x: Tensor) -> Tensor:
+    recon, mu, log_var = model(x)
+    kld = torch.mean(torch.mean(-0.5 * torch.sum(1 + log_var - mu**2 - log_var.exp(), dim=1), dim=0)) * 0.01
+    return F.mse_loss(recon, x) + kld
+
+
+class CyclicPad(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, :, -1:], x, x[:, :, :1]], -1)
+
+
+def wave_layers(widths: tuple[int, ...], act: nn.Module, down: bool) -> nn.Sequential:
+    """Convolutions of which the last one has the activation behind it, too, halving or doubling between them."""
+    layers = nn.Sequential()
+    for n, (a, b) in enumerate(itertools.pairwise(widths), 1):
+        block = nn.Sequential()
+        block.add_module("cyclic_pad", CyclicPad())
+        block.add_module("dil_conv", nn.Conv1d(a, b, 3))
+        block.add_module("act", act)
+        layers.add_module(f"dilationblock{n}", block)
+        if n < len(widths) - 1:
+            resize = nn.MaxPool1d(2, 2) if down else nn.Upsample(scale_factor=2, mode="linear", align_corners=False)
+            layers.add_module(
+                f"encblock{n}", nn.Sequential(CyclicPad(), act, nn.Conv1d(b, b, 3, bias=False), act, resize)
+            )
+    return layers
+
+
+class BurgersVAE(nn.Module):
+    """One activation for all. Its KL is a zero, and its loss has the density alone."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        act, down, up = nn.GELU(), (1, 4, 6, 1), (1, 6, 4, 1)
+        self.small = width // 4
+        self.E1_m, self.E1_lv = (nn.Sequential() for _ in range(2))
+        for net in (self.E1_m, self.E1_lv):
+            for name, layer in wave_layers(down, act, True).named_children():
+                net.add_module(name, layer)
+            net.add_module("flatten", nn.Flatten())
+        self.D1_m, self.D1_lv = wave_layers(up, act, False), wave_layers(up, act, False)
+
+    def _reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = logvar.mul(0.5).exp_()
+        eps = torch.randn(*mu.size()).type_as(mu)
+        return mu + std * eps
+
+    def gaussian_log_prob(self, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        return -0.5 * ((x - mu) ** 2 / torch.exp(logvar) + math.log(2 * math.pi) + logvar)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        zmu, zlogvar = self.E1_m(x), self.E1_lv(x)
+        z = self._reparameterize(zmu, zlogvar)
+        wave = z.view(-1, 1, self.small)
+        return zmu, zlogvar, self.D1_m(wave), self.D1_lv(wave)
+
+    def compute_loss(self, x: Tensor) -> Tensor:
+        _, _, xmu, xlogvar = self.forward(x)
+        return -torch.sum(self.gaussian_log_prob(x, xmu, xlogvar), 1)
+
+
+def burgers_loss(model: Any, x: Tensor) -> Tensor:
+    return torch.mean(model.compute_loss(x))
+
+
+def half_of_gelu(v: Tensor) -> Tensor:
+    return torch.exp(0.5 * F.gelu(v))
+
+
+class SpectrumReader(nn.Module):
+    """Attention over the wavelengths, whose mean is read."""
+
+    def __init__(self, latent: int, width: int = 6) -> None:
+        super().__init__()
+        self.input_projection, self.qkv = nn.Linear(1, width), nn.Linear(width, 3 * width)
+        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(0.1)
+        self.fc_mu, self.fc_logvar = nn.Linear(width, latent), nn.Linear(width, latent)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.input_projection(x.unsqueeze(-1))
+        q, k, v = (part.unsqueeze(1) for part in self.qkv(h).chunk(3, dim=-1))
+        h = self.norm(h + self.dropout(F.scaled_dot_product_attention(q, k, v).squeeze(1))).mean(dim=1)
+        return self.fc_mu(h), self.fc_logvar(h)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+
+class PeakDecoder(nn.Module):
+    """A sum of peaks that have the form of a density's, or of Lorentz's."""
+
+    def __init__(self, latent: int, peaks: int, size: int, gaussian: bool) -> None:
+        super().__init__()
+        self.peaks, self.size, self.gaussian = peaks, size, gaussian
+        self.fc_peaks = nn.Sequential(nn.Linear(latent, 8), nn.ReLU(), nn.Linear(8, peaks * 3))
+
+    def forward(self, z: Tensor) -> Tensor:
+        params = self.fc_peaks(z).view(len(z), self.peaks, 3)
+        positions, heights = torch.sigmoid(params[:, :, 0]), F.softplus(params[:, :, 1])
+        widths = torch.sigmoid(params[:, :, 2]) * 0.3 + 0.01
+        x = torch.linspace(0, 1, self.size).view(1, 1, -1).expand(len(z), self.peaks, -1)
+        away, heights, widths = x - positions.unsqueeze(2), heights.unsqueeze(2), widths.unsqueeze(2)
+        if self.gaussian:
+            return (heights * torch.exp(-(away**2) / (2 * widths**2))).sum(dim=1)
+        return (heights * widths**2 / (away**2 + widths**2)).sum(dim=1)
+
+
+class SpectraPIVAE(nn.Module):
+    def __init__(self, latent: int = 3) -> None:
+        super().__init__()
+        self.uv_encoder, self.nir_encoder = SpectrumReader(latent), SpectrumReader(latent)
+        self.uv_decoder, self.nir_decoder = PeakDecoder(latent, 2, 9, True), PeakDecoder(latent, 2, 11, False)
+
+    def encode(self, uv: Tensor, nir: Tensor) -> tuple[Tensor, ...]:
+        (mu_uv, logvar_uv), (mu_nir, logvar_nir) = self.uv_encoder(uv), self.nir_encoder(nir)
+        z_uv = self.uv_encoder.reparameterize(mu_uv, logvar_uv)
+        return z_uv, self.nir_encoder.reparameterize(mu_nir, logvar_nir), mu_uv, logvar_uv, mu_nir, logvar_nir
+
+    def compute_loss(self, uv: Tensor, nir: Tensor, labels: Tensor, uv_aug: Tensor, nir_aug: Tensor) -> Tensor:
+        z_uv, z_nir, mu_uv, logvar_uv, mu_nir, logvar_nir = self.encode(uv, nir)
+        errors = torch.zeros(())
+        for out, target in ((self.uv_decoder(z_uv), uv), (self.nir_decoder(z_nir), nir)):
+            steps = F.mse_loss(out.diff(dim=1), target.diff(dim=1))
+            physics = F.mse_loss(out, target) + 0.1 * steps + 0.05 * F.relu(-out).mean()
+            errors = errors + F.mse_loss(out, target) + 0.05 * physics
+        kl = (kl_to_unit(mu_uv, logvar_uv) + kl_to_unit(mu_nir, logvar_nir)) / len(uv)
+        again_uv, again_nir, *_ = self.encode(uv_aug, nir_aug)
+        alike = (same_labels(z_uv, again_uv, labels) + same_labels(z_nir, again_nir, labels)) / 2
+        return errors + kl + 0.5 * alike
+
+
+def same_labels(a: Tensor, b: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
+    similar = torch.matmul(F.normalize(a, dim=1), F.normalize(b, dim=1).T) / temperature
+    mask = (labels[:, None] == labels[None]).float() - torch.eye(len(a))
+    logp = similar - torch.log(torch.exp(similar).sum(dim=1, keepdim=True))
+    return (-(logp * mask).sum(dim=1) / torch.clamp(mask.sum(dim=1), min=1.0)).mean()
+
+
+def spectra_step(model: Any, *batch: Tensor) -> Tensor:
+    return model.compute_loss(*batch)
+
+
+def two_spectra() -> tuple[Tensor, ...]:
+    uv, nir = rand(6, 9), rand(6, 11, seed=9)
+    return uv, nir, tokens(3, 6), uv + 0.01 * randn(6, 9), nir + 0.01 * randn(6, 11, seed=10)
+
+
+class MetalCVAE(nn.Module):
+    """Its draw takes a softplus of what its KL takes for a log variance."""
+
+    def __init__(self, letters: int = 16, code: int = 3, latent: int = 3) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv1d(1, 3, 4, 2, 1), nn.ReLU(), nn.Conv1d(3, 4, 4, 2, 1), nn.ReLU(), nn.Flatten(),
+            nn.Linear(letters, 9), nn.ReLU(),
+        )  # fmt: skip
+        self.fc_mu, self.fc_var = nn.Linear(9, latent), nn.Linear(9, latent)
+        self.decoder = nn.Sequential(
+            nn.Linear(latent + code, 9), nn.ReLU(), nn.Linear(9, letters), nn.ReLU(),
+            nn.Unflatten(1, (4, letters // 4)),
+            nn.ConvTranspose1d(4, 3, 4, 2, 1), nn.ReLU(), nn.ConvTranspose1d(3, 1, 4, 2, 1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def sample_z(self, mu: Tensor, log_var: Tensor) -> Tensor:
+        eps = torch.randn(*mu.shape)
+        return mu + torch.exp(log_var / 2) * eps
+
+    def forward(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.encoder(x)
+        mu, log_var = self.fc_mu(h), self.fc_var(h)
+        z = self.sample_z(mu, nn.functional.softplus(log_var))
+        return self.decoder(torch.cat((z, code), 1)), mu, log_var
+
+
+def metal_loss(model: Any, x: Tensor, code: Tensor, burn_in: float = 0.6) -> Tensor:
+    sample, mu, log_var = model(x, code)
+    kl = 0.5 * torch.sum(torch.exp(log_var) + mu**2 - 1.0 - log_var)
+    return F.binary_cross_entropy(sample, x, reduction="sum") + kl * burn_in
+
+
+def half_of_softplus(v: Tensor) -> Tensor:
+    return torch.exp(F.softplus(v) / 2)
+
+
+class FundSDE(nn.Module):
+    """A code of past returns, moved by a drift and noise of its own scale; no density of the path."""
+
+    def __init__(self, length: int = 6, latent: int = 3, hidden: int = 7, dt: float = 0.01) -> None:
+        super().__init__()
+        self.dt = dt
+        sizes = ((length, 2 * latent), (latent, latent), (latent, latent))
+        self.encoder, self.drift, self.diffusion = (
+            nn.Sequential(nn.Linear(a, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, b))
+            for a, b in sizes
+        )
+        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mean + torch.randn_like(std) * std
+
+    def sde_step(self, z: Tensor, dt: float) -> Tensor:
+        drift, diffusion = self.drift(z), torch.exp(self.diffusion(z))
+        return z + drift * dt + diffusion * (torch.randn_like(z) * math.sqrt(dt))
+
+    def forward(self, x: Tensor, steps: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+        mean, logvar = self.encoder(x.view(len(x), -1)).chunk(2, dim=-1)
+        z = self.reparameterize(mean, logvar)
+        for _ in range(steps):
+            z = self.sde_step(z, self.dt)
+        return self.decoder(z).squeeze(-1), mean, logvar
+
+
+def fund_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    pred, mean, logvar = model(x)
+    return F.mse_loss(pred, y) + 0.01 * kl_to_unit(mean, logvar) / len(x)
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -842,6 +1215,86 @@ CASES: tuple[PublicCase, ...] = (
         (posterior("encoder.net.net.4", 2, 4), prior("label_prior.embedded_log_variance")), neurons_loss,
         truth="pivae.py compute_posterior: a product of two Normals, drawn by exp(0.5 v); loss.py: the KL of the "
         "product and of the encoder, each to the label's. Couplings are no Normals",
+    ),
+    PublicCase(
+        "SketchRNN of birds (ivanpuhachov)",
+        Retold(
+            "ivanpuhachov/SketchRNN-Pytorch-Attention", "b14a3c228fa944b47c28d5c6a8a82556b5a5e2f6",
+            "model.py, trainer.py",
+        ),
+        BirdSketches, strokes,
+        (
+            posterior("encoder.fc_sigma"), likelihood("decoder.fc_y", 12, 16, floored_exp),
+            likelihood("decoder.fc_y", 16, 20, floored_exp),
+        ), birds_loss,
+        truth="model.py Encoder: exp(v / 2), the KL no less than 0.2; extract_params: max(exp(v), 1e-6) of a bivariate "
+        "Normal with a correlation, in whose density (trainer.py) other numbers are added",
+    ),
+    PublicCase(
+        "Latent ODE of cells (Cccccccloud)",
+        Retold(
+            "Cccccccloud/latent-ode-generation", "5821c2aa4ddb5afee6e515b4e928e2a5aa78b936",
+            "latent_ode_rnn.py, train_dynamics.py",
+        ),
+        CellEvolver, lambda: (randn(5, 6, 9),), (posterior("gp_logvar_net.2"),), evolver_loss,
+        truth="latent_ode_rnn.py: exp(0.5 logvar) of the path's points; train_dynamics.py: a KL without the means. "
+        "Hard to decide: the network sees the path alone, which the data started; its KL is to N(0, 1): the posterior",
+    ),
+    PublicCase(
+        "VAE of weather (zhengkai15)",
+        Retold(
+            "zhengkai15/weather-vae", "125b26f1813dac33e080590af898819e33b90a8d", "models/vanilla_vae.py, main.py",
+        ),
+        WeatherMap, lambda: (randn(3, 1, 8, 8),), (posterior("encode.log_var"),), weather_loss,
+        truth="vanilla_vae.py reparameterize: exp(0.5 log_var), a map; KL summed over its channels. One stage here",
+    ),
+    PublicCase(
+        "VAE of Burgers' waves (christian-jacobsen)",
+        Retold(
+            "christian-jacobsen/viscous-burgers-vae-rom", "753718df6160d934c68762b934fdf39c85209735",
+            "rom_vae_dilated.py, vae_train.py, config_train.py",
+        ),
+        BurgersVAE, lambda: (randn(4, 1, 16),),
+        (
+            posterior("E1_lv.dilationblock3.dil_conv", sigma=half_of_gelu),
+            likelihood("D1_lv.dilationblock3.dil_conv", sigma=half_of_gelu),
+        ), burgers_loss,
+        truth="rom_vae_dilated.py: exp(0.5 GELU(v)) draws, and exp(GELU(v)) is the data's variance. compute_kld is a "
+        "zero, and the settings train the density alone. Hard to decide: the GELU, of no one direction, is one module "
+        "of the whole network, so that the convolution in front of it is named",
+    ),
+    PublicCase(
+        "PI-VAE of spectra (noonyue)",
+        Retold(
+            "noonyue/-PI-VAE", "7c94cc1514a1ce6d831dfa42ebdf99b2ef1a3562",
+            "models/upgraded_pi_vae.py, models/transformer_encoder.py, train_upgraded_system.py",
+        ),
+        SpectraPIVAE, two_spectra, (posterior("uv_encoder.fc_logvar"), posterior("nir_encoder.fc_logvar")),
+        spectra_step,
+        truth="transformer_encoder.py reparameterize: exp(0.5 logvar), also of the spectra that are disturbed; KL "
+        "summed. The decoders' peaks have widths, and are no density",
+    ),
+    PublicCase(
+        "CVAE of metal sites (beef-broccoli)",
+        Retold(
+            "beef-broccoli/project-4995-protein-vae", "c597bed8a32ad53f8b05fbe946d3dcd693edfea6",
+            "conv_cvae_metal_gen.py",
+        ),
+        MetalCVAE, lambda: (bits(5, 1, 16), bits(5, 3, seed=9)), (posterior("fc_var", sigma=half_of_softplus),),
+        metal_loss,
+        truth="conv_cvae_metal_gen.py forward: exp(softplus(v) / 2) draws; a slip: the KL has v itself as the log "
+        "variance. Hard to decide: σ is what draws, as in earlier looks",
+    ),
+    PublicCase(
+        "Latent SDE of funds (P2SAMAPA)",
+        Retold(
+            "P2SAMAPA/P2-ETF-NEURAL-SDE-LATENT", "6f31512e2d34b3de748dfcbc62016e5a3c74d70a",
+            "neural_sde_latent.py, config.py",
+        ),
+        FundSDE, lambda: (0.1 * randn(6, 6, 1), 0.1 * randn(6, seed=9)),
+        (posterior("encoder.4", 3, 6), prior("diffusion.4", sigma=None)), fund_loss,
+        truth="neural_sde_latent.py reparameterize: exp(0.5 logvar); sde_step: exp(v) times the root of the step. Hard "
+        "to decide: the steps go on from the code and have no density: the model's own transition, a prior's",
     ),
 )
 # fmt: on
