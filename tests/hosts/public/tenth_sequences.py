@@ -19,6 +19,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import (
+    Independent,
+    MultivariateNormal,
+    Normal,
+    TanhTransform,
+    TransformedDistribution,
+    kl_divergence,
+)
 
 from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
@@ -1106,6 +1114,410 @@ def fund_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
     return F.mse_loss(pred, y) + 0.01 * kl_to_unit(mean, logvar) / len(x)
 
 
+# ------------------------------------------------------------------ worlds, policies, active inference, recommendation
+
+
+class ActiveCapsule(nn.Module):
+    """A VAE of observations, whose prior is narrow, and a predictor of its codes."""
+
+    def __init__(self, observed: int = 2, latent: int = 3, policy: int = 2) -> None:
+        super().__init__()
+        self.vae, self.transition_model = nn.Module(), nn.Module()
+        self.vae.enc, self.vae.dec = nn.Module(), nn.Module()
+        self.vae.enc.enc = nn.Sequential(nn.Linear(observed, 8), nn.SiLU())
+        self.vae.enc.c1, self.vae.enc.c2 = nn.Linear(8, latent), nn.Linear(8, latent)
+        self.vae.dec.dec, self.vae.dec.c1 = nn.Sequential(nn.Linear(latent, 8), nn.SiLU()), nn.Linear(8, observed)
+        self.transition_model.gru = nn.GRU(latent + policy, 7)
+        self.transition_model.mean_net, self.transition_model.std_net = nn.Linear(7, latent), nn.Linear(7, latent)
+        self.scaling, self.noise = latent / observed, torch.full([observed], 0.05)
+        self.px = Normal(torch.zeros(1, latent), torch.ones(1, latent) * 0.3)
+
+    def free_energy(self, y: Tensor) -> tuple[Tensor, Normal]:
+        e = self.vae.enc.enc(y)
+        qx_y = Normal(self.vae.enc.c1(e), nn.functional.softplus(self.vae.enc.c2(e)) + 1e-6)
+        py_x = Normal(self.vae.dec.c1(self.vae.dec.dec(qx_y.rsample())), self.noise)
+        lpy_x = py_x.log_prob(y) * self.scaling
+        return kl_divergence(qx_y, self.px).sum(-1) - lpy_x.sum(-1), qx_y
+
+    def predict(self, x: Tensor, policy: Tensor) -> Normal:
+        pred, _ = self.transition_model.gru(torch.cat((x, policy), dim=2))
+        scale = nn.functional.softplus(self.transition_model.std_net(pred)) + 1e-6
+        return Normal((self.transition_model.mean_net(pred) + x).squeeze(1), scale.squeeze(1))
+
+
+def capsule_step(model: Any, y: Tensor, policy: Tensor) -> Tensor:
+    """Both of its steps; upstream the second comes when the first has been taken."""
+    energy, qx_y = model.free_energy(y)
+    seen = Normal(qx_y.mean.detach(), qx_y.stddev.detach())
+    earlier = torch.cat((torch.zeros(1, 1, y.shape[1] + 1), seen.mean[:-1].unsqueeze(1)), dim=0)
+    return energy.mean() + kl_divergence(model.predict(earlier, policy.unsqueeze(1)), seen).sum()
+
+
+def millionth(v: Tensor) -> Tensor:
+    return F.softplus(v) + 1e-6
+
+
+def relu_layers(*sizes: int) -> nn.Sequential:
+    """Linear layers with ReLUs between them."""
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class ImplicitQ(nn.Module):
+    """One σ for all states, on the diagonal of a triangle."""
+
+    def __init__(self, states: int = 4, actions: int = 2) -> None:
+        super().__init__()
+        self.policy = nn.Module()
+        self.policy.net, self.policy.log_std = relu_layers(states, 7, 7, actions), nn.Parameter(torch.zeros(actions))
+        self.vf = relu_layers(states, 7, 1)
+        self.qf = nn.ModuleList(relu_layers(states + actions, 7, 1) for _ in range(2))
+        self.q_target = nn.ModuleList(relu_layers(states + actions, 7, 1) for _ in range(2)).requires_grad_(False)
+
+    def act(self, s: Tensor) -> MultivariateNormal:
+        std = torch.exp(self.policy.log_std.clamp(-5.0, 2.0))
+        return MultivariateNormal(self.policy.net(s), scale_tril=torch.diag(std))
+
+    def update(self, s: Tensor, a: Tensor, s2: Tensor, r: Tensor, done: Tensor) -> Tensor:
+        """Its three losses, added."""
+        both = torch.cat([s, a], 1)
+        with torch.no_grad():
+            target_q = torch.min(*(q(both).squeeze(-1) for q in self.q_target))
+            next_v = self.vf(s2).squeeze(-1)
+        adv = target_q - self.vf(s).squeeze(-1)
+        v_loss = torch.mean(torch.abs(0.7 - (adv < 0).float()) * adv**2)
+        targets = r + (1.0 - done) * 0.99 * next_v
+        q_loss = sum(F.mse_loss(q(both).squeeze(-1), targets) for q in self.qf) / 2
+        exp_adv = torch.exp(3.0 * adv.detach()).clamp(max=100.0)
+        return v_loss + q_loss + torch.mean(exp_adv * -self.act(s).log_prob(a))
+
+
+def one_update(model: Any, *batch: Tensor) -> Tensor:
+    return model.update(*batch)
+
+
+def flat_steps() -> tuple[Tensor, ...]:
+    """States, actions, next states, rewards, ends."""
+    return randn(6, 4), randn(6, 2, seed=9).tanh(), randn(6, 4, seed=10), randn(6, seed=11), bits(6)
+
+
+def minus_five_to_two(v: Tensor) -> Tensor:
+    return v.clamp(-5.0, 2.0).exp()
+
+
+class NormalPolicyNet(nn.Module):
+    def __init__(self, states: int, actions: int) -> None:
+        super().__init__()
+        self.shared_net = nn.Sequential(*relu_layers(states, 8, 8, 8), nn.ReLU())
+        self.means_net, self.log_stds_net = nn.Linear(8, actions), nn.Linear(8, actions)
+
+    def forward(self, states: Tensor) -> Independent:
+        out = self.shared_net(states)
+        means, log_stds = self.means_net(out), self.log_stds_net(out)
+        stds = torch.exp(torch.clamp(log_stds, -20, 2))
+        return Independent(Normal(loc=means, scale=stds), reinterpreted_batch_ndims=1)
+
+
+class PendulumSAC(nn.Module):
+    """Upstream the networks stand in a plain class."""
+
+    def __init__(self, states: int = 4, actions: int = 2) -> None:
+        super().__init__()
+        self.Normal = NormalPolicyNet(states, actions)
+        self.Q1, self.Q2 = (relu_layers(states + actions, 8, 1) for _ in range(2))
+        self.Q1_targ, self.Q2_targ = (relu_layers(states + actions, 8, 1).requires_grad_(False) for _ in range(2))
+
+    def sample_action(self, state: Tensor, reparametrized: bool) -> tuple[Tensor, Tensor]:
+        law = self.Normal(state)
+        u = law.rsample() if reparametrized else law.sample()
+        return torch.tanh(u), law.log_prob(u) - (2 * (math.log(2) - u - F.softplus(-2 * u))).sum(dim=1)
+
+    def update(self, s: Tensor, a: Tensor, s2: Tensor, r: Tensor, done: Tensor) -> Tensor:
+        """Its three losses, added; the policy's leaves the critics as they are."""
+        with torch.no_grad():
+            a2, logp2 = self.sample_action(s2, False)
+            after = torch.cat([s2, a2], 1)
+            least = torch.min(self.Q1_targ(after), self.Q2_targ(after)).squeeze(-1)
+            targets = r + 0.99 * (1 - done) * (least - 0.1 * logp2)
+        both = torch.cat([s, a], 1)
+        loss = torch.zeros(())
+        for q in (self.Q1, self.Q2):
+            loss = loss + torch.mean((q(both).squeeze(-1) - targets) ** 2)
+            q.requires_grad_(False)
+        chosen, logp = self.sample_action(s, True)
+        both = torch.cat([s, chosen], 1)
+        loss = loss - torch.mean(torch.min(self.Q1(both), self.Q2(both)).squeeze(-1) - 0.1 * logp)
+        self.Q1.requires_grad_(True)
+        self.Q2.requires_grad_(True)
+        return loss
+
+
+def minus_twenty_to_two(v: Tensor) -> Tensor:
+    return v.clamp(-20, 2).exp()
+
+
+class ClippedPPO(nn.Module):
+    """What it calls log_std is a log variance: its exponential is the covariance's diagonal."""
+
+    def __init__(self, states: int = 4, actions: int = 2) -> None:
+        super().__init__()
+        self.policy = nn.Module()
+        self.policy.backbone = nn.Sequential(nn.Linear(states, 7), nn.Tanh(), nn.Linear(7, 7), nn.Tanh())
+        self.policy.mean_net = nn.Linear(7, actions)
+        self.policy.log_std = nn.Parameter(torch.ones(actions) * 0)
+        self.vf = nn.Sequential(nn.Linear(states, 7), nn.Tanh(), nn.Linear(7, 1))
+        for layer, gain in ((self.policy.backbone[0], 2**0.5), (self.policy.mean_net, 0.01)):
+            nn.init.orthogonal_(layer.weight, gain=gain)
+
+    def act(self, states: Tensor) -> MultivariateNormal:
+        means = self.policy.mean_net(self.policy.backbone(states))
+        return MultivariateNormal(means, torch.diag_embed(torch.exp(self.policy.log_std)))
+
+    def update(self, states: Tensor, actions: Tensor, old_logps: Tensor, advs: Tensor, rets: Tensor) -> Tensor:
+        laws = self.act(states)
+        ratios = torch.exp(laws.log_prob(actions) - old_logps)
+        advs = (advs - advs.mean()) / (advs.std() + 1e-8)
+        gain = torch.min(advs * ratios, advs * torch.clamp(ratios, 0.8, 1.2)).mean()
+        vf_loss = F.mse_loss(input=self.vf(states).flatten(), target=rets)
+        return -gain + 0.5 * vf_loss + 0.0 * -torch.mean(laws.entropy())
+
+
+def collected() -> tuple[Tensor, ...]:
+    return randn(6, 4), randn(6, 2, seed=9), randn(6, seed=10) - 2.5, randn(6, seed=11), randn(6, seed=12)
+
+
+class WalkerRSSM(nn.Module):
+    """Both laws draw; the prior's draw is kept, and read by nobody."""
+
+    def __init__(self, embed: int, stoch: int, deter: int, actions: int, hidden: int = 7) -> None:
+        super().__init__()
+        self.recurrent_linear = nn.Sequential(nn.Linear(stoch + actions, hidden), nn.ELU())
+        self.gru_cell = nn.GRUCell(hidden, deter)
+        self.representatio_model = nn.Sequential(
+            nn.Linear(deter + embed, hidden), nn.ELU(), nn.Linear(hidden, stoch * 2)
+        )
+        self.transition_model = nn.Sequential(nn.Linear(deter, hidden), nn.ELU(), nn.Linear(hidden, stoch * 2))
+
+    def recurrent(self, stoch: Tensor, action: Tensor, deter: Tensor) -> Tensor:
+        return self.gru_cell(self.recurrent_linear(torch.cat((action, stoch), -1)), deter)
+
+    def representation(self, embed: Tensor, deter: Tensor) -> tuple[Normal, Tensor]:
+        mean, std = torch.chunk(self.representatio_model(torch.cat((embed, deter), -1)), 2, -1)
+        std = F.softplus(std) + 0.1
+        law = Normal(mean, std)
+        return law, law.rsample()
+
+    def transition(self, deter: Tensor) -> tuple[Normal, Tensor]:
+        mean, std = torch.chunk(self.transition_model(deter), 2, -1)
+        std = F.softplus(std) + 0.1
+        law = Normal(mean, std)
+        return law, law.rsample()
+
+
+class WalkerDreamer(nn.Module):
+    def __init__(self, stoch: int = 3, deter: int = 5, actions: int = 2) -> None:
+        super().__init__()
+        self.sizes = (stoch, deter)
+        self.encoder = nn.Sequential(nn.Conv2d(1, 3, 4, 2), nn.ReLU(), nn.Flatten())
+        self.rssm = WalkerRSSM(27, stoch, deter, actions)
+        self.decoder = nn.Sequential(nn.Linear(stoch + deter, 9), nn.ReLU(), nn.Linear(9, 64))
+        self.reward = nn.Sequential(nn.Linear(stoch + deter, 6), nn.ELU(), nn.Linear(6, 1))
+        self.actor = nn.Sequential(nn.Linear(stoch + deter, 6), nn.ELU(), nn.Linear(6, 2 * actions))
+        self.critic = nn.Sequential(nn.Linear(stoch + deter, 6), nn.ELU(), nn.Linear(6, 1))
+
+    def act(self, stoch: Tensor, deter: Tensor, init_std: float = 5.0) -> Tensor:
+        raw_init_std = math.log(math.exp(init_std) - 1)
+        mean, std = torch.chunk(self.actor(torch.cat((stoch, deter), -1)), 2, -1)
+        mean = 5 * F.tanh(mean / 5)
+        std = F.softplus(std + raw_init_std) + 1e-4
+        law = TransformedDistribution(Normal(mean, std), [TanhTransform()])
+        return Independent(law, 1).rsample()
+
+
+def dynamics_loss(model: Any, obs: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
+    (batch, length), (stoch, deter) = obs.shape[:2], model.sizes
+    embedded = model.encoder(obs.flatten(0, 1)).view(batch, length, -1)
+    posterior_, deterministic = torch.zeros(batch, stoch), torch.zeros(batch, deter)
+    posteriors, deterministics = torch.zeros(batch, length - 1, stoch), torch.zeros(batch, length - 1, deter)
+    means, stds, prior_means, prior_stds = (torch.zeros_like(posteriors) for _ in range(4))
+    for t in range(1, length):
+        deterministic = model.rssm.recurrent(posterior_, actions[:, t - 1], deterministic)
+        prior_law, _ = model.rssm.transition(deterministic)
+        law, posterior_ = model.rssm.representation(embedded[:, t], deterministic)
+        posteriors[:, t - 1], deterministics[:, t - 1] = posterior_, deterministic
+        means[:, t - 1], stds[:, t - 1] = law.mean, law.scale
+        prior_means[:, t - 1], prior_stds[:, t - 1] = prior_law.mean, prior_law.scale
+    state = torch.cat((posteriors, deterministics), -1)
+    pictures = Independent(Normal(model.decoder(state).view(batch, length - 1, 1, 8, 8), 1), 3)
+    prizes = Independent(Normal(model.reward(state), 1), 1)
+    kl = kl_divergence(Independent(Normal(means, stds), 1), Independent(Normal(prior_means, prior_stds), 1))
+    kl = torch.max(torch.mean(kl), torch.tensor(0.3))
+    return kl - pictures.log_prob(obs[:, 1:]).mean() - prizes.log_prob(rewards[:, 1:]).mean()
+
+
+def behaviour_loss(model: Any, stoch: Tensor, deter: Tensor, horizon: int = 3) -> Tensor:
+    """The actor's step, and the critic's."""
+    states = []
+    for _ in range(horizon):
+        action = model.act(stoch, deter)
+        deter = model.rssm.recurrent(stoch, action, deter)
+        _, stoch = model.rssm.transition(deter)
+        states.append(torch.cat((stoch, deter), -1))
+    path = torch.stack(states, 1)
+    rewards, values = model.reward(path), model.critic(path)
+    returns, last = [], values[:, -1]
+    for t in reversed(range(horizon - 1)):
+        last = rewards[:, t] + 0.99 * (0.05 * values[:, t + 1] + 0.95 * last)
+        returns.insert(0, last)
+    found = torch.stack(returns, 1)
+    critic = Independent(Normal(model.critic(path[:, :-1].detach()), 1), 1)
+    return -found.mean() - critic.log_prob(found.detach()).mean()
+
+
+def a_tenth(v: Tensor) -> Tensor:
+    return F.softplus(v) + 0.1
+
+
+def around_five(v: Tensor) -> Tensor:
+    return F.softplus(v + math.log(math.exp(5.0) - 1)) + 1e-4
+
+
+class GatedLaw(nn.Module):
+    """What it calls logsigma is a log variance."""
+
+    def __init__(self, n_in: int, latent: int, hidden: int = 7) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(n_in, hidden), nn.Linear(n_in, hidden)
+        self.fc_mu, self.fc_logsigma = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.tanh(self.fc1(x))
+        t = t * torch.sigmoid(self.fc2(x))
+        return self.fc_mu(t), self.fc_logsigma(t)
+
+
+class JumpyTDVAE(nn.Module):
+    """One state layer. A belief's law is a posterior later, and a prior earlier."""
+
+    def __init__(self, data: int = 8, belief: int = 5, latent: int = 3) -> None:
+        super().__init__()
+        self.process_x = nn.Sequential(nn.Linear(data, data), nn.ReLU(), nn.Linear(data, data), nn.ReLU())
+        self.b_rnn = nn.LSTM(data, belief, batch_first=True)
+        self.z_b = nn.ModuleList([GatedLaw(belief, latent)])
+        self.z1_z2_b1 = nn.ModuleList([GatedLaw(belief + latent, latent)])
+        self.z2_z1 = nn.ModuleList([GatedLaw(latent, latent)])
+        self.x_z = nn.Sequential(nn.Linear(latent, 9), nn.Tanh(), nn.Linear(9, data), nn.Sigmoid())
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return torch.randn_like(std).mul(std).add_(mu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t1 = torch.randint(0, x.shape[1] - 3, (len(x),))
+        t2 = t1 + torch.randint(1, 4, (len(x),))
+        b, _ = self.b_rnn(self.process_x(x))
+        b1, b2 = (b.gather(1, t[:, None, None].expand(-1, -1, b.shape[2])).squeeze(1) for t in (t1, t2))
+        qb = self.z_b[0](b2)
+        z2 = self.reparameterize(*qb)
+        qs = self.z1_z2_b1[0](torch.cat([z2, b1], dim=1))
+        pt = self.z2_z1[0](self.reparameterize(*qs))
+        pb = self.z_b[0](b1)
+        difference = qs[1] - pb[1]
+        kl = -0.5 * (1.0 + difference - difference.exp() - ((qs[0] - pb[0]) ** 2 / pb[1].exp()))
+        shift = (gaussian_log_prob(*qb, z2) - gaussian_log_prob(*pt, z2)).mean()
+        x2 = x.gather(1, t2[:, None, None].expand(-1, -1, x.shape[2])).squeeze(1)
+        error = F.binary_cross_entropy(self.x_z(z2), x2, reduction="sum") / len(x)
+        return error + kl.sum(dim=-1).mean() + shift
+
+
+def gaussian_log_prob(mu: Tensor, logvar: Tensor, x: Tensor) -> Tensor:
+    return (-0.5 * (math.log(2 * math.pi) + logvar + (x - mu) ** 2 / logvar.exp())).sum(dim=-1)
+
+
+class FramePredictor(nn.Module):
+    """Frames that come, from those that were. Its noise is drawn with the mean and the scale, and moved by both again;
+    its default has no KL."""
+
+    def __init__(self, width: int = 3, latent: int = 4) -> None:
+        super().__init__()
+        self.encoder1 = nn.Sequential(nn.Conv2d(1, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.bottleneck = nn.Sequential(nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.ReLU())
+        self.mu, self.sigma = nn.Linear(2 * width, latent), nn.Linear(2 * width, latent)
+        self.lstm_encoder, self.lstm_decoder = nn.LSTM(latent, latent), nn.LSTM(latent, latent)
+        self.upconv = nn.Sequential(
+            nn.ConvTranspose2d(latent, width, 4), nn.ReLU(), nn.ConvTranspose2d(width, width, 2, 2), nn.ReLU()
+        )
+        self.conv = nn.Conv2d(width, 1, 1)
+
+    def forward(self, x: Tensor, spans: list[tuple[int, int]], steps: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        pooled = F.adaptive_avg_pool2d(self.bottleneck(F.max_pool2d(self.encoder1(x), 2)), 1).flatten(1)
+        z_mu, z_sigma = self.mu(pooled), self.sigma(pooled)
+        eps = torch.randn(*z_mu.shape) * z_sigma + z_mu
+        z = z_mu + z_sigma * eps
+        seen = torch.stack([z[start:stop] for start, stop in spans]).permute(1, 0, 2)
+        _, hidden = self.lstm_encoder(seen)
+        preds, _ = self.lstm_decoder(torch.zeros(max(steps), len(spans), z.shape[1]), hidden)
+        preds = preds.permute(1, 0, 2)
+        wanted = torch.cat([preds[i][:step] for i, step in enumerate(steps)], dim=0)
+        return self.conv(self.upconv(wanted.unsqueeze(-1).unsqueeze(-1))), z_mu, z_sigma
+
+
+def frames_loss(model: Any, x: Tensor, later: Tensor, spans: Any, steps: Any) -> Tensor:
+    decoded, _, _ = model(x, spans, steps)
+    return F.mse_loss(decoded, later)
+
+
+def frames() -> tuple[Any, ...]:
+    return rand(6, 1, 8, 8), rand(3, 1, 8, 8, seed=9), [(0, 3), (3, 6)], [2, 1]
+
+
+def squared(v: Tensor) -> Tensor:
+    return v * v
+
+
+class FilmVAE(nn.Module):
+    """The last layer of the encoder has both halves."""
+
+    def __init__(self, items: int = 12, latent: int = 3, hidden: int = 7) -> None:
+        super().__init__()
+        self.latent_dim, self.dropout, self.activation = latent, nn.Dropout(p=0.5), nn.Tanh()
+        self.encoder = nn.ModuleList([nn.Linear(items, hidden), nn.Linear(hidden, 2 * latent)])
+        self.decoder = nn.ModuleList([nn.Linear(latent, hidden), nn.Linear(hidden, items)])
+        for layer in (*self.encoder, *self.decoder):
+            nn.init.xavier_normal_(layer.weight.data)
+            layer.bias.data.normal_(0.0, 0.001)
+
+    def through(self, layers: nn.ModuleList, h: Tensor) -> Tensor:
+        for layer in layers[:-1]:
+            h = self.activation(layer(h))
+        return layers[-1](h)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        if self.training:
+            std = torch.exp(0.5 * logvar)
+            return mu + torch.randn_like(std) * std
+        return mu
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.through(self.encoder, self.dropout(F.normalize(x, p=2, dim=1)))
+        mu, logvar = h[:, : self.latent_dim], h[:, self.latent_dim :]
+        return self.through(self.decoder, self.reparameterize(mu, logvar)), mu, logvar
+
+
+def films_loss(model: Any, x: Tensor, beta: float = 0.3) -> Tensor:
+    out, mu, logvar = model(x)
+    error = -torch.mean(torch.sum(F.log_softmax(out, dim=1) * x, dim=1))
+    return error + beta * (-0.5 * torch.mean(torch.sum(1 + logvar - mu.pow(2) - logvar.exp(), dim=1)))
+
+
+def watched() -> tuple[Tensor, ...]:
+    x = bits(6, 12)
+    x[:, 0] = 1.0
+    return (x,)
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -1295,6 +1707,93 @@ CASES: tuple[PublicCase, ...] = (
         (posterior("encoder.4", 3, 6), prior("diffusion.4", sigma=None)), fund_loss,
         truth="neural_sde_latent.py reparameterize: exp(0.5 logvar); sde_step: exp(v) times the root of the step. Hard "
         "to decide: the steps go on from the code and have no density: the model's own transition, a prior's",
+    ),
+    PublicCase(
+        "Active inference capsule (adanielnoel)",
+        Retold(
+            "adanielnoel/Active-Inference-Capsule", "b075ef55432c190e0dba1ace8536e944125d9437",
+            "models/vae.py, models/vae_dense_obs.py, models/transition_model.py, models/active_inference_capsule.py",
+        ),
+        ActiveCapsule, lambda: (randn(5, 2), randn(5, 2, seed=9)),
+        (posterior("vae.enc.c2", sigma=millionth), prior("transition_model.std_net", sigma=millionth)), capsule_step,
+        truth="vae_dense_obs.py Enc and transition_model.py: softplus + 1e-6; the observations' σ is a number. Hard to "
+        "decide: the transition's KL has its arguments exchanged, to a posterior that is detached: the model of what "
+        "comes, a prior's",
+    ),
+    PublicCase(
+        "IQL (gwthomas)",
+        Retold("gwthomas/IQL-PyTorch", "71ea1aa313bb9d4bc4526bbb1824c9d6f4a46b92", "src/policy.py, src/iql.py"),
+        ImplicitQ, flat_steps, (likelihood("policy.log_std", sigma=minus_five_to_two),), one_update,
+        truth="policy.py GaussianPolicy: exp(clamp(v, -5, 2)) of a parameter, the diagonal of a scale_tril; the "
+        "density of actions, weighed",
+    ),
+    PublicCase(
+        "SAC (zhihanyang2022)",
+        Retold("zhihanyang2022/pytorch-sac", "9a28e4274f58db3438b4b601c09e06f5631655f4", "params_pool.py"),
+        PendulumSAC, flat_steps, (likelihood("Normal.log_stds_net", sigma=minus_twenty_to_two),), one_update,
+        truth="params_pool.py NormalPolicyNet: exp(clamp(v, -20, 2)), actions are a likelihood's",
+    ),
+    PublicCase(
+        "PPO (zhihanyang2022)",
+        Retold(
+            "zhihanyang2022/pytorch-ppo", "b44cdac52739382c80a8cf3b8cef664938bc3350",
+            "src/infras/policies_and_vfs.py, src/algorithms/ppo.py",
+        ),
+        ClippedPPO, collected, (likelihood("policy.log_std"),), one_update,
+        truth="policies_and_vfs.py MLPGaussianPolicy: exp(v) is the covariance's diagonal, so that σ is exp(v / 2), "
+        "whatever the name says. The entropy counts nothing by default",
+    ),
+    PublicCase(
+        "Dreamer (minhphd)",
+        Retold(
+            "minhphd/PyDreamerV1", "9bdb92382957870432a78a9f8c64dbc22f754a3a", "utils/models.py, algos/dreamer.py",
+        ),
+        WalkerDreamer, lambda: (rand(3, 4, 1, 8, 8), randn(3, 4, 2), randn(3, 4, 1, seed=9)),
+        (
+            posterior("rssm.representatio_model.2", 3, 6, a_tenth), prior("rssm.transition_model.2", 3, 6, a_tenth),
+        ), dynamics_loss,
+        truth="models.py RSSM: softplus + 0.1; dreamer.py dynamic_learning: means and σ are written into zeros, of "
+        "which the KL is, no less than 0.1 a channel. Pictures and rewards have a unit Normal",
+    ),
+    PublicCase(
+        "Dreamer's actor (minhphd)",
+        Retold(
+            "minhphd/PyDreamerV1", "9bdb92382957870432a78a9f8c64dbc22f754a3a", "utils/models.py, algos/dreamer.py",
+        ),
+        WalkerDreamer, lambda: (randn(6, 3), randn(6, 5, seed=9)),
+        (likelihood("actor.2", 2, 4, around_five), prior("rssm.transition_model.2", 3, 6, a_tenth)), behaviour_loss,
+        truth="models.py Actor: softplus(v + log(e^5 - 1)) + 1e-4, of actions that are drawn, squashed and not scored: "
+        "a likelihood's, as in earlier looks; states are drawn of the transition, a prior",
+    ),
+    PublicCase(
+        "TD-VAE (MaxASchwarzer)",
+        Retold(
+            "MaxASchwarzer/TDVAE-RL-Project", "55e7c7761be7772b51e01d43bedb387544f6f1ef",
+            "models/tdvae/tdvae.py; ankitkv/pylego@03f5f64, pylego/ops.py",
+        ),
+        JumpyTDVAE, lambda: (rand(6, 7, 8),),
+        (
+            posterior("z_b.0.fc_logsigma"), prior("z_b.0.fc_logsigma"), posterior("z1_z2_b1.0.fc_logsigma"),
+            prior("z2_z1.0.fc_logsigma"),
+        ), None,
+        truth="ops.py reparameterize_gaussian: exp(0.5 v), whatever it is called. Hard to decide: one layer gives the "
+        "law that is drawn at the later time (a posterior) and the one of a KL at the earlier (a prior)",
+    ),
+    PublicCase(
+        "Frames to come (marisancans)",
+        Retold("marisancans/frame-predict-VAE-LSTM", "68812ed6783bdf86d2042cd2153cca9bc7378ca0", "models.py, main.py"),
+        FramePredictor, frames, (posterior("sigma", sigma=squared),), frames_loss,
+        truth="models.py: eps = noise v + mean, z = mean + v eps, a slip: the draw's scale is v squared. main.py has "
+        "no KL by default. Hard to decide: the KL that can be asked for takes |v| for σ",
+    ),
+    PublicCase(
+        "MultVAE of films (ekaterinatsinovnik)",
+        Retold(
+            "ekaterinatsinovnik/VAE-RecSys", "599c4a471e4935c632d8409bdf19c71092122640",
+            "src/models/vae.py, src/recommenders/vae_recommender.py",
+        ),
+        FilmVAE, watched, (posterior("encoder.1", 3, 6),), films_loss,
+        truth="vae.py reparameterize: exp(0.5 logvar), of the last layer's second half; KL averaged over users",
     ),
 )
 # fmt: on
