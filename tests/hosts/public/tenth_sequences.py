@@ -30,7 +30,7 @@ from torch.distributions import (
 
 from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
-from public.third_images import bits, kl_to_unit, likelihood, posterior, prior
+from public.third_images import bits, itself, kl_to_unit, likelihood, posterior, prior
 
 # ----------------------------------------------------------------------------------------- sentences, dialogue, topics
 
@@ -1518,6 +1518,143 @@ def watched() -> tuple[Tensor, ...]:
     return (x,)
 
 
+# ------------------------------------------------------------------------------------------------- without a head
+
+
+class DiagonalLayer(nn.Module):
+    """States that decay: rates and steps are exponentials of parameters."""
+
+    def __init__(self, n_in: int, hidden: int, states: int = 2) -> None:
+        super().__init__()
+        self.hidden, self.linear = hidden, nn.Linear(n_in, hidden)
+        self.log_A_real_half = nn.Parameter(torch.log(torch.full((hidden, states), 0.5)))
+        self.A_imag_half = nn.Parameter((math.pi * torch.arange(states)).repeat(hidden, 1))
+        log_dt = torch.rand(states) * (math.log(1e-1) - math.log(1e-3)) + math.log(1e-3)
+        self.log_dt_half = nn.Parameter(log_dt.repeat(hidden, 1), requires_grad=False)
+        self.B_half = nn.Parameter(torch.ones(hidden, states, 1))
+        self.C_half = nn.Parameter(torch.randn(hidden, 1, states))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rate = -torch.exp(self.log_A_real_half) + 1j * self.A_imag_half
+        dt = torch.exp(self.log_dt_half).to(torch.cfloat)
+        moved = (1 + dt * rate / 2) / (1 - dt * rate / 2)
+        read = (dt / (1 - dt * rate / 2))[:, :, None] * self.B_half.to(torch.cfloat)
+        state, outputs = torch.zeros(len(x), moved.shape[1], self.hidden, dtype=torch.cfloat), []
+        for step in self.linear(x).transpose(0, 1):
+            came = torch.einsum("hni,bhi->bnh", read, step.unsqueeze(-1).to(torch.cfloat))
+            state = torch.einsum("nh,bnh->bnh", moved.transpose(0, 1), state) + came
+            outputs.append(2 * torch.einsum("hon,bnh->bho", self.C_half.to(torch.cfloat), state).real.flatten(1))
+        return torch.stack(outputs, dim=1)
+
+
+class StateSpaceForecast(nn.Module):
+    def __init__(self, hidden: int = 3) -> None:
+        super().__init__()
+        self.snn = nn.ModuleList([DiagonalLayer(1, hidden), DiagonalLayer(hidden, hidden), nn.Linear(hidden, 1)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.snn:
+            x = layer(x)
+        return x
+
+
+def masked_forecast(model: Any, x: Tensor, y: Tensor, past: int = 5) -> Tensor:
+    mean = x[:, :past].mean(dim=1, keepdim=True)
+    shown = torch.cat([x[:, :past] - mean, torch.zeros_like(x[:, past:])], dim=1)
+    return F.mse_loss((model(shown) + mean)[:, past:], y[:, past:])
+
+
+class CartDQN(nn.Module):
+    def __init__(self, states: int = 4, actions: int = 2) -> None:
+        super().__init__()
+        self.agent, self.target_agent = (relu_layers(states, 8, 8, actions) for _ in range(2))
+
+    def update(self, s: Tensor, a: Tensor, r: Tensor, s2: Tensor) -> Tensor:
+        target = r + 0.99 * self.target_agent(s2).detach().max(1)[0]
+        return F.smooth_l1_loss(self.agent(s).gather(1, a.unsqueeze(1)), target.unsqueeze(1))
+
+
+class TwinDelayed(nn.Module):
+    """Noise of a fixed scale, within bounds, is added to the next actions."""
+
+    def __init__(self, states: int = 4, actions: int = 2) -> None:
+        super().__init__()
+        self.policy, self.target_policy = (
+            nn.Sequential(*relu_layers(states, 8, 7, actions), nn.Tanh()) for _ in range(2)
+        )
+        self.critic1, self.critic2 = (relu_layers(states + actions, 8, 7, 1) for _ in range(2))
+        self.target_critic1, self.target_critic2 = (relu_layers(states + actions, 8, 7, 1) for _ in range(2))
+
+    def update(self, s: Tensor, a: Tensor, s2: Tensor, r: Tensor, done: Tensor) -> Tensor:
+        with torch.no_grad():
+            a2 = self.target_policy(s2)
+        noise = torch.normal(0, 0.2, size=a2.size())
+        noise.clamp_(-0.5, 0.5)
+        a2 = (a2 + noise).clamp_(-1, 1)
+        with torch.no_grad():
+            after = torch.cat([s2, a2], -1)
+            next_q = torch.min(self.target_critic1(after), self.target_critic2(after)).squeeze(-1)
+        target, both = r + 0.99 * next_q * (1 - done), torch.cat([s, a], -1)
+        loss = sum(F.mse_loss(q(both).squeeze(-1), target) for q in (self.critic1, self.critic2))
+        return loss - self.critic1(torch.cat([s, self.policy(s)], -1)).mean()
+
+
+class AttentiveTranslator(nn.Module):
+    """Input feeding and Luong's attention."""
+
+    def __init__(self, words: int = 10, width: int = 5, hidden: int = 6) -> None:
+        super().__init__()
+        self.enc_embed, self.dec_embed = nn.Embedding(words, width, 0), nn.Embedding(words, width, 0)
+        self.enc_rnn = nn.GRU(width, hidden // 2, batch_first=True, bidirectional=True)
+        self.dec_rnn = nn.GRU(width + hidden, hidden // 2, batch_first=True, bidirectional=True)
+        self.Wc, self.Wo = nn.Linear(hidden * 2, hidden), nn.Linear(hidden, words)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        mask = x.eq(0)
+        packed = nn.utils.rnn.pack_padded_sequence(self.enc_embed(x), (~mask).sum(1), batch_first=True)
+        out, state = self.enc_rnn(packed)
+        memory, _ = nn.utils.rnn.pad_packed_sequence(out, batch_first=True)
+        h, word, outputs = torch.zeros(len(x), 1, memory.shape[2]), torch.ones(len(x), dtype=torch.long), []
+        for t in range(y.shape[1]):
+            read, state = self.dec_rnn(torch.cat([self.dec_embed(word.unsqueeze(1)), h], 2), state)
+            score = read.bmm(memory.transpose(1, 2)).masked_fill(mask.unsqueeze(1), -10000)
+            h = self.Wc(torch.cat([F.softmax(score, 2).bmm(memory), read], 2)).tanh()
+            outputs.append(F.log_softmax(self.Wo(h).squeeze(1), dim=1))
+            word = y[:, t]
+        return F.nll_loss(torch.stack(outputs).transpose(0, 1).flatten(0, 1), y.reshape(-1), ignore_index=0)
+
+
+def pairs_of_sentences() -> tuple[Tensor, ...]:
+    x, y = tokens(10, 4, 5, low=4), tokens(10, 4, 4, low=4, seed=9)
+    x[2:, 4], x[3, 3], y[1, 3] = 0, 0, 0
+    return x, y
+
+
+class SquaresIQL(nn.Module):
+    """Its policy's second half, called log_std, is computed and read by nobody; actions have squares."""
+
+    def __init__(self, states: int = 4, actions: int = 2) -> None:
+        super().__init__()
+        self.actor, self.value = relu_layers(states, 8, 8, 2 * actions), relu_layers(states, 8, 8, 1)
+        self.critic = nn.ModuleList(relu_layers(states + actions, 8, 8, 1) for _ in range(2))
+        self.critic_target = nn.ModuleList(relu_layers(states + actions, 8, 8, 1) for _ in range(2))
+
+    def act(self, s: Tensor) -> Tensor:
+        mu, _log_std = self.actor(s).chunk(2, dim=-1)
+        return torch.tanh(mu)
+
+    def update(self, s: Tensor, a: Tensor, s2: Tensor, r: Tensor, done: Tensor) -> Tensor:
+        both = torch.cat([s, a], 1)
+        with torch.no_grad():
+            q = torch.minimum(*(q(both) for q in self.critic_target))
+            target = r.unsqueeze(1) + 0.99 * (1 - done.unsqueeze(1)) * self.value(s2)
+        diff = q - self.value(s)
+        value_loss = (torch.where(diff > 0, 0.7, 0.3) * diff**2).mean()
+        weight = torch.clamp(torch.exp(diff.detach() * 3.0), max=100.0)
+        actor_loss = (weight * (self.act(s) - a) ** 2).mean()
+        return value_loss + actor_loss + sum(((q(both) - target) ** 2).mean() for q in self.critic)
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -1794,6 +1931,45 @@ CASES: tuple[PublicCase, ...] = (
         ),
         FilmVAE, watched, (posterior("encoder.1", 3, 6),), films_loss,
         truth="vae.py reparameterize: exp(0.5 logvar), of the last layer's second half; KL averaged over users",
+    ),
+    PublicCase(
+        "State spaces (ErikAxelStolt)",
+        Retold(
+            "ErikAxelStolt/Master-Thesis----Forecasting-Using-Deep-State-Space-Models",
+            "ecf9abf6fabdfeaab687c0f6b1a21dd7261c6312", "model.py, train.py",
+        ),
+        StateSpaceForecast, lambda: (randn(4, 8, 1), randn(4, 8, 1, seed=9)), (), masked_forecast,
+        truth="train.py: squares; the exponentials are rates and steps",
+    ),
+    PublicCase(
+        "DQN (stephkno)",
+        Retold("stephkno/PyTorch-DQN", "d9e82724c625217ae1c6d93b42471945c4699723", "src/dqn.py, src/server.py"),
+        CartDQN, lambda: (randn(6, 4), tokens(2, 6), randn(6, seed=9), randn(6, 4, seed=10)), (), one_update,
+        truth="server.py: smooth_l1_loss",
+    ),
+    PublicCase(
+        "TD3 (alirezakazemipour)",
+        Retold(
+            "alirezakazemipour/TD3-PyTorch", "91a0c740f2f1fc049d83fead5f932680f5393df0",
+            "brain/model.py, brain/agent.py",
+        ),
+        TwinDelayed, flat_steps, (), one_update, truth="agent.py train: squares; the noise's scale is a number",
+    ),
+    PublicCase(
+        "Seq2seq (threelittlemonkeys)",
+        Retold(
+            "threelittlemonkeys/seq2seq-pytorch", "916148efb845d56b79e485d48ad70c9a833836d3",
+            "rnn-encoder-decoder/rnn_encoder_decoder.py, rnn-encoder-decoder/rnn_decoder.py",
+        ),
+        AttentiveTranslator, pairs_of_sentences, (), itself, truth="rnn_encoder_decoder.py: classes",
+    ),
+    PublicCase(
+        "IQL, squares (Manchery)",
+        Retold(
+            "Manchery/iql-pytorch", "83d8364667a60438591666fd3f932dccac22f629", "IQL.py, actor.py, critic.py",
+        ),
+        SquaresIQL, flat_steps, (), one_update,
+        truth="actor.py: what is called log_std is read by nobody; IQL.py: squares",
     ),
 )
 # fmt: on
