@@ -191,6 +191,7 @@ FIELDS = (
     "eighth_sequences",
     "ninth_images",
     "ninth_sequences",
+    "tenth_sequences",
 )
 
 
