@@ -21,30 +21,31 @@ look's). "dreamerv1": `minhphd/PyDreamerV1`, its world and its actor. "pytorch-s
 `zhihanyang2022/pytorch-sac` and `zhihanyang2022/pytorch-ppo`. "conditional-neural-process":
 `hyunghunny/conditional-neural-process` and `ciupakabra/conditional-neural-processes` passed (TensorFlow),
 `pkoerner6/Autoregressive-Conditional-Neural-Processes-for-EMNIST-Image-Completion` and
-`CristianRodrigoGuarachiIbanez/Conditional-Neural-Process-` passed (an earlier look's frameworks); those behind were not
-opened. "variational-recurrent": `michaelzhhan1990/Variational-Recurrent-Autoencoder-Tensorflow` passed,
+`CristianRodrigoGuarachiIbanez/Conditional-Neural-Process-` passed (an earlier look's frameworks); those behind were
+not opened. "variational-recurrent": `michaelzhhan1990/Variational-Recurrent-Autoencoder-Tensorflow` passed,
 `jimtsai23/Amortized-Mixture-Prior-Variational-Recurrent-Autoencoder` taken, and the next that is PyTorch,
 `Chung-I/Variational-Recurrent-Autoencoder-PyTorch`. "srnn": a long list of names of people and of other things, of
 which the first whose name tells the field was taken, `zihangdai/reexamine-srnn`, its model of speech. "latent-ode-":
-`micmich05/latent-ode-dynamics` passed (an earlier look), `Cccccccloud/latent-ode-generation` taken. "neural-sde": a long
-list, of which `CeciliaCaimi/Neural-SDE-Meta-Learning-` cannot be had, `BigPython34` has no law of a code, and the first
-whose name says latent was taken, `P2SAMAPA/P2-ETF-NEURAL-SDE-LATENT`. "sketchrnn":
+`micmich05/latent-ode-dynamics` passed (an earlier look), `Cccccccloud/latent-ode-generation` taken. "neural-sde": a
+long list, of which `CeciliaCaimi/Neural-SDE-Meta-Learning-` cannot be had, `BigPython34` has no law of a code, and the
+first whose name says latent was taken, `P2SAMAPA/P2-ETF-NEURAL-SDE-LATENT`. "sketchrnn":
 `ivanpuhachov/SketchRNN-Pytorch-Attention`, without its attention, which is off by default. "vae-eeg":
-`monum-hashmi/QVAE-EEG-ECG-Fusion` passed (circuits), `alessandroquirile/VAE-EEG-XAI` and `AndyCA111/CVAE-EEG-fmri`
+`monum-hashmi/QVAE-EEG-ECG-Fusion` passed (no law), `alessandroquirile/VAE-EEG-XAI` and `AndyCA111/CVAE-EEG-fmri`
 passed (Keras), `akirakudo901/CVAE-EEG` passed (no code), none. "pi-vae": the first, `noonyue/-PI-VAE`, is of spectra,
 and was taken as physics, whose own words gave nothing; of neurons `wei-bbc-lab/pi-vae-pytorch`. "weather-vae":
 `zhengkai15/weather-vae`. "vae-rom": `christian-jacobsen/viscous-burgers-vae-rom`. "protein-vae": `psipred/protein-vae`
 passed (an earlier look), `smu-tao-group/protein-VAE` and `huzongxiang/Protein-vae` passed (TensorFlow),
-`VikashKumar-1996/protein-vae-conformation-generation` passed (one notebook, not opened),
-`beef-broccoli/project-4995-protein-vae` taken, the model that its list names first. "active-inference": a long list, of
-which the first ones cannot be had, are no networks or are frameworks, `George614/Scaling-Active-Inference` passed
+`VikashKumar-1996/protein-vae-conformation-generation` taken, and the next, `beef-broccoli/project-4995-protein-vae`,
+the model that its list names first. "active-inference": a long list, of which those whose names say networks were gone
+through: `Youssef-Ahmed38/pixel-active-inference` and `5shunchen/active-inference-world-model` cannot be had,
+`neuronphysics/active-inference-diffusion` passed (a framework), `George614/Scaling-Active-Inference` passed
 (TensorFlow), `adanielnoel/Active-Inference-Capsule` taken. "meta-vae": `OxygenLu/Meta-VAE` passed (its main script has
-no code that is drawn). "vae-rl": `MaxASchwarzer/TDVAE-RL-Project`, its TD-VAE of frames, as those with actions are four
-times as long. "iql-pytorch": `water-vapor/IQL-PyTorch` passed (names its origin, the third),
-`Manchery/iql-pytorch` taken as a model without a head, as no σ is read, and `gwthomas/IQL-PyTorch`. "vae-rec":
-`hyurtseven81/RQ-VAE-Recommender` and its like passed (codes of a book), `wuga214/Q-VAE-Recommendation` and
-`rhouhou/vae-reconstruction-scarcity` passed (TensorFlow), `ekaterinatsinovnik/VAE-RecSys` taken. "bayesian-lstm":
-`moodykong/bayesian-lstm-mionet`, `dhars1n1/Regime-Aware-Stock-Forecasting-with-Bayesian-LSTM-and-Markov-Models`,
+no code that is drawn). "vae-rl": `MaxASchwarzer/TDVAE-RL-Project`, its TD-VAE of frames, as those with actions are
+four times as long. "iql-pytorch": `water-vapor/IQL-PyTorch` passed (a copy of the third), `Manchery/iql-pytorch` taken
+as a model without a head, as no σ is read, and `gwthomas/IQL-PyTorch`. "vae-rec": `hyurtseven81/RQ-VAE-Recommender`
+and its like passed (codes of a book), `wuga214/Q-VAE-Recommendation` and `rhouhou/vae-reconstruction-scarcity` passed
+(TensorFlow), `ekaterinatsinovnik/VAE-RecSys` taken. "bayesian-lstm": `moodykong/bayesian-lstm-mionet`,
+`dhars1n1/Regime-Aware-Stock-Forecasting-with-Bayesian-LSTM-and-Markov-Models`,
 `nicenustian/stocks-bayesian-lstm-and-transfer-learning` and `AliciaLuGuyun/Bayesian-LSTM-for-Stock-Return-Prediction`
 passed (no law, no network, TensorFlow, dropout), and the list not gone through. "deep-state-space":
 `ErikAxelStolt/Master-Thesis----Forecasting-Using-Deep-State-Space-Models` taken as a model without a head,
@@ -56,17 +57,17 @@ passed (no law, no network, TensorFlow, dropout), and the list not gone through.
 The second list. "neural-processes-pytorch": `martenlienen/neural-processes-pytorch`. "np-pytorch":
 `tung-nd/TNP-pytorch`, its default. "fmri-vae": `WG-sss/rsfMRI-VAE`. "human-trajectory": of a long list the first that
 has a code, `realcrane/Human-Trajectory-Prediction-via-Neural-Social-Physics`, is of an earlier look, and
-`realcrane/Human-Trajectory-Forecasting-with-Explainable-Behavioral-Uncertainty` was taken, its CVAE. "motion-synthesis":
-`boschmitj/Handball-Motion-Manifold-Learning-and-Motion-Synthesis` passed (not opened, a manifold),
-`tonton-golio/motion-synthesis` taken, and the next whose name says VAE,
+`realcrane/Human-Trajectory-Forecasting-with-Explainable-Behavioral-Uncertainty` was taken, its CVAE.
+"motion-synthesis": `boschmitj/Handball-Motion-Manifold-Learning-and-Motion-Synthesis` passed (a pipeline of cameras;
+its models were not found), `tonton-golio/motion-synthesis` taken, and the next whose name says VAE,
 `vanoracai/A-unified-3d-human-motion-synthesis-model-via-conditional-variational-auto-encoder`. "bayesian-rnn":
 `sydney-machine-learning/Bayesian-RNN-VI` passed (the code of an earlier look's), the others not opened. "mdn-rnn":
 `Riffe007/mdn-rnn-2` passed (its network is to be written), `jamorafo/mdn-rnn` passed (its script trains by squares).
 "probabilistic-traffic": `pedrogerum/probabilistic-traffic-forecating` passed (quantiles). Empty, or none:
 "seismic-vae", "vae-predictive", "vae-planning", "lightcurve-vae", "gaussian-embedding". Models without a head, beside
 the two above: "pytorch-dqn" `stephkno/PyTorch-DQN`, "td3-pytorch" `alirezakazemipour/TD3-PyTorch`, "seq2seq-pytorch"
-`threelittlemonkeys/seq2seq-pytorch`; "tacotron2-pytorch", "hamiltonian-neural", "lstm-stock" and "nbeats" were not gone
-through.
+`threelittlemonkeys/seq2seq-pytorch`; "tacotron2-pytorch", "hamiltonian-neural", "lstm-stock" and "nbeats" were not
+gone through.
 """
 
 from __future__ import annotations
@@ -1955,6 +1956,73 @@ class PointTransformer(nn.Module):
         return -Normal(mean, std).log_prob(yt).sum(-1).mean()
 
 
+# ------------------------------------------------------------------------------------------------ folds of a protein
+
+
+class NormedBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(0.1), nn.Linear(width, width)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.net(x))
+
+
+class FoldCVAE(nn.Module):
+    """Bonds, angles and torsions of a chain; its KL has free bits in each channel."""
+
+    def __init__(self, atoms: int = 6, latent: int = 3, labels: int = 2) -> None:
+        super().__init__()
+        self.atoms, data = atoms, (atoms - 1) + (atoms - 2) + 2 * (atoms - 3)
+        self.enc_label_emb, self.dec_label_emb = nn.Embedding(labels, 2), nn.Embedding(labels, 2)
+        self.encoder = nn.Sequential(nn.Linear(data + 2, 9), nn.GELU(), NormedBlock(9), nn.Linear(9, 8), nn.GELU())
+        self.fc_mu, self.fc_log_var = nn.Linear(8, latent), nn.Linear(8, latent)
+        self.decoder = nn.Sequential(nn.Linear(latent + 2, 8), nn.GELU(), NormedBlock(8), nn.Linear(8, data))
+
+    def reparameterize(self, mu: Tensor, log_var: Tensor) -> Tensor:
+        return mu + torch.exp(0.5 * log_var) * torch.randn_like(mu)
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.encoder(torch.cat([x, self.enc_label_emb(label)], dim=-1))
+        mu, log_var = self.fc_mu(h), self.fc_log_var(h)
+        z = self.reparameterize(mu, log_var)
+        return self.decoder(torch.cat([z, self.dec_label_emb(label)], dim=-1)), mu, log_var
+
+    def fold(self, x: Tensor) -> Tensor:
+        """Where its atoms lie."""
+        b, a = self.atoms - 1, self.atoms - 2
+        bonds = torch.clamp(x[:, :b] * 0.1 + 3.8, 3.5, 4.1)
+        bends = math.pi - torch.clamp(x[:, b : b + a] * 0.2 + 1.8, 0.5, 3.0)
+        turns = torch.atan2(x[:, b + a : b + a + self.atoms - 3], x[:, b + a + self.atoms - 3 :])
+        zero = torch.zeros(len(x))
+        atoms = [torch.zeros(len(x), 3), torch.stack([bonds[:, 0], zero, zero], 1)]
+        third = [bonds[:, 1] * torch.cos(bends[:, 0]), zero, bonds[:, 1] * torch.sin(bends[:, 0])]
+        atoms.append(atoms[1] + torch.stack(third, 1))
+        for i in range(3, self.atoms):
+            d1, d2 = atoms[-1] - atoms[-2], atoms[-2] - atoms[-3]
+            e1 = d1 / (d1.norm(dim=1, keepdim=True) + 1e-8)
+            n = torch.cross(d2, d1, dim=1)
+            n = n / (n.norm(dim=1, keepdim=True) + 1e-8)
+            e2 = torch.cross(n, e1, dim=1)
+            bond, bend, turn = (v.unsqueeze(1) for v in (bonds[:, i - 1], bends[:, i - 2], turns[:, i - 3]))
+            sideways = torch.cos(turn) * e2 + torch.sin(turn) * n
+            atoms.append(atoms[-1] + bond * (torch.cos(bend) * e1 + torch.sin(bend) * sideways))
+        return torch.stack(atoms, 1)
+
+
+def fold_loss(model: Any, x: Tensor, atoms: Tensor, label: Tensor) -> Tensor:
+    out, mu, log_var = model(x, label)
+    kl = (-0.5 * (1 + log_var - mu.pow(2) - log_var.exp())).mean(dim=0)
+    kl = torch.maximum(kl, torch.tensor(0.5)).mean()
+    made = model.fold(out)
+    apart = F.l1_loss(torch.cdist(made, made), torch.cdist(atoms, atoms))
+    turns = F.mse_loss(out[:, -6:-3], x[:, -6:-3]) + F.mse_loss(out[:, -3:], x[:, -3:])
+    return F.mse_loss(out, x) + 0.05 * kl + 0.05 * apart + 3.5 * turns
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -2336,6 +2404,17 @@ CASES: tuple[PublicCase, ...] = (
         lambda: (randn(3, 4, 1), randn(3, 4, 1, seed=9), randn(3, 5, 1, seed=10), randn(3, 5, 1, seed=11)),
         (likelihood("predictor.2", 1, 2, torch.exp),), None,
         truth="tnpd.py: exp(v) of the points that are asked for; its bound is off by default",
+    ),
+    PublicCase(
+        "CVAE of folds (VikashKumar-1996)",
+        Retold(
+            "VikashKumar-1996/protein-vae-conformation-generation", "b4af97990c32bb4679b07d34b08197e36b4d92b0",
+            "protein_vae_training.ipynb",
+        ),
+        FoldCVAE, lambda: (randn(5, 15), 3.0 * randn(5, 6, 3, seed=9), tokens(2, 5)), (posterior("fc_log_var"),),
+        fold_loss,
+        truth="the notebook's reparameterize: exp(0.5 log_var); kl_loss: each channel's KL is no less than 0.5. Its "
+        "loss of aligned coordinates, which comes later, is left out",
     ),
 )
 # fmt: on
