@@ -68,6 +68,14 @@ its models were not found), `tonton-golio/motion-synthesis` taken, and the next 
 the two above: "pytorch-dqn" `stephkno/PyTorch-DQN`, "td3-pytorch" `alirezakazemipour/TD3-PyTorch`, "seq2seq-pytorch"
 `threelittlemonkeys/seq2seq-pytorch`; "tacotron2-pytorch", "hamiltonian-neural", "lstm-stock" and "nbeats" were not
 gone through.
+
+A third, short list, fixed when the two were done. "a2c-continuous": `kaglowka/a2c-continuous`. "trpo-pytorch":
+`alirezakazemipour/TRPO-PyTorch` passed (choices, no Normal), `ajlangley/trpo-pytorch` taken. "sequential-vae":
+`yoshinobc/Level-Generation-for-Angry-Birds-with-Sequential-VAE-and-Latent-Variable-Evolution` passed (Chainer),
+`EthanYDONG/deconfounding-sequential-vae` taken. "vae-speech": books of codes, `sleglaive/DVAE-speech` (the forerunner
+of an earlier look's) and `zakaria-n/VAE-Speech-Decomposition` (Keras) passed, none. "latent-dynamics": of a long list
+`dylan-losey/latent-dynamics` passed (no law in its loss), the others not opened. "pets-pytorch" and
+"world-models-vae": of other things, or empty.
 """
 
 from __future__ import annotations
@@ -2023,6 +2031,177 @@ def fold_loss(model: Any, x: Tensor, atoms: Tensor, label: Tensor) -> Tensor:
     return F.mse_loss(out, x) + 0.05 * kl + 0.05 * apart + 3.5 * turns
 
 
+# ------------------------------------------------------------------------------------------- a swimmer, a confounder
+
+
+class Swimmer(nn.Module):
+    """Upstream it is called without `forward`, by a `__call__` of its own, and so is this."""
+
+    def __init__(self, states: int = 5, actions: int = 2, width: int = 8) -> None:
+        super().__init__()
+        self.sequential = nn.Sequential(nn.Linear(states, width), nn.ReLU())
+        self.mean_out, self.var_out = nn.Linear(width, actions), nn.Linear(width, actions)
+        self.softplus = nn.Softplus()
+        for layer in (self.sequential[0], self.mean_out, self.var_out):
+            nn.init.xavier_uniform_(layer.weight, gain=0.5)
+            nn.init.zeros_(layer.bias)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.sequential(x)
+        return self.mean_out(out), self.softplus(self.var_out(out))
+
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, var = self(x)
+        law = Normal(mean, var)
+        return law.log_prob(law.sample()), var
+
+
+def swimmer_loss(model: Any, states: Tensor, advantages: Tensor) -> Tensor:
+    """Each step is acted alone, and the rows are stacked."""
+    acted = [model.predict(state[None]) for state in states]
+    log_p, var = (torch.vstack(rows) for rows in zip(*acted, strict=True))
+    entropy = 0.0 * (-(torch.log(2 * math.pi * var) + 1) / 2).mean()
+    return ((-advantages[:, None] * log_p + entropy) / len(states)).sum()
+
+
+class DiagonalNormal(nn.Module):
+    """A layer that gives a law, by a `__call__` of its own, as upstream."""
+
+    def __init__(self, actions: int) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.zeros(actions))
+
+    def __call__(self, mean: Tensor) -> Independent:
+        return Independent(Normal(loc=mean, scale=torch.exp(self.log_std)), 1)
+
+
+class TrustedSwimmer(nn.Module):
+    """Upstream the two networks stand in a plain class."""
+
+    def __init__(self, states: int = 5, actions: int = 2) -> None:
+        super().__init__()
+        self.policy = nn.Sequential(nn.Linear(states, 8), nn.Tanh(), nn.Linear(8, actions), DiagonalNormal(actions))
+        self.value_fun = nn.Sequential(nn.Linear(states + 1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+        with torch.no_grad():
+            for layer in (self.policy[2], self.value_fun[4]):
+                layer.weight.mul_(0.1)
+                layer.bias.zero_()
+
+
+def trust_region_loss(model: Any, s: Tensor, a: Tensor, timed: Tensor, adv: Tensor, q: Tensor) -> Tensor:
+    """What it takes the gradients of, added: the surrogate, the KL from itself whose curvature is its metric, and the
+    value's squares with a decay. Its step is found by conjugate gradients and a line search."""
+    laws = model.policy(s)
+    log_probs = laws.log_prob(a)
+    gain = torch.mean(torch.exp(log_probs - log_probs.detach()) * adv)
+    held = Independent(Normal(loc=laws.mean.detach(), scale=laws.stddev.detach()), 1)
+    decay = sum(torch.sum(p**2) for p in model.value_fun.parameters())
+    value = F.mse_loss(model.value_fun(timed).view(-1), q) + 1e-3 * decay
+    return -gain + torch.mean(kl_divergence(held, laws)) + value
+
+
+class ListedNet(nn.Module):
+    """Layers with ReLU, then outer ones without."""
+
+    def __init__(self, given: int, widths: list[int], out: int, last: nn.Module | None = None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise([given, *widths]))
+        self.out_layers = nn.ModuleList([nn.Linear(widths[-1], out)])
+        if last is not None:
+            self.out_layers.append(last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        for layer in self.out_layers:
+            x = layer(x)
+        return x
+
+
+class Deconfounder(nn.Module):
+    """States, actions and rewards over a hidden walk. What it calls σ is a variance. Two nets serve the posterior and
+    the prior, and the posterior takes the softplus of their softplus."""
+
+    def __init__(self, x: int = 5, a: int = 1, r: int = 1, z: int = 4) -> None:
+        super().__init__()
+        self.z = z
+        self.encoder = ListedNet(x, [9, 8], z)
+        self.xarencoder = ListedNet(3 * z, [8], z)
+        self.q_a_net, self.q_r_net = ListedNet(a, [7], z), ListedNet(r, [7], z)
+        self.q_a_net_mu, self.q_a_net_sigma = self.law(x, [7], a)
+        self.q_r_g_x_a_mu, self.q_r_g_x_a_sigma = self.law(2 * z, [7], r)
+        self.p_x_net_mu, self.p_x_net_sigma = self.law(z, [8, 7], x)
+        self.p_a_net_mu, self.p_a_net_sigma = self.law(z, [8, 7], a)
+        self.p_r_net_mu, self.p_r_net_sigma = self.law(z + a, [8, 7], r)
+        self.p_z_net, self.p_a_net = ListedNet(z, [8, 7], z), ListedNet(a, [8, 7], z)
+        self.p_zeza_net = ListedNet(2 * z, [8, 7], z)
+        self.lstm_net = nn.LSTM(z, z, 1, batch_first=True)
+        self.st_net = ListedNet(2 * z, [7], z)
+        self.h_mu_net, self.h_sigma_net = self.law(z, [7], z)
+
+    @staticmethod
+    def law(given: int, widths: list[int], out: int) -> tuple[ListedNet, ListedNet]:
+        return ListedNet(given, widths, out), ListedNet(given, widths, out, nn.Softplus())
+
+    def walk(self, x: Tensor, a: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and variances of the posterior, each step from a draw of the one before."""
+        fused = self.xarencoder(torch.cat([self.encoder(x), self.q_a_net(a), self.q_r_net(r)], dim=2))
+        h, _ = self.lstm_net(fused)
+        z, mus, variances = torch.zeros(len(x), self.z), [], []
+        for step in range(x.shape[1]):
+            hidden = self.st_net(torch.cat([z, h[:, step]], dim=-1))
+            mu, variance = self.h_mu_net(hidden), F.softplus(self.h_sigma_net(hidden))
+            z = mu + torch.randn(mu.size()) * torch.sqrt(1e-8 + variance)
+            mus.append(mu)
+            variances.append(variance)
+        return torch.stack(mus, 1), torch.stack(variances, 1)
+
+    def neg_elbo(self, x: Tensor, a: Tensor, r: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        mu_q, var_q = self.walk(x, a, r)
+        z = mu_q + torch.randn(mu_q.size()) * torch.sqrt(1e-8 + var_q)
+        hidden = self.p_zeza_net(torch.cat([self.p_z_net(z), self.p_a_net(a)], 2))
+        mu_p, var_p = self.h_mu_net(hidden), self.h_sigma_net(hidden)
+        mu_p = torch.cat([torch.zeros(len(x), 1, self.z), mu_p[:, :-1]], 1)
+        var_p = torch.cat([torch.ones(len(x), 1, self.z), var_p[:, :-1]], 1)
+        of_prior, of_posterior = Normal(mu_p, torch.sqrt(var_p + 1e-8)), Normal(mu_q, torch.sqrt(var_q + 1e-8))
+        kl = (kl_divergence(of_prior, of_posterior) * mask).sum(dim=2).mean()
+        xa, za = torch.cat([self.encoder(x), self.q_a_net(a)], dim=-1), torch.cat([z, a], dim=-1)
+        nll = (
+            variance_nll(x, self.p_x_net_mu(z), self.p_x_net_sigma(z), mask)
+            + variance_nll(a, self.p_a_net_mu(z), self.p_a_net_sigma(z), mask)
+            + variance_nll(r, self.p_r_net_mu(za), self.p_r_net_sigma(za), mask)
+            + variance_nll(a, self.q_a_net_mu(x), self.q_a_net_sigma(x), mask)
+            + variance_nll(r, self.q_r_g_x_a_mu(xa), self.q_r_g_x_a_sigma(xa), mask)
+        )
+        return nll + 0.1 * kl, kl
+
+    def recons(self, x: Tensor, a: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, variance = self.walk(x, a, r)
+        z = mu + torch.randn(mu.size()) * torch.sqrt(1e-8 + variance)
+        return self.p_x_net_mu(z), self.p_a_net_mu(z), self.p_r_net_mu(torch.cat([z, a], dim=-1))
+
+
+def variance_nll(data: Tensor, mu: Tensor, variance: Tensor, mask: Tensor) -> Tensor:
+    nll = 0.5 * (math.log(2 * math.pi) + torch.log(1e-10 + variance) + (data - mu) ** 2 / (variance + 1e-10))
+    return (nll * mask).sum(dim=-1).mean()
+
+
+def deconfounded_loss(model: Any, x: Tensor, a: Tensor, r: Tensor, mask: Tensor) -> Tensor:
+    nll, kl = model.neg_elbo(x, a, r, mask)
+    pairs = zip((x, a, r), model.recons(x, a, r), strict=True)
+    apart = (0.2 * torch.sqrt(1e-10 + ((u - v) ** 2).sum(-1).mean()) for u, v in pairs)
+    return nll + kl + sum(apart)
+
+
+def root_of_softplus(v: Tensor) -> Tensor:
+    """The likelihoods' floor; the prior's is 1e-8, as the posterior's."""
+    return torch.sqrt(F.softplus(v) + 1e-10)
+
+
+def root_of_two(v: Tensor) -> Tensor:
+    return torch.sqrt(F.softplus(F.softplus(v)) + 1e-8)
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -2415,6 +2594,41 @@ CASES: tuple[PublicCase, ...] = (
         fold_loss,
         truth="the notebook's reparameterize: exp(0.5 log_var); kl_loss: each channel's KL is no less than 0.5. Its "
         "loss of aligned coordinates, which comes later, is left out",
+    ),
+    PublicCase(
+        "Swimmer's actor (kaglowka)",
+        Retold("kaglowka/a2c-continuous", "6a2061c4d0155f10bb173564b741b48fee40c8c6", "nn.py, run.py"),
+        Swimmer, lambda: (randn(6, 5), randn(6, seed=9)), (likelihood("var_out", sigma=F.softplus),), swimmer_loss,
+        truth="nn.py: softplus(v) is called a variance and is the Normal's σ, of actions that are drawn and scored",
+    ),
+    PublicCase(
+        "TRPO (ajlangley)",
+        Retold(
+            "ajlangley/trpo-pytorch", "2b4d165fc8e465774db978287634391db01446d9",
+            "models.py, trpo.py, distribution_utils.py",
+        ),
+        TrustedSwimmer, lambda: (randn(6, 5), randn(6, 2, seed=9), randn(6, 6, seed=10), randn(6, seed=11), randn(6)),
+        (likelihood("policy.3.log_std", sigma=torch.exp),), trust_region_loss,
+        truth="models.py DiagGaussianLayer: exp(log_std), one for all states",
+    ),
+    PublicCase(
+        "Deconfounder (EthanYDONG)",
+        Retold(
+            "EthanYDONG/deconfounding-sequential-vae", "54d6566f21cbf5c3cd4527b51ddaef6e4baa628a",
+            "model_decon.py, utils.py, configs.py",
+        ),
+        Deconfounder, lambda: (randn(4, 4, 5), randn(4, 4, 1, seed=9), randn(4, 4, 1, seed=10), torch.ones(4, 4, 1)),
+        (
+            posterior("h_sigma_net.out_layers.0", sigma=root_of_two),
+            prior("h_sigma_net.out_layers.0", sigma=root_of_softplus),
+            *(
+                likelihood(f"{name}.out_layers.0", sigma=root_of_softplus)
+                for name in ("p_x_net_sigma", "p_a_net_sigma", "p_r_net_sigma", "q_a_net_sigma", "q_r_g_x_a_sigma")
+            ),
+        ),
+        deconfounded_loss,
+        truth="model_decon.py: the nets' softplus is a variance. Hard to decide: one layer is the posterior's, which "
+        "takes a softplus more, and the prior's; the KL is the prior's from the posterior",
     ),
 )
 # fmt: on
