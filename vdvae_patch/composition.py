@@ -7,7 +7,7 @@ the logarithm and lose nothing where σ itself underflows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -295,16 +295,28 @@ def is_limited(convention: Convention) -> bool:
 def named(steps: Sequence[Step]) -> Convention:
     """The convention that a chain of steps computes: one with a name if there is one, or the chain itself.
 
-    Decided by values in float64 at 48 points from −90 to 90, three of them next to zero, where a floor of a variance
-    shows; never by the form of the chain.
+    Decided by values, see `same_sigma`; never by the form of the chain.
     """
     chain = Composition(simplify(steps))
+    return next((candidate for candidate in _candidates(chain) if same_sigma(candidate, chain)), chain)
+
+
+def same_sigma(one: Convention, other: Convention) -> bool:
+    """Whether two conventions compute the same σ: in float64 at 48 points from −90 to 90, three of them next to zero,
+    where a floor of a variance shows."""
     v = torch.cat([torch.linspace(-6, 6, 41), torch.tensor([-90.0, -35.0, 35.0, 90.0, 1e-9, 1e-6, 1e-3])]).double()
-    sigma = chain.sigma(v)
-    for candidate in _candidates(chain):
-        if torch.allclose(candidate.sigma(v), sigma, rtol=1e-6, atol=1e-12, equal_nan=True):
-            return candidate
-    return chain
+    return torch.allclose(one.sigma(v), other.sigma(v), rtol=1e-6, atol=1e-12, equal_nan=True)
+
+
+def ends(convention: Convention) -> Iterator[Convention]:
+    """What a convention comes to from each of its steps on, the first one first."""
+    yield convention
+    if isinstance(convention, Composition):
+        yield from (Composition(convention.steps[begin:]) for begin in range(1, len(convention.steps)))
+    elif isinstance(convention, conventions.LogVariance):
+        yield conventions.LogSigma()
+    elif isinstance(convention, conventions.SoftplusOf) and convention.floor:
+        yield Composition([Step("add", (convention.floor,))])
 
 
 def _candidates(chain: Composition) -> list[Convention]:

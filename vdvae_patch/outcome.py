@@ -22,6 +22,7 @@ class Outcome:
         not_differentiated: why there are no gradients; empty if there are.
         refused: what PyTorch's distributions were given and refuse, outside of a watched call with an error.
         raised: the error with which the call ended, as one that checks its loss does.
+        several: the shape of what the call gave in the place of a loss, if it is one tensor of several numbers.
         outside: what was not finite before the call, in words: rows of the batch, parameters, buffers.
         origin: the operation that made the first value that is not finite on the way to loss and gradients; None if
             all are finite, or it was not looked for.
@@ -34,6 +35,7 @@ class Outcome:
     not_differentiated: str = ""
     refused: tuple[str, ...] = ()
     raised: Exception | None = None
+    several: str = ""
     outside: tuple[str, ...] = ()
     origin: Event | None = None
 
@@ -59,7 +61,7 @@ class Outcome:
         if self.loss is not None:
             given = f"loss {self.loss:.4g}" if math.isfinite(self.loss) else f"the loss is {_not_finite(self.loss)}"
         else:
-            given = f"not finite: {', '.join(self.bad_values)}" if self.bad_values else "no loss; all values are finite"
+            given = f"not finite: {', '.join(self.bad_values)}" if self.bad_values else self._no_loss
             if not self.bad_gradients:
                 return given
         if self.bad_gradients:
@@ -68,6 +70,11 @@ class Outcome:
         if self.not_differentiated:
             return f"{given}, no gradients ({self.not_differentiated})"
         return f"{given}, {_all(self.gradients)} finite"
+
+    @property
+    def _no_loss(self) -> str:
+        one = f", which is one number: a tensor {self.several} was given, return its mean" if self.several else ""
+        return f"no loss{one}; all values are finite"
 
     @property
     def causes(self) -> tuple[str, ...]:

@@ -96,6 +96,26 @@ class Event:
             f"{_within(self.place.module)}, at {self.place}"
         )
 
+    @property
+    def remedy(self) -> str:
+        """What keeps an operation finite that no scale of a Normal does; empty where there is no usual way."""
+        name = self.operation.split(".")[1] if self.operation.count(".") else self.operation
+        if name in _LOGS and self.phase == "forward" and self.value.startswith("-inf"):
+            return (
+                "That is the log of zero: of a probability take the logits (F.binary_cross_entropy_with_logits, "
+                "F.logsigmoid, F.log_softmax), and keep anything else above zero"
+            )
+        if name in _LOGS and self.phase == "forward" and "nan" not in self.inputs.lower():
+            return "That is the log of a number below zero, or of a 1 - p whose p was rounded to 1: keep it above zero"
+        if self.phase == "backward" and name in _OF_A_ROOT and any(text in self.place.text for text in _ROOTS):
+            return "A root has no slope at zero: add a small number inside of it, (x + 1e-8).sqrt()"
+        return ""
+
+
+_LOGS = {"log", "log_", "log2", "log10", "log1p"}
+_OF_A_ROOT = {"div", "div_", "pow", "mul", "rsqrt", "sqrt"}
+_ROOTS = ("sqrt(", "norm(", ".std(", "cdist(", "dist(", "** 0.5", "**0.5", "** .5", "**.5", "pow(0.5", "pow(.5")
+
 
 @dataclass
 class Trace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -206,8 +207,25 @@ def test_a_loss_that_no_head_causes_is_found_where_it_is_made() -> None:
     assert "log(1 - t - eps)" in outcome.origin.place.text
     text = account(model, X.round())
     assert "NOT cured: enc[4:8] (posterior, explin), on this batch: the loss is NaN" in text
-    assert "No scale that was tried holds" in text
+    assert "No scale that was tried holds. That is the log of a number below zero, or of a 1 - p whose p" in text
     assert "test_cured_or_not.py" in text
+
+
+def test_of_a_probability_that_is_zero_the_remedy_is_named() -> None:
+    class Saturated(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            p = torch.sigmoid(1000 * x)
+            return super().forward(x) - (x.round() * torch.log(1 - p)).mean()
+
+    assert "the log of zero: of a probability take the logits (F.binary_cross_entropy_with" in account(Saturated(), X)
+
+
+def test_of_a_root_at_zero_the_remedy_is_named() -> None:
+    class Distance(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + ((self.enc.weight - self.enc.weight.detach()) ** 2).sum().sqrt()
+
+    assert "A root has no slope at zero: add a small number inside of it" in account(Distance(), X)
 
 
 def test_the_log_of_a_negative_weight_is_found_too() -> None:
@@ -566,6 +584,31 @@ def test_a_forward_without_a_loss_is_no_success() -> None:
     text = account(Encoder(), X)
     assert "no loss; all values are finite" in text
     assert "give your loss: call=" in text
+
+
+def test_a_loss_for_each_row_is_no_loss_and_it_is_said() -> None:
+    def of_each_row(model: nn.Module, x: Tensor) -> Tensor:
+        out, mu, log_sigma = model(x)
+        return ((out - x) ** 2).sum(1) + (0.5 * (mu**2 + (2 * log_sigma).exp()) - log_sigma).sum(1)
+
+    said = str(vdvae_patch.scan(Encoder(), X, call=of_each_row).outcome)
+    assert (
+        said == f"no loss, which is one number: a tensor [{len(X)}] was given, return its mean; all values are finite"
+    )
+
+
+@pytest.mark.parametrize(
+    ("off", "name"), [(torch.no_grad, "torch.no_grad()"), (torch.inference_mode, "inference_mode")]
+)
+def test_where_gradients_are_off_that_is_said(off: Callable[[], Any], name: str) -> None:
+    with off():
+        outcome = vdvae_patch.scan(Plain(), X).outcome
+    assert name in outcome.not_differentiated
+
+
+def test_a_loader_is_no_batch() -> None:
+    with pytest.raises(vdvae_patch.PatchError, match=r"a DataLoader was given .* next\(iter\(loader\)\)"):
+        vdvae_patch.scan(Plain(), torch.utils.data.DataLoader(X, 4))  # type: ignore[arg-type]
 
 
 def test_a_model_that_was_loaded_gets_its_loss_again() -> None:

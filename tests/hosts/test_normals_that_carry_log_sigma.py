@@ -151,6 +151,84 @@ def test_it_comes_back_from_a_saved_patch() -> None:
     torch.testing.assert_close(bias.grad[-4:], torch.full((4,), -0.125), atol=1e-3, rtol=0)
 
 
+class Clamped(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(mu, torch.exp(0.5 * torch.clamp(raw, -20, 20))), x)
+
+
+class ClampedBefore(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        raw = raw.clamp(-10, 10)
+        return self.loss(Normal(mu, (raw / 2).exp()), x)
+
+
+class SoftlyClamped(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        log_sigma = 5 * torch.tanh(raw / 10)
+        sigma = log_sigma.exp()
+        return self.loss(Normal(mu, sigma), x)
+
+
+class Root(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        variance = raw.exp()
+        return self.loss(Normal(mu, variance.sqrt()), x)
+
+
+class ClampedRoot(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        raw = torch.clamp(raw, max=8.0)
+        return self.loss(Normal(mu, torch.exp(raw) ** 0.5), x)
+
+
+class InPlace(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        return self.loss(Normal(mu, raw.mul(0.5).exp_()), x)
+
+
+class ClampedAndDoubled(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.enc(x).chunk(2, 1)
+        log_sigma = raw.clamp(-7, 7)
+        return self.loss(Normal(mu, log_sigma.exp() * 2), x)
+
+
+@pytest.mark.parametrize("raw", [-210.0, -1000.0])
+@pytest.mark.parametrize(
+    ("build", "slope"),
+    [(Clamped, 0.5), (ClampedBefore, 0.5), (SoftlyClamped, None), (Root, 0.5), (ClampedRoot, 0.5), (InPlace, 0.5)],
+)
+def test_past_a_clamp_a_root_and_what_is_done_in_place_too(
+    build: Callable[[], Base], slope: float | None, raw: float
+) -> None:
+    model = build()
+    handle = vdvae_patch.stabilize(model, X, posterior="explin", probe=False, file=io.StringIO())
+    (head,) = handle.heads
+    assert head.scale is not None
+    slope = slope or head.scale.of_log_sigma()[0] * getattr(head.scale, "gain", 1.0)
+    bias = _far_down(model, raw)
+    model(X).backward()
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad[-4:], torch.full((4,), -slope / 4), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("build", [Clamped, ClampedBefore, ClampedAndDoubled, Root, ClampedRoot])
+def test_what_is_carried_is_the_log_of_what_the_normal_is_made_of(build: Callable[[], Base]) -> None:
+    model = build()
+    with torch.no_grad():
+        model.enc.bias[-4:] = -3  # where explin is the exponential
+    handle = vdvae_patch.stabilize(model, X, posterior="explin", probe=False, file=io.StringIO())
+    assert handle.before is not None
+    assert handle.after is not None
+    assert handle.after.loss == pytest.approx(handle.before.loss, rel=1e-5)
+
+
 def test_a_sigma_that_is_changed_in_place_carries_nothing_more() -> None:
     sigma = torch.zeros(3)
     assert carried(carrying(sigma, torch.full((3,), -200.0))) is not None

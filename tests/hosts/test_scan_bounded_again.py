@@ -167,3 +167,52 @@ def test_a_function_that_goes_on_from_sigma_is_not_replaced_by_it() -> None:
     log_sigma = torch.where(p > 0, torch.log1p(p.clamp(min=0)), p)
     wanted = 0.5 * (((x[:, :4] - mean) / log_sigma.exp()) ** 2 + 2 * log_sigma + math.log(2 * math.pi)).sum(-1).mean()
     torch.testing.assert_close(handle.loss(model, x), wanted)
+
+
+class Bounded(nn.Module):
+    """A member of an ensemble: soft bounds in its forward, a floor in the loss."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.net = nn.Linear(5, 6)
+        high, low = torch.full((1, 3), 0.5), torch.full((1, 3), -10.0)
+        if kind == "parameters":
+            self.high, self.low = nn.Parameter(high), nn.Parameter(low, requires_grad=False)
+        elif kind == "buffers":
+            self.register_buffer("high", high)
+            self.register_buffer("low", low)
+        else:
+            self.high, self.low = 0.5, -10.0  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_var = self.net(x).chunk(2, -1)
+        log_var = self.high - F.softplus(self.high - log_var)
+        return mean, self.low + F.softplus(log_var - self.low)
+
+
+def floored_nll(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    mean, log_var = model(x)
+    var = log_var.exp() + 1e-6
+    loss: Tensor = ((mean - y).square() / var + var.log()).mean()
+    return loss
+
+
+@pytest.mark.filterwarnings("ignore:head .* the host keeps σ")
+@pytest.mark.parametrize("kind", ["floats", "buffers", "parameters"])
+def test_in_front_of_a_floor_in_the_loss_the_network_returns_the_scales_log_variance(kind: str) -> None:
+    torch.manual_seed(0)
+    model, x, y = Bounded(kind), torch.randn(16, 5), torch.randn(16, 3)
+    with torch.no_grad():
+        model.net.bias[3:] = -3  # well inside of the bounds
+    (head,) = scan(model, x, y, call=floored_nll)
+    before = floored_nll(model, x, y)
+    handle = patch(model, likelihood="upbounded(10)", heads=[head], paper=False)
+    torch.testing.assert_close(handle.loss(model, x, y), before, rtol=1e-2, atol=0)
+    unpatch(model)
+    handle = patch(model, likelihood="explin", heads=[head], paper=True)
+    with torch.no_grad():
+        model.net.bias[3:] = -30  # below the host's bound, and its floor
+    p = model.net(x)[:, 3:]
+    torch.testing.assert_close(model(x)[1], 2 * p)
+    mean = model.net(x)[:, :3]
+    torch.testing.assert_close(handle.loss(model, x, y), ((mean - y).square() / (2 * p).exp() + 2 * p).mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import pytest
@@ -114,3 +115,44 @@ def test_a_latent_that_a_network_modulates_has_a_mass_all_the_same(form: str) ->
     assert (head.path, head.channels, head.role) == ("entropy_model", ":3", "prior")
     assert float(head.convention.sigma(torch.tensor(0.05))) == pytest.approx(0.11)
     assert float(head.convention.sigma(torch.tensor(1.5))) == pytest.approx(1.5)
+
+
+class JointMixture(nn.Module):
+    """The density of two or three values at once, with one σ for each component; or bumps without their area."""
+
+    def __init__(self, values: int, form: str) -> None:
+        super().__init__()
+        self.values, self.form = values, form
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, (values + 2) * 3))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        mean, raw, weights = self.net(x).split([self.values * 3, 3, 3], dim=1)
+        sigma, mean = raw.exp(), mean.view(-1, 3, self.values)
+        apart = ((y.unsqueeze(1) - mean) ** 2).sum(-1)
+        density = torch.exp(-apart / (2 * sigma**2)) * torch.softmax(weights, 1)
+        if self.form == "powers":
+            density = density / (2 * math.pi * sigma**2) ** (self.values / 2)
+        elif self.form == "a root":
+            density = density / (((2 * math.pi * sigma**2) ** self.values).sqrt() + 1e-10)
+        elif self.form == "of one value":
+            density = density / (math.sqrt(2 * math.pi) * sigma)
+        return -(density.sum(1) + 1e-10).log().mean()
+
+
+@pytest.mark.parametrize("values", [2, 3])
+@pytest.mark.parametrize("form", ["powers", "a root"])
+def test_a_joint_density_with_one_sigma_shows_a_likelihood(form: str, values: int) -> None:
+    torch.manual_seed(0)
+    model, x, y = JointMixture(values, form), torch.randn(7, 4), torch.randn(7, values)
+    (head,) = vdvae_patch.scan(model, x, y)
+    assert (head.role, head.start, head.stop) == ("likelihood", 3 * values, 3 * values + 3)
+    assert str(head.convention) == "log_sigma"
+    vdvae_patch.patch(model, likelihood="bounded(0.01, 10)", heads=[head], paper=False)
+
+
+@pytest.mark.parametrize("form", ["no area", "of one value"])
+def test_bumps_whose_area_is_another_one_are_no_joint_density(form: str) -> None:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert not vdvae_patch.scan(JointMixture(2, form), torch.randn(7, 4), torch.randn(7, 2))

@@ -127,3 +127,67 @@ def test_the_pasted_host_has_the_loss_and_the_gradients_of_the_patched_one(
     other, others = run(again, x)
     torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(others, gradients, rtol=1e-4, atol=1e-5)
+
+
+LAWS = """
+class Law:
+    def __init__(self, mean, v):
+        v = v.clamp(-5, 5)
+        self.mean, self.sigma = mean, v.exp() + 1e-2
+
+    def kl(self, other):
+        apart = (self.sigma**2 + (self.mean - other.mean) ** 2) / (2 * other.sigma**2)
+        return other.sigma.log() - self.sigma.log() + apart - 0.5
+
+
+class Coder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.learned = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(4, 8)
+        self.dec = nn.Linear(8, 6)
+
+    def forward(self, x):
+        q = Law(*self.one(x).chunk(2, 1))
+        z = q.mean + q.sigma * torch.randn_like(q.mean)
+        p = FIXED
+        kl = q.kl(p)
+        r = Law(*self.two(x).chunk(2, 1))
+        y = r.mean + r.sigma * torch.randn_like(r.mean)
+        kl = kl + r.kl(Law(*self.learned(z).chunk(2, 1)))
+        return F.mse_loss(self.dec(torch.cat([z, y], 1)), x) + kl.sum(1).mean()
+"""
+
+
+@pytest.mark.parametrize(
+    ("fixed", "prior", "pasted"),
+    [
+        ("Law(torch.zeros_like(z), torch.zeros_like(z))", "explin", False),
+        ("Law(*self.learned(0 * z).chunk(2, 1))", "explin", True),
+        ("Law(*self.learned(0 * z).chunk(2, 1))", "upbounded", False),
+    ],
+    ids=["another call", "one scale", "two scales"],
+)
+def test_a_line_that_several_calls_lead_to_is_in_the_diff_only_where_all_get_one_scale(
+    fixed: str, prior: str, pasted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"laws_{prior}_{len(fixed)}"
+    text = HEAD.partition("\n\n\n")[0] + "\n\n" + LAWS.replace("FIXED", fixed)
+    host = module(tmp_path / f"{name}.py", text)
+    torch.manual_seed(0)
+    model, x = host.Coder(), torch.randn(7, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        vdvae_patch.patch(model, posterior="explin", prior=prior, heads=vdvae_patch.scan(model, x))
+    loss, _ = run(model, x)
+    printed = vdvae_patch.source(model)
+    assert bool(printed.diff) is pasted
+    if not pasted:
+        assert any("and for no other" in note for note in printed.notes)
+        assert any("calls it, too" in note for note in printed.notes) is (prior == "explin")
+        return
+    subprocess.run(["patch", "-p0"], input=printed.diff, text=True, check=True, capture_output=True)
+    again = module(tmp_path / f"pasted_{name}.py", f"{(tmp_path / f'{name}.py').read_text()}\n\n{printed.functions}")
+    other = again.Coder()
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(run(other, x)[0], loss, rtol=1e-5, atol=1e-6)

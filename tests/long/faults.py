@@ -590,6 +590,29 @@ FAULTS: list[Fault] = [
         ("_rounded(float(argument) - gain * at)", "_rounded(float(argument) + gain * at)"),
     ),
     *_group(
+        "patching/fit.py",
+        "tests/hosts/test_sigma_that_is_no_exponential.py",
+        ("return float(sigma[positive].median())", "return float(sigma[positive].max())"),
+        ("_error(through, values, own) < 0.5 * missed", "_error(through, values, own) > 0.5 * missed"),
+        ("positive = values[(sigma > 0) & sigma.isfinite()]", "positive = values[:0]"),
+    ),
+    *_group(
+        "attach/recompile.py",
+        "tests/hosts/test_normals_that_carry_log_sigma.py",
+        ("any(same_sigma(rest, steps) for steps in ends(log.convention))", "True"),
+        ("changes.append(Change(known.last, log.last, VALUE, LogReader(rest)))", "pass"),
+    ),
+    *_group(
+        "attach/readers.py",
+        "tests/hosts/test_normals_that_carry_log_sigma.py",
+        ("value = log_sigma.exp().to(value.dtype)", "pass"),
+    ),
+    *_group(
+        "scanning/probing.py",
+        "tests/hosts/test_sigma_that_is_no_exponential.py",
+        ("found += self._breaking(heads, rest, -math.inf) if rest else []", "pass"),
+    ),
+    *_group(
         "patching/term.py",
         "tests/hosts/test_decoder_by_stabilize.py",
         (

@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 import vdvae_patch
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.heads import Head
+from vdvae_patch.train.sessions import weights_print
 from vdvae_patch.train.setup import load_weights, read_weights
 from vdvae_patch.train.weight_files import WeightsFile, read_file, split_choice
 from vdvae_patch.train.weights import Selection, select_weights
@@ -362,6 +363,60 @@ class Evil:
 
     def __reduce__(self) -> Any:
         return open, (self.path, "w")
+
+
+class TestSeveralFiles:
+    def laid(self, folder: Path, suffix: str = "safetensors") -> Path:
+        """Weights in two files, with the index that frameworks lay beside them."""
+        names, where = sorted(PLAIN), {}
+        for number, part in enumerate((names[:4], names[4:]), 1):
+            file = folder / f"model-{number:05}-of-00002.{suffix}"
+            save = save_file if suffix == "safetensors" else torch.save
+            save({name: PLAIN[name] for name in part}, file)
+            where |= dict.fromkeys(part, file.name)
+        index = folder / f"model.{suffix}.index.json"
+        index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+        return index
+
+    @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+    def test_are_read_as_one_by_their_folder_or_their_index(self, tmp_path: Path, suffix: str) -> None:
+        index = self.laid(tmp_path, suffix)
+        for named in (tmp_path, index):
+            assert is_of(select_weights(read_file(named), BUILT), PLAIN)
+
+    def test_another_file_of_them_is_another_print(self, tmp_path: Path) -> None:
+        index = self.laid(tmp_path)
+        before = weights_print(tmp_path)
+        assert weights_print(index) == before
+        file = tmp_path / "model-00002-of-00002.safetensors"
+        file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+        assert weights_print(tmp_path) != before
+
+    def test_one_that_is_not_there_or_lacks_a_tensor_is_named(self, tmp_path: Path) -> None:
+        self.laid(tmp_path)
+        file = tmp_path / "model-00002-of-00002.safetensors"
+        save_file({"decoder.bias": PLAIN["decoder.bias"]}, file)
+        with pytest.raises(
+            CheckpointError, match=r"lacks \d of the \d tensors that model.safetensors.index.json names"
+        ):
+            read_file(tmp_path)
+        file.unlink()
+        with pytest.raises(CheckpointError, match=r"names 2 files, of which 1 are not there, such as 'model-00002"):
+            read_file(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ('{"weight_map": {"w": "../w.safetensors"}}', "does not lie beside it"),
+            ('{"weight_map": {}}', "names 0 files"),
+            ('{"weight_map": {"w": 3}}', "weight_map"),
+            ("[", "no JSON"),
+        ],
+    )
+    def test_an_index_that_is_none_is_refused(self, tmp_path: Path, content: str, said: str) -> None:
+        (tmp_path / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(CheckpointError, match=said):
+            read_file(tmp_path)
 
 
 def test_a_flipped_bit_of_a_file_is_no_other_weight(tmp_path: Path) -> None:

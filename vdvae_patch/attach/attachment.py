@@ -213,11 +213,18 @@ class ReboundAttachment(_Compiled):
 
 
 class ExpressionAttachment(_Compiled):
-    """Runs a method of the host compiled again, with the expressions of some sites replaced."""
+    """Runs a method of the host compiled again, with the expressions of some sites replaced.
 
-    def __init__(self, path: str, method: str, edits: Sequence[Edit]) -> None:
+    Args:
+        fixed: its arguments that have one value in all calls, see `fixed_everywhere`.
+    """
+
+    fixed: frozenset[str] = frozenset()
+
+    def __init__(self, path: str, method: str, edits: Sequence[Edit], fixed: frozenset[str] = frozenset()) -> None:
         super().__init__(path, method)
         self.edits = tuple(edits)
+        self.fixed = fixed
 
     def _compile(self, host: type, module: nn.Module) -> Callable[..., Any]:
-        return compiled(host, self.method, self.path, self.edits, module)
+        return compiled(host, self.method, self.path, self.edits, module, self.fixed)

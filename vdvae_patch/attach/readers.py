@@ -53,7 +53,11 @@ class Reader:
 
 
 class LogReader:
-    """Lets what a host's expression computes of a raw value, a σ, carry its logarithm."""
+    """Lets what a host's expression computes of a raw value, a σ, carry its logarithm.
+
+    A σ that comes of a root or a quotient, √exp(v), is computed anew as exp(log σ): of a root whose radicand is rounded
+    to zero, from log σ = −52 on in float32, the slope is infinite, and the raw value's gradient NaN.
+    """
 
     scale = None
 
@@ -62,12 +66,19 @@ class LogReader:
 
     def __call__(self, raw: Any, value: Any) -> Any:
         if isinstance(value, Tensor) and isinstance(raw, Tensor) and not torch.compiler.is_compiling():
-            return carrying(value, self.convention.log_sigma(wide(raw)).to(raw.dtype))
+            log_sigma = self.convention.log_sigma(wide(raw))
+            if type(value.grad_fn).__name__ in _WITHOUT_SLOPE and log_sigma.shape == value.shape:
+                value = log_sigma.exp().to(value.dtype)
+            return carrying(value, log_sigma.to(raw.dtype))
         return value
 
     def same_as(self, other: AnyReader) -> bool:
         """Whether the two read alike."""
         return isinstance(other, LogReader) and self.convention == other.convention
+
+
+_WITHOUT_SLOPE = {f"{name}Backward0" for name in ("Sqrt", "Pow", "Rsqrt", "Reciprocal", "Div")}
+"""What autograd calls the operations whose slope is not finite where what they take was rounded to zero."""
 
 
 class PartReader:

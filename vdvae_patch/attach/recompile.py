@@ -11,14 +11,17 @@ import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from vdvae_patch import conventions
 from vdvae_patch.attach import decorators
+from vdvae_patch.attach.classes import ClassMethod, ClassOfCall
 from vdvae_patch.attach.readers import AnyReader, LogReader, OutputReader, PartReader, Reader
-from vdvae_patch.attach.rewrite import TERM, Change, LocalFunction, Names, fixed_arguments, rewritten
+from vdvae_patch.attach.rewrite import TERM, VALUE, Change, LocalFunction, Names, fixed_arguments, rewritten
 from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of, qualname_of
+from vdvae_patch.composition import ends, same_sigma
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import SharedScaleError
 from vdvae_patch.heads import Head
@@ -29,18 +32,21 @@ GIVE_ONE = 'give both the same, such as posterior="explin", prior="explin"'
 Edit = tuple[Site, Scale] | tuple[NormalSite | LogSite | TermSite, None]
 
 
-def compiled(host: type, method: str, path: str, edits: Sequence[Edit], instance: Any) -> Callable[..., Any]:
+def compiled(
+    host: type, method: str, path: str, edits: Sequence[Edit], instance: Any, fixed: frozenset[str] = frozenset()
+) -> Callable[..., Any]:
     """The method of a host's class with the edits made, in its decorators; called with the instance first.
 
     Args:
         path: of the module in the model.
         instance: the module, in which functions that it keeps are looked up.
+        fixed: see `rewritten`.
 
     Raises:
         PatchError: the source is not what the sites describe, or cannot be compiled again as it is.
     """
     own = [_from(path, edit) for edit in edits]
-    written = _compile(method_function(host, method), own, 0, instance)
+    written = _compile(method_function(host, method), own, 0, instance, fixed)
     found = inspect.getattr_static(host, method)
     new: Callable[..., Any] = decorators.rewrapped(found, written, name=written.__name__)
     return new
@@ -157,15 +163,18 @@ def _plan(
         if not any(meet(step.span, log.last) for step in deeper):
             _carry(changes, log)
     for step, below in inner.items():
-        target, owner = called(function, step.span, step.module, step.qualname, instance)
+        target, owner, varies = called(function, step.span, step.module, step.qualname, instance)
         caller = _Caller(function, instance, fixed, names)
         if target is LOCAL:
             replaced[step.span] = LocalFunction(*_plan(function, below, level + 1, instance, fixed, names))
         elif isinstance(target, classmethod):
             inner_function = _again(target, step, below, level, None, caller)
-            replaced[step.span] = types.MethodType(inner_function, owner_of(step.module, step.qualname))
+            replaced[step.span] = ClassMethod(inner_function, owner_of(step.module, step.qualname))
         elif isinstance(target, type):
-            replaced[step.span] = _wrapped(_made(target, step, below, level), below, level + 1)
+            name = step.qualname.rpartition(".")[2]
+            init = _init_again(target, name, below, level)
+            made = ClassOfCall(target, name, init, _wrapping(below, level + 1))
+            replaced[step.span] = made if varies else made(target)
         else:
             replaced[step.span] = _again(target, step, below, level, owner, caller)
     return changes, replaced
@@ -174,27 +183,36 @@ def _plan(
 def _carry(changes: list[Change], log: LogSite) -> None:
     """Let a σ carry its logarithm: by the scale that computes it, or by the host's own expression beside a change.
 
-    Where an expression is a part of one that is changed, or the other way round, the Normal takes the log of σ.
+    Where the expression is a part of one that is changed, or what is changed leads to another σ than the Normal's, the
+    Normal takes the log of σ.
     """
+    # before all others: where it begins, one that lets the raw value pass a clamp may stand
     for known in changes:
-        if known.operand == TERM:
-            continue
-        if known.last == log.last and type(known.reader) is Reader and known.reader.rest == _SIGMA:
+        whole = known.last == log.last and known.operand != TERM
+        if whole and type(known.reader) is Reader and known.reader.rest == _SIGMA:
             known.reader.carries = True
             return
-        if known.operand == -3:
+    for known in changes:
+        if known.operand in (TERM, -3):
             continue  # a parameter, wherever it is named: what is read then is what σ is computed of
-        if meet(known.last, log.last):
-            return
-        if meet(known.first, log.first) or meet(known.last, log.first):
-            # the raw value is replaced on the way: by log σ itself, where nothing but an exponential follows
-            if type(known.reader) is Reader and known.reader.rest == _LOG_SIGMA:
-                changes.append(Change(log.last, log.last, 0, LogReader(_LOG_SIGMA)))
-            return
+        if not (meet(known.last, log.last) or meet(known.first, log.first) or meet(known.last, log.first)):
+            continue
+        # the raw value is replaced on the way, by what the host's remaining steps make σ of, and so its logarithm
+        rest = known.reader.rest if type(known.reader) is Reader and known.reader.reads is None else None
+        on_the_way = not known.inplace and not lies_in(log.last, known.last)
+        if rest is not None and on_the_way and any(same_sigma(rest, steps) for steps in ends(log.convention)):
+            changes.append(Change(known.last, log.last, VALUE, LogReader(rest)))
+        return
     changes.append(Change(log.first, log.last, log.operand, LogReader(log.convention), log.parameter))
 
 
-_SIGMA, _LOG_SIGMA = conventions.get("sigma"), conventions.get("log_sigma")
+_SIGMA = conventions.get("sigma")
+
+
+def lies_in(one: Span, other: Span) -> bool:
+    """Whether an expression is another one, or a part of it."""
+    (first, last, start, end), (first_other, last_other, start_other, end_other) = one, other
+    return (first_other, start_other) <= (first, start) and (last, end) <= (last_other, end_other)
 
 
 def meet(one: Span, other: Span) -> bool:
@@ -246,33 +264,22 @@ def _cached(found: functools.cached_property[Any], function: Callable[[Any], Any
     return read
 
 
-def _made(target: type, step: CallStep, edits: list[Edit], level: int) -> type:
-    """A subclass whose `__init__`, or a data class's `__post_init__`, is compiled again; its instances pickle as the
-    host's own class."""
-
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807  a method of the class below
-        reduced: Any = target.__reduce_ex__(self, protocol)  # type: ignore[call-arg]
-        build, arguments, *rest = reduced
-        return _built, (build, *(target if argument is type(self) else argument for argument in arguments)), *rest
-
-    method = step.qualname.rpartition(".")[2]
+def _init_again(target: type, method: str, edits: list[Edit], level: int) -> Any:
+    """A class's `__init__`, or a data class's `__post_init__`, compiled again in its decorators."""
     found = inspect.getattr_static(target, method)
-    init = decorators.rewrapped(found, _compile(method_function(target, method), edits, level + 1, None))
-    namespace = {method: init, "__reduce_ex__": __reduce_ex__}
-    names = {"__module__": target.__module__, "__qualname__": target.__qualname__, "__doc__": target.__doc__}
-    return type(target)(target.__name__, (target,), namespace | names)
+    return decorators.rewrapped(found, _compile(method_function(target, method), edits, level + 1, None))
 
 
-def _built(build: Callable[..., Any], *arguments: Any) -> Any:
-    # a name of its own: pickle lets `copyreg.__newobj__` make nothing but the type of what is pickled
-    return build(*arguments)
-
-
-def _wrapped(made: type, edits: list[Edit], level: int) -> type:
+def _wrapping(edits: list[Edit], level: int) -> Callable[[type], type] | None:
+    """What gives a class of the host stable arithmetic, if one of its sites has that."""
     for site, scale in edits:
         if isinstance(site, Site) and site.wrap is not None and scale is not None and len(site.calls) == level:
-            return site.wrap(made, scale)
-    return made
+            return partial(_with, site.wrap, scale)
+    return None
+
+
+def _with(wrap: Callable[[type, Scale], type], scale: Scale, made: type) -> type:
+    return wrap(made, scale)
 
 
 def with_host_arithmetic(head: Head) -> Head:

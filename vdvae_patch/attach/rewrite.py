@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from vdvae_patch.attach.classes import ClassMethod, ClassOfCall
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.readers import LogReader, PartReader
 from vdvae_patch.attach.source import METHOD, Span, class_of, find, is_method, look_up, mangled, parse
@@ -36,6 +37,9 @@ _OPERAND_BEFORE = ("sub", "subtract", "rsub", "mul", "multiply", "log_prob")
 
 TERM = -1000
 """Operand of a change that replaces the expression by reader(output, data), the two that `first` compares."""
+
+VALUE = -999
+"""Operand of a change that reads what the expression at `first` itself comes to, with what stands in its place."""
 
 
 class Change(NamedTuple):
@@ -274,6 +278,7 @@ class _Edit:
         self._bound = bound_names(function)
         self._selves = _names_of_self(function, instance)
         self._kept = 0
+        self._in_parts: dict[tuple[Span, Span], str] = {}
         self._read_everywhere: list[tuple[ast.AST, Change]] = []
 
     def all(self, tree: ast.AST, changes: Sequence[Change], callees: Mapping[Span, Any]) -> None:
@@ -281,7 +286,8 @@ class _Edit:
         for span, target in callees.items():
             self.call(tree, span, target)
         # first those that read several expressions, while these still stand where the source has them
-        for change in sorted(changes, key=lambda c: (not c.also, c.first == c.last)):
+        # and those that read what others put there
+        for change in sorted(changes, key=lambda c: (not c.also, c.operand != VALUE, c.first == c.last)):
             self.change(tree, change)
 
     def call(self, tree: ast.AST, span: Span, target: Any) -> None:
@@ -294,6 +300,15 @@ class _Edit:
             raise PatchError(
                 f"{self.function.__qualname__} line {span[0]} calls a function in a way that is not understood"
             )
+        if isinstance(target, ClassOfCall):
+            node.func = ast.Call(self._name("call", target), [node.func], [])
+            return
+        if isinstance(target, ClassMethod):
+            if isinstance(node.func, ast.Attribute):
+                node.func = ast.Call(self._name("call", target), [self._owner(node.func)], [])
+            else:
+                node.func = self._name("call", target.bound)
+            return
         if isinstance(target, LocalFunction):
             node.func = self._local(tree, node.func, target)
             return
@@ -306,11 +321,15 @@ class _Edit:
         named_so = written is not None and written.__code__.co_varnames[:1] == ("self",)
         takes_self = written is not None and written.__name__ != "<lambda>" and (named_so or is_method(written))
         if takes_self and isinstance(node.func, ast.Attribute) and not self._is_class(node.func.value):
-            owner = node.func.value
-            if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
-                owner = ast.Name(self.function.__code__.co_varnames[0], ast.Load())  # a proxy takes no attributes
-            node.args.insert(0, owner)
+            node.args.insert(0, self._owner(node.func))
         node.func = self._name("call", target)
+
+    def _owner(self, called: ast.Attribute) -> ast.expr:
+        """What a method is called on; in the place of `super()`, a proxy, what that stands for."""
+        owner = called.value
+        if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
+            return ast.Name(self.function.__code__.co_varnames[0], ast.Load())
+        return owner
 
     def _local(self, tree: ast.AST, called: ast.expr, target: LocalFunction) -> ast.Name:
         """A changed copy of the definition, right behind it, where it sees the same variables."""
@@ -343,7 +362,7 @@ class _Edit:
         if change.operand == TERM:
             self._term(tree, change)
             return
-        if change.operand <= -4:
+        if change.operand <= -4 and change.operand != VALUE:
             raw = self._operand(self._at(tree, change.last), change._replace(operand=-4 - change.operand))
             self._replace(tree, raw, self._read(change, raw))
             return
@@ -421,14 +440,21 @@ class _Edit:
                 f"{self.function.__qualname__} line {getattr(last, 'lineno', 0)} changes means and raw values in "
                 "place; move it behind the split, or let a name have what it returns (h = h.clamp_(...))"
             )
-        operand = self._operand(self._at(tree, change.first), change)
-        self._kept += 1
-        kept = f"_vdvae_patch_raw_{self._kept}"
-        if not any(node is operand for node in ast.walk(last)):
-            raise PatchError(f"{self.function.__qualname__}: a mean is computed beside a raw value in several steps")
-        self._replace(last, operand, ast.Name(kept, ast.Load()))
-        binding = ast.NamedExpr(ast.Name(kept, ast.Store()), operand)
-        raw = ast.Call(self._name("raw", reader.raw), [binding], [])
+        kept = self._in_parts.get((change.first, change.last), "")
+        if kept:  # another part of the same, whose call stands around this one and keeps the operand
+            operand: ast.expr = ast.Name(kept, ast.Load())
+        else:
+            inner = self._operand(self._at(tree, change.first), change)
+            self._kept += 1
+            kept = f"_vdvae_patch_kept_{self._kept}"
+            if not any(node is inner for node in ast.walk(last)):
+                raise PatchError(
+                    f"{self.function.__qualname__}: a mean is computed beside a raw value in several steps"
+                )
+            self._replace(last, inner, ast.Name(kept, ast.Load()))
+            self._in_parts[change.first, change.last] = kept
+            operand = ast.NamedExpr(ast.Name(kept, ast.Store()), inner)
+        raw = ast.Call(self._name("raw", reader.raw), [operand], [])
         new = ast.Call(self._name("read", reader), [raw, copy.copy(last)], [])  # type: ignore[list-item]
         self._replace(tree, last, new)
 
@@ -441,7 +467,7 @@ class _Edit:
             inside = any(node is operand for node in ast.walk(last))
             if isinstance(last, ast.AugAssign) or (not inside and _branches(tree, first) != _branches(tree, last)):
                 return
-            kept = ast.Name(f"_vdvae_patch_raw_{self._kept + 1}", ast.Load())
+            kept = ast.Name(f"_vdvae_patch_kept_{self._kept + 1}", ast.Load())
             if not inside:
                 raw: ast.expr = self._captured(tree, last, first, change)
             elif any(isinstance(n, ast.Lambda | ast.ListComp | ast.GeneratorExp) for n in ast.walk(last)):
@@ -485,7 +511,7 @@ class _Edit:
         read: list[ast.expr] = []
         for part in parts:
             self._kept += 1
-            kept = f"_vdvae_patch_raw_{self._kept}"
+            kept = f"_vdvae_patch_kept_{self._kept}"
             inside = any(node is part for node in ast.walk(last))
             if not inside:
                 self._replace(tree, part, ast.NamedExpr(ast.Name(kept, ast.Store()), part))  # type: ignore[arg-type]
@@ -528,7 +554,7 @@ class _Edit:
             target = again
         else:
             self._kept += 1
-            again = ast.Name(f"_vdvae_patch_raw_{self._kept}", ast.Load())
+            again = ast.Name(f"_vdvae_patch_kept_{self._kept}", ast.Load())
             target = ast.NamedExpr(ast.Name(again.id, ast.Store()), target)
         if raw is None:  # a copy: what the reader keeps for the backward pass must not change under it
             raw = ast.Call(ast.Attribute(again, "clone", ast.Load()), [], [])
@@ -610,7 +636,7 @@ class _Edit:
         if any(node is first for node in ast.walk(last)):
             return raw
         self._kept += 1
-        kept = f"_vdvae_patch_raw_{self._kept}"
+        kept = f"_vdvae_patch_kept_{self._kept}"
         if any(raw in list(ast.walk(node)) for node in ast.walk(first) if isinstance(node, ast.Lambda)):
             # a name that a lambda binds is its own: (kept := raw, first)[1]
             binding = ast.NamedExpr(ast.Name(kept, ast.Store()), copy.deepcopy(raw))
@@ -667,6 +693,8 @@ class _Edit:
     # --- which operand is the raw parameter ---
 
     def _operand(self, node: ast.AST, change: Change) -> ast.expr:
+        if change.operand == VALUE and isinstance(node, ast.expr):
+            return node
         candidates: list[ast.expr]
         reads = self._reads_of(change.parameter, node)[:1] if change.parameter else []
         if reads:

@@ -73,11 +73,12 @@ def mangled(name: str, cls: str) -> str:
 
 
 class Callee(NamedTuple):
-    """What is called: a function, a class method, a class whose `__init__` or `__post_init__` runs, or `LOCAL`; and on
-    which instance."""
+    """What is called: a function, a class method, a class whose `__init__` or `__post_init__` runs, or `LOCAL`; on
+    which instance; and whether it is known from what ran alone, so that another call may give another class."""
 
     target: Any
     instance: Any = None
+    varies: bool = False
 
 
 def called(function: types.FunctionType, span: Span, module: str, qualname: str, instance: Any) -> Callee:
@@ -92,9 +93,9 @@ def called(function: types.FunctionType, span: Span, module: str, qualname: str,
     call = find(parse(function), span)
     name = call.func if isinstance(call, ast.Call) else None
     if isinstance(name, ast.Name) and name.id in {*function.__code__.co_varnames, *function.__code__.co_cellvars}:
-        return Callee(LOCAL if "<" in qualname else _by_name(module, qualname))
+        return Callee(LOCAL) if "<" in qualname else Callee(_by_name(module, qualname), varies=True)
     if _is_super(name):
-        return Callee(_by_name(module, qualname), instance)
+        return Callee(_by_name(module, qualname, by_super=True), instance)
     try:
         found = look_up(name, function, instance)
     except (LookupError, AttributeError, TypeError):
@@ -102,14 +103,14 @@ def called(function: types.FunctionType, span: Span, module: str, qualname: str,
     method = _method_of_object(found, qualname)
     if method is not None:
         return Callee(method, found)
-    if isinstance(found, type) and qualname.rpartition(".")[2] in ("__init__", "__post_init__"):
+    if isinstance(found, type) and qualname.rpartition(".")[2] in _MAKING:
         return Callee(found)
     owner = getattr(found, "__self__", None)
     target = _behind_grafts(found)
     if any(qualname_of(layer) == qualname for layer in decorators.chain(target, _last_name(name))):
         return Callee(target, None if isinstance(owner, type) else owner)
     if "<" not in qualname:
-        return Callee(_by_name(module, qualname))
+        return Callee(_by_name(module, qualname), varies=True)
     raise PatchError(
         f"{function.__qualname__} line {span[0]} calls {qualname}, which cannot be found again from there; write a "
         "patch file whose Head has a CallSite, a function of yours that takes the place of the method that calls it"
@@ -151,10 +152,15 @@ def qualname_of(found: Any) -> str | None:
     return found.__code__.co_qualname if isinstance(found, types.FunctionType) else None
 
 
-def _by_name(module: str, qualname: str) -> Any:
+_MAKING = ("__init__", "__post_init__")
+"""What runs where a class is called."""
+
+
+def _by_name(module: str, qualname: str, by_super: bool = False) -> Any:
+    """What has a qualified name; a class in the place of its `__init__`, unless another `__init__` calls that."""
     found: Any = sys.modules.get(module) or importlib.import_module(module)
     names = qualname.split(".")
-    for name in names[:-1] if names[-1] == "__init__" else names:
+    for name in names[:-1] if names[-1] in _MAKING and not by_super else names:
         if isinstance(found, type):
             found = inspect.getattr_static(found, mangled(name, found.__name__))
         else:

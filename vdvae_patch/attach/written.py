@@ -159,7 +159,7 @@ class Places:
 
 def entered(function: types.FunctionType, step: CallStep, instance: Any) -> tuple[types.FunctionType, Any]:
     """The function that a step leads to, in whose text the next place stands, and what it is a method of."""
-    target, owner = called(function, step.span, step.module, step.qualname, instance)
+    target, owner, _ = called(function, step.span, step.module, step.qualname, instance)
     if target is LOCAL:
         return function, instance  # it is written inside the function that calls it
     if isinstance(target, type):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 
 from torch import nn
@@ -20,7 +20,7 @@ from vdvae_patch.attach.rewrite import Apart, Change, apart, in_place, operand_w
 from vdvae_patch.attach.sites import LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import Span
 from vdvae_patch.baking.functions import Function, of_output, of_scale, of_sigma
-from vdvae_patch.baking.places import Replacement, calls_of, diff, file_of, followed
+from vdvae_patch.baking.places import Caller, Replacement, calls_of, diff, file_of, followed
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
@@ -88,8 +88,11 @@ class _Baking:
         self._functions: dict[str, Function] = {}
         self._places: list[Replacement] = []
         self._notes: list[str] = []
+        self._lines: dict[tuple[str, Span], _Line] = {}
 
     def done(self) -> Source:
+        for line in self._lines.values():
+            self._settle(line)
         definitions = "\n\n".join(function.named(name) for name, function in self._functions.items())
         header = "import torch\n\n\n" if definitions else ""
         return Source(header + definitions, diff(self._places), tuple(dict.fromkeys(self._notes)))
@@ -152,7 +155,7 @@ class _Baking:
 
     def expressions(self, module: nn.Module, attachment: ExpressionAttachment, heads: Sequence[Head]) -> None:
         for site, scale in attachment.edits:
-            function, instance = followed(module, site)
+            function, instance, calls = followed(module, site)
             place = f"{shown(file_of(function))}, {function.__qualname__}"
             if isinstance(site, LogSite):
                 continue  # for the Normal that is made of it, whose line follows
@@ -178,12 +181,37 @@ class _Baking:
                 name = self._name(f"stable_{role}_again", of_sigma(site.reads, site.rest))
             else:
                 name = self._scaled(role, Head("", "posterior", convention=site.rest), scale, site.channels)
+            line = self._lines.setdefault((file_of(function), site.last), _Line(place, site))
+            known = line.calls.get(name)
+            if known is not None:
+                known += calls or [attachment.path]
+                continue  # it stands there already
+            line.calls[name] = list(calls or [attachment.path])
             found = in_place(function, change, instance)
             outside = None if found or site.channels is not None else apart(function, change, instance)
+            before = len(self._places)
             if outside is None:
                 self._expression(site, place, name, found, file_of(function))
             else:
                 self._apart(site, place, name, outside, function)
+            line.places += self._places[before:]
+
+    def _settle(self, line: _Line) -> None:
+        """Take a line out of the diff that calls lead to which shall not have its σ, or another one."""
+        calls = [call for own in line.calls.values() for call in own if isinstance(call, Caller)]
+        known = {call.place for call in calls}
+        others = {other for call in calls for other in call.others()} - known
+        if not others and len(line.calls) == 1:
+            return
+        self._places = [one for one in self._places if one not in line.places]
+        for name, own in line.calls.items():
+            first, last = line.site.first[0], line.site.last[0]
+            at = dict.fromkeys(f"line {c.span[0]}" if isinstance(c, Caller) else c or "the model" for c in own)
+            also = f"; line {', '.join(str(span[0]) for _, span in sorted(others))} calls it, too" if others else ""
+            self._notes.append(
+                f"{line.place}, line {last}: for the call of {', '.join(at)} the scale becomes {name}(v), v the raw "
+                f"value of line {first}, and for no other{also}: write what is called once more, for it alone"
+            )
 
     def _term(self, site: TermSite, place: str) -> None:
         term = term_of(site)
@@ -262,6 +290,22 @@ class _Baking:
             f"{where} is replaced as a whole by {function.__module__}.{function.__qualname__}, which computes "
             f"sample and KL from {', '.join(names) or 'its own'} and is written there"
         )
+
+
+@dataclass
+class _Line:
+    """An expression that becomes a scale.
+
+    Attributes:
+        calls: of each function that stands in its place, the calls that lead there for it, or the modules whose own
+            method has the line.
+        places: its part of the diff.
+    """
+
+    place: str
+    site: Site
+    calls: dict[str, list[Caller | str]] = field(default_factory=dict)
+    places: list[Replacement] = field(default_factory=list)
 
 
 HOOKED = "; or after the model is built: "

@@ -8,16 +8,16 @@ import inspect
 import linecache
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from vdvae_patch.attach.decorators import function_of
+from vdvae_patch.attach.callers import calls_on_self, functions_of
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.source import Span, is_method, method_function, parse
+from vdvae_patch.attach.source import Span, find, method_function, parse
 from vdvae_patch.attach.written import entered
-from vdvae_patch.errors import PatchError
 from vdvae_patch.trace import shown
 
 
@@ -30,13 +30,51 @@ class Replacement(NamedTuple):
     raw: str
 
 
-def followed(module: nn.Module, site: Any) -> tuple[FunctionType, Any]:
-    """The function that holds a site's expression, and what it is a method of."""
+class Followed(NamedTuple):
+    """The function that holds a site's expression, what it is a method of, and the calls that lead to it."""
+
+    function: FunctionType
+    instance: Any
+    calls: tuple[Caller, ...]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A call of a function, in the text of another one."""
+
+    function: FunctionType
+    span: Span
+
+    @property
+    def place(self) -> tuple[str, Span]:
+        """File and span."""
+        return file_of(self.function), self.span
+
+    def others(self) -> Iterator[tuple[str, Span]]:
+        """Where else the same is called: in this function, and of what no object has, a class or a plain function,
+        in its file."""
+        own = find(parse(self.function), self.span)
+        if not isinstance(own, ast.Call):
+            return
+        text, (file, _) = ast.unparse(own.func), self.place
+        shared = isinstance(own.func, ast.Name) and own.func.id not in self.function.__code__.co_varnames
+        tree = ast.parse("".join(linecache.getlines(file))) if shared else parse(self.function)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == text:
+                span = (node.lineno, node.end_lineno or 0, node.col_offset, node.end_col_offset or 0)
+                if span != self.span:
+                    yield file, span
+
+
+def followed(module: nn.Module, site: Any) -> Followed:
+    """The way to a site's expression."""
     instance: Any = module
     function = method_function(host_class(instance), site.method)
+    calls = []
     for step in site.calls:
+        calls.append(Caller(function, step.span))
         function, instance = entered(function, step, instance)
-    return function, instance
+    return Followed(function, instance, tuple(calls))
 
 
 def calls_of(model: nn.Module, path: str) -> Iterator[tuple[str, Span, str]]:
@@ -50,25 +88,8 @@ def calls_of(model: nn.Module, path: str) -> Iterator[tuple[str, Span, str]]:
         if parent_path and name == list(dict(parent.named_children()))[-1]:
             yield from calls_of(model, parent_path)
         return
-    for cls in host_class(parent).__mro__:
-        if cls is nn.Module:
-            return
-        for found in vars(cls).values():
-            function = function_of(found)
-            if function is not None:
-                yield from _calls_in(function, name)
-
-
-def _calls_in(function: FunctionType, name: str) -> Iterator[tuple[str, Span, str]]:
-    try:
-        tree = parse(function)
-    except PatchError:
-        return
-    own = {"self", *(function.__code__.co_varnames[:1] if is_method(function) else ())}
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != name:
-            continue
-        if isinstance(node.func.value, ast.Name) and node.func.value.id in own:
+    for function in functions_of(parent):
+        for node in calls_on_self(function, (name,)):
             span = (node.lineno, node.end_lineno or 0, node.col_offset, node.end_col_offset or 0)
             yield file_of(function), span, ast.unparse(node)
 

@@ -23,7 +23,7 @@ from vdvae_patch.attach.decorators import name_of
 from vdvae_patch.attach.entry import ExchangedCall
 from vdvae_patch.attach.graft import is_own
 from vdvae_patch.attach.recompile import Edit
-from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
+from vdvae_patch.attach.sites import BESIDE, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.decoders import Decoder
 from vdvae_patch.errors import InvalidValueError, PatchError, SharedScaleError
 from vdvae_patch.heads import Arithmetic, Head
@@ -223,11 +223,15 @@ def beside(heads: Sequence[PatchedHead]) -> Iterator[str]:
         return
     named = ", ".join(f"{head.path}[{head.channels}]" for head in own[:_SHOWN])
     more = f" and {len(own) - _SHOWN} more" if len(own) > _SHOWN else ""
+    outside = [site for head in own for site in head.sites if isinstance(site, Site) and site.in_call]
+    only_bounds = all(site.rest is None and site != BESIDE for site in outside)
+    what = "is bounded again" if only_bounds else "is computed"
+    otherwise = "bounds it as the host does" if only_bounds else "computes the host's own σ"
     places = dict.fromkeys(f"{os.path.basename(h.found.file)}:{h.found.line}" for h in own if h.found and h.found.line)
     at = f" ({', '.join(list(places)[:_SHOWN])})" if places else ""
     yield (
-        f"σ of {named}{more} is computed beside the model{at}: it has its scale in handle.loss(model, ...), the call "
-        "that was given with these expressions exchanged, and the call as it is computes the host's own σ; call "
+        f"σ of {named}{more} {what} beside the model{at}: it has its scale in handle.loss(model, ...), the call "
+        f"that was given with these expressions exchanged, and the call as it is {otherwise}; call "
         "handle.loss in its place (vdvae_patch.stable_loss gives it again for a model that was loaded)"
     )
 

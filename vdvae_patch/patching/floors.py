@@ -12,6 +12,10 @@ from vdvae_patch.heads import Head
 from vdvae_patch.scales import Scale
 
 _GRID = torch.linspace(-700, 700, 141, dtype=torch.float64)
+_REACH = 32.0  # raw values between which a σ of zero is looked for
+_THIRDS = 80
+_BESIDE = 0.01
+_ZERO = 1e-8
 _NO_FLOOR = 1e-30  # what an exponential, or the root of one, comes to at the end of the grid
 
 
@@ -50,6 +54,34 @@ def least(convention: Convention) -> float:
     sigma = convention.sigma(_GRID)
     floor = float(sigma[sigma.isfinite()].min()) if sigma.isfinite().any() else 0.0
     return floor if floor > _NO_FLOOR else 0.0
+
+
+def zero_between(convention: Convention) -> float | None:
+    """A raw value at which σ touches or crosses zero between others where it is not zero: of |v|, v², v + 1.
+
+    None for a σ that is zero, or comes to it, at an end of the range alone: an exponential, a ReLU.
+    """
+    grid = torch.linspace(-_REACH, _REACH, 32 * int(_REACH) + 1, dtype=torch.float64)
+    size = convention.sigma(grid).abs()
+    inner = size[1:-1]
+    # where it is least among its neighbours, and rises on both sides
+    valleys = (inner <= size[:-2]) & (inner <= size[2:]) & (inner < size[:-2].maximum(size[2:])) & size[2:].isfinite()
+    for place in valleys.nonzero().flatten().tolist():
+        low, high = float(grid[place]), float(grid[place + 2])
+        for _ in range(_THIRDS):
+            one, other = low + (high - low) / 3, high - (high - low) / 3
+            first, second = convention.sigma(torch.tensor([one, other], dtype=torch.float64)).abs().tolist()
+            low, high = (low, other) if first < second else (one, high)
+        at = float(f"{(low + high) / 2:.9f}")  # the number that stands in the code, where it is a short one
+        if float(convention.sigma(torch.tensor(at, dtype=torch.float64)).abs()) < _ZERO and _rises(convention, at):
+            return at
+    return None
+
+
+def _rises(convention: Convention, at: float) -> bool:
+    """Whether σ differs from zero on both sides of a value, near it."""
+    around = convention.sigma(torch.tensor([at - _BESIDE, at + _BESIDE], dtype=torch.float64)).abs()
+    return bool((around > _ZERO).all())
 
 
 def _is_in_distributions(head: Head) -> bool:

@@ -22,6 +22,7 @@ from vdvae_patch.attach.attachment import (
     OutputAttachment,
     ReboundAttachment,
 )
+from vdvae_patch.attach.callers import fixed_everywhere
 from vdvae_patch.attach.recompile import GIVE_ONE, Edit, with_host_arithmetic
 from vdvae_patch.attach.sites import ActivationSite, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.composition import is_limited
@@ -320,7 +321,7 @@ def _at_sites(
     for activation, scale in activations.values():
         yield ActivationAttachment(activation, scale)
     for (owner, method), edits in by_method.items():
-        yield ExpressionAttachment(owner, method, edits)
+        yield ExpressionAttachment(owner, method, edits, fixed_everywhere(modules[""], owner, method))
 
 
 _BESIDE = ("", "")

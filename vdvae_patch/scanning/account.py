@@ -130,8 +130,10 @@ def _verdicts(treated: Treated) -> Iterator[str]:
         line = f"NOT cured: {_named(verdict.heads)}, {pushed}: {verdict.outcome.headline}"
         if verdict.outcome.origin is not None:
             line += f"; {verdict.outcome.origin}"
-        holds = _holds(verdict, treated.holds)
-        yield f"{line}. {holds}"
+        said = [line, _holds(verdict, treated.holds)]
+        if said[1] == _NONE_HOLDS and verdict.outcome.origin is not None:
+            said.append(verdict.outcome.origin.remedy)
+        yield ". ".join(filter(None, said))
 
 
 def _moved(treated: Treated) -> Iterator[str]:
@@ -173,7 +175,10 @@ def _bounds(handle: PatchHandle) -> Iterator[str]:
 
 def _holds(verdict: Verdict, holds: Mapping[Role, str]) -> str:
     named = [f'{role}="{holds[role]}"' for role in dict.fromkeys(h.head.role for h in verdict.heads) if role in holds]
-    return f"This holds: {', '.join(named)}" if named else "No scale that was tried holds"
+    return f"This holds: {', '.join(named)}" if named else _NONE_HOLDS
+
+
+_NONE_HOLDS = "No scale that was tried holds"
 
 
 def _named(heads: tuple[PatchedHead, ...] | list[PatchedHead]) -> str:

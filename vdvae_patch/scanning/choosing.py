@@ -199,7 +199,7 @@ def keep(model: nn.Module, treatment: Treatment, asked: Asked) -> None:
     given: list[tuple[str, str]] = []
     left = sorted(groups, key=lambda group: "prior" not in group)  # a constant σ is what moves most
     # what one role's σ moves the loss by depends on the other's, so that who changed nothing is asked again
-    for group in (*left, *left):
+    for group in (*left, *left) if len(left) > 1 else left:
         if group in left and not ruler.kept(ruler.move(treatment.handle)):
             treatment.kept |= group
             got = _keep(model, treatment, group, replace(ruler, shares=len(groups)))

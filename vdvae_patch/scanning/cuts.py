@@ -206,7 +206,8 @@ def _through_view(node: Node, source: Node, cuts: Cuts) -> Cuts:
         if own:
             there = _regroup(own, [node.shape[d] for d in inner], inner[0], [source.shape[d] for d in outer])
             if there is None:
-                return unknown(node, cuts)
+                found += unknown(node, tuple(own))  # of these dimensions; what is cut out of others is known
+                continue
             found += [c._replace(dim=c.dim + outer[0]) for c in there]
     found += [c for c in cuts if c.dim == UNKNOWN]
     return tuple(sorted(found))

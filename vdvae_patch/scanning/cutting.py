@@ -24,7 +24,7 @@ from vdvae_patch.scanning.calls import (
     span_of,
 )
 from vdvae_patch.scanning.emission import examples_cut
-from vdvae_patch.scanning.expression import Expression, Spot, operands, step_through
+from vdvae_patch.scanning.expression import Expression, Spot, operands, settle, step_through
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import Reading
 
@@ -32,7 +32,7 @@ from vdvae_patch.scanning.reading import Reading
 def common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
     """How many nodes are passed before the readings part, with the rest undoable; and that rest."""
     shortest = min(len(r.chain.nodes) for r in readings)
-    joined = bool(readings[0].parts) and readings[0].chain.end in ("sum", "raw")
+    joined = bool(readings[0].parts) and readings[0].chain.end in ("sum", "raw") and not _is_total(readings[0].raw)
     for count in range(0 if joined else 1, shortest + 1):
         if len({tuple(n.id for n in r.chain.nodes[:count]) for r in readings}) > 1:
             return None
@@ -40,6 +40,14 @@ def common_cut(readings: Sequence[Reading]) -> tuple[int, Convention] | None:
         if not any(is_limited(rest) for rest in rests) and all_alike(rests):
             return count, rests[0]
     return None
+
+
+def _is_total(raw: Spot) -> bool:
+    """Whether a sum of raw values is added to in one expression again and again, as a loop over time or over the
+    elements of a set does, or has means beside them: its expression is no place for a scale."""
+    own = [(f.code, f.lasti) for f in raw.node.frames if f.host]
+    again = any([(f.code, f.lasti) for f in n.frames if f.host] == own for n in raw.node.inputs if n.op == raw.node.op)
+    return again or bool(raw.cuts)
 
 
 def rest_behind(reading: Reading, count: int) -> Convention:
@@ -140,7 +148,7 @@ def _around_moves(
         if beside is not None:
             sites.append(_part_site(graph, reading, part, None if not last else rest, beside))
             continue
-        if following is not None and _is_read_elsewhere(graph, part[-1], following):
+        if following is not None and is_read_elsewhere(graph, part[-1], following):
             raise CannotPlaceError(f"{reason}, and what it has there is read in another way, too")
         sites += _segment(graph, reading, part, rest if last else None)
     return sites
@@ -239,7 +247,7 @@ def _behind_activation(graph: Graph, raw: Node, nodes: Sequence[Node], rest: Con
         activations, behind = _activations(graph, nodes[:count]), nodes[count:]
         if not activations or _same_expression(raw, behind[0], behind):
             continue
-        if _is_read_elsewhere(graph, nodes[count - 1], behind[0]):
+        if is_read_elsewhere(graph, nodes[count - 1], behind[0]):
             raise CannotPlaceError(f"what {activations[-1]} returns is used in another way, too")
         passing = [ActivationSite(path, None) for path in activations]
         return [*passing, site_of_nodes(behind, operand_of(behind[0]), rest)]
@@ -250,7 +258,7 @@ def _in_place(graph: Graph, nodes: Sequence[Node], rest: Convention, parameter: 
     """For steps that overwrite their operand: those before the last are left out, so that it holds the raw value."""
     start = next(i for i, node in enumerate(nodes) if node.inplace)
     for node, following in zip(nodes[start:-1], nodes[start + 1 :], strict=True):
-        if _is_read_elsewhere(graph, node, following):
+        if is_read_elsewhere(graph, node, following):
             frame = node.host_frame()
             line = "" if frame is None else f" (line {frame.line})"
             raise CannotPlaceError(f"the host changes the raw value in place{line} and reads it on the way")
@@ -276,7 +284,7 @@ def _within_calls(nodes: Sequence[Node]) -> bool:
     return all(hidden)
 
 
-def _is_read_elsewhere(graph: Graph, node: Node, following: Node) -> bool:
+def is_read_elsewhere(graph: Graph, node: Node, following: Node) -> bool:
     """Whether anything but the next step reads a node, moved around or not."""
     todo = list(graph.consumers.get(node.id, ()))
     seen: set[int] = set()
@@ -285,9 +293,23 @@ def _is_read_elsewhere(graph: Graph, node: Node, following: Node) -> bool:
         if user is following or user.id in seen:
             continue
         seen.add(user.id)
-        if user.kind != "shape":
+        if user.kind == "shape":
+            todo.extend(graph.consumers.get(user.id, ()))
+        elif any(isinstance(a, Node) and _comes_from(settle(Spot(a)).node, node) for a in user.args):
+            return True  # and not only what was joined with it, and parted from it again
+    return False
+
+
+def _comes_from(node: Node, source: Node) -> bool:
+    """Whether a value is another one, or has it in it, moved around or not."""
+    todo, seen = [node], set[int]()
+    while todo:
+        node = todo.pop()
+        if node is source:
             return True
-        todo.extend(graph.consumers.get(user.id, ()))
+        if node.kind == "shape" and node.id not in seen:
+            seen.add(node.id)
+            todo += node.inputs
     return False
 
 

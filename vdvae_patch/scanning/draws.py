@@ -7,6 +7,8 @@ their state back would repeat numbers for any other thread that drew meanwhile.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -55,6 +57,14 @@ class PrivateDraws:
             own.set_state(_default(device).get_state())
             self._generators[device] = own
         return self._generators[device]
+
+
+@contextmanager
+def drawn_anew(seed: int) -> Iterator[None]:
+    """Other random numbers than those that come next, which stay the next."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def is_random(func: Any) -> bool:

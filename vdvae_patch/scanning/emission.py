@@ -81,7 +81,7 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
         return Emission(returned[0], False, channels, exact)
     if owner.path in graph.returned_beside.get(emitted.node.id, []):
         return Emission(owner.path, False, channels, False, "its module returns several values, of which it is one")
-    reason = f"{owner.code.co_name} computes it in passing and does not return it"
+    reason = f"{owner.code.co_name} {IN_PASSING}"
     return Emission(owner.path, False, channels, False, reason, layer=layer and exact)
 
 
@@ -104,6 +104,7 @@ def _averaged(raw: Spot) -> Spot | None:
     return leaf if leaf.node.kind == "opaque" else None
 
 
+IN_PASSING = "computes it in passing and does not return it"
 SCRIPTED = (
     "it is computed inside TorchScript, where no Python runs that could be replaced (patch its Python module, and "
     "trace it then)"
@@ -179,9 +180,9 @@ def _moves(node: Node) -> bool:
 
 def _channels(emitted: _Emitted, raw: Spot) -> tuple[ChannelRange, bool]:
     """The channels, and whether they are all there is to it."""
-    if any(cut.dim == UNKNOWN for cut in raw.cuts):
-        return ChannelRange(emitted.usual), False
     cut = _cut_of_channels(raw)
+    if (cut is None or cut.dim == UNKNOWN) and any(c.dim == UNKNOWN for c in raw.cuts):
+        return ChannelRange(emitted.usual), False  # else it is a part of these channels: of steps of time, say
     if cut is None:
         return ChannelRange(emitted.usual), True
     # layers compute on more or fewer leading dimensions than they return; a pooling of a sequence on one more behind

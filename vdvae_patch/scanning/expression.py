@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.cuts import Cut, Cuts, argument, broadcast, cut_of, source_cuts
+from vdvae_patch.scanning.cuts import Cut, Cuts, argument, broadcast, cut_of, lies_in, source_cuts
 from vdvae_patch.scanning.graph import Node, broadcast_shape
+from vdvae_patch.scanning.written_parts import parts_of_write
 
 DEPTH = 80
 """Steps after which an expression counts as a leaf: no host computes a scale by a longer one, but a trunk is a sum."""
@@ -63,7 +64,7 @@ def _stepped(spot: Spot) -> Spot | None:
         return Spot(learned[0], ()) if learned[0].data or drawn or looked_up else None
     if node.kind != "shape" or not node.inputs:
         return None
-    if node.op in ops.JOINING or node.op in ops.WRITING_PART:
+    if node.op in ops.JOINING or node.op in ops.WRITING:
         return _one_of(_put_together(spot))
     source = node.inputs[0]
     return Spot(source, source_cuts(node, source, spot.cuts))
@@ -80,6 +81,15 @@ def pieces(spot: Spot) -> list[Spot]:
         kept = parts if own is None else [parts[place] for place in own.places]
         return [Spot(part, outward) for part in kept]
     return _pieces(parts, dim, own, rest)
+
+
+def written_pieces(spot: Spot) -> list[Spot]:
+    """What networks put out of all that was written into a tensor, one piece of each line and module."""
+    found: dict[Any, Spot] = {}
+    for piece in _put_together(spot):
+        if is_variable(piece.node) and piece.node.params:
+            found.setdefault(_signature(piece), piece)
+    return list(found.values())
 
 
 def _pieces(parts: list[Node], dim: int, own: Cut | None, rest: Cuts) -> list[Spot]:
@@ -113,8 +123,12 @@ def _put_together(spot: Spot) -> list[Spot]:
         node = piece.node
         if node.kind == "shape" and node.inputs and node.op in ops.JOINING:
             todo += reversed(pieces(piece))
-        elif node.kind == "shape" and node.inputs and node.op in ops.WRITING_PART:
-            todo += reversed(_written_over(piece))
+        elif node.kind == "shape" and node.op in ops.WRITING:
+            parts = parts_of_write(node, piece.cuts)
+            if parts is None:
+                found.append(piece)
+            else:
+                todo += [Spot(*part) for part in reversed(parts)]
         elif (back := step_through(piece)) is not None:
             todo.append(back)
         else:
@@ -123,7 +137,8 @@ def _put_together(spot: Spot) -> list[Spot]:
 
 
 def _one_of(settled: list[Spot]) -> Spot | None:
-    """One of some pieces, if all are the same part of one tensor, or results of one line: of a loop over time."""
+    """One of some pieces, if all are the same part of one tensor, or results of one line: of a loop over time; or if
+    all are of one of them, as the rows are that a bank keeps."""
     # the rest are zeros, or parameters, before the first step
     variable = [spot for spot in settled if is_variable(spot.node)]
     variable = [spot for spot in variable if spot.node.data or spot.node.noise] or variable
@@ -131,7 +146,13 @@ def _one_of(settled: list[Spot]) -> Spot | None:
         return next(iter(settled), None)
     if len({spot.key for spot in variable}) == 1 or len({_signature(spot) for spot in variable}) == 1:
         return variable[-1]
-    return None
+    return next((whole for whole in variable if all(_are_rows(part, whole) for part in variable)), None)
+
+
+def _are_rows(part: Spot, whole: Spot) -> bool:
+    """Whether a part of a tensor is some rows of another part, or that itself."""
+    further = set(part.cuts) - set(whole.cuts)
+    return part.node is whole.node and lies_in(part.cuts, whole.cuts) and all(cut.dim == 0 for cut in further)
 
 
 def _signature(spot: Spot) -> tuple[Any, ...]:
@@ -146,40 +167,31 @@ def _emitter(node: Node) -> str | None:
     ensemble run the same lines."""
     for _ in range(DEPTH):
         learned = [n for n in node.inputs if n.params]
-        if node.kind not in ("elementwise", "shape") or len(learned) != 1:
+        if node.kind not in ("elementwise", "shape") or not learned:
             break
-        node = learned[0]
+        source = learned[0] if len(learned) == 1 else _source(node)
+        if source is None:
+            break
+        node = source
     return next((frame.path for frame in node.frames if frame.path is not None), None)
 
 
-def _written_over(spot: Spot) -> list[Spot]:
-    """What was written to a part, what it was written to, or both: the pieces of which a part of the result is made."""
-    node = spot.node
-    base, source = node.inputs[:2]
-    dim = argument(node, 2, "dim", 0) % len(base.shape)
-    size = base.shape[dim]
-    start = argument(node, 3, "index" if node.op == "select_scatter" else "start", 0)
-    start = start % size if start < 0 else start
-    if node.op == "select_scatter":
-        written = range(start, start + 1)
-    else:
-        stop, step = argument(node, 4, "end", None), argument(node, 5, "step", 1)
-        written = range(start, size if stop is None else min(stop, size), step)
-    own = next((c for c in spot.cuts if c.dim == dim), None)
-    rest = tuple(c for c in spot.cuts if c is not own)
-    inside = [written.index(place) for place in (range(size) if own is None else own.places) if place in written]
-    if not inside:
-        return [Spot(base, spot.cuts)]
-    if node.op == "select_scatter":
-        inner = Spot(source, tuple(c._replace(dim=c.dim - (c.dim > dim)) for c in rest))
-    elif len(inside) == len(written):
-        inner = Spot(source, rest)
-    else:
-        kept = range(inside[0], inside[-1] + 1, inside[1] - inside[0] if len(inside) > 1 else 1)
-        inner = Spot(source, tuple(sorted((*rest, cut_of(dim, kept, len(written))))))
-    if len(inside) == (size if own is None else own.length):
-        return [inner]
-    return [Spot(base, spot.cuts), inner]
+def _source(node: Node) -> Node | None:
+    """The one value that arithmetic reads more than once, as a scale does in `where(p > 0, 1 + p, exp(p))`; None if it
+    reads others, too."""
+    todo, seen, ends = [node], {node.id}, list[Node]()
+    while todo and len(seen) < _MOST_READ and len(ends) < 2:
+        current = todo.pop()
+        learned = [n for n in current.inputs if n.params]
+        if current.kind not in ("elementwise", "shape") or not learned:
+            ends.append(current)
+        todo += [n for n in learned if n.id not in seen] if current not in ends else []
+        seen.update(n.id for n in learned)
+    return ends[0] if len(ends) == 1 and not todo else None
+
+
+_MOST_READ = 64
+"""A limit of work; the scales of this package take up to 27 operations."""
 
 
 def settle(spot: Spot) -> Spot:

@@ -27,9 +27,9 @@ from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.calls import normal_sites, outside_sites
 from vdvae_patch.scanning.elbo import elbo_of
 from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.grouping import SUM, heads_of
+from vdvae_patch.scanning.grouping import FACTOR, SUM, heads_of
 from vdvae_patch.scanning.inputs import brought_along
-from vdvae_patch.scanning.outcome import explained, from_outside
+from vdvae_patch.scanning.outcome import explained, from_outside, loss_of
 from vdvae_patch.scanning.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.positions import Placed
 from vdvae_patch.scanning.quiet import without_collection
@@ -87,7 +87,9 @@ def _watched(
     readings = read(graph)
     found = list(replaceable(model, heads_of(graph, readings)))
     residual = {
-        head_key(h.path, h.channel_range) for h in found if h.found is not None and h.found.reason.startswith(SUM)
+        head_key(h.path, h.channel_range)
+        for h in found
+        if h.found is not None and h.found.reason.startswith((SUM, FACTOR))
     }
     curves = residual_curves(graph, readings.found, frozenset(residual))
     normals: list[NormalSite | LogSite | TermSite] = [*normal_sites(graph), *log_sites(readings.found)]
@@ -259,6 +261,17 @@ class ScanRun:
         """The scanned call, or another one, on this model, for what it does on the way alone: neither its gradients
         nor its operations are looked at. Raises whatever it raises."""
         rerun(model, moved(self.inputs, self._place, _place(model)), self.call if call is None else call)
+
+    @without_collection()
+    def loss(self, model: nn.Module, call: Callable[..., Any] | None = None) -> float | None:
+        """The loss that the scanned call, or another one, gives on this model; None where that gives none, or raises.
+        No gradients are computed."""
+        inputs = moved(self.inputs, self._place, _place(model))
+        try:
+            found, is_loss = loss_of(rerun(model, inputs, self.call if call is None else call))
+        except Exception:
+            return None
+        return float(found.detach().double()) if is_loss and found is not None else None
 
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with where the first such value was made and what came in from outside."""

@@ -120,6 +120,7 @@ def gaussian_terms(
     one element, which is right only if all of them are alike.
     """
     seen: set[tuple[SpotKey, Side]] = set()
+    priors: dict[SpotKey, GaussianTerm] = {}
     known = _Attempts()
     for through_sums in (False, True):
         for node in totals(graph, through_sums):
@@ -140,11 +141,38 @@ def gaussian_terms(
                 for term in found.terms:
                     if term.raw.node.kind == "elementwise" and term.raw.node.id not in stops:
                         continue  # the difference itself, which no network emits
+                    if term.side == "q" and _is_inverse(term, priors.get(term.raw.key), stops):
+                        continue
+                    if term.side == "p":
+                        priors.setdefault(term.raw.key, term)
                     seen.add((term.raw.key, term.side))
                     yield term
                 if found.terms:
                     break
                 is_open = is_open and found.is_open
+
+
+def _is_inverse(term: GaussianTerm, prior: GaussianTerm | None, stops: frozenset[int]) -> bool:
+    """Whether what would be a σ_q is a multiple of 1 / σ_p of the same raw value.
+
+    Over a prior's raw value a KL is log σ_p + k / 2σ_p², which is −log τ + k τ² / 2 of τ = 1 / σ_p. Where it stands in
+    a loss beside another KL whose mean has the curvature k, τ, as in `exp(log_var_q - log_var_p)`, has the form of a
+    posterior's σ.
+    """
+    if prior is None:
+        return False
+    grid = torch.linspace(-1.48, 1.52, _POINTS, dtype=torch.float64)
+    logs = []
+    for each in (term, prior):
+        expression = Expression(each.node, stops)
+        if each.raw.key not in expression.leaves:
+            return False
+        sigma = expression.value({key: torch.full_like(grid, 0.5) for key in expression.leaves} | {each.raw.key: grid})
+        for step in each.suffix:
+            sigma = step.forward(sigma)
+        logs.append(sigma.log())
+    product = logs[0] + logs[1]
+    return bool((product - product[0]).abs().max() < _STRAIGHT * (logs[1] - logs[1][0]).abs().max())
 
 
 @dataclass(frozen=True)
@@ -313,6 +341,13 @@ def _probe(
             node, suffix, means = q
             prior = probe.prior_of(key, (node, suffix), list(quadratic))
             yield GaussianTerm(expression.leaves[key], "q", node, suffix, means, total, prior)
+
+
+def _adds_up_channels(node: Node) -> bool:
+    """Whether a sum or a mean goes along the last dimension; one along the elements of a set may give a raw value."""
+    if node.kind != "reduction" or not node.inputs or not node.inputs[0].shape:
+        return False
+    return node.shape[-1:] != node.inputs[0].shape[-1:]
 
 
 class Probe:
@@ -568,7 +603,9 @@ class Probe:
     ) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression that has the values of σ over the grid, and the suffix with which it has them.
 
-        Hosts keep σ, or its square, log or inverse; a spot that is σ without any suffix is preferred.
+        Hosts keep σ, or its square, log or inverse; a spot that is σ without any suffix is preferred. A spot to which
+        data are added is taken where no other fits: of `exp(log_var - prior_log_var[label])`, where the prior's values
+        happen to be zero, σ is exp(log_var / 2). So is a sum along the last dimension, such as `log_var.mean()`.
 
         Args:
             error: how far values over the grid are from σ, relative to it; infinite where they are nothing like it.
@@ -582,7 +619,10 @@ class Probe:
         if among is not None:
             spots = [spot for spot in reversed(spots) if spot.key in among]
         nearly = None
-        for suffix in _SUFFIXES:
+        apart = [spot for spot in spots if spot.key not in self._mixed]
+        for suffix, spots in [(s, apart) for s in _SUFFIXES] + [
+            (s, spots) for s in _SUFFIXES if len(apart) < len(spots)
+        ]:
             for spot in spots:
                 value = done[spot.key]
                 for step in suffix:
@@ -596,6 +636,20 @@ class Probe:
                     nearly = spot, suffix
         return None if nearly is None else (self._behind_limits(nearly[0], done), nearly[1])
 
+    @functools.cached_property
+    def _mixed(self) -> frozenset[SpotKey]:
+        """The spots to which data were added on the way, or whose last dimension was added up."""
+        found = set[SpotKey]()
+        for spot in self.expression.order:
+            added = spot.node.op in ops.ADDING and any(adds_data(n) for n in spot.node.inputs)
+            if (
+                added
+                or _adds_up_channels(spot.node)
+                or any(operand.key in found for operand in operands(self.expression, spot))
+            ):
+                found.add(spot.key)
+        return frozenset(found)
+
     def _behind_limits(self, spot: Spot, done: Mapping[SpotKey, Tensor]) -> Spot:
         """The spot behind the clamps that do nothing at the values that were tried, as `.clamp(min=-20)` does."""
         for later in self.expression.order:
@@ -604,6 +658,11 @@ class Probe:
             if limits and spot.key in read and torch.equal(done[later.key].double(), done[spot.key].double()):
                 spot = later
         return spot
+
+
+def adds_data(operand: Node) -> bool:
+    """Whether an operand is data, of several elements, or made of data alone."""
+    return math.prod(operand.shape) > 1 and operand.data and not operand.params and not operand.mask
 
 
 def _varies(curvature: Tensor) -> bool:

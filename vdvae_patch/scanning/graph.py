@@ -82,12 +82,13 @@ class Node:
         drawn: whether it is of numbers that another library may have drawn in the call; see `foreign_draws.py`.
         diagonal: whether it is a constant matrix with zeros beside its diagonal, and a number on it.
         picked: of an operation that picks elements, which ones: its tensors of indices, by the number of their node.
+        cut: the numbers of those inputs through which no gradient comes, as where the host detaches them.
         stepped: what `expression.step_through` found before, by the cuts; None while nodes may still change.
     """
 
     __slots__ = (
-        "_inputs", "args", "data", "diagonal", "drawn", "even", "frames", "func", "id", "index", "inplace", "kind",
-        "kwargs", "mask", "name", "noise", "op", "params", "picked", "shape", "stepped", "value",
+        "_inputs", "args", "cut", "data", "diagonal", "drawn", "even", "frames", "func", "id", "index", "inplace",
+        "kind", "kwargs", "mask", "name", "noise", "op", "params", "picked", "shape", "stepped", "value",
     )  # fmt: skip
 
     def __init__(self, id: int, kind: NodeKind, op: str, shape: tuple[int, ...]) -> None:
@@ -111,6 +112,7 @@ class Node:
         self.drawn = False
         self.diagonal = False
         self.picked: dict[int, torch.Tensor] = {}
+        self.cut: frozenset[int] = frozenset()
         self.stepped: dict[Any, Any] | None = None
         self._inputs: list[Node] | None = None
 
@@ -187,10 +189,14 @@ class Graph:
     """The one number that the call gave."""
     given: frozenset[int] = frozenset()
     """All that the call gave, or left in attributes of the model, by the number of their node."""
+    learns: frozenset[int] = frozenset()
+    """The loss, and what else the call gave of which gradients can be taken, by the number of their node; none where
+    nothing is known of that: there is no loss, or the call differentiates by itself."""
     rewritten: dict[int, tuple[Any, ...]] = field(default_factory=dict, repr=False)
     """What nodes were that are written down as something else, by their number; see `diagonals.py`."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)
     """Kept for the reading of the loss alone, by the number of their node; see `replay.py`."""
+    _taught: frozenset[int] | None = field(default=None, repr=False)
     _draws: dict[int, int] = field(default_factory=dict, repr=False)
     _outputs: dict[str, list[Node]] = field(default_factory=dict, repr=False)
 
@@ -221,6 +227,19 @@ class Graph:
                     draws |= found[source.id]
                 found[inner.id] = draws
         return found[node.id]
+
+    @property
+    def taught(self) -> frozenset[int]:
+        """The numbers of the nodes to which gradients of the loss come."""
+        if self._taught is None:
+            todo, found = list(self.learns), set(self.learns)
+            while todo:
+                node = self.nodes[todo.pop()]
+                further = {n.id for n in node.inputs} - node.cut - found
+                found |= further
+                todo += further
+            self._taught = frozenset(found)
+        return self._taught
 
     def leads_out(self, node: Node, but: frozenset[str] = frozenset()) -> bool:
         """Whether what is computed of a node comes to what the call gives, or to one number, such as a loss that the

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from vdvae_patch.heads import Found, Head
 from vdvae_patch.scanning import hazards, ops, rules
 from vdvae_patch.scanning.agreement import agrees, convention_of, conventions_of, told_by_chains
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
+from vdvae_patch.scanning.chain import Chain
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot
 from vdvae_patch.scanning.floored_logs import floored_logs, require_one_function
@@ -28,9 +29,10 @@ from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.interpolated import is_interpolated
 from vdvae_patch.scanning.pairing import with_normals
-from vdvae_patch.scanning.placing import disagreeing, sites_of
+from vdvae_patch.scanning.placing import disagreeing, is_product_of_others, sites_of, sites_of_factor
 from vdvae_patch.scanning.reading import Reading, Readings, where
 from vdvae_patch.scanning.roles import role_of, shape_of
+from vdvae_patch.scanning.twins import join_roles_of_twins
 
 
 def heads_of(graph: Graph, readings: Readings) -> list[Head]:
@@ -41,9 +43,11 @@ def heads_of(graph: Graph, readings: Readings) -> list[Head]:
         _add(groups, _group(graph, readings, spot_readings, spot_readings[0].raw))
     owned = {key for key, _ in groups}
     for spot_readings in _by_raw([r for r in readings.found if r.parts]).values():
-        _add(groups, _joined(graph, readings, spot_readings, owned))
+        for group in _joined(graph, readings, spot_readings, owned):
+            _add(groups, group)
     for join in rules.groupings:
         join(groups)
+    join_roles_of_twins(graph, groups)
     ordered = sorted(groups.values(), key=lambda g: g.spot.node.id)
     shared = {chain.begin.node.id for r in readings.found for chain in r.parts}
     heads = [_head(graph, group, group.spot.node.id in shared and not group.readings[0].parts) for group in ordered]
@@ -122,16 +126,37 @@ def _group(graph: Graph, readings: Readings, found: list[Reading], raw: Spot) ->
     return Group(emission, role, found, raw, sure)
 
 
-def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[EmissionKey]) -> Group:
-    """A head whose raw value is a sum or a product of several, as a residual posterior's is of its prior's.
+def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[EmissionKey]) -> Iterator[Group]:
+    """The heads whose raw value is a sum or a product of several, as a residual posterior's is of its prior's.
 
-    It is named by the operand that is no head of its own: in `prior.log_sigma + self.residual(x)` by `residual`.
+    They are named by the operands that are no heads of their own: in `prior.log_sigma + self.residual(x)` by
+    `residual`, and in `self.up(x) + self.down(h)` by both, to which one expression gives one scale. Where a parameter
+    is among them, or where scales are averaged, by the last one.
     """
     emissions = [(emission_of(graph, chain.begin), chain) for chain in found[0].parts]
-    emission, chain = next(((e, c) for e, c in reversed(emissions) if (e.path, e.channels) not in owned), emissions[-1])
+    # of v − v.mean(0) the raw value is v
+    emissions = [(e, c) for e, c in emissions if not any(_is_made_of(c, other) for _, other in emissions)] or emissions
+    own = [(e, c) for e, c in emissions if (e.path, e.channels) not in owned] or emissions[-1:]
+    scales = found[0].chain.end == "sum" and any(step.name not in ops.LINEAR_STEPS for _, c in own for step in c.steps)
+    if scales or any(emission.parameter for emission, _ in own):
+        own = own[-1:]
     role, sure = role_of(graph, readings, found)
-    steps = chain.steps if found[0].chain.end == "product" else None
-    return Group(emission, role, found, chain.begin, sure, steps)
+    for emission, chain in own:
+        steps = chain.steps if found[0].chain.end == "product" else None
+        yield Group(emission, role, list(found), chain.begin, sure, steps)
+
+
+def _is_made_of(chain: Chain, other: Chain) -> bool:
+    """Whether the raw value of a chain is computed of another one's, by arithmetic and sums of its elements."""
+    todo, seen = [chain.begin.node], set[int]()
+    while todo and chain.begin.node is not other.begin.node:
+        node = todo.pop()
+        if node is other.begin.node:
+            return True
+        if node.id not in seen and node.kind in ("elementwise", "shape", "reduction"):
+            seen.add(node.id)
+            todo += node.inputs
+    return False
 
 
 def _head(graph: Graph, group: Group, shared: bool) -> Head:
@@ -202,6 +227,8 @@ def _place(
                 return "output", reason, *made_one
         if group.emission.layer and _is_at_layer(group, convention, agree, shared):
             return "call", reason, convention, calls_of_layer(group.readings, group.emission, convention)
+        if any(map(is_product_of_others, group.readings)):
+            return "call", FACTOR, convention, sites_of_factor(graph, group.readings, group.emission)
         return "call", reason, convention, sites_of(graph, group.readings)
     except CannotPlaceError as error:
         at_output = _is_bounded_output(group, convention, agree, shared)
@@ -294,6 +321,7 @@ def _sigma_node(readings: list[Reading]) -> Any:
 
 
 SUM = "its raw value is a sum that is formed after the modules have run"
+FACTOR = "it is a factor of a product of scales, each of which gets its own"
 INTERPOLATED = (
     "its log σ is computed of it and of numbers that differ from element to element, after the modules have run"
 )

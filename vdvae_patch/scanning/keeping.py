@@ -1,10 +1,11 @@
 """How far does a patch move the loss of the scanned batch?
 
-    m = (L after − L before) / S,    S = Σ |terms of L|, see `loss_size.py`
+    m = (L after − L before) / max(|L before|, S / 10),    S = Σ |terms of L|, see `loss_size.py`
 
-Both calls draw the same random numbers, so that nothing but σ differs. Of a loss that is another one at each call all
-the same (it counts its calls, or draws from a generator that nobody knows of) m would say nothing: there the σ of the
-batch are compared, m = ± max |log (σ after / σ before)| of their medians.
+Both calls draw the same random numbers, so that nothing but σ differs; where σ moves at all, m is the mean over some
+more pairs of calls (`paired.py`), since a single draw may miss what most of them show. Of a loss that is another one at
+each call all the same (it counts its calls, or draws from a generator that nobody knows of) m would say nothing: there
+the σ of the batch are compared, m = ± max |log (σ after / σ before)| of their medians.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.fit import Spread
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.patching.variant import VANILLA
+from vdvae_patch.scanning.paired import Pairs
 from vdvae_patch.scanning.result import ScanResult
 
 _ONE_PERCENT = 0.01
+_NEAR_ZERO = 0.1
+"""Of what a loss adds up: one that is less is near zero by cancellation, and no measure of itself."""
 _REPEATS = 1e-4
 """Of the loss's size: what two calls that draw the same numbers may differ by, by sums in another order."""
 _SAME_SIGMA = 0.02
@@ -36,15 +40,17 @@ class Ruler:
 
     Attributes:
         loss: that of the batch with the host's own σ; of another decoder, with that.
-        size: S, in the loss's units.
+        size: what the move is a share of, in the loss's units.
         repeats: whether the call gives the same loss twice, so that m is of the loss.
         shares: how many roles may have a part of what is allowed.
+        pairs: further draws, of which m is the mean; None for that of the scan alone.
     """
 
     loss: float
     size: float
     repeats: bool = True
     shares: int = 1
+    pairs: Pairs | None = None
 
     def move(self, handle: PatchHandle, roles: Collection[Role] = ROLES) -> float:
         """m; infinite where the loss with the patch is not finite, zero where nothing was measured.
@@ -57,17 +63,25 @@ class Ruler:
         after = None if handle.after is None else handle.after.loss
         if after is None:
             return 0.0
-        change = (after - self.loss) / max(self.size, 1e-12)
-        return change if math.isfinite(change) else math.inf
+        if not math.isfinite(change := after - self.loss):
+            return math.inf
+        size = max(self.size, 1e-12)
+        if self.pairs is not None and any(map(moves_sigma, handle.heads)):
+            change = self.pairs.mean(handle, change, self._bar * size)
+        return change / size
 
     def kept(self, move: float) -> bool:
         """Whether the model's function counts as kept: m is less than 1%, of a σ 2%."""
-        return abs(move) < (_ONE_PERCENT if self.repeats else _SAME_SIGMA) / self.shares
+        return abs(move) < self._bar
 
     @property
     def least(self) -> float:
         """What a scale must keep more than another one to be worth it."""
-        return 0.5 * (_ONE_PERCENT if self.repeats else _SAME_SIGMA) / self.shares
+        return 0.5 * self._bar
+
+    @property
+    def _bar(self) -> float:
+        return (_ONE_PERCENT if self.repeats else _SAME_SIGMA) / self.shares
 
     @property
     def what(self) -> str:
@@ -97,14 +111,14 @@ def ruler_of(model: nn.Module, heads: ScanResult, handle: PatchHandle) -> Ruler 
         if after is None or after.loss is None or not after.finite:
             return None
         return Ruler(after.loss, abs(after.loss))
-    size = max(abs(before.loss), heads.elbo.size or 0.0)
-    ruler = Ruler(before.loss, size)
+    size = max(abs(before.loss), _NEAR_ZERO * (heads.elbo.size or 0.0))
     if not any(map(moves_sigma, handle.heads)):
-        return ruler
+        return Ruler(before.loss, size)
     with lifted(model, handle.record):
-        again = run.run_again(model, to_the_error=True).loss
-    same = again is not None and math.isclose(again, before.loss, rel_tol=0, abs_tol=_REPEATS * size)
-    return ruler if same else Ruler(before.loss, size, repeats=False)
+        again = run.loss(model)
+    if again is None or not math.isclose(again, before.loss, rel_tol=0, abs_tol=_REPEATS * size):
+        return Ruler(before.loss, size, repeats=False)
+    return Ruler(before.loss, size, pairs=Pairs(model, run, lambda now: lifted(model, now.record)))
 
 
 def moves_sigma(h: PatchedHead) -> bool:

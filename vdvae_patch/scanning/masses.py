@@ -9,7 +9,11 @@ As a function of the mean m, each is a bump, which has an area, a variance and a
 first is the density of a Normal plus a uniform number, times w: its area is w, its variance σ² + w²/12, and its fourth
 cumulant −w⁴/120. (A difference of two logistic functions is a bump, too, but its fourth cumulant is positive.) The
 second has the variance σ² and a fourth cumulant of zero. A raw value belongs to σ if it changes the bump's variance and
-leaves its area alone; the variance then gives σ.
+leaves its area alone; the variance then gives σ. Of n values with one σ the density may be written at once,
+
+    ℓ = c exp(−½ Σ ((xₖ − mₖ) / σ)²) / σⁿ,
+
+whose bump over one number that all n means are has the variance σ² / n, and an area that is a multiple of σ^(1 − n).
 """
 
 from __future__ import annotations
@@ -61,11 +65,24 @@ def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[Gaussi
         if node.kind != "elementwise" or not (mass or density):
             continue
         expression = Expression(Spot(node), stops, most=_MOST_LEAVES)
-        if not 1 < len(expression.leaves) <= _MOST_LEAVES:
-            continue
-        for term in _terms(expression, node, mass, seen):
-            seen.add(term.raw.key)
-            yield term
+        if 1 < len(expression.leaves) <= _MOST_LEAVES:
+            for term in _terms(expression, node, mass, seen):
+                seen.add(term.raw.key)
+                yield term
+        if density:
+            yield from _joint(node, stops, seen)
+
+
+def _joint(node: Node, stops: frozenset[int], seen: set[SpotKey]) -> Iterator[GaussianTerm]:
+    """Densities of several values that are written at once."""
+    expression = Expression(Spot(node), stops, through_sums=True, most=_MOST_LEAVES)
+    sums = [spot.node for spot in expression.order if spot.node.kind == "reduction"]
+    if len(sums) != 1 or sums[0].op != "sum" or not 1 < len(expression.leaves) <= _MOST_LEAVES:
+        return
+    count = math.prod(sums[0].inputs[0].shape) // max(1, math.prod(sums[0].shape))
+    for term in _terms(expression, node, False, seen, count):
+        seen.add(term.raw.key)
+        yield term
 
 
 def _is_made_by(functions: frozenset[str], node: Node, depth: int) -> bool:
@@ -76,15 +93,17 @@ def _is_made_by(functions: frozenset[str], node: Node, depth: int) -> bool:
     return any(_is_made_by(functions, n, depth - 1) for n in inner)
 
 
-def _terms(expression: Expression, total: Node, mass: bool, seen: set[SpotKey]) -> Iterator[GaussianTerm]:
+def _terms(
+    expression: Expression, total: Node, mass: bool, seen: set[SpotKey], count: int = 1
+) -> Iterator[GaussianTerm]:
     probe = Probe(expression)
     for key, leaf in expression.leaves.items():
         if not leaf.node.params or key in seen:
             continue
         for grid in (probe.grid, probe.grid + 2.0):
             others = (m for m in expression.leaves if m != key and _vanishes(probe, m))
-            few = {m: s for m in others if (s := _sigma(probe, key, grid[_FEW], m, mass)) is not None}
-            sigmas = {m: s for m in _different(few) if (s := _sigma(probe, key, grid, m, mass)) is not None}
+            few = {m: s for m in others if (s := _sigma(probe, key, grid[_FEW], m, mass, count)) is not None}
+            sigmas = {m: s for m in _different(few) if (s := _sigma(probe, key, grid, m, mass, count)) is not None}
             # a mean that a network multiplies, as one image modulates another's latent, is in another unit than σ
             correlated = _of_correlated(probe, key, grid, sigmas, few.keys())
             for sigma in itertools.chain(sigmas.values(), correlated):
@@ -141,21 +160,25 @@ def _vanishes(probe: Probe, mean: SpotKey) -> bool:
     return bool((ends.abs() < _VANISHES).all())
 
 
-def _sigma(probe: Probe, key: SpotKey, grid: Tensor, mean: SpotKey, mass: bool) -> Tensor | None:
-    """σ over a grid of the raw value, if ℓ is a Normal's as a function of the mean; else None."""
+def _sigma(probe: Probe, key: SpotKey, grid: Tensor, mean: SpotKey, mass: bool, count: int = 1) -> Tensor | None:
+    """σ over a grid of the raw value, if ℓ is a Normal's as a function of the mean, or of some that are equal; else
+    None."""
     size = (len(grid), len(_MEANS))
     bump = probe.values({key: grid[:, None].expand(size), mean: _MEANS.expand(size)}).expand(size)
     ends = bump[:, [0, -1]].abs().amax()
     if not bool(torch.isfinite(bump).all()) or float(ends) > _VANISHES or float(bump.min()) < -_VANISHES:
         return None
     area = torch.trapezoid(bump, _MEANS)
-    if not bool((area > _LEAST_AREA).all()) or not torch.allclose(area, area[:1].expand_as(area), rtol=_SAME_AREA):
+    if not bool((area > _LEAST_AREA).all()):
         return None
     share = bump / area[:, None]
     centred = _MEANS - torch.trapezoid(share * _MEANS, _MEANS)[:, None]
     variance, fourth = (torch.trapezoid(share * centred**k, _MEANS) for k in (2, 4))
     width = area if mass else torch.zeros_like(area)
-    sigma = (variance - width**2 / 12).clamp(min=0).sqrt()
+    sigma = (count * (variance - width**2 / 12)).clamp(min=0).sqrt()
+    of_one = area * sigma ** (count - 1)
+    if not torch.allclose(of_one, of_one[:1].expand_as(of_one), rtol=_SAME_AREA):
+        return None
     excess = fourth - 3 * variance**2 + width**4 / 120
     if not bool((sigma > 0).all()) or float((excess / variance**2).abs().max()) > _NO_EXCESS:
         return None

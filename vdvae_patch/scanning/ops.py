@@ -45,6 +45,8 @@ Property = Literal[
     "selects",  # one place of one dimension is kept, and the dimension dropped
     "joins",  # tensors are put beside each other
     "writes_part",  # a part of a tensor is replaced
+    "writes_picked",  # so is what indices or a mask pick
+    "writes_third",  # and what is written is the third argument, not the fourth
     # of memory
     "overwrites",  # in place, it leaves nothing of what was there
     "literal",  # what `torch.tensor` makes of numbers
@@ -117,6 +119,8 @@ TABLE: tuple[Row, ...] = (
     _row("shape", "select unbind", "selects"),
     _row("shape", "cat stack", "joins"),
     _row("shape", "slice_scatter select_scatter", "writes_part"),
+    _row("shape", "index_copy scatter", "writes_picked"),
+    _row("shape", "index_put masked_scatter", "writes_picked", "writes_third"),
     _row("shape", "diagonal diag_embed constant_pad_nd pad"),
     # the same elements in other memory, of another type, or for another reader
     _row("shape", "clone contiguous detach alias _to_copy to positive", "copies"),
@@ -197,6 +201,9 @@ NARROWING = _HAVING["narrows"]
 SELECTING = _HAVING["selects"]
 JOINING = _HAVING["joins"]
 WRITING_PART = _HAVING["writes_part"]
+WRITING_PICKED = _HAVING["writes_picked"]
+WRITING_THIRD = _HAVING["writes_third"]
+WRITING = WRITING_PART | WRITING_PICKED
 OVERWRITING = _HAVING["overwrites"]
 LITERAL = _HAVING["literal"]
 SCALING_NOISE = _HAVING["scales_noise"]
@@ -225,6 +232,8 @@ HELD = frozenset({"clamp", "clamp_min", "clamp_max", "nan_to_num"})
 """What holds values inside of a range, and is the identity there."""
 FLOORS = frozenset({"add", "clamp"})
 """The steps of a convention that keep a σ from zero."""
+LINEAR_STEPS = frozenset({"add", "mul"})
+"""The steps of a convention that are straight lines."""
 SUMS = frozenset({"add", "sub"})
 """a ± b, by name."""
 WEIGHING = frozenset({"add", "mul"})

@@ -14,6 +14,10 @@ from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.trace import Tracer
 
 _SHOWN = 3
+_OFF: dict[str, Callable[[], bool]] = {
+    "torch.inference_mode() is on: leave it first": torch.is_inference_mode_enabled,
+    "gradients are off, by torch.no_grad(): leave it first": lambda: not torch.is_grad_enabled(),
+}
 _LOSSES = ("loss", "total_loss", "nelbo")  # names under which a loss stands beside its terms
 
 
@@ -60,12 +64,19 @@ def gradients_of(model: nn.Module, loss: Tensor | None) -> tuple[list[tuple[str,
     if own:
         return own, ""
     if loss is None or not loss.requires_grad:
-        return [], "nothing that it gave depends on a parameter" if parameters else "no parameter is trained"
+        off = next((text for text, is_on in _OFF.items() if is_on()), "")
+        return [], off or ("nothing that it gave depends on a parameter" if parameters else "no parameter is trained")
     try:
         found = torch.autograd.grad(loss.sum(), [p for _, p in parameters], allow_unused=True)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         return [], f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return [(name, g) for (name, _), g in zip(parameters, found, strict=True) if g is not None], ""
+
+
+def several_in(result: Any) -> str:
+    """The shape of the only tensor that a call gave and gradients flow to, where it is no single number; or empty."""
+    learned = [t for t in tensors_in(result) if t.is_floating_point() and t.requires_grad]
+    return str(list(learned[0].shape)) if len(learned) == 1 and learned[0].numel() != 1 else ""
 
 
 def outcome_of(

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import itertools
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 
 from vdvae_patch.attach.sites import ActivationSite, LogSite, Site
 from vdvae_patch.composition import Step, is_limited, named
-from vdvae_patch.conventions import Convention, LogSigma
+from vdvae_patch.conventions import Convention, LogSigma, Sigma
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.agreement import agrees
@@ -34,6 +34,7 @@ from vdvae_patch.scanning.cutting import (
     common_cut,
     goes_through,
     is_check,
+    is_read_elsewhere,
     operand_of,
     readers_of,
     rest_behind,
@@ -41,7 +42,7 @@ from vdvae_patch.scanning.cutting import (
     stays,
     whole_expression,
 )
-from vdvae_patch.scanning.emission import SCRIPTED, emission_of
+from vdvae_patch.scanning.emission import SCRIPTED, Emission, emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, operands, settle
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.layers import is_recurrent
@@ -127,7 +128,13 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
             return embedded
         cut = common_cut(chained)
         if cut is not None and all(goes_through(r, r.chain.nodes[cut[0] - 1]) for r in chained if cut[0]):
-            return site_at(graph, chained[0], *cut)
+            try:
+                return site_at(graph, chained[0], *cut)
+            except CannotPlaceError:
+                further_in = _in_front_of(graph, chained)
+                if not further_in:
+                    raise
+                return further_in
         bare = _bare(graph, chained)
         if bare is not None:
             return [bare]
@@ -188,8 +195,7 @@ def _apart(graph: Graph, group: Sequence[Reading], chained: Sequence[Reading]) -
     again = (_bounded_again(graph, chained) or _drawn_of_bounded(graph, chained)) if chained else []
     if again:
         return again
-    bounded = _bounded(group)
-    return [bounded] if bounded is not None else _each_by_itself(graph, group)
+    return _bounded(graph, group) or _each_by_itself(graph, group)
 
 
 def _each_by_itself(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
@@ -247,18 +253,39 @@ def _bounded_again(graph: Graph, readings: Sequence[Reading]) -> list[Site | Act
         return []
     for count in range(1, together + 1):
         limits = {i for i, steps in enumerate(chains[0].by_node[:together]) if i >= count and _only_bounds(steps)}
-        rests = [_unbounded_rest(r, count) for r in readings]
+        rests = [_rest_without(r, count, _only_bounds) for r in readings]
         if limits or any(map(is_limited, rests)) or not all_alike(rests):
             continue
         if not all(goes_through(r, chains[0].nodes[count - 1]) for r in readings):
             continue
-        passed = {
-            node.id: node
-            for c in chains
-            for node, steps in zip(c.nodes[count:], c.by_node[count:], strict=True)
-            if _only_bounds(steps)
-        }
-        return [*site_at(graph, readings[0], count, rests[0]), *(_passing(graph, node) for node in passed.values())]
+        sites = site_at(graph, readings[0], count, rests[0])
+        return [*sites, *(_passing(graph, node) for node in _that(_only_bounds, readings, count))]
+    return []
+
+
+def _in_front_of(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For a network whose own function bounds what it puts out, and returns it to where it is bounded once more, or
+    gets a floor:
+
+        mean, log_var = model(x)  # in which high - F.softplus(high - log_var)
+        loss = (mean - y).square() / (log_var.exp() + 1e-6) + ...
+
+    The scale goes where the function returns it, and what comes behind lets it pass. Empty if there is no such place.
+    """
+    together = min(_in_common(r, readings[0]) for r in readings)
+    for passed in (_only_bounds, _only_floors) if not any(r.parts for r in readings) else ():
+        for count in range(together - 1, 0, -1):
+            rests, behind = [_rest_without(r, count, passed) for r in readings], _that(passed, readings, count)
+            if not behind or any(map(is_limited, rests)) or not all_alike(rests):
+                continue
+            nodes = readings[0].chain.nodes
+            if not all(goes_through(r, nodes[count - 1]) for r in readings):
+                continue
+            if any(is_read_elsewhere(graph, nodes[i - 1], nodes[i]) for i in range(count, together)):
+                continue  # by what is no σ
+            with contextlib.suppress(CannotPlaceError):
+                sites = site_at(graph, readings[0], count, rests[0])
+                return [*sites, *(_passing(graph, node) for node in behind)]
     return []
 
 
@@ -337,9 +364,24 @@ def _only_bounds(steps: Sequence[Step]) -> bool:
     return bool(steps) and all(step.name == "clamp" for step in steps)
 
 
-def _unbounded_rest(reading: Reading, count: int) -> Convention:
-    steps = (step for node in reading.chain.by_node[count:] if not _only_bounds(node) for step in node)
+def _only_floors(steps: Sequence[Step]) -> bool:
+    return bool(steps) and all(step.name in ops.FLOORS for step in steps)
+
+
+def _rest_without(reading: Reading, count: int, passed: Callable[[Sequence[Step]], bool]) -> Convention:
+    steps = (step for node in reading.chain.by_node[count:] if not passed(node) for step in node)
     return named((*steps, *reading.suffix))
+
+
+def _that(passed: Callable[[Sequence[Step]], bool], readings: Sequence[Reading], count: int) -> list[Node]:
+    """The operations behind some steps of chains that pass, each once."""
+    found = {
+        node.id: node
+        for chain in (reading.chain for reading in readings)
+        for node, steps in zip(chain.nodes[count:], chain.by_node[count:], strict=True)
+        if passed(steps)
+    }
+    return list(found.values())
 
 
 def _free_rest(reading: Reading, count: int) -> Convention:
@@ -396,23 +438,27 @@ def _computed_again(reading: Reading) -> list[Reading]:
     return list(found.values())
 
 
-def _bounded(group: Sequence[Reading]) -> Site | None:
-    """For a scale that all readings compute of one value, which parameters bound: that value's expression."""
+def _bounded(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For a scale that all readings compute of one value, which parameters bound: that value's expression. A floor
+    behind it, `log_var.exp() + 1e-6`, lets σ pass. Empty if that is not the case."""
     first = group[0]
     ends = {(r.chain.end, r.chain.begin.key) for r in group}
     if len(ends) > 1 or first.chain.end != "several" or first.chain.begin.node.kind != "elementwise":
-        return None
+        return []
     expression = Expression(first.chain.begin)
     others = [spot for key, spot in expression.leaves.items() if key != first.raw.key and spot.node.params]
     reads = {s.node: [o.key for o in operands(expression, s)] for s in expression.order}
     readers = [node for node, keys in reads.items() if first.raw.key in keys]
-    rests = [rest_behind(r, 0) for r in group]
-    if not others or any(o.node.kind != "parameter" for o in others) or len(readers) != 1 or not all_alike(rests):
-        return None
-    if any(is_limited(rest) for rest in rests):
-        return None
+    if not others or any(o.node.kind != "parameter" for o in others) or len(readers) != 1:
+        return []
+    rests, passing = [rest_behind(r, 0) for r in group], list[Node]()
+    if any(map(is_limited, rests)):
+        rests, passing = [_rest_without(r, 0, _only_floors) for r in group], _that(_only_floors, group, 0)
+    if any(map(is_limited, rests)) or not all_alike(rests):
+        return []
     operand = reads[readers[0]].index(first.raw.key)
-    return site_of_nodes([readers[0], first.chain.begin.node], operand, rests[0])
+    site = site_of_nodes([readers[0], first.chain.begin.node], operand, rests[0])
+    return [site, *(_passing(graph, node) for node in passing)]
 
 
 _FAR_DOWN = torch.tensor([-1000.0, -200.0])  # where exp underflows in float32
@@ -444,7 +490,7 @@ def _carrying(readings: Iterable[Reading]) -> Iterator[tuple[Spot, Sequence[Node
         if (
             reading.chain.end != "raw"
             or not _is_same_tensor(reading.node, nodes[-1])
-            or any(node.inplace for node in nodes)
+            or nodes[0].inplace  # the raw value is gone then
         ):
             continue
         if any(not stays(nodes[i - 1], nodes[i]) for i in range(1, len(nodes))):
@@ -604,13 +650,36 @@ def _at_term(graph: Graph, reading: Reading, kept: Reading | None) -> list[Site]
     return list(found)
 
 
+def is_product_of_others(reading: Reading) -> bool:
+    """Whether σ is a product of scales that are no plain exponentials, whose raw values nobody may add."""
+    return reading.chain.end == "product" and any(
+        named(part.steps) != LogSigma() or part.end != "raw" or not part.nodes for part in reading.parts
+    )
+
+
+def sites_of_factor(graph: Graph, readings: Iterable[Reading], emission: Emission) -> tuple[Site | ActivationSite, ...]:
+    """The sites of one factor of σ = softplus(a) softplus(b) ..., where it is computed: each factor gets a scale."""
+    found: dict[Site | ActivationSite, None] = {}
+    for reading in readings:
+        if not all_alike([Sigma(), rest_behind(reading, 0)]):
+            raise CannotPlaceError("it is a factor of a product of scales that is no σ yet")
+        for part in reading.parts:
+            if emission_of(graph, part.begin) != emission:
+                continue
+            if part.end != "raw" or not part.nodes:
+                raise CannotPlaceError("it is a factor of a product of scales, and no single step computes it")
+            factor = replace(reading, raw=part.begin, chain=part, suffix=(), node=part.nodes[-1], term=None, parts=())
+            found |= dict.fromkeys(site_at(graph, factor, len(part.nodes), Sigma()))
+    return tuple(found)
+
+
 def _product(reading: Reading) -> Site:
-    """σ = exp(a) exp(b): the product's expression reads scale(a + b)."""
-    if any(named(part.steps) != LogSigma() or part.end != "raw" or not part.nodes for part in reading.parts):
+    """σ = exp(a) exp(b) ...: the product's expression reads scale(a + b + ...)."""
+    if is_product_of_others(reading):
         raise CannotPlaceError("it is a factor of a product of scales that are no plain exponentials")
     nodes = [part.nodes[0] for part in reading.parts]
     join = reading.chain.begin.node
     level = common_level([*nodes, join])
     spans = [span_of(outer_first(n)[level]) for n in nodes]
     site = site_of_nodes([*nodes, join], 0, named((*reading.chain.steps, *reading.suffix)))
-    return replace(site, also=((spans[1], 0),))
+    return replace(site, also=tuple((span, 0) for span in spans[1:]))

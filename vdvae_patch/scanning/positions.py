@@ -137,6 +137,8 @@ def _moved(node: Node, done: Mapping[int, Tensor]) -> Tensor:
         dim = rest[0] if rest else 0
         start, stop, step = (*rest[1:], None, None, None)[:3]
         return torch.slice_scatter(base, source, dim, start, stop, step or 1)
+    if node.op in ops.WRITING_PICKED:
+        args[0] = args[0].clone()  # it may be the form that writes in place
     result: Any = node.func(*args, **{k: _argument(v, node, done) for k, v in node.kwargs.items()})
     moved: Tensor = result if isinstance(result, Tensor) else result[node.index]
     if tuple(moved.shape) != node.shape:

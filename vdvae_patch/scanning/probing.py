@@ -23,9 +23,12 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import exchanged_for, put_in
 from vdvae_patch.patching.fit import line
+from vdvae_patch.patching.floors import zero_between
 from vdvae_patch.patching.measure import Meter
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant, Scale, Shifted
+from vdvae_patch.scanning.draws import drawn_anew
+from vdvae_patch.scanning.emission import IN_PASSING
 from vdvae_patch.scanning.finder import ScanRun
 from vdvae_patch.scanning.outcome import with_origin
 from vdvae_patch.torch_versions import takes_hooks
@@ -82,7 +85,8 @@ class Verdict:
     Attributes:
         heads: those that were pushed together, with their scales.
         outcome: of the first call that was not finite, with where the first such value was made; None if all held.
-        level: the log σ that the host's own exponential would have had in that call; None for the batch as it is.
+        level: the log σ that the host's own exponential would have had in that call, −∞ where the host's own σ is zero
+            between the ends of the range; None for the batch as it is.
     """
 
     heads: tuple[PatchedHead, ...]
@@ -140,7 +144,8 @@ class Probe:
         First nothing is pushed: a batch that is not finite as it is breaks all. Then, at each level, all are pushed
         together, each role is by itself, and each head where there are few: what two of them do together (a posterior
         and its prior that both go to zero) may hide what one does alone. Of several that break, those at fault are
-        looked for by halves. At last all are pushed up together for some more draws of the noise: what a large σ makes
+        looked for by halves. A σ of the host's own that is zero between the ends (|v|, v², v + 1) is pushed there, too.
+        At last all are pushed up together for some more draws of the noise: what a large σ makes
         of it may be what breaks (the sigmoid of a flow's gate that is zero), and one draw may miss it.
         """
         as_it_is = self._breaking(heads, [], 0.0)
@@ -153,8 +158,12 @@ class Probe:
                 known = {id(h) for verdict in found for h in verdict.heads}
                 rest = [unit for unit in chosen if id(unit[0]) not in known]
                 found += self._breaking(heads, rest, level) if rest else []
+        for chosen in _selections([unit for unit in following if _zero_of(unit) is not None]):
+            known = {id(h) for verdict in found for h in verdict.heads}
+            rest = [unit for unit in chosen if id(unit[0]) not in known]
+            found += self._breaking(heads, rest, -math.inf) if rest else []
         for seed in _DRAWS if following and not found else ():
-            with _drawn_anew(seed):
+            with drawn_anew(seed):
                 found = found or self._breaking(heads, following, max(self.levels))
         return found or [Verdict(tuple(heads))]
 
@@ -191,14 +200,6 @@ _DRAWS = (1, 2, 3)
 """Seeds of further draws."""
 
 
-@contextmanager
-def _drawn_anew(seed: int) -> Iterator[None]:
-    """Other random numbers than those that come next, which stay the next."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
-
-
 def _selections(following: Sequence[Unit]) -> list[list[Unit]]:
     """What is pushed together, see `Probe.verdicts`; each selection once."""
     roles = dict.fromkeys(h.head.role for unit in following for h in unit)
@@ -214,6 +215,8 @@ def _following(unit: Unit) -> PatchedHead:
 
 def _pushed(patched: PatchedHead, level: float) -> Scale:
     """The head's scale, or the host's own, at the raw value of which the level is log σ or what stands for it."""
+    if patched.scale is None and level == -math.inf:
+        return Pushed(Meter(patched.head.convention), _zero_of((patched,)) or 0.0)
     if patched.scale is None:
         gain, shift = line(patched.head.convention, 0.0, straight=True) or (1.0, 0.0)
         return Pushed(Meter(patched.head.convention), (level - shift) / gain)
@@ -223,17 +226,26 @@ def _pushed(patched: PatchedHead, level: float) -> Scale:
     return Pushed(patched.scale, (slope * level + offset - shift) / gain)
 
 
+def _zero_of(unit: Unit) -> float | None:
+    """The raw value between the ends at which the host's own σ touches or crosses zero; None where a scale stands in
+    its place, or it does not."""
+    patched = _following(unit)
+    return zero_between(patched.head.convention) if patched.scale is None else None
+
+
 def _dtype(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
 
 @contextmanager
 def _means_apart(model: nn.Module, heads: Sequence[Head]) -> Iterator[None]:
-    """Move what is no raw value in the outputs that hold one: up for posteriors, down for priors."""
+    """Move what is no raw value in the outputs that hold one: up for posteriors, down for priors. What is computed in
+    passing, as a mean over a set in the model's own `forward`, is in no output."""
     modules = dict(model.named_modules(remove_duplicate=False))
     by_path: dict[str, list[Head]] = {}
     for head in heads:
-        if not head.parameter and head.path in modules and takes_hooks(modules[head.path]):
+        in_passing = head.found is not None and IN_PASSING in head.found.reason
+        if not head.parameter and not in_passing and head.path in modules and takes_hooks(modules[head.path]):
             by_path.setdefault(head.path, []).append(head)
     hooks = [modules[path].register_forward_hook(partial(_move, found)) for path, found in by_path.items()]
     try:

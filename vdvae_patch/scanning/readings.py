@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
-from vdvae_patch.scanning.chain import Chain, descend, scaled_noise, shifted_noise
+from vdvae_patch.scanning.chain import Chain, End, descend, scaled_noise, shifted_noise
 from vdvae_patch.scanning.cuts import argument, cut_of
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle
+from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle, written_pieces
 from vdvae_patch.scanning.floored_logs import without_floor
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
@@ -67,7 +67,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
         term = without_floor(_with_bounds(found, direct, stops), stops)
         chain = descend(term.node, stops)
-        joined_before = chain.begin.node.op in ops.JOINING and chain.end == "raw"
+        joined_before = chain.begin.node.op in ops.JOINING | ops.WRITING and chain.end == "raw"
         if chain.end == "constant" or (chain.begin.node.id in out.merged and not joined_before):
             continue
         reason = _first(rule(graph, term, out) for rule in rules.terms)
@@ -76,7 +76,8 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
             continue
         if joined_before:
             suffix = (*chain.steps, *term.suffix)
-            out.found += _readings_of_parts(term, pieces(chain.begin), suffix, stops)
+            of = pieces if chain.begin.node.op in ops.JOINING else written_pieces
+            out.found += _readings_of_parts(term, of(chain.begin), suffix, stops)
             continue
         merged = next(filter(None, (rule(chain, term.suffix) for rule in rules.merges)), None)
         if merged is not None:
@@ -207,6 +208,16 @@ def _scaled(node: Node) -> list[tuple[Node, Node | None, tuple[Step, ...]]]:
     return []
 
 
+def _operands_of(join: Spot, end: End) -> Iterator[Chain]:
+    """The ways back from the operands of a sum or a product; those of one that is itself an operand, in its place."""
+    for operand in (n for n in join.node.inputs if n.params):
+        chain = descend(Spot(operand, Expression.cuts_for(join, operand)))
+        if chain.end == end and not chain.steps:
+            yield from _operands_of(chain.begin, end)
+        else:
+            yield chain
+
+
 class _Piece(NamedTuple):
     """One of several layers' values that were joined, in what the joint is computed to.
 
@@ -225,17 +236,19 @@ class _Piece(NamedTuple):
 
 def _of_joined_pieces(chain: Chain, joint: Spot, suffix: tuple[Step, ...]) -> list[_Piece]:
     """The pieces of an expression that reads its raw value more than once, where that is joined of several layers'
-    values: `torch.where(v.abs() < 1e-5, v + 1e-5, v)` of `v = torch.cat([self.one(x), self.two(x)], 1)`."""
+    values: `torch.where(v.abs() < 1e-5, v + 1e-5, v)` of `v = torch.cat([self.one(x), self.two(x)], 1)`. Or where it is
+    read between bounds that are parameters, `high - F.softplus(high - v)` of an ensemble's `torch.stack`."""
     node, begin = joint.node, chain.begin
-    if node.op != "cat" or joint.cuts or begin.cuts or begin.node.shape != node.shape or len(node.inputs) > MOST_PIECES:
+    whole = not (joint.cuts or begin.cuts) and begin.node.shape == node.shape
+    if node.op not in ops.JOINING or not whole or len(node.inputs) > MOST_PIECES:
         return []
     dim, start = argument(node, 1, "dim", 0) % len(node.shape), 0
     found = []
     for piece in node.inputs:
-        size = piece.shape[dim]
+        size = piece.shape[dim] if node.op == "cat" else 1
         part = Spot(begin.node, (cut_of(dim, range(start, start + size), node.shape[dim]),))
         start += size
-        raws = [s for s in Expression(part).leaves.values() if s.node.params]
+        raws = [s for s in Expression(part).leaves.values() if s.node.params and s.node.kind != "parameter"]
         own = descend(part)
         if len(raws) != 1 or own.end != "several":
             return []
@@ -260,8 +273,7 @@ def _readings_of(spot: Spot, suffix: tuple[Step, ...], evidence: Evidence, out: 
         return [replace(reading, used=spot.node.id) for reading in found]
     parts: tuple[Chain, ...] = ()
     if chain.end in ("sum", "product"):
-        learned = [n for n in begin.node.inputs if n.params]
-        parts = tuple(descend(Spot(n, Expression.cuts_for(begin, n))) for n in learned)
+        parts = tuple(_operands_of(begin, chain.end))
     if chain.end == "several":
         leaves = [s for s in Expression(begin).leaves.values() if s.node.params]
         emitted = [s for s in leaves if s.node.kind != "parameter"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 import os
 import sys
 import types
@@ -28,6 +29,7 @@ from vdvae_patch.attach.decorators import chain, plain
 from vdvae_patch.attach.graft import is_stand_in
 from vdvae_patch.attach.source import mangled
 from vdvae_patch.errors import PatchError
+from vdvae_patch.scales.operation import Operation
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Spot, settle
 from vdvae_patch.scanning.foreign_draws import may_be_drawn
@@ -39,6 +41,7 @@ from vdvae_patch.trace import shown
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+_RUN = Operation.run.__func__.__code__  # type: ignore[attr-defined]  # which calls what `apply` ends in
 _CACHED = functools.cached_property.__get__.__code__
 _TORCH_KEPT = os.path.join(_TORCH, "nn", "modules") + os.sep
 
@@ -89,6 +92,8 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         self._frames: dict[tuple[Frame, ...], tuple[Frame, ...]] = {}
         self._kept: dict[str, str] = {}
         self.draw_count = 0
+        self.differentiated = False
+        """Whether the call has taken gradients by itself."""
         self._methods: dict[tuple[CodeType, type], tuple[bool, str]] = {}
         self._modules: dict[CodeType, str] = {}
         self._without_values = {
@@ -113,15 +118,28 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         if any(self._written(func)):
             self._keep_memory(func, args, kwargs)
         if torch._C._current_autograd_node() is not None:
+            self.differentiated = True
             out = self._run(func, args, kwargs)
             self._note_made([*args, *kwargs.values()], out)
             return out
         self._literal = func.overloadpacket.__name__ in ops.LITERAL
         sources = tuple(self._lift(a) for a in args)
         named = {key: self._lift(value) for key, value in kwargs.items()}
+        cut = self._cut([*args, *kwargs.values()], [*sources, *named.values()])
+        made = len(self.graph.nodes)
         out = self._run(func, args, kwargs)
         self._record(func, args, sources, named, out)
+        for node in self.graph.nodes[made:] if cut else ():
+            node.cut = cut
         return out
+
+    def _cut(self, args: Sequence[Any], sources: Sequence[Any]) -> frozenset[int]:
+        """The numbers of the operands that parameters have a part in and through which no gradient comes. Inside of an
+        `autograd.Function`, which runs without gradients and has some of its own, that is not known of any."""
+        learned = [(a, s) for a, s in zip(flat(args), flat(sources), strict=True) if isinstance(s, Node) and s.params]
+        if torch.is_grad_enabled():
+            return frozenset(s.id for a, s in learned if not a.requires_grad)
+        return frozenset() if _in_function() else frozenset(s.id for _, s in learned)
 
     def _require_values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise `PatchError` if an operation reads a parameter or a buffer that has no values."""
@@ -222,7 +240,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
                 node.kind = (
                     "shape"  # F.embedding(batch, self.raw) picks rows of a parameter; nn.Embedding emits its own
                 )
-            if name in ops.SHUFFLING or name == "embedding":
+            if name in ops.SHUFFLING or name in ops.WRITING_PICKED or name == "embedding":
                 node.picked = _picked(args, sources)
             self._place(tensor, node, args, inplace)
 
@@ -322,20 +340,27 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         storage.add(place, node)
 
     def _overwrite(self, storage: _Storage, place: View, node: Node) -> None:
-        """A write to a part changes the whole: the whole becomes its old self with the part put in."""
+        """A write to a part changes the whole: the whole becomes its old self with the part put in. Where that is a
+        part of a part, as in `out[i, j] = value`, which Python selects one after the other, so is the part around it.
+        """
         storage.written.add(place)
-        for other, old in list(storage.places.items()):
+        changed = {place: node}
+        for other, old in sorted(storage.places.items(), key=lambda item: math.prod(item[0][1])):
             if other == place:
                 continue
             del storage.places[other]
-            narrowed, selected = _narrowed(other, place), _selected(other, place)
-            if narrowed is None and selected is None:
+            inner, where = next(
+                ((i, found) for i in changed if (found := _narrowed(other, i) or _selected(other, i))), (None, ())
+            )
+            if inner is None:
                 storage.written.discard(other)
                 continue
-            whole = self._new("shape", "select_scatter" if narrowed is None else "slice_scatter", other[1])
-            whole.args = (old, node, *(narrowed or selected or ()))
-            whole.data, whole.params = old.data or node.data, old.params or node.params
-            whole.noise, whole.frames, whole.value = old.noise | node.noise, node.frames, old.value
+            part = changed[inner]
+            whole = self._new("shape", "select_scatter" if len(where) == 2 else "slice_scatter", other[1])
+            whole.args = (old, part, *where)
+            whole.data, whole.params = old.data or part.data, old.params or part.params
+            whole.noise, whole.frames, whole.value = old.noise | part.noise, part.frames, old.value
+            changed[other] = whole
             storage.add(other, whole)
 
     # --- where it happened ---
@@ -508,6 +533,14 @@ def run_watched(
     """
     with torch.jit.optimized_execution(False), recorder, inner or contextlib.nullcontext():  # type: ignore[attr-defined]
         return call(*arguments)
+
+
+def _in_function() -> bool:
+    """Whether a custom function of autograd is running."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code is not _APPLY and frame.f_code is not _RUN:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _method(code: CodeType, cls: type) -> tuple[bool, str]:

@@ -6,11 +6,13 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.data import DataLoader
 
 from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.attach.entry import entry_of
@@ -23,7 +25,7 @@ from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
 from vdvae_patch.scanning.layers import join_layers
 from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
-from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of
+from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of, several_in
 from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.undoing import Undoing
@@ -92,6 +94,9 @@ def recorded(
             loss, is_loss = loss_of(result)
             if is_loss and loss is not None:
                 recorder.graph.loss = recorder.node_of(loss)
+                if loss.requires_grad and not recorder.differentiated:
+                    learns = [t for t in tensors_in(result) if t.requires_grad]
+                    recorder.graph.learns = frozenset(recorder.node_of(t).id for t in [loss, *learns])
             recorder.graph.given = frozenset().union(*map(recorder.nodes_in, [*tensors_in(result), *_kept(model)]))
             if tracer is not None:
                 tracer.backward()
@@ -99,7 +104,8 @@ def recorded(
             with recorder, nullcontext() if tracer is None else tracer:
                 gradients, why = gradients_of(model, loss)
             given = [loss] if is_loss and loss is not None else tensors_in(result)
-            recorder.graph.outcome, bad = outcome_of(given, is_loss, gradients, why, refused)
+            outcome, bad = outcome_of(given, is_loss, gradients, why, refused)
+            recorder.graph.outcome = outcome if is_loss else replace(outcome, several=several_in(result))
             if tracer is not None:
                 tracer.reach(bad)
             del result, loss, given, gradients, bad
@@ -110,6 +116,10 @@ def recorded(
                 ) from error
             raise
         except Exception as error:
+            if isinstance(error, TypeError | AttributeError) and any(isinstance(i, DataLoader) for i in inputs):
+                raise PatchError(
+                    "a DataLoader was given in the place of a batch; give one batch of it: next(iter(loader))"
+                ) from error
             error.add_note(
                 f"while vdvae_patch.scan ran {_written(model, inputs, call)}{_otherwise(model, inputs, call)}"
             )
@@ -133,16 +143,16 @@ def recorded(
     return recorder.graph
 
 
-def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> None:
-    """Run a call that was recorded before, with the same random numbers and nothing recorded; the model is left as it
-    was.
+def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -> Any:
+    """What a call that was recorded before gives, with the same random numbers and nothing recorded; the model is left
+    as it was.
 
     Raises:
         Exception: whatever the call raises.
     """
     undoing = Undoing()
     with _apart(model, undoing, None):
-        run_watched(undoing, *_called(model, inputs, call))
+        return run_watched(undoing, *_called(model, inputs, call))
 
 
 @contextmanager

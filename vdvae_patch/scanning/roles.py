@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -23,6 +24,7 @@ from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.actions import is_action, is_moved_state
 from vdvae_patch.scanning.cuts import lies_in
+from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
 from vdvae_patch.scanning.gaussian import MOST_LEAVES, GaussianTerm, totals
 from vdvae_patch.scanning.graph import Graph, Node
@@ -161,12 +163,51 @@ def _is_generator(graph: Graph, readings: Readings, raw: Spot, own: set[int]) ->
 
 def _is_expert(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot], own: set[int]) -> bool:
     """Whether what is drawn by itself, and decoded, is of data that those do not see whose draws it judges: one expert
-    of a mixture of posteriors, each for a kind of data of its own. A prior sees what its posterior does, or less."""
+    of a mixture of posteriors, each for a kind of data of its own. A prior sees what its posterior does, or less; and
+    what is computed of earlier draws, as the law of a next state is, is none."""
+    if raw.node.noise:
+        return False
     sees = inputs_of(readings, raw)
     scales = {n.id for sample in samples for n in sample.node.inputs}
     others = [r for r in readings.found if r.evidence == "noise" and (r.node.id if r.used < 0 else r.used) in scales]
     seen = frozenset[int]().union(*(inputs_of(readings, r.raw) for r in others))
     return bool(others) and not sees <= seen and is_decoded(graph, readings, own, sees)
+
+
+def _judge_each_other(graph: Graph, readings: Readings, raw: Spot, samples: list[Spot], own: set[int]) -> bool:
+    """Whether what is drawn by itself is compared with the mean of the law whose draws it judges, too: two posteriors,
+    of two views of the data, that a symmetrised KL of samples keeps near each other. A prior sees less.
+
+        kl = p.log_prob(z_p) - q.log_prob(z_p) + q.log_prob(z_q) - p.log_prob(z_q)
+    """
+    scales = {n.id for sample in samples for n in sample.node.inputs}
+    others = [r for r in readings.found if r.evidence == "noise" and (r.node.id if r.used < 0 else r.used) in scales]
+    if not others or any(sees_less(readings, raw, r.raw) for r in others):
+        return False
+    means = {settle(Spot(n)).key for sample in samples for n in _means_added(graph, sample.node)}
+    drawn = [user for product in products_of(graph, readings, own) for user in graph.consumers.get(product.id, ())]
+    for node in drawn:
+        for user in _behind_moves(graph, node):
+            if user.op in ops.DIFFERENCES and any(n.params and settle(Spot(n)).key in means for n in user.inputs):
+                return True
+    return False
+
+
+def _means_added(graph: Graph, product: Node) -> list[Node]:
+    """What the products σ ε of a draw are added to."""
+    sums = [user for user in graph.consumers.get(product.id, ()) if user.op == "add"]
+    return [n for node in sums for n in node.inputs if n is not product]
+
+
+def _behind_moves(graph: Graph, node: Node) -> Iterator[Node]:
+    """What reads a value, or its elements elsewhere."""
+    todo = [node]
+    while todo:
+        for user in graph.consumers.get(todo.pop().id, ()):
+            if user.kind == "shape":
+                todo.append(user)
+            else:
+                yield user
 
 
 def _is_factor_beside_others(readings: Readings, raw: Spot) -> bool:
@@ -224,10 +265,14 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     samples = [mean for mean in term.means if mean.node.id in readings.samples]
     if any(n.id in own for sample in samples for n in sample.node.inputs):
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
+    if _is_of_path_of_own_draw(graph, readings, reading):
+        return "posterior"  # log q(z_t | x_t) along a path that begins in a draw of q(z_0 | x_0)
     firsts = [r for r in readings.beside(term, "q") if r.term is not None and is_one_kl(r.term, term)]
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
+        return "posterior"
+    if samples and own and _judge_each_other(graph, readings, reading.raw, samples, own):
         return "posterior"
     if _is_factor_beside_others(readings, reading.raw):
         return "posterior"
@@ -258,8 +303,30 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "prior"  # of a residual posterior's difference of means: (Δμ / σ_p)², and log σ is not there at all
     if _is_of_code(graph, term):
         return "prior"  # a rate: the bits of what is made of the data, and decoded
+    if _has_noise(Expression(Spot(term.total), through_sums=True)):
+        return "prior"  # of a draw that a flow without layers has moved
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"
+
+
+def _is_of_path_of_own_draw(graph: Graph, readings: Readings, reading: Reading) -> bool:
+    """Whether a density is of what was made of a draw by the same layers, which both times see data and no draw.
+
+    A prior of a condition may be drawn from, too; but what its density is taken of is made of the posterior's draw.
+    """
+    assert reading.term is not None
+    if not reading.raw.node.data or reading.raw.node.noise:
+        return False
+    path = emission_of(graph, reading.raw).path
+    alike = [
+        r
+        for r in readings.found
+        if r.evidence == "noise" and r.raw.node.data and not r.raw.node.noise and emission_of(graph, r.raw).path == path
+    ]
+    own = 0
+    for product in products_of(graph, readings, {r.node.id if r.used < 0 else r.used for r in alike}):
+        own |= product.noise
+    return any(mean.node.noise & own for mean in reading.term.means)
 
 
 def _shares_mean(one: GaussianTerm, other: GaussianTerm) -> bool:
@@ -326,6 +393,8 @@ def _is_drawn_of_data(graph: Graph, readings: Readings, reading: Reading) -> boo
     assert reading.term is not None
     seen = inputs_of(readings, reading.raw)
     means = [mean for mean in reading.term.means if mean.node.params]
+    if any(mean.node.noise for mean in means):
+        return False  # of what another one has drawn
     used = _sample_is_used(graph, readings, _drawn_alone(readings, reading.raw))
     return bool(seen) and used and all(inputs_of(readings, mean) <= seen for mean in means)
 

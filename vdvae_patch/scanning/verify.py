@@ -251,8 +251,9 @@ def _follows(
     merged = [(expected**power + c**power) ** (1 / power) for c in constants for power in (-2, 2)]
     if any(torch.allclose(seen, right, rtol=FAR_AGREE, atol=LEAST_SIGMA) for right in (expected, *merged)):
         return True
-    ratio = seen / expected  # a temperature
-    return reading.evidence == "noise" and torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)
+    ratio = seen / expected  # a temperature, or the other factors of a product
+    multiple = reading.evidence == "noise" or reading.chain.end == "product"
+    return multiple and torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)
 
 
 def _given(head: Head, leaf: Spot, expression: Expression, p: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips.sealed import MANIFEST
+from vdvae_patch.train.shards import files_of, index_of
 from vdvae_patch.train.weight_files import split_choice
 
 VERSIONS = ("version", "commit", "python", "torch", "numpy", "machine", "threads", "float32", "deterministic")
@@ -50,19 +51,28 @@ def _host(seen: Mapping[str, Any]) -> str:
 def weights_print(path: Path) -> str:
     """SHA-256 of a file of weights; of a checkpoint of ours that of its manifest, which has those of its files.
 
+    Of weights in several files it is that of the index and of the files, one after the other.
+
     Raises:
         RunError: it cannot be read.
     """
     file, _ = split_choice(path)
-    file = file / MANIFEST if file.is_dir() else file
     digest = hashlib.sha256()
-    try:
-        with file.open("rb") as data:
-            while block := data.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise RunError(f"{file} cannot be read: {error.strerror}") from None
+    for each in _files(file):
+        try:
+            with each.open("rb") as data:
+                while block := data.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise RunError(f"{each} cannot be read: {error.strerror}") from None
     return digest.hexdigest()
+
+
+def _files(weights: Path) -> list[Path]:
+    if (weights / MANIFEST).exists():
+        return [weights / MANIFEST]
+    index = index_of(weights)
+    return [weights] if index is None else [index, *files_of(index)]
 
 
 def require_same_weights(seen: Mapping[str, Any], now: str, path: Path) -> None:

@@ -24,6 +24,7 @@ from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.saving import weights as safetensors_files
 from vdvae_patch.saving.folder import PATCH, WEIGHTS
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train.shards import files_of, index_of
 
 DEPTH = 3
 """So many keys deep weights are looked for: `{"checkpoint": {"state_dict": {"model": ...}}}`."""
@@ -118,9 +119,13 @@ def split_choice(path: Path) -> tuple[Path, str | None]:
 def read_file(path: Path) -> WeightsFile:
     """Read a file that `torch.save` wrote, or safetensors; on the CPU, and never with code that it names.
 
+    A folder whose weights lie in several files, or the index of these, is read as one.
+
     Raises:
         CheckpointError: there is no such file, or it is something else; the message says what, if that can be told.
     """
+    if (index := index_of(path)) is not None:
+        return WeightsFile(index, _joined(index))
     if path.is_dir():
         raise CheckpointError(f"weights {path} is a folder{_in_folder(path)}")
     if not path.exists():
@@ -142,6 +147,20 @@ def read_file(path: Path) -> WeightsFile:
     if isinstance(loaded, Mapping):
         return WeightsFile(path, loaded)
     raise CheckpointError(f"weights file {path} does not hold a state_dict but {describe(loaded)}")
+
+
+def _joined(index: Path) -> dict[str, Any]:
+    """The tensors of all files that an index names."""
+    content: dict[str, Any] = {}
+    for file, names in files_of(index).items():
+        part = read_file(file).content
+        if absent := [name for name in names if name not in part]:
+            raise CheckpointError(
+                f"weights file {file} lacks {len(absent)} of the {len(names)} tensors that {index.name} names in it, "
+                f"such as {short(absent[0])!r}; copy or download the folder again"
+            )
+        content |= {name: part[name] for name in names}
+    return content
 
 
 def describe(value: object) -> str:

@@ -24,11 +24,13 @@ class TwoExperts(nn.Module):
 
 
 class Residual(TwoExperts):
-    """Of two raw values that are added, the host makes one scale."""
+    """Of two raw values that are added, the host makes one scale: both have a part in it."""
 
     def log_sigma(self, a: Tensor, b: Tensor) -> Tensor:
         return 0.5 * (a + b)
 
 
 NEEDS = Case(TwoExperts, rows(), (TrueHead("a", 0, None, "posterior", half), TrueHead("b", 0, None, "posterior", half)))
-LOOK_ALIKE = Case(Residual, rows(), (TrueHead("b", 0, None, "posterior", half),))
+LOOK_ALIKE = Case(
+    Residual, rows(), (TrueHead("a", 0, None, "posterior", half), TrueHead("b", 0, None, "posterior", half))
+)

@@ -22,9 +22,9 @@ from vdvae_patch.scanning.rules.stages import drops
 @drops.rule()
 def bound(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, NearMiss]]:
     """Drop parameters that one expression reads together with a network's output."""
-    networks = {r.chain.begin.key for r in found if r.chain.end == "several" and r.raw.node.kind != "parameter"}
+    networks = {r.chain.begin.node.id for r in found if r.chain.end == "several" and r.raw.node.kind != "parameter"}
     for reading in found:
-        beside = reading.chain.end == "several" and reading.chain.begin.key in networks
+        beside = reading.chain.end == "several" and reading.chain.begin.node.id in networks
         if reading.raw.node.kind == "parameter" and beside:
             reason = f"{reading.raw.node.name} bounds or shifts a scale that a network emits"
             yield reading, NearMiss.at(reading.node, reason)

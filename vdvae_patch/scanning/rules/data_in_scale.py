@@ -9,11 +9,11 @@ addend, and neither is a single number, such as a temperature or a step of time 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression
+from vdvae_patch.scanning.gaussian import adds_data
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
@@ -38,9 +38,4 @@ def _inside(reading: Reading) -> Iterator[Node]:
 
 
 def _adds_data(node: Node) -> bool:
-    return node.op in ops.ADDING and any(_is_data(operand) for operand in node.inputs)
-
-
-def _is_data(node: Node) -> bool:
-    many = math.prod(node.shape) > 1
-    return many and node.data and not node.params and not node.mask
+    return node.op in ops.ADDING and any(adds_data(operand) for operand in node.inputs)

@@ -164,7 +164,7 @@ def _is_joined_or_read(graph: Graph, node: Node) -> bool:
     todo, seen = [node], set[int]()
     while todo:
         for user in graph.consumers.get(todo.pop().id, ()):
-            if user.op in ops.JOINING | ops.WRITING_PART or (
+            if user.op in ops.JOINING | ops.WRITING or (
                 user.kind == "opaque" and any(n.params and not n.data for n in user.inputs)
             ):
                 return True

@@ -1,0 +1,153 @@
+"""σ that several networks have a part in, by a product of scales or a sum of raw values: each network is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from vdvae_patch.patching import patch
+from vdvae_patch.scanning import ScanResult, scan
+
+HEADS = [("down", "3:6", "posterior"), ("prior", "3:6", "prior"), ("up", "3:6", "posterior")]
+
+
+def found(heads: ScanResult) -> list[tuple[str, str, str]]:
+    return sorted((head.path, str(head.channel_range), head.role) for head in heads)
+
+
+def rows() -> Tensor:
+    return torch.randn(9, 6, generator=torch.Generator().manual_seed(1))
+
+
+class TwoWay(nn.Module):
+    """A posterior of what is read upwards and of what comes down, relative to its prior."""
+
+    def __init__(self, kl_and_draw: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.kl_and_draw = kl_and_draw
+        self.top = nn.Parameter(torch.randn(3))
+        self.prior, self.up, self.down, self.dec = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(9, 6), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.top.expand(len(x), -1)
+        laws = [out.chunk(2, 1) for out in (self.prior(h), self.up(x), self.down(torch.cat([x, h], 1)))]
+        means, raws = zip(*laws, strict=True)
+        kl, z = self.kl_and_draw(means, raws)
+        return (self.dec(z) - x).square().mean() + kl.mean()
+
+
+def exponentials(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    p, u, d = raws[0].exp(), raws[1].exp(), raws[2].exp()
+    q = Normal(means[0] + means[1] + means[2], p * u * d)
+    return kl_divergence(q, Normal(means[0], p)), q.rsample()
+
+
+def log_sigmas(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    p, u, d = raws
+    q = Normal(means[0] + means[1] + means[2], (p + u + d).exp())
+    return kl_divergence(q, Normal(means[0], p.exp())), q.rsample()
+
+
+def log_variances_by_hand(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    mean, log_var, p = means[0] + means[1] + means[2], raws[0] + raws[1] + raws[2], raws[0]
+    kl = 0.5 * (p - log_var + (log_var.exp() + (mean - means[0]) ** 2) / p.exp() - 1)
+    return kl, mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+
+
+def softplus(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    p, u, d = F.softplus(raws[0]), F.softplus(raws[1]), F.softplus(raws[2])
+    q = Normal(means[0] + means[1] + means[2], p * u * d)
+    return kl_divergence(q, Normal(means[0], p)), q.rsample()
+
+
+@pytest.mark.parametrize("kl_and_draw", [exponentials, log_sigmas, log_variances_by_hand])
+def test_each_network_that_has_a_part_in_a_log_sigma_is_a_head_and_one_scale_serves_all(
+    kl_and_draw: Callable[..., tuple[Tensor, Tensor]],
+) -> None:
+    torch.manual_seed(0)
+    model = TwoWay(kl_and_draw)
+    heads = scan(model, rows())
+    assert found(heads) == HEADS
+    patch(model, heads=heads, posterior="explin", prior="explin")
+
+
+def floored(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    p, u, d = (F.softplus(raw) + 1e-3 for raw in raws)
+    sigma, mean = p * u * d, means[0] + means[1] + means[2]
+    kl = p.log() - sigma.log() + (sigma**2 + (mean - means[0]) ** 2) / (2 * p**2) - 0.5
+    return kl, mean + sigma * torch.randn_like(mean)
+
+
+def mixed(means: tuple[Tensor, ...], raws: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    p, u, d = F.softplus(raws[0]), raws[1].exp(), F.elu(raws[2]) + 1
+    q = Normal(means[0] + means[1] + means[2], p * u * d)
+    return kl_divergence(q, Normal(means[0], p)), q.rsample()
+
+
+@pytest.mark.filterwarnings("ignore:head .* the host keeps σ at 0.001 or above")
+@pytest.mark.parametrize("kl_and_draw", [softplus, floored, mixed])
+def test_each_factor_of_a_product_of_scales_is_a_head_and_gets_a_scale_of_its_own(
+    kl_and_draw: Callable[..., tuple[Tensor, Tensor]],
+) -> None:
+    torch.manual_seed(0)
+    model = TwoWay(kl_and_draw)
+    heads = scan(model, rows())
+    assert found(heads) == HEADS
+    with torch.no_grad():
+        for layer in (model.prior, model.up, model.down):
+            layer.weight[3:] *= 0.1  # a softplus is kept at the batch's median
+    heads, before = scan(model, rows()), mean_loss(model)
+    handle = patch(model, heads=heads, posterior="upbounded(10)", prior="upbounded(10)", paper=False)
+    assert mean_loss(model) == pytest.approx(before, rel=1e-2)
+    handle.unpatch()
+    handle = patch(model, heads=heads, posterior="upbounded(omega=2)", prior="upbounded(omega=2)", paper=True)
+    with torch.no_grad():
+        for layer in (model.prior, model.up, model.down):
+            layer.weight[3:] = 0
+            layer.bias[3:] = 40
+    moments = torch.stack([draws(model, seed) for seed in range(400)])
+    assert float(moments.std(0).mean()) == pytest.approx(8.0, rel=0.05)  # each factor is at its bound of 2
+
+
+def mean_loss(model: nn.Module) -> float:
+    losses = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        losses.append(float(model(rows()).detach()))
+    return sum(losses) / len(losses)
+
+
+def draws(model: TwoWay, seed: int) -> Tensor:
+    drawn: list[Tensor] = []
+    hook = model.dec.register_forward_pre_hook(lambda _, given: drawn.append(given[0].detach()))
+    torch.manual_seed(seed)
+    model(rows())
+    hook.remove()
+    return drawn[0]
+
+
+class TwoLayers(nn.Module):
+    """Of two layers' log variances the sum is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.dec = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        (one, first), (two, second) = self.one(x).chunk(2, 1), self.two(F.relu(x)).chunk(2, 1)
+        mean, log_var = one + two, first + second
+        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        return (self.dec(z) - x).square().mean() + 0.5 * (log_var.exp() + mean**2 - 1 - log_var).mean()
+
+
+def test_of_two_layers_whose_outputs_are_added_both_are_heads() -> None:
+    torch.manual_seed(0)
+    model = TwoLayers()
+    heads = scan(model, rows())
+    assert found(heads) == [("one", "3:6", "posterior"), ("two", "3:6", "posterior")]
+    patch(model, heads=heads, posterior="explin")
