@@ -57,6 +57,15 @@ KNOWN = {
     "ninth_images-SketchRNN (rfeinman)": "a bivariate Normal with a correlation, its scales floored",
     "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
     "ninth_sequences-ODE2VAE": "bare log σ of weights in a KL: found, and refused",
+    "tenth_sequences-AMP-VRAE": "one layer is posterior and a mixture's prior, and is listed as the former alone",
+    "tenth_sequences-pi-VAE (wei-bbc-lab)": "a product of two Normals: the prior's factor is listed twice; refused",
+    "tenth_sequences-SketchRNN of birds (ivanpuhachov)": "a bivariate Normal with a correlation, its scales floored",
+    "tenth_sequences-VAE of Burgers' waves (christian-jacobsen)": "a GELU that serves all layers is in σ: refused",
+    "tenth_sequences-Latent SDE of funds (P2SAMAPA)": "a diffusion without a density is called a posterior's",
+    "tenth_sequences-Active inference capsule (adanielnoel)": "a slip upstream exchanges the KL's arguments; roles",
+    "tenth_sequences-TD-VAE (MaxASchwarzer)": "one layer is posterior and prior, and is listed as the former alone",
+    "tenth_sequences-Frames to come (marisancans)": "a scale that is v², a slip upstream, without a KL: missed",
+    "tenth_sequences-Deconfounder (EthanYDONG)": "one layer is the prior's, and by another function the posterior's",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -82,6 +91,16 @@ SLOW = {
     "ninth_images-IntroVAE (dragen1860)", "ninth_images-GQN (esidorovics)",
     "ninth_images-DRAW (Said-Abolhassan-Razavi)", "ninth_images-SSVAE (davidbhoffmann)",
     "ninth_images-CVAE with IAF (katD2707)", "ninth_images-BayesModel (JorgeVanco)",
+    "tenth_sequences-CVAE of dialogue (Kirito0918)", "tenth_sequences-VAE-Tacotron (xcmyz)",
+    "tenth_sequences-Emotional voices (Jesper-Jung)", "tenth_sequences-SRNN of speech (zihangdai)",
+    "tenth_sequences-pi-VAE (wei-bbc-lab)", "tenth_sequences-SketchRNN of birds (ivanpuhachov)",
+    "tenth_sequences-Latent ODE of cells (Cccccccloud)", "tenth_sequences-PI-VAE of spectra (noonyue)",
+    "tenth_sequences-Active inference capsule (adanielnoel)", "tenth_sequences-IQL (gwthomas)",
+    "tenth_sequences-SAC (zhihanyang2022)", "tenth_sequences-PPO (zhihanyang2022)", "tenth_sequences-Dreamer (minhphd)",
+    "tenth_sequences-TD-VAE (MaxASchwarzer)", "tenth_sequences-IQL, squares (Manchery)",
+    "tenth_sequences-Neural process (martenlienen)", "tenth_sequences-Unified motion CVAE (vanoracai)",
+    "tenth_sequences-CVAE of folds (VikashKumar-1996)", "tenth_sequences-TRPO (ajlangley)",
+    "tenth_sequences-Deconfounder (EthanYDONG)",
 }  # fmt: skip
 
 

@@ -2194,8 +2194,12 @@ def deconfounded_loss(model: Any, x: Tensor, a: Tensor, r: Tensor, mask: Tensor)
 
 
 def root_of_softplus(v: Tensor) -> Tensor:
-    """The likelihoods' floor; the prior's is 1e-8, as the posterior's."""
+    """The likelihoods' floor."""
     return torch.sqrt(F.softplus(v) + 1e-10)
+
+
+def root_of_prior(v: Tensor) -> Tensor:
+    return torch.sqrt(F.softplus(v) + 1e-8)
 
 
 def root_of_two(v: Tensor) -> Tensor:
@@ -2620,7 +2624,7 @@ CASES: tuple[PublicCase, ...] = (
         Deconfounder, lambda: (randn(4, 4, 5), randn(4, 4, 1, seed=9), randn(4, 4, 1, seed=10), torch.ones(4, 4, 1)),
         (
             posterior("h_sigma_net.out_layers.0", sigma=root_of_two),
-            prior("h_sigma_net.out_layers.0", sigma=root_of_softplus),
+            prior("h_sigma_net.out_layers.0", sigma=root_of_prior),
             *(
                 likelihood(f"{name}.out_layers.0", sigma=root_of_softplus)
                 for name in ("p_x_net_sigma", "p_a_net_sigma", "p_r_net_sigma", "q_a_net_sigma", "q_r_g_x_a_sigma")
