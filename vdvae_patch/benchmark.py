@@ -7,6 +7,7 @@ time over vanilla's time in the same round. Name vanilla twice to see what the m
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import random
@@ -26,9 +27,9 @@ from vdvae_patch import tables
 from vdvae_patch.data.batches import DeviceImages, batch_indices
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.guarding import guard
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.hosts import Host
-from vdvae_patch.patching import Variant, patch
+from vdvae_patch.patching import VANILLA, Variant, patch
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.noise import seed_noise
@@ -97,16 +98,28 @@ def benchmark(
 ) -> list[Measurement]:
     """Measure `variants` against the first of them, on batches of the configuration's data.
 
+    Where they differ by nothing but scales, one model is trained by all of them in turns, patched before a step and
+    unpatched behind it, and the step that is timed comes behind one that is not. What is compiled or captured is of one
+    variant, and a decoder or a top prior has parameters of its own: such contenders have a model each.
+
     Args:
         plain: also measure vanilla trained by the plain step: eager, one tensor after the other, and waiting for the
             device in every step to read its scalars, as VDVAE's own training script does.
     """
     contenders: list[_Contender] = []
     batches: list[ModelBatch] = []
-    for variant in variants:
-        work = prepare(replace(config, variant=variant), device)
-        batches = batches or batches_of(work, config, device, warmup + rounds + 1)
-        contenders.append(_Contender(variant, our_step(work, config, device), []))
+    if _can_share(config, variants):
+        work = prepare(replace(config, variant=VANILLA), device)
+        step = our_step(work, config, device)
+        for variant in variants:
+            changed = _as_variant(work.model, variant, work.heads, config.arithmetic)
+            contenders.append(_Contender(variant, step, [], shared=changed))
+        batches = batches_of(work, config, device, warmup + rounds + 1)
+    else:
+        for variant in variants:
+            work = prepare(replace(config, variant=variant), device)
+            batches = batches or batches_of(work, config, device, warmup + rounds + 1)
+            contenders.append(_Contender(variant, our_step(work, config, device), []))
     if plain:
         work = prepare(replace(config, variant="vanilla"), device)
         contenders.append(_Contender(PLAIN, plain_step(work, config), []))
@@ -157,10 +170,20 @@ def benchmark_example(
     return _measure(contenders, [None] * (warmup + rounds + 1), len(inputs[0]), device, warmup, clock)
 
 
-def _as_variant(model: nn.Module, variant: str, heads: Sequence[Head]) -> Callable[[], AbstractContextManager[Any]]:
+def _can_share(config: TrainConfig[Any], variants: Sequence[str]) -> bool:
+    """Whether the variants can be steps of one model, which is patched before each of them."""
+    if config.compile or config.cuda_graph or config.arithmetic == "stable":
+        return False
+    parsed = [Variant.parse(variant) for variant in variants]
+    return not any(variant.adds_modules or variant.objective is not None for variant in parsed)
+
+
+def _as_variant(
+    model: nn.Module, variant: str, heads: Sequence[Head], arithmetic: Arithmetic = "auto"
+) -> Callable[[], AbstractContextManager[Any]]:
     if Variant.parse(variant).is_vanilla:
         return nullcontext
-    return lambda: patch(model, variant, heads=heads)
+    return lambda: patch(model, variant, heads=heads, arithmetic=arithmetic)
 
 
 def _example_step(
@@ -309,6 +332,31 @@ def peak_bytes(do: Callable[[int, Any], None], number: int, batch: Any, device: 
     return peak
 
 
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+"""What glibc's `mallopt` calls them."""
+
+
+@contextmanager
+def kept_pages() -> Iterator[bool]:
+    """Within it glibc's malloc gives no memory back to the system; whether that could be had.
+
+    Else a step asks for thousands of pages anew, how many depends on where tensors happened to lie, and each takes the
+    time of some arithmetic: in one process at the preset `small` vanilla got 12,000 to 20,000 a step, and when patched
+    it got 4,000 to 12,000.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        yield False
+        return
+    for what, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26), (_MMAP_MAX, 0)):
+        mallopt(what, value)
+    try:
+        yield True
+    finally:
+        for what, value in ((_TRIM_THRESHOLD, 2**17), (_TOP_PAD, 2**17), (_MMAP_MAX, 2**16)):  # its defaults
+            mallopt(what, value)
+
+
 @contextmanager
 def silent_profiler() -> Iterator[None]:
     """Keep what the profiler's C++ writes to standard error, past Python, away from the terminal."""
@@ -331,7 +379,11 @@ def as_record(measurements: Sequence[Measurement], about: Mapping[str, Any]) -> 
 
 def default_config(config: TrainConfig[Any]) -> TrainConfig[Any]:
     """Built-in images unless data are named: a benchmark needs no download."""
-    return config if config.data is not None else replace(config, data="builtin", data_root=None)
+    return (
+        config
+        if config.data is not None or config.data_root is not None
+        else replace(config, data="builtin", data_root=None)
+    )
 
 
 def markdown(measurements: Sequence[Measurement], title: str) -> str:

@@ -11,8 +11,9 @@ two factors exp(−½ log σ), so that (0 · ∞) cannot arise where the means a
 divergence returned, in float32: it is summed over many thousands of values.
 
 `sample_kl` does both at once, from the raw parameters if it is given their scales. It keeps four tensors for the
-backward pass, and one more a scale, where VDVAE's own expressions keep seven and the two functions above ten. Both take
-N(0, 1) for p where none is given, at less than the price of one that is. On a GPU it can be one kernel, see `fused`.
+backward pass, and five with scales, where VDVAE's own expressions keep seven and the two functions above ten. Both take
+N(0, 1) for p where none is given, at less than the price of one that is. How it is done is in `sampled_kl`; on a GPU it
+can be one kernel, see `fused`.
 Source: "Re-parameterizing VAEs for stability", eq. 6 to 10.
 """
 
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from vdvae_patch import fused
 from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.sampled_kl import SampleKL, SampleKLToUnit, root_precision
 from vdvae_patch.scales.arithmetic import wide
 from vdvae_patch.scales.operation import Operation, is_forward_mode
 
@@ -80,9 +82,9 @@ def sample_kl(
 ) -> tuple[Tensor, Tensor]:
     """A sample of q and KL(q‖p), elementwise, in one operation that is differentiable once; shapes broadcast.
 
-    Values are those of `sample` and `kl_divergence`; kept for the backward pass are σ_q ε, expm1(2 log σ_q/σ_p), the
-    standardized distance of the means, exp(−½ log σ_p), and of each scale the derivative d log σ / dp, unless it is 0.
-    Against N(0, 1) it is the mean, and the first two times that derivative.
+    Values are those of `sample` and `kl_divergence` to rounding. Kept for the backward pass are σ_q ε and
+    expm1(2 log σ_q/σ_p), both times the derivative d log σ / dp of q's scale, the standardized distance of the means,
+    exp(−½ log σ_p), and of p's scale the gradient for its raw value; against N(0, 1) the mean and the first two.
 
     Args:
         mean_p, raw_p: of p; N(0, 1) without.
@@ -109,7 +111,7 @@ def sample_kl(
     elif given is None:
         # it is kept for the backward pass, where a part of a wider tensor would keep the whole
         mean_q = mean_q.clone() if mean_q._is_view() else mean_q
-        z, kl = _SampleKLToUnit.run(mean_q, raw_q, noise, scale_q)[:2]
+        z, kl = SampleKLToUnit.run(mean_q, raw_q, noise, scale_q)[:2]
     else:
         assert mean_p is not None
         assert raw_p is not None
@@ -126,7 +128,7 @@ def _sample_kl_of_two(given: _Five, scale_q: Scale | None, scale_p: Scale | None
         mean_q, raw_q, mean_p, raw_p, noise = map(wide, given)
         if fused.serves((mean_q, raw_q, mean_p, raw_p, noise), scale_q, scale_p):
             return fused.sample_kl(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)
-    z, kl, *_ = _SampleKL.run(*given, scale_q, scale_p)
+    z, kl, *_ = SampleKL.run(*given, scale_q, scale_p)
     return z, kl
 
 
@@ -184,113 +186,6 @@ def _growth(d: Tensor) -> Tensor:
     return torch.expm1(2 * d)  # a backward pass that is not differentiated, or cannot be
 
 
-class _SampleKL(Operation):
-    @staticmethod
-    def forward(
-        mean_q: Tensor,
-        raw_q: Tensor,
-        mean_p: Tensor,
-        raw_p: Tensor,
-        noise: Tensor,
-        scale_q: Scale | None,
-        scale_p: Scale | None,
-    ) -> tuple[Tensor, ...]:
-        log_sigma_q, log_sigma_p, slopes = _log_sigmas(raw_q, scale_q, raw_p, scale_p)
-        # in place where it can be: these tensors are small, and a new one costs more than the arithmetic on it; but not
-        # with another operand that may be larger, by broadcasting or under `vmap`
-        spread = log_sigma_q.exp() * noise
-        # of p over q, the other way round than above: ½ growth + log ratio is one operation
-        log_ratio = (log_sigma_p - log_sigma_q).clamp(min=torch.finfo(log_sigma_q.dtype).min)
-        growth = (-2 * log_ratio).expm1_()
-        root = _root_precision(log_sigma_p)
-        distance = ((mean_q - mean_p) * root).mul_(root)
-        kl = _combine(growth, log_ratio, distance)
-        return mean_q + spread, kl, spread, growth, distance, root, *slopes
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        # saved as outputs, which is what lets torch.func transform this function
-        ctx.save_for_backward(*output[2:])
-        ctx.scales = inputs[5:]
-        ctx.together = len(output) == 7 and all(map(_has_slope, ctx.scales))
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
-        _refuse_second_derivative(grad_saved)
-        spread, growth, distance, root, *slopes = ctx.saved_tensors
-        scale_q, scale_p = ctx.scales
-        if ctx.together:
-            slopes = [*slopes[0].unbind()]
-        slope_q = slopes.pop(0) if _has_slope(scale_q) else None
-        slope_p = slopes.pop(0) if _has_slope(scale_p) else None
-        moves_q, moves_p = _depends(scale_q), _depends(scale_p)
-        through_spread = None if grad_z is None or not moves_q else grad_z * spread
-        if grad_kl is None:
-            return grad_z, _times(through_spread, slope_q), None, None, None, None, None
-        down = -grad_kl
-        push = (down * distance * root).mul_(root)
-        grad_mean_q = -push if grad_z is None else grad_z - push
-        grad_log_sigma_q = _sum_of(through_spread, grad_kl, growth) if moves_q else None
-        grad_log_sigma_p = torch.addcmul(growth, distance, distance) * down if moves_p else None
-        # zeros, and not none: what emits a raw value that is not read has a gradient as any other layer
-        grad_raw_q = _times(grad_log_sigma_q, slope_q) if moves_q else torch.zeros_like(push)
-        grad_raw_p = _times(grad_log_sigma_p, slope_p) if moves_p else torch.zeros_like(push)
-        return grad_mean_q, grad_raw_q, push, grad_raw_p, None, None, None
-
-
-class _SampleKLToUnit(Operation):
-    @staticmethod
-    def forward(mean: Tensor, raw: Tensor, noise: Tensor, scale: Scale | None) -> tuple[Tensor, ...]:
-        log_sigma, *slope = _log_sigma(raw, scale)
-        spread = log_sigma.exp() * noise
-        growth = (2 * log_sigma).expm1_()
-        z, kl = mean + spread, _combine(growth, -log_sigma, mean)
-        # one gradient needs both times the slope, so that no third tensor is kept
-        return z, kl, *(kept.mul_(*slope) if slope else kept for kept in (spread, growth))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(inputs[0], *output[2:])
-        ctx.moves = _depends(inputs[3])
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
-        _refuse_second_derivative(grad_saved)
-        mean, spread, growth = ctx.saved_tensors
-        through_spread = None if grad_z is None or not ctx.moves else grad_z * spread
-        if grad_kl is None:
-            return grad_z, through_spread, None, None
-        grad_mean = grad_kl * mean if grad_z is None else torch.addcmul(grad_z, grad_kl, mean)
-        if not ctx.moves:
-            return grad_mean, torch.zeros_like(growth), None, None
-        return grad_mean, _sum_of(through_spread, grad_kl, growth), None, None
-
-
-def _sum_of(through_spread: Tensor | None, grad_kl: Tensor, growth: Tensor) -> Tensor:
-    """The gradient for log σ_q, by the sample and by the divergence."""
-    return grad_kl * growth if through_spread is None else torch.addcmul(through_spread, grad_kl, growth)
-
-
-def _depends(scale: Scale | None) -> bool:
-    """Whether a gradient reaches the raw value."""
-    return scale is None or scale.depends_on_p
-
-
-def _has_slope(scale: Scale | None) -> bool:
-    return scale is not None and scale.depends_on_p
-
-
-def _refuse_second_derivative(grad_saved: tuple[Tensor | None, ...]) -> None:
-    # what is saved counts as differentiable, so that a second derivative comes by here and is not taken for zero
-    if any(grad is not None for grad in grad_saved):
-        raise RuntimeError(
-            "sample_kl is differentiable once; for second derivatives use sample and kl_divergence, or patch the model "
-            'with arithmetic="host"'
-        )
-
-
 def _both_or_neither(mean_p: Tensor | None, raw_p: Tensor | None) -> tuple[Tensor, Tensor] | None:
     if mean_p is None and raw_p is None:
         return None
@@ -299,48 +194,11 @@ def _both_or_neither(mean_p: Tensor | None, raw_p: Tensor | None) -> tuple[Tenso
     return mean_p, raw_p
 
 
-def _log_sigma(raw: Tensor, scale: Scale | None) -> tuple[Tensor, ...]:
-    """log σ, and its slope if there is a scale whose slope is no constant."""
-    if scale is None:
-        return (raw,)
-    return scale.log_sigma_and_slope(raw) if scale.depends_on_p else (wide(scale.log_sigma(wide(raw))),)
-
-
-def _log_sigmas(
-    raw_q: Tensor, scale_q: Scale | None, raw_p: Tensor, scale_p: Scale | None
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """log σ of both, and the slopes: one `[2, ...]` of both where they have one scale and are computed together."""
-    together = scale_q is not None and scale_q.depends_on_p and raw_q.shape == raw_p.shape
-    if scale_q is not None and together and raw_q.dtype == raw_p.dtype and scale_q == scale_p:
-        log_sigmas, slopes = scale_q.log_sigma_and_slope(torch.stack([raw_q, raw_p]))
-        log_sigma_q, log_sigma_p = log_sigmas.unbind()
-        return log_sigma_q, log_sigma_p, (slopes,)
-    log_sigma_q, *slope_q = _log_sigma(raw_q, scale_q)
-    log_sigma_p, *slope_p = _log_sigma(raw_p, scale_p)
-    return log_sigma_q, log_sigma_p, (*slope_q, *slope_p)
-
-
-def _times(grad: Tensor | None, slope: Tensor | None) -> Tensor | None:
-    """The product, in place: the gradients that come here were made by the backward pass, and are as large."""
-    return grad if grad is None or slope is None else grad.mul_(slope)
-
-
 def _draw_like(mean: Tensor) -> Tensor:
     # by shape and not by `randn_like`: a compiler may give the mean other strides, and a seed then means other noise
     return torch.randn(mean.shape, dtype=mean.dtype, device=mean.device)
 
 
-def _combine(growth: Tensor, log_ratio: Tensor, distance: Tensor) -> Tensor:
-    """½ growth + log σ_p/σ_q + ½ distance²; the log ratio is not needed behind it."""
-    return torch.addcmul(log_ratio.add_(growth, alpha=0.5), distance, distance, value=0.5)
-
-
-def _root_precision(log_sigma: Tensor) -> Tensor:
-    """exp(−½ log σ), but finite: times a distance of zero it must stay zero."""
-    limit = math.log(torch.finfo(log_sigma.dtype).max) - 1
-    return (-0.5 * log_sigma).clamp(max=limit).exp_()
-
-
 def _standardize(difference: Tensor, log_sigma: Tensor) -> Tensor:
-    root = _root_precision(log_sigma)
+    root = root_precision(log_sigma)
     return difference * root * root

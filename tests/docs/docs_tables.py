@@ -111,7 +111,7 @@ SMALLER = (
         'compare --variants "vanilla,vanilla+opt',
         'compare --preset demo --data builtin --steps 2 --seeds 0 --variants "vanilla+opt',
     ),
-    ("bench --scaling --preset small", "bench --scaling --preset demo --data builtin --limit-images 10 --rounds 1"),
+    ("bench --scaling --preset small", "bench --scaling --preset demo --data builtin --limit-images 10"),
     ("--resume --out runs/my-run", "--resume --out runs/my-run --steps 4"),
     ("vdvae-patch compare ", "vdvae-patch compare --threads 1 "),  # several on a busy machine wait for each other
 )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts.preset import Losses, Optimization
+from vdvae_patch.skips.records import read_log
 from vdvae_patch.train import flight
 from vdvae_patch.train.accumulate import backward
 from vdvae_patch.train.engine import make_engine
@@ -99,6 +100,15 @@ def test_a_run_in_parts_is_resumed_and_its_skips_are_done_again_bit_for_bit(tmp_
     found = [flight.read(path) for path in flight.recordings(tmp_path / "skips" / "recordings")]
     assert len(found) == 2
     assert all(replay(skipping, recording).exact for recording in found)
+
+
+def test_the_heads_of_a_run_in_parts_are_of_the_noise_of_its_steps(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    train(tiny(tmp_path, steps=2, batch_size=4, accumulate=2, watch_every=1, skip_threshold=1e-6))
+    for log in ("heads", "skips"):
+        for step, row in zip(metrics(tmp_path), read_log(tmp_path / f"{log}.jsonl").records, strict=True):
+            kl = sum(head["kl"] for head in row["heads"] if head["role"] == "posterior")
+            assert kl / (32 * 32 * 3) == pytest.approx(step["rate"], rel=1e-6)
 
 
 def test_two_ranks_in_parts_have_the_gradients_of_two_ranks_at_once() -> None:

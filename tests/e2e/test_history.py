@@ -12,6 +12,7 @@ import torch
 from runs import metrics, tiny
 
 from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.report.runs import read_run
 from vdvae_patch.skips.records import read_log
 from vdvae_patch.train import checkpoint, loop
 from vdvae_patch.train.config import RunFile
@@ -96,7 +97,7 @@ def other_images(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
     def harmed(config: Any, device: Any) -> Any:
         import vdvae_patch.train.setup as setup
-        from vdvae_patch.data.pixels import fingerprint, fingerprints
+        from vdvae_patch.data.fingerprints import fingerprint, fingerprints
 
         load = setup.load
 
@@ -210,6 +211,53 @@ def test_a_record_that_is_missing_is_told_by_the_checkpoint(out: Path, capfd: py
     (out / "metrics.jsonl").write_bytes(b"".join(lines[:15]))
     resume(out)
     assert "metrics.jsonl lacks records 16 to 20" in capfd.readouterr().err
+
+
+def test_what_was_cut_off_behind_the_last_checkpoint_is_said_and_done_again(
+    out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = [row["elbo"] for row in metrics(out)]
+    (out / "summary.json").unlink()  # as a killed run has it
+    for newer in checkpoint.checkpoints(out / "checkpoints")[:-1]:
+        shutil.rmtree(newer)
+    for name, left in (("metrics", 17), ("heads", 5), ("evaluations", 3)):
+        lines = (out / f"{name}.jsonl").read_text().splitlines(True)
+        (out / f"{name}.jsonl").write_text("".join(lines[:left]))
+    shown = read_run(out)
+    resume(out, steps=STEPS)
+    said = capfd.readouterr().err
+    for lost in ("metrics.jsonl lacks records 18 to 20", "heads.jsonl lacks records 6 to 7", "lacks record 4"):
+        assert any(lost in problem for problem in shown.problems), shown.problems
+        assert lost in said
+    assert shown.untrusted
+    assert [row["elbo"] for row in metrics(out)] == whole
+    assert not read_run(out).problems
+
+
+def test_a_run_that_has_ended_takes_no_other_training(out: Path) -> None:
+    before = {path.name: path.read_bytes() for path in out.glob("*.*") if path.name != "run.lock"}
+    with pytest.raises(RunError, match=r"has done all of its 20 steps, and lr 0.5 \(was 0.001\) would change none"):
+        resume(out, steps=STEPS, lr=0.5)
+    assert {path.name: path.read_bytes() for path in out.glob("*.*") if path.name != "run.lock"} == before
+
+
+def test_a_run_that_has_ended_is_measured_again_where_that_is_told_anew(
+    out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    resume(out, steps=STEPS, test_images=1)
+    assert "all 20 steps are done: measured again with test_images 1 (was 0)" in capfd.readouterr().err
+    assert read_checked(out / "summary.json")[0]["test"]["images"] == 1
+
+
+def test_a_checkpoint_has_the_nelbo_of_its_own_weights_on_the_images_to_validate(tmp_path: Path) -> None:
+    train(tiny(tmp_path, steps=6, evaluate_every=3, checkpoint_every=2))
+    evaluated = {row["step"] + 1: row["elbo"] for row in read_log(tmp_path / "evaluations.jsonl").records}
+    saved = {info.step: info.nelbo for info in map(info_of, checkpoint.checkpoints(tmp_path / "checkpoints"))}
+    assert saved == {6: evaluated[6], 4: None}
+
+
+def info_of(path: Path) -> checkpoint.CheckpointInfo:
+    return checkpoint.read_manifest(path)[0]
 
 
 def test_a_damaged_summary_is_made_again(out: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from small_vae import SmallVAE
 from torch import Tensor, nn
 
 import vdvae_patch
+from vdvae_patch.skips.records import read_log
 from vdvae_patch.skips.usual_norm import WARM_UP, UsualNorm
 
 
@@ -117,4 +120,28 @@ def test_a_guard_that_does_not_clip_keeps_no_norms() -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
         model(torch.randn(8, 6))[0].sum().backward()
         optimizer.step()
-        assert guard.state_dict() == {"steps": 1, "consecutive": 0, "norms": []}
+        assert guard.state_dict() == {"steps": 1, "consecutive": 0, "norms": [], "counts": [1], "skipped": {}}
+
+
+def test_a_guard_that_is_taken_up_again_counts_on(tmp_path: Path) -> None:
+    def steps(guard: vdvae_patch.Guard, model: SmallVAE, scales: list[float]) -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+        for scale in scales:
+            optimizer.zero_grad()
+            (scale * model(torch.randn(8, 6))[0].sum()).backward()
+            optimizer.step()
+
+    model, nan = SmallVAE(), float("nan")
+    with vdvae_patch.guard(model, out=tmp_path, diagnose=False, file=io.StringIO()) as first:
+        steps(first, model, [1, nan, 1, nan])
+        kept = first.state_dict()
+    with vdvae_patch.guard(model, out=tmp_path, diagnose=False, file=io.StringIO()) as guard:
+        guard.load_state_dict(kept)
+        assert guard.state_dict() == kept
+        assert guard.report().startswith("4 steps, 2 of them skipped (2 before the training was taken up again)")
+        steps(guard, model, [1, 1, nan])
+        assert [skip.step for skip in guard.skips] == [6]
+        assert guard.report().startswith("7 steps, 3 of them skipped (2 before the training was taken up again)")
+        assert "7 steps" not in repr(guard)  # which counts those that were applied
+        assert repr(guard) == "Guard(SmallVAE, 4 steps, 3 skipped)"
+    assert [row["step"] for row in read_log(tmp_path / "skips.jsonl").records] == [1, 3, 6]

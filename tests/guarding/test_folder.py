@@ -29,15 +29,17 @@ class VAE(nn.Module):
         return ((self.decoder(z) - x) ** 2).mean() + (mean**2 + logvar.exp() - logvar).mean()
 
 
-def train(out: Path, seed: int, skipped: int) -> None:
+def train(out: Path, seed: int, skipped: int) -> str:
     torch.manual_seed(seed)
     model = VAE()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-    with vdvae_patch.guard(model, out=out, keep=2, diagnose=False, file=io.StringIO()):
+    said = io.StringIO()
+    with vdvae_patch.guard(model, out=out, keep=2, diagnose=False, file=said):
         for scale in [1.0] * (2 + seed) + [1e4] * skipped:
             optimizer.zero_grad()
             model(scale * torch.randn(4, 4)).backward()
             optimizer.step()
+    return said.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,68 @@ def test_a_log_that_ends_before_what_was_recorded_is_said(two: tuple[Path, Path]
 
     found = shown(two, tmp_path, cut)
     assert [(skip.step, skip.recorded) for skip in found.skips] == [(2, 1), (3, 2)]
-    assert any("lacks record 2" in problem for problem in found.problems), found.problems
+    assert any("lacks records 2 to 3" in problem for problem in found.problems), found.problems
+
+
+def cut_to(folder: Path, lines: int) -> None:
+    log = folder / "skips.jsonl"
+    log.write_text("".join(log.read_text().splitlines(True)[:lines]))
+
+
+def without_count(own: Path, other: Path) -> None:
+    (own / "counts.json").unlink()
+
+
+def with_anothers_count(own: Path, other: Path) -> None:
+    shutil.copy(other / "counts.json", own)
+
+
+def with_a_flipped_count(own: Path, other: Path) -> None:
+    count = own / "counts.json"
+    count.write_text(count.read_text().replace('"skips": 3', '"skips": 2'))
+
+
+@pytest.mark.parametrize("left", [2, 0])
+def test_lines_that_are_cut_off_the_end_are_said_although_none_of_them_was_recorded(
+    two: tuple[Path, Path], tmp_path: Path, left: int
+) -> None:
+    def cut(own: Path, other: Path) -> None:
+        cut_to(own, left)
+        for recording in own.glob("skip-*"):
+            if not left:
+                shutil.rmtree(recording)
+
+    found = shown(two, tmp_path, cut)
+    assert len(found.skips) == left
+    lost = "record 3" if left else "records 1 to 3"
+    assert any(f"skips.jsonl lacks {lost}" in problem for problem in found.problems), found.problems
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (without_count, "counts.json is not there: lines that are cut off the end of a log would not show"),
+        (with_anothers_count, "counts.json is of another run"),
+        (with_a_flipped_count, "counts.json is damaged: its checksum does not match"),
+    ],
+)
+def test_a_count_that_cannot_be_trusted_is_said(
+    two: tuple[Path, Path], tmp_path: Path, harm: Callable[[Path, Path], None], said: str
+) -> None:
+    found = shown(two, tmp_path, harm)
+    assert len(found.skips) == 3
+    assert any(said in problem for problem in found.problems), found.problems
+
+
+def test_a_guard_that_goes_on_says_what_was_cut_off_and_the_gap_stays(tmp_path: Path) -> None:
+    out = tmp_path / "guard"
+    train(out, 0, 3)
+    cut_to(out, 1)
+    said = train(out, 4, 1)
+    assert "skips.jsonl lacks records 2 to 3" in said
+    found = read_guard(out)
+    assert len([skip for skip in found.skips if not skip.recorded]) == 1
+    assert any("skips.jsonl lacks records 2 to 3" in problem for problem in found.problems), found.problems
 
 
 def test_a_guard_that_goes_on_in_a_folder_has_the_identity_of_the_one_before(tmp_path: Path) -> None:
@@ -140,3 +203,9 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_guard(tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(vdvae_patch.GuardError, match=r"guard cannot be made: Not a directory; name another one"):
         vdvae_patch.guard(VAE(), out=tmp_path / "file" / "guard")
+
+
+def test_a_log_that_cannot_be_written_is_an_error_of_the_guard(tmp_path: Path) -> None:
+    (tmp_path / "counts.json").mkdir()
+    with pytest.raises(vdvae_patch.GuardError, match=r"cannot be used: .*counts.json could not be written: Is a dir"):
+        vdvae_patch.guard(VAE(), out=tmp_path)

@@ -493,6 +493,24 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
         vdvae_patch.save(model, folder, overwrite=True)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders in one move")
+def test_a_folder_that_is_written_anew_is_there_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = vdvae_patch.save(patched("AtOutput"), tmp_path / "saved")
+    rename, there = Path.rename, []
+
+    def watched(self: Path, target: Any) -> Path:
+        moved = rename(self, target)
+        there.append(folder.exists())
+        return moved
+
+    monkeypatch.setattr(Path, "rename", watched)
+    vdvae_patch.save(patched("AtOutput"), folder, overwrite=True)
+    assert all(there)
+    assert [file.name for file in tmp_path.iterdir()] == ["saved"]
+
+
 def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PatchError, match="is not patched"):
         vdvae_patch.save(build("AtOutput"), tmp_path / "saved")

@@ -64,3 +64,29 @@ def test_each_network_of_an_ensemble_is_a_head(
     assert found(heads) == [(f"nets.{number}", "2:4", "likelihood") for number in range(count)]
     if loss is two_means:
         patch(model, heads=heads, likelihood="bounded(0.01, 10)")
+
+
+class StatesAndRewards(nn.Module):
+    """Two laws of each network, stacked, each cut into its halves and bounded by itself, then put beside each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList([nn.Linear(4, 6) for _ in range(2)])
+        self.high = nn.ParameterList([nn.Parameter(torch.full((1, width), 0.5)) for width in (2, 1)])
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        outputs = [net(x) for net in self.nets]
+        means, log_vars = [], []
+        for high, part in zip(self.high, (slice(0, 4), slice(4, 6)), strict=True):
+            mean, log_var = torch.stack([output[:, part] for output in outputs]).chunk(2, -1)
+            means.append(mean)
+            log_vars.append(high - F.softplus(high - log_var))
+        mean, log_var = torch.cat(means, -1), torch.cat(log_vars, -1)
+        return ((mean - y) ** 2 * torch.exp(-log_var)).mean() + log_var.mean()
+
+
+def test_parts_of_a_stack_that_are_bounded_and_joined_again_are_heads_of_each_network() -> None:
+    torch.manual_seed(0)
+    x = pairs()[0]
+    heads = scan(StatesAndRewards(), x, x[:, :3])
+    assert found(heads) == [(f"nets.{net}", channels, "likelihood") for net in range(2) for channels in ("2:4", "5:6")]

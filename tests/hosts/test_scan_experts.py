@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
+from vdvae_patch.patching import patch
 from vdvae_patch.scanning import scan
 
 
@@ -99,3 +100,34 @@ def test_between_learned_bounds_the_raw_value_is_the_networks() -> None:
     assert (head.path, head.start, head.stop, head.role) == ("enc", 3, 6, "posterior")
     assert head.found is not None
     assert head.found.patch_at == "call"
+
+
+class Rung(nn.Module):
+    """A posterior that is merged with its prior by precision, and a floor before the log of its variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.top, self.down, self.dec = nn.Linear(6, 6), nn.Linear(6, 4), nn.Linear(2, 6), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        top_mean, top_log_var = self.top(x).chunk(2, 1)
+        top = top_mean + (0.5 * top_log_var).exp() * torch.randn_like(top_mean)
+        kl = 0.5 * (top_mean**2 + top_log_var.exp() - top_log_var - 1).sum(1)
+        (up_mean, up_log_var), (prior_mean, prior_log_var) = self.up(x).chunk(2, 1), self.down(top).chunk(2, 1)
+        ours, theirs = torch.exp(-up_log_var), torch.exp(-prior_log_var)
+        variance = 1 / (ours + theirs)
+        mean, log_var = (up_mean * ours + prior_mean * theirs) * variance, torch.log(variance + 1e-8)
+        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        apart = (log_var.exp() + (mean - prior_mean) ** 2) / prior_log_var.exp()
+        kl = kl + 0.5 * (prior_log_var - log_var + apart - 1).sum(1)
+        return ((self.dec(z) - x).square().sum(1) + kl).mean()
+
+
+def test_a_posterior_that_is_merged_with_a_prior_takes_one_that_is_constant() -> None:
+    model, x = Rung(), torch.randn(9, 6, generator=torch.Generator().manual_seed(1))
+    heads = scan(model, x)
+    assert sorted((h.path, h.role) for h in heads) == [("down", "prior"), ("top", "posterior"), ("up", "posterior")]
+    handle = patch(model, "explin/constant", heads=heads)
+    assert handle.after is not None
+    assert handle.after.finite

@@ -15,7 +15,7 @@ from zoo import deep, likelihoods, plain, rows, without
 
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import PatchError
-from vdvae_patch.scanning import stabilize
+from vdvae_patch.scanning import stabilize, stabilizer
 
 
 def test_a_stable_normal_agrees_with_pytorch_where_pytorch_is_right() -> None:
@@ -271,3 +271,16 @@ def test_a_model_that_is_patched_already_is_named_as_that() -> None:
     stabilize(model, x, file=io.StringIO())
     with pytest.raises(PatchError, match=r"the model is patched already, as .*; unpatch it first"):
         stabilize(model, x, file=io.StringIO())
+
+
+def test_a_model_is_not_left_patched_where_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    model, x = DeadPosterior(), torch.randn(4, 6)
+    monkeypatch.setattr(stabilizer, "keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stabilize(model, x, file=io.StringIO())
+    assert type(model.enc) is nn.Linear
+    monkeypatch.undo()
+    stabilize(model, x, file=io.StringIO())

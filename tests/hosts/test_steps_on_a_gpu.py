@@ -31,6 +31,7 @@ from vdvae_patch.train.evaluate import evaluate
 from vdvae_patch.train.head_watch import HeadWatch
 from vdvae_patch.train.latent_summary import of_latents
 from vdvae_patch.train.noise import seed_noise
+from vdvae_patch.train.numerics import WORKSPACE, numerics
 from vdvae_patch.train.samples import sample_grid
 from vdvae_patch.train.setup import Workload, prepare
 from vdvae_patch.train.step import StepRecord
@@ -86,15 +87,16 @@ def steps(told: TrainConfig[Any], device: str, cuda: Cuda | None = None) -> tupl
     images = DeviceImages(work.data.train, world.device)
     if cuda is not None:
         assert images.placement == "device"
-    for step in range(STEPS):
-        seed_noise("train", told.seed, step=step)
-        if cuda is None:
-            engine.step(step, *batch_of(work, images, step))
-            continue
-        cuda.waits.clear()
-        with cuda.no_wait():
-            engine.step(step, *batch_of(work, images, step))
-        assert cuda.waits == []
+    with numerics(world.device, told.matmul, told.deterministic):
+        for step in range(STEPS):
+            seed_noise("train", told.seed, step=step)
+            if cuda is None:
+                engine.step(step, *batch_of(work, images, step))
+                continue
+            cuda.waits.clear()
+            with cuda.no_wait():
+                engine.step(step, *batch_of(work, images, step))
+            assert cuda.waits == []
     return work, engine, engine.step.drain()
 
 
@@ -231,6 +233,47 @@ def test_half_precision(tmp_path: Path, host: str, preset: str, precision: Any) 
 def test_a_limit_of_the_norm(tmp_path: Path, clip: Any) -> None:
     told = config(tmp_path, "vdvae", "small")
     compared(replace(told, optimization=replace(told.optimization, grad_clip=clip)))
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {"accumulate": 2},
+    {"accumulate": 2, "variant": "explin/constant", "precision": "bf16"},
+    {"deterministic": True, "variant": "upbounded"},
+    {"matmul": "ieee"},
+    {"arithmetic": "host", "variant": "explin"},
+    {"arithmetic": "stable"},
+    {"record_skips": 0},
+]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_every_other_setting_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setenv(WORKSPACE, ":4096:8")
+    told = config(tmp_path, "vdvae", "small", **settings)
+    if told.precision == "fp32":
+        compared(told)
+        return
+    with stand_in() as cuda:
+        work, engine, records = steps(told, "cuda", cuda)
+        assert left_behind(work, engine) == []
+    assert all(np.isfinite(record.elbo) for record in records)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_an_evaluation_of_its_own_precision_and_batch_stays_on_the_device(tmp_path: Path, precision: Any) -> None:
+    told = config(tmp_path, "vdvae", "small", "explin/constant")
+    with stand_in():
+        work, _, _ = steps(told, "cuda")
+        found = evaluate(
+            work.entry, work.ema, DeviceImages(work.data.test, resolve_device("cuda")), work.data.normalization,
+            batch_size=1, seed=0, precision=precision,
+        )  # fmt: skip
+        assert on_the_host(work.ema) == []
+    assert np.isfinite(found.elbo)
 
 
 def test_a_skipped_update_leaves_everything_as_it_was_without_a_wait(tmp_path: Path) -> None:

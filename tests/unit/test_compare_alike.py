@@ -82,9 +82,25 @@ def test_a_finished_run_without_its_log_is_refused_and_not_passed_over(compariso
 def test_other_code_is_said_and_does_not_refuse(comparison: Comparison) -> None:
     told = RunFile.read(comparison.runs[0].folder / "config.toml").seen
     assert remarks([("a", told), ("b", told)]) == []
-    for changed in ({"commit": "def"}, {"torch": "1.9"}, {"host": {"commit": "def"}}, {"float32": "tf32"}):
+    others = {"commit": "def"}, {"torch": "1.9"}, {"host": {"commit": "def"}}, {"float32": "tf32"}
+    for changed in (*others, {"host": {"commit": "abc", "sources": "5678"}}):
         (key,) = changed
-        first = {"torch": "2.13", "host": {"commit": "abc"}, "float32": "ieee", **told}
+        first = {"torch": "2.13", "host": {"commit": "abc", "sources": "1234"}, "float32": "ieee", **told}
         (line,) = remarks([("a", first), ("b", first), ("c", first | changed)])
         assert "c)" in line, key
         assert ": a, b" in line
+
+
+def test_a_run_that_was_taken_up_with_other_code_is_said_also_where_it_began_as_the_others(
+    comparison: Comparison,
+) -> None:
+    told = {**RunFile.read(comparison.runs[0].folder / "config.toml").seen, "torch": "2.13", "host": {"commit": "abc"}}
+    began = {"commit": told["commit"], "torch": "2.13", "host_code": "packaged abc"}
+    assert remarks([("a", told | {"sessions": [began, began]}), ("b", told)]) == []
+    for changed in ({"commit": "def"}, {"torch": "2.14"}, {"host_code": "packaged def"}):
+        (line,) = remarks([("a", told | {"sessions": [began, began | changed, began]}), ("b", told)])
+        ((_, value),) = changed.items()
+        assert f", then {value}: a" in line
+        assert ": b" in line
+    (line,) = remarks([("a", told | {"sessions": [began, began | {"torch": "2.14"}]})])
+    assert "not all runs are of one version of torch" in line

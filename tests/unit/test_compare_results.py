@@ -14,6 +14,7 @@ import pytest
 from compare_samples import FLAGS, make_plan, write_run
 
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.compare.curves import counted
 from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.reading import reading, unusual
 from vdvae_patch.compare.results import collect, read_run, spread, summarise
@@ -303,6 +304,7 @@ def test_updates_that_were_skipped_for_the_loss_scale_are_said(tmp_path: Path, e
     write_run(upbounded, ["loss_scale", "nan_rate", None, None, None, None], loss_scale_count=1)
     results = collect(comparison.runs)
     assert [result.loss_scale for result in results] == [2 if ended else 3, 1]
+    assert counted(results) == "high gradient, NaN or fp16's loss scale"
     rows = summarise(comparison.variants, 1, results)
     lost = "2 updates" if ended else "3 updates"
     sentences = reading(rows)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from data_samples import random_images, write_cifar10
 
-from vdvae_patch.data import DATASETS, builtin, load, pixels
+from vdvae_patch.data import DATASETS, builtin, fingerprints, load, pixels
 from vdvae_patch.data.normalization import CIFAR10, FFHQ256, FFHQ1024, IMAGENET32, IMAGENET64, Normalization
 from vdvae_patch.errors import DataError, InvalidValueError, UnknownNameError
 
@@ -68,11 +68,11 @@ def test_a_limit_or_seed_that_cannot_be_used_is_refused(tmp_path: Path, limit: i
 
 def test_the_fingerprint_tells_pixels_order_and_shape_apart() -> None:
     images = random_images(10, 8)
-    assert pixels.fingerprint(images) == pixels.fingerprint(images.copy())
+    assert fingerprints.fingerprint(images) == fingerprints.fingerprint(images.copy())
     changed = images.copy()
     changed[7, 3, 3, 1] ^= 1
     others = [changed, images[::-1], images[:9], images.reshape(5, 16, 8, 3)]
-    assert len({pixels.fingerprint(other) for other in [images, *others]}) == 5
+    assert len({fingerprints.fingerprint(other) for other in [images, *others]}) == 5
 
 
 def test_the_fingerprint_of_large_data_reads_a_part_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,40 @@ def test_the_fingerprint_of_large_data_reads_a_part_of_them(monkeypatch: pytest.
     np.testing.assert_array_equal(positions, np.linspace(0, 99, 10).astype(int))
     changed = images.copy()
     changed[positions[3]] ^= 1
-    assert pixels.fingerprint(images) != pixels.fingerprint(changed)
+    assert fingerprints.fingerprint(images) != fingerprints.fingerprint(changed)
+
+
+class Decoded(pixels.LazyPixels):
+    """What nobody reads for a fingerprint of all."""
+
+    shape = (100, 8, 8, 3)
+
+    def read(self, indices: pixels.Indices) -> pixels.UInt8:
+        raise AssertionError
+
+
+def test_an_image_that_was_replaced_between_the_spaced_ones_is_told_by_the_whole_fingerprint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = random_images(100, 8)
+    monkeypatch.setattr(pixels, "HASHED_BYTES", images.nbytes // 3)
+    monkeypatch.setattr(pixels, "SPACED_BYTES", images.nbytes // 10)
+    monkeypatch.setattr(fingerprints, "_CHUNK", 7 * images[0].nbytes)
+    changed, order = images.copy(), np.random.RandomState(0).permutation(100)
+    changed[50] ^= 1
+    assert fingerprints.fingerprint(images) == fingerprints.fingerprint(changed)
+
+    def whole(*splits: pixels.Pixels) -> str:
+        return fingerprints.WholeFingerprints().of(*splits)
+
+    part = pixels.IndexedPixels(images, order[:60])
+    found = [whole(images), whole(changed), whole(images[::-1]), whole(part), whole(images, images[:5])]
+    found += [whole(pixels.IndexedPixels(changed, order[:60])), whole(pixels.IndexedPixels(images, order[40:]))]
+    assert all(found)
+    assert len({*found}) == len(found)
+    assert whole(images.copy()) == found[0]
+    assert whole(images[:5], images[:9]) == ""  # what `fingerprint` is of all of
+    assert whole(Decoded()) == ""
 
 
 def test_normalization_is_bit_for_bit_the_published_arithmetic() -> None:
@@ -180,3 +213,8 @@ def test_built_in_normalization_is_that_of_the_default_images() -> None:
 def test_counts_that_are_not_whole_are_refused(spec: str) -> None:
     with pytest.raises(InvalidValueError, match="is not a whole number from"):
         load(spec, None)
+
+
+def test_a_folder_that_a_data_set_would_not_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValueError, match="builtin draws its images and reads none, so that yours would not be"):
+        load("builtin(train=2, valid=1, test=1)", tmp_path)

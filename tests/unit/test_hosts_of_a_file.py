@@ -241,3 +241,17 @@ def test_a_users_script_finds_it_from_anywhere(folder: Path, tmp_path_factory: p
         command, cwd=elsewhere, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+@pytest.mark.parametrize("changed", ["my_host.py", "my_vae_xyz.py", "my_layers_xyz.py"])
+def test_a_host_says_when_one_of_its_files_is_another(folder: Path, changed: str) -> None:
+    def sources() -> str:
+        for name in ("my_vae_xyz", "my_layers_xyz"):
+            sys.modules.pop(name, None)
+        return load_entry(load_entry_file(folder / "my_host.py", own_registry()), None).sources
+
+    write(folder, PLAIN)
+    before = sources()
+    assert sources() == before
+    (folder / changed).write_text((folder / changed).read_text() + "# another\n")
+    assert sources() != before

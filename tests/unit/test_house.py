@@ -39,7 +39,7 @@ LAYERS = [
     ["decoders"],
     ["top_priors"],
     ["normal"],
-    ["fused", "fused_kernels"],
+    ["fused", "fused_kernels", "sampled_kl"],
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],

@@ -305,8 +305,9 @@ def test_sample_kl_is_the_two_of_them_in_value_and_gradient(dtype: torch.dtype, 
         loss = (weights[0] * z).sum() + (weights[1] * kl).sum()
         results.append((z.detach(), kl.detach(), torch.autograd.grad(loss, leaves)))
     assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
-    tolerance = 50 * torch.finfo(dtype).eps
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=4 * eps, atol=4 * eps)
+    tolerance = 50 * eps
     for ours, separate in zip(results[0][2], results[1][2], strict=True):
         torch.testing.assert_close(ours, separate, rtol=tolerance, atol=tolerance * separate.abs().max().item() * 0.1)
 
@@ -404,7 +405,7 @@ def test_sample_kl_keeps_four_tensors_and_the_separate_expressions_more() -> Non
     def scaled(m1: Tensor, p1: Tensor, m2: Tensor, p2: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         return normal.sample_kl(m1, p1, m2, p2, noise, scale_q=scales.get("upbounded"), scale_p=scales.get("explin"))
 
-    assert _bytes_kept(scaled, tensors) == 6 * one
+    assert _bytes_kept(scaled, tensors) == 5 * one
 
 
 @pytest.mark.parametrize("loss", [Tensor.sum, lambda kl: kl.square().sum()], ids=["linear", "square"])
@@ -467,8 +468,8 @@ def test_half_inputs_are_computed_in_float32_and_the_divergence_stays_there(dtyp
     assert (z.dtype, kl.dtype) == (dtype, torch.float32)
     assert normal.sample(*leaves[:2], noise).dtype == dtype
     wide = [t.float() for t in parameters]
-    assert torch.equal(kl, normal.kl_divergence(*wide))
-    assert torch.equal(kl, normal.kl_divergence(*leaves))
+    assert torch.equal(kl, normal.sample_kl(*wide, noise.float())[1])
+    assert torch.equal(normal.kl_divergence(*leaves), normal.kl_divergence(*wide))
     assert torch.equal(z, normal.sample(wide[0], wide[1], noise.float()).to(dtype))
     assert torch.equal(normal.log_prob(noise, *leaves[:2]), normal.log_prob(noise.float(), *wide[:2]))
     gradients = torch.autograd.grad(kl.sum(), leaves)

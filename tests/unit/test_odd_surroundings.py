@@ -123,6 +123,11 @@ def test_a_script_keeps_a_flag_that_is_called_as_ours(
     [
         (["bench", "--batches", "nan"], "--batches means nothing without --gpu"),
         (["bench", "--seconds=3"], "--seconds means nothing without --gpu"),
+        (["bench", "--guard", "--counts"], "--guard and --counts each measure something else instead"),
+        (["bench", "--plain", "--guard"], "--plain means nothing with --guard"),
+        (["bench", "--processor", "--scaling"], "--processor means nothing with --scaling"),
+        (["bench", "--guard", "--variants=explin"], "--variants means nothing with --guard"),
+        (["bench", "--scaling", "--rounds=3"], "--rounds means nothing with --scaling"),
         (["replay", "run", "--limit", "nan"], "--limit must be a positive number, or inf, not nan"),
         (["replay", "run", "--limit=-1"], "--limit must be a positive number, or inf, not -1"),
     ],

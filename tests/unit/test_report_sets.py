@@ -10,6 +10,7 @@ import pytest
 from compare_samples import SEEN, make_plan, write_run
 
 from vdvae_patch.compare.plan import Comparison
+from vdvae_patch.compare.results import collect
 from vdvae_patch.report.find import find
 from vdvae_patch.report.page import gather
 from vdvae_patch.report.runsets import RunSet
@@ -106,3 +107,30 @@ def test_runs_that_saw_other_data_are_no_mean_of_the_others(
     assert found[f"upbounded · {label}"] == ("3.200", "", 1)
     assert ("3.000", "", 1) in found.values()
     assert ("4.100", "0.141", 2) in found.values()
+
+
+def test_a_run_that_was_trained_otherwise_on_the_way_is_in_no_mean_although_its_settings_are_those_of_the_others(
+    comparison: Comparison,
+) -> None:
+    saw(comparison, 0, resumed=["step 9: resumed with evaluate_every 5 (was 0), steps 60 (was 50)"])
+    assert nelbos(shown(comparison)) == ALL
+    assert [result.outcome for result in collect(comparison.runs)] == ["finished"] * 4
+    saw(comparison, 0, resumed=["step 9: resumed with lr 0.5 (was 0.001)", "step 12: resumed with lr 0.001 (was 0.5)"])
+    found = nelbos(shown(comparison))
+    assert sorted(counted for _, _, counted in found.values()) == [1, 1, 2]
+    assert any("resumed with lr 0.5 (was 0.001)" in label for label in found)
+    first, *others = collect(comparison.runs)
+    assert [result.outcome for result in others] == ["finished"] * 3
+    assert first.outcome == "refused"
+    assert first.problems[0] == "it was not trained alike all the time: step 9: resumed with lr 0.5 (was 0.001)"
+
+
+def test_runs_that_began_with_another_file_of_weights_under_the_same_name_are_no_mean_of_the_others(
+    comparison: Comparison,
+) -> None:
+    for index in range(4):
+        saw(comparison, index, weights_sha256="beef" if index == 3 else "f00d")
+    assert nelbos(shown(comparison))["upbounded · weights of SHA-256=beef"] == ("3.200", "", 1)
+    results = collect(comparison.runs)
+    assert [result.outcome for result in results] == ["finished"] * 3 + ["refused"]
+    assert results[3].problems[0].endswith("weights to begin with (SHA-256): beef, and f00d in the other runs")

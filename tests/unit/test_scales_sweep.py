@@ -239,6 +239,22 @@ def test_what_an_operation_that_differentiates_by_itself_gets_is_as_exact(spec: 
     _assert_close(slope, truth.log_sigma_slope, argument * eps, 1e4 * _smallest(dtype), "slope")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spec", [spec for spec in REFERENCES if scales.get(spec).has_sigma_first])
+def test_so_is_sigma_itself_where_it_is_an_ordinary_number(spec: str, dtype: torch.dtype) -> None:
+    scale, p, eps = scales.get(spec), _values(dtype), torch.finfo(dtype).eps
+    with np.errstate(all="ignore"):
+        ordinary = torch.from_numpy(np.abs(REFERENCES[spec](_array(p)).log_sigma) < math.log(1e18)) & (p.abs() < 80)
+        p = p[ordinary]
+        truth = REFERENCES[spec](_array(p))
+        passed_on = 2 * eps * np.abs(_array(p) * truth.log_sigma_slope)
+    before = p.clone()
+    sigma, slope = scale.sigma_and_slope(p)
+    _assert_close(sigma, truth.sigma, 4 * eps, passed_on * truth.sigma, "sigma")
+    _assert_close(slope, truth.log_sigma_slope, 120 * eps, _smallest(dtype), "slope")
+    assert torch.equal(p, before)
+
+
 @pytest.mark.parametrize("spec", ["softplus", "softclamp", "bounded(0.01, 1)", "downbounded(0.01)"])
 def test_it_is_made_in_ten_operations(spec: str) -> None:
     scale, p, counting = scales.get(spec), torch.linspace(-3, 3, 7), Counting()

@@ -8,6 +8,7 @@ compared cell by cell with the result that they repeat.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -116,7 +117,7 @@ DERIVED: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", "the patched runs {} and 0", lambda: sum(map(sum, _lost("demo", "upbounded")))),
     ("README.md", "the patched runs 6 and {}]", lambda: sum(map(sum, _lost("demo", "explin/constant")))),
     ("README.md", "costs little: {} to 1.02 of vanilla", lambda: round(min(_ratios()), 2)),
-    ("README.md", "costs little: 1.00 to {} of vanilla", lambda: round(max(_ratios()), 2)),
+    ("README.md", "costs little: 1.01 to {} of vanilla", lambda: round(max(_ratios()), 2)),
     ("docs/compare.md", "Vanilla lost {} updates to NaN, in two of three runs", lambda: _nan("demo", "vanilla")),
     ("docs/compare.md", "`upbounded` lost {} in one run", lambda: sum(_worst("demo", "upbounded")[0])),
     ("docs/compare.md", "Vanilla lost {} updates to NaN in one of its", lambda: _nan("cifar10-stress", "vanilla")),
@@ -238,7 +239,8 @@ def _value(text: str) -> float:
 
 
 def _numbers_of(files: set[Path]) -> set[float]:
-    return {abs(_value(text)) for file in files for text in _ANY_NUMBER.findall(file.read_text())}
+    found = {abs(_value(text)) for file in files for text in _ANY_NUMBER.findall(file.read_text())}
+    return {value for value in found if math.isfinite(value)}  # a commit such as 764ca10e4506 has 10e4506 in it
 
 
 def _is_of(text: str, known: set[float]) -> bool:
@@ -364,7 +366,8 @@ def test_what_the_demo_is_said_to_show_is_so() -> None:
 
 def test_the_table_of_costs_is_the_bench_of_the_small_preset() -> None:
     stated = _table((ROOT / "docs" / "what-it-costs.md").read_text(), "| variant |")
-    rows = {row["name"]: row for row in _read("bench/small.json")["rows"]}
+    measured = _read("bench/small.json")["rows"]
+    rows = {row["name"]: row for row in reversed(measured)}  # the first vanilla, which stands there twice
     for variant, step, ratio, memory in stated:
         row = rows[variant]
         assert _is_of(step, {1000 * row["seconds"]})

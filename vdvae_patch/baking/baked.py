@@ -182,11 +182,12 @@ class _Baking:
             else:
                 name = self._scaled(role, Head("", "posterior", convention=site.rest), scale, site.channels)
             line = self._lines.setdefault((file_of(function), site.last), _Line(place, site))
+            line.heads.setdefault(name, []).extend(h.path for h in heads if site in h.sites)
             known = line.calls.get(name)
             if known is not None:
-                known += calls or [attachment.path]
+                known += calls
                 continue  # it stands there already
-            line.calls[name] = list(calls or [attachment.path])
+            line.calls[name] = list(calls)
             found = in_place(function, change, instance)
             outside = None if found or site.channels is not None else apart(function, change, instance)
             before = len(self._places)
@@ -198,7 +199,7 @@ class _Baking:
 
     def _settle(self, line: _Line) -> None:
         """Take a line out of the diff that calls lead to which shall not have its σ, or another one."""
-        calls = [call for own in line.calls.values() for call in own if isinstance(call, Caller)]
+        calls = [call for own in line.calls.values() for call in own]
         known = {call.place for call in calls}
         others = {other for call in calls for other in call.others()} - known
         if not others and len(line.calls) == 1:
@@ -206,11 +207,13 @@ class _Baking:
         self._places = [one for one in self._places if one not in line.places]
         for name, own in line.calls.items():
             first, last = line.site.first[0], line.site.last[0]
-            at = dict.fromkeys(f"line {c.span[0]}" if isinstance(c, Caller) else c or "the model" for c in own)
+            of = ", ".join(dict.fromkeys(line.heads[name]))
+            at = ", ".join(dict.fromkeys(str(call.span[0]) for call in own))
+            by = f", by the call of line {at}," if at else ""
             also = f"; line {', '.join(str(span[0]) for _, span in sorted(others))} calls it, too" if others else ""
             self._notes.append(
-                f"{line.place}, line {last}: for the call of {', '.join(at)} the scale becomes {name}(v), v the raw "
-                f"value of line {first}, and for no other{also}: write what is called once more, for it alone"
+                f"{line.place}, line {last}: for {of}{by} the scale becomes {name}(v), v the raw value of line "
+                f"{first}, and for no other{also}: write what has the line once more, for it alone"
             )
 
     def _term(self, site: TermSite, place: str) -> None:
@@ -297,14 +300,15 @@ class _Line:
     """An expression that becomes a scale.
 
     Attributes:
-        calls: of each function that stands in its place, the calls that lead there for it, or the modules whose own
-            method has the line.
+        calls: of each function that stands in its place, the calls that lead there for it.
+        heads: of each function, the heads whose σ it is.
         places: its part of the diff.
     """
 
     place: str
     site: Site
-    calls: dict[str, list[Caller | str]] = field(default_factory=dict)
+    calls: dict[str, list[Caller]] = field(default_factory=dict)
+    heads: dict[str, list[str]] = field(default_factory=dict)
     places: list[Replacement] = field(default_factory=list)
 
 

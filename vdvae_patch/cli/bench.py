@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _NOT_MEASURED = frozenset({"--variant", "--steps", "--epochs", "--resume", "--no-resume", "--weights", "--seed"})
 
+_INSTEAD = ("guard", "scaling", "counts", "gpu")
+"""What is measured in place of the variants' steps; one of them."""
+
 _OF_GPU = frozenset({"--batches", "--seconds"})
 
 DESCRIPTION = """Step time and memory of each variant over the first one's: interleaved steps, medians of ratios.
@@ -74,6 +77,11 @@ class BenchConfig:
             raise InvalidValueError(f"--seconds must be a positive number, not {self.seconds:g}")
         if self.rounds < 1 or self.warmup < 0:
             raise InvalidValueError(f"--rounds {self.rounds} and --warmup {self.warmup} must be at least 1 and 0")
+        if len(modes := [f"--{name}" for name in _INSTEAD if getattr(self, name)]) > 1:
+            raise InvalidValueError(f"{' and '.join(modes)} each measure something else instead: choose one")
+        for name, others in {"plain": _INSTEAD, "processor": ("scaling", "counts", "gpu")}.items():
+            if getattr(self, name) and (mode := next((f"--{other}" for other in others if getattr(self, other)), None)):
+                raise InvalidValueError(f"--{name} means nothing with {mode}; leave one of them out")
 
 
 def run(argv: list[str]) -> int:
@@ -84,6 +92,14 @@ def run(argv: list[str]) -> int:
         return _run_example(entry.name, argv)
     own, passed = _split(argv)
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
+    for unused, modes in {
+        "--variants": ("guard", "scaling"),
+        "--rounds": ("scaling",),
+        "--warmup": ("scaling",),
+    }.items():
+        mode = next((f"--{mode}" for mode in modes if getattr(bench, mode)), None)
+        if mode is not None and any(a.split("=")[0] == unused for a in own):
+            raise InvalidValueError(f"{unused} means nothing with {mode}; leave it out")
     if not bench.gpu and (flag := next((a for a in own if a.split("=")[0] in _OF_GPU), None)):
         raise InvalidValueError(f"{flag.split('=')[0]} means nothing without --gpu")
     if bench.gpu:
@@ -119,16 +135,18 @@ def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device)
     names = [name.strip() for name in split_top_level(bench.variants, ",")]
     settings = benchmark.default_config(config)
     clock = _clock(bench, device)
-    if bench.guard:
-        rows = benchmark.benchmark_guard(settings, device, rounds=bench.rounds, warmup=bench.warmup, clock=clock)
-    else:
-        rows = benchmark.benchmark(
-            settings, names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain, clock=clock
-        )
+    with benchmark.kept_pages() as kept:
+        if bench.guard:
+            rows = benchmark.benchmark_guard(settings, device, rounds=bench.rounds, warmup=bench.warmup, clock=clock)
+        else:
+            rows = benchmark.benchmark(
+                settings, names, device, rounds=bench.rounds, warmup=bench.warmup, plain=bench.plain, clock=clock
+            )
     title = (
         f"{config.host} {config.preset}, batch {config.optimization.batch_size}, {config.precision}"
         f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds"
-        f"{', seconds of the processor' if bench.processor else ''}; {about['machine']}, "
+        f"{', seconds of the processor' if bench.processor else ''}"
+        f"{', malloc keeps its pages' if kept and device.type == 'cpu' else ''}; {about['machine']}, "
         f"{about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
     )
     _show(rows, title, bench.out, about)
@@ -186,7 +204,7 @@ def _run_counts(bench: BenchConfig, config: TrainConfig[Any]) -> int:
 def _run_example(name: str, argv: list[str]) -> int:
     """A host that is not trained here: its entry's example, on the CPU or the GPU that there is."""
     check_flags(argv, [*flags_of(BenchConfig), "--host", "--patches", "--device"])
-    if asked := next((flag for flag in ("--counts", "--gpu") if flag in argv), None):
+    if asked := next((flag for flag in (*map("--{}".format, _INSTEAD), "--plain") if flag in argv), None):
         raise InvalidValueError(f"{asked} is of the step of `train`, and host {name!r} is not trained here")
     own, others = separate(argv, [f"--{item.name}" for item in fields(BenchConfig)])
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
@@ -202,9 +220,10 @@ def _run_example(name: str, argv: list[str]) -> int:
     about = provenance(device)
     host = load_host(name)
     names = [variant.strip() for variant in split_top_level(variants, ",")]
-    rows = benchmark.benchmark_example(
-        host, names, device, rounds=bench.rounds, warmup=bench.warmup, clock=_clock(bench, device)
-    )
+    with benchmark.kept_pages():
+        rows = benchmark.benchmark_example(
+            host, names, device, rounds=bench.rounds, warmup=bench.warmup, clock=_clock(bench, device)
+        )
     version = host.origin.commit or host.origin.kind
     title = (
         f"{name} {version}, the example of its entry; {bench.rounds} interleaved rounds; "

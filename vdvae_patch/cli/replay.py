@@ -116,6 +116,7 @@ def _recorded_by_guard(folder: Path, number: int) -> Path | None:
 
 def _replay_guards(command: ReplayCommand, folder: Path) -> int:
     from vdvae_patch.cli.scan import build, import_from, resolve
+    from vdvae_patch.guarding.folder import as_it_lies
     from vdvae_patch.guarding.replaying import replay as replay_again
     from vdvae_patch.guarding.skip import read
 
@@ -129,6 +130,9 @@ def _replay_guards(command: ReplayCommand, folder: Path) -> int:
     model = build(resolve(command.model, [str(command.path)]), command.model)
     call = None if command.call is None else resolve(command.call, [str(command.path)])
     print(visible(str(replay_again(recorded, model, call, command.variant, command.device))))
+    log = as_it_lies(folder.parent)
+    for problem in [] if log is None else log.problems():
+        print(visible(f"note: {problem}"))
     return 0
 
 

@@ -9,14 +9,20 @@ from typing import Any
 
 _SAW = {
     "train_count": "training images", "fingerprint": "training images (SHA-256)",
-    "held_out_fingerprint": "images to validate and to test (SHA-256)", "global_batch": "images a batch, of all ranks",
+    "whole_fingerprint": "training images (SHA-256 of all)",
+    "held_out_fingerprint": "images to validate and to test (SHA-256)",
+    "held_out_whole_fingerprint": "images to validate and to test (SHA-256 of all)",
+    "global_batch": "images a batch, of all ranks", "weights_sha256": "weights to begin with (SHA-256)",
 }  # fmt: skip
 _COMPUTED = {
     "float32": "not all runs multiply float32 alike",
     "commit": "not all runs are of one commit of this package",
     "torch": "not all runs are of one version of torch",
     "host": "not all runs are of one commit of the host",
+    "host_sources": "not all runs are of the same files of the host and its patch file",
 }
+_DRAWN = frozenset({"fingerprint", "whole_fingerprint"})
+"""What is another one for each seed where a seed chooses the training images."""
 _DIGITS = 12
 """Of a SHA-256 that is shown."""
 
@@ -37,7 +43,8 @@ class Seen:
     def of(cls, seen: Mapping[str, Any], settings: Mapping[str, Any]) -> Seen:
         """From `[run]` of a `config.toml`, and from what the run was told."""
         data = seen.get("data")
-        flat = {**(data if isinstance(data, Mapping) else {}), "global_batch": seen.get("global_batch")}
+        own = {key: seen.get(key) for key in ("global_batch", "weights_sha256")}
+        flat = {**(data if isinstance(data, Mapping) else {}), **own}
         saw = {key: str(flat[key])[:_DIGITS] for key in _SAW if flat.get(key) not in (None, "")}
         return cls(saw, None if settings.get("limit_images") is None else settings.get("seed"))
 
@@ -47,6 +54,12 @@ class Seen:
         prints = [self.saw.get("fingerprint") if self.draw is None else None, self.saw.get("held_out_fingerprint")]
         return "/".join(filter(None, prints)) or None
 
+    @property
+    def whole_images(self) -> str | None:
+        """The same by what is of all images, where `images` is of some; apart, since older runs did not write it."""
+        prints = [self.saw.get("whole_fingerprint") if self.draw is None else None]
+        return "/".join(filter(None, [*prints, self.saw.get("held_out_whole_fingerprint")])) or None
+
 
 def others(runs: Sequence[Seen]) -> list[str]:
     """For each run in what it saw something else than most, the first among equals; empty if in nothing.
@@ -55,9 +68,9 @@ def others(runs: Sequence[Seen]) -> list[str]:
     """
     differences: list[list[str]] = [[] for _ in runs]
     for key, name in _SAW.items():
-        for draw in {run.draw if key == "fingerprint" else None for run in runs}:
+        for draw in {run.draw if key in _DRAWN else None for run in runs}:
             mine = [
-                index for index, run in enumerate(runs) if key in run.saw and (key != "fingerprint" or run.draw == draw)
+                index for index, run in enumerate(runs) if key in run.saw and (key not in _DRAWN or run.draw == draw)
             ]
             counted = Counter(runs[index].saw[key] for index in mine)
             for index in mine:
@@ -77,14 +90,26 @@ def remarks(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     for key, said in _COMPUTED.items():
         labels: dict[str, list[str]] = {}
         for label, seen in runs:
-            value = _commit(seen.get("host")) if key == "host" else seen.get(key)
-            if value not in (None, ""):
-                labels.setdefault(str(value), []).append(label)
-        if len(labels) > 1:
+            if value := _all_the_time(key, seen):
+                labels.setdefault(value, []).append(label)
+        if len(labels) > 1 or any(_THEN in value for value in labels):
             told = "; ".join(f"{value}: {', '.join(of)}" for value, of in labels.items())
             lines.append(f"{said}, so that what differs need not be the patch ({told})")
     return lines
 
 
-def _commit(host: Any) -> Any:
-    return host.get("commit") if isinstance(host, Mapping) else None
+_THEN = ", then "
+
+
+def _all_the_time(key: str, seen: Mapping[str, Any]) -> str:
+    """`"abc"`, or `"abc, then def"` of a run that was taken up with another; empty for one that does not say."""
+    host = seen.get("host")
+    of_host = {"host": "commit", "host_sources": "sources"}
+    first = seen.get(key) if key not in of_host else host.get(of_host[key]) if isinstance(host, Mapping) else None
+    if first in (None, ""):
+        return ""
+    name = "host_code" if key == "host" else key
+    sessions = seen.get("sessions")
+    told = [one.get(name) for one in (sessions if isinstance(sessions, list) else []) if isinstance(one, Mapping)]
+    later = [str(value) for value in told if value not in (None, "", told[0], first)]
+    return _THEN.join(dict.fromkeys([str(first), *later]))

@@ -156,6 +156,11 @@ def _draw_nelbo(ax: Any, results: Sequence[RunResult], look: dict[str, Look], ax
     bits.spines["right"].set_visible(True)
 
 
+def counted(results: Sequence[RunResult]) -> str:
+    """For which causes the figure counts them; the table has a column of the first two alone."""
+    return "high gradient, NaN or fp16's loss scale" if any(r.loss_scale for r in results) else "high gradient or NaN"
+
+
 def _draw_skips(ax: Any, results: Sequence[RunResult], look: dict[str, Look], axis: Axis) -> None:
     highest = 0
     for result in results:
@@ -166,7 +171,7 @@ def _draw_skips(ax: Any, results: Sequence[RunResult], look: dict[str, Look], ax
         highest = max(highest, int(total[-1]))
         if result.outcome == "stopped":
             ax.plot(x[-1], total[-1], "x", color=style.color, markersize=8, mew=2)
-    ax.set_title("Skipped updates (high gradient or NaN)")
+    ax.set_title(f"Skipped updates ({counted(results)})")
     ax.set_xlabel(axis.unit)
     ax.set_ylabel("cumulated skipped updates")
     if highest > 20:  # few skips of one run and hundreds of another are both to be seen

@@ -21,9 +21,8 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.patching import Variant
 from vdvae_patch.reading.fields import require
 from vdvae_patch.skips.audit import Audit, Columns
-from vdvae_patch.train import checkpoint
 from vdvae_patch.train.config import RunFile
-from vdvae_patch.train.folder import read_checked
+from vdvae_patch.train.folder import RunFolder, read_checked, trained_otherwise
 
 _SUMMARY = {
     "test_nelbo_nats_per_dim": float | None, "test_mass_nelbo_nats_per_dim": float | None,
@@ -197,11 +196,10 @@ def read_run(run: PlannedRun) -> RunResult:
     summary, checked = read_checked(folder / "summary.json") if progress == "finished" else ({}, True)
     if summary:
         require(summary, _SUMMARY | {"logs": dict[str, int] | None, "run": dict[str, Any] | None}, where, RunError)
-    said = (
-        {"metrics": summary.get("steps"), **(summary.get("logs") or {})}
-        if summary
-        else checkpoint.lines_logged(folder / "checkpoints")
-    )
+    if summary:
+        said, miscounted = {"metrics": summary.get("steps"), **(summary.get("logs") or {})}, ""
+    else:
+        said, miscounted = RunFolder(folder).lines_logged(file.run)
     log = Audit(folder / "metrics.jsonl", file.run, checked=file.checks_logs)
     curves, causes, unread = _columns(log)
     gaps = log.problems(said.get("metrics"))
@@ -219,6 +217,7 @@ def read_run(run: PlannedRun) -> RunResult:
         contradictions.append(f"summary.json is of run {found}, config.toml of run {file.run}")
     if file.run and not checked:
         contradictions.append("summary.json has lost its checksum")
+    contradictions += [f"it was not trained alike all the time: {line}" for line in trained_otherwise(file.seen)]
     if contradictions:
         return _refused(run, (*contradictions, *gaps), file.seen)
     test = require(summary.get("test") or {}, _TEST, f"{where}.test", RunError)
@@ -238,7 +237,7 @@ def read_run(run: PlannedRun) -> RunResult:
         summary=summary,
         seen=file.seen,
         curves=curves,
-        problems=(*gaps, *_of_other_logs(folder, file, said)),
+        problems=(*([miscounted] if miscounted else []), *gaps, *_of_other_logs(folder, file, said)),
         unchecked=(*unchecked, *(["metrics.jsonl"] if log.unchecked else [])),
         loss_scale=summary.get("loss_scale_count", causes["loss_scale"]),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from vdvae_patch.errors import DataError
+from vdvae_patch.errors import DataError, InvalidValueError
 from vdvae_patch.registry import Registry, parse_spec
 
 if TYPE_CHECKING:
@@ -197,6 +197,11 @@ class Builtin(DataSet):
     def read(self, root: Path | None, *, download: bool) -> Splits:
         from vdvae_patch.data import builtin
 
+        if root is not None:
+            raise InvalidValueError(
+                f"--data-root {root}: the data set builtin draws its images and reads none, so that yours would not be "
+                "seen; name the one that reads them (--data images, arrays, cifar10, ...), or leave --data-root out"
+            )
         return builtin.read(train=self.train, valid=self.valid, test=self.test, seed=self.seed)
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vdvae_patch.data.fingerprints import WholeFingerprints, fingerprint, fingerprints
 from vdvae_patch.data.normalization import Normalization
-from vdvae_patch.data.pixels import Pixels, check_pixels, fingerprint, fingerprints, select
+from vdvae_patch.data.pixels import Pixels, check_pixels, select, spaced
 from vdvae_patch.errors import DataError, InvalidValueError
 
 
@@ -39,9 +40,13 @@ class Provenance:
         split: the rule that made the splits.
         train_count, valid_count, test_count: images in each, after `limit_images`.
         chosen: with `limit_images`, the positions in the full training split of the images that are left; else None.
-        fingerprint: SHA-256 of the training pixels (`pixels.fingerprint`), hexadecimal.
+        fingerprint: SHA-256 of the training pixels (`fingerprints.fingerprint`), hexadecimal.
         notes: what else was seen, a sentence each: what was left out.
         held_out_fingerprint: the same of the images to validate and to test, together.
+        fingerprint_of: how many of the training images `fingerprint` is of.
+        whole_fingerprint: SHA-256 of all of them (`WholeFingerprints`), where `fingerprint` is not; empty where it is,
+            where nobody could take it, and in the records of before.
+        held_out_whole_fingerprint: the same of the images to validate and to test.
     """
 
     source: str
@@ -53,6 +58,9 @@ class Provenance:
     fingerprint: str
     notes: tuple[str, ...] = ()
     held_out_fingerprint: str = ""
+    fingerprint_of: int | None = None
+    whole_fingerprint: str = ""
+    held_out_whole_fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ def assemble(name: str, splits: Splits, *, seed: int, limit_images: int | None) 
     if limit_images is not None:
         chosen = choose(len(train), limit_images, seed)
         train = select(train, np.array(chosen, dtype=np.int64))
+    whole = WholeFingerprints()
     provenance = Provenance(
         source=splits.source,
         split=splits.split,
@@ -108,6 +117,9 @@ def assemble(name: str, splits: Splits, *, seed: int, limit_images: int | None) 
         fingerprint=fingerprint(train),
         notes=splits.notes,
         held_out_fingerprint=fingerprints(splits.valid, splits.test),
+        fingerprint_of=len(spaced(train)),
+        whole_fingerprint=whole.of(train),
+        held_out_whole_fingerprint=whole.of(splits.valid, splits.test),
     )
     return ImageData(
         name, train, splits.valid, splits.test, splits.normalization, size, channels, provenance, splits.width

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, TypeAlias
 
@@ -76,18 +75,6 @@ def spaced(pixels: Pixels) -> Indices:
         return np.arange(len(pixels))
     count = max(2, SPACED_BYTES * len(pixels) // pixels.nbytes)
     return np.linspace(0, len(pixels) - 1, count).astype(np.int64)
-
-
-def fingerprint(pixels: Pixels) -> str:
-    """SHA-256 of the shape and of the `spaced` images, in order: equal if two runs saw the same training data."""
-    digest = hashlib.sha256(repr(tuple(map(int, pixels.shape))).encode())
-    digest.update(np.ascontiguousarray(pixels[spaced(pixels)]).data)
-    return digest.hexdigest()
-
-
-def fingerprints(*splits: Pixels) -> str:
-    """One SHA-256 for the fingerprints of several splits, in order."""
-    return hashlib.sha256(" ".join(map(fingerprint, splits)).encode()).hexdigest()
 
 
 def check_pixels(

@@ -23,8 +23,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from vdvae_patch.data.fingerprints import WholeFingerprints
+from vdvae_patch.data.fingerprints import fingerprint as pixels_fingerprint
 from vdvae_patch.data.pixels import Pixels
-from vdvae_patch.data.pixels import fingerprint as pixels_fingerprint
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.experiments.ensemble import Ensemble
 from vdvae_patch.reading.fields import checked, one_line, require, shown
@@ -271,7 +272,7 @@ _OWN = ("settings", "data")
 
 
 def fingerprint(*parts: Tensor | Pixels | None) -> str:
-    """SHA-256 of shapes, types and values, in order; of images as `data.pixels.fingerprint`, hexadecimal."""
+    """SHA-256 of shapes, types and values, in order; of images as `data.fingerprints` has it, hexadecimal."""
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
@@ -279,8 +280,12 @@ def fingerprint(*parts: Tensor | Pixels | None) -> str:
             found.update(f"{values.dtype} {tuple(values.shape)}".encode())
             found.update(values.numpy().data)
         else:
-            found.update(b"none" if part is None else pixels_fingerprint(part).encode())
+            found.update(b"none" if part is None else _of_images(part).encode())
     return found.hexdigest()
+
+
+def _of_images(pixels: Pixels) -> str:
+    return WholeFingerprints().of(pixels) or pixels_fingerprint(pixels)
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
 from vdvae_patch.errors import GuardError
+from vdvae_patch.skips.audit import Audit
+from vdvae_patch.skips.counted import Counted, read_counts, write_counts
 from vdvae_patch.skips.records import JsonLines, short, stream
 
 LOG = "skips.jsonl"
+_NAME = "skips"
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,27 @@ class GuardFolder:
     Attributes:
         id: of the folder, so that files of two guards that are put together are told apart; a guard that goes on in a
             folder takes that of the one before. Empty for one that a version without identities began.
+        counted: how many lines its log has had, as the file beside it says.
     """
 
     path: Path
     id: str
+    counted: Counted = field(default_factory=Counted)
 
     def log(self) -> JsonLines:
         """`skips.jsonl`, to be written on."""
-        return JsonLines(self.path / LOG, run=self.id)
+        return JsonLines(self.path / LOG, run=self.id, after=self.counted.lines.get(_NAME, 0))
+
+    def count(self, log: JsonLines) -> None:
+        """Write down beside a log how many lines it has had; raises `RunError`."""
+        write_counts(self.path, self.id, {_NAME: log.count})
+
+    def problems(self) -> list[str]:
+        """What is wrong with the log of the guard before, each with file and line; raises `RunError`."""
+        log = Audit(self.path / LOG, self.id, checked=bool(self.id))
+        deque(log.records(), maxlen=0)
+        said = log.problems(self.counted.lines.get(_NAME))
+        return [self.counted.problem, *said] if self.counted.problem and self.id and log.good else said
 
 
 def open_folder(out: Path, model: nn.Module) -> GuardFolder:
@@ -54,10 +71,19 @@ def open_folder(out: Path, model: nn.Module) -> GuardFolder:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GuardError(f"the guard's folder {out} cannot be made: {error.strerror}; name another one") from error
-    before = identity(out / LOG)
-    if before is None:
-        before = "" if recorded else short(uuid.uuid4().hex)  # with recordings and no log, whose they are is not known
-    return GuardFolder(out, before)
+    found = as_it_lies(out)
+    if found is None:  # with recordings and no log, whose they are is not known
+        found = GuardFolder(out, "" if recorded else short(uuid.uuid4().hex))
+    return found
+
+
+def as_it_lies(out: Path) -> GuardFolder | None:
+    """A guard's folder, to be looked at; None if neither its log nor the count beside it says whose it is."""
+    own = identity(out / LOG)
+    counted = read_counts(out, own or "")
+    if own is None and not counted.run:
+        return None
+    return GuardFolder(out, counted.run if own is None else own, counted)
 
 
 def identity(log: Path) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vdvae_patch.errors import RunError
+from vdvae_patch.errors import GuardError, RunError
 from vdvae_patch.guarding import ranks
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, Share, device_of
@@ -17,6 +17,7 @@ from vdvae_patch.guarding.folder import GuardFolder
 from vdvae_patch.guarding.passes import Buffers, Window
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.guarding.voice import Voice
+from vdvae_patch.skips.records import JsonLines
 
 
 class Recorder:
@@ -34,7 +35,7 @@ class Recorder:
         self.model, self.keep, self.max_batch_mib, self.voice = model, keep, max_batch_mib, voice
         self._folder = folder
         self.out = None if folder is None else folder.path
-        self._log = None if folder is None or not ranks.is_main() else folder.log()
+        self._log = None if folder is None or not ranks.is_main() else self._opened(folder)
 
     def fits(self, window: Window) -> bool:
         """Whether the batch of a step may be kept."""
@@ -58,6 +59,8 @@ class Recorder:
             if self._log is not None:
                 self._log.write(skip.record())
                 self._log.flush()
+                assert self._folder is not None
+                self._folder.count(self._log)
         except RunError as error:  # a full disk must not end somebody's training
             self.voice.say(f"step {skip.step}: {error}", of_all=True)
         return skip
@@ -73,6 +76,22 @@ class Recorder:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+    def _opened(self, folder: GuardFolder) -> JsonLines:
+        """The log; what is wrong with it is said, and a new line says nothing of it any more.
+
+        Raises:
+            GuardError: it cannot be read or written.
+        """
+        try:
+            problems, log = folder.problems(), folder.log()
+            folder.count(log)
+        except (OSError, RunError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise GuardError(f"the guard's folder {folder.path} cannot be used: {why}; name another one") from error
+        for problem in problems:
+            self.voice.say(problem)
+        return log
 
     def _number(self, skip: Skip, window: Window) -> int:
         """Which recording this is, from 1, the same on all ranks; 0 if it is not kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vdvae_patch.guarding.diagnosis import Diagnosis, outside_of_model
 from vdvae_patch.guarding.extremes import table
@@ -55,18 +55,31 @@ def _blamed(diagnosis: Diagnosis) -> str:
     return f"{text}: with another scale there the step is finite{with_others}"
 
 
-def report(skips: Sequence[Skip], raised: Sequence[str], steps: int, heads: str, cure: str) -> str:
+def report(
+    skips: Sequence[Skip],
+    raised: Sequence[str],
+    steps: int,
+    heads: str,
+    cure: str,
+    before: Mapping[str, int] | None = None,
+) -> str:
     """All of it.
 
     Args:
         raised: what `torch.distributions` refused, which ends a loop that does not catch it.
+        steps: of all sessions, the skipped ones among them.
+        before: by cause how many were skipped before the training was taken up again.
     """
-    if not skips:
+    earlier = dict(before or {})
+    ordinary = earlier.pop("loss_scale", 0) + sum(skip.cause == "loss_scale" for skip in skips)
+    known = sum(earlier.values())
+    if not skips and not known and not ordinary:
         ended = [f"{steps} steps, no update was skipped", *raised, cure]
         return "\n\n".join(part for part in ended if part)
-    ordinary = sum(skip.cause == "loss_scale" for skip in skips)
     real = [skip for skip in skips if skip.cause != "loss_scale"]
-    lines = [f"{steps} steps, {len(real)} of them skipped"]
+    lines = [f"{steps} steps, {len(real) + known} of them skipped"]
+    if known:
+        lines[0] += f" ({known} before the training was taken up again)"
     if ordinary:
         lines[0] += f", and {ordinary} more for the loss scale of float16, which is ordinary"
     blamed = Counter((skip.head or _place_of(skip), skip.cause) for skip in real)

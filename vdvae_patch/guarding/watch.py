@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from vdvae_patch.guarding import judging, raised, ranks, signals
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.averages import spoilt
 from vdvae_patch.guarding.clipping import Clipping
+from vdvae_patch.guarding.counting import StepCounts
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
 from vdvae_patch.guarding.evaluations import Evaluations
@@ -151,6 +153,7 @@ class Guard:
         self._skips: list[Skip] = []
         self._refusals: list[tuple[str, Diagnosis]] = []
         self._steps = 0
+        self._skipped_before: Counter[str] = Counter()
         self._undecided: Undecided | None = None
         folder = None if out is None else open_folder(Path(out), self.model)
         self.out = None if folder is None else folder.path
@@ -162,7 +165,7 @@ class Guard:
         self._window, self._buffers = Window(), Buffers(self.model)
         self._buffers.take()
         self._stepped = True  # the next pass begins a new step
-        self._counts: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
+        self._counts = StepCounts()
         self._holds: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
         self._taken: list[tuple[Tensor, Tensor | None]] = []
         self._steps_in: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
@@ -231,7 +234,8 @@ class Guard:
         heads = "\n".join([part for part in (self._healer.said(), *map("note: {}".format, spoilt(self.model))) if part])
         found = [s.diagnosis for s in self.skips if s.diagnosis is not None]
         cure = self._healer.cure(found + [diagnosis for _, diagnosis in self._refusals])
-        return report(self.skips, ended, self.steps + len(self.skips), heads, cure)
+        skipped = len(self.skips) + self._skipped_before.total()
+        return report(self.skips, ended, self.steps + skipped, heads, cure, self._skipped_before)
 
     def _nothing_yet(self) -> str:
         if self._only is not None:
@@ -245,7 +249,8 @@ class Guard:
         )
 
     def __repr__(self) -> str:
-        return f"Guard({type(self.model).__name__}, {self.steps} steps, {len(self.skips)} skipped)"
+        skipped = len(self.skips) + self._skipped_before.total()
+        return f"Guard({type(self.model).__name__}, {self.steps} steps, {skipped} skipped)"
 
     @property
     def healed(self) -> dict[Head, str]:
@@ -270,14 +275,23 @@ class Guard:
             return self._diagnostician.find(again, again.shares[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint of the loop may keep: counters, and the norms of the last updates, a list an optimizer in
-        the order of their first steps. The patch is the model's."""
-        return {"steps": self.steps, "consecutive": self._consecutive, "norms": self._clipping.norms()}
+        """What a checkpoint of the loop may keep: counters, and of each optimizer, in the order of their first steps,
+        how many steps it has come to, and the norms of its last updates. The patch is the model's."""
+        return {
+            "steps": self.steps,
+            "consecutive": self._consecutive,
+            "norms": self._clipping.norms(),
+            "counts": self._counts.state(),
+            "skipped": dict(self._skipped_before + Counter(skip.cause for skip in self.skips)),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self._settle()
         self._steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
+        self._counts.take_up(state.get("counts", ()))  # of a version that did not keep them they begin at 0
+        self._skipped_before = Counter(state.get("skipped", {}))
+        self._skipped_before.subtract(Counter(skip.cause for skip in self.skips))
         norms = state["norms"]
         if norms and not isinstance(norms[0], list):
             norms = [norms]  # of a guard that had one list for all optimizers
@@ -394,12 +408,12 @@ class Guard:
         own = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
         if self._busy or not isinstance(own, Optimizer) or not self._watches(own):
             return step()
-        self._scale, count = scale, self._counts.get(own, 0)
+        self._scale, count = scale, self._counts.of(own)
         try:
             result = step()
-            if self._counts.get(own, 0) == count:  # the scaler found an infinity, and let the optimizer not step
+            if self._counts.of(own) == count:  # the scaler found an infinity, and let the optimizer not step
                 loss, _ = judging.losses(self._window, self._scale, device_of(self.model))
-                self._counts[own] = count + 1
+                self._counts.add(own)
                 self._overflow(own, count, math.inf, loss)
             return result
         finally:
@@ -434,7 +448,7 @@ class Guard:
             return raised.is_told(error)
         if self._stepped:  # the step had come to an end, and was skipped or applied
             last = self._skips[-1] if self._skips else None
-            if last is None or last.cause == "loss_scale" or last.step != max(self._counts.values(), default=0) - 1:
+            if last is None or last.cause == "loss_scale" or last.step != self._counts.latest - 1:
                 return False
             raised.tell(error, f"seen by vdvae_patch.guard: {told(last)}")
             return True
@@ -461,7 +475,7 @@ class Guard:
                 diagnosis = Diagnosis(notes=(f"the step could not be done again: {type(failed).__name__}: {failed}",))
         if diagnosis is None:
             return False
-        step = max(self._counts.values(), default=0)
+        step = self._counts.latest
         raised.tell(error, "\n".join([f"step {step}, seen by vdvae_patch.guard: {text()}", *lines(diagnosis)]))
         self._refusals.append((f"step {step}: {said}: {text()}", diagnosis))
         return True
@@ -517,19 +531,19 @@ class Guard:
     def _judge(self, optimizer: Optimizer) -> None:
         """Gradients are there; apply the update, or keep it out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        step = self._counts.get(optimizer, 0)
-        if not step and (warning := divides_by_zero(optimizer)):
+        step = self._counts.of(optimizer)
+        if optimizer not in self._counts and (warning := divides_by_zero(optimizer)):
             self._voice.say(warning)
         if self._may_wait(optimizer, parameters):
             row = judging.row(self._window, parameters, parameters[0].device)
-            self._counts[optimizer] = step + 1
+            self._counts.add(optimizer)
             self._stepped = True
             self._undecided = Undecided.of(optimizer, step, row, self.threshold, self._buffers.modules)
             return
         limit = self._clipping.limit(optimizer)
         seen = self._look(parameters, optimizer, limit)
         loss, cause, norm = seen.loss, seen.cause, seen.norm
-        self._counts[optimizer] = step + 1
+        self._counts.add(optimizer)
         self._stepped = True
         if (held := _held_back.get(optimizer)) is not None:
             self._buffers.put_back()
@@ -771,7 +785,7 @@ class Guard:
             result = closure()
             seen = self._look([p for p, _ in kept.weights if p.grad is not None], optimizer)
             if seen.cause is not None and kept.bad is None:
-                step, name = self._counts.get(optimizer, 0), type(optimizer).__name__
+                step, name = self._counts.of(optimizer), type(optimizer).__name__
                 skip = Skip(step, seen.cause, seen.ranks, seen.norm, seen.loss, name)
                 kept.bad = self._diagnosed(skip)
             self._stepped = True
@@ -792,7 +806,7 @@ class Guard:
         self._buffers.put_back()
         self._steps, self._consecutive = self._steps - 1, self._consecutive_before
         self._clipping.forget_last(optimizer)
-        self._pending[optimizer] = replace(held.skip, step=self._counts[optimizer] - 1)
+        self._pending[optimizer] = replace(held.skip, step=self._counts.of(optimizer) - 1)
 
     def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """See `hooks.Ear`."""
@@ -811,7 +825,7 @@ class Guard:
         kept, pending = self._lbfgs, self._pending.pop(optimizer, None)
         if kept is not None and kept.optimizer is optimizer:
             self._lbfgs = None
-            self._counts[optimizer] = self._counts.get(optimizer, 0) + 1
+            self._counts.add(optimizer)
             if kept.bad is None:
                 self._consecutive = 0
                 self._steps += 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,6 +69,24 @@ class Host:
     entry: HostEntry
     modules: Mapping[str, ModuleType]
     origin: Origin
+
+    @cached_property
+    def sources(self) -> str:
+        """The beginning of a SHA-256 of the files of its entry and its modules, and of what these import from beside.
+
+        A commit says nothing of a patch file of the user's, nor of a checkout that has changes.
+        """
+        own = {Path(file) for module in self.modules.values() if (file := getattr(module, "__file__", None))}
+        imported = [Path(file) for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))]
+        entry = getattr(sys.modules.get(type(self.entry).__module__), "__file__", None)
+        beside = {file.parent for file in own if file.parent.name != "site-packages"}
+        files = own | {file for file in imported if file.parent in beside}
+        files |= set() if entry is None else {Path(entry)}
+        digest = hashlib.sha256()
+        for file in sorted(files, key=lambda file: (file.name, str(file))):
+            with contextlib.suppress(OSError):  # of a package in an archive
+                digest.update(f"{file.name}\0".encode() + file.read_bytes())
+        return digest.hexdigest()[:12]
 
     def build(self, hparams: Mapping[str, Any]) -> nn.Module:
         """A freshly initialized model.

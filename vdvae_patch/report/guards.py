@@ -14,6 +14,7 @@ from vdvae_patch.report.columns import Expected, rows
 from vdvae_patch.report.looks import Collector, Looks
 from vdvae_patch.report.skipped import Skip
 from vdvae_patch.skips import sealed
+from vdvae_patch.skips.counted import at_least, read_counts
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,21 @@ def read_guard(folder: Path) -> GuardData:
     log = folder / LOG
     infos = _manifests(paths, problems)
     own = _identity(log, problems)
-    if own is None:
+    has_log = own is not None
+    if not has_log:
         problems.append(f"{LOG} is missing or empty: the page shows the recorded skips alone")
+    counted = read_counts(folder, own or "")  # before the lines: a guard that is at work writes it behind them
+    own = own or counted.run or None
+    if counted.problem and (own or counted.exists):
+        problems.append(counted.problem)
     for name, info in list(infos.items()):
         if own and info.get("guard") and info["guard"] != own:
             problems.append(f"{name} is of another guard ({info['guard']}, not {own}): it is left out")
             del infos[name]
-    at_least = max((line for info in infos.values() if isinstance(line := info.get("log_line"), int)), default=0)
-    lines = list(rows(log, problems, Expected(own or "", counts={log.stem: at_least} if own else {})))
-    told = _matched(lines, infos, problems, has_log=own is not None)
+    recorded = max((line for info in infos.values() if isinstance(line := info.get("log_line"), int)), default=0)
+    counts = at_least({log.stem: recorded}, counted.lines) if own else {}
+    lines = list(rows(log, problems, Expected(own or "", counts=counts)))
+    told = _matched(lines, infos, problems, has_log=has_log)
     numbers = {path.name: number for number, path in enumerate(paths, 1) if path.name in infos}
     collector = Collector()
     skips: list[Skip] = []

@@ -195,6 +195,13 @@ def _of_runs(key: str, one: RunSet, links: _Links, images: _Images, now: float) 
     }  # fmt: skip
 
 
+def _hashed(data: Mapping[str, Any]) -> str:
+    """What a fingerprint of images is of."""
+    count = data.get("fingerprint_of")
+    some = isinstance(count, int) and count != data.get("train_count") and not data.get("whole_fingerprint")
+    return f"SHA-256 of {count:,} of them, evenly spaced" if some else "their SHA-256"
+
+
 def _run(anchor: str, name: str, run: RunData, links: _Links, now: float) -> dict[str, Any]:
     seen = run.seen
     data, host = _mapping(seen.get("data")), _mapping(seen.get("host"))
@@ -216,7 +223,7 @@ def _run(anchor: str, name: str, run: RunData, links: _Links, now: float) -> dic
         ("host", " ".join(str(host[k]) for k in ("kind", "commit", "path") if k in host) or None),
         ("data", data.get("source")),
         ("training images", data.get("train_count")),
-        ("their SHA-256", data.get("fingerprint")),
+        (_hashed(data), data.get("whole_fingerprint") or data.get("fingerprint")),
         ("parameters", run.summary.get("parameters")),
         ("peak memory", _mebibytes(run.summary.get("peak_memory_bytes"))),
         ("last written", None if run.written is None else _ago(now - run.written)),

@@ -16,7 +16,7 @@ from vdvae_patch.report import skipped
 from vdvae_patch.report.columns import Expected, Log, number, read_log, rows
 from vdvae_patch.report.looks import Collector, Looks
 from vdvae_patch.report.skipped import Skip
-from vdvae_patch.train import checkpoint, flight
+from vdvae_patch.train import flight
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import LOCK, RunFolder, read_checked
 
@@ -114,7 +114,10 @@ def read_run(folder: Path) -> RunData:
     told, seen, expected = _configuration(files.config, problems)
     untrusted = "" if told else "its configuration cannot be read"
     summary, counts = _summary(files.summary, expected, problems)
-    expected = replace(expected, counts=counts or checkpoint.lines_logged(files.checkpoints))
+    if not counts:
+        counts, problem = files.lines_logged(expected.run)
+        problems += [problem] if problem else []
+    expected = replace(expected, counts=counts)
     gaps: list[str] = []
     log = read_log(files.metrics, gaps, expected)
     problems += gaps

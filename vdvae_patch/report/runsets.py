@@ -18,7 +18,7 @@ from vdvae_patch.compare.table import number as shown
 from vdvae_patch.errors import VdvaePatchError
 from vdvae_patch.report.columns import number
 from vdvae_patch.report.runs import RunData
-from vdvae_patch.train.folder import read_json
+from vdvae_patch.train.folder import read_json, trained_otherwise
 
 # Who a run is, where it lies, and how often it is looked at: nothing of this makes another training.
 _NO_DIFFERENCE = frozenset(
@@ -220,18 +220,29 @@ def _differing(runs: Sequence[RunData]) -> list[str]:
 
 
 def _with_images(runs: Sequence[RunData]) -> list[RunData]:
-    """Which images they saw and how many a batch had, beside what they were told, where that is not the same in all."""
+    """With what they were told on the way and, where that is not the same in all, the images and batches they saw."""
     saw = [_seen(run) for run in runs]
-    of = {"images": [one.images for one in saw], "global_batch": [one.saw.get("global_batch") for one in saw]}
+    of = {
+        "images": [one.images for one in saw],
+        "all images": [one.whole_images for one in saw],
+        "global_batch": [one.saw.get("global_batch") for one in saw],
+        "weights of SHA-256": [one.saw.get("weights_sha256") for one in saw],
+    }
     if len({run.settings.get("batch_size") for run in runs}) > 1:
         del of["global_batch"]
     told = {name: values for name, values in of.items() if len({*values} - {None}) > 1}
-    return [
-        replace(run, settings={**run.settings, **{name: values[index] for name, values in told.items()}})
-        if run.settings
-        else run
-        for index, run in enumerate(runs)
+    more = [
+        {**_resumed(run), **{name: values[index] for name, values in told.items()}} for index, run in enumerate(runs)
     ]
+    return [
+        replace(run, settings={**run.settings, **beside}) if run.settings else run
+        for run, beside in zip(runs, more, strict=True)
+    ]
+
+
+def _resumed(run: RunData) -> dict[str, str]:
+    lines = trained_otherwise(run.seen)
+    return {"on the way": "; ".join(lines)} if lines else {}
 
 
 def _seen(run: RunData) -> alike.Seen:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +62,10 @@ def _exchange(made: Path, folder: Path) -> None:
     if not folder.exists():
         made.rename(folder)
         return
+    if _swapped(made, folder):
+        shutil.rmtree(made, ignore_errors=True)
+        _to_disk(folder.parent)
+        return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
     folder.rename(old)
     try:
@@ -69,6 +75,20 @@ def _exchange(made: Path, folder: Path) -> None:
         raise
     shutil.rmtree(old, ignore_errors=True)
     _to_disk(folder.parent)
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Let two folders change places in one move, so that a process that is killed leaves the old one or the new one
+    there. Linux has this alone, and not on every file system: whether it was done."""
+    rename = getattr(_LIBC, "renameat2", None)
+    if rename is None:
+        return False
+    done: int = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0
 
 
 def _to_disk(path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.number_ranges import GAIN, SHIFT, as_float
-from vdvae_patch.scales.arithmetic import in_range
+from vdvae_patch.scales.arithmetic import in_range, wide
 from vdvae_patch.scales.scale import Scale, Written
 
 
@@ -84,9 +84,19 @@ class Shifted(Scale):
     def _log_sigma_slope(self, p: Tensor) -> Tensor:
         return self._slope(self.base._log_sigma_slope(self._argument(p)))
 
+    @property
+    def has_sigma_first(self) -> bool:  # type: ignore[override]
+        """As the base."""
+        return self.base.has_sigma_first
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Scale.sigma_and_slope`."""
+        sigma, slope = self.base.sigma_and_slope(self._argument(wide(p)))
+        return sigma, slope.mul_(self.gain)
+
     def written(self) -> Written | None:
         return self.base.written()  # of the argument
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        wide = in_range(sigma, self.codomain)
-        return ((self.base.inverse(wide) - self.shift) / self.gain).to(sigma.dtype)
+        exact = in_range(sigma, self.codomain)
+        return ((self.base.inverse(exact) - self.shift) / self.gain).to(sigma.dtype)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd import forward_ad as _forward_ad
 
@@ -27,6 +28,21 @@ def _forward_levels() -> int:
     return sum(interpreter.key() == functorch.TransformType.Jvp for interpreter in stack)  # type: ignore[union-attr]
 
 
+_proxy_mode = getattr(getattr(torch._C, "_TorchDispatchModeKey", None), "PROXY", None)
+
+
+def can_look_at(tensor: Tensor) -> bool:
+    """Whether a value of a tensor may decide what is computed: it is there at no wait, and no tracer writes along."""
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and not (transforms_active() or is_forward_mode() or is_exporting())
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+        and _proxy_mode is not None
+        and torch._C._get_dispatch_mode(_proxy_mode) is None
+    )
+
+
 class Operation(Function):
     """An autograd function with a `setup_context`, as `torch.func` and its `vmap` need it; call it by `run`.
 
@@ -39,6 +55,10 @@ class Operation(Function):
     """
 
     generate_vmap_rule = True
+    results: ClassVar[int | None] = None
+    """How many outputs are results; None: all. What stands behind them is kept for the backward pass, and is an output
+    because a transform asks for that. The twin has the first of it alone as an output, for each costs as much as an
+    operation; see `tied`."""
     _apply_twin: ClassVar[Callable[..., Any]]
     _apply_forward_mode: ClassVar[Callable[..., Any]]
 
@@ -48,7 +68,7 @@ class Operation(Function):
         def forward(ctx: Any, *args: Any) -> Any:
             output = cls.forward(*args)
             cls.setup_context(ctx, args, output)
-            return output
+            return output if cls.results is None else output[: cls.results + 1]
 
         body = {"forward": staticmethod(forward), "backward": staticmethod(cls.backward), "__doc__": cls.__doc__}
         cls._apply_twin = super(Function, type(cls.__name__, (Function,), body)).apply  # type: ignore[misc]
@@ -57,6 +77,18 @@ class Operation(Function):
             parts = {name: staticmethod(getattr(cls, name)) for name in ("forward", "setup_context", "backward")}
             named = {**parts, "jvp": staticmethod(cls.tangent), "generate_vmap_rule": True, "__doc__": cls.__doc__}
             cls._apply_forward_mode = type(cls.__name__, (Function,), named).apply  # type: ignore[attr-defined]
+
+    @staticmethod
+    def tied(gradients: tuple[Tensor | None, ...], kept: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, of a graph in which each comes from a kept tensor that is an output of the operation.
+
+        What is kept otherwise has no graph: a second derivative would be taken for zero, and here it comes by the
+        operation's own backward pass, which can refuse it.
+        """
+        if not torch.is_grad_enabled():
+            return gradients
+        nothing = kept.flatten()[:0].sum()
+        return tuple(gradient if gradient is None else gradient + nothing for gradient in gradients)
 
     @classmethod
     def run(cls, *args: Any) -> Any:

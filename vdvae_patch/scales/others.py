@@ -36,6 +36,7 @@ class Softplus(Scale):
     """σ = softplus(β p) / β. Efficient-VDVAE takes β = log 2, for which σ(0) = 1."""
 
     codomain = constraints.positive
+    has_sigma_first = True
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
@@ -85,6 +86,11 @@ class Softplus(Scale):
         sigma = F.softplus(body, self.beta, _HEAD)
         log_sigma = sigma.log().add_(p - body, alpha=self.beta)
         return log_sigma, (self.beta * body).sigmoid_().div_(sigma)
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        p = wide(p)
+        sigma = F.softplus(p, self.beta, _HEAD)
+        return sigma, (self.beta * p).sigmoid_().div_(sigma)
 
     def inverse(self, sigma: Tensor) -> Tensor:
         exact = in_range(sigma, self.codomain)
@@ -162,13 +168,22 @@ class SoftClamp(Scale):
     def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
         if self.limit > _LONG:
             return super().log_sigma_and_slope(p)
+        sigma, slope = self.sigma_and_slope(p)
+        return sigma.log_(), slope
+
+    @property
+    def has_sigma_first(self) -> bool:  # type: ignore[override]
+        """Where it is computed in the type of p."""
+        return self.limit <= _LONG
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
         x = wide(p) / self.limit
         cosh = x.cosh()
         squashed = x.tanh_().mul_(self.limit)
         above = squashed.exp()
         sigma = above + self.floor
         # one factor 1 / cosh after the other: their product underflows, and cosh² overflows, before the slope does
-        return sigma.log(), above.div_(sigma).div_(cosh).div_(cosh)
+        return sigma, above.div_(sigma).div_(cosh).div_(cosh)
 
     def inverse(self, sigma: Tensor) -> Tensor:
         exact, limit = in_range(sigma, self.codomain), self.limit

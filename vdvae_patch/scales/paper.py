@@ -69,6 +69,7 @@ class ExpLin(Scale):
     """σ = exp(p) for p ≤ 0 and p + 1 above; log σ = p⁻ + log1p(p⁺) (eq. 11)."""
 
     codomain = constraints.positive
+    has_sigma_first = True
 
     def _sigma(self, p: Tensor) -> Tensor:
         return p.clamp(max=0).exp() + p.clamp(min=0)
@@ -88,6 +89,11 @@ class ExpLin(Scale):
         above = p.clamp(min=0)
         return torch.minimum(p, above.log1p()), above.add_(1).reciprocal_()
 
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        p = wide(p)
+        above = p.clamp(min=0)
+        return p.clamp(max=0).exp_().add_(above), above.add_(1).reciprocal_()
+
     def inverse(self, sigma: Tensor) -> Tensor:
         wide = in_range(sigma, self.codomain)
         return torch.where(wide <= 1, wide.log(), wide - 1).to(sigma.dtype)
@@ -105,6 +111,8 @@ class UpBounded(Scale):
 
     ω = 1, the prior's own standard deviation, is the paper's choice for a posterior; 256 for 8-bit pixels.
     """
+
+    has_sigma_first = True
 
     def __init__(self, omega: float = 1.0) -> None:
         super().__init__()
@@ -143,6 +151,13 @@ class UpBounded(Scale):
         rest = torch.rsub(tail, 1)
         share = torch.minimum(p, rest.log1p())
         return share.add_(math.log(self.omega / 2)), tail.div_(rest.add_(1))
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        share = wide(p).exp()
+        tail = share.clamp(min=1).reciprocal_()
+        # above 0 it is below exp(p), and at 0 and below it is 1
+        bound = torch.rsub(tail, 2)
+        return share.clamp_(max=bound).mul_(self.omega / 2), tail.div_(bound)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return math.log(self.omega / 2) - x.abs()
@@ -206,6 +221,16 @@ class DownBounded(Scale):
         share = (p - math.log(self.alpha)).clamp_(max=OVERFLOW_NEAR).exp_()
         return log_sigma, share.div_(share + 1)
 
+    @property
+    def has_sigma_first(self) -> bool:  # type: ignore[override]
+        """Where α is no number that underflows with exp(p)."""
+        return not self._shift
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        above = wide(p).exp()
+        sigma = above + self.alpha
+        return sigma, above.div_(sigma)
+
     def inverse(self, sigma: Tensor) -> Tensor:
         return torch.log(in_range(sigma, self.codomain) - self.alpha).to(sigma.dtype)
 
@@ -261,13 +286,22 @@ class Bounded(Scale):
         if self._is_wide:
             log_sigma = self._log_sigma(p)
             return log_sigma, torch.exp(self.log_abs_det_jacobian(p, p) - log_sigma)
-        width = self.omega - self.alpha
+        sigma, slope = self.sigma_and_slope(p)
+        return sigma.log_(), slope
+
+    @property
+    def has_sigma_first(self) -> bool:  # type: ignore[override]
+        """Where σ does not round to zero in its own formula."""
+        return not self._is_wide
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        p, width = wide(p), self.omega - self.alpha
         sigma = p.sigmoid().mul_(width).add_(self.alpha)
         if self._rounds_beyond[p.dtype]:
             sigma = sigma.clamp_(max=self.omega)
         # s(p) s(−p) is 1 / 4 cosh²(p / 2), whose square overflows before the slope underflows
         cosh = (0.5 * p).cosh_()
-        return sigma.log(), sigma.reciprocal_().mul_(0.25 * width).div_(cosh).div_(cosh)
+        return sigma, sigma.reciprocal().mul_(0.25 * width).div_(cosh).div_(cosh)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return math.log(self.omega - self.alpha) + F.logsigmoid(x) + F.logsigmoid(-x)

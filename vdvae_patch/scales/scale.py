@@ -66,6 +66,9 @@ class Scale(Transform):
     """Whether log σ is evaluated as a host writes it, to show what is wrong with that: the host's own sample and
     divergence then stay, where those of ours could stand in for them."""
 
+    has_sigma_first = False
+    """Whether `sigma_and_slope` gives σ at a lower price than its logarithm."""
+
     def __init__(self) -> None:
         super().__init__(cache_size=0)
 
@@ -88,6 +91,14 @@ class Scale(Transform):
         """
         p = wide(p)
         return self._log_sigma(p), self._log_sigma_slope(p)
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """σ(p) and d log σ/dp, as `log_sigma_and_slope` gives log σ; of a scale that `has_sigma_first`.
+
+        Right to rounding where σ is between 1e-18 and 1e18, which whoever asks makes sure of: no other form goes on
+        beyond. Both are tensors of their own, which may be written over.
+        """
+        raise NotImplementedError(f"scale {self}: sigma_and_slope is not written, and has_sigma_first says that it is")
 
     @abstractmethod
     def inverse(self, sigma: Tensor) -> Tensor:

@@ -159,7 +159,9 @@ def _signature(spot: Spot) -> tuple[Any, ...]:
     node = spot.node
     if not node.frames:
         return (node.id, spot.cuts)
-    return node.op, node.index, tuple(frame[:2] for frame in node.frames[:2]), spot.cuts, _emitter(node)
+    # a loop over laws, and not over time, has a parameter of its own for each of them
+    own = tuple(n.name for n in node.inputs if n.kind == "parameter")
+    return node.op, node.index, tuple(frame[:2] for frame in node.frames[:2]), spot.cuts, _emitter(node), own
 
 
 def _emitter(node: Node) -> str | None:

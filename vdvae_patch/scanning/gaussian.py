@@ -343,13 +343,6 @@ def _probe(
             yield GaussianTerm(expression.leaves[key], "q", node, suffix, means, total, prior)
 
 
-def _adds_up_channels(node: Node) -> bool:
-    """Whether a sum or a mean goes along the last dimension; one along the elements of a set may give a raw value."""
-    if node.kind != "reduction" or not node.inputs or not node.inputs[0].shape:
-        return False
-    return node.shape[-1:] != node.inputs[0].shape[-1:]
-
-
 class Probe:
     """Values of one expression around a few settings of its leaves."""
 
@@ -619,7 +612,8 @@ class Probe:
         if among is not None:
             spots = [spot for spot in reversed(spots) if spot.key in among]
         nearly = None
-        apart = [spot for spot in spots if spot.key not in self._mixed]
+        mixed = self._mixed(key)
+        apart = [spot for spot in spots if spot.key not in mixed]
         for suffix, spots in [(s, apart) for s in _SUFFIXES] + [
             (s, spots) for s in _SUFFIXES if len(apart) < len(spots)
         ]:
@@ -636,19 +630,25 @@ class Probe:
                     nearly = spot, suffix
         return None if nearly is None else (self._behind_limits(nearly[0], done), nearly[1])
 
-    @functools.cached_property
-    def _mixed(self) -> frozenset[SpotKey]:
-        """The spots to which data were added on the way, or whose last dimension was added up."""
+    def _mixed(self, key: SpotKey) -> set[SpotKey]:
+        """The spots to which data were added on the way from a leaf, or of which elements were added up, where the leaf
+        is read as it is, too. What a host sums before all else, as over a set, is its raw value."""
         found = set[SpotKey]()
         for spot in self.expression.order:
             added = spot.node.op in ops.ADDING and any(adds_data(n) for n in spot.node.inputs)
-            if (
-                added
-                or _adds_up_channels(spot.node)
-                or any(operand.key in found for operand in operands(self.expression, spot))
-            ):
+            follows = any(operand.key in found for operand in operands(self.expression, spot))
+            summed = spot.node.kind == "reduction" and key in self.expression.depends[spot.key]
+            if added or follows or (summed and self._is_passed_by(key, spot)):
                 found.add(spot.key)
-        return frozenset(found)
+        return found
+
+    def _is_passed_by(self, key: SpotKey, spot: Spot) -> bool:
+        """Whether a leaf comes to the end by other ways than through a spot."""
+        reached = {key}
+        for other in self.expression.order:
+            if other is not spot and any(n.key in reached for n in operands(self.expression, other)):
+                reached.add(other.key)
+        return self.expression.order[-1].key in reached
 
     def _behind_limits(self, spot: Spot, done: Mapping[SpotKey, Tensor]) -> Spot:
         """The spot behind the clamps that do nothing at the values that were tried, as `.clamp(min=-20)` does."""

@@ -38,9 +38,10 @@ def read(graph: Graph) -> Readings:
     out.samples.update(use.product.id for use in uses if use.product is not None)
     for use in uses:
         out.found += _readings_of(use.sigma, use.suffix, use.evidence, out)
-    # at these, a density's expression ends: at what was drawn, at means, and at raw values that are joined of several
+    # at these, a density's expression ends: at what was drawn, at means, and at raw values that are joined of several,
+    # or are a sum over the elements of a set
     stops = {*out.samples, *out.merged}
-    stops.update(reading.raw.node.id for reading in out.found if reading.parts)
+    stops.update(r.raw.node.id for r in out.found if r.parts or r.raw.node.kind == "reduction")
     for use in uses:
         stops |= _means_of(graph, use)
     unmatched: dict[SpotKey, Node] = {}
@@ -76,8 +77,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
             continue
         if joined_before:
             suffix = (*chain.steps, *term.suffix)
-            of = pieces if chain.begin.node.op in ops.JOINING else written_pieces
-            out.found += _readings_of_parts(term, of(chain.begin), suffix, stops)
+            out.found += _readings_of_parts(term, _pieces_of(chain.begin), suffix, stops)
             continue
         merged = next(filter(None, (rule(chain, term.suffix) for rule in rules.merges)), None)
         if merged is not None:
@@ -90,9 +90,7 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
         begin = term.raw if chain.end == "several" else chain.begin
         apart = _of_joined_pieces(chain, begin, term.suffix) if chain.end == "several" else []
         if apart:
-            for part in apart:
-                known = replace(term, raw=part.raw, node=part.spot, suffix=part.suffix)
-                out.found.append(Reading(part.raw, part.chain, part.suffix, term.side, part.spot.node, known))
+            out.found += [_of_part(term, part) for part in apart]
             continue
         out.found.append(of_own_log_sigma(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts)))
 
@@ -107,17 +105,37 @@ def _readings_of_parts(
 ) -> list[Reading]:
     """The readings of a density or a KL of a scale in which several are joined: levels' values that were put beside
     each other before, or variances of which a mean was taken."""
-    found = []
+    found: list[Reading] = []
     for piece in parts:
         own = descend(piece, stops)
         begin = own.begin
         if own.end == "several":
             leaves = [leaf for leaf in Expression(begin).leaves.values() if leaf.node.params]
+            emitted = [leaf for leaf in leaves if leaf.node.kind != "parameter"]
+            leaves = emitted if len(emitted) == 1 else leaves  # between bounds that are parameters
             begin = leaves[0] if len(leaves) == 1 else begin
+            apart = _of_joined_pieces(own, begin, suffix) if len(leaves) == 1 else []
+            if apart:
+                found += [_of_part(term, part) for part in apart]
+                continue
+        elif own.end == "raw" and begin.node.op in ops.JOINING | ops.WRITING and begin.key != piece.key:
+            found += _readings_of_parts(term, _pieces_of(begin), (*own.steps, *suffix), stops)
+            continue
         if own.end in ("raw", "several"):
             known = replace(term, raw=begin, node=piece, suffix=suffix)
             found.append(Reading(begin, own, suffix, term.side, piece.node, known))
     return found
+
+
+def _pieces_of(join: Spot) -> list[Spot]:
+    """What a join is of, or what was written into a tensor."""
+    return pieces(join) if join.node.op in ops.JOINING else written_pieces(join)
+
+
+def _of_part(term: GaussianTerm, part: _Piece) -> Reading:
+    """The reading of a term of one of several layers' values that were joined."""
+    known = replace(term, raw=part.raw, node=part.spot, suffix=part.suffix)
+    return Reading(part.raw, part.chain, part.suffix, term.side, part.spot.node, known)
 
 
 def _first(reasons: Iterable[str | None]) -> str | None:
@@ -239,10 +257,13 @@ def _of_joined_pieces(chain: Chain, joint: Spot, suffix: tuple[Step, ...]) -> li
     values: `torch.where(v.abs() < 1e-5, v + 1e-5, v)` of `v = torch.cat([self.one(x), self.two(x)], 1)`. Or where it is
     read between bounds that are parameters, `high - F.softplus(high - v)` of an ensemble's `torch.stack`."""
     node, begin = joint.node, chain.begin
-    whole = not (joint.cuts or begin.cuts) and begin.node.shape == node.shape
-    if node.op not in ops.JOINING or not whole or len(node.inputs) > MOST_PIECES:
+    if node.op not in ops.JOINING or len(node.inputs) > MOST_PIECES or begin.cuts:
         return []
     dim, start = argument(node, 1, "dim", 0) % len(node.shape), 0
+    kept = {cut.dim: cut.length for cut in joint.cuts}  # of the whole, other dimensions than the joint's may be cut
+    shape = tuple(kept.get(place, size) for place, size in enumerate(node.shape))
+    if dim in kept or begin.node.shape != shape:
+        return []
     found = []
     for piece in node.inputs:
         size = piece.shape[dim] if node.op == "cat" else 1

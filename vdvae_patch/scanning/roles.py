@@ -303,7 +303,8 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
         return "prior"  # of a residual posterior's difference of means: (Δμ / σ_p)², and log σ is not there at all
     if _is_of_code(graph, term):
         return "prior"  # a rate: the bits of what is made of the data, and decoded
-    if _has_noise(Expression(Spot(term.total), through_sums=True)):
+    whole = Expression(Spot(term.total), through_sums=True)
+    if _has_noise(whole) and not any(_is_data(leaf.node) for leaf in whole.leaves.values()):
         return "prior"  # of a draw that a flow without layers has moved
     networks = {mean.node.id for mean in term.means if mean.node.params}
     return "prior" if len(networks) > 1 else "likelihood"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import torch
@@ -16,7 +17,8 @@ from vdvae_patch.decoders.gaussian import Shared
 from vdvae_patch.errors import HostError, PatchError, tell
 from vdvae_patch.heads import Role
 from vdvae_patch.patching import PatchHandle
-from vdvae_patch.patching.apply import refuse_patched
+from vdvae_patch.patching.apply import refuse_patched, unpatch
+from vdvae_patch.patching.record import is_patched
 from vdvae_patch.patching.term import put_term
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.account import told
@@ -112,7 +114,7 @@ def stabilize(
     _require_asked(heads, asked)
     scales, notes, fixed = _chosen(heads, asked)
     exchange, why_not = (None, "") if decoder is None else _exchange(model, inputs, call, heads, decoder)
-    with warnings.catch_warnings():
+    with _as_it_was_if_raised(model), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the account says it, of what is there in the end
         treatment = patched(model, heads, scales, asked, paper)
         treatment.notes[:0] = notes
@@ -129,6 +131,17 @@ def stabilize(
         exchange.term.tracking = True
         put_term(model.get_submodule(exchange.site.owner), exchange.term)
     return treatment.handle
+
+
+@contextmanager
+def _as_it_was_if_raised(model: nn.Module) -> Iterator[None]:
+    """No patch that nobody was told of stays behind an error or an interrupt from the keyboard."""
+    try:
+        yield
+    except BaseException:
+        if is_patched(model):
+            unpatch(model)
+        raise
 
 
 def _of_this_process() -> list[str]:

@@ -121,6 +121,8 @@ def check_sigma(
             _require_compared(graph, head, shown, found, {leaf.key for leaf, _, _ in places})
         # a scale that is computed of this value alone must follow; of several (merged by precision) one sight is enough
         alone = [place for place in places if sum(s.node.params for s in place[1].leaves.values()) == 1]
+        if any(_is_merged(head, entry.scale, constants, *place) for place in alone):
+            alone = []  # with a constant, as with another head
         wrong = [
             place
             for place in alone or places
@@ -247,13 +249,32 @@ def _follows(
 ) -> bool:
     seen, p = _sigma(leaf, expression, reading, _GRID)
     expected = scale.sigma(_given(head, leaf, expression, p))
-    # a head that was merged with another, by precision or variance, is so still where the other has become a constant
-    merged = [(expected**power + c**power) ** (1 / power) for c in constants for power in (-2, 2)]
-    if any(torch.allclose(seen, right, rtol=FAR_AGREE, atol=LEAST_SIGMA) for right in (expected, *merged)):
+    if torch.allclose(seen, expected, rtol=FAR_AGREE, atol=LEAST_SIGMA):
+        return True
+    if _is_merged(head, scale, constants, leaf, expression, reading):
         return True
     ratio = seen / expected  # a temperature, or the other factors of a product
     multiple = reading.evidence == "noise" or reading.chain.end == "product"
     return multiple and torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)
+
+
+def _is_merged(
+    head: Head, scale: Scale, constants: list[float], leaf: Spot, expression: Expression, reading: Reading
+) -> bool:
+    """Whether a head that was merged with another one, by precision or variance, is so still where the other has become
+    a constant; up to a floor that the host adds to the variance behind, before it takes its log."""
+    seen, p = _sigma(leaf, expression, reading, _GRID)
+    expected = scale.sigma(_given(head, leaf, expression, p))
+    for merged in ((expected**power + c**power) ** (1 / power) for c in constants for power in (-2, 2)):
+        floor = float((seen**2 - merged**2).median())
+        right = (merged**2 + (floor if 0 < floor < _MOST_FLOOR else 0.0)).sqrt()
+        if torch.allclose(seen, right, rtol=FAR_AGREE, atol=LEAST_SIGMA):
+            return True
+    return False
+
+
+_MOST_FLOOR = 1e-5
+"""Of a variance: an eps, as in `torch.log(variance + 1e-8)`."""
 
 
 def _given(head: Head, leaf: Spot, expression: Expression, p: Tensor) -> Tensor:

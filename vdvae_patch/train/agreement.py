@@ -56,4 +56,6 @@ def fingerprint(config: TrainConfig[Any], work: Workload) -> dict[str, str]:
         "training images": str(len(work.data.train)),
         "fingerprint of the training images": work.data.provenance.fingerprint,
         "fingerprint of the other images": work.data.provenance.held_out_fingerprint,
+        "fingerprint of all training images": work.data.provenance.whole_fingerprint,
+        "fingerprint of all other images": work.data.provenance.held_out_whole_fingerprint,
     }

@@ -32,7 +32,7 @@ class CheckpointInfo:
         host, variant, arithmetic: what was trained, and how it was patched.
         heads: the patched heads as rows of text: path, channels, role, convention, scale.
         finite: whether the last step before it had finite losses.
-        nelbo: of the last evaluation, nats per dimension; None before the first.
+        nelbo: of these very weights on the images to validate, nats per dimension; None where that was not measured.
         run: the identity of the run; empty in checkpoints of before runs had any.
         counts: how many lines each log had, and how many updates each cause had skipped; empty there, too.
     """
@@ -145,7 +145,7 @@ def newest(folder: Path) -> Found:
 
 
 def prune(folder: Path, keep: int = 2) -> None:
-    """Delete old checkpoints, but for the last `keep`, the last finite and the best one.
+    """Delete old checkpoints, but for the last `keep`, the last finite and the best one of those that were evaluated.
 
     Damaged ones do not count, and are left for somebody to look at.
     """

@@ -12,6 +12,7 @@ from typing import IO, Any
 import tomli_w
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips.counted import at_least, read_counts
 from vdvae_patch.skips.records import read_log
 from vdvae_patch.skips.whole import json_record, json_text, with_comment, write_whole
 from vdvae_patch.train import checkpoint
@@ -34,6 +35,19 @@ _MAY_CHANGE = _PLACES | {
     "max_consecutive_skips", "precision", "record_every", "record_skips", "samples_every", "skip_threshold", "steps",
     "tensorboard", "test_images", "warmup_iters", "watch_every", "wd",
 }  # fmt: skip
+
+
+# What decides the weights that come out, and what decides the numbers that are measured of them.
+_TRAINED = frozenset(
+    {
+        "adam_beta1", "adam_beta2", "deterministic", "ema_rate", "grad_clip", "lr", "matmul", "precision",
+        "skip_threshold", "warmup_iters", "wd",
+    }
+)  # fmt: skip
+_MEASURED = frozenset({"eval_batch", "eval_compile", "eval_precision", "test_images"})
+
+
+_WITH = "resumed with "
 
 
 LOCK = "run.lock"
@@ -102,6 +116,13 @@ class RunFolder:
     def summary(self) -> Path:
         """Written when the run has ended."""
         return self.path / "summary.json"
+
+    def lines_logged(self, run: str) -> tuple[dict[str, int], str]:
+        """How many lines each log has had at least, by the newest checkpoint and by the count beside the logs; and what
+        is wrong with that count, empty if nothing is, or if it is not there, as of runs that an older version began."""
+        counted = read_counts(self.path, run)
+        problem = counted.problem if counted.exists else ""
+        return at_least(checkpoint.lines_logged(self.checkpoints), counted.lines), problem
 
     def close(self) -> None:
         """Let others have the folder."""
@@ -210,14 +231,50 @@ def _take(lock: IO[str], path: Path) -> None:
 
 
 def accepted_changes(folder: RunFolder, config: TrainConfig[Any]) -> str:
-    """`"grad_clip 5 (was 0.4), skip_threshold -1 (was 400)"`: what a continuation is told anew, or empty."""
+    """`"resumed with grad_clip 5 (was 0.4), lr 0.1 (was 0.2)"`: what a continuation is told anew, or empty."""
+    told = ", ".join(_changes(folder, config).values())
+    return f"{_WITH}{told}" if told else ""
+
+
+def _changes(folder: RunFolder, config: TrainConfig[Any]) -> dict[str, str]:
     before = RunFile.read(folder.config).config(type(config.architecture)).settings()
     now = config.settings()
-    return ", ".join(
-        f"{key} {_value(now.get(key))} (was {_value(before.get(key))})"
+    return {
+        key: f"{key} {_value(now.get(key))} (was {_value(before.get(key))})"
         for key in sorted({*before, *now} - _PLACES)
         if before.get(key) != now.get(key)
-    )
+    }
+
+
+def trained_otherwise(seen: Mapping[str, Any]) -> list[str]:
+    """The resumptions of a run from which on it was trained otherwise: its settings are those of its last piece alone.
+
+    Args:
+        seen: `[run]` of its `config.toml`.
+    """
+    lines = seen.get("resumed")
+    told = [str(line) for line in lines] if isinstance(lines, list) else []
+    return [line for line in told if {part.split(" ")[0] for part in line.partition(_WITH)[2].split(", ")} & _TRAINED]
+
+
+def measures_anew(folder: RunFolder, config: TrainConfig[Any], steps: int) -> str:
+    """Of a run that has done all of its steps: what it is told anew of how it is measured, or empty.
+
+    Its summary is of the old way then, and is deleted.
+
+    Raises:
+        RunError: it is told anew how to train, which no step would follow, and its files would say that all did.
+    """
+    changes = _changes(folder, config)
+    if late := [text for key, text in changes.items() if key in _TRAINED]:
+        raise RunError(
+            f"the run in {folder.path} has done all of its {steps} steps, and {', '.join(late)} would change none of "
+            "them: resume without, or with more --steps"
+        )
+    told = ", ".join(text for key, text in changes.items() if key in _MEASURED)
+    if told:
+        folder.summary.unlink(missing_ok=True)
+    return told
 
 
 def _value(value: object) -> str:
@@ -294,12 +351,15 @@ def require_same_data(
     differ = [
         f"{now[key]} {name}, {seen[key]} then" for key, name in what.items() if key in seen and seen[key] != now[key]
     ]
-    prints = {"fingerprint": "training images", "held_out_fingerprint": "images to validate and to test"}
-    differ += [
-        f"other {name} (SHA-256 {str(now[key])[:12]}, {str(seen[key])[:12]} then)"
-        for key, name in prints.items()
-        if seen.get(key) and now.get(key) and seen[key] != now[key]
-    ]
+    prints = {
+        "fingerprint": "training images", "held_out_fingerprint": "images to validate and to test",
+        "whole_fingerprint": "training images", "held_out_whole_fingerprint": "images to validate and to test",
+    }  # fmt: skip
+    others: dict[str, str] = {}  # said once, although both of a kind differ
+    for key, name in prints.items():
+        if seen.get(key) and now.get(key) and seen[key] != now[key]:
+            others.setdefault(name, f"other {name} (SHA-256 {str(now[key])[:12]}, {str(seen[key])[:12]} then)")
+    differ += others.values()
     if differ:
         raise RunError(
             f"the images are not those that the run in {path} saw: {'; '.join(differ)}. It saw {seen.get('source')}, "

@@ -32,7 +32,7 @@ class HeadWatch:
     def look(self, step: int, x: Tensor) -> None:
         """Look at the heads on the batch of the next step; the caller seeds the noise, now and then again."""
         with self.engine.autocast():
-            rows = over_ranks(self.world.gather(probe_rows(self.entry, self.model, self.heads, x)))
+            rows = over_ranks(self.world.gather(probe_rows(self.entry, self.model, self.heads, x, self.engine.parts)))
 
         def before_clip() -> None:
             self._looks.append((step, rows, torch.stack([norm_of(layer, x.device) for layer in self._layers])))

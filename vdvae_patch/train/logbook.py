@@ -91,7 +91,7 @@ def _heads(run: Run, record: StepRecord) -> list[HeadState]:
     seed_noise("train", run.config.seed, rank=run.world.rank, step=record.step)
     with run.engine.autocast():
         x = run.work.entry.read(run.batch(record.step))
-        rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, x)
+        rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, x, run.engine.parts)
     return head_states(run.work.latent_heads, over_ranks(run.world.gather(rows)))
 
 

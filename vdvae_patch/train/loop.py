@@ -25,6 +25,7 @@ from vdvae_patch.train.folder import (
     RunFolder,
     accepted_changes,
     check_resumable,
+    measures_anew,
     open_folder,
     read_json,
     require_same_data,
@@ -139,15 +140,22 @@ def _assemble(
     total = config.total_steps(steps_per_epoch(len(work.data.train), position.global_batch))
     if position.step > total:
         raise RunError(f"the run in {folder.path} has done {position.step} steps, more than the {total} asked for")
+    if config.resume and position.step == total:
+        anew = world.on_main(lambda: measures_anew(folder, config, total))
+        if anew:
+            say(f"all {total} steps are done: measured again with {anew}")
     if position.step < total:
         # a summary belongs to the end; one of a shorter run must not pass for it if this one is killed
         world.on_main(lambda: folder.summary.unlink(missing_ok=True))
-    seen = provenance(world.device) | {"host": work.host.origin.record(), "data": _plain(asdict(work.data.provenance))}
+    seen = provenance(world.device) | {
+        "host": work.host.origin.record() | {"sources": work.host.sources},
+        "data": _plain(asdict(work.data.provenance)),
+    }
     seen |= {"ranks": world.size, "launcher": world.launcher, "global_batch": position.global_batch}
     seen = world.on_main(lambda: _history(config, folder, work, seen, position, say))
     world.on_main(lambda: write_config(folder, config, seen))
     board = Board(folder.tensorboard, position.step) if config.tensorboard and world.is_main else None
-    logs = Logs(folder, board, str(seen["id"]), position.logs) if world.is_main else None
+    logs = Logs(folder, board, str(seen["id"]), position.logs, clock) if world.is_main else None
     return Run(
         config, world, folder, work, engine, DeviceImages(work.data.train, world.device), position.global_batch,
         logs, BackgroundWriter(beside=world.device.type != "cpu"),
@@ -207,7 +215,7 @@ def _history(
     if position.problems:
         entry["problems"] = list(position.problems)
     if told := accepted_changes(folder, config):
-        line = f"step {position.step}: resumed with {told}"
+        line = f"step {position.step}: {told}"
         say(line)
         seen["resumed"] = [*seen.get("resumed", []), line]
     return seen | {"sessions": [*sessions, entry]}
@@ -339,9 +347,6 @@ def _measured(run: Run) -> Outcome:
     _draw_samples(run, "final.png")
     images = DeviceImages(run.work.data.test, run.world.device)
     test = _evaluate(run, images, limit=run.config.test_images, final=True)
-    run.counters.nelbo = test.elbo
-    save(run, run.total)  # once more, with what it is worth
-    run.writer.wait()
     counters = run.counters
     summary = {
         "variant": run.config.variant,

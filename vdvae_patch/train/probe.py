@@ -36,9 +36,18 @@ def probe_heads(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: T
     return head_states(heads, probe_rows(entry, model, heads, x))
 
 
-@torch.no_grad()
-def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> Tensor:
+def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor, parts: int = 1) -> Tensor:
     """`[heads, 3]` on the device: minimum and maximum of log σ, and KL; NaN where a head was not seen.
+
+    In as many parts, one after the other, as the step computes its batch in: so they have its noise, and its memory.
+    """
+    rows = [_rows(entry, model, heads, part) for part in x.chunk(parts)]
+    return rows[0] if parts == 1 else over_ranks(torch.stack(rows))
+
+
+@torch.no_grad()
+def _rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> Tensor:
+    """Of one pass.
 
     A forward pass in training mode may move buffers (running statistics); they are put back.
     """
@@ -64,5 +73,6 @@ def head_states(heads: list[Head], rows: Tensor) -> list[HeadState]:
 
 
 def over_ranks(rows: Tensor) -> Tensor:
-    """`[ranks, heads, 3]` to `[heads, 3]`: least minimum, greatest maximum, mean KL; NaN if a rank has it."""
+    """`[ranks, heads, 3]`, or of parts of equal size, to `[heads, 3]`: least minimum, greatest maximum, mean KL; NaN if
+    one of them has it."""
     return torch.stack([rows[:, :, 0].amin(0), rows[:, :, 1].amax(0), rows[:, :, 2].mean(0)], dim=1)

@@ -242,7 +242,7 @@ def _heads(config: TrainConfig[Any], recording: Recording, work: Workload, devic
     rows = []
     for batch in shares(recording, work, config.seed, device):
         with autocast(config.precision, device):
-            rows.append(probe_rows(work.entry, work.model, work.heads, work.entry.read(batch)))
+            rows.append(probe_rows(work.entry, work.model, work.heads, work.entry.read(batch), config.accumulate))
     return over_ranks(torch.stack(rows))
 
 

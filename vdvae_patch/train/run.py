@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 from vdvae_patch.data.batches import DeviceImages, batch_indices, rank_slice, steps_per_epoch
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.data.pixels import Indices
+from vdvae_patch.skips.counted import write_counts
 from vdvae_patch.skips.records import JsonLines, last_number
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.compiled import KeptFunctions
@@ -46,6 +48,7 @@ class Counters:
         self.nan += record.cause in ("nan_rate", "nan_distortion")
         self.loss_scale += record.cause == "loss_scale"
         self.consecutive_skips = self.consecutive_skips + 1 if record.skipped else 0
+        self.nelbo = None  # that of the weights of before
         self.last_finite = record.cause not in ("nan_rate", "nan_distortion")
         self.clipped += record.clipped
         self.last_clip = record.clip
@@ -62,19 +65,32 @@ class Counters:
         return self.images / self.seconds if self.seconds else 0.0
 
 
+_COUNT_EVERY = 10.0
+"""Seconds after which steps are counted in the file beside the logs, where nothing rarer happens."""
+
+
 class Logs:
     """The logs that grow with the steps; rank 0 has them."""
 
     def __init__(
-        self, folder: RunFolder, board: Board | None, run: str = "", counts: Mapping[str, int] | None = None
+        self,
+        folder: RunFolder,
+        board: Board | None,
+        run: str = "",
+        counts: Mapping[str, int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         after = counts or {}
+        self._folder, self._clock = folder.path, clock
+        self._told: dict[str, int] = {}
+        self._when = 0.0
         self.metrics = JsonLines(folder.metrics, run=run, after=after.get("metrics", 0))
         self.skips = JsonLines(folder.skips, run=run, after=after.get("skips", 0))
         self.heads = JsonLines(folder.heads, run=run, after=after.get("heads", 0))
         self.board = board
         self._evaluations, self._run = folder.evaluations, run
         self._evaluated = max(after.get("evaluations", 0), last_number(folder.evaluations))
+        self._count()
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """Add to the log of evaluations, which a run without them does not have."""
@@ -92,9 +108,14 @@ class Logs:
         }  # fmt: skip
 
     def flush(self) -> None:
-        """Hand what was written to the operating system."""
+        """Hand what was written to the operating system, and write down how much it is: at once after a skipped update
+        or an evaluation, else now and then."""
         for log in (self.metrics, self.skips, self.heads):
             log.flush()
+        counts, told = self.counts(), self._told
+        rare = any(counts[name] != told.get(name) for name in ("skips", "evaluations"))
+        if rare or (counts != told and self._clock() - self._when >= _COUNT_EVERY):
+            self._count()
         if self.board is not None:
             self.board.flush()
 
@@ -102,13 +123,19 @@ class Logs:
         """Wait until it is on the disk."""
         for log in (self.metrics, self.skips, self.heads):
             log.sync()
+        self._count()
 
     def close(self) -> None:
         """Flush and close."""
         for log in (self.metrics, self.skips, self.heads):
             log.close()
+        self._count()
         if self.board is not None:
             self.board.close()
+
+    def _count(self) -> None:
+        self._told, self._when = self.counts(), self._clock()
+        write_counts(self._folder, self._run, self._told)
 
 
 @dataclass

@@ -10,8 +10,9 @@ from typing import Any
 
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.skips.audit import Audit
+from vdvae_patch.skips.counted import COUNTS, read_counts, write_counts
 from vdvae_patch.skips.generators import generator_states, restore_generators
-from vdvae_patch.skips.records import Cut, truncate_after
+from vdvae_patch.skips.records import Cut, in_words, last_number, truncate_after
 from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import RunFile, TrainConfig
@@ -151,6 +152,7 @@ def cut_logs(
         expected: by the name of a log how many lines it had when `step` steps had been done.
     """
     known = expected or {}
+    _count_down(folder.path, known)
     run, checked = ("", False) if file is None else (file.run, file.checks_logs)
     cuts = {
         log.stem: truncate_after(log, step, run=run, expected=known.get(log.stem), checked=checked)
@@ -160,6 +162,15 @@ def cut_logs(
     for kept in (folder.checkpoints, folder.recordings):
         checkpoint.clean(kept)
     return cuts
+
+
+def _count_down(folder: Path, known: Mapping[str, int]) -> None:
+    """Let the count beside the logs say no more than they will have; before they are cut, for it never says more."""
+    found = read_counts(folder)
+    if not found.lines or not known:
+        (folder / COUNTS).unlink(missing_ok=True)
+    else:
+        write_counts(folder, found.run, {name: min(count, known.get(name, 0)) for name, count in found.lines.items()})
 
 
 def set_logs_aside(folder: RunFolder) -> Path | None:
@@ -173,6 +184,8 @@ def set_logs_aside(folder: RunFolder) -> Path | None:
     number = 1
     while (target := folder.path / f"before-{number}").exists():
         number += 1
+    if (folder.path / COUNTS).exists():
+        made.append(folder.path / COUNTS)
     target.mkdir()
     for path in made:
         path.rename(target / path.name)
@@ -212,6 +225,7 @@ def choose(
     require_run(found.info, file, found.path)
     counted = _skips(asdict(of_checkpoint(found.state, found.path, found.info.step).counters))
     lines = found.info.counts or {"metrics": found.info.step, "skips": sum(counted.values())}
+    cut_off = _cut_off(folder, file.run, lines)
     cuts = cut_logs(folder, found.info.step, file, lines)
     problems = [problem for cut in cuts.values() for problem in cut.problems]
     if not problems:
@@ -222,10 +236,21 @@ def choose(
     if cuts["metrics"].redone:
         first, last = min(cuts["metrics"].redone), max(cuts["metrics"].redone)
         say(f"going on after step {found.info.step}: steps {first + 1} to {last + 1} were logged and are done again")
-    for line in (*problems, *(remark for cut in cuts.values() for remark in cut.remarks)):
+    for line in (*cut_off, *problems, *(remark for cut in cuts.values() for remark in cut.remarks)):
         say(line)
     keep(found)
     return Chosen(found.path, {name: cut.count for name, cut in cuts.items()}, tuple(problems))
+
+
+def _cut_off(folder: RunFolder, run: str, lines: Mapping[str, int]) -> list[str]:
+    """What is missing at the ends of the logs of steps that are done again, so that nothing is lost by it."""
+    found = read_counts(folder.path, run)
+    said = [found.problem] if found.exists and found.problem else []
+    for log in (folder.metrics, folder.skips, folder.heads, folder.evaluations):
+        last, had = max(last_number(log), lines.get(log.stem, 0)), found.lines.get(log.stem, 0)
+        if last < had:
+            said.append(f"{log} lacks {in_words(last + 1, had)}, of steps that are done again")
+    return said
 
 
 def _skips(counters: Mapping[str, Any]) -> dict[str, int]:

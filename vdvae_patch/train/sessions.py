@@ -31,14 +31,14 @@ def session(seen: Mapping[str, Any], step: int) -> dict[str, Any]:
     """
     keys = ("command", *VERSIONS, "ranks", "launcher")
     entry = {"began": datetime.now(UTC).isoformat(timespec="seconds"), "step": step}
-    return entry | {key: seen[key] for key in keys if key in seen} | {"host_code": _host(seen)}
+    return entry | {key: seen[key] for key in keys if key in seen} | {"host_code": _host(seen)} | _sources(seen)
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """`["torch 2.12.1 (was 2.11.0)", ...]`: in which versions two sessions differ."""
     return [
         f"{key} {now[key]} (was {before[key]})"
-        for key in (*VERSIONS, "host_code")
+        for key in (*VERSIONS, "host_code", "host_sources")
         if key in before and key in now and before[key] != now[key]
     ]
 
@@ -46,6 +46,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _host(seen: Mapping[str, Any]) -> str:
     host = seen.get("host", {})
     return " ".join(str(host[key]) for key in ("kind", "commit") if key in host)
+
+
+def _sources(seen: Mapping[str, Any]) -> dict[str, str]:
+    host = seen.get("host", {})
+    return {"host_sources": str(host["sources"])} if "sources" in host else {}
 
 
 def weights_print(path: Path) -> str:

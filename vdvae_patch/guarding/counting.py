@@ -1,0 +1,55 @@
+"""How many steps a guard has seen, of each optimizer, also those before its training was taken up again."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
+
+
+class StepCounts:
+    """Of each optimizer how many steps it has come to, skipped ones too; an optimizer is known from its first step on.
+
+    A training that is taken up again makes its optimizers anew: they get the counts of before in the order of their
+    first steps, as `Clipping` gives them their norms.
+    """
+
+    def __init__(self) -> None:
+        self._counts: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
+        self._before: list[int] = []
+
+    def __len__(self) -> int:
+        """How many optimizers have stepped in this process."""
+        return len(self._counts)
+
+    def __contains__(self, optimizer: Optimizer) -> bool:
+        return optimizer in self._counts
+
+    def of(self, optimizer: Optimizer) -> int:
+        """The number of its next step, from 0."""
+        if optimizer in self._counts:
+            return self._counts[optimizer]
+        return self._before[0] if self._before else 0
+
+    def add(self, optimizer: Optimizer) -> None:
+        """It has come to a step."""
+        following = self.of(optimizer) + 1
+        if optimizer not in self._counts and self._before:
+            self._before.pop(0)
+        self._counts[optimizer] = following
+
+    @property
+    def latest(self) -> int:
+        """The number of the next step of the one that has come to most."""
+        return max(self.state(), default=0)
+
+    def state(self) -> list[int]:
+        """For a checkpoint, in the order of their first steps."""
+        return [*self._counts.values(), *self._before]
+
+    def take_up(self, counts: Sequence[int]) -> None:
+        """Go on from what `state` gave."""
+        self._before = [int(count) for count in counts]
+        for optimizer in self._counts:
+            self._counts[optimizer] = self._before.pop(0) if self._before else 0
