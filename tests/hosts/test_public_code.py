@@ -57,6 +57,15 @@ KNOWN = {
     "tenth_images-Factored VAE of landers (badnanx)": "a draw's overwritten part is named with the whole, and refused",
     "tenth_images-Flows of levels (thomasgho)": "a gated layer is missed, and both factors of its product are named",
     "tenth_images-HVAE with a VampPrior (Deligiorgis)": "one layer in two roles; a prior's draw is decoded, a slip",
+    "tenth_sequences-AMP-VRAE": "one layer is posterior and a mixture's prior, and is listed as the former alone",
+    "tenth_sequences-pi-VAE (wei-bbc-lab)": "a product of two Normals: the prior's factor is listed twice; refused",
+    "tenth_sequences-SketchRNN of birds (ivanpuhachov)": "a bivariate Normal with a correlation, its scales floored",
+    "tenth_sequences-VAE of Burgers' waves (christian-jacobsen)": "a GELU that serves all layers is in σ: refused",
+    "tenth_sequences-Latent SDE of funds (P2SAMAPA)": "a diffusion without a density is called a posterior's",
+    "tenth_sequences-Active inference capsule (adanielnoel)": "a slip upstream exchanges the KL's arguments; roles",
+    "tenth_sequences-TD-VAE (MaxASchwarzer)": "one layer is posterior and prior, and is listed as the former alone",
+    "tenth_sequences-Frames to come (marisancans)": "a scale that is v², a slip upstream, without a KL: missed",
+    "tenth_sequences-Deconfounder (EthanYDONG)": "one layer is the prior's, and by another function the posterior's",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -87,6 +96,16 @@ SLOW = {
     "tenth_images-IWAE of two levels (iliastk)", "tenth_images-Flows of levels (thomasgho)",
     "tenth_images-srVAE (ioangatop)", "tenth_images-Rank-1 BNN (jonathansim)",
     "tenth_images-HandPoser (csnowhermit)",
+    "tenth_sequences-CVAE of dialogue (Kirito0918)", "tenth_sequences-VAE-Tacotron (xcmyz)",
+    "tenth_sequences-Emotional voices (Jesper-Jung)", "tenth_sequences-SRNN of speech (zihangdai)",
+    "tenth_sequences-pi-VAE (wei-bbc-lab)", "tenth_sequences-SketchRNN of birds (ivanpuhachov)",
+    "tenth_sequences-Latent ODE of cells (Cccccccloud)", "tenth_sequences-PI-VAE of spectra (noonyue)",
+    "tenth_sequences-Active inference capsule (adanielnoel)", "tenth_sequences-IQL (gwthomas)",
+    "tenth_sequences-SAC (zhihanyang2022)", "tenth_sequences-PPO (zhihanyang2022)", "tenth_sequences-Dreamer (minhphd)",
+    "tenth_sequences-TD-VAE (MaxASchwarzer)", "tenth_sequences-IQL, squares (Manchery)",
+    "tenth_sequences-Neural process (martenlienen)", "tenth_sequences-Unified motion CVAE (vanoracai)",
+    "tenth_sequences-CVAE of folds (VikashKumar-1996)", "tenth_sequences-TRPO (ajlangley)",
+    "tenth_sequences-Deconfounder (EthanYDONG)",
 }  # fmt: skip
 
 

@@ -192,6 +192,7 @@ FIELDS = (
     "ninth_images",
     "ninth_sequences",
     "tenth_images",
+    "tenth_sequences",
 )
 
 
