@@ -55,7 +55,6 @@ KNOWN = {
     "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
     "ninth_sequences-ODE2VAE": "bare log σ of weights in a KL: found, and refused",
     "tenth_images-Factored VAE of landers (badnanx)": "a draw's overwritten part is named with the whole, and refused",
-    "tenth_images-Flows of levels (thomasgho)": "a gated layer is missed, and both factors of its product are named",
     "tenth_images-HVAE with a VampPrior (Deligiorgis)": "one layer in two roles; a prior's draw is decoded, a slip",
     "tenth_sequences-AMP-VRAE": "one layer is posterior and a mixture's prior, and is listed as the former alone",
     "tenth_sequences-pi-VAE (wei-bbc-lab)": "a product of two Normals: the prior's factor is listed twice; refused",

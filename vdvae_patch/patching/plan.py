@@ -242,8 +242,16 @@ def _refuse_shared_expressions(heads: Sequence[PatchedHead]) -> None:
             if other is not None:
                 raise SharedScaleError(
                     f"one expression of the host computes the scales of {other.head} and of {patched.head}, which is "
-                    f"left as it is; {GIVE_ONE}"
+                    f"left as it is; {_APART if _differ(other.head, patched.head) else GIVE_ONE}"
                 )
+
+
+def _differ(one: Head, other: Head) -> bool:
+    """Whether two heads are different functions of one raw value."""
+    return (one.path, one.channel_range) == (other.path, other.channel_range) and one.convention != other.convention
+
+
+_APART = "it leads to them in two ways, so that no value is right for both: give each a layer of its own"
 
 
 def _place(site: object) -> tuple[object, ...]:
@@ -304,6 +312,11 @@ def _at_sites(
         for site in head.sites:
             if isinstance(site, ActivationSite):
                 other, known = activations.setdefault(site.path, (site, scale))
+                if other != site and known == scale:
+                    raise PatchError(
+                        f"{site.path} serves two heads, whose σ are {other.rest or 'computed further on'} and "
+                        f"{site.rest or 'computed further on'} of what stands in its place; {_APART}"
+                    )
                 if other != site or (known != scale and site.rest is not None):
                     raise SharedScaleError(
                         f"{site.path} serves two heads, which were given {known} and {scale}; {GIVE_ONE}"

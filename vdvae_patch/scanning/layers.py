@@ -29,7 +29,8 @@ def join_layers(graph: Graph) -> None:
     """Make opaque what a module returns, if it is a layer's output in all but the form.
 
     That is so if the module has added, or multiplied by, a parameter of its own: a bias behind a graph convolution, a
-    gain behind a convolution. And if it is the sum of what two of its layers compute, as a residual block's is, or of
+    gain behind a convolution. So it is if a gate lets what it computes through in part: silu(self.a(x)) *
+    sigmoid(self.b(x)). And if it is the sum of what two of its layers compute, as a residual block's is, or of
     something and what a layer computes of it. A sum of data and what a layer computes of them is a raw value wherever
     it is formed. A module that returns several values is a layer by itself where its own lines have product and bias:
 
@@ -49,7 +50,7 @@ def join_layers(graph: Graph) -> None:
         if node.op == "add":
             is_layer = _is_residual(operands, owners) or _is_weighted(operands, owners) or _passed_by(node) is not None
         else:
-            is_layer = node.op == "mul" and _is_weighted(operands, owners)
+            is_layer = node.op == "mul" and (_is_weighted(operands, owners) or _is_gated(operands))
         if is_layer:
             node.kind = "opaque"
     for number, paths in graph.returned_beside.items():
@@ -117,6 +118,14 @@ def _is_weighted(operands: list[Node], owners: list[str]) -> bool:
     weights = [n for n in operands if any(_is_made_of(n, path) for path in owners)]
     layer = next((n for n in operands if n not in weights), None)
     return layer is not None and len(weights) == 1 and _moved_from(layer).kind == "opaque"
+
+
+def _is_gated(operands: list[Node]) -> bool:
+    """Whether one operand is a gate between 0 and 1, and the other one no scale, as in `silu(a(x)) * sigmoid(b(x))`. Of
+    two that are positive the product may be one of scales."""
+    made = [_moved_from(n) for n in operands]
+    gates = [n for n in made if n.op in ops.GATES]
+    return len(gates) == 1 and all(n in gates or n.op not in ops.POSITIVE for n in made)
 
 
 def _is_made_of(weight: Node, path: str) -> bool:

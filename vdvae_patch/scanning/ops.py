@@ -232,6 +232,10 @@ HELD = frozenset({"clamp", "clamp_min", "clamp_max", "nan_to_num"})
 """What holds values inside of a range, and is the identity there."""
 FLOORS = frozenset({"add", "clamp"})
 """The steps of a convention that keep a σ from zero."""
+GATES = frozenset({"sigmoid", "hardsigmoid"})
+"""What lets a value through in part, by name."""
+POSITIVE = frozenset({"exp", "exp2", "softplus", "square", "sigmoid", "hardsigmoid", "softmax"})
+"""What makes a number of one sign, as a scale is, by name."""
 LINEAR_STEPS = frozenset({"add", "mul"})
 """The steps of a convention that are straight lines."""
 SUMS = frozenset({"add", "sub"})
