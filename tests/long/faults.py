@@ -599,7 +599,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "scanning/roles.py",
-        "tests/hosts/test_scan.py tests/hosts/test_scan_roles_without_kl.py",
+        "tests/hosts/test_scan.py tests/hosts/test_scan_roles_without_kl.py tests/hosts/test_scan_kl_ratios.py",
         ('return "prior" if exchanged else "posterior"', 'return "posterior" if exchanged else "prior"'),
         ('return ("posterior" if "posterior" in roles else roles[0]), True', "return roles[-1], True"),
         (
@@ -650,7 +650,6 @@ FAULTS: list[Fault] = [
     *_group(
         "attach/recompile.py",
         "tests/hosts/test_normals_that_carry_log_sigma.py",
-        ("any(same_sigma(rest, steps) for steps in ends(log.convention))", "True"),
         ("changes.append(Change(known.last, log.last, VALUE, LogReader(rest)))", "pass"),
     ),
     *_group(
