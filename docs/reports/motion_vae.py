@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 import vdvae_patch
 
 REPORTS = ["Dai-Wenxun/MotionLCM#33", "WanluLiuLab/scAtlasVAE#16", "nghorbani/human_body_prior#70"]
-HEAD, OPERATION, CURE = "to_var", "torch.distributions raised", "bounded(0.001, 10)"  # what the guard names
+HEAD, OPERATION, CURE = "to_var", "torch.distributions raised", "explin"  # what the guard names
 RATE, STEPS = 0.3, 30  # a learning rate that is raised, so that it takes seconds
 
 
