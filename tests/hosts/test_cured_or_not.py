@@ -607,7 +607,9 @@ def test_where_gradients_are_off_that_is_said(off: Callable[[], Any], name: str)
 
 
 def test_a_loader_is_no_batch() -> None:
-    with pytest.raises(vdvae_patch.PatchError, match=r"a DataLoader was given .* next\(iter\(loader\)\)"):
+    with pytest.raises(
+        vdvae_patch.PatchError, match=r"TypeError: .*; a DataLoader was given: .* next\(iter\(loader\)\)"
+    ):
         vdvae_patch.scan(Plain(), torch.utils.data.DataLoader(X, 4))  # type: ignore[arg-type]
 
 

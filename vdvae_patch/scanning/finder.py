@@ -269,7 +269,7 @@ class ScanRun:
         inputs = moved(self.inputs, self._place, _place(model))
         try:
             found, is_loss = loss_of(rerun(model, inputs, self.call if call is None else call))
-        except Exception:
+        except Exception:  # whatever the host's code raises at another draw: it has no loss there, and None says so
             return None
         return float(found.detach().double()) if is_loss and found is not None else None
 

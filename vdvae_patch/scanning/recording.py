@@ -118,7 +118,8 @@ def recorded(
         except Exception as error:
             if isinstance(error, TypeError | AttributeError) and any(isinstance(i, DataLoader) for i in inputs):
                 raise PatchError(
-                    "a DataLoader was given in the place of a batch; give one batch of it: next(iter(loader))"
+                    f"the call ended with {type(error).__name__}: {error}; a DataLoader was given: if a batch is what "
+                    "the model takes, give one of it, next(iter(loader))"
                 ) from error
             error.add_note(
                 f"while vdvae_patch.scan ran {_written(model, inputs, call)}{_otherwise(model, inputs, call)}"
