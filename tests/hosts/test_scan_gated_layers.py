@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from public import tenth_sequences
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
@@ -66,30 +67,14 @@ def test_of_a_product_of_two_scales_each_is_a_head() -> None:
     assert [h.path for h in heads] == ["raw.value", "raw.gate"]
 
 
-class OneForBoth(nn.Module):
-    """One output is the prior's variance by a softplus, and the posterior's by a softplus of that."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mean, self.law, self.decoder = (
-            nn.Linear(6, 3),
-            nn.Sequential(nn.Linear(6, 3), nn.Softplus()),
-            nn.Linear(3, 6),
-        )
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        mean, q = self.mean(x), F.softplus(self.law(x)).sqrt()
-        p = self.law(condition).sqrt()
-        z = mean + q * torch.randn_like(mean)
-        kl = torch.log(p / q) + (q**2 + mean**2) / (2 * p**2) - 0.5
-        return F.mse_loss(self.decoder(z), x) + kl.sum(1).mean()
-
-
 def test_one_output_that_leads_to_two_sigmas_in_two_ways_is_refused_with_what_can_be_done() -> None:
-    torch.manual_seed(0)
-    model = OneForBoth()
-    heads = scan(model, torch.randn(5, 6), torch.randn(5, 6))
-    assert {h.role for h in heads} == {"posterior", "prior"}
-    with pytest.raises(PatchError) as error:
-        patch(model, heads=heads, posterior="explin", prior="explin")
+    case = next(case for case in tenth_sequences.CASES if case.name.startswith("Deconfounder"))
+    model, heads = case.scanned()
+    assert {h.role for h in heads if h.path.startswith("h_sigma_net")} == {"posterior", "prior"}
+    with pytest.raises(PatchError, match="what stands in its place") as error:
+        patch(model, heads=heads, posterior="explin", prior="explin", likelihood="explin")
     assert "give both the same" not in str(error.value)
+    assert "give each a layer of its own" in str(error.value)
+    with pytest.raises(PatchError, match="it leads to them in two ways") as alone:
+        patch(model, "explin/vanilla", heads=heads)
+    assert "give both the same" not in str(alone.value)
