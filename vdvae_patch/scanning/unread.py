@@ -6,27 +6,29 @@ is almost a Normal's; and where nothing at all was found, of the noise that was 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import descend, scaled_noise
+from vdvae_patch.scanning.correlated import Correlated
 from vdvae_patch.scanning.emission import emission_of
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, settle
-from vdvae_patch.scanning.gaussian import LEAST_CORRELATION, MOST_LEAVES, Probe
+from vdvae_patch.scanning.expression import Spot, SpotKey, settle
 from vdvae_patch.scanning.graph import Frame, Graph, Node, ancestors
 from vdvae_patch.scanning.interpolated import leaves_of
 from vdvae_patch.scanning.reading import NearMiss, Readings, where
 from vdvae_patch.trace import shown
 
 
-def unread(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) -> Iterator[NearMiss]:
+def unread(
+    graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node], pairs: Correlated
+) -> Iterator[NearMiss]:
     """The near misses of a graph.
 
     Args:
         unmatched: raw values that change a density as a scale does, with where that is complete; see `gaussian_terms`.
+        pairs: what was read of densities of two correlated values.
     """
-    found = [*_others(graph), *_almost(graph, readings, unmatched)]
+    found = [*_others(graph), *_almost(readings, unmatched, pairs)]
     yield from dict.fromkeys(found)
     if not found and not readings.found and not readings.near_misses:
         for node in graph.nodes:
@@ -103,29 +105,11 @@ def _diagonal_of(matrix: Node) -> Node | None:
 _NEAR = 30
 
 
-def _almost(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) -> Iterator[NearMiss]:
-    known = {key for reading in readings.found for key in leaves_of(reading)}
-    stops = frozenset(readings.samples | readings.merged)
-    for key, total in unmatched.items():
+def _almost(readings: Readings, unmatched: Mapping[SpotKey, Node], pairs: Correlated) -> Iterator[NearMiss]:
+    known = {key for reading in readings.found for key in leaves_of(reading)} | pairs.read
+    for key, total in {**unmatched, **pairs.unread}.items():
         if key not in known:
-            yield NearMiss.at(total, _CROSSED if _is_crossed(total, stops) else _ALMOST)
-    for node in graph.nodes:  # a density that no logarithm was taken of
-        if node.op in ops.EXPONENTIAL and node.params and _is_crossed(node.inputs[0], stops):
-            yield NearMiss.at(node, _CROSSED)
-
-
-def _is_crossed(total: Node, stops: frozenset[int]) -> bool:
-    """Whether an expression is quadratic in two values that are correlated: ℓ = (A x² + 2 R x y + B y²) / 2 with
-    0 < R² < A B. Of one difference, (x - y)², it is R² = A B."""
-    expression = Expression(Spot(total), stops, most=MOST_LEAVES)
-    if not 3 <= len(expression.leaves) <= MOST_LEAVES:
-        return False
-    probe = Probe(expression)
-    curved = [key for key in expression.leaves if probe.curvature(key) is not None]
-    return any(
-        LEAST_CORRELATION < probe.correlation(one, other) < 1 - LEAST_CORRELATION
-        for one, other in itertools.combinations(curved, 2)
-    )
+            yield NearMiss.at(total, _CROSSED if key in pairs.unread or total.id in pairs.seen else _ALMOST)
 
 
 _CORRELATED = "a Normal with correlations has no σ of each element; heads are of Normals whose elements are independent"
