@@ -35,7 +35,7 @@ from vdvae_patch.scanning.gaussian import (
     is_correlation,
     is_flat,
 )
-from vdvae_patch.scanning.graph import Graph, Node
+from vdvae_patch.scanning.graph import Graph, Node, in_order
 
 LARGEST_FLOOR = 1e-3
 """Of what is added in a divisor; public code has 1e-4 at most. What is larger belongs to σ."""
@@ -96,44 +96,29 @@ def correlated_terms(graph: Graph, stops: frozenset[int]) -> Correlated:
 
 
 def _crossed(graph: Graph) -> tuple[set[int], frozenset[int]]:
-    """What is computed of a product of two differences, (x − m)(y − n), and these differences."""
+    """What is computed of two differences together, (x − m)(y − n) or (y − n) − c (x − m), and these differences."""
     factors: dict[int, frozenset[int]] = {}
     crossed, differences = set[int](), frozenset[int]()
-    for node in _in_order(graph):
+    for node in in_order(graph):
         if not node.params or node.kind not in ("elementwise", "shape"):
             continue
         own = [factors.get(n.id, _NO_FACTORS) for n in node.inputs if n.params]
+        apart = len(own) > 1 and all(own) and not own[0] & own[1]
+        joins = apart and (node.op in ops.MULTIPLYING or node.op in ops.SUMMING)
         if node.op in ops.SUMMING and sum(isinstance(a, Node) for a in node.args) > 1:
             factors[node.id] = frozenset({node.id})
         elif node.op in ops.SELECTING | ops.NARROWING and any(own):
             factors[node.id] = frozenset({node.id})  # of one difference of two coordinates each is one
-        elif node.kind == "shape" or node.op in ops.MONOMIAL:
-            factors[node.id] = frozenset().union(*own)
-            if node.op in ops.MULTIPLYING and len(own) > 1 and all(own) and not own[0] & own[1]:
-                crossed.add(node.id)
-                differences |= factors[node.id]
-        if any(n.id in crossed for n in node.inputs):
+        elif node.kind == "shape" or node.op in ops.MULTIPLYING or node.op == "neg":
+            factors[node.id] = frozenset().union(*own) if len(own) < 2 or apart or not all(own) else _NO_FACTORS
+        if joins:
+            differences |= own[0] | own[1]
+        if joins or any(n.id in crossed for n in node.inputs):
             crossed.add(node.id)
     return crossed, differences
 
 
 _NO_FACTORS = frozenset[int]()
-
-
-def _in_order(graph: Graph) -> Iterator[Node]:
-    """The nodes, operands before what is computed of them: those that `pairs.py` adds stand behind all others."""
-    done: set[int] = set()
-    for node in graph.nodes:
-        todo = [node]
-        while todo:
-            inner = todo[-1]
-            waiting = [n for n in inner.inputs if n.id > inner.id and n.id not in done] if inner.id not in done else []
-            todo += waiting
-            if not waiting:
-                todo.pop()
-                if inner.id not in done:
-                    done.add(inner.id)
-                    yield inner
 
 
 def _is_density(node: Node) -> bool:
@@ -240,7 +225,7 @@ def _scales(
     for key in others:
         found = probe.as_p(key, list(curved))
         if found is None:
-            if key not in moved and any(probe.changes_curvature(key, mean) for mean in curved):
+            if key not in moved and any(_weighs(probe, key, mean) for mean in curved):
                 left.append(leaves[key])
             continue
         node, suffix, means, _ = found
@@ -257,7 +242,21 @@ _FEW_PAIRS = 4
 
 def _moves_correlation(probe: Probe, key: SpotKey, one: SpotKey, other: SpotKey) -> bool:
     share = probe.correlation(one, other, {key: probe.grid})
-    return share is not None and not is_flat(share.clamp(min=1e-300))
+    return share is not None and not is_flat(share.clamp(min=_TINY))
+
+
+def _weighs(probe: Probe, key: SpotKey, mean: SpotKey) -> bool:
+    """Whether a value changes a curvature, and what is left where the square vanishes, as the log of a σ does."""
+    curvature = probe.curvature(mean, {key: probe.grid})
+    if curvature is None or is_flat(curvature.abs().clamp(min=_TINY)):
+        return False
+    rest = probe.at_minimum(mean, {key: probe.grid}, curvature)
+    return bool((rest - rest[0]).abs().max() > _SAME_REST * (1 + rest.abs().max()))
+
+
+_TINY = 1e-300
+_SAME_REST = 1e-9
+"""Change of the rest, relative to it, that is rounding."""
 
 
 def _behind_floors(probe: Probe, key: SpotKey, node: Spot) -> Spot:

@@ -419,7 +419,8 @@ class Probe:
                     shares = list(self._correlations(mean, quadratic, {key: grid}))
                     if any(is_flat(sigma / (1 - share).sqrt()) for share in shares):
                         continue  # it moves ρ alone: σ √(1 − ρ²) follows, and σ does not
-                    for share in (torch.zeros_like(sigma), *shares):
+                    # of an inverse covariance an element is 1 / σ² (1 − ρ²): σ itself is looked for first
+                    for share in (*shares, torch.zeros_like(sigma)):
                         error = functools.partial(distance, sigma=sigma / (1 - share).sqrt())
                         match = self.match(key, grid, frozenset(quadratic), error)
                         if match is not None:

@@ -284,6 +284,22 @@ def ancestors(nodes: Iterable[Node]) -> set[int]:
     return found
 
 
+def in_order(graph: Graph) -> Iterator[Node]:
+    """The nodes, operands before what is computed of them: those that `pairs.py` adds stand behind all others."""
+    done: set[int] = set()
+    for node in graph.nodes:
+        todo = [node]
+        while todo:
+            inner = todo[-1]
+            waiting = [n for n in inner.inputs if n.id not in done] if inner.id not in done else []
+            todo += waiting
+            if not waiting:
+                todo.pop()
+                if inner.id not in done:
+                    done.add(inner.id)
+                    yield inner
+
+
 def flat(value: Any) -> Iterator[Any]:
     """The leaves of nested lists and tuples."""
     if isinstance(value, list | tuple):

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import scaled_noise
 from vdvae_patch.scanning.cuts import argument
 from vdvae_patch.scanning.graph import Graph, Node, broadcast_shape
@@ -35,18 +36,15 @@ _aten: Any = torch.ops.aten
 
 def settle_pairs(graph: Graph) -> None:
     """Write such operations down as those of elements. What they were is kept in `graph.rewritten`."""
-    if any(node.params and (_is_product_of_two(node) or _is_of_matrix(node)) for node in graph.nodes):
-        _Pairs(graph).settle()
+    multiplied = _multiplied_coordinates(graph)
+    if multiplied or any(node.params and _is_of_matrix(node) for node in graph.nodes):
+        _Pairs(graph, multiplied).settle()
         graph.index_consumers()
 
 
 def is_pair_matrix(node: Node) -> bool:
     """Whether a value is a matrix of two rows and columns, or several."""
     return len(node.shape) > 1 and node.shape[-2:] == (2, 2)
-
-
-def _is_product_of_two(node: Node) -> bool:
-    return node.op == "prod" and _pair_dimension(node) is not None
 
 
 def _is_of_matrix(node: Node) -> bool:
@@ -64,14 +62,40 @@ def _pair_dimension(node: Node) -> int | None:
     return dim if source.shape[dim] == 2 else None
 
 
+_Along = tuple[tuple[int, ...], int]
+"""A shape, and the dimension of it that has two coordinates."""
+
+
+def _multiplied_coordinates(graph: Graph) -> set[_Along]:
+    """Of tensors whose two coordinates along a dimension are multiplied, by `prod` or as `d[..., 0] * d[..., 1]`."""
+    found: set[_Along] = set()
+    factors: dict[int, frozenset[tuple[int, int, int]]] = {}
+    for node in graph.nodes:
+        if not node.params:
+            continue
+        if node.op == "prod" and (dim := _pair_dimension(node)) is not None:
+            found.add((node.inputs[0].shape, dim))
+        elif node.op in ops.SELECTING and node.inputs and node.inputs[0].kind == "elementwise":
+            source = node.inputs[0]
+            dim = argument(node, 1, "dim", 0) % len(source.shape)
+            place = node.index if node.op == "unbind" else argument(node, 2, "index", 0) % source.shape[dim]
+            if source.shape[dim] == 2:
+                factors[node.id] = frozenset({(source.id, dim, place)})
+        elif node.op in ops.MULTIPLYING or node.op == "neg" or node.op in ops.COPYING:
+            own = [factors[n.id] for n in node.inputs if n.id in factors]
+            if own:
+                factors[node.id] = frozenset().union(*own)
+            pairs = {(number, dim) for number, dim, _ in factors.get(node.id, ())} if len(own) > 1 else set()
+            for number, dim in pairs:
+                if {(number, dim, 0), (number, dim, 1)} <= factors[node.id]:
+                    found.add((graph.nodes[number].shape, dim))
+    return found
+
+
 class _Pairs:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, multiplied: set[_Along]) -> None:
         self.graph = graph
-        self._multiplied = {
-            (node.inputs[0].shape, _pair_dimension(node))
-            for node in graph.nodes
-            if node.params and _is_product_of_two(node)
-        }
+        self._multiplied = multiplied
         self._taken_apart: set[int] = set()
         """Matrices and vectors that were written down by elements, and what is computed of them."""
 

@@ -15,6 +15,7 @@ from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Spot, SpotKey, settle
 from vdvae_patch.scanning.graph import Frame, Graph, Node, ancestors
 from vdvae_patch.scanning.interpolated import leaves_of
+from vdvae_patch.scanning.pairs import is_pair_matrix
 from vdvae_patch.scanning.reading import NearMiss, Readings, where
 from vdvae_patch.trace import shown
 
@@ -28,7 +29,7 @@ def unread(
         unmatched: raw values that change a density as a scale does, with where that is complete; see `gaussian_terms`.
         pairs: what was read of densities of two correlated values.
     """
-    found = [*_others(graph), *_almost(readings, unmatched, pairs)]
+    found = [*_others(graph, readings), *_almost(readings, unmatched, pairs)]
     yield from dict.fromkeys(found)
     if not found and not readings.found and not readings.near_misses:
         for node in graph.nodes:
@@ -36,9 +37,13 @@ def unread(
                 yield NearMiss.at(node, "fresh Normal noise is drawn, and no value that a network computes scales it")
 
 
-def _others(graph: Graph) -> Iterator[NearMiss]:
+def _others(graph: Graph, readings: Readings) -> Iterator[NearMiss]:
     named, told = set[str](), list[Node]()
+    sigmas = {reading.node.id for reading in readings.found if reading.term is not None}
     for other in graph.others:
+        if _is_read(other.scale, sigmas):
+            named.add(_line(other.frames))
+            continue
         reason = "its scale is that of no Normal, and no head"
         if "Normal" in other.name:
             reason = _with_advice(graph, _CORRELATED, other.scale, other.argument)
@@ -48,7 +53,9 @@ def _others(graph: Graph) -> Iterator[NearMiss]:
         if node.params and node.kind == "opaque" and node.op in ops.COMBINING and _mixes_noise(graph, node):
             if where(node) in named:
                 continue  # PyTorch's own draw
-            matrix = next(n for n in node.inputs if n.params and not n.noise)
+            matrix = next(n for n in node.inputs if n.params and scaled_noise(n) is None)
+            if _is_read(matrix, sigmas):
+                continue
             told.append(matrix)
             reason = f"fresh Normal noise meets a matrix that a network computes: {_CORRELATED}"
             yield NearMiss.at(node, _with_advice(graph, reason, matrix, "scale_tril"))
@@ -56,9 +63,16 @@ def _others(graph: Graph) -> Iterator[NearMiss]:
     for node in graph.nodes:
         if node.op in _FACTORING and node.index == 0 and node.kind == "opaque" and where(node) not in named:
             matrix = node.inputs[0]
+            if _is_read(matrix, sigmas):
+                continue
             if matrix.params and matrix.data and node.id not in before:  # the factor of a draw is told of with the draw
                 named.add(where(node))
                 yield NearMiss.at(node, _with_advice(graph, f"of a matrix: {_CORRELATED}", matrix, "covariance_matrix"))
+
+
+def _is_read(matrix: Node, sigmas: set[int]) -> bool:
+    """Whether a matrix of two rows is made of scales that a density shows; see `pairs.py`."""
+    return is_pair_matrix(matrix) and not sigmas.isdisjoint(ancestors([matrix]))
 
 
 _FACTORING = frozenset({"linalg_cholesky_ex", "_linalg_slogdet", "_linalg_det"})
@@ -107,6 +121,7 @@ _NEAR = 30
 
 def _almost(readings: Readings, unmatched: Mapping[SpotKey, Node], pairs: Correlated) -> Iterator[NearMiss]:
     known = {key for reading in readings.found for key in leaves_of(reading)} | pairs.read
+    known |= {spot.key for term in pairs.terms for spot in term.correlation}
     for key, total in {**unmatched, **pairs.unread}.items():
         if key not in known:
             yield NearMiss.at(total, _CROSSED if key in pairs.unread or total.id in pairs.seen else _ALMOST)
@@ -120,9 +135,9 @@ _ALMOST = (
 
 
 _CROSSED = (
-    "the density of a Normal whose elements are correlated, written out; where the host makes one of its scales "
-    'positive write vdvae_patch.scales.get("bounded(0.01, 10)").sigma(v), and keep the correlation away from 1, as '
-    "0.99 * torch.tanh(v) does"
+    "two differences are multiplied and weighed as in the density of a Normal with a correlation, but no step has just "
+    'the values of its σ; if it is one, write vdvae_patch.scales.get("bounded(0.01, 10)").sigma(v) where the host '
+    "makes one of its scales positive, and keep the correlation away from 1, as 0.99 * torch.tanh(v) does"
 )
 
 
