@@ -193,6 +193,8 @@ def _read(expression: Expression, total: Node, density: bool) -> _Read:
             continue
         crossed = True
         terms, left = _scales(probe, curved, pairs, total, bare)
+        if any(_reaches_one(kind(expression), spot.key, pairs) for spot in (terms[0].correlation if terms else ())):
+            terms = tuple(replace(term, reaches_one=True) for term in terms)
         has_floors = any(_is_floor(a) for spot in own.order for a in spot.node.args[1:])
         if terms and (bare or not has_floors or not any(_is_passed_by(own, term) for term in terms)):
             return _Read(True, terms, left)
@@ -230,7 +232,7 @@ def _scales(
             continue
         node, suffix, means, _ = found
         node = _behind_floors(probe, key, node) if bare else node
-        terms.append(GaussianTerm(leaves[key], "p", node, suffix, means, total))
+        terms.append(GaussianTerm(leaves[key], "p", node, suffix, means, total, floored=bare))
     of_scales = {term.raw.key for term in terms}
     correlation = tuple(leaves[key] for key in others if key in moved and key not in of_scales)
     return tuple(replace(term, correlation=correlation) for term in terms), tuple(left)
@@ -243,6 +245,18 @@ _FEW_PAIRS = 4
 def _moves_correlation(probe: Probe, key: SpotKey, one: SpotKey, other: SpotKey) -> bool:
     share = probe.correlation(one, other, {key: probe.grid})
     return share is not None and not is_flat(share.clamp(min=_TINY))
+
+
+def _reaches_one(probe: Probe, key: SpotKey, pairs: Sequence[tuple[SpotKey, SpotKey]]) -> bool:
+    """Whether far out, at values that an optimizer reaches, 1 − ρ² is zero in float32, or nothing is quadratic any
+    more because of it."""
+    far = {key: torch.tensor([-_FAR, _FAR], dtype=torch.float64)}
+    shares = [probe.correlation(*pair, far) for pair in pairs[:_FEW_PAIRS]]
+    return any(share is None or bool((1 - share < _EPSILON).any()) for share in shares)
+
+
+_FAR = 30.0
+_EPSILON = torch.finfo(torch.float32).eps
 
 
 def _weighs(probe: Probe, key: SpotKey, mean: SpotKey) -> bool:

@@ -85,6 +85,8 @@ class GaussianTerm:
         total: where the term is complete.
         prior: mean and σ of the second Normal of a KL whose first one this is, where they are two numbers.
         correlation: of a density of two correlated values, the leaves that ρ is computed of.
+        reaches_one: whether ρ comes to ±1 far out, so that 1 − ρ² is zero.
+        floored: whether it was read without small numbers that the density adds.
     """
 
     raw: Spot
@@ -95,6 +97,8 @@ class GaussianTerm:
     total: Node
     prior: tuple[float, float] | None = None
     correlation: tuple[Spot, ...] = ()
+    reaches_one: bool = False
+    floored: bool = False
 
 
 _SUFFIXES: tuple[tuple[Step, ...], ...] = (
