@@ -29,6 +29,7 @@ from vdvae_patch.scanning.cuts import Cut, Cuts, cut_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.forms import Form, form_of
 from vdvae_patch.scanning.gaussian import (
+    LEAST_CORRELATION,
     MOST_LEAVES,
     GaussianTerm,
     Probe,
@@ -223,19 +224,31 @@ def _scales(
     leaves = probe.expression.leaves
     others = [key for key, spot in leaves.items() if key not in curved and spot.node.params]
     moved = {key for key in others if any(_moves_correlation(probe, key, *pair) for pair in pairs[:_FEW_PAIRS])}
+    coordinates = _coordinates(probe, curved)
     terms, left = [], []
     for key in others:
-        found = probe.as_p(key, list(curved))
+        found = probe.as_p(key, coordinates)
         if found is None:
-            if key not in moved and any(_weighs(probe, key, mean) for mean in curved):
+            if key not in moved and any(_weighs(probe, key, mean) for mean in coordinates):
                 left.append(leaves[key])
             continue
         node, suffix, means, _ = found
         node = _behind_floors(probe, key, node) if bare else node
-        terms.append(GaussianTerm(leaves[key], "p", node, suffix, means, total, floored=bare))
+        data = (leaves[mean] for mean in curved if mean not in coordinates and probe.changes_curvature(key, mean))
+        terms.append(GaussianTerm(leaves[key], "p", node, suffix, (*means, *data), total, floored=bare))
     of_scales = {term.raw.key for term in terms}
     correlation = tuple(leaves[key] for key in others if key in moved and key not in of_scales)
     return tuple(replace(term, correlation=correlation) for term in terms), tuple(left)
+
+
+def _coordinates(probe: Probe, curved: Sequence[SpotKey]) -> list[SpotKey]:
+    """Of means and data one of each difference, a mean where there is one."""
+    found: list[SpotKey] = []
+    for key in sorted(curved, key=lambda key: not probe.expression.leaves[key].node.params):
+        shares = (probe.correlation(key, other) for other in found)
+        if not any(share is not None and bool((1 - share).abs().max() < LEAST_CORRELATION) for share in shares):
+            found.append(key)
+    return found
 
 
 _FEW_PAIRS = 4

@@ -118,6 +118,7 @@ def gaussian_terms(
     stops: frozenset[int],
     unmatched: dict[SpotKey, Node] | None = None,
     known: Iterable[SpotKey] = (),
+    correlated: Set[int] = frozenset(),
 ) -> Iterator[GaussianTerm]:
     """All Gaussian terms of a graph, each raw value's earliest one.
 
@@ -125,6 +126,7 @@ def gaussian_terms(
         unmatched: gets the raw values that change an expression as σ_p does, where no spot of it has the values of σ_p,
             and where that is complete.
         known: raw values that are known for the σ of a density already.
+        correlated: the numbers of totals that are read already, of two correlated values; see `correlated.py`.
 
     Terms that are complete before anything is summed up come first: a sum over elements is evaluated as a multiple of
     one element, which is right only if all of them are alike.
@@ -134,6 +136,8 @@ def gaussian_terms(
     attempts_made = _Attempts()
     for through_sums in (False, True):
         for node in totals(graph, through_sums):
+            if node.id in correlated:
+                continue
             expression = Expression(Spot(node), stops, through_sums, most=MOST_LEAVES)
             if len(expression.leaves) > MOST_LEAVES:
                 attempts = [(found, True) for found in _of_differences(node, stops, through_sums)]

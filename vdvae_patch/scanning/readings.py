@@ -69,7 +69,9 @@ def _read_terms(
     """Add the readings of densities and KLs."""
     direct = [r for r in out.found if not r.parts]
     whole = itertools.chain(
-        pairs.terms, gaussian_terms(graph, stops, unmatched, pairs.read), masses_and_densities(graph, stops, pairs.seen)
+        pairs.terms,
+        gaussian_terms(graph, stops, unmatched, pairs.read, pairs.seen),
+        masses_and_densities(graph, stops, pairs.seen),
     )
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
         term = without_floor(_with_bounds(found, direct, stops), stops)
