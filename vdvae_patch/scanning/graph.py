@@ -164,6 +164,7 @@ class OtherSeen:
     frames: tuple[Frame, ...] = ()
     argument: str = ""
     """By which it was given."""
+    loc: Node | None = None
 
 
 @dataclass
@@ -175,6 +176,8 @@ class Graph:
     refused: list[str] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
     others: list[OtherSeen] = field(default_factory=list)
+    factors: dict[int, Node] = field(default_factory=dict)
+    """The diagonals of Cholesky factors that are scales, by the number of the factor's node; see `factors.py`."""
     fixed: frozenset[str] = frozenset()
     """Parameters that are not trained, in a model of which others are."""
     notes: list[str] = field(default_factory=list)

@@ -18,6 +18,7 @@ from vdvae_patch.scanning.chain import Chain, End, descend, scaled_noise, shifte
 from vdvae_patch.scanning.correlated import Correlated, correlated_terms
 from vdvae_patch.scanning.cuts import argument, cut_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle, written_pieces
+from vdvae_patch.scanning.factors import drawn_by_factor
 from vdvae_patch.scanning.floored_logs import without_floor
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
@@ -189,6 +190,9 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
     """What is given to a `Normal`, and what multiplies fresh noise, if the rules have nothing against it."""
     found = [_Use(Spot(normal.scale), normal.suffix, "Normal", None) for normal in graph.normals]
     for node in graph.nodes:
+        diagonal = drawn_by_factor(graph, node)
+        if diagonal is not None:
+            found.append(_Use(Spot(diagonal), (), "noise", node))
         for operand, noise, suffix in _scaled(node):
             if not operand.params:
                 continue

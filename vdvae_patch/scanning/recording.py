@@ -19,6 +19,7 @@ from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.diagonals import settle_diagonals
+from vdvae_patch.scanning.factors import settle_factors
 from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
@@ -138,6 +139,7 @@ def recorded(
         )
     recorder.graph.index_consumers()
     settle_diagonals(recorder.graph)
+    settle_factors(recorder.graph)
     settle_pairs(recorder.graph)
     join_layers(recorder.graph)
     settle_masks(recorder.graph)

@@ -13,6 +13,7 @@ from vdvae_patch.scanning.chain import descend, scaled_noise
 from vdvae_patch.scanning.correlated import Correlated
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Spot, SpotKey, settle
+from vdvae_patch.scanning.factors import drawn_by_factor
 from vdvae_patch.scanning.graph import Frame, Graph, Node, ancestors
 from vdvae_patch.scanning.interpolated import leaves_of
 from vdvae_patch.scanning.pairs import is_pair_matrix
@@ -51,7 +52,7 @@ def _others(graph: Graph, readings: Readings) -> Iterator[NearMiss]:
         yield NearMiss(_line(other.frames), reason, other.name)
     for node in graph.nodes:
         if node.params and node.kind == "opaque" and node.op in ops.COMBINING and _mixes_noise(graph, node):
-            if where(node) in named:
+            if where(node) in named or drawn_by_factor(graph, node) is not None:
                 continue  # PyTorch's own draw
             matrix = next(n for n in node.inputs if n.params and scaled_noise(n) is None)
             if _is_read(matrix, sigmas):
@@ -59,7 +60,7 @@ def _others(graph: Graph, readings: Readings) -> Iterator[NearMiss]:
             told.append(matrix)
             reason = f"fresh Normal noise meets a matrix that a network computes: {_CORRELATED}"
             yield NearMiss.at(node, _with_advice(graph, reason, matrix, "scale_tril"))
-    before = ancestors(told)
+    before, factored = ancestors(told), list[Node]()
     for node in graph.nodes:
         if node.op in _FACTORING and node.index == 0 and node.kind == "opaque" and where(node) not in named:
             matrix = node.inputs[0]
@@ -67,7 +68,17 @@ def _others(graph: Graph, readings: Readings) -> Iterator[NearMiss]:
                 continue
             if matrix.params and matrix.data and node.id not in before:  # the factor of a draw is told of with the draw
                 named.add(where(node))
+                factored.append(node)
                 yield NearMiss.at(node, _with_advice(graph, f"of a matrix: {_CORRELATED}", matrix, "covariance_matrix"))
+    known = {*graph.factors, *(other.scale.id for other in graph.others), *(node.id for node in (*told, *factored))}
+    for node in graph.nodes:
+        if node.op != "linalg_solve_triangular" or node.kind != "opaque":
+            continue
+        factor = node.inputs[0]
+        if factor.params and factor.data and known.isdisjoint(ancestors([factor])):
+            known.add(factor.id)
+            reason = f"a triangular matrix is solved for, as in a density: {_CORRELATED}"
+            yield NearMiss.at(node, _with_advice(graph, reason, factor, "scale_tril"))
 
 
 def _is_read(matrix: Node, sigmas: set[int]) -> bool:
@@ -127,7 +138,10 @@ def _almost(readings: Readings, unmatched: Mapping[SpotKey, Node], pairs: Correl
             yield NearMiss.at(total, _CROSSED if key in pairs.unread or total.id in pairs.seen else _ALMOST)
 
 
-_CORRELATED = "a Normal with correlations has no σ of each element; heads are of Normals whose elements are independent"
+_CORRELATED = (
+    "a Normal with correlations, whose scales are heads where they are two deviations and ρ, or the diagonal of a "
+    "factor that is torch.tril(below, -1) + torch.diag_embed(σ)"
+)
 _ALMOST = (
     "a network's output changes the curvature and the logarithm of an expression as the σ of a Normal does, but no "
     "step has just the values of that σ, as where elements are correlated"
