@@ -13,6 +13,7 @@ from vdvae_patch.patching.apply import beside
 from vdvae_patch.patching.floors import limits
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant
+from vdvae_patch.scanning.correlations import Pushed
 from vdvae_patch.scanning.keeping import Ruler, moves_sigma
 from vdvae_patch.scanning.probing import Verdict
 from vdvae_patch.scanning.result import ONLY_SAMPLED, ScanResult
@@ -42,6 +43,7 @@ class Treated(Protocol):
     notes: list[str]
     ruler: Ruler | None
     kept: set[Role]
+    correlations: list[Pushed]
 
 
 def told(treated: Treated) -> str:
@@ -58,6 +60,7 @@ def told(treated: Treated) -> str:
     lines += handle.outcomes()
     lines += _outside(heads, handle)
     lines += _verdicts(treated)
+    lines += map(str, treated.correlations)
     lines += (f"NOT patched: {head}: {reason}" for head, reason in treated.left_out.items())
     lines += (f"note: {note}" for note in treated.notes)
     if heads.only_sampled:
