@@ -265,9 +265,10 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     samples = [mean for mean in term.means if mean.node.id in readings.samples]
     if any(n.id in own for sample in samples for n in sample.node.inputs):
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
-    if _is_of_path_of_own_draw(graph, readings, reading):
-        return "posterior"  # log q(z_t | x_t) along a path that begins in a draw of q(z_0 | x_0)
     firsts = [r for r in readings.beside(term, "q") if r.term is not None and is_one_kl(r.term, term)]
+    # what another law draws, or has for its mean, is not moved by the layers, and is measured by a prior
+    if not samples and not firsts and _is_of_path_of_own_draw(graph, readings, reading):
+        return "posterior"  # log q(z_t | x_t) along a path that begins in a draw of q(z_0 | x_0)
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
@@ -377,9 +378,12 @@ def _goes_on_from(late: Node, early: Node) -> bool:
 def _is_exchanged(graph: Graph, readings: Readings, first: Spot, second: Spot) -> bool:
     """Whether the second of a KL is what is drawn and sees the data, and the first one is not.
 
-    A conditional prior may be drawn from in place of the posterior, p(z | c) of q(z | x, c), but sees less.
+    A conditional prior may be drawn from in place of the posterior, p(z | c) of q(z | x, c), but sees less; so does
+    one whose draw is decoded by mistake, where it knows the data by the code above it alone.
     """
     if not _sample_is_used(graph, readings, _drawn_alone(readings, second)):
+        return False
+    if not inputs_of(readings, first, through_means=False) <= inputs_of(readings, second, through_means=False):
         return False
     seen, others = inputs_of(readings, second), inputs_of(readings, first)
     if not seen:
