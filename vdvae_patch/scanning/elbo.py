@@ -25,7 +25,7 @@ from vdvae_patch.scanning.instead import written_instead
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
 from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.reading import Readings
-from vdvae_patch.scanning.reconstruction import Term, learned_weight, linear_frontier, terms_of
+from vdvae_patch.scanning.reconstruction import Term, learned_weight, linear_frontier, terms_of, unknown_comparison
 from vdvae_patch.scanning.repetitions import draws_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 from vdvae_patch.scanning.targets import data_of, is_of_features, rows_of
@@ -148,6 +148,13 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     terms = terms_of(graph, tail)
     factors = log_sigma_factors(graph, tail, readings)
     chosen, notes = _main(terms, factors)
+    other = None if terms else unknown_comparison(tail)
+    frame = None if other is None else other.host_frame()
+    if other is not None and frame is not None:
+        return LossElbo(
+            f"{_place(frame)} ({other.op}) has an output and the data together, and neither as an error nor as a "
+            "cross-entropy: how often the KL counts beside it is not known"
+        )
     if chosen is None:
         return LossElbo(notes[0])
     chosen, steps_counted = _with_learned_sigma(tail, chosen, factors)
