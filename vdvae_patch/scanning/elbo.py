@@ -152,8 +152,8 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     frame = None if other is None else other.host_frame()
     if other is not None and frame is not None:
         return LossElbo(
-            f"{_place(frame)} ({other.op}) has an output and the data together, and neither as an error nor as a "
-            "cross-entropy: how often the KL counts beside it is not known"
+            f"no reconstruction term that is known: {_place(frame)} ({other.op}) has an output and the data together, "
+            "and neither as an error nor as a cross-entropy"
         )
     if chosen is None:
         return LossElbo(notes[0])

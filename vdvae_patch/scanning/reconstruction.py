@@ -303,8 +303,8 @@ def _kind_of_product(
 def _kind_by_mean(tail: Tail, node: Node, target: Node, output: Node) -> TermKind:
     """The kind of a product x · log u, by the mean that the rest of the loss gives the data.
 
-    Of −x η(h) + A(h) the mean is A'(h) / η'(h): the gradient for h at x = 0, which is A', over what x adds to it. It is u
-    of a Poisson, and of a Bernoulli, whose u is a probability; without any A probabilities of a categorical are
+    Of −x η(h) + A(h) the mean is A'(h) / η'(h): the gradient for h at x = 0, which is A', over what x adds to it. It
+    is u of a Poisson, and of a Bernoulli, whose u is a probability; without any A probabilities of a categorical are
     compared, which add up to one. Counts of another kind, such as a negative binomial's, have another mean.
     """
     x = tail.base[target.id]
@@ -523,7 +523,7 @@ def _complete(tail: Tail, node: Node, gradient: Tensor) -> Tensor:
 
 def _is_of_power(end: Node, behind: Mapping[int, Node]) -> bool:
     """Whether a logarithm is of a power of the error and no more, as a Student's t has log(1 + e²/ν) with (ν + 1)/2 in
-    front: a log likelihood to some power, and which is not to be seen. One of exponentials, as of a mixture, is whole."""
+    front: a log likelihood to some power, and which is not to be seen. One of exponentials, of a mixture, is whole."""
     if end.op not in ("log", "log1p"):
         return False
     todo, seen = [end], set[int]()

@@ -1,6 +1,6 @@
 """A variance in which several are merged as a product of Normals merges them, in whatever way it is written.
 
-The variance of a product of two Normals is 1 / (1/a + 1/b), which hosts compute from log variances, or as a filter does:
+The variance of a product of two Normals is 1 / (1/a + 1/b), which hosts compute of log variances, or as a filter does:
 
     log_var = log_a + log_b - torch.log(log_a.exp() + log_b.exp())      # a label's prior and an encoder's Normal
     gain = a / (a + b)                                                  # Kalman's
@@ -13,7 +13,7 @@ its own. They are known by values: the precision is a sum of what each raw value
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ _FORMS: tuple[tuple[Callable[[Tensor], Tensor], tuple[Step, ...]], ...] = (
     (lambda v: v.square().reciprocal(), ()),
     (lambda v: v, (Step("pow", (-0.5,)),)),
 )
-"""What a value adds to a precision, and the steps from it to σ: a log variance, log σ, a log precision, a variance, σ, a
-precision."""
+"""What a value adds to a precision, and the steps from it to σ: a log variance, log σ, a log precision, a variance, σ,
+a precision."""
 
 
 @merges.rule()
@@ -49,7 +49,7 @@ def merged_variances(chain: Chain, suffix: tuple[Step, ...]) -> Merged | None:
         return None
     expression = Expression(chain.begin)
     learned = [key for key, leaf in expression.leaves.items() if leaf.node.params]
-    if not 1 < len(learned) <= _MOST:
+    if not 1 < len(learned) <= _MOST or _is_soft_bound(expression, learned):
         return None
 
     def precision(values: Mapping[SpotKey, Tensor]) -> tuple[Tensor, Mapping[SpotKey, Tensor]]:
@@ -70,20 +70,24 @@ def merged_variances(chain: Chain, suffix: tuple[Step, ...]) -> Merged | None:
         apart = table - table[:1] - table[:, :1] + table[0, 0]
         if float(apart.abs().max()) > _SAME * float(table.max()):
             return None
-    scales, steps = [], list[tuple[Step, ...]]()
+    ways = []
     for key in learned:
         total, done = precision({key: _GRID})
-        found = next(
-            ((spot, own) for spot in _ways_through(expression, chain.begin, key) if (own := _steps(total, spot, done))),
-            None,
-        )
-        if found is None:
-            return None
-        scales.append(found[0])
-        steps.append(found[1][0])
-    if len({*steps}) != 1:
-        return None
-    return Merged(scales, steps[0])
+        spots = _ways_through(expression, chain.begin, key)
+        ways.append({steps: spot for spot in reversed(spots) if (steps := _steps(total, spot, done)) is not None})
+    for steps in ways[0]:  # one suffix is for all
+        if all(steps in own for own in ways):
+            return Merged([own[steps] for own in ways], steps)
+    return None
+
+
+def _is_soft_bound(expression: Expression, learned: Sequence[SpotKey]) -> bool:
+    """Whether a parameter bounds what a network emits, `high - F.softplus(high - v)`: by value that is the log variance
+    of a product, but the parameter is the σ of nothing."""
+    if not any(expression.leaves[key].node.kind == "parameter" for key in learned):
+        return False
+    both = (s for s in expression.order if s.node.op == "softplus")
+    return any(len(expression.depends.get(s.key, frozenset()) & {*learned}) > 1 for s in both)
 
 
 def _ways_through(expression: Expression, end: Spot, key: SpotKey) -> list[Spot]:
@@ -93,7 +97,7 @@ def _ways_through(expression: Expression, end: Spot, key: SpotKey) -> list[Spot]
     return [*reversed(alone), expression.leaves[key]]
 
 
-def _steps(total: Tensor, spot: Spot, done: Mapping[SpotKey, Tensor]) -> tuple[tuple[Step, ...]] | None:
+def _steps(total: Tensor, spot: Spot, done: Mapping[SpotKey, Tensor]) -> tuple[Step, ...] | None:
     """The steps from a value to its σ, by what it adds to the precision; None if that is of no form that is known."""
     value = done[spot.key].expand(total.shape)
     added = total - total[0]
@@ -101,5 +105,5 @@ def _steps(total: Tensor, spot: Spot, done: Mapping[SpotKey, Tensor]) -> tuple[t
         shape = form(value)
         own = shape - shape[0]
         if bool(shape.isfinite().all()) and float((own - added).abs().max()) <= _SAME * float(total.abs().max()):
-            return (steps,) if bool((added[1:] != 0).any()) else None
+            return steps if bool((added[1:] != 0).any()) else None
     return None
