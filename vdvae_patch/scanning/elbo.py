@@ -23,6 +23,7 @@ from vdvae_patch.scanning.diagonals import as_it_ran
 from vdvae_patch.scanning.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.instead import written_instead
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
+from vdvae_patch.scanning.kl_of_what import not_followed, role_of_factor
 from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.reading import Readings
 from vdvae_patch.scanning.reconstruction import Term, learned_weight, linear_frontier, terms_of, unknown_comparison
@@ -165,7 +166,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         )
     b = _middle(chosen.factors)
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
-    a, why = _kl(factors, sign, readings)
+    a, why = _kl(graph, factors, sign, readings, rows_of(chosen.target))
     draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _middle(f.factors) > 0])
     if chosen.kind != "log likelihood":
         chosen.factors = chosen.factors * (draws.along if steps_counted else draws.in_all)
@@ -304,10 +305,33 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
     return term, False
 
 
-def _kl(factors: Sequence[LogSigmaFactor], sign: float, readings: Readings) -> tuple[Tensor | None, list[str]]:
+def _kl(
+    graph: Graph, factors: Sequence[LogSigmaFactor], sign: float, readings: Readings, rows: int
+) -> tuple[Tensor | None, list[str]]:
     """The factors on all posteriors' elements, and notes; or why there are none."""
     if not factors:
+        unread = not_followed(graph, readings)
+        if unread is not None:
+            frame = unread.host_frame()
+            where = "" if frame is None else f" at {_place(frame)}"
+            return None, [f"σ has a part in the loss{where} ({unread.op}), and what it is was not found out"]
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
+    counted = [f for f in factors if len(f.factors) and sign * _middle(f.factors) > 0]
+    told = [role_of_factor(graph, readings, factor, rows) for factor in counted]
+    for factor, role in zip(counted, told, strict=True):
+        if role == "weights":
+            return None, [
+                "the KL is of weights, which all rows of the data share, and not those of this batch alone: in the "
+                "bound it counts once for all of them, and how many there are is not seen"
+            ]
+        if role == "prior":
+            term = factor.reading.term
+            frame = None if term is None else term.total.host_frame()
+            where = "" if frame is None else f" at {_place(frame)}"
+            return None, [
+                f"a KL{where} has a prior first and what is known for a posterior second, so that how often the KL "
+                "counts is not told"
+            ]
     unknown = [factor for factor in factors if not len(factor.factors)]
     largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
     # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone

@@ -242,7 +242,17 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     beside = readings.beside(reading.term, "p")
     seconds = [r for r in beside if r.term is not None and is_one_kl(r.term, reading.term)]
     exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
+    exchanged = exchanged or any(_is_of_known_code(graph, readings, reading.raw, r.raw) for r in seconds)
     return "prior" if exchanged else "posterior"
+
+
+def _is_of_known_code(graph: Graph, readings: Readings, first: Spot, second: Spot) -> bool:
+    """Whether the second of a KL is a code, which is drawn, decoded and near N(0, 1) by a KL of its own, and the first
+    is drawn nowhere: what predicts the code, whatever it sees."""
+    own = [r for r in readings.found if r.raw.key == second.key and r.evidence == "q" and r.term is not None]
+    if _drawn_alone(readings, first) or not any(r.term.prior is not None for r in own if r.term is not None):
+        return False
+    return _sample_is_used(graph, readings, _drawn_alone(readings, second))
 
 
 def _is_near_likelihood(readings: Readings, reading: Reading) -> bool:
