@@ -321,16 +321,15 @@ def _kl(
     for factor, role in zip(counted, told, strict=True):
         if role == "weights":
             return None, [
-                "the KL is of weights, which all rows of the data share, and not those of this batch alone: in the "
-                "bound it counts once for all of them, and how many there are is not seen"
+                "the KL is of parameters that all rows of the data share, as weights are: in the bound it counts once "
+                "for all rows, and how many there are beside this batch is not seen"
             ]
-        if role == "prior":
+        if role == "prior" and factor.reading.evidence == "q":
             term = factor.reading.term
             frame = None if term is None else term.total.host_frame()
             where = "" if frame is None else f" at {_place(frame)}"
             return None, [
-                f"a KL{where} has a prior first and what is known for a posterior second, so that how often the KL "
-                "counts is not told"
+                f"a KL{where} has a prior first and a posterior second, so that how often the KL counts is not told"
             ]
     unknown = [factor for factor in factors if not len(factor.factors)]
     largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)

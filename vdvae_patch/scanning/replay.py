@@ -96,8 +96,8 @@ def _is_inner(node: Node) -> bool:
         return True
     if node.op in ops.CONVOLUTIONS or node.op in ops.NORMALIZATIONS:
         return False
-    if node.op in ops.PRODUCTS:  # of rows with rows, as a KL that is weighted by one: no layer
-        return all(_is_computed(n) for n in node.inputs)
+    if node.op in ops.PRODUCTS:  # of rows with rows, as of a KL with what weighs it: no layer, be its weights drawn
+        return all(n.data and _is_computed(n) for n in node.inputs)
     return not any(_is_weight(n) for n in node.inputs)
 
 

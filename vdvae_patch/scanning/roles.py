@@ -22,7 +22,7 @@ import torch
 
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.actions import is_action, is_moved_state
+from vdvae_patch.scanning.actions import is_action, is_moved_state, moves_by_itself
 from vdvae_patch.scanning.cuts import lies_in
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
@@ -66,6 +66,8 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     if sampled and is_dreamt(graph, readings, raw, own):
         return "likelihood", False
     if sampled and raw.node.data and _is_generator(graph, readings, raw, own):
+        return "prior", False
+    if sampled and raw.node.noise and moves_by_itself(graph, readings, raw, own):
         return "prior", False
     judged = sampled and raw.node.data and graph.loss is not None
     if judged and is_moved_state(graph, readings, raw, own):
