@@ -16,7 +16,7 @@ from vdvae_patch.scales import Constant
 from vdvae_patch.scanning.correlations import Pushed
 from vdvae_patch.scanning.keeping import Ruler, moves_sigma
 from vdvae_patch.scanning.probing import Verdict
-from vdvae_patch.scanning.result import ONLY_SAMPLED, ScanResult
+from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.tables import columns
 
 _WHY = {
@@ -64,7 +64,7 @@ def told(treated: Treated) -> str:
     lines += (f"NOT patched: {head}: {reason}" for head, reason in treated.left_out.items())
     lines += (f"note: {note}" for note in treated.notes)
     if heads.only_sampled:
-        lines.append(f"note: {ONLY_SAMPLED}")
+        lines.append(f"note: {heads.unmeasured}")
     lines += (f"note: {line}" for line in (*_moved(treated), *_bounds(handle)))
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:

@@ -23,9 +23,10 @@ from vdvae_patch.scanning.diagonals import as_it_ran
 from vdvae_patch.scanning.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.instead import written_instead
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
+from vdvae_patch.scanning.kl_of_what import not_followed, role_of_factor
 from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.reading import Readings
-from vdvae_patch.scanning.reconstruction import Term, learned_weight, linear_frontier, terms_of
+from vdvae_patch.scanning.reconstruction import Term, learned_weight, linear_frontier, terms_of, unknown_comparison
 from vdvae_patch.scanning.repetitions import draws_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 from vdvae_patch.scanning.targets import data_of, is_of_features, rows_of
@@ -148,6 +149,13 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     terms = terms_of(graph, tail)
     factors = log_sigma_factors(graph, tail, readings)
     chosen, notes = _main(terms, factors)
+    other = None if terms else unknown_comparison(tail)
+    frame = None if other is None else other.host_frame()
+    if other is not None and frame is not None:
+        return LossElbo(
+            f"no reconstruction term that is known: {_place(frame)} ({other.op}) has an output and the data together, "
+            "and neither as an error nor as a cross-entropy"
+        )
     if chosen is None:
         return LossElbo(notes[0])
     chosen, steps_counted = _with_learned_sigma(tail, chosen, factors)
@@ -158,7 +166,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         )
     b = _middle(chosen.factors)
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
-    a, why = _kl(factors, sign, readings)
+    a, why = _kl(graph, factors, sign, readings, rows_of(chosen.target))
     draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _middle(f.factors) > 0])
     if chosen.kind != "log likelihood":
         chosen.factors = chosen.factors * (draws.along if steps_counted else draws.in_all)
@@ -297,10 +305,32 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
     return term, False
 
 
-def _kl(factors: Sequence[LogSigmaFactor], sign: float, readings: Readings) -> tuple[Tensor | None, list[str]]:
+def _kl(
+    graph: Graph, factors: Sequence[LogSigmaFactor], sign: float, readings: Readings, rows: int
+) -> tuple[Tensor | None, list[str]]:
     """The factors on all posteriors' elements, and notes; or why there are none."""
     if not factors:
+        unread = not_followed(graph, readings)
+        if unread is not None:
+            frame = unread.host_frame()
+            where = "" if frame is None else f" at {_place(frame)}"
+            return None, [f"σ has a part in the loss{where} ({unread.op}), and what it is was not found out"]
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
+    counted = [f for f in factors if len(f.factors) and sign * _middle(f.factors) > 0]
+    told = [role_of_factor(graph, readings, factor, rows) for factor in counted]
+    for factor, role in zip(counted, told, strict=True):
+        if role == "weights":
+            return None, [
+                "the KL is of parameters that all rows of the data share, as weights are: in the bound it counts once "
+                "for all rows, and how many there are beside this batch is not seen"
+            ]
+        if role == "prior" and factor.reading.evidence == "q":
+            term = factor.reading.term
+            frame = None if term is None else term.total.host_frame()
+            where = "" if frame is None else f" at {_place(frame)}"
+            return None, [
+                f"a KL{where} has a prior first and a posterior second, so that how often the KL counts is not told"
+            ]
     unknown = [factor for factor in factors if not len(factor.factors)]
     largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
     # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone

@@ -24,6 +24,7 @@ from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.interpolated import of_own_log_sigma
 from vdvae_patch.scanning.masses import masses_and_densities
+from vdvae_patch.scanning.overwritten import kept_of
 from vdvae_patch.scanning.partial import partial_kls
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
 from vdvae_patch.scanning.relative import relative_kls
@@ -200,7 +201,8 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
             if reason is not None:
                 out.near_misses.append(NearMiss.at(operand, reason))
             else:
-                found.append(_Use(Spot(operand), suffix, "noise", node))
+                kept = kept_of(graph, node) if operand.shape == node.shape else ()
+                found.append(_Use(Spot(operand, kept), suffix, "noise", node))
     return found
 
 
