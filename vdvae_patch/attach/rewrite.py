@@ -146,6 +146,23 @@ def in_place(function: types.FunctionType, change: Change, instance: Any) -> lis
     return [(change.last, ast.unparse(edit._operand(first, change)))]
 
 
+def in_part(function: types.FunctionType, change: Change, instance: Any, kept: str) -> list[tuple[Span, str]]:
+    """As `in_place`, of an expression that computes means beside the scale: "(kept := operand), the expression of
+    kept", two arguments."""
+    tree, edit = parse(function), _Edit(function, {}, instance)
+    first, last = edit._at(tree, change.first), edit._at(tree, change.last)
+    if change.operand < 0 or change.also or change.drops or change.inplace or not isinstance(last, ast.expr):
+        return []
+    raw = edit._operand(first, change)
+    if raw is last or not any(node is raw for node in ast.walk(last)):
+        return []
+    text = ast.unparse(raw)
+    if not isinstance(raw, ast.Name):
+        edit._replace(last, raw, ast.Name(kept, ast.Load()))
+        text = f"({kept} := {text})"
+    return [(change.last, f"{text}, {ast.unparse(last)}")]
+
+
 class Apart(NamedTuple):
     """A raw parameter that stands outside of the expression which is replaced.
 

@@ -28,10 +28,11 @@ class Function(NamedTuple):
 
     kind: str
     body: str
+    arguments: str = "v"
 
     def named(self, name: str) -> str:
         """The text of the definition."""
-        return f"def {name}(v):\n{self.body}\n"
+        return f"def {name}({self.arguments}):\n{self.body}\n"
 
 
 def of_scale(scale: Scale, rest: Convention) -> Function:
@@ -105,12 +106,18 @@ def _written(steps: list[Step] | tuple[Step, ...]) -> str:
     return value
 
 
-def of_output(name: str, channels: ChannelRange) -> Function:
-    """The function of a module's whole output, of which some channels go through another function."""
+def of_output(name: str, channels: ChannelRange, beside: bool = False) -> Function:
+    """The function of a module's whole output, of which some channels go through another function.
+
+    Args:
+        beside: whether the other channels are those of a second value, which the host computes of the first.
+    """
     dim, start, stop, step = channels
     before, after = (":, " * dim, "") if dim >= 0 else ("..., ", ", :" * (-dim - 1))
     part = f"v[{before}{channels}{after}]"
-    return Function("output", f"    return torch.slice_scatter(v, {name}({part}), {dim}, {start}, {stop}, {step})")
+    whole = "value" if beside else "v"
+    body = f"    return torch.slice_scatter({whole}, {name}({part}), {dim}, {start}, {stop}, {step})"
+    return Function("output", body, "v, value" if beside else "v")
 
 
 def _argument(scale: Scale) -> str:

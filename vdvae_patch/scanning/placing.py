@@ -18,7 +18,13 @@ from vdvae_patch.conventions import Convention, LogSigma, Sigma
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.agreement import agrees
-from vdvae_patch.scanning.attributes import EACH_OPERAND, attribute_sites, sites_at_operands, sites_of_parts
+from vdvae_patch.scanning.attributes import (
+    EACH_OPERAND,
+    attribute_sites,
+    sites_at_operands,
+    sites_of_part,
+    sites_of_parts,
+)
 from vdvae_patch.scanning.calls import (
     CannotPlaceError,
     common_level,
@@ -138,6 +144,9 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         bare = _bare(graph, chained)
         if bare is not None:
             return [bare]
+        part = sites_of_part(graph, chained)
+        if part:
+            return list(part)
         if cut is not None:
             return site_at(graph, chained[0], *cut)
     try:
@@ -231,7 +240,11 @@ def _bare(graph: Graph, readings: Sequence[Reading]) -> Site | None:
     if emission.reason == SCRIPTED and raw.node.id not in graph.returned:
         return None  # its call gives several values, of which it is one
     site = site_of_nodes([raw.node], -1, rests[0])
-    return replace(site, channels=emission.channels) if raw.cuts else site
+    if not raw.cuts:
+        return site
+    # what a module computes in passing has its channels; a sum of several modules' outputs is none of theirs
+    is_sum = bool(readings[0].parts)
+    return replace(site, beside=emission.channels) if is_sum else replace(site, channels=emission.channels)
 
 
 def _bounded_again(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:

@@ -64,6 +64,7 @@ def read(graph: Graph) -> Readings:
 def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: dict[SpotKey, Node]) -> None:
     """Add the readings of densities and KLs."""
     direct = [r for r in out.found if not r.parts]
+    sums = frozenset(r.raw.node.id for r in out.found if r.parts)
     whole = itertools.chain(gaussian_terms(graph, stops, unmatched), masses_and_densities(graph, stops))
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
         term = without_floor(_with_bounds(found, direct, stops), stops)
@@ -92,7 +93,8 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
         if apart:
             out.found += [_of_part(term, part) for part in apart]
             continue
-        out.found.append(of_own_log_sigma(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts)))
+        own = Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts, sums=sums)
+        out.found.append(of_own_log_sigma(own))
 
 
 def _later(terms: Callable[..., Iterator[GaussianTerm]], *given: object) -> Iterator[GaussianTerm]:
