@@ -151,6 +151,10 @@ def _undone(steps: list[Step] | tuple[Step, ...]) -> str:
     """The steps backwards, on σ and log σ, so that an exponential and a softplus are undone from the logarithm."""
     value, log = "sigma", "log_sigma"
     for step in reversed(steps):
+        if step.name not in _BACK:
+            raise PatchError(
+                f"{step.name} cannot be undone in a line; let the code compute σ from the raw value itself"
+            )
         value, log = _BACK[step.name](value, log or f"torch.log({value})", bool(log), *step.constants)
     return value
 
@@ -192,6 +196,9 @@ _FORTH: dict[str, Callable[..., str]] = {
     "log1p": lambda v: f"torch.log1p({v})",
     "elu": lambda v, alpha: f"torch.nn.functional.elu({v}, alpha={alpha!r})",
     "leaky": lambda v, slope: f"torch.nn.functional.leaky_relu({v}, {slope!r})",
+    "silu": lambda v: f"torch.nn.functional.silu({v})",
+    "gelu": lambda v: f"torch.nn.functional.gelu({v})",
+    "mish": lambda v: f"torch.nn.functional.mish({v})",
     "abs": lambda v: f"{v}.abs()",
     "clamp": lambda v, low, high: f"{v}.clamp({_bound(low)}, {_bound(high)})",
 }
@@ -215,6 +222,7 @@ _BACK: dict[str, _Back] = {
     "expm1": lambda v, log, known: (f"torch.log1p({v})", ""),
     "log1p": lambda v, log, known: (f"torch.expm1({v})", ""),
     "elu": _elu,
+    "leaky": lambda v, log, known, slope: (f"torch.where({v} < 0, {v} / {slope!r}, {v})", ""),
     "abs": lambda v, log, known: (v, log if known else ""),
     "clamp": lambda v, log, known, low, high: (v, log if known else ""),
 }
