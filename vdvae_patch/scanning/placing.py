@@ -149,6 +149,10 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
             return list(part)
         if cut is not None:
             return site_at(graph, chained[0], *cut)
+    else:
+        function = _at_function(graph, group)
+        if function:
+            return function
     try:
         return _apart(graph, group, chained)
     except CannotPlaceError:
@@ -156,6 +160,23 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         if not parted:
             raise
         return parted
+
+
+def _at_function(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For what all readings take through one function without an inverse, such as a hard swish, and no other: where it
+    is called. Empty if that is not the case."""
+    first = group[0]
+    node = first.chain.begin.node
+    whole = Expression(first.chain.begin)
+    if len({(r.chain.end, r.chain.begin.key) for r in group}) > 1 or first.chain.end != "several":
+        return []
+    if [spot.node for spot in whole.order] != [node] or {*whole.leaves} != {first.raw.key}:
+        return []
+    rests = [named((*r.chain.steps, *r.suffix)) for r in group]
+    if any(map(is_limited, rests)) or not all_alike(rests) or not all(goes_through(r, node) for r in group):
+        return []
+    chain = Chain(first.raw, "raw", first.chain.steps, (node, *first.chain.nodes), ((), *first.chain.by_node))
+    return site_at(graph, replace(first, chain=chain), 1, rests[0])
 
 
 def _embedded(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
