@@ -10,6 +10,7 @@ import torch
 from vdvae_patch.attach.sites import Site
 from vdvae_patch.composition import is_limited, named
 from vdvae_patch.conventions import Convention
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.calls import (
     COMPREHENSIONS,
     CannotPlaceError,
@@ -116,8 +117,10 @@ def sites_of_part(graph: Graph, group: Sequence[Reading]) -> list[Site]:
     found: dict[Site, None] = {}
     for node in readers_of(graph, raw.node):
         which = [i for i, a in enumerate(node.args) if isinstance(a, Node) and settle(Spot(a)).key == raw.key]
-        if not which or is_check(graph, node):
+        if not which or is_check(graph, node) or node.id in group[0].sums:
             continue
+        if node.op in ops.SUMMING and _scales_noise(graph, node):
+            return []  # another σ is computed of the sum as it is
         if len(which) != 1 or node.inplace or not node.frames or not node.frames[0].host:
             return []
         try:
@@ -125,6 +128,19 @@ def sites_of_part(graph: Graph, group: Sequence[Reading]) -> list[Site]:
         except CannotPlaceError:
             return []
     return list(found)
+
+
+def _scales_noise(graph: Graph, node: Node) -> bool:
+    """Whether noise is multiplied by what arithmetic makes of a value."""
+    todo, seen = [node] if not node.noise else [], {node.id}
+    while todo:
+        for user in graph.consumers.get(todo.pop().id, ()):
+            if user.noise and user.op in ops.MULTIPLYING:
+                return True
+            if not user.noise and user.kind in ("elementwise", "shape") and user.id not in seen:
+                seen.add(user.id)
+                todo.append(user)
+    return False
 
 
 EACH_OPERAND = -4
