@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from vdvae_patch.attach.change import Change
 from vdvae_patch.attach.operands import Operands
 from vdvae_patch.attach.source import Span, parse
-from vdvae_patch.attach.syntax import SCOPES, at, span_of
+from vdvae_patch.attach.syntax import SCOPES, at, replace, span_of
 
 
 def in_place(function: types.FunctionType, change: Change, instance: Any) -> list[tuple[Span, str]]:
@@ -30,6 +30,23 @@ def in_place(function: types.FunctionType, change: Change, instance: Any) -> lis
     if change.also or change.drops or change.inplace or not any(node is first for node in ast.walk(last)):
         return []
     return [(change.last, ast.unparse(operands.operand(first, change)))]
+
+
+def in_part(function: types.FunctionType, change: Change, instance: Any, kept: str) -> list[tuple[Span, str]]:
+    """As `in_place`, of an expression that computes means beside the scale: "(kept := operand), the expression of
+    kept", two arguments."""
+    tree, operands = parse(function), Operands(function, instance)
+    first, last = at(function, tree, change.first), at(function, tree, change.last)
+    if change.operand < 0 or change.also or change.drops or change.inplace or not isinstance(last, ast.expr):
+        return []
+    raw = operands.operand(first, change)
+    if raw is last or not any(node is raw for node in ast.walk(last)):
+        return []
+    text = ast.unparse(raw)
+    if not isinstance(raw, ast.Name):
+        replace(last, raw, ast.Name(kept, ast.Load()))
+        text = f"({kept} := {text})"
+    return [(change.last, f"{text}, {ast.unparse(last)}")]
 
 
 class Apart(NamedTuple):

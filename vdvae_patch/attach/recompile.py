@@ -87,6 +87,8 @@ def _from(path: str, edit: Edit) -> Edit:
 def _reader(site: Site, scale: Scale) -> AnyReader:
     if site.channels is not None and site.rest is not None:
         return OutputReader(scale, site.rest, site.channels)
+    if site.operand == -1 and site.beside is not None and site.rest is not None:
+        return OutputReader(scale, site.rest, site.beside)
     reader = Reader(scale, site.rest, site.reads)
     return reader if site.beside is None else PartReader(reader, site.beside)
 

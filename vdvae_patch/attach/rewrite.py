@@ -34,6 +34,7 @@ from vdvae_patch.attach.syntax import (
     defines,
     insert_before,
     is_unpacked,
+    replace,
     replace_statement,
 )
 from vdvae_patch.errors import PatchError, SharedScaleError
@@ -437,19 +438,8 @@ class _Edit:
         return ast.Name(name, ast.Load())
 
     def _replace(self, tree: ast.AST, old: ast.AST, new: ast.AST) -> None:
-        if isinstance(old, ast.AugAssign):
-            new = ast.Assign([old.target], new, lineno=old.lineno)  # type: ignore[arg-type]
-        for parent in ast.walk(tree):
-            if parent is new:
-                continue
-            for field, value in ast.iter_fields(parent):
-                if value is old:
-                    setattr(parent, field, new)
-                    return
-                if isinstance(value, list) and any(item is old for item in value):
-                    value[next(i for i, item in enumerate(value) if item is old)] = new
-                    return
-        raise PatchError(f"{self.function.__qualname__}: an expression cannot be replaced twice")
+        if not replace(tree, old, new):
+            raise PatchError(f"{self.function.__qualname__}: an expression cannot be replaced twice")
 
 
 def _is_object_called(called: ast.expr, target: types.FunctionType) -> bool:

@@ -77,6 +77,23 @@ def insert_before(tree: ast.AST, statement: ast.stmt, new: ast.stmt) -> None:
                 return
 
 
+def replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> bool:
+    """Put one node in the place of another; False if the other is no longer in the tree."""
+    if isinstance(old, ast.AugAssign):
+        new = ast.Assign([old.target], new, lineno=old.lineno)  # type: ignore[arg-type]
+    for parent in ast.walk(tree):
+        if parent is new:
+            continue
+        for field, value in ast.iter_fields(parent):
+            if value is old:
+                setattr(parent, field, new)
+                return True
+            if isinstance(value, list) and any(item is old for item in value):
+                value[next(i for i, item in enumerate(value) if item is old)] = new
+                return True
+    return False
+
+
 def replace_statement(tree: ast.AST, old: ast.stmt, new: ast.stmt) -> None:
     for parent in ast.walk(tree):
         for _, value in ast.iter_fields(parent):

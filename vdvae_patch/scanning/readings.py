@@ -70,6 +70,7 @@ def _read_terms(
 ) -> None:
     """Add the readings of densities and KLs."""
     direct = [r for r in out.found if not r.parts]
+    sums = frozenset(r.raw.node.id for r in out.found if r.parts)
     whole = itertools.chain(
         pairs.terms,
         gaussian_terms(graph, stops, unmatched, pairs.read, pairs.seen),
@@ -102,7 +103,8 @@ def _read_terms(
         if apart:
             out.found += [_of_part(term, part) for part in apart]
             continue
-        out.found.append(of_own_log_sigma(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts)))
+        own = Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts, sums=sums)
+        out.found.append(of_own_log_sigma(own))
 
 
 def _later(terms: Callable[..., Iterator[GaussianTerm]], *given: object) -> Iterator[GaussianTerm]:
