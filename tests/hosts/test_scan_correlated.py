@@ -106,6 +106,30 @@ def of_solve(out: Tensor, y: Tensor) -> Tensor:
     return 0.5 * ((off * weighted).sum(-1) + torch.linalg.slogdet(matrix)[1]).mean()
 
 
+def of_precision_matrix(out: Tensor, y: Tensor) -> Tensor:
+    p, q = out[:, 2].exp(), out[:, 3].exp()
+    both = out[:, 4].tanh() * torch.sqrt(p * q)
+    matrix = torch.stack([p, both, both, q], -1).unflatten(-1, (2, 2))
+    return -MultivariateNormal(out[:, :2], precision_matrix=matrix).log_prob(y).mean()
+
+
+def of_inverse_deviations(out: Tensor, y: Tensor) -> Tensor:
+    """Networks for traffic emit 1 / σ, and mask what is not there."""
+    a, b, c = y[:, 0] - out[:, 0], y[:, 1] - out[:, 1], out[:, 4].tanh()
+    one, other, over = out[:, 2].exp(), out[:, 3].exp(), torch.pow(1 - torch.pow(c, 2), -0.5)
+    z = torch.pow(one, 2) * torch.pow(a, 2) + torch.pow(other, 2) * torch.pow(b, 2) - 2 * c * one * other * a * b
+    each = torch.zeros(len(out), 2)
+    each[:, 0] = 0.5 * torch.pow(over, 2) * z - torch.log(one * other * over) + 1.8379
+    return (each * torch.ones_like(each)).sum() / len(out)
+
+
+def of_determinant(out: Tensor, y: Tensor) -> Tensor:
+    a, b, sx, sy = y[:, 0] - out[:, 0], y[:, 1] - out[:, 1], out[:, 2].exp(), out[:, 3].exp()
+    both = out[:, 4].tanh() * sx * sy
+    det = sx**2 * sy**2 - both**2
+    return 0.5 * ((sy**2 * a**2 - 2 * both * a * b + sx**2 * b**2) / det + det.log()).mean()
+
+
 CURVES: dict[Loss, Callable[[Tensor], Tensor]] = {
     of_logs: torch.exp,
     of_log_variances: lambda v: torch.exp(v / 2),
@@ -113,6 +137,9 @@ CURVES: dict[Loss, Callable[[Tensor], Tensor]] = {
     of_density_of_sums: torch.exp,
     of_two_coordinates: lambda v: F.softplus(v) + 1e-2,
     of_precisions: lambda v: torch.exp(-v / 2),
+    of_precision_matrix: lambda v: torch.exp(-v / 2),
+    of_inverse_deviations: lambda v: torch.exp(-v),
+    of_determinant: torch.exp,
     of_covariance: torch.exp,
     of_factor: torch.exp,
     of_inverse: torch.exp,
@@ -123,7 +150,7 @@ CURVES: dict[Loss, Callable[[Tensor], Tensor]] = {
 def nll(loss: Loss, out: Tensor, y: Tensor, sigma: Tensor) -> Tensor:
     """PyTorch's own, in float64, by deviations of each value, or where the other one is known."""
     rho, (sx, sy) = out[:, 4].tanh(), sigma.unbind(1)
-    if loss is of_precisions:
+    if loss in (of_precisions, of_precision_matrix):
         rho, sx, sy = -rho, sx / torch.sqrt(1 - rho**2), sy / torch.sqrt(1 - rho**2)
     matrix = torch.stack([sx**2, rho * sx * sy, rho * sx * sy, sy**2], 1).view(-1, 2, 2)
     mean = out[:, :2]

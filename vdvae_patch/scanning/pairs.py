@@ -21,6 +21,7 @@ Of draws no matrix is taken apart: what meets noise there is no σ of one elemen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,8 @@ class _Pairs:
             elif node.op == "diagonal" and self._is_whole_diagonal(node):
                 (a, _), (_, d) = self._elements(node, node.inputs[0])
                 self._becomes(node, [a, d])
+            elif node.op == "flip" and is_pair_matrix(node.inputs[0]):
+                self._flipped(node)
             elif _is_of_matrix(node) or (node.op in _PRODUCTS and self._follows(node)):
                 self._of_matrix(node)
             elif node.kind in ("elementwise", "shape") and self._follows(node):
@@ -125,6 +128,13 @@ class _Pairs:
         rank = len(source.shape)
         dims = {argument(node, 2, "dim1", 0) % rank, argument(node, 3, "dim2", 1) % rank}
         return is_pair_matrix(source) and argument(node, 1, "offset", 0) == 0 and dims == {rank - 2, rank - 1}
+
+    def _flipped(self, node: Node) -> None:
+        rank = len(node.shape)
+        dims = {dim % rank for dim in node.args[1]}
+        if dims == {rank - 2, rank - 1}:
+            rows = self._elements(node, node.inputs[0])
+            self.becomes_matrix(node, [row[::-1] for row in rows[::-1]])
 
     def _total(self, node: Node) -> None:
         source, dim = node.inputs[0], _pair_dimension(node)
@@ -163,9 +173,33 @@ class _Pairs:
 
     def _elements(self, like: Node, matrix: Node) -> list[list[Node]]:
         """Rows of elements."""
+        rows, columns = range(matrix.shape[-2]), range(matrix.shape[-1])
+        return [[self._element(like, matrix, row, column) for column in columns] for row in rows]
+
+    def _element(self, like: Node, matrix: Node, row: int, column: int) -> Node:
+        """One element, of what it is put together of where that is seen: a diagonal, a triangle, sums of them."""
+        source = matrix.inputs[0] if matrix.inputs else matrix
+        if matrix.diagonal:  # a constant, which stands for itself with its largest element
+            on_it = self._part(like, self._part(like, matrix, len(matrix.shape) - 2, row), len(matrix.shape) - 2, row)
+            return on_it if row == column else self.computed(like, "mul", on_it, 0.0)
+        if matrix.op == "diag_embed" and matrix.args[1:] in ((), (0,), (0, -2, -1)):
+            on_it = self._part(like, source, len(source.shape) - 1, row)
+            return on_it if row == column else self.computed(like, "mul", on_it, 0.0)
+        if matrix.op == "tril" and column - row <= argument(matrix, 1, "diagonal", 0):
+            return self._element(like, source, row, column)
+        if matrix.op == "tril":
+            return self.computed(like, "mul", self._element(like, source, row, column), 0.0)
+        if matrix.op in _MOVING and matrix.inputs and is_pair_matrix(source) and _is_put(source):
+            moved, shape = self._element(like, source, row, column), matrix.shape[:-2]
+            if moved.shape == shape:
+                return moved
+            if math.prod(moved.shape) == math.prod(shape):
+                return self._made(like, "shape", "view", _aten.view.default, (moved, list(shape)), shape)
+        alike = [n for n in matrix.inputs if n.shape == matrix.shape]
+        if matrix.op == "add" and len(alike) == 2 and not matrix.kwargs and any(n.op in _PUT for n in alike):
+            return self.computed(like, "add", *(self._element(like, n, row, column) for n in alike))
         rank = len(matrix.shape)
-        rows = [self._part(like, matrix, rank - 2, place) for place in range(matrix.shape[-2])]
-        return [[self._part(like, row, rank - 2, place) for place in range(matrix.shape[-1])] for row in rows]
+        return self._part(like, self._part(like, matrix, rank - 2, row), rank - 2, column)
 
     def computed(self, like: Node, op: str, *operands: Any) -> Node:
         """Elementwise arithmetic of one or two values."""
@@ -173,7 +207,10 @@ class _Pairs:
         numbers = len(shapes) < len(operands)
         name = {"pow": "Tensor_Scalar"}.get(op, "Scalar" if numbers else "Tensor") if len(operands) > 1 else "default"
         function = getattr(getattr(_aten, op), name)
-        return self._made(like, "elementwise", op, function, operands, broadcast_shape(*shapes))
+        node = self._made(like, "elementwise", op, function, operands, broadcast_shape(*shapes))
+        values = (torch.tensor(n.value, dtype=torch.float64) if isinstance(n, Node) else n for n in operands)
+        node.value = float(function(*values))  # of constants, which are not computed again
+        return node
 
     # --- what is written down ---------------------------------------------------------------------------------------
 
@@ -303,9 +340,21 @@ def _product(pairs: _Pairs, node: Node) -> None:
 
 def _is_column(given: Node, node: Node) -> bool:
     """Whether what is solved for is a few columns of two elements."""
-    return len(given.shape) == len(node.shape) > 1 and given.shape[-2] == 2 and given.shape[-1] <= 2
+    return 1 < len(given.shape) <= len(node.shape) and given.shape[-2] == 2 and given.shape[-1] <= 2
 
 
+_MOVING = ops.VIEWS | ops.COPYING | ops.BROADCASTING
+
+
+def _is_put(matrix: Node) -> bool:
+    """Whether a matrix is put together in the graph, up to moves."""
+    while matrix.op in _MOVING and matrix.inputs and is_pair_matrix(matrix.inputs[0]):
+        matrix = matrix.inputs[0]
+    return matrix.op in _PUT or (matrix.op == "add" and any(n.op in _PUT for n in matrix.inputs))
+
+
+_PUT = frozenset({"diag_embed", "tril"})
+"""Operations that put the elements of a vector, or some of a matrix, into one with zeros beside them."""
 _PRODUCTS = frozenset({"bmm", "mm"})
 _OF_MATRICES: dict[str, Callable[[_Pairs, Node], None]] = {
     "linalg_inv_ex": _inverse,

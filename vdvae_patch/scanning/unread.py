@@ -135,7 +135,8 @@ def _almost(readings: Readings, unmatched: Mapping[SpotKey, Node], pairs: Correl
     known |= {spot.key for term in pairs.terms for spot in term.correlation}
     for key, total in {**unmatched, **pairs.unread}.items():
         if key not in known:
-            yield NearMiss.at(total, _CROSSED if key in pairs.unread or total.id in pairs.seen else _ALMOST)
+            crossed = key in pairs.unread or total.id in pairs.seen
+            yield NearMiss.at(total, _CROSSED if crossed else _ALMOST, likely=crossed)
 
 
 _CORRELATED = (
