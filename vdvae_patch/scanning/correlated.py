@@ -27,6 +27,7 @@ from torch import Tensor
 
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
+from vdvae_patch.scanning.crossings import crossed_differences, is_density
 from vdvae_patch.scanning.cuts import UNKNOWN, Cut, Cuts, cut_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.forms import Form, form_of
@@ -40,7 +41,7 @@ from vdvae_patch.scanning.gaussian import (
     is_flat,
     slope_if_linear,
 )
-from vdvae_patch.scanning.graph import Graph, Node, in_order
+from vdvae_patch.scanning.graph import Graph, Node
 
 LARGEST_FLOOR = 1e-3
 """Of what is added in a divisor; public code has 1e-4 at most. What is larger belongs to σ."""
@@ -67,9 +68,9 @@ def correlated_terms(graph: Graph, stops: frozenset[int]) -> Correlated:
     """The scales of all such densities, each raw value's earliest one."""
     found = Correlated([], set(), set(), {})
     known: dict[Any, tuple[Form, _Read]] = {}
-    crossed, differences = _crossed(graph)
+    crossed, differences = crossed_differences(graph)
     for node in graph.nodes:
-        density = _is_density(node)
+        density = is_density(node)
         if node.id not in crossed or not (density or node.op in ops.COMPLETING) or node.kind != "elementwise":
             continue
         for own in (stops, stops | differences):
@@ -95,47 +96,6 @@ def correlated_terms(graph: Graph, stops: frozenset[int]) -> Correlated:
                 break
     found.unread = {key: node for key, node in found.unread.items() if key not in found.read}
     return found
-
-
-# --- where it is worth looking ----------------------------------------------------------------------------------------
-
-
-def _crossed(graph: Graph) -> tuple[set[int], frozenset[int]]:
-    """What is computed of two differences together, (x − m)(y − n) or (y − n) − c (x − m), and these differences."""
-    factors: dict[int, frozenset[int]] = {}
-    crossed, differences = set[int](), frozenset[int]()
-    for node in in_order(graph):
-        if not node.params or node.kind not in ("elementwise", "shape"):
-            continue
-        own = [factors.get(n.id, _NO_FACTORS) for n in node.inputs if n.params]
-        apart = len(own) > 1 and all(own) and not own[0] & own[1]
-        joins = apart and (node.op in ops.MULTIPLYING or node.op in ops.SUMMING)
-        if node.op in ops.SUMMING and sum(isinstance(a, Node) for a in node.args) > 1:
-            factors[node.id] = frozenset({node.id})
-        elif node.op in ops.SELECTING | ops.NARROWING and any(own):
-            factors[node.id] = frozenset({node.id})  # of one difference of two coordinates each is one
-        elif node.kind == "shape" or node.op in ops.MULTIPLYING or node.op == "neg":
-            factors[node.id] = frozenset().union(*own) if len(own) < 2 or apart or not all(own) else _NO_FACTORS
-        if joins:
-            differences |= own[0] | own[1]
-        if joins or any(n.id in crossed for n in node.inputs):
-            crossed.add(node.id)
-    return crossed, differences
-
-
-_NO_FACTORS = frozenset[int]()
-
-
-def _is_density(node: Node) -> bool:
-    """Whether a node may be a density that no logarithm was taken of: a multiple of an exponential."""
-    return node.op in ops.MULTIPLYING and any(_is_exponential(n) for n in node.inputs if n.params)
-
-
-def _is_exponential(node: Node, depth: int = 2) -> bool:
-    if node.op in ops.EXPONENTIAL:
-        return True
-    inner = node.inputs if depth > 0 and node.kind in ("elementwise", "shape") else []
-    return any(_is_exponential(n, depth - 1) for n in inner)
 
 
 # --- what it is -------------------------------------------------------------------------------------------------------
@@ -254,7 +214,7 @@ def _of_both(
     for grid in (probe.grid, probe.grid + 2.0):
         changes, size = {key: grid}, len(grid)
         a, b = (probe.curvature(mean, changes) for mean in coordinates)
-        share = probe.correlation(*coordinates, changes)
+        share = probe.correlation(coordinates[0], coordinates[1], changes)
         if a is None or b is None or share is None or is_flat(a.abs()) or is_flat(b.abs()):
             continue
         step = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
