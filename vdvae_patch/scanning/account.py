@@ -62,6 +62,7 @@ def told(treated: Treated) -> str:
     lines += _verdicts(treated)
     lines += map(str, treated.correlations)
     lines += (f"NOT patched: {head}: {reason}" for head, reason in treated.left_out.items())
+    lines += (f"note: no head was made of {miss}" for miss in heads.near_misses if miss.likely)
     lines += (f"note: {note}" for note in treated.notes)
     if heads.only_sampled:
         lines.append(f"note: {heads.unmeasured}")

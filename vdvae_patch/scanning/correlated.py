@@ -16,6 +16,7 @@ correlated they are left out, and σ is what has its values without them.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.cuts import Cut, Cuts, cut_of
+from vdvae_patch.scanning.crossings import crossed_differences, is_density
+from vdvae_patch.scanning.cuts import UNKNOWN, Cut, Cuts, cut_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.forms import Form, form_of
 from vdvae_patch.scanning.gaussian import (
@@ -33,10 +36,12 @@ from vdvae_patch.scanning.gaussian import (
     MOST_LEAVES,
     GaussianTerm,
     Probe,
+    distance,
     is_correlation,
     is_flat,
+    slope_if_linear,
 )
-from vdvae_patch.scanning.graph import Graph, Node, in_order
+from vdvae_patch.scanning.graph import Graph, Node
 
 LARGEST_FLOOR = 1e-3
 """Of what is added in a divisor; public code has 1e-4 at most. What is larger belongs to σ."""
@@ -63,9 +68,9 @@ def correlated_terms(graph: Graph, stops: frozenset[int]) -> Correlated:
     """The scales of all such densities, each raw value's earliest one."""
     found = Correlated([], set(), set(), {})
     known: dict[Any, tuple[Form, _Read]] = {}
-    crossed, differences = _crossed(graph)
+    crossed, differences = crossed_differences(graph)
     for node in graph.nodes:
-        density = _is_density(node)
+        density = is_density(node)
         if node.id not in crossed or not (density or node.op in ops.COMPLETING) or node.kind != "elementwise":
             continue
         for own in (stops, stops | differences):
@@ -91,47 +96,6 @@ def correlated_terms(graph: Graph, stops: frozenset[int]) -> Correlated:
                 break
     found.unread = {key: node for key, node in found.unread.items() if key not in found.read}
     return found
-
-
-# --- where it is worth looking ----------------------------------------------------------------------------------------
-
-
-def _crossed(graph: Graph) -> tuple[set[int], frozenset[int]]:
-    """What is computed of two differences together, (x − m)(y − n) or (y − n) − c (x − m), and these differences."""
-    factors: dict[int, frozenset[int]] = {}
-    crossed, differences = set[int](), frozenset[int]()
-    for node in in_order(graph):
-        if not node.params or node.kind not in ("elementwise", "shape"):
-            continue
-        own = [factors.get(n.id, _NO_FACTORS) for n in node.inputs if n.params]
-        apart = len(own) > 1 and all(own) and not own[0] & own[1]
-        joins = apart and (node.op in ops.MULTIPLYING or node.op in ops.SUMMING)
-        if node.op in ops.SUMMING and sum(isinstance(a, Node) for a in node.args) > 1:
-            factors[node.id] = frozenset({node.id})
-        elif node.op in ops.SELECTING | ops.NARROWING and any(own):
-            factors[node.id] = frozenset({node.id})  # of one difference of two coordinates each is one
-        elif node.kind == "shape" or node.op in ops.MULTIPLYING or node.op == "neg":
-            factors[node.id] = frozenset().union(*own) if len(own) < 2 or apart or not all(own) else _NO_FACTORS
-        if joins:
-            differences |= own[0] | own[1]
-        if joins or any(n.id in crossed for n in node.inputs):
-            crossed.add(node.id)
-    return crossed, differences
-
-
-_NO_FACTORS = frozenset[int]()
-
-
-def _is_density(node: Node) -> bool:
-    """Whether a node may be a density that no logarithm was taken of: a multiple of an exponential."""
-    return node.op in ops.MULTIPLYING and any(_is_exponential(n) for n in node.inputs if n.params)
-
-
-def _is_exponential(node: Node, depth: int = 2) -> bool:
-    if node.op in ops.EXPONENTIAL:
-        return True
-    inner = node.inputs if depth > 0 and node.kind in ("elementwise", "shape") else []
-    return any(_is_exponential(n, depth - 1) for n in inner)
 
 
 # --- what it is -------------------------------------------------------------------------------------------------------
@@ -222,23 +186,56 @@ def _scales(
 ) -> tuple[tuple[GaussianTerm, ...], tuple[Spot, ...]]:
     """The scales of an expression in which pairs of means are correlated, and what else changes a curvature."""
     leaves = probe.expression.leaves
-    others = [key for key, spot in leaves.items() if key not in curved and spot.node.params]
+    others = [key for key, spot in leaves.items() if key not in curved and spot.node.params and _is_range(spot)]
     moved = {key for key in others if any(_moves_correlation(probe, key, *pair) for pair in pairs[:_FEW_PAIRS])}
     coordinates = _coordinates(probe, curved)
     terms, left = [], []
     for key in others:
-        found = probe.as_p(key, coordinates)
+        found = probe.as_p(key, coordinates) or _of_both(probe, key, coordinates)
         if found is None:
             if key not in moved and any(_weighs(probe, key, mean) for mean in coordinates):
                 left.append(leaves[key])
             continue
-        node, suffix, means, _ = found
+        node, suffix, means = found[:3]
         node = _behind_floors(probe, key, node) if bare else node
         data = (leaves[mean] for mean in curved if mean not in coordinates and probe.changes_curvature(key, mean))
         terms.append(GaussianTerm(leaves[key], "p", node, suffix, (*means, *data), total, floored=bare))
     of_scales = {term.raw.key for term in terms}
     correlation = tuple(leaves[key] for key in others if key in moved and key not in of_scales)
     return tuple(replace(term, correlation=correlation) for term in terms), tuple(left)
+
+
+def _of_both(
+    probe: Probe, key: SpotKey, coordinates: Sequence[SpotKey]
+) -> tuple[Spot, tuple[Step, ...], tuple[Spot, ...]] | None:
+    """What `Probe.as_p` gives, of a σ that both values have: 2 log σ is left where the squares of both vanish."""
+    if len(coordinates) != 2:
+        return None
+    for grid in (probe.grid, probe.grid + 2.0):
+        changes, size = {key: grid}, len(grid)
+        a, b = (probe.curvature(mean, changes) for mean in coordinates)
+        share = probe.correlation(coordinates[0], coordinates[1], changes)
+        if a is None or b is None or share is None or is_flat(a.abs()) or is_flat(b.abs()):
+            continue
+        step = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+        wide = {coordinates[0]: step[:, None].expand(size, 3, 3), coordinates[1]: step.expand(size, 3, 3)}
+        values = probe.values({key: grid[:, None, None].expand(size, 3, 3), **wide}).expand(size, 3, 3)
+        middle, both = values[:, 1, 1], values[:, 2, 2] - values[:, 2, 1] - values[:, 1, 2] + values[:, 1, 1]
+        x, y = (values[:, 2, 1] - values[:, 0, 1]) / 2, (values[:, 1, 2] - values[:, 1, 0]) / 2
+        rest = middle - 0.5 * (x * x * b - 2 * x * y * both + y * y * a) / (a * b - both * both)
+        slope = slope_if_linear(a.abs().log(), rest)
+        if slope is None or slope * float(a[0]) >= 0:
+            continue
+        sigma = (-slope / a / (1 - share)).sqrt()
+        match = probe.match(key, grid, frozenset(coordinates), functools.partial(distance, sigma=sigma))
+        if match is not None:
+            return *match, tuple(probe.expression.leaves[mean] for mean in coordinates)
+    return None
+
+
+def _is_range(spot: Spot) -> bool:
+    """Whether what is read of a value are ranges of its dimensions, so that its channels can be named."""
+    return all(cut.dim != UNKNOWN for cut in spot.cuts)
 
 
 def _coordinates(probe: Probe, curved: Sequence[SpotKey]) -> list[SpotKey]:

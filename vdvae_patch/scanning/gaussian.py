@@ -419,7 +419,7 @@ class Probe:
                 if float(log_a.max() - log_a.min()) < _SAME_LOG_CURVATURE:
                     continue
                 for rest in self._rests(key, mean, grid, curvature, log_a):
-                    factor = _slope_if_linear(log_a, rest)
+                    factor = slope_if_linear(log_a, rest)
                     if factor is None or factor * float(curvature[0]) >= 0:
                         continue
                     c = -2 * factor
@@ -427,13 +427,15 @@ class Probe:
                     shares = list(self._correlations(mean, quadratic, {key: grid}))
                     if any(is_flat(sigma / (1 - share).sqrt()) for share in shares):
                         continue  # it moves ρ alone: σ √(1 − ρ²) follows, and σ does not
-                    # of an inverse covariance an element is 1 / σ² (1 − ρ²): σ itself is looked for first
-                    for share in (*shares, torch.zeros_like(sigma)):
-                        error = functools.partial(distance, sigma=sigma / (1 - share).sqrt())
-                        match = self.match(key, grid, frozenset(quadratic), error)
-                        if match is not None:
-                            means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
-                            return (*match, means, c)
+                    # of correlated values σ itself, or what it is where the other one is known; a spot that is read of
+                    # this key alone goes before an element of a covariance's inverse that has the same values
+                    for alone in (True, False) if shares else (False,):
+                        for share in (*shares, torch.zeros_like(sigma)):
+                            error = functools.partial(distance, sigma=sigma / (1 - share).sqrt())
+                            match = self.match(key, grid, frozenset(quadratic), error, alone=alone)
+                            if match is not None:
+                                means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
+                                return (*match, means, c)
                     self.unmatched.add(key)
         return None
 
@@ -618,6 +620,7 @@ class Probe:
         means: frozenset[SpotKey],
         error: Callable[[Tensor], float],
         among: Set[SpotKey] | None = None,
+        alone: bool = False,
     ) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression that has the values of σ over the grid, and the suffix with which it has them.
 
@@ -628,12 +631,15 @@ class Probe:
         Args:
             error: how far values over the grid are from σ, relative to it; infinite where they are nothing like it.
             among: the spots that may be it, of which the last one is taken.
+            alone: whether only what is computed of this leaf alone may be it.
         """
         depends = self.expression.depends
         done = self.done({key: grid})
         # a scale is computed of no mean; (x − m)² / σ² alone would pass for the σ² of another term
         spots = [s for s in self.expression.order if key in depends[s.key] and not depends[s.key] & means]
         spots = [s for s in (*spots, self.expression.leaves[key]) if done[s.key].numel() == _POINTS]
+        if alone:
+            spots = [s for s in spots if depends[s.key] == {key}]
         if among is not None:
             spots = [spot for spot in reversed(spots) if spot.key in among]
         nearly = None
@@ -714,7 +720,7 @@ def fitted(design: Tensor, values: Tensor) -> Tensor | None:
     return solution[:, 0] / norm
 
 
-def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:
+def slope_if_linear(x: Tensor, y: Tensor) -> float | None:
     """The slope of y over x, if y is a straight line and not a flat one."""
     centred = x - x.mean()
     slope = float((centred * (y - y.mean())).sum() / (centred * centred).sum())

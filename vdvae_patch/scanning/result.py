@@ -89,6 +89,7 @@ class ScanResult(Sequence[Head]):
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
         lines = [columns(header, (_row(head) for head in self))] if self else ["no Normal head", self.why_not()]
         lines += [self.unmeasured] if self and self.only_sampled else []
+        lines += (f"near miss: {miss}" for miss in self.near_misses if self and miss.likely)
         warnings = (f"warning: {text}" for text in _gathered(self, self._elsewhere))
         lines += (f"note: {note}" for note in self.notes)
         bound = [str(self.elbo)] if self.elbo or self.elbo.reconstruction is not None else []

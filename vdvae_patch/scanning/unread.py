@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import descend, scaled_noise
 from vdvae_patch.scanning.correlated import Correlated
+from vdvae_patch.scanning.elements import is_pair_matrix
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Spot, SpotKey, settle
 from vdvae_patch.scanning.factors import drawn_by_factor
 from vdvae_patch.scanning.graph import Frame, Graph, Node, ancestors
 from vdvae_patch.scanning.interpolated import leaves_of
-from vdvae_patch.scanning.pairs import is_pair_matrix
 from vdvae_patch.scanning.reading import NearMiss, Readings, where
 from vdvae_patch.trace import shown
 
@@ -135,7 +135,8 @@ def _almost(readings: Readings, unmatched: Mapping[SpotKey, Node], pairs: Correl
     known |= {spot.key for term in pairs.terms for spot in term.correlation}
     for key, total in {**unmatched, **pairs.unread}.items():
         if key not in known:
-            yield NearMiss.at(total, _CROSSED if key in pairs.unread or total.id in pairs.seen else _ALMOST)
+            crossed = key in pairs.unread or total.id in pairs.seen
+            yield NearMiss.at(total, _CROSSED if crossed else _ALMOST, likely=crossed)
 
 
 _CORRELATED = (
