@@ -332,12 +332,14 @@ def _kind_by_mean(tail: Tail, node: Node, target: Node, output: Node) -> TermKin
 
 
 def _way_back(tail: Tail, output: Node) -> tuple[list[Node], list[Node]]:
-    """The values that alone an output is computed of, itself first, and those in which its arithmetic begins."""
+    """The values that alone an output is computed of, itself first, and those in which its arithmetic begins; of a
+    layer's output that has more beside it the part."""
     found, todo, seen, ends = [output], [output], {output.id}, list[Node]()
     while todo:
         node = todo.pop()
         learned = list({n.id: n for n in node.inputs if n.params and n.id in tail.inside}.values())
-        if node.id in tail.leaves or not learned:
+        part = node.kind == "shape" and any(math.prod(n.shape) > math.prod(node.shape) for n in learned)
+        if node.id in tail.leaves or not learned or part:
             ends.append(node)
             continue
         if len(learned) == 1 and found[-1] is node:
