@@ -138,10 +138,11 @@ class Weights(nn.Module):
         return F.cross_entropy(F.linear(x, weight), y) + kl / 500
 
 
-def test_of_weights_it_is_not_said_how_often_the_kl_counts() -> None:
+def test_of_weights_it_is_said_for_how_many_rows_the_kl_counts_and_not_how_often() -> None:
     elbo = scan(Weights(), torch.randn(9, 6), torch.arange(9) % 3).elbo
-    assert elbo.beta is None
-    assert "parameters that all rows of the data share" in elbo.reason
+    assert "parameters that all rows of the data share" in elbo.words()
+    assert "it counts as in that of 500 rows beside the categorical cross-entropy" in elbo.words()
+    assert "times" not in elbo.words()
 
 
 class Floored(nn.Module):

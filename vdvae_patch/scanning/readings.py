@@ -190,7 +190,8 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
             if reason is not None:
                 out.near_misses.append(NearMiss.at(operand, reason))
             else:
-                kept = kept_of(graph, node) if operand.shape == node.shape else ()
+                kept = kept_of(graph, node) if operand.shape == node.shape and len(node.shape) == 2 else ()
+                kept = kept if all(cut.dim == 1 for cut in kept) else ()  # of the channels, and not of rows or steps
                 found.append(_Use(Spot(operand, kept), suffix, "noise", node))
     return found
 
