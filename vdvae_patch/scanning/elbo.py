@@ -36,6 +36,7 @@ _DIFFER = 0.02
 """Spread of factors, relative to their median, from which it is said that they differ."""
 OTHERS = "other terms of the loss, not counted"
 """What a note begins with that names them."""
+SHARED = "the KL is of parameters that all rows of the data share, as weights are, and counts once for all in the bound"
 _NO_FACTOR = 1e-6
 """Of the largest factor: what is left of none by rounding is 1e-14 of it."""
 _GREY = (
@@ -64,6 +65,7 @@ class LossElbo:
         compared: from what to what these go where they are compared, after the host's own arithmetic.
         rows: how many rows the batch has.
         notes: what is to be known beside it.
+        shared: whether the KL is of parameters that all rows of the data share, as weights are.
         size: the sum of the magnitudes of what the loss adds up; None where its arithmetic is not known.
     """
 
@@ -77,6 +79,7 @@ class LossElbo:
     data: DataRange | None = None
     rows: int = 1
     notes: tuple[str, ...] = ()
+    shared: bool = False
     place: TermPlace | None = field(default=None, repr=False, compare=False)
     compared: tuple[float, float] | None = field(default=None, repr=False, compare=False)
     size: float | None = field(default=None, repr=False, compare=False)
@@ -98,6 +101,11 @@ class LossElbo:
         """What the loss takes for the data's deviation, and what follows for its KL; or the reason."""
         if self.reconstruction is None:
             return self.reason
+        if self.shared and self.beta:
+            return (
+                f"{SHARED}; here it counts as in that of {self.rows / self.beta:,.0f} rows beside the "
+                f"{self.reconstruction.kind}"
+            )
         if self.sigma is None or self.optimal_sigma is None:
             return (
                 self.reason if self.beta is None else f"{consequence(self.beta)} beside the {self.reconstruction.kind}"
@@ -173,7 +181,10 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     term = written(chosen, sign)
     if a is None:
         return LossElbo(why[0], term)
-    notes += why
+    shared = SHARED in why
+    notes += [note for note in why if note != SHARED]
+    if shared and (chosen.errors is not None or draws.in_all != 1):
+        return LossElbo(f"{SHARED}, and how many there are is not seen", term, _middle(a))
     if not math.isfinite(b) or not term.factor > 0:
         return LossElbo("the factor on the reconstruction term could not be read", term)
     median = _middle(a)
@@ -203,7 +214,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
             notes.append(_GREY)
         if term.kind == "smooth absolute error":
             notes.append(_SMOOTH)
-        return made(beta=ratio, notes=tuple(notes))
+        return made(beta=ratio, notes=tuple(notes), shared=shared)
     errors = chosen.errors
     sigma, own = math.sqrt(ratio / 2), float(errors.square().mean().sqrt())
     beta_of = 2
@@ -317,13 +328,11 @@ def _kl(
             return None, [f"σ has a part in the loss{where} ({unread.op}), and what it is was not found out"]
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
     counted = [f for f in factors if len(f.factors) and sign * _middle(f.factors) > 0]
+    shared: list[str] = []
     told = [role_of_factor(graph, readings, factor, rows) for factor in counted]
     for factor, role in zip(counted, told, strict=True):
         if role == "weights":
-            return None, [
-                "the KL is of parameters that all rows of the data share, as weights are: in the bound it counts once "
-                "for all rows, and how many there are beside this batch is not seen"
-            ]
+            shared = [SHARED]
         if role == "prior" and factor.reading.evidence == "q":
             term = factor.reading.term
             frame = None if term is None else term.total.host_frame()
@@ -348,7 +357,7 @@ def _kl(
         if unknown:
             return None, ["no KL: how log σ has a part in the loss is not that of a KL"]
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
-    notes = []
+    notes = list(shared)
     if all(factor.waiting for factor in factors if len(factor.factors) and bool((sign * factor.factors > 0).any())):
         notes.append("on this batch the KL is below its free bits; above them it has the factor that is taken")
     none = sum(int((factor.factors == 0).sum()) for factor in factors)
@@ -368,7 +377,7 @@ def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]
     frontier = [node for node in linear_frontier(tail) if node.params]
     frames = [node.host_frame() for node in frontier if node.id in reached]
     lines = {(f.code, f.line) for f in (*frames, *(term.frame() for term in terms)) if f is not None}
-    before = {term.node.id for term in terms}  # what a comparison is computed of
+    before = {node.id for term in terms for node, _ in term.steps}  # what a comparison is computed of
     for node in reversed(tail.order):
         if node.id in before:
             before.update(n.id for n in node.inputs)

@@ -45,7 +45,10 @@ def not_followed(graph: Graph, readings: Readings) -> Node | None:
     for reading in readings.found:
         if reading.evidence != "noise" or reading.parts:
             continue
-        todo, seen, opaque = [reading.raw.node], {reading.raw.node.id}, None
+        # the layer's output has the mean beside it
+        own = [n for n in (reading.chain.nodes[0].inputs if reading.chain.nodes else []) if n.params]
+        begin = own[0] if len(own) == 1 else reading.node
+        todo, seen, opaque = [begin], {begin.id}, None
         while todo:
             for user in graph.consumers.get(todo.pop().id, ()):
                 if user.id in seen or user.id in readings.samples:

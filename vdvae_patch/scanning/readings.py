@@ -24,7 +24,7 @@ from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.interpolated import of_own_log_sigma
 from vdvae_patch.scanning.masses import masses_and_densities
-from vdvae_patch.scanning.overwritten import kept_of
+from vdvae_patch.scanning.overwritten import kept_of, without_wholes
 from vdvae_patch.scanning.partial import partial_kls
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
 from vdvae_patch.scanning.relative import relative_kls
@@ -53,6 +53,7 @@ def read(graph: Graph) -> Readings:
     for kl in list(relative_kls(graph, frozenset(stops), out.found)):
         gone = {id(reading) for reading in kl.replaced}
         out.found = [r for r in out.found if id(r) not in gone] + kl.readings(frozenset(stops))
+    out.found = without_wholes(graph, out.found)
     before = list(out.found)
     for rule in rules.drops:
         dropped = list(rule(graph, out.found))
@@ -203,7 +204,8 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
             if reason is not None:
                 out.near_misses.append(NearMiss.at(operand, reason))
             else:
-                kept = kept_of(graph, node) if operand.shape == node.shape else ()
+                kept = kept_of(graph, node) if operand.shape == node.shape and len(node.shape) == 2 else ()
+                kept = kept if all(cut.dim == 1 for cut in kept) else ()  # of the channels, and not of rows or steps
                 found.append(_Use(Spot(operand, kept), suffix, "noise", node))
     return found
 

@@ -236,6 +236,8 @@ def _products(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
                 continue
             gradient = sign * gradients[node.id]
             kind = _kind_of_product(tail, node, target, output, gradient, gradients)
+            if sign < 0 and kind == "Bernoulli cross-entropy":
+                continue  # its other half has the data as they are
             if kind is not None and _moves(gradient):
                 factors = -gradient.flatten()
                 reads: Reads = "logit"
@@ -307,7 +309,7 @@ def _kind_by_mean(tail: Tail, node: Node, target: Node, output: Node) -> TermKin
     is u of a Poisson, and of a Bernoulli, whose u is a probability; without any A probabilities of a categorical are
     compared, which add up to one. Counts of another kind, such as a negative binomial's, have another mean.
     """
-    x = tail.base[target.id]
+    x = tail.base[target.id].abs()  # of (-x) * log u, too
     u = tail.base[output.id] if node.op == "xlogy" else tail.base[output.id].exp()
     logits = _through(output).op.startswith("log_sigmoid")
     binary: TermKind = "Bernoulli cross-entropy with logits" if logits else "Bernoulli cross-entropy"
@@ -332,12 +334,14 @@ def _kind_by_mean(tail: Tail, node: Node, target: Node, output: Node) -> TermKin
 
 
 def _way_back(tail: Tail, output: Node) -> tuple[list[Node], list[Node]]:
-    """The values that alone an output is computed of, itself first, and those in which its arithmetic begins."""
+    """The values that alone an output is computed of, itself first, and those in which its arithmetic begins; of a
+    layer's output that has more beside it the part."""
     found, todo, seen, ends = [output], [output], {output.id}, list[Node]()
     while todo:
         node = todo.pop()
         learned = list({n.id: n for n in node.inputs if n.params and n.id in tail.inside}.values())
-        if node.id in tail.leaves or not learned:
+        part = node.kind == "shape" and any(math.prod(n.shape) > math.prod(node.shape) for n in learned)
+        if node.id in tail.leaves or not learned or part:
             ends.append(node)
             continue
         if len(learned) == 1 and found[-1] is node:
@@ -349,14 +353,14 @@ def _way_back(tail: Tail, output: Node) -> tuple[list[Node], list[Node]]:
 
 def _has_complement(tail: Tail, node: Node, target: Node) -> bool:
     """Whether the same output and target are multiplied as (1 − x) log(1 − p), too, whatever the sign."""
-    value = 1 - tail.base[target.id].double()
+    value = 1 - tail.base[target.id].double().abs()
     for other in tail.order:
         if other.op == "mul" and other.params and other is not node and other.shape == node.shape:
             for n in other.inputs:
                 if (
                     not n.params
                     and tail.base[n.id].shape == value.shape
-                    and torch.allclose(tail.base[n.id].abs(), value.abs())
+                    and torch.allclose(tail.base[n.id].double().abs(), value.abs())
                 ):
                     return True
     return False
