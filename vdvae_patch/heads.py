@@ -124,6 +124,7 @@ class Found:
         raw: where its raw value leaves the network as it is; None where it is computed in passing, or of several.
         mean: where its mean does; None where that is computed of what leaves, or several are.
         prior: what a posterior is compared with in its KL; None where that is not known, and for other roles.
+        two_laws: whether the host draws from one Normal and measures another, and a patch leaves it both.
     """
 
     confidence: Literal["sure", "likely"]
@@ -139,6 +140,7 @@ class Found:
     raw: Outlet | None = None
     mean: Outlet | None = None
     prior: Compared | None = None
+    two_laws: bool = False
 
 
 @dataclass(frozen=True)
