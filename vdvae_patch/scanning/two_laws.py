@@ -44,7 +44,7 @@ def keep_two_laws(model: nn.Module, treatment: Treatment, asked: Asked, probe: b
         if abs(moved) < abs(as_one) and not broken_roles(treatment.verdicts or ()) - broken_roles(
             before.verdicts or ()
         ):
-            treatment.notes += (_said(head, ruler, as_one, moved) for head in apart.values())
+            treatment.notes += (_said(head, ruler, as_one) for head in apart.values())
             return
     except PatchError:
         pass  # what the host makes of the new scale's value is no σ that can be verified
@@ -54,11 +54,10 @@ def keep_two_laws(model: nn.Module, treatment: Treatment, asked: Asked, probe: b
     treatment.handle = patch_heads(model, treatment.heads, treatment.scales, treatment.paper)
 
 
-def _said(head: Head, ruler: Ruler, as_one: float, moved: float) -> str:
-    by = f"{ruler.percent(as_one)} (it moves by {ruler.percent(moved)})"
+def _said(head: Head, ruler: Ruler, as_one: float) -> str:
     return (
         f"{head.path or 'the model'}: what draws and the KL keep each its own σ, as the host has them, since one for "
-        f"both would move {ruler.what} by {by}; vdvae_patch.patch makes them one"
+        f"both would move {ruler.what} by {ruler.percent(as_one)}; vdvae_patch.patch makes them one"
     )
 
 
