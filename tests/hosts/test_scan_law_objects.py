@@ -62,8 +62,10 @@ class Coder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q = self.law(*self.net(x).chunk(2, 1))
-        self.kl, self.std = q.kl(), q.std
-        loss: Tensor = F.mse_loss(self.dec(q.mean + q.std * torch.randn_like(q.mean)), x) + self.kl.mean()
+        noise = torch.randn_like(q.mean)
+        self.kl, self.drawn = q.kl(), q.std * noise
+        self.noise = noise
+        loss: Tensor = F.mse_loss(self.dec(q.mean + self.drawn), x) + self.kl.mean()
         return loss
 
 
@@ -80,5 +82,5 @@ def test_every_use_of_such_a_law_has_the_new_scale(law: Any) -> None:
         mean, raw = model.net(x).chunk(2, 1)
         model(x)
         sigma = 0.01 + 4.99 * raw.sigmoid()
-        torch.testing.assert_close(model.std, sigma)
+        torch.testing.assert_close(model.drawn, sigma * model.noise)
         torch.testing.assert_close(model.kl, 0.5 * (mean**2 + sigma**2 - 1) - sigma.log())
