@@ -99,7 +99,10 @@ class _Edit:
         """Replace what is called at a span."""
         node = at(self.function, tree, span)
         if isinstance(node, ast.Attribute) and isinstance(target, types.FunctionType):  # a property of an object
-            self._replace(tree, node, ast.Call(self._name("call", target), [node.value], []))
+            asked = function_of(target)
+            of_any_name = asked is not None and asked.__name__ in ("__getattr__", "__getattribute__")
+            name = [ast.Constant(node.attr)] if of_any_name else []
+            self._replace(tree, node, ast.Call(self._name("call", target), [node.value, *name], []))
             return
         if not isinstance(node, ast.Call):
             raise PatchError(

@@ -447,9 +447,11 @@ def _computed_again(reading: Reading) -> list[Reading]:
         0.5 * ((x - y) / soft(self.log_sigma).exp()) ** 2 + soft(self.log_sigma)
 
     The second one gives log σ, and is a reading of its own: from there the rest of the first one's steps leads to σ.
+    Of what a network emits those that one function computes once more, such as a law's property `q.std`.
     """
-    if reading.term is None or not reading.chain.nodes or reading.raw.node.kind != "parameter":
-        return []  # of what a network emits, a residual posterior's σ may be computed, too
+    if reading.term is None or not reading.chain.nodes:
+        return []
+    of_parameter = reading.raw.node.kind == "parameter"
     own = {node.id for node in reading.chain.nodes}
     found: dict[int, Reading] = {}
     for spot in Expression(Spot(reading.term.total), through_sums=True).order:
@@ -462,6 +464,9 @@ def _computed_again(reading: Reading) -> list[Reading]:
         ):
             continue
         count = len(chain.by_node)
+        # of what a network emits, a residual posterior's σ may be computed, too, but by other lines
+        if not of_parameter and not _is_same_code(chain.nodes, reading.chain.nodes):
+            continue
         if count and chain.by_node == reading.chain.by_node[:count]:
             rest = tuple(step for steps in reading.chain.by_node[count:] for step in steps)
             for node in chain.nodes[:-1]:
@@ -470,6 +475,20 @@ def _computed_again(reading: Reading) -> list[Reading]:
                 reading, chain=chain, suffix=(*rest, *reading.suffix), node=spot.node, term=None, cuts=spot.cuts
             )
     return list(found.values())
+
+
+def _is_same_code(nodes: Sequence[Node], others: Sequence[Node]) -> bool:
+    """Whether one function, a helper or a property, computes all steps, called twice from elsewhere."""
+
+    def inner(node: Node) -> object:
+        frame = node.host_frame()
+        return None if frame is None else (frame.code, frame.lasti)
+
+    def called(node: Node) -> int:
+        return sum(frame.host for frame in node.frames)
+
+    alike = len(nodes) == len(others) and all(inner(a) == inner(b) for a, b in zip(nodes, others, strict=True))
+    return alike and called(nodes[-1]) > 1
 
 
 def _bounded(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:

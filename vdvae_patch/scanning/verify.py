@@ -128,7 +128,8 @@ def check_sigma(
             for place in alone or places
             if not any(_follows(head, entry.scale, constants, *sight) for sight in (place, *_behind(graph, *place)))
         ]
-        if wrong and (alone or len(wrong) == len(places)):
+        own_laws = head.found is not None and head.found.two_laws  # one of which has the scale
+        if wrong and ((alone and not own_laws) or len(wrong) == len(places)):
             _complain(head, entry.scale, *wrong[0])
         for own, (leaf, _, reading) in [(key, place) for key in keys for place in seen[key] if place in places]:
             place = placed(graph, reading, leaf)
