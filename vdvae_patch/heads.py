@@ -141,6 +141,7 @@ class Found:
         mean: where its mean does; None where that is computed of what leaves, or several are.
         prior: what a posterior is compared with in its KL; None where that is not known, and for other roles.
         correlation: of the density of two correlated values, whose scale it is; None for any other.
+        two_laws: whether the host draws from one Normal and measures another, and a patch leaves it both.
     """
 
     confidence: Literal["sure", "likely"]
@@ -157,6 +158,7 @@ class Found:
     mean: Outlet | None = None
     prior: Compared | None = None
     correlation: Correlation | None = None
+    two_laws: bool = False
 
 
 @dataclass(frozen=True)

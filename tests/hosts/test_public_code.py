@@ -56,7 +56,6 @@ KNOWN = {
     "tenth_images-HVAE with a VampPrior (Deligiorgis)": "one layer in two roles; a prior's draw is decoded, a slip",
     "tenth_sequences-AMP-VRAE": "one layer is posterior and a mixture's prior, and is listed as the former alone",
     "tenth_sequences-pi-VAE (wei-bbc-lab)": "a product of two Normals: the prior's factor is listed twice; refused",
-    "tenth_sequences-VAE of Burgers' waves (christian-jacobsen)": "a GELU that serves all layers is in σ: refused",
     "tenth_sequences-Latent SDE of funds (P2SAMAPA)": "a diffusion without a density is called a posterior's",
     "tenth_sequences-Active inference capsule (adanielnoel)": "a slip upstream exchanges the KL's arguments; roles",
     "tenth_sequences-TD-VAE (MaxASchwarzer)": "one layer is posterior and prior, and is listed as the former alone",

@@ -195,6 +195,8 @@ class Graph:
     learns: frozenset[int] = frozenset()
     """The loss, and what else the call gave of which gradients can be taken, by the number of their node; none where
     nothing is known of that: there is no loss, or the call differentiates by itself."""
+    read_out: list[Node] = field(default_factory=list)
+    """What parameters reach and the host made a number of Python of, by `.item()` or `float`."""
     rewritten: dict[int, tuple[Any, ...]] = field(default_factory=dict, repr=False)
     """What nodes were that are written down as something else, by their number; see `diagonals.py`."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)

@@ -18,6 +18,9 @@ from vdvae_patch.trace import shown
 _SOURCE = '"Re-parameterizing VAEs for stability"'
 
 
+MADE_ONE = "a patch makes them one"
+
+
 def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Sequence[str] = ()) -> Iterator[str]:
     """Faults of one head's scale.
 
@@ -29,7 +32,7 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
     if not agree:
         yield (
             f"{path}: the host reads this raw value in ways that disagree{_in_ways(ways)}, so it samples from one "
-            "Normal and computes the density of another; a patch makes them one"
+            f"Normal and computes the density of another; {MADE_ONE}"
         )
     if high > 1e6 and role != "likelihood":
         yield (

@@ -32,6 +32,7 @@ class Reading:
         parts: the chains of a join's operands.
         used: the number of the σ that is used, where this one is merged into it.
         cuts: the part of `node` that is read.
+        sums: of a density or a KL, the sums of raw values that it reads, another head's among them, by their number.
     """
 
     raw: Spot
@@ -43,6 +44,7 @@ class Reading:
     parts: tuple[Chain, ...] = ()
     used: int = -1
     cuts: Cuts = ()
+    sums: frozenset[int] = frozenset()
 
     @property
     def spot(self) -> Spot:

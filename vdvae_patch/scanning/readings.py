@@ -24,6 +24,7 @@ from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.interpolated import of_own_log_sigma
 from vdvae_patch.scanning.masses import masses_and_densities
+from vdvae_patch.scanning.overwritten import kept_of, without_wholes
 from vdvae_patch.scanning.partial import partial_kls
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
 from vdvae_patch.scanning.relative import relative_kls
@@ -52,6 +53,7 @@ def read(graph: Graph) -> Readings:
     for kl in list(relative_kls(graph, frozenset(stops), out.found)):
         gone = {id(reading) for reading in kl.replaced}
         out.found = [r for r in out.found if id(r) not in gone] + kl.readings(frozenset(stops))
+    out.found = without_wholes(graph, out.found)
     before = list(out.found)
     for rule in rules.drops:
         dropped = list(rule(graph, out.found))
@@ -69,6 +71,7 @@ def _read_terms(
 ) -> None:
     """Add the readings of densities and KLs."""
     direct = [r for r in out.found if not r.parts]
+    sums = frozenset(r.raw.node.id for r in out.found if r.parts)
     whole = itertools.chain(
         pairs.terms,
         gaussian_terms(graph, stops, unmatched, pairs.read, pairs.seen),
@@ -101,7 +104,8 @@ def _read_terms(
         if apart:
             out.found += [_of_part(term, part) for part in apart]
             continue
-        out.found.append(of_own_log_sigma(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts)))
+        own = Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts, sums=sums)
+        out.found.append(of_own_log_sigma(own))
 
 
 def _later(terms: Callable[..., Iterator[GaussianTerm]], *given: object) -> Iterator[GaussianTerm]:
@@ -200,7 +204,9 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
             if reason is not None:
                 out.near_misses.append(NearMiss.at(operand, reason))
             else:
-                found.append(_Use(Spot(operand), suffix, "noise", node))
+                kept = kept_of(graph, node) if operand.shape == node.shape and len(node.shape) == 2 else ()
+                kept = kept if all(cut.dim == 1 for cut in kept) else ()  # of the channels, and not of rows or steps
+                found.append(_Use(Spot(operand, kept), suffix, "noise", node))
     return found
 
 

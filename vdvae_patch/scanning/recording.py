@@ -28,6 +28,7 @@ from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
 from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of, several_in
 from vdvae_patch.scanning.pairs import settle_pairs
+from vdvae_patch.scanning.pooling import settle_pools
 from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.undoing import Undoing
@@ -143,6 +144,7 @@ def recorded(
     settle_pairs(recorder.graph)
     join_layers(recorder.graph)
     settle_masks(recorder.graph)
+    settle_pools(recorder.graph)
     settle_foreign_draws(recorder.graph, recorder.draw_count)
     recorder.graph.settle()
     return recorder.graph

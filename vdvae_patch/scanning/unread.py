@@ -35,7 +35,29 @@ def unread(
     if not found and not readings.found and not readings.near_misses:
         for node in graph.nodes:
             if node.kind == "noise":
-                yield NearMiss.at(node, "fresh Normal noise is drawn, and no value that a network computes scales it")
+                yield NearMiss.at(node, _unscaled(graph, node))
+
+
+def _unscaled(graph: Graph, noise: Node) -> str:
+    """What is to be said of noise that no network's output is multiplied by: its scale may have left PyTorch."""
+    for product in graph.consumers.get(noise.id, ()):
+        scale = next((n for n in product.inputs if n is not noise), None) if product.op == "mul" else None
+        if scale is not None and settle(Spot(scale)).node.kind == "constant" and not scale.even:
+            return (
+                f"{_UNSCALED}; it is multiplied by numbers that no operation of PyTorch computes, as NumPy does: "
+                f"through these no gradient comes. {_BY_TORCH}"
+            )
+    if graph.read_out:
+        at = ", ".join(dict.fromkeys(shown(where(node)) for node in graph.read_out[:_SHOWN]))
+        return (
+            f"{_UNSCALED}; if σ is the number of .item() or float() at {at}, no gradient comes through it. {_BY_TORCH}"
+        )
+    return _UNSCALED
+
+
+_UNSCALED = "fresh Normal noise is drawn, and no value that a network computes scales it"
+_BY_TORCH = "Compute σ of the network's output by torch's functions"
+_SHOWN = 3
 
 
 def _others(graph: Graph, readings: Readings) -> Iterator[NearMiss]:
