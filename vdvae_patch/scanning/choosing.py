@@ -17,6 +17,7 @@ from vdvae_patch.patching.floors import least
 from vdvae_patch.patching.record import PatchedHead, is_patched
 from vdvae_patch.scales import SCALES, Constant, Scale, UpBounded
 from vdvae_patch.scanning.account import decade_above
+from vdvae_patch.scanning.correlations import pushed
 from vdvae_patch.scanning.keeping import Ruler, moves_sigma, roles_of, ruler_of
 from vdvae_patch.scanning.probing import Probe, Verdict, units
 from vdvae_patch.scanning.treatment import Asked, Scales, Treatment, patch_heads
@@ -52,6 +53,14 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
             treatment.holds |= {role: str(scale) for role, scale in choice.items() if scale is not None}
         else:
             _take(model, treatment, group, choice)
+
+
+def push_correlations(model: nn.Module, treatment: Treatment) -> None:
+    """Push the correlations that the heads' densities have, with the scales that were chosen."""
+    if treatment.verdicts is not None:
+        cured = all(verdict.cured for verdict in treatment.verdicts)
+        with lifted(model, treatment.handle.record):
+            treatment.correlations = pushed(model, _probe(model, treatment), treatment.handle.record.heads, cured)
 
 
 def verdicts_of(model: nn.Module, treatment: Treatment) -> list[Verdict]:

@@ -167,6 +167,11 @@ class Probe:
                 found = found or self._breaking(heads, following, max(self.levels))
         return found or [Verdict(tuple(heads))]
 
+    def outcome_at(self, heads: Sequence[PatchedHead], level: float | None, tracer: Tracer | None = None) -> Outcome:
+        """Of one call with all heads whose σ follows their raw values at a level; None for the batch as it is."""
+        following = [unit for unit in units(heads) if not all(isinstance(h.scale, Constant) for h in unit)]
+        return self._outcome(heads, [] if level is None else following, level or 0.0, tracer)
+
     def _breaking(self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float) -> list[Verdict]:
         if self._outcome(heads, pushed, level, None).finite:
             return []

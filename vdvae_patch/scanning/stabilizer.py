@@ -22,8 +22,7 @@ from vdvae_patch.patching.record import is_patched
 from vdvae_patch.patching.term import put_term
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.account import told
-from vdvae_patch.scanning.choosing import examine, keep
-from vdvae_patch.scanning.correlations import pushed
+from vdvae_patch.scanning.choosing import examine, keep, push_correlations
 from vdvae_patch.scanning.elbo import OTHERS
 from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchanged
 from vdvae_patch.scanning.finder import scan
@@ -127,9 +126,7 @@ def stabilize(
         examine(model, treatment, asked, probe)
         keep_two_laws(model, treatment, asked, probe)
         keep(model, treatment, asked)
-        if treatment.verdicts is not None:
-            run = next(head.scan for head in treatment.heads if head.scan is not None)
-            treatment.correlations = pushed(model, run, treatment.heads, treatment.handle.loss)
+        push_correlations(model, treatment)
         treatment.notes += _of_this_process()
     tell(told(treatment), file or sys.stdout)
     if decoder is not None:
