@@ -164,8 +164,8 @@ def test_noise_that_moves_a_code_by_itself_is_a_priors_and_a_posteriors_if_the_d
 
 
 class Rung(nn.Module):
-    """A posterior is merged with what the code above gives: its prior, or a part of it beside a prior of its own. The KL
-    has a slip, or is of a sample."""
+    """A posterior is merged with what the code above gives: its prior, or a part of it beside a prior of its own. No KL
+    has the former, and a sample's density the latter."""
 
     def __init__(self, own_prior: bool) -> None:
         super().__init__()
