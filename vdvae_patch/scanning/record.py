@@ -129,6 +129,8 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         made = len(self.graph.nodes)
         out = self._run(func, args, kwargs)
         self._record(func, args, sources, named, out)
+        if func.overloadpacket.__name__ == "_local_scalar_dense" and sources[0].params:
+            self.graph.read_out.append(sources[0])
         for node in self.graph.nodes[made:] if cut else ():
             node.cut = cut
         return out

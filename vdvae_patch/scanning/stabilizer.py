@@ -23,11 +23,13 @@ from vdvae_patch.patching.term import put_term
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.account import told
 from vdvae_patch.scanning.choosing import examine, keep
+from vdvae_patch.scanning.correlations import pushed
 from vdvae_patch.scanning.elbo import OTHERS
 from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchanged
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.treatment import Asked, Scales, patched
+from vdvae_patch.scanning.two_laws import keep_two_laws
 from vdvae_patch.scanning.two_roles import posterior_of
 from vdvae_patch.seams import seam_of
 
@@ -73,7 +75,8 @@ def stabilize(
     would move, and how the usual scale is had (`prior="constant"`). By 1% of the sum of the magnitudes of the terms
     that the loss adds up, so that one near zero, or below, has a size, too; both calls draw the same random numbers,
     and where a loss is another one at each call all the same, the σ of the batch are compared, within 2% of their
-    medians. A scale that is named stays, and its move is said.
+    medians. A scale that is named stays, and its move is said. So it is where a host draws from one Normal and measures
+    another, a fault that a patch mends by one σ for both: where that moves the loss, both stay as the host has them.
 
     Args:
         inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
@@ -122,7 +125,11 @@ def stabilize(
         treatment.notes[:0] = notes
         treatment.may_be_fixed = fixed
         examine(model, treatment, asked, probe)
+        keep_two_laws(model, treatment, asked, probe)
         keep(model, treatment, asked)
+        if treatment.verdicts is not None:
+            run = next(head.scan for head in treatment.heads if head.scan is not None)
+            treatment.correlations = pushed(model, run, treatment.heads, treatment.handle.loss)
         treatment.notes += _of_this_process()
     tell(told(treatment), file or sys.stdout)
     if decoder is not None:
