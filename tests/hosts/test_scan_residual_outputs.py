@@ -50,6 +50,23 @@ class ToStandard(Residual):
         return F.mse_loss(self.dec(z), x) - 0.5 * (1 + raw - mean**2 - raw.exp()).sum(1).mean()
 
 
+class Apart(Residual):
+    """Means and raw values are layers of their own."""
+
+    truth = (("e_raw", ":", "posterior"), ("p_raw", ":", "prior"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e_raw, self.p_raw, self.e, self.p = nn.Linear(6, 3), nn.Linear(2, 3), nn.Linear(6, 3), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        p_mean, p_raw = self.p(x[:, :2]), self.p_raw(x[:, :2])
+        mean, raw = self.e(x) + p_mean, self.e_raw(x) + p_raw
+        z = mean + (0.5 * raw).exp() * torch.randn_like(mean)
+        kl = 0.5 * (p_raw - raw + (raw.exp() + (mean - p_mean) ** 2) / p_raw.exp() - 1)
+        return F.mse_loss(self.dec(z), x) + kl.sum(1).mean()
+
+
 class OfTorch(Residual):
     def forward(self, x: Tensor) -> Tensor:
         prior = self.p(x[:, :2])
@@ -58,7 +75,7 @@ class OfTorch(Residual):
         return F.mse_loss(self.dec(q.rsample()), x) + kl_divergence(q, p).sum(1).mean()
 
 
-@pytest.mark.parametrize("build", [Residual, AndDrawn, ToStandard, OfTorch])
+@pytest.mark.parametrize("build", [Residual, AndDrawn, ToStandard, Apart, OfTorch])
 def test_a_sum_of_whole_outputs_is_patched_in_its_raw_values_and_the_means_stay(build: type[Residual]) -> None:
     torch.manual_seed(0)
     model, x = build(), torch.randn(5, 6)
@@ -76,9 +93,26 @@ def test_a_sum_of_whole_outputs_is_patched_in_its_raw_values_and_the_means_stay(
     torch.manual_seed(1)
     torch.testing.assert_close(again(x), before, rtol=1e-4, atol=0)
     with torch.no_grad():
-        model.e.bias[3:] += 400  # where the host's own σ is infinite
+        bias = model.e_raw.bias if isinstance(model, Apart) else model.e.bias[3:]
+        bias += 400  # where the host's own σ is infinite
     torch.manual_seed(1)
     assert model(x).isfinite()
     handle.unpatch()
     torch.manual_seed(1)
     assert not model(x).isfinite()
+
+
+def test_a_prior_of_which_the_posterior_is_a_sum_has_its_scale_in_the_whole_kl() -> None:
+    torch.manual_seed(0)
+    model, x = Apart(), torch.randn(5, 6)
+    with torch.no_grad():
+        model.e_raw.bias -= 6  # below 0 explin is the exponential
+        raw = model.p_raw(x[:, :2]) + model.e_raw(x)
+        mean, p_mean = model.e(x) + model.p(x[:, :2]), model.p(x[:, :2])
+        # σ of the prior is 1, and the posterior's is what it was
+        kl = 0.5 * (raw.exp() + (mean - p_mean) ** 2 - 1 - raw)
+    with vdvae_patch.patch(model, heads=scan(model, x), prior="constant", posterior="explin"):
+        torch.manual_seed(1)
+        z = mean + (0.5 * raw).exp() * torch.randn_like(mean)
+        torch.manual_seed(1)
+        torch.testing.assert_close(model(x), F.mse_loss(model.dec(z), x) + kl.sum(1).mean(), rtol=1e-3, atol=1e-4)

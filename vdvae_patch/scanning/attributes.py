@@ -98,9 +98,9 @@ def sites_at_operands(graph: Graph, group: Sequence[Reading]) -> list[Site]:
     return list(found)
 
 
-def sites_of_part(graph: Graph, group: Sequence[Reading]) -> list[Site]:
-    """For a part of what a layer puts out, or of a sum, that a KL reads bare beside its exponential, where others read
-    the whole: every operand that the part is.
+def sites_beside_a_sum(graph: Graph, group: Sequence[Reading]) -> list[Site]:
+    """For what a layer puts out, or a part of it or of a sum, that a KL reads bare beside its exponential, where
+    another σ is computed of it, or of the whole, too: every operand that it is but for the other one's.
 
         both = self.prior(y)
         prior_mean, prior_log_var = both.chunk(2, 1)
@@ -109,7 +109,7 @@ def sites_of_part(graph: Graph, group: Sequence[Reading]) -> list[Site]:
     Empty if that is not the case, or an operand is in no line of the host's.
     """
     raw = group[0].raw
-    if raw.node.kind == "parameter" or not raw.cuts or any(r.steps is None or _is_given_away(r) for r in group):
+    if raw.node.kind == "parameter" or any(r.steps is None or _is_given_away(r) for r in group):
         return []
     rests = [rest_behind(r, 0) for r in group]
     if any(is_limited(rest) for rest in rests) or not all_alike(rests):

@@ -22,7 +22,7 @@ from vdvae_patch.scanning.attributes import (
     EACH_OPERAND,
     attribute_sites,
     sites_at_operands,
-    sites_of_part,
+    sites_beside_a_sum,
     sites_of_parts,
 )
 from vdvae_patch.scanning.calls import (
@@ -144,7 +144,7 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         bare = _bare(graph, chained)
         if bare is not None:
             return [bare]
-        part = sites_of_part(graph, chained)
+        part = sites_beside_a_sum(graph, chained)
         if part:
             return list(part)
         if cut is not None:

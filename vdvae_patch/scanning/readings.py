@@ -45,6 +45,7 @@ def read(graph: Graph) -> Readings:
     # or are a sum over the elements of a set
     stops = {*out.samples, *out.merged}
     stops.update(r.raw.node.id for r in out.found if r.parts or r.raw.node.kind == "reduction")
+    stops.update(node.id for node in map(_sum_within, out.found) if node is not None)
     for use in uses:
         stops |= _means_of(graph, use)
     unmatched: dict[SpotKey, Node] = {}
@@ -64,6 +65,22 @@ def read(graph: Graph) -> Readings:
     out.near_misses.extend(unread(graph, out, unmatched, pairs))
     graph.stacked = stacked_outputs(graph, out)
     return out
+
+
+def _sum_within(reading: Reading) -> Node | None:
+    """The sum of raw values through which alone an expression reads them, and more than once, as explin does of a sum:
+    `torch.minimum(v, torch.log1p(v.clamp(min=0)))` of `v = self.prior(y) + self.delta(x)`."""
+    if reading.chain.end != "several" or reading.parts:
+        return None
+    begin = reading.chain.begin
+    expression = Expression(begin)
+    learned = {key for key, leaf in expression.leaves.items() if leaf.node.params}
+    sums = (spot for spot in expression.order if spot.node.op in ops.ADDING and learned <= expression.depends[spot.key])
+    found = next(sums, None) if len(learned) > 1 else None
+    if found is None:
+        return None
+    behind = Expression(begin, frozenset({found.node.id})).leaves.values()
+    return found.node if {leaf.node.id for leaf in behind if leaf.node.params} == {found.node.id} else None
 
 
 def _read_terms(
