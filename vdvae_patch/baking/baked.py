@@ -20,7 +20,7 @@ from vdvae_patch.attach.rewrite import Apart, Change, apart, in_place, operand_w
 from vdvae_patch.attach.sites import LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import Span
 from vdvae_patch.baking.functions import Function, of_output, of_scale, of_sigma
-from vdvae_patch.baking.places import Caller, Replacement, calls_of, diff, file_of, followed
+from vdvae_patch.baking.places import Caller, Replacement, called_alike, calls_of, diff, file_of, followed
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
@@ -89,10 +89,15 @@ class _Baking:
         self._places: list[Replacement] = []
         self._notes: list[str] = []
         self._lines: dict[tuple[str, Span], _Line] = {}
+        self._outputs: dict[tuple[nn.Module, str], tuple[str, ...]] = {}
 
     def done(self) -> Source:
         for line in self._lines.values():
             self._settle(line)
+        for (model, path), names in self._outputs.items():
+            self._settle_output(model, path, names)
+        if not (self._functions or self._places or self._notes):
+            self._notes.append("every σ is the host's own, so that nothing is to be written")
         definitions = "\n\n".join(function.named(name) for name, function in self._functions.items())
         header = "import torch\n\n\n" if definitions else ""
         return Source(header + definitions, diff(self._places), tuple(dict.fromkeys(self._notes)))
@@ -139,19 +144,28 @@ class _Baking:
             )
 
     def output(self, model: nn.Module, attachment: OutputAttachment) -> None:
-        names = [self._scaled(head.role, head, scale, head.channel_range) for head, scale in attachment.heads]
-        calls = list(calls_of(model, attachment.path))
-        for file, span, text in calls:
-            raw = text
-            for name in names[:-1]:
-                raw = f"{name}({raw})"
-            self._places.append(Replacement(file, span, names[-1], raw))
-        if not calls:
-            called = "(".join((*reversed(names), "output")) + ")" * len(names)
-            self._notes.append(
-                f"the output of {attachment.path or 'the model'} becomes {called} where it is called{HOOKED}"
-                f"{_hook(attachment.path, called)}"
-            )
+        names = tuple(
+            self._scaled(head.role, head, scale, head.channel_range) for head, scale in reversed(attachment.heads)
+        )
+        self._outputs[model, attachment.path] = names
+
+    def _settle_output(self, model: nn.Module, path: str, names: tuple[str, ...]) -> None:
+        """A line may call a layer of many modules, each with a scale of its own or none: then it stays as it is."""
+        calls = list(calls_of(model, path))
+        known = {own.get_submodule(at): given for (own, at), given in self._outputs.items()}
+        alike = all(known.get(called) == names for called in called_alike(model, path))
+        if calls and alike and all(self._is_free(file, span) for file, span, _ in calls):
+            for file, span, text in calls:
+                inner = "".join(f"{name}(" for name in names[1:])
+                self._places.append(Replacement(file, span, names[0], f"{inner}{text}{')' * (len(names) - 1)}"))
+            return
+        called = "(".join((*names, "output")) + ")" * len(names)
+        lines = ", ".join(dict.fromkeys(f"{shown(file)}:{span[0]}" for file, span, _ in calls))
+        only = f", and no other that {lines} calls" if calls and not alike else ""
+        self._notes.append(
+            f"the output of {path or 'the model'} becomes {called} where it is called{only}{HOOKED}"
+            f"{_hook(path, called)}"
+        )
 
     def expressions(self, module: nn.Module, attachment: ExpressionAttachment, heads: Sequence[Head]) -> None:
         for site, scale in attachment.edits:
