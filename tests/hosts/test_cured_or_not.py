@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -567,6 +568,34 @@ def test_a_loss_beside_the_model_is_cured_by_the_handles(call: Callable[..., Ten
     torch.testing.assert_close(model.enc.bias.grad[4:], torch.full((4,), -0.25), atol=1e-2, rtol=0)
     with pytest.raises(ValueError, match="Expected parameter scale"):
         elbo(model, X)  # the function itself is nobody's to change
+
+
+class EncoderOfNormals(Base):
+    def forward(self, x: Tensor) -> tuple[Tensor, Normal]:
+        mu, log_sigma = self.split(x)
+        q = Normal(mu, log_sigma.exp())
+        return self.dec(q.rsample()), q
+
+
+def test_whether_a_loss_beside_the_model_needs_the_handles_is_measured() -> None:
+    def fixed_prior(model: nn.Module, x: Tensor) -> Tensor:
+        out, q = model(x)
+        prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean))
+        return ((out - x) ** 2).mean() + kl_divergence(q, prior).mean()
+
+    model, out = EncoderOfNormals(), io.StringIO()
+    vdvae_patch.stabilize(model, X, call=fixed_prior, file=out)
+    assert "NOT cured" not in out.getvalue()
+    assert "the loss as it is stays finite with it, too" in out.getvalue()
+    for raw in (-1000.0, -110.0, 1000.0):
+        with torch.no_grad():
+            model.enc.bias[4:] = raw
+        assert fixed_prior(model, X).isfinite()  # by the function itself
+
+    out = io.StringIO()
+    vdvae_patch.stabilize(Encoder(), X, call=elbo, file=out)
+    assert "NOT cured by the patch alone" in out.getvalue()
+    assert re.search(r"its log taken \(enc\[4:8\] .*, pushed to log σ = -\d.*: the loss is ", out.getvalue())
 
 
 def test_a_loss_without_normals_needs_no_other() -> None:

@@ -14,6 +14,7 @@ from vdvae_patch.patching import unpatch
 from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.fit import fitted
 from vdvae_patch.patching.floors import least
+from vdvae_patch.patching.plan import exchanged_beside
 from vdvae_patch.patching.record import PatchedHead, is_patched
 from vdvae_patch.scales import SCALES, Constant, Scale, UpBounded
 from vdvae_patch.scanning.account import decade_above
@@ -54,17 +55,25 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
             _take(model, treatment, group, choice)
 
 
-def _verdicts(model: nn.Module, treatment: Treatment) -> list[Verdict]:
+def try_own_loss(model: nn.Module, treatment: Treatment) -> None:
+    """Push the raw values under the call as it was given, where `handle.loss` has other Normals: whether it needs
+    them."""
+    handle = treatment.handle
+    if treatment.verdicts is not None and handle.after_own is not None and not exchanged_beside(handle.record.heads):
+        treatment.by_own_loss = _verdicts(model, treatment, own_loss=True)
+
+
+def _verdicts(model: nn.Module, treatment: Treatment, own_loss: bool = False) -> list[Verdict]:
     """What pushing the raw values shows of the patch as it is."""
     with lifted(model, treatment.handle.record):
-        return _probe(model, treatment).verdicts(treatment.handle.record.heads)
+        return _probe(model, treatment, own_loss).verdicts(treatment.handle.record.heads)
 
 
-def _probe(model: nn.Module, treatment: Treatment) -> Probe:
+def _probe(model: nn.Module, treatment: Treatment, own_loss: bool = False) -> Probe:
     run = next(head.scan for head in treatment.heads if head.scan is not None)
     known = {(h.head.path, h.head.channel_range, h.head.role) for h in treatment.handle.record.heads}
     others = [h for h in run.heads if (h.path, h.channel_range, h.role) not in known]
-    return Probe(model, run, others)
+    return Probe(model, run, others, own_loss)
 
 
 def _broken_roles(verdicts: Iterable[Verdict]) -> set[Role]:

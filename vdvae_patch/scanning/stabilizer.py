@@ -22,7 +22,7 @@ from vdvae_patch.patching.record import is_patched
 from vdvae_patch.patching.term import put_term
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.account import told
-from vdvae_patch.scanning.choosing import examine, keep
+from vdvae_patch.scanning.choosing import examine, keep, try_own_loss
 from vdvae_patch.scanning.elbo import OTHERS
 from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchanged
 from vdvae_patch.scanning.finder import scan
@@ -121,6 +121,7 @@ def stabilize(
         treatment.may_be_fixed = fixed
         examine(model, treatment, asked, probe)
         keep(model, treatment, asked)
+        try_own_loss(model, treatment)
         treatment.notes += _of_this_process()
     tell(told(treatment), file or sys.stdout)
     if decoder is not None:
