@@ -6,7 +6,6 @@ both ways. A patched model deep-copies, pickles, compiles and is wrapped like an
 
 from __future__ import annotations
 
-import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,6 +47,7 @@ from vdvae_patch.patching.variant import Variant, resolve
 from vdvae_patch.scales import Constant, ExpLin, Scale
 from vdvae_patch.seams import DecoderSeam, TopPriorSeam, seam_of, top_prior_seam_of
 from vdvae_patch.top_priors import TopPrior
+from vdvae_patch.trace import short
 
 _EXPLIN = ExpLin()
 
@@ -227,7 +227,7 @@ def beside(heads: Sequence[PatchedHead]) -> Iterator[str]:
     only_bounds = all(site.rest is None and site != BESIDE for site in outside)
     what = "is bounded again" if only_bounds else "is computed"
     otherwise = "bounds it as the host does" if only_bounds else "computes the host's own σ"
-    places = dict.fromkeys(f"{os.path.basename(h.found.file)}:{h.found.line}" for h in own if h.found and h.found.line)
+    places = dict.fromkeys(f"{short(h.found.file)}:{h.found.line}" for h in own if h.found and h.found.line)
     at = f" ({', '.join(list(places)[:_SHOWN])})" if places else ""
     yield (
         f"σ of {named}{more} {what} beside the model{at}: it has its scale in handle.loss(model, ...), the call "

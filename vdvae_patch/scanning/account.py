@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from vdvae_patch.scanning.keeping import Ruler, moves_sigma
 from vdvae_patch.scanning.probing import Verdict
 from vdvae_patch.scanning.result import ONLY_SAMPLED, ScanResult
 from vdvae_patch.tables import columns
+from vdvae_patch.trace import short
 
 _WHY = {
     "explin": "exponential below 0, linear above: no gradient explodes, and a small σ stays possible",
@@ -80,7 +80,7 @@ def _table(heads: ScanResult, handle: PatchHandle, verdicts: Sequence[Verdict]) 
         head, scale = patched.head, patched.scale
         found = known.get((head.path, head.channels, head.role), head.found)
         at_call = found is not None and found.patch_at == "call"
-        place = f"{os.path.basename(found.file)}:{found.line}" if found is not None and at_call else "module's output"
+        place = f"{short(found.file)}:{found.line}" if found is not None and at_call else "module's output"
         holds = bool(verdicts) and _key(patched) not in broken
         own = "left as it is: it holds by itself" if holds else "left as it is: name a scale for it"
         why = own if scale is None else _WHY.get(scale.name, "as asked")

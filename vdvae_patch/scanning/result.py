@@ -17,6 +17,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.elbo import LossElbo
 from vdvae_patch.scanning.reading import NearMiss
 from vdvae_patch.tables import columns
+from vdvae_patch.trace import short
 
 ONLY_SAMPLED = (
     "no density and no KL was seen: if the loss is computed outside of what was run, give your loss: "
@@ -80,6 +81,10 @@ class ScanResult(Sequence[Head]):
 
     def __repr__(self) -> str:
         return f"ScanResult({list(self._heads)!r})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How a notebook shows it at the end of a cell."""
+        printer.text(str(self))
 
     def __str__(self) -> str:
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
@@ -238,7 +243,7 @@ def _is_compared(head: Head) -> bool:
 
 def _row(head: Head) -> tuple[str, ...]:
     found = head.found
-    place = "" if found is None else f"{found.file.rsplit('/', 1)[-1]}:{found.line}"
+    place = "" if found is None else f"{short(found.file)}:{found.line}"
     kind: Literal["parameter"] | str = "parameter" if head.parameter else head.channels
     return (
         head.path,

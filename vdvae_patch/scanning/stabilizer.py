@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +28,7 @@ from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.treatment import Asked, Scales, patched
 from vdvae_patch.seams import seam_of
+from vdvae_patch.trace import short
 
 
 def stabilize(
@@ -201,7 +201,7 @@ def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: s
         )
     term = elbo.reconstruction
     assert term is not None
-    where = f"in the place of `{term.expression}` at {os.path.basename(term.file)}:{term.line}"
+    where = f"in the place of `{term.expression}` at {short(term.file)}:{term.line}"
     if elbo.place is not None and elbo.place.lines is not None:
         line, at = elbo.place.lines
         where = f"in the place of {at}, around the mean of its mixture, `{line}`"
