@@ -36,6 +36,7 @@ def run_cell(text: str, variables: dict[str, object], monkeypatch: pytest.Monkey
         exec(code.replace(co_name=f"<cell line: {statement.lineno}>"), variables)
 
 
+@pytest.mark.medium  # the compiler is imported
 def test_the_lines_of_a_cell_are_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = their_vae.VAE()

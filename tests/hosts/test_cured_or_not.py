@@ -621,9 +621,8 @@ def test_a_loss_for_each_row_is_no_loss_and_it_is_said() -> None:
         return ((out - x) ** 2).sum(1) + (0.5 * (mu**2 + (2 * log_sigma).exp()) - log_sigma).sum(1)
 
     said = str(vdvae_patch.scan(Encoder(), X, call=of_each_row).outcome)
-    assert (
-        said == f"no loss, which is one number: a tensor [{len(X)}] was given, return its mean; all values are finite"
-    )
+    given = f"a tensor [{len(X)}] was given: of losses, return the mean"
+    assert said == f"no loss, which is one number; {given}; all values are finite"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from vdvae_patch.errors import GuardError, PatchError
+from vdvae_patch.given import require_module
 from vdvae_patch.guarding import judging, raised, ranks, signals
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.averages import spoilt
@@ -144,6 +145,7 @@ class Guard:
         file: TextIO | None,
     ) -> None:
         check(policy, clip, threshold, max_consecutive, keep, every)
+        require_module(model, "guard", GuardError)
         self.model = inner(model)
         if self.model in _guarded:
             raise GuardError("the model has a guard already; remove that first (guard.remove())")

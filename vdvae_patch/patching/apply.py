@@ -25,6 +25,7 @@ from vdvae_patch.attach.recompile import Edit
 from vdvae_patch.attach.sites import BESIDE, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.decoders import Decoder
 from vdvae_patch.errors import InvalidValueError, PatchError, SharedScaleError
+from vdvae_patch.given import require_module
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
@@ -490,6 +491,7 @@ def patch_exactly(
 
 
 def refuse_patched(model: nn.Module) -> None:
+    require_module(model, "a patch")
     if not is_patched(model):
         return
     known = owners(model)

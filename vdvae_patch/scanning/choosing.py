@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from vdvae_patch.errors import PatchError
+from vdvae_patch.given import call_for_loss
 from vdvae_patch.heads import Role
 from vdvae_patch.patching import unpatch
 from vdvae_patch.patching.apply import lifted
@@ -30,8 +31,8 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
         treatment.not_probed = "probe=False"
     elif after is None or not after.has_loss:
         treatment.not_probed = (
-            "NOT tested: no loss with gradients was seen; give your loss: call=lambda model, batch: ..., which returns "
-            "it as a tensor"
+            "NOT tested: no loss with gradients was seen; give your loss: "
+            f"call={call_for_loss(model)}, which returns it as a tensor"
         )
     elif after.outside:
         treatment.not_probed = "with the patch this batch is not finite by itself"

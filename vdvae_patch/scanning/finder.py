@@ -18,6 +18,7 @@ from vdvae_patch.attach.entry import ExchangedCall, exchanged_call
 from vdvae_patch.attach.recompile import Edit
 from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.errors import PatchError
+from vdvae_patch.given import call_for_loss, require_module
 from vdvae_patch.heads import Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
@@ -59,8 +60,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         Exception: whatever the model raises on these inputs, unless a value that is not finite came before: a host
             that checks its loss is scanned up to there, and the result's outcome has the error.
     """
-    if isinstance(model, type):
-        raise PatchError(f"{model.__name__} is a class; give scan an instance of it")
+    require_module(model, "scan")
     with without_collection():
         graph, readings, run = _watched(model, inputs, call)
         heads = ScanResult(
@@ -70,10 +70,14 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
             dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
             run.outcome,
             elbo_of(graph, readings),
+            advice="" if call is not None or run.outcome.has_loss else _ADVICE.format(call_for_loss(model)),
         )
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
     return heads
+
+
+_ADVICE = "no loss was seen: if it is computed outside of what was run, give it: call={}"
 
 
 def _watched(

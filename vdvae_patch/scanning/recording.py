@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
+from vdvae_patch.given import call_for_loss
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.diagonals import settle_diagonals
 from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
@@ -59,7 +60,7 @@ def recorded(
     inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     own = inspect.getattr_static(type(inner), "forward")
     if call is None and own is nn.Module.forward and "forward" not in vars(inner):
-        raise PatchError(f"{type(model).__name__} has no forward; give your loss: call={_loss_of(model)}")
+        raise PatchError(f"{type(model).__name__} has no forward; give your loss: call={call_for_loss(model)}")
     owned = frozenset(id(t) for t in (*model.parameters(), *model.buffers()))
     data = data_of(inputs, call, owned)
     recorder = recorder_of(model, [t for t in tensors_in(data) if id(t) not in owned], arrays_in(data))
@@ -112,7 +113,7 @@ def recorded(
         except NotImplementedError as error:
             if call is None and _is_at_once(error):
                 raise PatchError(
-                    f"{type(model).__name__} has no forward of its own; give your loss: call={_loss_of(model)}"
+                    f"{type(model).__name__} has no forward of its own; give your loss: call={call_for_loss(model)}"
                 ) from error
             raise
         except Exception as error:
@@ -175,13 +176,6 @@ def _called(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> tup
     return (model, inputs) if call is None else (call, (model, *inputs))
 
 
-def _loss_of(model: nn.Module) -> str:
-    """How the loss of a model may be called."""
-    if hasattr(model, "training_step"):
-        return "lambda model, batch: model.training_step(batch, 0)"
-    return "lambda model, batch: model.loss(batch)"
-
-
 def _is_at_once(error: NotImplementedError) -> bool:
     """Whether PyTorch's `forward`, or one that calls nothing but it, raised this: no module inside has run."""
     trace, names = error.__traceback__, list[str]()
@@ -218,7 +212,7 @@ def _otherwise(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> 
     """What may be meant, where the model itself was called on the batch and raised."""
     if call is not None:
         return ""
-    loss = _loss_of(model)
+    loss = call_for_loss(model)
     if len(inputs) == 1 and isinstance(inputs[0], Mapping | list | tuple) and not hasattr(model, "training_step"):
         loss = f"lambda model, batch: model({'**' if isinstance(inputs[0], Mapping) else '*'}batch)"
     return f"; if your training does not call the model so, give its loss: call={loss}"

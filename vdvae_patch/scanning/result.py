@@ -39,6 +39,7 @@ class ScanResult(Sequence[Head]):
             not, and what was not finite before the call.
         normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
             carries log σ.
+        advice: what to give where no loss was seen.
         elbo: which evidence lower bound the loss optimizes; false, with the reason, where that is not known.
     """
 
@@ -50,12 +51,14 @@ class ScanResult(Sequence[Head]):
         notes: Iterable[str] = (),
         outcome: Outcome | None = None,
         elbo: LossElbo | None = None,
+        advice: str = "",
     ) -> None:
         self._heads = tuple(heads)
         self.near_misses = tuple(near_misses)
         self._elsewhere = tuple(warnings)
         self.notes = tuple(notes)
         self.outcome = Outcome() if outcome is None else outcome
+        self.advice = advice
         self.elbo = LossElbo("these heads are of no scan") if elbo is None else elbo
 
     def __len__(self) -> int:
@@ -115,9 +118,10 @@ class ScanResult(Sequence[Head]):
         return not any(map(_is_compared, self))
 
     def why_not(self) -> str:
-        """The near misses, one a line."""
+        """The near misses, one a line, and what may be missing."""
         nothing = _NOTHING_ELSE if self else _NOTHING
-        return "\n".join(f"  {miss}" for miss in self.near_misses) or f"  {nothing}"
+        misses = "\n".join(f"  {miss}" for miss in self.near_misses) or f"  {nothing}"
+        return f"{misses}\n  {self.advice}" if self.advice else misses
 
     def select(
         self,

@@ -1,0 +1,91 @@
+"""What is given in the place of a model or a loss, as a stranger may, is answered with what to give."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+import vdvae_patch
+from vdvae_patch.errors import GuardError, PatchError
+
+X = torch.linspace(-1, 1, 32).reshape(4, 8)
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.scale = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mean(x), nn.functional.softplus(self.scale(x))
+
+
+class Sampling(Encoder):
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        mean, scale = super().forward(x)
+        return Normal(mean, scale).rsample()
+
+
+class Stepped(Sampling):
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        return self(batch).square().mean()
+
+
+class Trainer:
+    def __init__(self) -> None:
+        self.encoder, self.decoder = Encoder(), nn.Linear(4, 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        (Encoder, "Encoder is a class; give .* an instance of it"),
+        ((Encoder(), nn.Linear(4, 8)), r"takes one torch.nn.Module, and a tuple was given; give torch.nn.ModuleList"),
+        ({"enc": Encoder()}, r"a dict was given; give torch.nn.ModuleDict\(...\) of its modules"),
+        (Trainer(), r"not a Trainer; of its modules, torch.nn.ModuleDict\({'encoder': it.encoder, 'decoder': it.dec"),
+        (X, "takes a torch.nn.Module, and not a Tensor"),
+    ],
+)
+def test_what_is_no_model_is_refused_with_what_to_give(given: Any, answer: str) -> None:
+    for taker in (vdvae_patch.scan, vdvae_patch.stabilize):
+        with pytest.raises(PatchError, match=answer):
+            taker(given, X)
+    with pytest.raises(PatchError, match=answer):
+        vdvae_patch.patch(given, "explin", heads=[])
+    with pytest.raises(GuardError, match=answer):
+        vdvae_patch.guard(given)
+
+
+def test_two_modules_without_one_that_holds_them_are_reached_through_a_list() -> None:
+    encoder, decoder = Encoder(), nn.Linear(4, 8)
+
+    def loss(_: nn.Module, x: Tensor) -> Tensor:
+        mean, scale = encoder(x)
+        kl = (0.5 * (scale**2 + mean**2 - 1) - scale.log()).mean()
+        out: Tensor = (decoder(mean + scale * torch.randn_like(mean)) - x).square().mean()
+        return out + kl
+
+    heads = vdvae_patch.scan(nn.ModuleList([encoder, decoder]), X, call=loss)
+    assert [head.path for head in heads] == ["0.scale"]
+
+
+def test_where_no_head_and_no_loss_was_seen_the_loss_is_asked_for() -> None:
+    with pytest.warns(UserWarning, match=r"no loss was seen: .* give it: call=lambda model, batch: your_loss\(model"):
+        heads = vdvae_patch.scan(Encoder(), X)
+    assert "no loss was seen" in str(heads)
+    with pytest.raises(PatchError, match="no loss was seen"):
+        vdvae_patch.stabilize(Encoder(), X)
+    with pytest.warns(UserWarning, match="no Normal head was found") as caught:
+        vdvae_patch.scan(Encoder(), X, call=lambda model, x: model(x)[0].mean())  # a loss was seen
+    assert "no loss was seen" not in str(caught[0].message)
+
+
+def test_a_model_with_a_training_step_is_to_be_called_by_it() -> None:
+    out = io.StringIO()
+    vdvae_patch.stabilize(Stepped(), X, file=out)
+    assert "call=lambda model, batch: model.training_step(batch, 0)" in out.getvalue()
