@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -160,7 +161,7 @@ def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
 @contextmanager
 def _apart(model: nn.Module, undoing: Undoing, recorder: Recorder | None) -> Iterator[None]:
     """Whatever runs inside leaves no trace on the model, and is run as it is written."""
-    with without_logging(model), _eager(model), Untouched(model, undoing), normals_watched(recorder):
+    with without_logging(model), _eager(), Untouched(model, undoing), normals_watched(recorder):
         yield
 
 
@@ -186,10 +187,10 @@ def _is_at_once(error: NotImplementedError) -> bool:
 
 
 @contextmanager
-def _eager(model: nn.Module) -> Iterator[None]:
-    """Compiled parts run as they are written: what the compiler makes of them has no lines."""
-    compiled = any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules())
-    if not compiled:
+def _eager() -> Iterator[None]:
+    """What is compiled, parts of the model or the call itself, runs as it is written: what the compiler makes of it has
+    no lines. Where nothing has imported the compiler there is nothing of the kind, and it is not imported for this."""
+    if "torch._dynamo" not in sys.modules:
         yield
         return
     with eagerly(), without_hook_warning():
