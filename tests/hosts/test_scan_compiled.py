@@ -67,14 +67,11 @@ def test_nothing_is_written_past_pythons_warnings(capfd: pytest.CaptureFixture[s
     class Regression(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.rho, self.out = nn.Parameter(torch.full((8, 2), -3.0)), nn.Linear(8, 2)
+            self.out = nn.Linear(8, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            sigma = torch.log1p(torch.exp(self.rho))
-            weights = sigma * torch.randn_like(sigma)
-            mean, raw = (self.out(x) + x @ weights).unbind(-1)
-            kl = (0.5 * sigma**2 - sigma.log()).sum()
-            return nn.functional.gaussian_nll_loss(mean, x[:, 0], raw.exp()) + kl
+            mean, raw = self.out(x).unbind(-1)
+            return nn.functional.gaussian_nll_loss(mean, x[:, 0], raw.exp())
 
     vdvae_patch.scan(Regression(), batch())
     assert capfd.readouterr().err == ""
