@@ -63,7 +63,7 @@ def told(treated: Treated) -> str:
     lines += (f"note: {note}" for note in treated.notes)
     if heads.only_sampled:
         lines.append(f"note: {ONLY_SAMPLED}")
-    lines += (f"note: {line}" for line in (*_moved(treated), *_bounds(handle)))
+    lines += (f"note: {line}" for line in (*heads.stays, *_moved(treated), *_bounds(handle)))
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:
         for warning in head.found.warnings if head.found else ():

@@ -70,6 +70,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
             dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
             run.outcome,
             elbo_of(graph, readings),
+            stays=hazards.of_probabilities(graph),
             advice="" if call is not None or run.outcome.has_loss else _ADVICE.format(call_for_loss(model)),
         )
     if not heads:

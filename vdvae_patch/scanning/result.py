@@ -40,6 +40,7 @@ class ScanResult(Sequence[Head]):
         normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
             carries log σ.
         advice: what to give where no loss was seen.
+        stays: the warnings that no scale changes anything about.
         elbo: which evidence lower bound the loss optimizes; false, with the reason, where that is not known.
     """
 
@@ -52,10 +53,12 @@ class ScanResult(Sequence[Head]):
         outcome: Outcome | None = None,
         elbo: LossElbo | None = None,
         advice: str = "",
+        stays: Iterable[str] = (),
     ) -> None:
         self._heads = tuple(heads)
         self.near_misses = tuple(near_misses)
-        self._elsewhere = tuple(warnings)
+        self.stays = tuple(stays)
+        self._elsewhere = (*warnings, *self.stays)
         self.notes = tuple(notes)
         self.outcome = Outcome() if outcome is None else outcome
         self.advice = advice
