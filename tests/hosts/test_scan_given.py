@@ -89,3 +89,21 @@ def test_a_model_with_a_training_step_is_to_be_called_by_it() -> None:
     out = io.StringIO()
     vdvae_patch.stabilize(Stepped(), X, file=out)
     assert "call=lambda model, batch: model.training_step(batch, 0)" in out.getvalue()
+
+
+class OtherWhenItTrains(Stepped):
+    def forward(self, x: Tensor) -> Tensor:
+        mean, scale = Encoder.forward(self, x)
+        kl = (0.5 * (scale**2 + mean**2 - 1) - scale.log()).mean()
+        return (mean + scale * torch.randn_like(mean) if self.training else mean).square().mean() + kl
+
+
+def test_a_model_in_evaluation_mode_is_told_of_where_its_own_code_asks_for_it() -> None:
+    model, out = OtherWhenItTrains(), io.StringIO()
+    said = "in evaluation mode, and OtherWhenItTrains.forward asks for the mode"
+    assert said not in str(vdvae_patch.scan(model, X))
+    assert said in str(vdvae_patch.scan(model.eval(), X))
+    vdvae_patch.stabilize(model, X, file=out)
+    assert f"note: the model is {said}" in out.getvalue()
+    with_dropout = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(8), Sampling()).eval()
+    assert "evaluation mode" not in str(vdvae_patch.scan(with_dropout, X))

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch.attach.callers import functions_of
 from vdvae_patch.attach.entry import ExchangedCall, exchanged_call
 from vdvae_patch.attach.recompile import Edit
 from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
@@ -67,7 +69,14 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
             (replace(head, scan=run) for head in run.heads),
             dict.fromkeys(readings.near_misses),
             hazards.of_graph(graph),
-            dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
+            dict.fromkeys(
+                (
+                    *_patched(model),
+                    *in_evaluation(model),
+                    *graph.notes,
+                    *(() if run.outcome.outside else from_outside(model, ())),
+                )
+            ),
             run.outcome,
             elbo_of(graph, readings),
             stays=hazards.of_probabilities(graph),
@@ -114,6 +123,20 @@ def _patched(model: nn.Module) -> list[str]:
     return [
         f"the model is patched ({scales or 'its parts are'}): what is read here is what the patch computes; "
         "patched_heads(model) lists it, and unpatch(model) gives the host back to be scanned"
+    ]
+
+
+def in_evaluation(model: nn.Module) -> list[str]:
+    """What is to be said of a model in evaluation mode whose own code, and not that of a library, asks for the mode:
+    another branch is what trains."""
+    functions = {f for m in model.modules() for f in functions_of(m) if f.__name__ not in ("train", "eval")}
+    own = [f for f in functions if "site-packages" not in Path(f.__code__.co_filename).parts]
+    asking = sorted(f.__qualname__ for f in own if "training" in f.__code__.co_names)
+    if model.training or not asking:
+        return []
+    return [
+        f"the model is in evaluation mode, and {asking[0]} asks for the mode (self.training): what was seen here may "
+        "not be what training computes; call model.train() first"
     ]
 
 

@@ -24,7 +24,7 @@ from vdvae_patch.scanning.account import told
 from vdvae_patch.scanning.choosing import examine, keep, try_own_loss
 from vdvae_patch.scanning.elbo import OTHERS
 from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchanged
-from vdvae_patch.scanning.finder import scan
+from vdvae_patch.scanning.finder import in_evaluation, scan
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.treatment import Asked, Scales, patched
 from vdvae_patch.seams import seam_of
@@ -122,7 +122,7 @@ def stabilize(
         examine(model, treatment, asked, probe)
         keep(model, treatment, asked)
         try_own_loss(model, treatment)
-        treatment.notes += _of_this_process()
+        treatment.notes += (*in_evaluation(model), *_of_this_process())
     tell(told(treatment), file or sys.stdout)
     if decoder is not None:
         said = _said(heads, decoder, exchange, why_not)
