@@ -239,6 +239,11 @@ class Guard:
         skipped = len(self.skips) + self._skipped_before.total()
         return report(self.skips, ended, self.steps + skipped, heads, cure, self._skipped_before)
 
+    def say_count(self) -> None:
+        """Tell at the end of a training how many of its steps were skipped, if any were."""
+        if self in _all and any(skip.cause != "loss_scale" for skip in self.skips):
+            self._voice.say(f"{self.report().splitlines()[0]}; the guard's report() says why")
+
     def _nothing_yet(self) -> str:
         if self._only is not None:
             return "0 steps: no optimizer that was given as optimizer= has taken a step"
@@ -709,6 +714,8 @@ class Guard:
         self._voice.track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
             self._voice.say(told(skip))
+        else:
+            self._voice.say_once("from here on few skips are told; the guard's report() has all of them")
         self._recorder.say_size(skip)
         if skip.diagnosis is not None and not skip.outside:
             for text in spoilt(self.model):
