@@ -50,8 +50,8 @@ def stabilize(
     Each head's raw values are then pushed to where σ² and σ leave the range of their type, and to what an optimizer's
     steps can reach; the user's own call, backward pass included, must stay finite. What is printed says CURED of a head
     where it does, and else NOT cured, with the operation that breaks and a scale with which all stays finite, if one is
-    found. Where the usual scale breaks and another one does not, the other one is used. A model that stays finite as it
-    is keeps its σ: it may have a lower bound that its own arithmetic needs.
+    found. Where the usual scale breaks and another one does not, the other one is used: the host's own σ, if the model
+    stays finite with it, since its arithmetic may need the lower bound that it has.
 
     A learned prior gets a constant σ of 1 unless another scale is named, the paper's choice (section 7.4): in ten seeds
     of a raised learning rate (docs/results/stress-ten-seeds.md) it had no NaN, where a prior with a learned σ had 86
