@@ -173,6 +173,20 @@ def test_rows_of_the_batch_that_are_not_finite_are_named() -> None:
     assert "\nCURED" not in text
 
 
+def test_where_the_batch_is_broken_no_scale_is_taken_untried() -> None:
+    x, model, out = X.clone(), Plain(), io.StringIO()
+    x[3, 2] = math.nan
+    vdvae_patch.stabilize(model, x, file=out)
+    assert "the posterior kept the host's own σ and not explin: no scale can be tried" in out.getvalue()
+    assert [h.scale for h in vdvae_patch.patched_heads(model)] == [None]
+    named = vdvae_patch.stabilize(Plain(), x, posterior="upbounded", file=out)
+    (head,) = named.heads
+    assert head.scale is not None
+    assert head.before is not None
+    assert math.isfinite(head.before.median)
+    assert str(head.before).endswith("), 4 NaN")  # of one row
+
+
 @pytest.mark.parametrize("build", [Plain, OfDistributions])
 def test_weights_that_are_not_finite_are_counted_and_named(build: Callable[[], nn.Module]) -> None:
     model = build()

@@ -88,3 +88,13 @@ def test_the_log_of_a_probability_that_rounds_to_an_end_is_named_and_stays(
     with torch.no_grad():
         model.dec.bias.fill_(200.0)  # type: ignore[operator, union-attr]
     assert bool(model(X).isfinite()) == (not said)
+
+
+def test_a_sigma_that_is_zero_between_the_ends_is_named() -> None:
+    class Folded(VAE):
+        def sigma(self, raw: Tensor) -> Tensor:
+            return raw.abs()
+
+    (warning,) = (w for w in vdvae_patch.scan(Folded(), X).warnings if "σ is zero" in w)
+    assert warning.startswith("raw: σ is zero where the raw value is 0, and a log of it")
+    assert not any("σ is zero" in warning for warning in vdvae_patch.scan(Softplus(), X).warnings)

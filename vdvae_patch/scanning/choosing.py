@@ -36,6 +36,7 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
         )
     elif after.outside:
         treatment.not_probed = "with the patch this batch is not finite by itself"
+        _leave_untried(model, treatment, asked)
     if treatment.not_probed:
         return
     patched = treatment.handle.record.heads
@@ -54,6 +55,17 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
             treatment.holds |= {role: str(scale) for role, scale in choice.items() if scale is not None}
         else:
             _take(model, treatment, group, choice)
+
+
+def _leave_untried(model: nn.Module, treatment: Treatment, asked: Asked) -> None:
+    """Keep the host's own σ where nothing can be tried: another one may break where the host's holds."""
+    before, named = treatment.scales, {role: scale for role, scale in treatment.scales.items() if asked[role]}
+    left = {*before} - {*named}
+    if left and _repatched(model, treatment, named):
+        treatment.notes.append(
+            f"{_got(left, dict.fromkeys(left), before)}: no scale can be tried on values that are not finite before "
+            "the model has them; unpatch, and stabilize with a batch and weights that are finite"
+        )
 
 
 def try_own_loss(model: nn.Module, treatment: Treatment) -> None:

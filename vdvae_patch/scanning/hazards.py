@@ -10,6 +10,7 @@ import torch
 from vdvae_patch.composition import Step
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Role
+from vdvae_patch.patching.floors import zero_between
 from vdvae_patch.scanning.chain import descend
 from vdvae_patch.scanning.expression import Spot
 from vdvae_patch.scanning.graph import Graph, Node
@@ -43,6 +44,11 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
         )
     if low < 0:
         yield f"{path}: nothing keeps σ positive; remedy: any scale of this package"
+    elif (at := zero_between(convention)) is not None:
+        yield (
+            f"{path}: σ is zero where the raw value is {at:g}, and a log of it, or a division by it, is not finite "
+            "there; remedy: any scale of this package"
+        )
 
 
 def of_floored_log(path: str, place: str, exchanged: bool) -> str:
