@@ -96,5 +96,5 @@ def test_a_sigma_that_is_zero_between_the_ends_is_named() -> None:
             return raw.abs()
 
     (warning,) = (w for w in vdvae_patch.scan(Folded(), X).warnings if "σ is zero" in w)
-    assert warning.startswith("raw: σ is zero where the raw value is 0, and a log of it")
+    assert warning.startswith("raw: σ is zero where the raw value is 0, and its log")
     assert not any("σ is zero" in warning for warning in vdvae_patch.scan(Softplus(), X).warnings)

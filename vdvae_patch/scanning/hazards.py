@@ -46,7 +46,7 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
         yield f"{path}: nothing keeps σ positive; remedy: any scale of this package"
     elif (at := zero_between(convention)) is not None:
         yield (
-            f"{path}: σ is zero where the raw value is {at:g}, and a log of it, or a division by it, is not finite "
+            f"{path}: σ is zero where the raw value is {at + 0.0:g}, and its log, or a division by it, is not finite "
             "there; remedy: any scale of this package"
         )
 
