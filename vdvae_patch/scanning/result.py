@@ -201,7 +201,8 @@ class ScanResult(Sequence[Head]):
 
 
 _NOTHING = (
-    "no fresh Normal noise is multiplied by what a network computes, and no expression is a Normal's density or KL"
+    "no fresh Normal noise is multiplied by what a network computes, and no Normal's density or KL has a σ that a "
+    "network computes"
 )
 _NOTHING_ELSE = "nothing but the heads looks like a Normal with a learned scale"
 _SHOWN = 3
