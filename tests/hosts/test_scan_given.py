@@ -107,3 +107,21 @@ def test_a_model_in_evaluation_mode_is_told_of_where_its_own_code_asks_for_it() 
     assert f"note: the model is {said}" in out.getvalue()
     with_dropout = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(8), Sampling()).eval()
     assert "evaluation mode" not in str(vdvae_patch.scan(with_dropout, X))
+
+
+def test_why_nothing_could_be_tried_is_said_of_what_was_given() -> None:
+    def tried(call: Any) -> str:
+        out = io.StringIO()
+        vdvae_patch.stabilize(Sampling(), X, call=call, file=out)
+        return out.getvalue()
+
+    said = tried(lambda model, x: model(x).square().mean().item())
+    assert "NOT tested: the call that was given returned no loss: one number, as a tensor with gradients" in said
+    said = tried(lambda model, x: model(x).square().mean().detach())
+    assert "NOT tested: the loss that was seen has no gradients (nothing that it gave depends on a parameter)" in said
+    assert "give your loss" not in said.partition("NOT tested")[2].splitlines()[0]
+
+
+def test_a_patch_without_heads_says_where_to_have_them_from() -> None:
+    with pytest.raises(PatchError, match=r"list is empty; give heads=vdvae_patch.scan\(model, batch\)"):
+        vdvae_patch.patch(Sampling(), "explin")

@@ -11,6 +11,7 @@ from torch import nn
 from vdvae_patch.errors import PatchError
 from vdvae_patch.given import call_for_loss
 from vdvae_patch.heads import Role
+from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import unpatch
 from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.fit import fitted
@@ -30,10 +31,7 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
     if not probe:
         treatment.not_probed = "probe=False"
     elif after is None or not after.has_loss:
-        treatment.not_probed = (
-            "NOT tested: no loss with gradients was seen; give your loss: "
-            f"call={call_for_loss(model)}, which returns it as a tensor"
-        )
+        treatment.not_probed = f"NOT tested: {_why_no_loss(model, treatment, after)}"
     elif after.outside:
         treatment.not_probed = "with the patch this batch is not finite by itself"
         _leave_untried(model, treatment, asked)
@@ -55,6 +53,16 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
             treatment.holds |= {role: str(scale) for role, scale in choice.items() if scale is not None}
         else:
             _take(model, treatment, group, choice)
+
+
+def _why_no_loss(model: nn.Module, treatment: Treatment, after: Outcome | None) -> str:
+    """Why there is no backward pass to try, and what to give."""
+    if after is not None and after.loss is not None:
+        return f"the loss that was seen has no gradients ({after.not_differentiated})"
+    given = any(head.scan is not None and head.scan.call is not None for head in treatment.heads)
+    if given:
+        return "the call that was given returned no loss: one number, as a tensor with gradients"
+    return f"no loss with gradients was seen; give your loss: call={call_for_loss(model)}, which returns it as a tensor"
 
 
 def _leave_untried(model: nn.Module, treatment: Treatment, asked: Asked) -> None:
