@@ -610,6 +610,10 @@ def test_whether_a_loss_beside_the_model_needs_the_handles_is_measured() -> None
     vdvae_patch.stabilize(Encoder(), X, call=elbo, file=out)
     assert "NOT cured by the patch alone" in out.getvalue()
     assert re.search(r"its log taken \(enc\[4:8\] .*, pushed to log σ = -\d.*: the loss is ", out.getvalue())
+    model = Encoder()
+    vdvae_patch.patch(model, posterior="explin", heads=vdvae_patch.scan(model, X, call=elbo))
+    (note,) = (n for n in vdvae_patch.source(model).notes if "beside the model" in n)
+    assert "torch.distributions.Normal takes the log of σ itself" in note
 
 
 def test_a_loss_without_normals_needs_no_other() -> None:

@@ -78,6 +78,7 @@ def source(model: nn.Module) -> Source:
                 baking.activation(attachment, type(modules[attachment.path]).__name__)
             else:
                 baking.method(attachment)
+        baking.normals_beside(owner.record.beside)
     return baking.done()
 
 
@@ -143,6 +144,11 @@ class _Baking:
                 f"becomes {name}(v), v the raw value that it reads on line {site.first[0]}"
             )
 
+    def normals_beside(self, places: Sequence[str]) -> None:
+        """Normals in a function that is no part of the model, which `handle.loss` makes stable ones."""
+        if places:
+            self._notes.append(f"{', '.join(places)}, beside the model: torch.distributions.Normal{TAKES_LOG}")
+
     def output(self, model: nn.Module, attachment: OutputAttachment) -> None:
         names = tuple(
             self._scaled(head.role, head, scale, head.channel_range) for head, scale in reversed(attachment.heads)
@@ -179,8 +185,7 @@ class _Baking:
             if not isinstance(site, Site) or scale is None:
                 self._notes.append(
                     f"{place}, line {site.span[0] if isinstance(site, NormalSite) else 0}: this "  # both are one kind
-                    "torch.distributions.Normal takes the log of σ itself, which is -inf where σ rounds to zero; a "
-                    "density or KL that is computed from log σ does not"
+                    f"torch.distributions.Normal{TAKES_LOG}"
                 )
                 continue
             parameter = site.parameter.removeprefix(f"{attachment.path}.") if attachment.path else site.parameter
@@ -325,6 +330,12 @@ class _Line:
     heads: dict[str, list[str]] = field(default_factory=dict)
     places: list[Replacement] = field(default_factory=list)
 
+
+TAKES_LOG = (
+    " takes the log of σ itself, which is -inf where σ rounds to zero; a density or KL that is computed from log σ "
+    "does not"
+)
+"""What is to be said of a Normal of the host's own."""
 
 HOOKED = "; or after the model is built: "
 """What follows in a note is a statement that does it, with the model in `model`."""

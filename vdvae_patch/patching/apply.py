@@ -587,7 +587,8 @@ def _apply(
         attachment.patch = number
     # without the scans, which hold a batch
     kept = PatchedHeads(replace(h, head=replace(h.head, scan=None)) for h in patched)
-    record = PatchRecord(chosen, "stable" if stable else "host", kept, tuple(planned), number)
+    beside = tuple(dict.fromkeys(place for scan in scans if stable for place in scan.places_outside))
+    record = PatchRecord(chosen, "stable" if stable else "host", kept, tuple(planned), number, beside)
     try:
         _install(model, planned)
         for placement in placements:
