@@ -15,8 +15,9 @@ from vdvae_patch.attach.attachment import (
     MethodAttachment,
     OutputAttachment,
 )
+from vdvae_patch.attach.by_hand import Apart, apart, in_part, in_place, operand_within
+from vdvae_patch.attach.change import Change
 from vdvae_patch.attach.recompile import meet
-from vdvae_patch.attach.rewrite import Apart, Change, apart, in_place, operand_within
 from vdvae_patch.attach.sites import LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import Span
 from vdvae_patch.baking.functions import Function, of_output, of_scale, of_sigma
@@ -115,12 +116,12 @@ class _Baking:
         self._functions[name] = function
         return name
 
-    def _scaled(self, role: str, head: Head, scale: Scale, channels: ChannelRange | None) -> str:
+    def _scaled(self, role: str, head: Head, scale: Scale, channels: ChannelRange | None, beside: bool = False) -> str:
         function = of_scale(scale, head.convention)
         name = self._name(f"stable_{role}_{function.kind}", function)
         if channels is None or (channels.start, channels.stop, channels.step) == (0, None, 1):
             return name
-        return self._name(f"with_{name}", of_output(name, channels))
+        return self._name(f"with_{name}", of_output(name, channels, beside))
 
     def beside(self, head: Head, scale: Scale) -> None:
         """Places in a function that is no part of the model, of which the patch has none."""
@@ -196,10 +197,13 @@ class _Baking:
                 self._passing(site, place, operand_within(function, change, instance), file_of(function))
                 continue
             role = next((h.role for h in heads if site in h.sites), "sigma")
+            beside = site.beside is not None and site.operand != -1
             if site.reads is not None:
                 name = self._name(f"stable_{role}_again", of_sigma(site.reads, site.rest))
             else:
-                name = self._scaled(role, Head("", "posterior", convention=site.rest), scale, site.channels)
+                of = Head("", "posterior", convention=site.rest)
+                # of a sum some channels, as of a module's output
+                name = self._scaled(role, of, scale, site.beside or site.channels, beside)
             line = self._lines.setdefault((file_of(function), site.last), _Line(place, site))
             line.heads.setdefault(name, []).extend(h.path for h in heads if site in h.sites)
             known = line.calls.get(name)
@@ -207,8 +211,11 @@ class _Baking:
                 known += calls
                 continue  # it stands there already
             line.calls[name] = list(calls)
-            found = in_place(function, change, instance)
-            outside = None if found or site.channels is not None else apart(function, change, instance)
+            if beside:
+                found, outside = in_part(function, change, instance, _new_name(function, len(self._places))), None
+            else:
+                found = in_place(function, change, instance)
+                outside = None if found or site.channels is not None else apart(function, change, instance)
             before = len(self._places)
             if outside is None:
                 self._expression(site, place, name, found, file_of(function))
@@ -226,7 +233,7 @@ class _Baking:
         self._places = [one for one in self._places if one not in line.places]
         for name, own in line.calls.items():
             first, last = line.site.first[0], line.site.last[0]
-            of = ", ".join(dict.fromkeys(line.heads[name]))
+            of = ", ".join(path or "the model" for path in dict.fromkeys(line.heads[name]))
             at = ", ".join(dict.fromkeys(str(call.span[0]) for call in own))
             by = f", by the call of line {at}," if at else ""
             also = f"; line {', '.join(str(span[0]) for _, span in sorted(others))} calls it, too" if others else ""

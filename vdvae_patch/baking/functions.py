@@ -28,10 +28,11 @@ class Function(NamedTuple):
 
     kind: str
     body: str
+    arguments: str = "v"
 
     def named(self, name: str) -> str:
         """The text of the definition."""
-        return f"def {name}(v):\n{self.body}\n"
+        return f"def {name}({self.arguments}):\n{self.body}\n"
 
 
 def of_scale(scale: Scale, rest: Convention) -> Function:
@@ -107,12 +108,18 @@ def _written(steps: list[Step] | tuple[Step, ...]) -> str:
     return value
 
 
-def of_output(name: str, channels: ChannelRange) -> Function:
-    """The function of a module's whole output, of which some channels go through another function."""
+def of_output(name: str, channels: ChannelRange, beside: bool = False) -> Function:
+    """The function of a module's whole output, of which some channels go through another function.
+
+    Args:
+        beside: whether the other channels are those of a second value, which the host computes of the first.
+    """
     dim, start, stop, step = channels
     before, after = (":, " * dim, "") if dim >= 0 else ("..., ", ", :" * (-dim - 1))
     part = f"v[{before}{channels}{after}]"
-    return Function("output", f"    return torch.slice_scatter(v, {name}({part}), {dim}, {start}, {stop}, {step})")
+    whole = "value" if beside else "v"
+    body = f"    return torch.slice_scatter({whole}, {name}({part}), {dim}, {start}, {stop}, {step})"
+    return Function("output", body, "v, value" if beside else "v")
 
 
 def _argument(scale: Scale) -> str:
@@ -146,6 +153,10 @@ def _undone(steps: list[Step] | tuple[Step, ...]) -> str:
     """The steps backwards, on σ and log σ, so that an exponential and a softplus are undone from the logarithm."""
     value, log = "sigma", "log_sigma"
     for step in reversed(steps):
+        if step.name not in _BACK:
+            raise PatchError(
+                f"{step.name} cannot be undone in a line; let the code compute σ from the raw value itself"
+            )
         value, log = _BACK[step.name](value, log or f"torch.log({value})", bool(log), *step.constants)
     return value
 
@@ -194,6 +205,9 @@ _FORTH: dict[str, Callable[..., str]] = {
     "log1p": lambda v: f"torch.log1p({v})",
     "elu": lambda v, alpha: f"torch.nn.functional.elu({v}, alpha={alpha!r})",
     "leaky": lambda v, slope: f"torch.nn.functional.leaky_relu({v}, {slope!r})",
+    "silu": lambda v: f"torch.nn.functional.silu({v})",
+    "gelu": lambda v: f"torch.nn.functional.gelu({v})",
+    "mish": lambda v: f"torch.nn.functional.mish({v})",
     "abs": lambda v: f"{v}.abs()",
     "clamp": lambda v, low, high: f"{v}.clamp({_bound(low)}, {_bound(high)})",
 }
@@ -217,6 +231,7 @@ _BACK: dict[str, _Back] = {
     "expm1": lambda v, log, known: (f"torch.log1p({v})", ""),
     "log1p": lambda v, log, known: (f"torch.expm1({v})", ""),
     "elu": _elu,
+    "leaky": lambda v, log, known, slope: (f"torch.where({v} < 0, {v} / {slope!r}, {v})", ""),
     "abs": lambda v, log, known: (v, log if known else ""),
     "clamp": lambda v, log, known, low, high: (v, log if known else ""),
 }

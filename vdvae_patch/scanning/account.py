@@ -12,9 +12,11 @@ from vdvae_patch.patching.apply import beside
 from vdvae_patch.patching.floors import limits
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant
+from vdvae_patch.scanning.correlations import Pushed
+from vdvae_patch.scanning.hazards import MADE_ONE
 from vdvae_patch.scanning.keeping import Ruler, moves_sigma
 from vdvae_patch.scanning.probing import Verdict
-from vdvae_patch.scanning.result import ONLY_SAMPLED, ScanResult
+from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.tables import columns
 from vdvae_patch.trace import short
 
@@ -43,6 +45,7 @@ class Treated(Protocol):
     notes: list[str]
     ruler: Ruler | None
     kept: set[Role]
+    correlations: list[Pushed]
 
 
 def told(treated: Treated) -> str:
@@ -59,15 +62,19 @@ def told(treated: Treated) -> str:
     lines += handle.outcomes()
     lines += _outside(treated)
     lines += _verdicts(treated)
+    lines += map(str, treated.correlations)
     lines += (f"NOT patched: {head}: {reason}" for head, reason in treated.left_out.items())
+    lines += (f"note: no head was made of {miss}" for miss in heads.near_misses if miss.likely)
     lines += (f"note: {note}" for note in treated.notes)
     if heads.only_sampled:
-        lines.append(f"note: {ONLY_SAMPLED}")
+        lines.append(f"note: {heads.unmeasured}")
     lines += (f"note: {line}" for line in (*heads.stays, *_moved(treated), *_bounds(handle)))
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:
         for warning in head.found.warnings if head.found else ():
             unbounded = "lower bound" in warning and (head.path, head.channels) not in bounded
+            if head.found is not None and head.found.two_laws:
+                warning = warning.removesuffix(f"; {MADE_ONE}")
             lines += [f"note: {warning}"] if unbounded or "disagree" in warning else []
     return "\n".join([*lines, ADVICE])
 
@@ -160,6 +167,12 @@ def _moved(treated: Treated) -> Iterator[str]:
         return
     heads = [h for h in handle.heads if moves_sigma(h)]
     if not heads:
+        one = [h for h in handle.heads if h.scale is not None and any(getattr(s, "reads", None) for s in h.head.sites)]
+        if one:
+            yield (
+                f"{ruler.what} moves by {ruler.percent(move)}, since the host draws from one Normal and measures "
+                f"another, and both have one σ now: {_named(one)}"
+            )
         return
     wide = []
     for role in dict.fromkeys(h.head.role for h in heads if h.head.role not in treated.kept):

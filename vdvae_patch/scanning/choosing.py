@@ -38,16 +38,16 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
     if treatment.not_probed:
         return
     patched = treatment.handle.record.heads
-    treatment.verdicts = _verdicts(model, treatment)
+    treatment.verdicts = verdicts_of(model, treatment)
     with lifted(model, treatment.handle.record):
-        broken = _broken_roles(treatment.verdicts)
+        broken = broken_roles(treatment.verdicts)
         groups = [group for group in _groups(patched) if group & broken]
         found = [(group, _mend(model, treatment, group, asked)) for group in groups]
         if len(groups) > 1 and all(choice is None for _, choice in found):
             everything = set[Role]().union(*groups)
             found = [(everything, _mend(model, treatment, everything, asked))]
     for group, choice in found:
-        if choice is None or not group & _broken_roles(treatment.verdicts):
+        if choice is None or not group & broken_roles(treatment.verdicts):
             continue
         if any(asked[role] for role in group) or not group <= {*treatment.scales}:
             treatment.holds |= {role: str(scale) for role, scale in choice.items() if scale is not None}
@@ -81,10 +81,10 @@ def try_own_loss(model: nn.Module, treatment: Treatment) -> None:
     them."""
     handle = treatment.handle
     if treatment.verdicts is not None and handle.after_own is not None and not exchanged_beside(handle.record.heads):
-        treatment.by_own_loss = _verdicts(model, treatment, own_loss=True)
+        treatment.by_own_loss = verdicts_of(model, treatment, own_loss=True)
 
 
-def _verdicts(model: nn.Module, treatment: Treatment, own_loss: bool = False) -> list[Verdict]:
+def verdicts_of(model: nn.Module, treatment: Treatment, own_loss: bool = False) -> list[Verdict]:
     """What pushing the raw values shows of the patch as it is."""
     with lifted(model, treatment.handle.record):
         return _probe(model, treatment, own_loss).verdicts(treatment.handle.record.heads)
@@ -97,7 +97,7 @@ def _probe(model: nn.Module, treatment: Treatment, own_loss: bool = False) -> Pr
     return Probe(model, run, others, own_loss)
 
 
-def _broken_roles(verdicts: Iterable[Verdict]) -> set[Role]:
+def broken_roles(verdicts: Iterable[Verdict]) -> set[Role]:
     return {h.head.role for verdict in verdicts if not verdict.cured for h in verdict.heads}
 
 
@@ -132,7 +132,7 @@ def _mend(model: nn.Module, treatment: Treatment, group: set[Role], asked: Asked
             verdicts = probe.verdicts(tried)
         except PatchError:
             continue  # a scale that this host cannot have, such as one below a floor of its own
-        if not _broken_roles(verdicts) & group:
+        if not broken_roles(verdicts) & group:
             return choice
     return None
 
@@ -143,7 +143,7 @@ def _take(model: nn.Module, treatment: Treatment, group: set[Role], choice: Choi
     if not _repatched(model, treatment, _with(before, choice)):
         return
     try:
-        treatment.verdicts = _verdicts(model, treatment)
+        treatment.verdicts = verdicts_of(model, treatment)
     except PatchError:
         _repatched(model, treatment, before)
         return
@@ -243,7 +243,7 @@ def _keep(model: nn.Module, treatment: Treatment, group: set[Role], ruler: Ruler
     """Give some roles the first scale that keeps the loss and holds, or of those that hold the one that moves it
     least; and say, if they got one, what they got, and how the usual one is had."""
     before, verdicts = treatment.scales, treatment.verdicts
-    broken, usual = _broken_roles(verdicts or ()), ruler.move(treatment.handle, group)
+    broken, usual = broken_roles(verdicts or ()), ruler.move(treatment.handle, group)
     kinds = _kinds(group, treatment)
     own: Choice = dict.fromkeys(group)
     best, found = None, None
@@ -251,8 +251,8 @@ def _keep(model: nn.Module, treatment: Treatment, group: set[Role], ruler: Ruler
     if _repatched(model, treatment, _with(before, own)):
         none = ruler.move(treatment.handle, group)
         # that the host's own holds is known only where the raw values were pushed
-        found = None if verdicts is None else _verdicts(model, treatment)
-        if found is not None and not _broken_roles(found) - broken:
+        found = None if verdicts is None else verdicts_of(model, treatment)
+        if found is not None and not broken_roles(found) - broken:
             best = own
     least = abs(usual - none)
     for choice in kinds if best is None and least > ruler.least else []:
@@ -261,8 +261,8 @@ def _keep(model: nn.Module, treatment: Treatment, group: set[Role], ruler: Ruler
         moved = abs(ruler.move(treatment.handle, group) - none)
         if not ruler.kept(moved) and moved > least - ruler.least:
             continue
-        pushed = None if verdicts is None else _verdicts(model, treatment)
-        if _broken_roles(pushed or ()) - broken:
+        pushed = None if verdicts is None else verdicts_of(model, treatment)
+        if broken_roles(pushed or ()) - broken:
             continue
         least, best, found = moved, choice, pushed
         if ruler.kept(moved):

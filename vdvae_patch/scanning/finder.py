@@ -26,7 +26,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import exchanged_for, lifted
 from vdvae_patch.patching.record import is_patched, patch_record, patched_heads
-from vdvae_patch.scanning import hazards
+from vdvae_patch.scanning import hazards, two_roles
 from vdvae_patch.scanning.calls import normal_sites, outside_sites
 from vdvae_patch.scanning.elbo import elbo_of
 from vdvae_patch.scanning.graph import Graph
@@ -73,6 +73,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
                 (
                     *_patched(model),
                     *in_evaluation(model),
+                    *two_roles.told(run.heads),
                     *graph.notes,
                     *(() if run.outcome.outside else from_outside(model, ())),
                 )

@@ -19,6 +19,9 @@ from vdvae_patch.trace import shown
 _SOURCE = '"Re-parameterizing VAEs for stability"'
 
 
+MADE_ONE = "a patch makes them one"
+
+
 def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Sequence[str] = ()) -> Iterator[str]:
     """Faults of one head's scale.
 
@@ -30,7 +33,7 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
     if not agree:
         yield (
             f"{path}: the host reads this raw value in ways that disagree{_in_ways(ways)}, so it samples from one "
-            "Normal and computes the density of another; a patch makes them one"
+            f"Normal and computes the density of another; {MADE_ONE}"
         )
     if high > 1e6 and role != "likelihood":
         yield (
@@ -49,6 +52,23 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
             f"{path}: σ is zero where the raw value is {at + 0.0:g}, and its log, or a division by it, is not finite "
             "there; remedy: any scale of this package"
         )
+
+
+def of_correlation(path: str, place: str) -> str:
+    """The fault of a density of two correlated values whose ρ comes to ±1."""
+    return (
+        f"{path}: the correlation ρ that is computed at {shown(place)} comes to ±1 when its raw value grows (tanh is 1 "
+        "from 9 on in float32), where 1 − ρ² is zero and the density is none; no scale of σ mends that; remedy: "
+        "0.99 * torch.tanh(v) there"
+    )
+
+
+def of_floored_density(path: str, place: str) -> str:
+    """The fault of a density whose divisors have floors of their own."""
+    return (
+        f"{path}: {shown(place)} adds small numbers in its divisors or logs, so that it is no Normal's density where σ "
+        "is as small; they stay under a patch; remedy: a lower bound well above them, as of bounded(0.01, 10)"
+    )
 
 
 def of_floored_log(path: str, place: str, exchanged: bool) -> str:
@@ -136,7 +156,7 @@ _TAILS = {"exp": "exponential", "softplus": "softplus"}
 def _tail_in_log(node: Node) -> str:
     """Of what a log is taken that underflows, or of a ratio of two, with no floor in between; nothing if of none."""
     chains = [descend(Spot(node.inputs[0]))] if node.inputs else []
-    if chains and chains[0].end == "product":
+    if chains and chains[0].end == "product" and not any(_is_floor(step.name) for step in chains[0].steps):
         begin = chains[0].begin
         chains += [descend(Spot(n)) for n in begin.node.inputs if n.params]
     for chain in chains:

@@ -23,6 +23,10 @@ ONLY_SAMPLED = (
     "no density and no KL was seen: if the loss is computed outside of what was run, give your loss: "
     "call=lambda model, batch: ..., so that priors and likelihoods are seen, too"
 )
+ONLY_SAMPLED_IN_LOSS = (
+    "the loss that was run has no density and no KL of these σ that is known as one: if you train with another loss, "
+    "give that: call=lambda model, batch: ..."
+)
 
 
 class ScanResult(Sequence[Head]):
@@ -72,13 +76,13 @@ class ScanResult(Sequence[Head]):
     @overload
     def __getitem__(self, index: slice) -> ScanResult: ...
     def __getitem__(self, index: int | slice) -> Head | ScanResult:
-        return self._with(self._heads[index]) if isinstance(index, slice) else self._heads[index]
+        return self.with_heads(self._heads[index]) if isinstance(index, slice) else self._heads[index]
 
     def __iter__(self) -> Iterator[Head]:
         return iter(self._heads)
 
     def __add__(self, other: Iterable[Head]) -> ScanResult:
-        return self._with((*self._heads, *other))
+        return self.with_heads((*self._heads, *other))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -95,8 +99,8 @@ class ScanResult(Sequence[Head]):
     def __str__(self) -> str:
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
         lines = [columns(header, (_row(head) for head in self))] if self else ["no Normal head", self.why_not()]
-        if self and self.only_sampled:
-            lines.append(ONLY_SAMPLED)
+        lines += [self.unmeasured] if self and self.only_sampled else []
+        lines += (f"near miss: {miss}" for miss in self.near_misses if self and miss.likely)
         warnings = (f"warning: {text}" for text in _gathered(self, self._elsewhere))
         lines += (f"note: {note}" for note in self.notes)
         bound = [str(self.elbo)] if self.elbo or self.elbo.reconstruction is not None else []
@@ -119,6 +123,11 @@ class ScanResult(Sequence[Head]):
     def only_sampled(self) -> bool:
         """Whether no head was seen in a density or a KL."""
         return not any(map(_is_compared, self))
+
+    @property
+    def unmeasured(self) -> str:
+        """What is to be said where `only_sampled`: that the loss is asked for, if it was not given."""
+        return ONLY_SAMPLED_IN_LOSS if self.outcome.has_loss else ONLY_SAMPLED
 
     def why_not(self) -> str:
         """The near misses, one a line, and what may be missing."""
@@ -149,12 +158,12 @@ class ScanResult(Sequence[Head]):
         ]
         if not left:
             raise PatchError(f"no head is left; there are: {', '.join(map(str, self)) or 'none'}")
-        return self._with(left)
+        return self.with_heads(left)
 
     def without(self, heads: Iterable[Head]) -> ScanResult:
         """The heads but some."""
         out = {id(head) for head in heads}
-        return self._with(head for head in self if id(head) not in out)
+        return self.with_heads(head for head in self if id(head) not in out)
 
     def corrected(
         self, *, exclude: str | Iterable[str] = (), roles: Mapping[str, Role] = MappingProxyType({})
@@ -171,7 +180,7 @@ class ScanResult(Sequence[Head]):
         left = [head for head in self if not any(_is_at(head.path, path) for path in out)]
         if not left:
             raise PatchError(f"no head is left without {', '.join(out)}")
-        return self._with(_with_roles(left, roles) if roles else left)
+        return self.with_heads(_with_roles(left, roles) if roles else left)
 
     def verify(self, model: nn.Module) -> None:
         """Run the scanned batch through a model that is patched, and compare every σ with what was promised.
@@ -194,7 +203,8 @@ class ScanResult(Sequence[Head]):
             loss = exchanged_for(model, [as_patched for _, as_patched in both], stable, run)
             run.verify(model, [patched for patched, _ in both], loss)
 
-    def _with(self, heads: Iterable[Head]) -> ScanResult:
+    def with_heads(self, heads: Iterable[Head]) -> ScanResult:
+        """The same scan with other heads."""
         new = copy.copy(self)
         new._heads = tuple(heads)
         return new
