@@ -68,6 +68,23 @@ class OfOtherRows(OfLearnedInputs):
         return both[: len(x)].chunk(2, 1), both[len(x) :].chunk(2, 1)
 
 
+class OfOtherSentences(OfLearnedInputs):
+    """A mixture of what the layer says of other sentences, read by a recurrent network in a call of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.LSTM(2, 6, batch_first=True)
+
+    def law(self, x: Tensor) -> tuple[Tensor, ...]:
+        lengths = torch.tensor([3] * (len(x) // 2) + [2] * (len(x) - len(x) // 2))
+        packed = nn.utils.rnn.pack_padded_sequence(x.unflatten(1, (3, 2)), lengths, batch_first=True)
+        _, (h, c) = self.read(packed)
+        return self.enc(h[0] + c[0]).chunk(2, -1)
+
+    def laws(self, x: Tensor, c: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        return self.law(x), self.law(c[:3])
+
+
 class OfFewerPoints(Code):
     """A neural process, target and context stacked."""
 
@@ -93,7 +110,7 @@ class OfAnEarlierTime(Code):
 BOTH = {("enc", "4:8", "posterior"), ("enc", "4:8", "prior")}
 
 
-@pytest.mark.parametrize("cls", [OfLearnedInputs, OfOtherRows, OfFewerPoints, OfAnEarlierTime])
+@pytest.mark.parametrize("cls", [OfLearnedInputs, OfOtherRows, OfOtherSentences, OfFewerPoints, OfAnEarlierTime])
 def test_a_layer_of_two_roles_is_two_heads_of_which_a_patch_is_one(cls: type[Code]) -> None:
     model, batch = cls(), torch.randn(2, 9, 6, generator=torch.Generator().manual_seed(1))
     heads = scan(model, *batch)
@@ -136,7 +153,26 @@ class Predicted(Code):
 def test_what_predicts_a_code_is_a_prior_and_its_exchanged_kl_says_nothing_of_the_bound() -> None:
     heads = scan(Predicted(), *torch.randn(2, 9, 6))
     assert {h.path: h.role for h in heads} == {"enc": "posterior", "ahead": "prior"}
-    assert "a prior first and a posterior second" in heads.elbo.reason
+    assert "has a prior first, so that how often the KL counts is not told" in heads.elbo.reason
+
+
+class KeptNearUnit(Code):
+    """A lower prior, which is drawn nowhere, has a KL to N(0, 1) of its own, a slip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior = nn.Linear(4, 8)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        m, v = self.law(x)
+        z = draw(m, v)
+        unit = torch.zeros_like(m), torch.zeros_like(v)
+        return F.mse_loss(self.dec(z), x) + (kl(m, v, *unit) + kl(*self.prior(z).chunk(2, 1), *unit)).mean()
+
+
+def test_what_is_drawn_nowhere_and_sees_the_code_alone_is_a_prior_though_a_kl_has_it_first() -> None:
+    heads = scan(KeptNearUnit(), *torch.randn(2, 9, 6))
+    assert {h.path: h.role for h in heads} == {"enc": "posterior", "prior": "prior"}
 
 
 class Moved(Code):

@@ -337,9 +337,7 @@ def _kl(
             term = factor.reading.term
             frame = None if term is None else term.total.host_frame()
             where = "" if frame is None else f" at {_place(frame)}"
-            return None, [
-                f"a KL{where} has a prior first and a posterior second, so that how often the KL counts is not told"
-            ]
+            return None, [f"a KL{where} has a prior first, so that how often the KL counts is not told"]
     unknown = [factor for factor in factors if not len(factor.factors)]
     largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
     # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone

@@ -264,6 +264,9 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     seconds = [r for r in beside if r.term is not None and is_one_kl(r.term, reading.term)]
     exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
     exchanged = exchanged or any(_is_of_known_code(graph, readings, reading.raw, r.raw) for r in seconds)
+    if reading.raw.node.noise and not _draws_of(readings, [reading]):
+        # drawn nowhere, and of the data it knows what the code above tells: p(z_1 | z_2), kept near N(0, 1) as well
+        exchanged = exchanged or not inputs_of(readings, reading.raw, through_means=False)
     return "prior" if exchanged else "posterior"
 
 
