@@ -61,7 +61,8 @@ def test_the_patch_file_that_it_writes_gives_the_same_heads(name: str, tmp_path:
     entry = load_entry_file(file, HostRegistry("vdvae_patch.patches", "none"))
     module = importlib.import_module(f"zoo.{name.split(':')[0]}")
     model = entry.build({module.__name__: module}, {})
-    patch(model, posterior="explin", heads=entry.heads(model))
+    heads = entry.heads(model)
+    patch(model, heads=heads, **dict.fromkeys({head.role for head in heads}, "explin"))  # a VampPrior has two roles
     assert torch.isfinite(model(torch.randn(5, 6))).all()
 
 

@@ -15,8 +15,9 @@ from vdvae_patch.attach.attachment import (
     MethodAttachment,
     OutputAttachment,
 )
+from vdvae_patch.attach.by_hand import Apart, apart, in_part, in_place, operand_within
+from vdvae_patch.attach.change import Change
 from vdvae_patch.attach.recompile import meet
-from vdvae_patch.attach.rewrite import Apart, Change, apart, in_part, in_place, operand_within
 from vdvae_patch.attach.sites import LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import Span
 from vdvae_patch.baking.functions import Function, of_output, of_scale, of_sigma

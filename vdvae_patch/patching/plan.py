@@ -312,12 +312,12 @@ def _at_sites(
         for site in head.sites:
             if isinstance(site, ActivationSite):
                 other, known = activations.setdefault(site.path, (site, scale))
-                if other != site and known == scale:
+                if other != site:  # given one scale they would be refused as well
                     raise PatchError(
                         f"{site.path} serves two heads, whose σ are {other.rest or 'computed further on'} and "
                         f"{site.rest or 'computed further on'} of what stands in its place; {_APART}"
                     )
-                if other != site or (known != scale and site.rest is not None):
+                if known != scale and site.rest is not None:
                     raise SharedScaleError(
                         f"{site.path} serves two heads, which were given {known} and {scale}; {GIVE_ONE}"
                     )

@@ -13,10 +13,11 @@ from vdvae_patch.patching.apply import beside
 from vdvae_patch.patching.floors import limits
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant
+from vdvae_patch.scanning.correlations import Pushed
 from vdvae_patch.scanning.hazards import MADE_ONE
 from vdvae_patch.scanning.keeping import Ruler, moves_sigma
 from vdvae_patch.scanning.probing import Verdict
-from vdvae_patch.scanning.result import ONLY_SAMPLED, ScanResult
+from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.tables import columns
 
 _WHY = {
@@ -43,6 +44,7 @@ class Treated(Protocol):
     notes: list[str]
     ruler: Ruler | None
     kept: set[Role]
+    correlations: list[Pushed]
 
 
 def told(treated: Treated) -> str:
@@ -59,10 +61,12 @@ def told(treated: Treated) -> str:
     lines += handle.outcomes()
     lines += _outside(heads, handle)
     lines += _verdicts(treated)
+    lines += map(str, treated.correlations)
     lines += (f"NOT patched: {head}: {reason}" for head, reason in treated.left_out.items())
+    lines += (f"note: no head was made of {miss}" for miss in heads.near_misses if miss.likely)
     lines += (f"note: {note}" for note in treated.notes)
     if heads.only_sampled:
-        lines.append(f"note: {ONLY_SAMPLED}")
+        lines.append(f"note: {heads.unmeasured}")
     lines += (f"note: {line}" for line in (*_moved(treated), *_bounds(handle)))
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:

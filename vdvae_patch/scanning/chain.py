@@ -122,6 +122,8 @@ def _join_of(node: Node, steps: Sequence[Step]) -> End:
         steps[1:] if steps and steps[0].name == "add" and steps[0].constants[0] > 0 else steps
     )  # of N(0, 1), or an eps
     exponent = power_of(bare)
+    if node.op != "add":  # p − k p is no sum of variances, whatever root is taken
+        return "sum"
     if exponent is not None and math.isclose(exponent, -0.5, rel_tol=HALF):
         return "precisions"
     if exponent is not None and math.isclose(exponent, 0.5, rel_tol=HALF):

@@ -23,7 +23,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import exchanged_for, lifted
 from vdvae_patch.patching.record import is_patched, patch_record, patched_heads
-from vdvae_patch.scanning import hazards
+from vdvae_patch.scanning import hazards, two_roles
 from vdvae_patch.scanning.calls import normal_sites, outside_sites
 from vdvae_patch.scanning.elbo import elbo_of
 from vdvae_patch.scanning.graph import Graph
@@ -67,7 +67,14 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
             (replace(head, scan=run) for head in run.heads),
             dict.fromkeys(readings.near_misses),
             hazards.of_graph(graph),
-            dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
+            dict.fromkeys(
+                (
+                    *_patched(model),
+                    *two_roles.told(run.heads),
+                    *graph.notes,
+                    *(() if run.outcome.outside else from_outside(model, ())),
+                )
+            ),
             run.outcome,
             elbo_of(graph, readings),
         )

@@ -164,6 +164,7 @@ class OtherSeen:
     frames: tuple[Frame, ...] = ()
     argument: str = ""
     """By which it was given."""
+    loc: Node | None = None
 
 
 @dataclass
@@ -175,6 +176,8 @@ class Graph:
     refused: list[str] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
     others: list[OtherSeen] = field(default_factory=list)
+    factors: dict[int, Node] = field(default_factory=dict)
+    """The diagonals of Cholesky factors that are scales, by the number of the factor's node; see `factors.py`."""
     fixed: frozenset[str] = frozenset()
     """Parameters that are not trained, in a model of which others are."""
     notes: list[str] = field(default_factory=list)
@@ -284,6 +287,22 @@ def ancestors(nodes: Iterable[Node]) -> set[int]:
                 found.add(source.id)
                 todo.append(source)
     return found
+
+
+def in_order(graph: Graph) -> Iterator[Node]:
+    """The nodes, operands before what is computed of them: those that `pairs.py` adds stand behind all others."""
+    done: set[int] = set()
+    for node in graph.nodes:
+        todo = [node]
+        while todo:
+            inner = todo[-1]
+            waiting = [n for n in inner.inputs if n.id not in done] if inner.id not in done else []
+            todo += waiting
+            if not waiting:
+                todo.pop()
+                if inner.id not in done:
+                    done.add(inner.id)
+                    yield inner
 
 
 def flat(value: Any) -> Iterator[Any]:

@@ -48,6 +48,23 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
         yield f"{path}: nothing keeps σ positive; remedy: any scale of this package"
 
 
+def of_correlation(path: str, place: str) -> str:
+    """The fault of a density of two correlated values whose ρ comes to ±1."""
+    return (
+        f"{path}: the correlation ρ that is computed at {shown(place)} comes to ±1 when its raw value grows (tanh is 1 "
+        "from 9 on in float32), where 1 − ρ² is zero and the density is none; no scale of σ mends that; remedy: "
+        "0.99 * torch.tanh(v) there"
+    )
+
+
+def of_floored_density(path: str, place: str) -> str:
+    """The fault of a density whose divisors have floors of their own."""
+    return (
+        f"{path}: {shown(place)} adds small numbers in its divisors or logs, so that it is no Normal's density where σ "
+        "is as small; they stay under a patch; remedy: a lower bound well above them, as of bounded(0.01, 10)"
+    )
+
+
 def of_floored_log(path: str, place: str, exchanged: bool) -> str:
     """The fault of a KL, or a density, whose log alone has a floor."""
     what = "a patch makes it the log of σ" if exchanged else "it stays under a patch: let it be the log of σ itself"
@@ -95,7 +112,7 @@ def _is_clamp_of_nll(node: Node) -> bool:
 def _is_log_of_exponential(node: Node) -> bool:
     """Whether a log is taken of an exponential, or of a ratio of two, with no floor in between."""
     chains = [descend(Spot(node.inputs[0]))] if node.inputs else []
-    if chains and chains[0].end == "product":
+    if chains and chains[0].end == "product" and not any(_is_floor(step.name) for step in chains[0].steps):
         begin = chains[0].begin
         chains += [descend(Spot(n)) for n in begin.node.inputs if n.params]
     for chain in chains:

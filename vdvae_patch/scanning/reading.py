@@ -65,18 +65,20 @@ class NearMiss:
         where: `file:line`.
         reason: why not.
         operation: what is computed there, by PyTorch's name; empty for what no operation makes.
+        likely: whether it may well be a head that is missed, which is said also where others are found.
     """
 
     where: str
     reason: str
     operation: str = ""
+    likely: bool = False
 
     @classmethod
-    def at(cls, node: Node, reason: str) -> NearMiss:
+    def at(cls, node: Node, reason: str, *, likely: bool = False) -> NearMiss:
         """The near miss of what a node computes."""
         while node.op in ops.COPYING and node.inputs:  # autograd detaches what it keeps
             node = node.inputs[0]
-        return cls(where(node), reason, "" if node.func is None else node.op)
+        return cls(where(node), reason, "" if node.func is None else node.op, likely)
 
     def __str__(self) -> str:
         operation = f" ({self.operation})" if self.operation else ""

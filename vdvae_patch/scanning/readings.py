@@ -15,13 +15,16 @@ from typing import NamedTuple
 from vdvae_patch.composition import Step
 from vdvae_patch.scanning import ops, rules
 from vdvae_patch.scanning.chain import Chain, End, descend, scaled_noise, shifted_noise
+from vdvae_patch.scanning.correlated import Correlated, correlated_terms
 from vdvae_patch.scanning.cuts import argument, cut_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle, written_pieces
+from vdvae_patch.scanning.factors import drawn_by_factor
 from vdvae_patch.scanning.floored_logs import without_floor
 from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
 from vdvae_patch.scanning.graph import Graph, Node
 from vdvae_patch.scanning.interpolated import of_own_log_sigma
 from vdvae_patch.scanning.masses import masses_and_densities
+from vdvae_patch.scanning.overwritten import kept_of, without_wholes
 from vdvae_patch.scanning.partial import partial_kls
 from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
 from vdvae_patch.scanning.relative import relative_kls
@@ -46,10 +49,12 @@ def read(graph: Graph) -> Readings:
     for use in uses:
         stops |= _means_of(graph, use)
     unmatched: dict[SpotKey, Node] = {}
-    _read_terms(graph, frozenset(stops), out, unmatched)
+    pairs = correlated_terms(graph, frozenset(stops))
+    _read_terms(graph, frozenset(stops), out, unmatched, pairs)
     for kl in list(relative_kls(graph, frozenset(stops), out.found)):
         gone = {id(reading) for reading in kl.replaced}
         out.found = [r for r in out.found if id(r) not in gone] + kl.readings(frozenset(stops))
+    out.found = without_wholes(graph, out.found)
     before = list(out.found)
     for rule in rules.drops:
         dropped = list(rule(graph, out.found))
@@ -57,7 +62,7 @@ def read(graph: Graph) -> Readings:
         gone = {id(reading) for reading, _ in dropped}
         out.found = [reading for reading in out.found if id(reading) not in gone]
     out.found += variances_of_weights(before, out.found)
-    out.near_misses.extend(unread(graph, out, unmatched))
+    out.near_misses.extend(unread(graph, out, unmatched, pairs))
     graph.stacked = stacked_outputs(graph, out)
     return out
 
@@ -78,11 +83,17 @@ def _sum_within(reading: Reading) -> Node | None:
     return found.node if {leaf.node.id for leaf in behind if leaf.node.params} == {found.node.id} else None
 
 
-def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: dict[SpotKey, Node]) -> None:
+def _read_terms(
+    graph: Graph, stops: frozenset[int], out: Readings, unmatched: dict[SpotKey, Node], pairs: Correlated
+) -> None:
     """Add the readings of densities and KLs."""
     direct = [r for r in out.found if not r.parts]
     sums = frozenset(r.raw.node.id for r in out.found if r.parts)
-    whole = itertools.chain(gaussian_terms(graph, stops, unmatched), masses_and_densities(graph, stops))
+    whole = itertools.chain(
+        pairs.terms,
+        gaussian_terms(graph, stops, unmatched, pairs.read, pairs.seen),
+        masses_and_densities(graph, stops, pairs.seen),
+    )
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
         term = without_floor(_with_bounds(found, direct, stops), stops)
         chain = descend(term.node, stops)
@@ -200,6 +211,9 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
     """What is given to a `Normal`, and what multiplies fresh noise, if the rules have nothing against it."""
     found = [_Use(Spot(normal.scale), normal.suffix, "Normal", None) for normal in graph.normals]
     for node in graph.nodes:
+        diagonal = drawn_by_factor(graph, node)
+        if diagonal is not None:
+            found.append(_Use(Spot(diagonal), (), "noise", node))
         for operand, noise, suffix in _scaled(node):
             if not operand.params:
                 continue
@@ -207,7 +221,9 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
             if reason is not None:
                 out.near_misses.append(NearMiss.at(operand, reason))
             else:
-                found.append(_Use(Spot(operand), suffix, "noise", node))
+                kept = kept_of(graph, node) if operand.shape == node.shape and len(node.shape) == 2 else ()
+                kept = kept if all(cut.dim == 1 for cut in kept) else ()  # of the channels, and not of rows or steps
+                found.append(_Use(Spot(operand, kept), suffix, "noise", node))
     return found
 
 

@@ -348,7 +348,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         storage.written.add(place)
         changed = {place: node}
         for other, old in sorted(storage.places.items(), key=lambda item: math.prod(item[0][1])):
-            if other == place:
+            if other == place or _lie_apart(other, place):
                 continue
             del storage.places[other]
             inner, where = next(
@@ -630,6 +630,24 @@ def _selected(whole: View, part: View) -> tuple[int, int] | None:
         if others == (inner, inner_strides) and rest == 0 and 0 <= index < shape[dim]:
             return dim, index
     return None
+
+
+def _lie_apart(one: View, other: View) -> bool:
+    """Whether two views are ranges of one dimension of the same tensor that do not meet, as the gates are which one
+    product is taken apart into: what is written into one leaves the other as it was."""
+    (first, shape, strides), (second, others, same) = one, other
+    differing = [d for d in range(len(shape)) if len(others) == len(shape) and shape[d] != others[d]]
+    if strides != same or len(others) != len(shape) or len(differing) > 1 or 0 in strides:
+        return False
+    for dim in differing or range(len(shape)):
+        start, rest = divmod(second - first, strides[dim])
+        low, high = min(0, start), max(shape[dim], start + others[dim])
+        wider = [s for d, s in enumerate(strides) if d != dim and shape[d] > 1 and s > strides[dim]]
+        narrower = sum((shape[d] - 1) * s for d, s in enumerate(strides) if d != dim and s <= strides[dim])
+        inside = narrower < strides[dim] and all((high - low) * strides[dim] <= s for s in wider)
+        if rest == 0 and inside and (start >= shape[dim] or start + others[dim] <= 0):
+            return True
+    return False
 
 
 _LEAVING_DRAWS = ops.COPYING | ops.KEEPING_CHANNELS | ops.MULTIPLYING

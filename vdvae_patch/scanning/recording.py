@@ -19,6 +19,7 @@ from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.diagonals import settle_diagonals
+from vdvae_patch.scanning.factors import settle_factors
 from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
@@ -26,6 +27,7 @@ from vdvae_patch.scanning.layers import join_layers
 from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
 from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of, several_in
+from vdvae_patch.scanning.pairs import settle_pairs
 from vdvae_patch.scanning.pooling import settle_pools
 from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
@@ -138,6 +140,8 @@ def recorded(
         )
     recorder.graph.index_consumers()
     settle_diagonals(recorder.graph)
+    settle_factors(recorder.graph)
+    settle_pairs(recorder.graph)
     join_layers(recorder.graph)
     settle_masks(recorder.graph)
     settle_pools(recorder.graph)

@@ -94,9 +94,18 @@ def _is_inner(node: Node) -> bool:
         return True
     if node.op in _LOSSES:  # with a buffer of weights, too
         return True
-    if node.op in ops.CONVOLUTIONS or node.op in ops.NORMALIZATIONS or node.op in ops.PRODUCTS:
+    if node.op in ops.CONVOLUTIONS or node.op in ops.NORMALIZATIONS:
         return False
+    if node.op in ops.PRODUCTS:  # of rows with rows, as of a KL with what weighs it: no layer, be its weights drawn
+        return all(n.data and _is_computed(n) for n in node.inputs)
     return not any(_is_weight(n) for n in node.inputs)
+
+
+def _is_computed(node: Node) -> bool:
+    """Whether a value is one of arithmetic, with its elements elsewhere at most."""
+    while node.kind == "shape" and len(node.inputs) == 1:
+        node = node.inputs[0]
+    return node.kind in ("elementwise", "reduction", "shape")
 
 
 def _is_weight(node: Node) -> bool:

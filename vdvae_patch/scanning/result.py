@@ -22,6 +22,10 @@ ONLY_SAMPLED = (
     "no density and no KL was seen: if the loss is computed outside of what was run, give your loss: "
     "call=lambda model, batch: ..., so that priors and likelihoods are seen, too"
 )
+ONLY_SAMPLED_IN_LOSS = (
+    "the loss that was run has no density and no KL of these σ that is known as one: if you train with another loss, "
+    "give that: call=lambda model, batch: ..."
+)
 
 
 class ScanResult(Sequence[Head]):
@@ -84,8 +88,8 @@ class ScanResult(Sequence[Head]):
     def __str__(self) -> str:
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
         lines = [columns(header, (_row(head) for head in self))] if self else ["no Normal head", self.why_not()]
-        if self and self.only_sampled:
-            lines.append(ONLY_SAMPLED)
+        lines += [self.unmeasured] if self and self.only_sampled else []
+        lines += (f"near miss: {miss}" for miss in self.near_misses if self and miss.likely)
         warnings = (f"warning: {text}" for text in _gathered(self, self._elsewhere))
         lines += (f"note: {note}" for note in self.notes)
         bound = [str(self.elbo)] if self.elbo or self.elbo.reconstruction is not None else []
@@ -108,6 +112,11 @@ class ScanResult(Sequence[Head]):
     def only_sampled(self) -> bool:
         """Whether no head was seen in a density or a KL."""
         return not any(map(_is_compared, self))
+
+    @property
+    def unmeasured(self) -> str:
+        """What is to be said where `only_sampled`: that the loss is asked for, if it was not given."""
+        return ONLY_SAMPLED_IN_LOSS if self.outcome.has_loss else ONLY_SAMPLED
 
     def why_not(self) -> str:
         """The near misses, one a line."""

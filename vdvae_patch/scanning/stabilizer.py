@@ -23,12 +23,14 @@ from vdvae_patch.patching.term import put_term
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.account import told
 from vdvae_patch.scanning.choosing import examine, keep
+from vdvae_patch.scanning.correlations import pushed
 from vdvae_patch.scanning.elbo import OTHERS
 from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchanged
 from vdvae_patch.scanning.finder import scan
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.treatment import Asked, Scales, patched
 from vdvae_patch.scanning.two_laws import keep_two_laws
+from vdvae_patch.scanning.two_roles import posterior_of
 from vdvae_patch.seams import seam_of
 
 
@@ -62,7 +64,8 @@ def stabilize(
     - where no density and no KL shows that it is a prior;
     - where no posterior is compared with it, as with the learned base of a flow;
     - where its network computes nothing but this σ, as in an entropy model;
-    - where no parameter of it is trained, as of a teacher.
+    - where no parameter of it is trained, as of a teacher;
+    - where its layer is a posterior's, too, at other inputs, as a VampPrior's.
 
     A posterior's σ is never fixed.
 
@@ -124,6 +127,9 @@ def stabilize(
         examine(model, treatment, asked, probe)
         keep_two_laws(model, treatment, asked, probe)
         keep(model, treatment, asked)
+        if treatment.verdicts is not None:
+            run = next(head.scan for head in treatment.heads if head.scan is not None)
+            treatment.correlations = pushed(model, run, treatment.heads, treatment.handle.loss)
         treatment.notes += _of_this_process()
     tell(told(treatment), file or sys.stdout)
     if decoder is not None:
@@ -224,8 +230,9 @@ def _chosen(heads: ScanResult, asked: Asked) -> tuple[Scales, list[str], bool]:
     compared = any(h.role == "posterior" for h in heads)
     guessed = next((h for h in own if h.found and h.found.confidence == "likely"), None)
     alone = next((h for h in own if h.found and h.found.alone), None)
+    both = next((h for h in own if posterior_of(h, heads) is not None), None)
     if prior is None:
-        prior = "constant" if compared and not guessed and not alone else posterior
+        prior = "constant" if compared and not guessed and not alone and not both else posterior
         why = ""
         if guessed is not None:
             why = f"that {guessed.path} is a prior is a guess, since no density and no KL reads it"
@@ -233,12 +240,14 @@ def _chosen(heads: ScanResult, asked: Asked) -> tuple[Scales, list[str], bool]:
             why = f"no posterior is compared with {own[0].path}, so that a small σ makes no KL explode"
         elif alone is not None and alone.found is not None:
             why = f"of {alone.path}, {alone.found.alone}"
+        elif both is not None:
+            why = f"{both.path} gives the posterior's, too, so that it gets the posterior's scale"
         if why:
             notes.append(f"the prior's σ is not fixed: {why}")
     wanted: dict[Role, str | Scale | None] = {"posterior": posterior, "prior": prior, "likelihood": asked["likelihood"]}
     present = {head.role for head in heads}
     scales = {role: scale for role, scale in wanted.items() if scale is not None and role in present}
-    return scales, notes, compared and not (guessed or alone)
+    return scales, notes, compared and not (guessed or alone or both)
 
 
 def _require_asked(heads: ScanResult, asked: Asked) -> None:

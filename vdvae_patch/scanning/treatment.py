@@ -15,6 +15,7 @@ from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle, patch
 from vdvae_patch.patching.variant import VANILLA
 from vdvae_patch.scales import Scale
+from vdvae_patch.scanning.correlations import Pushed
 from vdvae_patch.scanning.keeping import Ruler
 from vdvae_patch.scanning.probing import Verdict
 from vdvae_patch.scanning.result import ScanResult
@@ -38,6 +39,7 @@ class Treatment:
         paper: whether formulas are applied to raw values as they are, see `patch`.
         ruler: what the move of the loss is measured by; None where it is not known.
         kept: the roles for which scales that move the loss less were looked for.
+        correlations: what pushing the correlations of the heads' densities showed.
     """
 
     heads: ScanResult
@@ -52,6 +54,7 @@ class Treatment:
     paper: bool = False
     ruler: Ruler | None = None
     kept: set[Role] = field(default_factory=set)
+    correlations: list[Pushed] = field(default_factory=list)
 
 
 def patched(model: nn.Module, heads: ScanResult, scales: Scales, asked: Asked, paper: bool) -> Treatment:
