@@ -11,10 +11,7 @@ from public import NotHereError, PublicCase, Retold, all_cases
 from public.judge import SCALES, judge
 
 KNOWN = {
-    "images-HVAE": "a slip upstream gives a prior the place of a posterior in the KL",
-    "images-LVAE": "upstream halves one log of its KL and not the other; roles, and a patch is refused",
-    "images-LadderVariationalAutoencoder": "a merged scale is called prior, and is a posterior's",
-    "images-VAE vampprior": "one layer in two roles is one head",
+    "images-LVAE": "upstream halves one log of its KL and not the other: a patch is refused",
     "sequences-GlowTTS": "a prior whose density is of a flow of the data is called likelihood",
     "sequences-VAENAR": "an actnorm in front of N(0, 1) is a Normal with a learned scale",
     "sequences-Dreamer actor": "drawn actions that go into a network are called a prior's",
@@ -47,18 +44,12 @@ KNOWN = {
     "fifth_sequences-ConvCNP (neuralprocesses)": "the module is named behind which a learned spread lies",
     "fifth_sequences-Neural process (Usefulmaths)": "a slip upstream takes σ for a log variance in the KL: refused",
     "sixth_images-WRN (OpenVAE)": "a network puts out σ itself, of any sign: refused",
+    "sixth_sequences-Neural process (np_variants)": "one layer in two roles is two heads; its truth has one",
     "sixth_sequences-Bayesian RNN (cyclones)": "σ is computed when the model is built, and never in a call",
     "sixth_sequences-Dreamer (yusukeurakami)": "computed inside TorchScript: found, and refused",
     "ninth_images-SketchRNN (rfeinman)": "found and patched; σ is named without the floor that its covariance gets",
     "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
     "ninth_sequences-ODE2VAE": "bare log σ of weights in a KL: found, and refused",
-    "tenth_images-Factored VAE of landers (badnanx)": "a draw's overwritten part is named with the whole, and refused",
-    "tenth_images-HVAE with a VampPrior (Deligiorgis)": "one layer in two roles; a prior's draw is decoded, a slip",
-    "tenth_sequences-AMP-VRAE": "one layer is posterior and a mixture's prior, and is listed as the former alone",
-    "tenth_sequences-pi-VAE (wei-bbc-lab)": "a product of two Normals: the prior's factor is listed twice; refused",
-    "tenth_sequences-Latent SDE of funds (P2SAMAPA)": "a diffusion without a density is called a posterior's",
-    "tenth_sequences-Active inference capsule (adanielnoel)": "a slip upstream exchanges the KL's arguments; roles",
-    "tenth_sequences-TD-VAE (MaxASchwarzer)": "one layer is posterior and prior, and is listed as the former alone",
     "tenth_sequences-Frames to come (marisancans)": "a scale that is v², a slip upstream, without a KL: missed",
     "tenth_sequences-Deconfounder (EthanYDONG)": "one layer is the prior's, and by another function the posterior's",
 }

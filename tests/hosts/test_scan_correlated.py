@@ -406,3 +406,27 @@ def test_of_a_correlation_that_reaches_one_it_is_said_that_no_scale_cures_it(los
         assert "test_scan_correlated.py:" in lines[0]
         assert lines[0].endswith("keep ρ away from ±1, as 0.99 * torch.tanh(v) does in the place of torch.tanh(v)")
     assert "CURED: net" in text.getvalue()
+
+
+def of_floored_covariance(out: Tensor, y: Tensor) -> Tensor:
+    """What a small number on the covariance's diagonal leaves of ρ is below 1, unless σ is large."""
+    sx, sy = out[:, 2].exp(), out[:, 3].exp()
+    wide_x, wide_y = torch.sqrt(sx**2 + 1e-6), torch.sqrt(sy**2 + 1e-6)
+    rho = out[:, 4].tanh() * sx * sy / (wide_x * wide_y)
+    z, rest = square(out, y, wide_x, wide_y, rho), 1 - rho**2
+    return (z / (2 * rest) + torch.log(wide_x * wide_y) + 0.5 * rest.log()).mean()
+
+
+@pytest.mark.medium
+def test_a_correlation_is_pushed_together_with_both_deviations_too() -> None:
+    torch.manual_seed(0)
+    model, x, y, text = Strokes(of_floored_covariance), torch.randn(6, 3), torch.randn(6, 2), io.StringIO()
+    before = model(x, y)
+    handle = stabilize(model, x, y, likelihood="bounded(0.01, 10)", file=text)
+    # σ is patched where the correlation reads it, too, so that ρ stays below 1
+    assert {patched.head.found.patch_at for patched in handle.heads if patched.head.found} == {"output"}
+    torch.testing.assert_close(model(x, y), before, rtol=0.02, atol=0.02)
+    (line,) = (line for line in text.getvalue().splitlines() if "the correlation net[4:5]" in line)
+    assert line.startswith(
+        "NOT cured: the correlation net[4:5], its raw value pushed to 1000, and those of σ to log σ = "
+    )

@@ -163,6 +163,38 @@ def test_noise_that_moves_a_code_by_itself_is_a_priors_and_a_posteriors_if_the_d
     assert {h.path: h.role for h in heads} == {"enc": "posterior", "spread": role}
 
 
+class Rung(nn.Module):
+    """A posterior is merged with what the code above gives: its prior, or a part of it beside a prior of its own. No KL
+    has the former, and a sample's density the latter."""
+
+    def __init__(self, own_prior: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.own_prior = own_prior
+        self.top, self.low, self.down, self.prior = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(4, 8), nn.Linear(4, 8)
+        self.dec = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        top = self.top(x).chunk(2, 1)
+        above = draw(*top)
+        (m, v), (md, vd) = self.low(x).chunk(2, 1), self.down(above).chunk(2, 1)
+        variance = 1 / (torch.exp(-v) + torch.exp(-vd))
+        z = variance * (m * torch.exp(-v) + md * torch.exp(-vd)) + variance.sqrt() * torch.randn_like(m)
+        known = kl(*top, torch.zeros_like(above), torch.zeros_like(above))
+        if self.own_prior:
+            known = known - log_normal(z, *self.prior(above).chunk(2, 1)).sum(1)
+        return F.mse_loss(self.dec(z), x) + known.mean()
+
+
+@pytest.mark.parametrize(("own_prior", "role"), [(False, "prior"), (True, "posterior")])
+def test_what_a_rung_is_merged_with_is_its_prior_and_a_part_of_it_beside_a_prior_of_its_own(
+    own_prior: bool, role: str
+) -> None:
+    found = {h.path: h.role for h in scan(Rung(own_prior), torch.randn(9, 6))}
+    assert found.pop("prior", "prior") == "prior"
+    assert found == {"top": "posterior", "low": "posterior", "down": role}
+
+
 class LevelDecodedByMistake(nn.Module):
     """Two levels; the lower prior's draw is decoded in the place of the posterior's."""
 

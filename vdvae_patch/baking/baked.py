@@ -21,7 +21,7 @@ from vdvae_patch.attach.recompile import meet
 from vdvae_patch.attach.sites import LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import Span
 from vdvae_patch.baking.functions import Function, of_output, of_scale, of_sigma
-from vdvae_patch.baking.places import Caller, Replacement, calls_of, diff, file_of, followed
+from vdvae_patch.baking.places import Caller, Replacement, called_alike, calls_of, diff, file_of, followed
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
@@ -79,6 +79,7 @@ def source(model: nn.Module) -> Source:
                 baking.activation(attachment, type(modules[attachment.path]).__name__)
             else:
                 baking.method(attachment)
+        baking.normals_beside(owner.record.beside)
     return baking.done()
 
 
@@ -90,10 +91,15 @@ class _Baking:
         self._places: list[Replacement] = []
         self._notes: list[str] = []
         self._lines: dict[tuple[str, Span], _Line] = {}
+        self._outputs: dict[tuple[nn.Module, str], tuple[str, ...]] = {}
 
     def done(self) -> Source:
         for line in self._lines.values():
             self._settle(line)
+        for (model, path), names in self._outputs.items():
+            self._settle_output(model, path, names)
+        if not (self._functions or self._places or self._notes):
+            self._notes.append("every σ is the host's own, so that nothing is to be written")
         definitions = "\n\n".join(function.named(name) for name, function in self._functions.items())
         header = "import torch\n\n\n" if definitions else ""
         return Source(header + definitions, diff(self._places), tuple(dict.fromkeys(self._notes)))
@@ -139,20 +145,34 @@ class _Baking:
                 f"becomes {name}(v), v the raw value that it reads on line {site.first[0]}"
             )
 
+    def normals_beside(self, places: Sequence[str]) -> None:
+        """Normals in a function that is no part of the model, which `handle.loss` makes stable ones."""
+        if places:
+            self._notes.append(f"{', '.join(places)}, beside the model: torch.distributions.Normal{TAKES_LOG}")
+
     def output(self, model: nn.Module, attachment: OutputAttachment) -> None:
-        names = [self._scaled(head.role, head, scale, head.channel_range) for head, scale in attachment.heads]
-        calls = list(calls_of(model, attachment.path))
-        for file, span, text in calls:
-            raw = text
-            for name in names[:-1]:
-                raw = f"{name}({raw})"
-            self._places.append(Replacement(file, span, names[-1], raw))
-        if not calls:
-            called = "(".join((*reversed(names), "output")) + ")" * len(names)
-            self._notes.append(
-                f"the output of {attachment.path or 'the model'} becomes {called} where it is called{HOOKED}"
-                f"{_hook(attachment.path, called)}"
-            )
+        names = tuple(
+            self._scaled(head.role, head, scale, head.channel_range) for head, scale in reversed(attachment.heads)
+        )
+        self._outputs[model, attachment.path] = names
+
+    def _settle_output(self, model: nn.Module, path: str, names: tuple[str, ...]) -> None:
+        """A line may call a layer of many modules, each with a scale of its own or none: then it stays as it is."""
+        calls = list(calls_of(model, path))
+        known = {own.get_submodule(at): given for (own, at), given in self._outputs.items()}
+        alike = all(known.get(called) == names for called in called_alike(model, path))
+        if calls and alike and all(self._is_free(file, span) for file, span, _ in calls):
+            for file, span, text in calls:
+                inner = "".join(f"{name}(" for name in names[1:])
+                self._places.append(Replacement(file, span, names[0], f"{inner}{text}{')' * (len(names) - 1)}"))
+            return
+        called = "(".join((*names, "output")) + ")" * len(names)
+        lines = ", ".join(dict.fromkeys(f"{shown(file)}:{span[0]}" for file, span, _ in calls))
+        only = f", and no other that {lines} calls" if calls and not alike else ""
+        self._notes.append(
+            f"the output of {path or 'the model'} becomes {called} where it is called{only}{HOOKED}"
+            f"{_hook(path, called)}"
+        )
 
     def expressions(self, module: nn.Module, attachment: ExpressionAttachment, heads: Sequence[Head]) -> None:
         for site, scale in attachment.edits:
@@ -166,8 +186,7 @@ class _Baking:
             if not isinstance(site, Site) or scale is None:
                 self._notes.append(
                     f"{place}, line {site.span[0] if isinstance(site, NormalSite) else 0}: this "  # both are one kind
-                    "torch.distributions.Normal takes the log of σ itself, which is -inf where σ rounds to zero; a "
-                    "density or KL that is computed from log σ does not"
+                    f"torch.distributions.Normal{TAKES_LOG}"
                 )
                 continue
             parameter = site.parameter.removeprefix(f"{attachment.path}.") if attachment.path else site.parameter
@@ -318,6 +337,12 @@ class _Line:
     heads: dict[str, list[str]] = field(default_factory=dict)
     places: list[Replacement] = field(default_factory=list)
 
+
+TAKES_LOG = (
+    " takes the log of σ itself, which is -inf where σ rounds to zero; a density or KL that is computed from log σ "
+    "does not"
+)
+"""What is to be said of a Normal of the host's own."""
 
 HOOKED = "; or after the model is built: "
 """What follows in a note is a statement that does it, with the model in `model`."""

@@ -48,6 +48,8 @@ def of_scale(scale: Scale, rest: Convention) -> Function:
             "this package and load the patch"
         )
     kind, result = _result(rest)
+    if isinstance(rest, SoftplusOf) and not rest.floor and getattr(scale.codomain, "lower_bound", 0) > math.exp(_SMALL):
+        result = _large_softplus("sigma", rest.beta)
     used = set(re.findall(r"\b(?:log_)?sigma\b", result))
     lines = [f"# σ = {scale}", f"p = {_argument(scale)}"]
     lines += [f"log_sigma = {formulas.log_sigma}"] if "log_sigma" in used else []
@@ -162,8 +164,15 @@ def _undone(steps: list[Step] | tuple[Step, ...]) -> str:
 def _softplus(value: str, log: str, known: bool, beta: float) -> tuple[str, str]:
     small = f"{log} < {_SMALL!r}"
     guarded = f"torch.where({small}, torch.ones_like({value}), {value})"
-    tail = f"({log} + {math.log(beta)!r}) / {beta!r}"
-    return f"torch.where({small}, {tail}, {guarded} + torch.log(-torch.expm1(-{beta!r} * {guarded})) / {beta!r})", ""
+    tail = log if beta == 1 else f"({log} + {math.log(beta)!r}) / {beta!r}"
+    return f"torch.where({small}, {tail}, {_large_softplus(guarded, beta)})", ""
+
+
+def _large_softplus(value: str, beta: float) -> str:
+    """A softplus backwards, of a value that is not so small that its exponential rounds to 1."""
+    if beta == 1:
+        return f"{value} + torch.log(-torch.expm1(-{value}))"
+    return f"{value} + torch.log(-torch.expm1(-{beta!r} * {value})) / {beta!r}"
 
 
 def _elu(value: str, log: str, known: bool, alpha: float) -> tuple[str, str]:

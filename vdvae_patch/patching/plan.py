@@ -44,7 +44,9 @@ def checked(model: nn.Module, heads: Iterable[Head], variant: Variant) -> list[H
     """
     found = list(heads)
     if not found:
-        raise PatchError("no heads to patch: the list is empty")
+        raise PatchError(
+            "no heads to patch: the list is empty; give heads=vdvae_patch.scan(model, batch), or host.heads(model)"
+        )
     scripted = [m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)]
     inside = next((m for m in scripted for head in found if _reaches_into(model, head, m)), None)
     if inside is not None:

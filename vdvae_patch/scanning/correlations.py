@@ -10,7 +10,7 @@ the user's own call runs, backward pass included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +18,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vdvae_patch.heads import Correlation, Head, Outlet
+from vdvae_patch.heads import Correlation, Outlet
 from vdvae_patch.outcome import Outcome
-from vdvae_patch.scanning.finder import ScanRun
+from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scanning.outcome import with_origin
+from vdvae_patch.scanning.probing import Probe
 from vdvae_patch.torch_versions import takes_hooks
 from vdvae_patch.trace import Tracer, shown
 
@@ -37,11 +38,13 @@ class Pushed:
     Attributes:
         correlation: whose raw values were set.
         raw: the value in the first call that was not finite; None if all held, or if nothing could be pushed.
+        level: the log σ to which all heads were pushed in that call, too; None for the batch as it is.
         outcome: of that call, with where the first such value was made.
     """
 
     correlation: Correlation
     raw: float | None = None
+    level: float | None = None
     outcome: Outcome | None = None
 
     def __str__(self) -> str:
@@ -51,7 +54,8 @@ class Pushed:
         if self.raw is None or self.outcome is None:
             return f"holds: {name}: loss and gradients stay finite wherever its raw value is pushed"
         origin = f"; {self.outcome.origin}" if self.outcome.origin is not None else ""
-        said = f"NOT cured: {name}, its raw value pushed to {self.raw:g}: {self.outcome.headline}{origin}"
+        beside = "" if self.level is None else f", and those of σ to log σ = {self.level:g}"
+        said = f"NOT cured: {name}, its raw value pushed to {self.raw:g}{beside}: {self.outcome.headline}{origin}"
         return f"{said.rstrip('.')}. No scale of σ mends that. At {line}, {ADVICE}"
 
 
@@ -63,30 +67,33 @@ def named(correlation: Correlation) -> str:
     return "the correlation" + ("" if correlation.raw is None else f" {correlation.raw}")
 
 
-def pushed(
-    model: nn.Module, run: ScanRun, heads: Iterable[Head], loss: Callable[..., Any] | None = None
-) -> list[Pushed]:
-    """Push each correlation that the heads' densities have, on the model as it is.
+def pushed(model: nn.Module, probe: Probe, heads: Sequence[PatchedHead], cured: bool) -> list[Pushed]:
+    """Push each correlation that the heads' densities have, by itself, and together with all σ at their ends.
 
     Args:
-        loss: what to run in the place of the scanned call.
+        heads: with the scales that they have now; the model is without its patch, see `apply.lifted`.
+        cured: whether all heads hold by themselves, so that what breaks at their ends is the correlation's fault.
     """
-    known = dict.fromkeys(h.found.correlation for h in heads if h.found is not None and h.found.correlation)
-    return [_pushed(model, run, correlation, loss) for correlation in known if correlation is not None]
+    known = dict.fromkeys(h.head.found.correlation for h in heads if h.head.found and h.head.found.correlation)
+    return [_pushed(model, probe, heads, correlation, cured) for correlation in known if correlation is not None]
 
 
-def _pushed(model: nn.Module, run: ScanRun, correlation: Correlation, loss: Callable[..., Any] | None) -> Pushed:
+def _pushed(
+    model: nn.Module, probe: Probe, heads: Sequence[PatchedHead], correlation: Correlation, cured: bool
+) -> Pushed:
     outlet = correlation.raw
     modules = dict(model.named_modules(remove_duplicate=False))
     if outlet is None or outlet.parameter or outlet.path not in modules or not takes_hooks(modules[outlet.path]):
         return Pushed(Correlation(None, correlation.file, correlation.line, correlation.reaches_one))
-    for level in (sign * level for level in LEVELS for sign in (1, -1)):
+    ends = (min(probe.levels), max(probe.levels)) if cured else ()
+    tried = [(level, None) for level in LEVELS] + [(LEVELS[-1], end) for end in ends]
+    for level, end in ((sign * level, end) for level, end in tried for sign in (1, -1)):
         with _set(modules[outlet.path], outlet, level):
-            if run.run_again(model, None, loss, to_the_error=True).finite:
+            if probe.outcome_at(heads, end).finite:
                 continue
             tracer = Tracer(model)
-            outcome = with_origin(run.run_again(model, tracer, loss, to_the_error=True), tracer)
-            return Pushed(correlation, level, outcome)
+            outcome = with_origin(probe.outcome_at(heads, end, tracer), tracer)
+            return Pushed(correlation, level, end, outcome)
     return Pushed(correlation)
 
 

@@ -7,7 +7,6 @@ error, σ = √(a / 2b). Here both factors are read off the recorded call: `kl_f
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,6 +30,7 @@ from vdvae_patch.scanning.repetitions import draws_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 from vdvae_patch.scanning.targets import data_of, is_of_features, rows_of
 from vdvae_patch.scanning.term_place import ReconstructionTerm, TermPlace, place_of, written
+from vdvae_patch.trace import short
 
 _DIFFER = 0.02
 """Spread of factors, relative to their median, from which it is said that they differ."""
@@ -274,7 +274,7 @@ def _named(term: Term) -> str:
 
 
 def _place(frame: Frame) -> str:
-    return f"{os.path.basename(frame.code.co_filename)}:{frame.line}"
+    return f"{short(frame.code.co_filename)}:{frame.line}"
 
 
 def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor]) -> tuple[Term, bool]:

@@ -36,7 +36,7 @@ from vdvae_patch.scanning.foreign_draws import may_be_drawn
 from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_diagonal, is_even, representative
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.undoing import RUNNER, Undoing, storage_key, tensors_among
-from vdvae_patch.trace import shown
+from vdvae_patch.trace import short, shown
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -319,7 +319,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         """Say that a network was given something that is no input, and that no operation made."""
         for shape in (self._outside.pop(n.id) for n in inputs if n.id in self._outside):
             frame = node.host_frame()
-            at = "" if frame is None else f" at {os.path.basename(frame.code.co_filename)}:{frame.line}"
+            at = "" if frame is None else f" at {short(frame.code.co_filename)}:{frame.line}"
             self.graph.notes.append(
                 f"a tensor {shape} that is no input meets parameters{at}; if it is data, give it as an input, so that "
                 "a posterior is not taken for a prior"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
+from vdvae_patch.given import call_for_loss
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.diagonals import settle_diagonals
 from vdvae_patch.scanning.factors import settle_factors
@@ -62,7 +64,7 @@ def recorded(
     inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     own = inspect.getattr_static(type(inner), "forward")
     if call is None and own is nn.Module.forward and "forward" not in vars(inner):
-        raise PatchError(f"{type(model).__name__} has no forward; give your loss: call={_loss_of(model)}")
+        raise PatchError(f"{type(model).__name__} has no forward; give your loss: call={call_for_loss(model)}")
     owned = frozenset(id(t) for t in (*model.parameters(), *model.buffers()))
     data = data_of(inputs, call, owned)
     recorder = recorder_of(model, [t for t in tensors_in(data) if id(t) not in owned], arrays_in(data))
@@ -115,7 +117,7 @@ def recorded(
         except NotImplementedError as error:
             if call is None and _is_at_once(error):
                 raise PatchError(
-                    f"{type(model).__name__} has no forward of its own; give your loss: call={_loss_of(model)}"
+                    f"{type(model).__name__} has no forward of its own; give your loss: call={call_for_loss(model)}"
                 ) from error
             raise
         except Exception as error:
@@ -165,7 +167,7 @@ def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
 @contextmanager
 def _apart(model: nn.Module, undoing: Undoing, recorder: Recorder | None) -> Iterator[None]:
     """Whatever runs inside leaves no trace on the model, and is run as it is written."""
-    with without_logging(model), _eager(model), Untouched(model, undoing), normals_watched(recorder):
+    with without_logging(model), _eager(), Untouched(model, undoing), normals_watched(recorder):
         yield
 
 
@@ -181,13 +183,6 @@ def _called(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> tup
     return (model, inputs) if call is None else (call, (model, *inputs))
 
 
-def _loss_of(model: nn.Module) -> str:
-    """How the loss of a model may be called."""
-    if hasattr(model, "training_step"):
-        return "lambda model, batch: model.training_step(batch, 0)"
-    return "lambda model, batch: model.loss(batch)"
-
-
 def _is_at_once(error: NotImplementedError) -> bool:
     """Whether PyTorch's `forward`, or one that calls nothing but it, raised this: no module inside has run."""
     trace, names = error.__traceback__, list[str]()
@@ -198,10 +193,10 @@ def _is_at_once(error: NotImplementedError) -> bool:
 
 
 @contextmanager
-def _eager(model: nn.Module) -> Iterator[None]:
-    """Compiled parts run as they are written: what the compiler makes of them has no lines."""
-    compiled = any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules())
-    if not compiled:
+def _eager() -> Iterator[None]:
+    """What is compiled, parts of the model or the call itself, runs as it is written: what the compiler makes of it has
+    no lines. Where nothing has imported the compiler there is nothing of the kind, and it is not imported for this."""
+    if "torch._dynamo" not in sys.modules:
         yield
         return
     with eagerly(), without_hook_warning():
@@ -224,7 +219,7 @@ def _otherwise(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> 
     """What may be meant, where the model itself was called on the batch and raised."""
     if call is not None:
         return ""
-    loss = _loss_of(model)
+    loss = call_for_loss(model)
     if len(inputs) == 1 and isinstance(inputs[0], Mapping | list | tuple) and not hasattr(model, "training_step"):
         loss = f"lambda model, batch: model({'**' if isinstance(inputs[0], Mapping) else '*'}batch)"
     return f"; if your training does not call the model so, give its loss: call={loss}"

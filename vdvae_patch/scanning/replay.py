@@ -23,6 +23,7 @@ from vdvae_patch.scanning.graph import Graph, Node, flat
 from vdvae_patch.scanning.record import Recorder, _locate
 from vdvae_patch.scanning.undoing import storage_key
 from vdvae_patch.scanning.writes import Versions, Writes, written
+from vdvae_patch.torch_versions import quiet_vmap
 
 BUDGET = 1 << 30
 """Bytes of values that are kept of a call; of more, the latest ones: the tail is at its end."""
@@ -347,7 +348,7 @@ def _slopes_at(loss_at: Callable[[Tensor], Tensor], values: Tensor, like: object
     if alone is not None and len(values) == 1:
         return alone
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_vmap():
             warnings.simplefilter("ignore")  # of an operation that has no form for several values and is run again
             together = _slope_of(loss_at, values, torch.vmap)
         if alone is None or torch.allclose(together[:1], alone, rtol=1e-6, atol=1e-12, equal_nan=True):

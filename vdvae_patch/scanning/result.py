@@ -17,6 +17,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.elbo import LossElbo
 from vdvae_patch.scanning.reading import NearMiss
 from vdvae_patch.tables import columns
+from vdvae_patch.trace import short
 
 ONLY_SAMPLED = (
     "no density and no KL was seen: if the loss is computed outside of what was run, give your loss: "
@@ -42,6 +43,8 @@ class ScanResult(Sequence[Head]):
             not, and what was not finite before the call.
         normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
             carries log σ.
+        advice: what to give where no loss was seen.
+        stays: the warnings that no scale changes anything about.
         elbo: which evidence lower bound the loss optimizes; false, with the reason, where that is not known.
     """
 
@@ -53,12 +56,16 @@ class ScanResult(Sequence[Head]):
         notes: Iterable[str] = (),
         outcome: Outcome | None = None,
         elbo: LossElbo | None = None,
+        advice: str = "",
+        stays: Iterable[str] = (),
     ) -> None:
         self._heads = tuple(heads)
         self.near_misses = tuple(near_misses)
-        self._elsewhere = tuple(warnings)
+        self.stays = tuple(stays)
+        self._elsewhere = (*warnings, *self.stays)
         self.notes = tuple(notes)
         self.outcome = Outcome() if outcome is None else outcome
+        self.advice = advice
         self.elbo = LossElbo("these heads are of no scan") if elbo is None else elbo
 
     def __len__(self) -> int:
@@ -84,6 +91,10 @@ class ScanResult(Sequence[Head]):
 
     def __repr__(self) -> str:
         return f"ScanResult({list(self._heads)!r})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How a notebook shows it at the end of a cell."""
+        printer.text(str(self))
 
     def __str__(self) -> str:
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
@@ -119,9 +130,10 @@ class ScanResult(Sequence[Head]):
         return ONLY_SAMPLED_IN_LOSS if self.outcome.has_loss else ONLY_SAMPLED
 
     def why_not(self) -> str:
-        """The near misses, one a line."""
+        """The near misses, one a line, and what may be missing."""
         nothing = _NOTHING_ELSE if self else _NOTHING
-        return "\n".join(f"  {miss}" for miss in self.near_misses) or f"  {nothing}"
+        misses = "\n".join(f"  {miss}" for miss in self.near_misses) or f"  {nothing}"
+        return f"{misses}\n  {self.advice}" if self.advice else misses
 
     def select(
         self,
@@ -199,7 +211,8 @@ class ScanResult(Sequence[Head]):
 
 
 _NOTHING = (
-    "no fresh Normal noise is multiplied by what a network computes, and no expression is a Normal's density or KL"
+    "no fresh Normal noise is multiplied by what a network computes, and no Normal's density or KL has a σ that a "
+    "network computes"
 )
 _NOTHING_ELSE = "nothing but the heads looks like a Normal with a learned scale"
 _SHOWN = 3
@@ -248,7 +261,7 @@ def _is_compared(head: Head) -> bool:
 
 def _row(head: Head) -> tuple[str, ...]:
     found = head.found
-    place = "" if found is None else f"{found.file.rsplit('/', 1)[-1]}:{found.line}"
+    place = "" if found is None else f"{short(found.file)}:{found.line}"
     kind: Literal["parameter"] | str = "parameter" if head.parameter else head.channels
     return (
         head.path,

@@ -54,6 +54,9 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     if roles:
         return ("posterior" if "posterior" in roles else roles[0]), True
     raw, sampled = found[0].raw, "noise" in places
+    rung = _role_on_a_ladder(readings, raw)
+    if rung is not None:
+        return rung, False
     if raw.node.noise and not (sampled and _sample_is_used(graph, readings, own)):
         return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
     around = _has_size_of_data(graph, raw) or _is_around_data(graph, found) or _is_of_one_parameter(graph, found)
@@ -226,6 +229,22 @@ def _is_factor_beside_others(readings: Readings, raw: Spot) -> bool:
         if r.evidence == "noise" and r.used in products and r.raw.key != raw.key and r.raw.key in second
     ]
     return bool(sees) and any(inputs_of(readings, other) not in (frozenset(), sees) for other in others)
+
+
+def _role_on_a_ladder(readings: Readings, raw: Spot) -> Role | None:
+    """The role of what knows the data by the draws above it alone, and is merged into a draw with what sees them: the
+    prior that the posterior of a ladder is merged with, or a part of that posterior, where a prior of its own judges
+    the draw. None of anything else."""
+    drawn = [r for r in readings.found if r.evidence == "noise" and r.used >= 0]
+    products = {r.used for r in drawn if r.raw.key == raw.key}
+    if not products or not raw.node.noise or inputs_of(readings, raw, through_means=False):
+        return None
+    merged = [r for r in drawn if r.used in products]
+    if not any(inputs_of(readings, r.raw, through_means=False) for r in merged):
+        return None
+    own = {r.raw.key for r in merged}
+    judges = (r for r in readings.found if r.evidence == "p" and r.term is not None and r.raw.key not in own)
+    return "posterior" if any(_is_of_draws(r, products) for r in judges) else "prior"
 
 
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,16 +21,16 @@ from vdvae_patch.patching.record import is_patched
 from vdvae_patch.patching.term import put_term
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.account import told
-from vdvae_patch.scanning.choosing import examine, keep
-from vdvae_patch.scanning.correlations import pushed
+from vdvae_patch.scanning.choosing import examine, keep, push_correlations, try_own_loss
 from vdvae_patch.scanning.elbo import OTHERS
 from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchanged
-from vdvae_patch.scanning.finder import scan
+from vdvae_patch.scanning.finder import in_evaluation, scan
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.treatment import Asked, Scales, patched
 from vdvae_patch.scanning.two_laws import keep_two_laws
 from vdvae_patch.scanning.two_roles import posterior_of
 from vdvae_patch.seams import seam_of
+from vdvae_patch.trace import short
 
 
 def stabilize(
@@ -53,8 +52,8 @@ def stabilize(
     Each head's raw values are then pushed to where σ² and σ leave the range of their type, and to what an optimizer's
     steps can reach; the user's own call, backward pass included, must stay finite. What is printed says CURED of a head
     where it does, and else NOT cured, with the operation that breaks and a scale with which all stays finite, if one is
-    found. Where the usual scale breaks and another one does not, the other one is used. A model that stays finite as it
-    is keeps its σ: it may have a lower bound that its own arithmetic needs.
+    found. Where the usual scale breaks and another one does not, the other one is used: the host's own σ, if the model
+    stays finite with it, since its arithmetic may need the lower bound that it has.
 
     A learned prior gets a constant σ of 1 unless another scale is named, the paper's choice (section 7.4): in ten seeds
     of a raised learning rate (docs/results/stress-ten-seeds.md) it had no NaN, where a prior with a learned σ had 86
@@ -127,10 +126,9 @@ def stabilize(
         examine(model, treatment, asked, probe)
         keep_two_laws(model, treatment, asked, probe)
         keep(model, treatment, asked)
-        if treatment.verdicts is not None:
-            run = next(head.scan for head in treatment.heads if head.scan is not None)
-            treatment.correlations = pushed(model, run, treatment.heads, treatment.handle.loss)
-        treatment.notes += _of_this_process()
+        push_correlations(model, treatment)
+        try_own_loss(model, treatment)
+        treatment.notes += (*in_evaluation(model), *_of_this_process())
     tell(told(treatment), file or sys.stdout)
     if decoder is not None:
         said = _said(heads, decoder, exchange, why_not)
@@ -209,7 +207,7 @@ def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: s
         )
     term = elbo.reconstruction
     assert term is not None
-    where = f"in the place of `{term.expression}` at {os.path.basename(term.file)}:{term.line}"
+    where = f"in the place of `{term.expression}` at {short(term.file)}:{term.line}"
     if elbo.place is not None and elbo.place.lines is not None:
         line, at = elbo.place.lines
         where = f"in the place of {at}, around the mean of its mixture, `{line}`"

@@ -33,6 +33,7 @@ class Treatment:
         heads: those that are patched.
         left_out: heads that are not, with the reason.
         verdicts: what pushing the raw values showed; None where it was not done, with the reason in `not_probed`.
+        by_own_loss: the same by the call as it was given, where `handle.loss` is another one.
         holds: for a role that is not cured, the scale that holds where the chosen one does not.
         notes: why a scale is another than the usual one.
         may_be_fixed: whether a constant σ may be the prior's.
@@ -47,6 +48,7 @@ class Treatment:
     scales: Scales
     left_out: dict[Head, str] = field(default_factory=dict)
     verdicts: list[Verdict] | None = None
+    by_own_loss: list[Verdict] | None = None
     not_probed: str = ""
     holds: dict[Role, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
