@@ -129,6 +129,7 @@ def test_slices_of_one_call_take_one_scale_and_two_are_refused_with_the_reason()
         patch(model, "explin/constant", heads=heads)
 
 
+@pytest.mark.medium
 def test_a_prior_of_the_posteriors_layer_is_not_fixed() -> None:
     said = io.StringIO()
     handle = stabilize(OfFewerPoints(), *torch.randn(2, 9, 6), probe=False, file=said)
