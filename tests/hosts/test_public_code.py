@@ -50,6 +50,7 @@ KNOWN = {
     "ninth_images-SketchRNN (rfeinman)": "found and patched; σ is named without the floor that its covariance gets",
     "ninth_images-FactorVAE of returns": "a slip upstream exchanges the KL's arguments; roles",
     "ninth_sequences-ODE2VAE": "bare log σ of weights in a KL: found, and refused",
+    "tenth_sequences-VAE of Burgers' waves (christian-jacobsen)": "a GELU that serves all Sequentials is in σ: refused",
     "tenth_sequences-Frames to come (marisancans)": "a scale that is v², a slip upstream, without a KL: missed",
     "tenth_sequences-Deconfounder (EthanYDONG)": "one layer is the prior's, and by another function the posterior's",
 }
