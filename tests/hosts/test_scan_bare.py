@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from vdvae_patch import scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching import patch
-from vdvae_patch.scanning import placing, scan
+from vdvae_patch.scanning import scan
+from vdvae_patch.scanning.places import placing
 
 EXPLIN = scales.get("explin")
 

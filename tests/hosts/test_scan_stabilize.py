@@ -15,7 +15,8 @@ from zoo import deep, likelihoods, plain, rows, without
 
 from vdvae_patch.distributions import StableNormal
 from vdvae_patch.errors import PatchError
-from vdvae_patch.scanning import stabilize, stabilizer
+from vdvae_patch.scanning import stabilize
+from vdvae_patch.scanning.stabilizing import stabilizer
 
 
 def test_a_stable_normal_agrees_with_pytorch_where_pytorch_is_right() -> None:

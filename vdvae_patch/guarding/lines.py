@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.passes import Backward
 from vdvae_patch.guarding.signals import Reached, captured
-from vdvae_patch.scanning.outcome import loss_of
+from vdvae_patch.scanning.watching.outcome import loss_of
 from vdvae_patch.trace import shown
 
 Position = tuple[int, int]

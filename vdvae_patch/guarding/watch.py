@@ -46,7 +46,7 @@ from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.guarding.voice import Tracker, Voice
 from vdvae_patch.heads import Head
-from vdvae_patch.scanning.outcome import has_nan, refusal
+from vdvae_patch.scanning.watching.outcome import has_nan, refusal
 from vdvae_patch.skips import rule, telling
 from vdvae_patch.skips.rule import Cause
 

@@ -26,22 +26,23 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import exchanged_for, lifted
 from vdvae_patch.patching.record import is_patched, patch_record, patched_heads
-from vdvae_patch.scanning import hazards, two_roles
-from vdvae_patch.scanning.calls import normal_sites, outside_sites
-from vdvae_patch.scanning.elbo import elbo_of
-from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.grouping import FACTOR, SUM, heads_of
-from vdvae_patch.scanning.inputs import brought_along
-from vdvae_patch.scanning.outcome import explained, from_outside, loss_of
-from vdvae_patch.scanning.placing import log_sites, logs_of, replaceable
-from vdvae_patch.scanning.positions import Placed
-from vdvae_patch.scanning.quiet import without_collection
-from vdvae_patch.scanning.reading import Readings
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.bound.elbo import elbo_of
+from vdvae_patch.scanning.bound.replay import Keeper
+from vdvae_patch.scanning.evidence import hazards
+from vdvae_patch.scanning.evidence.positions import Placed
+from vdvae_patch.scanning.evidence.reading import Readings
+from vdvae_patch.scanning.heads import two_roles
+from vdvae_patch.scanning.heads.grouping import FACTOR, SUM, heads_of
+from vdvae_patch.scanning.places.calls import normal_sites, outside_sites
+from vdvae_patch.scanning.places.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.readings import read
-from vdvae_patch.scanning.recording import recorded, rerun
-from vdvae_patch.scanning.replay import Keeper
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, places_of, residual_curves
+from vdvae_patch.scanning.watching.inputs import brought_along
+from vdvae_patch.scanning.watching.outcome import explained, from_outside, loss_of
+from vdvae_patch.scanning.watching.quiet import without_collection
+from vdvae_patch.scanning.watching.recording import recorded, rerun
 from vdvae_patch.trace import Tracer
 
 

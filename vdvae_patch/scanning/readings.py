@@ -13,25 +13,26 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning import ops, rules
-from vdvae_patch.scanning.chain import Chain, End, descend, scaled_noise, shifted_noise
-from vdvae_patch.scanning.correlated import Correlated, correlated_terms
-from vdvae_patch.scanning.cuts import argument, cut_of
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle, written_pieces
-from vdvae_patch.scanning.factors import drawn_by_factor
-from vdvae_patch.scanning.floored_logs import without_floor
-from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
-from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.interpolated import of_own_log_sigma
-from vdvae_patch.scanning.masses import masses_and_densities
-from vdvae_patch.scanning.overwritten import kept_of, without_wholes
-from vdvae_patch.scanning.partial import partial_kls
-from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
-from vdvae_patch.scanning.relative import relative_kls
+from vdvae_patch.scanning import rules
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.chain import Chain, End, descend, scaled_noise, shifted_noise
+from vdvae_patch.scanning.arithmetic.cuts import argument, cut_of
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey, pieces, settle, written_pieces
+from vdvae_patch.scanning.arithmetic.factors import drawn_by_factor
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.scanning.evidence.correlated import Correlated, correlated_terms
+from vdvae_patch.scanning.evidence.gaussian import GaussianTerm, gaussian_terms
+from vdvae_patch.scanning.evidence.interpolated import of_own_log_sigma
+from vdvae_patch.scanning.evidence.masses import masses_and_densities
+from vdvae_patch.scanning.evidence.overwritten import kept_of, without_wholes
+from vdvae_patch.scanning.evidence.partial import partial_kls
+from vdvae_patch.scanning.evidence.reading import Evidence, NearMiss, Reading, Readings
+from vdvae_patch.scanning.evidence.relative import relative_kls
+from vdvae_patch.scanning.evidence.stacked import stacked_outputs
+from vdvae_patch.scanning.evidence.unread import unread
+from vdvae_patch.scanning.heads.floored_logs import without_floor
 from vdvae_patch.scanning.rules.joined_pieces import MOST_PIECES
 from vdvae_patch.scanning.rules.weight_variances import variances_of_weights
-from vdvae_patch.scanning.stacked import stacked_outputs
-from vdvae_patch.scanning.unread import unread
 
 
 def read(graph: Graph) -> Readings:

@@ -14,8 +14,8 @@ from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.outcome import Outcome
-from vdvae_patch.scanning.elbo import LossElbo
-from vdvae_patch.scanning.reading import NearMiss
+from vdvae_patch.scanning.bound.elbo import LossElbo
+from vdvae_patch.scanning.evidence.reading import NearMiss
 from vdvae_patch.tables import columns
 from vdvae_patch.trace import short
 

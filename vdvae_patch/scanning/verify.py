@@ -12,17 +12,17 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scales import Scale
-from vdvae_patch.scanning.agreement import FAR_AGREE, LEAST_SIGMA
-from vdvae_patch.scanning.bystanders import is_scale, require_only_sigma
-from vdvae_patch.scanning.emission import emission_of
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
-from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.grouping import INTERPOLATED
-from vdvae_patch.scanning.interpolated import given_to_scale
-from vdvae_patch.scanning.positions import Placed, placed, strays
-from vdvae_patch.scanning.reading import Reading, where
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.evidence.agreement import FAR_AGREE, LEAST_SIGMA
+from vdvae_patch.scanning.evidence.bystanders import is_scale, require_only_sigma
+from vdvae_patch.scanning.evidence.emission import emission_of
+from vdvae_patch.scanning.evidence.interpolated import given_to_scale
+from vdvae_patch.scanning.evidence.positions import Placed, placed, strays
+from vdvae_patch.scanning.evidence.reading import Reading, where
+from vdvae_patch.scanning.heads.grouping import INTERPOLATED
 from vdvae_patch.scanning.readings import read
-from vdvae_patch.scanning.recording import recorded
+from vdvae_patch.scanning.watching.recording import recorded
 
 _FAR = torch.tensor([-15.0, -12.0, -8.0, 8.0, 12.0], dtype=torch.float64)  # past the floors and clamps of most hosts
 _GRID = torch.cat([torch.linspace(-4, 4, 33, dtype=torch.float64), _FAR])

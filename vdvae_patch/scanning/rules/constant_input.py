@@ -9,7 +9,7 @@ against which a posterior is measured there, as a VampPrior is, has two roles, a
 
 from __future__ import annotations
 
-from vdvae_patch.scanning.group import Groups
+from vdvae_patch.scanning.evidence.group import Groups
 from vdvae_patch.scanning.rules.stages import groupings
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
+from vdvae_patch.scanning.arithmetic.chain import Chain
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 _MOST = 6

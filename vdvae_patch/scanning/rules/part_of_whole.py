@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vdvae_patch.heads import ChannelRange
-from vdvae_patch.scanning.group import Group, Groups
+from vdvae_patch.scanning.evidence.group import Group, Groups
 from vdvae_patch.scanning.rules.stages import groupings
 
 

@@ -17,10 +17,10 @@ import itertools
 import math
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.chain import HALF, Chain, descend, power_of
-from vdvae_patch.scanning.cuts import Cut, argument
-from vdvae_patch.scanning.expression import Spot
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.chain import HALF, Chain, descend, power_of
+from vdvae_patch.scanning.arithmetic.cuts import Cut, argument
+from vdvae_patch.scanning.arithmetic.expression import Spot
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 MOST_EXPERTS = 16
