@@ -48,7 +48,7 @@ from vdvae_patch.scanning.watching.undoing import RUNNER, Undoing, storage_key, 
 from vdvae_patch.trace import short, shown
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # all of `scanning`
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _RUN = Operation.run.__func__.__code__  # type: ignore[attr-defined]  # which calls what `apply` ends in
 _CACHED = functools.cached_property.__get__.__code__
