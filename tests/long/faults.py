@@ -595,7 +595,7 @@ FAULTS: list[Fault] = [
         "tests/hosts/test_scan_patch.py tests/hosts/test_scan_rescaled.py",
         ("return True\n    ratio", "return False\n    ratio"),
         ("and strays(before.get(own, []), place)", "and not strays(before.get(own, []), place)"),
-        ("if wrong and (alone or len(wrong) == len(places)):", "if False:"),
+        ("if wrong and ((alone and not own_laws) or len(wrong) == len(places)):", "if False:"),
     ),
     *_group(
         "scanning/heads/roles.py",
@@ -821,7 +821,7 @@ FAULTS: list[Fault] = [
     *_group(
         "scanning/stabilizing/choosing.py",
         "tests/hosts/test_cured_or_not.py tests/hosts/test_loss_is_kept.py tests/hosts/test_scan_stabilize.py",
-        ("if found is not None and not _broken_roles(found) - broken:", "if found is not None:"),
+        ("if found is not None and not broken_roles(found) - broken:", "if found is not None:"),
         ("if not ruler.kept(moved) and moved > least - ruler.least:", "if not ruler.kept(moved):"),
         (
             "if any(asked[role] for role in group) or not group <= {*treatment.scales}:\n            treatment.holds",
