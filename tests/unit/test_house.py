@@ -45,7 +45,7 @@ LAYERS = [
     ["outcome", "skips"],
     ["reading"],
     ["tables", "trace"],
-    ["errors", "machine", "number_ranges", "torch_versions"],
+    ["errors", "machine", "number_ranges", "own_process", "torch_versions"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 

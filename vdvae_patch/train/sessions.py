@@ -14,7 +14,18 @@ from vdvae_patch.skips.sealed import MANIFEST
 from vdvae_patch.train.shards import files_of, index_of
 from vdvae_patch.train.weight_files import split_choice
 
-VERSIONS = ("version", "commit", "python", "torch", "numpy", "machine", "threads", "float32", "deterministic")
+VERSIONS = (
+    "version",
+    "commit",
+    "sources",
+    "python",
+    "torch",
+    "numpy",
+    "machine",
+    "threads",
+    "float32",
+    "deterministic",
+)
 """What may change between two sessions, is said then, and is written down."""
 
 
@@ -39,8 +50,16 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} {now[key]} (was {before[key]})"
         for key in (*VERSIONS, "host_code", "host_sources")
-        if key in before and key in now and before[key] != now[key]
+        if key in before
+        and key in now
+        and before[key] != now[key]
+        and not (key == "sources" and _of_commits(before, now))
     ]
+
+
+def _of_commits(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether other files of this package are told by another commit."""
+    return before.get("commit") != now.get("commit")
 
 
 def _host(seen: Mapping[str, Any]) -> str:
