@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import math
-import re
 import pickle
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
