@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,17 @@ def test_tensorboard_has_the_losses_and_the_heads(tmp_path: Path) -> None:
     assert "heads_log_sigma_min/decoder.dec_blocks.0.enc" in tags
     written = [event.value for event in events.Scalars("train/elbo")]
     assert written == pytest.approx([row["elbo"] for row in metrics(tmp_path / "run")])
+
+
+def test_tensorboard_counts_the_skips_of_a_resumed_run_from_its_beginning(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = tiny(tmp_path / "run", steps=3, tensorboard=True, skip_threshold=1e-6, max_consecutive_skips=9)
+    train(config)
+    train(replace(config, steps=5, resume=True))
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    counted = [(event.step, event.value) for event in events.Scalars("skipped/high_gradient")]
+    assert counted == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
 
 
 def test_a_run_that_no_longer_learns_ends_with_a_diagnosis(nan_run: Path) -> None:

@@ -42,7 +42,7 @@ from vdvae_patch.train.progress import TrainingProgress
 from vdvae_patch.train.provenance import provenance
 from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
-from vdvae_patch.train.saving import Position, restore, save
+from vdvae_patch.train.saving import Position, causes_logged, restore, save
 from vdvae_patch.train.sessions import changes, identity, require_same_weights, session, weights_print
 from vdvae_patch.train.setup import BuffersFollow, Workload, goes_on, prepare
 from vdvae_patch.train.trajectory import draw_trajectory
@@ -154,7 +154,10 @@ def _assemble(
     seen |= {"ranks": world.size, "launcher": world.launcher, "global_batch": position.global_batch}
     seen = world.on_main(lambda: _history(config, folder, work, seen, position, say))
     world.on_main(lambda: write_config(folder, config, seen))
-    board = Board(folder.tensorboard, position.step) if config.tensorboard and world.is_main else None
+    board = None
+    if config.tensorboard and world.is_main:
+        logged = causes_logged(folder.skips, str(seen["id"])) if position.step else {}
+        board = Board(folder.tensorboard, position.step, logged)
     logs = Logs(folder, board, str(seen["id"]), position.logs, clock) if world.is_main else None
     return Run(
         config, world, folder, work, engine, DeviceImages(work.data.train, world.device), position.global_batch,
