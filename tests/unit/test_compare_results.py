@@ -14,12 +14,14 @@ import pytest
 from compare_samples import FLAGS, make_plan, write_run
 
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.compare import tested
 from vdvae_patch.compare.curves import counted
 from vdvae_patch.compare.plan import Comparison
-from vdvae_patch.compare.reading import reading, unusual
+from vdvae_patch.compare.reading import reading, too_short, unusual
 from vdvae_patch.compare.results import collect, read_run, spread, summarise
 from vdvae_patch.compare.run import write_report
 from vdvae_patch.compare.table import as_csv, cells, notes
+from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips.records import read
 from vdvae_patch.train.folder import read_json
@@ -191,12 +193,39 @@ def test_a_raised_learning_rate_and_a_handful_of_images_are_said() -> None:
 
 
 def test_averaged_weights_that_have_not_come_far_are_said() -> None:
-    said = unusual(parse_train([*FLAGS, "--steps", "60", "--ema-rate", "0.999"]), preset_lr=2e-4)
+    said = too_short(parse_train([*FLAGS, "--steps", "60", "--ema-rate", "0.999"]))
     assert said[0].startswith(
         "After 60 updates at --ema-rate 0.999 the averaged weights (EMA), which are what is tested"
     )
     assert "are still the initial ones to 94%" in said[0]
-    assert unusual(parse_train([*FLAGS, "--steps", "480", "--ema-rate", "0.99"]), preset_lr=2e-4) == []
+    assert too_short(parse_train([*FLAGS, "--steps", "480", "--ema-rate", "0.99"])) == []
+
+
+def test_averaged_weights_that_skipped_updates_have_kept_back_are_said() -> None:
+    """They move with an applied update alone, and how many steps an epoch has is known at the end only."""
+    summary = {"steps": 480, "high_gradient_count": 400, "nan_count": 20, "loss_scale_count": 0}
+    runs = [
+        Evaluated.by("vanilla seed 0", summary, {}, 0.99),
+        Evaluated.by("explin seed 0", {**summary, "high_gradient_count": 0}, {}, 0.99),
+    ]
+    (said,) = tested.remarks(runs)
+    assert said.startswith("vanilla seed 0: after 60 updates at --ema-rate 0.99")
+    assert "still the initial ones to 55%" in said  # 0.99^60 = 0.547
+    assert tested.remarks(runs[1:]) == []
+    (said,) = tested.remarks(runs[:1])
+    assert said.startswith("After 60 updates")
+
+
+def test_a_test_nelbo_of_a_few_of_the_test_images_is_said() -> None:
+    seen = {"data": {"test_count": 10_000}}
+    few, every = ({"steps": 1, "test": {"images": images}} for images in (1_000, 10_000))
+    assert tested.remarks([Evaluated.by("a", few, seen, 0.0)] * 2) == [
+        "The test NELBO is of the first 1,000 of 10,000 test images."
+    ]
+    assert tested.remarks([Evaluated.by("a", every, seen, 0.0), Evaluated.by("b", few, seen, 0.0)]) == [
+        "The test NELBO of b is of the first 1,000 of 10,000 test images."
+    ]
+    assert tested.remarks([Evaluated.by("a", every, seen, 0.0), Evaluated.by("b", few, {}, 0.0)]) == []
 
 
 def flip(path: Path, text: bytes) -> None:

@@ -35,9 +35,13 @@ def unusual(config: TrainConfig[Any], preset_lr: float) -> list[str]:
             f"Each run sees {_times(config.limit_images, 'training image')} alone: its test NELBO says how well it "
             "does on images unlike them, not how good a variant is."
         )
-    if lag := "" if config.steps is None else config.optimization.averages_lag(config.steps):
-        lines.append(f"{lag[0].upper()}{lag[1:]}.")
     return lines
+
+
+def too_short(config: TrainConfig[Any]) -> list[str]:
+    """Before the runs: that their averaged weights cannot come far, whatever is skipped."""
+    lag = "" if config.steps is None else config.optimization.averages_lag(config.steps)
+    return [f"{lag[0].upper()}{lag[1:]}."] if lag else []
 
 
 def _skips(row: Row) -> str:

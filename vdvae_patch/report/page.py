@@ -280,7 +280,8 @@ def _states(one: RunSet, now: float) -> list[dict[str, str]]:
             if len(row.runs) < row.seeds:
                 have = {one.runs[i].seed for i in row.runs}
                 missing = ", ".join(str(seed) for seed in seeds if seed not in have)
-                lines.append({"kind": "waits", "text": f"{row.label}: no folder yet of seed {missing}."})
+                if missing:
+                    lines.append({"kind": "waits", "text": f"{row.label}: no folder yet of seed {missing}."})
     return lines
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vdvae_patch.compare import alike
+from vdvae_patch.compare import alike, tested
 from vdvae_patch.compare.reading import reading
 from vdvae_patch.compare.results import Curves, RunResult, Spread, spread, summarise
 from vdvae_patch.compare.table import number as shown
+from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import VdvaePatchError
 from vdvae_patch.report.columns import number
 from vdvae_patch.report.labels import all_keys, differing, labels, text
@@ -130,6 +131,7 @@ def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> Ru
         *_left_out(names, ordered),
         *([_MIXED] if mixed else []),
         *alike.remarks([(n, r.seen) for n, r in zip(names, ordered, strict=True)]),
+        *(line.removesuffix(".") for line in tested.remarks(_tested(names, ordered))),
     ]
     return RunSet(
         folder, is_comparison, tuple(ordered), named, columns, tuple(rows),
@@ -184,6 +186,14 @@ def _left_out(names: Sequence[str], runs: Sequence[RunData]) -> list[str]:
     ]
     twice = [name for name, count in Counter(names).items() if count > 1]
     return said + [f"there are {names.count(name)} runs of {name}, which are no two draws of a seed" for name in twice]
+
+
+def _tested(names: Sequence[str], runs: Sequence[RunData]) -> list[Evaluated]:
+    return [
+        Evaluated.by(name, run.summary, run.seen, run.settings.get("ema_rate"))
+        for name, run in zip(names, runs, strict=True)
+        if run.summary and not run.untrusted
+    ]
 
 
 def bits(run: RunData) -> float | None:
