@@ -13,6 +13,7 @@ import numpy as np
 from vdvae_patch.compare import alike, tested
 from vdvae_patch.compare.reading import reading
 from vdvae_patch.compare.results import Curves, RunResult, Spread, spread, summarise
+from vdvae_patch.compare.table import count_digits
 from vdvae_patch.compare.table import number as shown
 from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import VdvaePatchError
@@ -297,8 +298,8 @@ def _mean(column: Column, counted: Sequence[RunData], total: int) -> Cell:
     if found.mean is None:
         return Cell("–", None)
     digits = column.digits
-    if not digits and found.mean < 10 and (found.std or not found.mean.is_integer()):
-        digits = 1
+    if not digits:
+        digits = count_digits(found)
     note = "" if found.count == total else f"{found.count}/{total}"
     # all runs of one length: "480 ± 0" would say nothing
     told = found.std is not None and not (column.name == "steps" and not found.std)
