@@ -7,7 +7,6 @@ import math
 import sys
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from vdvae_patch.guarding import judging, raised, ranks, signals
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.averages import spoilt
 from vdvae_patch.guarding.clipping import Clipping
-from vdvae_patch.guarding.counting import StepCounts
+from vdvae_patch.guarding.counting import SkipCounts, StepCounts
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
 from vdvae_patch.guarding.evaluations import Evaluations
@@ -153,7 +152,7 @@ class Guard:
         self._skips: list[Skip] = []
         self._refusals: list[tuple[str, Diagnosis]] = []
         self._steps = 0
-        self._skipped_before: Counter[str] = Counter()
+        self._skip_counts = SkipCounts()
         self._undecided: Undecided | None = None
         folder = None if out is None else open_folder(Path(out), self.model)
         self.out = None if folder is None else folder.path
@@ -234,8 +233,11 @@ class Guard:
         heads = "\n".join([part for part in (self._healer.said(), *map("note: {}".format, spoilt(self.model))) if part])
         found = [s.diagnosis for s in self.skips if s.diagnosis is not None]
         cure = self._healer.cure(found + [diagnosis for _, diagnosis in self._refusals])
-        skipped = len(self.skips) + self._skipped_before.total()
-        return report(self.skips, ended, self.steps + skipped, heads, cure, self._skipped_before)
+        counted = self._skip_counts.of(self.skips)
+        behind = self._skip_counts.behind(self.skips)
+        return report(
+            self.skips, ended, self.steps + counted.total(), heads, cure, counted, self._skip_counts.before, behind
+        )
 
     def _nothing_yet(self) -> str:
         if self._only is not None:
@@ -249,7 +251,7 @@ class Guard:
         )
 
     def __repr__(self) -> str:
-        skipped = len(self.skips) + self._skipped_before.total()
+        skipped = self._skip_counts.of(self.skips).total()
         return f"Guard({type(self.model).__name__}, {self.steps} steps, {skipped} skipped)"
 
     @property
@@ -282,7 +284,7 @@ class Guard:
             "consecutive": self._consecutive,
             "norms": self._clipping.norms(),
             "counts": self._counts.state(),
-            "skipped": dict(self._skipped_before + Counter(skip.cause for skip in self.skips)),
+            "skipped": dict(self._skip_counts.of(self.skips)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -290,8 +292,7 @@ class Guard:
         self._settle()
         self._steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
         self._counts.take_up(state.get("counts", ()))  # of a version that did not keep them they begin at 0
-        self._skipped_before = Counter(state.get("skipped", {}))
-        self._skipped_before.subtract(Counter(skip.cause for skip in self.skips))
+        self._skip_counts.take_up(state.get("skipped", {}), self.skips, self._counts.latest)
         norms = state["norms"]
         if norms and not isinstance(norms[0], list):
             norms = [norms]  # of a guard that had one list for all optimizers
