@@ -16,7 +16,7 @@ from vdvae_patch import own_process
 from vdvae_patch.compare.alike import remarks
 from vdvae_patch.gpu_bench.session import command_line
 from vdvae_patch.train import provenance
-from vdvae_patch.train.sessions import changes
+from vdvae_patch.train.sessions import changes, last_process
 
 
 @pytest.fixture
@@ -78,6 +78,12 @@ def test_other_files_of_one_commit_are_said() -> None:
     assert line.startswith("not all runs are of one commit")
     assert changes(runs[0][1], runs[1][1]) == ["sources 34 (was 12)"]
     assert changes(runs[0][1], {"commit": "def", "sources": "34"}) == ["commit def (was abc+)"]
+
+
+def test_a_peak_of_memory_says_of_which_process_it_is() -> None:
+    first = {"step": 0}
+    assert last_process({"sessions": [first], "ranks": 1}) == last_process({}) == ""
+    assert last_process({"sessions": [first, {"step": 40}], "ranks": 2}) == " (rank 0, from step 40 on)"
 
 
 def test_runs_whose_speed_cannot_be_compared_are_said() -> None:

@@ -45,6 +45,16 @@ def session(seen: Mapping[str, Any], step: int) -> dict[str, Any]:
     return entry | {key: seen[key] for key in keys if key in seen} | {"host_code": _host(seen)} | _sources(seen)
 
 
+def last_process(seen: Mapping[str, Any]) -> str:
+    """What a peak of memory is of, where it is not of the whole run: `" (rank 0, from step 40 on)"`."""
+    sessions = seen.get("sessions")
+    last = sessions[-1] if isinstance(sessions, list) and sessions else None
+    step = last.get("step") if isinstance(last, Mapping) else None
+    parts = ["rank 0"] if isinstance(ranks := seen.get("ranks"), int) and ranks > 1 else []
+    parts += [f"from step {step} on"] if isinstance(step, int) and step else []
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """`["torch 2.12.1 (was 2.11.0)", ...]`: in which versions two sessions differ."""
     return [
