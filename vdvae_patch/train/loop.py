@@ -15,6 +15,7 @@ from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
+from vdvae_patch.train.accumulate import shares_of_batch_norms
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.compiled import keep_compiled_code
@@ -190,6 +191,8 @@ def _history(
     """
     for note in (*work.notes, *work.remarks):
         say(note)
+    if note := shares_of_batch_norms(work.model, position.global_batch, config.accumulate, now["ranks"]):
+        say(f"note: {note}")
     entry = session(now, position.step)
     if not config.resume:
         data = work.data.provenance
