@@ -170,3 +170,30 @@ def test_skips_behind_a_state_that_is_taken_up_in_the_same_process_are_no_negati
         first = "3 steps, 1 of them skipped, and 2 in steps behind the state that was taken up again"
         assert guard.report().splitlines()[0] == first
         assert repr(guard) == "Guard(SmallVAE, 2 steps, 1 skipped)"
+
+
+@pytest.mark.parametrize(
+    ("own", "arguments", "said"),
+    [
+        (0.01, {"threshold": 400.0}, "so that threshold=400 has nothing to do"),
+        (0.01, {"threshold": 400.0, "clip": "auto"}, "so that threshold=400 and clip='auto' have nothing to do"),
+        (0.01, {"clip": 0.001}, ""),
+        (0.01, {}, ""),
+        (1e9, {"threshold": 1e6}, ""),
+    ],
+)
+def test_a_loop_that_clips_before_the_guard_is_told_that_the_guard_sees_what_is_left(
+    own: float, arguments: dict[str, Any], said: str
+) -> None:
+    torch.manual_seed(0)
+    model, file, norms = SmallVAE(), io.StringIO(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    tracked = {"tracker": lambda values: norms.append(values["grad_norm"]), "every": 1}
+    with vdvae_patch.guard(model, file=file, **tracked, **arguments):
+        for _ in range(9):
+            optimizer.zero_grad()
+            model(torch.randn(8, 6))[0].sum().backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), own)
+            optimizer.step()
+    assert (max(norms) == pytest.approx(0.01, rel=1e-3)) == (own == 0.01)
+    assert (said in file.getvalue()) if said else not file.getvalue()

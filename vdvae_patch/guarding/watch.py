@@ -21,7 +21,7 @@ from vdvae_patch.errors import GuardError, PatchError
 from vdvae_patch.guarding import judging, raised, ranks, signals
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.averages import spoilt
-from vdvae_patch.guarding.clipping import Clipping
+from vdvae_patch.guarding.clipping import ClippedBefore, Clipping
 from vdvae_patch.guarding.counting import SkipCounts, StepCounts
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
@@ -93,7 +93,8 @@ def guard(
             another scale, explin if that holds.
         clip: the gradient norm is brought down to this; `"auto"` to twice the median of the norms of the last 100
             updates of that optimizer, after 20 of them.
-        threshold: an update whose norm is not below it is skipped, too; None for those that are not finite alone.
+        threshold: an update whose norm is not below it is skipped, too; None for those that are not finite alone. It
+            is the norm when the optimizer steps: what your loop has clipped itself is below its limit by then.
         max_consecutive: so many skips in a row end the training with a `GuardError`.
         diagnose: whether to do skipped steps again. The first of each kind is examined at once.
         keep: how many skips are recorded in `out`, with weights and batch, for `vdvae-patch replay`.
@@ -158,6 +159,7 @@ class Guard:
         self.out = None if folder is None else folder.path
         self._only = None if optimizer is None else optimizers(optimizer)
         self._clipping, self._voice = Clipping(clip), Voice(file, tracker, every)
+        self._clipped_before, self._said_clipped = ClippedBefore(clip, threshold), False
         self._recorder = Recorder(self.model, folder, keep, max_batch_mib, self._voice)
         self._diagnostician = Diagnostician(self.model, heads)
         self._healer = Healer(self.model, self._diagnostician, self._voice)
@@ -582,6 +584,9 @@ class Guard:
             self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
         self._clipping.apply(optimizer, parameters, norm, limit)
         self._voice.track(step, loss, norm, limit, skipped=False)
+        if not self._said_clipped and (text := self._clipped_before.said(norm)):
+            self._said_clipped = True
+            self._voice.say(f"note: {text}")
 
     # --- decided on the device ----------------------------------------------------------------------------------------
 
