@@ -86,16 +86,15 @@ def write_report(comparison: Comparison) -> Report:
     if all(result.outcome == "refused" for result in results):
         raise RunError(f"no run in {out} can be trusted: {results[0].label}: {results[0].problems[0]}")
     rows = summarise(comparison.variants, len(comparison.seeds), results)
-    write_whole(
-        out / "table.md",
-        markdown(headings(rows), [map(literal, cells(row, by_mass(rows))) for row in rows]) + f"\n{convention(rows)}\n",
-    )
+    of_tests = tested.remarks(_tested(comparison, results))
+    table = markdown(headings(rows), [map(literal, cells(row, by_mass(rows))) for row in rows])
+    write_whole(out / "table.md", f"{table}\n{' '.join([convention(rows), *of_tests])}\n")
     write_whole(out / "table.csv", as_csv(rows))
     write_json(out / "comparison.json", _record(comparison, rows, results), checksum=True)
     curves = out / CURVES
     draw_curves(results, comparison.variants, [curves, curves.with_suffix(".svg")])
     section, gallery = _gallery(comparison)
-    sentences = [*reading(rows), *_unusual(comparison), *tested.remarks(_tested(comparison, results))]
+    sentences = [*reading(rows), *_unusual(comparison), *of_tests]
     write_whole(out / "report.md", report(comparison, rows, results, sentences, section, command()))
     return Report(tuple(rows), tuple(sentences), tuple(notes(rows, results)), curves, gallery, out / "report.md")
 
