@@ -74,8 +74,8 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
         CheckpointError: a file is missing, damaged or foreign, or the weights are of another model.
         PatchError: the patch is damaged, or the model's source is no longer what it was made for.
 
-    A model that was given is as it was if anything is raised. A `UserWarning` tells of a buffer that is in no state_dict,
-    and is not what it was when the model was saved.
+    A model that was given is as it was if anything is raised. A `UserWarning` tells of a buffer that is in no
+    state_dict, and is not what it was when the model was saved.
     """
     _check_order(model, folder, "load")
     source = Path(folder).expanduser()
