@@ -116,6 +116,7 @@ def test_a_raw_value_that_the_model_computes_itself_is_replaced_where_it_begins(
 def test_a_patch_of_only_the_exponential_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placing, "_bare", lambda graph, readings: None)
     monkeypatch.setattr(placing, "_bare_in_term", lambda graph, reading: None)
+    monkeypatch.setattr(placing, "sites_beside_a_sum", lambda graph, group: [])
     torch.manual_seed(0)
     model, x = OfAProduct(), torch.randn(5, 4)
     heads = scan(model, x)

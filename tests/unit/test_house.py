@@ -44,7 +44,7 @@ LAYERS = [
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],
     ["reading"],
-    ["tables", "trace"],
+    ["given", "tables", "trace"],
     ["errors", "machine", "number_ranges", "own_process", "torch_versions"],
 ]
 HEIGHT = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}

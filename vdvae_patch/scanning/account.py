@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -13,10 +12,13 @@ from vdvae_patch.patching.apply import beside
 from vdvae_patch.patching.floors import limits
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant
+from vdvae_patch.scanning.correlations import Pushed
+from vdvae_patch.scanning.hazards import MADE_ONE
 from vdvae_patch.scanning.keeping import Ruler, moves_sigma
 from vdvae_patch.scanning.probing import Verdict
-from vdvae_patch.scanning.result import ONLY_SAMPLED, ScanResult
+from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.tables import columns
+from vdvae_patch.trace import short
 
 _WHY = {
     "explin": "exponential below 0, linear above: no gradient explodes, and a small σ stays possible",
@@ -37,11 +39,13 @@ class Treated(Protocol):
     handle: PatchHandle
     left_out: dict[Head, str]
     verdicts: list[Verdict] | None
+    by_own_loss: list[Verdict] | None
     not_probed: str
     holds: dict[Role, str]
     notes: list[str]
     ruler: Ruler | None
     kept: set[Role]
+    correlations: list[Pushed]
 
 
 def told(treated: Treated) -> str:
@@ -56,17 +60,21 @@ def told(treated: Treated) -> str:
             "not from log(σ)"
         )
     lines += handle.outcomes()
-    lines += _outside(heads, handle)
+    lines += _outside(treated)
     lines += _verdicts(treated)
+    lines += map(str, treated.correlations)
     lines += (f"NOT patched: {head}: {reason}" for head, reason in treated.left_out.items())
+    lines += (f"note: no head was made of {miss}" for miss in heads.near_misses if miss.likely)
     lines += (f"note: {note}" for note in treated.notes)
     if heads.only_sampled:
-        lines.append(f"note: {ONLY_SAMPLED}")
-    lines += (f"note: {line}" for line in (*_moved(treated), *_bounds(handle)))
+        lines.append(f"note: {heads.unmeasured}")
+    lines += (f"note: {line}" for line in (*heads.stays, *_moved(treated), *_bounds(handle)))
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:
         for warning in head.found.warnings if head.found else ():
             unbounded = "lower bound" in warning and (head.path, head.channels) not in bounded
+            if head.found is not None and head.found.two_laws:
+                warning = warning.removesuffix(f"; {MADE_ONE}")
             lines += [f"note: {warning}"] if unbounded or "disagree" in warning else []
     return "\n".join([*lines, ADVICE])
 
@@ -79,7 +87,7 @@ def _table(heads: ScanResult, handle: PatchHandle, verdicts: Sequence[Verdict]) 
         head, scale = patched.head, patched.scale
         found = known.get((head.path, head.channels, head.role), head.found)
         at_call = found is not None and found.patch_at == "call"
-        place = f"{os.path.basename(found.file)}:{found.line}" if found is not None and at_call else "module's output"
+        place = f"{short(found.file)}:{found.line}" if found is not None and at_call else "module's output"
         holds = bool(verdicts) and _key(patched) not in broken
         own = "left as it is: it holds by itself" if holds else "left as it is: name a scale for it"
         why = own if scale is None else _WHY.get(scale.name, "as asked")
@@ -90,25 +98,41 @@ def _table(heads: ScanResult, handle: PatchHandle, verdicts: Sequence[Verdict]) 
     return columns(header, rows)
 
 
-def _outside(heads: ScanResult, handle: PatchHandle) -> Iterator[str]:
+def _outside(treated: Treated) -> Iterator[str]:
     """What is computed beside the model, which a patch of the model does not reach: σ, and Normals."""
+    heads, handle = treated.heads, treated.handle
     yield from beside(handle.heads)
     runs = {id(head.scan): head.scan for head in heads if head.scan is not None}
     places = list(dict.fromkeys(place for run in runs.values() for place in run.places_outside))
     if not places:
         return
     where = f"{', '.join(places[:_SHOWN])} {'makes' if len(places) == 1 else 'make'} torch.distributions.Normal"
-    if handle.after_own is not None:
+    what = "it" if len(places) == 1 else "them"
+    broken = next((verdict for verdict in treated.by_own_loss or () if not verdict.cured), None)
+    if handle.after_own is not None and treated.by_own_loss is not None and broken is None:
         yield (
-            f"NOT cured by the patch alone: {where} outside of the model, where σ is rounded and its log taken; "
-            "compute the loss by handle.loss(model, ...), the call that was given, with Normals that carry log σ. What "
-            "follows is of that"
+            f"note: {where} outside of the model, and the loss as it is stays finite with {what}, too, wherever the "
+            "raw values are pushed; handle.loss(model, ...) is the same with Normals that carry log σ, as what follows"
+        )
+    elif handle.after_own is not None:
+        yield (
+            f"NOT cured by the patch alone: {where} outside of the model, where σ is rounded and its log taken"
+            f"{_seen(broken)}; compute the loss by handle.loss(model, ...), the call that was given, with Normals that "
+            "carry log σ. What follows is of that"
         )
     else:
         yield (
             f"note: {where} outside of the model, by code that cannot be compiled again; they stay PyTorch's own, and "
             "what follows was measured with them"
         )
+
+
+def _seen(broken: Verdict | None) -> str:
+    """How the loss as it was given breaks, if that was tried."""
+    if broken is None or broken.outcome is None:
+        return ""
+    pushed = "on this batch" if broken.level is None else f"pushed to log σ = {broken.level:g}"
+    return f" ({_named(broken.heads)}, {pushed}: {broken.outcome.headline})"
 
 
 def _verdicts(treated: Treated) -> Iterator[str]:
@@ -143,6 +167,12 @@ def _moved(treated: Treated) -> Iterator[str]:
         return
     heads = [h for h in handle.heads if moves_sigma(h)]
     if not heads:
+        one = [h for h in handle.heads if h.scale is not None and any(getattr(s, "reads", None) for s in h.head.sites)]
+        if one:
+            yield (
+                f"{ruler.what} moves by {ruler.percent(move)}, since the host draws from one Normal and measures "
+                f"another, and both have one σ now: {_named(one)}"
+            )
         return
     wide = []
     for role in dict.fromkeys(h.head.role for h in heads if h.head.role not in treated.kept):

@@ -90,6 +90,25 @@ def is_moved_state(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -
     return False
 
 
+def moves_by_itself(graph: Graph, readings: Readings, raw: Spot, own: set[int]) -> bool:
+    """Whether one layer's σ moves a state on and on, and neither it nor the mean sees more of the data than the draws
+    tell: the dynamics that a code is left to, as of a stochastic differential equation without a density of the path.
+
+        z = z + self.drift(z) * dt + self.diffusion(z) * math.sqrt(dt) * torch.randn_like(z)
+
+    Of a path that is inferred, the drift sees the data.
+    """
+    drawn = products_of(graph, readings, own)
+    sums = [user for product in drawn for user in graph.consumers.get(product.id, ()) if user.op == "add"]
+    means = [Spot(n) for node in sums for n in node.inputs if n.id not in readings.samples]
+    if not sums or any(inputs_of(readings, spot, through_means=False) for spot in (raw, *means)):
+        return False
+    emission = emission_of(graph, raw)
+    alike = (r for r in readings.found if r.evidence == "noise" and not r.parts)
+    draws = [r.raw.node.noise for r in alike if emission_of(graph, r.raw) == emission]
+    return any(one != two and one & two == one for one in draws for two in draws)
+
+
 def _scale(reading: Reading) -> int:
     return reading.node.id if reading.used < 0 else reading.used
 

@@ -10,6 +10,7 @@ import torch
 from vdvae_patch.attach.sites import Site
 from vdvae_patch.composition import is_limited, named
 from vdvae_patch.conventions import Convention
+from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.calls import (
     COMPREHENSIONS,
     CannotPlaceError,
@@ -95,6 +96,51 @@ def sites_at_operands(graph: Graph, group: Sequence[Reading]) -> list[Site]:
         except CannotPlaceError:
             return []
     return list(found)
+
+
+def sites_beside_a_sum(graph: Graph, group: Sequence[Reading]) -> list[Site]:
+    """For what a layer puts out, or a part of it or of a sum, that a KL reads bare beside its exponential, where
+    another σ is computed of it, or of the whole, too: every operand that it is but for the other one's.
+
+        both = self.prior(y)
+        prior_mean, prior_log_var = both.chunk(2, 1)
+        mean, log_var = (self.encoder(x) + both).chunk(2, 1)  # in which the prior's output is as it was
+
+    Empty if that is not the case, or an operand is in no line of the host's.
+    """
+    raw = group[0].raw
+    if raw.node.kind == "parameter" or any(r.steps is None or _is_given_away(r) for r in group):
+        return []
+    rests = [rest_behind(r, 0) for r in group]
+    if any(is_limited(rest) for rest in rests) or not all_alike(rests):
+        return []
+    found: dict[Site, None] = {}
+    for node in readers_of(graph, raw.node):
+        which = [i for i, a in enumerate(node.args) if isinstance(a, Node) and settle(Spot(a)).key == raw.key]
+        if not which or is_check(graph, node) or node.id in group[0].sums:
+            continue
+        if node.op in ops.SUMMING and _scales_noise(graph, node):
+            return []  # another σ is computed of the sum as it is
+        if len(which) != 1 or node.inplace or not node.frames or not node.frames[0].host:
+            return []
+        try:
+            found[site_of_nodes([node], EACH_OPERAND - which[0], rests[0])] = None
+        except CannotPlaceError:
+            return []
+    return list(found)
+
+
+def _scales_noise(graph: Graph, node: Node) -> bool:
+    """Whether noise is multiplied by what arithmetic makes of a value."""
+    todo, seen = [node] if not node.noise else [], {node.id}
+    while todo:
+        for user in graph.consumers.get(todo.pop().id, ()):
+            if user.noise and user.op in ops.MULTIPLYING:
+                return True
+            if not user.noise and user.kind in ("elementwise", "shape") and user.id not in seen:
+                seen.add(user.id)
+                todo.append(user)
+    return False
 
 
 EACH_OPERAND = -4

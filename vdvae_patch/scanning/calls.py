@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from vdvae_patch.conventions import Convention
 from vdvae_patch.scanning.emission import Emission
 from vdvae_patch.scanning.graph import Frame, Graph, Node
 from vdvae_patch.scanning.reading import Reading
-from vdvae_patch.trace import shown
+from vdvae_patch.trace import short, shown
 
 
 class CannotPlaceError(Exception):
@@ -97,7 +96,7 @@ def _site_in(
         if owner is None or outward:
             frame = sequence[level]
             raise CannotPlaceError(
-                f"{os.path.basename(frame.code.co_filename)}:{frame.line} is outside the model, and neither a module "
+                f"{short(frame.code.co_filename)}:{frame.line} is outside the model, and neither a module "
                 "nor a function that was given as the call leads to it; give the call as a plain function: "
                 "call=lambda model, batch: ..."
             )

@@ -122,6 +122,8 @@ def _join_of(node: Node, steps: Sequence[Step]) -> End:
         steps[1:] if steps and steps[0].name == "add" and steps[0].constants[0] > 0 else steps
     )  # of N(0, 1), or an eps
     exponent = power_of(bare)
+    if node.op != "add":  # p − k p is no sum of variances, whatever root is taken
+        return "sum"
     if exponent is not None and math.isclose(exponent, -0.5, rel_tol=HALF):
         return "precisions"
     if exponent is not None and math.isclose(exponent, 0.5, rel_tol=HALF):
@@ -214,8 +216,16 @@ def _choice(c: _Constants, place: int) -> tuple[Step, ...] | None:
     return () if place > 0 and isinstance(condition, Node) and not is_variable(condition) else None
 
 
-def _is_plain_elu(c: _Constants) -> bool:
-    return c.at(2, "scale", 1.0) == 1 and c.at(3, "input_scale", 1.0) == 1  # selu is elu with others
+def _elu(c: _Constants, place: int) -> tuple[Step, ...] | None:
+    """scale elu(v), as selu is; celu has a scale inside of it, too."""
+    alpha, scale = c.at(1, "alpha", 1.0), c.at(2, "scale", 1.0)
+    if c.at(3, "input_scale", 1.0) != 1:
+        return None
+    return (Step("elu", (alpha,)),) if scale == 1 else (Step("elu", (alpha,)), Step("mul", (scale,)))
+
+
+def _gelu(c: _Constants, place: int) -> tuple[Step, ...] | None:
+    return (Step("gelu"),) if c.node.kwargs.get("approximate", "none") == "none" else None
 
 
 def _fixed(*steps: Step) -> Rule:
@@ -247,7 +257,10 @@ _RULES: dict[str, Rule] = {
     "log_sigmoid": _fixed(Step("sigmoid"), Step("log")),
     "log_sigmoid_forward": _fixed(Step("sigmoid"), Step("log")),
     "softplus": lambda c, place: (Step("softplus", (c.at(1, "beta", 1.0),)),),
-    "elu": lambda c, place: (Step("elu", (c.at(1, "alpha", 1.0),)),) if _is_plain_elu(c) else None,
+    "elu": _elu,
+    "gelu": _gelu,
+    "silu": _fixed(Step("silu")),
+    "mish": _fixed(Step("mish")),
     "leaky_relu": lambda c, place: (
         (Step("leaky", (slope,)),) if (slope := c.at(1, "negative_slope", 0.01)) > 0 else None
     ),

@@ -9,14 +9,18 @@ from dataclasses import replace
 from torch import nn
 
 from vdvae_patch.errors import PatchError
+from vdvae_patch.given import call_for_loss
 from vdvae_patch.heads import Role
+from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import unpatch
 from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.fit import fitted
 from vdvae_patch.patching.floors import least
+from vdvae_patch.patching.plan import exchanged_beside
 from vdvae_patch.patching.record import PatchedHead, is_patched
 from vdvae_patch.scales import SCALES, Constant, Scale, UpBounded
 from vdvae_patch.scanning.account import decade_above
+from vdvae_patch.scanning.correlations import pushed
 from vdvae_patch.scanning.keeping import Ruler, moves_sigma, roles_of, ruler_of
 from vdvae_patch.scanning.probing import Probe, Verdict, units
 from vdvae_patch.scanning.treatment import Asked, Scales, Treatment, patch_heads
@@ -28,25 +32,23 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
     if not probe:
         treatment.not_probed = "probe=False"
     elif after is None or not after.has_loss:
-        treatment.not_probed = (
-            "NOT tested: no loss with gradients was seen; give your loss: call=lambda model, batch: ..., which returns "
-            "it as a tensor"
-        )
+        treatment.not_probed = f"NOT tested: {_why_no_loss(model, treatment, after)}"
     elif after.outside:
         treatment.not_probed = "with the patch this batch is not finite by itself"
+        _leave_untried(model, treatment, asked)
     if treatment.not_probed:
         return
     patched = treatment.handle.record.heads
-    treatment.verdicts = _verdicts(model, treatment)
+    treatment.verdicts = verdicts_of(model, treatment)
     with lifted(model, treatment.handle.record):
-        broken = _broken_roles(treatment.verdicts)
+        broken = broken_roles(treatment.verdicts)
         groups = [group for group in _groups(patched) if group & broken]
         found = [(group, _mend(model, treatment, group, asked)) for group in groups]
         if len(groups) > 1 and all(choice is None for _, choice in found):
             everything = set[Role]().union(*groups)
             found = [(everything, _mend(model, treatment, everything, asked))]
     for group, choice in found:
-        if choice is None or not group & _broken_roles(treatment.verdicts):
+        if choice is None or not group & broken_roles(treatment.verdicts):
             continue
         if any(asked[role] for role in group) or not group <= {*treatment.scales}:
             treatment.holds |= {role: str(scale) for role, scale in choice.items() if scale is not None}
@@ -54,20 +56,57 @@ def examine(model: nn.Module, treatment: Treatment, asked: Asked, probe: bool) -
             _take(model, treatment, group, choice)
 
 
-def _verdicts(model: nn.Module, treatment: Treatment) -> list[Verdict]:
+def push_correlations(model: nn.Module, treatment: Treatment) -> None:
+    """Push the correlations that the heads' densities have, with the scales that were chosen."""
+    if treatment.verdicts is not None:
+        cured = all(verdict.cured for verdict in treatment.verdicts)
+        with lifted(model, treatment.handle.record):
+            treatment.correlations = pushed(model, _probe(model, treatment), treatment.handle.record.heads, cured)
+
+
+def _why_no_loss(model: nn.Module, treatment: Treatment, after: Outcome | None) -> str:
+    """Why there is no backward pass to try, and what to give."""
+    if after is not None and after.loss is not None:
+        return f"the loss that was seen has no gradients ({after.not_differentiated})"
+    given = any(head.scan is not None and head.scan.call is not None for head in treatment.heads)
+    if given:
+        return "the call that was given returned no loss: one number, as a tensor with gradients"
+    return f"no loss with gradients was seen; give your loss: call={call_for_loss(model)}, which returns it as a tensor"
+
+
+def _leave_untried(model: nn.Module, treatment: Treatment, asked: Asked) -> None:
+    """Keep the host's own σ where nothing can be tried: another one may break where the host's holds."""
+    before, named = treatment.scales, {role: scale for role, scale in treatment.scales.items() if asked[role]}
+    left = {*before} - {*named}
+    if left and _repatched(model, treatment, named):
+        treatment.notes.append(
+            f"{_got(left, dict.fromkeys(left), before)}: no scale can be tried on values that are not finite before "
+            "the model has them; unpatch, and stabilize with a batch and weights that are finite"
+        )
+
+
+def try_own_loss(model: nn.Module, treatment: Treatment) -> None:
+    """Push the raw values under the call as it was given, where `handle.loss` has other Normals: whether it needs
+    them."""
+    handle = treatment.handle
+    if treatment.verdicts is not None and handle.after_own is not None and not exchanged_beside(handle.record.heads):
+        treatment.by_own_loss = verdicts_of(model, treatment, own_loss=True)
+
+
+def verdicts_of(model: nn.Module, treatment: Treatment, own_loss: bool = False) -> list[Verdict]:
     """What pushing the raw values shows of the patch as it is."""
     with lifted(model, treatment.handle.record):
-        return _probe(model, treatment).verdicts(treatment.handle.record.heads)
+        return _probe(model, treatment, own_loss).verdicts(treatment.handle.record.heads)
 
 
-def _probe(model: nn.Module, treatment: Treatment) -> Probe:
+def _probe(model: nn.Module, treatment: Treatment, own_loss: bool = False) -> Probe:
     run = next(head.scan for head in treatment.heads if head.scan is not None)
     known = {(h.head.path, h.head.channel_range, h.head.role) for h in treatment.handle.record.heads}
     others = [h for h in run.heads if (h.path, h.channel_range, h.role) not in known]
-    return Probe(model, run, others)
+    return Probe(model, run, others, own_loss)
 
 
-def _broken_roles(verdicts: Iterable[Verdict]) -> set[Role]:
+def broken_roles(verdicts: Iterable[Verdict]) -> set[Role]:
     return {h.head.role for verdict in verdicts if not verdict.cured for h in verdict.heads}
 
 
@@ -102,7 +141,7 @@ def _mend(model: nn.Module, treatment: Treatment, group: set[Role], asked: Asked
             verdicts = probe.verdicts(tried)
         except PatchError:
             continue  # a scale that this host cannot have, such as one below a floor of its own
-        if not _broken_roles(verdicts) & group:
+        if not broken_roles(verdicts) & group:
             return choice
     return None
 
@@ -113,7 +152,7 @@ def _take(model: nn.Module, treatment: Treatment, group: set[Role], choice: Choi
     if not _repatched(model, treatment, _with(before, choice)):
         return
     try:
-        treatment.verdicts = _verdicts(model, treatment)
+        treatment.verdicts = verdicts_of(model, treatment)
     except PatchError:
         _repatched(model, treatment, before)
         return
@@ -213,7 +252,7 @@ def _keep(model: nn.Module, treatment: Treatment, group: set[Role], ruler: Ruler
     """Give some roles the first scale that keeps the loss and holds, or of those that hold the one that moves it
     least; and say, if they got one, what they got, and how the usual one is had."""
     before, verdicts = treatment.scales, treatment.verdicts
-    broken, usual = _broken_roles(verdicts or ()), ruler.move(treatment.handle, group)
+    broken, usual = broken_roles(verdicts or ()), ruler.move(treatment.handle, group)
     kinds = _kinds(group, treatment)
     own: Choice = dict.fromkeys(group)
     best, found = None, None
@@ -221,8 +260,8 @@ def _keep(model: nn.Module, treatment: Treatment, group: set[Role], ruler: Ruler
     if _repatched(model, treatment, _with(before, own)):
         none = ruler.move(treatment.handle, group)
         # that the host's own holds is known only where the raw values were pushed
-        found = None if verdicts is None else _verdicts(model, treatment)
-        if found is not None and not _broken_roles(found) - broken:
+        found = None if verdicts is None else verdicts_of(model, treatment)
+        if found is not None and not broken_roles(found) - broken:
             best = own
     least = abs(usual - none)
     for choice in kinds if best is None and least > ruler.least else []:
@@ -231,8 +270,8 @@ def _keep(model: nn.Module, treatment: Treatment, group: set[Role], ruler: Ruler
         moved = abs(ruler.move(treatment.handle, group) - none)
         if not ruler.kept(moved) and moved > least - ruler.least:
             continue
-        pushed = None if verdicts is None else _verdicts(model, treatment)
-        if _broken_roles(pushed or ()) - broken:
+        pushed = None if verdicts is None else verdicts_of(model, treatment)
+        if broken_roles(pushed or ()) - broken:
             continue
         least, best, found = moved, choice, pushed
         if ruler.kept(moved):

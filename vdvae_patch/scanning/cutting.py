@@ -251,6 +251,13 @@ def _behind_activation(graph: Graph, raw: Node, nodes: Sequence[Node], rest: Con
             raise CannotPlaceError(f"what {activations[-1]} returns is used in another way, too")
         passing = [ActivationSite(path, None) for path in activations]
         return [*passing, site_of_nodes(behind, operand_of(behind[0]), rest)]
+    own = next((n.frames[0] for n in nodes if n.frames and not n.frames[0].host and n.frames[0].path), None)
+    calls = [n for n in graph.nodes if own is not None and n.frames and n.frames[0].path == own.path]
+    if own is not None and _serves_several([n for n in calls if n.op == nodes[0].op]):
+        raise CannotPlaceError(
+            f"{own.path} is one module for several layers, and the layer and it are computed in one call, which holds "
+            "no expression to replace; give this layer an activation of its own"
+        )
     raise CannotPlaceError("the raw value and the scale are computed in one call, which holds no expression to replace")
 
 
@@ -359,7 +366,13 @@ def activation_of(graph: Graph, nodes: Sequence[Node]) -> str | None:
     others = [n for n in graph.nodes if n.frames and n.frames[0].path == first.path and n.op not in own]
     calls = [n for n in graph.nodes if n.frames and n.frames[0].path == first.path and n.op == nodes[-1].op]
     lines = {tuple((f.code, f.lasti) for f in n.frames[1:2]) for n in calls}
-    return first.path if not others and len(lines) == 1 else None
+    return first.path if not others and len(lines) == 1 and not _serves_several(calls) else None
+
+
+def _serves_several(calls: Sequence[Node]) -> bool:
+    """Whether an activation is called in one line, a `Sequential`'s, behind several layers."""
+    layers = [settle(Spot(node.inputs[operand_of(node)])).node for node in calls if node.inputs]
+    return len({frame.path for layer in layers for frame in layer.frames[:1]}) > 1
 
 
 def _same_expression(raw: Node, first: Node, nodes: Sequence[Node]) -> bool:
@@ -374,7 +387,7 @@ def goes_through(reading: Reading, node: Node) -> bool:
     """Whether a density or a KL reads a raw value through one node only, and nowhere else."""
     if reading.term is None:
         return True
-    through = Expression(Spot(reading.term.total), frozenset({node.id}), through_sums=True)
+    through = Expression(Spot(reading.term.total), reading.sums | {node.id}, through_sums=True)
     return reading.raw.key not in through.leaves
 
 

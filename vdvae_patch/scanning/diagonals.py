@@ -58,6 +58,8 @@ def _exchange(graph: Graph) -> None:
         node = graph.nodes[number]
         graph.rewritten[number] = _written(node)
         node.kind, node.op, node.func, node.args, node.kwargs, node.index = kept
+    if graph.rewritten:
+        graph.index_consumers()
         node.keep_inputs()
         node.stepped = {}
 

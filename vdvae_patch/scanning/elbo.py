@@ -7,7 +7,6 @@ error, σ = √(a / 2b). Here both factors are read off the recorded call: `kl_f
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,18 +22,21 @@ from vdvae_patch.scanning.diagonals import as_it_ran
 from vdvae_patch.scanning.graph import Frame, Graph, ancestors
 from vdvae_patch.scanning.instead import written_instead
 from vdvae_patch.scanning.kl_factors import LogSigmaFactor, log_sigma_factors
+from vdvae_patch.scanning.kl_of_what import not_followed, role_of_factor
 from vdvae_patch.scanning.loss_size import size_of
 from vdvae_patch.scanning.reading import Readings
-from vdvae_patch.scanning.reconstruction import Term, learned_weight, linear_frontier, terms_of
+from vdvae_patch.scanning.reconstruction import Term, learned_weight, linear_frontier, terms_of, unknown_comparison
 from vdvae_patch.scanning.repetitions import draws_of
 from vdvae_patch.scanning.replay import Changes, NoReplayError, Tail
 from vdvae_patch.scanning.targets import data_of, is_of_features, rows_of
 from vdvae_patch.scanning.term_place import ReconstructionTerm, TermPlace, place_of, written
+from vdvae_patch.trace import short
 
 _DIFFER = 0.02
 """Spread of factors, relative to their median, from which it is said that they differ."""
 OTHERS = "other terms of the loss, not counted"
 """What a note begins with that names them."""
+SHARED = "the KL is of parameters that all rows of the data share, as weights are, and counts once for all in the bound"
 _NO_FACTOR = 1e-6
 """Of the largest factor: what is left of none by rounding is 1e-14 of it."""
 _GREY = (
@@ -63,6 +65,7 @@ class LossElbo:
         compared: from what to what these go where they are compared, after the host's own arithmetic.
         rows: how many rows the batch has.
         notes: what is to be known beside it.
+        shared: whether the KL is of parameters that all rows of the data share, as weights are.
         size: the sum of the magnitudes of what the loss adds up; None where its arithmetic is not known.
     """
 
@@ -76,6 +79,7 @@ class LossElbo:
     data: DataRange | None = None
     rows: int = 1
     notes: tuple[str, ...] = ()
+    shared: bool = False
     place: TermPlace | None = field(default=None, repr=False, compare=False)
     compared: tuple[float, float] | None = field(default=None, repr=False, compare=False)
     size: float | None = field(default=None, repr=False, compare=False)
@@ -97,6 +101,11 @@ class LossElbo:
         """What the loss takes for the data's deviation, and what follows for its KL; or the reason."""
         if self.reconstruction is None:
             return self.reason
+        if self.shared and self.beta:
+            return (
+                f"{SHARED}; here it counts as in that of {self.rows / self.beta:,.0f} rows beside the "
+                f"{self.reconstruction.kind}"
+            )
         if self.sigma is None or self.optimal_sigma is None:
             return (
                 self.reason if self.beta is None else f"{consequence(self.beta)} beside the {self.reconstruction.kind}"
@@ -148,6 +157,13 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     terms = terms_of(graph, tail)
     factors = log_sigma_factors(graph, tail, readings)
     chosen, notes = _main(terms, factors)
+    other = None if terms else unknown_comparison(tail)
+    frame = None if other is None else other.host_frame()
+    if other is not None and frame is not None:
+        return LossElbo(
+            f"no reconstruction term that is known: {_place(frame)} ({other.op}) has an output and the data together, "
+            "and neither as an error nor as a cross-entropy"
+        )
     if chosen is None:
         return LossElbo(notes[0])
     chosen, steps_counted = _with_learned_sigma(tail, chosen, factors)
@@ -158,14 +174,17 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         )
     b = _middle(chosen.factors)
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
-    a, why = _kl(factors, sign, readings)
+    a, why = _kl(graph, factors, sign, readings, rows_of(chosen.target))
     draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _middle(f.factors) > 0])
     if chosen.kind != "log likelihood":
         chosen.factors = chosen.factors * (draws.along if steps_counted else draws.in_all)
     term = written(chosen, sign)
     if a is None:
         return LossElbo(why[0], term)
-    notes += why
+    shared = SHARED in why
+    notes += [note for note in why if note != SHARED]
+    if shared and (chosen.errors is not None or draws.in_all != 1):
+        return LossElbo(f"{SHARED}, and how many there are is not seen", term, _middle(a))
     if not math.isfinite(b) or not term.factor > 0:
         return LossElbo("the factor on the reconstruction term could not be read", term)
     median = _middle(a)
@@ -195,7 +214,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
             notes.append(_GREY)
         if term.kind == "smooth absolute error":
             notes.append(_SMOOTH)
-        return made(beta=ratio, notes=tuple(notes))
+        return made(beta=ratio, notes=tuple(notes), shared=shared)
     errors = chosen.errors
     sigma, own = math.sqrt(ratio / 2), float(errors.square().mean().sqrt())
     beta_of = 2
@@ -255,7 +274,7 @@ def _named(term: Term) -> str:
 
 
 def _place(frame: Frame) -> str:
-    return f"{os.path.basename(frame.code.co_filename)}:{frame.line}"
+    return f"{short(frame.code.co_filename)}:{frame.line}"
 
 
 def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor]) -> tuple[Term, bool]:
@@ -297,10 +316,30 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
     return term, False
 
 
-def _kl(factors: Sequence[LogSigmaFactor], sign: float, readings: Readings) -> tuple[Tensor | None, list[str]]:
+def _kl(
+    graph: Graph, factors: Sequence[LogSigmaFactor], sign: float, readings: Readings, rows: int
+) -> tuple[Tensor | None, list[str]]:
     """The factors on all posteriors' elements, and notes; or why there are none."""
     if not factors:
+        unread = not_followed(graph, readings)
+        if unread is not None:
+            frame = unread.host_frame()
+            where = "" if frame is None else f" at {_place(frame)}"
+            return None, [f"σ has a part in the loss{where} ({unread.op}), and what it is was not found out"]
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
+    counted = [f for f in factors if len(f.factors) and sign * _middle(f.factors) > 0]
+    shared: list[str] = []
+    told = [role_of_factor(graph, readings, factor, rows) for factor in counted]
+    for factor, role in zip(counted, told, strict=True):
+        if role == "weights":
+            shared = [SHARED]
+        if role == "prior" and factor.reading.evidence == "q":
+            term = factor.reading.term
+            frame = None if term is None else term.total.host_frame()
+            where = "" if frame is None else f" at {_place(frame)}"
+            return None, [
+                f"a KL{where} has a prior first and a posterior second, so that how often the KL counts is not told"
+            ]
     unknown = [factor for factor in factors if not len(factor.factors)]
     largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
     # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone
@@ -318,7 +357,7 @@ def _kl(factors: Sequence[LogSigmaFactor], sign: float, readings: Readings) -> t
         if unknown:
             return None, ["no KL: how log σ has a part in the loss is not that of a KL"]
         return None, ["no KL: no log σ of a posterior has a part in the loss"]
-    notes = []
+    notes = list(shared)
     if all(factor.waiting for factor in factors if len(factor.factors) and bool((sign * factor.factors > 0).any())):
         notes.append("on this batch the KL is below its free bits; above them it has the factor that is taken")
     none = sum(int((factor.factors == 0).sum()) for factor in factors)
@@ -338,7 +377,7 @@ def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]
     frontier = [node for node in linear_frontier(tail) if node.params]
     frames = [node.host_frame() for node in frontier if node.id in reached]
     lines = {(f.code, f.line) for f in (*frames, *(term.frame() for term in terms)) if f is not None}
-    before = {term.node.id for term in terms}  # what a comparison is computed of
+    before = {node.id for term in terms for node, _ in term.steps}  # what a comparison is computed of
     for node in reversed(tail.order):
         if node.id in before:
             before.update(n.id for n in node.inputs)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -84,6 +84,9 @@ class GaussianTerm:
         means: the leaves in which the term is quadratic.
         total: where the term is complete.
         prior: mean and σ of the second Normal of a KL whose first one this is, where they are two numbers.
+        correlation: of a density of two correlated values, the leaves that ρ is computed of.
+        reaches_one: whether ρ comes to ±1 far out, so that 1 − ρ² is zero.
+        floored: whether it was read without small numbers that the density adds.
     """
 
     raw: Spot
@@ -93,6 +96,9 @@ class GaussianTerm:
     means: tuple[Spot, ...]
     total: Node
     prior: tuple[float, float] | None = None
+    correlation: tuple[Spot, ...] = ()
+    reaches_one: bool = False
+    floored: bool = False
 
 
 _SUFFIXES: tuple[tuple[Step, ...], ...] = (
@@ -108,22 +114,30 @@ _SUFFIXES: tuple[tuple[Step, ...], ...] = (
 
 
 def gaussian_terms(
-    graph: Graph, stops: frozenset[int], unmatched: dict[SpotKey, Node] | None = None
+    graph: Graph,
+    stops: frozenset[int],
+    unmatched: dict[SpotKey, Node] | None = None,
+    known: Iterable[SpotKey] = (),
+    correlated: Set[int] = frozenset(),
 ) -> Iterator[GaussianTerm]:
     """All Gaussian terms of a graph, each raw value's earliest one.
 
     Args:
         unmatched: gets the raw values that change an expression as σ_p does, where no spot of it has the values of σ_p,
             and where that is complete.
+        known: raw values that are known for the σ of a density already.
+        correlated: the numbers of totals that are read already, of two correlated values; see `correlated.py`.
 
     Terms that are complete before anything is summed up come first: a sum over elements is evaluated as a multiple of
     one element, which is right only if all of them are alike.
     """
-    seen: set[tuple[SpotKey, Side]] = set()
+    seen: set[tuple[SpotKey, Side]] = {(key, "p") for key in known}
     priors: dict[SpotKey, GaussianTerm] = {}
-    known = _Attempts()
+    attempts_made = _Attempts()
     for through_sums in (False, True):
         for node in totals(graph, through_sums):
+            if node.id in correlated:
+                continue
             expression = Expression(Spot(node), stops, through_sums, most=MOST_LEAVES)
             if len(expression.leaves) > MOST_LEAVES:
                 attempts = [(found, True) for found in _of_differences(node, stops, through_sums)]
@@ -135,7 +149,7 @@ def gaussian_terms(
             for attempt, rescaled in attempts:
                 if not is_open and not rescaled:
                     continue
-                found = known.attempt(attempt, node, seen)
+                found = attempts_made.attempt(attempt, node, seen)
                 if unmatched is not None:
                     unmatched.update((spot.key, node) for spot in found.unmatched if spot.key not in unmatched)
                 for term in found.terms:
@@ -249,7 +263,7 @@ def with_differences(
     whether it is a multiple of one value alone, as a mean behind a dropout is.
     """
     for spot in expression.order:
-        if not _is_square(spot.node):
+        if not is_square(spot.node):
             continue
         node: Node | None = spot.node.inputs[0]
         around: list[Node] = []  # multiples of the difference, 255 (x - y): either may be what has the scale σ
@@ -261,7 +275,7 @@ def with_differences(
                 yield Expression(expression.end, stops | {end.id}, through_sums), end in around
 
 
-def _is_square(node: Node) -> bool:
+def is_square(node: Node) -> bool:
     product = node.op == "mul" and len(node.inputs) == 2 and node.inputs[0] is node.inputs[1]
     return node.op in ops.POWERS or product
 
@@ -274,8 +288,8 @@ def _of_differences(total: Node, stops: frozenset[int], through_sums: bool) -> I
     seen, todo = {total.id}, deque([total])
     while todo and len(seen) < _NEAR:
         node = todo.popleft()
-        if _is_square(node):
-            for end in _differences_in(node.inputs[0]):
+        if is_square(node):
+            for end in differences_in(node.inputs[0]):
                 expression = Expression(Spot(total), stops | {end.id}, through_sums, most=MOST_LEAVES)
                 if end.id not in stops and 1 < len(expression.leaves) <= MOST_LEAVES:
                     yield expression
@@ -287,7 +301,7 @@ def _of_differences(total: Node, stops: frozenset[int], through_sums: bool) -> I
                     todo.append(source)
 
 
-def _differences_in(node: Node) -> Iterator[Node]:
+def differences_in(node: Node) -> Iterator[Node]:
     """The sums that are factors of what is squared: `x - y` of `2 * (x - y) / sigma`."""
     todo = [node]
     while todo:
@@ -405,40 +419,53 @@ class Probe:
                 if float(log_a.max() - log_a.min()) < _SAME_LOG_CURVATURE:
                     continue
                 for rest in self._rests(key, mean, grid, curvature, log_a):
-                    factor = _slope_if_linear(log_a, rest)
+                    factor = slope_if_linear(log_a, rest)
                     if factor is None or factor * float(curvature[0]) >= 0:
                         continue
                     c = -2 * factor
                     sigma = (c / curvature).sqrt()
-                    for share in (0.0, *self._correlations(mean, quadratic)):
-                        error = functools.partial(distance, sigma=sigma / math.sqrt(1 - share))
-                        match = self.match(key, grid, frozenset(quadratic), error)
-                        if match is not None:
-                            means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
-                            return (*match, means, c)
+                    shares = list(self._correlations(mean, quadratic, {key: grid}))
+                    if any(is_flat(sigma / (1 - share).sqrt()) for share in shares):
+                        continue  # it moves ρ alone: σ √(1 − ρ²) follows, and σ does not
+                    # of correlated values σ itself, or what it is where the other one is known; a spot that is read of
+                    # this key alone goes before an element of a covariance's inverse that has the same values
+                    for alone in (True, False) if shares else (False,):
+                        for share in (*shares, torch.zeros_like(sigma)):
+                            error = functools.partial(distance, sigma=sigma / (1 - share).sqrt())
+                            match = self.match(key, grid, frozenset(quadratic), error, alone=alone)
+                            if match is not None:
+                                means = tuple(self.expression.leaves[m] for m in quadratic if self._moves(m, mean, key))
+                                return (*match, means, c)
                     self.unmatched.add(key)
         return None
 
-    def _correlations(self, mean: SpotKey, quadratic: Sequence[SpotKey]) -> Iterator[float]:
-        """ρ² of a mean with each other one in which ℓ is quadratic, where they are correlated.
+    def _correlations(
+        self, mean: SpotKey, quadratic: Sequence[SpotKey], changes: dict[SpotKey, Tensor]
+    ) -> Iterator[Tensor]:
+        """ρ² of a mean with each other one in which ℓ is quadratic, where they are correlated, over the changes.
 
         Of two correlated values ℓ is (A x² + 2 R x y + B y²) / 2 with ρ² = R² / A B, and the curvature A in one mean is
-        1 / σ² (1 − ρ²): of the σ that it has if the other one is known.
+        1 / σ² (1 − ρ²): of the σ that it has if the other one is known. A floor of one σ may move ρ with it.
         """
         for other in quadratic:
-            share = 0.0 if other == mean else self.correlation(mean, other)
-            if LEAST_CORRELATION < share < 1 - LEAST_CORRELATION:
+            share = None if other == mean else self.correlation(mean, other, changes)
+            if share is not None and is_correlation(share):
                 yield share
 
-    def correlation(self, one: SpotKey, other: SpotKey) -> float:
-        """ρ² of two leaves in which ℓ is quadratic; 0 if it is not. Of one difference, (x − y)², it is 1."""
-        a, b = self.curvature(one), self.curvature(other)
-        if a is None or b is None or not float(a * b) > 0:
-            return 0.0
+    def correlation(self, one: SpotKey, other: SpotKey, changes: dict[SpotKey, Tensor] | None = None) -> Tensor | None:
+        """ρ² of two leaves in which ℓ is quadratic, at each of the changes; None if it is not. Of one difference,
+        (x − y)², it is 1."""
+        changes = changes or {one: self.base[one][None]}
+        rest = {key: values for key, values in changes.items() if key not in (one, other)}
+        size = next(iter(changes.values())).numel()
+        a, b = (self.curvature(key, rest) for key in (one, other))
+        if a is None or b is None or not bool((a * b > 0).all()):
+            return None
         at = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        values = self.values({one: at[:, None].expand(2, 2), other: at.expand(2, 2)}).expand(2, 2)
-        (low, left), (right, both) = values.tolist()
-        return float((low - left - right + both) ** 2 / float(a * b))
+        wide = {key: values[:, None, None].expand(size, 2, 2) for key, values in rest.items()}
+        both = {one: at[:, None].expand(size, 2, 2), other: at.expand(size, 2, 2)}
+        low, left, right, high = self.values({**wide, **both}).expand(size, 2, 2).flatten(1).unbind(1)
+        return (low - left - right + high) ** 2 / (a * b)
 
     def changes_curvature(self, key: SpotKey, mean: SpotKey) -> bool:
         """Whether a raw value changes the curvature in a mean."""
@@ -593,6 +620,7 @@ class Probe:
         means: frozenset[SpotKey],
         error: Callable[[Tensor], float],
         among: Set[SpotKey] | None = None,
+        alone: bool = False,
     ) -> tuple[Spot, tuple[Step, ...]] | None:
         """The spot of the expression that has the values of σ over the grid, and the suffix with which it has them.
 
@@ -603,12 +631,15 @@ class Probe:
         Args:
             error: how far values over the grid are from σ, relative to it; infinite where they are nothing like it.
             among: the spots that may be it, of which the last one is taken.
+            alone: whether only what is computed of this leaf alone may be it.
         """
         depends = self.expression.depends
         done = self.done({key: grid})
         # a scale is computed of no mean; (x − m)² / σ² alone would pass for the σ² of another term
         spots = [s for s in self.expression.order if key in depends[s.key] and not depends[s.key] & means]
         spots = [s for s in (*spots, self.expression.leaves[key]) if done[s.key].numel() == _POINTS]
+        if alone:
+            spots = [s for s in spots if depends[s.key] == {key}]
         if among is not None:
             spots = [spot for spot in reversed(spots) if spot.key in among]
         nearly = None
@@ -660,6 +691,17 @@ class Probe:
         return spot
 
 
+def is_correlation(share: Tensor) -> bool:
+    """Whether values of ρ² are of two values that are correlated, and not one value."""
+    return bool(((share > LEAST_CORRELATION) & (share < 1 - LEAST_CORRELATION)).all())
+
+
+def is_flat(sigma: Tensor) -> bool:
+    """Whether a σ is one number wherever it was looked at."""
+    log_sigma = sigma.log()
+    return float(log_sigma.max() - log_sigma.min()) < _SAME_LOG_CURVATURE
+
+
 def adds_data(operand: Node) -> bool:
     """Whether an operand is data, of several elements, or made of data alone."""
     return math.prod(operand.shape) > 1 and operand.data and not operand.params and not operand.mask
@@ -678,7 +720,7 @@ def fitted(design: Tensor, values: Tensor) -> Tensor | None:
     return solution[:, 0] / norm
 
 
-def _slope_if_linear(x: Tensor, y: Tensor) -> float | None:
+def slope_if_linear(x: Tensor, y: Tensor) -> float | None:
     """The slope of y over x, if y is a straight line and not a flat one."""
     centred = x - x.mean()
     slope = float((centred * (y - y.mean())).sum() / (centred * centred).sum())

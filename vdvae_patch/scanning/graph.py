@@ -164,6 +164,7 @@ class OtherSeen:
     frames: tuple[Frame, ...] = ()
     argument: str = ""
     """By which it was given."""
+    loc: Node | None = None
 
 
 @dataclass
@@ -175,6 +176,8 @@ class Graph:
     refused: list[str] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
     others: list[OtherSeen] = field(default_factory=list)
+    factors: dict[int, Node] = field(default_factory=dict)
+    """The diagonals of Cholesky factors that are scales, by the number of the factor's node; see `factors.py`."""
     fixed: frozenset[str] = frozenset()
     """Parameters that are not trained, in a model of which others are."""
     notes: list[str] = field(default_factory=list)
@@ -192,6 +195,8 @@ class Graph:
     learns: frozenset[int] = frozenset()
     """The loss, and what else the call gave of which gradients can be taken, by the number of their node; none where
     nothing is known of that: there is no loss, or the call differentiates by itself."""
+    read_out: list[Node] = field(default_factory=list)
+    """What parameters reach and the host made a number of Python of, by `.item()` or `float`."""
     rewritten: dict[int, tuple[Any, ...]] = field(default_factory=dict, repr=False)
     """What nodes were that are written down as something else, by their number; see `diagonals.py`."""
     values: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -282,6 +287,22 @@ def ancestors(nodes: Iterable[Node]) -> set[int]:
                 found.add(source.id)
                 todo.append(source)
     return found
+
+
+def in_order(graph: Graph) -> Iterator[Node]:
+    """The nodes, operands before what is computed of them: those that `pairs.py` adds stand behind all others."""
+    done: set[int] = set()
+    for node in graph.nodes:
+        todo = [node]
+        while todo:
+            inner = todo[-1]
+            waiting = [n for n in inner.inputs if n.id not in done] if inner.id not in done else []
+            todo += waiting
+            if not waiting:
+                todo.pop()
+                if inner.id not in done:
+                    done.add(inner.id)
+                    yield inner
 
 
 def flat(value: Any) -> Iterator[Any]:

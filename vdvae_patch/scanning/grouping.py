@@ -17,7 +17,7 @@ from vdvae_patch import conventions
 from vdvae_patch.attach.sites import Site
 from vdvae_patch.composition import Measured, is_limited, named
 from vdvae_patch.conventions import Convention
-from vdvae_patch.heads import Found, Head
+from vdvae_patch.heads import Found, Head, Role
 from vdvae_patch.scanning import hazards, ops, rules
 from vdvae_patch.scanning.agreement import agrees, convention_of, conventions_of, told_by_chains
 from vdvae_patch.scanning.calls import CannotPlaceError, calls_of_layer, calls_of_module
@@ -41,7 +41,7 @@ def heads_of(graph: Graph, readings: Readings) -> list[Head]:
     plain = [r for r in readings.found if not r.parts]
     for spot_readings in _made_twice(graph, _by_raw(plain).values()):
         _add(groups, _group(graph, readings, spot_readings, spot_readings[0].raw))
-    owned = {key for key, _ in groups}
+    owned = {*groups}
     for spot_readings in _by_raw([r for r in readings.found if r.parts]).values():
         for group in _joined(graph, readings, spot_readings, owned):
             _add(groups, group)
@@ -126,21 +126,26 @@ def _group(graph: Graph, readings: Readings, found: list[Reading], raw: Spot) ->
     return Group(emission, role, found, raw, sure)
 
 
-def _joined(graph: Graph, readings: Readings, found: list[Reading], owned: set[EmissionKey]) -> Iterator[Group]:
+def _joined(
+    graph: Graph, readings: Readings, found: list[Reading], owned: set[tuple[EmissionKey, Role]]
+) -> Iterator[Group]:
     """The heads whose raw value is a sum or a product of several, as a residual posterior's is of its prior's.
 
     They are named by the operands that are no heads of their own: in `prior.log_sigma + self.residual(x)` by
     `residual`, and in `self.up(x) + self.down(h)` by both, to which one expression gives one scale. Where a parameter
-    is among them, or where scales are averaged, by the last one.
+    is among them, or where scales are averaged, by the last one. Where all are heads of their own, by one of the same
+    role, which is then not named twice.
     """
     emissions = [(emission_of(graph, chain.begin), chain) for chain in found[0].parts]
     # of v − v.mean(0) the raw value is v
     emissions = [(e, c) for e, c in emissions if not any(_is_made_of(c, other) for _, other in emissions)] or emissions
-    own = [(e, c) for e, c in emissions if (e.path, e.channels) not in owned] or emissions[-1:]
+    role, sure = role_of(graph, readings, found)
+    heads = {key for key, _ in owned}
+    free = [(e, c) for e, c in emissions if (e.path, e.channels) not in heads]
+    own = free or [(e, c) for e, c in emissions if ((e.path, e.channels), role) in owned][-1:] or emissions[-1:]
     scales = found[0].chain.end == "sum" and any(step.name not in ops.LINEAR_STEPS for _, c in own for step in c.steps)
     if scales or any(emission.parameter for emission, _ in own):
         own = own[-1:]
-    role, sure = role_of(graph, readings, found)
     for emission, chain in own:
         steps = chain.steps if found[0].chain.end == "product" else None
         yield Group(emission, role, list(found), chain.begin, sure, steps)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING
 
 from vdvae_patch import decoders
 from vdvae_patch.decoders.gaussian import Shared
 from vdvae_patch.patching.term import AROUND_A_MEAN
 from vdvae_patch.scanning.reconstruction import TermKind
+from vdvae_patch.trace import short
 
 if TYPE_CHECKING:
     from vdvae_patch.scanning.elbo import LossElbo
@@ -48,7 +48,7 @@ def written_instead(elbo: LossElbo, decoder: str) -> str:
             f"for this batch it is calibrated {elbo.beta:.4g} times as large"
         )
     text = f"`{term.expression}`" if term.expression else f"the {term.kind}"
-    where = f"{text} at {os.path.basename(term.file)}:{term.line}" if term.file else f"{text}, whose code has no file"
+    where = f"{text} at {short(term.file)}:{term.line}" if term.file else f"{text}, whose code has no file"
     whole = place is None or place.weight is None or math.prod(place.shape) != 1  # of the whole loss
     factor, sums, more = _reduced(elbo, place, whole)
     data, output = _pairs(elbo, place, decoder)

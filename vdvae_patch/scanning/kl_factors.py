@@ -51,7 +51,7 @@ class LogSigmaFactor:
     Attributes:
         reading: one of its readings.
         factors: of each element that could be fitted; above 0 for a posterior in a loss that is minimized.
-        fitted: the share of elements for which the fit holds.
+        fitted: the share of elements for which the fit holds, of those whose σ moves.
         count: how many elements the raw value has.
         waiting: whether these are factors of a σ that is farther from the prior's: on this batch, the KL is below a
             threshold.
@@ -110,6 +110,10 @@ def _factor(tail: Tail, reading: Reading, held: frozenset[int]) -> LogSigmaFacto
     where = part_of(tail.base[raw.node.id], raw)
     if raw.key not in expression.leaves or where is None or any(leaf.node.kind != "parameter" for leaf in others):
         return None
+    count = len(where)
+    where = _moving(reading, expression, tail.base[raw.node.id], where)
+    if not len(where):
+        return None
     chosen = where[torch.linspace(0, len(where) - 1, min(len(where), _MOST)).long()]
     best = _best(tail, reading, expression, chosen, held, 0.0)
     waiting = best is not None and bool((best[0] == 0).all()) and bool(best[1].all())
@@ -124,7 +128,14 @@ def _factor(tail: Tail, reading: Reading, held: frozenset[int]) -> LogSigmaFacto
     both = bool((factors[good] > size).any()) and bool((factors[good] < -size).any())  # no density has log σ so
     if both or float(good.double().mean()) < _LEAST:
         good = torch.zeros_like(good)
-    return LogSigmaFactor(reading, factors[good], float(good.double().mean()), len(where), waiting)
+    return LogSigmaFactor(reading, factors[good], float(good.double().mean()), count, waiting)
+
+
+def _moving(reading: Reading, expression: Expression, value: Tensor, where: Tensor) -> Tensor:
+    """The places at which σ moves with its raw value; all where that is not known. Behind a ReLU, or beyond a clamp, an
+    element has no part in the loss that could be measured there, and may have one in the next batch."""
+    basis = _basis(reading, expression, value.flatten()[where][None])
+    return where if basis is None else where[(basis != 0).any(dim=-1)[0]]
 
 
 def _best(

@@ -19,7 +19,6 @@ whose bump over one number that all n means are has the variance σ² / n, and a
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Set
 
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
-from vdvae_patch.scanning.gaussian import LEAST_CORRELATION, GaussianTerm, Probe, distance
+from vdvae_patch.scanning.gaussian import GaussianTerm, Probe, distance
 from vdvae_patch.scanning.graph import Graph, Node
 
 _MEANS = torch.linspace(-40, 40, 5121, dtype=torch.float64)
@@ -47,14 +46,18 @@ _SAME_AREA = 1e-6
 _NO_EXCESS = 1e-4
 """Distance of the fourth cumulant from a Normal's, in units of the squared variance (1e-11, and 1.2 of a logistic
 density)."""
-_SAME_MOVE = 1e-6
-"""Difference of two moves of a bump, over two equal steps of another mean."""
 _SAME_SIGMA = 1e-6
 """Standard deviation of log σ over the raw value (1e-16, 0.9)."""
 
 
-def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[GaussianTerm]:
-    """All such expressions of a graph, each raw value's earliest one."""
+def masses_and_densities(
+    graph: Graph, stops: frozenset[int], correlated: Set[int] = frozenset()
+) -> Iterator[GaussianTerm]:
+    """All such expressions of a graph, each raw value's earliest one.
+
+    Args:
+        correlated: the numbers of nodes that are densities of two correlated values, see `correlated.py`.
+    """
     seen: set[SpotKey] = set()
     # of a latent that is rounded, the mass is a bump around what the rounding gives, and steps around what it is given
     stops |= {node.id for node in graph.nodes if node.op in ops.ROUNDING}
@@ -62,7 +65,7 @@ def masses_and_densities(graph: Graph, stops: frozenset[int]) -> Iterator[Gaussi
         operands = [n for n in node.inputs if n.params]
         mass = node.op == "sub" and len(operands) == 2 and all(_is_made_by(ops.CDF, n, 6) for n in operands)
         density = node.op in ops.MULTIPLYING and any(_is_made_by(ops.EXPONENTIAL, n, 2) for n in operands)
-        if node.kind != "elementwise" or not (mass or density):
+        if node.kind != "elementwise" or node.id in correlated or not (mass or density):
             continue
         expression = Expression(Spot(node), stops, most=_MOST_LEAVES)
         if 1 < len(expression.leaves) <= _MOST_LEAVES:
@@ -105,8 +108,7 @@ def _terms(
             few = {m: s for m in others if (s := _sigma(probe, key, grid[_FEW], m, mass, count)) is not None}
             sigmas = {m: s for m in _different(few) if (s := _sigma(probe, key, grid, m, mass, count)) is not None}
             # a mean that a network multiplies, as one image modulates another's latent, is in another unit than σ
-            correlated = _of_correlated(probe, key, grid, sigmas, few.keys())
-            for sigma in itertools.chain(sigmas.values(), correlated):
+            for sigma in sigmas.values():
                 match = probe.match(key, grid, frozenset(few), functools.partial(distance, sigma=sigma))
                 if match is not None:
                     means = tuple(expression.leaves[m] for m in few)
@@ -115,34 +117,6 @@ def _terms(
             else:
                 continue
             break
-
-
-def _of_correlated(
-    probe: Probe, key: SpotKey, grid: Tensor, sigmas: Mapping[SpotKey, Tensor], means: Set[SpotKey]
-) -> Iterator[Tensor]:
-    """Of a density of two correlated values the σ of one of them.
-
-    What the bump has is σ √(1 − ρ²), of where the other one is known. It moves with the other mean by ρ σ₁/σ₂, and the
-    other one's by ρ σ₂/σ₁, so that ρ² is their product.
-    """
-    at = grid[len(grid) // 2]
-    for mean, sigma in sigmas.items():
-        for other in probe.expression.leaves:
-            if other == key or other in means:
-                continue
-            share = _moved(probe, key, at, mean, other) * _moved(probe, key, at, other, mean)
-            if LEAST_CORRELATION < share < 1 - LEAST_CORRELATION:
-                yield sigma / math.sqrt(1 - share)
-
-
-def _moved(probe: Probe, key: SpotKey, at: Tensor, mean: SpotKey, other: SpotKey) -> float:
-    """By how much the bump over a mean moves when another leaf does; NaN where there is none, or by different steps."""
-    steps = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-    size = (len(steps), len(_MEANS))
-    bump = probe.values({key: at.expand(size), mean: _MEANS.expand(size), other: steps[:, None].expand(size)})
-    bump = bump.expand(size)
-    first, second = (torch.trapezoid(bump * _MEANS, _MEANS) / torch.trapezoid(bump, _MEANS)).diff().tolist()
-    return 2 * second if math.isclose(first, second, rel_tol=_SAME_MOVE, abs_tol=_SAME_MOVE) else math.nan
 
 
 def _different(sigmas: Mapping[SpotKey, Tensor]) -> Iterator[SpotKey]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import linecache
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from vdvae_patch.scanning.calls import CannotPlaceError, common_level, outer_fir
 from vdvae_patch.scanning.graph import Frame, Node
 from vdvae_patch.scanning.reconstruction import Term
 from vdvae_patch.scanning.replay import Tail
+from vdvae_patch.trace import short
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ def _said(node: Node, term: Term) -> str:
 
 def _where(node: Node, term: Term) -> str:
     frame = _frame(node, term)
-    return "" if frame is None else f" at {os.path.basename(frame.code.co_filename)}:{frame.line}"
+    return "" if frame is None else f" at {short(frame.code.co_filename)}:{frame.line}"
 
 
 def _text(frame: Frame) -> str:

@@ -31,7 +31,7 @@ from torch.distributions import (
 )
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning.graph import Frame, NormalSeen, OtherSeen
+from vdvae_patch.scanning.graph import Frame, Node, NormalSeen, OtherSeen
 from vdvae_patch.scanning.outcome import refusal
 from vdvae_patch.scanning.record import Recorder
 from vdvae_patch.trace import shown
@@ -127,7 +127,8 @@ def _init_of_many(self: MultivariateNormal, loc: Any, *args: Any, **kwargs: Any)
         if node is not None and node.op == "diag_embed" and node.inputs and isinstance(loc, Tensor):
             recorder.graph.normals.append(NormalSeen(recorder.node_of(loc), node.inputs[0], suffix=root))
         else:
-            _note(recorder, "MultivariateNormal", given, ("covariance_matrix", "precision_matrix", "scale_tril"))
+            mean = recorder.node_of(loc) if isinstance(loc, Tensor) else None
+            _note(recorder, "MultivariateNormal", given, ("covariance_matrix", "precision_matrix", "scale_tril"), mean)
     _originals[MultivariateNormal](self, loc, *args, **kwargs)
 
 
@@ -154,13 +155,15 @@ def _init_of_another(self: Any, cls: type, names: tuple[str, ...], *args: Any, *
     original(self, *args, **kwargs)
 
 
-def _note(recorder: Recorder, name: str, given: Mapping[str, Any], scales: tuple[str, ...]) -> None:
+def _note(
+    recorder: Recorder, name: str, given: Mapping[str, Any], scales: tuple[str, ...], mean: Node | None = None
+) -> None:
     """Note a distribution one of whose scales a network has a part in."""
     for argument in scales:
         scale = given.get(argument)
         node = recorder.node_of(scale) if isinstance(scale, Tensor) else None
         if node is not None and node.params:
-            recorder.graph.others.append(OtherSeen(name, node, recorder._walk(3), argument))
+            recorder.graph.others.append(OtherSeen(name, node, recorder._walk(3), argument, mean))
 
 
 def _made_at(recorder: Recorder, normal: Normal) -> tuple[Frame, ...]:

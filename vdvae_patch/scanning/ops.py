@@ -232,6 +232,8 @@ HELD = frozenset({"clamp", "clamp_min", "clamp_max", "nan_to_num"})
 """What holds values inside of a range, and is the identity there."""
 FLOORS = frozenset({"add", "clamp"})
 """The steps of a convention that keep a σ from zero."""
+ADDING_BY_INDEX = frozenset({"index_add", "scatter_add", "scatter_reduce", "index_reduce", "segment_reduce"})
+"""Elements are added up by the number of the group that each of them is of, as the nodes of several graphs are."""
 GATES = frozenset({"sigmoid", "hardsigmoid"})
 """What lets a value through in part, by name."""
 POSITIVE = frozenset({"exp", "exp2", "softplus", "square", "sigmoid", "hardsigmoid", "softmax"})

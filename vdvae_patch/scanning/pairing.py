@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from vdvae_patch.heads import Compared, Found, Head, Outlet
+from vdvae_patch.heads import Compared, Correlation, Found, Head, Outlet
+from vdvae_patch.scanning import hazards
 from vdvae_patch.scanning.emission import emission_of
-from vdvae_patch.scanning.expression import Spot, settle
+from vdvae_patch.scanning.expression import Expression, Spot, settle
 from vdvae_patch.scanning.gaussian import GaussianTerm
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.group import Group
-from vdvae_patch.scanning.reading import Reading, Readings
+from vdvae_patch.scanning.reading import Reading, Readings, where
 from vdvae_patch.scanning.roles import is_one_kl
 from vdvae_patch.scanning.stacked import added_to
 
@@ -50,7 +51,15 @@ class _Pairing:
         whole = not group.readings[0].parts and (emission.at_output or emission.parameter)
         raw = Outlet(emission.path, emission.channels, emission.parameter) if whole else None
         prior = self._prior(group) if group.role == "posterior" else None
-        return replace(found, raw=raw, mean=self._mean(group), prior=prior)
+        found = replace(found, raw=raw, mean=self._mean(group), prior=prior)
+        warnings = [*found.warnings]
+        floored = next((r.term for r in group.readings if r.term is not None and r.term.floored), None)
+        if floored is not None:
+            warnings.append(hazards.of_floored_density(emission.path, where(floored.total)))
+        correlation = self._correlation(group)
+        if correlation is not None and correlation.reaches_one:
+            warnings.append(hazards.of_correlation(emission.path, f"{correlation.file}:{correlation.line}"))
+        return replace(found, correlation=correlation, warnings=tuple(warnings))
 
     def _mean(self, group: Group) -> Outlet | None:
         found = self._given(group)
@@ -58,6 +67,20 @@ class _Pairing:
             found = self._in_terms(group)
             found -= self._taken if len(found) > 1 else set()
         return next(iter(found)) if len(found) == 1 else None
+
+    def _correlation(self, group: Group) -> Correlation | None:
+        """What moves the correlation with the other value of the same density."""
+        terms = [r.term for r in group.readings if r.term is not None and r.term.correlation]
+        spots = {spot.key: spot for term in terms for spot in term.correlation}
+        if not spots:
+            return None
+        first = next(iter(spots.values()))
+        expression = Expression(Spot(terms[0].total))
+        made = (spot.node for spot in expression.order if expression.depends[spot.key] == {first.key})
+        file, _, line = where(next(made, terms[0].total)).rpartition(":")
+        outlet = self._outlet(first) if len(spots) == 1 else None
+        reaches = any(term.reaches_one for term in terms)
+        return Correlation(outlet, file, int(line) if line.isdigit() else 0, reaches)
 
     def _given(self, group: Group) -> set[Outlet | None]:
         """What a Normal was given as its mean, and what σ ε was added to."""

@@ -18,7 +18,13 @@ from vdvae_patch.conventions import Convention, LogSigma, Sigma
 from vdvae_patch.heads import Head
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.agreement import agrees
-from vdvae_patch.scanning.attributes import EACH_OPERAND, attribute_sites, sites_at_operands, sites_of_parts
+from vdvae_patch.scanning.attributes import (
+    EACH_OPERAND,
+    attribute_sites,
+    sites_at_operands,
+    sites_beside_a_sum,
+    sites_of_parts,
+)
 from vdvae_patch.scanning.calls import (
     CannotPlaceError,
     common_level,
@@ -138,8 +144,15 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         bare = _bare(graph, chained)
         if bare is not None:
             return [bare]
+        part = sites_beside_a_sum(graph, chained)
+        if part:
+            return list(part)
         if cut is not None:
             return site_at(graph, chained[0], *cut)
+    else:
+        function = _at_function(graph, group)
+        if function:
+            return function
     try:
         return _apart(graph, group, chained)
     except CannotPlaceError:
@@ -147,6 +160,23 @@ def _sites_of_raw(graph: Graph, group: Sequence[Reading]) -> list[Site | Activat
         if not parted:
             raise
         return parted
+
+
+def _at_function(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:
+    """For what all readings take through one function without an inverse, such as a hard swish, and no other: where it
+    is called. Empty if that is not the case."""
+    first = group[0]
+    node = first.chain.begin.node
+    whole = Expression(first.chain.begin)
+    if len({(r.chain.end, r.chain.begin.key) for r in group}) > 1 or first.chain.end != "several":
+        return []
+    if [spot.node for spot in whole.order] != [node] or {*whole.leaves} != {first.raw.key}:
+        return []
+    rests = [named((*r.chain.steps, *r.suffix)) for r in group]
+    if any(map(is_limited, rests)) or not all_alike(rests) or not all(goes_through(r, node) for r in group):
+        return []
+    chain = Chain(first.raw, "raw", first.chain.steps, (node, *first.chain.nodes), ((), *first.chain.by_node))
+    return site_at(graph, replace(first, chain=chain), 1, rests[0])
 
 
 def _embedded(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
@@ -231,7 +261,11 @@ def _bare(graph: Graph, readings: Sequence[Reading]) -> Site | None:
     if emission.reason == SCRIPTED and raw.node.id not in graph.returned:
         return None  # its call gives several values, of which it is one
     site = site_of_nodes([raw.node], -1, rests[0])
-    return replace(site, channels=emission.channels) if raw.cuts else site
+    if not raw.cuts:
+        return site
+    # what a module computes in passing has its channels; a sum of several modules' outputs is none of theirs
+    is_sum = bool(readings[0].parts)
+    return replace(site, beside=emission.channels) if is_sum else replace(site, channels=emission.channels)
 
 
 def _bounded_again(graph: Graph, readings: Sequence[Reading]) -> list[Site | ActivationSite]:
@@ -413,9 +447,11 @@ def _computed_again(reading: Reading) -> list[Reading]:
         0.5 * ((x - y) / soft(self.log_sigma).exp()) ** 2 + soft(self.log_sigma)
 
     The second one gives log σ, and is a reading of its own: from there the rest of the first one's steps leads to σ.
+    Of what a network emits those that one function computes once more, such as a law's property `q.std`.
     """
-    if reading.term is None or not reading.chain.nodes or reading.raw.node.kind != "parameter":
-        return []  # of what a network emits, a residual posterior's σ may be computed, too
+    if reading.term is None or not reading.chain.nodes:
+        return []
+    of_parameter = reading.raw.node.kind == "parameter"
     own = {node.id for node in reading.chain.nodes}
     found: dict[int, Reading] = {}
     for spot in Expression(Spot(reading.term.total), through_sums=True).order:
@@ -428,6 +464,9 @@ def _computed_again(reading: Reading) -> list[Reading]:
         ):
             continue
         count = len(chain.by_node)
+        # of what a network emits, a residual posterior's σ may be computed, too, but by other lines
+        if not of_parameter and not _is_same_code(chain.nodes, reading.chain.nodes):
+            continue
         if count and chain.by_node == reading.chain.by_node[:count]:
             rest = tuple(step for steps in reading.chain.by_node[count:] for step in steps)
             for node in chain.nodes[:-1]:
@@ -436,6 +475,20 @@ def _computed_again(reading: Reading) -> list[Reading]:
                 reading, chain=chain, suffix=(*rest, *reading.suffix), node=spot.node, term=None, cuts=spot.cuts
             )
     return list(found.values())
+
+
+def _is_same_code(nodes: Sequence[Node], others: Sequence[Node]) -> bool:
+    """Whether one function, a helper or a property, computes all steps, called twice from elsewhere."""
+
+    def inner(node: Node) -> object:
+        frame = node.host_frame()
+        return None if frame is None else (frame.code, frame.lasti)
+
+    def called(node: Node) -> int:
+        return sum(frame.host for frame in node.frames)
+
+    alike = len(nodes) == len(others) and all(inner(a) == inner(b) for a, b in zip(nodes, others, strict=True))
+    return alike and called(nodes[-1]) > 1
 
 
 def _bounded(graph: Graph, group: Sequence[Reading]) -> list[Site | ActivationSite]:

@@ -130,12 +130,14 @@ class Probe:
     Args:
         run: the scan's.
         others: heads of the scan that are left as they are.
+        own_loss: run the call as it was given, in which nothing is exchanged.
     """
 
-    def __init__(self, model: nn.Module, run: ScanRun, others: Sequence[Head] = ()) -> None:
+    def __init__(self, model: nn.Module, run: ScanRun, others: Sequence[Head] = (), own_loss: bool = False) -> None:
         self._model = model
         self._run = run
         self._others = others
+        self._own_loss = own_loss
         self.levels = levels(_dtype(model))
 
     def verdicts(self, heads: Sequence[PatchedHead]) -> list[Verdict]:
@@ -167,6 +169,11 @@ class Probe:
                 found = found or self._breaking(heads, following, max(self.levels))
         return found or [Verdict(tuple(heads))]
 
+    def outcome_at(self, heads: Sequence[PatchedHead], level: float | None, tracer: Tracer | None = None) -> Outcome:
+        """Of one call with all heads whose σ follows their raw values at a level; None for the batch as it is."""
+        following = [unit for unit in units(heads) if not all(isinstance(h.scale, Constant) for h in unit)]
+        return self._outcome(heads, [] if level is None else following, level or 0.0, tracer)
+
     def _breaking(self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float) -> list[Verdict]:
         if self._outcome(heads, pushed, level, None).finite:
             return []
@@ -186,7 +193,7 @@ class Probe:
         scales = {id(h): scale for unit in pushed for scale in [_pushed(_following(unit), level)] for h in unit}
         given = [replace(h, scale=scales.get(id(h), h.scale)) for h in heads]
         planned = plan.attachments(self._model, given, True, self._run.normals, self._others)
-        loss = exchanged_for(self._model, given, True, self._run, self._others)
+        loss = None if self._own_loss else exchanged_for(self._model, given, True, self._run, self._others)
         take_out = put_in(self._model, planned)
         try:
             with _means_apart(self._model, [h.head for h in heads]) if pushed else nullcontext():

@@ -32,6 +32,7 @@ class Reading:
         parts: the chains of a join's operands.
         used: the number of the σ that is used, where this one is merged into it.
         cuts: the part of `node` that is read.
+        sums: of a density or a KL, the sums of raw values that it reads, another head's among them, by their number.
     """
 
     raw: Spot
@@ -43,6 +44,7 @@ class Reading:
     parts: tuple[Chain, ...] = ()
     used: int = -1
     cuts: Cuts = ()
+    sums: frozenset[int] = frozenset()
 
     @property
     def spot(self) -> Spot:
@@ -63,18 +65,20 @@ class NearMiss:
         where: `file:line`.
         reason: why not.
         operation: what is computed there, by PyTorch's name; empty for what no operation makes.
+        likely: whether it may well be a head that is missed, which is said also where others are found.
     """
 
     where: str
     reason: str
     operation: str = ""
+    likely: bool = False
 
     @classmethod
-    def at(cls, node: Node, reason: str) -> NearMiss:
+    def at(cls, node: Node, reason: str, *, likely: bool = False) -> NearMiss:
         """The near miss of what a node computes."""
         while node.op in ops.COPYING and node.inputs:  # autograd detaches what it keeps
             node = node.inputs[0]
-        return cls(where(node), reason, "" if node.func is None else node.op)
+        return cls(where(node), reason, "" if node.func is None else node.op, likely)
 
     def __str__(self) -> str:
         operation = f" ({self.operation})" if self.operation else ""

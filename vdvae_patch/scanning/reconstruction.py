@@ -14,7 +14,7 @@ products of data with the logarithm of an output; for x · l the gradient for l 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -225,19 +225,24 @@ def _products(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
         if node.op in ops.PICKING and len(node.inputs) > 1 and node.inputs[0].params:
             yield from _picked(tail, node, gradients[node.id])
             continue
-        if node.op != "mul" or len(node.inputs) != 2:
+        if node.op not in ("mul", "xlogy") or len(node.inputs) != 2:
             continue
-        for target, output in (node.inputs, node.inputs[::-1]):
+        for target, output in (node.inputs, node.inputs[::-1]) if node.op == "mul" else (node.inputs,):
             if not output.params or not is_target(tail, target) or node.id not in gradients:
                 continue
             value = tail.base[target.id]
-            if not bool((value >= 0).all()):
+            sign = -1 if bool((value <= 0).all()) else 1  # of -(x * log_softmax(l)), which Python reads as (-x) * ...
+            if not bool((sign * value >= 0).all()):
                 continue
-            gradient = gradients[node.id]
+            gradient = sign * gradients[node.id]
             kind = _kind_of_product(tail, node, target, output, gradient, gradients)
+            if sign < 0 and kind == "Bernoulli cross-entropy":
+                continue  # its other half has the data as they are
             if kind is not None and _moves(gradient):
                 factors = -gradient.flatten()
-                reads: Reads = "log mean" if _is_logarithm(output) else "logit"
+                reads: Reads = "logit"
+                if node.op == "xlogy" or _is_logarithm(output):
+                    reads = "log mean" if node.op == "mul" else "mean"
                 yield Term(
                     kind, node, target, factors[factors != 0], None, gradient.numel(), output=output, reads=reads
                 )
@@ -276,13 +281,11 @@ def _through(node: Node) -> Node:
 def _kind_of_product(
     tail: Tail, node: Node, target: Node, output: Node, gradient: Tensor, gradients: dict[int, Tensor]
 ) -> TermKind | None:
-    if _is_logarithm(output):
+    if node.op == "xlogy" or _is_logarithm(output):
         inner = _through(output)
         if inner.op == "_log_softmax" or any(_through(n).op == "logsumexp" for n in inner.inputs):
             return "categorical cross-entropy"
-        if inner.op.startswith("log_sigmoid"):
-            return "Bernoulli cross-entropy with logits"
-        return "Bernoulli cross-entropy" if _has_complement(tail, node, target) else "categorical cross-entropy"
+        return _kind_by_mean(tail, node, target, output)
     source = _through(output)
     total, value = gradients.get(source.id), tail.base.get(source.id)
     if total is None or value is None or total.shape != gradient.shape or not bool((gradient != 0).any()):
@@ -299,19 +302,78 @@ def _kind_of_product(
     return None
 
 
+def _kind_by_mean(tail: Tail, node: Node, target: Node, output: Node) -> TermKind:
+    """The kind of a product x · log u, by the mean that the rest of the loss gives the data.
+
+    Of −x η(h) + A(h) the mean is A'(h) / η'(h): the gradient for h at x = 0, which is A', over what x adds to it. It
+    is u of a Poisson, and of a Bernoulli, whose u is a probability; without any A probabilities of a categorical are
+    compared, which add up to one. Counts of another kind, such as a negative binomial's, have another mean.
+    """
+    x = tail.base[target.id].abs()  # of (-x) * log u, too
+    u = tail.base[output.id] if node.op == "xlogy" else tail.base[output.id].exp()
+    logits = _through(output).op.startswith("log_sigmoid")
+    binary: TermKind = "Bernoulli cross-entropy with logits" if logits else "Bernoulli cross-entropy"
+
+    def none(value: Tensor) -> Tensor:
+        return torch.zeros_like(value)
+
+    changes: Changes = {target.id: none}
+    places, ends = _way_back(tail, output)
+    apart, whole = (tail.adjoints([*places, *ends], changed) for changed in (changes, None))
+    if all(float(apart[n.id].abs().max()) <= _SAME * float(whole[n.id].abs().max()) for n in ends):
+        return "categorical cross-entropy"
+    complement = node.op == "mul" and _has_complement(tail, node, target)
+    for place in places:
+        by_data = apart[place.id] - whole[place.id]
+        if by_data.shape != x.shape or u.shape != x.shape or not bool((by_data != 0).any()):
+            continue
+        used = by_data != 0
+        if torch.allclose((x * apart[place.id] / by_data)[used], u[used], rtol=1e-3, atol=1e-6):
+            return binary if logits or complement else "Poisson likelihood"
+    return binary if complement else "log likelihood"
+
+
+def _way_back(tail: Tail, output: Node) -> tuple[list[Node], list[Node]]:
+    """The values that alone an output is computed of, itself first, and those in which its arithmetic begins; of a
+    layer's output that has more beside it the part."""
+    found, todo, seen, ends = [output], [output], {output.id}, list[Node]()
+    while todo:
+        node = todo.pop()
+        learned = list({n.id: n for n in node.inputs if n.params and n.id in tail.inside}.values())
+        part = node.kind == "shape" and any(math.prod(n.shape) > math.prod(node.shape) for n in learned)
+        if node.id in tail.leaves or not learned or part:
+            ends.append(node)
+            continue
+        if len(learned) == 1 and found[-1] is node:
+            found += learned
+        todo += [n for n in learned if n.id not in seen]
+        seen.update(n.id for n in learned)
+    return found + [end for end in ends if len(ends) == 1 and end is not found[-1]], ends
+
+
 def _has_complement(tail: Tail, node: Node, target: Node) -> bool:
     """Whether the same output and target are multiplied as (1 − x) log(1 − p), too, whatever the sign."""
-    value = 1 - tail.base[target.id].double()
+    value = 1 - tail.base[target.id].double().abs()
     for other in tail.order:
-        if other.op == "mul" and other is not node and other.shape == node.shape:
+        if other.op == "mul" and other.params and other is not node and other.shape == node.shape:
             for n in other.inputs:
                 if (
                     not n.params
                     and tail.base[n.id].shape == value.shape
-                    and torch.allclose(tail.base[n.id].abs(), value.abs())
+                    and torch.allclose(tail.base[n.id].double().abs(), value.abs())
                 ):
                     return True
     return False
+
+
+def unknown_comparison(tail: Tail) -> Node | None:
+    """Where a loss without a term that is known has what a draw was decoded to and data together, in whatever way; None
+    if it has not."""
+    for node in tail.order:
+        outputs = [n for n in node.inputs if n.params and n.noise and n.id in tail.inside]
+        if node.kind == "elementwise" and outputs and any(is_target(tail, n) and n.data for n in node.inputs):
+            return node
+    return None
 
 
 # --- differences ------------------------------------------------------------------------------------------------------
@@ -455,12 +517,30 @@ def _complete(tail: Tail, node: Node, gradient: Tensor) -> Tensor:
     ends = [n for n in frontier if n.id in reached]
     gradients = tail.adjoints(ends)
     found = [-gradients[n.id].flatten() for n in ends if bool((gradients[n.id] != 0).any())]
-    if not found:
+    if not found or _is_of_power(ends[-1], {n.id: n for n in _behind(tail, node)}):
         return torch.zeros(0, dtype=torch.float64)
     factors = found[-1][found[-1] != 0]
     # what is complete may be the log likelihood or less it, as log cosh e is: a loss that is minimized grows with |e|
     grows = bool((gradient * tail.base[node.id] >= 0).all())
     return -factors if grows and bool((factors < 0).all()) else factors
+
+
+def _is_of_power(end: Node, behind: Mapping[int, Node]) -> bool:
+    """Whether a logarithm is of a power of the error and no more, as a Student's t has log(1 + e²/ν) with (ν + 1)/2 in
+    front: a log likelihood to some power, and which is not to be seen. One of exponentials, of a mixture, is whole."""
+    if end.op not in ("log", "log1p"):
+        return False
+    todo, seen = [end], set[int]()
+    while todo:
+        node = todo.pop()
+        seen.add(node.id)
+        if node is not end and node.op not in ops.POWERS and node.op not in _OF_POWERS and node.kind != "shape":
+            return False
+        todo += [n for n in node.inputs if n.id in behind and n.id not in seen]
+    return True
+
+
+_OF_POWERS = frozenset({"add", "sub", "mul", "div", "rsub"})
 
 
 def linear_frontier(tail: Tail) -> list[Node]:

@@ -36,7 +36,7 @@ from vdvae_patch.scanning.foreign_draws import may_be_drawn
 from vdvae_patch.scanning.graph import Frame, Graph, Node, broadcast_shape, flat, is_diagonal, is_even, representative
 from vdvae_patch.scanning.inputs import tensors_in
 from vdvae_patch.scanning.undoing import RUNNER, Undoing, storage_key, tensors_among
-from vdvae_patch.trace import shown
+from vdvae_patch.trace import short, shown
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -129,6 +129,8 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         made = len(self.graph.nodes)
         out = self._run(func, args, kwargs)
         self._record(func, args, sources, named, out)
+        if func.overloadpacket.__name__ == "_local_scalar_dense" and sources[0].params:
+            self.graph.read_out.append(sources[0])
         for node in self.graph.nodes[made:] if cut else ():
             node.cut = cut
         return out
@@ -317,7 +319,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         """Say that a network was given something that is no input, and that no operation made."""
         for shape in (self._outside.pop(n.id) for n in inputs if n.id in self._outside):
             frame = node.host_frame()
-            at = "" if frame is None else f" at {os.path.basename(frame.code.co_filename)}:{frame.line}"
+            at = "" if frame is None else f" at {short(frame.code.co_filename)}:{frame.line}"
             self.graph.notes.append(
                 f"a tensor {shape} that is no input meets parameters{at}; if it is data, give it as an input, so that "
                 "a posterior is not taken for a prior"
@@ -346,7 +348,7 @@ class Recorder(Undoing):  # type: ignore[no-untyped-call]
         storage.written.add(place)
         changed = {place: node}
         for other, old in sorted(storage.places.items(), key=lambda item: math.prod(item[0][1])):
-            if other == place:
+            if other == place or _lie_apart(other, place):
                 continue
             del storage.places[other]
             inner, where = next(
@@ -628,6 +630,24 @@ def _selected(whole: View, part: View) -> tuple[int, int] | None:
         if others == (inner, inner_strides) and rest == 0 and 0 <= index < shape[dim]:
             return dim, index
     return None
+
+
+def _lie_apart(one: View, other: View) -> bool:
+    """Whether two views are ranges of one dimension of the same tensor that do not meet, as the gates are which one
+    product is taken apart into: what is written into one leaves the other as it was."""
+    (first, shape, strides), (second, others, same) = one, other
+    differing = [d for d in range(len(shape)) if len(others) == len(shape) and shape[d] != others[d]]
+    if strides != same or len(others) != len(shape) or len(differing) > 1 or 0 in strides:
+        return False
+    for dim in differing or range(len(shape)):
+        start, rest = divmod(second - first, strides[dim])
+        low, high = min(0, start), max(shape[dim], start + others[dim])
+        wider = [s for d, s in enumerate(strides) if d != dim and shape[d] > 1 and s > strides[dim]]
+        narrower = sum((shape[d] - 1) * s for d, s in enumerate(strides) if d != dim and s <= strides[dim])
+        inside = narrower < strides[dim] and all((high - low) * strides[dim] <= s for s in wider)
+        if rest == 0 and inside and (start >= shape[dim] or start + others[dim] <= 0):
+            return True
+    return False
 
 
 _LEAVING_DRAWS = ops.COPYING | ops.KEEPING_CHANNELS | ops.MULTIPLYING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,8 +18,10 @@ from torch.utils.data import DataLoader
 from vdvae_patch.attach.attachment import outputs_observed
 from vdvae_patch.attach.entry import entry_of
 from vdvae_patch.errors import PatchError
+from vdvae_patch.given import call_for_loss
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.diagonals import settle_diagonals
+from vdvae_patch.scanning.factors import settle_factors
 from vdvae_patch.scanning.foreign_draws import settle_foreign_draws
 from vdvae_patch.scanning.graph import Graph
 from vdvae_patch.scanning.inputs import arrays_in, data_of, tensors_in
@@ -26,6 +29,8 @@ from vdvae_patch.scanning.layers import join_layers
 from vdvae_patch.scanning.masks import settle_masks
 from vdvae_patch.scanning.normals import normals_watched
 from vdvae_patch.scanning.outcome import gradients_of, loss_of, outcome_of, several_in
+from vdvae_patch.scanning.pairs import settle_pairs
+from vdvae_patch.scanning.pooling import settle_pools
 from vdvae_patch.scanning.quiet import without_hook_warning, without_logging
 from vdvae_patch.scanning.record import Recorder, run_watched
 from vdvae_patch.scanning.undoing import Undoing
@@ -59,7 +64,7 @@ def recorded(
     inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     own = inspect.getattr_static(type(inner), "forward")
     if call is None and own is nn.Module.forward and "forward" not in vars(inner):
-        raise PatchError(f"{type(model).__name__} has no forward; give your loss: call={_loss_of(model)}")
+        raise PatchError(f"{type(model).__name__} has no forward; give your loss: call={call_for_loss(model)}")
     owned = frozenset(id(t) for t in (*model.parameters(), *model.buffers()))
     data = data_of(inputs, call, owned)
     recorder = recorder_of(model, [t for t in tensors_in(data) if id(t) not in owned], arrays_in(data))
@@ -112,7 +117,7 @@ def recorded(
         except NotImplementedError as error:
             if call is None and _is_at_once(error):
                 raise PatchError(
-                    f"{type(model).__name__} has no forward of its own; give your loss: call={_loss_of(model)}"
+                    f"{type(model).__name__} has no forward of its own; give your loss: call={call_for_loss(model)}"
                 ) from error
             raise
         except Exception as error:
@@ -137,8 +142,11 @@ def recorded(
         )
     recorder.graph.index_consumers()
     settle_diagonals(recorder.graph)
+    settle_factors(recorder.graph)
+    settle_pairs(recorder.graph)
     join_layers(recorder.graph)
     settle_masks(recorder.graph)
+    settle_pools(recorder.graph)
     settle_foreign_draws(recorder.graph, recorder.draw_count)
     recorder.graph.settle()
     return recorder.graph
@@ -159,7 +167,7 @@ def rerun(model: nn.Module, inputs: tuple[Any, ...], call: Call | None = None) -
 @contextmanager
 def _apart(model: nn.Module, undoing: Undoing, recorder: Recorder | None) -> Iterator[None]:
     """Whatever runs inside leaves no trace on the model, and is run as it is written."""
-    with without_logging(model), _eager(model), Untouched(model, undoing), normals_watched(recorder):
+    with without_logging(model), _eager(), Untouched(model, undoing), normals_watched(recorder):
         yield
 
 
@@ -175,13 +183,6 @@ def _called(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> tup
     return (model, inputs) if call is None else (call, (model, *inputs))
 
 
-def _loss_of(model: nn.Module) -> str:
-    """How the loss of a model may be called."""
-    if hasattr(model, "training_step"):
-        return "lambda model, batch: model.training_step(batch, 0)"
-    return "lambda model, batch: model.loss(batch)"
-
-
 def _is_at_once(error: NotImplementedError) -> bool:
     """Whether PyTorch's `forward`, or one that calls nothing but it, raised this: no module inside has run."""
     trace, names = error.__traceback__, list[str]()
@@ -192,10 +193,10 @@ def _is_at_once(error: NotImplementedError) -> bool:
 
 
 @contextmanager
-def _eager(model: nn.Module) -> Iterator[None]:
-    """Compiled parts run as they are written: what the compiler makes of them has no lines."""
-    compiled = any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules())
-    if not compiled:
+def _eager() -> Iterator[None]:
+    """What is compiled, parts of the model or the call itself, runs as it is written: what the compiler makes of it has
+    no lines. Where nothing has imported the compiler there is nothing of the kind, and it is not imported for this."""
+    if "torch._dynamo" not in sys.modules:
         yield
         return
     with eagerly(), without_hook_warning():
@@ -218,7 +219,7 @@ def _otherwise(model: nn.Module, inputs: tuple[Any, ...], call: Call | None) -> 
     """What may be meant, where the model itself was called on the batch and raised."""
     if call is not None:
         return ""
-    loss = _loss_of(model)
+    loss = call_for_loss(model)
     if len(inputs) == 1 and isinstance(inputs[0], Mapping | list | tuple) and not hasattr(model, "training_step"):
         loss = f"lambda model, batch: model({'**' if isinstance(inputs[0], Mapping) else '*'}batch)"
     return f"; if your training does not call the model so, give its loss: call={loss}"

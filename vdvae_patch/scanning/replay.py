@@ -23,6 +23,7 @@ from vdvae_patch.scanning.graph import Graph, Node, flat
 from vdvae_patch.scanning.record import Recorder, _locate
 from vdvae_patch.scanning.undoing import storage_key
 from vdvae_patch.scanning.writes import Versions, Writes, written
+from vdvae_patch.torch_versions import quiet_vmap
 
 BUDGET = 1 << 30
 """Bytes of values that are kept of a call; of more, the latest ones: the tail is at its end."""
@@ -94,9 +95,18 @@ def _is_inner(node: Node) -> bool:
         return True
     if node.op in _LOSSES:  # with a buffer of weights, too
         return True
-    if node.op in ops.CONVOLUTIONS or node.op in ops.NORMALIZATIONS or node.op in ops.PRODUCTS:
+    if node.op in ops.CONVOLUTIONS or node.op in ops.NORMALIZATIONS:
         return False
+    if node.op in ops.PRODUCTS:  # of rows with rows, as of a KL with what weighs it: no layer, be its weights drawn
+        return all(n.data and _is_computed(n) for n in node.inputs)
     return not any(_is_weight(n) for n in node.inputs)
+
+
+def _is_computed(node: Node) -> bool:
+    """Whether a value is one of arithmetic, with its elements elsewhere at most."""
+    while node.kind == "shape" and len(node.inputs) == 1:
+        node = node.inputs[0]
+    return node.kind in ("elementwise", "reduction", "shape")
 
 
 def _is_weight(node: Node) -> bool:
@@ -338,7 +348,7 @@ def _slopes_at(loss_at: Callable[[Tensor], Tensor], values: Tensor, like: object
     if alone is not None and len(values) == 1:
         return alone
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_vmap():
             warnings.simplefilter("ignore")  # of an operation that has no form for several values and is run again
             together = _slope_of(loss_at, values, torch.vmap)
         if alone is None or torch.allclose(together[:1], alone, rtol=1e-6, atol=1e-12, equal_nan=True):

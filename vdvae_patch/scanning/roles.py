@@ -22,7 +22,7 @@ import torch
 
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.actions import is_action, is_moved_state
+from vdvae_patch.scanning.actions import is_action, is_moved_state, moves_by_itself
 from vdvae_patch.scanning.cuts import lies_in
 from vdvae_patch.scanning.emission import emission_of
 from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
@@ -54,6 +54,9 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     if roles:
         return ("posterior" if "posterior" in roles else roles[0]), True
     raw, sampled = found[0].raw, "noise" in places
+    rung = _role_on_a_ladder(readings, raw)
+    if rung is not None:
+        return rung, False
     if raw.node.noise and not (sampled and _sample_is_used(graph, readings, own)):
         return ("likelihood" if _has_size_of_data(graph, raw) else "prior"), False
     around = _has_size_of_data(graph, raw) or _is_around_data(graph, found) or _is_of_one_parameter(graph, found)
@@ -66,6 +69,8 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
     if sampled and is_dreamt(graph, readings, raw, own):
         return "likelihood", False
     if sampled and raw.node.data and _is_generator(graph, readings, raw, own):
+        return "prior", False
+    if sampled and raw.node.noise and moves_by_itself(graph, readings, raw, own):
         return "prior", False
     judged = sampled and raw.node.data and graph.loss is not None
     if judged and is_moved_state(graph, readings, raw, own):
@@ -226,6 +231,22 @@ def _is_factor_beside_others(readings: Readings, raw: Spot) -> bool:
     return bool(sees) and any(inputs_of(readings, other) not in (frozenset(), sees) for other in others)
 
 
+def _role_on_a_ladder(readings: Readings, raw: Spot) -> Role | None:
+    """The role of what knows the data by the draws above it alone, and is merged into a draw with what sees them: the
+    prior that the posterior of a ladder is merged with, or a part of that posterior, where a prior of its own judges
+    the draw. None of anything else."""
+    drawn = [r for r in readings.found if r.evidence == "noise" and r.used >= 0]
+    products = {r.used for r in drawn if r.raw.key == raw.key}
+    if not products or not raw.node.noise or inputs_of(readings, raw, through_means=False):
+        return None
+    merged = [r for r in drawn if r.used in products]
+    if not any(inputs_of(readings, r.raw, through_means=False) for r in merged):
+        return None
+    own = {r.raw.key for r in merged}
+    judges = (r for r in readings.found if r.evidence == "p" and r.term is not None and r.raw.key not in own)
+    return "posterior" if any(_is_of_draws(r, products) for r in judges) else "prior"
+
+
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:
     """Those of a raw value that is not merged with others: a prior that is multiplied into a posterior is not drawn."""
     alone = (r for r in readings.found if r.evidence == "noise" and r.used < 0 and r.raw.node.id == raw.node.id)
@@ -242,7 +263,17 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     beside = readings.beside(reading.term, "p")
     seconds = [r for r in beside if r.term is not None and is_one_kl(r.term, reading.term)]
     exchanged = any(_is_exchanged(graph, readings, reading.raw, r.raw) for r in seconds)
+    exchanged = exchanged or any(_is_of_known_code(graph, readings, reading.raw, r.raw) for r in seconds)
     return "prior" if exchanged else "posterior"
+
+
+def _is_of_known_code(graph: Graph, readings: Readings, first: Spot, second: Spot) -> bool:
+    """Whether the second of a KL is a code, which is drawn, decoded and near N(0, 1) by a KL of its own, and the first
+    is drawn nowhere: what predicts the code, whatever it sees."""
+    own = [r for r in readings.found if r.raw.key == second.key and r.evidence == "q" and r.term is not None]
+    if _drawn_alone(readings, first) or not any(r.term.prior is not None for r in own if r.term is not None):
+        return False
+    return _sample_is_used(graph, readings, _drawn_alone(readings, second))
 
 
 def _is_near_likelihood(readings: Readings, reading: Reading) -> bool:
@@ -265,9 +296,10 @@ def _role_in_density(graph: Graph, readings: Readings, reading: Reading, own: se
     samples = [mean for mean in term.means if mean.node.id in readings.samples]
     if any(n.id in own for sample in samples for n in sample.node.inputs):
         return "posterior"  # log q(z) of a z that was drawn from q: the Monte Carlo form of a KL
-    if _is_of_path_of_own_draw(graph, readings, reading):
-        return "posterior"  # log q(z_t | x_t) along a path that begins in a draw of q(z_0 | x_0)
     firsts = [r for r in readings.beside(term, "q") if r.term is not None and is_one_kl(r.term, term)]
+    # what another law draws, or has for its mean, is not moved by the layers, and is measured by a prior
+    if not samples and not firsts and _is_of_path_of_own_draw(graph, readings, reading):
+        return "posterior"  # log q(z_t | x_t) along a path that begins in a draw of q(z_0 | x_0)
     if any(_is_exchanged(graph, readings, r.raw, reading.raw) for r in firsts):
         return "posterior"
     if samples and own and _is_expert(graph, readings, reading.raw, samples, own):
@@ -377,9 +409,12 @@ def _goes_on_from(late: Node, early: Node) -> bool:
 def _is_exchanged(graph: Graph, readings: Readings, first: Spot, second: Spot) -> bool:
     """Whether the second of a KL is what is drawn and sees the data, and the first one is not.
 
-    A conditional prior may be drawn from in place of the posterior, p(z | c) of q(z | x, c), but sees less.
+    A conditional prior may be drawn from in place of the posterior, p(z | c) of q(z | x, c), but sees less; so does
+    one whose draw is decoded by mistake, where it knows the data by the code above it alone.
     """
     if not _sample_is_used(graph, readings, _drawn_alone(readings, second)):
+        return False
+    if not inputs_of(readings, first, through_means=False) <= inputs_of(readings, second, through_means=False):
         return False
     seen, others = inputs_of(readings, second), inputs_of(readings, first)
     if not seen:

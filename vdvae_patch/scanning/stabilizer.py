@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,13 +21,16 @@ from vdvae_patch.patching.record import is_patched
 from vdvae_patch.patching.term import put_term
 from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.account import told
-from vdvae_patch.scanning.choosing import examine, keep
+from vdvae_patch.scanning.choosing import examine, keep, push_correlations, try_own_loss
 from vdvae_patch.scanning.elbo import OTHERS
 from vdvae_patch.scanning.exchange import CannotExchangeError, Exchange, exchanged
-from vdvae_patch.scanning.finder import scan
+from vdvae_patch.scanning.finder import in_evaluation, scan
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.treatment import Asked, Scales, patched
+from vdvae_patch.scanning.two_laws import keep_two_laws
+from vdvae_patch.scanning.two_roles import posterior_of
 from vdvae_patch.seams import seam_of
+from vdvae_patch.trace import short
 
 
 def stabilize(
@@ -50,8 +52,8 @@ def stabilize(
     Each head's raw values are then pushed to where σ² and σ leave the range of their type, and to what an optimizer's
     steps can reach; the user's own call, backward pass included, must stay finite. What is printed says CURED of a head
     where it does, and else NOT cured, with the operation that breaks and a scale with which all stays finite, if one is
-    found. Where the usual scale breaks and another one does not, the other one is used. A model that stays finite as it
-    is keeps its σ: it may have a lower bound that its own arithmetic needs.
+    found. Where the usual scale breaks and another one does not, the other one is used: the host's own σ, if the model
+    stays finite with it, since its arithmetic may need the lower bound that it has.
 
     A learned prior gets a constant σ of 1 unless another scale is named, the paper's choice (section 7.4): in ten seeds
     of a raised learning rate (docs/results/stress-ten-seeds.md) it had no NaN, where a prior with a learned σ had 86
@@ -61,7 +63,8 @@ def stabilize(
     - where no density and no KL shows that it is a prior;
     - where no posterior is compared with it, as with the learned base of a flow;
     - where its network computes nothing but this σ, as in an entropy model;
-    - where no parameter of it is trained, as of a teacher.
+    - where no parameter of it is trained, as of a teacher;
+    - where its layer is a posterior's, too, at other inputs, as a VampPrior's.
 
     A posterior's σ is never fixed.
 
@@ -71,7 +74,8 @@ def stabilize(
     would move, and how the usual scale is had (`prior="constant"`). By 1% of the sum of the magnitudes of the terms
     that the loss adds up, so that one near zero, or below, has a size, too; both calls draw the same random numbers,
     and where a loss is another one at each call all the same, the σ of the batch are compared, within 2% of their
-    medians. A scale that is named stays, and its move is said.
+    medians. A scale that is named stays, and its move is said. So it is where a host draws from one Normal and measures
+    another, a fault that a patch mends by one σ for both: where that moves the loss, both stay as the host has them.
 
     Args:
         inputs, call: as of `scan`; give the loss as the call, so that priors are seen.
@@ -120,8 +124,11 @@ def stabilize(
         treatment.notes[:0] = notes
         treatment.may_be_fixed = fixed
         examine(model, treatment, asked, probe)
+        keep_two_laws(model, treatment, asked, probe)
         keep(model, treatment, asked)
-        treatment.notes += _of_this_process()
+        push_correlations(model, treatment)
+        try_own_loss(model, treatment)
+        treatment.notes += (*in_evaluation(model), *_of_this_process())
     tell(told(treatment), file or sys.stdout)
     if decoder is not None:
         said = _said(heads, decoder, exchange, why_not)
@@ -200,7 +207,7 @@ def _said(heads: ScanResult, decoder: str, exchange: Exchange | None, why_not: s
         )
     term = elbo.reconstruction
     assert term is not None
-    where = f"in the place of `{term.expression}` at {os.path.basename(term.file)}:{term.line}"
+    where = f"in the place of `{term.expression}` at {short(term.file)}:{term.line}"
     if elbo.place is not None and elbo.place.lines is not None:
         line, at = elbo.place.lines
         where = f"in the place of {at}, around the mean of its mixture, `{line}`"
@@ -221,8 +228,9 @@ def _chosen(heads: ScanResult, asked: Asked) -> tuple[Scales, list[str], bool]:
     compared = any(h.role == "posterior" for h in heads)
     guessed = next((h for h in own if h.found and h.found.confidence == "likely"), None)
     alone = next((h for h in own if h.found and h.found.alone), None)
+    both = next((h for h in own if posterior_of(h, heads) is not None), None)
     if prior is None:
-        prior = "constant" if compared and not guessed and not alone else posterior
+        prior = "constant" if compared and not guessed and not alone and not both else posterior
         why = ""
         if guessed is not None:
             why = f"that {guessed.path} is a prior is a guess, since no density and no KL reads it"
@@ -230,12 +238,14 @@ def _chosen(heads: ScanResult, asked: Asked) -> tuple[Scales, list[str], bool]:
             why = f"no posterior is compared with {own[0].path}, so that a small σ makes no KL explode"
         elif alone is not None and alone.found is not None:
             why = f"of {alone.path}, {alone.found.alone}"
+        elif both is not None:
+            why = f"{both.path} gives the posterior's, too, so that it gets the posterior's scale"
         if why:
             notes.append(f"the prior's σ is not fixed: {why}")
     wanted: dict[Role, str | Scale | None] = {"posterior": posterior, "prior": prior, "likelihood": asked["likelihood"]}
     present = {head.role for head in heads}
     scales = {role: scale for role, scale in wanted.items() if scale is not None and role in present}
-    return scales, notes, compared and not (guessed or alone)
+    return scales, notes, compared and not (guessed or alone or both)
 
 
 def _require_asked(heads: ScanResult, asked: Asked) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ast
 import linecache
 import math
-import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from vdvae_patch.scanning.reconstruction import Reads, Term, TermKind, reduction
 from vdvae_patch.scanning.repetitions import Draws
 from vdvae_patch.scanning.replay import Tail
 from vdvae_patch.scanning.targets import rows_of
+from vdvae_patch.trace import short
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ReconstructionTerm:
     expression: str
 
     def __str__(self) -> str:
-        place = f" at {os.path.basename(self.file)}:{self.line}" if self.file else ""
+        place = f" at {short(self.file)}:{self.line}" if self.file else ""
         text = f", `{self.expression}`" if self.expression else ""
         how = "" if self.reduced == "unknown" else f", reduced by {self.reduced}"
         return f"{self.kind}{place}{text}{how}"

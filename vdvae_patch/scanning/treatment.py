@@ -15,6 +15,7 @@ from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle, patch
 from vdvae_patch.patching.variant import VANILLA
 from vdvae_patch.scales import Scale
+from vdvae_patch.scanning.correlations import Pushed
 from vdvae_patch.scanning.keeping import Ruler
 from vdvae_patch.scanning.probing import Verdict
 from vdvae_patch.scanning.result import ScanResult
@@ -32,12 +33,14 @@ class Treatment:
         heads: those that are patched.
         left_out: heads that are not, with the reason.
         verdicts: what pushing the raw values showed; None where it was not done, with the reason in `not_probed`.
+        by_own_loss: the same by the call as it was given, where `handle.loss` is another one.
         holds: for a role that is not cured, the scale that holds where the chosen one does not.
         notes: why a scale is another than the usual one.
         may_be_fixed: whether a constant σ may be the prior's.
         paper: whether formulas are applied to raw values as they are, see `patch`.
         ruler: what the move of the loss is measured by; None where it is not known.
         kept: the roles for which scales that move the loss less were looked for.
+        correlations: what pushing the correlations of the heads' densities showed.
     """
 
     heads: ScanResult
@@ -45,6 +48,7 @@ class Treatment:
     scales: Scales
     left_out: dict[Head, str] = field(default_factory=dict)
     verdicts: list[Verdict] | None = None
+    by_own_loss: list[Verdict] | None = None
     not_probed: str = ""
     holds: dict[Role, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -52,6 +56,7 @@ class Treatment:
     paper: bool = False
     ruler: Ruler | None = None
     kept: set[Role] = field(default_factory=set)
+    correlations: list[Pushed] = field(default_factory=list)
 
 
 def patched(model: nn.Module, heads: ScanResult, scales: Scales, asked: Asked, paper: bool) -> Treatment:

@@ -6,37 +6,67 @@ is almost a Normal's; and where nothing at all was found, of the noise that was 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 
 from vdvae_patch.scanning import ops
 from vdvae_patch.scanning.chain import descend, scaled_noise
+from vdvae_patch.scanning.correlated import Correlated
+from vdvae_patch.scanning.elements import is_pair_matrix
 from vdvae_patch.scanning.emission import emission_of
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, settle
-from vdvae_patch.scanning.gaussian import LEAST_CORRELATION, MOST_LEAVES, Probe
+from vdvae_patch.scanning.expression import Spot, SpotKey, settle
+from vdvae_patch.scanning.factors import drawn_by_factor
 from vdvae_patch.scanning.graph import Frame, Graph, Node, ancestors
 from vdvae_patch.scanning.interpolated import leaves_of
 from vdvae_patch.scanning.reading import NearMiss, Readings, where
 from vdvae_patch.trace import shown
 
 
-def unread(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) -> Iterator[NearMiss]:
+def unread(
+    graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node], pairs: Correlated
+) -> Iterator[NearMiss]:
     """The near misses of a graph.
 
     Args:
         unmatched: raw values that change a density as a scale does, with where that is complete; see `gaussian_terms`.
+        pairs: what was read of densities of two correlated values.
     """
-    found = [*_others(graph), *_almost(graph, readings, unmatched)]
+    found = [*_others(graph, readings), *_almost(readings, unmatched, pairs)]
     yield from dict.fromkeys(found)
     if not found and not readings.found and not readings.near_misses:
         for node in graph.nodes:
             if node.kind == "noise":
-                yield NearMiss.at(node, "fresh Normal noise is drawn, and no value that a network computes scales it")
+                yield NearMiss.at(node, _unscaled(graph, node))
 
 
-def _others(graph: Graph) -> Iterator[NearMiss]:
+def _unscaled(graph: Graph, noise: Node) -> str:
+    """What is to be said of noise that no network's output is multiplied by: its scale may have left PyTorch."""
+    for product in graph.consumers.get(noise.id, ()):
+        scale = next((n for n in product.inputs if n is not noise), None) if product.op == "mul" else None
+        if scale is not None and settle(Spot(scale)).node.kind == "constant" and not scale.even:
+            return (
+                f"{_UNSCALED}; it is multiplied by numbers that no operation of PyTorch computes, as NumPy does: "
+                f"through these no gradient comes. {_BY_TORCH}"
+            )
+    if graph.read_out:
+        at = ", ".join(dict.fromkeys(shown(where(node)) for node in graph.read_out[:_SHOWN]))
+        return (
+            f"{_UNSCALED}; if σ is the number of .item() or float() at {at}, no gradient comes through it. {_BY_TORCH}"
+        )
+    return _UNSCALED
+
+
+_UNSCALED = "fresh Normal noise is drawn, and no value that a network computes scales it"
+_BY_TORCH = "Compute σ of the network's output by torch's functions"
+_SHOWN = 3
+
+
+def _others(graph: Graph, readings: Readings) -> Iterator[NearMiss]:
     named, told = set[str](), list[Node]()
+    sigmas = {reading.node.id for reading in readings.found if reading.term is not None}
     for other in graph.others:
+        if _is_read(other.scale, sigmas):
+            named.add(_line(other.frames))
+            continue
         reason = "its scale is that of no Normal, and no head"
         if "Normal" in other.name:
             reason = _with_advice(graph, _CORRELATED, other.scale, other.argument)
@@ -44,19 +74,38 @@ def _others(graph: Graph) -> Iterator[NearMiss]:
         yield NearMiss(_line(other.frames), reason, other.name)
     for node in graph.nodes:
         if node.params and node.kind == "opaque" and node.op in ops.COMBINING and _mixes_noise(graph, node):
-            if where(node) in named:
+            if where(node) in named or drawn_by_factor(graph, node) is not None:
                 continue  # PyTorch's own draw
-            matrix = next(n for n in node.inputs if n.params and not n.noise)
+            matrix = next(n for n in node.inputs if n.params and scaled_noise(n) is None)
+            if _is_read(matrix, sigmas):
+                continue
             told.append(matrix)
             reason = f"fresh Normal noise meets a matrix that a network computes: {_CORRELATED}"
             yield NearMiss.at(node, _with_advice(graph, reason, matrix, "scale_tril"))
-    before = ancestors(told)
+    before, factored = ancestors(told), list[Node]()
     for node in graph.nodes:
         if node.op in _FACTORING and node.index == 0 and node.kind == "opaque" and where(node) not in named:
             matrix = node.inputs[0]
+            if _is_read(matrix, sigmas):
+                continue
             if matrix.params and matrix.data and node.id not in before:  # the factor of a draw is told of with the draw
                 named.add(where(node))
+                factored.append(node)
                 yield NearMiss.at(node, _with_advice(graph, f"of a matrix: {_CORRELATED}", matrix, "covariance_matrix"))
+    known = {*graph.factors, *(other.scale.id for other in graph.others), *(node.id for node in (*told, *factored))}
+    for node in graph.nodes:
+        if node.op != "linalg_solve_triangular" or node.kind != "opaque":
+            continue
+        factor = node.inputs[0]
+        if factor.params and factor.data and known.isdisjoint(ancestors([factor])):
+            known.add(factor.id)
+            reason = f"a triangular matrix is solved for, as in a density: {_CORRELATED}"
+            yield NearMiss.at(node, _with_advice(graph, reason, factor, "scale_tril"))
+
+
+def _is_read(matrix: Node, sigmas: set[int]) -> bool:
+    """Whether a matrix of two rows is made of scales that a density shows; see `pairs.py`."""
+    return is_pair_matrix(matrix) and not sigmas.isdisjoint(ancestors([matrix]))
 
 
 _FACTORING = frozenset({"linalg_cholesky_ex", "_linalg_slogdet", "_linalg_det"})
@@ -103,32 +152,19 @@ def _diagonal_of(matrix: Node) -> Node | None:
 _NEAR = 30
 
 
-def _almost(graph: Graph, readings: Readings, unmatched: Mapping[SpotKey, Node]) -> Iterator[NearMiss]:
-    known = {key for reading in readings.found for key in leaves_of(reading)}
-    stops = frozenset(readings.samples | readings.merged)
-    for key, total in unmatched.items():
+def _almost(readings: Readings, unmatched: Mapping[SpotKey, Node], pairs: Correlated) -> Iterator[NearMiss]:
+    known = {key for reading in readings.found for key in leaves_of(reading)} | pairs.read
+    known |= {spot.key for term in pairs.terms for spot in term.correlation}
+    for key, total in {**unmatched, **pairs.unread}.items():
         if key not in known:
-            yield NearMiss.at(total, _CROSSED if _is_crossed(total, stops) else _ALMOST)
-    for node in graph.nodes:  # a density that no logarithm was taken of
-        if node.op in ops.EXPONENTIAL and node.params and _is_crossed(node.inputs[0], stops):
-            yield NearMiss.at(node, _CROSSED)
+            crossed = key in pairs.unread or total.id in pairs.seen
+            yield NearMiss.at(total, _CROSSED if crossed else _ALMOST, likely=crossed)
 
 
-def _is_crossed(total: Node, stops: frozenset[int]) -> bool:
-    """Whether an expression is quadratic in two values that are correlated: ℓ = (A x² + 2 R x y + B y²) / 2 with
-    0 < R² < A B. Of one difference, (x - y)², it is R² = A B."""
-    expression = Expression(Spot(total), stops, most=MOST_LEAVES)
-    if not 3 <= len(expression.leaves) <= MOST_LEAVES:
-        return False
-    probe = Probe(expression)
-    curved = [key for key in expression.leaves if probe.curvature(key) is not None]
-    return any(
-        LEAST_CORRELATION < probe.correlation(one, other) < 1 - LEAST_CORRELATION
-        for one, other in itertools.combinations(curved, 2)
-    )
-
-
-_CORRELATED = "a Normal with correlations has no σ of each element; heads are of Normals whose elements are independent"
+_CORRELATED = (
+    "a Normal with correlations, whose scales are heads where they are two deviations and ρ, or the diagonal of a "
+    "factor that is torch.tril(below, -1) + torch.diag_embed(σ)"
+)
 _ALMOST = (
     "a network's output changes the curvature and the logarithm of an expression as the σ of a Normal does, but no "
     "step has just the values of that σ, as where elements are correlated"
@@ -136,9 +172,9 @@ _ALMOST = (
 
 
 _CROSSED = (
-    "the density of a Normal whose elements are correlated, written out; where the host makes one of its scales "
-    'positive write vdvae_patch.scales.get("bounded(0.01, 10)").sigma(v), and keep the correlation away from 1, as '
-    "0.99 * torch.tanh(v) does"
+    "two differences are multiplied and weighed as in the density of a Normal with a correlation, but no step has just "
+    'the values of its σ; if it is one, write vdvae_patch.scales.get("bounded(0.01, 10)").sigma(v) where the host '
+    "makes one of its scales positive, and keep the correlation away from 1, as 0.99 * torch.tanh(v) does"
 )
 
 

@@ -149,9 +149,13 @@ def _is_applied(graph: Graph, drawn: Node) -> bool:
     return False
 
 
-def inputs_of(readings: Readings, spot: Spot) -> frozenset[int]:
-    """The inputs that a value is computed of with no draw in between."""
-    return frozenset(spot.node.id for spot in _input_spots(readings, spot))
+def inputs_of(readings: Readings, spot: Spot, through_means: bool = True) -> frozenset[int]:
+    """The inputs that a value is computed of with no draw in between.
+
+    Args:
+        through_means: whether what a draw's mean is computed of counts, as of a code that stands for its data.
+    """
+    return frozenset(spot.node.id for spot in _input_spots(readings, spot, through_means))
 
 
 def sees_less(readings: Readings, one: Spot, other: Spot) -> bool:
@@ -164,13 +168,15 @@ def sees_less(readings: Readings, one: Spot, other: Spot) -> bool:
     return any(s.node.id in whole for s in own) and all(s.cuts for s in own if s.node.id in whole)
 
 
-def _input_spots(readings: Readings, spot: Spot) -> Iterator[Spot]:
+def _input_spots(readings: Readings, spot: Spot, through_means: bool = True) -> Iterator[Spot]:
     todo, seen = [spot.node], set[int]()
     while todo:
         node = todo.pop()
         if node.id in seen or not node.data or node.id in readings.samples:
             continue
         seen.add(node.id)
+        if not through_means and node.op == "add" and any(n.id in readings.samples for n in node.inputs):
+            continue
         begin = settle(Spot(node))
         if begin.node.kind == "input":
             yield begin

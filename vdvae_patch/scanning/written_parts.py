@@ -28,17 +28,23 @@ def parts_of_write(node: Node, cuts: Cuts) -> list[Part] | None:
     return _of_range(node, cuts) if node.op in ops.WRITING_PART else _of_picked(node, cuts)
 
 
-def _of_range(node: Node, cuts: Cuts) -> list[Part]:
-    base, source = node.inputs[:2]
-    dim = argument(node, 2, "dim", 0) % len(base.shape)
-    size = base.shape[dim]
+def places_written(node: Node) -> tuple[int, range]:
+    """The dimension, and the places of it, that a write to a range of one has changed."""
+    shape = node.inputs[0].shape
+    dim = argument(node, 2, "dim", 0) % len(shape)
+    size = shape[dim]
     start = argument(node, 3, "index" if node.op == "select_scatter" else "start", 0)
     start = start % size if start < 0 else start
     if node.op == "select_scatter":
-        written = range(start, start + 1)
-    else:
-        stop, step = argument(node, 4, "end", None), argument(node, 5, "step", 1)
-        written = range(start, size if stop is None else min(stop, size), step)
+        return dim, range(start, start + 1)
+    stop, step = argument(node, 4, "end", None), argument(node, 5, "step", 1)
+    return dim, range(start, size if stop is None else min(stop, size), step)
+
+
+def _of_range(node: Node, cuts: Cuts) -> list[Part]:
+    base, source = node.inputs[:2]
+    dim, written = places_written(node)
+    size = base.shape[dim]
     own = next((c for c in cuts if c.dim == dim), None)
     rest = tuple(c for c in cuts if c is not own)
     inside = [written.index(place) for place in (range(size) if own is None else own.places) if place in written]
