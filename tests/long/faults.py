@@ -413,7 +413,7 @@ FAULTS: list[Fault] = [
     *_group(
         "guarding/watch.py",
         "tests/guarding/test_clip.py",
-        ("report(self.skips, ended, self.steps + skipped,", "report(self.skips, ended, self.steps + len(self.skips),"),
+        ("self.skips, ended, self.steps + counted.total(),", "self.skips, ended, self.steps + len(self.skips),"),
     ),
     *_group(
         "train/probe.py",
