@@ -13,7 +13,7 @@ is to wait, nor under a tracer or a transform.
 
 Between two convolutions each call of an operation takes a CPU two to five microseconds and each call in Python one or
 two, which is more than the arithmetic on a small tensor: their code has to come back into the cache. So there are few
-calls, of few different operations, and a number is an operand that was made a tensor once (`number`).
+calls, of few different operations, and a number is an operand that was made a tensor once (`arithmetic.number`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from vdvae_patch.sampled_kl import refuse_second_derivative
-from vdvae_patch.scales.arithmetic import MINUS_TWO, ONE, number, wide
+from vdvae_patch.scales.arithmetic import ONE, TWO, ZERO, wide
 from vdvae_patch.scales.operation import Operation, applied, can_look_at
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _forward(
     ctx: Any, mean_q: Tensor, raw_q: Tensor, mean_p: Tensor, raw_p: Tensor, noise: Tensor, scale_q: Scale,
     scale_p: Scale,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """z, KL and ∂KL/∂μ_p; kept are this and, each times the slope d log σ / dp, σ_q ε and growth of q, pull of p."""
+    """z, KL and ∂KL/∂μ_p; kept are this and, each times the slope d log σ / dp, σ_q ε and growth of q, −2 pull of p."""
     sigma_q, slope_q = scale_q.sigma_and_slope(raw_q)
     sigma_p, slope_p = scale_p.sigma_and_slope(raw_p)
     ratio = sigma_q / sigma_p
@@ -132,10 +132,10 @@ def _forward(
     if slope_q is not None:
         spread.mul_(slope_q)
         growth.mul_(slope_q)
-    if slope_p is not None:
-        pull.mul_(slope_p)
-    moves_q, moves_p = slope_q is not None, slope_p is not None
-    ctx.save_for_backward(push, spread if moves_q else None, growth if moves_q else None, pull if moves_p else None)
+    # with its factor, so that the backward pass has none to apply
+    minus_pull = None if slope_p is None else torch.addcmul(ZERO[pull.dtype], pull, slope_p, value=-2)
+    moves_q = slope_q is not None
+    ctx.save_for_backward(push, spread if moves_q else None, growth if moves_q else None, minus_pull)
     ctx.set_materialize_grads(False)
     return z, kl, push
 
@@ -144,7 +144,7 @@ def _gradients(
     kept: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None], grad_z: Tensor | None, grad_kl: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """Of μ_q, p_q, μ_p and p_p."""
-    push, spread, growth, pull = kept
+    push, spread, growth, minus_pull = kept
     through_spread = None if grad_z is None or spread is None else grad_z * spread
     found: tuple[Tensor | None, ...] = (grad_z, through_spread, None, None)
     if grad_kl is not None:
@@ -152,7 +152,7 @@ def _gradients(
         grad_mean_q = -grad_mean_p if grad_z is None else grad_z - grad_mean_p
         # zeros, and not none: what emits a raw value that is not read has a gradient as any other layer
         grad_raw_q = torch.zeros_like(push) if growth is None else _sum_of(through_spread, grad_kl, growth)
-        grad_raw_p = torch.zeros_like(push) if pull is None else (grad_kl * pull).mul_(MINUS_TWO[pull.dtype])
+        grad_raw_p = torch.zeros_like(push) if minus_pull is None else grad_kl * minus_pull
         found = grad_mean_q, grad_raw_q, grad_mean_p, grad_raw_p
     return Operation.tied(found, push) if torch.is_grad_enabled() else found
 
@@ -160,7 +160,7 @@ def _gradients(
 def _sum_of(through_spread: Tensor | None, grad_kl: Tensor, growth: Tensor) -> Tensor:
     """The gradient of q's raw value, by the sample and by the divergence."""
     if through_spread is None:
-        return (grad_kl * growth).mul_(number(2.0, growth.dtype))
+        return (grad_kl * growth).mul_(TWO[growth.dtype])
     return through_spread.addcmul_(grad_kl, growth, value=2)
 
 

@@ -39,9 +39,10 @@ def number(value: float, dtype: torch.dtype) -> Tensor:
     return found
 
 
-ZERO, ONE, TWO, MINUS_TWO = (
-    {dtype: number(value, dtype) for dtype in (torch.float32, torch.float64)} for value in (0.0, 1.0, 2.0, -2.0)
+ZERO, ONE, TWO = (
+    {dtype: number(value, dtype) for dtype in (torch.float32, torch.float64)} for value in (0.0, 1.0, 2.0)
 )
+"""By the type that is computed in."""
 
 
 def in_range(sigma: Tensor, codomain: constraints.Constraint) -> Tensor:
