@@ -68,9 +68,10 @@ def sample_kl_of_maps(
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """z, trunk + rest and KL(q‖p) of the maps q = [mean, raw] and p = [mean, raw, rest]; None where that cannot be.
 
-    They are taken apart in here, so that each map's gradient is put together once.
+    They are taken apart in here, so that each map's gradient is put together once. A q without a scale, whose raw value
+    is log σ, is rounded as p is.
     """
-    if scale_q is None or scale_p is None or not (scale_q.has_sigma_first and scale_p.has_sigma_first):
+    if scale_p is None or not scale_p.has_sigma_first or not (scale_q is None or scale_q.has_sigma_first):
         return None
     if not (q.dtype is p.dtype is trunk.dtype and q.dtype in ONE and can_look_at(q, p, trunk)):
         return None
@@ -102,21 +103,21 @@ def _are_alike(given: tuple[Tensor, ...]) -> bool:
     return first.numel() > 0 and all(t.shape == shape and t.dtype == dtype for t in given)
 
 
-def _look(least: Tensor, sigma: Tensor, scale: Scale) -> None:
+def _look(least: Tensor, sigma: Tensor, scale: Scale | None) -> None:
     """Raise where a value of `least` is too small, or one of σ too large; a NaN is on no side of a number."""
     if not torch.amin(least).item() > _LEAST:
         raise _NotOrdinaryError
-    bound: float = getattr(scale.codomain, "upper_bound", math.inf)
+    bound: float = math.inf if scale is None else getattr(scale.codomain, "upper_bound", math.inf)
     if not bound < _MOST and not torch.amax(sigma).item() < _MOST:
         raise _NotOrdinaryError
 
 
 def _forward(
-    ctx: Any, mean_q: Tensor, raw_q: Tensor, mean_p: Tensor, raw_p: Tensor, noise: Tensor, scale_q: Scale,
+    ctx: Any, mean_q: Tensor, raw_q: Tensor, mean_p: Tensor, raw_p: Tensor, noise: Tensor, scale_q: Scale | None,
     scale_p: Scale,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """z, KL and ∂KL/∂μ_p; kept are this and, each times the slope d log σ / dp, σ_q ε and growth of q, −2 pull of p."""
-    sigma_q, slope_q = scale_q.sigma_and_slope(raw_q)
+    sigma_q, slope_q = (raw_q.exp(), ONE[raw_q.dtype]) if scale_q is None else scale_q.sigma_and_slope(raw_q)
     sigma_p, slope_p = scale_p.sigma_and_slope(raw_p)
     ratio = sigma_q / sigma_p
     _look(torch.minimum(ratio, sigma_p), sigma_q, scale_q)
@@ -179,7 +180,7 @@ class _OfFour(Function):
 class _OfMaps(Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, p: Tensor, trunk: Tensor, noise: Tensor, scale_q: Scale, scale_p: Scale
+        ctx: Any, q: Tensor, p: Tensor, trunk: Tensor, noise: Tensor, scale_q: Scale | None, scale_p: Scale
     ) -> tuple[Tensor, ...]:
         channels = noise.shape[1]
         mean_q, raw_q = q.chunk(2, dim=1)
