@@ -103,7 +103,7 @@ def _are_alike(given: tuple[Tensor, ...]) -> bool:
     return first.numel() > 0 and all(t.shape == shape and t.dtype == dtype for t in given)
 
 
-def _look(least: Tensor, sigma: Tensor, scale: Scale | None) -> None:
+def _require_ordinary(least: Tensor, sigma: Tensor, scale: Scale | None) -> None:
     """Raise where a value of `least` is too small, or one of σ too large; a NaN is on no side of a number."""
     if not torch.amin(least).item() > _LEAST:
         raise _NotOrdinaryError
@@ -120,7 +120,7 @@ def _forward(
     sigma_q, slope_q = (raw_q.exp(), ONE[raw_q.dtype]) if scale_q is None else scale_q.sigma_and_slope(raw_q)
     sigma_p, slope_p = scale_p.sigma_and_slope(raw_p)
     ratio = sigma_q / sigma_p
-    _look(torch.minimum(ratio, sigma_p), sigma_q, scale_q)
+    _require_ordinary(torch.minimum(ratio, sigma_p), sigma_q, scale_q)
     log_ratio = ratio.log()
     excess = ratio.sub_(ONE[ratio.dtype])
     growth = excess.addcmul_(excess, excess, value=0.5)
@@ -214,7 +214,7 @@ class _ToUnit(Function):
     @staticmethod
     def forward(ctx: Any, mean: Tensor, raw: Tensor, noise: Tensor, scale: Scale) -> tuple[Tensor, ...]:
         sigma, slope = scale.sigma_and_slope(raw)
-        _look(sigma, sigma, scale)
+        _require_ordinary(sigma, sigma, scale)
         log_sigma = sigma.log()
         excess = sigma - ONE[sigma.dtype]
         growth = excess.addcmul_(excess, excess, value=0.5)

@@ -138,9 +138,11 @@ FAULTS: list[Fault] = [
         ("push = distance.div_(sigma_p)", "push = distance"),
         ("torch.addcmul(ZERO[pull.dtype], pull, slope_p, value=-2)", "pull.mul_(slope_p)"),
         ("return through_spread.addcmul_(grad_kl, growth, value=2)", "return through_spread"),
-        ("_look(torch.minimum(ratio, sigma_p), sigma_q, scale_q)", "_look(ratio, sigma_q, scale_q)"),
+        (
+            "_require_ordinary(torch.minimum(ratio, sigma_p), sigma_q, scale_q)",
+            "_require_ordinary(ratio, sigma_q, scale_q)",
+        ),
         ("if not bound < _MOST and not", "if False and not"),
-        ("if rest.shape != trunk.shape or", "if"),
         ("torch.cat((mean_p, raw_p, rest), dim=1), grad_trunk", "torch.cat((mean_p, raw_p, rest), dim=1), None"),
         ("if torch.is_grad_enabled() else found", "if False else found"),
     ),

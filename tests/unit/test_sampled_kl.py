@@ -146,6 +146,17 @@ def test_maps_that_broadcast_or_are_of_half_precision_go_the_other_way() -> None
     assert (low.dtype, in_float32.dtype) == (torch.bfloat16, torch.float32)
 
 
+@pytest.mark.parametrize("unit", [False, True])
+def test_a_second_derivative_by_a_raw_value_alone_is_refused_too(unit: bool) -> None:
+    mean, raw, *of_p, noise = (t[:5] for t in _inputs())
+    leaf, scale = raw.clone().requires_grad_(), scales.get("upbounded")
+    prior = () if unit else of_p
+    z, kl = normal.sample_kl(mean, leaf, *prior, noise=noise, scale_q=scale, scale_p=None if unit else scale)
+    (gradient,) = torch.autograd.grad(z.sum() + kl.sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="sample_kl is differentiable once"):
+        torch.autograd.grad(gradient.sum(), leaf)
+
+
 def test_a_second_derivative_of_maps_is_refused_and_one_of_the_trunk_is_right() -> None:
     scale = scales.get("upbounded")
     q, p, trunk = (torch.randn(2, c, 3, 3, requires_grad=True) for c in (4, 7, 3))
