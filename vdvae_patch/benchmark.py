@@ -1,8 +1,8 @@
-"""Step time and memory of patched models against the vanilla one: side by side, interleaved, medians.
+"""Step time and memory of patched models against the first, mostly vanilla: side by side, interleaved, medians.
 
 Machines are noisy, so a ratio is only as good as its pairing: in every round each contender does one step, in an order
 drawn anew, so that each follows on each, whose caches it finds. A contender's ratio is the median over rounds of its
-time over vanilla's time in the same round. Name vanilla twice to see what the machine makes of no difference at all.
+time over that of the first in the same round. Name vanilla twice to see what the machine makes of no difference.
 """
 
 from __future__ import annotations
@@ -389,8 +389,9 @@ def default_config(config: TrainConfig[Any]) -> TrainConfig[Any]:
 
 
 def markdown(measurements: Sequence[Measurement], title: str) -> str:
-    """The table."""
-    header = ("contender", "ms a step", "images/s", "time over vanilla", "peak MB a step", "memory over vanilla")
+    """The table; its ratios are over the first contender, which the header names."""
+    first = measurements[0].name
+    header = ("contender", "ms a step", "images/s", f"time over {first}", "peak MB a step", f"memory over {first}")
     rows = [
         (
             m.name, f"{1e3 * m.seconds:.1f}", f"{m.images_per_second:.1f}",

@@ -428,7 +428,7 @@ FAULTS: list[Fault] = [
     *_group(
         "guarding/watch.py",
         "tests/guarding/test_clip.py",
-        ("report(self.skips, ended, self.steps + skipped,", "report(self.skips, ended, self.steps + len(self.skips),"),
+        ("self.skips, ended, self.steps + counted.total(),", "self.skips, ended, self.steps + len(self.skips),"),
     ),
     *_group(
         "train/probe.py",
@@ -610,7 +610,7 @@ FAULTS: list[Fault] = [
         "tests/hosts/test_scan_patch.py tests/hosts/test_scan_rescaled.py",
         ("return True\n    ratio", "return False\n    ratio"),
         ("and strays(before.get(own, []), place)", "and not strays(before.get(own, []), place)"),
-        ("if wrong and (alone or len(wrong) == len(places)):", "if False:"),
+        ("if wrong and ((alone and not own_laws) or len(wrong) == len(places)):", "if False:"),
     ),
     *_group(
         "scanning/heads/roles.py",
@@ -836,7 +836,7 @@ FAULTS: list[Fault] = [
     *_group(
         "scanning/stabilizing/choosing.py",
         "tests/hosts/test_cured_or_not.py tests/hosts/test_loss_is_kept.py tests/hosts/test_scan_stabilize.py",
-        ("if found is not None and not _broken_roles(found) - broken:", "if found is not None:"),
+        ("if found is not None and not broken_roles(found) - broken:", "if found is not None:"),
         ("if not ruler.kept(moved) and moved > least - ruler.least:", "if not ruler.kept(moved):"),
         (
             "if any(asked[role] for role in group) or not group <= {*treatment.scales}:\n            treatment.holds",
