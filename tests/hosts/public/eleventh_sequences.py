@@ -22,12 +22,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 
 from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
-from public.third_images import kl_to_unit, posterior, prior
+from public.third_images import kl_to_unit, likelihood, posterior, prior
 
-# -------------------------------------------------------------------------------- brains, topics, poems, molecules, worlds
+# ----------------------------------------------------------------------------- brains, topics, poems, polymers, worlds
 
 
 class BrainSequence(nn.Module):
@@ -276,6 +277,316 @@ def twentieth(v: Tensor) -> Tensor:
     return F.softplus(v) + 0.05
 
 
+# ------------------------------------------------------------------------ filters, hearts, paths, stocks, recurrences
+
+
+class GatedStep(nn.Module):
+    """The prior of the next state, drawn though nobody reads the draw."""
+
+    def __init__(self, latent: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, latent), nn.Sigmoid())
+        self.proposed_mean = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, latent))
+        self.z_to_mu, self.z_to_logvar, self.relu = nn.Linear(latent, latent), nn.Linear(latent, latent), nn.ReLU()
+        self.z_to_mu.weight.data = torch.eye(latent)
+        self.z_to_mu.bias.data = torch.zeros(latent)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gate, proposed = self.gate(z), self.proposed_mean(z)
+        mu = (1 - gate) * self.z_to_mu(z) + gate * proposed
+        logvar = self.z_to_logvar(self.relu(proposed))
+        return mu + torch.randn(z.size()) * torch.exp(0.5 * logvar), mu, logvar
+
+
+class Combine(nn.Module):
+    def __init__(self, latent: int, hidden: int) -> None:
+        super().__init__()
+        self.z_to_hidden, self.tanh = nn.Linear(latent, hidden), nn.Tanh()
+        self.hidden_to_mu, self.hidden_to_logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+
+    def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        both = 0.5 * (self.tanh(self.z_to_hidden(z)) + h)
+        mu, logvar = self.hidden_to_mu(both), self.hidden_to_logvar(both)
+        return mu + torch.randn(z.size()) * torch.exp(0.5 * logvar), mu, logvar
+
+
+class Emit(nn.Module):
+    """Data that are drawn, with one variance for all."""
+
+    def __init__(self, latent: int, hidden: int, data: int) -> None:
+        super().__init__()
+        self.z_to_hidden, self.hidden_to_hidden = nn.Linear(latent, hidden), nn.Linear(hidden, hidden)
+        self.hidden_to_input_mu, self.logvar = nn.Linear(hidden, data), nn.Parameter(torch.ones(data))
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = torch.relu(self.hidden_to_hidden(torch.relu(self.z_to_hidden(z))))
+        mu = self.hidden_to_input_mu(h)
+        eps = torch.randn(len(z), mu.shape[1])
+        return mu + eps * torch.exp(0.5 * self.logvar)
+
+
+class KalmanNet(nn.Module):
+    """The squares are of the draw of the data, not of its mean."""
+
+    def __init__(self, data: int = 3, latent: int = 4, hidden: int = 6, rnn: int = 7) -> None:
+        super().__init__()
+        self.trans, self.emitter, self.combiner = (
+            GatedStep(latent, hidden),
+            Emit(latent, hidden, data),
+            Combine(latent, rnn),
+        )
+        self.z_q_0, self.h_0 = nn.Parameter(torch.zeros(latent)), nn.Parameter(torch.zeros(1, 1, rnn))
+        self.rnn = nn.RNN(data, rnn, nonlinearity="relu", batch_first=True)
+
+    def infer(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        states, _ = self.rnn(x, self.h_0.expand(1, len(x), -1).contiguous())
+        z = self.z_q_0.expand(len(x), -1)
+        kl, errors = torch.zeros(x.shape[:2]), torch.zeros(x.shape[:2])
+        for t in range(x.shape[1]):
+            _, prior_mu, prior_logvar = self.trans(z)
+            z, mu, logvar = self.combiner(z, states[:, t])
+            ratio = (torch.exp(logvar) + (mu - prior_mu).pow(2)) / torch.exp(prior_logvar)
+            kl[:, t] = torch.sum(0.5 * (prior_logvar - logvar + ratio - torch.ones(1)), 1)
+            error = F.mse_loss(self.emitter(z).reshape(-1), y[:, t].reshape(-1), reduction="none")
+            errors[:, t] = error.view(len(x), -1).mean(dim=1)
+        return errors.mean(), kl.mean()
+
+
+def kalman_loss(model: Any, x: Tensor) -> Tensor:
+    error, kl = model.infer(x, x.clone())
+    return error + 0.1 * kl
+
+
+class HeartReader(nn.Module):
+    """Frames and covariates through attention. Upstream the frames are meshes, with spiral convolutions."""
+
+    def __init__(self, data: int, latent: int) -> None:
+        super().__init__()
+        self.gnn, self.sex_embedding = nn.Linear(data, latent), nn.Embedding(2, latent)
+        self.age_embedder, self.bsa_embedder = nn.Linear(1, latent), nn.Linear(1, latent)
+        layer = nn.TransformerEncoderLayer(latent, 2, 8, 0.1, "gelu", batch_first=True, norm_first=True)
+        self.transformer = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.query, self.mha = (
+            nn.Parameter(0.02 * torch.randn(1, 1, latent)),
+            nn.MultiheadAttention(latent, 2, batch_first=True),
+        )
+        self.mu_head, self.logvar_head = nn.Linear(latent, latent), nn.Linear(latent, latent)
+
+    def forward(self, x: Tensor, sex: Tensor, age: Tensor, bsa: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.gnn(x)
+        phases = theta.unsqueeze(-1) * torch.arange(1, h.shape[2] // 2 + 1).float()
+        h = h + torch.cat([torch.sin(phases), torch.cos(phases)], dim=-1)
+        known = [self.sex_embedding(sex), self.age_embedder(age), self.bsa_embedder(bsa)]
+        out = self.transformer(torch.cat([*(k.unsqueeze(1) for k in known), h], dim=1))[:, 3:]
+        pooled = self.mha(self.query.expand(len(x), -1, -1), out, out)[0].squeeze(1)
+        return self.mu_head(pooled), torch.clamp(self.logvar_head(pooled), min=-12.0, max=10.0)
+
+
+class HeartODE(nn.Module):
+    """A heart's beat as a path from its code; the prior knows sex, age and size. Steps of Euler."""
+
+    def __init__(self, data: int = 6, latent: int = 4) -> None:
+        super().__init__()
+        self.latent = latent
+        self.warp_mlp = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1), nn.Softplus())
+        self.prior_mlp = nn.Sequential(nn.Linear(3, 7), nn.ReLU(inplace=True), nn.Linear(7, 2 * latent))
+        self.posterior_encoder = HeartReader(data, latent)
+        self.ode_func = nn.Sequential(nn.Linear(latent + 2, 7), nn.Tanh(), nn.Linear(7, latent))
+        self.decoder = nn.Sequential(nn.Linear(latent, 8), nn.ELU(), nn.Linear(8, data))
+
+    def warp(self, rate: Tensor, times: Tensor) -> Tensor:
+        phase = (2 * math.pi * times).view(1, -1, 1).expand(len(rate), -1, -1)
+        hr = rate.unsqueeze(1).expand(-1, len(times), -1)
+        speed = self.warp_mlp(torch.cat([hr, torch.sin(phase), torch.cos(phase)], dim=-1)).squeeze(-1)
+        steps = 2 * math.pi * speed / speed.sum(dim=1, keepdim=True).clamp_min(1e-7)
+        return torch.cat([torch.zeros(len(rate), 1), torch.cumsum(steps, dim=1)[:, :-1]], dim=1)
+
+    def forward(self, x: Tensor, sex: Tensor, age: Tensor, bsa: Tensor, rate: Tensor) -> tuple[Tensor, ...]:
+        times = torch.linspace(0.0, 1.0, x.shape[1] + 1)[:-1]
+        theta = self.warp(rate, times)
+        mean, logvar = self.posterior_encoder(x, sex, age, bsa, theta)
+        std = torch.exp(0.5 * logvar)
+        z = mean + torch.randn_like(std) * std
+        path = [z]
+        for t in range(len(times) - 1):
+            phase = torch.stack([torch.sin(theta[:, t]), torch.cos(theta[:, t])], dim=1)
+            z = z + (times[t + 1] - times[t]) * self.ode_func(torch.cat([z, phase], dim=-1))
+            path.append(z)
+        known = torch.cat([sex.unsqueeze(1).float(), age, bsa], dim=1)
+        prior_mean, prior_logvar = torch.split(self.prior_mlp(known), self.latent, dim=1)
+        return (
+            self.decoder(torch.stack(path, 1)),
+            mean,
+            logvar,
+            prior_mean,
+            torch.clamp(prior_logvar, min=-12.0, max=10.0),
+        )
+
+
+def heart_loss(model: Any, x: Tensor, *known: Tensor) -> Tensor:
+    out, mean, logvar, prior_mean, prior_logvar = model(x, *known)
+    terms = (torch.exp(logvar) + (mean - prior_mean) ** 2) / torch.exp(prior_logvar) - 1.0 + prior_logvar - logvar
+    return torch.sum(torch.mean((out - x) ** 2, dim=(0, 1))) + 5.0 * torch.mean(0.5 * torch.sum(terms, dim=1))
+
+
+def twelve_to_ten(v: Tensor) -> Tensor:
+    return torch.exp(0.5 * torch.clamp(v, min=-12.0, max=10.0))
+
+
+class HopperSDE(nn.Module):
+    """Paths with two drifts and one diffusion, whose nets may put out any sign. Euler's method is ours."""
+
+    def __init__(self, data: int = 3, latent: int = 2, context: int = 4, hidden: int = 6) -> None:
+        super().__init__()
+        self.encoder = nn.Module()
+        self.encoder.gru, self.encoder.lin = nn.GRU(data, hidden), nn.Linear(hidden, context)
+        self.qz0_net = nn.Linear(context, 2 * latent)
+        self.f_net, self.h_net, self.projector = (
+            nn.Sequential(nn.Linear(a, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Linear(hidden, b))
+            for a, b in ((latent + context, latent), (latent, latent), (latent, 2 * data))
+        )
+        self.g_nets = nn.ModuleList(
+            nn.Sequential(nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, 1)) for _ in range(latent)
+        )
+        self.pz0_mean, self.pz0_logstd = nn.Parameter(torch.zeros(1, latent)), nn.Parameter(torch.zeros(1, latent))
+
+    def g(self, z: Tensor) -> Tensor:
+        parts = torch.split(z, 1, dim=1)
+        return torch.cat([net(part) for net, part in zip(self.g_nets, parts, strict=True)], dim=1)
+
+    def forward(self, xs: Tensor, dt: float = 0.1) -> tuple[Tensor, Tensor]:
+        ctx = torch.flip(self.encoder.lin(self.encoder.gru(torch.flip(xs, dims=(0,)))[0]), dims=(0,))
+        mean, logstd = self.qz0_net(ctx[0]).chunk(chunks=2, dim=1)
+        z = mean + logstd.exp() * torch.randn_like(mean)
+        path, ratio = [z], torch.zeros(len(z))
+        for t in range(len(xs) - 1):
+            f, h, g = self.f_net(torch.cat((z, ctx[t + 1]), dim=1)), self.h_net(z), self.g(z)
+            u = (f - h) / torch.where(g.abs() > 1e-7, g, torch.full_like(g, 1e-7) * g.sign())
+            ratio = ratio + 0.5 * (u**2).sum(dim=1) * dt
+            z = z + f * dt + g * math.sqrt(dt) * torch.randn_like(z)
+            path.append(z)
+        mean_x, noise = self.projector(torch.stack(path)).chunk(chunks=2, dim=2)
+        log_pxs = Normal(loc=mean_x, scale=noise.exp()).log_prob(xs).sum(dim=(0, 2)).mean(dim=0)
+        qz0, pz0 = Normal(mean, logstd.exp()), Normal(self.pz0_mean, self.pz0_logstd.exp())
+        return log_pxs, kl_divergence(qz0, pz0).sum(dim=1).mean(dim=0) + ratio.mean(dim=0)
+
+
+def hopper_loss(model: Any, xs: Tensor) -> Tensor:
+    log_pxs, log_ratio = model(xs)
+    return -log_pxs + 0.3 * log_ratio
+
+
+class StockAttention(nn.Module):
+    """Cosines to a query, none below zero."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.key, self.value = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden, bias=False)
+        self.q = nn.Parameter(torch.randn(hidden) * 0.1)
+
+    def forward(self, e: Tensor) -> Tensor:
+        scores = (
+            (F.normalize(self.q.unsqueeze(0), dim=-1) * F.normalize(self.key(e), dim=-1)).sum(dim=-1).clamp(min=0.0)
+        )
+        total = scores.sum()
+        weights = torch.ones_like(scores) / len(scores) if total < 1e-9 else scores / total
+        return (weights.unsqueeze(-1) * self.value(e)).sum(dim=0)
+
+
+class LawOfOne(nn.Module):
+    """A mean and a positive scale of each row."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.hidden, self.act = nn.Linear(hidden, hidden), nn.LeakyReLU(0.1)
+        self.mu_head, self.sigma_head = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
+
+    def forward(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.act(self.hidden(e))
+        return self.mu_head(h).squeeze(-1), F.softplus(self.sigma_head(h)).squeeze(-1)
+
+
+class StockFactors(nn.Module):
+    """Returns of one day's stocks. Nothing is drawn: the factors' law is put through a linear map."""
+
+    def __init__(self, features: int = 4, hidden: int = 6, factors: int = 3, portfolios: int = 5) -> None:
+        super().__init__()
+        self.extractor, self.encoder, self.predictor, self.decoder = (nn.Module() for _ in range(4))
+        self.extractor.proj, self.extractor.gru = nn.Linear(features, hidden), nn.GRU(hidden, hidden, batch_first=True)
+        self.encoder.portfolio = nn.Linear(hidden, portfolios)
+        self.encoder.mu_head, self.encoder.sigma_head = nn.Linear(portfolios, factors), nn.Linear(portfolios, factors)
+        self.predictor.heads = nn.ModuleList(StockAttention(hidden) for _ in range(factors))
+        self.predictor.dist_net, self.decoder.alpha = LawOfOne(hidden), LawOfOne(hidden)
+        self.decoder.beta = nn.Linear(hidden, factors)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        e = self.extractor.gru(F.leaky_relu(self.extractor.proj(x), 0.1))[1].squeeze(0)
+        bought = y @ F.softmax(self.encoder.portfolio(e), dim=0)
+        mu_post, sigma_post = self.encoder.mu_head(bought), F.softplus(self.encoder.sigma_head(bought))
+        mu_prior, sigma_prior = self.predictor.dist_net(torch.stack([head(e) for head in self.predictor.heads], dim=0))
+        mu_alpha, sigma_alpha = self.decoder.alpha(e)
+        beta = self.decoder.beta(e)
+        mu_y = mu_alpha + beta @ mu_post
+        sigma_y = torch.sqrt(sigma_alpha**2 + (beta**2) @ (sigma_post**2))
+        return mu_y, sigma_y, mu_post, sigma_post, mu_prior, sigma_prior
+
+
+def stocks_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    mu, sigma, mu_q, sigma_q, mu_p, sigma_p = model(x, y)
+    sigma, sigma_q, sigma_p = (s.clamp(min=1e-6) for s in (sigma, sigma_q, sigma_p))
+    nll = 0.5 * (torch.log(2.0 * math.pi * sigma**2) + (y - mu) ** 2 / (sigma**2)).mean()
+    kl = torch.log(sigma_p / sigma_q) + (sigma_q**2 + (mu_q - mu_p) ** 2) / (2.0 * sigma_p**2) - 0.5
+    return nll + kl.sum()
+
+
+class MarketVRNN(nn.Module):
+    def __init__(self, data: int = 3, latent: int = 2, hidden: int = 6, layers: int = 2) -> None:
+        super().__init__()
+        self.hidden, self.layers = hidden, layers
+        self.phi_x, self.enc, self.dec = (
+            nn.Sequential(nn.Linear(a, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+            for a in (data, 2 * hidden, 2 * hidden)
+        )
+        self.phi_z, self.prior = (nn.Sequential(nn.Linear(a, hidden), nn.ReLU()) for a in (latent, hidden))
+        self.enc_mu, self.enc_logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+        self.prior_mu, self.prior_logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+        self.dec_mu, self.dec_logvar = nn.Linear(hidden, data), nn.Linear(hidden, data)
+        self.rnn = nn.GRU(2 * hidden, hidden, layers, bias=False)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+    def encode(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.enc(torch.cat([x, h], dim=1))
+        return self.enc_mu(out), torch.clamp(self.enc_logvar(out), -6, 6)
+
+    def decode(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.dec(torch.cat([z, h], dim=1))
+        return self.dec_mu(out), torch.clamp(self.dec_logvar(out), -6, 6)
+
+    def forward(self, x: Tensor, beta: float = 1.0) -> Tensor:
+        h = torch.zeros(self.layers, x.shape[1], self.hidden)
+        kld, nll = torch.zeros(()), torch.zeros(())
+        for now in x:
+            seen, last = self.phi_x(now), h[-1]
+            before = self.prior(last)
+            mu_p, logvar_p = self.prior_mu(before), torch.clamp(self.prior_logvar(before), -6, 6)
+            mu_q, logvar_q = self.encode(seen, last)
+            z = self.phi_z(self.reparameterize(mu_q, logvar_q))
+            mu, logvar = self.decode(z, last)
+            _, h = self.rnn(torch.cat([seen, z], dim=1).unsqueeze(0), h)
+            ratio = (logvar_q.exp() + (mu_q - mu_p).pow(2)) / logvar_p.exp()
+            kld = kld + 0.5 * torch.sum(logvar_p - logvar_q + ratio - 1, dim=1).mean()
+            squares = math.log(2 * math.pi) + logvar + (now - mu).pow(2) / logvar.exp()
+            nll = nll + 0.5 * torch.sum(squares, dim=1).mean()
+        return (beta * kld + nll) / len(x)
+
+
+def within_six(v: Tensor) -> Tensor:
+    return torch.exp(0.5 * torch.clamp(v, -6, 6))
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -319,6 +630,67 @@ CASES: tuple[PublicCase, ...] = (
         HiddenModeRSSM, lambda: (randn(4, 4, 4), rand(4, 4, 1), randn(4, 4, 1, seed=9), randn(4, 4, 1, seed=10)),
         (posterior("posterior", 3, 6, twentieth), prior("prior", 3, 6, twentieth)), hidden_mode_loss,
         truth="rssm.py split_stats: softplus + 0.05, both; the KL averaged",
+    ),
+    PublicCase(
+        "Deep Kalman filter (kokikwbt)",
+        Retold("kokikwbt/deep-kalman-filter", "9c5ffae914a3c6d54803c1e334b4dc6d03ecd253", "dkf/multivariate.py"),
+        KalmanNet, lambda: (randn(3, 4, 3),),
+        (posterior("combiner.hidden_to_logvar"), prior("trans.z_to_logvar"), likelihood("emitter.logvar")), kalman_loss,
+        truth="multivariate.py: exp(0.5 logvar) thrice; the prior's draw is read by nobody. Hard to decide: the "
+        "emitter's variance, a parameter, draws what is compared by squares, and no density has it: a likelihood's",
+    ),
+    PublicCase(
+        "Latent ODE of hearts (brdav)",
+        Retold(
+            "brdav/cardiac_latent_ode", "42601f115eea8c353654b758ca62cc81bda67208",
+            "src/cardiac_latent_ode/model/modules.py, src/cardiac_latent_ode/model/model.py, "
+            "src/cardiac_latent_ode/model/loss.py",
+        ),
+        HeartODE,
+        lambda: (randn(4, 4, 6), tokens(2, 4), randn(4, 1, seed=9), randn(4, 1, seed=10), rand(4, 1)),
+        (posterior("posterior_encoder.logvar_head", sigma=twelve_to_ten), prior("prior_mlp.2", 4, 8, twelve_to_ten)),
+        heart_loss,
+        truth="modules.py: both log variances are clamped to -12 and 10; a linear layer stands for the meshes' "
+        "convolutions",
+    ),
+    PublicCase(
+        "Latent SDE of hoppers (brijeshbv)",
+        Retold("brijeshbv/Action-Conditioned-Latent-SDE", "dcda6029f68ca5732cbb91dfac38bae1e616534b", "latent_sde.py"),
+        HopperSDE, lambda: (randn(5, 4, 3),),
+        (
+            posterior("qz0_net", 2, 4, torch.exp), prior("pz0_logstd", sigma=torch.exp),
+            likelihood("projector.3", 3, 6, torch.exp),
+            *(posterior(f"g_nets.{i}.2", sigma=None) for i in range(2)),
+        ), hopper_loss,
+        truth="latent_sde.py: exp(v) of the first state, its prior and the data. Hard to decide: the diffusion of each "
+        "number is a net's output itself, of any sign, and multiplies the noise of the posterior's path; the prior's "
+        "path shares it, as in the seventh look's",
+    ),
+    PublicCase(
+        "FactorVAE of stocks (diego-azenha)",
+        Retold(
+            "diego-azenha/FactorVAE---Brazillian-Market", "eda01f81b45679afd3aadf1b77ca825a74f64464",
+            "src/factorvae/models/factorvae.py, factor_encoder.py, factor_predictor.py, factor_decoder.py, "
+            "distributions.py, src/factorvae/training/lightning_module.py",
+        ),
+        StockFactors, lambda: (randn(6, 4, 4), 0.5 * randn(6, seed=9)),
+        (
+            posterior("encoder.sigma_head", sigma=F.softplus), prior("predictor.dist_net.sigma_head", sigma=F.softplus),
+            likelihood("decoder.alpha.sigma_head", sigma=F.softplus),
+        ), stocks_loss,
+        truth="factor_encoder.py, factor_predictor.py, factor_decoder.py: softplus, floored at 1e-6 in the loss. Hard "
+        "to decide: nothing is drawn; the data's variance is the sum of a stock's own and of the factors', so that the "
+        "stock's own is one part of it",
+    ),
+    PublicCase(
+        "VRNN of markets (phanhieeus)",
+        Retold("phanhieeus/kltn-vrnn", "f9f7a9c61860756091f8ecb922f2d8f1dfd3f61b", "training/model.py"),
+        MarketVRNN, lambda: (randn(4, 5, 3),),
+        (
+            posterior("enc_logvar", sigma=within_six), prior("prior_logvar", sigma=within_six),
+            likelihood("dec_logvar", sigma=within_six),
+        ), None,
+        truth="model.py VRNN: all three log variances are clamped to -6 and 6",
     ),
 )
 # fmt: on
