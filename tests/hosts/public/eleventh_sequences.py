@@ -16,6 +16,7 @@ Hearts: "vae-ecg". Skies: "spectra-vae". Mixtures of densities: "mdn-pytorch". F
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch.distributions import Normal, kl_divergence
 
 from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
-from public.third_images import kl_to_unit, likelihood, posterior, prior
+from public.third_images import bits, kl_to_unit, likelihood, posterior, prior
 
 # ----------------------------------------------------------------------------- brains, topics, poems, polymers, worlds
 
@@ -587,6 +588,370 @@ def within_six(v: Tensor) -> Tensor:
     return torch.exp(0.5 * torch.clamp(v, -6, 6))
 
 
+# ----------------------------------------------------------- proteins, robots, traffic, hearts, sounds, galaxies, songs
+
+
+class ReluBlock(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.linear, self.bn = nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out)
+        self.dropout, self.relu = nn.Dropout(0.4), nn.ReLU(inplace=True)
+        nn.init.xavier_uniform_(self.linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.dropout(self.bn(self.linear(x))))
+
+
+class ProteinReader(nn.Module):
+    """It returns σ, so that the KL takes logarithms of it."""
+
+    def __init__(self, n_in: int, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.mlp, self.softplus = nn.Sequential(ReluBlock(n_in, hidden), ReluBlock(hidden, 6)), nn.Softplus()
+        self.linear1, self.linear2 = nn.Linear(6, latent), nn.Linear(6, latent)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.mlp(x)
+        mu, log_var = self.linear1(h), self.softplus(self.linear2(h))
+        sigma = torch.exp(log_var / 2.0)
+        eps = torch.randn(mu.shape)
+        return mu + sigma * eps, mu, sigma
+
+
+class ProteinVAE(nn.Module):
+    def __init__(self, letters: int = 15, hidden: int = 8, latent: int = 3) -> None:
+        super().__init__()
+        self.Encoder = ProteinReader(letters, hidden, latent)
+        self.Decoder = nn.Sequential(
+            ReluBlock(latent, 6), ReluBlock(6, hidden), nn.Linear(hidden, letters), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z, mu, sigma = self.Encoder(x)
+        return self.Decoder(z), mu, sigma
+
+
+def protein_loss(model: Any, x: Tensor) -> Tensor:
+    """The squares of its KL are not halved, a slip."""
+    out, mu, sigma = model(x)
+    return ((x - out) ** 2).sum() + (sigma**2 + mu**2 - torch.log(sigma) - 0.5).sum()
+
+
+def half_of_soft(v: Tensor) -> Tensor:
+    return torch.exp(F.softplus(v) / 2.0)
+
+
+class SinePositions(nn.Module):
+    pe: Tensor
+
+    def __init__(self, width: int, longest: int = 16) -> None:
+        super().__init__()
+        angle = torch.arange(longest).unsqueeze(1) * torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+        self.register_buffer("pe", torch.stack([torch.sin(angle), torch.cos(angle)], -1).flatten(1).unsqueeze(0))
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(x + self.pe[:, : x.shape[1]])
+
+
+class ArmReader(nn.Module):
+    """Words, or actions, and the mean of what is no padding."""
+
+    def __init__(self, embed: nn.Module, width: int, latent: int) -> None:
+        super().__init__()
+        self.embed, self.pos = embed, SinePositions(width)
+        layer = nn.TransformerEncoderLayer(width, 2, 8, dropout=0.1, activation="gelu", batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, num_layers=1, enable_nested_tensor=False)
+        self.mu, self.logvar = nn.Linear(width, latent), nn.Linear(width, latent)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.encoder(self.pos(self.embed(x)), src_key_padding_mask=~mask)
+        m = mask.unsqueeze(-1).float()
+        h = (h * m).sum(1) / m.sum(1).clamp(min=1)
+        return self.mu(h), self.logvar(h)
+
+
+class ArmWriter(nn.Module):
+    def __init__(self, out: int, width: int, latent: int) -> None:
+        super().__init__()
+        self.proj, self.pos, self.out = nn.Linear(latent, width), SinePositions(width), nn.Linear(width, out)
+        layer = nn.TransformerDecoderLayer(width, 2, 8, dropout=0.1, activation="gelu", batch_first=True)
+        self.decoder = nn.TransformerDecoder(layer, num_layers=1)
+
+    def forward(self, z: Tensor, mask: Tensor) -> Tensor:
+        memory = self.proj(z).unsqueeze(1)
+        start = self.pos(torch.zeros(*mask.shape, memory.shape[2]))
+        return self.out(self.decoder(tgt=start, memory=memory, tgt_key_padding_mask=~mask))
+
+
+class ArmImage(nn.Module):
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+        self.mu, self.logvar = nn.Linear(64, latent), nn.Linear(64, latent)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.backbone(x)
+        return self.mu(h), self.logvar(h)
+
+
+class ArmVAE(nn.Module):
+    """A product of what is there, of three senses, and of N(0, 1)."""
+
+    def __init__(self, latent: int = 3, words: int = 8, actions: int = 4) -> None:
+        super().__init__()
+        self.latent = latent
+        self.enc_image, self.enc_txt = ArmImage(latent), ArmReader(nn.Embedding(words, 6, padding_idx=0), 6, latent)
+        self.enc_act = ArmReader(nn.Linear(actions, 6), 6, latent)
+        self.dec_image = nn.Sequential(
+            nn.Linear(latent, 16), nn.ReLU(), nn.Linear(16, 64), nn.ReLU(), nn.Unflatten(1, (4, 4, 4)),
+            nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.Sigmoid(),
+        )  # fmt: skip
+        self.dec_txt, self.dec_act = ArmWriter(words, 6, latent), ArmWriter(actions, 6, latent)
+
+    def infer(self, batch: dict[str, Tensor], keep: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        laws = [(torch.zeros(len(batch["text"]), self.latent), torch.zeros(len(batch["text"]), self.latent))]
+        if "image" in keep:
+            laws.append(self.enc_image(batch["image"]))
+        if "text" in keep:
+            laws.append(self.enc_txt(batch["text"], batch["text_mask"]))
+        if "action" in keep:
+            laws.append(self.enc_act(batch["action"], batch["action_mask"]))
+        mu, logvar = (torch.stack(part) for part in zip(*laws, strict=True))
+        precision = 1.0 / (torch.exp(logvar) + 1e-8)
+        total = torch.sum(precision, dim=0)
+        return torch.sum(mu * precision, dim=0) / total, torch.log(1.0 / total)
+
+    def forward(self, batch: dict[str, Tensor], keep: tuple[str, ...]) -> tuple[Tensor, ...]:
+        mu, logvar = self.infer(batch, keep)
+        std = torch.exp(0.5 * logvar)
+        z = mu + torch.randn_like(std) * std
+        text, action = self.dec_txt(z, batch["text_mask"]), self.dec_act(z, batch["action_mask"])
+        return self.dec_image(z), text, action * batch["action_mask"].unsqueeze(-1), mu, logvar
+
+
+def best_sigma_nll(recon: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """With the σ that fits the batch, no less than about e^-6."""
+    mse = ((recon - target) ** 2 * mask).sum() / mask.expand_as(target).sum()
+    log_sigma = -6.0 + F.softplus(0.5 * torch.log(mse + 1e-8) + 6.0)
+    nll = 0.5 * ((recon - target) / log_sigma.exp()) ** 2 + log_sigma + 0.5 * math.log(2 * math.pi)
+    return (nll * mask).sum() / len(target)
+
+
+def arm_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Each subset of the senses in turn; upstream the gradients are added."""
+    senses, total = ("image", "text", "action"), torch.zeros(())
+    for keep in itertools.chain.from_iterable(itertools.combinations(senses, r) for r in (1, 2, 3)):
+        image, text, action, mu, logvar = model(batch, keep)
+        words = F.cross_entropy(text.transpose(1, 2), batch["text"], reduction="none")
+        total = total + (words * batch["text_mask"].float()).sum() / len(text)
+        total = total + best_sigma_nll(image, batch["image"], torch.ones(1))
+        total = total + best_sigma_nll(action, batch["action"], batch["action_mask"].unsqueeze(-1).float())
+        total = total + (-0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(dim=1)).mean()
+    return total
+
+
+def three_senses() -> tuple[dict[str, Tensor], ...]:
+    long = torch.arange(4)[None] < torch.tensor([4, 3, 4])[:, None]
+    longer = torch.arange(5)[None] < torch.tensor([5, 5, 3])[:, None]
+    return (
+        {
+            "image": rand(3, 3, 8, 8), "text": tokens(8, 3, 4, low=1) * long, "text_mask": long,
+            "action": randn(3, 5, 4) * longer.unsqueeze(-1), "action_mask": longer,
+        },
+    )  # fmt: skip
+
+
+class RoadConv(nn.Module):
+    """Neighbours' mean by the roots of their degrees, with loops."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.lin, self.bias = nn.Linear(n_in, n_out, bias=False), nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        looped = adjacency + torch.eye(len(adjacency))
+        scale = looped.sum(1).pow(-0.5)
+        return (scale[:, None] * looped * scale[None]) @ self.lin(x) + self.bias
+
+
+class RoadGraphVAE(nn.Module):
+    """One code of a whole graph. Upstream's loader makes batches, which its layers do not take; this has a graph."""
+
+    def __init__(self, steps: int = 5, hidden: int = 7, latent: int = 3, nodes: int = 6) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Module(), nn.Module()
+        self.encoder.conv1, self.encoder.conv2 = RoadConv(steps, hidden), RoadConv(hidden, hidden)
+        self.encoder.fc_mu, self.encoder.fc_logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+        self.decoder.fc1, self.decoder.fc2 = nn.Linear(latent, hidden), nn.Linear(hidden, nodes * steps)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = F.relu(self.encoder.conv2(F.relu(self.encoder.conv1(x, adjacency)), adjacency)).mean(dim=0)
+        mu, logvar = self.encoder.fc_mu(h), self.encoder.fc_logvar(h)
+        z = self.reparameterize(mu, logvar)
+        return self.decoder.fc2(F.relu(self.decoder.fc1(z))).view(x.shape), mu, logvar
+
+
+def road_loss(model: Any, x: Tensor, adjacency: Tensor) -> Tensor:
+    recon, mu, logvar = model(x, adjacency)
+    return F.mse_loss(recon, x) - 0.5 * torch.mean(1 + logvar - mu.pow(2) - logvar.exp())
+
+
+class AgedHeartVAE(nn.Module):
+    """Its decoder is handed the code, and does not read it: what it attends to are the encoder's states."""
+
+    def __init__(self, leads: int = 3, diagnoses: int = 4, hidden: int = 6, latent: int = 3) -> None:
+        super().__init__()
+        self.encoder_lstm, self.decoder_lstm = (nn.LSTM(n, hidden, batch_first=True) for n in (leads, hidden))
+        self.hidden_to_mu, self.hidden_to_logvar = nn.Linear(2 * hidden, latent), nn.Linear(2 * hidden, latent)
+        self.age_embed, self.multi_hot_embed = nn.Linear(1, 1), nn.Linear(diagnoses, hidden - 1)
+        self.hidden_to_ecg, self.attention = nn.Linear(hidden, leads), nn.Linear(hidden, 1)
+
+    def known(self, age: Tensor, multi_hot: Tensor) -> Tensor:
+        return torch.cat(
+            [torch.tanh(self.age_embed(age.unsqueeze(1))), F.relu(self.multi_hot_embed(multi_hot))], dim=-1
+        )
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+    def attend(self, states: Tensor, _: Tensor) -> Tensor:
+        weights = F.softmax(torch.tanh(self.attention(states)), dim=1)
+        return torch.sum(weights * states, dim=1)
+
+    def decode(self, latent: Tensor, states: Tensor, age: Tensor, multi_hot: Tensor) -> Tensor:
+        start = self.known(age, multi_hot).unsqueeze(0)
+        context = self.attend(states, latent).unsqueeze(1).repeat(1, states.shape[1], 1)
+        return self.hidden_to_ecg(self.decoder_lstm(context, (start, start))[0])
+
+    def forward(self, ecg: Tensor, age: Tensor, multi_hot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        known = self.known(age, multi_hot)
+        states, (hidden, _) = self.encoder_lstm(ecg, (known.unsqueeze(0), known.unsqueeze(0)))
+        both = torch.cat([hidden[-1], known], dim=-1)
+        mu, logvar = self.hidden_to_mu(both), self.hidden_to_logvar(both)
+        return self.decode(self.reparameterize(mu, logvar), states, age, multi_hot), mu, logvar
+
+
+def aged_heart_loss(model: Any, ecg: Tensor, age: Tensor, multi_hot: Tensor) -> Tensor:
+    out, mu, logvar = model(ecg, age, multi_hot)
+    return F.mse_loss(out, ecg, reduction="sum") + 0.1 * kl_to_unit(mu, logvar)
+
+
+def sound_layers(widths: tuple[int, ...], up: bool) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(widths):
+        conv = nn.ConvTranspose1d if up else nn.Conv1d
+        layers += [conv(a, b, 8, 2, 3), nn.LeakyReLU(), nn.BatchNorm1d(b)]
+    return layers
+
+
+class LoopVAE(nn.Module):
+    """Loops of sound. The squares of its KL's σ count twice, a slip."""
+
+    def __init__(self, mels: int = 8, frames: int = 8, latent: int = 3) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(*sound_layers((mels, 6, 4), False), nn.Flatten())
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, frames),
+            nn.LeakyReLU(),
+            nn.Unflatten(1, (4, frames // 4)),
+            *sound_layers((4, 6, mels), True),
+        )
+        self.mu = nn.Sequential(nn.Linear(frames, latent))
+        self.sigma = nn.Sequential(nn.Linear(frames, latent), nn.Softplus())
+
+    def latent(self, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        unit = Normal(loc=0.0, scale=1.0)
+        kl_div = torch.sum(1 + torch.log(sigma**2) - mu**2 - 2 * (sigma**2)) / 2
+        return mu + sigma * unit.sample(sigma.shape), kl_div
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.encoder(x)
+        z, kl_div = self.latent(self.mu(h), self.sigma(h))
+        return self.decoder(z), kl_div
+
+
+def loop_loss(model: Any, mag: Tensor) -> Tensor:
+    out, kl_div = model(mag)
+    return F.mse_loss(out, mag, reduction="sum") - 0.2 * kl_div
+
+
+class GalaxyVAE(nn.Module):
+    """Spectra, by convolutions; means and log variances are of one layer each, in a sequence of its own."""
+
+    def __init__(self, pixels: int = 24, latent: int = 3) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Unflatten(1, (1, pixels)), nn.Conv1d(1, 3, 5, padding=1), nn.BatchNorm1d(3), nn.LeakyReLU(inplace=True),
+            nn.Dropout(0), nn.MaxPool1d(2), nn.Conv1d(3, 4, 5, padding=1), nn.BatchNorm1d(4),
+            nn.LeakyReLU(inplace=True), nn.Dropout(0), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(16, 9),
+            nn.LeakyReLU(inplace=True), nn.Dropout(0),
+        )  # fmt: skip
+        self.mean, self.log_var = nn.Sequential(nn.Linear(9, latent)), nn.Sequential(nn.Linear(9, latent))
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, 9), nn.LeakyReLU(inplace=True), nn.Linear(9, 24), nn.LeakyReLU(inplace=True),
+            nn.Unflatten(1, (4, 6)), nn.ConvTranspose1d(4, 3, 5, 2, 1, output_padding=1), nn.BatchNorm1d(3),
+            nn.LeakyReLU(inplace=True), nn.Conv1d(3, 1, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten(),
+            nn.Linear(14, pixels), nn.ReLU(inplace=True),
+        )  # fmt: skip
+
+    def reparameterize(self, z_mean: Tensor, z_log_var: Tensor) -> Tensor:
+        epsilon = torch.randn(z_mean.shape)
+        return z_mean + torch.exp(z_log_var / 2) * epsilon
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.encoder(x)
+        mean, log_var = self.mean(h), self.log_var(h)
+        return self.decoder(self.reparameterize(mean, log_var)), mean, log_var
+
+
+def galaxy_loss(model: Any, x: Tensor) -> Tensor:
+    out, mean, log_var = model(x)
+    kl = -0.5 * torch.mean(1 + log_var - mean.pow(2) - log_var.exp())
+    return 1000.0 * F.mse_loss(x, out) + 0.1 * kl
+
+
+class SongVAE(nn.Module):
+    """A spectrogram and a song's words, joined before the code and parted behind it."""
+
+    def __init__(self, words: int = 7, latent: int = 3, sizes: tuple[int, int] = (6, 4)) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.conv1, self.conv2 = nn.Conv2d(1, 3, 4, 2, 1), nn.Conv2d(3, 4, 4, 2, 1)
+        self.fc_audio, self.fc_lyrics = nn.Linear(24, sizes[0]), nn.Linear(words, sizes[1])
+        self.fc_mu, self.fc_logvar = nn.Linear(sum(sizes), latent), nn.Linear(sum(sizes), latent)
+        self.decoder_input, self.fc_decode_audio = nn.Linear(latent, sum(sizes)), nn.Linear(sizes[0], 24)
+        self.deconv3, self.deconv4 = nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.ConvTranspose2d(3, 1, 4, 2, 1)
+        self.fc_decode_lyrics = nn.Linear(sizes[1], words)
+
+    def encode(self, audio: Tensor, lyrics: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.conv2(F.relu(self.conv1(audio)))).view(len(audio), -1)
+        both = torch.cat([F.relu(self.fc_audio(h)), F.relu(self.fc_lyrics(lyrics))], dim=1)
+        return self.fc_mu(both), self.fc_logvar(both)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+    def forward(self, audio: Tensor, lyrics: Tensor) -> tuple[Tensor, ...]:
+        mu, logvar = self.encode(audio, lyrics)
+        h = F.relu(self.decoder_input(self.reparameterize(mu, logvar)))
+        h_audio, h_lyrics = torch.split(h, list(self.sizes), dim=1)
+        h = F.relu(self.deconv3(F.relu(self.fc_decode_audio(h_audio)).view(-1, 4, 2, 3)))
+        return torch.sigmoid(self.deconv4(h)), self.fc_decode_lyrics(h_lyrics), mu, logvar
+
+
+def song_loss(model: Any, audio: Tensor, lyrics: Tensor) -> Tensor:
+    out, words, mu, logvar = model(audio, lyrics)
+    errors = F.mse_loss(out, audio, reduction="sum") + F.mse_loss(words, lyrics, reduction="sum") * 50
+    return errors + kl_to_unit(mu, logvar)
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -691,6 +1056,69 @@ CASES: tuple[PublicCase, ...] = (
             likelihood("dec_logvar", sigma=within_six),
         ), None,
         truth="model.py VRNN: all three log variances are clamped to -6 and 6",
+    ),
+    PublicCase(
+        "VAE of proteins (ryanquinnnelson)",
+        Retold(
+            "ryanquinnnelson/CMU-02712-VAE-Protein-Generation", "2e1dcce94b746d69adb89011c88377d19958be7f",
+            "octopus/models/vae.py, customized/criterion.py, README.md",
+        ),
+        ProteinVAE, lambda: (bits(6, 15),), (posterior("Encoder.linear2", sigma=half_of_soft),), protein_loss,
+        truth="vae.py Encoder: σ is exp(softplus(v) / 2), never below 1; criterion.py, the one that README.md names: "
+        "the KL has the squares of σ and of the mean twice, a slip",
+    ),
+    PublicCase(
+        "MMVAE of arms (clarsbyte)",
+        Retold(
+            "clarsbyte/multimodal-vae-robotics-manipulation", "6eaca327d9ad33a772ff46458d5a4e6e640bd280",
+            "models/mmvae.py, models/encoders.py, models/utils.py, models/train.py",
+        ),
+        ArmVAE, three_senses, tuple(posterior(f"enc_{name}.logvar", sigma=None) for name in ("image", "txt", "act")),
+        arm_loss,
+        truth="utils.py product_of_experts: precisions 1 / (exp(logvar) + 1e-8) are added, with N(0, 1)'s, so that σ "
+        "is a function of all; the data's σ is what fits the batch, no layer's. A convolution stands for a ResNet",
+    ),
+    PublicCase(
+        "GraphVAE of roads (cybersamurai2410)",
+        Retold(
+            "cybersamurai2410/graphvae-traffic-anomaly-detection", "80f600650a27d6872f1b54d874bea22496f1fd45",
+            "graph_vae.py, train.py",
+        ),
+        RoadGraphVAE, lambda: (randn(6, 5), torch.maximum(bits(6, 6), bits(6, 6).T)), (posterior("encoder.fc_logvar"),),
+        road_loss,
+        truth="graph_vae.py reparameterize: exp(0.5 logvar), of one code a graph, which has no dimension of a batch",
+    ),
+    PublicCase(
+        "CRVAE of hearts (avishagnevo)",
+        Retold("avishagnevo/VAE-ECG", "23b3b7e9fae872eaa0ca0e4a347a7c7414d2c5bb", "src/models.py, src/trainer.py"),
+        AgedHeartVAE, lambda: (randn(4, 5, 3), rand(4), bits(4, 4)), (posterior("hidden_to_logvar"),), aged_heart_loss,
+        truth="models.py CRVAE: exp(0.5 logvar) is drawn and in the KL. A slip: apply_attention does not read the code",
+    ),
+    PublicCase(
+        "VAE of loops (estevep)",
+        Retold(
+            "estevep/Temporal-Audio-VAE", "dc720958fde79c7e9a01bfd19dbdb7925867151e",
+            "src/temporal_audio_vae/models/mel_spec_vae.py, src/temporal_audio_vae/train.py, README.md",
+        ),
+        LoopVAE, lambda: (rand(4, 8, 8),), (posterior("sigma.0", sigma=F.softplus),), loop_loss,
+        truth="mel_spec_vae.py: softplus is σ; the KL has σ² twice, a slip; README.md has β = 0.2",
+    ),
+    PublicCase(
+        "VAE of galaxies' spectra (iwasakida)",
+        Retold(
+            "iwasakida/GalaxySpectra-VAE", "cd248441fba1c348895b365b61964689d4b423d6",
+            "Model.py, Model_train.py, 3-0-train-VAE.py",
+        ),
+        GalaxyVAE, lambda: (rand(5, 24),), (posterior("log_var.0"),), galaxy_loss,
+        truth="Model.py Spectra_VAE reparameterize: exp(z_log_var / 2); KL averaged and a tenth, squares a thousand",
+    ),
+    PublicCase(
+        "VAE of songs (Raisul516)",
+        Retold(
+            "Raisul516/MultiModal-Music-VAE", "b5972b352efd825cdbffb1d84671c60985174427", "src/model.py, src/train.py",
+        ),
+        SongVAE, lambda: (rand(4, 1, 8, 12), randn(4, 7)), (posterior("fc_logvar"),), song_loss,
+        truth="model.py reparameterize: exp(0.5 logvar)",
     ),
 )
 # fmt: on
