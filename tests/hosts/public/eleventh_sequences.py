@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from held_out_vaes import StridedHead
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
@@ -952,6 +953,473 @@ def song_loss(model: Any, audio: Tensor, lyrics: Tensor) -> Tensor:
     return errors + kl_to_unit(mu, logvar)
 
 
+# --------------------------------------------- policies, dynamics, active inference, functions, mixtures, missing data
+
+
+class WalkerPPO(nn.Module):
+    def __init__(self, states: int = 5, actions: int = 2, hidden: int = 7) -> None:
+        super().__init__()
+        self.mu_net, self.value_network = (
+            nn.Sequential(
+                nn.Linear(states, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, out)
+            )
+            for out in (actions, 1)
+        )  # fmt: skip
+        self.log_std = nn.Parameter(torch.zeros(actions))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu = self.mu_net(x)
+        return mu, self.log_std.exp().expand_as(mu)
+
+
+def walker_ppo_loss(model: Any, obs: Tensor, acts: Tensor, logps: Tensor, adv: Tensor, rewards: Tensor) -> Tensor:
+    """The policy's loss and the value's, which are of steps of their own upstream."""
+    mu, std = model(obs)
+    ratio = torch.exp(Normal(mu, std).log_prob(acts).sum(dim=-1) - logps)
+    policy = -torch.min(ratio * adv, torch.clamp(ratio, 0.8, 1.2) * adv).mean()
+    return policy + F.mse_loss(model.value_network(obs).squeeze(), rewards)
+
+
+def walked() -> tuple[Tensor, ...]:
+    """States, actions, their densities, advantages, returns."""
+    return randn(6, 5), randn(6, 2, seed=9), randn(6, seed=10) - 2.5, randn(6, seed=11), randn(6, seed=12)
+
+
+class PointAttention(nn.Module):
+    """Two heads, of points asked for to points given."""
+
+    def __init__(self, width: int, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embedding = nn.Sequential(nn.Linear(1, width), nn.ReLU())
+        self.key, self.query, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.head_combine, self.ff = nn.Linear(width, width), nn.Linear(width, width)
+        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
+
+    def part(self, h: Tensor) -> Tensor:
+        return h.view(*h.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def forward(self, h: Tensor, given: Tensor, asked: Tensor) -> Tensor:
+        keys, queries = self.embedding(given), self.embedding(asked)
+        k, q, v = self.part(self.key(keys)), self.part(self.query(queries)), self.part(self.value(h))
+        weights = torch.softmax(q @ k.transpose(2, 3) / math.sqrt(k.shape[-1]), dim=-1)
+        found = self.head_combine((weights @ v).transpose(1, 2).flatten(2))
+        out = self.ln1(found + queries)
+        return self.ln2(out + self.ff(out))
+
+
+class MeanOfPoints(nn.Module):
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.mean(h, dim=1, keepdim=True)
+
+
+class CodeOfPoints(nn.Module):
+    """The raw values are averaged before they become a law."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.pooling_fn = width, MeanOfPoints()
+        self.pre_pooling_fn = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, r: Tensor) -> Normal:
+        h = self.pooling_fn(self.pre_pooling_fn(r))
+        return Normal(loc=h[..., : self.width], scale=0.1 + 0.9 * torch.sigmoid(h[..., self.width :]))
+
+
+class CurveProcess(nn.Module):
+    """A neural process with attention; what it calls a variance is σ."""
+
+    def __init__(self, width: int = 4, samples: int = 3) -> None:
+        super().__init__()
+        self.samples, self.encode_points = (
+            samples,
+            nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)),
+        )
+        self.attend, self.latent_encoder = PointAttention(width), CodeOfPoints(width)
+        self.post_pooling_fn = nn.Sequential(
+            nn.Linear(2 * width + 1, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2)
+        )
+
+    def deter_encoder(self, x: Tensor, y: Tensor, asked: Tensor) -> Tensor:
+        return self.attend(self.encode_points(torch.cat((x, y), dim=-1)), x, asked)
+
+    def forward(self, xc: Tensor, yc: Tensor, xt: Tensor, yt: Tensor) -> tuple[Tensor, Tensor, Normal, Normal]:
+        r = self.deter_encoder(xc, yc, xt)
+        z_dist = self.latent_encoder(r)
+        z_dist_post = self.latent_encoder(self.deter_encoder(xt, yt, xc))
+        z = z_dist_post.rsample([self.samples]).repeat(1, 1, xt.shape[1], 1)
+        read = torch.cat([xt.expand(self.samples, -1, -1, -1), r.expand(self.samples, -1, -1, -1), z], -1)
+        out = self.post_pooling_fn(read)
+        return out[..., :1], 0.1 + 0.9 * F.softplus(out[..., 1:]), z_dist, z_dist_post
+
+
+def curve_loss(model: Any, *batch: Tensor) -> Tensor:
+    mean, var, before, after = model(*batch)
+    log_prob = Normal(loc=mean, scale=var).log_prob(batch[3])
+    nll = -torch.mean(log_prob.view(*log_prob.shape[:2], -1).mean(-1))
+    return nll + torch.mean(kl_divergence(after, before), dim=0).sum()
+
+
+def a_tenth_and_sigmoid(v: Tensor) -> Tensor:
+    return 0.1 + 0.9 * torch.sigmoid(v)
+
+
+def a_tenth_and_softplus(v: Tensor) -> Tensor:
+    return 0.1 + 0.9 * F.softplus(v)
+
+
+class TwoHeadedDynamics(nn.Module):
+    def __init__(self, n_in: int, states: int, rewards: int) -> None:
+        super().__init__()
+        self.states = states
+        self.diff_dynamics = nn.Sequential(nn.Linear(n_in, 7), nn.SiLU(), nn.Linear(7, 7), nn.SiLU())
+        self.diff_dynamics.append(nn.Linear(7, states + rewards))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.diff_dynamics(x)
+        return out[..., : self.states], out[..., self.states :]
+
+
+class ManyDynamics(nn.Module):
+    """Each network's log variances lie between learned bounds."""
+
+    def __init__(self, states: int = 3, actions: int = 2, rewards: int = 1, networks: int = 2) -> None:
+        super().__init__()
+        self.states, self.rewards = states, rewards
+        self.networks = nn.ModuleList(
+            TwoHeadedDynamics(states + actions, 2 * states, 2 * rewards) for _ in range(networks)
+        )
+        for name, size in (("diff_state", states), ("reward", rewards)):
+            self.register_parameter(f"max_{name}_logvar", nn.Parameter(torch.ones([1, size]) / 2.0))
+            self.register_parameter(f"min_{name}_logvar", nn.Parameter(-torch.ones([1, size]) * 10.0))
+
+    def forward(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        outs = [network(torch.cat([states, actions], dim=-1)) for network in self.networks]
+        moves, rewards = (torch.stack(part, dim=0) for part in zip(*outs, strict=True))
+        move_means, move_logvars = moves[..., : self.states], moves[..., self.states :]
+        reward_means, reward_logvars = rewards[..., : self.rewards], rewards[..., self.rewards :]
+        move_logvars = self.max_diff_state_logvar - F.softplus(self.max_diff_state_logvar - move_logvars)
+        move_logvars = self.min_diff_state_logvar + F.softplus(move_logvars - self.min_diff_state_logvar)
+        reward_logvars = self.max_reward_logvar - F.softplus(self.max_reward_logvar - reward_logvars)
+        reward_logvars = self.min_reward_logvar + F.softplus(reward_logvars - self.min_reward_logvar)
+        return torch.cat([move_means, reward_means], dim=-1), torch.cat([move_logvars, reward_logvars], dim=-1)
+
+
+def dynamics_ensemble_loss(model: Any, s: Tensor, a: Tensor, s2: Tensor, r: Tensor, masks: Tensor) -> Tensor:
+    means, logvars = model(s, a)
+    targets = torch.cat([s2 - s, r], dim=-1).repeat(len(means), 1, 1)
+    masks = masks.repeat(len(means), 1, 1)
+    squares = torch.mean((means - targets) ** 2 * torch.exp(-logvars) * masks, dim=[-2, -1])
+    losses = (squares + torch.mean(logvars * masks, dim=[-2, -1])).sum()
+    bounds = model.max_diff_state_logvar.sum() + model.max_reward_logvar.sum()
+    bounds = bounds - model.min_diff_state_logvar.sum() - model.min_reward_logvar.sum()
+    decay = sum(p.norm(2) for name, p in model.networks.named_parameters() if "weight" in name)
+    return losses + 0.01 * bounds + 1e-4 * decay
+
+
+def between_learned(v: Tensor) -> Tensor:
+    v = 0.5 - F.softplus(0.5 - v)
+    return torch.exp(0.5 * (-10.0 + F.softplus(v + 10.0)))
+
+
+class ScreensVAE(nn.Module):
+    """Pictures in a row are a volume."""
+
+    def __init__(self, screens: int = 2, latent: int = 3) -> None:
+        super().__init__()
+        self.screens, kernel, stride = screens, (5, 5, 1), (2, 2, 1)
+        self.encoder = nn.Sequential(
+            nn.Conv3d(3, 3, kernel, stride), nn.BatchNorm3d(3), nn.ReLU(inplace=True),
+            nn.Conv3d(3, 4, kernel, stride), nn.BatchNorm3d(4), nn.ReLU(inplace=True),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose3d(4, 3, kernel, stride), nn.BatchNorm3d(3), nn.ReLU(inplace=True),
+            nn.ConvTranspose3d(3, 3, kernel, stride), nn.BatchNorm3d(3), nn.ReLU(inplace=True), nn.Sigmoid(),
+        )  # fmt: skip
+        size = 4 * screens
+        self.fc1, self.fc2_mu, self.fc2_logvar = nn.Linear(size, 6), nn.Linear(6, latent), nn.Linear(6, latent)
+        self.fc3, self.fc4 = nn.Linear(latent, 6), nn.Linear(6, size)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.fc1(self.encoder(x).view(len(x), -1)))
+        return self.fc2_mu(h), self.fc2_logvar(h)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decoder(self.fc4(F.relu(self.fc3(z))).view(len(z), 4, 1, 1, self.screens))
+
+
+class CartInference(nn.Module):
+    """Upstream a plain class. Its nets read the codes' means and variances, and leave the encoder as it is."""
+
+    def __init__(self, latent: int = 3, actions: int = 2) -> None:
+        super().__init__()
+        self.vae = ScreensVAE(latent=latent)
+        self.transition_net, self.policy_net, self.value_net, self.target_net = (
+            nn.Sequential(nn.Linear(a, 6), nn.ReLU(), nn.Linear(6, b))
+            for a, b in ((2 * latent + 1, latent), *[(2 * latent, actions)] * 3)
+        )
+        self.target_net.requires_grad_(False)
+
+    def policy(self, state: Tensor) -> Tensor:
+        return F.softmax(self.policy_net(state), dim=-1).clamp(min=1e-9, max=1 - 1e-9)
+
+
+def cart_loss(model: Any, obs: Tensor, actions: Tensor, rewards: Tensor, done: Tensor) -> Tensor:
+    """The free energy and the values' squares, which have their own gradients upstream."""
+    (mu0, v0), (mu1, v1), (mu2, v2) = (model.vae.encode(obs[..., t : t + 2]) for t in range(3))
+    s0, s1, s2 = (torch.cat((m, torch.exp(v)), dim=1).detach() for m, v in ((mu0, v0), (mu1, v1), (mu2, v2)))
+    z1 = model.vae.reparameterize(mu1, v1)
+    predicted = model.transition_net(torch.cat((s0, actions[:, :1].float()), dim=1))
+    error = torch.mean(F.mse_loss(predicted, mu1, reduction="none"), dim=1).unsqueeze(1)
+    with torch.no_grad():
+        later = ((1 - done) * model.policy(s2) * model.target_net(s2)).sum(-1).unsqueeze(1)
+        estimate = -rewards + error + 0.99 * later
+    value_loss = F.mse_loss(estimate, model.value_net(s1).gather(1, actions[:, 1:]))
+    bce = F.binary_cross_entropy(model.vae.decode(z1), obs[..., 1:3], reduction="none").sum(dim=(1, 2, 3, 4))
+    vae_loss = (bce - 0.5 * torch.sum(1 + v1 - mu1.pow(2) - v1.exp(), dim=1)) / 25000
+    policy = model.policy(s1)
+    wanted = torch.softmax(-12.0 * model.value_net(s1), dim=1).clamp(min=1e-9, max=1 - 1e-9)
+    energy = -(policy * torch.log(wanted)).sum(-1).unsqueeze(1)
+    entropy = -(policy * torch.log(policy)).sum(-1).unsqueeze(1)
+    return torch.mean(vae_loss + error + (energy - entropy)) + value_loss
+
+
+class LatentMDRNN(nn.Module):
+    """It learns from codes that another network has drawn, without its gradients."""
+
+    def __init__(self, latents: int = 3, actions: int = 2, hiddens: int = 6, gaussians: int = 2) -> None:
+        super().__init__()
+        self.latents, self.gaussians = latents, gaussians
+        self.gmm_linear = nn.Linear(hiddens, (2 * latents + 1) * gaussians)
+        self.rnn = nn.LSTM(latents + actions, hiddens)
+
+    def forward(self, actions: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        outs, _ = self.rnn(torch.cat([actions, latents], dim=-1))
+        out, stride = self.gmm_linear(outs), self.gaussians * self.latents
+        shape = (*outs.shape[:2], self.gaussians, self.latents)
+        mus, sigmas = out[:, :, :stride].view(shape), torch.exp(out[:, :, stride : 2 * stride].view(shape))
+        return mus, sigmas, F.log_softmax(out[:, :, 2 * stride :].view(shape[:3]), dim=-1)
+
+
+def mdrnn_loss(model: Any, latents: Tensor, actions: Tensor, after: Tensor) -> Tensor:
+    latents, actions, after = (part.transpose(1, 0) for part in (latents, actions, after))
+    mus, sigmas, logpi = model(actions, latents)
+    logs = logpi + torch.sum(Normal(mus, sigmas).log_prob(after.unsqueeze(-2)), dim=-1)
+    most = torch.max(logs, dim=-1, keepdim=True)[0]
+    log_prob = most.squeeze() + torch.log(torch.sum(torch.exp(logs - most), dim=-1))
+    return -torch.mean(log_prob) / latents.shape[-1]
+
+
+class SquareReLU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x) ** 2
+
+
+class SimpleBias(nn.Module):
+    """Of each block what is orthogonal to its input is added."""
+
+    def __init__(self, n_in: int, n_out: int, hidden: int = 6) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(n_in, hidden)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(hidden, bias=False), nn.Linear(hidden, 2 * hidden), SquareReLU(),
+                nn.Linear(2 * hidden, hidden),
+            )
+            for _ in range(2)
+        )  # fmt: skip
+        self.proj_out = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.LeakyReLU(), nn.Linear(2 * hidden, n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.proj_in(x)
+        for layer in self.layers:
+            out, unit = layer(x).double(), F.normalize(x.double(), dim=-1)
+            x = x + (out - (out * unit).sum(dim=-1, keepdim=True) * unit).to(x.dtype)
+        return self.proj_out(x)
+
+
+class LanderSAC(nn.Module):
+    """Means and raw scales alternate. The critics' mean is copied slowly."""
+
+    def __init__(self, states: int = 4, actions: int = 2) -> None:
+        super().__init__()
+        self.to_actions = SimpleBias(states, 2 * actions)
+        self.critics = nn.ModuleList(SimpleBias(states + actions, 1) for _ in range(2))
+        self.critics_target = nn.ModuleList(SimpleBias(states + actions, 1) for _ in range(2)).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.tensor(0.0))
+
+    def act(self, state: Tensor, reparametrize: bool) -> tuple[Tensor, Tensor]:
+        params = self.to_actions(state)
+        mu, sigma = params.view(*params.shape[:-1], -1, 2).movedim(-1, 0)
+        sigma = sigma.sigmoid().clamp(min=1e-5)
+        sampled = mu + sigma * torch.randn_like(sigma) if reparametrize else torch.normal(mu, sigma)
+        log_prob = Normal(mu, sigma).log_prob(sampled)
+        return sampled.tanh(), log_prob - 2 * (math.log(2.0) - sampled - F.softplus(-2 * sampled))
+
+    def update(self, s: Tensor, a: Tensor, s2: Tensor, r: Tensor, done: Tensor) -> Tensor:
+        """Its three losses, added; the actor's leaves the critics as they are."""
+        alpha = self.log_alpha.exp()
+        with torch.no_grad():
+            after, logp = self.act(s2, False)
+            read = torch.cat([s2, after], dim=-1)
+            value = torch.minimum(*(q(read) for q in self.critics_target)) - alpha * logp.sum(dim=-1, keepdim=True)
+            target = 2.0 * r.unsqueeze(1) + 0.99 * (1 - done.unsqueeze(1)) * value
+        both = torch.cat([s, a], dim=-1)
+        loss = torch.stack([(q(both) - target) ** 2 for q in self.critics]).sum(0).mean()
+        chosen, logp = self.act(s, True)
+        self.critics.requires_grad_(False)
+        values = torch.minimum(*(q(torch.cat([s, chosen], dim=-1)) for q in self.critics))
+        self.critics.requires_grad_(True)
+        entropy = -logp.sum(dim=-1, keepdim=True)
+        loss = loss + (-alpha.detach() * entropy - values).mean()
+        return loss + (-alpha * (a.shape[-1] - entropy).detach()).mean()
+
+
+def one_update(model: Any, *batch: Tensor) -> Tensor:
+    return model.update(*batch)
+
+
+def landings() -> tuple[Tensor, ...]:
+    """States, actions, next states, rewards, ends."""
+    return randn(6, 4), randn(6, 2, seed=9).tanh(), randn(6, 4, seed=10), randn(6, seed=11), bits(6)
+
+
+def soft_step(v: Tensor) -> Tensor:
+    return v.sigmoid().clamp(min=1e-5)
+
+
+class ImitatorPPO(nn.Module):
+    """Policy and value of an imitator; its rewards, which a discriminator gives, come with the batch."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, states: int = 5, actions: int = 2, hidden: int = 7) -> None:
+        super().__init__()
+        self.register_buffer("mean", 0.1 * torch.ones(states))
+        self.register_buffer("std", 1.2 * torch.ones(states))
+        self.policy, self.value = (
+            nn.Sequential(nn.Linear(states, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()) for _ in range(2)
+        )
+        self.p_head, self.v_head = nn.Linear(hidden, actions), nn.Linear(hidden, 1)
+        self.ac_logstd_head = nn.Parameter(torch.full((actions,), math.log(0.6)))
+        for layer in (self.p_head, self.v_head):
+            nn.init.orthogonal_(layer.weight, gain=0.01)
+
+    def forward(self, ob: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ob = ((ob - self.mean) / self.std).clamp(-5.0, 5.0)
+        ac_mean = self.p_head(self.policy(ob))
+        return ac_mean, self.ac_logstd_head.expand_as(ac_mean).exp(), self.v_head(self.value(ob))
+
+
+def imitator_loss(model: Any, ob: Tensor, ac: Tensor, old: Tensor, v_old: Tensor, adv: Tensor, ret: Tensor) -> Tensor:
+    """The policy's loss and the value's, which are of steps of their own upstream."""
+    mean, std, v = model(ob)
+    neglogp = 0.5 * ((ac - mean) / std).pow(2).sum(dim=-1, keepdim=True)
+    neglogp = neglogp + 0.5 * math.log(2 * math.pi) + std.log().sum(dim=-1, keepdim=True)
+    ratio = torch.exp(-neglogp - old)
+    clip_loss = torch.max(-adv * ratio, -adv * ratio.clamp(0.8, 1.2)).mean()
+    entropy = (std.log() + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=-1, keepdim=True).mean()
+    clip_v = v_old + (v - v_old).clamp(-0.2, 0.2)
+    v_loss = torch.max((clip_v - ret).pow(2), (v - ret).pow(2)).mean()
+    return clip_loss - 0.0 * entropy + v_loss
+
+
+def imitated() -> tuple[Tensor, ...]:
+    columns = (randn(6, 1, seed=seed) for seed in (10, 11, 12, 13))
+    old, v_old, adv, ret = columns
+    return randn(6, 5), randn(6, 2, seed=9), old - 2.0, v_old, adv, ret
+
+
+class RaisedELU(nn.ELU):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1.0
+
+
+class SphericalMDN(nn.Module):
+    """One σ for all outputs of a part."""
+
+    def __init__(self, n_in: int = 3, n_out: int = 2, parts: int = 3, hidden: int = 8) -> None:
+        super().__init__()
+        self.parts, self.n_out = parts, n_out
+        self.backbone = nn.Sequential(nn.Linear(n_in, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+        self.pi_layer = nn.Sequential(nn.Linear(hidden, parts), nn.LogSoftmax(dim=-1))
+        self.mu_layer = nn.Linear(hidden, parts * n_out)
+        self.sigma_layer = nn.Sequential(nn.Linear(hidden, parts), RaisedELU())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.backbone(x)
+        mu = self.mu_layer(h).view(-1, self.parts, self.n_out)
+        return self.pi_layer(h), mu, self.sigma_layer(h).view(-1, self.parts)
+
+
+def spherical_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    log_pi, mu, sigma = model(x)
+    n, sigma = mu.shape[-1], sigma.clamp(min=1e-7)
+    squares = (y.unsqueeze(1).expand_as(mu) - mu).pow(2).sum(dim=-1)
+    logs = -0.5 * n * math.log(2.0 * math.pi) - n * sigma.log() - squares / (2.0 * sigma.pow(2))
+    return -(log_pi + logs).logsumexp(dim=-1).mean()
+
+
+def raised_elu(v: Tensor) -> Tensor:
+    return (F.elu(v) + 1.0).clamp(min=1e-7)
+
+
+def plain_layers(*sizes: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class DiagonalCode(nn.Module):
+    """Called without `forward`, as upstream."""
+
+    def __init__(self, data: int, latent: int) -> None:
+        super().__init__()
+        self.latent, self.net = latent, plain_layers(data, 7, 7, 2 * latent)
+
+    def __call__(self, x: Tensor) -> MultivariateNormal:
+        statistics = self.net(x)
+        mu, log_var = statistics[..., : self.latent], statistics[..., self.latent :]
+        return MultivariateNormal(loc=mu, scale_tril=torch.diag_embed(F.softplus(log_var)))
+
+
+class UnitData(nn.Module):
+    def __init__(self, latent: int, data: int) -> None:
+        super().__init__()
+        self.net = plain_layers(latent, 7, 7, data)
+
+    def __call__(self, z: Tensor) -> Normal:
+        mean = self.net(z)
+        return Normal(loc=mean, scale=torch.ones(mean.shape))
+
+
+class WardHIVAE(nn.Module):
+    """A patient's series with gaps, a code at each time."""
+
+    def __init__(self, data: int = 5, latent: int = 3) -> None:
+        super().__init__()
+        self.encoder, self.decoder = DiagonalCode(data, latent), UnitData(latent, data)
+        self.prior = MultivariateNormal(loc=torch.zeros(latent), scale_tril=torch.diag(torch.ones(latent)))
+
+    def step(self, x: Tensor, missing: Tensor) -> Tensor:
+        q_z = self.encoder(x)
+        log_likelihood = self.decoder(q_z.rsample()).log_prob(x)
+        log_likelihood = torch.where(torch.isfinite(log_likelihood), log_likelihood, torch.zeros_like(log_likelihood))
+        kl = kl_divergence(q_z, self.prior)
+        kl = torch.where(torch.isfinite(kl), kl, torch.zeros_like(kl)).sum(-1)
+        return -((log_likelihood * missing).sum((1, 2)) - 0.2 * kl).mean()
+
+
+def ward_loss(model: Any, x: Tensor, seen: Tensor) -> Tensor:
+    return model.step(x * seen, seen)
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -1119,6 +1587,105 @@ CASES: tuple[PublicCase, ...] = (
         ),
         SongVAE, lambda: (rand(4, 1, 8, 12), randn(4, 7)), (posterior("fc_logvar"),), song_loss,
         truth="model.py reparameterize: exp(0.5 logvar)",
+    ),
+    PublicCase(
+        "PPO of a walker (MaanaRajesh)",
+        Retold("MaanaRajesh/ppo-continuous-control", "0e88bcb0b524a791c6aa5fc2ab4a02fcaf625960", "src/ppo_walker.py"),
+        WalkerPPO, walked, (likelihood("log_std", sigma=torch.exp),), walker_ppo_loss,
+        truth="ppo_walker.py uth_t: exp(v) of a parameter, by default, as actions' σ: a likelihood's",
+    ),
+    PublicCase(
+        "Neural process of curves (xuesongwang)",
+        Retold(
+            "xuesongwang/Neural-Process-Family", "a56d07216763937c8ea64015a5287f56df76df10",
+            "module/NP.py, module/basic_module.py, module/utils.py, NP_or_ANP_train.py",
+        ),
+        CurveProcess,
+        lambda: (randn(3, 4, 1), randn(3, 4, 1, seed=9), randn(3, 5, 1, seed=10), randn(3, 5, 1, seed=11)),
+        (
+            posterior("latent_encoder.pooling_fn", 4, 8, a_tenth_and_sigmoid),
+            prior("latent_encoder.pooling_fn", 4, 8, a_tenth_and_sigmoid),
+            likelihood("post_pooling_fn.4", 1, 2, a_tenth_and_softplus),
+        ), curve_loss,
+        truth="basic_module.py LatentEncoder: 0.1 + 0.9 sigmoid of what its pooling module averages. Hard to decide: "
+        "the raw value is that module's output, not the layer's before it; and one module is posterior and prior, as in "
+        "earlier looks",
+    ),
+    PublicCase(
+        "MBPO ensemble (jiangsy)",
+        Retold(
+            "jiangsy/mbpo_pytorch", "411b3a92e67bf83f43a3e7a4e559176adb741ed6",
+            "mbpo_pytorch/models/dynamics.py, mbpo_pytorch/algos/mbrl/mbpo.py",
+        ),
+        ManyDynamics,
+        lambda: (randn(6, 3), randn(6, 2, seed=9), randn(6, 3, seed=10), randn(6, 1, seed=11), torch.ones(6, 1)),
+        tuple(
+            likelihood(f"networks.{i}.diff_dynamics.4", start, stop, between_learned)
+            for i in range(2) for start, stop in ((3, 6), (7, 8))
+        ), dynamics_ensemble_loss,
+        truth="dynamics.py EnsembleRDynamics: each network's log variances of states and of the reward, between bounds "
+        "that are learned, here at their first values; mbpo.py compute_loss: twice the density",
+    ),
+    PublicCase(
+        "Active inference of a cart (Grottoh)",
+        Retold(
+            "Grottoh/Deep-Active-Inference-for-Partially-Observable-MDPs", "11fedf09cefaada3dd60f1af430d59d87cbd706e",
+            "ai_pomdp_agent.py",
+        ),
+        CartInference, lambda: (rand(4, 3, 13, 13, 4), tokens(2, 4, 2), torch.ones(4, 1), torch.zeros(4, 1)),
+        (posterior("vae.fc2_logvar"),), cart_loss,
+        truth="ai_pomdp_agent.py VAE reparameterize: exp(0.5 logvar); the nets read exp(logvar), detached",
+    ),
+    PublicCase(
+        "MDN-RNN of frames (idajana)",
+        Retold(
+            "idajana/generative-video-prediction-models", "dd5ef6054aacb762a5bbaf449b09c31fc6117c43",
+            "models/MD_RNN.py, worldmodels/train_mdrnn.py, README.md",
+        ),
+        LatentMDRNN, lambda: (randn(4, 3, 3), randn(4, 3, 2, seed=9), randn(4, 3, 3, seed=10)),
+        (likelihood("gmm_linear", 6, 12, torch.exp),), mdrnn_loss,
+        truth="MD_RNN.py: exp(v), of a mixture's parts; the VAE before it is trained apart, and draws without "
+        "gradients",
+    ),
+    PublicCase(
+        "SAC (lucidrains)",
+        Retold(
+            "lucidrains/SAC-pytorch", "7c934a851b359bc6a8930dcb7606c30c29a6f755", "SAC_pytorch/SAC.py, train_lunar.py",
+        ),
+        LanderSAC, landings,
+        (StridedHead("to_actions.proj_out.2", 1, 4, "likelihood", soft_step, step=2),), one_update,
+        truth="SAC.py SquashedNormal: sigmoid(v), no less than 1e-5, of every second number; actions, continuous as "
+        "in train_lunar.py",
+    ),
+    PublicCase(
+        "PPO of an imitator (lionelblonde)",
+        Retold(
+            "lionelblonde/ppo-gail-pytorch-complete-history", "dadec2ac9c2c18efbad63d745b01b914ffbf2e85",
+            "agents/nets.py, agents/gail_agent.py",
+        ),
+        ImitatorPPO, imitated, (likelihood("ac_logstd_head", sigma=torch.exp),), imitator_loss,
+        truth="nets.py GaussPolicy and NormalToolkit: exp(v) of a parameter; a slip: the constant counts once for all "
+        "actions. The entropy counts nothing by default",
+    ),
+    PublicCase(
+        "MDN (nimanzik)",
+        Retold(
+            "nimanzik/mdn-pytorch", "215f71bd66948fbdda3c91b821376c6a114a5d0e",
+            "src/mdn_pytorch/model.py, src/mdn_pytorch/activations.py, src/mdn_pytorch/loss.py",
+        ),
+        SphericalMDN, lambda: (randn(6, 3), randn(6, 2, seed=9)), (likelihood("sigma_layer.0", sigma=raised_elu),),
+        spherical_loss,
+        truth="activations.py ElevatedELU: ELU + 1, and loss.py: no less than 1e-7; one σ for all outputs of a part",
+    ),
+    PublicCase(
+        "HI-VAE of wards (ItamarEfrati)",
+        Retold(
+            "ItamarEfrati/Pytorch-GP-VAE", "27471d433282f8a3b764dcd8e1b144c6e1914d0c",
+            "src/models/Encoders.py, src/models/abstracts/VAE.py, src/models/PHYSIONET/PhysionetModels.py, "
+            "configs/config.yaml, configs/model/PhysionetHIVAE.yaml",
+        ),
+        WardHIVAE, lambda: (randn(4, 5, 5), bits(4, 5, 5)), (posterior("encoder.net.4", 3, 6, F.softplus),), ward_loss,
+        truth="Encoders.py DiagonalEncoder: softplus of what is called a log variance, on the diagonal of a triangle",
     ),
 )
 # fmt: on
