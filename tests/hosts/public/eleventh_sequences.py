@@ -12,6 +12,13 @@ Hearts: "vae-ecg". Skies: "spectra-vae". Mixtures of densities: "mdn-pytorch". F
 "gp-vae". Models of worlds that many policies learn in: "mbpo". Imitation against a critic: "gail-pytorch". Offline:
 "cql-pytorch". Seismology: "vae-seism". Sounds: "audio-vae". Models without a head: "ddpg-pytorch", "lstm-forecast",
 "char-rnn", "transe-pytorch", "decision-transformer", "pinn-pytorch", "dueling-dqn", "tcn-pytorch".
+
+A second list, fixed before its searches, for fields whose word gave nothing. Texts: "vae-nlp". Dialogue:
+"variational-hierarchical". Paths: "social-cvae". Films: "frame-prediction". Handwriting: "handwriting-synth". Brains:
+"neuro-vae". Meta learning: "pearl-rl". Weather: "nowcasting-vae". Physics: "lhc-vae". Volatility: "vae-volatility".
+Control: "actor-critic-continuous", "awr-pytorch". Worlds: "vae-mdn-rnn". State spaces: "variational-kalman". Series:
+"vrae". Voices: "voice-vae". Drums: "drum-vae". Peptides: "peptide-vae". Graphs over time: "vgrnn". Bayesian recurrence:
+"bayesian-gru".
 """
 
 from __future__ import annotations
@@ -1420,6 +1427,181 @@ def ward_loss(model: Any, x: Tensor, seen: Tensor) -> Tensor:
     return model.step(x * seen, seen)
 
 
+# ------------------------------------------------------------------------------------------------ models without a head
+
+
+class FixedSpreadPPO(nn.Module):
+    """The actions' variance is a number that a schedule lowers, and nobody learns. Upstream a plain class."""
+
+    def __init__(self, states: int = 4, actions: int = 2, hidden: int = 7, std: float = 0.5) -> None:
+        super().__init__()
+        self.action_var = torch.full((actions,), std * std)
+        self.actor = nn.Sequential(
+            nn.Linear(states, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, actions),
+            nn.Tanh(),
+        )  # fmt: skip
+        self.critic = nn.Sequential(nn.Linear(states, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def law(self, means: Tensor) -> MultivariateNormal:
+        return MultivariateNormal(means, torch.diag_embed(self.action_var.expand_as(means)))
+
+    def update(self, s: Tensor, a: Tensor, s2: Tensor, r: Tensor, done: Tensor) -> Tensor:
+        r, done = r.unsqueeze(1), done.unsqueeze(1)
+        target = r + 0.9 * self.critic(s2) * (1 - done)
+        delta = (target - self.critic(s)).detach()
+        advantage, kept = torch.zeros(1), []
+        for value in delta.flip(0):
+            advantage = 0.9 * 0.9 * advantage + value
+            kept.append(advantage)
+        advantages = torch.stack(kept[::-1])
+        means = self.actor(s)
+        ratio = torch.exp(self.law(means).log_prob(a) - self.law(means.detach()).log_prob(a))
+        gain = torch.min(ratio * advantages, torch.clamp(ratio, 0.8, 1.2) * advantages)
+        return torch.mean(-gain) + F.mse_loss(self.critic(s), target.detach())
+
+
+class WalkingActor(nn.Module):
+    def __init__(self, states: int, actions: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(states, 9), nn.Linear(9, 6), nn.Linear(6, actions)
+        nn.init.uniform_(self.fc3.weight, -0.003, 0.003)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.fc3(F.relu(self.fc2(F.relu(self.fc1(x))))))
+
+
+class WalkingCritic(nn.Module):
+    def __init__(self, states: int, actions: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(states, 9), nn.Linear(9 + actions, 6), nn.Linear(6, 1)
+        nn.init.uniform_(self.fc3.weight, -0.003, 0.003)
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.fc3(F.relu(self.fc2(torch.cat((F.relu(self.fc1(state)), action), dim=1))))
+
+
+class WalkingDDPG(nn.Module):
+    """Upstream a plain class; the noise of its actions is of numpy, and no part of a loss."""
+
+    def __init__(self, states: int = 4, actions: int = 2) -> None:
+        super().__init__()
+        self.actor_net, self.critic_net = WalkingActor(states, actions), WalkingCritic(states, actions)
+        self.target_actor_net, self.target_critic_net = WalkingActor(states, actions), WalkingCritic(states, actions)
+        self.target_actor_net.requires_grad_(False)
+        self.target_critic_net.requires_grad_(False)
+
+    def update(self, s: Tensor, a: Tensor, s2: Tensor, r: Tensor, done: Tensor) -> Tensor:
+        """Both losses, added; the actor's leaves the critic as it is."""
+        later = self.target_critic_net(s2, self.target_actor_net(s2)).detach()
+        target = r.unsqueeze(1) + 0.99 * later * (1 - done.unsqueeze(1))
+        loss = torch.mean(torch.pow(self.critic_net(s, a) - target, 2))
+        self.critic_net.requires_grad_(False)
+        loss = loss - torch.mean(self.critic_net(s, self.actor_net(s)))
+        self.critic_net.requires_grad_(True)
+        return loss
+
+
+class AttentiveForecast(nn.Module):
+    def __init__(self, features: int = 3, horizon: int = 2, hidden: int = 7) -> None:
+        super().__init__()
+        self.lstm, self.head_dropout = nn.LSTM(features, hidden, batch_first=True), nn.Dropout(0.0)
+        self.score = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.proj = nn.Linear(hidden, horizon)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, _ = self.lstm(x)
+        weights = torch.softmax(self.score(outputs).squeeze(-1), dim=1)
+        context = torch.bmm(weights.unsqueeze(1), outputs).squeeze(1)
+        return self.proj(self.head_dropout(context)).unsqueeze(-1)
+
+
+def forecast_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    return F.mse_loss(model(x).squeeze(-1), y)
+
+
+class TranslatedGraph(nn.Module):
+    """Heads and relations that add to tails."""
+
+    def __init__(self, entities: int = 9, relations: int = 3, width: int = 5) -> None:
+        super().__init__()
+        bound = 6.0 / width**0.5
+        for name, count in (("entity", entities), ("relation", relations)):
+            weight = F.normalize(2 * bound * torch.rand(count, width) - bound, 2, 1)
+            self.add_module(f"{name}_embeddings", nn.Embedding.from_pretrained(weight, freeze=False))
+
+    def forward(self, *triples: Tensor) -> Tensor:
+        losses = []
+        for h, r, t in (triples[:3], triples[3:]):
+            apart = self.entity_embeddings(h) + self.relation_embeddings(r) - self.entity_embeddings(t)
+            losses.append(torch.norm(apart, 1, 1))
+        return torch.stack(losses)
+
+
+def translated_loss(model: Any, *triples: Tensor) -> Tensor:
+    right, wrong = model(*triples)
+    return F.margin_ranking_loss(right, wrong, -torch.ones_like(right), margin=1.0, reduction="sum")
+
+
+class WideningLayer(nn.Module):
+    def __init__(self, dilation: int, width: int) -> None:
+        super().__init__()
+        self.dilated_conv = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.conv_1x1, self.dropout = nn.Conv1d(width, width, 1), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.dropout(self.conv_1x1(F.relu(self.dilated_conv(x))))
+
+
+class OneStage(nn.Module):
+    def __init__(self, n_in: int, classes: int, width: int = 6) -> None:
+        super().__init__()
+        self.first_conv, self.final_conv = nn.Conv1d(n_in, width, 1), nn.Conv1d(width, classes, 1)
+        self.layers = nn.ModuleList(WideningLayer(i + 1, width) for i in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.first_conv(x)
+        for layer in self.layers:
+            out = layer(out)
+        return self.final_conv(out)
+
+
+class ActionStages(nn.Module):
+    """Each stage reads the films' features beside the probabilities of the stage before."""
+
+    def __init__(self, features: int = 5, classes: int = 4) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([OneStage(features, classes), OneStage(features + classes, classes)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = [self.stages[0](x)]
+        for stage in self.stages[1:]:
+            outputs.append(stage(torch.cat([F.softmax(outputs[-1], dim=1), x], dim=1)))
+        return outputs
+
+
+def stages_loss(model: Any, x: Tensor, labels: Tensor) -> Tensor:
+    return sum(F.cross_entropy(out, labels, ignore_index=-100) for out in model(x))
+
+
+class LetterRNN(nn.Module):
+    def __init__(self, letters: int = 11, width: int = 6, layers: int = 2) -> None:
+        super().__init__()
+        self.drop, self.encoder = nn.Dropout(0.5), nn.Embedding(letters, width)
+        self.rnn, self.decoder = nn.LSTM(width, width, layers, dropout=0.5), nn.Linear(width, letters)
+        self.h0, self.c0 = (nn.Parameter(torch.zeros(layers, 1, width), requires_grad=False) for _ in range(2))
+        self.encoder.weight.data.uniform_(-0.1, 0.1)
+        self.decoder.weight.data.uniform_(-0.1, 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        start = (self.h0.repeat(1, x.shape[1], 1), self.c0.repeat(1, x.shape[1], 1))
+        output, _ = self.rnn(self.drop(self.encoder(x)), start)
+        return self.decoder(self.drop(output))
+
+
+def letters_loss(model: Any, x: Tensor) -> Tensor:
+    return F.cross_entropy(model(x[:-1]).flatten(0, 1), x[1:].reshape(-1))
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -1608,8 +1790,8 @@ CASES: tuple[PublicCase, ...] = (
             likelihood("post_pooling_fn.4", 1, 2, a_tenth_and_softplus),
         ), curve_loss,
         truth="basic_module.py LatentEncoder: 0.1 + 0.9 sigmoid of what its pooling module averages. Hard to decide: "
-        "the raw value is that module's output, not the layer's before it; and one module is posterior and prior, as in "
-        "earlier looks",
+        "the raw value is that module's output, not the layer's before it; and one module is posterior and prior, as "
+        "in earlier looks",
     ),
     PublicCase(
         "MBPO ensemble (jiangsy)",
@@ -1686,6 +1868,47 @@ CASES: tuple[PublicCase, ...] = (
         ),
         WardHIVAE, lambda: (randn(4, 5, 5), bits(4, 5, 5)), (posterior("encoder.net.4", 3, 6, F.softplus),), ward_loss,
         truth="Encoders.py DiagonalEncoder: softplus of what is called a log variance, on the diagonal of a triangle",
+    ),
+    PublicCase(
+        "PPO of a fixed spread (zsychina)",
+        Retold("zsychina/ppo-continuous", "8aaab6db8676809cfd19ab67ba65680fa03ce113", "agent.py, mlp.py"),
+        FixedSpreadPPO, landings, (), one_update,
+        truth="agent.py: the covariance is of numbers that a schedule lowers, and nothing learns",
+    ),
+    PublicCase(
+        "DDPG (cjto2000)",
+        Retold("cjto2000/DDPG-PyTorch", "fc658cdf04c922618d896a0d4b79dda2b1ceca0a", "ddpg.py, model.py"),
+        WalkingDDPG, landings, (), one_update, truth="ddpg.py: squares; the noise of actions is in no loss",
+    ),
+    PublicCase(
+        "LSTM forecast (ROHITCRAFTSYT)",
+        Retold(
+            "ROHITCRAFTSYT/lstm-forecast", "09eff92abdf17d7215ed3ad531fc75c99d8966ec",
+            "src/lstm_forecast/models/lstm.py, src/lstm_forecast/models/heads.py, src/lstm_forecast/models/trainer.py",
+        ),
+        AttentiveForecast, lambda: (randn(5, 6, 3), randn(5, 2, seed=9)), (), forecast_loss,
+        truth="trainer.py: squares, where no quantiles are asked for, which is the default",
+    ),
+    PublicCase(
+        "TransE (ZHAO-Tianzhe)",
+        Retold("ZHAO-Tianzhe/transe-pytorch", "93996ea9e02d809315451cf432841f07c4631e5b", "transe.py, train.py"),
+        TranslatedGraph,
+        lambda: (tokens(9, 6), tokens(3, 6), tokens(9, 6, seed=9), tokens(9, 6, seed=10), tokens(3, 6), tokens(9, 6)),
+        (), translated_loss, truth="train.py: a margin between distances",
+    ),
+    PublicCase(
+        "TCN of actions (jinglin-zhu)",
+        Retold(
+            "jinglin-zhu/Temporal-Action-Segmentation-TCN-PyTorch", "afd8b82508fd5a3fad0032d3c0747e039012fcf5",
+            "model.py, main.py",
+        ),
+        ActionStages, lambda: (randn(3, 5, 7), tokens(4, 3, 7)), (), stages_loss,
+        truth="main.py train_q2: classes, at each stage",
+    ),
+    PublicCase(
+        "Char-RNN (awaelchli)",
+        Retold("awaelchli/pytorch-char-rnnlm", "a6422f41d9d92a474b26afab99fb24e20a58298f", "model.py, train.py"),
+        LetterRNN, lambda: (tokens(11, 6, 4),), (), letters_loss, truth="train.py: classes",
     ),
 )
 # fmt: on
