@@ -49,10 +49,9 @@ head, `Abudulamymyty/EEG-vae-gan-classification` and `grappli/eeg-vae` passed (T
 "vae-protein": `ryanquinnnelson/CMU-02712-VAE-Protein-Generation`. Drugs, "molecule-vae":
 `maktubp/Enhanced_Molecule-VAE` passed (Keras), `DennyHsieh/molecule-vae` taken. Active inference,
 "deep-active-inference": `FraserP117/Deep-Active-Inference-Tree-Search` passed (dozens of versions of the one that was
-taken), `zfountas/deep-active-inference-mc` passed (TensorFlow; that files of PyTorch lie beside it was seen too late)
-with its copy, `Hevagog/presentation-deep-active-inference` passed (no code),
-`Grottoh/Deep-Active-Inference-for-Partially-Observable-MDPs` taken, its agent that sees pictures. Meta learning,
-"bayesian-meta": `LuisAugenstein/Bayesian-Meta-Learning` passed (MAML's variants, from another's package) and
+taken), `zfountas/deep-active-inference-mc` taken, `Hevagog/presentation-deep-active-inference` and copies passed (no
+code), and the next, `Grottoh/Deep-Active-Inference-for-Partially-Observable-MDPs`, its agent that sees pictures. Meta
+learning, "bayesian-meta": `LuisAugenstein/Bayesian-Meta-Learning` passed (MAML's variants, from another's package) and
 `sukriti243/Bayesian-meta-learning-for-reaction-outcome-prediction` passed (Gaussian processes), the others statistics.
 Imitation, "behavior-cloning": cars in Keras; `AbnerTeng/behavior-cloning` passed (no law), none. Robots, "vae-robot":
 `clarsbyte/multimodal-vae-robotics-manipulation`. Traffic, "vae-traffic":
@@ -60,10 +59,10 @@ Imitation, "behavior-cloning": cars in Keras; `AbnerTeng/behavior-cloning` passe
 which its trainer has first. Skies, "spectra-vae": `arjunds/ms2spectra-vae` passed (Keras),
 `iwasakida/GalaxySpectra-VAE` taken. Mixtures, "mdn-pytorch": `nimanzik/mdn-pytorch`. Gaussian processes, "gp-vae":
 `ratschlab`, `sgkmccal` and `ethanev/GP-VAE` (TensorFlow) and `edenx/gp-vae` (JAX) passed, `SUTDBrainLab/MGP-VAE`
-overlooked, a slip of the one who searched, `ItamarEfrati/Pytorch-GP-VAE` taken, the model that its configuration
-names. MBPO, "mbpo": names of people and programs; `thedannyliu/Flow-MBPO-PWM` and `hossein-omidi/mbpo_custom` passed
-(frameworks), `jiangsy/mbpo_pytorch` taken. GAIL, "gail-pytorch": `lionelblonde/ppo-gail-pytorch-complete-history`.
-Seismology, "vae-seism": `skvictoria/vae-seismic` passed (a copy of an earlier look's collection). Sounds, "audio-vae":
+taken, and the next, `ItamarEfrati/Pytorch-GP-VAE`, the model that its configuration names. MBPO, "mbpo": names of
+people and programs; `thedannyliu/Flow-MBPO-PWM` and `hossein-omidi/mbpo_custom` passed (frameworks),
+`jiangsy/mbpo_pytorch` taken. GAIL, "gail-pytorch": `lionelblonde/ppo-gail-pytorch-complete-history`. Seismology,
+"vae-seism": `skvictoria/vae-seismic` passed (a copy of an earlier look's collection). Sounds, "audio-vae":
 `blink-new/rave-audio-vae-8slda7qh` passed (a web page), `estevep/Temporal-Audio-VAE` taken. Forecasts, "deepar": names
 of people. Empty: "neural-vae", "climate-vae", "vae-phys", "fluid-vae", "vae-kg", "skill-vae", "cql-pytorch". Models
 without a head: "ddpg-pytorch": `SamirW/maddpg-pytorch` an earlier look's, `cjto2000/DDPG-PyTorch` taken.
@@ -1919,6 +1918,103 @@ def disturbed_loss(model: Any, x: Tensor) -> Tensor:
     return F.mse_loss(out, x) + 1e-8 * torch.mean(z**2)
 
 
+class HabitInference(nn.Module):
+    """Habits, a transition and pictures, each of which leaves the others as they are. Upstream a plain class."""
+
+    def __init__(self, states: int = 3, actions: int = 2, gamma: float = 0.5) -> None:
+        super().__init__()
+        self.states, self.gamma = states, gamma
+        self.qpi_net = nn.Sequential(nn.Linear(states, 6), nn.ReLU(), nn.Linear(6, actions))
+        self.ps_net = nn.Sequential(
+            nn.Linear(actions + states, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2 * states)
+        )
+        self.qs_net = nn.Sequential(
+            nn.Conv2d(1, 3, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 8), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(8, 2 * states),
+        )  # fmt: skip
+        self.po_net = nn.Sequential(
+            nn.Linear(states, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 32), nn.ReLU(), nn.Unflatten(1, (2, 4, 4)),
+            nn.ConvTranspose2d(2, 1, 3, 2, 1, output_padding=1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        eps = torch.randn_like(mean)
+        return eps * torch.exp(logvar * 0.5) + mean
+
+    def encode(self, o: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(self.qs_net(o), self.states, dim=1)
+
+    def transition(self, action: Tensor, s: Tensor) -> tuple[Tensor, ...]:
+        mean, logvar = torch.split(self.ps_net(torch.cat([action, s], dim=1)), self.states, dim=1)
+        return self.reparameterize(mean, logvar), mean, logvar
+
+
+def precise_kl(mu1: Tensor, logvar1: Tensor, mu2: Any, logvar2: Tensor, omega: Tensor) -> Tensor:
+    """To a law whose precision counts ω times."""
+    squares = torch.exp(logvar1) + torch.square(mu1 - mu2)
+    return torch.sum(
+        0.5 * (logvar2 - torch.log(omega) - logvar1) + squares / (2.0 * torch.exp(logvar2) / omega) - 0.5, 1
+    )
+
+
+def habit_loss(model: Any, o0: Tensor, o1: Tensor, action: Tensor, log_wanted: Tensor) -> Tensor:
+    """The losses of its three steps, added."""
+    mean0, logvar0 = model.encode(o0)
+    s0 = model.reparameterize(mean0, logvar0).detach()
+    habits = F.softmax(model.qpi_net(s0), dim=-1)
+    top = torch.sum(habits * (torch.log(habits + 1e-20) - log_wanted), dim=1)
+    omega = (1.0 - 1.0 / (1.0 + torch.exp(-(top.detach() - 25.0) / 5.0)) + 1.5).reshape(-1, 1)
+    mean1, logvar1 = model.encode(o1)
+    _, ps_mean, ps_logvar = model.transition(action, s0)
+    mid = precise_kl(mean1.detach(), logvar1.detach(), ps_mean, ps_logvar, omega)
+    pictures = model.po_net(model.reparameterize(mean1, logvar1))
+    logs = o1 * torch.log(1e-5 + pictures) + (1 - o1) * torch.log(1e-5 + 1 - pictures)
+    plain = precise_kl(mean1, logvar1, 0.0, torch.zeros(()), omega)
+    learned = precise_kl(mean1, logvar1, ps_mean.detach(), ps_logvar.detach(), omega)
+    down = -torch.sum(logs, dim=[1, 2, 3]) + model.gamma * learned + (1.0 - model.gamma) * plain
+    return top.mean() + mid.mean() + down.mean()
+
+
+class FilmProcess(nn.Module):
+    """Each number of a film's codes is a Gaussian process over its frames, its covariance's root a triangle."""
+
+    inverse: Tensor
+
+    def __init__(self, frames: int = 3, latent: int = 2) -> None:
+        super().__init__()
+        self.frames, self.latent = frames, latent
+        self.conv, self.bn = nn.Conv2d(1, 3, 4, 2, 1), nn.BatchNorm2d(3)
+        self.dense1, self.bn1_mlp = nn.Linear(frames * 48, 9), nn.BatchNorm1d(9)
+        self.dense2_1, self.bn2_1 = nn.Linear(9, latent * frames**2), nn.BatchNorm1d(latent * frames**2)
+        self.dense2_3, self.bn2_3 = nn.Linear(9, latent * frames), nn.BatchNorm1d(latent * frames)
+        self.decoder = nn.Sequential(
+            nn.Linear(frames * latent, 12), nn.ELU(), nn.BatchNorm1d(12), nn.Linear(12, frames * 64)
+        )
+        times = torch.arange(1.0, frames + 1)
+        covariance = torch.minimum(times[:, None], times[None]).expand(latent, -1, -1)
+        self.register_buffer("inverse", torch.inverse(covariance))
+        self.log_det = torch.logdet(covariance)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        n = len(x)
+        h = self.bn(F.elu(self.conv(x.flatten(0, 1).unsqueeze(1)))).reshape(n, -1)
+        h = self.bn1_mlp(F.elu(self.dense1(h)))
+        root = torch.tril(self.bn2_1(torch.tanh(self.dense2_1(h))).view(n, self.latent, self.frames, self.frames))
+        mu = self.bn2_3(torch.tanh(self.dense2_3(h))).view(n, self.frames, self.latent)
+        diagonal = torch.diagonal(root, dim1=-2, dim2=-1)
+        path = torch.einsum("ikj,ijlk->ilj", torch.randn(n, self.frames, self.latent), root) + mu
+        out = (torch.tanh(self.decoder(path.flatten(1))) + 1) / 2
+        return out.view(x.shape), root, mu.transpose(1, 2), torch.prod(diagonal * diagonal, dim=2)
+
+
+def film_loss(model: Any, x: Tensor) -> Tensor:
+    out, root, mu, det = model(x)
+    traces = torch.einsum("kij,mkji->mk", model.inverse, root @ root.transpose(2, 3))
+    squares = torch.einsum("mki,mki->mk", mu, torch.einsum("kij,mkj->mki", model.inverse, mu))
+    kl = torch.sum(traces + squares + model.log_det - torch.log(det), dim=1).mean()
+    return F.mse_loss(out, x) + 2.0 * kl
+
+
 # fmt: off
 CASES: tuple[PublicCase, ...] = (
     PublicCase(
@@ -2280,6 +2376,30 @@ CASES: tuple[PublicCase, ...] = (
         ),
         DisturbedCode, lambda: (randn(4, 2, 16),), (), disturbed_loss,
         truth="ae.py: the noise's scale is 0.032, and what is called logvar is read by nobody",
+    ),
+    PublicCase(
+        "Active inference of habits (zfountas)",
+        Retold(
+            "zfountas/deep-active-inference-mc", "d7e76d828635a7687c1ab446645db4d9bb12584e",
+            "src/torchmodel.py, src/torchloss.py, src/torchutils.py, train.py",
+        ),
+        HabitInference,
+        lambda: (
+            rand(5, 1, 8, 8), rand(5, 1, 8, 8, seed=9), torch.eye(2)[tokens(2, 5)], F.log_softmax(randn(5, 2), -1)
+        ),
+        (posterior("qs_net.6", 3, 6), prior("ps_net.3", 3, 6)), habit_loss,
+        truth="torchmodel.py reparameterize: exp(0.5 logvar), both. Hard to decide: in the KL, the prior's variance is "
+        "divided by a number of each row, ω, that no layer emits; σ is what draws. γ is what it is while it rises",
+    ),
+    PublicCase(
+        "MGP-VAE of films (SUTDBrainLab)",
+        Retold(
+            "SUTDBrainLab/MGP-VAE", "698383d557315b408382af07e251a2ef23d8f39a",
+            "networks.py, train.py, setup_priors.py, flags.py",
+        ),
+        FilmProcess, lambda: (rand(4, 3, 8, 8),), (), film_loss,
+        truth="networks.py Encoder: a Normal of all frames at once, with a triangle for the root of its covariance, of "
+        "any sign. Hard to decide: no σ of one element, so no head",
     ),
 )
 # fmt: on
