@@ -142,6 +142,8 @@ class Found:
         prior: what a posterior is compared with in its KL; None where that is not known, and for other roles.
         correlation: of the density of two correlated values, whose scale it is; None for any other.
         two_laws: whether the host draws from one Normal and measures another, and a patch leaves it both.
+        factor: what the host's density or KL has of the σ that is drawn with, which a patch keeps: √2 of a KL that
+            counts σ² twice, 1 / T of a draw at temperature T.
     """
 
     confidence: Literal["sure", "likely"]
@@ -159,6 +161,7 @@ class Found:
     prior: Compared | None = None
     correlation: Correlation | None = None
     two_laws: bool = False
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)

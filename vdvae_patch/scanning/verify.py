@@ -258,6 +258,9 @@ def _follows(
     if _is_merged(head, scale, constants, leaf, expression, reading):
         return True
     ratio = seen / expected  # a temperature, or the other factors of a product
+    factor = 1.0 if head.found is None else head.found.factor
+    if factor != 1.0:  # what is drawn is the scale, and the density or the KL has the host's factor of it
+        return reading.evidence != "noise" and torch.allclose(ratio, torch.full_like(ratio, factor), rtol=1e-4)
     multiple = reading.evidence == "noise" or reading.chain.end == "product"
     return multiple and torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)
 

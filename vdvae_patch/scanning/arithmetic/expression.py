@@ -8,6 +8,7 @@ leaves. What no parameter reaches (masks, temperatures) stands for itself with i
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -15,9 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+import vdvae_patch
 from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.cuts import Cut, Cuts, argument, broadcast, cut_of, lies_in, source_cuts
-from vdvae_patch.scanning.arithmetic.graph import Node, broadcast_shape
+from vdvae_patch.scanning.arithmetic.graph import Frame, Node, broadcast_shape
 from vdvae_patch.scanning.arithmetic.written_parts import parts_of_write
 
 DEPTH = 80
@@ -161,7 +163,23 @@ def _signature(spot: Spot) -> tuple[Any, ...]:
         return (node.id, spot.cuts)
     # a loop over laws, and not over time, has a parameter of its own for each of them
     own = tuple(n.name for n in node.inputs if n.kind == "parameter")
-    return node.op, node.index, tuple(frame[:2] for frame in node.frames[:2]), spot.cuts, _emitter(node), own
+    return node.op, node.index, tuple(frame[:2] for frame in _told_apart(node.frames)), spot.cuts, _emitter(node), own
+
+
+def _told_apart(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """The line of the host at which a value is computed, and the one that called it. What a patch computes in the place
+    of a host's expression is computed at one line of this package, whichever head it is of; that comes before."""
+    own = next((place for place, frame in enumerate(frames) if not _is_of_patch(frame)), 0)
+    return frames[: own + 2]
+
+
+def _is_of_patch(frame: Frame) -> bool:
+    return frame.code.co_filename.startswith(_OF_PATCH)
+
+
+_PACKAGE = os.path.dirname(os.path.abspath(vdvae_patch.__file__))
+_OF_PATCH = tuple(os.path.join(_PACKAGE, name) for name in ("scales", "attach", "conventions", "composition"))
+"""Where a patch's own arithmetic stands."""
 
 
 def _emitter(node: Node) -> str | None:

@@ -7,6 +7,7 @@ with a sampler that forgets a factor of ½, the host draws from one Normal and c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,8 +29,9 @@ as 1e-8, that a host adds to a variance in one of its lines."""
 def convention_of(readings: list[Reading], role: Role = "posterior", nearly: bool = False) -> tuple[Convention, bool]:
     """The convention of some readings of one raw value, and whether all agree on it.
 
-    If they do not, it is that of the sampler, whose samples a decoder knows, and of the first density, KL or `Normal`
-    where nothing is drawn. Of a likelihood it is that of the density, which is what is trained.
+    If they do not, or by a factor, it is that of the sampler, whose samples a decoder knows, and of the first density,
+    KL or `Normal` where nothing is drawn. Of a likelihood it is that of the density, which is what is trained.
+    Readings that differ by a factor agree: see `factor_of`.
 
     Args:
         nearly: whether a floor that one of them alone has, and that is nothing at usual raw values, is passed over.
@@ -46,7 +48,28 @@ def convention_of(readings: list[Reading], role: Role = "posterior", nearly: boo
     agree = all(agrees(steps, chosen, r.evidence == "noise" and bool(shown), nearly) for r, steps in known)
     kept = ("noise",) if role != "likelihood" else ()
     drawn = next((steps for r, steps in known if r.evidence in kept), chosen)
-    return named(chosen if agree else drawn), agree
+    return named(chosen if agree and _is_multiple(chosen, drawn, 1.0) else drawn), agree
+
+
+def factor_of(readings: Sequence[Reading], role: Role) -> float:
+    """What the density or the KL has of the σ that is drawn with, where that is a factor: √2 of a KL that counts σ²
+    twice, 1 / T of a draw with a temperature T; else 1. Of a likelihood it is 1, since what is trained is its σ."""
+    drawn = next((r.steps for r in readings if r.evidence == "noise" and r.steps is not None), None)
+    shown = next((r.steps for r in readings if r.evidence != "noise" and r.steps is not None), None)
+    if drawn is None or shown is None or role == "likelihood" or not agrees(drawn, shown, up_to_factor=True):
+        return 1.0
+    return 1.0 if _is_multiple(shown, drawn, 1.0) else _ratio(shown, drawn)
+
+
+def _is_multiple(shown: Sequence[Step], drawn: Sequence[Step], factor: float) -> bool:
+    return math.isclose(_ratio(shown, drawn), factor, rel_tol=AGREE)
+
+
+def _ratio(shown: Sequence[Step], drawn: Sequence[Step]) -> float:
+    """Of two curves that are multiples, at a raw value where both are positive numbers in most hosts."""
+    at = torch.tensor(0.25, dtype=torch.float64)
+    ratio = float((Composition(shown).sigma(at) / Composition(drawn).sigma(at)).abs())
+    return ratio if math.isfinite(ratio) and ratio > 0 else 1.0
 
 
 def told_by_chains(readings: list[Reading]) -> list[Reading]:
@@ -158,7 +181,7 @@ def _curve(reading: Reading, grid: torch.Tensor) -> torch.Tensor:
 
 
 def _same(reference: torch.Tensor, curve: torch.Tensor, up_to_factor: bool) -> bool:
-    ratio = curve / reference
+    ratio = (curve / reference).abs()  # σ ε and −σ ε are of one law
     if up_to_factor:  # a sampler's temperature
         ratio = ratio / ratio[len(ratio) // 2]
     return torch.allclose(torch.nan_to_num(ratio, 1.0), torch.ones_like(ratio), rtol=AGREE)

@@ -22,11 +22,14 @@ _SOURCE = '"Re-parameterizing VAEs for stability"'
 MADE_ONE = "a patch makes them one"
 
 
-def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Sequence[str] = ()) -> Iterator[str]:
+def of_head(
+    role: Role, convention: Convention, agree: bool, path: str, ways: Sequence[str] = (), factor: float = 1.0
+) -> Iterator[str]:
     """Faults of one head's scale.
 
     Args:
         ways: how the host reads the raw value, where it does so in ways that disagree.
+        factor: what the density or the KL has of the σ that is drawn with.
     """
     far = torch.tensor([-40.0, 40.0], dtype=torch.float64)
     low, high = (float(s) for s in convention.sigma(far))
@@ -34,6 +37,12 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
         yield (
             f"{path}: the host reads this raw value in ways that disagree{_in_ways(ways)}, so it samples from one "
             f"Normal and computes the density of another; {MADE_ONE}"
+        )
+    elif factor != 1.0:
+        yield (
+            f"{path}: the density or the KL has {factor:.4g} times the σ that noise is multiplied by{_in_ways(ways)}, so "
+            "it samples from one Normal and computes the density of another; a patch keeps the factor, and its σ is "
+            "what is drawn with; fix: one σ for both, if it is no temperature"
         )
     if high > 1e6 and role != "likelihood":
         yield (

@@ -24,7 +24,7 @@ from vdvae_patch.scanning.arithmetic.chain import Chain
 from vdvae_patch.scanning.arithmetic.expression import Expression, Spot
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.evidence import hazards
-from vdvae_patch.scanning.evidence.agreement import agrees, convention_of, conventions_of, told_by_chains
+from vdvae_patch.scanning.evidence.agreement import agrees, convention_of, conventions_of, factor_of, told_by_chains
 from vdvae_patch.scanning.evidence.emission import emission_of
 from vdvae_patch.scanning.evidence.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.evidence.interpolated import is_interpolated
@@ -187,6 +187,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     term = next((r.term for r in group.readings if r.term is not None), None)
     place_of = sigma if term is None or sigma.host_frame() is not None else term.total
     file, _, line = where(place_of).rpartition(":")
+    factor = factor_of(group.readings, group.role) if agree and group.steps is None else 1.0
     found = Found(
         confidence="sure" if group.sure else "likely",
         shape=first.node.shape if first.used < 0 else shape_of(first.raw),
@@ -196,11 +197,12 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
         warnings=(
-            *hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings)),
+            *hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings), factor),
             *(hazards.of_floored_log(emission.path, where(r.node), made_one is not None) for r in floored[:1]),
         ),
         alone=_alone(graph, group),
         at_output=beside and place == "call" and _is_bounded_output(group, convention, agree, shared),
+        factor=factor,
     )
     return Head(
         emission.path, group.role, channels.start, channels.stop, channels.dim, convention,
