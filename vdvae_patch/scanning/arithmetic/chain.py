@@ -186,7 +186,7 @@ def _subtract(c: _Constants, place: int) -> tuple[Step, ...]:
 
 
 def _subtract_from(c: _Constants, place: int) -> tuple[Step, ...]:
-    return (Step("mul", (-1.0,)), Step("add", (c.at(1, "other", 0.0),)))
+    return (Step("mul", (-c.at(2, "alpha", 1.0),)), Step("add", (c.at(1, "other", 0.0),)))
 
 
 def _multiply(c: _Constants, place: int) -> tuple[Step, ...]:

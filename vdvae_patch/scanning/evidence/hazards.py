@@ -40,8 +40,8 @@ def of_head(
         )
     elif factor != 1.0:
         yield (
-            f"{path}: the density or the KL has {factor:.4g} times the σ that noise is multiplied by{_in_ways(ways)}, so "
-            "it samples from one Normal and computes the density of another; a patch keeps the factor, and its σ is "
+            f"{path}: the density or the KL has {factor:.4g} times the σ that noise is multiplied by{_in_ways(ways)}, "
+            "so it samples from one Normal and computes the density of another; a patch keeps the factor, and its σ is "
             "what is drawn with; fix: one σ for both, if it is no temperature"
         )
     if high > 1e6 and role != "likelihood":
