@@ -197,12 +197,12 @@ def _emitter(node: Node) -> str | None:
 
 
 def _source(node: Node) -> Node | None:
-    """The one value that arithmetic reads more than once, as a scale does in `where(p > 0, 1 + p, exp(p))`; None if it
-    reads others, too."""
+    """The one value that arithmetic reads more than once, as a scale does in `where(p > 0, 1 + p, exp(p))`, or beside
+    parameters, as between learned bounds; None if it reads others, too."""
     todo, seen, ends = [node], {node.id}, list[Node]()
     while todo and len(seen) < _MOST_READ and len(ends) < 2:
         current = todo.pop()
-        learned = [n for n in current.inputs if n.params]
+        learned = [n for n in current.inputs if n.params and n.kind != "parameter"]
         if current.kind not in ("elementwise", "shape") or not learned:
             ends.append(current)
         todo += [n for n in learned if n.id not in seen] if current not in ends else []

@@ -35,11 +35,15 @@ def join_layers(graph: Graph) -> None:
     it is formed. A module that returns several values is a layer by itself where its own lines have product and bias:
 
         return {"out": x @ self.weight + self.bias, "penalty": (self.weight**2).sum()}
+
+    So is a product with stacked weights and their bias, of an ensemble, in whichever method it stands:
+
+        return torch.bmm(x, weight) + bias
     """
     for node in graph.nodes:
         passed = _passed_by(node)
         recurrent = node.kind == "elementwise" and node.frames and is_recurrent(node.frames[0])
-        if recurrent or (passed is not None and not passed.params):
+        if recurrent or (passed is not None and not passed.params) or _is_affine(node):
             node.kind = "opaque"
     for number, paths in graph.returned.items():
         node = _moved_from(graph.nodes[number])
@@ -59,6 +63,24 @@ def join_layers(graph: Graph) -> None:
         weighted = node.op in ops.WEIGHING and len(operands) == 2 and _is_weighted(operands, paths)
         if node.kind == "elementwise" and weighted and all(_is_own(n, paths) for n in operands):
             node.kind = "opaque"
+
+
+def _is_affine(node: Node) -> bool:
+    """Whether a value is a bank's product with a stack of weights and its bias, two parameters of one module, of as
+    many layers: no sum of a raw value and a parameter, since the layers have no bias but this."""
+    if node.op != "add" or node.kind != "elementwise" or len(node.inputs) != 2:
+        return False
+    for bias, product in (node.inputs, node.inputs[::-1]):
+        made = _moved_from(product)
+        source = _moved_from(bias)
+        # torch makes a bmm of einsum and matmul, too
+        if source.kind != "parameter" or made.op != "bmm" or len(source.shape) < 2:
+            continue
+        weights = [w for n in made.inputs if (w := _moved_from(n)).kind == "parameter"]
+        owner = source.name.rpartition(".")[0]
+        if any(w.shape[0] == source.shape[0] > 1 and w.name.rpartition(".")[0] == owner for w in weights):
+            return True
+    return False
 
 
 def _is_own(node: Node, owners: list[str]) -> bool:
