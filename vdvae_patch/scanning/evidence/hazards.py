@@ -170,18 +170,19 @@ def _tail_in_log(node: Node) -> str:
         chains += [descend(Spot(n)) for n in begin.node.inputs if n.params]
     for chain in chains:
         names = [step.name for step in chain.steps]
-        first = next((n for n, name in enumerate(names) if name in _TAILS), None)
-        if first is None:
-            continue
-        if not any(map(_is_floor, names[first:])) and _goes_to_zero(chain.steps[: first + 1]):
-            return _TAILS[names[first]]
+        for place, name in enumerate(names):
+            floored = any(map(_is_floor, names[place:]))
+            if name in _TAILS and not floored and _breaks_at_zero(chain.steps, place + 1):
+                return _TAILS[name]
     return ""
 
 
-def _goes_to_zero(steps: Sequence[Step]) -> bool:
-    """Whether an exponential underflows at some raw value: not one of a value that is clamped before."""
-    value = _forward(steps, torch.tensor([-1e4, 1e4], dtype=torch.float64))
-    return bool((value < _UNDERFLOWS).any())
+def _breaks_at_zero(steps: Sequence[Step], count: int) -> bool:
+    """Whether what the first steps compute underflows at some raw value, and what the rest makes of it is zero, too, or
+    infinite: not of a value that is clamped before, and not where an exponential follows, `exp(softplus(v) / 2)`."""
+    value = _forward(steps[:count], torch.tensor([-1e4, 1e4], dtype=torch.float64))
+    rest = _forward(steps[count:], value)[value < _UNDERFLOWS]
+    return bool(((rest < _UNDERFLOWS) | ~rest.isfinite()).any())
 
 
 _UNDERFLOWS = 1e-19

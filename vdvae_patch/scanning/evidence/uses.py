@@ -49,6 +49,28 @@ def is_decoded(graph: Graph, readings: Readings, own: set[int], sources: frozens
     return False
 
 
+def reached_by_arithmetic(graph: Graph, node: Node) -> Iterator[tuple[Node, Node]]:
+    """What arithmetic makes of a value, no layer in between: each operation, and the operand through which it is
+    reached."""
+    todo, seen = [node], {node.id}
+    while todo:
+        current = todo.pop()
+        for user in graph.consumers.get(current.id, ()):
+            if user.kind in ("elementwise", "shape"):
+                yield user, current
+                if user.id not in seen:
+                    seen.add(user.id)
+                    todo.append(user)
+
+
+def is_compared(graph: Graph, node: Node) -> bool:
+    """Whether a value is compared with data as it is: its difference to them is taken."""
+    return any(
+        user.op in ops.DIFFERENCES - {"add"} and any(_is_data(n) for n in user.inputs if n is not operand)
+        for user, operand in reached_by_arithmetic(graph, node)
+    )
+
+
 _PUTTING_BESIDE = ops.JOINING | {"add"}
 """A critic is given a state beside an action, and a step is added to a state: neither compares."""
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph
 from vdvae_patch.scanning.evidence.reading import NearMiss, Reading
-from vdvae_patch.scanning.evidence.uses import are_squared, drawn_weights, of_ratios
+from vdvae_patch.scanning.evidence.uses import are_squared, drawn_weights, is_compared, of_ratios
 from vdvae_patch.scanning.rules.stages import drops
 from vdvae_patch.scanning.rules.unsigned import GRID
 
@@ -42,8 +42,14 @@ def noise_layer(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Readin
     for reading in found:
         only_noise = reading.evidence == "noise" and reading.raw.key not in measured and not reading.parts
         if only_noise and reading.raw.node.kind == "parameter" and not (bayesian and reading in of_weights):
+            drawn = any(is_compared(graph, user) for user in graph.consumers.get(reading.node.id, ()))
             reason = "a parameter scales noise, and no density or KL measures it: a noise layer"
-            yield reading, NearMiss.at(reading.node, reason)
+            if drawn:
+                reason = (
+                    f"{reading.raw.node.name} scales noise, and the draw is compared with data: if it is the σ of the "
+                    "data, the loss has no density of it; compare the mean, and give the loss the data's density"
+                )
+            yield reading, NearMiss.at(reading.node, reason, likely=drawn)
 
 
 def _is_of_weights(graph: Graph, reading: Reading) -> bool:

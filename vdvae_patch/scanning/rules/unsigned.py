@@ -16,6 +16,7 @@ import torch
 from vdvae_patch.composition import Composition
 from vdvae_patch.scanning.arithmetic.graph import Graph
 from vdvae_patch.scanning.evidence.reading import NearMiss, Reading
+from vdvae_patch.scanning.evidence.uses import reached_by_arithmetic
 from vdvae_patch.scanning.rules.stages import drops
 
 GRID = torch.linspace(-4, 4, 33, dtype=torch.float64)
@@ -36,4 +37,13 @@ def unsigned(graph: Graph, found: Sequence[Reading]) -> Iterator[tuple[Reading, 
             continue
         if bool((Composition(steps).sigma(GRID) < 0).any()):
             reason = "it multiplies noise but may be negative, and no density or KL measures it"
-            yield reading, NearMiss.at(reading.node, reason)
+            divides = any(
+                user.op == "div" and user.inputs[-1] is operand
+                for user, operand in reached_by_arithmetic(graph, reading.raw.node)
+            )
+            if divides:
+                reason += (
+                    "; it also divides, as the diffusion of a path does the difference of two drifts: if it is a σ, "
+                    'compute it by vdvae_patch.scales.get("bounded(0.01, 1)").sigma(v)'
+                )
+            yield reading, NearMiss.at(reading.node, reason, likely=divides)
