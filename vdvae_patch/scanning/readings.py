@@ -30,6 +30,7 @@ from vdvae_patch.scanning.evidence.reading import Evidence, NearMiss, Reading, R
 from vdvae_patch.scanning.evidence.relative import relative_kls
 from vdvae_patch.scanning.evidence.stacked import stacked_outputs
 from vdvae_patch.scanning.evidence.unread import unread
+from vdvae_patch.scanning.evidence.weighed import without_weight
 from vdvae_patch.scanning.heads.floored_logs import without_floor
 from vdvae_patch.scanning.rules.joined_pieces import MOST_PIECES
 from vdvae_patch.scanning.rules.weight_variances import variances_of_weights
@@ -123,7 +124,7 @@ def _read_terms(
             out.found += [_of_part(term, part) for part in apart]
             continue
         own = Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts, sums=sums)
-        out.found.append(of_own_log_sigma(own))
+        out.found.append(without_weight(of_own_log_sigma(own)))
 
 
 def _later(terms: Callable[..., Iterator[GaussianTerm]], *given: object) -> Iterator[GaussianTerm]:

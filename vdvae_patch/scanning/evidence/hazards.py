@@ -89,6 +89,14 @@ def of_floored_log(path: str, place: str, exchanged: bool) -> str:
     )
 
 
+def of_tiny_floor(path: str, place: str, floor: float) -> str:
+    """The fault of a density or a KL that adds a small number to σ, beside which σ as it is was read."""
+    return (
+        f"{path}: {shown(place)} adds {floor:.3g} to σ, which stays under a patch: there a σ far below it counts as "
+        f"{floor:.3g}, whatever the scale gives"
+    )
+
+
 def _in_ways(ways: Sequence[str]) -> str:
     return f" ({'; '.join(ways)})" if ways else ""
 

@@ -56,7 +56,8 @@ def reached_by_arithmetic(graph: Graph, node: Node) -> Iterator[tuple[Node, Node
     while todo:
         current = todo.pop()
         for user in graph.consumers.get(current.id, ()):
-            if user.kind in ("elementwise", "shape"):
+            # a module's output may be called opaque though a sum makes it, see `layers.py`
+            if user.kind in ("elementwise", "shape") or user.op in ops.SUMS:
                 yield user, current
                 if user.id not in seen:
                     seen.add(user.id)

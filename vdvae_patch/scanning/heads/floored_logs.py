@@ -54,6 +54,30 @@ def floored_logs(reading: Reading) -> list[Reading]:
     return found
 
 
+def tiny_floor(reading: Reading) -> float:
+    """What a density or a KL adds to the σ that was read, where it is so little that it tells as σ itself, and goes on
+    from there: `torch.log(sigma + 1e-8)` and `(sigma + 1e-8) ** 2`. Of a variance its root; 0 where there is none."""
+    if reading.term is None or any(step != Step("pow", (0.5,)) for step in reading.suffix):
+        return 0.0
+    sigma = settle(reading.term.node)
+    for spot in Expression(Spot(reading.term.total), through_sums=True).order:
+        learned = [n for n in spot.node.args if isinstance(n, Node) and n.params]
+        if spot.node.op != "add" or len(learned) != 1:
+            continue
+        if settle(Spot(learned[0], Expression.cuts_for(spot, learned[0]))).key != sigma.key:
+            continue
+        steps = descend(spot, frozenset({learned[0].id})).steps
+        added = float(steps[0].constants[0]) if len(steps) == 1 and steps[0].name == "add" else 0.0
+        added = math.sqrt(max(0.0, added)) if reading.suffix else added
+        if _NOTHING < added <= _TINY:
+            return added
+    return 0.0
+
+
+_NOTHING, _TINY = 3e-9, 1e-6
+"""A σ at which float32 has nothing left to say, and one from which a floor is told apart wherever σ is compared."""
+
+
 def _from_log(reading: Reading, chain: Chain) -> tuple[Step, ...] | None:
     """The steps from such a log to σ; None where it is none."""
     count = len(reading.chain.nodes)

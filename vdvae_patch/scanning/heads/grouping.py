@@ -29,7 +29,7 @@ from vdvae_patch.scanning.evidence.emission import emission_of
 from vdvae_patch.scanning.evidence.group import EmissionKey, Group, Groups
 from vdvae_patch.scanning.evidence.interpolated import is_interpolated
 from vdvae_patch.scanning.evidence.reading import Reading, Readings, where
-from vdvae_patch.scanning.heads.floored_logs import floored_logs, require_one_function
+from vdvae_patch.scanning.heads.floored_logs import floored_logs, require_one_function, tiny_floor
 from vdvae_patch.scanning.heads.pairing import with_normals
 from vdvae_patch.scanning.heads.roles import role_of, shape_of
 from vdvae_patch.scanning.heads.twins import join_roles_of_twins
@@ -188,6 +188,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     place_of = sigma if term is None or sigma.host_frame() is not None else term.total
     file, _, line = where(place_of).rpartition(":")
     factor = factor_of(group.readings, group.role) if agree and group.steps is None else 1.0
+    tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
     found = Found(
         confidence="sure" if group.sure else "likely",
         shape=first.node.shape if first.used < 0 else shape_of(first.raw),
@@ -199,6 +200,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         warnings=(
             *hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings), factor),
             *(hazards.of_floored_log(emission.path, where(r.node), made_one is not None) for r in floored[:1]),
+            *(hazards.of_tiny_floor(emission.path, where(r.term.total), floor) for r, floor in tiny[:1] if r.term),
         ),
         alone=_alone(graph, group),
         at_output=beside and place == "call" and _is_bounded_output(group, convention, agree, shared),
