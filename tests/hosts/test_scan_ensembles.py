@@ -90,3 +90,76 @@ def test_parts_of_a_stack_that_are_bounded_and_joined_again_are_heads_of_each_ne
     x = pairs()[0]
     heads = scan(StatesAndRewards(), x, x[:, :3])
     assert found(heads) == [(f"nets.{net}", channels, "likelihood") for net in range(2) for channels in ("2:4", "5:6")]
+
+
+class OnLinesOfTheirOwn(StatesAndRewards):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        outputs = torch.stack([net(x) for net in self.nets])
+        of_states, of_rewards = self.high
+        states = of_states - F.softplus(of_states - outputs[..., 2:4])
+        rewards = of_rewards - F.softplus(of_rewards - outputs[..., 5:])
+        mean, log_var = torch.cat([outputs[..., :2], outputs[..., 4:5]], -1), torch.cat([states, rewards], -1)
+        return ((mean - y) ** 2 * torch.exp(-log_var)).mean() + log_var.mean()
+
+
+@pytest.mark.parametrize("scale", ["explin", "upbounded(omega=2)"])
+def test_they_are_patched_and_each_is_seen_again(scale: str) -> None:
+    """The scales of both lines run the same lines of this package."""
+    torch.manual_seed(0)
+    x = pairs()[0]
+    model = OnLinesOfTheirOwn()
+    handle = patch(model, heads=scan(model, x, x[:, :3]), likelihood=scale)
+    assert len(handle.heads) == 4
+
+
+class Bank(nn.Module):
+    """The layers of an ensemble as stacks of weights, which belong to the model itself."""
+
+    def __init__(self, product: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.product = product
+        for name, sizes in (("first", (4, 6)), ("last", (6, 4))):
+            self.register_parameter(name, nn.Parameter(0.3 * torch.randn(3, *sizes)))
+            self.register_parameter(f"{name}_bias", nn.Parameter(torch.zeros(3, 1, sizes[1])))
+        self.high, self.low = nn.Parameter(torch.full((1, 2), 0.5)), nn.Parameter(torch.full((1, 2), -10.0))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        h = F.silu(self.product(x.expand(3, -1, -1), self.first, self.first_bias))
+        mean, log_var = self.product(h, self.last, self.last_bias).chunk(2, -1)
+        log_var = self.high - F.softplus(self.high - log_var)
+        log_var = self.low + F.softplus(log_var - self.low)
+        return of_each_network((mean - y) ** 2, log_var)
+
+
+PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "baddbmm": lambda x, weight, bias: torch.baddbmm(bias, x, weight),
+    "bmm": lambda x, weight, bias: torch.bmm(x, weight) + bias,
+    "einsum": lambda x, weight, bias: torch.einsum("ebi,eio->ebo", x, weight) + bias,
+    "matmul": lambda x, weight, bias: bias + x @ weight,
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_bank_of_weights_is_a_layer_however_it_is_multiplied(name: str) -> None:
+    torch.manual_seed(0)
+    model = Bank(PRODUCTS[name])
+    heads = scan(model, *pairs())
+    assert found(heads) == [("", "2:4", "likelihood")]
+    v = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    bounded = -10 + F.softplus(0.5 - F.softplus(0.5 - v) + 10)
+    torch.testing.assert_close(heads[0].convention.sigma(v), torch.exp(0.5 * bounded))
+    patch(model, heads=heads, likelihood="bounded(0.01, 10)")
+
+
+def test_networks_that_are_bounded_one_by_one_in_one_line_are_each_a_head() -> None:
+    class OneByOne(Ensemble):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            laws = [net(x).chunk(2, 1) for net in self.nets]
+            log_var = torch.stack([self.low + F.softplus(v - self.low) for _, v in laws])
+            return self.loss((torch.stack([mean for mean, _ in laws]) - y) ** 2, log_var)
+
+    torch.manual_seed(0)
+    model = OneByOne(of_each_network, 3, True)
+    heads = scan(model, *pairs())
+    assert found(heads) == [(f"nets.{number}", "2:4", "likelihood") for number in range(3)]
+    patch(model, heads=heads, likelihood="bounded(0.01, 10)")

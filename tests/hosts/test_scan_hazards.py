@@ -65,6 +65,36 @@ def test_one_with_a_floor_is_not() -> None:
     assert not any("the log of" in warning for warning in vdvae_patch.scan(Floored(), X).warnings)
 
 
+class AtLeastOne(VAE):
+    def sigma(self, raw: Tensor) -> Tensor:
+        return torch.exp(F.softplus(raw) / 2)
+
+
+class AtLeastLogTwo(VAE):
+    def sigma(self, raw: Tensor) -> Tensor:
+        return F.softplus(raw.exp())
+
+
+@pytest.mark.parametrize("model", [AtLeastOne(), AtLeastLogTwo()], ids=lambda model: type(model).__name__)
+def test_nor_is_one_of_what_is_far_from_zero_where_a_part_of_it_underflows(model: nn.Module) -> None:
+    assert not any("the log of" in warning for warning in vdvae_patch.scan(model, X).warnings)
+    with torch.no_grad():
+        model.raw.bias.fill_(-1e3)  # type: ignore[operator, union-attr]
+    assert model(X).isfinite()
+
+
+class TinyInTheKl(VAE):
+    def forward(self, x: Tensor) -> Tensor:
+        mean, sigma = self.mean(x), F.softplus(self.raw(x))
+        kl = (0.5 * ((sigma + 1e-8) ** 2 + mean**2 - 1) - torch.log(sigma + 1e-8)).sum()
+        return self.nll(self.dec(mean + sigma * torch.randn_like(sigma)), x) + kl
+
+
+def test_a_small_number_that_the_kl_adds_to_sigma_is_named() -> None:
+    assert any("adds 1e-08 to σ, which stays under a patch" in w for w in vdvae_patch.scan(TinyInTheKl(), X).warnings)
+    assert not any("to σ, which stays" in w for w in vdvae_patch.scan(Softplus(), X).warnings)
+
+
 @pytest.mark.parametrize(
     ("log_of_other", "said"),
     [

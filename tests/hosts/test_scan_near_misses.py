@@ -210,3 +210,44 @@ def test_a_scale_that_leaves_pytorch_is_said_to(sigma: Callable[[Tensor], Tensor
     found = scan(Model(sampled), torch.randn(5, 4))
     assert not found
     assert re.search(f"{seen}.*no gradient comes.*torch's functions", found.why_not())
+
+
+class DrawnData(nn.Module):
+    """What is compared with the data is drawn with a parameter, or only what a layer reads is."""
+
+    def __init__(self, last: bool) -> None:
+        super().__init__()
+        self.last, self.first, self.out = last, nn.Linear(4, 4), nn.Linear(4, 4)
+        self.log_sigma = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = self.log_sigma.exp() * torch.randn_like(x)
+        drawn = self.out(self.first(x)) + noise if self.last else self.out(self.first(x) + noise)
+        return (drawn - x).square().mean()
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_draw_that_is_compared_with_the_data_may_be_a_head_that_is_missed(last: bool) -> None:
+    torch.manual_seed(0)
+    (miss,) = scan(DrawnData(last), torch.randn(5, 4)).near_misses
+    assert miss.likely == last
+    assert ("log_sigma scales noise, and the draw is compared with data" in miss.reason) == last
+
+
+@pytest.mark.parametrize("divides", [True, False])
+def test_a_diffusion_of_any_sign_may_be_a_head_that_is_missed(divides: bool) -> None:
+    """Girsanov: the KL of two paths is the square of the difference of their drifts over the diffusion."""
+
+    class Path(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drift, self.other, self.diffusion = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            f, h, g = self.drift(x), self.other(x), self.diffusion(x)
+            apart = (f - h) / torch.where(g.abs() > 1e-7, g, 1e-7 * g.sign()) if divides else f - h
+            return (x + 0.1 * f + g * torch.randn_like(x)).square().mean() + apart.square().mean()
+
+    torch.manual_seed(0)
+    misses = [miss for miss in scan(Path(), torch.randn(5, 4)).near_misses if "may be negative" in miss.reason]
+    assert [miss.likely for miss in misses] == [divides]

@@ -20,6 +20,7 @@ from vdvae_patch.scanning.evidence.emission import emission_of
 from vdvae_patch.scanning.evidence.interpolated import given_to_scale
 from vdvae_patch.scanning.evidence.positions import Placed, placed, strays
 from vdvae_patch.scanning.evidence.reading import Reading, where
+from vdvae_patch.scanning.evidence.weighed import weight_of
 from vdvae_patch.scanning.heads.grouping import INTERPOLATED
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.watching.recording import recorded
@@ -257,11 +258,11 @@ def _follows(
         return True
     if _is_merged(head, scale, constants, leaf, expression, reading):
         return True
-    ratio = seen / expected  # a temperature, or the other factors of a product
+    ratio = seen / expected  # a temperature, the other factors of a product, or a number of each row
     factor = 1.0 if head.found is None else head.found.factor
     if factor != 1.0:  # what is drawn is the scale, and the density or the KL has the host's factor of it
         return reading.evidence != "noise" and torch.allclose(ratio, torch.full_like(ratio, factor), rtol=1e-4)
-    multiple = reading.evidence == "noise" or reading.chain.end == "product"
+    multiple = reading.evidence == "noise" or reading.chain.end == "product" or weight_of(reading) is not None
     return multiple and torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-4)
 
 

@@ -25,19 +25,17 @@ _SAME = 1e-9
 def without_weight(reading: Reading) -> Reading:
     """The reading of σ without the number of each row by which the host divides it or multiplies it; the reading as it
     is where there is none."""
-    if reading.chain.end != "several" or reading.term is None or reading.parts:
+    weight = weight_of(reading)
+    if reading.chain.end != "several" or reading.term is None or weight is None:
         return reading
-    expression = Expression(reading.term.node)
-    others = [leaf for key, leaf in expression.leaves.items() if key != reading.raw.key and leaf.node.params]
-    if reading.raw.key not in expression.leaves or len(others) != 1 or not _is_of_rows(others[0], reading.raw):
-        return reading
-    chain = _past(reading.term.node, reading.raw, others[0])
+    chain = _past(reading.term.node, reading.raw, weight)
     if chain is None:
         return reading
+    expression = Expression(reading.term.node)
     grid = torch.linspace(-4, 4, 17, dtype=torch.float64)
     own = Composition((*chain.steps, *reading.suffix)).sigma(grid)
-    for weight in (0.25, 1.5):
-        values = {key: torch.full_like(grid, weight) for key in expression.leaves} | {reading.raw.key: grid}
+    for tried in (0.25, 1.5):
+        values = {key: torch.full_like(grid, tried) for key in expression.leaves} | {reading.raw.key: grid}
         sigma = expression.value(values)
         for step in reading.suffix:
             sigma = step.forward(sigma)
@@ -45,6 +43,16 @@ def without_weight(reading: Reading) -> Reading:
         if not torch.allclose(factor, factor[:1].expand_as(factor), rtol=_SAME, atol=0):
             return reading
     return replace(reading, chain=chain)
+
+
+def weight_of(reading: Reading) -> Spot | None:
+    """The number of each row that alone takes part in a density's σ beside the raw value; None if there is none."""
+    if reading.term is None or reading.parts:
+        return None
+    leaves = Expression(reading.term.node).leaves
+    others = [leaf for key, leaf in leaves.items() if key != reading.raw.key and leaf.node.params]
+    is_one = reading.raw.key in leaves and len(others) == 1 and _is_of_rows(others[0], reading.raw)
+    return others[0] if is_one else None
 
 
 def _is_of_rows(weight: Spot, raw: Spot) -> bool:
