@@ -69,7 +69,7 @@ class Place:
     text: str
 
     def __str__(self) -> str:
-        return f"{shown(self.file)}:{self.line}: {self.text}"
+        return ": ".join(filter(None, (f"{shown(self.file)}:{self.line}", self.text)))  # code may have no source
 
 
 OUTSIDE = "(outside)"

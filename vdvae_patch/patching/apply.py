@@ -204,7 +204,7 @@ class PatchHandle:
                 "from the state_dict"
             )
         if self.unverified:
-            named = ", ".join(f"{head.path}[{head.channels}]" for head in self.unverified[:_SHOWN])
+            named = ", ".join(head.named for head in self.unverified[:_SHOWN])
             more = f" and {len(self.unverified) - _SHOWN} more" if len(self.unverified) > _SHOWN else ""
             lines.append(
                 f"not verified: {named}{more}; the σ that the model uses was not looked at, as it is for heads that "
@@ -222,7 +222,7 @@ def beside(heads: Sequence[PatchedHead]) -> Iterator[str]:
     own = [h.head for h in plan.exchanged_beside(heads)]
     if not own:
         return
-    named = ", ".join(f"{head.path}[{head.channels}]" for head in own[:_SHOWN])
+    named = ", ".join(head.named for head in own[:_SHOWN])
     more = f" and {len(own) - _SHOWN} more" if len(own) > _SHOWN else ""
     outside = [site for head in own for site in head.sites if isinstance(site, Site) and site.in_call]
     only_bounds = all(site.rest is None and site != BESIDE for site in outside)
