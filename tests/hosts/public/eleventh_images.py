@@ -18,8 +18,8 @@ bottlenecks "information-bottleneck", identifiable "ivae", galaxies "galaxy-vae"
 Without a head: GAN "dcgan-pytorch", contrast "byol-pytorch", autoencoder "denoising-autoencoder", flow
 "nice-pytorch", diffusion "ddpm-mnist", codes "vq-vae-pytorch".
 
-In reserve: "vae-mnist", "vae-celeba", "dvae", "vae-medical", "xray-vae", "protein-vae", "tvae", "uncertainty-estimation",
-"mcvae", "vae-fairness", "causal-vae", "drug-vae", "vae-image-compression", "spectral-vae", "gan-vae", "deepvib".
+In reserve: "vae-mnist", "vae-celeba", "dvae", "vae-medical", "xray-vae", "protein-vae", "tvae",
+"uncertainty-estimation", "mcvae", "vae-fairness", "causal-vae", "drug-vae", "vae-image-compression", "spectral-vae", "gan-vae", "deepvib".
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 from public import PublicCase, Retold
-from public.draws import rand
+from public.draws import rand, randn, tokens
 from public.fourth_images import draw_half
-from public.third_images import bits, images, kl_to_unit, posterior
+from public.tenth_images import AtLeast, Convolved, never_above_ten, raised_softplus
+from public.third_images import bits, images, itself, kl_to_unit, posterior, prior
 
 # ------------------------------------------------------------------------------------------------ images
 
@@ -319,7 +321,377 @@ def mixed_steps(model: Any, x: Tensor, k: float = 0.1, capacity: float = 0.3) ->
     return loss + seen + 1000 * (torch.abs(capacity - rate) + torch.abs(capacity - choice))
 
 
+# ------------------------------------------------------------------------------------------------ levels, codecs
+
+
+class Doubly(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, padding="same")
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding="same")
+        self.activation = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.conv2(self.activation(self.conv1(x))))
+
+
+class Residual(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        mid = n_in // 2 if n_in > 1 else 1
+        self.skipconv = nn.Conv2d(n_in, n_out, 1)
+        self.activation, self.bn1, self.bn2 = nn.ReLU(), nn.BatchNorm2d(n_in), nn.BatchNorm2d(mid)
+        self.conv1, self.conv2 = nn.Conv2d(n_in, mid, 3, padding="same"), nn.Conv2d(mid, mid, 3, padding="same")
+        self.outconv = nn.Conv2d(mid, n_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(self.activation(self.bn1(x)))
+        return self.outconv(self.conv2(self.activation(self.bn2(h)))) + self.skipconv(x)
+
+
+class Descending(nn.Module):
+    """Features of every scale, the coarsest first."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.downsampling = nn.AvgPool2d(2)
+        self.encoder_blocks = nn.ModuleList([Residual(a, b) for a, b in pairwise(widths)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = [x]
+        for block in self.encoder_blocks:
+            maps.append(block(self.downsampling(maps[-1])))
+        return maps[::-1]
+
+
+class Ascending(nn.Module):
+    """Two paths up, one of which has seen the answer; at each scale a latent is drawn."""
+
+    def __init__(self, widths: tuple[int, ...], levels: int) -> None:
+        super().__init__()
+        self.upsampling = nn.Upsample(scale_factor=2, mode="nearest")
+
+        def scaled(places: int) -> nn.ModuleList:
+            return nn.ModuleList([nn.Conv2d(widths[i], 1, 1) for i in range(places)])
+
+        def blocks(places: int) -> nn.ModuleList:
+            return nn.ModuleList([Residual(widths[i] + widths[i + 1] + 1, widths[i + 1]) for i in range(places)])
+
+        self.latent_mean_convs, self.latent_std_convs = scaled(levels), scaled(levels)
+        self.decoder_blocks = blocks(levels)
+        self.post_latent_mean_convs, self.post_latent_std_convs = scaled(levels), scaled(levels)
+        self.post_decoder_blocks = blocks(levels - 1)
+
+    def drawn(self, means: Tensor, log_stds: Tensor) -> Tensor:
+        noise = torch.normal(mean=torch.zeros_like(means), std=torch.ones_like(log_stds))
+        return noise * torch.exp(log_stds) + means
+
+    def up(self, block: nn.Module, h: Tensor, latent: Tensor, skip: Tensor) -> Tensor:
+        h = self.upsampling(torch.cat([h, latent], dim=1))
+        return block(torch.cat([h, skip], dim=1))
+
+    def forward(self, maps: list[Tensor], seen: list[Tensor]) -> tuple[Tensor, Tensor]:
+        levels = len(self.latent_std_convs)
+        post_means, post_stds, latents, h = [], [], [], seen[0]
+        for i in range(levels):
+            means, log_stds = self.post_latent_mean_convs[i](h), self.post_latent_std_convs[i](h)
+            post_means.append(means)
+            post_stds.append(torch.exp(log_stds))
+            latents.append(self.drawn(means, log_stds))
+            if i < levels - 1:
+                h = self.up(self.post_decoder_blocks[i], h, latents[i], seen[i + 1])
+        prior_means, prior_stds, h = [], [], maps[0]
+        for i in range(levels):
+            means, log_stds = self.latent_mean_convs[i](h), self.latent_std_convs[i](h)
+            prior_means.append(means)
+            prior_stds.append(torch.exp(log_stds))
+            h = self.up(self.decoder_blocks[i], h, latents[i], maps[i + 1])
+        kls = torch.zeros(levels)
+        for i in range(levels):
+            moved = post_stds[i] ** 2 + (post_means[i] - prior_means[i]) ** 2
+            kl = torch.log(prior_stds[i] / post_stds[i]) + moved / 2 / prior_stds[i] ** 2 - 1 / 2
+            kls[i] = kl.reshape(len(h), -1).sum(dim=1).mean()
+        return h, kls
+
+
+class ScaledUNet(nn.Module):
+    def __init__(self, widths: tuple[int, ...] = (3, 4, 4), levels: int = 2) -> None:
+        super().__init__()
+        self.encoder_head, self.encoder = Doubly(1, widths[0]), Descending(widths)
+        self.decoder, self.decoder_head = Ascending(widths[::-1], levels), Residual(widths[0], 1)
+        self.posterior_encoder_head, self.posterior_encoder = Doubly(2, widths[0]), Descending(widths)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        seen = self.posterior_encoder(self.posterior_encoder_head(torch.cat([x, y], dim=1)))
+        h, kls = self.decoder(self.encoder(self.encoder_head(x)), seen)
+        return self.decoder_head(h), kls
+
+
+def scaled_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    preds, kls = model(x, y)
+    error = nn.MSELoss(reduction="none")(preds[:, 0], y.squeeze(dim=1))
+    return error.sum(dim=1).mean() + 1.0 * torch.sum(kls)
+
+
+class Grown(nn.Module):
+    """One of the growing functions that make a cumulative distribution."""
+
+    def __init__(self, channels: int, n_in: int, n_out: int, last: bool) -> None:
+        super().__init__()
+        self.H = nn.Parameter(0.1 * torch.randn(channels, n_out, n_in))
+        self.b = nn.Parameter(0.2 * torch.rand(channels, n_out, 1) - 0.1)
+        self.a = None if last else nn.Parameter(torch.zeros(channels, n_out, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.matmul(F.softplus(self.H), x) + self.b
+        return torch.sigmoid(x) if self.a is None else x + torch.tanh(self.a) * torch.tanh(x)
+
+
+class FreeMass(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.units = nn.ModuleList([Grown(channels, 1, 3, False), Grown(channels, 3, 1, True)])
+
+    def forward(self, z: Tensor) -> Tensor:
+        rows, channels, height, width = z.shape
+        h = z.permute(1, 0, 2, 3).reshape(channels, 1, -1)
+        for unit in self.units:
+            h = unit(h)
+        return h.reshape(channels, rows, height, width).permute(1, 0, 2, 3)
+
+    def likelihood(self, z: Tensor) -> Tensor:
+        return self.forward(z + 0.5) - self.forward(z - 0.5) + 1e-6
+
+
+class NormalCells(nn.Module):
+    def forward(self, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        scale = AtLeast.apply(scale, torch.tensor(1e-6))
+        return 1.0 - 0.5 * torch.erfc((2**-0.5) * ((y - mean) / scale))
+
+    def likelihood(self, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        return self.forward(y + 0.5, mean, scale) - self.forward(y - 0.5, mean, scale) + 1e-6
+
+
+class Causal(nn.Conv2d):
+    """Sees what was decoded before."""
+
+    mask: Tensor
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, 5, padding=2)
+        self.register_buffer("mask", torch.ones_like(self.weight))
+        self.mask[:, :, 2, 2:] = 0
+        self.mask[:, :, 3:, :] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data *= self.mask
+        return super().forward(x)
+
+
+class ContextCodec(nn.Module):
+    def __init__(self, n: int = 3, lambda_: float = 0.0483) -> None:
+        super().__init__()
+        self.lambda_ = lambda_
+        self.g_a = nn.Sequential(nn.Conv2d(3, n, 5, 2, 2), nn.Softsign(), nn.Conv2d(n, n, 5, 2, 2))
+        self.g_s = nn.Sequential(
+            nn.ConvTranspose2d(n, n, 5, 2, 2, 1), nn.Softsign(), nn.ConvTranspose2d(n, 3, 5, 2, 2, 1)
+        )
+        self.h_a = nn.Sequential(nn.Conv2d(n, n, 3, 1, 1), nn.LeakyReLU(), nn.Conv2d(n, n, 5, 2, 2))
+        self.h_s = nn.Sequential(
+            nn.ConvTranspose2d(n, n, 5, 2, 2, 1), nn.LeakyReLU(), nn.ConvTranspose2d(n, 2 * n, 3, 1, 1)
+        )
+        self.context_model = Causal(n, 2 * n)
+        self.entropy_parameters = nn.Sequential(
+            nn.Conv2d(4 * n, 10, 1), nn.LeakyReLU(), nn.Conv2d(10, 8, 1), nn.LeakyReLU(), nn.Conv2d(8, 2 * n, 1)
+        )
+        self.factorized_model, self.gaussian_mixture_model = FreeMass(n), NormalCells()
+
+    def quantize(self, x: Tensor) -> Tensor:
+        return x + nn.init.uniform_(torch.zeros_like(x), -0.5, 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.g_a(x)
+        y_hat, z_hat = self.quantize(y), self.quantize(self.h_a(y))
+        known = torch.cat((self.h_s(z_hat), self.context_model(y_hat)), dim=1)
+        mean, scale = torch.chunk(self.entropy_parameters(known), chunks=2, dim=1)
+        masses = (
+            self.factorized_model.likelihood(z_hat), self.gaussian_mixture_model.likelihood(y_hat, mean, scale),
+        )  # fmt: skip
+        bits_ = sum(torch.sum(torch.clamp(-torch.log2(mass), min=0, max=50)) for mass in masses)
+        x_hat = torch.clamp(self.g_s(y_hat), min=0, max=1)
+        rate = bits_ / (x.shape[0] * x.shape[2] * x.shape[3])
+        return rate + self.lambda_ * 255**2 * torch.mean((x - x_hat) ** 2)
+
+
+# ------------------------------------------------------------------------------------------------ cells, graphs, sensors
+
+SHARED_RELU = nn.ReLU()
+
+
+def stacked(n_in: int, hidden: int, n_out: int) -> nn.Sequential:
+    """All stacks have one activation, the same module."""
+    return nn.Sequential(nn.Linear(n_in, hidden), SHARED_RELU, nn.BatchNorm1d(hidden), nn.Linear(hidden, n_out))
+
+
+class CountsVAE(nn.Module):
+    def __init__(self, n_features: int = 8, latent_dim: int = 3, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.n_features, self.latent_dim, self.eps = n_features, latent_dim, eps
+        self.encoder, self.decoder = stacked(n_features, 8, 2 * latent_dim), stacked(latent_dim, 8, n_features)
+        self.softmax, self.dispersion = nn.Softmax(dim=-1), nn.Parameter(torch.rand(n_features))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        encoded = self.encoder(x)
+        z_mu, z_log_var = encoded[:, : self.latent_dim], encoded[:, self.latent_dim :]
+        q = Normal(z_mu, F.softplus(z_log_var) + self.eps)
+        z = q.rsample() if self.training else z_mu
+        return z_mu, z_log_var, self.softmax(self.decoder(z)) * x.sum(keepdim=True, dim=-1)
+
+
+def counts_loss(model: Any, x: Tensor) -> Tensor:
+    """The KL of the prior from the posterior."""
+    z_mu, z_log_var, mu = model(x)
+    p = Normal(torch.zeros(len(x), model.latent_dim), torch.ones(len(x), model.latent_dim))
+    q = Normal(z_mu, F.softplus(z_log_var) + model.eps)
+    rate = torch.mean(kl_divergence(p, q), dim=-1).mean()
+    theta = (F.softplus(model.dispersion) + model.eps).view(1, -1)
+    both = torch.log(theta + mu + 1e-8)
+    density = theta * (torch.log(theta + 1e-8) - both) + x * (torch.log(mu + 1e-8) - both)
+    density = density + torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+    return rate - torch.sum(density, dim=-1).mean() / model.n_features
+
+
+class NodeReader(nn.Module):
+    def __init__(self, n_in: int, hidden: int, code: int) -> None:
+        super().__init__()
+        self.conv1, self.conv_mu = Convolved(n_in, hidden), Convolved(hidden, code)
+        self.conv_logstd = Convolved(hidden, code)
+
+    def forward(self, x: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.conv1(x, edges).relu()
+        return self.conv_mu(h, edges), self.conv_logstd(h, edges)
+
+
+class NodeVAE(nn.Module):
+    """Keeps its means and log deviations for the KL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = NodeReader(5, 6, 3)
+        self.mu: Any = None
+        self.logstd: Any = None
+
+    def encode(self, x: Tensor, edges: Tensor) -> Tensor:
+        self.mu, logstd = self.encoder(x, edges)
+        self.logstd = logstd.clamp(max=10)
+        return self.mu + torch.randn_like(self.logstd) * torch.exp(self.logstd) if self.training else self.mu
+
+    def score(self, z: Tensor, pairs: Tensor) -> Tensor:
+        return torch.sigmoid((z[pairs[0]] * z[pairs[1]]).sum(dim=1))
+
+    def kl_loss(self) -> Tensor:
+        return -0.5 * torch.mean(torch.sum(1 + 2 * self.logstd - self.mu**2 - self.logstd.exp() ** 2, dim=1))
+
+
+def nodes_loss(model: Any, x: Tensor, edges: Tensor) -> Tensor:
+    z = model.encode(x, edges)
+    apart = torch.randint(len(x), edges.shape)
+    there = -torch.log(model.score(z, edges) + 1e-15).mean()
+    return there - torch.log(1 - model.score(z, apart) + 1e-15).mean() + model.kl_loss() / len(x)
+
+
+def ring() -> tuple[Tensor, ...]:
+    at = torch.arange(8)
+    to = (at + 1) % 8
+    return randn(8, 5), torch.cat([torch.stack([at, to]), torch.stack([to, at])], dim=1)
+
+
+class Wired(nn.Module):
+    def __init__(self, dims: list[int], act: nn.Module, output_act: nn.Module | None = None) -> None:
+        super().__init__()
+        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(dims[:-1])])
+        self.act_func, self.output_act = act, output_act
+        self.lastLayer = nn.Linear(dims[-2], dims[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.hidden:
+            x = self.act_func(layer(x))
+        x = self.lastLayer(x)
+        return x if self.output_act is None else self.output_act(x)
+
+
+class SoftSensor(nn.Module):
+    """What is measured, and rarely labelled; a label and its trend are drawn to tell where the code lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        share, encode, regress = [6, 5, 4], [4, 4, 3], [4, 4, 1]
+        self.share_encoder = Wired(share, nn.Tanh(), nn.Tanh())
+        self.mean_encoder, self.logvar_encoder = Wired(encode, nn.ReLU()), Wired(encode, nn.ReLU())
+        self.y_mean_regressor, self.y_logvar_regressor = Wired(regress, nn.Tanh()), Wired(regress, nn.ReLU())
+        self.trend_regressor = Wired(regress, nn.Tanh(), nn.Tanh())
+        self.latent_generator = Wired([2, 4, 3], nn.ReLU())
+        self.decoder = Wired([3, 4, 4, 5, 6], nn.ReLU())
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.y_mean_regressor(self.share_encoder(x))
+
+
+def sensor_loss(model: Any, x: Tensor, x_next: Tensor, labels: Tensor, unlabelled: Tensor) -> Tensor:
+    h = model.share_encoder(x)
+    y_mean, y_logvar = model.y_mean_regressor(h), model.y_logvar_regressor(h)
+    y = model.reparameterize(y_mean, y_logvar)
+    z_mean, z_logvar = model.mean_encoder(h), model.logvar_encoder(h)
+    z, trend = model.reparameterize(z_mean, z_logvar), model.trend_regressor(h)
+    z_gen = model.latent_generator(torch.cat((y, trend), dim=1))
+    drawn = model.reparameterize(z_gen, torch.ones_like(z_gen)).detach()
+    error = F.mse_loss(x, model.decoder(z)) + F.mse_loss(x, model.decoder(drawn))
+    with torch.no_grad():
+        h = model.share_encoder(x_next)
+        next_logvar, next_mean = model.logvar_encoder(h), model.mean_encoder(h)
+        moved = torch.cat((model.reparameterize(y_mean + trend, y_logvar), model.trend_regressor(h)), dim=1)
+        next_gen = model.latent_generator(moved)
+    rate = torch.mean(-0.5 * (1 + z_logvar - (z_mean - z_gen).pow(2) - z_logvar.exp()).sum(dim=1))
+    rate = rate + torch.mean(-0.5 * (1 + next_logvar - (next_mean - next_gen).pow(2) - next_logvar.exp()).sum(dim=1))
+    without, with_ = torch.argwhere(unlabelled)[:, 0], torch.argwhere(1 - unlabelled)[:, 0]
+    free = torch.index_select(y_logvar, 0, without)
+    pred, logvar = torch.index_select(y_mean, 0, with_), torch.index_select(y_logvar, 0, with_)
+    known = torch.index_select(labels, 0, with_)
+    entropy = torch.mean(0.5 + 0.5 * torch.log(2 * np.pi * free.exp()))
+    labelled = torch.mean(-0.5 + 0.5 * (torch.div((pred - known).pow(2), logvar.exp()) + logvar))
+    return error + rate + entropy + labelled
+
+
+class EngineVAE(nn.Module):
+    def __init__(self, input_dim: int = 6, d_model: int = 8, latent_dim: int = 3) -> None:
+        super().__init__()
+        self.enc_linear = nn.Sequential(nn.Linear(d_model, d_model), nn.ReLU())
+        self.enc_mu, self.enc_logvar = nn.Linear(d_model, latent_dim), nn.Linear(d_model, latent_dim)
+        self.dec_linear = nn.Sequential(nn.Linear(latent_dim, d_model), nn.ReLU())
+        self.enc_fc = nn.Sequential(nn.Linear(input_dim, d_model), nn.ReLU())
+        self.dec_fc = nn.Sequential(nn.Linear(d_model, d_model), nn.ReLU(), nn.Linear(d_model, input_dim))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.enc_linear(self.enc_fc(x.squeeze(1)))
+        mu, logvar = self.enc_mu(h), self.enc_logvar(h)
+        return self.dec_fc(self.dec_linear(draw_half(mu, logvar))).unsqueeze(1), mu, logvar
+
+
+def engine_loss(model: Any, x: Tensor, beta: float = 0.1, free_bits: float = 0.0) -> Tensor:
+    x_hat, mu, logvar = model(x)
+    rate = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp())
+    return F.mse_loss(x_hat, x) + beta * torch.clamp(rate, min=free_bits).mean()
+
+
 # ------------------------------------------------------------------------------------------------ σ, by convention
+
+
+def at_least_a_millionth(v: Tensor) -> Tensor:
+    return v.clamp(min=1e-6)
 
 
 # fmt: off
@@ -360,6 +732,73 @@ CASES = (
         MixedVAEGAN, lambda: (rand(5, 1, 8, 8),), (posterior("vae.encoder.7", 3, 6),), mixed_steps,
         truth="models.py _reparam_gauss: exp(0.5 logvar), of the second part of the encoder's last layer; the third is "
         "a choice's logits. trainers: the KL is drawn to a number of nats. Three steps' losses are one here",
+    ),
+    # levels, codecs
+    PublicCase(
+        "Hierarchical Probabilistic U-Net (mhsotoudeh)",
+        Retold(
+            "mhsotoudeh/ProbUNet-Tutorial", "889c470f0e5ed7bf3a75550620a0415fad0beb29", "model.py, train.py, main.py"
+        ),
+        lambda: ScaledUNet().double(), lambda: (rand(3, 1, 8, 8).double(), rand(3, 1, 8, 8, seed=9).double()),
+        (
+            *(posterior(f"decoder.post_latent_std_convs.{i}", sigma=torch.exp) for i in range(2)),
+            *(prior(f"decoder.latent_std_convs.{i}", sigma=torch.exp) for i in range(2)),
+        ), scaled_loss,
+        truth="model.py sample_latent: exp(log_stds), and once more what the KL has; the prior's latents are not drawn "
+        "in training. In float64, as main.py has it",
+    ),
+    PublicCase(
+        "Codec with a context (USTC-iVCSeminar-Team2)",
+        Retold(
+            "USTC-iVCSeminar-Team2/Context-Hyperprior-Ly", "4993fa16d6fd998602f99d27ab30088cfa3cf2b7",
+            "models/model.py, modules/gaussian_mixture_model.py, modules/factorized_model.py, modules/context.py",
+        ),
+        ContextCodec, lambda: (rand(2, 3, 16, 16),), (prior("entropy_parameters.4", 3, 6, at_least_a_millionth),),
+        itself,
+        truth="gaussian_mixture_model.py: the second half of the last layer itself is σ, never below 1e-6, of the mass "
+        "of intervals of length one. Its divisive normalization is a softsign here",
+    ),
+    # cells, graphs, sensors
+    PublicCase(
+        "scVAE of counts (niujeffrey)",
+        Retold(
+            "niujeffrey/basic-single-cell-vae", "2f218e870f44af4b9ec46e5dc7ff96a1a9a088cc",
+            "src/basic_vae/vae.py, src/basic_vae/losses.py, src/basic_vae/trainer.py",
+        ),
+        CountsVAE, lambda: (1 + tokens(5, 6, 8).float(),), (posterior("encoder.3", 3, 6, raised_softplus),),
+        counts_loss,
+        truth="vae.py: softplus + 1e-6, to draw and once more for the KL, whose arguments are exchanged, a slip: what "
+        "draws and sees the data is the posterior. A count's dispersion is no Normal's",
+    ),
+    PublicCase(
+        "VGAE of random graphs (mbottoni)",
+        Retold(
+            "mbottoni/graph-vae-subsampling", "2b068e5c24baade7acf625829a1d84399b5cf8e6", "src/gvs/models/vgae.py"
+        ),
+        NodeVAE, ring, (posterior("encoder.conv_logstd", sigma=never_above_ten),), nodes_loss,
+        truth="of the package torch_geometric, written out here: exp of a log deviation never above 10, which stays on "
+        "the model; the KL is divided by the nodes",
+    ),
+    PublicCase(
+        "SSVAE of a soft sensor (tonyzyl)",
+        Retold(
+            "tonyzyl/Semisupervised-VAE-for-Regression-Application-on-Soft-Sensor",
+            "d996cb5dea412652aa27a4536566c226cb513800", "models/ssvaer.py, demo_sru.ipynb",
+        ),
+        SoftSensor,
+        lambda: (randn(8, 6), randn(8, 6, seed=9), randn(8, 1, seed=10), bits(8, 1).long()),
+        (posterior("logvar_encoder.lastLayer"), posterior("y_logvar_regressor.lastLayer")), sensor_loss,
+        truth="ssvaer.py reparameterize: exp(0.5 logvar); the code's KL is from a unit Normal around what a drawn "
+        "label tells. Hard to decide: the label's is drawn, and a label's density has it, too: a posterior's here",
+    ),
+    PublicCase(
+        "VAE of jet engines (3seoksw)",
+        Retold(
+            "3seoksw/Jet-Engine-Anomaly-Detection-VAE", "96c1229028810a55b45f8a1acc1665ebdaa17c88",
+            "src/models/base_model.py, src/models/vae.py, src/trainer/trainer.py",
+        ),
+        EngineVAE, lambda: (randn(6, 1, 6),), (posterior("enc_logvar"),), engine_loss,
+        truth="base_model.py reparameterize: exp(0.5 logvar); trainer.py compute_loss: KL's mean, each term at least 0",
     ),
 )
 # fmt: on
