@@ -18,8 +18,9 @@ bottlenecks "information-bottleneck", identifiable "ivae", galaxies "galaxy-vae"
 Without a head: GAN "dcgan-pytorch", contrast "byol-pytorch", autoencoder "denoising-autoencoder", flow
 "nice-pytorch", diffusion "ddpm-mnist", codes "vq-vae-pytorch".
 
-In reserve: "vae-mnist", "vae-celeba", "dvae", "vae-medical", "xray-vae", "protein-vae", "tvae",
-"uncertainty-estimation", "mcvae", "vae-fairness", "causal-vae", "drug-vae", "vae-image-compression", "spectral-vae", "gan-vae", "deepvib".
+In reserve: "vae-mnist", "vae-celeba", "dvae", "vae-medical", "xray-vae", "protein-vae", "tvae", "uncertainty-
+estimation", "mcvae", "vae-fairness", "causal-vae", "drug-vae", "vae-image-compression", "spectral-vae", "gan-vae",
+"deepvib".
 """
 
 from __future__ import annotations
@@ -523,7 +524,7 @@ class ContextCodec(nn.Module):
         return rate + self.lambda_ * 255**2 * torch.mean((x - x_hat) ** 2)
 
 
-# ------------------------------------------------------------------------------------------------ cells, graphs, sensors
+# ------------------------------------------------------------------------------------------------ cells, sensors
 
 SHARED_RELU = nn.ReLU()
 
@@ -687,6 +688,333 @@ def engine_loss(model: Any, x: Tensor, beta: float = 0.1, free_bits: float = 0.0
     return F.mse_loss(x_hat, x) + beta * torch.clamp(rate, min=free_bits).mean()
 
 
+# ------------------------------------------------------------------------------------------------ formulas, molecules
+
+
+class Branches:
+    """Formulas of a batch, as one tree of symbols; -1 where a formula has no such place. Keeps what is predicted."""
+
+    def __init__(self, symbols: list[int], left: Branches | None = None, right: Branches | None = None) -> None:
+        self.target = torch.tensor(symbols)
+        self.mask = (self.target >= 0).float()
+        self.known = F.one_hot(self.target.clamp(min=0), 5).float() * self.mask[:, None]
+        self.left, self.right = left, right
+        self.prediction: Any = None
+
+    def inorder(self) -> list[Branches]:
+        before = [] if self.left is None else self.left.inorder()
+        return [*before, self, *([] if self.right is None else self.right.inorder())]
+
+
+def formulas() -> tuple[Branches]:
+    deep = Branches([3, -1, 4, 3], Branches([0, -1, 1, 1]))
+    return (Branches([2, 4, 2, 2], Branches([0, 1, 0, 0]), deep),)
+
+
+class TwoToOne(nn.Module):
+    def __init__(self, n_in: int, hidden: int) -> None:
+        super().__init__()
+        self.wir, self.whr = nn.Linear(n_in, hidden), nn.Linear(2 * hidden, hidden)
+        self.wiz, self.whz = nn.Linear(n_in, hidden), nn.Linear(2 * hidden, hidden)
+        self.win, self.whn = nn.Linear(n_in, hidden), nn.Linear(2 * hidden, hidden)
+
+    def forward(self, x: Tensor, h1: Tensor, h2: Tensor) -> Tensor:
+        h = torch.cat([h1, h2], dim=1)
+        r, z = torch.sigmoid(self.wir(x) + self.whr(h)), torch.sigmoid(self.wiz(x) + self.whz(h))
+        return (1 - z) * torch.tanh(self.win(x) + r * self.whn(h)) + (z / 2) * h1 + (z / 2) * h2
+
+
+class OneToTwo(nn.Module):
+    def __init__(self, n_in: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.wir, self.whr = nn.Linear(n_in, 2 * hidden), nn.Linear(hidden, 2 * hidden)
+        self.wiz, self.whz = nn.Linear(n_in, 2 * hidden), nn.Linear(hidden, 2 * hidden)
+        self.win, self.whn = nn.Linear(n_in, 2 * hidden), nn.Linear(hidden, 2 * hidden)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+        r, z = torch.sigmoid(self.wir(x) + self.whr(h)), torch.sigmoid(self.wiz(x) + self.whz(h))
+        n = torch.tanh(self.win(x) + r * self.whn(h))
+        return torch.split((1 - z) * n + z * h.repeat(1, 2), self.hidden, dim=1)
+
+
+class TreeReader(nn.Module):
+    def __init__(self, symbols: int, hidden: int, code: int) -> None:
+        super().__init__()
+        self.hidden, self.gru = hidden, TwoToOne(symbols, hidden)
+        self.mu, self.logvar = nn.Linear(hidden, code), nn.Linear(hidden, code)
+
+    def folded(self, tree: Branches | None, rows: int) -> Tensor:
+        if tree is None:
+            return torch.zeros(rows, self.hidden)
+        h = self.gru(tree.known, self.folded(tree.left, rows), self.folded(tree.right, rows))
+        return h.mul(tree.mask[:, None])
+
+    def forward(self, tree: Branches) -> tuple[Tensor, Tensor]:
+        h = self.folded(tree, len(tree.target))
+        return self.mu(h), self.logvar(h)
+
+
+class TreeWriter(nn.Module):
+    def __init__(self, symbols: int, hidden: int, code: int) -> None:
+        super().__init__()
+        self.z2h, self.h2o, self.gru = nn.Linear(code, hidden), nn.Linear(hidden, symbols), OneToTwo(symbols, hidden)
+
+    def unfold(self, h: Tensor, tree: Branches) -> None:
+        tree.prediction = self.h2o(h)
+        if tree.left is not None or tree.right is not None:
+            below = self.gru(F.softmax(tree.prediction, dim=1), h)
+            for part, child in zip(below, (tree.left, tree.right), strict=True):
+                if child is not None:
+                    self.unfold(part, child)
+
+    def forward(self, z: Tensor, tree: Branches) -> Branches:
+        self.unfold(self.z2h(z), tree)
+        return tree
+
+
+class TreeVAE(nn.Module):
+    def __init__(self, symbols: int = 5, hidden: int = 6, code: int = 4) -> None:
+        super().__init__()
+        self.encoder, self.decoder = TreeReader(symbols, hidden, code), TreeWriter(symbols, hidden, code)
+
+    def sample(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        eps = torch.randn(mu.size())
+        return mu + eps * torch.exp(logvar / 2.0)
+
+    def forward(self, tree: Branches) -> tuple[Tensor, Tensor, Branches]:
+        mu, logvar = self.encoder(tree)
+        return mu, logvar, self.decoder(self.sample(mu, logvar), tree)
+
+
+def tree_loss(model: Any, tree: Branches, weight: float = 0.03) -> Tensor:
+    mu, logvar, out = model(tree)
+    places = out.inorder()
+    pred = torch.stack([p.prediction for p in places], dim=2)
+    target = torch.stack([p.target for p in places], dim=1)
+    return F.cross_entropy(pred, target, ignore_index=-1) + weight * kl_to_unit(mu, logvar) / mu.size(0)
+
+
+class RuleReader(nn.Module):
+    def __init__(self, rules: int, code: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = nn.Conv1d(rules, 5, 3), nn.Conv1d(5, 5, 3), nn.Conv1d(5, 6, 3)
+        self.fc, self.fcMean, self.fcLogVar = nn.Linear(24, 10), nn.Linear(10, code), nn.Linear(10, code)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = torch.relu(conv(x))
+        x = torch.relu(self.fc(torch.flatten(x, start_dim=1)))
+        return self.fcMean(x), self.fcLogVar(x)
+
+
+class RuleWriter(nn.Module):
+    def __init__(self, rules: int, code: int, steps: int = 10) -> None:
+        super().__init__()
+        self.steps = steps
+        self.fc1, self.gru, self.fc2 = nn.Linear(code, code), nn.GRU(code, 7, 2), nn.Linear(7, rules)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x, _ = self.gru(torch.relu(self.fc1(z)).repeat(self.steps, 1, 1))
+        return self.fc2(x).permute(1, 2, 0)
+
+
+class GrammarVAE(nn.Module):
+    """Its noise is numpy's; of the rules those alone compete that the true one's symbol allows."""
+
+    def __init__(self, code: int = 4) -> None:
+        super().__init__()
+        self.encoder, self.decoder = RuleReader(6, code), RuleWriter(6, code)
+        symbol = torch.tensor([0, 0, 1, 1, 2, 2])
+        self.mask = (symbol[:, None] == symbol[None]).float()
+
+    def sample(self, mean: Tensor, log_var: Tensor) -> Tensor:
+        noise = torch.Tensor(np.random.normal(0, 1, size=tuple(mean.shape)))
+        return mean + noise * torch.exp(log_var / 2)
+
+    def allowed(self, x_true: Tensor, x_pred: Tensor) -> Tensor:
+        x_pred = torch.exp(x_pred)
+        out = torch.Tensor(np.zeros(shape=x_pred.shape))
+        for i, (true, pred) in enumerate(zip(x_true, x_pred, strict=True)):
+            mask = torch.index_select(self.mask, dim=1, index=torch.argmax(true, dim=0))
+            out[i] = pred * mask / torch.sum(torch.mul(pred, mask), dim=0)
+        return out
+
+    def loss(self, x: Tensor) -> Tensor:
+        mean, log_var = self.encoder(x)
+        x_hat = self.allowed(x, self.decoder(self.sample(mean, log_var)))
+        error = torch.sum(F.binary_cross_entropy(x_hat, x, reduction="none"), dim=(1, 2))
+        rate = -0.5 * torch.mean(1 + log_var - torch.pow(mean, 2) - torch.exp(log_var), dim=1)
+        return torch.mean(error + rate)
+
+
+# ------------------------------------------------------------------------------------------------ sparse, fair, weights
+
+
+class SpikeAndSlab(nn.Module):
+    lambda_val = 1.0
+
+    def __init__(self, latent_dim: int = 4, prior_sparsity: float = 0.01) -> None:
+        super().__init__()
+        self.prior_sparsity = prior_sparsity
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 3, 3, 2, 1), nn.ReLU(), nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 2), nn.Flatten()
+        )
+        self.fc_mu, self.fc_logvar = nn.Linear(8, latent_dim), nn.Linear(8, latent_dim)
+        self.fc_gamma, self.fc_decode = nn.Linear(8, latent_dim), nn.Linear(latent_dim, 8)
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose2d(8, 4, 2), nn.ReLU(), nn.ConvTranspose2d(4, 3, 3, 2, 1, 1), nn.ReLU(),
+            nn.ConvTranspose2d(3, 1, 3, 2, 1, 1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor, gamma: Tensor) -> Tensor:
+        lam = self.lambda_val
+        std = torch.exp(0.5 * logvar)
+        slab = lam * mu + torch.randn_like(std) * (lam * std + (1 - lam))
+        return torch.bernoulli(gamma) * slab
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        h = self.encoder(x)
+        mu, logvar, gamma = self.fc_mu(h), self.fc_logvar(h), torch.sigmoid(self.fc_gamma(h))
+        z = self.fc_decode(self.reparameterize(mu, logvar, gamma))
+        return self.decoder(z.view(-1, 8, 1, 1)), mu, logvar, gamma
+
+
+def spike_loss(model: Any, x: Tensor) -> Tensor:
+    recon, mu, logvar, gamma = model(x)
+    error = F.binary_cross_entropy(recon, x, reduction="none").sum(dim=[1, 2, 3]).mean()
+    rate = -0.5 * (1 + logvar - mu.pow(2) - torch.exp(logvar)).sum(dim=1).mean()
+    return error + rate + F.binary_cross_entropy(gamma, torch.full_like(gamma, model.prior_sparsity))
+
+
+class FairReader(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 4, 4, 2, 1), nn.LeakyReLU(0.2, True), nn.BatchNorm2d(4),
+            nn.Conv2d(4, 6, 4, 2, 1), nn.LeakyReLU(0.2, True), nn.BatchNorm2d(6),
+        )  # fmt: skip
+        self.mean, self.logvar = nn.Linear(24, code), nn.Linear(24, code)
+        self.sensitive, self.sensitive_activation = nn.Linear(24, 1), nn.Sigmoid()
+
+    def reparametrize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        std = logvar.mul(0.5).exp_()
+        noise = torch.FloatTensor(std.size()).normal_()
+        return noise.mul(std).add_(mean)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.encoder(x).view(len(x), -1)
+        return self.reparametrize(self.mean(h), self.logvar(h)), self.sensitive_activation(self.sensitive(h))
+
+
+class FairWriter(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.decoder_dense = nn.Sequential(nn.Linear(code + 1, 24), nn.ReLU(True))
+        self.decoder_conv = nn.Sequential(
+            nn.UpsamplingNearest2d(scale_factor=2), nn.Conv2d(6, 4, 3, padding=1), nn.LeakyReLU(0.2, True),
+            nn.BatchNorm2d(4, 1.0e-3), nn.UpsamplingNearest2d(scale_factor=2), nn.Conv2d(4, 3, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor, sensitive: Tensor) -> Tensor:
+        h = self.decoder_dense(torch.cat((z, sensitive), dim=1))
+        return self.decoder_conv(h.view(len(z), 6, 2, 2))
+
+
+class FairFaces(nn.Module):
+    """No KL: codes are to be as a Normal's by their kernels' means. Errors are of what a frozen network sees."""
+
+    def __init__(self, code: int = 4) -> None:
+        super().__init__()
+        self.encoder, self.decoder = FairReader(code), FairWriter(code)
+        self.seen = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+        self.seen.requires_grad_(False)
+        self.code, self.half = Normal(torch.zeros(6, code), torch.ones(6, code)), torch.tensor(0.5).repeat(6)
+
+
+def kernel_mean(x: Tensor, y: Tensor) -> Tensor:
+    apart = (x.unsqueeze(1) - y.unsqueeze(0)).pow(2).mean(2) / float(x.size(1))
+    return torch.exp(-apart).mean()
+
+
+def fair_loss(model: Any, x: Tensor, t: Tensor) -> Tensor:
+    z, sensitive = model.encoder(x)
+    recon = model.decoder(z, sensitive)
+    true = torch.cat((model.code.sample(), torch.bernoulli(model.half).unsqueeze(dim=1)), dim=1)
+    joined = torch.cat((z, sensitive), dim=1)
+    mmd = kernel_mean(joined, joined) + kernel_mean(true, true) - 2 * kernel_mean(joined, true)
+    error = F.mse_loss(model.seen(recon), model.seen(x), reduction="sum")
+    return 2000 * mmd + 0.005 * error + F.binary_cross_entropy(sensitive.squeeze(), t)
+
+
+class DrawnWeights:
+    """The law of some weights."""
+
+    def __init__(self, mu: Tensor, rho: Tensor) -> None:
+        self.mu, self.rho = mu, rho
+
+    def sample(self) -> Tensor:
+        sigma = torch.log1p(torch.exp(self.rho))
+        return self.mu + sigma * torch.randn_like(self.mu)
+
+    def log_prob(self, sample: Tensor) -> Tensor:
+        sigma = torch.log1p(torch.exp(self.rho))
+        return -0.5 * (math.log(2 * math.pi) + 2 * torch.log(sigma) + ((sample - self.mu) / sigma) ** 2)
+
+
+class TwoScales:
+    def __init__(self, sigma1: float = 0.1, sigma2: float = 0.4, pi: float = 0.5) -> None:
+        self.sigmas, self.shares = (sigma1, sigma2), (pi, 1 - pi)
+
+    def log_prob(self, sample: Tensor) -> Tensor:
+        both = [
+            math.log(share) - 0.5 * (math.log(2 * math.pi) + 2 * math.log(s) + (sample / s) ** 2)
+            for s, share in zip(self.sigmas, self.shares, strict=True)
+        ]
+        return torch.logsumexp(torch.stack(both), dim=0)
+
+
+class DrawnLinear(nn.Module):
+    """Its weights are drawn in every call, and anew for their KL."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight_mu = nn.Parameter(torch.empty(n_out, n_in).normal_(0, 0.1))
+        self.weight_rho = nn.Parameter(torch.empty(n_out, n_in).normal_(-6.0, 0.1))
+        self.bias_mu = nn.Parameter(torch.empty(n_out).normal_(0, 0.1))
+        self.bias_rho = nn.Parameter(torch.empty(n_out).normal_(-6.0, 0.1))
+        self.weight_prior, self.bias_prior = TwoScales(), TwoScales()
+        self.weight: Any = None
+        self.bias: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight = DrawnWeights(self.weight_mu, self.weight_rho).sample()
+        self.bias = DrawnWeights(self.bias_mu, self.bias_rho).sample()
+        return F.linear(x, self.weight, self.bias)
+
+    def rate(self, mu: Tensor, rho: Tensor, prior_: TwoScales) -> Tensor:
+        law = DrawnWeights(mu, rho)
+        sample = law.sample()
+        return (law.log_prob(sample) - prior_.log_prob(sample)).sum()
+
+    def kl_divergence(self) -> Tensor:
+        weight = self.rate(self.weight_mu, self.weight_rho, self.weight_prior)
+        return weight + self.rate(self.bias_mu, self.bias_rho, self.bias_prior)
+
+
+class DrawnRegressor(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(DrawnLinear(2, 5), nn.ReLU(), DrawnLinear(5, 1))
+
+    def sample_elbo(self, x: Tensor, y: Tensor, samples: int = 3, weight: float = 1 / 40) -> Tensor:
+        loss: Any = 0
+        for _ in range(samples):
+            loss = loss + F.mse_loss(self.layers(x), y)
+        rates = [m.kl_divergence() for m in self.modules() if isinstance(m, DrawnLinear)]
+        return loss / samples + weight * sum(rates)
+
+
 # ------------------------------------------------------------------------------------------------ σ, by convention
 
 
@@ -799,6 +1127,55 @@ CASES = (
         ),
         EngineVAE, lambda: (randn(6, 1, 6),), (posterior("enc_logvar"),), engine_loss,
         truth="base_model.py reparameterize: exp(0.5 logvar); trainer.py compute_loss: KL's mean, each term at least 0",
+    ),
+    # formulas, molecules
+    PublicCase(
+        "HVAE of formulas (smeznar)",
+        Retold("smeznar/HVAE", "fd282f2db65fcb93ff2dc3e3d3066e3c34020640", "EDHiE/model.py, EDHiE/train.py"),
+        TreeVAE, formulas, (posterior("encoder.logvar"),), tree_loss,
+        truth="model.py HVAE.sample: exp(logvar / 2); BatchedNode.loss: KL by rows. What is given is no tensor but a "
+        "tree, which keeps what is predicted",
+    ),
+    PublicCase(
+        "Grammar VAE (kamikaze0923)",
+        Retold("kamikaze0923/Molecule-VAE-AAE", "955ecd9046956943ddc11086422f92b600c21993", "vae.py"),
+        GrammarVAE, lambda: (F.one_hot(tokens(6, 4, 10), 6).float().transpose(1, 2),),
+        (posterior("encoder.fcLogVar"),), lambda m, x: m.loss(x),
+        truth="vae.py sample: exp(log_var / 2), times numpy's noise; loss: the KL's mean over the code",
+    ),
+    # sparse, fair, weights
+    PublicCase(
+        "VSC (keinsam)",
+        Retold(
+            "keinsam/VSC-For-Sparse-VAE", "f0b3ceac4e281dbb363c8a17985156229b45a3cf",
+            "logic/model/vsc.py, logic/train/train_vsc.py",
+        ),
+        SpikeAndSlab, lambda: (rand(5, 1, 8, 8),), (posterior("fc_logvar"),), spike_loss,
+        truth="vsc.py reparameterize: exp(0.5 logvar), by a share λ that its standard training leaves at 1, then "
+        "a drawn bit; train_vsc.py: KL by rows",
+    ),
+    PublicCase(
+        "VAE_Fair (Usama1002)",
+        Retold(
+            "Usama1002/MMD-fair-representations", "072c4c1fc485d52e810d88831472517777c6e6f4",
+            "models/simple_vae.py, utils/train.py, utils/loss.py",
+        ),
+        FairFaces, lambda: (rand(6, 3, 8, 8), bits(6)), (posterior("encoder.logvar"),), fair_loss,
+        truth="simple_vae.py reparametrize: exp(0.5 logvar); train.py computes a KL and leaves it out of its loss. A "
+        "small frozen network stands for VGG",
+    ),
+    PublicCase(
+        "BayesianRegressor (zchccsx)",
+        Retold(
+            "zchccsx/Bayes-by-Backprop", "9fb27d9936f765ac9f19eaa8a27144a8b85892c8",
+            "Bayes/modules/linear_bayesian_layer.py, Bayes/modules/weight_sampler.py, Bayes/models/regression.py, "
+            "Bayes/utils/variational_estimator.py, Bayes/utils/regression_trainer.py",
+        ),
+        DrawnRegressor, lambda: (randn(6, 2), randn(6, 1, seed=9)),
+        tuple(posterior(f"layers.{i}.{v}_rho", sigma=F.softplus) for i in (0, 2) for v in ("weight", "bias")),
+        lambda m, x, y: m.sample_elbo(x, y),
+        truth="weight_sampler.py: log(1 + exp(rho)), drawn in every call, and once more for the KL by samples. Two "
+        "layers of weights here",
     ),
 )
 # fmt: on
