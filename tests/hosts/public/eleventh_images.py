@@ -25,9 +25,11 @@ estimation", "mcvae", "vae-fairness", "causal-vae", "drug-vae", "vae-image-compr
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,7 +41,7 @@ from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
 from public.fourth_images import draw_half
 from public.tenth_images import AtLeast, Convolved, never_above_ten, raised_softplus
-from public.third_images import bits, images, itself, kl_to_unit, posterior, prior
+from public.third_images import bits, images, itself, kl_to_unit, likelihood, posterior, prior
 
 # ------------------------------------------------------------------------------------------------ images
 
@@ -1015,6 +1017,749 @@ class DrawnRegressor(nn.Module):
         return loss / samples + weight * sum(rates)
 
 
+# ------------------------------------------------------------------------------------------------ brains, meshes
+
+
+class Twice3d(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv3d(n_in, n_out, 3, padding=1, bias=False), nn.InstanceNorm3d(n_out),
+            nn.LeakyReLU(0.1, inplace=True), nn.Conv3d(n_out, n_out, 3, padding=1, bias=False),
+            nn.InstanceNorm3d(n_out), nn.LeakyReLU(0.1, inplace=True),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Raised3d(nn.Module):
+    def __init__(self, n_in: int, skip: int, n_out: int) -> None:
+        super().__init__()
+        self.up, self.conv = nn.ConvTranspose3d(n_in, n_out, 2, 2), Twice3d(n_out + skip, n_out)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.conv(torch.cat([self.up(x), skip], dim=1))
+
+
+class VolumeVAE(nn.Module):
+    """A U-Net whose deepest features are drawn; keeps the last means and log variances."""
+
+    def __init__(self, base: int = 2, latent_dim: int = 4) -> None:
+        super().__init__()
+        self.enc1, self.enc2 = Twice3d(1, base), Twice3d(base, 2 * base)
+        self.pool1, self.pool2 = nn.MaxPool3d(2), nn.MaxPool3d(2)
+        self.bottleneck, self.global_pool = Twice3d(2 * base, 4 * base), nn.AdaptiveAvgPool3d(1)
+        self.fc_mu, self.fc_logvar = nn.Linear(4 * base, latent_dim), nn.Linear(4 * base, latent_dim)
+        self.fc_z_to_c = nn.Linear(latent_dim, 4 * base)
+        self.up2, self.up1 = Raised3d(4 * base, 2 * base, 2 * base), Raised3d(2 * base, base, base)
+        self.out = nn.Conv3d(base, 1, 1)
+        self.last_mu: Any = None
+        self.last_logvar: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        e1 = self.enc1(x)
+        e2 = self.enc2(self.pool1(e1))
+        h = self.global_pool(self.bottleneck(self.pool2(e2))).flatten(1)
+        mu, logvar = self.fc_mu(h), self.fc_logvar(h)
+        self.last_mu, self.last_logvar = mu, logvar
+        z = draw_half(mu, logvar) if self.training else mu
+        spread = self.fc_z_to_c(z)[:, :, None, None, None].expand(-1, -1, *(max(n // 2, 1) for n in e2.shape[-3:]))
+        return self.out(self.up1(self.up2(spread, e2), e1))
+
+
+def volume_loss(model: Any, x: Tensor, y: Tensor, beta: float = 1e-4) -> Tensor:
+    mask = ((x != 0) | (y != 0)).float()
+    error = ((model(x) - y).abs() * mask).sum() / mask.sum().clamp_min(1e-8)
+    mu, logvar = model.last_mu, model.last_logvar
+    return error + beta * (0.5 * torch.sum(torch.exp(logvar) + mu**2 - 1.0 - logvar, dim=1)).mean()
+
+
+class Chebyshev(nn.Module):
+    """A sum over powers of a graph, each with weights of its own."""
+
+    def __init__(self, n_in: int, n_out: int, degree: int = 2, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.1 * torch.randn(degree, n_in, n_out))
+        self.bias = nn.Parameter(0.1 * torch.randn(n_out)) if bias else None
+
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+        out = torch.matmul(x, self.weight[0])
+        for weight in self.weight[1:]:
+            x = torch.einsum("nm,bmc->bnc", norm, x)
+            out = out + torch.matmul(x, weight)
+        return out if self.bias is None else out + self.bias
+
+
+class MeshVAE(nn.Module):
+    """A label is known, and guessed; the deviation of vertices is a number."""
+
+    fine: Tensor
+    down: Tensor
+
+    def __init__(self, code: int = 3, classes: int = 2) -> None:
+        super().__init__()
+        around = torch.roll(torch.eye(8), 1, 0) + torch.roll(torch.eye(8), -1, 0)
+        self.register_buffer("fine", -around / 2)
+        self.register_buffer("down", torch.eye(8)[::2])
+        self.cheb = nn.ModuleList([Chebyshev(3, 4)])
+        self.cheb_dec = nn.ModuleList([Chebyshev(4, 4), Chebyshev(4, 3, bias=False)])
+        self.classifier_layer, self.enc_lin = nn.Linear(10, classes), nn.Linear(16, 10)
+        self.z_mean, self.z_log_var = nn.Linear(10 + classes, code), nn.Linear(10 + classes, code)
+        self.dec_lin, self.dec_lin_2 = nn.Linear(code + classes, 10), nn.Linear(10, 16)
+        self.dropout = nn.Dropout(p=0.2)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(logvar * 0.5)
+        z = torch.normal(mean=0, std=1, size=(mu.shape[0], logvar.shape[1]))
+        return z * std + mu
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        h = self.down @ F.relu(self.cheb[0](x, self.fine))
+        h = self.dropout(F.relu(self.enc_lin(h.reshape(len(x), -1))))
+        y_hat = F.softmax(self.classifier_layer(self.dropout(h)), dim=1)
+        h = torch.cat([y, h], -1)
+        mu, logvar = self.z_mean(h), self.z_log_var(h)
+        z = torch.cat([y, self.reparameterize(mu, logvar)], -1)
+        h = self.dropout(F.relu(self.dec_lin_2(self.dropout(F.relu(self.dec_lin(z))))))
+        h = self.down.t() @ h.reshape(len(x), 4, 4)
+        recon = self.cheb_dec[1](F.relu(self.cheb_dec[0](h, self.fine)), self.fine)
+        rate = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp(), -1)
+        log_sigma = -6 + F.softplus(torch.Tensor([1]) + 6)
+        error = 0.5 * torch.pow((x - recon) / log_sigma.exp(), 2) + log_sigma + 0.5 * np.log(2 * np.pi)
+        return (rate + error.sum(-1).sum(-1) - 2 * (y_hat * y).sum(-1).log()).mean()
+
+
+class Reversed(torch.autograd.Function):
+    """What comes back is turned around."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: float) -> Tensor:
+        ctx.alpha = alpha
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0].neg() * ctx.alpha, None
+
+
+class DomainReader(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.SiLU(), nn.Conv2d(6, 12, 3, 2, 1), nn.SiLU())
+        self.attention = nn.Sequential(nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 12), nn.Sigmoid())
+        self.fc_mu, self.fc_logvar, self.dropout = nn.Linear(12, code), nn.Linear(12, code), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.dropout(torch.flatten(F.adaptive_avg_pool2d(self.features(x), 1), 1))
+        h = h * self.attention(h)
+        return self.fc_mu(h), self.fc_logvar(h)
+
+
+class DomainWriter(nn.Module):
+    def __init__(self, code: int, domains: int) -> None:
+        super().__init__()
+        self.domain_embedding, self.init_conv = nn.Embedding(domains, code), nn.Conv2d(code, 6, 3, padding=1)
+        self.up = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            nn.Conv2d(6, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
+        )  # fmt: skip
+        self.final_conv = nn.Conv2d(4, 3, 3, padding=1)
+        self.attention = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Sigmoid())
+
+    def forward(self, z: Tensor, domain: Tensor) -> Tensor:
+        h = (z + self.domain_embedding(domain)).view(len(z), -1, 1, 1)
+        h = self.up(self.init_conv(F.interpolate(h, size=(4, 4), mode="bilinear", align_corners=False)))
+        h = self.final_conv(h)
+        return h * self.attention(h)
+
+
+class DomainVAE(nn.Module):
+    """One decoder for each domain that it is trained on; a drawn code loses half of its numbers."""
+
+    def __init__(self, code: int = 6, classes: int = 3) -> None:
+        super().__init__()
+        self.encoder = DomainReader(code)
+        self.decoders = nn.ModuleDict({name: DomainWriter(code, 3) for name in ("photo", "cartoon")})
+        self.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(code, classes))
+        self.domain_classifier = nn.Sequential(nn.Linear(code, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
+
+
+def domain_loss(model: Any, x: Tensor, labels: Tensor) -> Tensor:
+    mu, logvar = model.encoder(x)
+    std = torch.exp(0.5 * logvar)
+    z = F.dropout(mu + torch.randn_like(std) * std, p=0.5, training=True)
+    guess = model.domain_classifier(Reversed.apply(z, 0.5))
+    recons = [model.decoders[name](z, torch.tensor([i] * len(x))) for i, name in enumerate(model.decoders)]
+    error = sum(F.mse_loss(recon, x, reduction="mean") for recon in recons) / len(recons)
+    rate = -0.5 * torch.mean(1 + logvar - mu.pow(2) - logvar.exp())
+    logits = model.classifier(z)
+    soft = torch.full_like(logits, 0.1 / (logits.size(1) - 1)).scatter(1, labels.unsqueeze(1), 0.9)
+    told = -(soft * F.log_softmax(logits, -1)).sum(dim=-1).mean()
+    return 0.1 * error + told + 0.1 * rate - 0.2 * F.binary_cross_entropy_with_logits(guess, torch.zeros(len(x), 1))
+
+
+class AlignedReader(nn.Module):
+    def __init__(self, n_in: int, hidden: int, code: int) -> None:
+        super().__init__()
+        self.feature_encoder = nn.Sequential(nn.Linear(n_in, hidden), nn.ReLU())
+        self._mu, self._logvar = nn.Linear(hidden, code), nn.Linear(hidden, code)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.feature_encoder(x)
+        return self._mu(h), self._logvar(h)
+
+
+class AlignedVAEs(nn.Module):
+    """Features of images and attributes of classes, each rebuilt from the other's code, too."""
+
+    sizes: ClassVar = {"resnet_features": 10, "attributes": 7}
+
+    def __init__(self, code: int = 4) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleDict({k: AlignedReader(n, 8, code) for k, n in self.sizes.items()})
+        self.decoder = nn.ModuleDict(
+            {k: nn.Sequential(nn.Linear(code, 8), nn.ReLU(), nn.Linear(8, n)) for k, n in self.sizes.items()}
+        )
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        sigma = torch.exp(logvar)
+        eps = torch.FloatTensor(logvar.size()[0], 1).normal_(0, 1).expand(sigma.size())
+        return mu + sigma * eps
+
+
+def aligned_step(model: Any, img: Tensor, att: Tensor) -> Tensor:
+    (mu_img, v_img), (mu_att, v_att) = model.encoder["resnet_features"](img), model.encoder["attributes"](att)
+    z_img, z_att = model.reparameterize(mu_img, v_img), model.reparameterize(mu_att, v_att)
+    to_img, to_att = model.decoder["resnet_features"], model.decoder["attributes"]
+    error = F.l1_loss(to_img(z_img), img, reduction="sum") + F.l1_loss(to_att(z_att), att, reduction="sum")
+    cross = F.l1_loss(to_img(z_att), img, reduction="sum") + F.l1_loss(to_att(z_img), att, reduction="sum")
+    rate = kl_to_unit(mu_att, v_att) + kl_to_unit(mu_img, v_img)
+    spread = torch.sum((torch.sqrt(v_img.exp()) - torch.sqrt(v_att.exp())) ** 2, dim=1)
+    distance = torch.sqrt(torch.sum((mu_img - mu_att) ** 2, dim=1) + spread).sum()
+    return error + 0.1 * rate + 0.5 * cross + 2.0 * distance
+
+
+class Bent(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(n_in, n_out, 3, padding=1), nn.Conv2d(n_out, n_out, 3, padding=1)
+        self.downsample = nn.Conv2d(n_in, n_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(F.leaky_relu(self.conv1(x), 0.2))
+        out += self.downsample(x)
+        return F.leaky_relu(out, 0.2)
+
+
+class JudgingReader(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.avgPool, self.conv1 = nn.AvgPool2d(2), nn.Conv2d(3, 3, 5, 1, 2)
+        self.res1, self.fc1, self.fc2 = Bent(3, 4), nn.Linear(16, code), nn.Linear(16, code)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.avgPool(self.res1(self.avgPool(F.leaky_relu(self.conv1(x), 0.2)))).view(-1, 16)
+        return self.fc1(h), self.fc2(h)
+
+
+class JudgedWriter(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.upsample, self.fc1, self.res2 = nn.Upsample(scale_factor=2), nn.Linear(code, 16), Bent(4, 3)
+        self.conv8 = nn.Conv2d(3, 3, 5, 1, 2)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = F.relu(self.fc1(z)).view(-1, 4, 2, 2)
+        return self.conv8(self.upsample(self.res2(self.upsample(h))))
+
+
+class SelfJudged(nn.Module):
+    def __init__(self, code: int = 4) -> None:
+        super().__init__()
+        self.encoder, self.decoder = JudgingReader(code), JudgedWriter(code)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+
+def judged_steps(model: Any, x: Tensor, margin: float = 3.0, alpha: float = 0.25, beta: float = 0.05) -> Tensor:
+    """Both steps' losses as one; in each the other half is frozen."""
+
+    def rate(pictures: Tensor) -> Tensor:
+        mu, logvar = model.encoder(pictures)
+        return -0.5 * torch.sum(1 + logvar - mu**2 - torch.exp(logvar)) / mu.shape[0]
+
+    model.encoder.requires_grad_(True)
+    model.decoder.requires_grad_(False)
+    mu, logvar = model.encoder(x)
+    z = model.reparameterize(mu, logvar)
+    z_p = torch.randn_like(z)
+    x_p, x_r = model.decoder(z_p), model.decoder(z)
+    error = 0.5 * F.mse_loss(x, x_r, reduction="sum") / len(x)
+    real = -0.5 * torch.sum(1 + logvar - mu**2 - torch.exp(logvar)) / mu.shape[0]
+    kept = F.relu(margin - rate(x_r.detach())) + F.relu(margin - rate(x_p.detach()))
+    enc_loss = beta * error + real + alpha * kept
+    model.encoder.requires_grad_(False)
+    model.decoder.requires_grad_(True)
+    x_r, x_p = model.decoder(z.detach()), model.decoder(z_p.detach())
+    error = 0.5 * F.mse_loss(x, x_r, reduction="sum") / len(x)
+    dec_loss = beta * error + alpha * (rate(x_r) + rate(x_p))
+    model.encoder.requires_grad_(True)
+    return enc_loss + dec_loss
+
+
+class ClusterVAE(nn.Module):
+    """A code for each cluster that a row may be of."""
+
+    def __init__(self, n_in: int = 12, clusters: int = 3, code: int = 3, hidden: int = 8) -> None:
+        super().__init__()
+        self.clusters, self.z_dim = clusters, code
+        self.fc_x_h, self.fc_hx_h = nn.Linear(n_in, hidden), nn.Linear(hidden, hidden)
+        self.fc_h_qyl, self.fc_qyl_qy = nn.Linear(hidden, clusters), nn.Softmax(1)
+        self.fc_xy_h, self.fc_hxy_h = nn.Linear(n_in + clusters, hidden), nn.Linear(hidden, hidden)
+        self.fc_h_z, self.fc_y_z = nn.Linear(hidden, 2 * code), nn.Linear(clusters, 2 * code)
+        self.fc_z_h, self.fc_hz_h = nn.Linear(code, hidden), nn.Linear(hidden, hidden)
+        self.fc_h_xl = nn.Linear(hidden, n_in)
+
+    def drawn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = F.relu(self.fc_hxy_h(F.relu(self.fc_xy_h(torch.cat([x, y], 1)))))
+        mu, logvar = torch.split(self.fc_h_z(h), self.z_dim, dim=1)
+        std = torch.sqrt(torch.exp(logvar))
+        return mu + torch.randn_like(std) * std, mu, logvar
+
+    def rebuilt(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = torch.split(self.fc_y_z(y), self.z_dim, dim=1)
+        return mu, logvar, torch.sigmoid(self.fc_h_xl(F.relu(self.fc_hz_h(F.relu(self.fc_z_h(z))))))
+
+
+def by_variance(x: Tensor, mu: Tensor, var: Tensor) -> Tensor:
+    return -0.5 * torch.sum(np.log(2 * math.pi) + torch.log(var) + torch.square(x - mu) / var, -1)
+
+
+def cluster_loss(model: Any, x: Tensor) -> Tensor:
+    logits = model.fc_h_qyl(F.relu(model.fc_hx_h(F.relu(model.fc_x_h(x)))))
+    qy = model.fc_qyl_qy(logits)
+    parts = [torch.sum(qy * torch.nn.LogSoftmax(1)(logits), 1)]
+    for i in range(model.clusters):
+        y = torch.zeros([len(x), model.clusters]) + torch.eye(model.clusters)[i]
+        z, mu, logvar = model.drawn(x, y)
+        mu_p, logvar_p, px = model.rebuilt(z, y)
+        loss = torch.sum(F.binary_cross_entropy(px, x, reduction="none"), -1)
+        loss = loss + by_variance(z, mu, torch.exp(logvar)) - by_variance(z, mu_p, torch.exp(logvar_p))
+        parts.append(qy[:, i] * (loss - math.log(1 / model.clusters)))
+    return torch.stack(parts).sum(0).sum()
+
+
+class ScansVAE(nn.Module):
+    def __init__(self, latent_dim: int = 4) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.LeakyReLU())
+                for a, b in pairwise((1, 4, 6))
+            )
+        )
+        self.fc_mu, self.fc_var = nn.Linear(24, latent_dim), nn.Linear(24, latent_dim)
+        self.decoder_input = nn.Linear(latent_dim, 24)
+        self.decoder = nn.Sequential(
+            nn.Sequential(nn.ConvTranspose2d(6, 4, 3, 2, 1, 1), nn.BatchNorm2d(4), nn.LeakyReLU())
+        )
+        self.final_layer = nn.Sequential(
+            nn.ConvTranspose2d(4, 4, 3, 2, 1, 1), nn.BatchNorm2d(4), nn.LeakyReLU(), nn.Conv2d(4, 1, 3, padding=1),
+            nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        h = torch.flatten(self.encoder(x), start_dim=1)
+        mu, log_var = self.fc_mu(h), self.fc_var(h)
+        z = self.decoder_input(draw_half(mu, log_var)).view(-1, 6, 2, 2)
+        return [self.final_layer(self.decoder(z)), x, mu, log_var]
+
+    def loss_function(self, *args: Tensor, **kwargs: float) -> dict[str, Tensor]:
+        recons, x, mu, log_var = args
+        error = F.mse_loss(recons, x, reduction="sum") / x.size(0)
+        rate = torch.mean(torch.sum(-0.5 * (1 + log_var - mu.pow(2) - log_var.exp()), dim=1), dim=0)
+        return {
+            "loss": error + kwargs.get("M_N", 1.0) * rate,
+            "Reconstruction_Loss": error.detach(),
+            "KLD": rate.detach(),
+        }
+
+
+class SoilVAE(nn.Module):
+    def __init__(self, bands: int = 6, latent_dim: int = 4) -> None:
+        super().__init__()
+        self.enc = nn.Sequential(
+            nn.Conv2d(bands, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.SiLU(),
+            nn.Conv2d(4, 6, 3, 2, 1), nn.GroupNorm(2, 6), nn.SiLU(),
+        )  # fmt: skip
+        self.fc_mu, self.fc_logvar = nn.Linear(24, latent_dim), nn.Linear(24, latent_dim)
+        self.fc_dec = nn.Linear(latent_dim, 24)
+        self.dec = nn.Sequential(
+            nn.ConvTranspose2d(6, 4, 4, 2, 1), nn.GroupNorm(2, 4), nn.SiLU(), nn.ConvTranspose2d(4, bands, 4, 2, 1),
+            nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.enc(x)
+        h = h.reshape(h.size(0), -1)
+        mu, logvar = self.fc_mu(h), self.fc_logvar(h)
+        return self.dec(self.fc_dec(draw_half(mu, logvar)).view(-1, 6, 2, 2)), mu, logvar
+
+
+def soil_loss(model: Any, x: Tensor, beta: float = 1.0) -> Tensor:
+    recon, mu, logvar = model(x)
+    error = F.mse_loss(recon.clamp(0, 1), x, reduction="mean")
+    return error + beta * (-0.5 * torch.mean(1 + logvar - mu.pow(2) - logvar.exp()))
+
+
+class JointMDN(nn.Module):
+    def __init__(self, joints: int = 5, out: int = 3, parts: int = 2) -> None:
+        super().__init__()
+        self.output_dim, self.n_gaussians = out, parts
+        self.backbone = nn.Sequential(
+            nn.Linear(joints, 8), nn.LayerNorm(8), nn.ReLU(), nn.Dropout(0.1),
+            nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU(), nn.Dropout(0.1),
+        )  # fmt: skip
+        self.pi_head, self.mu_head = nn.Linear(8, parts), nn.Linear(8, parts * out)
+        self.sigma_head = nn.Linear(8, parts * out)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.backbone(x)
+        shape = (len(x), self.n_gaussians, self.output_dim)
+        return F.softmax(self.pi_head(h), dim=1), self.mu_head(h).view(shape), torch.exp(self.sigma_head(h)).view(shape)
+
+    def compute_loss(self, output: tuple[Tensor, Tensor, Tensor], target: Tensor) -> Tensor:
+        pi, mu, sigma = output
+        target = target.unsqueeze(1).expand_as(mu)
+        exponent = -0.5 * torch.sum(((target - mu) / sigma) ** 2, dim=2)
+        scale = -self.output_dim * math.log(math.sqrt(2 * math.pi)) - torch.sum(torch.log(sigma), dim=2)
+        return -torch.mean(torch.logsumexp(torch.log(pi + 1e-8) + exponent + scale, dim=1))
+
+
+class CauseReader(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 4, 2, 1), nn.Conv2d(4, 6, 4, 2, 1)
+        self.fc_mu, self.fc_logvar = nn.Linear(24, code), nn.Linear(24, code)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.conv2(F.relu(self.conv1(x))))
+        h = h.view(h.size(0), -1)
+        return self.fc_mu(h), self.fc_logvar(h)
+
+
+class CauseWriter(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.fc, self.deconv1 = nn.Linear(code, 24), nn.ConvTranspose2d(6, 4, 4, 2, 1)
+        self.deconv2 = nn.ConvTranspose2d(4, 1, 4, 2, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.deconv2(F.relu(self.deconv1(self.fc(z).view(-1, 6, 2, 2)))))
+
+
+class CauseVAE(nn.Module):
+    """Means are to be orthogonal, and those of causes without a cause uncorrelated."""
+
+    def __init__(self, code: int = 4) -> None:
+        super().__init__()
+        self.causal_graph: dict[int, list[int]] = {0: [], 1: [], 2: [0], 3: [0, 1]}
+        self.encoder, self.decoder = CauseReader(code), CauseWriter(code)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mu, logvar = self.encoder(x)
+        z = draw_half(mu, logvar)
+        return self.decoder(z), mu, logvar, z
+
+
+def cause_loss(model: Any, x: Tensor, beta: float = 4.0, weight: float = 1e-3) -> Tensor:
+    recon, mu, logvar, _ = model(x)
+    error = F.binary_cross_entropy(recon, x, reduction="sum")
+    turned = F.normalize(mu, dim=0, eps=1e-8)
+    orthogonal = torch.norm(torch.mm(turned.T, turned) - torch.eye(mu.size(1)), p="fro") ** 2
+    roots = [k for k, parents in model.causal_graph.items() if len(parents) == 0]
+    causal = torch.sum(torch.abs(torch.corrcoef(mu[:, roots].T) * (1 - torch.eye(len(roots)))))
+    return error + beta * kl_to_unit(mu, logvar) + weight * orthogonal + weight * causal
+
+
+class AleatoricDigits(nn.Module):
+    """Of the next picture the means, which see the last one again, and log variances."""
+
+    def __init__(self, pixels: int = 16, hidden: int = 10) -> None:
+        super().__init__()
+        self.linear_1, self.linear_2 = nn.Linear(pixels, hidden), nn.Linear(hidden, hidden)
+        self.linear_3_mu, self.linear_4_mu = nn.Linear(hidden, hidden), nn.Linear(hidden + pixels, pixels)
+        self.linear_3_sigma, self.linear_4_sigma = nn.Linear(hidden, hidden), nn.Linear(hidden, pixels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.linear_2(F.relu(self.linear_1(x))))
+        mu = self.linear_4_mu(torch.cat((x, F.relu(self.linear_3_mu(h))), dim=1))
+        return mu, self.linear_4_sigma(F.relu(self.linear_3_sigma(h)))
+
+
+def aleatoric_loss(model: Any, x: Tensor, target: Tensor) -> Tensor:
+    mu, log_sigma = model(x)
+    return torch.mean(torch.exp(-log_sigma) * F.mse_loss(mu, target, reduction="none") + log_sigma)
+
+
+# ------------------------------------------------------------------------------------------------ none
+
+
+class DeepGAN(nn.Module):
+    def __init__(self, nz: int = 5) -> None:
+        super().__init__()
+        self.nz = nz
+        self.netG = nn.Sequential(
+            nn.ConvTranspose2d(nz, 6, 2, 1, 0, bias=False), nn.BatchNorm2d(6), nn.LeakyReLU(0.2, inplace=True),
+            nn.ConvTranspose2d(6, 4, 4, 2, 1, bias=False), nn.BatchNorm2d(4), nn.LeakyReLU(0.2, inplace=True),
+            nn.ConvTranspose2d(4, 3, 4, 2, 1, bias=False), nn.Tanh(),
+        )  # fmt: skip
+        self.netD = nn.Sequential(
+            nn.Conv2d(3, 4, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(4, 6, 4, 2, 1, bias=False), nn.BatchNorm2d(6), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(6, 1, 2, 1, 0, bias=False),
+        )  # fmt: skip
+
+
+def gan_steps(model: Any, x: Tensor) -> Tensor:
+    """Both steps' losses as one."""
+    made = model.netG(torch.randn(len(x), model.nz, 1, 1))
+    real, fake = torch.full((len(x),), 1.0), torch.full((len(x),), 0.0)
+    loss = F.binary_cross_entropy_with_logits(model.netD(made).view(-1), real)
+    right = F.binary_cross_entropy_with_logits(model.netD(x).view(-1), real)
+    return loss + (right + F.binary_cross_entropy_with_logits(model.netD(made.detach()).view(-1), fake)) / 2
+
+
+class Simplices(nn.Module):
+    """Features in groups, each of which adds up to one."""
+
+    def forward(self, t: Tensor) -> Tensor:
+        return (t.view(len(t), -1, 4) / 0.1).softmax(dim=-1).view(len(t), -1)
+
+
+def projecting(n_in: int, n_out: int, hidden: int = 8) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(n_in, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, n_out)
+    )
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        embedder = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8))
+        self.projector = nn.Sequential(embedder, Simplices(), projecting(8, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projector(self.net(x))
+
+
+class OwnLatent(nn.Module):
+    """Foretells what a slower copy of itself makes of another view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.online_encoder, self.online_predictor = Wrapped(), projecting(6, 6)
+        self.target_encoder = copy.deepcopy(self.online_encoder).requires_grad_(False)
+
+    def seen(self, x: Tensor) -> Tensor:
+        x = x * (0.8 + 0.4 * torch.rand(len(x), 1, 1, 1))
+        return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        views = torch.cat((self.seen(x), self.seen(x)), dim=0)
+        one, two = self.online_predictor(self.online_encoder(views)).chunk(2, dim=0)
+        with torch.no_grad():
+            to_one, to_two = self.target_encoder(views).detach().chunk(2, dim=0)
+        pairs = ((one, to_two), (two, to_one))
+        turned = [2 - 2 * (F.normalize(a, dim=-1) * F.normalize(b, dim=-1)).sum(dim=-1) for a, b in pairs]
+        return (turned[0] + turned[1]).mean()
+
+
+class ComplexLayer(nn.Module):
+    """Two real layers, as one of complex numbers; then a norm and an activation of each part."""
+
+    def __init__(self, kind: Callable[..., nn.Module], n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        size = 4 if stride == 2 else 3
+        self.real_conv, self.im_conv = (kind(n_in, n_out, size, stride=stride, padding=1) for _ in range(2))
+        self.real_b, self.im_b = nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)
+
+    def plain(self, x: Tensor) -> Tensor:
+        real = self.real_conv(x.real) - self.im_conv(x.imag)
+        return torch.complex(real, self.im_conv(x.real) + self.real_conv(x.imag))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.plain(x)
+        return torch.complex(F.leaky_relu(self.real_b(h.real)), F.leaky_relu(self.im_b(h.imag)))
+
+
+class ComplexUNet(nn.Module):
+    """Masks a spectrum by a phase and a bounded size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        down, up = nn.Conv2d, nn.ConvTranspose2d
+        self.conv1, self.conv2 = ComplexLayer(down, 1, 2, 1), ComplexLayer(down, 2, 3, 2)
+        self.conv3, self.conv4 = ComplexLayer(down, 3, 4, 2), ComplexLayer(up, 4, 4, 1)
+        self.conv5, self.conv6 = ComplexLayer(up, 8, 3, 2), ComplexLayer(up, 6, 2, 2)
+        self.conv7 = ComplexLayer(up, 2, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        two = self.conv2(self.conv1(x))
+        three = self.conv3(two)
+        h = self.conv5(torch.cat((three, self.conv4(three)), dim=1))
+        h = self.conv7.plain(self.conv6(torch.cat((two, h), dim=1)))
+        mask = h / (torch.abs(h) + 1e-8) * torch.tanh(torch.abs(h))
+        real = mask.real * x.real - mask.imag * x.imag
+        return torch.complex(real, mask.real * x.imag + mask.imag * x.real)
+
+
+def spectrum_loss(model: Any, x: Tensor, clean: Tensor) -> Tensor:
+    out = model(x)
+    return F.mse_loss(clean.real, out.real) + F.mse_loss(clean.imag, out.imag)
+
+
+class PlaneCoupling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+
+        def net() -> nn.Sequential:
+            return nn.Sequential(nn.Linear(1, 6), nn.LeakyReLU(), nn.Linear(6, 4), nn.LeakyReLU(), nn.Linear(4, 1))
+
+        self.scale, self.g_theta_scale, self.g_theta_shift = nn.Linear(1, 1), net(), net()
+
+    def forward(self, x1: Tensor, x2: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x1, x2 = x2, x1
+        log_scale = self.scale(torch.tanh(self.g_theta_scale(x1)))
+        return x1, torch.exp(log_scale) * x2 + self.g_theta_shift(x1), log_scale + log_det
+
+
+class PlaneFlow(nn.Module):
+    def __init__(self, layers: int = 4) -> None:
+        super().__init__()
+        self.net = nn.Sequential(*(PlaneCoupling() for _ in range(layers)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z1, z2 = x[:, [1]], x[:, [0]]
+        log_det = torch.tensor(0.0)
+        for layer in self.net:
+            z1, z2, log_det = layer(z1, z2, log_det)
+        return torch.cat((z1, z2), dim=1), log_det
+
+
+def plane_loss(model: Any, x: Tensor) -> Tensor:
+    z, log_det = model(x)
+    log_pz = torch.sum(Normal(loc=0, scale=1).log_prob(z), dim=1, keepdim=True)
+    return -torch.mean(log_pz + log_det)
+
+
+class Modulated(nn.Module):
+    def __init__(self, width: int, time: int) -> None:
+        super().__init__()
+        self.norm, self.proj = nn.GroupNorm(2, width), nn.Linear(time, 2 * width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        gamma, beta = self.proj(t).chunk(2, dim=1)
+        return self.conv(F.silu((1 + gamma)[:, :, None, None] * self.norm(x) + beta[:, :, None, None]))
+
+
+class DigitDenoiser(nn.Module):
+    def __init__(self, width: int = 4, time: int = 6) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(4, 8), nn.Linear(8, time)
+        self.in_conv = nn.Conv2d(1, width, 3, padding=1)
+        self.b1a, self.b1b = Modulated(width, time), Modulated(width, time)
+        self.b2a, self.b2b = Modulated(width, time), Modulated(width, time)
+        self.out_norm, self.out_conv = nn.GroupNorm(2, width), nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        angles = t.float().unsqueeze(1) * torch.exp(-math.log(10_000) * torch.arange(2) / 2).unsqueeze(0)
+        e = F.silu(self.fc2(F.silu(self.fc1(torch.cat([angles.sin(), angles.cos()], dim=1)))))
+        h = self.in_conv(x)
+        h = self.b1b(self.b1a(h, e), e) + h
+        h = self.b2b(self.b2a(h, e), e) + h
+        return self.out_conv(F.silu(self.out_norm(h)))
+
+
+def denoising_loss(model: Any, x: Tensor) -> Tensor:
+    abar = torch.cumprod(1.0 - torch.linspace(1e-4, 2e-2, 50), dim=0)
+    t = torch.randint(0, 50, (len(x),))
+    eps = torch.randn_like(x)
+    x_t = abar.sqrt()[t].view(-1, 1, 1, 1) * x + (1.0 - abar).sqrt()[t].view(-1, 1, 1, 1) * eps
+    return F.mse_loss(model(x_t, t), eps)
+
+
+class MovingCodes(nn.Module):
+    """Codes follow the means of what is nearest to them."""
+
+    ema_cluster_size: Tensor
+    ema_weight_sum: Tensor
+
+    def __init__(self, codes: int = 6, width: int = 4, beta: float = 0.25, decay: float = 0.99) -> None:
+        super().__init__()
+        self.K, self.beta, self.decay = codes, beta, decay
+        self.codebook = nn.Embedding(codes, width)
+        nn.init.normal_(self.codebook.weight)
+        self.register_buffer("ema_cluster_size", torch.zeros(codes))
+        self.register_buffer("ema_weight_sum", torch.zeros(codes, width))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows, width, height, across = x.shape
+        flat = x.permute(0, 2, 3, 1).flatten(0, 2)
+        weight = self.codebook.weight
+        apart = (flat**2).sum(dim=1, keepdim=True) - 2 * flat @ weight.T + (weight**2).sum(dim=1)
+        indices = torch.argmin(apart, dim=1)
+        found = self.codebook(indices)
+        if self.training:
+            with torch.no_grad():
+                chosen = F.one_hot(indices, num_classes=self.K).float()
+                self.ema_cluster_size.mul_(self.decay).add_(chosen.sum(dim=0) * (1 - self.decay))
+                self.ema_weight_sum.mul_(self.decay).add_(chosen.T @ flat * (1 - self.decay))
+                self.codebook.weight.data = self.ema_weight_sum / (self.ema_cluster_size.unsqueeze(1) + 1e-6)
+        back = found.reshape(rows, height, across, width).permute(0, 3, 1, 2)
+        return x + (back - x).detach(), self.beta * F.mse_loss(x, back.detach())
+
+
+def halved(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, 3, 2, 1), nn.BatchNorm2d(n_out), nn.ReLU(),
+        nn.Conv2d(n_out, n_out, 3, 1, 1), nn.BatchNorm2d(n_out), nn.ReLU(),
+    )  # fmt: skip
+
+
+def doubled(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out),
+        nn.ReLU(), nn.Conv2d(n_out, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.ReLU(),
+    )  # fmt: skip
+
+
+class MovingVQ(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(halved(3, 4), halved(4, 6), nn.Conv2d(6, 4, 1))
+        self.quantizer = MovingCodes()
+        self.decoder = nn.Sequential(
+            nn.Conv2d(4, 6, 1), doubled(6, 4), doubled(4, 4), nn.Conv2d(4, 3, 3, padding=1), nn.Tanh()
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z_q, commitment = self.quantizer(self.encoder(x))
+        return self.decoder(z_q), commitment
+
+
+def moving_loss(model: Any, x: Tensor) -> Tensor:
+    recon, commitment = model(x)
+    return F.mse_loss(recon, x) + commitment
+
+
 # ------------------------------------------------------------------------------------------------ σ, by convention
 
 
@@ -1176,6 +1921,164 @@ CASES = (
         lambda m, x, y: m.sample_elbo(x, y),
         truth="weight_sampler.py: log(1 + exp(rho)), drawn in every call, and once more for the KL by samples. Two "
         "layers of weights here",
+    ),
+    # brains, meshes, domains, classes, faces
+    PublicCase(
+        "CVAE3D of brains (masonhyz)",
+        Retold(
+            "masonhyz/Brain-Latent-Diffusion", "3f7835f01b85566109b951875d965d9296235245",
+            "moyamoya/models/cvae.py, moyamoya/modules.py, moyamoya/utils.py, scripts/train_cvae.py",
+        ),
+        VolumeVAE, lambda: (rand(2, 1, 8, 8, 8), rand(2, 1, 8, 8, 8, seed=9)), (posterior("fc_logvar"),), volume_loss,
+        truth="cvae.py reparameterize: exp(0.5 logvar), kept as last_logvar, by which train_cvae.py has the KL; "
+        "without a condition, as its script has it",
+    ),
+    PublicCase(
+        "VAE of meshes (ZOUKaifeng)",
+        Retold(
+            "ZOUKaifeng/Mesh-VAE", "a394ebedaeb14ee6f95357af6d683db24355a2bd",
+            "models/cheb_VAE.py, logpdf.py, nn/conv.py, nn/pool.py, main.py",
+        ),
+        MeshVAE, lambda: (randn(5, 8, 3), F.one_hot(tokens(2, 5), 2).float()), (posterior("z_log_var"),), itself,
+        truth="cheb_VAE.py reparameterize: exp(0.5 logvar), times torch.normal's noise; the vertices' log σ is a "
+        "number. Its Chebyshev convolutions and pools are dense here",
+    ),
+    PublicCase(
+        "VAE of domains (mrquantran)",
+        Retold(
+            "mrquantran/VAE-domain-generlization", "934436e92a5e440d2d873cdd64e7b74f51876f9d",
+            "vae-domain-generlization_v9.py",
+        ),
+        DomainVAE, lambda: (rand(6, 3, 8, 8), tokens(3, 6)), (posterior("encoder.fc_logvar"),), domain_loss,
+        truth="v9.py reparameterize: exp(0.5 logvar), behind which half of the code is dropped; compute_loss: the KL's "
+        "mean. Its EfficientNet is small here, and images are not mixed",
+    ),
+    PublicCase(
+        "CADA-VAE (edgarschnfld)",
+        Retold(
+            "edgarschnfld/CADA-VAE-PyTorch", "26f0085fe5e5911dc06fe767f90965c47885dee1",
+            "model/vaemodel.py, model/models.py, model/single_experiment.py",
+        ),
+        AlignedVAEs, lambda: (randn(5, 10), randn(5, 7, seed=9)),
+        tuple(posterior(f"encoder.{k}._logvar", sigma=torch.exp) for k in AlignedVAEs.sizes), aligned_step,
+        truth="vaemodel.py reparameterize: exp(logvar), by one number of noise a row; the KL and the distance have it "
+        "as a log variance, a slip. Here σ is what draws. Networks that lie in a plain dict there are registered here",
+    ),
+    PublicCase(
+        "IntroVAE (eking2)",
+        Retold("eking2/IntroVAE", "03c054f88c3b8e29d5f5381a61d6d4b6b8afa834", "IntroVAE128.py, train.py"),
+        SelfJudged, images(batch=4), (posterior("encoder.fc2"),), judged_steps,
+        truth="IntroVAE128.py reparameterize: exp(0.5 logvar); train.py: its encoder reads pictures of its own, too, "
+        "without a draw. Both steps' losses are one here",
+    ),
+    # clusters, medicine, soils, joints, causes, digits
+    PublicCase(
+        "GMVAE (sghalebikesabi)",
+        Retold(
+            "sghalebikesabi/gmm-vae-clustering-pytorch", "e28aaa952bad03f04dc6d8245222f1a54d13af22",
+            "gmmvae.py, loss.py, train.py",
+        ),
+        ClusterVAE, lambda: (bits(4, 12),), (posterior("fc_h_z", 3, 6), prior("fc_y_z", 3, 6)), cluster_loss,
+        truth="gmmvae.py qz_graph: the root of exp(logvar), once for each cluster; loss.py log_normal: densities by "
+        "exp(logvar)",
+    ),
+    PublicCase(
+        "VAE of medical images (Ahmed-Belal1)",
+        Retold(
+            "Ahmed-Belal1/VAE-Medical-Generator", "10b2ee3885672559b04018a3fac8798896ba9a95",
+            "models/vanilla_vae.py, experiment.py",
+        ),
+        ScansVAE, images(1, batch=4), (posterior("fc_var"),), lambda m, x: m.loss_function(*m(x), M_N=0.5)["loss"],
+        truth="vanilla_vae.py reparameterize: exp(0.5 logvar); loss_function: a weighted KL by rows",
+    ),
+    PublicCase(
+        "VAE of soils (pkadukar)",
+        Retold(
+            "pkadukar/furi-soil-hyperspectral-vae", "a374299b77b47e9e294e3e2e83725b034413aa53",
+            "code/models/vae_conv.py, code/train_vnir_vae.py",
+        ),
+        SoilVAE, images(6, batch=4), (posterior("fc_logvar"),), soil_loss,
+        truth="vae_conv.py reparam: exp(0.5 logvar); train_vnir_vae.py: KL's mean",
+    ),
+    PublicCase(
+        "MDN of joints (Pilot-Khadka)",
+        Retold(
+            "Pilot-Khadka/mixture-density-networks", "947d5f55c2da2f2c9f9046ca56617489b7e6ceb1",
+            "models/mdn.py, config/mdn.yaml, train.py",
+        ),
+        JointMDN, lambda: (randn(8, 5), randn(8, 3, seed=9)), (likelihood("sigma_head", sigma=torch.exp),),
+        lambda m, x, y: m.compute_loss(m(x), y),
+        truth="mdn.py: exp, of all parts' numbers; compute_loss: a mixture's density",
+    ),
+    PublicCase(
+        "OrthoCausalVAE (Rahima411)",
+        Retold(
+            "Rahima411/orthogonal-causal-vae", "0b60eec3b33a50979d9b315e73d3b72a55e8746a",
+            "models/ortho_causal_vae.py, losses/combined.py, losses/regularization.py, experiments/train.py",
+        ),
+        CauseVAE, lambda: (rand(6, 1, 8, 8),), (posterior("encoder.fc_logvar"),), cause_loss,
+        truth="ortho_causal_vae.py reparameterize: exp(0.5 logvar); regularization.py: KL summed",
+    ),
+    PublicCase(
+        "Aleatoric digits (self-supervisor)",
+        Retold(
+            "self-supervisor/Escaping-Stochastic-Traps-With-Aleatoric-Mapping-Agents",
+            "cbeba7cec6231f5f52f40447497d5a73b2580cad",
+            "noisy_mnist/noisy_mnist_aleatoric_uncertainty_for_poster.py, noisy_mnist/an_experiment.py",
+        ),
+        AleatoricDigits, lambda: (rand(6, 16), rand(6, 16, seed=9)), (likelihood("linear_4_sigma"),), aleatoric_loss,
+        truth="compute_loss_and_reward: exp(-v) (y - μ)² + v, twice the log density: what is called log σ is a log "
+        "variance",
+    ),
+    # none
+    PublicCase(
+        "DCGAN (eungbean)",
+        Retold(
+            "eungbean/DCGAN-pytorch-lightning-comet", "414cbd5eb50b7e45848479a69077d2060210d4ec",
+            "net/01_DCGAN-Vanila.py, net/models/generator.py, net/models/discriminator.py",
+        ),
+        DeepGAN, images(batch=5), (), gan_steps, truth="generator.py: noise is a network's input",
+    ),
+    PublicCase(
+        "BYOL (lucidrains)",
+        Retold(
+            "lucidrains/byol-pytorch", "299312613c1f44923e7869d1c82be7d536c2c42b", "byol_pytorch/byol_pytorch.py"
+        ),
+        OwnLatent, images(batch=5), (), itself, truth="byol_pytorch.py: cosine distances, behind softmaxes by groups",
+    ),
+    PublicCase(
+        "DCUnet (ludwig7959)",
+        Retold(
+            "ludwig7959/Audio-Denoising-AutoEncoder", "5bbb934f9041c2fe2e9c997e5ccc80d03d3ed5ba",
+            "model.py, layer.py, function.py",
+        ),
+        ComplexUNet,
+        lambda: (torch.complex(randn(3, 1, 8, 8), randn(3, 1, 8, 8, seed=9)),
+                 torch.complex(randn(3, 1, 8, 8, seed=10), randn(3, 1, 8, 8, seed=11))), (), spectrum_loss,
+        truth="model.py: a complex mask; function.py: squared distances",
+    ),
+    PublicCase(
+        "RealNVP of a plane (henrhoi)",
+        Retold("henrhoi/realnvp-pytorch", "9d466771c3b30809c756371bbb8a9a40e8105805", "realnvp_2d.py"),
+        PlaneFlow, lambda: (randn(8, 2),), (), plane_loss,
+        truth="realnvp_2d.py: scales of a flow to a Normal of deviation one",
+    ),
+    PublicCase(
+        "DDPM of digits (faisalqureshi)",
+        Retold(
+            "faisalqureshi/ddpm-mnist", "3a9653096cd14d7a26c3328521c745b1936de529",
+            "mnist_single_digit/model.py, mnist_single_digit/train.py",
+        ),
+        DigitDenoiser, images(1, batch=4), (), denoising_loss,
+        truth="model.py: rates are numbers, and the noise is predicted",
+    ),
+    PublicCase(
+        "VQ-VAE (shakhsm123)",
+        Retold(
+            "shakhsm123/VQ-VAE-PyTorch-Implementation", "d8f2509355861f5e2d1610fb0730de99103ffdce",
+            "vqvae/encoder.py, vqvae/decoder.py, vqvae/model.py, vqvae/quantizer.py, train.py",
+        ),
+        MovingVQ, images(batch=4), (), moving_loss, truth="quantizer.py: codes, moved by means",
     ),
 )
 # fmt: on
