@@ -241,9 +241,8 @@ class Factored(nn.Module):
         return self.final_layer(self.decoder(self.decoder_input(z).view(-1, 6, 2, 2))), mu, log_var, z
 
     def permute_latent(self, z: Tensor) -> Tensor:
-        rows, width = z.size()
-        order = torch.cat([width * i + torch.randperm(width) for i in range(rows)])
-        return z.view(-1)[order].view(rows, width)
+        """Within each row."""
+        return torch.stack([row[torch.randperm(len(row))] for row in z])
 
 
 class Suspecting(nn.Module):
