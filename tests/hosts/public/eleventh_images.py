@@ -59,6 +59,11 @@ Models without a head: "dcgan-pytorch": `XC4Marine`'s passed (no snapshot), `eun
 `lucidrains`'s; "denoising-autoencoder": one of an earlier look passed, `ludwig7959`'s taken; "nice-pytorch" names an
 earlier look's alone, and the second word "realnvp-pytorch" `henrhoi`'s; "ddpm-mnist": `faisalqureshi`'s; "vq-vae-
 pytorch": `shakhsm123`'s.
+
+Second words, fixed before their own searches, for fields that have none: faces "vae-faces", recommenders "recvae",
+hashing "vae-hash", point clouds "pointvae", poses "pose_vae", tables "tabvae", super-resolution "super-resolution-vae",
+inpainting "inpaint-vae", mean discrepancy "mmdvae", flows in posteriors "vae-normalizing-flow", importance weights
+"iwae-pytorch", bottlenecks "vib-pytorch", dropout "vardrop", identifiable "identifiable-vae".
 """
 
 from __future__ import annotations
