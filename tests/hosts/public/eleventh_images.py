@@ -1,6 +1,6 @@
 """An eleventh look: images, levels, factors, VAE-GANs, segmentation, compression, molecules, graphs, cells, medicine,
-anomalies, regression, Bayesian layers, meshes, fairness, domains, sparse codes, modalities and causes, in our own
-words.
+anomalies, regression, Bayesian layers, points, meshes, fairness, domains, sparse codes, modalities, causes and
+super-resolution, in our own words.
 
 The fields, and a word for each, were fixed and committed before any search, with some words in reserve. For each the
 list of repositories whose names have the word was taken in the index's order (the most file versions first), and of
@@ -60,10 +60,14 @@ Models without a head: "dcgan-pytorch": `XC4Marine`'s passed (no snapshot), `eun
 earlier look's alone, and the second word "realnvp-pytorch" `henrhoi`'s; "ddpm-mnist": `faisalqureshi`'s; "vq-vae-
 pytorch": `shakhsm123`'s.
 
-Second words, fixed before their own searches, for fields that have none: faces "vae-faces", recommenders "recvae",
-hashing "vae-hash", point clouds "pointvae", poses "pose_vae", tables "tabvae", super-resolution "super-resolution-vae",
-inpainting "inpaint-vae", mean discrepancy "mmdvae", flows in posteriors "vae-normalizing-flow", importance weights
-"iwae-pytorch", bottlenecks "vib-pytorch", dropout "vardrop", identifiable "identifiable-vae".
+Second words, fixed and committed before their own searches, for fields that have none: faces "vae-faces": codes by
+name, `ibrahimhabibeg`'s taken; point clouds "pointvae": `Soooda`'s; importance weights "iwae-pytorch": one of an
+earlier look passed, `JohanYe`'s taken; dropout "vardrop": by an owner's name, one without a snapshot and one of
+series by name passed, `gil00`'s taken; "identifiable-vae": `woo-taek`'s; super-resolution "super-resolution-vae":
+`Etienne-bdt`'s. Recommenders "recvae" and hashing "vae-hash" have those of earlier looks, and some that were not
+looked at; mean discrepancy "mmdvae" `Ferg-Lab`'s, which draws nothing; bottlenecks "vib-pytorch" one of an earlier
+look, and others of its name that were not looked at; poses "pose_vae", tables "tabvae", inpainting "inpaint-vae" and
+flows "vae-normalizing-flow" name nothing.
 """
 
 from __future__ import annotations
@@ -83,7 +87,7 @@ from torch.distributions import Normal, kl_divergence
 from public import PublicCase, Retold
 from public.draws import rand, randn, tokens
 from public.fourth_images import draw_half
-from public.tenth_images import AtLeast, Convolved, never_above_ten, raised_softplus
+from public.tenth_images import AtLeast, Convolved, half_within_seven, never_above_ten, raised_softplus
 from public.third_images import bits, images, itself, kl_to_unit, likelihood, posterior, prior
 
 # ------------------------------------------------------------------------------------------------ images
@@ -1718,6 +1722,242 @@ def channels_loss(model: Any, x: list[Tensor]) -> Tensor:
     return rate - seen
 
 
+# ------------------------------------------------------------------------------------------------ fields by second words
+
+
+class Normed(nn.Module):
+    def __init__(self, layer: nn.Module, width: int) -> None:
+        super().__init__()
+        self.conv, self.bn, self.relu = layer, nn.BatchNorm2d(width), nn.LeakyReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn(self.conv(x)))
+
+
+class FaceReader(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.encoder_net = nn.Sequential(
+            Normed(nn.Conv2d(3, 4, 4, 2, 1), 4), Normed(nn.Conv2d(4, 6, 4, 2, 1), 6), nn.Flatten()
+        )
+        self.head_mu, self.head_logvar = nn.Linear(24, code), nn.Linear(24, code)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.encoder_net(x)
+        mu, logvar = self.head_mu(h), self.head_logvar(h)
+        return draw_half(mu, logvar), mu, logvar
+
+
+class FaceWriter(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.fc, self.upconv1 = nn.Linear(code, 24), Normed(nn.ConvTranspose2d(6, 4, 4, 2, 1), 4)
+        self.upconv2 = nn.ConvTranspose2d(4, 3, 4, 2, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.upconv2(self.upconv1(self.fc(z).view(len(z), 6, 2, 2))))
+
+
+class FaceVAE(nn.Module):
+    def __init__(self, code: int = 5) -> None:
+        super().__init__()
+        self.encoder, self.decoder = FaceReader(code), FaceWriter(code)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z, mu, logvar = self.encoder(x)
+        return self.decoder(z), mu, logvar
+
+
+def binary_loss(model: Any, x: Tensor) -> Tensor:
+    recon, mu, logvar = model(x)
+    return F.binary_cross_entropy(recon, x, reduction="sum") + kl_to_unit(mu, logvar)
+
+
+class CloudReader(nn.Module):
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.linear1, self.fc_mu, self.fc_var = nn.Linear(18, 10), nn.Linear(10, code), nn.Linear(10, code)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.linear1(x))
+        return self.fc_mu(h), self.fc_var(h)
+
+
+class CloudVAE(nn.Module):
+    """Points in one row."""
+
+    def __init__(self, code: int = 4) -> None:
+        super().__init__()
+        self.encoder = CloudReader(code)
+        self.decoder = nn.Sequential(nn.Linear(code, 10), nn.Tanh(), nn.Linear(10, 18), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, log_var = self.encoder(x.view(-1, 18))
+        std = log_var.mul(0.5).exp_()
+        return self.decoder(mu + std * torch.randn(mu.size())), mu, log_var
+
+
+def cloud_loss(model: Any, x: Tensor) -> Tensor:
+    recon, mu, log_var = model(x)
+    return F.binary_cross_entropy(recon, x.view(-1, 18), reduction="sum") + kl_to_unit(mu, log_var)
+
+
+class ExplicitWeights(nn.Module):
+    """Draws of a row are copies of it; how much each of them counts is without a gradient."""
+
+    def __init__(self, code: int = 4) -> None:
+        super().__init__()
+        self.fc1 = nn.Sequential(nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 8), nn.ReLU())
+        self.fc21, self.fc22 = nn.Linear(8, code), nn.Linear(8, code)
+        self.fc3 = nn.Sequential(nn.Linear(code, 8), nn.ReLU(), nn.Linear(8, 10), nn.ReLU())
+        self.decode = nn.Linear(10, 12)
+
+    def calc_loss(self, x: Tensor, beta: float) -> Tensor:
+        h = self.fc1(x)
+        mu, log_var = self.fc21(h), self.fc22(h)
+        eps = torch.randn_like(log_var)
+        h = mu + torch.exp(log_var * 0.5) * eps
+        flat = 0.5 * torch.log(2 * h.new_tensor(np.pi))
+        log_p = torch.sum(-0.5 * h**2 - flat, -1)
+        recon = torch.sigmoid(self.decode(self.fc3(h)))
+        log_px = torch.sum(x * torch.log(recon) + (1 - x) * torch.log(1 - recon), -1)
+        log_q = torch.sum(-0.5 * eps**2 - flat - 0.5 * log_var, -1)
+        log_weight = (log_p + log_px - log_q).detach()
+        weight = torch.exp(log_weight - torch.max(log_weight, 0)[0])
+        weight = weight / torch.sum(weight, 0)
+        return torch.mean(-torch.sum(weight * (log_px + (log_p - log_q) * beta), 0))
+
+
+class DroppedWeights(nn.Module):
+    """Weights' variances, drawn at what they give."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.empty(n_in, n_out).uniform_(-0.4, 0.4))
+        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-0.4, 0.4))
+        self.log_sigma2 = nn.Parameter(torch.empty(n_in, n_out).fill_(-10))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_alpha = self.log_sigma2 - torch.log(self.theta**2)
+        log_alpha = log_alpha.masked_fill(log_alpha < -8, -8)
+        log_alpha = log_alpha.masked_fill(log_alpha > 8, 8)
+        first = 0.63576 * torch.sigmoid(1.87320 + 1.48695 + 1.48695 * log_alpha)
+        rate = -(first - 0.5 * torch.log(1 + torch.exp(-log_alpha)) - 0.63576).sum() / self.theta.numel()
+        mu, std = torch.mm(x, self.theta), torch.sqrt(torch.mm(x**2, self.log_sigma2.exp()) + 1e-6)
+        return std * torch.randn(*mu.size()) + mu + self.bias, rate
+
+
+class DroppedLeNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 4, 2)
+        self.fc1, self.fc1_vardrop = nn.Linear(4, 6), DroppedWeights(6, 6)
+        self.fc2, self.fc3 = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.kld: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        h = F.max_pool2d(F.relu(self.conv2(h)), 2)
+        h, self.kld = self.fc1_vardrop(F.relu(self.fc1(h.view(h.size(0), -1))))
+        return self.fc3(F.relu(self.fc2(h)))
+
+
+def dropped_loss(model: Any, x: Tensor, target: Tensor) -> Tensor:
+    logits = model(x)
+    return F.cross_entropy(logits, target) + model.kld
+
+
+def bottle(n_in: int, code: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(n_in, 6), nn.ReLU(inplace=True), nn.Linear(6, code))
+
+
+class LabelledPrior(nn.Module):
+    """A label tells where codes lie, and how widely."""
+
+    def __init__(self, z_dim: int = 2, classes: int = 3) -> None:
+        super().__init__()
+        self.z_dim, self.classes = z_dim, classes
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 4, 4, 2, 1), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.Conv2d(4, 8, 4, 1, 0)
+        )
+        self.fc_mu, self.fc_std = bottle(8, z_dim), bottle(8, z_dim)
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose2d(z_dim, 8, 1, 1), nn.GroupNorm(2, 8), nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(8, 4, 4, 1), nn.GroupNorm(2, 4), nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(4, 1, 4, 2, 1),
+        )  # fmt: skip
+        self.Emb = nn.Sequential(nn.Linear(64 + classes, 64), nn.ReLU(inplace=True))
+        self.p = nn.Sequential(nn.Linear(classes, 6), nn.ReLU(inplace=True), nn.Linear(6, 8))
+        self.p_mu, self.p_std = bottle(8, z_dim), bottle(8, z_dim)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        h = self.Emb(torch.cat((x.view(-1, 1, 64), y.view(-1, 1, self.classes)), dim=-1))
+        h = self.encoder(h.view(-1, 1, 8, 8)).squeeze()
+        mu, logv = self.fc_mu(F.relu(h)), self.fc_std(F.relu(h))
+        h = F.relu(self.p(y))
+        p_mu, p_logv = self.p_mu(h), self.p_std(h)
+        z = mu + torch.randn_like(logv) * torch.exp(logv * 0.5)
+        recon = self.decoder(z.view(-1, self.z_dim, 1, 1))
+        return torch.sigmoid(recon.view(-1, 64)), p_logv, p_mu, mu, logv
+
+
+def labelled_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    recon, p_logv, p_mu, mu, logv = model(x, y)
+    rate = 0.5 * torch.sum(-1 - logv + (logv.exp() + (p_mu - mu).pow(2)) / (p_logv.exp() + 1e-08) + p_logv)
+    return F.mse_loss(recon, x.view(-1, 64), reduction="sum") + rate
+
+
+def plain(n_in: int, n_out: int) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, 1, 1)
+
+
+def shrunk(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(n_in, n_out, 3, 2, 1), nn.BatchNorm2d(n_out), nn.ReLU())
+
+
+def grown(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.ConvTranspose2d(n_in, n_out, 4, 2, 1), nn.BatchNorm2d(n_out), nn.ReLU())
+
+
+class EnlargedBands(nn.Module):
+    """Of a small picture and its code the prior of the large one's; codes are the parts of what is laid flat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gammax, self.gammay = torch.tensor(1.0, requires_grad=True), torch.tensor(1.0, requires_grad=True)
+        self.encoder_y = nn.Sequential(shrunk(4, 4), plain(4, 4), nn.Flatten(start_dim=1))
+        self.decoder_y = nn.Sequential(nn.Unflatten(1, (2, 2, 2)), grown(2, 4), plain(4, 4), nn.Sigmoid())
+        self.encoder_x = nn.Sequential(shrunk(4, 4), shrunk(4, 6), plain(6, 6), nn.Flatten(1))
+        self.decoder_x = nn.Sequential(nn.Unflatten(1, (6, 2, 2)), grown(6, 4), grown(4, 4), plain(4, 4), nn.Sigmoid())
+        self.y_to_z = nn.Sequential(shrunk(4, 4), plain(4, 3), nn.Flatten(start_dim=1))
+        self.u_to_z = nn.Sequential(nn.Unflatten(1, (2, 2, 2)), plain(2, 2), plain(2, 3), nn.Flatten(1))
+        self.mu_u_y_to_z = nn.Sequential(nn.Unflatten(1, (6, 2, 2)), plain(6, 3), plain(3, 3), nn.Flatten(1))
+        self.logvar_u_y_to_z = nn.Sequential(
+            nn.Unflatten(1, (6, 2, 2)), plain(6, 3), plain(3, 3), nn.Flatten(1), nn.Hardtanh(-7, 7)
+        )
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        mu_u, logvar_u = torch.chunk(self.encoder_y(y), 2, dim=1)
+        u = draw_half(mu_u, logvar_u)
+        mu_z, logvar_z = torch.chunk(self.encoder_x(x), 2, dim=1)
+        z = draw_half(mu_z, logvar_z)
+        joined = torch.cat((self.y_to_z(y), self.u_to_z(u)), dim=1)
+        x_hat = self.decoder_x(torch.cat((self.y_to_z(y), z), dim=1))
+        told = (self.mu_u_y_to_z(joined), self.logvar_u_y_to_z(joined))
+        return x_hat, self.decoder_y(u), mu_z, logvar_z, mu_u, logvar_u, *told
+
+
+def enlarged_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    x_hat, y_hat, mu_z, logvar_z, mu_u, logvar_u, mu_p, logvar_p = model(x, y)
+    loss: Any = 0
+    for out, true, gamma in ((x_hat, x, model.gammax), (y_hat, y, model.gammay)):
+        loss = loss + true.numel() * (F.mse_loss(out, true, reduction="mean") / (2 * gamma.pow(2)) + gamma.log())
+    rate = 0.5 * torch.sum(mu_u.pow(2) + logvar_u.exp() - 1 - logvar_u, dim=1).mean()
+    moved = torch.sum((mu_z - mu_p).pow(2) * ((-logvar_p).exp()), dim=1)
+    scales = torch.sum(logvar_p - logvar_z - 1, dim=1) + torch.sum((logvar_z - logvar_p).exp(), dim=1)
+    return loss + rate + 0.5 * (scales + moved).mean()
+
+
 # ------------------------------------------------------------------------------------------------ none
 
 
@@ -2290,6 +2530,64 @@ CASES = (
         ), channels_loss,
         truth="vae.py: exp(v) to the power 0.5, into a class of Normals of its own; a likelihood's of a parameter. Not "
         "the sparse one, as its defaults have it",
+    ),
+    # by second words
+    PublicCase(
+        "VAE of faces (ibrahimhabibeg)",
+        Retold(
+            "ibrahimhabibeg/vae-faces", "7517b56376162cc6e568181116478c96a6bb3dce",
+            "src/face_vae/model.py, src/face_vae/loss.py, src/face_vae/train.py",
+        ),
+        FaceVAE, images(batch=4), (posterior("encoder.head_logvar"),), binary_loss,
+        truth="model.py reparametrize: exp(0.5 logvar); loss.py kl_divergence_loss: KL summed",
+    ),
+    PublicCase(
+        "VAE of points (Soooda)",
+        Retold("Soooda/pointvae", "9cb59696c983c283b8e36692b190808bd63e14b0", "model/vae.py, train.py"),
+        CloudVAE, lambda: (rand(5, 6, 3),), (posterior("encoder.fc_var"),), cloud_loss,
+        truth="vae.py reparameterize: exp(0.5 log_var); train.py: KL summed",
+    ),
+    PublicCase(
+        "IWAE of explicit weights (JohanYe)",
+        Retold("JohanYe/IWAE-pytorch", "059527de3da8920b0b7688dea516ce2adf76202b", "model/ExplicitIWAE.py, main.py"),
+        ExplicitWeights, lambda: (bits(4, 12).expand(3, 4, 12),), (posterior("fc22"),),
+        lambda m, x: m.calc_loss(x, 0.5),
+        truth="ExplicitIWAE.py encode: exp(0.5 log_var); calc_loss: densities, the draw's by its noise and log_var; "
+        "each row comes in copies",
+    ),
+    PublicCase(
+        "LeNet with dropped weights (gil00)",
+        Retold(
+            "gil00/lenet_vardrop", "a9ea54d7526078f8564c3074617e0bb35b137c77",
+            "variational_dropout.py, lenet.py, main_mnist.py",
+        ),
+        DroppedLeNet, lambda: (rand(5, 3, 10, 10), tokens(3, 5)), (posterior("fc1_vardrop.log_sigma2"),), dropped_loss,
+        truth="variational_dropout.py: exp(log_sigma2) is a weight's variance, drawn at what the layer gives; the KL "
+        "is of log α alone. What the loss has there is the last call's KL, and here this one's",
+    ),
+    PublicCase(
+        "Identifiable VAE (woo-taek)",
+        Retold("woo-taek/Identifiable-VAE", "01aa5d79ea0e532b255c0c577085335c5d195581", "ivae_model.py"),
+        LabelledPrior, lambda: (rand(5, 1, 8, 8), F.one_hot(tokens(3, 5), 3).float()),
+        (posterior("fc_std.2"), prior("p_std.2")), labelled_loss,
+        truth="ivae_model.py reparam: exp(0.5 logv); ivaeloss: a KL by log variances, whose prior's variance is raised "
+        "by 1e-8 where it divides",
+    ),
+    PublicCase(
+        "Cond_SRVAE (Etienne-bdt)",
+        Retold(
+            "Etienne-bdt/Super-Resolution-VAE", "f38d76601626e4c53dbf407c35612d56c26c5c7c",
+            "models/cond_vae.py, models/layers.py, loss/cond_vae_loss.py, train.py",
+        ),
+        EnlargedBands, lambda: (rand(4, 4, 8, 8), rand(4, 4, 4, 4, seed=9)),
+        (
+            posterior("encoder_y.1", 2, 4), posterior("encoder_x.2", 3, 6),
+            prior("logvar_u_y_to_z.2", sigma=half_within_seven),
+        ), enlarged_loss,
+        truth="cond_vae.py reparameterize: exp(0.5 logvar), of halves of what is laid flat, which are a convolution's "
+        "channels; the prior's is kept within ±7 by a Hardtanh and drawn by nothing in training. Hard to decide: the "
+        "pictures' deviations are tensors that want a gradient, but no parameters, and no optimizer has them: no head. "
+        "Its blocks are plain here",
     ),
     # none
     PublicCase(
