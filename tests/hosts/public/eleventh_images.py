@@ -1722,7 +1722,7 @@ def channels_loss(model: Any, x: list[Tensor]) -> Tensor:
     return rate - seen
 
 
-# ------------------------------------------------------------------------------------------------ fields by second words
+# ------------------------------------------------------------------------------------------------ by second words
 
 
 class Normed(nn.Module):
