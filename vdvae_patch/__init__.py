@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vdvae_patch.scales import Scale
     from vdvae_patch.scanning.finder import scan, stable_loss
     from vdvae_patch.scanning.result import ScanResult
-    from vdvae_patch.scanning.stabilizer import stabilize
+    from vdvae_patch.scanning.stabilizing.stabilizer import stabilize
 
 __version__ = "0.1.0"
 __all__ = [

@@ -59,7 +59,7 @@ class Step:
         """Whether there are positive numbers that no v reaches, so that a σ wanted there cannot be had."""
         if self.name == "add":
             return self.constants[0] > 0
-        return self.name in {"clamp", "sigmoid", "tanh"}  # elu alone is no scale, and one is added to it
+        return self.name in {"clamp", "sigmoid", "tanh", *_TURNING}  # elu alone is no scale, and one is added to it
 
     @staticmethod
     def constants_of(name: str) -> int:
@@ -111,6 +111,33 @@ def _elu_back(value: Tensor, alpha: float) -> Tensor:
     return torch.where(value < 0, torch.log1p(value.clamp(max=0) / alpha), value)
 
 
+def _turning_back(function: Callable[[Tensor], Tensor]) -> Callable[[Target], Target]:
+    """The inverse of an activation that falls from 0 to a least value and rises from there on, as v sigmoid(v) does: on
+    the side on which it rises. What lies below its least value has none, and gets where that is."""
+
+    def back(target: Target) -> Target:
+        low = torch.full_like(target.value, -_WIDEST)
+        for width in (_WIDEST / 2.0**k for k in range(1, _HALVINGS)):  # to the least value, where the slope is zero
+            middle = (low + width).requires_grad_()
+            with torch.enable_grad():
+                (slope,) = torch.autograd.grad(function(middle).sum(), middle)
+            low = torch.where(slope < 0, middle.detach(), low)
+        high = target.value.clamp(min=0) + _WIDEST
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            below = function(middle) < target.value
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return _plain(low)
+
+    return back
+
+
+_WIDEST = 2.0
+"""Left of −2 the activations of `_TURNING` fall, and right of t + 2 each of them is above t."""
+_HALVINGS = 60
+_TURNING: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu, "mish": F.mish}
+
+
 def _multiplied_back(target: Target, factor: float) -> Target:
     log = target.log - math.log(abs(factor)) if target.log is not None and factor != 0 else None
     return Target(target.value / factor, log)
@@ -133,6 +160,7 @@ _STEPS: dict[str, _Kind] = {
         lambda v, a: F.leaky_relu(v, a),
         lambda t, a: _plain(torch.where(t.value < 0, t.value / a, t.value)),
     ),
+    **{name: _Kind(f"{name}({{0}})", function, _turning_back(function)) for name, function in _TURNING.items()},
     "abs": _Kind("|{0}|", lambda v: v.abs(), lambda t: t),
     "clamp": _Kind("clip({0}, {1}, {2})", lambda v, a, b: v.clamp(a, b), lambda t, a, b: t),
 }

@@ -89,6 +89,7 @@ def _steers(character: str) -> bool:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'upbounded'? (known: ...)"`, the near misses first, for the end of a message."""
     options = sorted(known)
-    near = difflib.get_close_matches(name[:200].lower(), options, n=2, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    by_lower = {option.lower(): option for option in reversed(options)}
+    near = difflib.get_close_matches(name[:200].lower(), by_lower, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(repr(by_lower[n]) for n in near)}?" if near else ""
     return f"{hint} (known: {', '.join(options)})" if options else hint

@@ -107,6 +107,22 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Correlation:
+    """The correlation ρ of two values, of a density that a head is the scale of.
+
+    Attributes:
+        raw: where the value that ρ is computed of leaves the network; None where it is computed in passing.
+        file, line: where the host computes ρ of it.
+        reaches_one: whether ρ comes to ±1 as far as the type can tell, where 1 − ρ² is zero and the density none.
+    """
+
+    raw: Outlet | None
+    file: str
+    line: int
+    reaches_one: bool
+
+
+@dataclass(frozen=True)
 class Found:
     """What a scan saw of a head; for information, two heads that differ only here are equal.
 
@@ -124,6 +140,8 @@ class Found:
         raw: where its raw value leaves the network as it is; None where it is computed in passing, or of several.
         mean: where its mean does; None where that is computed of what leaves, or several are.
         prior: what a posterior is compared with in its KL; None where that is not known, and for other roles.
+        correlation: of the density of two correlated values, whose scale it is; None for any other.
+        two_laws: whether the host draws from one Normal and measures another, and a patch leaves it both.
     """
 
     confidence: Literal["sure", "likely"]
@@ -139,6 +157,8 @@ class Found:
     raw: Outlet | None = None
     mean: Outlet | None = None
     prior: Compared | None = None
+    correlation: Correlation | None = None
+    two_laws: bool = False
 
 
 @dataclass(frozen=True)

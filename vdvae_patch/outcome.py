@@ -73,7 +73,11 @@ class Outcome:
 
     @property
     def _no_loss(self) -> str:
-        one = f", which is one number: a tensor {self.several} was given, return its mean" if self.several else ""
+        one = (
+            f", which is one number; a tensor {self.several} was given: of losses, return the mean"
+            if self.several
+            else ""
+        )
         return f"no loss{one}; all values are finite"
 
     @property

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -28,6 +28,19 @@ def eagerly() -> AbstractContextManager[object]:
     # before torch 2.6; nothing was compiled where the compiler was not even imported
     compiler = sys.modules.get("torch._dynamo")
     return nullcontext() if compiler is None else compiler.config.patch(disable=True)
+
+
+@contextmanager
+def quiet_vmap() -> Iterator[None]:
+    """Without the line that torch writes to standard error, past Python's warnings, of an operation that `vmap` does
+    one by one: whoever scans a model did not call it. Afterwards it is as torch has it by default; it cannot be asked.
+    """
+    show = getattr(getattr(torch._C, "_functorch", None), "_set_vmap_fallback_warning_enabled", lambda enabled: None)
+    show(False)
+    try:
+        yield
+    finally:
+        show(True)
 
 
 def on_state_dict(module: nn.Module, hook: Callable[..., None]) -> None:

@@ -35,9 +35,22 @@ _NOT_THE_HOSTS = (os.path.dirname(torch.__file__) + os.sep, _OWN, "<frozen ")
 
 
 def shown(file: str) -> str:
-    """A file, or a line of it, as a reader knows it: from the current folder on, if it lies there."""
+    """A file, or a line of it, as a reader knows it: from the current folder on, if it lies there; of a notebook, the
+    cell."""
     near = os.path.relpath(file) if file else ""
-    return file if near.startswith("..") else near
+    return _cell_of(file) or (file if near.startswith("..") else near)
+
+
+def short(file: str) -> str:
+    """The name of a file, or the cell of a notebook."""
+    return _cell_of(file) or os.path.basename(file)
+
+
+def _cell_of(file: str) -> str:
+    """How a notebook's own errors name the cell that a file stands for; nothing of any other file."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda file: None)(file)
+    return " ".join(named) if named else ""
 
 
 @dataclass(frozen=True)

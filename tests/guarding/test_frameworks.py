@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from pathlib import Path
@@ -177,7 +178,8 @@ def test_transformers(tmp_path: Path) -> None:
         def __getitem__(self, index: int) -> dict[str, Tensor]:
             return {"x": rows()[index]}
 
-    callback, model = Guard(), ForTrainer()
+    said = io.StringIO()
+    callback, model = Guard(file=said), ForTrainer()
     arguments = transformers.TrainingArguments(
         output_dir=str(tmp_path), max_steps=6, per_device_train_batch_size=16, use_cpu=True, report_to=[],
         disable_tqdm=True, save_strategy="no", learning_rate=LR, max_grad_norm=0, lr_scheduler_type="constant",
@@ -185,6 +187,8 @@ def test_transformers(tmp_path: Path) -> None:
     trainer = transformers.Trainer(model, arguments, train_dataset=Rows(), callbacks=[callback])
     trainer.train()
     check(model, callback.guard, "vae.logvar")
+    counts = [line for line in said.getvalue().splitlines() if "of them skipped; the guard's report() says why" in line]
+    assert counts == [f"vdvae_patch guard: {callback.report().splitlines()[0]}; the guard's report() says why"]
 
 
 def test_pythae(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from vdvae_patch.cli import dispatch
 from vdvae_patch.integrations import trackers
 
 sys.path.insert(0, str(Path(__file__).parent))
+import their_vae
 from small_vae import SmallVAE, nelbo
 
 pytestmark = pytest.mark.medium
@@ -208,3 +209,18 @@ def test_the_micro_batch_that_is_recorded_is_the_one_to_blame(
     assert "done again: place of the first bad value and extremes of 1 head are the same, bit for bit; " in said
     assert "; the loss is inf again, of which no more can be compared" in said
     assert "the first value that is not finite" in said
+
+
+def test_after_some_skips_it_is_said_that_few_are_told_from_there_on() -> None:
+    model, said = their_vae.VAE(), io.StringIO()
+    with torch.no_grad():
+        model.logvar.bias.fill_(200.0)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, file=said, diagnose=False) as guard:
+        for _ in range(8):
+            optimizer.zero_grad()
+            their_vae.loss(model, torch.randn(8, 16)).backward()
+            optimizer.step()
+    assert len(guard.skips) == 8
+    assert said.getvalue().count("update skipped") == 5
+    assert said.getvalue().count("from here on few skips are told; the guard's report() has all of them") == 1

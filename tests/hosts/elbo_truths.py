@@ -20,7 +20,7 @@ from torch import nn
 from zoo import deep, likelihoods, plain
 
 from vdvae_patch.scanning import scan
-from vdvae_patch.scanning.elbo import LossElbo
+from vdvae_patch.scanning.bound.elbo import LossElbo
 
 
 @dataclass(frozen=True)

@@ -426,10 +426,15 @@ CASES = (
     ),
     # A Normal whose KL is cut below: still its scale.
     Case(HierarchicalMusic, melodies, (TrueHead("sigma", 0, None, "posterior", F.softplus),)),
-    # The positions' Normal has a full covariance (a triangle with a correlation): not a Normal with a scale.
+    # The positions' Normal has a full covariance, a triangle of two deviations and a correlation. Until such were
+    # read, this truth had the two heads of the code alone.
     Case(
         Trajectories,
         walks,
-        (TrueHead("q_z_xy", 3, 6, "posterior", half), TrueHead("p_z_x", 3, 6, "prior", half)),
+        (
+            TrueHead("q_z_xy", 3, 6, "posterior", half),
+            TrueHead("p_z_x", 3, 6, "prior", half),
+            TrueHead("to_gaussian", 2, 4, "likelihood", torch.exp),
+        ),
     ),
 )

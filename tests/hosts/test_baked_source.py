@@ -129,10 +129,67 @@ def test_the_host_with_the_printed_lines_computes_what_the_patched_one_does(
     assert not torch.allclose(outputs(model)[0], outputs(build(name))[0])
 
 
+class Level(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.post = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_sigma = self.post(x).chunk(2, dim=1)
+        kl = 0.5 * (torch.exp(2 * log_sigma) + mean**2 - 1) - log_sigma
+        return x + (mean + log_sigma.exp() * torch.randn_like(mean)).repeat(1, 2), kl
+
+
+class Levels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList([Level(), Level()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        kl = torch.zeros(())
+        for level in self.levels:
+            x, own = level(x)
+            kl = kl + own.mean()
+        return kl + x.square().mean()
+
+
+def test_a_line_that_calls_layers_with_several_scales_stays_and_each_layer_has_a_hook_of_its_own() -> None:
+    torch.manual_seed(0)
+    model, x = Levels(), 3 * torch.randn(4, 8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # so that σ is above 1, where the scales differ from the host's
+    heads = [Head(f"levels.{i}.post.1", role, 4, 8) for i, role in enumerate(("posterior", "prior"))]
+    for given in (("explin", "explin"), ("explin", "upbounded"), ("explin", "vanilla")):
+        handle = vdvae_patch.patch(model, "/".join(given), heads=heads)
+        printed, patched = vdvae_patch.source(model), _seeded(model, x)
+        handle.unpatch()
+        assert bool(printed.diff) == (len(set(given)) == 1)
+        space: dict[str, Any] = {"model": model}
+        exec(printed.functions, space)
+        if printed.diff:
+            assert printed.diff.count("+        mean, log_sigma = with_stable") == 1
+            continue
+        hooks = [eval(note.split("built: ")[1], space) for note in printed.notes]
+        assert len(hooks) == len(set(given) - {"vanilla"})
+        torch.testing.assert_close(_seeded(model, x), patched)
+        for hook in hooks:
+            hook.remove()
+
+
+def _seeded(model: nn.Module, x: Tensor) -> Tensor:
+    torch.manual_seed(1)
+    loss: Tensor = model(x)
+    return loss
+
+
 def test_what_no_line_can_say_is_said_in_words() -> None:
     activation = vdvae_patch.source(_patched(build("WithActivation")))
     assert "is called no more" in str(activation) or activation.diff
     assert any("takes the log of σ itself" in note for note in vdvae_patch.source(_patched(build("WithNormal"))).notes)
+    model = build("AtOutput")
+    vdvae_patch.patch(model, "vanilla", heads=vdvae_patch.scan(model, batch()))
+    assert str(vdvae_patch.source(model)) == "# every σ is the host's own, so that nothing is to be written"
     from vdvae_patch.patches.mlp_vae import HOST
 
     host = vdvae_patch.load_host("mlp_vae")

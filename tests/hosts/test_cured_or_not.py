@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -170,6 +171,20 @@ def test_rows_of_the_batch_that_are_not_finite_are_named() -> None:
     text = account(Plain(), x)
     assert "NOT cured: the loss is NaN" in text
     assert "\nCURED" not in text
+
+
+def test_where_the_batch_is_broken_no_scale_is_taken_untried() -> None:
+    x, model, out = X.clone(), Plain(), io.StringIO()
+    x[3, 2] = math.nan
+    vdvae_patch.stabilize(model, x, file=out)
+    assert "the posterior kept the host's own σ and not explin: no scale can be tried" in out.getvalue()
+    assert [h.scale for h in vdvae_patch.patched_heads(model)] == [None]
+    named = vdvae_patch.stabilize(Plain(), x, posterior="upbounded", file=out)
+    (head,) = named.heads
+    assert head.scale is not None
+    assert head.before is not None
+    assert math.isfinite(head.before.median)
+    assert str(head.before).endswith("), 4 NaN")  # of one row
 
 
 @pytest.mark.parametrize("build", [Plain, OfDistributions])
@@ -569,6 +584,38 @@ def test_a_loss_beside_the_model_is_cured_by_the_handles(call: Callable[..., Ten
         elbo(model, X)  # the function itself is nobody's to change
 
 
+class EncoderOfNormals(Base):
+    def forward(self, x: Tensor) -> tuple[Tensor, Normal]:
+        mu, log_sigma = self.split(x)
+        q = Normal(mu, log_sigma.exp())
+        return self.dec(q.rsample()), q
+
+
+def test_whether_a_loss_beside_the_model_needs_the_handles_is_measured() -> None:
+    def fixed_prior(model: nn.Module, x: Tensor) -> Tensor:
+        out, q = model(x)
+        prior = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean))
+        return ((out - x) ** 2).mean() + kl_divergence(q, prior).mean()
+
+    model, out = EncoderOfNormals(), io.StringIO()
+    vdvae_patch.stabilize(model, X, call=fixed_prior, file=out)
+    assert "NOT cured" not in out.getvalue()
+    assert "the loss as it is stays finite with it, too" in out.getvalue()
+    for raw in (-1000.0, -110.0, 1000.0):
+        with torch.no_grad():
+            model.enc.bias[4:] = raw
+        assert fixed_prior(model, X).isfinite()  # by the function itself
+
+    out = io.StringIO()
+    vdvae_patch.stabilize(Encoder(), X, call=elbo, file=out)
+    assert "NOT cured by the patch alone" in out.getvalue()
+    assert re.search(r"its log taken \(enc\[4:8\] .*, pushed to log σ = -\d.*: the loss is ", out.getvalue())
+    model = Encoder()
+    vdvae_patch.patch(model, posterior="explin", heads=vdvae_patch.scan(model, X, call=elbo))
+    (note,) = (n for n in vdvae_patch.source(model).notes if "beside the model" in n)
+    assert "torch.distributions.Normal takes the log of σ itself" in note
+
+
 def test_a_loss_without_normals_needs_no_other() -> None:
     def by_hand(model: nn.Module, x: Tensor) -> Tensor:
         out, mu, log_sigma = model(x)
@@ -592,9 +639,8 @@ def test_a_loss_for_each_row_is_no_loss_and_it_is_said() -> None:
         return ((out - x) ** 2).sum(1) + (0.5 * (mu**2 + (2 * log_sigma).exp()) - log_sigma).sum(1)
 
     said = str(vdvae_patch.scan(Encoder(), X, call=of_each_row).outcome)
-    assert (
-        said == f"no loss, which is one number: a tensor [{len(X)}] was given, return its mean; all values are finite"
-    )
+    given = f"a tensor [{len(X)}] was given: of losses, return the mean"
+    assert said == f"no loss, which is one number; {given}; all values are finite"
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 import vdvae_patch
 from vdvae_patch.patching import PatchHandle
-from vdvae_patch.scanning.keeping import Ruler, ruler_of
-from vdvae_patch.scanning.loss_size import size_of
-from vdvae_patch.scanning.recording import recorded
-from vdvae_patch.scanning.replay import Keeper, Tail
+from vdvae_patch.scanning.bound.loss_size import size_of
+from vdvae_patch.scanning.bound.replay import Keeper, Tail
+from vdvae_patch.scanning.stabilizing.keeping import Ruler, ruler_of
+from vdvae_patch.scanning.watching.recording import recorded
 
 
 def kl(mean: Tensor, v: Tensor, prior_mean: Tensor, prior_v: Tensor) -> Tensor:

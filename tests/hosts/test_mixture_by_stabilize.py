@@ -17,7 +17,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 import vdvae_patch
 from vdvae_patch.decoders import PixelGrid
 from vdvae_patch.patching.term import term_in
-from vdvae_patch.scanning.cuts import UNKNOWN, Cut, lies_in
+from vdvae_patch.scanning.arithmetic.cuts import UNKNOWN, Cut, lies_in
 
 ROWS, PIXELS, LATENTS, K = 8, 12, 3, 4
 Loss = Callable[[nn.Module, Tensor], Tensor]

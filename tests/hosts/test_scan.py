@@ -72,7 +72,7 @@ def test_a_models_own_error_says_which_call_was_made() -> None:
         scan(model, torch.randn(5, 7))
     assert caught.value.__notes__ == [
         "while vdvae_patch.scan ran ThreeWays(float32[5, 7]); if your training does not call the model so, give its "
-        "loss: call=lambda model, batch: model.loss(batch)"
+        "loss: call=lambda model, batch: your_loss(model, batch)"
     ]
 
 

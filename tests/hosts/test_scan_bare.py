@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from vdvae_patch import scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching import patch
-from vdvae_patch.scanning import placing, scan
+from vdvae_patch.scanning import scan
+from vdvae_patch.scanning.places import placing
 
 EXPLIN = scales.get("explin")
 
@@ -116,6 +117,7 @@ def test_a_raw_value_that_the_model_computes_itself_is_replaced_where_it_begins(
 def test_a_patch_of_only_the_exponential_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placing, "_bare", lambda graph, readings: None)
     monkeypatch.setattr(placing, "_bare_in_term", lambda graph, reading: None)
+    monkeypatch.setattr(placing, "sites_beside_a_sum", lambda graph, group: [])
     torch.manual_seed(0)
     model, x = OfAProduct(), torch.randn(5, 4)
     heads = scan(model, x)

@@ -12,8 +12,9 @@ import pytest
 import torch
 import zoo
 
+from vdvae_patch.cli import dispatch
 from vdvae_patch.cli import scan as command
-from vdvae_patch.errors import HostError, InvalidValueError, PatchError, RunError
+from vdvae_patch.errors import HostError, InvalidValueError, PatchError, RunError, UnknownNameError
 from vdvae_patch.hosts.discovery import HostRegistry, load_entry_file
 from vdvae_patch.patching import patch
 
@@ -61,7 +62,8 @@ def test_the_patch_file_that_it_writes_gives_the_same_heads(name: str, tmp_path:
     entry = load_entry_file(file, HostRegistry("vdvae_patch.patches", "none"))
     module = importlib.import_module(f"zoo.{name.split(':')[0]}")
     model = entry.build({module.__name__: module}, {})
-    patch(model, posterior="explin", heads=entry.heads(model))
+    heads = entry.heads(model)
+    patch(model, heads=heads, **dict.fromkeys({head.role for head in heads}, "explin"))  # a VampPrior has two roles
     assert torch.isfinite(model(torch.randn(5, 6))).all()
 
 
@@ -78,6 +80,8 @@ def test_a_model_without_heads_ends_with_1_and_the_near_misses(capsys: pytest.Ca
         (("zoo.nothing:X", "--input", "5x6"), HostError, "tried .*; name its folder with --path"),
         (("zoo.plain:ThreeWay", "--input", "5x6"), HostError, "did you mean 'ThreeWays'"),
         (("zoo.plain", "--input", "5x6"), InvalidValueError, "not of the form PACKAGE.MODULE:NAME"),
+        (("zoo/plain.py:ThreeWays", "--input", "5x6"), InvalidValueError, "is wanted, .*: plain:ThreeWays --path zoo"),
+        (("plain.py", "--input", "5x6"), InvalidValueError, "names a file, .* in it: plain:NAME$"),
         (("zoo.plain:ThreeWays", "--input", "5x7"), RunError, r"ThreeWays\(5x7\) failed: .*cannot be multiplied"),
         (("zoo.plain:ThreeWays", "--input", "5by6"), InvalidValueError, "is not a shape"),
         (("zoo.plain:ThreeWays", "--input", "5x-6"), InvalidValueError, "is not a shape"),
@@ -93,6 +97,20 @@ def test_a_model_without_heads_ends_with_1_and_the_near_misses(capsys: pytest.Ca
 def test_bad_input_is_one_line_that_says_what_to_do(arguments: tuple[str, ...], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         run(*arguments)
+
+
+def test_a_file_that_runs_as_a_script_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "their_script.py").write_text("import sys\nsys.exit(2)\n")
+    with pytest.raises(HostError, match=r"ended the program \(SystemExit: 2\): it runs as a script; .*__main__"):
+        run("their_script:VAE", "--input", "5x6", "--path", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["stabilize", "stabilise", "unpatch"])
+def test_a_function_of_python_is_no_command_and_it_is_said_how_it_is_called(name: str) -> None:
+    with pytest.raises(InvalidValueError, match=r"vdvae_patch.(stabilize|unpatch)\(...\) in your own code"):
+        dispatch([name])
+    with pytest.raises(UnknownNameError, match="did you mean 'doctor'"):
+        dispatch(["docter"])
 
 
 def test_help_needs_no_torch() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.scanning import scan
-from vdvae_patch.scanning.record import Recorder
+from vdvae_patch.scanning.watching.record import Recorder
 
 
 def test_a_constant_that_is_made_where_a_learned_tensor_lay_is_not_learned() -> None:

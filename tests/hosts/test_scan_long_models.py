@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 import vdvae_patch
-from vdvae_patch.scanning import gaussian, replay
+from vdvae_patch.scanning.bound import replay
+from vdvae_patch.scanning.bound.replay import Keeper, Tail
+from vdvae_patch.scanning.evidence import gaussian
 from vdvae_patch.scanning.readings import read
-from vdvae_patch.scanning.record import Recorder
-from vdvae_patch.scanning.recording import recorded
-from vdvae_patch.scanning.replay import Keeper, Tail
-from vdvae_patch.scanning.writes import Writes
+from vdvae_patch.scanning.watching.record import Recorder
+from vdvae_patch.scanning.watching.recording import recorded
+from vdvae_patch.scanning.watching.writes import Writes
 
 pytestmark = pytest.mark.medium
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -189,3 +191,22 @@ def test_a_diagonal_has_no_correlations() -> None:
     heads = scanned(lambda m, a: MultivariateNormal(m, scale_tril=torch.diag_embed(a[:, 0].exp())).rsample())
     assert [(h.path, h.channels) for h in heads] == [("matrix", ":3")]
     assert not heads.near_misses
+
+
+def of_numpy(raw: Tensor) -> Tensor:
+    return torch.from_numpy(np.exp(0.5 * raw.detach().numpy()))
+
+
+def of_a_number(raw: Tensor) -> Tensor:
+    return torch.full_like(raw, raw.mean().exp().item())
+
+
+@pytest.mark.parametrize(("sigma", "seen"), [(of_numpy, "as NumPy does"), (of_a_number, r"the number of \.item\(\)")])
+def test_a_scale_that_leaves_pytorch_is_said_to(sigma: Callable[[Tensor], Tensor], seen: str) -> None:
+    def sampled(mean: Tensor, matrix: Tensor) -> Tensor:
+        return mean + sigma(matrix[:, 0]) * torch.randn_like(mean)
+
+    torch.manual_seed(0)
+    found = scan(Model(sampled), torch.randn(5, 4))
+    assert not found
+    assert re.search(f"{seen}.*no gradient comes.*torch's functions", found.why_not())

@@ -19,7 +19,8 @@ from vdvae_patch import scales
 from vdvae_patch.errors import PatchError
 from vdvae_patch.hosts import load_entry_file
 from vdvae_patch.patching import is_patched, patch
-from vdvae_patch.scanning import cutting, placing, scan
+from vdvae_patch.scanning import scan
+from vdvae_patch.scanning.places import cutting, placing
 from vdvae_patch.scanning.write import entry_file
 
 EXPLIN = scales.get("explin")

@@ -20,7 +20,7 @@ from vdvae_patch.attach.sites import Site
 from vdvae_patch.errors import PatchError
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import scan
-from vdvae_patch.scanning.recording import recorded, rerun
+from vdvae_patch.scanning.watching.recording import recorded, rerun
 
 
 class Small(nn.Module):

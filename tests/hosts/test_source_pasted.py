@@ -71,6 +71,26 @@ HOSTS = {
         sigma = self.act(self.layers[1](h)) + 1e-3
         return mean + sigma * noise, 0.5 * (mean**2 + sigma**2 - 1) - sigma.log()
 """,
+    "a bound of means, too": """
+    def __init__(self):
+        super().__init__()
+        self.both, self.dec = nn.Linear(6, 8), nn.Linear(4, 6)
+        self.mean = nn.Identity()
+
+    def drawn(self, mean, h, noise):
+        mean, v = F.hardtanh(self.both(h), -6, 6).chunk(2, 1)
+        return mean + (0.5 * v).exp() * noise, 0.5 * (mean**2 + v.exp() - 1 - v)
+""",
+    "a sum of outputs": """
+    def __init__(self):
+        super().__init__()
+        self.both, self.more, self.dec = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(4, 6)
+        self.mean = nn.Identity()
+
+    def drawn(self, mean, h, noise):
+        mean, v = (self.both(h) + self.more(h.tanh())).chunk(2, 1)
+        return mean + (0.5 * v).exp() * noise, 0.5 * (mean**2 + v.exp() - 1 - v)
+""",
     "a matrix": """
     def drawn(self, mean, h, noise):
         v = self.layers[1](h)

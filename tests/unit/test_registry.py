@@ -97,6 +97,7 @@ def test_a_name_far_from_all_gets_the_list_alone(shapes: Registry[object]) -> No
     with pytest.raises(UnknownNameError, match=r"unknown shape 'xyzzy' \(known: circle, disc, point, round\)"):
         shapes.get("xyzzy")
     assert did_you_mean("anything", []) == ""
+    assert did_you_mean("VAEE", ["VAE", "make"]).startswith("; did you mean 'VAE'")
 
 
 def test_an_argument_that_the_class_refuses_is_its_own_error(shapes: Registry[object]) -> None:

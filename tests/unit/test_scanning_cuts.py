@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch.scanning.cuts import UNKNOWN, Cuts
-from vdvae_patch.scanning.expression import Spot, settle
-from vdvae_patch.scanning.record import Recorder, run_watched
+from vdvae_patch.scanning.arithmetic.cuts import UNKNOWN, Cuts
+from vdvae_patch.scanning.arithmetic.expression import Spot, settle
+from vdvae_patch.scanning.watching.record import Recorder, run_watched
 
 
 class Numbered(nn.Module):

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 import torch
 
-from vdvae_patch.scanning import chain, ops
+from vdvae_patch.scanning.arithmetic import chain, ops
 
 SCANNING = Path(ops.__file__).parent
 NAMES = [name for row in ops.TABLE for name in row.names]

@@ -23,10 +23,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from vdvae_patch.attach import decorators
+from vdvae_patch.attach.compiled import rebound
 from vdvae_patch.attach.graft import graft, host_class, is_grafted, is_stand_in, stands_in, take_out
 from vdvae_patch.attach.readers import PartReader, Reader, replace_raw
 from vdvae_patch.attach.recompile import Edit, compiled
-from vdvae_patch.attach.rewrite import rebound
 from vdvae_patch.attach.sites import ActivationSite
 from vdvae_patch.attach.source import method_function
 from vdvae_patch.errors import PatchError

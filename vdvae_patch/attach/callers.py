@@ -11,7 +11,7 @@ from torch import nn
 
 from vdvae_patch.attach.decorators import function_of
 from vdvae_patch.attach.graft import host_class
-from vdvae_patch.attach.rewrite import fixed_arguments
+from vdvae_patch.attach.operands import fixed_arguments
 from vdvae_patch.attach.source import Span, is_method, method_function, parse
 from vdvae_patch.errors import PatchError
 

@@ -94,7 +94,8 @@ def graft(module: nn.Module, method: str, instead: StandsIn) -> None:
         by = name_of(vars(module)[method])
         raise PatchError(
             f"{_name(module, method)} of this instance is replaced already (by {by}), and calls would not reach a "
-            "patch; remove that first, and put it back after the patch"
+            "patch; patch before it is put there, such as before accelerator.prepare, or remove it and put it back "
+            "after the patch"
         )
     host = host_class(module)
     if not isinstance(_static(host, method), types.FunctionType | property):

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 from vdvae_patch import conventions
 from vdvae_patch.attach import decorators
+from vdvae_patch.attach.change import TERM, VALUE, Change, LocalFunction, Names
 from vdvae_patch.attach.classes import ClassMethod, ClassOfCall
+from vdvae_patch.attach.operands import fixed_arguments
 from vdvae_patch.attach.readers import AnyReader, LogReader, OutputReader, PartReader, Reader
-from vdvae_patch.attach.rewrite import TERM, VALUE, Change, LocalFunction, Names, fixed_arguments, rewritten
+from vdvae_patch.attach.rewrite import rewritten
 from vdvae_patch.attach.sites import CallStep, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import LOCAL, Span, called, method_function, owner_of, qualname_of
 from vdvae_patch.composition import ends, same_sigma
@@ -85,6 +87,8 @@ def _from(path: str, edit: Edit) -> Edit:
 def _reader(site: Site, scale: Scale) -> AnyReader:
     if site.channels is not None and site.rest is not None:
         return OutputReader(scale, site.rest, site.channels)
+    if site.operand == -1 and site.beside is not None and site.rest is not None:
+        return OutputReader(scale, site.rest, site.beside)
     reader = Reader(scale, site.rest, site.reads)
     return reader if site.beside is None else PartReader(reader, site.beside)
 

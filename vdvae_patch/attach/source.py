@@ -265,7 +265,8 @@ def _source(function: types.FunctionType) -> str:
         return inspect.getsource(function.__code__)  # of a wrapper itself, and not of what it wraps
     except OSError:
         raise PatchError(
-            f"the source of {function.__qualname__} cannot be found, so it cannot be patched at a call"
+            f"the source of {function.__qualname__} cannot be found, so it cannot be patched at a call; code that "
+            "`exec` or `python -c` runs has no text that could be read again: write it into a file and import it"
         ) from None
 
 

@@ -15,12 +15,13 @@ from vdvae_patch.attach.attachment import (
     MethodAttachment,
     OutputAttachment,
 )
+from vdvae_patch.attach.by_hand import Apart, apart, in_part, in_place, operand_within
+from vdvae_patch.attach.change import Change
 from vdvae_patch.attach.recompile import meet
-from vdvae_patch.attach.rewrite import Apart, Change, apart, in_place, operand_within
 from vdvae_patch.attach.sites import LogSite, NormalSite, Site, TermSite
 from vdvae_patch.attach.source import Span
 from vdvae_patch.baking.functions import Function, of_output, of_scale, of_sigma
-from vdvae_patch.baking.places import Caller, Replacement, calls_of, diff, file_of, followed
+from vdvae_patch.baking.places import Caller, Replacement, called_alike, calls_of, diff, file_of, followed
 from vdvae_patch.conventions import LogSigma
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
@@ -78,6 +79,7 @@ def source(model: nn.Module) -> Source:
                 baking.activation(attachment, type(modules[attachment.path]).__name__)
             else:
                 baking.method(attachment)
+        baking.normals_beside(owner.record.beside)
     return baking.done()
 
 
@@ -89,10 +91,15 @@ class _Baking:
         self._places: list[Replacement] = []
         self._notes: list[str] = []
         self._lines: dict[tuple[str, Span], _Line] = {}
+        self._outputs: dict[tuple[nn.Module, str], tuple[str, ...]] = {}
 
     def done(self) -> Source:
         for line in self._lines.values():
             self._settle(line)
+        for (model, path), names in self._outputs.items():
+            self._settle_output(model, path, names)
+        if not (self._functions or self._places or self._notes):
+            self._notes.append("every σ is the host's own, so that nothing is to be written")
         definitions = "\n\n".join(function.named(name) for name, function in self._functions.items())
         header = "import torch\n\n\n" if definitions else ""
         return Source(header + definitions, diff(self._places), tuple(dict.fromkeys(self._notes)))
@@ -109,12 +116,12 @@ class _Baking:
         self._functions[name] = function
         return name
 
-    def _scaled(self, role: str, head: Head, scale: Scale, channels: ChannelRange | None) -> str:
+    def _scaled(self, role: str, head: Head, scale: Scale, channels: ChannelRange | None, beside: bool = False) -> str:
         function = of_scale(scale, head.convention)
         name = self._name(f"stable_{role}_{function.kind}", function)
         if channels is None or (channels.start, channels.stop, channels.step) == (0, None, 1):
             return name
-        return self._name(f"with_{name}", of_output(name, channels))
+        return self._name(f"with_{name}", of_output(name, channels, beside))
 
     def beside(self, head: Head, scale: Scale) -> None:
         """Places in a function that is no part of the model, of which the patch has none."""
@@ -138,20 +145,34 @@ class _Baking:
                 f"becomes {name}(v), v the raw value that it reads on line {site.first[0]}"
             )
 
+    def normals_beside(self, places: Sequence[str]) -> None:
+        """Normals in a function that is no part of the model, which `handle.loss` makes stable ones."""
+        if places:
+            self._notes.append(f"{', '.join(places)}, beside the model: torch.distributions.Normal{TAKES_LOG}")
+
     def output(self, model: nn.Module, attachment: OutputAttachment) -> None:
-        names = [self._scaled(head.role, head, scale, head.channel_range) for head, scale in attachment.heads]
-        calls = list(calls_of(model, attachment.path))
-        for file, span, text in calls:
-            raw = text
-            for name in names[:-1]:
-                raw = f"{name}({raw})"
-            self._places.append(Replacement(file, span, names[-1], raw))
-        if not calls:
-            called = "(".join((*reversed(names), "output")) + ")" * len(names)
-            self._notes.append(
-                f"the output of {attachment.path or 'the model'} becomes {called} where it is called{HOOKED}"
-                f"{_hook(attachment.path, called)}"
-            )
+        names = tuple(
+            self._scaled(head.role, head, scale, head.channel_range) for head, scale in reversed(attachment.heads)
+        )
+        self._outputs[model, attachment.path] = names
+
+    def _settle_output(self, model: nn.Module, path: str, names: tuple[str, ...]) -> None:
+        """A line may call a layer of many modules, each with a scale of its own or none: then it stays as it is."""
+        calls = list(calls_of(model, path))
+        known = {own.get_submodule(at): given for (own, at), given in self._outputs.items()}
+        alike = all(known.get(called) == names for called in called_alike(model, path))
+        if calls and alike and all(self._is_free(file, span) for file, span, _ in calls):
+            for file, span, text in calls:
+                inner = "".join(f"{name}(" for name in names[1:])
+                self._places.append(Replacement(file, span, names[0], f"{inner}{text}{')' * (len(names) - 1)}"))
+            return
+        called = "(".join((*names, "output")) + ")" * len(names)
+        lines = ", ".join(dict.fromkeys(f"{shown(file)}:{span[0]}" for file, span, _ in calls))
+        only = f", and no other that {lines} calls" if calls and not alike else ""
+        self._notes.append(
+            f"the output of {path or 'the model'} becomes {called} where it is called{only}{HOOKED}"
+            f"{_hook(path, called)}"
+        )
 
     def expressions(self, module: nn.Module, attachment: ExpressionAttachment, heads: Sequence[Head]) -> None:
         for site, scale in attachment.edits:
@@ -165,8 +186,7 @@ class _Baking:
             if not isinstance(site, Site) or scale is None:
                 self._notes.append(
                     f"{place}, line {site.span[0] if isinstance(site, NormalSite) else 0}: this "  # both are one kind
-                    "torch.distributions.Normal takes the log of σ itself, which is -inf where σ rounds to zero; a "
-                    "density or KL that is computed from log σ does not"
+                    f"torch.distributions.Normal{TAKES_LOG}"
                 )
                 continue
             parameter = site.parameter.removeprefix(f"{attachment.path}.") if attachment.path else site.parameter
@@ -177,10 +197,13 @@ class _Baking:
                 self._passing(site, place, operand_within(function, change, instance), file_of(function))
                 continue
             role = next((h.role for h in heads if site in h.sites), "sigma")
+            beside = site.beside is not None and site.operand != -1
             if site.reads is not None:
                 name = self._name(f"stable_{role}_again", of_sigma(site.reads, site.rest))
             else:
-                name = self._scaled(role, Head("", "posterior", convention=site.rest), scale, site.channels)
+                of = Head("", "posterior", convention=site.rest)
+                # of a sum some channels, as of a module's output
+                name = self._scaled(role, of, scale, site.beside or site.channels, beside)
             line = self._lines.setdefault((file_of(function), site.last), _Line(place, site))
             line.heads.setdefault(name, []).extend(h.path for h in heads if site in h.sites)
             known = line.calls.get(name)
@@ -188,8 +211,11 @@ class _Baking:
                 known += calls
                 continue  # it stands there already
             line.calls[name] = list(calls)
-            found = in_place(function, change, instance)
-            outside = None if found or site.channels is not None else apart(function, change, instance)
+            if beside:
+                found, outside = in_part(function, change, instance, _new_name(function, len(self._places))), None
+            else:
+                found = in_place(function, change, instance)
+                outside = None if found or site.channels is not None else apart(function, change, instance)
             before = len(self._places)
             if outside is None:
                 self._expression(site, place, name, found, file_of(function))
@@ -207,7 +233,7 @@ class _Baking:
         self._places = [one for one in self._places if one not in line.places]
         for name, own in line.calls.items():
             first, last = line.site.first[0], line.site.last[0]
-            of = ", ".join(dict.fromkeys(line.heads[name]))
+            of = ", ".join(path or "the model" for path in dict.fromkeys(line.heads[name]))
             at = ", ".join(dict.fromkeys(str(call.span[0]) for call in own))
             by = f", by the call of line {at}," if at else ""
             also = f"; line {', '.join(str(span[0]) for _, span in sorted(others))} calls it, too" if others else ""
@@ -311,6 +337,12 @@ class _Line:
     heads: dict[str, list[str]] = field(default_factory=dict)
     places: list[Replacement] = field(default_factory=list)
 
+
+TAKES_LOG = (
+    " takes the log of σ itself, which is -inf where σ rounds to zero; a density or KL that is computed from log σ "
+    "does not"
+)
+"""What is to be said of a Normal of the host's own."""
 
 HOOKED = "; or after the model is built: "
 """What follows in a note is a statement that does it, with the model in `model`."""

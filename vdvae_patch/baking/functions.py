@@ -28,10 +28,11 @@ class Function(NamedTuple):
 
     kind: str
     body: str
+    arguments: str = "v"
 
     def named(self, name: str) -> str:
         """The text of the definition."""
-        return f"def {name}(v):\n{self.body}\n"
+        return f"def {name}({self.arguments}):\n{self.body}\n"
 
 
 def of_scale(scale: Scale, rest: Convention) -> Function:
@@ -47,6 +48,8 @@ def of_scale(scale: Scale, rest: Convention) -> Function:
             "this package and load the patch"
         )
     kind, result = _result(rest)
+    if isinstance(rest, SoftplusOf) and not rest.floor and getattr(scale.codomain, "lower_bound", 0) > math.exp(_SMALL):
+        result = _large_softplus("sigma", rest.beta)
     used = set(re.findall(r"\b(?:log_)?sigma\b", result))
     lines = [f"# σ = {scale}", f"p = {_argument(scale)}"]
     lines += [f"log_sigma = {formulas.log_sigma}"] if "log_sigma" in used else []
@@ -105,12 +108,18 @@ def _written(steps: list[Step] | tuple[Step, ...]) -> str:
     return value
 
 
-def of_output(name: str, channels: ChannelRange) -> Function:
-    """The function of a module's whole output, of which some channels go through another function."""
+def of_output(name: str, channels: ChannelRange, beside: bool = False) -> Function:
+    """The function of a module's whole output, of which some channels go through another function.
+
+    Args:
+        beside: whether the other channels are those of a second value, which the host computes of the first.
+    """
     dim, start, stop, step = channels
     before, after = (":, " * dim, "") if dim >= 0 else ("..., ", ", :" * (-dim - 1))
     part = f"v[{before}{channels}{after}]"
-    return Function("output", f"    return torch.slice_scatter(v, {name}({part}), {dim}, {start}, {stop}, {step})")
+    whole = "value" if beside else "v"
+    body = f"    return torch.slice_scatter({whole}, {name}({part}), {dim}, {start}, {stop}, {step})"
+    return Function("output", body, "v, value" if beside else "v")
 
 
 def _argument(scale: Scale) -> str:
@@ -144,6 +153,10 @@ def _undone(steps: list[Step] | tuple[Step, ...]) -> str:
     """The steps backwards, on σ and log σ, so that an exponential and a softplus are undone from the logarithm."""
     value, log = "sigma", "log_sigma"
     for step in reversed(steps):
+        if step.name not in _BACK:
+            raise PatchError(
+                f"{step.name} cannot be undone in a line; let the code compute σ from the raw value itself"
+            )
         value, log = _BACK[step.name](value, log or f"torch.log({value})", bool(log), *step.constants)
     return value
 
@@ -151,8 +164,15 @@ def _undone(steps: list[Step] | tuple[Step, ...]) -> str:
 def _softplus(value: str, log: str, known: bool, beta: float) -> tuple[str, str]:
     small = f"{log} < {_SMALL!r}"
     guarded = f"torch.where({small}, torch.ones_like({value}), {value})"
-    tail = f"({log} + {math.log(beta)!r}) / {beta!r}"
-    return f"torch.where({small}, {tail}, {guarded} + torch.log(-torch.expm1(-{beta!r} * {guarded})) / {beta!r})", ""
+    tail = log if beta == 1 else f"({log} + {math.log(beta)!r}) / {beta!r}"
+    return f"torch.where({small}, {tail}, {_large_softplus(guarded, beta)})", ""
+
+
+def _large_softplus(value: str, beta: float) -> str:
+    """A softplus backwards, of a value that is not so small that its exponential rounds to 1."""
+    if beta == 1:
+        return f"{value} + torch.log(-torch.expm1(-{value}))"
+    return f"{value} + torch.log(-torch.expm1(-{beta!r} * {value})) / {beta!r}"
 
 
 def _elu(value: str, log: str, known: bool, alpha: float) -> tuple[str, str]:
@@ -185,6 +205,9 @@ _FORTH: dict[str, Callable[..., str]] = {
     "log1p": lambda v: f"torch.log1p({v})",
     "elu": lambda v, alpha: f"torch.nn.functional.elu({v}, alpha={alpha!r})",
     "leaky": lambda v, slope: f"torch.nn.functional.leaky_relu({v}, {slope!r})",
+    "silu": lambda v: f"torch.nn.functional.silu({v})",
+    "gelu": lambda v: f"torch.nn.functional.gelu({v})",
+    "mish": lambda v: f"torch.nn.functional.mish({v})",
     "abs": lambda v: f"{v}.abs()",
     "clamp": lambda v, low, high: f"{v}.clamp({_bound(low)}, {_bound(high)})",
 }
@@ -208,6 +231,7 @@ _BACK: dict[str, _Back] = {
     "expm1": lambda v, log, known: (f"torch.log1p({v})", ""),
     "log1p": lambda v, log, known: (f"torch.expm1({v})", ""),
     "elu": _elu,
+    "leaky": lambda v, log, known, slope: (f"torch.where({v} < 0, {v} / {slope!r}, {v})", ""),
     "abs": lambda v, log, known: (v, log if known else ""),
     "clamp": lambda v, log, known, low, high: (v, log if known else ""),
 }

@@ -94,6 +94,22 @@ def calls_of(model: nn.Module, path: str) -> Iterator[tuple[str, Span, str]]:
             yield file_of(function), span, ast.unparse(node)
 
 
+def called_alike(model: nn.Module, path: str) -> Iterator[Any]:
+    """What the lines of `calls_of` call: of each module with a function of those, its layer of that name."""
+    owner, _, name = path.rpartition(".")
+    while owner and isinstance(model.get_submodule(owner), nn.Sequential):
+        owner, _, last = owner.rpartition(".")
+        name = f"{last}.{name}"
+    attribute, _, inside = name.partition(".")
+    lines = {
+        function for function in functions_of(model.get_submodule(owner)) if any(calls_on_self(function, (attribute,)))
+    }
+    for module in model.modules():
+        called = getattr(module, attribute, None)
+        if called is not None and lines.intersection(functions_of(module)):
+            yield called.get_submodule(inside) if inside and isinstance(called, nn.Sequential) else called
+
+
 def file_of(function: FunctionType) -> str:
     """The file that a function is written in."""
     return inspect.getsourcefile(function) or function.__code__.co_filename

@@ -8,6 +8,7 @@ one. Expected errors are one line; `--debug` shows the traceback.
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import importlib
 import io
@@ -15,7 +16,7 @@ import select
 import sys
 from pathlib import Path
 
-from vdvae_patch.errors import UnknownNameError, VdvaePatchError, visible
+from vdvae_patch.errors import InvalidValueError, UnknownNameError, VdvaePatchError, visible
 
 USAGE = """usage: vdvae-patch COMMAND [options]
 
@@ -140,6 +141,18 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
+def _refuse_functions(name: str) -> None:
+    """Say of what is called in Python, and not here, how it is called."""
+    import vdvae_patch
+
+    functions = [known for known in vdvae_patch.__all__ if known.islower() and known not in commands()]
+    for known in difflib.get_close_matches(name, functions, n=1, cutoff=0.85):
+        raise InvalidValueError(
+            f"{known} is a function of Python, and no command: vdvae_patch.{known}(...) in your own code, with your "
+            "model; here scan ... --patch VARIANT shows what a patch does, and guard -- python SCRIPT keeps a run going"
+        )
+
+
 def dispatch(arguments: list[str]) -> int:
     """Call the command's module; raises `UnknownNameError` for a command that does not exist."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -153,6 +166,7 @@ def dispatch(arguments: list[str]) -> int:
         print(f"vdvae-patch {vdvae_patch.__version__}")
         return 0
     if arguments[0] not in commands():
+        _refuse_functions(arguments[0])
         raise UnknownNameError("command", arguments[0], commands())
     module = importlib.import_module(f"vdvae_patch.cli.{arguments[0]}")
     status: int = module.run(arguments[1:])

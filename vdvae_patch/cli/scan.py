@@ -106,6 +106,13 @@ def import_from(folders: Sequence[str]) -> None:
 def resolve(spec: str, folders: Sequence[str]) -> Any:
     """What PACKAGE.MODULE:NAME names; raises `HostError` if it cannot be imported, or has no such name."""
     module_name, colon, attribute = spec.partition(":")
+    if module_name.endswith(".py"):
+        file = Path(module_name)
+        where = "" if str(file.parent) == "." else f" --path {file.parent}"
+        raise InvalidValueError(
+            f"{spec!r} names a file, and a module is wanted, with what makes the model in it: "
+            f"{file.stem}:{attribute or 'NAME'}{where}"
+        )
     if not colon or not module_name or not attribute:
         raise InvalidValueError(f"{spec!r} is not of the form PACKAGE.MODULE:NAME, such as my_vae.model:VAE")
     tried = ", ".join([*folders, "the current folder", "the installed packages"])
@@ -114,6 +121,11 @@ def resolve(spec: str, folders: Sequence[str]) -> Any:
     except ModuleNotFoundError as error:
         raise HostError(
             f"cannot import {module_name!r}: {error} (tried {tried}); name its folder with --path"
+        ) from error
+    except SystemExit as error:  # argparse at the top of a file
+        raise HostError(
+            f"importing {module_name!r} ended the program (SystemExit: {error}): it runs as a script; put what it runs "
+            'under if __name__ == "__main__":'
         ) from error
     except Exception as error:  # whatever a user's module raises while it runs
         raise HostError(f"importing {module_name!r} failed: {type(error).__name__}: {error}") from error

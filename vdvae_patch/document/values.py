@@ -119,6 +119,7 @@ _CANNOT = {
     "pow": (_is_no_factor,),
     "softplus": (_is_not_positive,),
     "elu": (_is_not_positive,),
+    "leaky": (_is_not_positive,),
 }
 
 

@@ -29,10 +29,10 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.lines import Lines, Which, sum_of
 from vdvae_patch.guarding.passes import Autocast, Backward, Buffers, Pass, Window
 from vdvae_patch.outcome import Outcome
-from vdvae_patch.scanning.inputs import tensors_in
-from vdvae_patch.scanning.outcome import loss_of, outcome_of, with_origin
-from vdvae_patch.scanning.quiet import without_logging
-from vdvae_patch.scanning.untouched import contents_kept
+from vdvae_patch.scanning.watching.inputs import tensors_in
+from vdvae_patch.scanning.watching.outcome import loss_of, outcome_of, with_origin
+from vdvae_patch.scanning.watching.quiet import without_logging
+from vdvae_patch.scanning.watching.untouched import contents_kept
 from vdvae_patch.skips import rule
 from vdvae_patch.skips.generators import RawStates
 from vdvae_patch.skips.gradient_norm import gradient_norm

@@ -27,9 +27,9 @@ from vdvae_patch.patching import PatchHandle, is_patched, patch, patch_record
 from vdvae_patch.patching.apply import lifted
 from vdvae_patch.patching.variant import Variant
 from vdvae_patch.scanning.finder import scan
-from vdvae_patch.scanning.inputs import tensors_in
-from vdvae_patch.scanning.outcome import from_outside
 from vdvae_patch.scanning.result import ScanResult
+from vdvae_patch.scanning.watching.inputs import tensors_in
+from vdvae_patch.scanning.watching.outcome import from_outside
 from vdvae_patch.trace import OUTSIDE, Event, Tracer
 
 LIMIT = 1e6

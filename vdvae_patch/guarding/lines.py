@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import inspect
 import linecache
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ from torch.utils.data import DataLoader
 from vdvae_patch.errors import PatchError
 from vdvae_patch.guarding.passes import Backward
 from vdvae_patch.guarding.signals import Reached, captured
-from vdvae_patch.scanning.outcome import loss_of
+from vdvae_patch.scanning.watching.outcome import loss_of
 from vdvae_patch.trace import shown
 
 Position = tuple[int, int]
@@ -207,7 +208,14 @@ def _parsed(file: str) -> ast.Module:
 
 
 def _is_source_of(code: CodeType, tree: ast.Module, file: str) -> bool:
-    """Whether this text, compiled, has the function that is running: a file may have been saved since."""
+    """Whether this text, compiled, has the function that is running: a file may have been saved since.
+
+    A notebook compiles each statement of a cell by itself, so that one of them is what runs, under a name of its own.
+    """
+    if not code.co_flags & inspect.CO_NEWLOCALS:
+        parts = [tree, *(ast.Module([statement], []) for statement in tree.body)]
+        if any(_lines_of(compile(part, file, "exec", dont_inherit=True)) == _lines_of(code) for part in parts):
+            return True
     todo: list[Any] = [compile(tree, file, "exec", dont_inherit=True)]
     while todo:
         found = todo.pop()

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from vdvae_patch.guarding.deferred import selected
 from vdvae_patch.guarding.signals import Site, is_transformed, site_of, untransformed
-from vdvae_patch.scanning.inputs import tensors_in
+from vdvae_patch.scanning.watching.inputs import tensors_in
 from vdvae_patch.skips.generators import RawStates
 from vdvae_patch.trace import shown
 

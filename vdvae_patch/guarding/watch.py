@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from vdvae_patch.errors import GuardError, PatchError
+from vdvae_patch.given import require_module
 from vdvae_patch.guarding import judging, raised, ranks, signals
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.averages import spoilt
@@ -45,7 +46,7 @@ from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.guarding.voice import Tracker, Voice
 from vdvae_patch.heads import Head
-from vdvae_patch.scanning.outcome import has_nan, refusal
+from vdvae_patch.scanning.watching.outcome import has_nan, refusal
 from vdvae_patch.skips import rule, telling
 from vdvae_patch.skips.rule import Cause
 
@@ -144,6 +145,7 @@ class Guard:
         file: TextIO | None,
     ) -> None:
         check(policy, clip, threshold, max_consecutive, keep, every)
+        require_module(model, "guard", GuardError)
         self.model = inner(model)
         if self.model in _guarded:
             raise GuardError("the model has a guard already; remove that first (guard.remove())")
@@ -236,6 +238,11 @@ class Guard:
         cure = self._healer.cure(found + [diagnosis for _, diagnosis in self._refusals])
         skipped = len(self.skips) + self._skipped_before.total()
         return report(self.skips, ended, self.steps + skipped, heads, cure, self._skipped_before)
+
+    def say_count(self) -> None:
+        """Tell at the end of a training how many of its steps were skipped, if any were."""
+        if self in _all and any(skip.cause != "loss_scale" for skip in self.skips):
+            self._voice.say(f"{self.report().splitlines()[0]}; the guard's report() says why")
 
     def _nothing_yet(self) -> str:
         if self._only is not None:
@@ -707,6 +714,8 @@ class Guard:
         self._voice.track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
             self._voice.say(told(skip))
+        else:
+            self._voice.say_once("from here on few skips are told; the guard's report() has all of them")
         self._recorder.say_size(skip)
         if skip.diagnosis is not None and not skip.outside:
             for text in spoilt(self.model):

@@ -33,4 +33,5 @@ class Guarded:
 
     def _take_off(self) -> None:
         if self.guard is not None:
+            self.guard.say_count()
             self.guard.remove()

@@ -31,7 +31,7 @@ from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.saving import apply
 from vdvae_patch.scales import Constant
 from vdvae_patch.scanning.finder import scan
-from vdvae_patch.scanning.quiet import without_logging
+from vdvae_patch.scanning.watching.quiet import without_logging
 
 if TYPE_CHECKING:
 

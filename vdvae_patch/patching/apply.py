@@ -6,7 +6,6 @@ both ways. A patched model deep-copies, pickles, compiles and is wrapped like an
 
 from __future__ import annotations
 
-import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from vdvae_patch.attach.recompile import Edit
 from vdvae_patch.attach.sites import BESIDE, LogSite, NormalSite, Site, TermSite
 from vdvae_patch.decoders import Decoder
 from vdvae_patch.errors import InvalidValueError, PatchError, SharedScaleError
+from vdvae_patch.given import require_module
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
@@ -48,6 +48,7 @@ from vdvae_patch.patching.variant import Variant, resolve
 from vdvae_patch.scales import Constant, ExpLin, Scale
 from vdvae_patch.seams import DecoderSeam, TopPriorSeam, seam_of, top_prior_seam_of
 from vdvae_patch.top_priors import TopPrior
+from vdvae_patch.trace import short
 
 _EXPLIN = ExpLin()
 
@@ -227,7 +228,7 @@ def beside(heads: Sequence[PatchedHead]) -> Iterator[str]:
     only_bounds = all(site.rest is None and site != BESIDE for site in outside)
     what = "is bounded again" if only_bounds else "is computed"
     otherwise = "bounds it as the host does" if only_bounds else "computes the host's own σ"
-    places = dict.fromkeys(f"{os.path.basename(h.found.file)}:{h.found.line}" for h in own if h.found and h.found.line)
+    places = dict.fromkeys(f"{short(h.found.file)}:{h.found.line}" for h in own if h.found and h.found.line)
     at = f" ({', '.join(list(places)[:_SHOWN])})" if places else ""
     yield (
         f"σ of {named}{more} {what} beside the model{at}: it has its scale in handle.loss(model, ...), the call "
@@ -490,6 +491,7 @@ def patch_exactly(
 
 
 def refuse_patched(model: nn.Module) -> None:
+    require_module(model, "a patch")
     if not is_patched(model):
         return
     known = owners(model)
@@ -585,7 +587,8 @@ def _apply(
         attachment.patch = number
     # without the scans, which hold a batch
     kept = PatchedHeads(replace(h, head=replace(h.head, scan=None)) for h in patched)
-    record = PatchRecord(chosen, "stable" if stable else "host", kept, tuple(planned), number)
+    beside = tuple(dict.fromkeys(place for scan in scans if stable for place in scan.places_outside))
+    record = PatchRecord(chosen, "stable" if stable else "host", kept, tuple(planned), number, beside)
     try:
         _install(model, planned)
         for placement in placements:

@@ -34,22 +34,26 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some numbers, and their extremes."""
+    """The median of some numbers, and their extremes; how many NaN there are beside them."""
 
     median: float
     low: float
     high: float
+    nans: int = 0
 
     @classmethod
     def of(cls, values: Tensor) -> Spread:
-        """Of a tensor's elements; NaN in all three if one is NaN."""
-        wide = values.detach().double().flatten()
-        if wide.isnan().any():
-            return cls(math.nan, math.nan, math.nan)
-        return cls(float(wide.median()), float(wide.min()), float(wide.max()))
+        """Of a tensor's elements; NaN in all three if all are NaN."""
+        all_of_them = values.detach().double().flatten()
+        wide = all_of_them[~all_of_them.isnan()]
+        nans = len(all_of_them) - len(wide)
+        if not len(wide):
+            return cls(math.nan, math.nan, math.nan, nans)
+        return cls(float(wide.median()), float(wide.min()), float(wide.max()), nans)
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+        beside = f", {self.nans} NaN" if self.nans else ""
+        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g}){beside}"
 
 
 Keep = Literal["nothing", "exponentials", "all"]

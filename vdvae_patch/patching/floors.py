@@ -12,6 +12,7 @@ from vdvae_patch.heads import Head
 from vdvae_patch.scales import Scale
 
 _GRID = torch.linspace(-700, 700, 141, dtype=torch.float64)
+_WITH_TURNS = torch.cat([_GRID, torch.linspace(-2, 0, 81, dtype=torch.float64)])  # of activations that fall and rise
 _REACH = 32.0  # raw values between which a σ of zero is looked for
 _THIRDS = 80
 _BESIDE = 0.01
@@ -41,7 +42,7 @@ def lost(heads: Iterable[tuple[Head, Scale | None]], stable: bool) -> Iterator[s
 def limits(sigma: Callable[[torch.Tensor], torch.Tensor]) -> tuple[float, float]:
     """The lowest and the highest σ over the reach of a float64's exponential; 0 and ∞ where there is no bound."""
     values = sigma(_GRID).nan_to_num(nan=torch.inf)
-    low, high = float(values.min()), float(values.max())
+    low, high = float(sigma(_WITH_TURNS).nan_to_num(nan=torch.inf).min()), float(values.max())
     # a softplus goes on growing at the end of the grid
     growing = (
         not math.isfinite(high) or abs(float(values[-1] - values[-20])) + abs(float(values[0] - values[20])) > 1e-3
@@ -51,7 +52,7 @@ def limits(sigma: Callable[[torch.Tensor], torch.Tensor]) -> tuple[float, float]
 
 def least(convention: Convention) -> float:
     """The lower bound of the host's own σ; 0 if it has none."""
-    sigma = convention.sigma(_GRID)
+    sigma = convention.sigma(_WITH_TURNS)
     floor = float(sigma[sigma.isfinite()].min()) if sigma.isfinite().any() else 0.0
     return floor if floor > _NO_FLOOR else 0.0
 

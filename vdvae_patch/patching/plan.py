@@ -44,7 +44,9 @@ def checked(model: nn.Module, heads: Iterable[Head], variant: Variant) -> list[H
     """
     found = list(heads)
     if not found:
-        raise PatchError("no heads to patch: the list is empty")
+        raise PatchError(
+            "no heads to patch: the list is empty; give heads=vdvae_patch.scan(model, batch), or host.heads(model)"
+        )
     scripted = [m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)]
     inside = next((m for m in scripted for head in found if _reaches_into(model, head, m)), None)
     if inside is not None:
@@ -312,12 +314,12 @@ def _at_sites(
         for site in head.sites:
             if isinstance(site, ActivationSite):
                 other, known = activations.setdefault(site.path, (site, scale))
-                if other != site and known == scale:
+                if other != site:  # given one scale they would be refused as well
                     raise PatchError(
                         f"{site.path} serves two heads, whose σ are {other.rest or 'computed further on'} and "
                         f"{site.rest or 'computed further on'} of what stands in its place; {_APART}"
                     )
-                if other != site or (known != scale and site.rest is not None):
+                if known != scale and site.rest is not None:
                     raise SharedScaleError(
                         f"{site.path} serves two heads, which were given {known} and {scale}; {GIVE_ONE}"
                     )

@@ -66,6 +66,7 @@ class PatchRecord:
     Attributes:
         attachments: what stands in for which method; paths are those of when the patch was made.
         number: of this patch; copies of the model have the same.
+        beside: where the call that was scanned makes Normals outside of the model, which no attachment reaches.
     """
 
     variant: Variant
@@ -73,6 +74,7 @@ class PatchRecord:
     heads: PatchedHeads
     attachments: tuple[Attachment, ...]
     number: str
+    beside: tuple[str, ...] = ()
 
 
 class Owner(NamedTuple):

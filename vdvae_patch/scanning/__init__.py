@@ -2,6 +2,6 @@
 
 from vdvae_patch.scanning.finder import scan, stable_loss
 from vdvae_patch.scanning.result import ScanResult
-from vdvae_patch.scanning.stabilizer import stabilize
+from vdvae_patch.scanning.stabilizing.stabilizer import stabilize
 
 __all__ = ["ScanResult", "scan", "stabilize", "stable_loss"]

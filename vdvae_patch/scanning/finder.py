@@ -9,36 +9,40 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vdvae_patch.attach.callers import functions_of
 from vdvae_patch.attach.entry import ExchangedCall, exchanged_call
 from vdvae_patch.attach.recompile import Edit
 from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.errors import PatchError
+from vdvae_patch.given import call_for_loss, require_module
 from vdvae_patch.heads import Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import exchanged_for, lifted
 from vdvae_patch.patching.record import is_patched, patch_record, patched_heads
-from vdvae_patch.scanning import hazards
-from vdvae_patch.scanning.calls import normal_sites, outside_sites
-from vdvae_patch.scanning.elbo import elbo_of
-from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.grouping import FACTOR, SUM, heads_of
-from vdvae_patch.scanning.inputs import brought_along
-from vdvae_patch.scanning.outcome import explained, from_outside, loss_of
-from vdvae_patch.scanning.placing import log_sites, logs_of, replaceable
-from vdvae_patch.scanning.positions import Placed
-from vdvae_patch.scanning.quiet import without_collection
-from vdvae_patch.scanning.reading import Readings
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.bound.elbo import elbo_of
+from vdvae_patch.scanning.bound.replay import Keeper
+from vdvae_patch.scanning.evidence import hazards
+from vdvae_patch.scanning.evidence.positions import Placed
+from vdvae_patch.scanning.evidence.reading import Readings
+from vdvae_patch.scanning.heads import two_roles
+from vdvae_patch.scanning.heads.grouping import FACTOR, SUM, heads_of
+from vdvae_patch.scanning.places.calls import normal_sites, outside_sites
+from vdvae_patch.scanning.places.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.readings import read
-from vdvae_patch.scanning.recording import recorded, rerun
-from vdvae_patch.scanning.replay import Keeper
 from vdvae_patch.scanning.result import ScanResult
 from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, places_of, residual_curves
+from vdvae_patch.scanning.watching.inputs import brought_along
+from vdvae_patch.scanning.watching.outcome import explained, from_outside, loss_of
+from vdvae_patch.scanning.watching.quiet import without_collection
+from vdvae_patch.scanning.watching.recording import recorded, rerun
 from vdvae_patch.trace import Tracer
 
 
@@ -59,21 +63,33 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
         Exception: whatever the model raises on these inputs, unless a value that is not finite came before: a host
             that checks its loss is scanned up to there, and the result's outcome has the error.
     """
-    if isinstance(model, type):
-        raise PatchError(f"{model.__name__} is a class; give scan an instance of it")
+    require_module(model, "scan")
     with without_collection():
         graph, readings, run = _watched(model, inputs, call)
         heads = ScanResult(
             (replace(head, scan=run) for head in run.heads),
             dict.fromkeys(readings.near_misses),
             hazards.of_graph(graph),
-            dict.fromkeys((*_patched(model), *graph.notes, *(() if run.outcome.outside else from_outside(model, ())))),
+            dict.fromkeys(
+                (
+                    *_patched(model),
+                    *in_evaluation(model),
+                    *two_roles.told(run.heads),
+                    *graph.notes,
+                    *(() if run.outcome.outside else from_outside(model, ())),
+                )
+            ),
             run.outcome,
             elbo_of(graph, readings),
+            stays=hazards.of_probabilities(graph),
+            advice="" if call is not None or run.outcome.has_loss else _ADVICE.format(call_for_loss(model)),
         )
     if not heads:
         warnings.warn(f"no Normal head was found in {type(model).__name__}:\n{heads.why_not()}", stacklevel=2)
     return heads
+
+
+_ADVICE = "no loss was seen: if it is computed outside of what was run, give it: call={}"
 
 
 def _watched(
@@ -109,6 +125,20 @@ def _patched(model: nn.Module) -> list[str]:
     return [
         f"the model is patched ({scales or 'its parts are'}): what is read here is what the patch computes; "
         "patched_heads(model) lists it, and unpatch(model) gives the host back to be scanned"
+    ]
+
+
+def in_evaluation(model: nn.Module) -> list[str]:
+    """What is to be said of a model in evaluation mode whose own code, and not that of a library, asks for the mode:
+    another branch is what trains."""
+    functions = {f for m in model.modules() for f in functions_of(m) if f.__name__ not in ("train", "eval")}
+    own = [f for f in functions if "site-packages" not in Path(f.__code__.co_filename).parts]
+    asking = sorted(f.__qualname__ for f in own if "training" in f.__code__.co_names)
+    if model.training or not asking:
+        return []
+    return [
+        f"the model is in evaluation mode, and {asking[0]} asks for the mode (self.training): what was seen here may "
+        "not be what training computes; call model.train() first"
     ]
 
 

@@ -13,22 +13,26 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning import ops, rules
-from vdvae_patch.scanning.chain import Chain, End, descend, scaled_noise, shifted_noise
-from vdvae_patch.scanning.cuts import argument, cut_of
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, pieces, settle, written_pieces
-from vdvae_patch.scanning.floored_logs import without_floor
-from vdvae_patch.scanning.gaussian import GaussianTerm, gaussian_terms
-from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.interpolated import of_own_log_sigma
-from vdvae_patch.scanning.masses import masses_and_densities
-from vdvae_patch.scanning.partial import partial_kls
-from vdvae_patch.scanning.reading import Evidence, NearMiss, Reading, Readings
-from vdvae_patch.scanning.relative import relative_kls
+from vdvae_patch.scanning import rules
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.chain import Chain, End, descend, scaled_noise, shifted_noise
+from vdvae_patch.scanning.arithmetic.cuts import argument, cut_of
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey, pieces, settle, written_pieces
+from vdvae_patch.scanning.arithmetic.factors import drawn_by_factor
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.scanning.evidence.correlated import Correlated, correlated_terms
+from vdvae_patch.scanning.evidence.gaussian import GaussianTerm, gaussian_terms
+from vdvae_patch.scanning.evidence.interpolated import of_own_log_sigma
+from vdvae_patch.scanning.evidence.masses import masses_and_densities
+from vdvae_patch.scanning.evidence.overwritten import kept_of, without_wholes
+from vdvae_patch.scanning.evidence.partial import partial_kls
+from vdvae_patch.scanning.evidence.reading import Evidence, NearMiss, Reading, Readings
+from vdvae_patch.scanning.evidence.relative import relative_kls
+from vdvae_patch.scanning.evidence.stacked import stacked_outputs
+from vdvae_patch.scanning.evidence.unread import unread
+from vdvae_patch.scanning.heads.floored_logs import without_floor
 from vdvae_patch.scanning.rules.joined_pieces import MOST_PIECES
 from vdvae_patch.scanning.rules.weight_variances import variances_of_weights
-from vdvae_patch.scanning.stacked import stacked_outputs
-from vdvae_patch.scanning.unread import unread
 
 
 def read(graph: Graph) -> Readings:
@@ -42,13 +46,16 @@ def read(graph: Graph) -> Readings:
     # or are a sum over the elements of a set
     stops = {*out.samples, *out.merged}
     stops.update(r.raw.node.id for r in out.found if r.parts or r.raw.node.kind == "reduction")
+    stops.update(node.id for node in map(_sum_within, out.found) if node is not None)
     for use in uses:
         stops |= _means_of(graph, use)
     unmatched: dict[SpotKey, Node] = {}
-    _read_terms(graph, frozenset(stops), out, unmatched)
+    pairs = correlated_terms(graph, frozenset(stops))
+    _read_terms(graph, frozenset(stops), out, unmatched, pairs)
     for kl in list(relative_kls(graph, frozenset(stops), out.found)):
         gone = {id(reading) for reading in kl.replaced}
         out.found = [r for r in out.found if id(r) not in gone] + kl.readings(frozenset(stops))
+    out.found = without_wholes(graph, out.found)
     before = list(out.found)
     for rule in rules.drops:
         dropped = list(rule(graph, out.found))
@@ -56,15 +63,38 @@ def read(graph: Graph) -> Readings:
         gone = {id(reading) for reading, _ in dropped}
         out.found = [reading for reading in out.found if id(reading) not in gone]
     out.found += variances_of_weights(before, out.found)
-    out.near_misses.extend(unread(graph, out, unmatched))
+    out.near_misses.extend(unread(graph, out, unmatched, pairs))
     graph.stacked = stacked_outputs(graph, out)
     return out
 
 
-def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: dict[SpotKey, Node]) -> None:
+def _sum_within(reading: Reading) -> Node | None:
+    """The sum of raw values through which alone an expression reads them, and more than once, as explin does of a sum:
+    `torch.minimum(v, torch.log1p(v.clamp(min=0)))` of `v = self.prior(y) + self.delta(x)`."""
+    if reading.chain.end != "several" or reading.parts:
+        return None
+    begin = reading.chain.begin
+    expression = Expression(begin)
+    learned = {key for key, leaf in expression.leaves.items() if leaf.node.params}
+    sums = (spot for spot in expression.order if spot.node.op in ops.ADDING and learned <= expression.depends[spot.key])
+    found = next(sums, None) if len(learned) > 1 else None
+    if found is None:
+        return None
+    behind = Expression(begin, frozenset({found.node.id})).leaves.values()
+    return found.node if {leaf.node.id for leaf in behind if leaf.node.params} == {found.node.id} else None
+
+
+def _read_terms(
+    graph: Graph, stops: frozenset[int], out: Readings, unmatched: dict[SpotKey, Node], pairs: Correlated
+) -> None:
     """Add the readings of densities and KLs."""
     direct = [r for r in out.found if not r.parts]
-    whole = itertools.chain(gaussian_terms(graph, stops, unmatched), masses_and_densities(graph, stops))
+    sums = frozenset(r.raw.node.id for r in out.found if r.parts)
+    whole = itertools.chain(
+        pairs.terms,
+        gaussian_terms(graph, stops, unmatched, pairs.read, pairs.seen),
+        masses_and_densities(graph, stops, pairs.seen),
+    )
     for found in itertools.chain(whole, _later(partial_kls, graph, stops, out)):
         term = without_floor(_with_bounds(found, direct, stops), stops)
         chain = descend(term.node, stops)
@@ -92,7 +122,8 @@ def _read_terms(graph: Graph, stops: frozenset[int], out: Readings, unmatched: d
         if apart:
             out.found += [_of_part(term, part) for part in apart]
             continue
-        out.found.append(of_own_log_sigma(Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts)))
+        own = Reading(begin, chain, term.suffix, term.side, term.node.node, term, parts, sums=sums)
+        out.found.append(of_own_log_sigma(own))
 
 
 def _later(terms: Callable[..., Iterator[GaussianTerm]], *given: object) -> Iterator[GaussianTerm]:
@@ -181,6 +212,9 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
     """What is given to a `Normal`, and what multiplies fresh noise, if the rules have nothing against it."""
     found = [_Use(Spot(normal.scale), normal.suffix, "Normal", None) for normal in graph.normals]
     for node in graph.nodes:
+        diagonal = drawn_by_factor(graph, node)
+        if diagonal is not None:
+            found.append(_Use(Spot(diagonal), (), "noise", node))
         for operand, noise, suffix in _scaled(node):
             if not operand.params:
                 continue
@@ -188,7 +222,9 @@ def _direct_uses(graph: Graph, out: Readings) -> list[_Use]:
             if reason is not None:
                 out.near_misses.append(NearMiss.at(operand, reason))
             else:
-                found.append(_Use(Spot(operand), suffix, "noise", node))
+                kept = kept_of(graph, node) if operand.shape == node.shape and len(node.shape) == 2 else ()
+                kept = kept if all(cut.dim == 1 for cut in kept) else ()  # of the channels, and not of rows or steps
+                found.append(_Use(Spot(operand, kept), suffix, "noise", node))
     return found
 
 

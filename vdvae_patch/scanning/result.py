@@ -14,13 +14,18 @@ from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.outcome import Outcome
-from vdvae_patch.scanning.elbo import LossElbo
-from vdvae_patch.scanning.reading import NearMiss
+from vdvae_patch.scanning.bound.elbo import LossElbo
+from vdvae_patch.scanning.evidence.reading import NearMiss
 from vdvae_patch.tables import columns
+from vdvae_patch.trace import short
 
 ONLY_SAMPLED = (
     "no density and no KL was seen: if the loss is computed outside of what was run, give your loss: "
     "call=lambda model, batch: ..., so that priors and likelihoods are seen, too"
+)
+ONLY_SAMPLED_IN_LOSS = (
+    "the loss that was run has no density and no KL of these σ that is known as one: if you train with another loss, "
+    "give that: call=lambda model, batch: ..."
 )
 
 
@@ -38,6 +43,8 @@ class ScanResult(Sequence[Head]):
             not, and what was not finite before the call.
         normals: where the host makes a `torch.distributions.Normal`; patched with stable arithmetic, it makes one that
             carries log σ.
+        advice: what to give where no loss was seen.
+        stays: the warnings that no scale changes anything about.
         elbo: which evidence lower bound the loss optimizes; false, with the reason, where that is not known.
     """
 
@@ -49,12 +56,16 @@ class ScanResult(Sequence[Head]):
         notes: Iterable[str] = (),
         outcome: Outcome | None = None,
         elbo: LossElbo | None = None,
+        advice: str = "",
+        stays: Iterable[str] = (),
     ) -> None:
         self._heads = tuple(heads)
         self.near_misses = tuple(near_misses)
-        self._elsewhere = tuple(warnings)
+        self.stays = tuple(stays)
+        self._elsewhere = (*warnings, *self.stays)
         self.notes = tuple(notes)
         self.outcome = Outcome() if outcome is None else outcome
+        self.advice = advice
         self.elbo = LossElbo("these heads are of no scan") if elbo is None else elbo
 
     def __len__(self) -> int:
@@ -65,13 +76,13 @@ class ScanResult(Sequence[Head]):
     @overload
     def __getitem__(self, index: slice) -> ScanResult: ...
     def __getitem__(self, index: int | slice) -> Head | ScanResult:
-        return self._with(self._heads[index]) if isinstance(index, slice) else self._heads[index]
+        return self.with_heads(self._heads[index]) if isinstance(index, slice) else self._heads[index]
 
     def __iter__(self) -> Iterator[Head]:
         return iter(self._heads)
 
     def __add__(self, other: Iterable[Head]) -> ScanResult:
-        return self._with((*self._heads, *other))
+        return self.with_heads((*self._heads, *other))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -81,11 +92,15 @@ class ScanResult(Sequence[Head]):
     def __repr__(self) -> str:
         return f"ScanResult({list(self._heads)!r})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How a notebook shows it at the end of a cell."""
+        printer.text(str(self))
+
     def __str__(self) -> str:
         header = ("path", "channels", "role", "convention", "patched at", "sure", "where")
         lines = [columns(header, (_row(head) for head in self))] if self else ["no Normal head", self.why_not()]
-        if self and self.only_sampled:
-            lines.append(ONLY_SAMPLED)
+        lines += [self.unmeasured] if self and self.only_sampled else []
+        lines += (f"near miss: {miss}" for miss in self.near_misses if self and miss.likely)
         warnings = (f"warning: {text}" for text in _gathered(self, self._elsewhere))
         lines += (f"note: {note}" for note in self.notes)
         bound = [str(self.elbo)] if self.elbo or self.elbo.reconstruction is not None else []
@@ -109,10 +124,16 @@ class ScanResult(Sequence[Head]):
         """Whether no head was seen in a density or a KL."""
         return not any(map(_is_compared, self))
 
+    @property
+    def unmeasured(self) -> str:
+        """What is to be said where `only_sampled`: that the loss is asked for, if it was not given."""
+        return ONLY_SAMPLED_IN_LOSS if self.outcome.has_loss else ONLY_SAMPLED
+
     def why_not(self) -> str:
-        """The near misses, one a line."""
+        """The near misses, one a line, and what may be missing."""
         nothing = _NOTHING_ELSE if self else _NOTHING
-        return "\n".join(f"  {miss}" for miss in self.near_misses) or f"  {nothing}"
+        misses = "\n".join(f"  {miss}" for miss in self.near_misses) or f"  {nothing}"
+        return f"{misses}\n  {self.advice}" if self.advice else misses
 
     def select(
         self,
@@ -137,12 +158,12 @@ class ScanResult(Sequence[Head]):
         ]
         if not left:
             raise PatchError(f"no head is left; there are: {', '.join(map(str, self)) or 'none'}")
-        return self._with(left)
+        return self.with_heads(left)
 
     def without(self, heads: Iterable[Head]) -> ScanResult:
         """The heads but some."""
         out = {id(head) for head in heads}
-        return self._with(head for head in self if id(head) not in out)
+        return self.with_heads(head for head in self if id(head) not in out)
 
     def corrected(
         self, *, exclude: str | Iterable[str] = (), roles: Mapping[str, Role] = MappingProxyType({})
@@ -159,7 +180,7 @@ class ScanResult(Sequence[Head]):
         left = [head for head in self if not any(_is_at(head.path, path) for path in out)]
         if not left:
             raise PatchError(f"no head is left without {', '.join(out)}")
-        return self._with(_with_roles(left, roles) if roles else left)
+        return self.with_heads(_with_roles(left, roles) if roles else left)
 
     def verify(self, model: nn.Module) -> None:
         """Run the scanned batch through a model that is patched, and compare every σ with what was promised.
@@ -182,14 +203,16 @@ class ScanResult(Sequence[Head]):
             loss = exchanged_for(model, [as_patched for _, as_patched in both], stable, run)
             run.verify(model, [patched for patched, _ in both], loss)
 
-    def _with(self, heads: Iterable[Head]) -> ScanResult:
+    def with_heads(self, heads: Iterable[Head]) -> ScanResult:
+        """The same scan with other heads."""
         new = copy.copy(self)
         new._heads = tuple(heads)
         return new
 
 
 _NOTHING = (
-    "no fresh Normal noise is multiplied by what a network computes, and no expression is a Normal's density or KL"
+    "no fresh Normal noise is multiplied by what a network computes, and no Normal's density or KL has a σ that a "
+    "network computes"
 )
 _NOTHING_ELSE = "nothing but the heads looks like a Normal with a learned scale"
 _SHOWN = 3
@@ -238,7 +261,7 @@ def _is_compared(head: Head) -> bool:
 
 def _row(head: Head) -> tuple[str, ...]:
     found = head.found
-    place = "" if found is None else f"{found.file.rsplit('/', 1)[-1]}:{found.line}"
+    place = "" if found is None else f"{short(found.file)}:{found.line}"
     kind: Literal["parameter"] | str = "parameter" if head.parameter else head.channels
     return (
         head.path,

@@ -12,17 +12,17 @@ from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange, Head
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scales import Scale
-from vdvae_patch.scanning.agreement import FAR_AGREE, LEAST_SIGMA
-from vdvae_patch.scanning.bystanders import is_scale, require_only_sigma
-from vdvae_patch.scanning.emission import emission_of
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey
-from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.grouping import INTERPOLATED
-from vdvae_patch.scanning.interpolated import given_to_scale
-from vdvae_patch.scanning.positions import Placed, placed, strays
-from vdvae_patch.scanning.reading import Reading, where
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.evidence.agreement import FAR_AGREE, LEAST_SIGMA
+from vdvae_patch.scanning.evidence.bystanders import is_scale, require_only_sigma
+from vdvae_patch.scanning.evidence.emission import emission_of
+from vdvae_patch.scanning.evidence.interpolated import given_to_scale
+from vdvae_patch.scanning.evidence.positions import Placed, placed, strays
+from vdvae_patch.scanning.evidence.reading import Reading, where
+from vdvae_patch.scanning.heads.grouping import INTERPOLATED
 from vdvae_patch.scanning.readings import read
-from vdvae_patch.scanning.recording import recorded
+from vdvae_patch.scanning.watching.recording import recorded
 
 _FAR = torch.tensor([-15.0, -12.0, -8.0, 8.0, 12.0], dtype=torch.float64)  # past the floors and clamps of most hosts
 _GRID = torch.cat([torch.linspace(-4, 4, 33, dtype=torch.float64), _FAR])
@@ -109,7 +109,7 @@ def check_sigma(
         if entry.scale is None or entry.scale.name == "constant":
             continue
         keys = _keys_of(head, seen)
-        places = [p for key in keys for p in seen[key] if _is_call_of(head, p[0])]
+        places = [p for key in keys for p in seen[key] if _is_call_of(head, p[0], p[1])]
         if not places:
             raise PatchError(
                 f"head {head}: after patching, its σ is not seen any more; it cannot be verified. If the host reads "
@@ -128,7 +128,8 @@ def check_sigma(
             for place in alone or places
             if not any(_follows(head, entry.scale, constants, *sight) for sight in (place, *_behind(graph, *place)))
         ]
-        if wrong and (alone or len(wrong) == len(places)):
+        own_laws = head.found is not None and head.found.two_laws  # one of which has the scale
+        if wrong and ((alone and not own_laws) or len(wrong) == len(places)):
             _complain(head, entry.scale, *wrong[0])
         for own, (leaf, _, reading) in [(key, place) for key in keys for place in seen[key] if place in places]:
             place = placed(graph, reading, leaf)
@@ -215,11 +216,14 @@ def _check_left_alone(head: Head, places: list[tuple[Spot, Expression, Reading]]
             )
 
 
-def _is_call_of(head: Head, leaf: Spot) -> bool:
-    """Whether a raw value comes from one of the head's own calls, where its module is called for another role, too."""
+def _is_call_of(head: Head, leaf: Spot, expression: Expression) -> bool:
+    """Whether a raw value comes from one of the head's own calls, where its module is called for another role, too; or
+    is a part of one of its sums."""
     sites = [site for site in head.sites if getattr(site, "channels", None) is not None and not head.parameter]
-    spans = {frame.span for frame in leaf.node.frames}
-    return not sites or any({site.last, *(step.span for step in site.calls)} <= spans for site in sites)
+    if not sites:
+        return True
+    ways = [{frame.span for frame in node.frames} for node in (leaf.node, *(s.node for s in expression.order))]
+    return any({site.last, *(step.span for step in site.calls)} <= spans for site in sites for spans in ways)
 
 
 def _sources(graph: Graph, reading: Reading) -> Iterable[tuple[HeadKey, Spot, Expression]]:

@@ -713,9 +713,11 @@ CASES = (
         truth="networks/modules.py:36 s_var = exp(logvar / 2); networks/trainers.py:263 KL",
     ),
     PublicCase(
-        "Social-STGCNN", STGCNN, stgcnn, crowd, (likelihood("tpcnn_ouput", 4, 8),), stgcnn_loss,
-        truth="metrics.py:90-91 exp of features 2 and 3 of 5; model.py:195 makes the features by a view of "
-        "(time, feature, node) as (feature, time, node), so with 10 steps they are the steps 4 to 7 of the Conv2d",
+        "Social-STGCNN", STGCNN, stgcnn, crowd,
+        (likelihood("tpcnn_ouput", 4, 6, torch.exp), likelihood("tpcnn_ouput", 6, 8, torch.exp)), stgcnn_loss,
+        truth="metrics.py:90-91 exp of features 2 and 3 of 5, each on a line of its own; model.py:195 makes the "
+        "features by a view of (time, feature, node) as (feature, time, node), so with 10 steps they are the steps 4 "
+        "to 7 of the Conv2d, two for each. The look itself counted them as one head, 4:8",
     ),
     PublicCase(
         "EVE", EVE, eve, proteins,

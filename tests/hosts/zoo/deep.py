@@ -211,6 +211,13 @@ CASES = (
         ),
     ),
     Case(Recurrent, video, (TrueHead("prior", 4, 8, "prior", floor), TrueHead("posterior", 4, 8, "posterior", floor))),
-    Case(Vamp, rows(), (TrueHead("logvar.0", 0, None, "posterior", two_clamped),)),
+    Case(
+        Vamp,
+        rows(),
+        (
+            TrueHead("logvar.0", 0, None, "posterior", two_clamped),
+            TrueHead("logvar.0", 0, None, "prior", two_clamped),
+        ),
+    ),
     Case(SharedHead, rows(), (TrueHead("stats", 3, 6, "posterior"), TrueHead("stats", 3, 6, "prior"))),
 )

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.expression import Expression, Spot, settle
+from vdvae_patch.scanning.arithmetic.chain import Chain
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 EXPONENTS = {"precisions": -0.5, "variances": 0.5}

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.reading import NearMiss, Reading
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.evidence.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 
 

@@ -11,9 +11,9 @@ two pieces, and one head.
 from __future__ import annotations
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.expression import Expression, Spot
-from vdvae_patch.scanning.graph import Node
+from vdvae_patch.scanning.arithmetic.chain import Chain
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot
+from vdvae_patch.scanning.arithmetic.graph import Node
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 

@@ -11,10 +11,10 @@ also what is kept.
 
 from __future__ import annotations
 
-from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.gaussian import GaussianTerm
-from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.reading import Readings
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.evidence.gaussian import GaussianTerm
+from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.scanning.rules.stages import terms
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.expression import Expression
-from vdvae_patch.scanning.gaussian import adds_data
-from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.reading import NearMiss, Reading
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.expression import Expression
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.scanning.evidence.gaussian import adds_data
+from vdvae_patch.scanning.evidence.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 
 

@@ -11,9 +11,9 @@ A walk whose steps are as large as the place that was drawn before:
 
 from __future__ import annotations
 
-from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.expression import Spot, settle
-from vdvae_patch.scanning.reading import Readings
+from vdvae_patch.scanning.arithmetic.chain import Chain
+from vdvae_patch.scanning.arithmetic.expression import Spot, settle
+from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.scanning.rules.stages import chains
 
 

@@ -31,12 +31,12 @@ import math
 import operator
 from collections.abc import Sequence
 
-from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.cuts import UNKNOWN
-from vdvae_patch.scanning.expression import Expression, Spot, SpotKey, operands, settle
-from vdvae_patch.scanning.gaussian import GaussianTerm
-from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.reading import Readings
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.cuts import UNKNOWN
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey, operands, settle
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.scanning.evidence.gaussian import GaussianTerm
+from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.scanning.rules.stages import terms
 
 

@@ -15,9 +15,9 @@ for the rows of its group, or a column:
 from __future__ import annotations
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning import ops
-from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.expression import pieces, written_pieces
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.chain import Chain
+from vdvae_patch.scanning.arithmetic.expression import pieces, written_pieces
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 MOST_PIECES = 16

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.expression import Expression, Spot, settle
+from vdvae_patch.scanning.arithmetic.chain import Chain
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 

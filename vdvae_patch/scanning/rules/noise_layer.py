@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vdvae_patch.scanning.expression import Expression, Spot, settle
-from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.reading import NearMiss, Reading
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.evidence.reading import NearMiss, Reading
+from vdvae_patch.scanning.evidence.uses import are_squared, drawn_weights, of_ratios
 from vdvae_patch.scanning.rules.stages import drops
 from vdvae_patch.scanning.rules.unsigned import GRID
-from vdvae_patch.scanning.uses import are_squared, drawn_weights, of_ratios
 
 
 # after `bound`, because a reading which that rule drops must not count as a density that measures the parameter

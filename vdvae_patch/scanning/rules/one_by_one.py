@@ -13,19 +13,20 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from vdvae_patch.scanning.group import Group, Groups
+from vdvae_patch.scanning.evidence.group import Group, Groups
 from vdvae_patch.scanning.rules.stages import groupings
 
 
 # after `part_of_whole`, which joins parts to a whole that a sampler reads
 @groupings.rule(after=["part_of_whole"])
 def one_by_one(groups: Groups) -> None:
-    """Join groups of one channel each at equal distances, which the same lines read in one role."""
+    """Join groups of one channel each at equal distances, which the same lines read in one role, computed alike."""
     for path, role in dict.fromkeys((key[0], role) for key, role in groups):
         own = [g for (key, r), g in groups.items() if (key[0], r) == (path, role) and _is_of_one_channel(g)]
         by_line: dict[object, list[Group]] = {}
         for group in own:
-            by_line.setdefault((group.emission.channels.dim, _lines(group)), []).append(group)
+            alike = group.emission.channels.dim, _lines(group), frozenset(r.steps for r in group.readings)
+            by_line.setdefault(alike, []).append(group)
         for same in by_line.values():
             same.sort(key=lambda g: g.emission.channels.start)
             starts = [g.emission.channels.start for g in same]

@@ -5,7 +5,8 @@
     kl = kl_of_rotation(mean[:, :1], log_sigma[:, :1]) + kl_of_rest(mean[:, 1:], log_sigma[:, 1:])
 
 σ is computed of all four channels at once, so they have one scale. Parts that a sampler reads apart, too, are heads of
-their own.
+their own. So is the other way round what is left to a sampler of channels that a KL has as a whole, where the rest of
+its draw is overwritten, `z[:, 3] = known`.
 
 So are two codes whose scales are all that a layer puts out, if they are computed alike; parts beside means are not:
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vdvae_patch.heads import ChannelRange
-from vdvae_patch.scanning.group import Group, Groups
+from vdvae_patch.scanning.evidence.group import Group, Groups
 from vdvae_patch.scanning.rules.stages import groupings
 
 
@@ -44,10 +45,23 @@ def part_of_whole(groups: Groups) -> None:
             for part in parts:
                 whole.readings.extend(groups.pop(part).readings)
             whole.role, whole.sure = parts[0][1], True
+    for place, own_part in list(groups.items()):
+        around = [] if own_part.shown else [g for g in groups.values() if g.shown and _is_within(own_part, g)]
+        if len(around) == 1:
+            around[0].readings.extend(groups.pop(place).readings)
     for path in {group.emission.path for group in groups.values()}:
         _join_all_of_a_layer(groups, path)
     for path in {group.emission.path for group in groups.values() if group.emission.parameter}:
         _join_parameter(groups, path)
+
+
+def _is_within(part: Group, whole: Group) -> bool:
+    """Whether a group is of some channels of another one's, in the same role."""
+    own, around = part.emission.channels, whole.emission.channels
+    if part is whole or (part.emission.path, part.role) != (whole.emission.path, whole.role) or own.dim != around.dim:
+        return False
+    everything = around.start == 0 and around.stop is None and around.step == 1
+    return own != around and own.stop is not None and (everything or _places(own) < _places(around))
 
 
 def _join_all_of_a_layer(groups: Groups, path: str) -> None:

@@ -15,7 +15,7 @@ what is dreamt with the scale of a likelihood is no prior's.
 
 from __future__ import annotations
 
-from vdvae_patch.scanning.group import Group, Groups
+from vdvae_patch.scanning.evidence.group import Group, Groups
 from vdvae_patch.scanning.rules.stages import groupings
 
 

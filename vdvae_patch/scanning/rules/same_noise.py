@@ -10,7 +10,7 @@ A coupling layer scales one half of a draw by a function of the other half:
 
 from __future__ import annotations
 
-from vdvae_patch.scanning.graph import Node
+from vdvae_patch.scanning.arithmetic.graph import Node
 from vdvae_patch.scanning.rules.stages import noise_uses
 
 

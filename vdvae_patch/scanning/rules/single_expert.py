@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.expression import Spot
+from vdvae_patch.scanning.arithmetic.chain import Chain
+from vdvae_patch.scanning.arithmetic.expression import Spot
 from vdvae_patch.scanning.rules.stages import Merged, merges
 
 

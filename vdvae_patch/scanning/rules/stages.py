@@ -20,12 +20,12 @@ from graphlib import TopologicalSorter
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from vdvae_patch.composition import Step
-from vdvae_patch.scanning.chain import Chain
-from vdvae_patch.scanning.expression import Spot
-from vdvae_patch.scanning.gaussian import GaussianTerm
-from vdvae_patch.scanning.graph import Graph, Node
-from vdvae_patch.scanning.group import Groups
-from vdvae_patch.scanning.reading import NearMiss, Reading, Readings
+from vdvae_patch.scanning.arithmetic.chain import Chain
+from vdvae_patch.scanning.arithmetic.expression import Spot
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.scanning.evidence.gaussian import GaussianTerm
+from vdvae_patch.scanning.evidence.group import Groups
+from vdvae_patch.scanning.evidence.reading import NearMiss, Reading, Readings
 
 R = TypeVar("R", bound=Callable[..., Any])
 

@@ -11,7 +11,7 @@ has one role, and neither a density nor a KL is to be seen of it. Two calls that
 
 from __future__ import annotations
 
-from vdvae_patch.scanning.group import Group, Groups
+from vdvae_patch.scanning.evidence.group import Group, Groups
 from vdvae_patch.scanning.rules.stages import groupings
 
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from vdvae_patch.composition import Composition
-from vdvae_patch.scanning.graph import Graph
-from vdvae_patch.scanning.reading import NearMiss, Reading
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.scanning.evidence.reading import NearMiss, Reading
 from vdvae_patch.scanning.rules.stages import drops
 
 GRID = torch.linspace(-4, 4, 33, dtype=torch.float64)

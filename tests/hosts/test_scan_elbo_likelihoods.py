@@ -1,0 +1,190 @@
+"""Which likelihood a loss has beside its KL: counts, bits, times and shares are told apart, or less is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import (
+    Bernoulli,
+    Beta,
+    Exponential,
+    Gamma,
+    Laplace,
+    NegativeBinomial,
+    Poisson,
+    StudentT,
+)
+
+from vdvae_patch.scanning import scan
+
+Likelihood = Callable[[Tensor, Tensor], Tensor]
+
+
+class Code(nn.Module):
+    """The likelihood's negative logarithm of each value beside the KL, each once."""
+
+    def __init__(self, loss: Likelihood, outputs: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.loss, self.enc, self.dec = loss, nn.Linear(6, 4), nn.Linear(2, 6 * outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        m, v = self.enc(torch.log1p(x)).chunk(2, 1)
+        z = m + torch.exp(0.5 * v) * torch.randn_like(m)
+        kl = 0.5 * (m**2 + v.exp() - 1 - v).sum(1)
+        return (self.loss(self.dec(z), x).sum(1) + kl).mean()
+
+
+def positive(h: Tensor) -> Tensor:
+    return F.softplus(h) + 1e-3
+
+
+def of_rate(h: Tensor, x: Tensor) -> Tensor:
+    rate = torch.clamp(F.softplus(h), 1e-7, 1e7)
+    return rate - x * torch.log(rate)
+
+
+def negative_binomial(h: Tensor, x: Tensor) -> Tensor:
+    mean, dispersion = F.softplus(h), 2.0
+    both = torch.log(dispersion + mean + 1e-8)
+    return -(x * (torch.log(mean + 1e-8) - both) - dispersion * both)
+
+
+def weighed_bits(h: Tensor, x: Tensor) -> Tensor:
+    p = torch.sigmoid(h)
+    return -(3 * x * torch.log(p) + (1 - x) * torch.log(1 - p))
+
+
+COUNTS = torch.poisson(torch.full((16, 6), 2.0), generator=torch.Generator().manual_seed(1))
+BITS = (COUNTS > 2).float()
+TIMES = COUNTS + 0.5
+SHARES = 0.8 * torch.rand(16, 6, generator=torch.Generator().manual_seed(2)) + 0.1
+
+POISSON, OTHER, LOGITS = "Poisson likelihood", "log likelihood", "Bernoulli cross-entropy with logits"
+
+KNOWN: dict[str, tuple[Likelihood, Tensor, str]] = {
+    "rate - x log rate": (of_rate, COUNTS, POISSON),
+    "PoissonNLLLoss of a rate": (
+        lambda h, x: F.poisson_nll_loss(positive(h), x, log_input=False, reduction="none"), COUNTS, POISSON,
+    ),
+    "PoissonNLLLoss of a log rate": (lambda h, x: F.poisson_nll_loss(h, x, reduction="none"), COUNTS, POISSON),
+    "Poisson": (lambda h, x: -Poisson(positive(h)).log_prob(x), COUNTS, POISSON),
+    "a negative binomial": (negative_binomial, COUNTS, OTHER),
+    "NegativeBinomial": (lambda h, x: -NegativeBinomial(5.0, logits=h).log_prob(x), COUNTS, OTHER),
+    "bits with weights, by hand": (weighed_bits, BITS, OTHER),
+    "bits with weights": (
+        lambda h, x: F.binary_cross_entropy_with_logits(h, x, pos_weight=torch.tensor(3.0), reduction="none"),
+        BITS, LOGITS,
+    ),
+    "Bernoulli": (lambda h, x: -Bernoulli(logits=h).log_prob(x), BITS, LOGITS),
+    "topics": (lambda h, x: -x * F.log_softmax(h, 1), COUNTS, "categorical cross-entropy"),
+    "topics by hand": (lambda h, x: -x * torch.log(h.softmax(1) + 1e-8), COUNTS, "categorical cross-entropy"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_likelihood_is_called_by_its_name_and_counts_as_the_kl_does(name: str) -> None:
+    loss, x, kind = KNOWN[name]
+    elbo = scan(Code(loss), x).elbo
+    assert elbo.reconstruction is not None, elbo.reason
+    assert elbo.reconstruction.kind == kind
+    assert elbo.beta == pytest.approx(1, rel=1e-5)
+
+
+def test_a_laplace_is_an_absolute_error() -> None:
+    elbo = scan(Code(lambda h, x: -Laplace(h, 0.5).log_prob(x)), TIMES).elbo
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.kind == "absolute error"
+    assert elbo.sigma == pytest.approx(0.5 * 2**0.5, rel=1e-5)
+
+
+UNKNOWN: dict[str, tuple[Likelihood, Tensor, int]] = {
+    "Exponential": (lambda h, x: -Exponential(positive(h)).log_prob(x), TIMES, 1),
+    "Gamma": (lambda h, x: -Gamma(positive(h[:, :6]), positive(h[:, 6:])).log_prob(x), TIMES, 2),
+    "Beta": (lambda h, x: -Beta(positive(h[:, :6]), positive(h[:, 6:])).log_prob(x), SHARES, 2),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_of_a_likelihood_that_is_not_known_it_is_said_where_it_stands_and_not_that_there_is_none(name: str) -> None:
+    loss, x, outputs = UNKNOWN[name]
+    elbo = scan(Code(loss, outputs), x).elbo
+    assert not elbo
+    assert "has an output and the data together, and neither as an error nor as a cross-entropy" in elbo.reason
+
+
+def test_of_a_power_of_a_likelihood_no_factor_is_read() -> None:
+    elbo = scan(Code(lambda h, x: -StudentT(3.0, h, 1.0).log_prob(x)), TIMES).elbo
+    assert not elbo
+    assert "could not be read" in elbo.reason
+
+
+class Weights(nn.Module):
+    """A layer of drawn weights: its KL is shared by all rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mean, self.rho = nn.Parameter(torch.randn(3, 6)), nn.Parameter(torch.full((3, 6), -3.0))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        sigma = F.softplus(self.rho)
+        weight = self.mean + sigma * torch.randn_like(sigma)
+        kl = 0.5 * (self.mean**2 + sigma**2 - 1 - 2 * sigma.log()).sum()
+        return F.cross_entropy(F.linear(x, weight), y) + kl / 500
+
+
+def test_of_weights_it_is_said_for_how_many_rows_the_kl_counts_and_not_how_often() -> None:
+    elbo = scan(Weights(), torch.randn(9, 6), torch.arange(9) % 3).elbo
+    assert "parameters that all rows of the data share" in elbo.words()
+    assert "it counts as in that of 500 rows beside the categorical cross-entropy" in elbo.words()
+    assert "times" not in elbo.words()
+
+
+class Floored(nn.Module):
+    """σ of a raw value behind a ReLU, and a KL that a row of weights weighs, by a product of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.dec = nn.Linear(6, 8), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        m, v = self.enc(x).chunk(2, 1)
+        v = F.relu(v - 0.2)
+        z = m + torch.exp(0.5 * v) * torch.randn_like(m)
+        kl = 0.5 * (m**2 + v.exp() - 1 - v)
+        share = torch.ones_like(kl) * (1 + 0 * x[:, :4])
+        weighed = torch.diagonal(kl.mm(share.t()), 0).mean()
+        return F.mse_loss(self.dec(z), x, reduction="sum") / len(x) + weighed
+
+
+def test_a_kl_behind_a_product_of_matrices_and_a_relu_is_counted() -> None:
+    elbo = scan(Floored(), torch.randn(9, 6)).elbo
+    assert elbo.sigma == pytest.approx(0.5**0.5, rel=1e-4), elbo.reason
+
+
+class Bits(nn.Module):
+    """A code of bits, with noise of a learned deviation added, of which no KL knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.spread, self.dec = nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = torch.sigmoid(self.enc(x))
+        z = q + (torch.bernoulli(q) - q).detach()
+        z = z + torch.randn_like(z) * torch.exp(self.spread(q))
+        kl = q * torch.log(2 * q + 1e-8) + (1 - q) * torch.log(2 * (1 - q) + 1e-8)
+        return F.mse_loss(self.dec(z), x) + kl.sum(1).mean()
+
+
+def test_a_loss_that_was_given_is_not_asked_for() -> None:
+    said = str(scan(Bits(), torch.randn(9, 6)))
+    assert "the loss that was run has no density and no KL of these σ that is known as one" in said
+    assert "give your loss" not in said

@@ -1,0 +1,100 @@
+"""What a scan warns of in a host's arithmetic: logs of what underflows, and of probabilities that round to 0 or 1."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import vdvae_patch
+
+torch.manual_seed(0)
+X = torch.rand(8, 6)
+
+
+class VAE(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.raw, self.dec = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(3, 6)
+
+    def sigma(self, raw: Tensor) -> Tensor:
+        return raw.exp()
+
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, sigma = self.mean(x), self.sigma(self.raw(x))
+        kl = (0.5 * (sigma**2 + mean**2 - 1) - torch.log(sigma)).sum()
+        return self.nll(self.dec(mean + sigma * torch.randn_like(sigma)), x) + kl
+
+
+class Softplus(VAE):
+    def sigma(self, raw: Tensor) -> Tensor:
+        return F.softplus(raw)
+
+
+class Floored(VAE):
+    def sigma(self, raw: Tensor) -> Tensor:
+        return F.softplus(raw) + 1e-3
+
+
+def by_hand(log_of_other: Callable[[Tensor], Tensor]) -> nn.Module:
+    class ByHand(Floored):
+        def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+            p = torch.sigmoid(logits)
+            return -(x * torch.log(p + 1e-6) + (1 - x) * log_of_other(p)).sum()
+
+    return ByHand()
+
+
+@pytest.mark.parametrize(("model", "word"), [(VAE(), "an exponential"), (Softplus(), "a softplus")])
+def test_the_log_of_what_underflows_is_named(model: nn.Module, word: str) -> None:
+    (warning,) = (w for w in vdvae_patch.scan(model, X).warnings if "the log of" in w)
+    assert f"the log of {word} is −∞" in warning
+    with torch.no_grad():
+        model.raw.bias.fill_(-110.0)  # type: ignore[operator, union-attr]
+    assert not model(X).isfinite()
+
+
+def test_one_with_a_floor_is_not() -> None:
+    assert not any("the log of" in warning for warning in vdvae_patch.scan(Floored(), X).warnings)
+
+
+@pytest.mark.parametrize(
+    ("log_of_other", "said"),
+    [
+        (lambda p: torch.log(1 - p), "rounds to 1 (from 17 on in float32), this is the log of 0, which is −∞"),
+        (
+            lambda p: torch.log(1 - p - 1e-5),
+            "rounds to 1 (from 17 on in float32), this is the log of -1e-05, which is NaN",
+        ),
+        (lambda p: torch.log(1 - p + 1e-6), ""),
+        (lambda p: torch.log((1 - p).clamp(min=1e-6)), ""),
+    ],
+)
+def test_the_log_of_a_probability_that_rounds_to_an_end_is_named_and_stays(
+    log_of_other: Callable[[Tensor], Tensor], said: str
+) -> None:
+    model = by_hand(log_of_other)
+    heads, out = vdvae_patch.scan(model, X), io.StringIO()
+    assert any(said in warning for warning in heads.warnings) if said else not heads.stays
+    vdvae_patch.stabilize(model, X, file=out)
+    assert ("no scale changes that" in out.getvalue()) == bool(said)
+    with torch.no_grad():
+        model.dec.bias.fill_(200.0)  # type: ignore[operator, union-attr]
+    assert bool(model(X).isfinite()) == (not said)
+
+
+def test_a_sigma_that_is_zero_between_the_ends_is_named() -> None:
+    class Folded(VAE):
+        def sigma(self, raw: Tensor) -> Tensor:
+            return raw.abs()
+
+    (warning,) = (w for w in vdvae_patch.scan(Folded(), X).warnings if "σ is zero" in w)
+    assert warning.startswith("raw: σ is zero where the raw value is 0, and its log")
+    assert not any("σ is zero" in warning for warning in vdvae_patch.scan(Softplus(), X).warnings)

@@ -1,0 +1,1 @@
+"""What a call computed: the graph of its operations, and their arithmetic followed back and evaluated again."""

@@ -1,0 +1,398 @@
+"""Which evidence lower bound does a scanned loss optimize?
+
+The arithmetic of the answer is `objectives.implied`'s: with the factor a on each element's KL and b on each squared
+error, σ = √(a / 2b). Here both factors are read off the recorded call: `kl_factors` and `reconstruction` measure them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vdvae_patch.objectives.implied import CALIBRATED, consequence
+from vdvae_patch.pixel_grid import PixelGrid
+from vdvae_patch.scanning.arithmetic.diagonals import as_it_ran
+from vdvae_patch.scanning.arithmetic.graph import Frame, Graph, ancestors
+from vdvae_patch.scanning.bound.coupled import couples_rows
+from vdvae_patch.scanning.bound.data_range import DataRange
+from vdvae_patch.scanning.bound.instead import written_instead
+from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors
+from vdvae_patch.scanning.bound.kl_of_what import not_followed, role_of_factor
+from vdvae_patch.scanning.bound.loss_size import size_of
+from vdvae_patch.scanning.bound.reconstruction import (
+    Term,
+    learned_weight,
+    linear_frontier,
+    terms_of,
+    unknown_comparison,
+)
+from vdvae_patch.scanning.bound.repetitions import draws_of
+from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail
+from vdvae_patch.scanning.bound.targets import data_of, is_of_features, rows_of
+from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, place_of, written
+from vdvae_patch.scanning.evidence.reading import Readings
+from vdvae_patch.trace import short
+
+_DIFFER = 0.02
+"""Spread of factors, relative to their median, from which it is said that they differ."""
+OTHERS = "other terms of the loss, not counted"
+"""What a note begins with that names them."""
+SHARED = "the KL is of parameters that all rows of the data share, as weights are, and counts once for all in the bound"
+_NO_FACTOR = 1e-6
+"""Of the largest factor: what is left of none by rounding is 1e-14 of it."""
+_GREY = (
+    "the data have grey values: beside a Bernoulli the loss is the bound of pixels that are drawn as 0 or 1 with these "
+    "probabilities, and not of the grey values themselves"
+)
+_SMOOTH = (
+    "its threshold is a scale: beside errors that are far below it the KL counts too much, as beside a squared error"
+)
+
+
+@dataclass(frozen=True)
+class LossElbo:
+    """The bound that a scanned loss optimizes; false, with the reason, where none was found.
+
+    Attributes:
+        reason: why there is none; empty if there is one.
+        reconstruction: the term that compares with the data.
+        kl_factor: a, what the loss puts on each element's KL in nats; the median where elements differ.
+        kl_extremes: the smallest and the largest a.
+        sigma: the standard deviation of the Gaussian (of an absolute error: the Laplace) whose bound it is, in the
+            units of the data; None beside another likelihood.
+        beta: how many times the KL counts: beside the Gaussian of `optimal_sigma`, or a / b beside another likelihood.
+        optimal_sigma: what the errors of this batch have, at least the quantization noise of 8-bit pixels.
+        data: the range of the data.
+        compared: from what to what these go where they are compared, after the host's own arithmetic.
+        rows: how many rows the batch has.
+        notes: what is to be known beside it.
+        shared: whether the KL is of parameters that all rows of the data share, as weights are.
+        size: the sum of the magnitudes of what the loss adds up; None where its arithmetic is not known.
+    """
+
+    reason: str = ""
+    reconstruction: ReconstructionTerm | None = None
+    kl_factor: float | None = None
+    kl_extremes: tuple[float, float] | None = None
+    sigma: float | None = None
+    beta: float | None = None
+    optimal_sigma: float | None = None
+    data: DataRange | None = None
+    rows: int = 1
+    notes: tuple[str, ...] = ()
+    shared: bool = False
+    place: TermPlace | None = field(default=None, repr=False, compare=False)
+    compared: tuple[float, float] | None = field(default=None, repr=False, compare=False)
+    size: float | None = field(default=None, repr=False, compare=False)
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+    @property
+    def pixels(self) -> PixelGrid | None:
+        """The grid of 8-bit pixels; None where the data are none."""
+        return None if self.data is None else self.data.pixels
+
+    @property
+    def grey_levels(self) -> float | None:
+        """σ in steps of an 8-bit image; None where the data are none."""
+        return None if self.sigma is None or self.pixels is None else self.pixels.grey_levels(self.sigma)
+
+    def words(self) -> str:
+        """What the loss takes for the data's deviation, and what follows for its KL; or the reason."""
+        if self.reconstruction is None:
+            return self.reason
+        if self.shared and self.beta:
+            return (
+                f"{SHARED}; here it counts as in that of {self.rows / self.beta:,.0f} rows beside the "
+                f"{self.reconstruction.kind}"
+            )
+        if self.sigma is None or self.optimal_sigma is None:
+            return (
+                self.reason if self.beta is None else f"{consequence(self.beta)} beside the {self.reconstruction.kind}"
+            )
+        assert self.beta is not None
+        if self.pixels is not None:
+            sizes = [f"{self.pixels.grey_levels(s):.3g}" for s in (self.sigma, self.optimal_sigma)]
+            first = f"as if pixels had a standard deviation of {sizes[0]} grey levels"
+        else:
+            sizes = [f"{s:.3g}" for s in (self.sigma, self.optimal_sigma)]
+            first = f"as if the data had a standard deviation of {sizes[0]} around their reconstructions"
+        return f"{first}; the reconstructions' own is {sizes[1]}: {consequence(self.beta)}"
+
+    def instead(self, decoder: str = "optimal") -> str:
+        """What to write in the place of the reconstruction term, in one line, so that the loss is a bound with β = 1.
+
+        The factor on the KL stays; the reconstruction term gets the same one.
+        """
+        return written_instead(self, decoder)
+
+    def __str__(self) -> str:
+        if not self:
+            return f"the loss as a bound: not known, {self.reason}"
+        lines = [f"the loss as a bound: {self.words()}", f"  reconstruction: {self.reconstruction}"]
+        if self.sigma is not None and self.data is not None:
+            lines.append(f"  σ = {self.sigma:.4g} in the units of the data, which are {self.data.words}")
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def elbo_of(graph: Graph, readings: Readings) -> LossElbo:
+    """The bound that the loss of a recorded call optimizes."""
+    if graph.loss is None:
+        return LossElbo("the call gave no loss; give it: call=lambda model, batch: ...")
+    size = None
+    try:
+        with as_it_ran(graph):
+            tail = Tail(graph, graph.loss)
+            size = size_of(tail)
+            return replace(_of(graph, tail, readings), size=size)
+    except NoReplayError as reason:
+        return LossElbo(str(reason), size=size)
+    except Exception as error:  # arithmetic that is like none before must not cost the heads
+        return LossElbo(f"the loss could not be read: {type(error).__name__}: {error}", size=size)
+    finally:
+        graph.values.clear()
+
+
+def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
+    terms = terms_of(graph, tail)
+    factors = log_sigma_factors(graph, tail, readings)
+    chosen, notes = _main(terms, factors)
+    other = None if terms else unknown_comparison(tail)
+    frame = None if other is None else other.host_frame()
+    if other is not None and frame is not None:
+        return LossElbo(
+            f"no reconstruction term that is known: {_place(frame)} ({other.op}) has an output and the data together, "
+            "and neither as an error nor as a cross-entropy"
+        )
+    if chosen is None:
+        return LossElbo(notes[0])
+    chosen, steps_counted = _with_learned_sigma(tail, chosen, factors)
+    if chosen.kind in ("squared error", "absolute error") and learned_weight(tail, chosen) is not None:
+        return LossElbo(
+            f"the {_named(chosen)} is multiplied by something that is learned, and how that stands in the loss besides "
+            "is not that of a Gaussian's σ"
+        )
+    b = _middle(chosen.factors)
+    sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
+    a, why = _kl(graph, factors, sign, readings, rows_of(chosen.target))
+    draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _middle(f.factors) > 0])
+    if chosen.kind != "log likelihood":
+        chosen.factors = chosen.factors * (draws.along if steps_counted else draws.in_all)
+    term = written(chosen, sign)
+    if a is None:
+        return LossElbo(why[0], term)
+    shared = SHARED in why
+    notes += [note for note in why if note != SHARED]
+    if shared and (chosen.errors is not None or draws.in_all != 1):
+        return LossElbo(f"{SHARED}, and how many there are is not seen", term, _middle(a))
+    if not math.isfinite(b) or not term.factor > 0:
+        return LossElbo("the factor on the reconstruction term could not be read", term)
+    median = _middle(a)
+    extremes = (float(a.min()), float(a.max()))
+    for what, (low, high), middle in (("KL", extremes, median), (term.kind, term.extremes, term.factor)):
+        if high - low > _DIFFER * middle:
+            notes.append(
+                f"the factors on the {what} differ between elements: {low / middle:.3g} to {high / middle:.3g} times "
+                "their median, which is what is taken"
+            )
+    if chosen.masked:
+        notes.append(f"{chosen.masked:.0%} of the values have no part in it: masked")
+    notes += [chosen.note] if chosen.note else []
+    notes += _others(tail, [chosen, *terms], factors)
+    if couples_rows(tail, chosen.node, rows_of(chosen.target)):
+        notes.append(f"{OTHERS}: what couples the latents of different rows, such as an MMD or a squared capacity")
+    ratio = median / term.factor
+    data, scale, compared = data_of(tail, chosen.target)
+    if term.kind == "norm of the error":
+        return LossElbo("the norm of an error, not squared, is no log likelihood", term, median, extremes, data=data)
+    place = place_of(tail, chosen, sign, scale, draws)
+    made = partial(
+        LossElbo, "", term, median, extremes, data=data, rows=rows_of(chosen.target), compared=compared, place=place
+    )
+    if term.kind not in ("squared error", "absolute error") or chosen.errors is None:
+        if term.kind.startswith("Bernoulli") and place is not None and place.is_grey:
+            notes.append(_GREY)
+        if term.kind == "smooth absolute error":
+            notes.append(_SMOOTH)
+        return made(beta=ratio, notes=tuple(notes), shared=shared)
+    errors = chosen.errors
+    sigma, own = math.sqrt(ratio / 2), float(errors.square().mean().sqrt())
+    beta_of = 2
+    if term.kind == "absolute error":  # of a Laplace with the scale a / b
+        sigma, own, beta_of = math.sqrt(2) * ratio, math.sqrt(2) * float(errors.abs().mean()), 1
+    sigma, own = sigma / scale, own / scale
+    if data.pixels is not None and own < data.pixels.noise:
+        notes.append(
+            f"the errors are below the quantization noise, {data.pixels.noise:.3g}, which is taken for their σ"
+        )
+        own = data.pixels.noise
+    beta = (sigma / own) ** beta_of if own else math.inf
+    if not 1 / CALIBRATED <= beta <= CALIBRATED and math.isfinite(beta):
+        notes.append("on this batch, as the model is now: the reconstructions' own σ falls while it trains")
+    return made(sigma=sigma, beta=beta, optimal_sigma=own, notes=tuple(notes))
+
+
+# --- which term -------------------------------------------------------------------------------------------------------
+
+
+def _main(terms: list[Term], factors: Sequence[LogSigmaFactor]) -> tuple[Term | None, list[str]]:
+    """The reconstruction term, and notes; or why there is no one."""
+    if not terms:
+        return None, ["no reconstruction term: nothing in the loss compares an output with the data"]
+    many = [term for term in terms if not _is_of_labels(term)]
+    labels = [term for term in terms if _is_of_labels(term)]
+    read = ancestors([factor.reading.raw.node for factor in factors])
+    features = [term for term in many if is_of_features(term.target, read)]
+    left = [term for term in many if term not in features] or ([] if features else terms)
+    if not left:
+        return None, [
+            f"the loss compares features that a network makes of the data, and not the data: {_listed(features)}; "
+            "of the data it is no likelihood"
+        ]
+    if len(left) > 1:
+        return None, [f"two reconstruction terms or more: {_listed(left)}"]
+    notes = [f"not counted: a term of one value a row, {_named(term)}" for term in labels if many]
+    if features:
+        notes.append(f"{OTHERS}: of features of the data, {_listed(features)}")
+    return left[0], notes
+
+
+def _listed(terms: Sequence[Term]) -> str:
+    return "; ".join(map(_named, terms))
+
+
+def _is_of_labels(term: Term) -> bool:
+    """Whether it predicts one value a row, and not from a latent: the labels of a classifier beside the model."""
+    shape = term.target.shape
+    drawn = any(node.noise for node in term.node.inputs)
+    return not drawn and (not shape or math.prod(shape) <= shape[0])
+
+
+def _named(term: Term) -> str:
+    frame = term.frame()
+    return term.kind if frame is None else f"{term.kind} at {_place(frame)}"
+
+
+def _place(frame: Frame) -> str:
+    return f"{short(frame.code.co_filename)}:{frame.line}"
+
+
+def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor]) -> tuple[Term, bool]:
+    """A squared error that is divided by a learned σ², as the Gaussian density that it is, and whether its factor is of
+    all steps of a loop."""
+    if term.errors is None:
+        return term, False
+    before = tail.adjoints([term.node])[term.node.id]
+    held = {term.node.id: lambda value: tail.base[term.node.id]}  # only its weight may change
+    raws = [f.reading.raw.node for f in factors if len(f.factors) and _middle(f.factors) != 0]
+    # most have no part in it: all are moved at once, each by a distance of its own, so that a ratio of two changes, too
+    together = {
+        raw.id: partial(torch.add, other=0.25 + 0.25 * (place * math.sqrt(2) % 1)) for place, raw in enumerate(raws)
+    }
+    together.pop(term.node.id, None)
+    if torch.allclose(before, tail.adjoints([term.node], {**together, **held})[term.node.id], rtol=1e-6, atol=0):
+        return term, False
+    last = term.steps[-1][0]
+    of_last = tail.adjoints([last])[last.id]
+    for factor in factors:
+        raw = factor.reading.raw.node
+
+        def change(value: Tensor) -> Tensor:
+            return value + 0.25
+
+        changes: Changes = {raw.id: change}
+        if raw.id == term.node.id or not len(factor.factors) or _middle(factor.factors) == 0:
+            continue
+        after = tail.adjoints([term.node], {**changes, **held})[term.node.id]
+        if not torch.allclose(before, after, rtol=1e-6, atol=0):
+            kept = -factor.factors
+            # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
+            if factor.count != term.at_node:
+                kept = kept.mean()[None] * factor.count / term.at_node
+            held_last = {last.id: lambda value: tail.base[last.id]}
+            also = tail.adjoints([last], {**changes, **held_last})[last.id]
+            shared = last is not term.node and not torch.allclose(of_last, also, rtol=1e-6, atol=0)
+            return replace(term, kind="Gaussian density", factors=kept), shared
+    return term, False
+
+
+def _kl(
+    graph: Graph, factors: Sequence[LogSigmaFactor], sign: float, readings: Readings, rows: int
+) -> tuple[Tensor | None, list[str]]:
+    """The factors on all posteriors' elements, and notes; or why there are none."""
+    if not factors:
+        unread = not_followed(graph, readings)
+        if unread is not None:
+            frame = unread.host_frame()
+            where = "" if frame is None else f" at {_place(frame)}"
+            return None, [f"σ has a part in the loss{where} ({unread.op}), and what it is was not found out"]
+        return None, ["no KL: no log σ of a posterior has a part in the loss"]
+    counted = [f for f in factors if len(f.factors) and sign * _middle(f.factors) > 0]
+    shared: list[str] = []
+    told = [role_of_factor(graph, readings, factor, rows) for factor in counted]
+    for factor, role in zip(counted, told, strict=True):
+        if role == "weights":
+            shared = [SHARED]
+        if role == "prior" and factor.reading.evidence == "q":
+            term = factor.reading.term
+            frame = None if term is None else term.total.host_frame()
+            where = "" if frame is None else f" at {_place(frame)}"
+            return None, [f"a KL{where} has a prior first, so that how often the KL counts is not told"]
+    unknown = [factor for factor in factors if not len(factor.factors)]
+    largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
+    # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone
+    some = [f.factors for f in factors if not largest or _middle(f.factors.abs()) > _NO_FACTOR * largest]
+    found = sign * torch.cat(some) if some else torch.zeros(0)
+    found = found[found > _NO_FACTOR * max(1e-6, float(found.abs().max()) if len(found) else 0.0)]
+    if not len(found):
+        drawn = {reading.raw.key for reading in readings.found if reading.evidence in ("noise", "q")}
+        rewarded = [_middle(f.factors) for f in factors if f.reading.raw.key in drawn and sign * _middle(f.factors) < 0]
+        if rewarded:
+            return None, [
+                f"the factor on the KL is {sign * rewarded[0]:.4g}, so that the loss rewards it: it has the wrong "
+                "sign, or is drawn to a capacity, |KL − C|, and is below that on this batch"
+            ]
+        if unknown:
+            return None, ["no KL: how log σ has a part in the loss is not that of a KL"]
+        return None, ["no KL: no log σ of a posterior has a part in the loss"]
+    notes = list(shared)
+    if all(factor.waiting for factor in factors if len(factor.factors) and bool((sign * factor.factors > 0).any())):
+        notes.append("on this batch the KL is below its free bits; above them it has the factor that is taken")
+    none = sum(int((factor.factors == 0).sum()) for factor in factors)
+    if none:
+        notes.append(f"{none / (none + len(found)):.0%} of the latents' elements have no KL here: masked, or free bits")
+    return found, notes
+
+
+def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]) -> list[str]:
+    """Terms of the loss that are neither the reconstruction nor on a line with the KL."""
+    known = {term.node.id for term in terms} | {factor.reading.raw.node.id for factor in factors}
+    means = [mean.node.id for f in factors if f.reading.term is not None for mean in f.reading.term.means]
+    reached = known | set(means)
+    for node in tail.order:
+        if any(n.id in reached for n in node.inputs):
+            reached.add(node.id)
+    frontier = [node for node in linear_frontier(tail) if node.params]
+    frames = [node.host_frame() for node in frontier if node.id in reached]
+    lines = {(f.code, f.line) for f in (*frames, *(term.frame() for term in terms)) if f is not None}
+    before = {node.id for term in terms for node, _ in term.steps}  # what a comparison is computed of
+    for node in reversed(tail.order):
+        if node.id in before:
+            before.update(n.id for n in node.inputs)
+    found: dict[str, None] = {}
+    for node in frontier:
+        frame = node.host_frame()
+        if node.id in reached or node.id in before or frame is None or (frame.code, frame.line) in lines:
+            continue
+        found[f"{_place(frame)} ({node.op})"] = None
+    return [f"{OTHERS}: {', '.join(found)}"] if found else []
+
+
+def _middle(values: Tensor) -> float:
+    return float(values.median()) if len(values) else math.nan

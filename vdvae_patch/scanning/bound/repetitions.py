@@ -1,0 +1,122 @@
+"""How often a loss compares the same data with what comes of one posterior.
+
+With K draws from each posterior the squared errors stand K times in the loss where the KL stands once:
+
+    Σ_k Σ_i b (x_i − x̂_ki)² + Σ_j a KL_j    is the bound of    K b,
+
+for the mean over draws is what a bound has. The draws may lie along a dimension, or be the steps of a loop. Data that
+were repeated before the encoder saw them have as many posteriors, whose KL stands as often: there nothing is counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node, ancestors
+from vdvae_patch.scanning.bound.reconstruction import Term, input_of
+
+_MOVED = ops.NARROWING | ops.SELECTING | ops.SHUFFLING
+"""What picks some of the data: a step of a sequence is compared once, and not the sequence often."""
+
+
+class Draws(NamedTuple):
+    """Of each posterior: along the dimensions of one comparison, and by the steps of a loop."""
+
+    along: int = 1
+    steps: int = 1
+
+    @property
+    def in_all(self) -> int:
+        """Both together."""
+        return self.along * self.steps
+
+
+def draws_of(graph: Graph, term: Term, posteriors: Sequence[Node]) -> Draws:
+    """How many outputs of each posterior a term compares with each value of the data.
+
+    Args:
+        posteriors: the raw values of log σ whose KL stands in the loss.
+    """
+    along = _along(term)
+    if along > 1:
+        before = _shown(graph, posteriors)
+        along = along // before if along % before == 0 else along
+    return Draws(along, _steps(graph, term, posteriors))
+
+
+def _along(term: Term) -> int:
+    """How many outputs one comparison has for each value of the data."""
+    distinct = math.prod(_source(term.target).shape)
+    whole = math.prod(term.target.shape)
+    if term.errors is not None:
+        whole = max(whole, math.prod(term.node.shape))
+    return whole // distinct if distinct and whole % distinct == 0 else 1
+
+
+def _source(target: Node) -> Node:
+    """The data before they were repeated and put into another shape."""
+    while target.kind == "shape" and len(target.inputs) == 1:
+        target = target.inputs[0]
+        if target.op in _MOVED:
+            break
+    return target
+
+
+def _shown(graph: Graph, posteriors: Sequence[Node]) -> int:
+    """How often the data were repeated, row by row, before they came to the encoder."""
+    before, most = ancestors(posteriors), 1
+    for node in graph.nodes:
+        if node.id not in before or node.params or not node.data or node.kind != "shape":
+            continue
+        source = input_of(node)
+        if source is None or len(source.shape) < 2:
+            continue
+        image, times = source.shape[1:], math.prod(node.shape) // max(1, math.prod(source.shape))
+        if (
+            times > 1
+            and node.shape[-len(image) :] == image
+            and math.prod(node.shape) == times * math.prod(source.shape)
+        ):
+            most = max(most, times)
+    return most
+
+
+def _steps(graph: Graph, term: Term, posteriors: Sequence[Node]) -> int:
+    """How many steps of a loop compare the same data with outputs of one posterior.
+
+    Where each step has a posterior of its own, the last one has a part in one comparison alone.
+    """
+    same: dict[object, list[Node]] = {}
+    for node, target in term.steps:
+        same.setdefault(_identity(target), []).append(node)
+    most = max(same.values(), key=len)
+    if len(most) < 2 or not posteriors:
+        return 1
+    reached = _reached(graph, posteriors)
+    counts = [sum(reached.get(node.id, 0) >> bit & 1 for node in most) for bit in range(len(posteriors))]
+    return min((count for count in counts if count), default=1)
+
+
+def _identity(target: Node) -> object:
+    """Equal for targets of the same data."""
+    while target.kind == "shape" and len(target.inputs) == 1 and target.op not in _MOVED:
+        target = target.inputs[0]
+    if target.op not in _MOVED:
+        return target.id
+    picked = tuple(a for a in target.args if not isinstance(a, Node))
+    return target.op, tuple(n.id for n in target.inputs), repr(picked), target.index
+
+
+def _reached(graph: Graph, nodes: Sequence[Node]) -> dict[int, int]:
+    """For each node that depends on some of these, which: bit i for the i-th."""
+    reached = {node.id: 1 << bit for bit, node in enumerate(nodes)}
+    for node in graph.nodes:
+        own = reached.get(node.id, 0)
+        for source in node.inputs:
+            own |= reached.get(source.id, 0)
+        if own:
+            reached[node.id] = own
+    return reached

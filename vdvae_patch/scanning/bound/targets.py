@@ -1,0 +1,79 @@
+"""What a reconstruction term compares with: the data, in which units, and how many rows of them there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.graph import Node, ancestors
+from vdvae_patch.scanning.bound.data_range import DataRange, range_of
+from vdvae_patch.scanning.bound.reconstruction import input_of
+from vdvae_patch.scanning.bound.replay import Tail
+
+_NO_SLOPE = 1e-9
+"""Of a target by its data: rounding is 1e-13."""
+_NETWORKS = ops.PRODUCTS | ops.CONVOLUTIONS | ops.COMBINING
+"""Operations of which features are made: sums of values of the data with weights."""
+
+
+def data_of(tail: Tail, target: Node) -> tuple[DataRange, float, tuple[float, float]]:
+    """The range of the input that a target is made of, how many units of the target one of the input's is, and what
+    the host makes of the ends of that range."""
+    source = input_of(target)
+    value = tail.base[target.id]
+    here = range_of(value)
+    as_is = here, 1.0, (here.low, here.high)
+    if source is None or source.id not in tail.base:
+        return as_is
+    if not (value.is_floating_point() and tail.base[source.id].is_floating_point()):
+        return as_is
+    # of a code, or of data that were normalized by their own statistics, no step is a grey level
+    as_is = replace(here, pixels=here.pixels if here.is_on_levels else None), *as_is[1:]
+    given, data = tail.base[source.id], range_of(tail.base[source.id])
+    before = ancestors([target])
+    others = frozenset(node.id for node in tail.order if node.id not in before)  # a cross-entropy refuses what is moved
+
+    def made(change: Callable[[Tensor], Tensor]) -> Tensor:
+        return tail.run({source.id: change}, others)[target.id]
+
+    # of a target that repeats its data a gradient would be a sum over the repetitions
+    step = 1e-3 * (float(given.max() - given.min()) or 1.0)
+    slope = (made(partial(torch.add, other=step)) - value) / step
+    moved = slope[slope.abs() > _NO_SLOPE].abs()
+    if not len(moved) or float(moved.max() - moved.min()) > 1e-6 * float(moved.max()):
+        return as_is
+    ends = [float(made(partial(torch.full_like, fill_value=end)).flatten()[0]) for end in (data.low, data.high)]
+    return data, float(moved[0]), (min(ends), max(ends))
+
+
+def rows_of(target: Node) -> int:
+    """How many rows the batch has: as it was given, since the data may be compared along a dimension in front."""
+    source = input_of(target)
+    shape = target.shape if source is None else source.shape
+    return shape[0] if shape else 1
+
+
+def is_of_features(target: Node, read: Collection[int]) -> bool:
+    """Whether a target is what a network makes of the data, as of a perceptual loss, and not the data.
+
+    Args:
+        read: the numbers of all values that the encoder's posteriors are computed of. What the encoder reads is the
+            data of the model, whatever it was made by.
+    """
+    todo, seen = [target], {target.id}
+    while todo:
+        node = todo.pop()
+        if node.id in read:
+            continue
+        if node.op in _NETWORKS and node.data:
+            return True
+        for source in node.inputs:
+            if source.id not in seen:
+                seen.add(source.id)
+                todo.append(source)
+    return False

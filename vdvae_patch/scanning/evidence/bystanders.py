@@ -1,0 +1,106 @@
+"""What a patch must leave as it is: of all that a patched model reads through a new scale, everything must be a σ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from vdvae_patch import composition, conventions, scales
+from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import ChannelRange
+from vdvae_patch.scanning.arithmetic import ops
+from vdvae_patch.scanning.arithmetic.cuts import UNKNOWN, lies_in
+from vdvae_patch.scanning.arithmetic.expression import Expression, Spot
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.scanning.evidence.emission import examples_cut
+from vdvae_patch.scanning.evidence.reading import where
+
+_SCALES = (os.path.dirname(os.path.abspath(scales.__file__)) + os.sep, conventions.__file__, composition.__file__)
+
+
+def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
+    """Compare what the patched model reads through its new scales with what it reads as σ.
+
+    If `encoder[0:4]` is patched where only channels 2 and 3 are a log σ, every σ is right, and the mean in channels 0
+    and 1 has been moved. So each value that goes through a scale must be one of which a σ is computed. A constant scale
+    depends on no raw value any more, so there is nothing to follow; `patch` tries another scale first.
+
+    Args:
+        graph: of the patched model.
+        sigma: the raw values of which a σ is computed.
+
+    Raises:
+        PatchError: other channels of one of these outputs go through a scale, too.
+    """
+    of_scales: dict[str | None, list[Spot]] = {}
+    for spot in sigma:
+        of_scales.setdefault(_origin(spot), []).append(_of_all_examples(graph, spot))
+    for reader, operand in _readers(graph):
+        expression = Expression(Spot(operand))
+        scaled = {
+            key for spot in expression.order if is_scale(spot.node) for key in expression.depends[spot.key]
+        } & expression.leaves.keys()
+        for leaf in (expression.leaves[key] for key in scaled):
+            known = of_scales.get(_origin(leaf), [])
+            if leaf.node.params and known and not _is_held(_of_all_examples(graph, leaf), known):
+                raise PatchError(
+                    f"the scale of {_origin(leaf) or 'a head'} also changes {_text(leaf)}, which {where(reader)} reads "
+                    f"and no σ is computed of ({', '.join(sorted({_text(s) for s in known}))} is); the head's channels "
+                    "are too many. The patch was taken back; write a patch file whose Head names the channels"
+                )
+
+
+def _readers(graph: Graph) -> Iterator[tuple[Node, Node]]:
+    """Operations that are no arithmetic of single elements, or join tensors, and their operands behind a scale."""
+    todo = [node for node in graph.nodes if node.params and is_scale(node)]
+    seen: set[int] = set()
+    while todo:
+        node = todo.pop()
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        users = graph.consumers.get(node.id, ())
+        following = [user for user in users if user.kind in ("elementwise", "shape")]
+        todo.extend(following)
+        for user in users:
+            if user not in following or user.op in ops.JOINING:
+                yield user, node
+        if not users:
+            yield node, node
+
+
+def is_scale(node: Node) -> bool:
+    """Whether a node is a step of one of this package's scales."""
+    return node.kind == "elementwise" and any(f.code.co_filename.startswith(_SCALES) for f in node.frames)
+
+
+def _origin(spot: Spot) -> str | None:
+    """The innermost module that computes a value; steps of one loop are the same."""
+    return next((frame.path for frame in spot.node.frames if frame.path is not None), None)
+
+
+def _of_all_examples(graph: Graph, spot: Spot) -> Spot:
+    """The channels of a part of a network's output, of all examples and steps of time."""
+    examples = examples_cut(graph, spot)
+    return Spot(spot.node, tuple(cut for cut in spot.cuts if cut not in examples))
+
+
+def _is_held(part: Spot, known: list[Spot]) -> bool:
+    """Whether a part of a tensor lies in one of some others, or in all of them together, side by side."""
+    if any(lies_in(part.cuts, spot.cuts) for spot in known):
+        return True
+    dims = {tuple(cut.dim for cut in spot.cuts) for spot in known}
+    if len(dims) != 1 or len(known[0].cuts) != 1 or known[0].cuts[0].dim == UNKNOWN:
+        return False
+    own = next((cut for cut in part.cuts if cut.dim == known[0].cuts[0].dim), None)
+    places = set(range(known[0].cuts[0].size)) if own is None else set(own.places)
+    return places <= {place for spot in known for place in spot.cuts[0].places}
+
+
+def _text(spot: Spot) -> str:
+    if not spot.cuts:
+        return "all of it"
+    return ", ".join(
+        f"{ChannelRange(c.dim, c.start, c.start + c.step * c.length, c.step)} along dimension {c.dim}"
+        for c in spot.cuts
+    )

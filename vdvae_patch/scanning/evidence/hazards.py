@@ -1,0 +1,184 @@
+"""What is numerically unsafe in a host as it is, with the reason and the remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from vdvae_patch.composition import Step
+from vdvae_patch.conventions import Convention
+from vdvae_patch.heads import Role
+from vdvae_patch.patching.floors import zero_between
+from vdvae_patch.scanning.arithmetic.chain import descend
+from vdvae_patch.scanning.arithmetic.expression import Spot
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.trace import shown
+
+_SOURCE = '"Re-parameterizing VAEs for stability"'
+
+
+MADE_ONE = "a patch makes them one"
+
+
+def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Sequence[str] = ()) -> Iterator[str]:
+    """Faults of one head's scale.
+
+    Args:
+        ways: how the host reads the raw value, where it does so in ways that disagree.
+    """
+    far = torch.tensor([-40.0, 40.0], dtype=torch.float64)
+    low, high = (float(s) for s in convention.sigma(far))
+    if not agree:
+        yield (
+            f"{path}: the host reads this raw value in ways that disagree{_in_ways(ways)}, so it samples from one "
+            f"Normal and computes the density of another; {MADE_ONE}"
+        )
+    if high > 1e6 and role != "likelihood":
+        yield (
+            f"{path}: σ grows exponentially with the raw parameter, so one large value makes a gradient that ends the "
+            f"run ({_SOURCE}, section 3); remedy: explin or upbounded"
+        )
+    if low < 1e-6 and role == "likelihood":
+        yield (
+            f"{path}: the likelihood's σ has no lower bound, so the density of a well reconstructed value grows "
+            f"without limit ({_SOURCE}, section 4); remedy: downbounded or bounded"
+        )
+    if low < 0:
+        yield f"{path}: nothing keeps σ positive; remedy: any scale of this package"
+    elif (at := zero_between(convention)) is not None:
+        yield (
+            f"{path}: σ is zero where the raw value is {at + 0.0:g}, and its log, or a division by it, is not finite "
+            "there; remedy: any scale of this package"
+        )
+
+
+def of_correlation(path: str, place: str) -> str:
+    """The fault of a density of two correlated values whose ρ comes to ±1."""
+    return (
+        f"{path}: the correlation ρ that is computed at {shown(place)} comes to ±1 when its raw value grows (tanh is 1 "
+        "from 9 on in float32), where 1 − ρ² is zero and the density is none; no scale of σ mends that; remedy: "
+        "0.99 * torch.tanh(v) there"
+    )
+
+
+def of_floored_density(path: str, place: str) -> str:
+    """The fault of a density whose divisors have floors of their own."""
+    return (
+        f"{path}: {shown(place)} adds small numbers in its divisors or logs, so that it is no Normal's density where σ "
+        "is as small; they stay under a patch; remedy: a lower bound well above them, as of bounded(0.01, 10)"
+    )
+
+
+def of_floored_log(path: str, place: str, exchanged: bool) -> str:
+    """The fault of a KL, or a density, whose log alone has a floor."""
+    what = "a patch makes it the log of σ" if exchanged else "it stays under a patch: let it be the log of σ itself"
+    return (
+        f"{path}: {shown(place)} takes the log behind a floor and σ itself for the rest, which is no Normal's where σ "
+        f"is small; {what}"
+    )
+
+
+def _in_ways(ways: Sequence[str]) -> str:
+    return f" ({'; '.join(ways)})" if ways else ""
+
+
+def of_graph(graph: Graph) -> Iterator[str]:
+    """Faults of the host's arithmetic."""
+    seen: set[tuple[str, int]] = set()
+    for node in graph.nodes:
+        frame = node.host_frame()
+        if frame is None or not node.params:
+            continue
+        place = (frame.code.co_filename, frame.line)
+        at = f"{shown(place[0])}:{place[1]}"
+        if node.op == "log" and place not in seen and (of := _tail_in_log(node)):
+            seen.add(place)
+            article = "an" if of == "exponential" else "a"
+            yield (
+                f"{at}: the log of {article} {of} is −∞ as soon as the {of} underflows (raw "
+                f"values below −103 in float32, below −51 of a square; {_SOURCE}, table 1); fix: compute the "
+                "KL or the density from log σ itself, as a patched Normal does"
+            )
+        elif _is_clamp_of_nll(node) and place not in seen:
+            seen.add(place)
+            yield (
+                f"{at}: gaussian_nll_loss counts a variance below its eps of {node.args[1]:g} as eps, "
+                f"so a σ below {math.sqrt(node.args[1]):.3g} of any scale as that; remedy: a smaller eps, or a scale "
+                "with a lower bound above it"
+            )
+
+
+def _is_clamp_of_nll(node: Node) -> bool:
+    """The clamp inside PyTorch's Gaussian loss, which changes a copy of the variance that it was given."""
+    calls = any("gaussian_nll_loss" in frame.code.co_names for frame in node.frames)
+    return calls and node.op == "clamp" and node.inplace and isinstance(node.args[1], float)
+
+
+def of_probabilities(graph: Graph) -> Iterator[str]:
+    """Logs of a sigmoid, or of one minus it, that are not finite where it rounds to 0 or 1; no σ changes them."""
+    seen: set[tuple[str, int]] = set()
+    for node in graph.nodes:
+        frame = node.host_frame() if node.op == "log" and node.params and node.inputs else None
+        if frame is None or (frame.code.co_filename, frame.line) in seen:
+            continue
+        chain = descend(Spot(node.inputs[0]))
+        names = [step.name for step in chain.steps]
+        if "sigmoid" not in names:
+            continue
+        ends = torch.tensor([-1e4, 1e4], dtype=torch.float64)
+        at_sigmoid = _forward(chain.steps[: names.index("sigmoid") + 1], ends)
+        logged = _forward(chain.steps, ends)
+        worst = int(logged.argmin())
+        if logged[worst] > 0:
+            continue
+        seen.add((frame.code.co_filename, frame.line))
+        rounded, value = round(float(at_sigmoid[worst])), float(logged[worst])
+        yield (
+            f"{shown(frame.code.co_filename)}:{frame.line}: where the sigmoid rounds to {rounded} "
+            f"({'from 17 on' if rounded else 'below −104'} in float32), this is the log of {value:.3g}, which is "
+            f"{'NaN' if value < 0 else '−∞'}, and no scale changes that; fix: F.binary_cross_entropy_with_logits, or "
+            "F.logsigmoid, of what goes into the sigmoid"
+        )
+
+
+def _forward(steps: Sequence[Step], value: torch.Tensor) -> torch.Tensor:
+    for step in steps:
+        value = step.forward(value)
+    return value
+
+
+_TAILS = {"exp": "exponential", "softplus": "softplus"}
+"""What goes to zero as an exponential does."""
+
+
+def _tail_in_log(node: Node) -> str:
+    """Of what a log is taken that underflows, or of a ratio of two, with no floor in between; nothing if of none."""
+    chains = [descend(Spot(node.inputs[0]))] if node.inputs else []
+    if chains and chains[0].end == "product" and not any(_is_floor(step.name) for step in chains[0].steps):
+        begin = chains[0].begin
+        chains += [descend(Spot(n)) for n in begin.node.inputs if n.params]
+    for chain in chains:
+        names = [step.name for step in chain.steps]
+        first = next((n for n, name in enumerate(names) if name in _TAILS), None)
+        if first is None:
+            continue
+        if not any(map(_is_floor, names[first:])) and _goes_to_zero(chain.steps[: first + 1]):
+            return _TAILS[names[first]]
+    return ""
+
+
+def _goes_to_zero(steps: Sequence[Step]) -> bool:
+    """Whether an exponential underflows at some raw value: not one of a value that is clamped before."""
+    value = _forward(steps, torch.tensor([-1e4, 1e4], dtype=torch.float64))
+    return bool((value < _UNDERFLOWS).any())
+
+
+_UNDERFLOWS = 1e-19
+"""The square of what is less is no normal number in float32."""
+
+
+def _is_floor(step: str) -> bool:
+    """Whether a step may keep what follows from being zero: exp(v) + 1e-6, exp(v).clamp(min=1e-6)."""
+    return step == "add" or step == "clamp"

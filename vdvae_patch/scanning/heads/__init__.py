@@ -1,0 +1,1 @@
+"""From readings to heads: which are one, in which role, around which mean."""

@@ -1,0 +1,1 @@
+"""Where in the host's code a σ can be replaced."""

@@ -1,0 +1,1 @@
+"""`stabilize`: choose a scale for each head, patch, push the raw values to their ends, and say what holds."""

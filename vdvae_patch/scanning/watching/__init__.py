@@ -1,0 +1,1 @@
+"""Run a model once, note every operation, and leave everything as it was."""
