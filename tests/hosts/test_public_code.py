@@ -53,6 +53,11 @@ KNOWN = {
     "tenth_sequences-VAE of Burgers' waves (christian-jacobsen)": "a GELU that serves all Sequentials is in σ: refused",
     "tenth_sequences-Frames to come (marisancans)": "a scale that is v², a slip upstream, without a KL: missed",
     "tenth_sequences-Deconfounder (EthanYDONG)": "one layer is the prior's, and by another function the posterior's",
+    "eleventh_images-SSVAE of a soft sensor (tonyzyl)": "a label's σ, drawn and a density's: a likelihood's",
+    "eleventh_images-CADA-VAE (edgarschnfld)": "a slip upstream: σ as the KL has it, where a row's noise is one number",
+    "eleventh_images-IntroVAE (eking2)": "an encoder that judges its own pictures, undrawn, is a prior's, too",
+    "eleventh_images-LeNet with dropped weights (gil00)": "weights' variances, added up to an activation's: missed",
+    "eleventh_images-Identifiable VAE (woo-taek)": "a floor that one of two uses of a prior's variance has: refused",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -93,6 +98,14 @@ SLOW = {
     "tenth_sequences-Neural process (martenlienen)", "tenth_sequences-Unified motion CVAE (vanoracai)",
     "tenth_sequences-CVAE of folds (VikashKumar-1996)", "tenth_sequences-TRPO (ajlangley)",
     "tenth_sequences-Deconfounder (EthanYDONG)",
+    "eleventh_images-MCVAE (ggbioing)", "eleventh_images-VAE-BEGAN of two codes (sootlasten)",
+    "eleventh_images-CADA-VAE (edgarschnfld)", "eleventh_images-SSVAE of a soft sensor (tonyzyl)",
+    "eleventh_images-FairRep of rows (tstksnhx)", "eleventh_images-Cond_SRVAE (Etienne-bdt)",
+    "eleventh_images-BayesianRegressor (zchccsx)", "eleventh_images-IntroVAE (eking2)",
+    "eleventh_images-IWAE of explicit weights (JohanYe)",
+    "eleventh_images-Codec with a context (USTC-iVCSeminar-Team2)",
+    "eleventh_images-Hierarchical Probabilistic U-Net (mhsotoudeh)", "eleventh_images-FactorVAE (scarletteshu)",
+    "eleventh_images-GMVAE (sghalebikesabi)",
 }  # fmt: skip
 
 
