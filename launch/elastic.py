@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vdvae_patch import own_process
 from vdvae_patch.errors import InvalidValueError, RunError
 from vdvae_patch.machine import usable_cores
 from vdvae_patch.train.interrupts import EXIT_RESUME
@@ -45,8 +45,9 @@ def start_ranks(arguments: Sequence[str], nproc: int, folder: Path) -> int:
         min_nodes=1, max_nodes=1, nproc_per_node=nproc, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         run_id=f"vdvae-patch-{os.getpid()}", max_restarts=0,
     )  # fmt: skip
+    program, *its = own_process.command(*arguments)
     try:
-        elastic_launch(config, sys.executable)("-m", "vdvae_patch", *arguments)
+        elastic_launch(config, program)(*its)
     except ChildFailedError as failed:
         codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
         killed = {rank: code for rank, code in codes.items() if code < 0}

@@ -1,8 +1,8 @@
-"""Step time and memory of patched models against the vanilla one: side by side, interleaved, medians.
+"""Step time and memory of patched models against the first, mostly vanilla: side by side, interleaved, medians.
 
 Machines are noisy, so a ratio is only as good as its pairing: in every round each contender does one step, in an order
 drawn anew, so that each follows on each, whose caches it finds. A contender's ratio is the median over rounds of its
-time over vanilla's time in the same round. Name vanilla twice to see what the machine makes of no difference at all.
+time over that of the first in the same round. Name vanilla twice to see what the machine makes of no difference.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class _Contender:
     times: list[float]
     peak: int = 0
     shared: Callable[[], AbstractContextManager[Any]] | None = None
-    warm: int = 1  # steps of a shared model that do not count, since it was changed
+    warm: int = 3
+    """Steps of a shared model that do not count, since it was changed: a patched module is of a class that was just
+    made, and Python finds the shortest way through new code only as it calls it."""
 
     def timed(self, number: int, batch: Any, device: torch.device, clock: Callable[[], float]) -> float:
         """Seconds of a step; of a shared model, a step behind the first ones since it was changed."""
@@ -99,8 +101,8 @@ def benchmark(
     """Measure `variants` against the first of them, on batches of the configuration's data.
 
     Where they differ by nothing but scales, one model is trained by all of them in turns, patched before a step and
-    unpatched behind it, and the step that is timed comes behind one that is not. What is compiled or captured is of one
-    variant, and a decoder or a top prior has parameters of its own: such contenders have a model each.
+    unpatched behind it, and the step that is timed comes behind three that are not. What is compiled or captured is of
+    one variant, and a decoder or a top prior has parameters of its own: such contenders have a model each.
 
     Args:
         plain: also measure vanilla trained by the plain step: eager, one tensor after the other, and waiting for the
@@ -387,8 +389,9 @@ def default_config(config: TrainConfig[Any]) -> TrainConfig[Any]:
 
 
 def markdown(measurements: Sequence[Measurement], title: str) -> str:
-    """The table."""
-    header = ("contender", "ms a step", "images/s", "time over vanilla", "peak MB a step", "memory over vanilla")
+    """The table; its ratios are over the first contender, which the header names."""
+    first = measurements[0].name
+    header = ("contender", "ms a step", "images/s", f"time over {first}", "peak MB a step", f"memory over {first}")
     rows = [
         (
             m.name, f"{1e3 * m.seconds:.1f}", f"{m.images_per_second:.1f}",

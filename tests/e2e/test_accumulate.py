@@ -14,11 +14,12 @@ from runs import finish, metrics, tiny
 from test_ranks import on_ranks
 from torch import Tensor, nn
 
+from vdvae_patch.cli import dispatch
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts.preset import Losses, Optimization
 from vdvae_patch.skips.records import read_log
 from vdvae_patch.train import flight
-from vdvae_patch.train.accumulate import backward
+from vdvae_patch.train.accumulate import backward, shares_of_batch_norms
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.loop import train
 from vdvae_patch.train.replay import replay
@@ -131,6 +132,23 @@ def test_what_cannot_be_done_in_parts_is_refused(tmp_path: Path, settings: dict[
     config = tiny(tmp_path, **settings)
     with pytest.raises(InvalidValueError, match=said):
         make_engine(config, World(CPU), prepare(config, CPU))
+
+
+def test_batch_norms_that_see_a_share_of_the_batch_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.SyncBatchNorm(3))
+    assert shares_of_batch_norms(model, 8, parts=1, ranks=1) == ""
+    assert shares_of_batch_norms(nn.Linear(3, 3), 8, parts=2, ranks=2) == ""
+    assert shares_of_batch_norms(model, 8, parts=1, ranks=2).startswith(
+        "2 ranks: the model's batch norms (1) take the statistics of 4 images, a share of the batch of 8; "
+    )
+    assert shares_of_batch_norms(model, 8, parts=2, ranks=2).startswith(
+        "--accumulate 2 on 2 ranks: the model's batch norms (2) take the statistics of 2 images, a share of the "
+        "batch of 8, and move their running statistics 2 times an update; "
+    )
+    images = ["--data=builtin(train=24,valid=2,test=4)", "--batch-size=4", "--steps=1", "--watch-every=0"]
+    out = ["--host=conv_vae", "--device=cpu", "--accumulate=2", "--out", str(tmp_path / "run")]
+    assert dispatch(["train", *images, *out]) == 0
+    assert "note: --accumulate 2: the model's batch norms" in capsys.readouterr().err
 
 
 def test_two_ranks_train_in_parts(tmp_path: Path) -> None:

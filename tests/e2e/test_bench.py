@@ -6,18 +6,22 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from vdvae_patch import benchmark as benchmark_module
 from vdvae_patch.benchmark import PLAIN, _Contender, _measurement, batches_of, benchmark, benchmark_guard, plain_step
 from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.guarding import signals
 from vdvae_patch.train.setup import prepare
 
 pytestmark = pytest.mark.medium
 
 SMALL = ["--preset=demo", "--data=builtin(train=24,valid=8,test=8)", "--batch-size=4"]
+TINY = ["--width=8", "--zdim=2", "--num-mixtures=2", "--enc-blocks=32d8,4d4,1x1", "--dec-blocks=1x1,4m1,32m4"]
 VARIANTS = ["vanilla", "upbounded", "explin", "vanilla/constant", "upbounded/constant", "explin/constant"]
 
 
@@ -53,6 +57,32 @@ def test_ratios_are_of_the_contender_over_the_reference() -> None:
     assert (found.seconds, found.images_per_second) == (4.0, 2.0)
 
 
+def test_the_header_names_what_the_ratios_are_over() -> None:
+    """The first that is named, which need not be vanilla."""
+    first = _Contender("upbounded", lambda number, batch: None, [2.0], peak=100)
+    others = [first, _Contender("explin", lambda number, batch: None, [3.0], peak=100)]
+    text = benchmark_module.markdown([_measurement(one, first, batch_size=1) for one in others], "title")
+    assert "| time over upbounded | peak MB a step | memory over upbounded |" in text
+    assert "vanilla" not in text
+
+
+def test_the_bench_takes_the_data_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(0)
+    for name in ("train", "valid", "test"):
+        np.save(tmp_path / f"{name}.npy", draws.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8))
+    seen: list[ModelBatch] = []
+    monkeypatch.setattr(benchmark_module, "_measure", lambda contenders, batches, *_: seen.extend(batches) or [])
+    monkeypatch.setattr("vdvae_patch.cli.bench._show", lambda *_: None)
+    named = [f"--data-root={tmp_path}", "--data=arrays", "--variants=vanilla", "--rounds=1", "--warmup=0"]
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "--preset=demo", *TINY, "--batch-size=4", *named])
+    assert stop.value.code == 0
+    given = {image.tobytes() for image in np.load(tmp_path / "train.npy")}
+    pixels = [((image + 1) * 127.5).round().byte().numpy().tobytes() for batch in seen for image in batch.target]
+    assert len(pixels) == 8
+    assert set(pixels) <= given
+
+
 def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--variants=vanilla,upbounded", "--rounds=1", "--warmup=0", "--plain", f"--out={tmp_path}"]
     with pytest.raises(SystemExit) as stop:
@@ -69,9 +99,8 @@ def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.Capture
 def test_scaling_measures_one_and_two_processes_and_says_what_they_exchange(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny = ["--width=8", "--zdim=2", "--num-mixtures=2", "--enc-blocks=32d8,4d4,1x1", "--dec-blocks=1x1,4m1,32m4"]
     with pytest.raises(SystemExit) as stop:
-        main(["bench", "--scaling", *SMALL, *tiny, "--device=cpu", f"--out={tmp_path / 'out'}"])
+        main(["bench", "--scaling", *SMALL, *TINY, "--device=cpu", f"--out={tmp_path / 'out'}"])
     assert stop.value.code == 0
     record = json.loads((tmp_path / "out" / "scaling.json").read_text())
     assert {"command", "commit", "machine", "threads"} <= set(record["run"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,9 +15,13 @@ import pytest
 from vdvae_patch.cli import demo, main
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.compare.options import separate
+from vdvae_patch.compare.progress import ComparisonProgress
+from vdvae_patch.compare.schedule import Ended
 from vdvae_patch.skips import records
+from vdvae_patch.skips.records import read
 from vdvae_patch.skips.whole import with_comment
 from vdvae_patch.train.folder import read_json
+from vdvae_patch.train.interrupts import EXIT_RESUME
 
 # A model of some thousand weights: a step takes a few milliseconds.
 TINY = [
@@ -124,6 +130,31 @@ def test_a_run_that_was_cut_off_goes_on_and_one_that_fails_does_not_hold_it_up(
 
 
 @pytest.mark.medium
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_between_two_runs_begins_no_other_and_the_same_command_goes_on_to_the_same_numbers(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    flags = ["--variants=vanilla,upbounded/bounded(alpha=0.1,omega=1)", "--jobs=1", "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patched:
+        ended = ComparisonProgress.ended
+
+        def and_a_signal(self: ComparisonProgress, run: Ended) -> None:
+            ended(self, run)
+            os.kill(os.getpid(), number)
+
+        patched.setattr(ComparisonProgress, "ended", and_a_signal)
+        assert compare(*flags) == EXIT_RESUME
+    assert [run.name for run in runs(tmp_path / "out")] == ["vanilla-seed0"]
+    assert compare(*flags) == 0
+    for name in ("table.md", "table.csv"):
+        assert (tmp_path / "out" / name).read_text() == (done / name).read_text()
+    for run in runs(done):
+        assert [row["elbo"] for row in read(tmp_path / "out" / run.name / "metrics.jsonl")] == [
+            row["elbo"] for row in read(run / "metrics.jsonl")
+        ]
+
+
 def test_runs_that_no_longer_learn_are_counted_and_are_no_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +182,30 @@ def test_tensorboard_has_the_losses_and_the_heads(tmp_path: Path) -> None:
     assert "heads_log_sigma_min/decoder.dec_blocks.0.enc" in tags
     written = [event.value for event in events.Scalars("train/elbo")]
     assert written == pytest.approx([row["elbo"] for row in metrics(tmp_path / "run")])
+
+
+def test_tensorboard_counts_the_skips_of_a_resumed_run_from_its_beginning(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = tiny(tmp_path / "run", steps=3, tensorboard=True, skip_threshold=1e-6, max_consecutive_skips=9)
+    train(config)
+    train(replace(config, steps=5, resume=True))
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    counted = [(event.step, event.value) for event in events.Scalars("skipped/high_gradient")]
+    assert counted == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+
+
+def test_commands_that_a_run_prints_can_be_typed_whatever_its_folder_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "größe 1; rm"
+    with pytest.raises(RunError) as given_up:
+        train(tiny(folder, steps=4, skip_threshold=1e-6, max_consecutive_skips=2))
+    said = " ".join(capsys.readouterr().err.split())
+    _, replayed = said.split("look at it with: ", 1)
+    assert shlex.split(replayed.split("vanilla seed")[0])[3:] == ["replay", str(folder), "--skip", "1"]
+    _, resumed = str(given_up.value).split("vdvae-patch train ", 1)
+    assert shlex.split(resumed)[:3] == ["--resume", "--out", str(folder)]
 
 
 def test_a_run_that_no_longer_learns_ends_with_a_diagnosis(nan_run: Path) -> None:

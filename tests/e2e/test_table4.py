@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vdvae_patch.cli import main
+from vdvae_patch.compare.options import CompareOptions
+from vdvae_patch.compare.plan import plan
+from vdvae_patch.compare.results import Row, Spread
 from vdvae_patch.experiments import table4
 from vdvae_patch.experiments.options import Figure2, Table4
 
@@ -65,3 +69,22 @@ def test_the_settings_are_the_papers_unless_told_otherwise() -> None:
     assert "--lr" not in flags
     assert len(Table4().variants.split(",")) == len(table4.PAPER) == 6
     assert Figure2().report == "figure2"
+
+
+def test_a_row_says_of_how_many_runs_its_mean_is() -> None:
+    counts, nelbo = Spread(1.0, 0.0, 3, 3), Spread(2.0, 0.1, 2, 3)
+    row = Row("vanilla", (), (), 3, counts, counts, nelbo, nelbo, nelbo, nelbo)
+    assert table4._row(row)[-1] == "2/3 with a finite NELBO"
+    whole = replace(nelbo, count=3)
+    assert table4._row(replace(row, nats=whole))[-1] == 3
+
+
+@pytest.mark.parametrize(("nproc", "said"), [(1, "1 process instead of two GPUs, so batches of 16"), (2, ""),
+                                             (4, "4 processes instead of two GPUs, so batches of 64")])  # fmt: skip
+def test_the_introduction_says_how_large_the_batches_are(tmp_path: Path, nproc: int, said: str) -> None:
+    options = Table4(nproc=nproc, data="builtin", data_root=None)
+    flags, base = table4._settings(options)
+    comparison = plan(CompareOptions(variants="vanilla", seeds="0", out=tmp_path), flags, base)
+    text = table4._introduction(options, comparison, None)
+    assert said in text
+    assert ("batches of" in text) == bool(said)

@@ -144,4 +144,56 @@ def test_a_guard_that_is_taken_up_again_counts_on(tmp_path: Path) -> None:
         assert guard.report().startswith("7 steps, 3 of them skipped (2 before the training was taken up again)")
         assert "7 steps" not in repr(guard)  # which counts those that were applied
         assert repr(guard) == "Guard(SmallVAE, 4 steps, 3 skipped)"
+        guard.load_state_dict(kept)  # in the process that has seen what came behind that state
+        assert guard.report().startswith(
+            "4 steps, 2 of them skipped (2 before the training was taken up again), and 1 in steps behind"
+        )
     assert [row["step"] for row in read_log(tmp_path / "skips.jsonl").records] == [1, 3, 6]
+
+
+def test_skips_behind_a_state_that_is_taken_up_in_the_same_process_are_no_negative_number(tmp_path: Path) -> None:
+    """A loop that goes back to its last good checkpoint."""
+    model = SmallVAE()
+    with vdvae_patch.guard(model, diagnose=False, file=io.StringIO()) as guard:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+
+        def steps(scales: list[float]) -> None:
+            for scale in scales:
+                optimizer.zero_grad()
+                (scale * model(torch.randn(8, 6))[0].sum()).backward()
+                optimizer.step()
+
+        steps([1, float("nan"), 1])
+        kept = guard.state_dict()
+        steps([float("nan")] * 2)
+        guard.load_state_dict(kept)
+        first = "3 steps, 1 of them skipped, and 2 in steps behind the state that was taken up again"
+        assert guard.report().splitlines()[0] == first
+        assert repr(guard) == "Guard(SmallVAE, 2 steps, 1 skipped)"
+
+
+@pytest.mark.parametrize(
+    ("own", "arguments", "said"),
+    [
+        (0.01, {"threshold": 400.0}, "so that threshold=400 has nothing to do"),
+        (0.01, {"threshold": 400.0, "clip": "auto"}, "so that threshold=400 and clip='auto' have nothing to do"),
+        (0.01, {"clip": 0.001}, ""),
+        (0.01, {}, ""),
+        (1e9, {"threshold": 1e6}, ""),
+    ],
+)
+def test_a_loop_that_clips_before_the_guard_is_told_that_the_guard_sees_what_is_left(
+    own: float, arguments: dict[str, Any], said: str
+) -> None:
+    torch.manual_seed(0)
+    model, file, norms = SmallVAE(), io.StringIO(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    tracked = {"tracker": lambda values: norms.append(values["grad_norm"]), "every": 1}
+    with vdvae_patch.guard(model, file=file, **tracked, **arguments):
+        for _ in range(9):
+            optimizer.zero_grad()
+            model(torch.randn(8, 6))[0].sum().backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), own)
+            optimizer.step()
+    assert (max(norms) == pytest.approx(0.01, rel=1e-3)) == (own == 0.01)
+    assert (said in file.getvalue()) if said else not file.getvalue()

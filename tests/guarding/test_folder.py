@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import vdvae_patch
+from vdvae_patch.cli import dispatch
 from vdvae_patch.guarding.folder import identity
 from vdvae_patch.report.guards import GuardData, read_guard
 
@@ -186,6 +187,18 @@ def test_a_guard_that_goes_on_says_what_was_cut_off_and_the_gap_stays(tmp_path: 
     found = read_guard(out)
     assert len([skip for skip in found.skips if not skip.recorded]) == 1
     assert any("skips.jsonl lacks records 2 to 3" in problem for problem in found.problems), found.problems
+
+
+def test_replay_says_what_the_log_of_the_guard_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "guard"
+    train(out, 0, 3)
+    arguments = ["replay", str(out), "--model", "test_folder:VAE", "--path", str(Path(__file__).parent)]
+    assert dispatch(arguments) == 0
+    assert "lacks" not in capsys.readouterr().out
+    cut_to(out, 1)
+    assert dispatch(arguments) == 0
+    assert "note: " in (said := capsys.readouterr().out)
+    assert "skips.jsonl lacks records 2 to 3" in said
 
 
 def test_a_guard_that_goes_on_in_a_folder_has_the_identity_of_the_one_before(tmp_path: Path) -> None:

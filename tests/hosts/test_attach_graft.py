@@ -553,7 +553,7 @@ def test_check_intact_lets_wrappers_pass_that_hand_the_output_on() -> None:
 def test_an_instance_that_was_replaced_before_is_refused() -> None:
     model = AtOutput()
     model.enc.forward = lambda x: x
-    with pytest.raises(PatchError, match=r"replaced already.*remove that first"):
+    with pytest.raises(PatchError, match=r"replaced already.*patch before it is put there"):
         patch(model, posterior="explin", heads=[head()], paper=True)
 
 

@@ -58,6 +58,14 @@ KNOWN = {
     "eleventh_images-IntroVAE (eking2)": "an encoder that judges its own pictures, undrawn, is a prior's, too",
     "eleventh_images-LeNet with dropped weights (gil00)": "weights' variances, added up to an activation's: missed",
     "eleventh_images-Identifiable VAE (woo-taek)": "a floor that one of two uses of a prior's variance has: refused",
+    "eleventh_sequences-Deep Kalman filter (kokikwbt)": "squares of a draw whose σ is a parameter, no density: missed",
+    "eleventh_sequences-Latent SDE of hoppers (brijeshbv)": "a diffusion of any sign, a net for each number: missed",
+    "eleventh_sequences-FactorVAE of stocks (diego-azenha)": "a variance that is a sum is listed, too: refused",
+    "eleventh_sequences-VAE of loops (estevep)": "a slip upstream counts σ² twice in the KL: σ is read from there",
+    "eleventh_sequences-MBPO ensemble (jiangsy)": "learned bounds behind a stack of networks: found, and refused",
+    "eleventh_sequences-PolyVAE of melodies (RetroCirce)": "a layer is σ itself, a slip upstream: found, and refused",
+    "eleventh_sequences-VGRNN of edges (xiaohu-art)": "a prior's floor of 1e-8, in the KL alone, is not named",
+    "eleventh_sequences-Active inference of habits (zfountas)": "a KL with a precision beside its variances: refused",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -106,6 +114,14 @@ SLOW = {
     "eleventh_images-Codec with a context (USTC-iVCSeminar-Team2)",
     "eleventh_images-Hierarchical Probabilistic U-Net (mhsotoudeh)", "eleventh_images-FactorVAE (scarletteshu)",
     "eleventh_images-GMVAE (sghalebikesabi)",
+    "eleventh_sequences-LSTM-VAE of brains (Yufeng98)", "eleventh_sequences-VAE of polymers (DennyHsieh)",
+    "eleventh_sequences-RSSM of hidden modes (Jason-Wang313)", "eleventh_sequences-Deep Kalman filter (kokikwbt)",
+    "eleventh_sequences-Latent ODE of hearts (brdav)", "eleventh_sequences-Latent SDE of hoppers (brijeshbv)",
+    "eleventh_sequences-VRNN of markets (phanhieeus)", "eleventh_sequences-MMVAE of arms (clarsbyte)",
+    "eleventh_sequences-Neural process of curves (xuesongwang)", "eleventh_sequences-SAC (lucidrains)",
+    "eleventh_sequences-Active inference of a cart (Grottoh)", "eleventh_sequences-PPO of an imitator (lionelblonde)",
+    "eleventh_sequences-HI-VAE of wards (ItamarEfrati)", "eleventh_sequences-VGRNN of edges (xiaohu-art)",
+    "eleventh_sequences-Pen's prediction (swechhasingh)", "eleventh_sequences-Active inference of habits (zfountas)",
 }  # fmt: skip
 
 

@@ -116,6 +116,34 @@ def test_an_instance_and_a_model_on_the_meta_device_are_loaded_too(tmp_path: Pat
     assert equal(outputs(on_meta), outputs(model))
 
 
+class WithBuffer(nn.Module):
+    """A VAE with a factor that its state_dict does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(4, 4), nn.Linear(2, 4)
+        self.register_buffer("factor", torch.ones(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, logvar = self.encoder(x).chunk(2, 1)
+        z = self.factor * (mean + (0.5 * logvar).exp() * torch.randn_like(mean))
+        return ((self.decoder(z) - x) ** 2).sum() + 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum()
+
+
+def test_a_buffer_that_is_not_saved_and_is_another_one_is_told(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = WithBuffer(), torch.randn(3, 4)
+    vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, x))
+    vdvae_patch.save(model, tmp_path / "same")
+    model.factor.fill_(3)
+    vdvae_patch.save(model, tmp_path / "other")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vdvae_patch.load(WithBuffer, tmp_path / "same")
+    with pytest.warns(UserWarning, match=r"the buffer factor is in no state_dict .* not what it was"):
+        vdvae_patch.load(WithBuffer, tmp_path / "other")
+
+
 def test_a_wrapped_model_is_saved_as_what_it_wraps(tmp_path: Path) -> None:
     model = patched("AtOutput")
     expected = outputs(model)

@@ -14,12 +14,14 @@ import pytest
 from compare_samples import FLAGS, make_plan, write_run
 
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.compare import tested
 from vdvae_patch.compare.curves import counted
 from vdvae_patch.compare.plan import Comparison
-from vdvae_patch.compare.reading import reading, unusual
+from vdvae_patch.compare.reading import _share, reading, too_short, unusual
 from vdvae_patch.compare.results import collect, read_run, spread, summarise
 from vdvae_patch.compare.run import write_report
 from vdvae_patch.compare.table import as_csv, cells, notes
+from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips.records import read
 from vdvae_patch.train.folder import read_json
@@ -163,7 +165,7 @@ def test_the_reading_follows_the_numbers(comparison: Comparison) -> None:
     assert said[3] == (
         "explin/constant has the lowest mean test NELBO, 4.100 nats per dimension (vanilla 4.300 in the 2 of 3 runs "
         "where it is finite, upbounded 4.100 in the 2 of 3 runs where it is finite); within one standard deviation of "
-        "it: vanilla, upbounded."
+        "it, its own or theirs: vanilla, upbounded."
     )
     assert "upbounded has no finite test NELBO in 1 run" in said[5]
     assert "depends on the seed for vanilla" in said[6]
@@ -180,6 +182,40 @@ def test_the_reading_does_not_praise_a_patched_variant_that_broke(tmp_path: Path
     assert said[2].startswith("vanilla has the lowest mean test NELBO, 4.000")
 
 
+def nelbo_sentence(tmp_path: Path, *nelbos: tuple[float, float]) -> str:
+    """Of variants with two seeds each."""
+    names = ("vanilla", "upbounded", "explin")[: len(nelbos)]
+    made = make_plan(tmp_path, ",".join(names), "0,1")
+    for seed in (0, 1):
+        for index, both in enumerate(nelbos):
+            write_run(made.runs[seed * len(names) + index], nelbo=both[seed])
+    return next(line for line in reading(summarise(made.variants, 2, collect(made.runs))) if "lowest" in line)
+
+
+def test_means_that_do_not_differ_as_they_are_shown_are_the_lowest_together(tmp_path: Path) -> None:
+    assert nelbo_sentence(tmp_path, (5.1081, 5.1079), (5.1083, 5.1078), (6.0, 6.0)) == (
+        "vanilla and upbounded have the lowest mean test NELBO, 5.108 nats per dimension, and do not differ in the "
+        "digits that are shown (explin 6.000)."
+    )
+
+
+def test_within_one_standard_deviation_is_not_within_the_sum_of_two(tmp_path: Path) -> None:
+    """Sample deviations 0.014, 0.071 and 0.141: 0.1 away is within the last alone, and 0.08 within none but the sum."""
+    said = nelbo_sentence(tmp_path, (5.01, 4.99), (5.13, 5.03), (5.2, 5.0))
+    assert said.endswith("; within one standard deviation of it, its own or theirs: explin.")
+
+
+def test_what_is_rare_is_not_shown_as_nothing(tmp_path: Path) -> None:
+    assert [_share(*pair) for pair in ((0, 10), (1, 10_000), (1, 1_000), (9_999, 10_000), (10, 10))] == [
+        "0.0%", "less than 0.1%", "0.1%", "more than 99.9%", "100.0%",
+    ]  # fmt: skip
+    made = make_plan(tmp_path, "vanilla", ",".join(map(str, range(25))))
+    for index, run in enumerate(made.runs):
+        write_run(run, ["nan_rate" if index == 7 else None, *[None] * 5])
+    (row,) = summarise(made.variants, 25, collect(made.runs))
+    assert cells(row)[2] == "0.04 ± 0.20"
+
+
 def test_a_raised_learning_rate_and_a_handful_of_images_are_said() -> None:
     raised = parse_train([*FLAGS, "--lr", "1.2e-2", "--limit-images", "10"])
     said = " ".join(unusual(raised, preset_lr=2e-4))
@@ -191,12 +227,39 @@ def test_a_raised_learning_rate_and_a_handful_of_images_are_said() -> None:
 
 
 def test_averaged_weights_that_have_not_come_far_are_said() -> None:
-    said = unusual(parse_train([*FLAGS, "--steps", "60", "--ema-rate", "0.999"]), preset_lr=2e-4)
+    said = too_short(parse_train([*FLAGS, "--steps", "60", "--ema-rate", "0.999"]))
     assert said[0].startswith(
         "After 60 updates at --ema-rate 0.999 the averaged weights (EMA), which are what is tested"
     )
     assert "are still the initial ones to 94%" in said[0]
-    assert unusual(parse_train([*FLAGS, "--steps", "480", "--ema-rate", "0.99"]), preset_lr=2e-4) == []
+    assert too_short(parse_train([*FLAGS, "--steps", "480", "--ema-rate", "0.99"])) == []
+
+
+def test_averaged_weights_that_skipped_updates_have_kept_back_are_said() -> None:
+    """They move with an applied update alone, and how many steps an epoch has is known at the end only."""
+    summary = {"steps": 480, "high_gradient_count": 400, "nan_count": 20, "loss_scale_count": 0}
+    runs = [
+        Evaluated.by("vanilla seed 0", summary, {}, 0.99),
+        Evaluated.by("explin seed 0", {**summary, "high_gradient_count": 0}, {}, 0.99),
+    ]
+    (said,) = tested.remarks(runs)
+    assert said.startswith("vanilla seed 0: after 60 updates at --ema-rate 0.99")
+    assert "still the initial ones to 55%" in said  # 0.99^60 = 0.547
+    assert tested.remarks(runs[1:]) == []
+    (said,) = tested.remarks(runs[:1])
+    assert said.startswith("After 60 updates")
+
+
+def test_a_test_nelbo_of_a_few_of_the_test_images_is_said() -> None:
+    seen = {"data": {"test_count": 10_000}}
+    few, every = ({"steps": 1, "test": {"images": images}} for images in (1_000, 10_000))
+    assert tested.remarks([Evaluated.by("a", few, seen, 0.0)] * 2) == [
+        "The test NELBO is of the first 1,000 of 10,000 test images."
+    ]
+    assert tested.remarks([Evaluated.by("a", every, seen, 0.0), Evaluated.by("b", few, seen, 0.0)]) == [
+        "The test NELBO of b is of the first 1,000 of 10,000 test images."
+    ]
+    assert tested.remarks([Evaluated.by("a", every, seen, 0.0), Evaluated.by("b", few, {}, 0.0)]) == []
 
 
 def flip(path: Path, text: bytes) -> None:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import math
 import pickle
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -421,11 +422,12 @@ def test_as_many_runs_as_fit_the_memory_stay_within_it() -> None:
         runs_that_fit(2 * gib, 3 * gib, 4 * gib)
 
 
-def test_numbers_of_code_that_no_commit_has_are_not_published(tmp_path: Path) -> None:
+@pytest.mark.parametrize("commit", ["fedcba987654+", "installed", "unknown"])
+def test_numbers_of_code_that_no_commit_has_are_not_published(tmp_path: Path, commit: str) -> None:
     table = Table("cells", "Cells", ("a",), ((1,),))
-    dirty = Origin("command", "0123456789ab, fedcba987654+", "machine", "2", (0,), 1.0)
+    dirty = Origin("command", f"0123456789ab, {commit}", "machine", "2", (0,), 1.0)
     docs = tmp_path / "docs"
-    with pytest.raises(RunError, match=r"not committed \(fedcba987654\+\)"):
+    with pytest.raises(RunError, match=rf"no commit is known \({re.escape(commit)}\)"):
         publish(Report("found", "Found", "What was done.", (table,), dirty), tmp_path, None, to_docs=True, docs=docs)
     assert (tmp_path / "found.md").exists()
     assert not docs.exists()

@@ -39,13 +39,14 @@ LAYERS = [
     ["decoders"],
     ["top_priors"],
     ["normal"],
-    ["fused", "fused_kernels", "sampled_kl"],
+    ["fused", "fused_kernels", "sampled_kl_of_sigmas"],
+    ["sampled_kl"],
     ["scales"],
     ["registry", "over_ranks", "pixel_grid"],
     ["outcome", "skips"],
     ["reading"],
     ["given", "tables", "trace"],
-    ["errors", "machine", "number_ranges", "torch_versions"],
+    ["errors", "machine", "number_ranges", "own_process", "torch_versions"],
 ]
 # The same inside the largest of them.
 SCAN = [

@@ -265,3 +265,10 @@ def test_a_report_of_an_experiment_whose_bits_were_flipped_is_not_shown_and_said
         else:  # the name of the field that has the checksum
             assert found == clean
     assert refused > 150
+
+
+def test_a_step_beyond_32_bits_is_that_step() -> None:
+    for steps, kind in (([2**31 - 1, -5], "i4"), ([2**31, 7], "f8"), ([-(2**40), 2**40 + 1], "f8")):
+        found = drawn.packed(np.array(steps, np.int64))
+        assert found["t"] == kind
+        assert np.frombuffer(base64.b64decode(found["b"]), f"<{kind}").tolist() == steps

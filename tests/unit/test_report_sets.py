@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vdvae_patch.report.find import find
 from vdvae_patch.report.page import gather
 from vdvae_patch.report.runsets import RunSet
 from vdvae_patch.skips.records import JsonLines
-from vdvae_patch.train.folder import COMPARISON_LOCK, RunFolder, write_config
+from vdvae_patch.train.folder import COMPARISON_LOCK, RunFolder, write_config, write_json
 
 
 def saw(comparison: Comparison, index: int, **changed: Any) -> None:
@@ -39,6 +40,11 @@ def shown(comparison: Comparison) -> RunSet:
     return found
 
 
+def noted(found: RunSet) -> tuple[str, ...]:
+    """The notes, without that on averaged weights of such short runs."""
+    return tuple(note for note in found.notes if "averaged weights" not in note)
+
+
 def nelbos(found: RunSet) -> dict[str, tuple[str, str, int]]:
     """By label: the mean, its spread, and of how many runs."""
     place = [column.name for column in found.columns].index("test NELBO")
@@ -51,13 +57,13 @@ ALL = {"vanilla": ("4.100", "0.141", 2), "upbounded": ("3.100", "0.141", 2)}
 @pytest.mark.parametrize("link", [False, True])
 def test_a_copy_of_a_run_or_a_link_to_one_is_counted_once_and_said(comparison: Comparison, link: bool) -> None:
     assert nelbos(shown(comparison)) == ALL
-    assert shown(comparison).notes == ()
+    assert noted(shown(comparison)) == ()
     run = comparison.runs[0].folder
     copy = comparison.out / "copy"
     copy.symlink_to(run.name) if link else shutil.copytree(run, copy)
     found = shown(comparison)
     assert nelbos(found) == ALL
-    (note,) = found.notes
+    (note,) = noted(found)
     assert "is a copy of the run in" in note
     assert not any("3 runs" in sentence or "of 2 runs" in sentence for sentence in found.sentences)
 
@@ -134,3 +140,44 @@ def test_runs_that_began_with_another_file_of_weights_under_the_same_name_are_no
     results = collect(comparison.runs)
     assert [result.outcome for result in results] == ["finished"] * 3 + ["refused"]
     assert results[3].problems[0].endswith("weights to begin with (SHA-256): beef, and f00d in the other runs")
+
+
+def test_runs_that_differ_in_any_setting_are_no_mean_however_many_settings_differ_between_others(
+    comparison: Comparison,
+) -> None:
+    """A label has room for three settings, and decides what is one mean."""
+    told: list[dict[str, Any]] = [
+        {"lr": 1e-3, "wd": 0.1, "batch_size": 8, "ema_rate": 0.5},
+        {"lr": 2e-3, "wd": 0.2, "batch_size": 16, "ema_rate": 0.9},
+        {"lr": 1e-3, "wd": 0.1, "batch_size": 8, "ema_rate": 0.9},
+        {"lr": 1e-3, "wd": 0.1, "batch_size": 8, "ema_rate": 0.9000001},
+    ]
+    for index, (run, settings) in enumerate(zip(comparison.runs, told, strict=True)):
+        config = replace(run.config, variant="vanilla", optimization=replace(run.config.optimization, **settings))
+        write_config(RunFolder(run.folder), config, SEEN | {"id": f"{index:032x}"})
+    found = shown(comparison)
+    assert sorted((row.counted, row.cells[3].text) for row in found.rows) == [
+        (1, "3.000"),
+        (1, "3.200"),
+        (1, "4.000"),
+        (1, "4.200"),
+    ]
+    last = {row.label.split("ema_rate=")[-1] for row in found.rows if "ema_rate" in row.label}
+    assert last == {"0.5", "0.9", "0.9000001"}
+    assert found.sentences == ()
+    assert any("nothing is said of it in words" in note for note in found.notes)
+
+
+def test_a_page_says_which_runs_of_a_comparison_are_gone(comparison: Comparison) -> None:
+    rows = [{"variant": name, "seeds": 3} for name in ("vanilla", "upbounded", "explin")]
+    write_json(comparison.out / "comparison.json", {"rows": rows}, checksum=True)
+    found = shown(comparison)
+    assert [(row.label, row.counted, row.seeds, row.cells[3].note) for row in found.rows] == [
+        ("vanilla", 2, 3, "2/3"),
+        ("upbounded", 2, 3, "2/3"),
+    ]
+    assert noted(found) == (
+        "vanilla: of the 3 runs in comparison.json 1 is not in this folder",
+        "upbounded: of the 3 runs in comparison.json 1 is not in this folder",
+        "explin: of the 3 runs in comparison.json 3 are not in this folder",
+    )

@@ -69,6 +69,17 @@ def test_a_damaged_newest_is_named_and_the_one_before_is_used(tmp_path: Path) ->
     assert str(file) in found.problems[0]
 
 
+def test_the_newest_is_that_of_the_most_steps_however_many_digits_these_have(tmp_path: Path) -> None:
+    for step in (99_999_999, 100_000_000, 5):
+        save(tmp_path, step)
+    assert checkpoint.newest(tmp_path).info.step == 100_000_000
+    assert [path.name for path in sealed.numbered(tmp_path, "step")] == [
+        "step-00000005",
+        "step-99999999",
+        "step-100000000",
+    ]
+
+
 def test_the_last_two_the_last_finite_and_the_best_are_kept(tmp_path: Path) -> None:
     save(tmp_path, 1, nelbo=2.0)
     save(tmp_path, 2, nelbo=3.0)

@@ -105,8 +105,9 @@ def _recorded_by_guard(folder: Path, number: int) -> Path | None:
         return None
     if (folder / "manifest.json").exists():
         return folder
-    named = (path for path in folder.glob("skip-*") if path.name.removeprefix("skip-").isdecimal())
-    found = sorted(path for path in named if (path / "manifest.json").exists())
+    from vdvae_patch.skips.sealed import MANIFEST, numbered
+
+    found = [path for path in numbered(folder, "skip") if (path / MANIFEST).exists()]
     if not found:
         return None
     if not 1 <= number <= len(found):

@@ -6,11 +6,11 @@ import os
 import shlex
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from vdvae_patch import own_process
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import usable_cores
 from vdvae_patch.scaling import reduced_bytes
@@ -67,7 +67,7 @@ def _measure(flags: list[str], ranks: int, threads: int) -> dict[str, Any]:
         run = Path(folder) / "run"
         own = ["--steps", str(STEPS), "--nproc", str(ranks), "--out", str(run), "--test-images", "1"]
         own += ["--checkpoint-every", "0", "--watch-every", "0", "--record-every", "1"]
-        command = [sys.executable, "-m", "vdvae_patch", "train", *flags, *own]
+        command = own_process.command("train", *flags, *own)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -43,6 +43,7 @@ def run(argv: list[str]) -> int:
         os.environ[_STARTED] = str(config.nproc)
         return start_ranks(["train", *argv], config.nproc, config.folder)
 
+    from vdvae_patch.compare.tested import Evaluated
     from vdvae_patch.train.interrupts import EXIT_RESUME
     from vdvae_patch.train.loop import train
 
@@ -54,9 +55,11 @@ def run(argv: list[str]) -> int:
     summary = outcome.summary
     mass = summary.get("test_mass_nelbo_bits_per_dim")
     by_mass = "" if mass is None else f" ({mass:.4f} by the mass of each pixel's bin)"
+    some = Evaluated.by("", summary, summary["run"], None).some
+    of_some = some and f", of {some}"
     said = (
         f"{summary['variant']} seed {summary['seed']}: test NELBO {summary['test_nelbo_nats_per_dim']:.4f} nats per "
-        f"dimension = {summary['test_nelbo_bits_per_dim']:.4f} bits per dimension{by_mass}; skipped updates: "
+        f"dimension = {summary['test_nelbo_bits_per_dim']:.4f} bits per dimension{by_mass}{of_some}; skipped updates: "
         f"{summary['high_gradient_count']} high-gradient, {summary['nan_count']} NaN in {summary['steps']} steps; "
         f"{_clipping(summary)}"
         f"{summary['images_per_second']:.1f} images/s"

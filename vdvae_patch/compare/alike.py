@@ -17,7 +17,11 @@ _SAW = {
 _COMPUTED = {
     "float32": "not all runs multiply float32 alike",
     "commit": "not all runs are of one commit of this package",
+    "sources": "not all runs are of the same files of this package",
     "torch": "not all runs are of one version of torch",
+    "machine": "not all runs are of one machine",
+    "threads": "not all runs had as many threads",
+    "ranks": "not all runs were of as many processes",
     "host": "not all runs are of one commit of the host",
     "host_sources": "not all runs are of the same files of the host and its patch file",
 }
@@ -86,16 +90,18 @@ def remarks(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     Args:
         runs: what each is called, and `[run]` of its `config.toml`.
     """
-    lines = []
+    found = {}
     for key, said in _COMPUTED.items():
+        if key == "sources" and "commit" in found:  # other commits have other files
+            continue
         labels: dict[str, list[str]] = {}
         for label, seen in runs:
             if value := _all_the_time(key, seen):
                 labels.setdefault(value, []).append(label)
         if len(labels) > 1 or any(_THEN in value for value in labels):
             told = "; ".join(f"{value}: {', '.join(of)}" for value, of in labels.items())
-            lines.append(f"{said}, so that what differs need not be the patch ({told})")
-    return lines
+            found[key] = f"{said}, so that what differs need not be the patch ({told})"
+    return [*found.values()]
 
 
 _THEN = ", then "

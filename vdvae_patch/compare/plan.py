@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vdvae_patch import own_process
 from vdvae_patch.compare.options import CompareOptions
 from vdvae_patch.errors import InvalidValueError, RunError, UnknownNameError
 from vdvae_patch.machine import usable_cores
@@ -45,7 +45,7 @@ class PlannedRun:
     def command(self, *, resume: bool) -> list[str]:
         """The command line of the process that does it."""
         own = ["--variant", self.config.variant, "--seed", str(self.config.seed), "--out", str(self.folder)]
-        return [sys.executable, "-m", "vdvae_patch", "train", *self.flags, *own, *(["--resume"] if resume else [])]
+        return own_process.command("train", *self.flags, *own, *(["--resume"] if resume else []))
 
 
 @dataclass(frozen=True)

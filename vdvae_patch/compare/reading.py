@@ -35,9 +35,13 @@ def unusual(config: TrainConfig[Any], preset_lr: float) -> list[str]:
             f"Each run sees {_times(config.limit_images, 'training image')} alone: its test NELBO says how well it "
             "does on images unlike them, not how good a variant is."
         )
-    if lag := "" if config.steps is None else config.optimization.averages_lag(config.steps):
-        lines.append(f"{lag[0].upper()}{lag[1:]}.")
     return lines
+
+
+def too_short(config: TrainConfig[Any]) -> list[str]:
+    """Before the runs: that their averaged weights cannot come far, whatever is skipped."""
+    lag = "" if config.steps is None else config.optimization.averages_lag(config.steps)
+    return [f"{lag[0].upper()}{lag[1:]}."] if lag else []
 
 
 def _skips(row: Row) -> str:
@@ -51,7 +55,7 @@ def _skips(row: Row) -> str:
     nan, high = sum(run.nan for run in runs), sum(run.high_gradient for run in runs)
     sentence = (
         f"{row.variant} skipped updates in {len(hit)} of {_times(len(runs), 'run')}: {nan:,} for NaN and {high:,} for "
-        f"a high gradient, {100 * (nan + high) / steps:.1f}% of its steps"
+        f"a high gradient, {_share(nan + high, steps)} of its steps"
     )
     stopped = [run for run in runs if run.outcome == "stopped"]
     at_end = [run for run in runs if run not in stopped and run.curves.skipped[-_tail(run.steps) :].all()]
@@ -62,6 +66,14 @@ def _skips(row: Row) -> str:
             f"; {_times(len(at_end), 'run')} applied no update in the last {_times(_tail(at_end[0].steps), 'step')}"
         )
     return f"{sentence}."
+
+
+def _share(count: int, of: int) -> str:
+    """`4.6%`; neither 0.0% of what happened nor 100.0% of what was not all."""
+    percent = 100 * count / of
+    if count and percent < 0.05:
+        return "less than 0.1%"
+    return "more than 99.9%" if count < of and percent >= 99.95 else f"{percent:.1f}%"
 
 
 def _tail(steps: int) -> int:
@@ -76,20 +88,32 @@ def _nelbos(rows: Sequence[Row]) -> list[str]:
     if len(measured) > 1:
         whole = [row for row in measured if nats[row.variant].count == row.seeds]
         best = min(whole or measured, key=lambda row: nats[row.variant].mean or 0.0)
-        others = ", ".join(_beside(row, nats[row.variant]) for row in measured if row is not best)
         least = nats[best.variant].mean or 0.0
         lower = any((nats[row.variant].mean or 0.0) < least - 5e-4 for row in measured)  # as it is shown
         of_whom = "of those whose test NELBO is finite in every run, " if lower else ""
         by = " by the mass of each pixel's bin" if mass else ""
-        lines.append(
-            f"{of_whom}{best.variant} has the lowest mean test NELBO{by}, {number(least)} nats per dimension "
-            f"({others}){_apart(best, measured, nats)}."
-        )
+        equal = [row.variant for row in whole or measured if number(nats[row.variant].mean) == number(least)]
+        if len(equal) > 1:
+            lines.append(
+                f"{of_whom}{' and '.join(equal)} have the lowest mean test NELBO{by}, {number(least)} nats per "
+                f"dimension, and do not differ in the digits that are shown{_others(measured, equal, nats)}."
+            )
+        else:
+            lines.append(
+                f"{of_whom}{best.variant} has the lowest mean test NELBO{by}, {number(least)} nats per dimension"
+                f"{_others(measured, equal, nats)}{_apart(best, measured, nats)}."
+            )
     for row in rows:
         if row.nats.count < len(row.counted):
             missing = _times(len(row.counted) - row.nats.count, "run")
             lines.append(f"{row.variant} has no finite test NELBO in {missing}.")
     return lines
+
+
+def _others(measured: Sequence[Row], best: Sequence[str], nats: Mapping[str, Spread]) -> str:
+    """` (vanilla 4.300, ...)`."""
+    others = [_beside(row, nats[row.variant]) for row in measured if row.variant not in best]
+    return f" ({', '.join(others)})" if others else ""
 
 
 def _beside(row: Row, nats: Spread) -> str:
@@ -98,7 +122,7 @@ def _beside(row: Row, nats: Spread) -> str:
 
 
 def _apart(best: Row, rows: Sequence[Row], nats: Mapping[str, Spread]) -> str:
-    """Whether the seeds of the others overlap with those of the best."""
+    """Which means are no further from the best than one of the two standard deviations."""
     own = nats[best.variant]
     if own.std is None or own.mean is None:
         return ""
@@ -107,9 +131,9 @@ def _apart(best: Row, rows: Sequence[Row], nats: Mapping[str, Spread]) -> str:
         for row in rows
         if row is not best
         and (mean := nats[row.variant].mean) is not None
-        and abs(mean - own.mean) <= own.std + (nats[row.variant].std or 0.0)
+        and abs(mean - own.mean) <= max(own.std, nats[row.variant].std or 0.0)
     ]
-    return f"; within one standard deviation of it: {', '.join(near)}" if near else ""
+    return f"; within one standard deviation of it, its own or theirs: {', '.join(near)}" if near else ""
 
 
 def _caution(rows: Sequence[Row]) -> list[str]:

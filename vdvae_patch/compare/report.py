@@ -13,6 +13,7 @@ from vdvae_patch.compare.results import Row, RunResult, by_mass
 from vdvae_patch.compare.table import cells, convention, headings, notes, number
 from vdvae_patch.errors import visible
 from vdvae_patch.tables import fenced, literal, markdown
+from vdvae_patch.train.sessions import last_process
 
 CURVES = "curves.png"
 GALLERY = "images.png"
@@ -76,7 +77,7 @@ def _run_cells(result: RunResult) -> tuple[str, ...]:
         number(result.nelbo, 4),
         number(result.filtered, 4),
         number(result.summary.get("images_per_second"), 1),
-        "-" if memory is None else f"{memory / 2**20:.0f}",
+        "-" if memory is None else f"{memory / 2**20:.0f}{last_process(result.seen)}",
     )
 
 
@@ -88,7 +89,18 @@ def _settings(comparison: Comparison) -> str:
 
 def _provenance(results: Sequence[RunResult]) -> list[str]:
     lines = []
-    for key in ("version", "commit", "python", "torch", "numpy", "machine", "threads", "float32", "deterministic"):
+    for key in (
+        "version",
+        "commit",
+        "sources",
+        "python",
+        "torch",
+        "numpy",
+        "machine",
+        "threads",
+        "float32",
+        "deterministic",
+    ):
         lines.append(f"{key}: {_distinct(result.seen.get(key) for result in results)}")
     lines.append(f"host: {_distinct(_host(result.seen.get('host', {})) for result in results)}")
     lines.append(f"data: {_distinct(_data(result).get('source') for result in results)}")

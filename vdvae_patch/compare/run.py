@@ -12,17 +12,19 @@ from typing import Any
 
 from rich.console import Console
 
+from vdvae_patch.compare import tested
 from vdvae_patch.compare.curves import draw_curves
 from vdvae_patch.compare.executor import Executor, starter
 from vdvae_patch.compare.gallery import draw_gallery
 from vdvae_patch.compare.plan import Comparison, PlannedRun
 from vdvae_patch.compare.progress import ComparisonProgress
-from vdvae_patch.compare.reading import reading, unusual
+from vdvae_patch.compare.reading import reading, too_short, unusual
 from vdvae_patch.compare.report import CURVES, GALLERY, gallery_section, report
 from vdvae_patch.compare.results import Row, RunResult, by_mass, collect, summarise
 from vdvae_patch.compare.schedule import Ended, execute
 from vdvae_patch.compare.states import state_of
 from vdvae_patch.compare.table import as_csv, as_record, cells, convention, headings, notes
+from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import RunError, VdvaePatchError, visible
 from vdvae_patch.tables import literal, markdown
 from vdvae_patch.train.folder import COMPARISON_LOCK, holder, write_json, write_whole
@@ -63,7 +65,7 @@ def do_runs(
         return []
     where = f"{len(left)} runs, {min(comparison.jobs, len(left))} at a time, into {comparison.out}"
     console.print(visible(where), markup=False)
-    for line in _unusual(comparison):
+    for line in (*_unusual(comparison), *too_short(comparison.base)):
         console.print(visible(line), highlight=False, markup=False)
     with hold(comparison.out):
         wait_for_others(left, console, stop)
@@ -84,16 +86,15 @@ def write_report(comparison: Comparison) -> Report:
     if all(result.outcome == "refused" for result in results):
         raise RunError(f"no run in {out} can be trusted: {results[0].label}: {results[0].problems[0]}")
     rows = summarise(comparison.variants, len(comparison.seeds), results)
-    write_whole(
-        out / "table.md",
-        markdown(headings(rows), [map(literal, cells(row, by_mass(rows))) for row in rows]) + f"\n{convention(rows)}\n",
-    )
+    of_tests = tested.remarks(_tested(comparison, results))
+    table = markdown(headings(rows), [map(literal, cells(row, by_mass(rows))) for row in rows])
+    write_whole(out / "table.md", f"{table}\n{' '.join([convention(rows), *of_tests])}\n")
     write_whole(out / "table.csv", as_csv(rows))
     write_json(out / "comparison.json", _record(comparison, rows, results), checksum=True)
     curves = out / CURVES
     draw_curves(results, comparison.variants, [curves, curves.with_suffix(".svg")])
     section, gallery = _gallery(comparison)
-    sentences = [*reading(rows), *_unusual(comparison)]
+    sentences = [*reading(rows), *_unusual(comparison), *of_tests]
     write_whole(out / "report.md", report(comparison, rows, results, sentences, section, command()))
     return Report(tuple(rows), tuple(sentences), tuple(notes(rows, results)), curves, gallery, out / "report.md")
 
@@ -153,6 +154,11 @@ def wait_for_others(
 def _unusual(comparison: Comparison) -> list[str]:
     preset = find_entry(comparison.base).preset(comparison.base.preset)
     return unusual(comparison.base, preset.optimization.lr)
+
+
+def _tested(comparison: Comparison, results: Sequence[RunResult]) -> list[Evaluated]:
+    rate = comparison.base.optimization.ema_rate
+    return [Evaluated.by(run.label, run.summary, run.seen, rate) for run in results if run.summary]
 
 
 def _gallery(comparison: Comparison) -> tuple[str, Path | None]:

@@ -162,8 +162,18 @@ def number(value: float | None, digits: int = 3) -> str:
 def _counts(spread: Spread) -> str:
     if spread.mean is None:
         return "-"
-    digits = 0 if spread.mean >= 10 or (spread.mean.is_integer() and not spread.std) else 1
-    return _plus_minus(spread, digits)
+    return _plus_minus(spread, count_digits(spread))
+
+
+def count_digits(spread: Spread) -> int:
+    """Digits behind the point of a mean count: enough that what happened is not shown as 0.0."""
+    mean = spread.mean or 0.0
+    if mean >= 10 or (mean.is_integer() and not spread.std):
+        return 0
+    digits = 1
+    while mean and digits < 6 and not round(mean, digits):
+        digits += 1
+    return digits
 
 
 def _nelbo(spread: Spread) -> str:

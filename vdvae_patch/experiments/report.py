@@ -161,13 +161,19 @@ def publish(
     report.write(folder, figure, of_tables)
     print(f"written to {folder / report.name}.md")
     if to_docs:
-        if changed := [commit for commit in report.origin.commit.split(", ") if commit.endswith("+")]:
+        if changed := [commit for commit in report.origin.commit.split(", ") if not _is_committed(commit)]:
             raise RunError(
-                f"{report.name} is not published: it was computed by code with changes that are not committed "
-                f"({', '.join(changed)}). Commit them and do these runs again; {folder / report.name}.md has the report"
+                f"{report.name} is not published: it was computed by code with changes that are not committed, or of "
+                f"which no commit is known ({', '.join(changed)}). Commit them, run from the checkout, and do these "
+                f"runs again; {folder / report.name}.md has the report"
             )
         report.write(docs, figure, of_tables)
         print(f"published as {docs / report.name}.md")
+
+
+def _is_committed(commit: str) -> bool:
+    """Of what `code_commit` gives, whether the code can be had again."""
+    return not commit.endswith("+") and commit not in ("installed", "unknown")
 
 
 def without_paths(command: str) -> str:

@@ -125,7 +125,8 @@ def _row(row: Row) -> tuple[Cell, ...]:
     published = [f"{mean:g} ± {std:g}" for mean, std in paper] if paper else [None, None, None]
     return (
         row.variant, _shown(row.high_gradient, 1), published[0], _shown(row.nan, 1), published[1], _shown(row.nats, 3),
-        _shown(row.bits, 3), published[2], difference, inside, row.seeds,
+        _shown(row.bits, 3), published[2], difference, inside,
+        row.seeds if row.nats.count == row.seeds else f"{row.nats.count}/{row.seeds} with a finite NELBO",
     )  # fmt: skip
 
 
@@ -198,7 +199,9 @@ def _introduction(options: Table4, comparison: Comparison, budget: _Budget | Non
     if options.limit_images is not None:
         cut.append(f"{options.limit_images} training images, drawn anew for each seed")
     if options.nproc != 2:
-        cut.append(f"{options.nproc} process instead of two GPUs, so batches of {base.optimization.batch_size}")
+        images = options.nproc * base.optimization.batch_size
+        processes = "1 process" if options.nproc == 1 else f"{options.nproc} processes"
+        cut.append(f"{processes} instead of two GPUs, so batches of {images}")
     changes = f" Cut: {'; '.join(cut)}. Values are then not to be compared with the paper's." if cut else ""
     return (
         "Sections 7.3 and 7.4: the same weights, batches and noise for all variants of a seed. The paper: 300 epochs "

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from vdvae_patch import own_process
 from vdvae_patch.errors import RunError
 from vdvae_patch.gpu_bench.cells import Cell
 from vdvae_patch.gpu_bench.measure import measure
@@ -143,4 +144,4 @@ def _forget_compiled(device: torch.device) -> None:
 def command_line(argv: Sequence[str], folder: Path, part: str, seconds: float) -> list[str]:
     """The same command again, for one of its parts."""
     own = ["--out", str(folder), "--seconds", str(seconds), "--part", part]
-    return [sys.executable, "-m", "vdvae_patch", "bench", *argv, *own]
+    return own_process.command("bench", *argv, *own)

@@ -62,3 +62,38 @@ class Clipping:
             if self._before:
                 usual.remember(self._before.pop(0))
         return self._usual[optimizer]
+
+
+_ALIKE, _OFTEN = 1e-4, 5
+
+
+class ClippedBefore:
+    """Whether a loop clips gradients before the guard sees them, at a norm that is then the largest again and again.
+
+    Args:
+        clip, threshold: the guard's own, which then see what is left.
+    """
+
+    def __init__(self, clip: float | Literal["auto"] | None, threshold: float | None) -> None:
+        self._clip, self._threshold = clip, threshold
+        self._largest, self._count = 0.0, 0
+
+    def said(self, norm: float) -> str:
+        """Of the norm of an update that is applied: what there is to say, or nothing."""
+        if self._clip is None and self._threshold is None:
+            return ""
+        if norm > self._largest * (1 + _ALIKE):
+            self._count = 0
+        self._count += norm >= self._largest * (1 - _ALIKE)
+        self._largest = max(self._largest, norm)
+        without = [f"threshold={self._threshold:g}"] if (self._threshold or 0) > self._largest else []
+        if self._clip == "auto" or (self._clip or 0) > self._largest:
+            without.append(f"clip={self._clip!r}")
+        if self._count < _OFTEN or not without or not norm:
+            return ""
+        idle = " and ".join(without)
+        return (
+            f"the gradient's norm was {self._largest:.4g} in {_OFTEN} updates and never larger: the loop seems to clip "
+            f"it there, before the guard sees it, so that {idle} {'has' if len(without) == 1 else 'have'} nothing to "
+            "do; leave the clipping to the guard"
+        )

@@ -1,11 +1,14 @@
-"""How many steps a guard has seen, of each optimizer, also those before its training was taken up again."""
+"""How many steps a guard has seen, and how many it skipped, also before its training was taken up again."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from torch.optim import Optimizer
+
+from vdvae_patch.guarding.skip import Skip
 
 
 class StepCounts:
@@ -53,3 +56,29 @@ class StepCounts:
         self._before = [int(count) for count in counts]
         for optimizer in self._counts:
             self._counts[optimizer] = self._before.pop(0) if self._before else 0
+
+
+class SkipCounts:
+    """How many updates each cause has skipped, those of the state that was taken up among them.
+
+    Attributes:
+        before: of these, the ones of earlier processes.
+    """
+
+    def __init__(self) -> None:
+        self.before: Counter[str] = Counter()
+        self._behind: set[int] = set()
+
+    def of(self, skips: Sequence[Skip]) -> Counter[str]:
+        """By cause, from the skips that this process has seen."""
+        return self.before + Counter(skip.cause for n, skip in enumerate(skips) if n not in self._behind)
+
+    def behind(self, skips: Sequence[Skip]) -> int:
+        """How many of these, the loss scale's aside, came behind a state that was taken up later, and are undone."""
+        return sum(skips[n].cause != "loss_scale" for n in self._behind)
+
+    def take_up(self, counted: Mapping[str, int], skips: Sequence[Skip], steps: int) -> None:
+        """Go on from what `of` gave when `steps` steps had been done, as in a loop that goes back to a checkpoint."""
+        self._behind |= {n for n, skip in enumerate(skips) if skip.step >= steps}
+        own: Counter[str] = Counter(skip.cause for n, skip in enumerate(skips) if n not in self._behind)
+        self.before = Counter({cause: int(count) for cause, count in counted.items()}) - own

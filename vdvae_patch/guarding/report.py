@@ -61,25 +61,30 @@ def report(
     steps: int,
     heads: str,
     cure: str,
-    before: Mapping[str, int] | None = None,
+    counted: Mapping[str, int],
+    before: Mapping[str, int],
+    behind: int = 0,
 ) -> str:
     """All of it.
 
     Args:
         raised: what `torch.distributions` refused, which ends a loop that does not catch it.
         steps: of all sessions, the skipped ones among them.
-        before: by cause how many were skipped before the training was taken up again.
+        counted: by cause how many were skipped, in all sessions.
+        before: of these, those of earlier sessions.
+        behind: how many of `skips` came behind a state that was taken up again, and are counted no more.
     """
-    earlier = dict(before or {})
-    ordinary = earlier.pop("loss_scale", 0) + sum(skip.cause == "loss_scale" for skip in skips)
-    known = sum(earlier.values())
-    if not skips and not known and not ordinary:
+    real = [skip for skip in skips if skip.cause != "loss_scale"]
+    skipped, known = (sum(n for cause, n in found.items() if cause != "loss_scale") for found in (counted, before))
+    ordinary = counted.get("loss_scale", 0)
+    if not (real or skipped or ordinary):
         ended = [f"{steps} steps, no update was skipped", *raised, cure]
         return "\n\n".join(part for part in ended if part)
-    real = [skip for skip in skips if skip.cause != "loss_scale"]
-    lines = [f"{steps} steps, {len(real) + known} of them skipped"]
+    lines = [f"{steps} steps, {skipped} of them skipped"]
     if known:
         lines[0] += f" ({known} before the training was taken up again)"
+    if behind:
+        lines[0] += f", and {behind} in steps behind the state that was taken up again"
     if ordinary:
         lines[0] += f", and {ordinary} more for the loss scale of float16, which is ordinary"
     blamed = Counter((skip.head or _place_of(skip), skip.cause) for skip in real)

@@ -37,7 +37,7 @@ class Skip:
         cause: see `Cause`.
         ranks: on which the loss, or the own share of the gradient, was not finite; empty of one process, and where it
             was not looked at.
-        norm: of all gradients, before clipping.
+        norm: of all gradients when the optimizer steps: before the guard clips them, and after the loop has.
         loss: the sum of what was differentiated.
         diagnosis: what doing the step again has shown; None where it was not done.
         healed: the head that was given another scale afterwards.

@@ -7,7 +7,6 @@ import math
 import sys
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +22,8 @@ from vdvae_patch.given import require_module
 from vdvae_patch.guarding import judging, raised, ranks, signals
 from vdvae_patch.guarding.again import Again, Loss, device_of
 from vdvae_patch.guarding.averages import spoilt
-from vdvae_patch.guarding.clipping import Clipping
-from vdvae_patch.guarding.counting import StepCounts
+from vdvae_patch.guarding.clipping import ClippedBefore, Clipping
+from vdvae_patch.guarding.counting import SkipCounts, StepCounts
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
 from vdvae_patch.guarding.evaluations import Evaluations
@@ -95,7 +94,8 @@ def guard(
             another scale, explin if that holds.
         clip: the gradient norm is brought down to this; `"auto"` to twice the median of the norms of the last 100
             updates of that optimizer, after 20 of them.
-        threshold: an update whose norm is not below it is skipped, too; None for those that are not finite alone.
+        threshold: an update whose norm is not below it is skipped, too; None for those that are not finite alone. It
+            is the norm when the optimizer steps: what your loop has clipped itself is below its limit by then.
         max_consecutive: so many skips in a row end the training with a `GuardError`.
         diagnose: whether to do skipped steps again. The first of each kind is examined at once.
         keep: how many skips are recorded in `out`, with weights and batch, for `vdvae-patch replay`.
@@ -155,12 +155,13 @@ class Guard:
         self._skips: list[Skip] = []
         self._refusals: list[tuple[str, Diagnosis]] = []
         self._steps = 0
-        self._skipped_before: Counter[str] = Counter()
+        self._skip_counts = SkipCounts()
         self._undecided: Undecided | None = None
         folder = None if out is None else open_folder(Path(out), self.model)
         self.out = None if folder is None else folder.path
         self._only = None if optimizer is None else optimizers(optimizer)
         self._clipping, self._voice = Clipping(clip), Voice(file, tracker, every)
+        self._clipped_before, self._said_clipped = ClippedBefore(clip, threshold), False
         self._recorder = Recorder(self.model, folder, keep, max_batch_mib, self._voice)
         self._diagnostician = Diagnostician(self.model, heads)
         self._healer = Healer(self.model, self._diagnostician, self._voice)
@@ -236,8 +237,11 @@ class Guard:
         heads = "\n".join([part for part in (self._healer.said(), *map("note: {}".format, spoilt(self.model))) if part])
         found = [s.diagnosis for s in self.skips if s.diagnosis is not None]
         cure = self._healer.cure(found + [diagnosis for _, diagnosis in self._refusals])
-        skipped = len(self.skips) + self._skipped_before.total()
-        return report(self.skips, ended, self.steps + skipped, heads, cure, self._skipped_before)
+        counted = self._skip_counts.of(self.skips)
+        behind = self._skip_counts.behind(self.skips)
+        return report(
+            self.skips, ended, self.steps + counted.total(), heads, cure, counted, self._skip_counts.before, behind
+        )
 
     def say_count(self) -> None:
         """Tell at the end of a training how many of its steps were skipped, if any were."""
@@ -256,7 +260,7 @@ class Guard:
         )
 
     def __repr__(self) -> str:
-        skipped = len(self.skips) + self._skipped_before.total()
+        skipped = self._skip_counts.of(self.skips).total()
         return f"Guard({type(self.model).__name__}, {self.steps} steps, {skipped} skipped)"
 
     @property
@@ -289,7 +293,7 @@ class Guard:
             "consecutive": self._consecutive,
             "norms": self._clipping.norms(),
             "counts": self._counts.state(),
-            "skipped": dict(self._skipped_before + Counter(skip.cause for skip in self.skips)),
+            "skipped": dict(self._skip_counts.of(self.skips)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -297,8 +301,7 @@ class Guard:
         self._settle()
         self._steps, self._consecutive = int(state["steps"]), int(state["consecutive"])
         self._counts.take_up(state.get("counts", ()))  # of a version that did not keep them they begin at 0
-        self._skipped_before = Counter(state.get("skipped", {}))
-        self._skipped_before.subtract(Counter(skip.cause for skip in self.skips))
+        self._skip_counts.take_up(state.get("skipped", {}), self.skips, self._counts.latest)
         norms = state["norms"]
         if norms and not isinstance(norms[0], list):
             norms = [norms]  # of a guard that had one list for all optimizers
@@ -588,6 +591,9 @@ class Guard:
             self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
         self._clipping.apply(optimizer, parameters, norm, limit)
         self._voice.track(step, loss, norm, limit, skipped=False)
+        if not self._said_clipped and (text := self._clipped_before.said(norm)):
+            self._said_clipped = True
+            self._voice.say(f"note: {text}")
 
     # --- decided on the device ----------------------------------------------------------------------------------------
 

@@ -95,19 +95,29 @@ class Optimization:
 
     def initial_share(self, updates: int) -> float:
         """How much of the averaged weights is still what they began with after so many updates: `ema_rate^updates`."""
-        return float(self.ema_rate**updates)
+        return initial_share(self.ema_rate, updates)
 
     def averages_lag(self, updates: int) -> str:
-        """That the averaged weights are still the initial ones to 5% or more after so many updates; empty if not."""
-        share = self.initial_share(updates)
-        if share <= _FEW_UPDATES:
-            return ""
-        count = "one update" if updates == 1 else f"{updates:,} updates"
-        return (
-            f"after {count} at --ema-rate {self.ema_rate:g} the averaged weights (EMA), which are what is tested and "
-            f"shown, are still the initial ones to {share:.0%}: test NELBO and images say little of what was trained. "
-            "Lower it for a short run"
-        )
+        """See `averages_lag`."""
+        return averages_lag(self.ema_rate, updates)
+
+
+def initial_share(ema_rate: float, updates: int) -> float:
+    """How much of averaged weights is still what they began with after so many updates: `ema_rate^updates`."""
+    return float(ema_rate**updates)
+
+
+def averages_lag(ema_rate: float, updates: int) -> str:
+    """That averaged weights are still the initial ones to more than 5% after so many updates; empty if not."""
+    share = initial_share(ema_rate, updates)
+    if share <= _FEW_UPDATES:
+        return ""
+    count = "one update" if updates == 1 else f"{updates:,} updates"
+    return (
+        f"after {count} at --ema-rate {ema_rate:g} the averaged weights (EMA), which are what is tested and shown, are "
+        f"still the initial ones to {share:.0%}: test NELBO and images say little of what was trained. Lower it for a "
+        "short run"
+    )
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,10 @@ def of_guard(skips: Sequence[Skip], looks: Looks | None, budget: Budget) -> dict
 
 
 def packed(values: NDArray[Any]) -> dict[str, str]:
-    """`{"t": "i4", "b": base64}`: little-endian int32 or float32."""
+    """`{"t": "i4", "b": base64}`: little-endian int32 or float32; float64 where an integer is beyond 32 bits."""
     kind = "f4" if values.dtype.kind == "f" else "i4"
+    if kind == "i4" and len(values) and max(abs(int(values.min())), abs(int(values.max()))) > np.iinfo(np.int32).max:
+        kind = "f8"
     return {"t": kind, "b": base64.b64encode(values.astype(f"<{kind}").tobytes()).decode("ascii")}
 
 

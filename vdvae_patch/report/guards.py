@@ -37,7 +37,9 @@ class GuardData:
 
 def recorded_in(folder: Path) -> list[Path]:
     """The folders of its recorded skips, in the order that `replay --skip` counts them."""
-    return sorted(path for path in folder.glob("skip-*") if (path / sealed.MANIFEST).exists())
+    there = [path for path in folder.glob("skip-*") if (path / sealed.MANIFEST).exists()]
+    counted = [path for path in sealed.numbered(folder, "skip") if path in there]
+    return counted + sorted(set(there) - set(counted))  # what somebody has renamed comes last
 
 
 def read_guard(folder: Path) -> GuardData:

@@ -29,6 +29,7 @@ from vdvae_patch.report.runs import RunData, read_run
 from vdvae_patch.report.runsets import RunSet, run_set
 from vdvae_patch.report.skipped import Skip, cause_text
 from vdvae_patch.skips import telling
+from vdvae_patch.train.sessions import last_process
 
 MOST_BYTES = 6_000_000
 """Of the page without its images."""
@@ -225,7 +226,7 @@ def _run(anchor: str, name: str, run: RunData, links: _Links, now: float) -> dic
         ("training images", data.get("train_count")),
         (_hashed(data), data.get("whole_fingerprint") or data.get("fingerprint")),
         ("parameters", run.summary.get("parameters")),
-        ("peak memory", _mebibytes(run.summary.get("peak_memory_bytes"))),
+        ("peak memory", _mebibytes(run.summary.get("peak_memory_bytes"), last_process(run.seen))),
         ("last written", None if run.written is None else _ago(now - run.written)),
     ]
     return {
@@ -280,7 +281,8 @@ def _states(one: RunSet, now: float) -> list[dict[str, str]]:
             if len(row.runs) < row.seeds:
                 have = {one.runs[i].seed for i in row.runs}
                 missing = ", ".join(str(seed) for seed in seeds if seed not in have)
-                lines.append({"kind": "waits", "text": f"{row.label}: no folder yet of seed {missing}."})
+                if missing:
+                    lines.append({"kind": "waits", "text": f"{row.label}: no folder yet of seed {missing}."})
     return lines
 
 
@@ -400,8 +402,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _mebibytes(value: Any) -> str | None:
-    return f"{value / 2**20:,.0f} MiB" if isinstance(value, int | float) else None
+def _mebibytes(value: Any, of: str) -> str | None:
+    return f"{value / 2**20:,.0f} MiB{of}" if isinstance(value, int | float) else None
 
 
 def _shown(value: Any) -> str:

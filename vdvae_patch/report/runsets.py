@@ -7,29 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vdvae_patch.compare import alike
+from vdvae_patch.compare import alike, tested
 from vdvae_patch.compare.reading import reading
 from vdvae_patch.compare.results import Curves, RunResult, Spread, spread, summarise
+from vdvae_patch.compare.table import count_digits
 from vdvae_patch.compare.table import number as shown
+from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import VdvaePatchError
 from vdvae_patch.report.columns import number
+from vdvae_patch.report.labels import all_keys, differing, labels, text
 from vdvae_patch.report.runs import RunData
 from vdvae_patch.train.folder import read_json, trained_otherwise
-
-# Who a run is, where it lies, and how often it is looked at: nothing of this makes another training.
-_NO_DIFFERENCE = frozenset(
-    {
-        "allow_modified_upstream", "allow_other_variant", "checkpoint_every", "data_root", "dry_run", "evaluate_every",
-        "nproc", "out", "record_every", "record_skips", "resume", "samples_every", "seed", "tensorboard", "variant",
-        "watch_every",
-    }
-)  # fmt: skip
-_NAMED = 3
-"""The most settings that a label names."""
 
 
 @dataclass(frozen=True)
@@ -108,46 +99,57 @@ class RunSet:
 
 def run_set(folder: Path, runs: Sequence[RunData], *, is_comparison: bool) -> RunSet:
     """Put runs side by side: in the order of the comparison, else vanilla first, then by name; then by seed."""
-    asked = _asked(folder) if is_comparison else []
+    asked = _asked(folder) if is_comparison else {}
     runs, copies = _each_once(runs)
-    ordered = _with_images(sorted(runs, key=lambda run: (_place(run.variant, asked), *_order(run))))
-    differing = _differing(ordered)
-    labels = tuple(_label(run, [key for key in differing if key not in _NO_DIFFERENCE]) for run in ordered)
+    ordered = _with_images(sorted(runs, key=lambda run: (_place(run.variant, [*asked]), *_order(run))))
+    differ = differing(ordered)
+    named = labels(ordered, differ)
     columns = _columns(ordered)
     seeds = len({run.seed for run in ordered}) if is_comparison else 0
     rows = []
-    for label in dict.fromkeys(labels):
-        mine = tuple(index for index, own in enumerate(labels) if own == label)
+    for label in dict.fromkeys(named):
+        mine = tuple(index for index, own in enumerate(named) if own == label)
+        total = max(len(mine), asked.get(label, 0), seeds if [*asked] == [] else 0)
         counted = [ordered[index] for index in mine if _counts(ordered[index])]
         rows.append(
             Row(
                 label,
-                tuple(_mean(column, counted, max(seeds, len(mine))) for column in columns),
+                tuple(_mean(column, counted, total) for column in columns),
                 mine,
                 tuple(tuple(_one(column, ordered[index]) for column in columns) for index in mine),
                 len(counted),
-                max(seeds, len(mine)),
+                total,
             )
         )
-    shared_keys = [key for key in _all_keys(ordered) if key not in differing]
+    shared_keys = [key for key in all_keys(ordered) if key not in differ]
     names = [
-        label if run.seed is None else f"{label} seed {run.seed}" for label, run in zip(labels, ordered, strict=True)
+        label if run.seed is None else f"{label} seed {run.seed}" for label, run in zip(named, ordered, strict=True)
     ]
+    mixed = is_comparison and any(label != run.variant for label, run in zip(named, ordered, strict=True))
     notes = [
         *copies,
+        *_missing(asked, ordered),
         *_left_out(names, ordered),
+        *([_MIXED] if mixed else []),
         *alike.remarks([(n, r.seen) for n, r in zip(names, ordered, strict=True)]),
+        *(line.removesuffix(".") for line in tested.remarks(_tested(names, ordered))),
     ]
     return RunSet(
-        folder, is_comparison, tuple(ordered), labels, columns, tuple(rows),
-        tuple(_sentences(ordered)) if is_comparison and len(rows) > 1 else (), tuple(notes),
+        folder, is_comparison, tuple(ordered), named, columns, tuple(rows),
+        tuple(_sentences(ordered, asked)) if is_comparison and len(rows) > 1 and not mixed else (), tuple(notes),
         tuple(
-            Difference(key, tuple(_text(run.settings.get(key)) for run in ordered))
-            for key in differing
+            Difference(key, tuple(text(run.settings.get(key)) for run in ordered))
+            for key in differ
             if key not in ("out", "seed", "variant")
         ),
-        {key: _text(ordered[0].settings.get(key)) for key in shared_keys} if ordered else {},
+        {key: text(ordered[0].settings.get(key)) for key in shared_keys} if ordered else {},
     )  # fmt: skip
+
+
+_MIXED = (
+    "the runs of this comparison differ in more than variant and seed, so that nothing is said of it in words; what "
+    "differs is in the rows' names, and `compare` does not take such a folder"
+)
 
 
 def _each_once(runs: Sequence[RunData]) -> tuple[list[RunData], list[str]]:
@@ -187,19 +189,41 @@ def _left_out(names: Sequence[str], runs: Sequence[RunData]) -> list[str]:
     return said + [f"there are {names.count(name)} runs of {name}, which are no two draws of a seed" for name in twice]
 
 
+def _tested(names: Sequence[str], runs: Sequence[RunData]) -> list[Evaluated]:
+    return [
+        Evaluated.by(name, run.summary, run.seen, run.settings.get("ema_rate"))
+        for name, run in zip(names, runs, strict=True)
+        if run.summary and not run.untrusted
+    ]
+
+
 def bits(run: RunData) -> float | None:
     """Test NELBO, bits per dimension."""
     nats = _summary("test_nelbo_nats_per_dim")(run)
     return None if nats is None else nats / math.log(2)
 
 
-def _asked(folder: Path) -> list[str]:
-    """The variants in the order of a comparison's table; empty where it has not written one yet."""
+def _asked(folder: Path) -> dict[str, int]:
+    """The variants in the order of a comparison's table, and of how many seeds; empty where it has not written one."""
     try:
         rows = read_json(folder / "comparison.json").get("rows")
     except (VdvaePatchError, AttributeError):
-        return []
-    return [str(row.get("variant")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        return {}
+    told = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return {str(row.get("variant")): seeds if isinstance(seeds := row.get("seeds"), int) else 0 for row in told}
+
+
+def _missing(asked: Mapping[str, int], runs: Sequence[RunData]) -> list[str]:
+    """Which runs a comparison had when it wrote its table, and lie here no more."""
+    gone = {
+        variant: seeds - len({run.seed for run in runs if run.variant == variant}) for variant, seeds in asked.items()
+    }
+    return [
+        f"{variant}: of the {asked[variant]} runs in comparison.json {count} {'is' if count == 1 else 'are'} not in "
+        "this folder"
+        for variant, count in gone.items()
+        if count > 0
+    ]
 
 
 def _place(variant: str, asked: Sequence[str]) -> int:
@@ -208,15 +232,6 @@ def _place(variant: str, asked: Sequence[str]) -> int:
 
 def _order(run: RunData) -> tuple[bool, str, int, str]:
     return run.variant != "vanilla", run.variant, -1 if run.seed is None else run.seed, str(run.folder)
-
-
-def _all_keys(runs: Sequence[RunData]) -> list[str]:
-    return list(dict.fromkeys(key for run in runs for key in run.settings))
-
-
-def _differing(runs: Sequence[RunData]) -> list[str]:
-    known = [run for run in runs if run.settings]
-    return [key for key in _all_keys(known) if len({_text(run.settings.get(key)) for run in known}) > 1]
 
 
 def _with_images(runs: Sequence[RunData]) -> list[RunData]:
@@ -247,13 +262,6 @@ def _resumed(run: RunData) -> dict[str, str]:
 
 def _seen(run: RunData) -> alike.Seen:
     return alike.Seen.of(run.seen, run.settings)
-
-
-def _label(run: RunData, differing: Sequence[str]) -> str:
-    if not differing or not run.settings:
-        return run.variant
-    named = ", ".join(f"{key}={_text(run.settings.get(key))}" for key in differing[:_NAMED])
-    return f"{run.variant} · {named}{', …' if len(differing) > _NAMED else ''}"
 
 
 def _columns(runs: Sequence[RunData]) -> tuple[Column, ...]:
@@ -290,15 +298,15 @@ def _mean(column: Column, counted: Sequence[RunData], total: int) -> Cell:
     if found.mean is None:
         return Cell("–", None)
     digits = column.digits
-    if not digits and found.mean < 10 and (found.std or not found.mean.is_integer()):
-        digits = 1
+    if not digits:
+        digits = count_digits(found)
     note = "" if found.count == total else f"{found.count}/{total}"
     # all runs of one length: "480 ± 0" would say nothing
     told = found.std is not None and not (column.name == "steps" and not found.std)
     return Cell(shown(found.mean, digits), found.mean, shown(found.std, digits) if told else "", note)
 
 
-def _sentences(runs: Sequence[RunData]) -> list[str]:
+def _sentences(runs: Sequence[RunData], asked: Mapping[str, int]) -> list[str]:
     """The words of `compare`, computed from the same numbers."""
     others = alike.others([_seen(run) for run in runs])
     results = [
@@ -308,7 +316,7 @@ def _sentences(runs: Sequence[RunData]) -> list[str]:
     ]
     variants = list(dict.fromkeys(result.variant for result in results))
     most = max(Counter(result.variant for result in results).values(), default=0)
-    seeds = max(most, len({result.seed for result in results}))
+    seeds = max([most, *asked.values()] if asked else [most, len({result.seed for result in results})])
     try:
         return reading(summarise(variants, seeds, results)) if results else []
     except VdvaePatchError:  # a variant with a scale of somebody's package that is not installed here
@@ -337,11 +345,3 @@ def _result(run: RunData, *, refused: bool) -> RunResult:
         problems=(),
         loss_scale=run.log.count("loss_scale"),
     )
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "not given"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,13 +7,14 @@ folder/patch.json           the patch, the SHA-256 of the weights, and a checksu
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from vdvae_patch.document.fields import Fields, parse
+from vdvae_patch.document.fields import Fields, of_kind, parse
 from vdvae_patch.document.seal import with_checksum
 from vdvae_patch.errors import CheckpointError, PatchError
 from vdvae_patch.heads import Head
@@ -50,6 +51,8 @@ def save(model: nn.Module, folder: Path | str, *, overwrite: bool = False) -> Pa
     document = patch_document(model)
     with new_folder(target, frozenset((WEIGHTS, PATCH)), overwrite) as made:
         document["weights"] = {"file": WEIGHTS, "sha256": weights.write(model, made / WEIGHTS)}
+        if outside := weights.outside(model):
+            document["weights"]["outside"] = outside
         text = json.dumps(with_checksum(document), indent=1, allow_nan=False, ensure_ascii=False)
         (made / PATCH).write_text(text + "\n", encoding="utf-8")
     return target
@@ -71,12 +74,13 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
         CheckpointError: a file is missing, damaged or foreign, or the weights are of another model.
         PatchError: the patch is damaged, or the model's source is no longer what it was made for.
 
-    A model that was given is as it was if anything is raised.
+    A model that was given is as it was if anything is raised. A `UserWarning` tells of a buffer that is in no
+    state_dict, and is not what it was when the model was saved.
     """
     _check_order(model, folder, "load")
     source = Path(folder).expanduser()
     document = _document(source)
-    _check_weights(source, document)
+    outside = _check_weights(source, document)
     state = weights.read(source / WEIGHTS)
     built: Any = model if isinstance(model, nn.Module) else model()
     if not isinstance(built, nn.Module):
@@ -91,6 +95,13 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
     except BaseException:
         unpatch(built)
         raise
+    now = weights.outside(bare)
+    for name in [name for name, digest in outside.items() if name in now and now[name] != digest]:
+        warnings.warn(
+            f"the buffer {name} is in no state_dict (persistent=False), so that it is not saved, and it is not what it "
+            "was when the model was saved: set it as it was, or what the model computes is something else",
+            stacklevel=2,
+        )
     return cast(Model, built)
 
 
@@ -117,10 +128,11 @@ def _document(folder: Path) -> dict[str, object]:
     return data
 
 
-def _check_weights(folder: Path, document: dict[str, object]) -> None:
+def _check_weights(folder: Path, document: dict[str, object]) -> dict[str, str]:
+    """Of the buffers that are not saved, what they were."""
     if "weights" not in document:
         raise CheckpointError(f"{folder / PATCH} names no weights; it is a patch alone, for vdvae_patch.apply")
-    fields = Fields(document["weights"], f"{folder / PATCH}: weights", ("file", "sha256"))
+    fields = Fields(document["weights"], f"{folder / PATCH}: weights", ("file", "sha256", "outside"))
     if fields.get("file", str) != WEIGHTS:
         raise CheckpointError(f"{fields.at('file')}: must be {WEIGHTS!r}")
     file = folder / WEIGHTS
@@ -131,3 +143,5 @@ def _check_weights(folder: Path, document: dict[str, object]) -> None:
             f"{file} is not the file that was saved with {PATCH}: its SHA-256 is another; it is damaged, or "
             "was replaced"
         )
+    outside = fields.get("outside", dict, {})
+    return {name: of_kind(digest, str, f"{fields.at('outside')}.{name}") for name, digest in outside.items()}

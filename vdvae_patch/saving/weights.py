@@ -53,6 +53,22 @@ def _plain(name: str, value: object) -> Tensor:
     return value
 
 
+def outside(model: nn.Module) -> dict[str, str]:
+    """By the path of each buffer that is in no state_dict (`persistent=False`) the SHA-256 of its values.
+
+    A model's own code makes them anew, and what a training has made of them is not saved.
+    """
+    found = {}
+    for path, module in model.named_modules():
+        for name in sorted(module._non_persistent_buffers_set):
+            value = module._buffers.get(name)
+            if value is None or value.is_meta or type(value) is not Tensor or value.layout is not torch.strided:
+                continue
+            data = value.detach().to("cpu").contiguous().flatten().view(torch.uint8).numpy()
+            found[f"{path}.{name}" if path else name] = hashlib.sha256(data.tobytes()).hexdigest()
+    return found
+
+
 def digest(file: Path) -> str:
     """The SHA-256 of a file."""
     found = hashlib.sha256()

@@ -31,6 +31,13 @@ MANIFEST = "manifest.json"
 _LONGEST = 16 * 2**20  # bytes of a manifest; that of a thousand heads has about 0.2 million
 
 
+def numbered(folder: Path, prefix: str) -> list[Path]:
+    """What lies in a folder under `PREFIX-NUMBER`, in the order of the numbers, however many digits these have."""
+    found = [(path.name.removeprefix(f"{prefix}-"), path) for path in folder.glob(f"{prefix}-*")]
+    digits = [(int(number), path) for number, path in found if number.isascii() and number.isdecimal()]
+    return [path for _, path in sorted(digits)]
+
+
 def write(final: Path, info: Mapping[str, Any], state: Mapping[str, Any], *, what: str, remedy: str) -> Path:
     """Write the folder `final` durably, and return it.
 

@@ -2,7 +2,8 @@
 
     ∇ mean over B images = 1/N · Σ over the parts of ∇ mean over B/N images
 
-The parts are of equal size, so that this is the gradient of the whole batch up to rounding. They draw one behind the
+The parts are of equal size, so that this is the gradient of the whole batch up to rounding, but for a batch norm, which
+normalizes each part by itself (`shares_of_batch_norms`). They draw one behind the
 other from the noise of the step. Clipping, skip rule, update and average see the sum alone: one decision an update.
 """
 
@@ -12,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts.preset import Losses
@@ -32,6 +34,24 @@ def in_parts(x: Tensor, target: Tensor, parts: int) -> Iterator[tuple[Tensor, Te
             f"--accumulate {parts} does not divide a rank's batch of {len(x)} images; take a number that does"
         )
     yield from zip(x.chunk(parts), target.chunk(parts), strict=True)
+
+
+def shares_of_batch_norms(model: nn.Module, batch: int, parts: int, ranks: int) -> str:
+    """That batch norms see a share of the batch, so that the update is not that of the whole; empty if they see it all.
+
+    Args:
+        batch: images a step, over all ranks.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    apart = [module for module in norms if parts > 1 or not isinstance(module, nn.SyncBatchNorm)]
+    if not apart or parts * ranks == 1:
+        return ""
+    why = " on ".join([*([f"--accumulate {parts}"] if parts > 1 else []), *([f"{ranks} ranks"] if ranks > 1 else [])])
+    twice = f", and move their running statistics {parts} times an update" if parts > 1 else ""
+    return (
+        f"{why}: the model's batch norms ({len(apart)}) take the statistics of {batch // (parts * ranks)} images, "
+        f"a share of the batch of {batch}{twice}; the update is not that of the whole batch at once"
+    )
 
 
 def backward(

@@ -9,7 +9,7 @@ import torch
 import vdvae_patch
 from vdvae_patch.errors import RunError
 from vdvae_patch.train.config import TrainConfig
-from vdvae_patch.train.provenance import code_commit
+from vdvae_patch.train.provenance import code_commit, code_sources
 from vdvae_patch.train.setup import Workload
 from vdvae_patch.train.world import World
 
@@ -49,6 +49,7 @@ def fingerprint(config: TrainConfig[Any], work: Workload) -> dict[str, str]:
         **{f"--{k.replace('_', '-')}": str(v) for k, v in settings.items() if k not in _MAY_DIFFER},
         "package version": vdvae_patch.__version__,
         "package commit": code_commit(),
+        "package sources": code_sources(),
         "torch version": torch.__version__,
         "upstream kind": origin.kind,
         "upstream commit": str(origin.commit),

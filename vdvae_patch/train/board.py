@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ _LOSSES = ("elbo", "distortion", "rate", "grad_norm", "lr")
 class Board:
     """Event files of one run. A resumed run hides what the killed one wrote after its last checkpoint.
 
+    Args:
+        skipped: how many updates each cause had skipped before `first_step`.
+
     Raises:
         RunError: TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, first_step: int, skipped: Mapping[str, int]) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -27,7 +32,7 @@ class Board:
                 "--tensorboard: TensorBoard is not installed; install it with: pip install 'vdvae-patch[tensorboard]'"
             ) from None
         self._writer = SummaryWriter(str(folder), purge_step=first_step)
-        self._skips = dict.fromkeys(("high_gradient", "nan_rate", "nan_distortion", "loss_scale"), 0)
+        self._skips = Counter(skipped)
 
     def step(self, record: StepRecord) -> None:
         """Losses (nats per dimension), norm and limit of a step, and how many updates each cause has skipped so far."""

@@ -92,8 +92,7 @@ def _info(values: dict[str, Any], path: Path) -> CheckpointInfo:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints of a folder, the newest first."""
-    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(found, reverse=True)
+    return sealed.numbered(folder, "step")[::-1]
 
 
 def require_readable(folder: Path) -> None:

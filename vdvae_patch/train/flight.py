@@ -20,6 +20,7 @@ from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.hosts.preset import Optimization
 from vdvae_patch.reading.fields import record as typed
 from vdvae_patch.skips.generators import generator_states, kind_of, raw_states
+from vdvae_patch.skips.sealed import numbered
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import Precision, TrainConfig
@@ -175,8 +176,7 @@ def read(path: Path) -> Recording:
 
 def recordings(folder: Path) -> list[Path]:
     """The recordings of a run, the first skipped update first."""
-    found = (path for path in folder.glob("skip-*") if path.is_dir())  # pictures lie beside them
-    return sorted(path for path in found if path.name.removeprefix("skip-").isdecimal())  # and what others put there
+    return [path for path in numbered(folder, "skip") if path.is_dir()]
 
 
 def choose(folder: Path, number: int) -> Path:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from shlex import quote
 from typing import Any
 
 import torch
@@ -130,7 +131,7 @@ def _keep(run: Run, record: StepRecord, states: list[HeadState]) -> None:
     run.say(
         f"{said}, recorded in "
         f"{recording.path.name} ({megabytes:.1f} MB, {kept + 1} of at most {run.config.record_skips}); "
-        f"look at it with: python -m vdvae_patch replay {run.folder.path} --skip {kept + 1}"
+        f"look at it with: python -m vdvae_patch replay {quote(str(run.folder.path))} --skip {kept + 1}"
     )
 
 
@@ -153,7 +154,7 @@ def _give_up(run: Run, last: StepRecord) -> None:
 
 def _remedy(run: Run, last: StepRecord) -> str:
     """What to do about updates that are skipped for ever, by the cause of the last."""
-    config, out = run.config, run.folder.path
+    config, out = run.config, quote(str(run.folder.path))
     go_on = f"vdvae-patch train --resume --out {out}"
     if last.cause == "high_gradient" and math.isfinite(last.grad_norm):
         threshold = config.optimization.skip_threshold

@@ -15,6 +15,7 @@ from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
+from vdvae_patch.train.accumulate import shares_of_batch_norms
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.compiled import keep_compiled_code
@@ -42,7 +43,7 @@ from vdvae_patch.train.progress import TrainingProgress
 from vdvae_patch.train.provenance import provenance
 from vdvae_patch.train.run import Counters, Logs, Run
 from vdvae_patch.train.samples import sample_grid, write_png
-from vdvae_patch.train.saving import Position, restore, save
+from vdvae_patch.train.saving import Position, causes_logged, restore, save
 from vdvae_patch.train.sessions import changes, identity, require_same_weights, session, weights_print
 from vdvae_patch.train.setup import BuffersFollow, Workload, goes_on, prepare
 from vdvae_patch.train.trajectory import draw_trajectory
@@ -154,7 +155,10 @@ def _assemble(
     seen |= {"ranks": world.size, "launcher": world.launcher, "global_batch": position.global_batch}
     seen = world.on_main(lambda: _history(config, folder, work, seen, position, say))
     world.on_main(lambda: write_config(folder, config, seen))
-    board = Board(folder.tensorboard, position.step) if config.tensorboard and world.is_main else None
+    board = None
+    if config.tensorboard and world.is_main:
+        logged = causes_logged(folder.skips, str(seen["id"])) if position.step else {}
+        board = Board(folder.tensorboard, position.step, logged)
     logs = Logs(folder, board, str(seen["id"]), position.logs, clock) if world.is_main else None
     return Run(
         config, world, folder, work, engine, DeviceImages(work.data.train, world.device), position.global_batch,
@@ -187,6 +191,8 @@ def _history(
     """
     for note in (*work.notes, *work.remarks):
         say(note)
+    if note := shares_of_batch_norms(work.model, position.global_batch, config.accumulate, now["ranks"]):
+        say(f"note: {note}")
     entry = session(now, position.step)
     if not config.resume:
         data = work.data.provenance

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import os
 import platform
 import shlex
@@ -15,6 +18,9 @@ import torch
 import vdvae_patch
 from vdvae_patch.train.numerics import in_force
 
+_OURS = ("vdvae_patch", "patches", "upstream", "launch")
+"""The folders of a checkout whose files make numbers."""
+
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Plain values for TOML or JSON."""
@@ -22,6 +28,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "command": command(),
         "version": vdvae_patch.__version__,
         "commit": code_commit(),
+        "sources": code_sources(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -40,7 +47,8 @@ def command() -> str:
 
 
 def code_commit() -> str:
-    """The commit of the checkout that this package runs from, `+` appended if it has changes.
+    """The commit of the checkout that this package runs from, `+` appended if it has changes, or files of ours that no
+    commit has: a rule of the scan or a scale is found where it stands.
 
     `"installed"` where there is no checkout, `"unknown"` where git does not say.
     """
@@ -54,10 +62,22 @@ def code_commit() -> str:
 
     try:
         with git.Repo(root) as repository:
-            return repository.head.commit.hexsha[:12] + ("+" if repository.is_dirty() else "")
+            changed = repository.is_dirty() or repository.git.ls_files("--others", "--exclude-standard", "--", *_OURS)
+            return repository.head.commit.hexsha[:12] + ("+" if changed else "")
     except (git.GitError, ValueError, OSError):
         # no commit yet, or a checkout of another user, which git does not read: it ends while it is written to
         return "unknown"
+
+
+@functools.cache
+def code_sources() -> str:
+    """The beginning of a SHA-256 of this package's Python files: a commit says nothing of changes that are in none."""
+    root = Path(vdvae_patch.__file__).resolve().parent
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        with contextlib.suppress(OSError):
+            digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def machine(device: torch.device) -> str:

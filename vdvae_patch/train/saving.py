@@ -262,8 +262,7 @@ def _disagreements(folder: RunFolder, counted: Mapping[str, int], run: str) -> l
     """Where the logs, whose lines are all there and good, say something else than the checkpoint's counters."""
     said = []
     for log in (folder.metrics, folder.skips):
-        logged = (cause for columns in Audit(log, run).columns(("cause",)) for cause in columns.of("cause"))
-        causes = Counter(cause for cause in logged if isinstance(cause, str))
+        causes = causes_logged(log, run)
         found = {
             "high_gradient": causes["high_gradient"],
             "nan": causes["nan_rate"] + causes["nan_distortion"],
@@ -275,6 +274,14 @@ def _disagreements(folder: RunFolder, counted: Mapping[str, int], run: str) -> l
             if found[name] != counted[name]
         ]
     return said
+
+
+def causes_logged(log: Path, run: str) -> Counter[str]:
+    """How many updates each cause has skipped, as a log has it; none where there is no such log."""
+    if not log.exists():
+        return Counter()
+    logged = (cause for columns in Audit(log, run).columns(("cause",)) for cause in columns.of("cause"))
+    return Counter(cause for cause in logged if isinstance(cause, str))
 
 
 def require_run(info: CheckpointInfo, file: RunFile, path: Path) -> None:

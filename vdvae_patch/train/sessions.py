@@ -14,7 +14,18 @@ from vdvae_patch.skips.sealed import MANIFEST
 from vdvae_patch.train.shards import files_of, index_of
 from vdvae_patch.train.weight_files import split_choice
 
-VERSIONS = ("version", "commit", "python", "torch", "numpy", "machine", "threads", "float32", "deterministic")
+VERSIONS = (
+    "version",
+    "commit",
+    "sources",
+    "python",
+    "torch",
+    "numpy",
+    "machine",
+    "threads",
+    "float32",
+    "deterministic",
+)
 """What may change between two sessions, is said then, and is written down."""
 
 
@@ -34,13 +45,31 @@ def session(seen: Mapping[str, Any], step: int) -> dict[str, Any]:
     return entry | {key: seen[key] for key in keys if key in seen} | {"host_code": _host(seen)} | _sources(seen)
 
 
+def last_process(seen: Mapping[str, Any]) -> str:
+    """What a peak of memory is of, where it is not of the whole run: `" (rank 0, from step 40 on)"`."""
+    sessions = seen.get("sessions")
+    last = sessions[-1] if isinstance(sessions, list) and sessions else None
+    step = last.get("step") if isinstance(last, Mapping) else None
+    parts = ["rank 0"] if isinstance(ranks := seen.get("ranks"), int) and ranks > 1 else []
+    parts += [f"from step {step} on"] if isinstance(step, int) and step else []
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """`["torch 2.12.1 (was 2.11.0)", ...]`: in which versions two sessions differ."""
     return [
         f"{key} {now[key]} (was {before[key]})"
         for key in (*VERSIONS, "host_code", "host_sources")
-        if key in before and key in now and before[key] != now[key]
+        if key in before
+        and key in now
+        and before[key] != now[key]
+        and not (key == "sources" and _of_commits(before, now))
     ]
+
+
+def _of_commits(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether other files of this package are told by another commit."""
+    return before.get("commit") != now.get("commit")
 
 
 def _host(seen: Mapping[str, Any]) -> str:

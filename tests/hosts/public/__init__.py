@@ -194,6 +194,7 @@ FIELDS = (
     "tenth_images",
     "tenth_sequences",
     "eleventh_images",
+    "eleventh_sequences",
 )
 
 

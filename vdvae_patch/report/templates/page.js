@@ -72,7 +72,8 @@
   function numbers(packed) {
     const raw = atob(packed.b), bytes = new Uint8Array(raw.length);
     for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
-    return packed.t === "f4" ? new Float32Array(bytes.buffer) : new Int32Array(bytes.buffer);
+    const kinds = { f4: Float32Array, f8: Float64Array, i4: Int32Array };
+    return new kinds[packed.t](bytes.buffer);
   }
   const show = (value, digits = 4) => value === null || Number.isNaN(value) ? "NaN" : Number.isFinite(value) ? Number(value.toPrecision(digits)).toString() : value > 0 ? "∞" : "−∞";
   const SYMBOLS = { nan_rate: ["x", "✕"], nan_distortion: ["cross", "✚"], nan_loss: ["x", "✕"], high_gradient: ["triangle-up", "▲"], loss_scale: ["circle-open", "○"] };

@@ -1,0 +1,78 @@
+"""What keeps a test NELBO from being that of the trained model on all test images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vdvae_patch.hosts.preset import averages_lag, initial_share
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A run with a test NELBO.
+
+    Attributes:
+        name: `upbounded seed 0`.
+        updates: how many were applied, which alone move the averaged weights.
+        ema_rate: their decay; None where it is not known.
+        images: of how many test images the NELBO is, the first ones; None where it is not known.
+        of: how many there are.
+    """
+
+    name: str
+    updates: int
+    ema_rate: float | None
+    images: int | None
+    of: int | None
+
+    @classmethod
+    def by(cls, name: str, summary: Mapping[str, Any], seen: Mapping[str, Any], ema_rate: Any) -> Evaluated:
+        """From a `summary.json`, and `[run]` of a `config.toml`."""
+        counts = [summary.get(key) for key in ("high_gradient_count", "nan_count", "loss_scale_count")]
+        steps, skipped = summary.get("steps"), sum(count for count in counts if isinstance(count, int))
+        images = _mapping(summary.get("test")).get("images")
+        of = _mapping(seen.get("data")).get("test_count")
+        return cls(
+            name,
+            max(0, steps - skipped) if isinstance(steps, int) else 0,
+            ema_rate if isinstance(ema_rate, int | float) and 0 <= ema_rate <= 1 and isinstance(steps, int) else None,
+            images if isinstance(images, int) else None,
+            of if isinstance(of, int) else None,
+        )
+
+    @property
+    def some(self) -> str:
+        """`the first 4 of 17 test images`; empty if it is all of them, or not known."""
+        if self.images is None or self.of is None or self.images >= self.of:
+            return ""
+        return f"the first {self.images:,} of {self.of:,} test images"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def remarks(runs: Sequence[Evaluated]) -> list[str]:
+    """A sentence each on test images that were left out, and on averaged weights that have not come far."""
+    lines = []
+    by_share: dict[str, list[str]] = {}
+    for run in runs:
+        by_share.setdefault(run.some, []).append(run.name)
+    for some, names in by_share.items():
+        if some:
+            which = "The test NELBO" if len(by_share) == 1 else f"The test NELBO of {', '.join(names)}"
+            lines.append(f"{which} is of {some}.")
+    late = [
+        (-initial_share(run.ema_rate, run.updates), run.name, lag)
+        for run in runs
+        if run.ema_rate is not None and (lag := averages_lag(run.ema_rate, run.updates))
+    ]
+    if late:
+        _, name, lag = min(late)
+        least = {run.updates for run in runs} == {min(run.updates for run in runs)}
+        who = "" if least else f"{name}: "
+        others = "" if least or len(late) == 1 else f"; of {len(late) - 1} more runs they lag, too"
+        lines.append(f"{who}{lag if who else lag[0].upper() + lag[1:]}{others}.")
+    return lines
