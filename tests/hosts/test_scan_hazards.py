@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Laplace, Normal
 
 import vdvae_patch
 
@@ -130,3 +130,16 @@ def test_the_bound_below_a_likelihoods_sigma_is_said_as_it_is(
 ) -> None:
     warned = [w for w in vdvae_patch.scan(Regression(nll), X).warnings if "the likelihood's σ" in w]
     assert [f"net: the likelihood's σ has {bound}" in w for w in warned] == ([True] if bound else [])
+
+
+class LaplaceDecoder(Floored):
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        return -Laplace(logits, logits.exp()).log_prob(x).sum()
+
+
+def test_the_scale_of_another_distribution_is_said_beside_the_heads_that_are_cured() -> None:
+    out = io.StringIO()
+    vdvae_patch.stabilize(LaplaceDecoder(), X, file=out)
+    (line,) = (line for line in out.getvalue().splitlines() if line.startswith("note: no head was made of"))
+    assert "(Laplace): its scale is that of no Normal, and no head: a patch leaves it as it is" in line
+    assert "near miss: " in str(vdvae_patch.scan(LaplaceDecoder(), X))
