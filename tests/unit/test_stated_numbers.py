@@ -119,7 +119,7 @@ DERIVED: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", "in {} of the 87 networks", lambda: _of_looks("no false alarm, without a head", _ORDINARY, 0)),
     ("README.md", "in 86 of the {} networks without any head", lambda: _of_looks(_MODELS, _ORDINARY, 2)),
     ("README.md", "On the newest {} of them", lambda: _of_looks(_MODELS, _ORDINARY[-1:], 0)),
-    ("README.md", "version, it found {} of", lambda: _of_looks(_RECALL, _ORDINARY[-1:], 0)),
+    ("README.md", "of them it found {} of", lambda: _of_looks(_RECALL, _ORDINARY[-1:], 0)),
     ("README.md", "it found 101 of {} heads", lambda: _of_looks(_RECALL, _ORDINARY[-1:], 1)),
     (
         "README.md",
