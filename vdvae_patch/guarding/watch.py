@@ -240,8 +240,9 @@ class Guard:
         counted = self._skip_counts.of(self.skips)
         behind = self._skip_counts.behind(self.skips)
         return report(
-            self.skips, ended, self.steps + counted.total(), heads, cure, counted, self._skip_counts.before, behind
-        )
+            self.skips, ended, self.steps + counted.total(), heads, cure, counted, self._skip_counts.before, behind,
+            len(self._counts),
+        )  # fmt: skip
 
     def say_count(self) -> None:
         """Tell at the end of a training how many of its steps were skipped, if any were."""
@@ -260,8 +261,11 @@ class Guard:
         )
 
     def __repr__(self) -> str:
-        skipped = self._skip_counts.of(self.skips).total()
-        return f"Guard({type(self.model).__name__}, {self.steps} steps, {skipped} skipped)"
+        steps, counted = self.steps, self._skip_counts.of(self.skips)
+        skipped = counted.total() - counted["loss_scale"]
+        ordinary = f", {counted['loss_scale']} more for the loss scale" if counted["loss_scale"] else ""
+        name = type(self.model).__name__
+        return f"Guard({name}, {steps + counted.total()} steps, {skipped} of them skipped{ordinary})"
 
     @property
     def healed(self) -> dict[Head, str]:
