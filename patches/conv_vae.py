@@ -169,10 +169,11 @@ def mass(model: Any, emitted: Tensor, target: Tensor) -> Tensor:
 def scaled_forward(model: Any, scales: Mapping[Role, Scale], x: Tensor) -> dict[str, Tensor]:
     """The host's `forward`, the posterior's scale, sample and divergence in one operation."""
     z, kl = one_latent.drawn_by(scales.get("posterior"), model, *model.encoder(x))
+    rate = kl.sum(dim=(1, 2, 3)).mean()
+    del kl  # a map that nobody reads from here on
     gamma, log_gamma = model.likelihood_scale(model.gamma())
     squared = (x - model.decoder(z)) ** 2 / (2 * gamma**2)
     distortion = (squared + log_gamma + 0.5 * math.log(2 * math.pi)).sum(dim=(1, 2, 3)).mean()
-    rate = kl.sum(dim=(1, 2, 3)).mean()
     return {"elbo": distortion + rate, "distortion": distortion, "rate": rate, "gamma_min": gamma.min()}
 
 

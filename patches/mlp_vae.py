@@ -215,11 +215,12 @@ def scaled_forward(
     """The host's `forward`, the posterior's scale, sample and divergence in one operation."""
     mean, raw = model.encoder(x).split([model.latents, model.latents], dim=1)
     z, kl = one_latent.drawn_by(scales.get("posterior"), model, mean, raw)
+    rate = kl.sum(1).mean()
+    del mean, raw, kl  # maps that nobody reads from here on
     mean_x, raw_x = model.decode(z)
     gamma, log_gamma = model.likelihood_scale(raw_x)
     goal = x if target is None else target
     distortion = ((goal - mean_x) ** 2 / (2 * gamma**2) + log_gamma + 0.5 * math.log(2 * math.pi)).sum(1).mean()
-    rate = kl.sum(1).mean()
     return {"elbo": distortion + rate, "distortion": distortion, "rate": rate, "gamma_min": gamma.min()}
 
 

@@ -2,7 +2,7 @@
 
 Every decoder block has two Normal heads: `enc` emits the posterior's mean and log sigma, `prior` the prior's mean, log
 sigma and a residual. The block reads both in `sample` and `sample_uncond`; those two are replaced by functions that
-take the scales, the stable KL and one fused sampling. The raw slices are read where they lie: no output is copied.
+take the scales, the stable KL and one fused sampling (`_vdvae_block`). No output is copied.
 
 A block whose `sample` was changed (in a fork) is recognised by its source. There the modules' outputs are patched,
 its own lines run, and only the two functions whose arithmetic is at fault are exchanged.
@@ -11,7 +11,6 @@ its own lines run, and only the two functions whose arithmetic is at fault are e
 from __future__ import annotations
 
 import importlib
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from patches import vdvae_decoder, vdvae_means, vdvae_top
     from vdvae_patch.hosts.means import MeanReading
-    from vdvae_patch.scales import Scale
     from vdvae_patch.seams import DecoderSeam, TopPriorSeam
 else:
     from vdvae_patch.patches import vdvae_decoder, vdvae_means, vdvae_top
@@ -195,10 +193,11 @@ _GENUINE = frozenset(
         "07a62b8a2421f9ba69de8168e52be0164c378d711265cdd9a01597415b756cea",  # draw_gaussian_diag_samples
     }
 )
-_STABLE = {"gaussian_analytical_kl": "_kl", "draw_gaussian_diag_samples": "_draw"}
+_STABLE = {"gaussian_analytical_kl": "kl", "draw_gaussian_diag_samples": "draw"}
 
 
 def _block_heads(path: str, block: nn.Module) -> list[Head]:
+    blocks: Any = importlib.import_module("vdvae_patch.patches._vdvae_block")  # only now, since it imports torch
     zdim = int(block.zdim)  # type: ignore[arg-type]
     methods = {name: getattr(type(block), name) for name in ("sample", "sample_uncond")}
     known = {
@@ -208,10 +207,13 @@ def _block_heads(path: str, block: nn.Module) -> list[Head]:
     calls: tuple[CallSite, ...] = ()
     rebindings: tuple[Rebinding, ...] = ()
     if len(known) == len(_STABLE) and all(map(_is_known, methods.values())):
-        calls = (CallSite(path, "sample", _sample), CallSite(path, "sample_uncond", _sample_uncond))
+        calls = (
+            CallSite(path, "sample", blocks.sample),
+            CallSite(path, "sample_uncond", blocks.sample_uncond),
+        )
     else:
         rebindings = tuple(
-            Rebinding(path, method, name, globals()[_STABLE[name]])
+            Rebinding(path, method, name, getattr(blocks, _STABLE[name]))
             for method, function in methods.items()
             for name in sorted(known)
             if name in function.__code__.co_names
@@ -227,52 +229,6 @@ def _is_known(function: Any) -> bool:
     """Whether a function is the embedded host's, or token for token the genuine one."""
     written = getattr(function, "_torchdynamo_inline", function)  # what TorchScript was made from
     return written.__module__.startswith(f"{VDVAE.embedded}.") or is_one_of(function, _GENUINE)
-
-
-def _sample(block: Any, scales: Mapping[Role, Scale], x: Tensor, acts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`DecBlock.sample`: z from the posterior, the trunk with the prior's residual, and the KL."""
-    import torch
-
-    from vdvae_patch import normal
-
-    mean_q, raw_q = block.enc(torch.cat([x, acts], dim=1)).split(block.zdim, dim=1)
-    mean_p, raw_p, residual = _split_prior(block, x)
-    z, kl = normal.sample_kl(mean_q, raw_q, mean_p, raw_p, scale_q=scales.get("posterior"), scale_p=scales.get("prior"))
-    return z, x + residual, kl
-
-
-def _sample_uncond(
-    block: Any, scales: Mapping[Role, Scale], x: Tensor, t: float | None = None, lvs: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """`DecBlock.sample_uncond`: z as given, or from the prior with its new σ multiplied by the temperature."""
-    from vdvae_patch import normal
-
-    mean, raw, residual = _split_prior(block, x)
-    if lvs is not None:
-        return lvs, x + residual
-    scale = scales.get("prior")
-    log_sigma = raw if scale is None else scale.log_sigma(raw)
-    if t is not None:
-        log_sigma = log_sigma + (math.log(t) if t > 0 else -math.inf)
-    return normal.sample(mean, log_sigma), x + residual
-
-
-def _split_prior(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    features = block.prior(x)
-    mean, raw, residual = features.split([block.zdim, block.zdim, features.shape[1] - 2 * block.zdim], dim=1)
-    return mean, raw, residual
-
-
-def _kl(mean_q: Tensor, mean_p: Tensor, log_sigma_q: Tensor, log_sigma_p: Tensor) -> Tensor:
-    from vdvae_patch import normal
-
-    return normal.kl_divergence(mean_q, log_sigma_q, mean_p, log_sigma_p)
-
-
-def _draw(mean: Tensor, log_sigma: Tensor) -> Tensor:
-    from vdvae_patch import normal
-
-    return normal.sample(mean, log_sigma)
 
 
 HOST = VDVAE()

@@ -74,7 +74,9 @@ class _Contender:
     times: list[float]
     peak: int = 0
     shared: Callable[[], AbstractContextManager[Any]] | None = None
-    warm: int = 1  # steps of a shared model that do not count, since it was changed
+    warm: int = 3
+    """Steps of a shared model that do not count, since it was changed: a patched module is of a class that was just
+    made, and Python finds the shortest way through new code only as it calls it."""
 
     def timed(self, number: int, batch: Any, device: torch.device, clock: Callable[[], float]) -> float:
         """Seconds of a step; of a shared model, a step behind the first ones since it was changed."""
@@ -99,8 +101,8 @@ def benchmark(
     """Measure `variants` against the first of them, on batches of the configuration's data.
 
     Where they differ by nothing but scales, one model is trained by all of them in turns, patched before a step and
-    unpatched behind it, and the step that is timed comes behind one that is not. What is compiled or captured is of one
-    variant, and a decoder or a top prior has parameters of its own: such contenders have a model each.
+    unpatched behind it, and the step that is timed comes behind three that are not. What is compiled or captured is of
+    one variant, and a decoder or a top prior has parameters of its own: such contenders have a model each.
 
     Args:
         plain: also measure vanilla trained by the plain step: eager, one tensor after the other, and waiting for the

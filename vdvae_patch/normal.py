@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vdvae_patch import fused
+from vdvae_patch import fused, sampled_kl_of_sigmas
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.sampled_kl import SampleKL, SampleKLToUnit, root_precision
 from vdvae_patch.scales.arithmetic import wide
@@ -108,28 +108,61 @@ def sample_kl(
         log_sigma_q = raw_q if scale_q is None else wide(scale_q.log_sigma(raw_q))
         log_sigma_p = raw_p if scale_p is None or raw_p is None else wide(scale_p.log_sigma(raw_p))
         z, kl = sample(mean_q, log_sigma_q, noise), kl_divergence(mean_q, log_sigma_q, mean_p, log_sigma_p)
-    elif given is None:
-        # it is kept for the backward pass, where a part of a wider tensor would keep the whole
-        mean_q = mean_q.clone() if mean_q._is_view() else mean_q
-        z, kl = SampleKLToUnit.run(mean_q, raw_q, noise, scale_q)[:2]
     else:
-        assert mean_p is not None
-        assert raw_p is not None
-        z, kl = _sample_kl_of_two((mean_q, raw_q, mean_p, raw_p, noise), scale_q, scale_p)
+        of_p = None if mean_p is None or raw_p is None else (mean_p, raw_p)
+        z, kl = _in_one_operation((mean_q, raw_q), of_p, noise, scale_q, scale_p)
     return z if z.dtype == dtype else z.to(dtype), kl
 
 
-_Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+def sample_kl_of_maps(
+    q: Tensor, p: Tensor, trunk: Tensor, *, scale_q: Scale | None = None, scale_p: Scale | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """z, trunk + rest and KL(q‖p) of a latent in a ladder of them, whose prior emits a rest for the trunk, too.
+
+    The values are those of `sample_kl` of the parts, to rounding, with noise drawn by the default generator.
+
+    Args:
+        q: `[B, 2 C, ...]`, C means and C raw values.
+        p: `[B, 2 C + W, ...]`, C means, C raw values and the rest.
+        trunk: `[B, W, ...]`, or what can be added to the rest.
+    """
+    channels = q.shape[1] // 2
+    noise = torch.randn((q.shape[0], channels, *q.shape[2:]), dtype=q.dtype, device=q.device)
+    if not fused.is_on():
+        found = sampled_kl_of_sigmas.sample_kl_of_maps(q, p, trunk, noise, scale_q, scale_p)
+        if found is not None:
+            return found
+    mean_q, raw_q = torch.split(q, channels, dim=1)
+    mean_p, raw_p, rest = torch.split(p, [channels, channels, p.shape[1] - 2 * channels], dim=1)
+    z, kl = sample_kl(mean_q, raw_q, mean_p, raw_p, noise, scale_q=scale_q, scale_p=scale_p)
+    return z, trunk + rest, kl
 
 
-def _sample_kl_of_two(given: _Five, scale_q: Scale | None, scale_p: Scale | None) -> tuple[Tensor, Tensor]:
-    """In one kernel where that is asked for and can be, and in one operation of many elsewhere."""
+_Two = tuple[Tensor, Tensor]
+
+
+def _in_one_operation(
+    of_q: _Two, of_p: _Two | None, noise: Tensor, scale_q: Scale | None, scale_p: Scale | None
+) -> _Two:
+    """Of the sigmas themselves where that can be, and of their logarithms elsewhere, which may be in one kernel."""
+    if of_p is None:
+        # a mean is kept for the backward pass, where a part of a wider tensor would keep the whole
+        mean, raw = of_q[0].clone() if of_q[0]._is_view() else of_q[0], of_q[1]
+        found = sampled_kl_of_sigmas.sample_kl_to_unit(mean, raw, noise, scale_q)
+        if found is None:
+            z, kl, *_ = SampleKLToUnit.run(mean, raw, noise, scale_q)
+            found = z, kl
+        return found
+    given = *of_q, *of_p, noise
     if fused.is_on():
-        mean_q, raw_q, mean_p, raw_p, noise = map(wide, given)
-        if fused.serves((mean_q, raw_q, mean_p, raw_p, noise), scale_q, scale_p):
-            return fused.sample_kl(mean_q, raw_q, mean_p, raw_p, noise, scale_q, scale_p)
-    z, kl, *_ = SampleKL.run(*given, scale_q, scale_p)
-    return z, kl
+        widened = wide(given[0]), wide(given[1]), wide(given[2]), wide(given[3]), noise
+        if fused.serves(widened, scale_q, scale_p):
+            return fused.sample_kl(*widened, scale_q, scale_p)
+    found = sampled_kl_of_sigmas.sample_kl(*given, scale_q, scale_p)
+    if found is None:
+        z, kl, *_ = SampleKL.run(*given, scale_q, scale_p)
+        found = z, kl
+    return found
 
 
 class _Excess(Operation):

@@ -1,33 +1,23 @@
 """A sample of q and KL(q‖p) as one operation, differentiated by itself; `normal.sample_kl` is its face.
 
-Both are made of σ_q, log σ_p/σ_q, (σ_q/σ_p)² − 1 and σ_p^−½, and there are two ways to those:
-
-- from the logarithms, which is right for every finite raw value;
-- from the sigmas, with a third of the exponentials and logarithms, where all of them are ordinary numbers and there is
-  no device to wait for: on a CPU, whose exponentials cost more than all else here. A scale that has its σ before its
-  logarithm gives it by `Scale.sigma_and_slope`.
+Both are made of σ_q, log σ_p/σ_q, (σ_q/σ_p)² − 1 and σ_p^−½, and these of the logarithms, which is right for every
+finite raw value, on every device and under every transform. A step on a CPU mostly goes another way, with a third of
+the exponentials and logarithms: see `sampled_kl_of_sigmas`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vdvae_patch.scales.arithmetic import wide
-from vdvae_patch.scales.operation import Operation, can_look_at, transforms_active
+from vdvae_patch.scales.operation import Operation, transforms_active
 
 if TYPE_CHECKING:
     from vdvae_patch.scales import Scale
-
-_WORTH_A_LOOK = 4096
-"""Of fewer values the exponentials take less time than to look at the least and the largest σ."""
-
-_LEAST, _MOST = 1e-18, 1e18
-"""Of two sigmas between them the ratio is a normal number of float32, and so is each root of a precision."""
-
 
 _WIDE = (torch.float32, torch.float64)
 _LOWEST = {dtype: torch.finfo(dtype).min for dtype in _WIDE}
@@ -78,7 +68,8 @@ class SampleKL(Operation):
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
-        _refuse_second_derivative(grad_saved)
+        if any(grad is not None for grad in grad_saved):
+            refuse_second_derivative()
         distance, root, *kept = ctx.saved_tensors
         pull = kept.pop(0) if len(kept) % 2 else None
         spread, growth = kept or (None, None)
@@ -116,7 +107,8 @@ class SampleKLToUnit(Operation):
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, *grad_saved: Tensor | None) -> Any:
-        _refuse_second_derivative(grad_saved)
+        if any(grad is not None for grad in grad_saved):
+            refuse_second_derivative()
         mean, spread, growth = ctx.saved_tensors
         through_spread = None if grad_z is None or not ctx.moves else grad_z * spread
         if grad_kl is None:
@@ -136,13 +128,15 @@ def _depends(scale: Scale | None) -> bool:
     return scale is None or scale.depends_on_p
 
 
-def _refuse_second_derivative(grad_saved: tuple[Tensor | None, ...]) -> None:
-    # what is saved counts as differentiable, so that a second derivative comes by here and is not taken for zero
-    if any(grad is not None for grad in grad_saved):
-        raise RuntimeError(
-            "sample_kl is differentiable once; for second derivatives use sample and kl_divergence, or patch the model "
-            'with arithmetic="host"'
-        )
+def refuse_second_derivative() -> None:
+    """Raise; where what an operation keeps, which counts as differentiable, gets a gradient.
+
+    So a second derivative comes by here and is not taken for zero.
+    """
+    raise RuntimeError(
+        "sample_kl is differentiable once; for second derivatives use sample and kl_divergence, or patch the model "
+        'with arithmetic="host"'
+    )
 
 
 _Ratio = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
@@ -152,10 +146,6 @@ formula, so that ½ growth + log ratio is one operation."""
 
 
 def _ratio(raw_q: Tensor, scale_q: Scale | None, raw_p: Tensor, scale_p: Scale | None) -> _Ratio:
-    if raw_q.numel() >= _WORTH_A_LOOK and _has_sigma(scale_q, raw_q) and _has_sigma(scale_p, raw_p):
-        of_q, of_p = _ordinary_sigma(raw_q, scale_q), _ordinary_sigma(raw_p, scale_p)
-        if of_q is not None and of_p is not None:
-            return _of_sigmas(*of_q, *of_p)
     if scale_q is None or not _are_one(raw_q, scale_q, raw_p, scale_p):
         return _of_logarithms(_log_sigma(raw_q, scale_q), _log_sigma(raw_p, scale_p))
     both = torch.stack([raw_q, raw_p])
@@ -171,30 +161,6 @@ def _are_one(raw_q: Tensor, scale_q: Scale, raw_p: Tensor, scale_p: Scale | None
     return alike and scale_q.depends_on_p and (scale_q is scale_p or scale_q == scale_p)
 
 
-def _has_sigma(scale: Scale | None, raw: Tensor) -> TypeGuard[Scale]:
-    """Whether a scale gives σ before its logarithm, of values that can be looked at."""
-    return scale is not None and (scale.has_sigma_first or not scale.depends_on_p) and can_look_at(raw)
-
-
-def _ordinary_sigma(raw: Tensor, scale: Scale) -> tuple[Tensor, Tensor | None] | None:
-    """σ and d log σ / dp, if every σ is an ordinary number."""
-    sigma, slope = scale.sigma_and_slope(raw) if scale.depends_on_p else (wide(scale.sigma(wide(raw))), None)
-    return (sigma, slope) if sigma.amin().item() > _LEAST and sigma.amax().item() < _MOST else None
-
-
-def _of_sigmas(sigma_q: Tensor, slope_q: Tensor | None, sigma_p: Tensor, slope_p: Tensor | None) -> _Ratio:
-    ratio = sigma_q / sigma_p
-    # one rounded ratio for both, so that they cancel where it is next to 1
-    growth = _square_less_one(ratio)
-    return sigma_q, ratio.log_().neg_(), growth, sigma_p.rsqrt_(), slope_q, slope_p
-
-
-def _square_less_one(ratio: Tensor) -> Tensor:
-    """r² − 1 as (r − 1) + (r − 1) r, which has its digits for an r next to 1."""
-    excess = ratio - 1
-    return torch.addcmul(excess, excess, ratio)
-
-
 def _of_logarithms(of_q: _LogSigma, of_p: _LogSigma) -> _Ratio:
     (log_sigma_q, slope_q, own_q), (log_sigma_p, slope_p, own_p) = of_q, of_p
     # the difference of two finite numbers may overflow
@@ -206,9 +172,6 @@ def _of_logarithms(of_q: _LogSigma, of_p: _LogSigma) -> _Ratio:
 
 def _ratio_to_unit(raw: Tensor, scale: Scale | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """σ, −log σ, σ² − 1 and the slope."""
-    if raw.numel() >= _WORTH_A_LOOK and _has_sigma(scale, raw) and (found := _ordinary_sigma(raw, scale)) is not None:
-        sigma, slope = found
-        return sigma, sigma.log().neg_(), _square_less_one(sigma), slope
     log_sigma, log_slope, _ = _log_sigma(raw, scale)
     return log_sigma.exp(), -log_sigma, (2 * log_sigma).expm1_(), log_slope
 

@@ -13,7 +13,7 @@ from recorded_graph import RecordedGraph
 from runs import tiny
 from torch import Tensor, nn
 
-from vdvae_patch import sampled_kl
+from vdvae_patch import sampled_kl_of_sigmas
 from vdvae_patch.data.batches import DeviceImages, batch_indices
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts.preset import Losses, Optimization
@@ -37,7 +37,7 @@ def one_thread() -> None:
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     # whose values nobody looks at to choose a way to them
-    monkeypatch.setattr(sampled_kl, "can_look_at", lambda tensor: False)
+    monkeypatch.setattr(sampled_kl_of_sigmas, "can_look_at", lambda *tensors: False)
 
 
 def done(

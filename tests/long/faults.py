@@ -132,8 +132,23 @@ FAULTS: list[Fault] = [
         ("scale.sigma(wide) - self.floor", "scale.sigma(wide) + self.floor"),
     ),
     *_group(
+        "sampled_kl_of_sigmas.py",
+        "tests/unit/test_sampled_kl.py tests/unit/test_normal.py",
+        ("pull = torch.addcmul(growth, distance, distance, value=0.5)", "pull = growth"),
+        ("push = distance.div_(sigma_p)", "push = distance"),
+        ("torch.addcmul(ZERO[pull.dtype], pull, slope_p, value=-2)", "pull.mul_(slope_p)"),
+        ("return through_spread.addcmul_(grad_kl, growth, value=2)", "return through_spread"),
+        (
+            "_require_ordinary(torch.minimum(ratio, sigma_p), sigma_q, scale_q)",
+            "_require_ordinary(ratio, sigma_q, scale_q)",
+        ),
+        ("if not bound < _MOST and not", "if False and not"),
+        ("torch.cat((mean_p, raw_p, rest), dim=1), grad_trunk", "torch.cat((mean_p, raw_p, rest), dim=1), None"),
+        ("if torch.is_grad_enabled() else found", "if False else found"),
+    ),
+    *_group(
         "sampled_kl.py",
-        "tests/unit/test_normal.py",
+        "tests/unit/test_normal.py tests/unit/test_sampled_kl.py",
         ("if pull is None else (grad_kl * pull).neg_()", "if pull is None else grad_kl * pull"),
         (
             "Operation.tied((grad_mean_q, grad_raw_q, push, grad_raw_p), distance)",

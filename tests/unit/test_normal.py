@@ -405,7 +405,7 @@ def test_sample_kl_keeps_four_tensors_and_the_separate_expressions_more() -> Non
     def scaled(m1: Tensor, p1: Tensor, m2: Tensor, p2: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         return normal.sample_kl(m1, p1, m2, p2, noise, scale_q=scales.get("upbounded"), scale_p=scales.get("explin"))
 
-    assert _bytes_kept(scaled, tensors) == 5 * one
+    assert _bytes_kept(scaled, tensors) == 4 * one
 
 
 @pytest.mark.parametrize("loss", [Tensor.sum, lambda kl: kl.square().sum()], ids=["linear", "square"])
@@ -512,8 +512,9 @@ def test_without_a_prior_it_is_the_unit_normal_in_value_and_gradient(
         # a weight of zero leaves that result out of the graph
         loss = torch.stack([w * y.float().sum() for w, y in zip(weights, (z, kl), strict=True) if w]).sum()
         results.append((z.detach(), kl.detach(), *torch.autograd.grad(loss, leaves, materialize_grads=True)))
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
+    if scale is None or not scale.has_sigma_first:  # else one is made from σ, and the other from its logarithm
+        assert torch.equal(results[0][0], results[1][0])
+        assert torch.equal(results[0][1], results[1][1])
     for ours, general in zip(*results, strict=True):
         torch.testing.assert_close(ours, general)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.number_ranges import GAIN, SHIFT, as_float
-from vdvae_patch.scales.arithmetic import in_range, wide
+from vdvae_patch.scales.arithmetic import in_range
 from vdvae_patch.scales.scale import Scale, Written
 
 
@@ -89,10 +89,10 @@ class Shifted(Scale):
         """As the base."""
         return self.base.has_sigma_first
 
-    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `Scale.sigma_and_slope`."""
-        sigma, slope = self.base.sigma_and_slope(self._argument(wide(p)))
-        return sigma, slope.mul_(self.gain)
+        sigma, slope = self.base.sigma_and_slope(self._argument(p))
+        return sigma, None if slope is None else slope.mul_(self.gain)
 
     def written(self) -> Written | None:
         return self.base.written()  # of the argument

@@ -21,6 +21,30 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+_numbers: dict[tuple[float, torch.dtype], Tensor] = {}
+
+
+def number(value: float, dtype: torch.dtype) -> Tensor:
+    """A number as a tensor without dimensions on the CPU, made once.
+
+    As an operand it saves what torch does to wrap a Python number at each call, which takes longer than the arithmetic
+    on some hundred values. For operands that can be looked at; a tracer would write down a constant of unknown origin.
+    """
+    found = _numbers.get((value, dtype))
+    if found is None:
+        with torch.inference_mode(False):
+            found = torch.tensor(value, dtype=dtype, device="cpu")
+        if type(found) is Tensor and len(_numbers) < 1000:  # and no stand-in of a mode that happens to be on
+            _numbers[value, dtype] = found
+    return found
+
+
+ZERO, ONE, TWO = (
+    {dtype: number(value, dtype) for dtype in (torch.float32, torch.float64)} for value in (0.0, 1.0, 2.0)
+)
+"""By the type that is computed in."""
+
+
 def in_range(sigma: Tensor, codomain: constraints.Constraint) -> Tensor:
     """σ in float64, for an inverse; a bound that rounding has put outside of the range is put back on the bound.
 

@@ -29,18 +29,28 @@ def _forward_levels() -> int:
 
 
 _proxy_mode = getattr(getattr(torch._C, "_TorchDispatchModeKey", None), "PROXY", None)
+_is_tracing: Callable[[], bool] = getattr(torch._C, "_is_tracing", torch.jit.is_tracing)  # type: ignore[attr-defined]
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def can_look_at(tensor: Tensor) -> bool:
-    """Whether a value of a tensor may decide what is computed: it is there at no wait, and no tracer writes along."""
+def can_look_at(*tensors: Tensor) -> bool:
+    """Whether a value of tensors may decide what is computed: it is there at no wait, and no tracer writes along."""
+    if torch.compiler.is_compiling():
+        return False
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN or not tensor.is_cpu:
+            return False
     return (
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
-        and not (transforms_active() or is_forward_mode() or is_exporting())
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+        not (transforms_active() or _is_tracing() or _forward_ad._current_level >= 0)
         and _proxy_mode is not None
         and torch._C._get_dispatch_mode(_proxy_mode) is None
     )
+
+
+def applied(function: type[Function]) -> Callable[..., Any]:
+    """What `function.apply` ends in where no transform is active, without its look for what transforms have left."""
+    apply: Callable[..., Any] = super(Function, function).apply  # type: ignore[misc]
+    return apply
 
 
 class Operation(Function):
@@ -71,7 +81,7 @@ class Operation(Function):
             return output if cls.results is None else output[: cls.results + 1]
 
         body = {"forward": staticmethod(forward), "backward": staticmethod(cls.backward), "__doc__": cls.__doc__}
-        cls._apply_twin = super(Function, type(cls.__name__, (Function,), body)).apply  # type: ignore[misc]
+        cls._apply_twin = applied(type(cls.__name__, (Function,), body))
         cls._apply_forward_mode = cls.apply
         if hasattr(cls, "tangent"):
             parts = {name: staticmethod(getattr(cls, name)) for name in ("forward", "setup_context", "backward")}

@@ -88,7 +88,6 @@ class Softplus(Scale):
         return log_sigma, (self.beta * body).sigmoid_().div_(sigma)
 
     def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        p = wide(p)
         sigma = F.softplus(p, self.beta, _HEAD)
         return sigma, (self.beta * p).sigmoid_().div_(sigma)
 
@@ -168,7 +167,7 @@ class SoftClamp(Scale):
     def log_sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
         if self.limit > _LONG:
             return super().log_sigma_and_slope(p)
-        sigma, slope = self.sigma_and_slope(p)
+        sigma, slope = self.sigma_and_slope(wide(p))
         return sigma.log_(), slope
 
     @property
@@ -177,7 +176,7 @@ class SoftClamp(Scale):
         return self.limit <= _LONG
 
     def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        x = wide(p) / self.limit
+        x = p / self.limit
         cosh = x.cosh()
         squashed = x.tanh_().mul_(self.limit)
         above = squashed.exp()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.number_ranges import ANY_SIGMA, FLOOR
-from vdvae_patch.scales.arithmetic import OVERFLOW_NEAR, in_range, scaled_exp, sigmoid, wide
+from vdvae_patch.scales.arithmetic import ONE, OVERFLOW_NEAR, TWO, ZERO, in_range, number, scaled_exp, sigmoid, wide
 from vdvae_patch.scales.scale import SCALES, Scale, Written, apart, below, interval, positive_number
 
 
@@ -90,9 +90,10 @@ class ExpLin(Scale):
         return torch.minimum(p, above.log1p()), above.add_(1).reciprocal_()
 
     def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        p = wide(p)
-        above = p.clamp(min=0)
-        return p.clamp(max=0).exp_().add_(above), above.add_(1).reciprocal_()
+        one = ONE[p.dtype]
+        # above 0 it is below exp(p), and at 0 and below it is 1
+        linear = torch.maximum(p, ZERO[p.dtype]).add_(one)
+        return torch.minimum(p.exp(), linear), one / linear
 
     def inverse(self, sigma: Tensor) -> Tensor:
         wide = in_range(sigma, self.codomain)
@@ -153,11 +154,12 @@ class UpBounded(Scale):
         return share.add_(math.log(self.omega / 2)), tail.div_(rest.add_(1))
 
     def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        share = wide(p).exp()
-        tail = share.clamp(min=1).reciprocal_()
+        dtype = p.dtype
+        one, share = ONE[dtype], p.exp()
+        tail = torch.minimum(one / share, one)
         # above 0 it is below exp(p), and at 0 and below it is 1
-        bound = torch.rsub(tail, 2)
-        return share.clamp_(max=bound).mul_(self.omega / 2), tail.div_(bound)
+        bound = TWO[dtype] - tail
+        return torch.minimum(share, bound).mul_(number(self.omega / 2, dtype)), tail.div_(bound)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return math.log(self.omega / 2) - x.abs()
@@ -227,7 +229,7 @@ class DownBounded(Scale):
         return not self._shift
 
     def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        above = wide(p).exp()
+        above = p.exp()
         sigma = above + self.alpha
         return sigma, above.div_(sigma)
 
@@ -295,7 +297,7 @@ class Bounded(Scale):
         return not self._is_wide
 
     def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        p, width = wide(p), self.omega - self.alpha
+        width = self.omega - self.alpha
         sigma = p.sigmoid().mul_(width).add_(self.alpha)
         if self._rounds_beyond[p.dtype]:
             sigma = sigma.clamp_(max=self.omega)
@@ -333,6 +335,7 @@ class Constant(Scale):
 
     bijective = False
     depends_on_p = False
+    has_sigma_first = True
 
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()
@@ -351,6 +354,9 @@ class Constant(Scale):
 
     def log_variance(self, p: Tensor) -> Tensor:
         return torch.full_like(p, 2 * math.log(self.value))
+
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, None]:
+        return self.sigma(p), None
 
     def _sigma(self, p: Tensor) -> Tensor:
         return self.sigma(p)

@@ -92,11 +92,14 @@ class Scale(Transform):
         p = wide(p)
         return self._log_sigma(p), self._log_sigma_slope(p)
 
-    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor]:
+    def sigma_and_slope(self, p: Tensor) -> tuple[Tensor, Tensor | None]:
         """σ(p) and d log σ/dp, as `log_sigma_and_slope` gives log σ; of a scale that `has_sigma_first`.
 
         Right to rounding where σ is between 1e-18 and 1e18, which whoever asks makes sure of: no other form goes on
-        beyond. Both are tensors of their own, which may be written over.
+        beyond. Both are tensors of their own, which may be written over; no slope is one of zeros.
+
+        Args:
+            p: in float32 or wider, and its values can be looked at, see `can_look_at`.
         """
         raise NotImplementedError(f"scale {self}: sigma_and_slope is not written, and has_sigma_first says that it is")
 

@@ -244,6 +244,15 @@ SUMS = frozenset({"add", "sub"})
 """a ± b, by name."""
 WEIGHING = frozenset({"add", "mul"})
 """How a layer puts a weight of its own to what it computes."""
+BENDING = frozenset({"neg", "tanh", "relu", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "nan_to_num"})
+"""What a layer's output may go through before it is added up: activations that are no measure of its size."""
+WEIGHING_A_LOG = frozenset({"mul", "xlogy"})
+"""x · y and x · log(y): how a cross-entropy weighs a log probability by its target."""
+NATURAL_LOGARITHMS = frozenset({"log", "log1p"})
+CUTTING = frozenset({"slice", "select"})
+"""A range, or one place, of a dimension is taken, by numbers."""
+MATRIX_PRODUCTS = frozenset({"bmm", "mm"})
+"""A product of two matrices, one for all examples or one for each."""
 KEEPING_ZERO = frozenset({"sqrt", "square", "abs", "neg", "relu"})
 """Functions of one operand that are 0 where it is."""
 SOFTMAXES = frozenset({"_log_softmax", "_softmax"})

@@ -52,8 +52,6 @@ def _pair_dimension(node: Node) -> int | None:
     return dim if source.shape[dim] == 2 else None
 
 
-_PRODUCTS = frozenset({"bmm", "mm"})
-
 _Along = tuple[tuple[int, ...], int]
 """A shape, and the dimension of it that has two coordinates."""
 
@@ -100,7 +98,7 @@ class _Pairs:
                 self._elements.becomes_parts(node, [a, d])
             elif node.op == "flip" and is_pair_matrix(node.inputs[0]):
                 self._flipped(node)
-            elif _is_of_matrix(node) or (node.op in _PRODUCTS and self._follows(node)):
+            elif _is_of_matrix(node) or (node.op in ops.MATRIX_PRODUCTS and self._follows(node)):
                 self._of_matrix(node)
             elif node.kind in ("elementwise", "shape") and self._follows(node):
                 self._elements.taken_apart.add(node.id)

@@ -72,17 +72,13 @@ def _is_weighted(end: Spot, weight: Node | None, piece: bool = False) -> bool:
             values += node.op not in ops.STATISTICS
         elif node.op in ops.JOINING:
             values += not piece and all(_is_weighted(Spot(n), weight, True) for n in node.inputs if n.params)
-        elif node.op in _PASSING or node.op in ops.CHOOSING:
+        elif node.op in ops.BENDING or node.op in ops.CHOOSING:
             todo += [Spot(n) for n in node.inputs if n.params]
         elif node.op in ops.FACTORS:
             todo += [Spot(n) for n in node.inputs]
         else:
             return False  # a statistic, or one of the functions that make a σ
     return values == 1
-
-
-_PASSING = frozenset({"neg", "tanh", "relu", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "nan_to_num"})
-"""What a layer's output may go through before it is added up: activations that are no measure of its size."""
 
 
 def _is_bent(graph: Graph, node: Node) -> bool:

@@ -225,7 +225,7 @@ def _products(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
         if node.op in ops.PICKING and len(node.inputs) > 1 and node.inputs[0].params:
             yield from _picked(tail, node, gradients[node.id])
             continue
-        if node.op not in ("mul", "xlogy") or len(node.inputs) != 2:
+        if node.op not in ops.WEIGHING_A_LOG or len(node.inputs) != 2:
             continue
         for target, output in (node.inputs, node.inputs[::-1]) if node.op == "mul" else (node.inputs,):
             if not output.params or not is_target(tail, target) or node.id not in gradients:
@@ -528,19 +528,21 @@ def _complete(tail: Tail, node: Node, gradient: Tensor) -> Tensor:
 def _is_of_power(end: Node, behind: Mapping[int, Node]) -> bool:
     """Whether a logarithm is of a power of the error and no more, as a Student's t has log(1 + e²/ν) with (ν + 1)/2 in
     front: a log likelihood to some power, and which is not to be seen. One of exponentials, of a mixture, is whole."""
-    if end.op not in ("log", "log1p"):
+    if end.op not in ops.NATURAL_LOGARITHMS:
         return False
     todo, seen = [end], set[int]()
     while todo:
         node = todo.pop()
         seen.add(node.id)
-        if node is not end and node.op not in ops.POWERS and node.op not in _OF_POWERS and node.kind != "shape":
+        if (
+            node is not end
+            and node.op not in ops.POWERS
+            and node.op not in ops.FACTORS | ops.DIFFERENCES
+            and node.kind != "shape"
+        ):
             return False
         todo += [n for n in node.inputs if n.id in behind and n.id not in seen]
     return True
-
-
-_OF_POWERS = frozenset({"add", "sub", "mul", "div", "rsub"})
 
 
 def linear_frontier(tail: Tail) -> list[Node]:

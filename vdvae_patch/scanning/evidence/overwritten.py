@@ -77,7 +77,7 @@ def _is_idle(graph: Graph, node: Node) -> bool:
 def _places_read(node: Node) -> tuple[int, range] | None:
     """The dimension, and the places of it, that an operation takes; None of any other operation."""
     shape = node.inputs[0].shape if node.inputs else ()
-    if node.op not in ("slice", "select") or not shape:
+    if node.op not in ops.CUTTING or not shape:
         return None
     dim = argument(node, 1, "dim", 0) % len(shape)
     size = shape[dim]

@@ -115,7 +115,10 @@ def sites_beside_a_sum(graph: Graph, group: Sequence[Reading]) -> list[Site]:
     if any(is_limited(rest) for rest in rests) or not all_alike(rests):
         return []
     found: dict[Site, None] = {}
-    for node in readers_of(graph, raw.node):
+    readers = readers_of(graph, raw.node)
+    if not raw.cuts and not any(node.id in group[0].sums for node in readers):
+        return []  # nothing but this head's own readers has it
+    for node in readers:
         which = [i for i, a in enumerate(node.args) if isinstance(a, Node) and settle(Spot(a)).key == raw.key]
         if not which or is_check(graph, node) or node.id in group[0].sums:
             continue
