@@ -31,7 +31,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
 from vdvae_patch.patching.decoder import Placement, apart_state, likelihood_in, take_away
 from vdvae_patch.patching.fit import Keep, Spread, fitted
-from vdvae_patch.patching.measure import raw_values, together
+from vdvae_patch.patching.measure import raw_values, sample, together
 from vdvae_patch.patching.record import (
     RECORD,
     PatchedHead,
@@ -552,12 +552,14 @@ def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], k
     for index, (head, first) in enumerate(zip(heads, firsts, strict=True)):
         values = raw.get(index)
         if first not in scales:
-            scales[first] = fitted(head, chosen.for_role(head.role), values, keep)
+            at = None if values is None else sample(values)
+            scales[first] = fitted(head, chosen.for_role(head.role), at, keep)
         scale = scales[first]
         if values is None or scale is None:
             patched.append(PatchedHead(head, scale))
         else:
-            before, after = Spread.of(head.convention.sigma(values)), Spread.of(scale.sigma(values))
+            wide = values.double()
+            before, after = Spread.of(head.convention.sigma(wide)), Spread.of(scale.sigma(wide))
             patched.append(PatchedHead(head, scale, before, after))
     return PatchedHeads(map(plan.settled, patched))
 

@@ -182,7 +182,8 @@ def _moved(treated: Treated) -> Iterator[str]:
         wide.append(f'{role}="upbounded({top:g})"' if role == "posterior" else f'{role}="bounded(0.001, {top:g})"')
     less = f"For a model that is trained already, bounds far from its own σ change it less, such as {', '.join(wide)}"
     none = "No scale that was tried moves it less and holds"
-    yield f"{ruler.what} moves by {ruler.percent(move)}, since σ changes: {_named(heads)}. {less if wide else none}"
+    by = f"{ruler.percent(move)}{ruler.draws}"
+    yield f"{ruler.what} moves by {by}, since σ changes: {_named(heads)}. {less if wide else none}"
 
 
 def decade_above(numbers: Sequence[float]) -> float:
