@@ -53,10 +53,20 @@ KNOWN = {
     "tenth_sequences-VAE of Burgers' waves (christian-jacobsen)": "a GELU that serves all Sequentials is in σ: refused",
     "tenth_sequences-Frames to come (marisancans)": "a scale that is v², a slip upstream, without a KL: missed",
     "tenth_sequences-Deconfounder (EthanYDONG)": "one layer is the prior's, and by another function the posterior's",
-    "eleventh_sequences-Deep Kalman filter (kokikwbt)": "squares of a draw whose σ is a parameter, no density: a near miss",
-    "eleventh_sequences-Latent SDE of hoppers (brijeshbv)": "a diffusion of any sign, a net for each number: a near miss",
+<<<<<<< HEAD
+    "eleventh_sequences-Deep Kalman filter (kokikwbt)": "squares of a draw whose σ is a parameter: a near miss",
+    "eleventh_sequences-Latent SDE of hoppers (brijeshbv)": "a diffusion of any sign: a near miss",
+=======
+    "eleventh_images-SSVAE of a soft sensor (tonyzyl)": "a label's σ, drawn and a density's: a likelihood's",
+    "eleventh_images-CADA-VAE (edgarschnfld)": "a slip upstream: σ as the KL has it, where a row's noise is one number",
+    "eleventh_images-IntroVAE (eking2)": "an encoder that judges its own pictures, undrawn, is a prior's, too",
+    "eleventh_images-LeNet with dropped weights (gil00)": "weights' variances, added up to an activation's: missed",
+    "eleventh_images-Identifiable VAE (woo-taek)": "a floor that one of two uses of a prior's variance has: refused",
+    "eleventh_sequences-Deep Kalman filter (kokikwbt)": "squares of a draw whose σ is a parameter, no density: missed",
+    "eleventh_sequences-Latent SDE of hoppers (brijeshbv)": "a diffusion of any sign, a net for each number: missed",
+>>>>>>> main
     "eleventh_sequences-FactorVAE of stocks (diego-azenha)": "a variance that is a sum is listed, too: refused",
-    "eleventh_sequences-VGRNN of edges (xiaohu-art)": "a prior's floor of 1e-8, in the KL alone: a warning has it, σ(v) not",
+    "eleventh_sequences-VGRNN of edges (xiaohu-art)": "a prior's floor of 1e-8, in the KL alone: a warning",
 }
 ORIGINALS = ("MDN", "SRVP", "Improved VRNN", "VaDE", "PyDreamer RSSM", "SAC", "Glow", "ClariNet", "LinearARD")
 KNOWN |= {
@@ -97,6 +107,14 @@ SLOW = {
     "tenth_sequences-Neural process (martenlienen)", "tenth_sequences-Unified motion CVAE (vanoracai)",
     "tenth_sequences-CVAE of folds (VikashKumar-1996)", "tenth_sequences-TRPO (ajlangley)",
     "tenth_sequences-Deconfounder (EthanYDONG)",
+    "eleventh_images-MCVAE (ggbioing)", "eleventh_images-VAE-BEGAN of two codes (sootlasten)",
+    "eleventh_images-CADA-VAE (edgarschnfld)", "eleventh_images-SSVAE of a soft sensor (tonyzyl)",
+    "eleventh_images-FairRep of rows (tstksnhx)", "eleventh_images-Cond_SRVAE (Etienne-bdt)",
+    "eleventh_images-BayesianRegressor (zchccsx)", "eleventh_images-IntroVAE (eking2)",
+    "eleventh_images-IWAE of explicit weights (JohanYe)",
+    "eleventh_images-Codec with a context (USTC-iVCSeminar-Team2)",
+    "eleventh_images-Hierarchical Probabilistic U-Net (mhsotoudeh)", "eleventh_images-FactorVAE (scarletteshu)",
+    "eleventh_images-GMVAE (sghalebikesabi)",
     "eleventh_sequences-LSTM-VAE of brains (Yufeng98)", "eleventh_sequences-VAE of polymers (DennyHsieh)",
     "eleventh_sequences-RSSM of hidden modes (Jason-Wang313)", "eleventh_sequences-Deep Kalman filter (kokikwbt)",
     "eleventh_sequences-Latent ODE of hearts (brdav)", "eleventh_sequences-Latent SDE of hoppers (brijeshbv)",

@@ -193,6 +193,7 @@ FIELDS = (
     "ninth_sequences",
     "tenth_images",
     "tenth_sequences",
+    "eleventh_images",
     "eleventh_sequences",
 )
 

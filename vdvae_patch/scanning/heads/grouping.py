@@ -17,7 +17,7 @@ from vdvae_patch import conventions
 from vdvae_patch.attach.sites import Site
 from vdvae_patch.composition import Measured, is_limited, named
 from vdvae_patch.conventions import Convention
-from vdvae_patch.heads import Found, Head, Role
+from vdvae_patch.heads import THE_MODEL, Found, Head, Role
 from vdvae_patch.scanning import rules
 from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.chain import Chain
@@ -188,6 +188,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     place_of = sigma if term is None or sigma.host_frame() is not None else term.total
     file, _, line = where(place_of).rpartition(":")
     factor = factor_of(group.readings, group.role) if agree and group.steps is None else 1.0
+    name = emission.path or THE_MODEL
     tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
     found = Found(
         confidence="sure" if group.sure else "likely",
@@ -198,9 +199,9 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
         warnings=(
-            *hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings), factor),
+            *hazards.of_head(group.role, convention, agree, name, _ways(group.readings), factor),
             *(hazards.of_floored_log(emission.path, where(r.node), made_one is not None) for r in floored[:1]),
-            *(hazards.of_tiny_floor(emission.path, where(r.term.total), floor) for r, floor in tiny[:1] if r.term),
+            *(hazards.of_tiny_floor(name, where(r.term.total), floor) for r, floor in tiny[:1] if r.term),
         ),
         alone=_alone(graph, group),
         at_output=beside and place == "call" and _is_bounded_output(group, convention, agree, shared),
