@@ -53,18 +53,13 @@ KNOWN = {
     "tenth_sequences-VAE of Burgers' waves (christian-jacobsen)": "a GELU that serves all Sequentials is in σ: refused",
     "tenth_sequences-Frames to come (marisancans)": "a scale that is v², a slip upstream, without a KL: missed",
     "tenth_sequences-Deconfounder (EthanYDONG)": "one layer is the prior's, and by another function the posterior's",
-<<<<<<< HEAD
     "eleventh_sequences-Deep Kalman filter (kokikwbt)": "squares of a draw whose σ is a parameter: a near miss",
     "eleventh_sequences-Latent SDE of hoppers (brijeshbv)": "a diffusion of any sign: a near miss",
-=======
     "eleventh_images-SSVAE of a soft sensor (tonyzyl)": "a label's σ, drawn and a density's: a likelihood's",
     "eleventh_images-CADA-VAE (edgarschnfld)": "a slip upstream: σ as the KL has it, where a row's noise is one number",
     "eleventh_images-IntroVAE (eking2)": "an encoder that judges its own pictures, undrawn, is a prior's, too",
     "eleventh_images-LeNet with dropped weights (gil00)": "weights' variances, added up to an activation's: missed",
     "eleventh_images-Identifiable VAE (woo-taek)": "a floor that one of two uses of a prior's variance has: refused",
-    "eleventh_sequences-Deep Kalman filter (kokikwbt)": "squares of a draw whose σ is a parameter, no density: missed",
-    "eleventh_sequences-Latent SDE of hoppers (brijeshbv)": "a diffusion of any sign, a net for each number: missed",
->>>>>>> main
     "eleventh_sequences-FactorVAE of stocks (diego-azenha)": "a variance that is a sum is listed, too: refused",
     "eleventh_sequences-VGRNN of edges (xiaohu-art)": "a prior's floor of 1e-8, in the KL alone: a warning",
 }
