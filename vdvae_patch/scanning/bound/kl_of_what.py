@@ -1,18 +1,25 @@
-"""Of what a loss's KL is: of codes, of weights that all rows share, or of a prior whose place in it is exchanged.
+"""Of what a loss's KL is: of codes, of weights that all rows share, of a posterior whose place in it is exchanged.
 
-A factor on −log σ says how often a KL counts only if it is a posterior's, and only if there is one posterior for each
-row of the data. The KL of weights is that of all rows at once, divided by their number; a batch has some of them.
+A factor on −log σ says how often a KL counts only if it is a posterior's, and stands first, and only if there is one
+posterior for each row of the data, in one KL. The KL of weights is that of all rows at once, divided by their number; a
+batch has some of them. Where the factor says nothing, these are the words for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor
-from vdvae_patch.scanning.evidence.reading import Readings
+from vdvae_patch.scanning.evidence.reading import Reading, Readings
+from vdvae_patch.scanning.evidence.sleep import is_of_what_it_sees
 from vdvae_patch.scanning.evidence.uses import drawn_weights
 from vdvae_patch.scanning.heads.roles import role_of
+from vdvae_patch.trace import short
+
+_DIFFER = 0.02
+"""Spread of factors, relative to their median, from which they are those of more than one KL."""
 
 
 def role_of_factor(
@@ -34,6 +41,59 @@ def role_of_factor(
         return "weights"
     role, sure = role_of(graph, readings, own)
     return role if sure else "posterior"
+
+
+def second_in_a_kl(graph: Graph, readings: Readings, factor: LogSigmaFactor) -> Reading | None:
+    """The reading by which a posterior stands second in a KL, KL(p ‖ q), and first in none; None if it does not. A
+    density of what was drawn, or dreamt, is no KL."""
+    own = [r for r in readings.found if r.raw.key == factor.reading.raw.key and not r.parts and r.used < 0]
+    terms = [r.term for r in own if r.term is not None and r.evidence == "p"]
+    if not terms or any(r.evidence == "q" for r in own) or role_of(graph, readings, own) != ("posterior", True):
+        return None
+    if any(m.node.id in readings.samples for t in terms for m in t.means):
+        return None
+    return None if any(is_of_what_it_sees(graph, t) for t in terms) else next(r for r in own if r.term is terms[0])
+
+
+def of_a_part(readings: Readings, factors: Sequence[LogSigmaFactor]) -> Reading | None:
+    """The reading by which a part of what is merged into one code has a KL of its own, beside the code's; None if there
+    is none. Its factors are those of both KLs where the merged σ is computed of it, and differ between elements.
+
+        logvar = v + w - torch.log(v.exp() + w.exp())    # of q(z | x, c), merged of q(z | x) and p(z | c)
+        loss = error + 0.5 * kl(mean, logvar, *p) + 0.5 * kl(m, v, *p)
+    """
+    merged = {factor.reading.node.id for factor in factors if len(factor.factors)}
+    for factor in factors:
+        if not len(factor.factors) or factor.reading.evidence != "q" or factor.reading.used >= 0:
+            continue
+        spread = float(factor.factors.max() - factor.factors.min())
+        key = factor.reading.raw.key
+        parts = any(r.used in merged for r in readings.found if r.raw.key == key and r.used >= 0)
+        if parts and spread > _DIFFER * float(factor.factors.median().abs()):
+            return factor.reading
+    return None
+
+
+def of_reading(reading: Reading) -> str:
+    """` at file:line` of a reading's KL; empty where no line of the host's has it."""
+    frame = None if reading.term is None else reading.term.total.host_frame()
+    return "" if frame is None else f" at {short(frame.code.co_filename)}:{frame.line}"
+
+
+def why_no_kl(readings: Readings) -> str:
+    """What is said where no log σ of a posterior has a factor: that there is no KL, only if nothing looked like one."""
+    first = next((r for r in readings.found if r.evidence == "q" and r.term is not None), None)
+    if first is not None:
+        return (
+            f"no log σ of a posterior is left in the loss, though a KL{of_reading(first)} has one: it cancels, as "
+            "where a KL is taken both ways, or is not taken into the loss"
+        )
+    if readings.near_misses:
+        return (
+            "no KL is known: no log σ of a head has a part in the loss; whether that of a scale has which was seen and "
+            "taken for no head is not known"
+        )
+    return "no KL: no log σ of a posterior has a part in the loss"
 
 
 def not_followed(graph: Graph, readings: Readings) -> Node | None:

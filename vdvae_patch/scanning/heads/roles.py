@@ -274,8 +274,27 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     exchanged = exchanged or any(_is_of_known_code(graph, readings, reading.raw, r.raw) for r in seconds)
     if reading.raw.node.noise and not _draws_of(readings, [reading]):
         # drawn nowhere, and of the data it knows what the code above tells: p(z_1 | z_2), kept near N(0, 1) as well
-        exchanged = exchanged or not inputs_of(readings, reading.raw, through_means=False)
+        knows_a_code = not inputs_of(readings, reading.raw, through_means=False)
+        exchanged = exchanged or (knows_a_code and not _is_posterior_of_what_was_made(graph, readings, reading.raw))
     return "prior" if exchanged else "posterior"
+
+
+def _is_posterior_of_what_was_made(graph: Graph, readings: Readings, raw: Spot) -> bool:
+    """Whether the layer that gives a raw value of draws alone is the one by which data are encoded, drawn and decoded:
+    an encoder that is given what the model makes, to tell it from data, as of IntroVAE.
+
+        z = draw(*encoder(x))
+        loss = error + kl(*encoder(x)) + (margin - kl(*encoder(decoder(z).detach()))).relu()
+    """
+    emitted = emission_of(graph, raw)
+    return any(
+        r.evidence == "noise"
+        and not r.parts
+        and bool(inputs_of(readings, r.raw, through_means=False))
+        and emission_of(graph, r.raw) == emitted
+        and _sample_is_used(graph, readings, {r.node.id if r.used < 0 else r.used})
+        for r in readings.found
+    )
 
 
 def _is_of_known_code(graph: Graph, readings: Readings, first: Spot, second: Spot) -> bool:
