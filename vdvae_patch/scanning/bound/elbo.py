@@ -205,8 +205,8 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     extremes = (float(a.min()), float(a.max()))
     if of_one_sigma > 1 and extremes[1] - extremes[0] > _DIFFER * median:
         return LossElbo(
-            f"{of_one_sigma} comparisons have one learned σ, and the factors on the KL differ between elements, so that "
-            "how often the KL counts is not told",
+            f"{of_one_sigma} comparisons have one learned σ, and the factors on the KL differ between elements, so "
+            "that how often the KL counts is not told",
             term, median, extremes,
         )  # fmt: skip
     for what, (low, high), middle in (("KL", extremes, median), (term.kind, term.extremes, term.factor)):
@@ -360,7 +360,7 @@ def _kl(
         if role == "prior" and factor.reading.evidence == "q":
             where = of_reading(factor.reading)
             return None, [f"a KL{where} has a prior first, so that how often the KL counts is not told"]
-    part = of_a_part(readings, counted)
+    part = of_a_part(graph, readings, factors)
     if part is not None:
         return None, [
             f"a KL{of_reading(part)} is of a part of what is merged into one code, which has a KL, too, so that how "
@@ -387,7 +387,7 @@ def _kl(
                 "it: it has the wrong sign, or is drawn to a capacity, |KL − C|, and is below that on this batch"
             ]
         if unknown:
-            return None, ["no KL is known: how log σ has a part in the loss is not that of a Normal's KL"]
+            return None, [why_no_kl(readings, unknown=True)]
         return None, [why_no_kl(readings)]
     notes = list(shared)
     if all(factor.waiting for factor in factors if len(factor.factors) and bool((sign * factor.factors > 0).any())):

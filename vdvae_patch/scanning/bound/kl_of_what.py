@@ -14,7 +14,7 @@ from vdvae_patch.scanning.arithmetic.graph import Graph, Node
 from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor
 from vdvae_patch.scanning.evidence.reading import Reading, Readings
 from vdvae_patch.scanning.evidence.sleep import is_of_what_it_sees
-from vdvae_patch.scanning.evidence.uses import drawn_weights
+from vdvae_patch.scanning.evidence.uses import drawn_weights, inputs_of, is_decoded
 from vdvae_patch.scanning.heads.roles import role_of
 from vdvae_patch.trace import short
 
@@ -55,23 +55,30 @@ def second_in_a_kl(graph: Graph, readings: Readings, factor: LogSigmaFactor) -> 
     return None if any(is_of_what_it_sees(graph, t) for t in terms) else next(r for r in own if r.term is terms[0])
 
 
-def of_a_part(readings: Readings, factors: Sequence[LogSigmaFactor]) -> Reading | None:
+def of_a_part(graph: Graph, readings: Readings, factors: Sequence[LogSigmaFactor]) -> Reading | None:
     """The reading by which a part of what is merged into one code has a KL of its own, beside the code's; None if there
-    is none. Its factors are those of both KLs where the merged σ is computed of it, and differ between elements.
+    is none. Its factors are those of both KLs where the merged σ is computed of it: they differ between elements.
 
         logvar = v + w - torch.log(v.exp() + w.exp())    # of q(z | x, c), merged of q(z | x) and p(z | c)
         loss = error + 0.5 * kl(mean, logvar, *p) + 0.5 * kl(m, v, *p)
     """
     merged = {factor.reading.node.id for factor in factors if len(factor.factors)}
     for factor in factors:
-        if not len(factor.factors) or factor.reading.evidence != "q" or factor.reading.used >= 0:
+        found, key = factor.factors, factor.reading.raw.key
+        if factor.reading.evidence != "q" or factor.reading.used >= 0:
             continue
-        spread = float(factor.factors.max() - factor.factors.min())
-        key = factor.reading.raw.key
-        parts = any(r.used in merged for r in readings.found if r.raw.key == key and r.used >= 0)
-        if parts and spread > _DIFFER * float(factor.factors.median().abs()):
+        # a fit that fails is that of two KLs, too
+        mixed = not len(found) or float(found.max() - found.min()) > _DIFFER * float(found.median().abs())
+        own = [r for r in readings.found if r.raw.key == key and r.evidence == "noise"]
+        alone = {r.node.id for r in own if r.used < 0}
+        # decoded alone, too, it has a bound of its own: beside the one of all modalities, that of each
+        if mixed and any(r.used in merged for r in own) and not _is_decoded(graph, readings, alone, factor):
             return factor.reading
     return None
+
+
+def _is_decoded(graph: Graph, readings: Readings, own: set[int], factor: LogSigmaFactor) -> bool:
+    return is_decoded(graph, readings, own, inputs_of(readings, factor.reading.raw))
 
 
 def of_reading(reading: Reading) -> str:
@@ -80,14 +87,22 @@ def of_reading(reading: Reading) -> str:
     return "" if frame is None else f" at {short(frame.code.co_filename)}:{frame.line}"
 
 
-def why_no_kl(readings: Readings) -> str:
-    """What is said where no log σ of a posterior has a factor: that there is no KL, only if nothing looked like one."""
+def why_no_kl(readings: Readings, *, unknown: bool = False) -> str:
+    """What is said where no factor on a posterior's log σ was found: that there is no KL, only if nothing looked like
+    one.
+
+    Args:
+        unknown: whether some log σ has a part in the loss that no KL and no density has.
+    """
     first = next((r for r in readings.found if r.evidence == "q" and r.term is not None), None)
     if first is not None:
+        part = "a part that no KL has" if unknown else "no part"
         return (
-            f"no log σ of a posterior is left in the loss, though a KL{of_reading(first)} has one: it cancels, as "
-            "where a KL is taken both ways, or is not taken into the loss"
+            f"a KL{of_reading(first)} has the log σ of a posterior, which has {part} in the loss, as where a KL is "
+            "taken both ways, so that it cancels"
         )
+    if unknown:
+        return "no KL is known: how log σ has a part in the loss is not that of a Normal's KL"
     if readings.near_misses:
         return (
             "no KL is known: no log σ of a head has a part in the loss; whether that of a scale has which was seen and "
