@@ -36,7 +36,8 @@ def require_module(model: Any, taker: str, error: type[VdvaePatchError] = PatchE
 
 def call_for_loss(model: nn.Module) -> str:
     """How the loss of a model may be called, as a `call=`."""
-    if hasattr(model, "training_step"):
+    # a step that optimizes by hand would change the model
+    if hasattr(model, "training_step") and getattr(model, "automatic_optimization", True):
         return "lambda model, batch: model.training_step(batch, 0)"
     if callable(getattr(model, "loss", None)):
         return "lambda model, batch: model.loss(batch)"

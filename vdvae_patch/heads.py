@@ -26,6 +26,9 @@ Role = Literal["posterior", "prior", "likelihood"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
+THE_MODEL = "the model"
+"""How sentences name a head that is computed in the model's own `forward`, whose path is empty."""
+
 Arithmetic = Literal["auto", "stable", "host"]
 """Whose KL and sampling a patched model uses. `stable`: this package's `normal`, where the head names the host's
 functions; `host`: the host's own; `auto`: stable, unless the variant changes no scale at all."""
@@ -223,5 +226,10 @@ class Head:
         """`"16:32"`, `"1:8:2"` for every second one, or `":"` for a whole output."""
         return str(self.channel_range)
 
+    @property
+    def named(self) -> str:
+        """The path and the channels, as sentences have them; the path of the model itself is empty."""
+        return f"{self.path or THE_MODEL}[{self.channels}]"
+
     def __str__(self) -> str:
-        return f"{self.path}[{self.channels}] ({self.role}, {self.convention})"
+        return f"{self.named} ({self.role}, {self.convention})"

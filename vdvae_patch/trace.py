@@ -69,11 +69,16 @@ class Place:
     text: str
 
     def __str__(self) -> str:
-        return f"{shown(self.file)}:{self.line}: {self.text}"
+        return ": ".join(filter(None, (f"{shown(self.file)}:{self.line}", self.text)))  # code may have no source
 
 
 OUTSIDE = "(outside)"
 """In the place of a module's path: no module was running."""
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operation shows what its argument holds: what came in so large, it has not made."""
+    return any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
 
 
 def _within(module: str) -> str:
@@ -236,7 +241,7 @@ class Tracer(TorchDispatchMode):
             if isinstance(output, Tensor) and output.is_floating_point():
                 if aside and self._is_bad(output) and (before or _is_finite(output)):
                     self.trace.reached.extend(before)  # a sum of the step's losses is no operation of it
-                elif self._is_bad(output):
+                elif self._is_bad(output) and not (_is_view(func) and not before and _is_finite(output)):
                     self._note(func, output, spans or _spans(inputs), before)
                 elif func._schema.is_mutable:
                     self._made_by.pop(_storage(output), None)

@@ -672,6 +672,26 @@ def test_what_explodes_behind_the_first_value_that_is_not_finite_was_not_before_
     assert "before it a value exploded" not in guard.report()
 
 
+def test_weights_that_an_update_before_made_large_are_named_and_a_view_of_them_is_not_what_explodes() -> None:
+    model = SmallVAE()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model) as guard:
+        for step in range(2):
+            if step == 1:
+                with torch.no_grad():
+                    model.mean.weight.fill_(3e19)
+            x = torch.randn(8, 6)
+            recon, mean, logvar = model(x)
+            loss = ((recon - x) ** 2).sum() - 0.5 * (1 + logvar - mean**2 - logvar.exp()).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    said = guard.report()
+    assert "exploded: aten.addmm.default" in said
+    assert "note: weights were as large before this step: mean.weight (up to 3e+19); an update before made them" in said
+    assert "load an earlier checkpoint" in said
+
+
 def test_of_two_heads_that_are_both_needed_the_one_that_explodes_is_to_blame_and_not_the_one_behind_it() -> None:
     """The scale of the likelihood is NaN, since the latent is; and with a finite latent it would explode, too."""
 

@@ -337,6 +337,8 @@ def test_two_optimizers_of_one_model() -> None:
                 assert same(before, state_of(model, second)) == bool(model.far)
         assert [(skip.step, skip.optimizer) for skip in guard.skips] == [(2, "SGD")]
         assert guard.steps == 7
+        assert guard.report().startswith("8 steps of 2 optimizers, 1 of them skipped\n")
+        assert repr(guard) == "Guard(SmallVAE, 8 steps, 1 of them skipped)"
 
 
 def closure_of(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> Callable[[], Any]:

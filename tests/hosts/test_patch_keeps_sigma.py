@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import warnings
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +18,7 @@ from vdvae_patch import patch, patched_heads, scales, scan
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Head
 from vdvae_patch.patching import watch
-from vdvae_patch.patching.fit import fitted
+from vdvae_patch.patching.fit import Spread, fitted
 
 X = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
 
@@ -122,7 +125,7 @@ def test_each_role_is_fitted_by_itself_and_the_table_shows_sigma_before_and_afte
     head = handle.heads[0]
     assert str(head.scale) == "explin(gain=0.5)"
     assert head.before is not None
-    assert head.before.median == pytest.approx(float(before[0].median()), rel=1e-5)
+    assert head.before.median == pytest.approx(np.median(before[0].numpy()), rel=1e-5)
     assert (head.before.low, head.before.high) == pytest.approx(
         (float(before[0].min()), float(before[0].max())), rel=1e-5
     )
@@ -130,6 +133,34 @@ def test_each_role_is_fitted_by_itself_and_the_table_shows_sigma_before_and_afte
     assert "σ before" in text
     assert "σ after" in text
     assert str(head.before) in text
+
+
+def test_the_extremes_of_sigma_are_those_of_a_batch_of_any_size_and_its_last_row_counts_as_its_first() -> None:
+    torch.manual_seed(0)
+    model = VAE(torch.exp, 0.0)
+    model.enc, model.dec = nn.Linear(8, 1400), nn.Linear(700, 8)
+    x = 0.1 * torch.randn(101, 8)
+    x[-1] *= 60
+    model(x)
+    before = model.sigma.double().numpy()
+    handle = patch(model, "upbounded", heads=scan(model, x))
+    model(x)
+    for found, used in zip(
+        (handle.heads[0].before, handle.heads[0].after), (before, model.sigma.double().numpy()), strict=True
+    ):
+        assert found is not None
+        assert (found.median, found.low, found.high) == pytest.approx(
+            (np.median(used), used.min(), used.max()), rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("values", [[3.0, 1, 4, 2], [3.0, 1, 2], [math.inf, 1, math.inf, 1], [1.0, math.nan, 4]])
+def test_the_median_of_an_even_count_is_the_mean_of_the_middle_two(values: list[float], dtype: torch.dtype) -> None:
+    found = Spread.of(torch.tensor(values, dtype=dtype))
+    known = [value for value in values if not math.isnan(value)]
+    assert (found.median, found.low, found.high) == (statistics.median(known), min(known), max(known))
+    assert found.nans == len(values) - len(known)
 
 
 def test_as_in_the_paper_the_formula_is_of_the_raw_value_and_a_scale_with_its_own_argument_always_is() -> None:

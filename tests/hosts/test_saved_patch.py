@@ -104,6 +104,61 @@ def test_a_tensor_with_two_names_is_written_once_and_read_by_both(tmp_path: Path
     assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
 
 
+class Twice(nn.Module):
+    """Two encoders, which are one module, or two that share their weights, or two."""
+
+    def __init__(self, tied: str) -> None:
+        super().__init__()
+        self.one, self.two, self.dec = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(3, 6)
+        if tied == "modules":
+            self.two = self.one
+        elif tied == "weights":
+            self.two.weight, self.two.bias = self.one.weight, self.one.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        loss = x.new_zeros(())
+        for encoder in (self.one, self.two):
+            mean, log_var = encoder(x).chunk(2, -1)
+            z = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
+            loss = loss + ((self.dec(z) - x) ** 2).sum() - 0.5 * (1 + log_var - mean**2 - log_var.exp()).sum()
+        return loss
+
+
+@pytest.mark.parametrize("tied", ["modules", "weights", "nothing"])
+@pytest.mark.parametrize("here", ["modules", "weights", "nothing"])
+def test_a_model_that_ties_other_weights_is_refused_where_it_would_compute_something_else(
+    tied: str, here: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model, x = Twice(tied), 3 * torch.randn(5, 6)
+    vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, x))
+    vdvae_patch.save(model, tmp_path / "saved")
+    if tied == here or (tied, here) == ("weights", "nothing"):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            again = vdvae_patch.load(Twice(here), tmp_path / "saved")
+        named = [str(one.message).split()[0] for one in told if "tie them" in str(one.message)]
+        assert named == ([] if tied == here else ["two.weight", "two.bias"])
+        torch.manual_seed(1)
+        expected = model(x)
+        torch.manual_seed(1)
+        torch.testing.assert_close(again(x), expected, rtol=0, atol=0)
+    else:
+        with pytest.raises((CheckpointError, PatchError), match=r"was the same module|have other values|other places"):
+            vdvae_patch.load(Twice(here), tmp_path / "saved")
+
+
+def test_what_is_tied_stays_tied_where_it_is_loaded_on_the_meta_device(tmp_path: Path) -> None:
+    model, x = Twice("weights"), torch.randn(5, 6)
+    vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, x))
+    vdvae_patch.save(model, tmp_path / "saved")
+    with torch.device("meta"):
+        built = Twice("weights")
+    again = vdvae_patch.load(built, tmp_path / "saved")
+    assert again.two.weight is again.one.weight
+    assert len(list(again.parameters())) == len(list(model.parameters()))
+
+
 def test_an_instance_and_a_model_on_the_meta_device_are_loaded_too(tmp_path: Path) -> None:
     model = patched("AtExpression")
     folder = vdvae_patch.save(model, tmp_path / "saved")

@@ -91,12 +91,24 @@ def test_a_model_without_heads_ends_with_1_and_the_near_misses(capsys: pytest.Ca
         (("zoo.plain:ThreeWays", "--input", "5x6", "--seed", "-1"), InvalidValueError, "--seed must be from 0 to"),
         (("zoo.plain:ThreeWays", "--input", "5x6", "--seed", str(2**63)), InvalidValueError, "--seed must be from 0"),
         (("zoo.plain:ThreeWays", "--input", "5x6:fp32"), InvalidValueError, "no dtype 'fp32'"),
+        (("zoo.plain:separate_loss", "--input", "5x6"), HostError, "missing .*; give a factory without arguments$"),
         (("zoo.plain:LyingName", "--input", "2x3x8x8"), PatchError, "has no forward; give your loss: call="),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(arguments: tuple[str, ...], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         run(*arguments)
+
+
+def test_a_factory_that_raises_is_not_told_to_take_no_arguments(tmp_path: Path) -> None:
+    (tmp_path / "raises_in_it.py").write_text("def make():\n    raise RuntimeError('no data here')\n")
+    with pytest.raises(HostError, match=r"make\(\) failed: RuntimeError: no data here$"):
+        command.run(["raises_in_it:make", "--input", "5x6", "--path", str(tmp_path)])
+
+
+def test_where_the_loss_is_asked_for_the_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("zoo.plain:SeparateLayers", "--input", "5x6") == 0
+    assert "here: --call PACKAGE.MODULE:LOSS, a function that is called as LOSS(model" in capsys.readouterr().out
 
 
 def test_a_file_that_runs_as_a_script_is_told_so(tmp_path: Path) -> None:

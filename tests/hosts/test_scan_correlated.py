@@ -406,6 +406,7 @@ def test_of_a_correlation_that_reaches_one_it_is_said_that_no_scale_cures_it(los
         assert "test_scan_correlated.py:" in lines[0]
         assert lines[0].endswith("keep ρ away from ±1, as 0.99 * torch.tanh(v) does in the place of torch.tanh(v)")
     assert "CURED: net" in text.getvalue()
+    assert ".. " not in text.getvalue()  # what an error says may end in a full stop
 
 
 def of_floored_covariance(out: Tensor, y: Tensor) -> Tensor:

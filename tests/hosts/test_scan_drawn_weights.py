@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
+from vdvae_patch import apply, patch_json, source
 from vdvae_patch.errors import SharedScaleError
 from vdvae_patch.patching import patch
 from vdvae_patch.scanning import scan
@@ -143,3 +145,50 @@ def test_each_network_of_a_stacked_ensemble_has_a_likelihood(form: str) -> None:
     assert [(h.path, h.start, h.stop, h.role) for h in heads] == [(f"nets.{i}.2", 2, 4, "likelihood") for i in range(3)]
     handle = patch(model, heads=heads, likelihood="bounded(0.01, 10)")
     assert len(handle.heads) == 3
+
+
+class Regression(nn.Module):
+    """The last layer draws its weights, and puts out the log variance of the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = Layer(6, 5, "exp"), Layer(5, 2, "exp")
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        mean, log_var = self.last(torch.tanh(self.first(x))).unbind(-1)
+        kl = sum(
+            kl_divergence(Normal(layer.mu, layer.sigma(layer.rho)), Normal(0.0, 1.0)).sum()
+            for layer in (self.first, self.last)
+        )
+        nll = F.gaussian_nll_loss(mean, y[:, 0], log_var.exp())
+        return nll + 1e-3 * kl
+
+
+def test_a_layer_that_draws_its_weights_has_a_scale_inside_and_one_at_its_output() -> None:
+    torch.manual_seed(0)
+    model = Regression()
+    heads = [h for h in scan(model, *batch()) if h.path in ("last", "last.rho")]
+    handle = patch(model, heads=heads, posterior="bounded(0.02, 1)", likelihood="bounded(0.1, 3)", verify=True)
+    x, y = batch()
+    with torch.no_grad():
+        model.last.rho.fill_(-200.0)
+        model.last.bias_rho.fill_(-200.0)
+        model.last.bias.copy_(torch.tensor([0.0, -200.0]))
+        torch.manual_seed(5)
+        out = model.last(torch.eye(5))
+        torch.manual_seed(5)
+        weight = model.last.mu + 0.02 * torch.randn(2, 5)
+    torch.testing.assert_close(out[:, 0], weight[0])
+    torch.testing.assert_close((0.5 * out[:, 1]).exp(), torch.full((5,), 0.1))
+    torch.manual_seed(1)
+    loss = model(x, y)
+    other = Regression()
+    other.load_state_dict(model.state_dict())
+    for again in (pickle.loads(pickle.dumps(model)), apply(other, patch_json(model)).model):
+        torch.manual_seed(1)
+        assert torch.equal(again(x, y), loss)
+    text = str(source(model))
+    assert "stable_posterior" in text
+    assert "stable_likelihood" in text
+    handle.unpatch()
+    assert type(model.last) is Layer

@@ -603,3 +603,37 @@ def test_the_bound_of_a_model_is_the_one_by_hand(truth: elbo_truths.Truth) -> No
     found = elbo_truths.scanned(truth)
     assert "the loss could not be read" not in found.reason  # a fault of ours, which a scan outlives
     assert elbo_truths.verdict(truth, found) == "right"
+
+
+class Conditional(nn.Module):
+    """As a neural process: the prior sees a part of the data, by the posterior's own layer; some data are masked."""
+
+    def __init__(self, free: float = 0.0) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.free = nn.Linear(D, 2 * LATENTS), nn.Linear(LATENTS, 2 * D), free
+
+    def law(self, x: Tensor) -> Normal:
+        mean, raw = self.encoder(x).chunk(2, 1)
+        return Normal(mean, 0.1 + 0.9 * torch.sigmoid(raw))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, p = self.law(x), self.law(x * (torch.arange(D) < 5))
+        mean, raw = self.decoder(q.rsample()).chunk(2, 1)
+        seen = (torch.arange(D) < 9).float()
+        nll = -(Normal(mean, 0.1 + 0.9 * F.softplus(raw)).log_prob(x) * seen).sum(1)
+        kl = kl_divergence(q, p).sum(1).mean()
+        return nll.mean() + (kl.clamp(min=self.free) if self.free else kl)
+
+
+def test_masked_data_are_no_masked_latents() -> None:
+    torch.manual_seed(0)
+    notes = scan(Conditional(), X).elbo.notes
+    assert "25% of the values have no part in it: masked" in notes
+    assert not [note for note in notes if "no KL" in note]
+
+
+def test_a_kl_that_no_sigma_lifts_above_its_free_bits_is_not_said_to_be_absent() -> None:
+    torch.manual_seed(0)
+    elbo = scan(Conditional(free=1e3), X).elbo
+    assert "it is below its free bits, or has no weight yet" in elbo.reason
+    assert "no KL" not in elbo.reason

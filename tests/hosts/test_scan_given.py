@@ -125,3 +125,33 @@ def test_why_nothing_could_be_tried_is_said_of_what_was_given() -> None:
 def test_a_patch_without_heads_says_where_to_have_them_from() -> None:
     with pytest.raises(PatchError, match=r"list is empty; give heads=vdvae_patch.scan\(model, batch\)"):
         vdvae_patch.patch(Sampling(), "explin")
+
+
+def test_a_training_step_that_optimizes_by_hand_is_not_given_as_the_loss() -> None:
+    class ByHand(Stepped):
+        automatic_optimization = False
+
+    out = io.StringIO()
+    vdvae_patch.stabilize(ByHand(), X, file=out)
+    assert "call=lambda model, batch: your_loss(model, batch)" in out.getvalue()
+    assert "training_step" not in out.getvalue()
+
+
+def test_code_that_was_made_on_the_spot_is_said_to_have_no_source() -> None:
+    names: dict[str, Any] = {"nn": nn, "torch": torch}
+    text = """
+class Made(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enc = nn.Linear(8, 8)
+    def forward(self, x):
+        mean, raw = self.enc(x).chunk(2, 1)
+        sigma = raw.exp()
+        z = mean + sigma * torch.randn_like(mean)
+        return z.square().mean() + (0.5 * (sigma**2 + mean**2 - 1) - sigma.log()).mean()
+"""
+    exec(text, names)
+    heads = vdvae_patch.scan(names["Made"](), X)
+    assert len(heads) == 1
+    row = next(line for line in str(heads).splitlines() if line.startswith("enc "))
+    assert row.endswith("no source")

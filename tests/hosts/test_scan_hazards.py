@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Laplace, Normal
 
 import vdvae_patch
 
@@ -98,3 +99,47 @@ def test_a_sigma_that_is_zero_between_the_ends_is_named() -> None:
     (warning,) = (w for w in vdvae_patch.scan(Folded(), X).warnings if "σ is zero" in w)
     assert warning.startswith("raw: σ is zero where the raw value is 0, and its log")
     assert not any("σ is zero" in warning for warning in vdvae_patch.scan(Softplus(), X).warnings)
+
+
+class Regression(nn.Module):
+    def __init__(self, nll: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.nll = nn.Linear(6, 2), nll
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.net(x).unbind(1)
+        return self.nll(mean - x.sum(1), raw).mean()
+
+
+def of_sigma(sigma: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda error, raw: -Normal(0.0, sigma(raw)).log_prob(error)
+
+
+@pytest.mark.parametrize(
+    ("nll", "bound"),
+    [
+        (of_sigma(torch.exp), "no lower bound, so the density of a well reconstructed value grows without"),
+        (lambda error, raw: 0.5 * raw.exp() * error**2 - 0.5 * raw, "no lower bound, so"),  # a log precision
+        (of_sigma(lambda raw: F.softplus(raw) + 1e-8), "a lower bound of 1e-08 alone, so"),
+        (of_sigma(lambda raw: (0.5 * raw.clamp(-30, 20)).exp()), "a lower bound of 3.1e-07 alone, so"),
+        (of_sigma(lambda raw: F.softplus(raw) + 1e-2), ""),
+    ],
+)
+def test_the_bound_below_a_likelihoods_sigma_is_said_as_it_is(
+    nll: Callable[[Tensor, Tensor], Tensor], bound: str
+) -> None:
+    warned = [w for w in vdvae_patch.scan(Regression(nll), X).warnings if "the likelihood's σ" in w]
+    assert [f"net: the likelihood's σ has {bound}" in w for w in warned] == ([True] if bound else [])
+
+
+class LaplaceDecoder(Floored):
+    def nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        return -Laplace(logits, logits.exp()).log_prob(x).sum()
+
+
+def test_the_scale_of_another_distribution_is_said_beside_the_heads_that_are_cured() -> None:
+    out = io.StringIO()
+    vdvae_patch.stabilize(LaplaceDecoder(), X, file=out)
+    (line,) = (line for line in out.getvalue().splitlines() if line.startswith("note: no head was made of"))
+    assert "(Laplace): its scale is that of no Normal, and no head: a patch leaves it as it is" in line
+    assert "near miss: " in str(vdvae_patch.scan(LaplaceDecoder(), X))

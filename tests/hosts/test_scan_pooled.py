@@ -103,3 +103,23 @@ def test_a_masked_mean_of_squared_residuals_is_a_statistic() -> None:
     torch.manual_seed(0)
     with pytest.warns(UserWarning, match="no Normal head"):
         assert not scan(OfResiduals(), *sets())
+
+
+class PooledHere(Sets):
+    """Pooled in the model's own `forward`, whose path is empty."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = torch.cat([self.mean(x2 := self.body(x).relu()), self.raw(x2)], -1)
+        mean, log_var = (h.masked_fill(mask == 0, 0.0).sum(1) / mask.sum(1)).chunk(2, -1)
+        z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        error = (self.dec(z)[:, None] - x).square() * mask
+        return error.sum((1, 2)).mean() - 0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(-1).mean()
+
+
+def test_what_is_pooled_in_the_models_own_forward_is_named_and_is_no_term_of_the_loss() -> None:
+    torch.manual_seed(0)
+    heads = scan(PooledHere(), *sets())
+    assert [str(head) for head in heads] == ["the model[3:6] (posterior, log_variance)"]
+    assert "warning: the model: σ grows exponentially" in str(heads)
+    assert heads.elbo.sigma == pytest.approx(0.5**0.5)
+    assert not [note for note in heads.elbo.notes if "other terms" in note or "no KL" in note]

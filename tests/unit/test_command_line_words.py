@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vdvae_patch.cli import guard, scan
+from vdvae_patch.cli import dispatch, guard, report, scan
 from vdvae_patch.errors import HostError, InvalidValueError
 
 _MODEL = """
@@ -72,3 +72,29 @@ def test_named_folders_come_before_the_current_one() -> None:
         assert sys.path[:2] == [str(Path("first").resolve()), str(Path.cwd())]
     finally:
         sys.path[:] = before
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (
+            ["~/runs/a", "--out", "~/b c", "--out=~/d", "~"],
+            ["HOME/runs/a", "--out", "HOME/b c", "--out=HOME/d", "HOME"],
+        ),
+        (["a~/b", "--seed=~1", "~name/x", "./~/x"], ["a~/b", "--seed=~1", "~name/x", "./~/x"]),
+        (["--out=~/g", "--", "python", "~/train.py"], ["--out=HOME/g", "--", "python", "~/train.py"]),
+    ],
+)
+def test_a_tilde_that_the_shell_has_left_is_the_home_folder(
+    words: list[str], given: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen: list[list[str]] = []
+
+    def run(argv: list[str]) -> int:
+        seen.append(argv)
+        return 0
+
+    monkeypatch.setattr(report, "run", run)
+    assert dispatch(["report", *words]) == 0
+    assert seen == [[word.replace("HOME", str(tmp_path)) for word in given]]

@@ -18,7 +18,7 @@ from vdvae_patch.compare import tested
 from vdvae_patch.compare.curves import counted
 from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.reading import _share, reading, too_short, unusual
-from vdvae_patch.compare.results import collect, read_run, spread, summarise
+from vdvae_patch.compare.results import Row, collect, read_run, spread, summarise
 from vdvae_patch.compare.run import write_report
 from vdvae_patch.compare.table import as_csv, cells, notes
 from vdvae_patch.compare.tested import Evaluated
@@ -118,6 +118,19 @@ def test_the_csv_holds_unrounded_numbers_and_leaves_empty_what_does_not_exist(co
     assert table["upbounded"]["finite_test_nelbos"] == "2"
     one = make_plan(comparison.out, "upbounded", "0")
     assert ",," in as_csv(summarise(one.variants, 1, collect(one.runs)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "shown"),
+    [
+        ([12] * 9 + [13], "12.1 ± 0.3"), ([99_999, 100_001], "100000 ± 1"), ([23_185, 23_287], "23236 ± 72"),
+        ([10, 10, 11], "10 ± 1"), ([0] * 24 + [1], "0.04 ± 0.20"), ([40, 40], "40 ± 0"),
+    ],
+)  # fmt: skip
+def test_a_mean_count_is_shown_in_full_and_a_spread_that_is_there_is_not_zero(counts: list[int], shown: str) -> None:
+    found = spread(counts, len(counts))
+    row = Row("vanilla", (), (), len(counts), found, found, *([spread([], 0)] * 4))
+    assert cells(row)[1] == shown
 
 
 def test_the_files_of_a_comparison_agree_with_each_other(comparison: Comparison) -> None:

@@ -272,3 +272,32 @@ def test_a_step_beyond_32_bits_is_that_step() -> None:
         found = drawn.packed(np.array(steps, np.int64))
         assert found["t"] == kind
         assert np.frombuffer(base64.b64decode(found["b"]), f"<{kind}").tolist() == steps
+
+
+@pytest.mark.parametrize("limit", [4, 7, 100])
+@pytest.mark.parametrize("count", [1, 9, 64, 211])
+def test_of_looks_that_are_thinned_while_they_are_read_none_is_passed_over(limit: int, count: int) -> None:
+    values = np.random.default_rng(0).normal(size=count)
+    values[count // 2] = 1e3
+    collector = Collector(limit=limit)
+    for step, value in enumerate(values):
+        head = {"path": "a", "role": "posterior", "log_sigma_min": float(-value), "log_sigma_max": float(value)}
+        collector.add(step, [head], skipped=False)
+    looks = collector.looks()
+    assert looks is not None
+    assert len(looks.step) <= limit + 1
+    ends = np.append(looks.step[1:], count)
+    for name, of, sign in (("log_sigma_max", max, 1), ("log_sigma_min", min, -1)):
+        assert [of(sign * values[start:end]) for start, end in zip(looks.step, ends, strict=True)] == looks.values[
+            name
+        ][:, 0].tolist()
+
+
+def test_a_value_that_is_no_number_stays_one_among_its_neighbours() -> None:
+    collector = Collector(limit=2)
+    for step in range(8):
+        kl = float("nan") if step == 3 else 1.0
+        collector.add(step, [{"path": "a", "role": "posterior", "kl": kl}], skipped=False)
+    looks = collector.looks()
+    assert looks is not None
+    assert np.isnan(looks.values["kl"]).sum() == 1

@@ -14,7 +14,7 @@ from vdvae_patch.compare.plan import Comparison
 from vdvae_patch.compare.results import collect
 from vdvae_patch.report.find import find
 from vdvae_patch.report.page import gather
-from vdvae_patch.report.runsets import RunSet
+from vdvae_patch.report.runsets import Column, RunSet, _in, _mean
 from vdvae_patch.skips.records import JsonLines
 from vdvae_patch.train.folder import COMPARISON_LOCK, RunFolder, write_config, write_json
 
@@ -181,3 +181,11 @@ def test_a_page_says_which_runs_of_a_comparison_are_gone(comparison: Comparison)
         "upbounded: of the 3 runs in comparison.json 1 is not in this folder",
         "explin: of the 3 runs in comparison.json 3 are not in this folder",
     )
+
+
+def test_counts_of_a_page_are_in_full_and_what_spreads_is_not_shown_as_if_it_did_not() -> None:
+    skips = Column("skips", "", lambda run: float(run), 0)  # type: ignore[arg-type]
+    assert _in(skips, 123_456.0, 0) == "123456"
+    assert _in(skips, float("inf"), 0) == "inf"
+    cell = _mean(skips, [12.0] * 9 + [13.0], 10)  # type: ignore[list-item]
+    assert (cell.text, cell.spread) == ("12.1", "0.3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 from vdvae_patch.skips import telling
 from vdvae_patch.skips.rule import Cause
 from vdvae_patch.trace import Event, Place
+from vdvae_patch.train import verdict
+from vdvae_patch.train.probe import HeadState
+from vdvae_patch.train.replay import HeadReplay, Replay
+from vdvae_patch.train.step import BadRanks, StepRecord
 
 ROOT = Path(__file__).resolve().parents[2] / "vdvae_patch"
 TELLERS = (
@@ -88,3 +93,14 @@ def _texts(path: Path) -> list[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
     ]
+
+
+def test_what_nobody_looked_at_in_a_step_of_finite_values_is_no_nan() -> None:
+    record = StepRecord(3, 1.0, 0.9, 0.1, 0.5, 1e-3, "high_gradient", BadRanks())
+    heads = (
+        HeadReplay(HeadState("encoder", "posterior", -0.5, 0.25, 1.5), 0.2),
+        HeadReplay(HeadState("decoder", "likelihood", math.nan, math.nan, math.nan), 0.3),
+    )
+    text = verdict.report(Replay("vanilla", record, (), heads, None, None, None), None, 0.3)
+    (line,) = [line for line in text.splitlines() if line.startswith("decoder")]
+    assert line.split() == ["decoder", "likelihood", "-", "-", "-", "0.3"]

@@ -81,6 +81,11 @@ class Attachment:
         """What the method returns now; `host` is the host's own, which takes the module first."""
         raise NotImplementedError
 
+    @property
+    def parts(self) -> tuple[Attachment, ...]:
+        """This, and what it runs in the place of the host's own method."""
+        return (self,)
+
     def __copy__(self) -> Attachment:
         return self
 
@@ -122,11 +127,27 @@ def outputs_observed(observe: Callable[[nn.Module, Any], None]) -> Iterator[None
 
 
 class OutputAttachment(Attachment):
-    """Replaces the raw channels in what a module returns by the pre-images of their new scales."""
+    """Replaces the raw channels in what a module returns by the pre-images of their new scales.
 
-    def __init__(self, path: str, heads: Sequence[tuple[Head, Scale]]) -> None:
+    Args:
+        inside: what stands in for the module's own `forward`, as where a layer whose weights are drawn has a head in
+            its arithmetic, and another one at its output.
+    """
+
+    inside: Attachment | None = None
+
+    def __init__(self, path: str, heads: Sequence[tuple[Head, Scale]], inside: Attachment | None = None) -> None:
         super().__init__(path, "forward")
         self.heads = tuple(heads)
+        self.inside = inside
+
+    @property
+    def parts(self) -> tuple[Attachment, ...]:
+        return (self,) if self.inside is None else (self, *self.inside.parts)
+
+    def prepare(self, module: nn.Module) -> None:
+        if self.inside is not None:
+            self.inside.prepare(module)
 
     def run(self, module: Any, host: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Tensor:
         if any(getattr(value, "is_quantized", False) is True for value in args):
@@ -135,7 +156,8 @@ class OutputAttachment(Attachment):
                 f"{name} is given quantized values and was not quantized itself, since it is patched; quantize the "
                 "model first, and then patch it"
             )
-        output: Tensor = host(module, *args, **kwargs)
+        inside = self.inside
+        output: Tensor = host(module, *args, **kwargs) if inside is None else inside.run(module, host, *args, **kwargs)
         for observe in _observers:
             observe(module, output)
         emitter = host_class(module)

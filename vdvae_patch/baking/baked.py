@@ -70,7 +70,7 @@ def source(model: nn.Module) -> Source:
         for h in exchanged_beside(owner.record.heads):
             if h.scale is not None:
                 baking.beside(h.head, h.scale)
-        for attachment in owner.record.attachments:
+        for attachment in (part for a in owner.record.attachments for part in a.parts):
             if isinstance(attachment, OutputAttachment):
                 baking.output(owner.model, attachment)
             elif isinstance(attachment, ExpressionAttachment):

@@ -169,5 +169,18 @@ def dispatch(arguments: list[str]) -> int:
         _refuse_functions(arguments[0])
         raise UnknownNameError("command", arguments[0], commands())
     module = importlib.import_module(f"vdvae_patch.cli.{arguments[0]}")
-    status: int = module.run(arguments[1:])
+    status: int = module.run(_at_home(arguments[1:]))
     return status
+
+
+def _at_home(arguments: list[str]) -> list[str]:
+    """With `~/` as the home folder, which a shell leaves alone in quotes and behind `--flag=`; not behind a `--`, where
+    the command of somebody else begins."""
+    own = arguments.index("--") if "--" in arguments else len(arguments)
+    return [_expanded(word) for word in arguments[:own]] + arguments[own:]
+
+
+def _expanded(word: str) -> str:
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    is_home = value == "~" or value.startswith("~/")
+    return f"{flag}{equals}{Path(value).expanduser()}" if is_home else word

@@ -147,12 +147,21 @@ def build(factory: Any, spec: str, seed: int = 0) -> nn.Module:
     try:
         model = factory() if callable(factory) else factory
     except Exception as error:  # the user's own factory
-        raise HostError(
-            f"{spec}() failed: {type(error).__name__}: {error}; give a factory without arguments"
-        ) from error
+        advice = "" if _takes_no_arguments(factory) else "; give a factory without arguments"
+        raise HostError(f"{spec}() failed: {type(error).__name__}: {error}{advice}") from error
     if not isinstance(model, torch.nn.Module):
         raise HostError(f"{spec}() gave a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _takes_no_arguments(factory: Any) -> bool:
+    import inspect
+
+    try:
+        inspect.signature(factory).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _tensor(text: str, seed: int) -> Tensor:
@@ -198,7 +207,12 @@ def _scan(model: nn.Module, inputs: list[Tensor], call: Callable[..., Any] | Non
 
 
 def _report(heads: ScanResult) -> None:
-    print(heads)
+    text = str(heads)
+    print(text)
+    if "call=" in text:  # as it is given in Python
+        print(
+            "  here: --call PACKAGE.MODULE:LOSS, a function that is called as LOSS(model, *inputs) and returns the loss"
+        )
     if not heads:
         return
     print("\nwhat a patch does:")
@@ -211,7 +225,7 @@ def _report(heads: ScanResult) -> None:
             "call": f"replaces an expression on the way to the σ of {found.file}:{found.line}, because {found.reason}",
             "no": f"cannot patch it: {found.reason}; write a patch file (--write) and give its Head a CallSite",
         }[found.patch_at]
-        print(f"  {head.path}[{head.channels}] {head.role}: {how}")
+        print(f"  {head.named} {head.role}: {how}")
 
 
 def _record(heads: ScanResult) -> dict[str, Any]:

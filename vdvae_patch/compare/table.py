@@ -162,16 +162,22 @@ def number(value: float | None, digits: int = 3) -> str:
 def _counts(spread: Spread) -> str:
     if spread.mean is None:
         return "-"
-    return _plus_minus(spread, count_digits(spread))
+    digits = count_digits(spread)
+    return count(spread.mean, digits) + ("" if spread.std is None else f" ± {count(spread.std, digits)}")
+
+
+def count(value: float, digits: int = 0) -> str:
+    """A count, or a mean of some, in full: `23185`, and not `2.3e+04`; from 1e15 on, which nobody counts, in short."""
+    return f"{value:.{digits}f}" if abs(value) < 1e15 else f"{value:.2g}"
 
 
 def count_digits(spread: Spread) -> int:
-    """Digits behind the point of a mean count: enough that what happened is not shown as 0.0."""
-    mean = spread.mean or 0.0
-    if mean >= 10 or (mean.is_integer() and not spread.std):
+    """Digits behind the point of a mean count: enough that neither what happened nor its spread is shown as zero."""
+    mean, std = spread.mean or 0.0, spread.std or 0.0
+    if mean.is_integer() and not std:
         return 0
-    digits = 1
-    while mean and digits < 6 and not round(mean, digits):
+    digits = 0 if mean >= 10 else 1
+    while digits < 6 and any(value and not round(value, digits) for value in (mean, std)):
         digits += 1
     return digits
 

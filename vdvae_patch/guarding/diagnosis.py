@@ -200,6 +200,8 @@ class Diagnostician:
             events = tracer.trace.events if outcome.raised is not None else tracer.trace.culprits
             event = next((e for e in events if not e.finite), None)
             explodes = next((e for e in events if e.finite and (event is None or e.number < event.number)), None)
+        if explodes is not None and (large := _large(self.model)):
+            notes.append(large)
         exact = None
         if share.seen is not None and outcome.loss is not None:
             exact = outcome.loss == share.seen or (math.isnan(outcome.loss) and math.isnan(share.seen))
@@ -344,6 +346,23 @@ def _first_to_blame(extremes: HeadExtremes) -> tuple[bool, float]:
     """The most extreme first; but a head whose log σ is NaN was given that by what lies before it, and comes last."""
     span = extremes.log_sigma
     return span is None or not (math.isnan(span.low) or math.isnan(span.high)), extremes.extremity
+
+
+def _large(model: nn.Module) -> str:
+    """The parameters that are as large before the step as what explodes in it, in words; empty if none is."""
+    found = {
+        name: float(p.detach().abs().max())
+        for name, p in model.named_parameters()
+        if p.numel() and p.is_floating_point() and bool(p.detach().isfinite().all())
+    }
+    names = tuple(f"{name} (up to {size:.3g})" for name, size in found.items() if size > LIMIT)
+    if not names:
+        return ""
+    return (
+        f"weights were as large before this step: {some(names)}; an update before made them so, and "
+        'while updates are skipped they stay so: load an earlier checkpoint, and clip (clip="auto") or lower the '
+        "learning rate"
+    )
 
 
 def _not_finite(others: Iterable[nn.Module]) -> str:

@@ -62,7 +62,7 @@ class Healer:
             self._voice.say(f"step {skip.step}: {head} could not be healed: {error}")
             return skip
         self.healed = wanted
-        said = f"{head.path}[{head.channels}] ({head.role}) has {wanted[head]} from now on"
+        said = f"{head.named} ({head.role}) has {wanted[head]} from now on"
         return replace(skip, healed=said + self._moved(head, diagnosis, again))
 
     def _moved(self, head: Head, diagnosis: Diagnosis | None, again: Again) -> str:

@@ -64,6 +64,7 @@ def report(
     counted: Mapping[str, int],
     before: Mapping[str, int],
     behind: int = 0,
+    optimizers: int = 1,
 ) -> str:
     """All of it.
 
@@ -73,14 +74,16 @@ def report(
         counted: by cause how many were skipped, in all sessions.
         before: of these, those of earlier sessions.
         behind: how many of `skips` came behind a state that was taken up again, and are counted no more.
+        optimizers: how many have taken these steps, each its own in every turn of the loop.
     """
     real = [skip for skip in skips if skip.cause != "loss_scale"]
     skipped, known = (sum(n for cause, n in found.items() if cause != "loss_scale") for found in (counted, before))
     ordinary = counted.get("loss_scale", 0)
+    all_steps = f"{steps} steps" + (f" of {optimizers} optimizers" if optimizers > 1 else "")
     if not (real or skipped or ordinary):
-        ended = [f"{steps} steps, no update was skipped", *raised, cure]
+        ended = [f"{all_steps}, no update was skipped", *raised, cure]
         return "\n\n".join(part for part in ended if part)
-    lines = [f"{steps} steps, {skipped} of them skipped"]
+    lines = [f"{all_steps}, {skipped} of them skipped"]
     if known:
         lines[0] += f" ({known} before the training was taken up again)"
     if behind:

@@ -157,7 +157,7 @@ class Guard:
         self._steps = 0
         self._skip_counts = SkipCounts()
         self._undecided: Undecided | None = None
-        folder = None if out is None else open_folder(Path(out), self.model)
+        folder = None if out is None else open_folder(Path(out).expanduser(), self.model)
         self.out = None if folder is None else folder.path
         self._only = None if optimizer is None else optimizers(optimizer)
         self._clipping, self._voice = Clipping(clip), Voice(file, tracker, every)
@@ -240,8 +240,9 @@ class Guard:
         counted = self._skip_counts.of(self.skips)
         behind = self._skip_counts.behind(self.skips)
         return report(
-            self.skips, ended, self.steps + counted.total(), heads, cure, counted, self._skip_counts.before, behind
-        )
+            self.skips, ended, self.steps + counted.total(), heads, cure, counted, self._skip_counts.before, behind,
+            len(self._counts),
+        )  # fmt: skip
 
     def say_count(self) -> None:
         """Tell at the end of a training how many of its steps were skipped, if any were."""
@@ -260,8 +261,11 @@ class Guard:
         )
 
     def __repr__(self) -> str:
-        skipped = self._skip_counts.of(self.skips).total()
-        return f"Guard({type(self.model).__name__}, {self.steps} steps, {skipped} skipped)"
+        steps, counted = self.steps, self._skip_counts.of(self.skips)
+        skipped = counted.total() - counted["loss_scale"]
+        ordinary = f", {counted['loss_scale']} more for the loss scale" if counted["loss_scale"] else ""
+        name = type(self.model).__name__
+        return f"Guard({name}, {steps + counted.total()} steps, {skipped} of them skipped{ordinary})"
 
     @property
     def healed(self) -> dict[Head, str]:

@@ -31,7 +31,7 @@ from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import floors, plan, state
 from vdvae_patch.patching.decoder import Placement, apart_state, likelihood_in, take_away
 from vdvae_patch.patching.fit import Keep, Spread, fitted
-from vdvae_patch.patching.measure import raw_values, together
+from vdvae_patch.patching.measure import raw_values, sample, together
 from vdvae_patch.patching.record import (
     RECORD,
     PatchedHead,
@@ -204,7 +204,7 @@ class PatchHandle:
                 "from the state_dict"
             )
         if self.unverified:
-            named = ", ".join(f"{head.path}[{head.channels}]" for head in self.unverified[:_SHOWN])
+            named = ", ".join(head.named for head in self.unverified[:_SHOWN])
             more = f" and {len(self.unverified) - _SHOWN} more" if len(self.unverified) > _SHOWN else ""
             lines.append(
                 f"not verified: {named}{more}; the σ that the model uses was not looked at, as it is for heads that "
@@ -222,7 +222,7 @@ def beside(heads: Sequence[PatchedHead]) -> Iterator[str]:
     own = [h.head for h in plan.exchanged_beside(heads)]
     if not own:
         return
-    named = ", ".join(f"{head.path}[{head.channels}]" for head in own[:_SHOWN])
+    named = ", ".join(head.named for head in own[:_SHOWN])
     more = f" and {len(own) - _SHOWN} more" if len(own) > _SHOWN else ""
     outside = [site for head in own for site in head.sites if isinstance(site, Site) and site.in_call]
     only_bounds = all(site.rest is None and site != BESIDE for site in outside)
@@ -552,12 +552,14 @@ def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], k
     for index, (head, first) in enumerate(zip(heads, firsts, strict=True)):
         values = raw.get(index)
         if first not in scales:
-            scales[first] = fitted(head, chosen.for_role(head.role), values, keep)
+            at = None if values is None else sample(values)
+            scales[first] = fitted(head, chosen.for_role(head.role), at, keep)
         scale = scales[first]
         if values is None or scale is None:
             patched.append(PatchedHead(head, scale))
         else:
-            before, after = Spread.of(head.convention.sigma(values)), Spread.of(scale.sigma(values))
+            wide = values.double()
+            before, after = Spread.of(head.convention.sigma(wide)), Spread.of(scale.sigma(wide))
             patched.append(PatchedHead(head, scale, before, after))
     return PatchedHeads(map(plan.settled, patched))
 

@@ -34,7 +34,8 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some numbers, and their extremes; how many NaN there are beside them."""
+    """The median of some numbers, of an even count the mean of the middle two, and their extremes; how many NaN there
+    are beside them."""
 
     median: float
     low: float
@@ -49,7 +50,10 @@ class Spread:
         nans = len(all_of_them) - len(wide)
         if not len(wide):
             return cls(math.nan, math.nan, math.nan, nans)
-        return cls(float(wide.median()), float(wide.min()), float(wide.max()), nans)
+        # torch's median of an even count is the lower of the middle two
+        lower, upper = float(wide.median()), -float((-wide).median())
+        middle = lower if lower == upper else lower + (upper - lower) / 2
+        return cls(middle, float(wide.min()), float(wide.max()), nans)
 
     def __str__(self) -> str:
         beside = f", {self.nans} NaN" if self.nans else ""

@@ -17,7 +17,7 @@ from vdvae_patch.heads import Head
 from vdvae_patch.scales import Scale
 from vdvae_patch.scales.arithmetic import wide
 
-_MOST = 65_536  # raw values that are kept of a head: enough for a median, little beside a batch
+_SAMPLE = 65_536  # raw values to which a scale is fitted: enough for a median, little beside a batch
 
 
 class Meter(Scale):
@@ -29,7 +29,6 @@ class Meter(Scale):
         super().__init__()
         self.convention = convention
         self.seen: list[Tensor] = []
-        self._kept = 0
 
     def arguments(self) -> dict[str, float]:
         return {}
@@ -37,17 +36,17 @@ class Meter(Scale):
     def forget(self) -> None:
         """Begin anew."""
         self.seen.clear()
-        self._kept = 0
 
     def raw(self) -> Tensor | None:
-        """All that was seen, flat; None if nothing was."""
+        """All that was seen, flat, in the model's own type; None if nothing was.
+
+        All of it, since extremes are shown of it: one value of a million may be the one that breaks the model.
+        """
         return torch.cat(self.seen) if self.seen else None
 
     def _see(self, p: Tensor) -> None:
-        if self._kept < _MOST and not isinstance(p, torch.fx.Proxy):
-            flat = p.detach().flatten()[: _MOST - self._kept].double().cpu()
-            self.seen.append(flat)
-            self._kept += flat.numel()
+        if not isinstance(p, torch.fx.Proxy):
+            self.seen.append(p.detach().flatten().to("cpu", copy=True))
 
     def sigma(self, p: Tensor) -> Tensor:
         self._see(p)
@@ -68,6 +67,11 @@ class Meter(Scale):
 
     # what asks for a scale's own formulas asks for a scale of the registry
     _sigma = _log_sigma = _sigma_slope = _log_sigma_slope = inverse  # type: ignore[assignment]
+
+
+def sample(raw: Tensor) -> Tensor:
+    """At most 65,536 of the values, evenly spaced, so that the last rows of a batch count as the first ones do."""
+    return raw[:: -(-raw.numel() // _SAMPLE) or 1]
 
 
 def together(heads: Sequence[tuple[Head, Scale | None]]) -> list[int]:

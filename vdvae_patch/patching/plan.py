@@ -292,14 +292,28 @@ def _attachments(
                 at_output[patched.head.path].append((patched.head, patched.scale))
         for rebinding in patched.head.rebindings if stable else ():
             rebound[rebinding.owner, rebinding.method][rebinding.name] = rebinding
-    for path, parts in at_output.items():
-        if parts:
-            yield OutputAttachment(path, parts)
-    yield from _at_sites(modules, at_site, normals)
-    for key, site in at_call.items():
-        yield MethodAttachment(site, scales[key])
-    for (owner, method), names in rebound.items():
-        yield ReboundAttachment(owner, method, list(names.values()))
+    yield from _one_a_method(
+        [OutputAttachment(path, parts) for path, parts in at_output.items() if parts],
+        [
+            *_at_sites(modules, at_site, normals),
+            *(MethodAttachment(site, scales[key]) for key, site in at_call.items()),
+            *(ReboundAttachment(owner, method, list(names.values())) for (owner, method), names in rebound.items()),
+        ],
+    )
+
+
+def _one_a_method(
+    at_output: Sequence[OutputAttachment], inside: Sequence[Attachment | CallEdits]
+) -> Iterator[Attachment | CallEdits]:
+    """What replaces a module's output runs what stands in for its `forward`, where a layer has heads in both: one
+    that draws its own weights, and whose output is another head's raw value."""
+    forwards = {a.path: a for a in inside if isinstance(a, Attachment) and a.method == "forward"}
+    taken = {a.path for a in at_output}
+    for attachment in at_output:
+        yield OutputAttachment(attachment.path, attachment.heads, forwards.get(attachment.path))
+    for other in inside:
+        if not (isinstance(other, Attachment) and other.method == "forward" and other.path in taken):
+            yield other
 
 
 def _at_sites(
@@ -434,7 +448,7 @@ def _patched_apart(heads: Iterable[PatchedHead], modules: Mapping[str, nn.Module
         if not (_is_alternative(head) and _is_alternative(other.head)):
             given = " and ".join(VANILLA if h.scale is None else str(h.scale) for h in (other, patched))
             raise SharedScaleError(
-                f"{head.path}[{head.channels}] emits the {other.head.role} and the {head.role}, and where it is called "
+                f"{head.named} emits the {other.head.role} and the {head.role}, and where it is called "
                 f"they cannot be told apart; at its output both get one scale, not {given}"
             )
         apart.add(_emitted(head))

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -97,7 +97,7 @@ def _refuse_misread(owner: Owner, data: dict[str, Any]) -> None:
     known = [h.head for h in owner.record.heads]
     patched, normals, _ = _heads(data, "patch", owner.model, lambda _: known)
     planned = plan.attachments(owner.model, patched, owner.record.arithmetic == "stable", normals)
-    if [[type(a).__name__, a.path, a.method] for a in planned] != data["attachments"]:
+    if _named(planned) != data["attachments"]:
         raise PatchError("this patch cannot be written down: read again it would reach other places")
 
 
@@ -115,7 +115,7 @@ def _variant_text(variant: Variant) -> str:
 
 
 def _edited(record: PatchRecord) -> list[Any]:
-    return [site for a in record.attachments if isinstance(a, ExpressionAttachment) for site, _ in a.edits]
+    return [site for a in _parts(record) if isinstance(a, ExpressionAttachment) for site, _ in a.edits]
 
 
 def _normals(record: PatchRecord) -> list[NormalSite | LogSite]:
@@ -138,7 +138,15 @@ def _term_data(owner: Owner, places: PlaceWriter) -> dict[str, Any] | None:
 
 
 def _attachments(record: PatchRecord) -> list[list[str]]:
-    return [[type(a).__name__, a.path, a.method] for a in record.attachments]
+    return _named(record.attachments)
+
+
+def _named(attachments: Iterable[Attachment]) -> list[list[str]]:
+    return [[type(part).__name__, part.path, part.method] for a in attachments for part in a.parts]
+
+
+def _parts(record: PatchRecord) -> list[Attachment]:
+    return [part for a in record.attachments for part in a.parts]
 
 
 def _name(model: nn.Module) -> str:

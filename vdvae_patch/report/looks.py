@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ class Looks:
 
 
 class Collector:
-    """Takes looks as they are read, and keeps at most `limit` of each kind, evenly spread."""
+    """Takes looks as they are read, and keeps at most `limit` of each kind: of neighbours the least or the greatest."""
 
     def __init__(self, limit: int = 2000) -> None:
         self.limit = limit
@@ -78,14 +79,17 @@ class Collector:
             return
         position = self._count[skipped]
         self._count[skipped] += 1
-        if position % self._stride[skipped]:
-            return
         found = {name_of(head): _values(head) for head in heads if isinstance(head, Mapping)}
         for name in found:
             self._order.setdefault(name, len(self._order))
         kept = self._kept[skipped]
+        if position % self._stride[skipped]:
+            _merge(kept[-1][1], found)
+            return
         kept.append((step, found))
         if len(kept) > self.limit:
+            for (_, known), (_, later) in zip(kept[::2], kept[1::2], strict=False):
+                _merge(known, later)
             del kept[1::2]
             self._stride[skipped] *= 2
 
@@ -113,6 +117,16 @@ class Collector:
             {q: values[q] for q in known_at_all},
             {q: seen[q] for q in known_at_all},
         )
+
+
+def _merge(known: dict[HeadName, dict[str, float]], later: Mapping[HeadName, Mapping[str, float]]) -> None:
+    """Take a later look into an earlier one: the least or the greatest, by what is asked; NaN if one of them is."""
+    for name, values in later.items():
+        own = known.setdefault(name, {})
+        for quantity, value in values.items():
+            before = own.get(quantity, value)
+            outer = min if quantity in _LEAST else max
+            own[quantity] = math.nan if math.isnan(before) or math.isnan(value) else outer(before, value)
 
 
 def thinned(looks: Looks, limit: int) -> Looks:

@@ -13,7 +13,7 @@ import numpy as np
 from vdvae_patch.compare import alike, tested
 from vdvae_patch.compare.reading import reading
 from vdvae_patch.compare.results import Curves, RunResult, Spread, spread, summarise
-from vdvae_patch.compare.table import count_digits
+from vdvae_patch.compare.table import count, count_digits
 from vdvae_patch.compare.table import number as shown
 from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import VdvaePatchError
@@ -290,20 +290,25 @@ def _one(column: Column, run: RunData) -> Cell:
     value = column.of(run)
     if value is None:
         return Cell("–", None)
-    return Cell(shown(value, column.digits), value if math.isfinite(value) else None)
+    return Cell(_in(column, value, 0), value if math.isfinite(value) else None)
+
+
+def _in(column: Column, value: float, digits: int) -> str:
+    """A value; counts, whose column has no digits, in full and with as many behind the point as their mean needs."""
+    is_count = not column.digits and math.isfinite(value)
+    return count(value, digits) if is_count else shown(value, column.digits)
 
 
 def _mean(column: Column, counted: Sequence[RunData], total: int) -> Cell:
     found: Spread = spread([column.of(run) for run in counted], total)
     if found.mean is None:
         return Cell("–", None)
-    digits = column.digits
-    if not digits:
-        digits = count_digits(found)
+    digits = count_digits(found)
     note = "" if found.count == total else f"{found.count}/{total}"
     # all runs of one length: "480 ± 0" would say nothing
     told = found.std is not None and not (column.name == "steps" and not found.std)
-    return Cell(shown(found.mean, digits), found.mean, shown(found.std, digits) if told else "", note)
+    std = _in(column, found.std, digits) if told and found.std is not None else ""
+    return Cell(_in(column, found.mean, digits), found.mean, std, note)
 
 
 def _sentences(runs: Sequence[RunData], asked: Mapping[str, int]) -> list[str]:

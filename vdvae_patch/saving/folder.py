@@ -53,6 +53,8 @@ def save(model: nn.Module, folder: Path | str, *, overwrite: bool = False) -> Pa
         document["weights"] = {"file": WEIGHTS, "sha256": weights.write(model, made / WEIGHTS)}
         if outside := weights.outside(model):
             document["weights"]["outside"] = outside
+        if repeated := weights.repeated(model):
+            document["weights"]["repeated"] = repeated
         text = json.dumps(with_checksum(document), indent=1, allow_nan=False, ensure_ascii=False)
         (made / PATCH).write_text(text + "\n", encoding="utf-8")
     return target
@@ -75,12 +77,12 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
         PatchError: the patch is damaged, or the model's source is no longer what it was made for.
 
     A model that was given is as it was if anything is raised. A `UserWarning` tells of a buffer that is in no
-    state_dict, and is not what it was when the model was saved.
+    state_dict, and is not what it was when the model was saved; and of parameters that were one then, and are two now.
     """
     _check_order(model, folder, "load")
     source = Path(folder).expanduser()
     document = _document(source)
-    outside = _check_weights(source, document)
+    outside, repeated = _check_weights(source, document)
     state = weights.read(source / WEIGHTS)
     built: Any = model if isinstance(model, nn.Module) else model()
     if not isinstance(built, nn.Module):
@@ -89,6 +91,7 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
         raise PatchError("the model is patched already; unpatch it first, or give load what builds it")
     bare = unwrapped(built)
     weights.check_fits(bare, state, source / WEIGHTS)
+    _check_repeated(weights.repeated(bare), repeated, source)
     apply_document(built, document, given_heads(built, heads), PATCH)
     try:
         weights.put(bare, state)
@@ -100,6 +103,12 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
         warnings.warn(
             f"the buffer {name} is in no state_dict (persistent=False), so that it is not saved, and it is not what it "
             "was when the model was saved: set it as it was, or what the model computes is something else",
+            stacklevel=2,
+        )
+    for name, other in weights.untied(bare, state).items():
+        warnings.warn(
+            f"{name} was one parameter with {other} when the model was saved, and is one of its own now: it has the "
+            "same values, and a training would move the two apart; tie them as they were",
             stacklevel=2,
         )
     return cast(Model, built)
@@ -128,11 +137,21 @@ def _document(folder: Path) -> dict[str, object]:
     return data
 
 
-def _check_weights(folder: Path, document: dict[str, object]) -> dict[str, str]:
-    """Of the buffers that are not saved, what they were."""
+def _check_repeated(now: dict[str, str], then: dict[str, str], folder: Path) -> None:
+    """Raise `CheckpointError` if a module that was one under two paths is two now."""
+    for path, first in then.items():
+        if now.get(path) != first:
+            raise CheckpointError(
+                f"{folder}: {path} was the same module as {first} when the model was saved, and is another one in this "
+                "model, which the patch would not reach; build the model as it was"
+            )
+
+
+def _check_weights(folder: Path, document: dict[str, object]) -> tuple[dict[str, str], dict[str, str]]:
+    """Of the buffers that are not saved, what they were; and the modules that had several paths."""
     if "weights" not in document:
         raise CheckpointError(f"{folder / PATCH} names no weights; it is a patch alone, for vdvae_patch.apply")
-    fields = Fields(document["weights"], f"{folder / PATCH}: weights", ("file", "sha256", "outside"))
+    fields = Fields(document["weights"], f"{folder / PATCH}: weights", ("file", "sha256", "outside", "repeated"))
     if fields.get("file", str) != WEIGHTS:
         raise CheckpointError(f"{fields.at('file')}: must be {WEIGHTS!r}")
     file = folder / WEIGHTS
@@ -143,5 +162,8 @@ def _check_weights(folder: Path, document: dict[str, object]) -> dict[str, str]:
             f"{file} is not the file that was saved with {PATCH}: its SHA-256 is another; it is damaged, or "
             "was replaced"
         )
-    outside = fields.get("outside", dict, {})
-    return {name: of_kind(digest, str, f"{fields.at('outside')}.{name}") for name, digest in outside.items()}
+    outside, repeated = (
+        {name: of_kind(value, str, f"{fields.at(key)}.{name}") for name, value in fields.get(key, dict, {}).items()}
+        for key in ("outside", "repeated")
+    )
+    return outside, repeated

@@ -69,6 +69,20 @@ def outside(model: nn.Module) -> dict[str, str]:
     return found
 
 
+def repeated(model: nn.Module) -> dict[str, str]:
+    """By each further path of a module with weights that has several (`self.b = self.a`) its first one.
+
+    Such a module is patched once, under one path; two in its place, with equal weights, would be another model.
+    """
+    first: dict[int, str] = {}
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        known = first.setdefault(id(module), path)
+        if known != path and next(module.parameters(), None) is not None:
+            found[path] = known
+    return found
+
+
 def digest(file: Path) -> str:
     """The SHA-256 of a file."""
     found = hashlib.sha256()
@@ -98,7 +112,8 @@ def read(file: Path) -> dict[str, Tensor]:
 
 
 def check_fits(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    """Raise `CheckpointError` unless names, shapes and types are those of the model."""
+    """Raise `CheckpointError` unless names, shapes and types are those of the model, and what is one tensor of it under
+    several names has one value in the file, too."""
     own = model.state_dict()
     missing, more = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or more:
@@ -118,9 +133,45 @@ def check_fits(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
                 f"{file}: {name} is {state[name].dtype}, and {tensor.dtype} in the model; build it in the type it was "
                 "saved in, since another rounds differently"
             )
+    for name, other in _tied(model).items():
+        if not _same(state[name], state[other]):
+            raise CheckpointError(
+                f"{file}: {name} and {other} have other values, and are one tensor in the model, which can hold one of "
+                "them; build the model as it was when it was saved, with two"
+            )
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """By each further name of a parameter or buffer that has several its first one."""
+    first: dict[int, str] = {}
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    own = model.state_dict(keep_vars=True)
+    return {
+        name: known for name, value in named if name in own and (known := first.setdefault(id(value), name)) != name
+    }
+
+
+def untied(model: nn.Module, state: dict[str, Tensor]) -> dict[str, str]:
+    """By the name of each parameter that was another one when it was saved, and is one of its own now, that other."""
+    tied, first = _tied(model), dict[int, str]()
+    found = {}
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        other = first.setdefault(id(state.get(name)), name)
+        if name in state and other != name and tied.get(name, name) != tied.get(other, other):
+            found[name] = other
+    return found
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether all bits are."""
+    return one is other or torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
 def put(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give the model these weights; one that was built on the meta device gets them as they are."""
+    """Give the model these weights; one that was built on the meta device gets them as they are, tied as it was."""
     on_meta = any(tensor.is_meta for tensor in model.state_dict().values())
+    tied = _tied(model) if on_meta else {}
     model.load_state_dict(state, strict=True, assign=on_meta)
+    for name, first in tied.items():  # what is assigned is a new parameter for each name
+        (path, _, attribute), (of, _, its) = name.rpartition("."), first.rpartition(".")
+        setattr(model.get_submodule(path), attribute, getattr(model.get_submodule(of), its))

@@ -12,7 +12,7 @@ from torch import nn
 
 from vdvae_patch.attach.sites import NormalSite
 from vdvae_patch.errors import PatchError
-from vdvae_patch.heads import Head, Role
+from vdvae_patch.heads import THE_MODEL, Head, Role
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.bound.elbo import LossElbo
 from vdvae_patch.scanning.evidence.reading import NearMiss
@@ -216,6 +216,7 @@ _NOTHING = (
 )
 _NOTHING_ELSE = "nothing but the heads looks like a Normal with a learned scale"
 _SHOWN = 3
+_NO_SOURCE = "no source"  # of code that was made on the spot
 
 
 def _gathered(heads: Iterable[Head], elsewhere: Iterable[str]) -> list[str]:
@@ -223,7 +224,8 @@ def _gathered(heads: Iterable[Head], elsewhere: Iterable[str]) -> list[str]:
     paths: dict[str, list[str]] = {}
     for head in heads:
         for warning in () if head.found is None else head.found.warnings:
-            paths.setdefault(warning.removeprefix(f"{head.path}: "), []).append(head.path)
+            name = head.path or THE_MODEL
+            paths.setdefault(warning.removeprefix(f"{name}: "), []).append(name)
     lines = []
     for text, found in paths.items():
         names = list(dict.fromkeys(found))
@@ -261,7 +263,7 @@ def _is_compared(head: Head) -> bool:
 
 def _row(head: Head) -> tuple[str, ...]:
     found = head.found
-    place = "" if found is None else f"{short(found.file)}:{found.line}"
+    place = "" if found is None else f"{short(found.file)}:{found.line}" if found.file else _NO_SOURCE
     kind: Literal["parameter"] | str = "parameter" if head.parameter else head.channels
     return (
         head.path,

@@ -102,12 +102,18 @@ def _heads(replay: Replay) -> str:
     header = ("head", "role", "min log σ", "max log σ", "KL (nats)", "gradient of its last layer")
     rows = [
         (
-            h.state.path, h.state.role, f"{h.state.log_sigma_min:.4g}", f"{h.state.log_sigma_max:.4g}",
-            f"{h.state.kl:.4g}", f"{h.grad_norm:.4g}",
+            h.state.path, h.state.role,
+            *(_seen(value, replay) for value in (h.state.log_sigma_min, h.state.log_sigma_max, h.state.kl)),
+            f"{h.grad_norm:.4g}",
         )
         for h in replay.heads
     ]  # fmt: skip
     return columns(header, rows)
+
+
+def _seen(value: float, replay: Replay) -> str:
+    """A value of a head; where every value is finite, a NaN is one that was not looked at."""
+    return "-" if math.isnan(value) and replay.first_bad is None else f"{value:.4g}"
 
 
 def _blame(replay: Replay) -> str:

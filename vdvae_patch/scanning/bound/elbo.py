@@ -386,13 +386,20 @@ def _kl(
                 f"the factor on the KL is {sign * _middle(rewarded[0].factors):.4g}, so that the loss rewards "
                 "it: it has the wrong sign, or is drawn to a capacity, |KL − C|, and is below that on this batch"
             ]
+        if any(f.reading.term is not None and len(f.factors) and not bool(f.factors.any()) for f in factors):
+            return None, [
+                "a KL is there and does not move with any log σ on this batch: it is below its free bits, or has no "
+                "weight yet"
+            ]
         if unknown:
             return None, [why_no_kl(readings, unknown=True)]
         return None, [why_no_kl(readings)]
     notes = list(shared)
     if all(factor.waiting for factor in factors if len(factor.factors) and bool((sign * factor.factors > 0).any())):
         notes.append("on this batch the KL is below its free bits; above them it has the factor that is taken")
-    none = sum(int((factor.factors == 0).sum()) for factor in factors)
+    # a density's σ and a prior's have the other sign, and what has no part in them is masked in the density
+    of_kl = [f for f in factors if bool((sign * f.factors > 0).any()) or not bool((f.factors != 0).any())]
+    none = sum(int((factor.factors == 0).sum()) for factor in of_kl)
     if none:
         notes.append(f"{none / (none + len(found)):.0%} of the latents' elements have no KL here: masked, or free bits")
     return found, notes
@@ -406,7 +413,7 @@ def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]
     for node in tail.order:
         if any(n.id in reached for n in node.inputs):
             reached.add(node.id)
-    frontier = [node for node in linear_frontier(tail) if node.params]
+    frontier = [node for node in linear_frontier(tail, known) if node.params]
     frames = [node.host_frame() for node in frontier if node.id in reached]
     lines = {(f.code, f.line) for f in (*frames, *(term.frame() for term in terms)) if f is not None}
     before = {node.id for term in terms for node, _ in term.steps}  # what a comparison is computed of

@@ -14,7 +14,7 @@ products of data with the logarithm of an output; for x · l the gradient for l 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -545,8 +545,13 @@ def _is_of_power(end: Node, behind: Mapping[int, Node]) -> bool:
     return True
 
 
-def linear_frontier(tail: Tail) -> list[Node]:
-    """The nodes at which the loss, walked back, stops to be a sum of constant multiples."""
+def linear_frontier(tail: Tail, known: Collection[int] = ()) -> list[Node]:
+    """The nodes at which the loss, walked back, stops to be a sum of constant multiples.
+
+    Args:
+        known: numbers of nodes at which the walk ends in any case: a KL has log σ itself as a term, and what a raw
+            value is pooled of is no term of the loss.
+    """
     by_id = {node.id: node for node in tail.order}
     todo, seen, ends = [tail.end], {tail.end.id}, []
     while todo:
@@ -554,7 +559,7 @@ def linear_frontier(tail: Tail) -> list[Node]:
         variable = [n for n in node.inputs if n.params]
         scaled = node.op in ops.FACTORS and len(variable) == 1 and node.inputs[0] is variable[0]
         scaled = scaled or (node.op == "mul" and len(variable) == 1)
-        if node.op in ops.TOTALLED or node.kind == "shape" or scaled:
+        if node.id not in known and (node.op in ops.TOTALLED or node.kind == "shape" or scaled):
             for n in variable:
                 if n.id not in seen and n.id in by_id:
                     seen.add(n.id)

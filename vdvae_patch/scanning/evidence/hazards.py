@@ -10,7 +10,7 @@ import torch
 from vdvae_patch.composition import Step
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Role
-from vdvae_patch.patching.floors import zero_between
+from vdvae_patch.patching.floors import least, zero_between
 from vdvae_patch.scanning.arithmetic.chain import descend
 from vdvae_patch.scanning.arithmetic.expression import Spot
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
@@ -29,7 +29,7 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
         ways: how the host reads the raw value, where it does so in ways that disagree.
     """
     far = torch.tensor([-40.0, 40.0], dtype=torch.float64)
-    low, high = (float(s) for s in convention.sigma(far))
+    low, high = sorted(float(s) for s in convention.sigma(far))  # of a log precision σ falls
     if not agree:
         yield (
             f"{path}: the host reads this raw value in ways that disagree{_in_ways(ways)}, so it samples from one "
@@ -41,9 +41,13 @@ def of_head(role: Role, convention: Convention, agree: bool, path: str, ways: Se
             f"run ({_SOURCE}, section 3); remedy: explin or upbounded"
         )
     if low < 1e-6 and role == "likelihood":
+        floor = least(convention)
+        bound, grows = (
+            (f"a lower bound of {floor:.2g} alone", "almost without") if floor else ("no lower bound", "without")
+        )
         yield (
-            f"{path}: the likelihood's σ has no lower bound, so the density of a well reconstructed value grows "
-            f"without limit ({_SOURCE}, section 4); remedy: downbounded or bounded"
+            f"{path}: the likelihood's σ has {bound}, so the density of a well reconstructed value grows {grows} limit "
+            f"({_SOURCE}, section 4); remedy: downbounded or bounded"
         )
     if low < 0:
         yield f"{path}: nothing keeps σ positive; remedy: any scale of this package"

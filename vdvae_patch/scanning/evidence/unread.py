@@ -67,11 +67,12 @@ def _others(graph: Graph, readings: Readings) -> Iterator[NearMiss]:
         if _is_read(other.scale, sigmas):
             named.add(_line(other.frames))
             continue
-        reason = "its scale is that of no Normal, and no head"
+        named.add(_line(other.frames))
         if "Normal" in other.name:
             reason = _with_advice(graph, _CORRELATED, other.scale, other.argument)
-        named.add(_line(other.frames))
-        yield NearMiss(_line(other.frames), reason, other.name)
+            yield NearMiss(_line(other.frames), reason, other.name)
+        else:  # said beside heads, too: they may be cured, and this still breaks
+            yield NearMiss(_line(other.frames), _NO_NORMAL, other.name, likely=True)
     for node in graph.nodes:
         if node.params and node.kind == "opaque" and node.op in ops.COMBINING and _mixes_noise(graph, node):
             if where(node) in named or drawn_by_factor(graph, node) is not None:
@@ -101,6 +102,12 @@ def _others(graph: Graph, readings: Readings) -> Iterator[NearMiss]:
             known.add(factor.id)
             reason = f"a triangular matrix is solved for, as in a density: {_CORRELATED}"
             yield NearMiss.at(node, _with_advice(graph, reason, factor, "scale_tril"))
+
+
+_NO_NORMAL = (
+    "its scale is that of no Normal, and no head: a patch leaves it as it is, and nothing was tried there; where "
+    "nothing bounds it yet, do so in your own code, as scale.clamp(1e-3, 1e3) does"
+)
 
 
 def _is_read(matrix: Node, sigmas: set[int]) -> bool:

@@ -17,7 +17,7 @@ from vdvae_patch import conventions
 from vdvae_patch.attach.sites import Site
 from vdvae_patch.composition import Measured, is_limited, named
 from vdvae_patch.conventions import Convention
-from vdvae_patch.heads import Found, Head, Role
+from vdvae_patch.heads import THE_MODEL, Found, Head, Role
 from vdvae_patch.scanning import rules
 from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.chain import Chain
@@ -196,7 +196,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
         warnings=(
-            *hazards.of_head(group.role, convention, agree, emission.path, _ways(group.readings)),
+            *hazards.of_head(group.role, convention, agree, emission.path or THE_MODEL, _ways(group.readings)),
             *(hazards.of_floored_log(emission.path, where(r.node), made_one is not None) for r in floored[:1]),
         ),
         alone=_alone(graph, group),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from vdvae_patch.heads import Compared, Correlation, Found, Head, Outlet
+from vdvae_patch.heads import THE_MODEL, Compared, Correlation, Found, Head, Outlet
 from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, settle
 from vdvae_patch.scanning.arithmetic.graph import Graph
 from vdvae_patch.scanning.evidence import hazards
@@ -55,10 +55,12 @@ class _Pairing:
         warnings = [*found.warnings]
         floored = next((r.term for r in group.readings if r.term is not None and r.term.floored), None)
         if floored is not None:
-            warnings.append(hazards.of_floored_density(emission.path, where(floored.total)))
+            warnings.append(hazards.of_floored_density(emission.path or THE_MODEL, where(floored.total)))
         correlation = self._correlation(group)
         if correlation is not None and correlation.reaches_one:
-            warnings.append(hazards.of_correlation(emission.path, f"{correlation.file}:{correlation.line}"))
+            warnings.append(
+                hazards.of_correlation(emission.path or THE_MODEL, f"{correlation.file}:{correlation.line}")
+            )
         return replace(found, correlation=correlation, warnings=tuple(warnings))
 
     def _mean(self, group: Group) -> Outlet | None:

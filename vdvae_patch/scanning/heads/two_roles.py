@@ -31,7 +31,7 @@ def told(heads: Sequence[Head]) -> Iterator[str]:
                     if apart
                     else "they are computed in one place, and one scale serves both"
                 )
-                yield f"{head.path}[{head.channels}] gives the σ of the {other.role} and of the {head.role}: {how}"
+                yield f"{head.named} gives the σ of the {other.role} and of the {head.role}: {how}"
 
 
 def told_of_labels(heads: Sequence[Head]) -> Iterator[str]:

@@ -75,7 +75,8 @@ def told(treated: Treated) -> str:
             unbounded = "lower bound" in warning and (head.path, head.channels) not in bounded
             if head.found is not None and head.found.two_laws:
                 warning = warning.removesuffix(f"; {MADE_ONE}")
-            lines += [f"note: {warning}"] if unbounded or "disagree" in warning else []
+            note = f"note: {warning}"  # two heads of one layer may have the same
+            lines += [note] if note not in lines and (unbounded or "disagree" in warning) else []
     return "\n".join([*lines, ADVICE])
 
 
@@ -157,7 +158,8 @@ def _verdicts(treated: Treated) -> Iterator[str]:
         said = [line, _holds(verdict, treated.holds)]
         if said[1] == _NONE_HOLDS and verdict.outcome.origin is not None:
             said.append(verdict.outcome.origin.remedy)
-        yield ". ".join(filter(None, said))
+        # an error's own words may end in a full stop
+        yield ". ".join(sentence.removesuffix(".") for sentence in said if sentence)
 
 
 def _moved(treated: Treated) -> Iterator[str]:
@@ -180,7 +182,8 @@ def _moved(treated: Treated) -> Iterator[str]:
         wide.append(f'{role}="upbounded({top:g})"' if role == "posterior" else f'{role}="bounded(0.001, {top:g})"')
     less = f"For a model that is trained already, bounds far from its own σ change it less, such as {', '.join(wide)}"
     none = "No scale that was tried moves it less and holds"
-    yield f"{ruler.what} moves by {ruler.percent(move)}, since σ changes: {_named(heads)}. {less if wide else none}"
+    by = f"{ruler.percent(move)}{ruler.draws}"
+    yield f"{ruler.what} moves by {by}, since σ changes: {_named(heads)}. {less if wide else none}"
 
 
 def decade_above(numbers: Sequence[float]) -> float:
@@ -212,7 +215,7 @@ _NONE_HOLDS = "No scale that was tried holds"
 
 
 def _named(heads: tuple[PatchedHead, ...] | list[PatchedHead]) -> str:
-    names = [f"{h.head.path}[{h.head.channels}] ({h.head.role}, {h.scale or 'left as it is'})" for h in heads]
+    names = [f"{h.head.named} ({h.head.role}, {h.scale or 'left as it is'})" for h in heads]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{'all ' + str(len(names)) + ' heads' if more else ', '.join(names)}"
 

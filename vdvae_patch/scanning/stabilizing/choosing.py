@@ -244,7 +244,7 @@ def keep(model: nn.Module, treatment: Treatment, asked: Asked) -> None:
             got = _keep(model, treatment, group, replace(ruler, shares=len(groups)))
             given += got
             left = [other for other in left if not got or other != group]
-    now = ruler.percent(ruler.move(treatment.handle))
+    now = f"{ruler.percent(ruler.move(treatment.handle))}{ruler.draws}"
     treatment.notes += (f"{got} (it moves by {now}); {instead}" for got, instead in given)
 
 

@@ -88,6 +88,13 @@ class Ruler:
         """What is seen to move."""
         return "the loss of this batch" if self.repeats else "σ at its median (the loss is another one at each call)"
 
+    @property
+    def draws(self) -> str:
+        """What a reader needs to know of a move that is a mean; empty where it is the difference of two losses."""
+        if self.pairs is None or not self.repeats:
+            return ""
+        return ", in the mean over draws of its noise, of which the losses before and after show one"
+
     def percent(self, move: float) -> str:
         """The move as a number."""
         number = 100 * (move if self.repeats else math.expm1(move))
