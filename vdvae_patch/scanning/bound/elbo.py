@@ -23,6 +23,7 @@ from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
 from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors
 from vdvae_patch.scanning.bound.kl_of_what import (
+    DIFFER,
     not_followed,
     of_a_part,
     of_reading,
@@ -45,8 +46,6 @@ from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace,
 from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.trace import short
 
-_DIFFER = 0.02
-"""Spread of factors, relative to their median, from which it is said that they differ."""
 OTHERS = "other terms of the loss, not counted"
 """What a note begins with that names them."""
 SHARED = "the KL is of parameters that all rows of the data share, as weights are, and counts once for all in the bound"
@@ -203,14 +202,14 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         return LossElbo("the factor on the reconstruction term could not be read", term)
     median = _middle(a)
     extremes = (float(a.min()), float(a.max()))
-    if of_one_sigma > 1 and extremes[1] - extremes[0] > _DIFFER * median:
+    if of_one_sigma > 1 and extremes[1] - extremes[0] > DIFFER * median:
         return LossElbo(
             f"{of_one_sigma} comparisons have one learned σ, and the factors on the KL differ between elements, so "
             "that how often the KL counts is not told",
             term, median, extremes,
         )  # fmt: skip
     for what, (low, high), middle in (("KL", extremes, median), (term.kind, term.extremes, term.factor)):
-        if high - low > _DIFFER * middle:
+        if high - low > DIFFER * middle:
             notes.append(
                 f"the factors on the {what} differ between elements: {low / middle:.3g} to {high / middle:.3g} times "
                 "their median, which is what is taken"

@@ -18,8 +18,8 @@ from vdvae_patch.scanning.evidence.uses import drawn_weights, inputs_of, is_deco
 from vdvae_patch.scanning.heads.roles import role_of
 from vdvae_patch.trace import short
 
-_DIFFER = 0.02
-"""Spread of factors, relative to their median, from which they are those of more than one KL."""
+DIFFER = 0.02
+"""Spread of factors, relative to their median, from which it is said that they differ."""
 
 
 def role_of_factor(
@@ -68,7 +68,7 @@ def of_a_part(graph: Graph, readings: Readings, factors: Sequence[LogSigmaFactor
         if factor.reading.evidence != "q" or factor.reading.used >= 0:
             continue
         # a fit that fails is that of two KLs, too
-        mixed = not len(found) or float(found.max() - found.min()) > _DIFFER * float(found.median().abs())
+        mixed = not len(found) or float(found.max() - found.min()) > DIFFER * float(found.median().abs())
         own = [r for r in readings.found if r.raw.key == key and r.evidence == "noise"]
         alone = {r.node.id for r in own if r.used < 0}
         # decoded alone, too, it has a bound of its own: beside the one of all modalities, that of each
@@ -96,11 +96,12 @@ def why_no_kl(readings: Readings, *, unknown: bool = False) -> str:
     """
     first = next((r for r in readings.found if r.evidence == "q" and r.term is not None), None)
     if first is not None:
-        part = "a part that no KL has" if unknown else "no part"
-        return (
-            f"a KL{of_reading(first)} has the log σ of a posterior, which has {part} in the loss, as where a KL is "
-            "taken both ways, so that it cancels"
-        )
+        if unknown:
+            part = "has another part than a KL's, as where a KL is"
+        else:
+            part = "has no part, since the KL is left out, or"
+        where = of_reading(first)
+        return f"a KL{where} has a posterior's log σ, which in the loss {part} taken both ways, so that it cancels"
     if unknown:
         return "no KL is known: how log σ has a part in the loss is not that of a Normal's KL"
     if readings.near_misses:
