@@ -130,7 +130,8 @@ class Found:
     """What a scan saw of a head; for information, two heads that differ only here are equal.
 
     Attributes:
-        confidence: `sure` if a density, a KL or a `Normal` showed it; `likely` if only a multiplication by noise did.
+        confidence: `sure` if a density, a KL or a `Normal` showed it; `likely` if only a multiplication by noise did,
+            or if these show two roles.
         shape: the shape of the raw parameter in the scanned batch.
         file, line: where the host turns the raw value into σ.
         patch_at: `output`: the module's output is replaced; `call`: the host's expressions are; `no`: neither can be.

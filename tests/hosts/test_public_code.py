@@ -57,7 +57,6 @@ KNOWN = {
     "eleventh_sequences-Latent SDE of hoppers (brijeshbv)": "a diffusion of any sign: a near miss",
     "eleventh_images-SSVAE of a soft sensor (tonyzyl)": "a label's σ, drawn and a density's: a likelihood's",
     "eleventh_images-CADA-VAE (edgarschnfld)": "a slip upstream: σ as the KL has it, where a row's noise is one number",
-    "eleventh_images-IntroVAE (eking2)": "an encoder that judges its own pictures, undrawn, is a prior's, too",
     "eleventh_images-LeNet with dropped weights (gil00)": "weights' variances, added up to an activation's: missed",
     "eleventh_images-Identifiable VAE (woo-taek)": "a floor that one of two uses of a prior's variance has: refused",
     "eleventh_sequences-FactorVAE of stocks (diego-azenha)": "a variance that is a sum is listed, too: refused",

@@ -161,6 +161,50 @@ def test_the_posterior_is_what_is_drawn_and_sees_the_data(
     assert {head.path: head.role for head in heads} == roles, f"{heads}"
 
 
+class ToStandardOfSoftplus(ToStandard):
+    """By hand, of σ, and for each row: KL(N(0, 1) ‖ q)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.encoder(x).chunk(2, 1)
+        sigma = nn.functional.softplus(raw) + 1e-6
+        kl = sigma.log() + (1 + mean**2) / (2 * sigma**2) - 0.5
+        return (self.decoder(mean + sigma * torch.randn_like(mean)) - x).square().mean() + kl.sum(1).mean()
+
+
+class WrongSign(ToStandardOfSoftplus):
+    """−KL(q ‖ N(0, 1)), which is another slip, and told as one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, raw = self.encoder(x).chunk(2, 1)
+        sigma = nn.functional.softplus(raw)
+        kl = 0.5 * (sigma**2 + mean**2 - 1) - sigma.log()
+        return (self.decoder(mean + sigma * torch.randn_like(mean)) - x).square().mean() - kl.sum(1).mean()
+
+
+class LeftOut(LevelInOrder):
+    """The KL is computed, and is no part of the loss."""
+
+    def divergence(self, p: Normal, q: Normal) -> Tensor:
+        self.rate = super().divergence(p, q).detach()
+        return torch.zeros(())
+
+
+BOUNDS = [
+    (Level, "has a prior first, so that how often the KL counts is not told"),
+    (ToStandard, "has its arguments exchanged, the posterior second, so that how often the KL counts is not told"),
+    (ToStandardOfSoftplus, "has its arguments exchanged, the posterior second, so that how often the KL counts is not"),
+    (LevelBothWays, "taken both ways, so that it cancels"),
+    (LeftOut, "which in the loss has no part, since the KL is left out"),
+    (WrongSign, "the loss rewards it: it has the wrong sign"),
+]
+
+
+@pytest.mark.parametrize(("build", "reason"), BOUNDS)
+def test_the_bound_of_an_exchanged_kl_says_that_it_is_exchanged(build: Callable[[], nn.Module], reason: str) -> None:
+    torch.manual_seed(0)
+    assert reason in scan(build(), *rows()()).elbo.reason
+
+
 @pytest.mark.medium
 @pytest.mark.parametrize("build", [Level, BothDrawn, ByHand])
 def test_stabilize_leaves_the_posterior_of_an_exchanged_kl_its_learned_sigma(build: Callable[[], nn.Module]) -> None:

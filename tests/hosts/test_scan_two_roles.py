@@ -251,3 +251,79 @@ class LevelDecodedByMistake(nn.Module):
 def test_what_knows_the_data_by_the_code_above_alone_is_a_prior_though_its_draw_is_decoded() -> None:
     heads = scan(LevelDecodedByMistake(), torch.randn(9, 6))
     assert {h.path: h.role for h in heads} == {"top": "posterior", "low": "posterior", "prior": "prior"}
+
+
+class SelfJudged(Code):
+    """An encoder that is given what the model makes of its codes, and of noise, to tell it from data: IntroVAE's."""
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        m, v = self.law(x)
+        z = draw(m, v)
+        made, of_noise = self.dec(z), self.dec(torch.randn_like(z))
+        known = self.to_unit(m, v).mean()
+        return F.mse_loss(made, x) + known + self.judged(made.detach()) + self.judged(of_noise)
+
+    def to_unit(self, m: Tensor, v: Tensor) -> Tensor:
+        return kl(m, v, torch.zeros_like(m), torch.zeros_like(v))
+
+    def judged(self, made: Tensor) -> Tensor:
+        return F.relu(30 - self.to_unit(*self.law(made)).mean())
+
+
+class SoftlyJudged(SelfJudged):
+    """By the exponential of the KL, row by row, as soft IntroVAE's."""
+
+    def judged(self, made: Tensor) -> Tensor:
+        return (-2 * self.to_unit(*self.law(made))).exp().mean()
+
+
+class JudgedByClasses(SelfJudged):
+    """By classes of torch.distributions, of σ itself."""
+
+    def law(self, x: Tensor) -> tuple[Tensor, ...]:
+        m, v = self.enc(x).chunk(2, -1)
+        return m, F.softplus(v).square().log()
+
+    def to_unit(self, m: Tensor, v: Tensor) -> Tensor:
+        q = torch.distributions.Normal(m, (v / 2).exp())
+        unit = torch.distributions.Normal(torch.zeros_like(m), torch.ones_like(m))
+        return torch.distributions.kl_divergence(q, unit).sum(1)
+
+
+@pytest.mark.parametrize("cls", [SelfJudged, SoftlyJudged, JudgedByClasses])
+def test_an_encoder_that_judges_what_the_model_makes_is_the_posterior_still(cls: type[Code]) -> None:
+    heads = scan(cls(), *torch.randn(2, 9, 6))
+    assert [(h.path, h.role) for h in heads] == [("enc", "posterior")]
+    assert not any("gives the σ of" in note for note in heads.notes)
+
+
+class Labelled(Code):
+    """A label is drawn and decoded where it is not known; where it is, it has a density."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form, self.label = form, nn.Linear(6, 2)
+        self.of_label = nn.Linear(1, 4)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        m, v = self.law(x)
+        y, w = self.label(x).chunk(2, 1)
+        drawn = draw(y, w)
+        z = draw(m, v)
+        guess = self.of_label(drawn)
+        if self.form == "decoded":
+            z, guess = z + guess, torch.zeros_like(z)
+        rows = slice(0, 4) if self.form == "some rows" else slice(None)
+        density = -log_normal(c[rows, :1], y[rows], w[rows]).mean()
+        return F.mse_loss(self.dec(z), x) + kl(m, v, guess, torch.zeros_like(v)).mean() + density
+
+
+@pytest.mark.parametrize("form", ["all rows", "some rows", "decoded"])
+def test_a_label_that_is_drawn_for_a_network_and_has_a_density_is_likely_a_likelihoods_and_both_are_told(
+    form: str,
+) -> None:
+    heads = scan(Labelled(form), *torch.randn(2, 9, 6))
+    (label,) = (h for h in heads if h.path == "label")
+    assert label.found is not None
+    assert (label.role, label.found.confidence) == ("likelihood", "likely")
+    assert any(note.startswith("label[1:2] is in a density of the data, as a likelihood's σ") for note in heads.notes)

@@ -99,3 +99,39 @@ def test_the_draw_and_the_kl_have_the_new_sigma(
 def _drawn_again(model: Network, x: Tensor) -> Tensor:
     torch.manual_seed(0)
     return model(x)
+
+
+class OfAlpha(nn.Module):
+    """Weights' variances, drawn at what they give; the KL is a fit over log α = log σ² − log θ²."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form, self.theta = form, nn.Parameter(torch.empty(6, 5).uniform_(-0.4, 0.4))
+        self.raw = nn.Parameter(torch.full((6, 5), -3.0))
+
+    @property
+    def variances(self) -> Tensor:
+        return F.softplus(self.raw) if self.form == "softplus" else self.raw.exp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = (self.variances.log() - self.theta.square().log()).clamp(-8, 8)
+        kl = 0.5 * F.softplus(-alpha) - 0.63576 * torch.sigmoid(3.36015 + 1.48695 * alpha)
+        std = torch.sqrt(torch.mm(x**2, self.variances) + 1e-6)
+        out = x @ self.theta + std * torch.randn_like(std)
+        return F.mse_loss(out, x[:, :5]) + (kl.sum() if self.form != "no KL" else 0)
+
+
+@pytest.mark.parametrize("form", ["a log variance", "softplus", "no KL"])
+@pytest.mark.filterwarnings("ignore:no Normal head")
+def test_of_variances_that_are_no_heads_it_is_not_said_that_no_kl_has_them(form: str) -> None:
+    torch.manual_seed(0)
+    heads = scan(OfAlpha(form), torch.randn(4, 6))
+    assert not list(heads)
+    assert "no KL is known: no log σ of a head has a part in the loss" in heads.elbo.reason
+
+
+@pytest.mark.filterwarnings("ignore:no Normal head")
+def test_of_a_loss_in_which_nothing_is_drawn_it_is_said_that_there_is_no_kl() -> None:
+    model, x = nn.Linear(6, 6), torch.randn(4, 6)
+    elbo = scan(model, x, call=lambda model, x: F.mse_loss(model(x), x)).elbo
+    assert elbo.reason == "no KL: no log σ of a posterior has a part in the loss"

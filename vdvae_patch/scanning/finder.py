@@ -75,6 +75,7 @@ def scan(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None)
                     *_patched(model),
                     *in_evaluation(model),
                     *two_roles.told(run.heads),
+                    *two_roles.told_of_labels(run.heads),
                     *graph.notes,
                     *(() if run.outcome.outside else from_outside(model, ())),
                 )

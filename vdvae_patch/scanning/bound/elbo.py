@@ -22,7 +22,15 @@ from vdvae_patch.scanning.bound.coupled import couples_rows
 from vdvae_patch.scanning.bound.data_range import DataRange
 from vdvae_patch.scanning.bound.instead import written_instead
 from vdvae_patch.scanning.bound.kl_factors import LogSigmaFactor, log_sigma_factors
-from vdvae_patch.scanning.bound.kl_of_what import not_followed, role_of_factor
+from vdvae_patch.scanning.bound.kl_of_what import (
+    DIFFER,
+    not_followed,
+    of_a_part,
+    of_reading,
+    role_of_factor,
+    second_in_a_kl,
+    why_no_kl,
+)
 from vdvae_patch.scanning.bound.loss_size import size_of
 from vdvae_patch.scanning.bound.reconstruction import (
     Term,
@@ -38,8 +46,6 @@ from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace,
 from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.trace import short
 
-_DIFFER = 0.02
-"""Spread of factors, relative to their median, from which it is said that they differ."""
 OTHERS = "other terms of the loss, not counted"
 """What a note begins with that names them."""
 SHARED = "the KL is of parameters that all rows of the data share, as weights are, and counts once for all in the bound"
@@ -172,7 +178,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         )
     if chosen is None:
         return LossElbo(notes[0])
-    chosen, steps_counted = _with_learned_sigma(tail, chosen, factors)
+    chosen, of_one_sigma = _with_learned_sigma(tail, chosen, factors)
     if chosen.kind in ("squared error", "absolute error") and learned_weight(tail, chosen) is not None:
         return LossElbo(
             f"the {_named(chosen)} is multiplied by something that is learned, and how that stands in the loss besides "
@@ -183,7 +189,8 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     a, why = _kl(graph, factors, sign, readings, rows_of(chosen.target))
     draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _middle(f.factors) > 0])
     if chosen.kind != "log likelihood":
-        chosen.factors = chosen.factors * (draws.along if steps_counted else draws.in_all)
+        # a learned σ has the factors of all comparisons that it is the σ of, of which a posterior may have but some
+        chosen.factors = chosen.factors * draws.in_all / of_one_sigma
     term = written(chosen, sign)
     if a is None:
         return LossElbo(why[0], term)
@@ -195,8 +202,14 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
         return LossElbo("the factor on the reconstruction term could not be read", term)
     median = _middle(a)
     extremes = (float(a.min()), float(a.max()))
+    if of_one_sigma > 1 and extremes[1] - extremes[0] > DIFFER * median:
+        return LossElbo(
+            f"{of_one_sigma} comparisons have one learned σ, and the factors on the KL differ between elements, so "
+            "that how often the KL counts is not told",
+            term, median, extremes,
+        )  # fmt: skip
     for what, (low, high), middle in (("KL", extremes, median), (term.kind, term.extremes, term.factor)):
-        if high - low > _DIFFER * middle:
+        if high - low > DIFFER * middle:
             notes.append(
                 f"the factors on the {what} differ between elements: {low / middle:.3g} to {high / middle:.3g} times "
                 "their median, which is what is taken"
@@ -283,11 +296,11 @@ def _place(frame: Frame) -> str:
     return f"{short(frame.code.co_filename)}:{frame.line}"
 
 
-def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor]) -> tuple[Term, bool]:
-    """A squared error that is divided by a learned σ², as the Gaussian density that it is, and whether its factor is of
-    all steps of a loop."""
+def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor]) -> tuple[Term, int]:
+    """A squared error that is divided by a learned σ², as the Gaussian density that it is, and how many comparisons,
+    steps of a loop, have that σ, whose factors it has together."""
     if term.errors is None:
-        return term, False
+        return term, 1
     before = tail.adjoints([term.node])[term.node.id]
     held = {term.node.id: lambda value: tail.base[term.node.id]}  # only its weight may change
     raws = [f.reading.raw.node for f in factors if len(f.factors) and _middle(f.factors) != 0]
@@ -297,9 +310,9 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
     }
     together.pop(term.node.id, None)
     if torch.allclose(before, tail.adjoints([term.node], {**together, **held})[term.node.id], rtol=1e-6, atol=0):
-        return term, False
-    last = term.steps[-1][0]
-    of_last = tail.adjoints([last])[last.id]
+        return term, 1
+    steps = list({node.id: node for node, _ in term.steps}.values())
+    of_steps = tail.adjoints(steps)
     for factor in factors:
         raw = factor.reading.raw.node
 
@@ -317,11 +330,15 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
             # one σ of several errors has the sum of their factors; of a loop, the first step's are compared
             if factor.count != term.at_node:
                 kept = kept.mean()[None] * factor.count / term.at_node
-            held_last = {last.id: lambda value: tail.base[last.id]}
-            also = tail.adjoints([last], {**changes, **held_last})[last.id]
-            shared = last is not term.node and not torch.allclose(of_last, also, rtol=1e-6, atol=0)
-            return replace(term, kind="Gaussian density", factors=kept), shared
-    return term, False
+            all_held = {node.id: partial(_as_it_was, tail.base[node.id]) for node in steps}
+            moved = tail.adjoints(steps, {**changes, **all_held})
+            same = sum(not torch.allclose(of_steps[n.id], moved[n.id], rtol=1e-6, atol=0) for n in steps)
+            return replace(term, kind="Gaussian density", factors=kept), max(1, same)
+    return term, 1
+
+
+def _as_it_was(before: Tensor, value: Tensor) -> Tensor:
+    return before
 
 
 def _kl(
@@ -334,7 +351,7 @@ def _kl(
             frame = unread.host_frame()
             where = "" if frame is None else f" at {_place(frame)}"
             return None, [f"σ has a part in the loss{where} ({unread.op}), and what it is was not found out"]
-        return None, ["no KL: no log σ of a posterior has a part in the loss"]
+        return None, [why_no_kl(readings)]
     counted = [f for f in factors if len(f.factors) and sign * _middle(f.factors) > 0]
     shared: list[str] = []
     told = [role_of_factor(graph, readings, factor, rows) for factor in counted]
@@ -342,10 +359,14 @@ def _kl(
         if role == "weights":
             shared = [SHARED]
         if role == "prior" and factor.reading.evidence == "q":
-            term = factor.reading.term
-            frame = None if term is None else term.total.host_frame()
-            where = "" if frame is None else f" at {_place(frame)}"
+            where = of_reading(factor.reading)
             return None, [f"a KL{where} has a prior first, so that how often the KL counts is not told"]
+    part = of_a_part(graph, readings, factors)
+    if part is not None:
+        return None, [
+            f"a KL{of_reading(part)} is of a part of what is merged into one code, which has a KL, too, so that how "
+            "often the KL counts is not told"
+        ]
     unknown = [factor for factor in factors if not len(factor.factors)]
     largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
     # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone
@@ -354,11 +375,17 @@ def _kl(
     found = found[found > _NO_FACTOR * max(1e-6, float(found.abs().max()) if len(found) else 0.0)]
     if not len(found):
         drawn = {reading.raw.key for reading in readings.found if reading.evidence in ("noise", "q")}
-        rewarded = [_middle(f.factors) for f in factors if f.reading.raw.key in drawn and sign * _middle(f.factors) < 0]
+        rewarded = [f for f in factors if f.reading.raw.key in drawn and sign * _middle(f.factors) < 0]
+        second = next((r for f in rewarded if (r := second_in_a_kl(graph, readings, f)) is not None), None)
+        if second is not None:
+            return None, [
+                f"a KL{of_reading(second)} has its arguments exchanged, the posterior second, so that how often the KL "
+                "counts is not told"
+            ]
         if rewarded:
             return None, [
-                f"the factor on the KL is {sign * rewarded[0]:.4g}, so that the loss rewards it: it has the wrong "
-                "sign, or is drawn to a capacity, |KL − C|, and is below that on this batch"
+                f"the factor on the KL is {sign * _middle(rewarded[0].factors):.4g}, so that the loss rewards "
+                "it: it has the wrong sign, or is drawn to a capacity, |KL − C|, and is below that on this batch"
             ]
         if any(f.reading.term is not None and len(f.factors) and not bool(f.factors.any()) for f in factors):
             return None, [
@@ -366,8 +393,8 @@ def _kl(
                 "weight yet"
             ]
         if unknown:
-            return None, ["no KL: how log σ has a part in the loss is not that of a KL"]
-        return None, ["no KL: no log σ of a posterior has a part in the loss"]
+            return None, [why_no_kl(readings, unknown=True)]
+        return None, [why_no_kl(readings)]
     notes = list(shared)
     if all(factor.waiting for factor in factors if len(factor.factors) and bool((sign * factor.factors > 0).any())):
         notes.append("on this batch the KL is below its free bits; above them it has the factor that is taken")

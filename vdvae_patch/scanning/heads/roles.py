@@ -59,6 +59,8 @@ def role_of(graph: Graph, readings: Readings, found: list[Reading]) -> tuple[Rol
         return "prior", True  # a reverse step of diffusion, computed once more for its first step, which data follow
     if densities and not own and _is_law_of_observations(found, densities):
         return "likelihood", True
+    if roles and {*roles} == {"likelihood"} and _is_of_a_label_too(graph, readings, found, own):
+        return "likelihood", False
     if roles:
         return ("posterior" if "posterior" in roles else roles[0]), True
     raw, sampled = found[0].raw, "noise" in places
@@ -99,6 +101,17 @@ def _is_law_of_observations(found: list[Reading], densities: list[Role]) -> bool
     firsts = [r.term for r in found if r.term is not None and r.evidence == "q"]
     near = bool(firsts) and all(term.prior is not None for term in firsts)
     return near and not any(mean.node.noise for term in terms for mean in term.means)
+
+
+def _is_of_a_label_too(graph: Graph, readings: Readings, found: list[Reading], own: set[int]) -> bool:
+    """Whether what has a density of data is drawn as well, of data alone, and networks go on from the draw: a label
+    that is known of some rows, and a code of others. By the density it is a likelihood's, by the draw a posterior's.
+
+        y = draw(mean, log_var)
+        loss = error(decoder(y), x) + nll(labels[known], mean[known], log_var[known])
+    """
+    raw = found[0].raw.node
+    return raw.data and not raw.noise and _sample_is_used(graph, readings, own)
 
 
 def _draws_of(readings: Readings, found: list[Reading]) -> set[int]:
@@ -274,8 +287,27 @@ def _role_as_first(graph: Graph, readings: Readings, reading: Reading) -> Role:
     exchanged = exchanged or any(_is_of_known_code(graph, readings, reading.raw, r.raw) for r in seconds)
     if reading.raw.node.noise and not _draws_of(readings, [reading]):
         # drawn nowhere, and of the data it knows what the code above tells: p(z_1 | z_2), kept near N(0, 1) as well
-        exchanged = exchanged or not inputs_of(readings, reading.raw, through_means=False)
+        knows_a_code = not inputs_of(readings, reading.raw, through_means=False)
+        exchanged = exchanged or (knows_a_code and not _is_posterior_of_what_was_made(graph, readings, reading.raw))
     return "prior" if exchanged else "posterior"
+
+
+def _is_posterior_of_what_was_made(graph: Graph, readings: Readings, raw: Spot) -> bool:
+    """Whether the layer that gives a raw value of draws alone is the one by which data are encoded, drawn and decoded:
+    an encoder that is given what the model makes, to tell it from data, as of IntroVAE.
+
+        z = draw(*encoder(x))
+        loss = error + kl(*encoder(x)) + (margin - kl(*encoder(decoder(z).detach()))).relu()
+    """
+    emitted = emission_of(graph, raw)
+    return any(
+        r.evidence == "noise"
+        and not r.parts
+        and bool(inputs_of(readings, r.raw, through_means=False))
+        and emission_of(graph, r.raw) == emitted
+        and _sample_is_used(graph, readings, {r.node.id if r.used < 0 else r.used})
+        for r in readings.found
+    )
 
 
 def _is_of_known_code(graph: Graph, readings: Readings, first: Spot, second: Spot) -> bool:

@@ -8,13 +8,16 @@ at an earlier time:
 
 Each role is a head. Where the host's lines tell the two apart, each can have a scale of its own; else one scale serves
 both. A constant one would take from the prior what it is there for: that it is a posterior.
+
+A label's σ may be a likelihood's where the label is known, and a posterior's where it is drawn and decoded. One tensor
+gives both, so that it is one head, whose role is likely only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import Found, Head
 
 
 def told(heads: Sequence[Head]) -> Iterator[str]:
@@ -29,6 +32,22 @@ def told(heads: Sequence[Head]) -> Iterator[str]:
                     else "they are computed in one place, and one scale serves both"
                 )
                 yield f"{head.named} gives the σ of the {other.role} and of the {head.role}: {how}"
+
+
+def told_of_labels(heads: Sequence[Head]) -> Iterator[str]:
+    """What is to be known of each σ that is called a likelihood's by a density, and is drawn as well, for networks."""
+    for head in heads:
+        found = head.found
+        if found is not None and (head.role, found.confidence) == ("likelihood", "likely") and _has_both(found):
+            yield (
+                f"{head.path}[{head.channels}] is in a density of the data, as a likelihood's σ, and is drawn from for "
+                "a network that goes on from the draw, as a posterior's: a label, if it is known of some rows alone; "
+                f'stabilize(..., roles={{"{head.path}": "posterior"}}) takes it for one'
+            )
+
+
+def _has_both(found: Found) -> bool:
+    return any("noise" in way for way in found.evidence) and any("density" in way for way in found.evidence)
 
 
 def posterior_of(prior: Head, heads: Sequence[Head]) -> Head | None:

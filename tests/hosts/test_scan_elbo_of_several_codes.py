@@ -1,0 +1,144 @@
+"""The bound of a loss that adds up those of several codes: each code's KL counts beside its own comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from vdvae_patch.scanning import scan
+
+Law = tuple[Tensor, Tensor]
+
+
+def kl(m: Tensor, v: Tensor) -> Tensor:
+    return 0.5 * (v.exp() + m**2 - 1 - v).sum(1).mean()
+
+
+def draw(m: Tensor, v: Tensor) -> Tensor:
+    return m + torch.exp(0.5 * v) * torch.randn_like(m)
+
+
+def merged(*laws: Law) -> Law:
+    """The product of experts, N(0, 1) among them."""
+    precisions = [torch.exp(-v) for _, v in laws]
+    whole = 1 + sum(precisions)
+    return sum(m * p for (m, _), p in zip(laws, precisions, strict=True)) / whole, -torch.log(whole)
+
+
+class TwoKinds(nn.Module):
+    """Data of two kinds, `a` and `b`, each with a σ of its own that all codes share."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.form = form
+        self.of_a, self.of_b, self.of_both = nn.Linear(5, 6), nn.Linear(4, 6), nn.Linear(9, 6)
+        self.to_a, self.to_b = nn.Linear(3, 5), nn.Linear(3, 4)
+        self.log_a, self.log_b = nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(4))
+
+    def codes(self, a: Tensor, b: Tensor) -> Iterator[tuple[Law, str, float]]:
+        """Each code's law, what is decoded of it, and the weight of its bound."""
+        qa, qb = (net(x).chunk(2, 1) for net, x in ((self.of_a, a), (self.of_b, b)))
+        both = self.of_both(torch.cat([a, b], 1)).chunk(2, 1)
+        yield from {
+            "each decoded to both": [(qa, "ab", 1.0), (qb, "ab", 1.0)],
+            "averaged over codes": [(qa, "ab", 0.5), (qb, "ab", 0.5)],
+            "a joint one and each": [(both, "ab", 1.0), (qa, "a", 1.0), (qb, "b", 1.0)],
+            "merged and each": [(merged(qa, qb), "ab", 1.0), (merged(qa), "a", 1.0), (merged(qb), "b", 1.0)],
+            "merged, and each alone": [(merged(qa, qb), "ab", 1.0), (qa, "a", 1.0), (qb, "b", 1.0)],
+            "a joint one and each for little": [(both, "ab", 1.0), (qa, "a", 0.1), (qb, "b", 0.1)],
+        }[self.form]
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        loss = torch.zeros(())
+        for law, kinds, weight in self.codes(a, b):
+            z = draw(*law)
+            loss = loss + weight * kl(*law)
+            for kind in kinds:
+                x, net, log = (a, self.to_a, self.log_a) if kind == "a" else (b, self.to_b, self.log_b)
+                loss = loss - weight * Normal(net(z), log.exp()).log_prob(x).sum(1).mean()
+        return loss
+
+
+class Crops(TwoKinds):
+    """Two views of the data, each with its code, and the loss their mean."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        loss = torch.zeros(())
+        for x in (a, a.roll(1, 1)):
+            law = self.of_a(x).chunk(2, 1)
+            bound = kl(*law) - Normal(self.to_a(draw(*law)), self.log_a.exp()).log_prob(x).sum(1).mean()
+            loss = loss + bound / 2
+        return loss
+
+
+class Samples(TwoKinds):
+    """Three draws of one code, whose densities are averaged, or added up by mistake."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        law = self.of_a(a).chunk(2, 1)
+        loss = kl(*law)
+        for _ in range(3):
+            seen = Normal(self.to_a(draw(*law)), self.log_a.exp()).log_prob(a).sum(1).mean()
+            loss = loss - (seen if self.form == "added up" else seen / 3)
+        return loss
+
+
+CASES: list[tuple[Callable[[str], nn.Module], str, float]] = [
+    (TwoKinds, "each decoded to both", 1),
+    (TwoKinds, "averaged over codes", 1),
+    (TwoKinds, "a joint one and each", 1),
+    (TwoKinds, "merged and each", 1),
+    (TwoKinds, "merged, and each alone", 1),
+    (Crops, "averaged", 1),
+    (Samples, "averaged", 1),
+    (Samples, "added up", 1 / 3),
+]
+DATA = torch.randn(6, 5, generator=torch.Generator().manual_seed(1)), torch.ones(6, 4)
+
+
+@pytest.mark.parametrize(("build", "form", "beta"), CASES)
+def test_a_learned_sigma_of_several_comparisons_is_each_ones_own(
+    build: Callable[[str], nn.Module], form: str, beta: float
+) -> None:
+    elbo = scan(build(form), *DATA).elbo
+    assert elbo.reconstruction is not None
+    assert elbo.reconstruction.kind == "Gaussian density"
+    assert elbo.beta == pytest.approx(beta, rel=1e-6)
+
+
+def test_bounds_of_different_weights_are_told_and_no_number() -> None:
+    elbo = scan(TwoKinds("a joint one and each for little"), *DATA).elbo
+    assert not elbo
+    assert "the factors on the KL differ between elements, so that how often the KL counts is not told" in elbo.reason
+
+
+class PartToo(nn.Module):
+    """A code is merged of what sees the data and of its prior, and both have half of a KL to the prior, as pi-VAE's."""
+
+    def __init__(self, part: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.part, self.enc, self.prior, self.dec = part, nn.Linear(5, 6), nn.Linear(4, 6), nn.Linear(3, 5)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        (m, v), (mp, vp) = self.enc(x).chunk(2, 1), self.prior(c).chunk(2, 1)
+        log_var = v + vp - torch.log(v.exp() + vp.exp())
+        mean = m / (1 + torch.exp(v - vp)) + mp / (1 + torch.exp(vp - v))
+        z = draw(mean, log_var)
+        seen = -Normal(self.dec(z), torch.ones(5)).log_prob(x).sum(1).mean()
+        return seen + (1 - self.part) * self.to_prior(mean, log_var, mp, vp) + self.part * self.to_prior(m, v, mp, vp)
+
+    def to_prior(self, m: Tensor, v: Tensor, mp: Tensor, vp: Tensor) -> Tensor:
+        return 0.5 * (vp - v + (v.exp() + (m - mp) ** 2) / vp.exp() - 1).sum(1).mean()
+
+
+@pytest.mark.parametrize("part", [0.5, 0.2])
+def test_how_often_the_kl_counts_is_not_told_where_a_part_of_the_code_has_one_too(part: float) -> None:
+    elbo = scan(PartToo(part), *DATA).elbo
+    assert not elbo
+    assert "is of a part of what is merged into one code, which has a KL, too" in elbo.reason
