@@ -70,7 +70,9 @@ def test_plain_means_are_those_of_an_ordinary_patch(block: int) -> None:
     x, acts = inputs(ordinary.decoder.dec_blocks[block])
     first = sampled(ordinary.decoder.dec_blocks[block], x, acts)
     second = sampled(read_again.decoder.dec_blocks[block], x, acts)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    # the ordinary patch hands whole maps over, where a CPU goes by the sigmas; a reading takes them apart before
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, rtol=4 * torch.finfo(a.dtype).eps, atol=4 * torch.finfo(a.dtype).eps)
 
 
 @pytest.mark.parametrize("means", ["plain", "residual", "relative"])
