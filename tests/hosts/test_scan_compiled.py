@@ -59,7 +59,7 @@ def test_a_compiled_loss_runs_as_it_is_written_and_is_not_compiled_for_a_scan() 
 
     out = io.StringIO()
     vdvae_patch.stabilize(nn.Linear(8, 8), batch(), call=torch.compile(loss, backend=backend), file=out)
-    assert "CURED: [4:8] (posterior" in out.getvalue()
+    assert "CURED: the model[4:8] (posterior" in out.getvalue()
     assert not compiled
 
 
