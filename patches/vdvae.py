@@ -220,7 +220,7 @@ def _block_heads(path: str, block: nn.Module) -> list[Head]:
         )
     roles: tuple[tuple[str, Role], ...] = (("enc", "posterior"), ("prior", "prior"))
     return [
-        Head(f"{path}.{name}", role, zdim, 2 * zdim, calls=calls, rebindings=rebindings, paper=True)
+        Head(f"{path}.{name}", role, zdim, 2 * zdim, calls=calls, rebindings=rebindings, paper=True, host=VDVAE.name)
         for name, role in roles
     ]
 

@@ -121,8 +121,8 @@ def _of(state: Mapping[str, Any]) -> list[str]:
 
 def same(records: list[StepRecord], others: list[StepRecord]) -> None:
     """The first step to rounding: a CPU makes sample and KL from the sigmas, a device from their logarithms. An update
-    is rounded otherwise, too: the optimizer goes over one storage on a device, and over each tensor on a CPU, whose last
-    elements are computed in another way (`FusedAdamW`, `FlatWeights`)."""
+    is rounded otherwise, too: the optimizer goes over one storage on a device, and over each tensor on a CPU, whose
+    last elements are computed in another way (`FusedAdamW`, `FlatWeights`)."""
     for one, other in zip(records, others, strict=True):
         for name in ("elbo", "distortion", "rate"):
             found, expected = getattr(one, name), getattr(other, name)
