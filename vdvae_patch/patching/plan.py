@@ -449,7 +449,7 @@ def _patched_apart(heads: Iterable[PatchedHead], modules: Mapping[str, nn.Module
             given = " and ".join(VANILLA if h.scale is None else str(h.scale) for h in (other, patched))
             raise SharedScaleError(
                 f"{head.named} emits the {other.head.role} and the {head.role}, and where it is called "
-                f"they cannot be told apart; at its output both get one scale, not {given}"
+                f"they cannot be told apart; at its output both get one scale, not {given}: name one for both"
             )
         apart.add(_emitted(head))
     return apart
