@@ -120,13 +120,14 @@ def _of(state: Mapping[str, Any]) -> list[str]:
 
 
 def same(records: list[StepRecord], others: list[StepRecord]) -> None:
-    """The first step to rounding: a CPU makes sample and KL from the sigmas, a device from their logarithms. An update
-    is rounded otherwise, too: the optimizer goes over one storage on a device, and over each tensor on a CPU, whose
-    last elements are computed in another way (`FusedAdamW`, `FlatWeights`)."""
+    """The first step to rounding: a CPU makes sample and KL from the sigmas, a device from their logarithms, and at the
+    beginning, where posterior and prior are nearly equal, the KL is what their digits leave of it. An update is rounded
+    otherwise, too: the optimizer goes over one storage on a device, and over each tensor on a CPU, whose last elements
+    are computed in another way (`FusedAdamW`, `FlatWeights`)."""
     for one, other in zip(records, others, strict=True):
         for name in ("elbo", "distortion", "rate"):
             found, expected = getattr(one, name), getattr(other, name)
-            assert found == pytest.approx(expected, rel=1e-4 if one.step else 1e-6, nan_ok=True), name
+            assert found == pytest.approx(expected, rel=1e-4 if one.step else 1e-5, nan_ok=True), name
         assert (one.cause, one.sites) == (other.cause, other.sites)
         # the norm is summed in float32 on a CPU, and in float64 elsewhere
         assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-4, nan_ok=True)
