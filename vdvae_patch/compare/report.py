@@ -13,7 +13,7 @@ from vdvae_patch.compare.results import Row, RunResult, by_mass
 from vdvae_patch.compare.table import cells, convention, headings, notes, number
 from vdvae_patch.errors import visible
 from vdvae_patch.tables import fenced, literal, markdown
-from vdvae_patch.train.sessions import last_process
+from vdvae_patch.train.sessions import VERSIONS, last_process
 
 CURVES = "curves.png"
 GALLERY = "images.png"
@@ -89,18 +89,7 @@ def _settings(comparison: Comparison) -> str:
 
 def _provenance(results: Sequence[RunResult]) -> list[str]:
     lines = []
-    for key in (
-        "version",
-        "commit",
-        "sources",
-        "python",
-        "torch",
-        "numpy",
-        "machine",
-        "threads",
-        "float32",
-        "deterministic",
-    ):
+    for key in VERSIONS:
         lines.append(f"{key}: {_distinct(result.seen.get(key) for result in results)}")
     lines.append(f"host: {_distinct(_host(result.seen.get('host', {})) for result in results)}")
     lines.append(f"data: {_distinct(_data(result).get('source') for result in results)}")
