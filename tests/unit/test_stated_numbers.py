@@ -61,10 +61,9 @@ def _last_finite(form: str) -> int:
 
 
 def _ratios() -> list[float]:
-    """Step times of the `demo` preset's patched variants over vanilla's."""
-    return [
-        row["time_ratio"] for row in _read("bench/demo.json")["rows"] if row["name"] not in ("vanilla", "plain step")
-    ]
+    """Step times of patched variants over vanilla's, of a VDVAE at the `demo` and at the `small` preset."""
+    rows = [row for preset in ("demo", "small") for row in _read(f"bench/{preset}.json")["rows"]]
+    return [row["time_ratio"] for row in rows if row["name"] not in ("vanilla", "plain step")]
 
 
 def _updates(name: str) -> int:
@@ -139,7 +138,7 @@ DERIVED: list[tuple[str, str, Callable[[], float]]] = [
     ),
     ("README.md", "the patched runs {} and 0", lambda: sum(map(sum, _lost("demo", "upbounded")))),
     ("README.md", "the patched runs 6 and {}]", lambda: sum(map(sum, _lost("demo", "explin/constant")))),
-    ("README.md", "costs little: {} to 1.00 of vanilla", lambda: round(min(_ratios()), 2)),
+    ("README.md", "costs little: {} to 1.01 of vanilla", lambda: round(min(_ratios()), 2)),
     ("README.md", "costs little: 0.99 to {} of vanilla", lambda: round(max(_ratios()), 2)),
     ("docs/compare.md", "Vanilla lost {} updates to NaN, in two of three runs", lambda: _nan("demo", "vanilla")),
     ("docs/compare.md", "`upbounded` lost {} in one run", lambda: sum(_worst("demo", "upbounded")[0])),
