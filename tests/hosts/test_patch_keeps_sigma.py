@@ -250,3 +250,35 @@ def test_a_scale_with_an_argument_is_a_scale(spec: str) -> None:
     assert torch.autograd.gradcheck(scale.log_sigma, (p,))
     assert torch.autograd.gradgradcheck(scale.log_sigma, (p,))
     assert scale.sigma(p.half()).dtype == torch.float16
+
+
+class OfTwoRoles(VAE):
+    """The decoder has a σ, too; of an argument, where `bounded` is set, so that no scale can be put there."""
+
+    def __init__(self, bounded: bool) -> None:
+        super().__init__(*EXPONENTIALS["log variance"])
+        self.spread, self.bounded = nn.Linear(8, 8), bounded
+
+    def forward(self, x: Tensor, floor: float = 0.1) -> Tensor:
+        rest = super().forward(x)
+        raw = self.spread(x).chunk(1)[0]
+        sigma = F.softplus(raw) * floor + floor if self.bounded else F.softplus(raw)
+        return rest - Normal(0 * x, sigma).log_prob(x).mean()
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_head_that_is_left_as_it_is_shows_its_sigma_and_hides_no_others(bounded: bool) -> None:
+    torch.manual_seed(0)
+    model = OfTwoRoles(bounded)
+    heads = scan(model, X)
+    with torch.no_grad():
+        sigma = F.softplus(model.spread(X))
+    handle = patch(model, posterior="explin", heads=heads)
+    of = {h.head.role: h for h in handle.heads}
+    assert of["posterior"].before is not None
+    assert (left := of["likelihood"]).scale is None
+    if bounded:  # nothing can be put there that would see it
+        assert left.before is left.after is None
+    else:
+        assert str(left.before) == str(left.after) == str(Spread.of(sigma))
+        assert str(handle).count(str(left.before)) == 2

@@ -555,12 +555,12 @@ def _fitted(heads: Sequence[Head], chosen: Variant, raw: Mapping[int, Tensor], k
             at = None if values is None else sample(values)
             scales[first] = fitted(head, chosen.for_role(head.role), at, keep)
         scale = scales[first]
-        if values is None or scale is None:
+        if values is None:
             patched.append(PatchedHead(head, scale))
         else:
             wide = values.double()
-            before, after = Spread.of(head.convention.sigma(wide)), Spread.of(scale.sigma(wide))
-            patched.append(PatchedHead(head, scale, before, after))
+            before = Spread.of(head.convention.sigma(wide))
+            patched.append(PatchedHead(head, scale, before, before if scale is None else Spread.of(scale.sigma(wide))))
     return PatchedHeads(map(plan.settled, patched))
 
 

@@ -103,21 +103,31 @@ def raw_values(
         install: puts scales in place, and gives what takes them out again.
         runs: run the scanned calls.
     """
+    places = together(heads)
+    everywhere: list[tuple[Head, Scale | None]] = []
     meters: dict[int, Meter] = {}
-    given: list[tuple[Head, Scale | None]] = []
-    for (head, scale), first in zip(heads, together(heads), strict=True):
-        given.append((head, None if scale is None else meters.setdefault(first, Meter(head.convention))))
-    # what cannot be put in place is refused where it matters, and a call that raises is the verification's to tell of
-    with contextlib.suppress(PatchError):
-        take_out = install(given)
-        for used in meters.values():
-            used.forget()  # what was asked to find a place for it is of no batch
-        try:
-            for run in runs:
-                with contextlib.suppress(Exception):
-                    run()
-        finally:
-            take_out()
+    for (head, _), first in zip(heads, places, strict=True):
+        everywhere.append((head, meters.setdefault(first, Meter(head.convention))))
+    asked = [
+        (head, None if scale is None else meter) for (head, scale), (_, meter) in zip(heads, everywhere, strict=True)
+    ]
+    take_out = None
+    # a head that is left as it is may be one that nothing can be put in the place of
+    for given in (everywhere, asked):
+        # what cannot be put in place is refused where it matters
+        with contextlib.suppress(PatchError):
+            take_out = install(given)
+            break
+    if take_out is None:
+        return {}
+    for used in meters.values():
+        used.forget()  # what was asked to find a place for it is of no batch
+    try:
+        for run in runs:
+            with contextlib.suppress(Exception):  # a call that raises is the verification's to tell of
+                run()
+    finally:
+        take_out()
     found: dict[int, Tensor] = {}
     for index, (_, meter) in enumerate(given):
         raw = meter.raw() if isinstance(meter, Meter) else None
