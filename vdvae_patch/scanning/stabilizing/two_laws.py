@@ -61,16 +61,11 @@ def _said(head: Head, ruler: Ruler, as_one: float) -> str:
     )
 
 
-def _are_one_now(head: Head) -> bool:
-    """Whether a patch brings two laws together."""
-    return any(isinstance(site, Site) and site.reads is not None for site in head.sites)
-
-
 def _apart(heads: ScanResult) -> dict[int, Head]:
     """The heads whose uses disagree, without the sites that bring them together; by the number of the head."""
     found = {}
     for head in heads:
         left = tuple(site for site in head.sites if not (isinstance(site, Site) and site.reads is not None))
-        if head.found is not None and _are_one_now(head):
+        if head.found is not None and len(left) < len(head.sites):
             found[id(head)] = replace(head, sites=left, found=replace(head.found, two_laws=True))
     return found
