@@ -108,6 +108,11 @@ class RunFolder:
         return self.path / "samples"
 
     @property
+    def final(self) -> Path:
+        """The sample grid after the last step."""
+        return self.samples / "final.png"
+
+    @property
     def trajectory(self) -> Path:
         """The way through the information plane, of a run with a decoder or an objective."""
         return self.path / "trajectory.png"
@@ -161,6 +166,34 @@ def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:
         folder.close()
         raise
     return folder
+
+
+def take_up(folder: RunFolder, step: int) -> None:
+    """Let a folder say no more of an end that its run has had, nor of steps that are done again.
+
+    The last picture of the end before gets the name of its step; pictures of later steps than `step` are deleted, with
+    the summary and the trajectory, which are made anew.
+    """
+    try:
+        ended = read_json(folder.summary).get("steps")
+    except RunError:
+        ended = None
+    if folder.final.exists():
+        if isinstance(ended, int) and ended <= step:
+            folder.final.replace(folder.samples / samples_name(ended))
+        else:
+            folder.final.unlink()
+    for path in folder.samples.glob("step-*.png"):
+        digits = path.stem.removeprefix("step-")
+        if digits.isdecimal() and int(digits) > step:
+            path.unlink()
+    folder.trajectory.unlink(missing_ok=True)
+    folder.summary.unlink(missing_ok=True)
+
+
+def samples_name(done: int) -> str:
+    """The file of the sample grid after so many steps."""
+    return f"step-{done:08d}.png"
 
 
 def holder(path: Path) -> str | None:
