@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vdvae_patch.data.order import told_steps_per_epoch
 from vdvae_patch.errors import RunError
 from vdvae_patch.experiments.report import Origin, Report, Table
-from vdvae_patch.report import drawn, thinning
+from vdvae_patch.report import drawn, page, thinning
 from vdvae_patch.report.columns import Log, read_log
 from vdvae_patch.report.find import find
 from vdvae_patch.report.looks import Collector, stands_out, thinned
@@ -301,3 +302,16 @@ def test_a_value_that_is_no_number_stays_one_among_its_neighbours() -> None:
     looks = collector.looks()
     assert looks is not None
     assert np.isnan(looks.values["kl"]).sum() == 1
+
+
+@pytest.mark.parametrize("lost", [(), (1, 2), (4, 5), (0, 1, 2, 3, 4, 5), (5, 6, 7, 8, 9)])
+def test_steps_an_epoch_are_told_although_records_are_lost(lost: tuple[int, ...]) -> None:
+    kept = np.array([step for step in range(23) if step not in lost])
+    assert told_steps_per_epoch(kept, kept // 5) == 5
+    assert told_steps_per_epoch(kept[kept < 5], kept[kept < 5] // 5) is None
+
+
+def test_a_log_that_was_written_after_the_page_was_made_says_that_a_clock_is_wrong() -> None:
+    assert page._ago(0.5) == "just before this page was made"
+    assert page._ago(90) == "1 min 30 s before this page was made"
+    assert page._ago(-7200) == "2 h 0 min after this page was made, so that one of two clocks is wrong"
