@@ -41,7 +41,10 @@ def run(argv: list[str]) -> int:
         return _dry_run(config)
     if config.nproc > 1 and _STARTED not in os.environ:
         os.environ[_STARTED] = str(config.nproc)
-        return start_ranks(["train", *argv], config.nproc, config.folder)
+        try:
+            return start_ranks(["train", *argv], config.nproc, config.folder)
+        finally:  # a second run of this process, as in a notebook, would be one rank of none
+            del os.environ[_STARTED]
 
     from vdvae_patch.compare.tested import Evaluated
     from vdvae_patch.train.interrupts import EXIT_RESUME

@@ -31,7 +31,8 @@ _PLACES = frozenset(
 # the model, nor which images a step has.
 _MAY_CHANGE = _PLACES | {
     "adam_beta1", "adam_beta2", "checkpoint_every", "compile", "cuda_graph", "deterministic", "device", "ema_rate",
-    "epochs", "eval_batch", "eval_compile", "eval_precision", "evaluate_every", "grad_clip", "lr", "matmul",
+    "epochs", "eval_batch", "eval_compile", "eval_precision", "evaluate_every", "grad_clip", "importance_images",
+    "importance_samples", "lr", "matmul",
     "max_consecutive_skips", "precision", "record_every", "record_skips", "samples_every", "skip_threshold", "steps",
     "tensorboard", "test_images", "warmup_iters", "watch_every", "wd",
 }  # fmt: skip
@@ -44,7 +45,9 @@ _TRAINED = frozenset(
         "skip_threshold", "warmup_iters", "wd",
     }
 )  # fmt: skip
-_MEASURED = frozenset({"eval_batch", "eval_compile", "eval_precision", "test_images"})
+_MEASURED = frozenset(
+    {"eval_batch", "eval_compile", "eval_precision", "importance_images", "importance_samples", "test_images"}
+)
 
 
 _WITH = "resumed with "
