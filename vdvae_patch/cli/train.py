@@ -47,6 +47,7 @@ def run(argv: list[str]) -> int:
             del os.environ[_STARTED]
 
     from vdvae_patch.compare.tested import Evaluated
+    from vdvae_patch.hosts.preset import averages_lag
     from vdvae_patch.train.interrupts import EXIT_RESUME
     from vdvae_patch.train.loop import train
 
@@ -69,7 +70,8 @@ def run(argv: list[str]) -> int:
     )
     print(visible(said))
     skipped = sum(summary[key] for key in ("high_gradient_count", "nan_count", "loss_scale_count"))
-    if lag := config.optimization.averages_lag(summary["steps"] - skipped):
+    rate, share = config.optimization.ema_rate, summary.get("initial_share")
+    if lag := averages_lag(rate, summary["steps"] - skipped, share if isinstance(share, float) else None):
         print(f"note: {lag}")
     print(visible(f"run folder: {config.folder}"))
     return 0

@@ -136,7 +136,7 @@ def _assemble(
     if config.resume:
         world.on_main(lambda: _require_as_before(config, folder, work))
     position = restore(folder, config, work, engine, world, say) if config.resume else None
-    position = position or Position(0, Counters(), _first_batch(config, world, folder))
+    position = position or Position(0, Counters(initial_share=1.0), _first_batch(config, world, folder))
     if work.weighing is not None:  # the batch stays what it was at the first launch, on however many ranks it goes on
         work.weighing.set_epoch(steps_per_epoch(len(work.data.train), position.global_batch))
     if position.counters.consecutive_skips >= config.max_consecutive_skips:
@@ -368,6 +368,7 @@ def _measured(run: Run) -> Outcome:
         "grad_clip": run.config.optimization.grad_clip,
         "last_clip": counters.last_clip,
         "clipped_count": counters.clipped,
+        "initial_share": counters.initial_share,
         "test_nelbo_nats_per_dim": test.elbo,
         "test_nelbo_bits_per_dim": test.elbo_bits,
         "test": test.record(),
