@@ -167,6 +167,7 @@ def test_looks_are_thinned_to_extremes_and_what_is_not_finite_stays() -> None:
     assert len(looks.step) <= 102
     few = thinned(looks, 10)
     assert len(few.step) == 10
+    assert few.of == looks.of == 1001  # so that a tooltip does not name one step for what is of many
     assert few.values["log_sigma_min"].min() == -7e4
     bad = np.isnan(few.values["log_sigma_max"]) & few.seen["log_sigma_max"]
     assert bad.sum() == 1

@@ -184,6 +184,7 @@ def _looks(looks: Looks | None, budget: Budget, all_runs: int) -> dict[str, Any]
         "heads": [head.text for head in small.heads],
         "roles": [head.role for head in small.heads],
         "step": packed(small.step),
+        "shared": small.of > len(small.step),
         "skipped": packed(small.skipped.astype(np.int64)),
         "values": {name: packed(thinning.rounded(_within(table.ravel()), 14)) for name, table in small.values.items()},
         "seen": {name: packed(table.ravel().astype(np.int64)) for name, table in small.seen.items()},

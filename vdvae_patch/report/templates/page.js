@@ -386,7 +386,13 @@
       const rows = looks.heads.map((_, i) => i).filter((i) => state.role === "all" || looks.roles[i] === state.role);
       const all = packed ? numbers(packed) : null, seen = packed ? numbers(looks.seen[state.quantity]) : null, width = looks.heads.length;
       const steps = numbers(looks.step), columns = Array.from(steps, (_, j) => j);
-      return { rows, steps, flags: numbers(looks.skipped), value: (i, j) => all[j * width + i], seen: (i, j) => seen && seen[j * width + i], columns };
+      // a column that stands for several looks reaches to the next one
+      const when = (j) => {
+        const from = steps[j].toLocaleString("en"), to = j + 1 < steps.length ? steps[j + 1] - 1 : Infinity;
+        if (!looks.shared || to <= steps[j]) return `step ${from}`;
+        return Number.isFinite(to) ? `looks of about steps ${from} to ${to.toLocaleString("en")}` : `looks from step ${from} on`;
+      };
+      return { when, rows, steps, flags: numbers(looks.skipped), value: (i, j) => all[j * width + i], seen: (i, j) => seen && seen[j * width + i], columns };
     }
     function build() {
       place.replaceChildren();
@@ -418,7 +424,7 @@
           const shown = (v) => logarithmic ? (v > 0 ? Math.log10(v) : low) : v;
           const z = t.rows.map((i) => t.columns.map((j) => t.seen(i, j) && Number.isFinite(t.value(i, j)) ? Math.min(Math.max(shown(t.value(i, j)), low), high) : null));
           const bad = t.rows.map((i) => t.columns.map((j) => t.seen(i, j) && !Number.isFinite(t.value(i, j)) ? 1 : null));
-          const text = t.rows.map((i) => t.columns.map((j) => `<b>${esc(run.looks.heads[i])}</b> (${esc(run.looks.roles[i])})<br>step ${t.steps[j]}${t.flags[j] ? ", skipped" : ""}<br>${esc(quantities[state.quantity])}: ${t.seen(i, j) ? show(t.value(i, j)) : "not known"}`));
+          const text = t.rows.map((i) => t.columns.map((j) => `<b>${esc(run.looks.heads[i])}</b> (${esc(run.looks.roles[i])})<br>${t.when(j)}${t.flags[j] ? run.looks.shared ? ", with skipped updates" : ", skipped" : ""}<br>${esc(quantities[state.quantity])}: ${t.seen(i, j) ? show(t.value(i, j)) : "not known"}`));
           const dark = isDark();
           const scale = two
             ? [[0, dark ? "#8b6cf0" : "#4a2f8f"], [0.25, dark ? "#5d5590" : "#a79bd1"], [0.5, dark ? "#2b313b" : "#f4f4f5"], [0.75, dark ? "#b0683a" : "#f2b37c"], [1, dark ? "#ff7a52" : "#b63a13"]]
@@ -431,7 +437,7 @@
             { type: "heatmap", x: xs, y: shift, z: bad, text, hoverinfo: "text", zmin: 0, zmax: 1, colorscale: [[0, dark ? "#fff" : "#000"], [1, dark ? "#fff" : "#000"]], showscale: false, ygap: 1, hoverongaps: false },
           ];
           const marked = t.columns.filter((j) => t.flags[j] && !categories);
-          if (marked.length) traces.push({ type: "scatter", mode: "markers", x: marked.map((j) => xs[j]), y: marked.map(() => -0.95), marker: { symbol: "line-ns", size: 7, line: { width: 1.5, color: dark ? "#ff7a72" : "#d62728" } }, text: marked.map((j) => `skipped at step ${t.steps[j]}`), hoverinfo: "text", cliponaxis: false });
+          if (marked.length) traces.push({ type: "scatter", mode: "markers", x: marked.map((j) => xs[j]), y: marked.map(() => -0.95), marker: { symbol: "line-ns", size: 7, line: { width: 1.5, color: dark ? "#ff7a72" : "#d62728" } }, text: marked.map((j) => run.looks.shared ? `skipped: ${t.when(j)}` : `skipped at ${t.when(j)}`), hoverinfo: "text", cliponaxis: false });
           draw(element, traces, layout(`${esc(run.name)} <span style="font-size:12px">${esc(quantities[state.quantity])}${prefix && !narrow() ? ` · ${esc(prefix)}` : ""}</span>${ends}`, {
             margin: { l: 20, r: 10, t: 44, b: 42 },
             xaxis: { title: { text: categories ? "step of the skipped update" : "training step", standoff: 6 }, showgrid: false, ...(categories ? { tickvals: t.columns, ticktext: x } : furthest > 0 ? { range: [-0.01 * furthest, 1.02 * furthest] } : {}) },
