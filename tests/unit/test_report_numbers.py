@@ -295,6 +295,18 @@ def test_of_looks_that_are_thinned_while_they_are_read_none_is_passed_over(limit
         ][:, 0].tolist()
 
 
+def test_two_looks_at_one_step_are_not_in_two_columns_of_neighbours() -> None:
+    collector = Collector()
+    for step in range(20):
+        for skipped in (False, True):
+            collector.add(step, [{"path": "a", "role": "posterior", "kl": float(step)}], skipped=skipped)
+    looks = collector.looks()
+    assert looks is not None
+    few = thinned(looks, 7)
+    ends = np.append(few.step[1:], 20)
+    assert few.values["kl"][:, 0].tolist() == (ends - 1).tolist()
+
+
 def test_a_value_that_is_no_number_stays_one_among_its_neighbours() -> None:
     collector = Collector(limit=2)
     for step in range(8):

@@ -138,6 +138,8 @@ def thinned(looks: Looks, limit: int) -> Looks:
     if n <= limit:
         return looks
     starts = np.unique(np.linspace(0, n, limit, endpoint=False).astype(np.int64))
+    # the two looks of a step that was skipped and watched share a column, which is named by its steps
+    starts = starts[(starts == 0) | (looks.step[starts] != looks.step[starts - 1])]
     values, seen = {}, {}
     for name, table in looks.values.items():
         there = looks.seen[name]
