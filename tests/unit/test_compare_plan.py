@@ -60,6 +60,13 @@ def test_every_variant_meets_every_seed_in_a_folder_of_its_own(tmp_path: Path) -
     assert all(folder.parent == tmp_path for folder in folders)
 
 
+def test_two_variants_that_would_share_a_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len({run.folder for run in make_plan(tmp_path, "softplus(1e6),softplus(1e-6)", "0").runs}) == 2
+    monkeypatch.setattr("vdvae_patch.compare.plan.slug", lambda variant: "the-same")
+    with pytest.raises(InvalidValueError, match=r"vanilla and explin would both be written to .*the-same-seed0"):
+        make_plan(tmp_path, "vanilla,explin", "0")
+
+
 def test_runs_differ_in_variant_seed_and_folder_alone(tmp_path: Path) -> None:
     tables = [run.config.to_toml() for run in make_plan(tmp_path).runs]
     different = {key for table in tables for key in table if table[key] != tables[0][key]}
