@@ -58,6 +58,12 @@ def test_all_four_are_trained_and_told_in_one_table(options: LargeVae, tmp_path:
         run(replace(options, lr=2e-3))
 
 
+def test_no_more_images_are_said_to_be_trained_on_than_there_are(options: LargeVae, tmp_path: Path) -> None:
+    assert run(replace(options, train=10_000, models=("standard",))) == 0
+    report = json.loads((tmp_path / "out" / "large-vae-arrays-quick.json").read_text())
+    assert "1 epochs of 130 training images" in report["introduction"]
+
+
 @pytest.mark.parametrize("value", [{"epochs": 0}, {"components": 0}, {"samples": -1}, {"images": -1}, {"warmup": -2}])
 def test_counts_that_make_no_sense_are_refused(value: dict[str, int]) -> None:
     (name,) = value

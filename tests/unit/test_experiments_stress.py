@@ -345,6 +345,14 @@ def test_the_report_says_who_lost_no_update_and_leaves_the_control_out_of_the_ra
     assert "from -0.500 (explin/constant, clipped at 5) to +0.000 (explin/constant)" in text
 
 
+def test_the_cost_of_a_remedy_says_of_how_few_seeds_it_is() -> None:
+    half = result(nelbo=3.0)
+    half["runs"][1]["nelbo"] = None
+    done = [(remedies.find("vanilla"), result()), (remedies.find("explin"), half)]
+    (line,) = stress_report._cost(done, 0.02)
+    assert "from -1.000 (explin, 1 of 2 seeds)" in line
+
+
 def test_a_learning_rate_at_which_nothing_happens_is_said_to_be_one() -> None:
     protocol = stress_protocol.chosen(Stress(image_size=16, seeds=2, lr=(0.02,)))
     assert "nothing broke, with any of the 1 remedies" in stress_report._ranking(
