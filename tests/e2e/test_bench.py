@@ -95,6 +95,17 @@ def test_the_table_says_what_stands_in_brackets(rounds: int, said: str) -> None:
     assert said in benchmark_module.markdown([_measurement(one, one, batch_size=1)], "title")
 
 
+def test_the_title_of_a_host_that_is_not_trained_says_whose_seconds_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = _Contender("vanilla", lambda number, batch: None, [2.0] * 6, peak=100)
+    monkeypatch.setattr(benchmark_module, "benchmark_example", lambda *_, **__: [_measurement(one, one, batch_size=1)])
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "--host", "pythae", "--processor", "--rounds", "6"])
+    assert stop.value.code == 0
+    assert "6 interleaved rounds, seconds of the processor" in capsys.readouterr().out
+
+
 def test_the_bench_takes_the_data_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = np.random.default_rng(0)
     for name in ("train", "valid", "test"):

@@ -48,6 +48,12 @@ def test_flags_of_the_comparison_and_of_training_are_told_apart_in_both_spelling
     assert others == ["--lr", "0.1", "--compile"]
 
 
+def test_a_switch_takes_no_value_from_the_flag_behind_it() -> None:
+    argv = ["--processor", "--rounds", "6", "--device", "cpu"]
+    mine, others = separate(argv, ["--processor", "--rounds"], ["--processor"])
+    assert (mine, others) == (["--processor", "--rounds", "6"], ["--device", "cpu"])
+
+
 def test_every_variant_meets_every_seed_in_a_folder_of_its_own(tmp_path: Path) -> None:
     comparison = make_plan(tmp_path, "vanilla,explin/cst1,upbounded(omega=2)/bounded(0.1,omega=1)", "3,5")
     assert [run.label for run in comparison.runs] == [
