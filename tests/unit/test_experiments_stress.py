@@ -325,6 +325,25 @@ def test_a_run_that_died_of_an_applied_nan_counts_every_step_since() -> None:
         assert (row["nelbo"] is None) == (skip is None)
 
 
+def test_a_gradient_that_is_nan_beside_a_finite_loss_is_a_skipped_update_where_high_ones_are_not_skipped() -> None:
+    class Even(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            rate = (self.w.square().sum()).sqrt() + 0 * x.sum()  # at 0 its slope is 0 / 0
+            return {"elbo": rate, "rate": rate, "distortion": torch.zeros(())}
+
+    batches = lambda seeds, step: (torch.zeros(len(seeds), 1),)  # noqa: E731
+    ensemble = Ensemble([Run(0, 0.02)], lambda run: Even(), batches, Rule(skip=math.inf), how="loop")
+    ensemble.train(30)
+    (row,) = stress.summarize(ensemble, 30)["runs"]
+    assert (row["nan"], row["high"], row["skipped"]) == (0, 30, 30)
+    remedy = remedies.find("explin/constant, only NaN skipped")
+    assert stress_report._score(remedy, {"runs": [row]}, 0.02).skipped == 30
+
+
 def result(nan: int = 0, high: int = 0, nelbo: float = 4.0) -> dict[str, Any]:
     return {"runs": [{"seed": s, "lr": 0.02, "nan": nan, "high": high, "nelbo": nelbo} for s in (0, 1)]}
 

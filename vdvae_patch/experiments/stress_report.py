@@ -84,7 +84,10 @@ def _score(remedy: Remedy, result: Result, lr: float) -> _Score:
     rows = [row for row in result["runs"] if row["lr"] == lr]
     nan, high = (sum(row[kind] for row in rows) for kind in ("nan", "high"))
     skips_high = remedy.skip is not None and math.isfinite(remedy.skip)
-    return _Score(nan + high, nan, nan + high if skips_high else nan, remedy.name)
+    skipped = nan + high if skips_high else nan
+    if all("skipped" in row for row in rows):  # a gradient may be skipped for its NaN where no high one is
+        skipped = sum(row["nan"] if remedy.skip is None else row["skipped"] for row in rows)
+    return _Score(nan + high, nan, skipped, remedy.name)
 
 
 def _ranking(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> str:
