@@ -87,7 +87,7 @@ def run(options: Geco) -> int:
                 kappa = results[Cell(cell.host, cell.data, ELBO, cell.seed).key]["found"]["sigma"]
             found, images = train(cell, kappa, pictures(cell.data), size, options.variant, device)
             session.write_state(session.folder / f"{cell.key}.pt", {"images": images})
-            result = session.keep(cell.key, time.monotonic() - began, {"found": asdict(found)})
+            result = session.keep(cell.key, time.monotonic() - began, {"found": asdict(found)}, device)
             session.console.print(f"{cell.key} {place}/{len(todo)}: {result['seconds']:.0f} s", highlight=False)
         results[cell.key] = result
     rows = [Found(**result["found"]) for result in results.values()]

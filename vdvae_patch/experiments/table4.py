@@ -100,6 +100,12 @@ def build_report(options: Table4, comparison: Comparison, compared: Compared, bu
     device = resolve_device(comparison.base.device)
     trained = sum(float(run.summary.get("train_seconds", 0)) for row in compared.rows for run in row.runs)
     commits = {str(run.seen.get("commit", "unknown")) for row in compared.rows for run in row.runs}
+    places = [
+        [f"{run.seen['machine']}, threads: {run.seen.get('threads', 'unknown')}", str(run.seen.get("torch", "unknown"))]
+        for row in compared.rows
+        for run in row.runs
+        if "machine" in run.seen
+    ]
     header = (
         "posterior / prior", "high gradients", "paper", "NaN", "paper", "test NELBO, nats/dim", "bits/dim", "paper",
         "difference", "within the paper's interval", "seeds",
@@ -113,7 +119,7 @@ def build_report(options: Table4, comparison: Comparison, compared: Compared, bu
         f"{options.report[:-1].capitalize()} {options.report[-1]}: VDVAE on {of}",
         _introduction(options, comparison, budget),
         (Table("variants", "Skipped updates and test NELBO", header, tuple(map(_row, compared.rows))),),
-        Origin.here(device, comparison.seeds, trained, commits),
+        Origin.here(device, comparison.seeds, trained, commits, places),
         (*compared.sentences, *compared.notes, *figures),
     )
 

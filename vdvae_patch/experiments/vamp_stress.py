@@ -87,7 +87,7 @@ def run(options: VampStress) -> int:
         if result is None and session.may_start:
             started = time.monotonic()
             outcome = _outcome(cell, seed, epochs, data, options, device, session)
-            result = session.keep(key, time.monotonic() - started, {"outcome": asdict(outcome)})
+            result = session.keep(key, time.monotonic() - started, {"outcome": asdict(outcome)}, device)
             session.console.print(f"{key}: {outcome}", highlight=False, soft_wrap=True)
         if result is None:
             print(f"{len(results)} of {len(cells) * seeds} runs are finished; the same command goes on from here")
