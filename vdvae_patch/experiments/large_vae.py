@@ -120,7 +120,8 @@ def _trained(
     started = time.monotonic()
     found, pictures = measure(going)
     write_pictures(_pictures_of(session, key), pictures)
-    result = session.keep(key, going.progress.seconds + time.monotonic() - started, {"found": asdict(found)}, device)
+    seconds = going.progress.seconds + time.monotonic() - started
+    result = session.keep(key, seconds, {"found": asdict(found)}, device, going.by)
     state.unlink(missing_ok=True)
     session.console.print(
         f"{key} {place}: log likelihood {found.log_likelihood_nats:.2f}, {result['seconds']:.0f} s",

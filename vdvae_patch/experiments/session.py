@@ -57,8 +57,8 @@ def computed_on(device: torch.device) -> list[str]:
 
 
 @dataclass
-class _By:
-    """The commits and the places that a part was trained by, each once."""
+class By:
+    """The commits and the places that a part was trained by, each once; a state keeps them for the piece behind it."""
 
     commits: list[str] = field(default_factory=list)
     places: list[list[str]] = field(default_factory=list)
@@ -67,6 +67,15 @@ class _By:
         self.commits = sorted({*self.commits, commit})
         if where not in self.places:
             self.places = [*self.places, where]
+
+    def state(self) -> dict[str, Any]:
+        """As part of a state."""
+        return {"commits": self.commits, "places": self.places}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> By:
+        """What a state says; those of earlier versions say less."""
+        return cls([str(commit) for commit in state.get("commits", ["unknown"])], list(state.get("places", [])))
 
 
 @dataclass
@@ -183,17 +192,26 @@ class Session:
             )
         return result
 
-    def keep(self, key: str, seconds: float, result: Result, device: torch.device = _CPU) -> Result:
+    def keep(
+        self, key: str, seconds: float, result: Result, device: torch.device = _CPU, by: By | None = None
+    ) -> Result:
         """Write a result that was found without an ensemble, with its seconds, commit and place; returns it with these.
 
         Args:
             device: where it was computed.
+            by: what earlier pieces of it were computed by.
         """
-        how = {"seconds": seconds, "commit": self._commit, "places": [computed_on(device)]}
+        by = By() if by is None else by
+        self.add_here(by, device)
+        how = {"seconds": seconds, "commit": ", ".join(by.commits), "places": by.places}
         result = {**how, "of": self._of(key), **result}
         self._has_trained = True
         write_whole(self.folder / f"{key}.json", json_text(result, checksum=True))
         return result
+
+    def add_here(self, by: By, device: torch.device) -> None:
+        """Add the code that is running, and where."""
+        by.add(self._commit, computed_on(device))
 
     def kept(self, key: str) -> dict[str, Any]:
         """The tensors that lie beside a finished result, see `write_state`.
@@ -242,7 +260,7 @@ class Session:
         ensemble = make()
         state_path = self.folder / f"{key}.pt"
         before, by = self._load(ensemble, observer, state_path)
-        by.add(self._commit, computed_on(ensemble.device))
+        self.add_here(by, ensemble.device)
         watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, observer, by)
         ensemble.train(steps, go_on=watch.go_on)
         ensemble.drop_failed()
@@ -257,14 +275,14 @@ class Session:
         watch.say()
         return result
 
-    def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> tuple[float, _By]:
+    def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> tuple[float, By]:
         """Load a saved state if there is one; the seconds that went into it, and what it was made by."""
         state = self.read_state(path)
         if state is None:
-            return 0.0, _By()
+            return 0.0, By()
         try:
             seconds = float(state["seconds"])
-            by = _By([str(commit) for commit in state.get("commits", ["unknown"])], list(state.get("places", [])))
+            by = By.of(state)
             ensemble.load_state_dict(state["ensemble"])
             if observer is not None:
                 observer.load_state_dict(state["observer"])
@@ -337,7 +355,7 @@ class _Watch:
         path: Path,
         before: float,
         observer: Observer | None,
-        by: _By,
+        by: By,
     ) -> None:
         self.by = by
         self.session, self.label, self.ensemble, self.steps, self.path = session, label, ensemble, steps, path
@@ -374,7 +392,7 @@ class _Watch:
 
     def save(self) -> None:
         observed = self.observer.state_dict() if self.observer is not None else {}
-        state = {"seconds": self.seconds, "commits": self.by.commits, "places": self.by.places}
+        state = {"seconds": self.seconds, **self.by.state()}
         self.session.write_state(self.path, state | {"ensemble": self.ensemble.state_dict(), "observer": observed})
 
 

@@ -23,7 +23,7 @@ from vdvae_patch.experiments.data import pick_device
 from vdvae_patch.experiments.large_vae_runs import VAMP, Kind, Run, Size
 from vdvae_patch.experiments.options import LargeVae, VampStress
 from vdvae_patch.experiments.report import PUBLISHED, Origin, Report, Table, number, publish
-from vdvae_patch.experiments.session import Result, Session
+from vdvae_patch.experiments.session import By, Result, Session
 from vdvae_patch.patching import Variant
 from vdvae_patch.registry import format_number
 from vdvae_patch.train.config import slug
@@ -86,8 +86,8 @@ def run(options: VampStress) -> int:
         result = session.finished(key)
         if result is None and session.may_start:
             started = time.monotonic()
-            outcome = _outcome(cell, seed, epochs, data, options, device, session)
-            result = session.keep(key, time.monotonic() - started, {"outcome": asdict(outcome)}, device)
+            outcome, by = _outcome(cell, seed, epochs, data, options, device, session)
+            result = session.keep(key, time.monotonic() - started, {"outcome": asdict(outcome)}, device, by)
             session.console.print(f"{key}: {outcome}", highlight=False, soft_wrap=True)
         if result is None:
             print(f"{len(results)} of {len(cells) * seeds} runs are finished; the same command goes on from here")
@@ -104,7 +104,7 @@ def run(options: VampStress) -> int:
 
 def _outcome(
     cell: Cell, seed: int, epochs: int, data: ImageData, options: VampStress, device: torch.device, session: Session
-) -> Outcome:
+) -> tuple[Outcome, By]:
     asked = LargeVae(
         epochs=epochs, warmup=1, patience=0, train=options.train, components=options.components, lr=cell.lr,
         pseudo_lr=cell.pseudo_lr, decay="none", variant=cell.variant, dataset=options.dataset,
@@ -114,7 +114,7 @@ def _outcome(
     one.train(replace(session, minutes=None), state)
     state.unlink(missing_ok=True)
     bound = one.progress.bounds[-1]
-    return Outcome(one.progress.step, one.progress.skipped, bound if math.isfinite(bound) else None)
+    return Outcome(one.progress.step, one.progress.skipped, bound if math.isfinite(bound) else None), one.by
 
 
 def _report(
