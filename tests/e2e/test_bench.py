@@ -24,6 +24,7 @@ from vdvae_patch.benchmark import (
 )
 from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.cli.bench import BenchConfig, _variants
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.guarding import signals
 from vdvae_patch.train.setup import prepare
@@ -104,6 +105,15 @@ def test_the_title_of_a_host_that_is_not_trained_says_whose_seconds_they_are(
         main(["bench", "--host", "pythae", "--processor", "--rounds", "6"])
     assert stop.value.code == 0
     assert "6 interleaved rounds, seconds of the processor" in capsys.readouterr().out
+
+
+def test_a_decoder_or_an_objective_that_is_named_for_all_is_in_every_variant_that_is_measured() -> None:
+    asked = BenchConfig(variants="vanilla,explin/constant")
+    assert _variants(asked, parse_train(SMALL)) == ["vanilla", "explin/constant"]
+    flags = ["--decoder=optimal", "--objective=beta(beta=2)"]
+    assert _variants(asked, parse_train([*SMALL, *flags])) == [
+        "vanilla+optimal+beta(beta=2)", "explin/constant+optimal+beta(beta=2)",
+    ]  # fmt: skip
 
 
 def test_the_bench_takes_the_data_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

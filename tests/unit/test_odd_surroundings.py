@@ -126,6 +126,7 @@ def test_a_script_keeps_a_flag_that_is_called_as_ours(
         (["bench", "--guard", "--counts"], "--guard and --counts each measure something else instead"),
         (["bench", "--nproc", "2"], "--nproc means nothing here; --scaling measures one process and two"),
         (["bench", "--scaling", "--nproc=4"], "--nproc means nothing here"),
+        (["bench", "--guard", "--objective", "beta(beta=2)"], "+beta(beta=2) means nothing with --guard"),
         (["bench", "--dry_run"], "--dry-run means nothing here"),
         (["bench", "--plain", "--guard"], "--plain means nothing with --guard"),
         (["bench", "--processor", "--scaling"], "--processor means nothing with --scaling"),

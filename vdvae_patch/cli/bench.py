@@ -115,6 +115,11 @@ def run(argv: list[str]) -> int:
         parse_train(passed, prog="vdvae-patch bench")
         return scaling(passed, bench.out)
     config = parse_train(passed, prog="vdvae-patch bench")
+    if bench.guard and "+" in config.variant:
+        raise InvalidValueError(
+            f"{config.variant[config.variant.index('+') :]} means nothing with --guard, whose plain loop minimizes the "
+            "host's own loss; leave the flags of decoder, objective and top prior out"
+        )
     if bench.counts:
         return _run_counts(bench, config)
     if bench.gpu:
@@ -131,13 +136,12 @@ def run(argv: list[str]) -> int:
 
 def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device) -> int:
     from vdvae_patch import benchmark
-    from vdvae_patch.registry import split_top_level
     from vdvae_patch.train.provenance import provenance
 
     if bench.out is not None:
         bench.out.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of measuring
     about = provenance(device)
-    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    names = _variants(bench, config)
     settings = benchmark.default_config(config)
     clock = _clock(bench, device)
     with benchmark.kept_pages() as kept:
@@ -149,10 +153,23 @@ def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device)
             )
     title = (
         f"{config.host} {config.preset}, batch {config.optimization.batch_size}, {config.precision}"
-        f"{', compiled' if config.compile else ''}; {_how(bench, device, about, kept=kept)}"
+        f"{', compiled' if config.compile else ''}"
+        f"{f', in {config.accumulate} parts' if config.accumulate > 1 else ''}; {_how(bench, device, about, kept=kept)}"
     )
     _show(rows, title, bench.out, about)
     return 0
+
+
+def _variants(bench: BenchConfig, config: TrainConfig[Any]) -> list[str]:
+    """What is compared, each with the decoder, objective and top prior that flags of `train` name for all."""
+    from vdvae_patch.patching import Variant
+    from vdvae_patch.patching.variant import with_seams
+    from vdvae_patch.registry import split_top_level
+
+    of_all = Variant.parse(config.variant)
+    seams = of_all.decoder, of_all.objective, of_all.top_prior
+    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    return names if seams == (None, None, None) else [str(with_seams(name, *seams)) for name in names]
 
 
 def _how(bench: BenchConfig, device: torch.device, about: Mapping[str, Any], *, kept: bool) -> str:
@@ -176,9 +193,7 @@ def _clock(bench: BenchConfig, device: torch.device) -> Callable[[], float]:
 
 
 def _run_gpu(bench: BenchConfig, config: TrainConfig[Any], argv: list[str], part: str) -> int:
-    from vdvae_patch.registry import split_top_level
-
-    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    names = _variants(bench, config)
     return run_gpu_bench(
         config, names, argv=argv, batches=bench.batches, seconds=bench.seconds, out=bench.out, part=part
     )
@@ -188,12 +203,11 @@ def _run_counts(bench: BenchConfig, config: TrainConfig[Any]) -> int:
     import torch
 
     from vdvae_patch import counts
-    from vdvae_patch.registry import split_top_level
     from vdvae_patch.train.folder import write_json, write_whole
     from vdvae_patch.train.provenance import provenance
 
     about = provenance(torch.device("cpu"))
-    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    names = _variants(bench, config)
     rows = counts.count(config, names)
     times = counts.host_times(config, rounds=bench.rounds)
     title = (
