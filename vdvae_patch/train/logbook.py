@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.outside import put
 from vdvae_patch.skips import telling
 from vdvae_patch.skips.audit import Audit
 from vdvae_patch.train import flight
+from vdvae_patch.train.aside import aside
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.run import Run
@@ -52,6 +54,7 @@ def write_steps(run: Run, elapsed: Callable[[], float]) -> StepRecord:
                 save(run, record.step + 1)  # the weights are still those of that step
                 run.writer.wait()
             _give_up(run, record)
+    run.outside_before.clear()
     if run.before is not None:
         run.before.release()
     looks = run.watch.take()
@@ -90,7 +93,8 @@ def _write_skip(run: Run, record: StepRecord, *, exact: bool) -> None:
 def _heads(run: Run, record: StepRecord) -> list[HeadState]:
     """Of a step that was skipped, posteriors and priors; all ranks have to ask."""
     seed_noise("train", run.config.seed, rank=run.world.rank, step=record.step)
-    with run.engine.autocast():
+    with aside(run.work.model), run.engine.autocast():
+        put(run.work.model, run.outside_before.get(record.step, {}), f"step {record.step}")
         x = run.work.entry.read(run.batch(record.step))
         rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, x, run.engine.parts)
     return head_states(run.work.latent_heads, over_ranks(run.world.gather(rows)))
@@ -123,7 +127,7 @@ def _keep(run: Run, record: StepRecord, states: list[HeadState]) -> None:
         run.folder.recordings, replace(info, run=run.id), record, run.work.model,
         torch.from_numpy(run.global_indices(record.step).copy()), config=run.config, ranks=run.world.size,
         device=run.world.device, loss_scale=None if scaler is None else float(scaler.value),
-        seams=run.work.seams_state(), heads=states,
+        seams=run.work.seams_state(), heads=states, outside=run.outside_before.get(record.step),
     )  # fmt: skip
     megabytes = flight.size_on_disk(recording.path) / 1e6
     assert record.cause is not None
