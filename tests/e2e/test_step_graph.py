@@ -48,7 +48,9 @@ def done(
     step = make_engine(config, World(CPU), work).step
     if graph is not None:
         step.as_graph(
-            lambda: [*work.model.buffers(), *(() if work.weighing is None else work.weighing.buffers())], graph
+            lambda: [*work.model.buffers(), *(() if work.weighing is None else work.weighing.buffers())],
+            graph,
+            work.moved_in_python,
         )
     images = DeviceImages(work.data.train, CPU)
     for number in range(STEPS):

@@ -64,12 +64,13 @@ class Holder:
 def holders(model: nn.Module) -> list[Holder]:
     """Of each module its attributes and the buffers that are not saved, and of each object in these its attributes.
 
-    Modules of TorchScript keep theirs elsewhere. An object is looked into once, under its first name.
+    Modules of TorchScript keep theirs elsewhere, and those of this package are no host's. An object is looked into
+    once, under its first name.
     """
     found: list[Holder] = []
     seen: set[int] = set()
     for path, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
+        if isinstance(module, torch.jit.ScriptModule) or _is_ours(module):
             continue
         own = Holder(path, module, vars(module))
         found.append(own)
@@ -82,6 +83,8 @@ def holders(model: nn.Module) -> list[Holder]:
 
 def _inside(value: Any, name: str, seen: set[int], depth: int) -> Iterator[Holder]:
     if depth >= _DEPTH or len(seen) >= _MOST or id(value) in seen or isinstance(value, _NO_OBJECT):
+        return
+    if _is_ours(value):
         return
     if type(value) in (list, tuple):
         for number, item in enumerate(value[:_MOST]):
@@ -97,6 +100,12 @@ def _inside(value: Any, name: str, seen: set[int], depth: int) -> Iterator[Holde
         yield own
         for key, item in list(own.items()):
             yield from _inside(item, own.path(key), seen, depth + 1)
+
+
+def _is_ours(value: Any) -> bool:
+    """Whether this package has put it there, such as a decoder, whose state is kept elsewhere."""
+    origin = getattr(type(value), "__module__", "")
+    return origin.startswith("vdvae_patch.") and not origin.startswith("vdvae_patch.upstream.")
 
 
 @dataclass(frozen=True)

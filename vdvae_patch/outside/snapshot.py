@@ -7,6 +7,7 @@ large is not copied, but known to have moved.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -99,6 +100,27 @@ class Snapshot:
         for place, value in self._others:
             place.values[place.key] = decode(value, place.values.get(place.key))
 
+    def put_back_spoilt(self) -> tuple[str, ...]:
+        """Give back the numbers and tensors that are not finite any more and were: a mean that follows the data would
+        keep a NaN for ever. Their names; counts go on, and so does all else.
+
+        A tensor that is still the same one gets its values back, so that whoever shares it has them, too.
+        """
+        found = []
+        numbers = zip(self._looked.numbers, self._numbers, strict=True)
+        for place, value in numbers:
+            if isinstance(value, float) and math.isfinite(value) and not is_finite(place.values.get(place.key)):
+                place.values[place.key] = value
+                found.append(place.name)
+        for place, value in self._others:
+            now = place.values.get(place.key)
+            if value[0] != "tensor" or is_finite(now) or not is_finite(value[1]) or getattr(now, "grad_fn", None):
+                continue
+            if isinstance(now, Tensor) and now.shape == value[1].shape and now.dtype == value[1].dtype:
+                now.data.copy_(value[1])
+                found.append(place.name)
+        return tuple(found)
+
     def moved_unseen(self) -> tuple[str, ...]:
         """What has moved since, of all that was too large to be copied."""
         return tuple(place.name for place, told in self.large if _told(place.values.get(place.key)) != told)
@@ -133,6 +155,13 @@ class Snapshots:
                 with suppress(NoPlainValueError):
                     others.append((place, encode(value)))
         return Snapshot(looked, numbers, others, large)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a number, or each value of a tensor, is finite; of anything else true."""
+    if isinstance(value, Tensor):
+        return not (value.is_floating_point() or value.is_complex()) or bool(value.detach().isfinite().all())
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _told(value: Any) -> tuple[Any, ...]:
