@@ -40,8 +40,8 @@ def settings(model: nn.Module) -> dict[str, str]:
 
 
 def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
-    """What is not what it was, with both where they are numbers; what is not there at all if it was a number of the model
-    itself and no mark of a framework's, since a model may make it in its first call."""
+    """What is not what it was, with both where they are numbers; what is not there at all if it was a number of the
+    model itself and no mark of a framework's, since a model may make it in its first call."""
     said = []
     for name, text in then.items():
         other = now.get(name)
