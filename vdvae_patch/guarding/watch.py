@@ -428,9 +428,11 @@ class Guard:
         try:
             result = step()
             if self._counts.of(own) == count:  # the scaler found an infinity, and let the optimizer not step
-                loss, _ = judging.losses(self._window, self._scale, device_of(self.model))
+                device = device_of(self.model)
+                loss, _ = judging.losses(self._window, self._scale, device)
                 self._counts.add(own)
-                self._overflow(own, count, math.inf, loss)
+                gradients = [p.grad for group in own.param_groups for p in group["params"] if p.grad is not None]
+                self._overflow(own, count, judging.norm_of_all(gradients, device), loss)
             return result
         finally:
             self._scale = 1.0
