@@ -78,8 +78,12 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal or a pipe that has no σ gets \\u03c3
+    of_script: BaseException | None = None
+    status = 0
     try:
         status = dispatch(arguments)
+    except ScriptError as ended:
+        of_script = ended.error
     except VdvaePatchError as error:
         if debug:
             raise
@@ -119,7 +123,18 @@ def main(argv: list[str] | None = None) -> None:
         where = f" {error.filename}" if error.filename else ""
         print(visible(f"vdvae-patch: error: {error.strerror or error}{where}"), file=sys.stderr)
         status = 2
+    if of_script is not None:
+        raise of_script
     sys.exit(status)
+
+
+class ScriptError(BaseException):
+    """What a script of somebody else's raised, and Python shall show and end by as if it had run the script itself: an
+    interrupted process ends by the signal, so that a loop around it ends, too."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def _nobody_reads() -> bool:

@@ -43,6 +43,7 @@ from vdvae_patch.guarding.passes import Buffers, Running, Window, callers, reach
 from vdvae_patch.guarding.recorder import Recorder
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
+from vdvae_patch.guarding.uninterrupted import uninterrupted
 from vdvae_patch.guarding.voice import Tracker, Voice
 from vdvae_patch.heads import Head
 from vdvae_patch.outside import Snapshots
@@ -731,8 +732,9 @@ class Guard:
         if self.policy == "heal":
             with self._quiet():
                 skip = self._healer.heal(skip, self._skips, self._again())
-        skip = self._recorder.record(skip, loss, self._window, self._buffers, self.call)
-        self._skips.append(skip)
+        with uninterrupted():  # else a Ctrl-C could leave it in the log and not in the count
+            skip = self._recorder.record(skip, loss, self._window, self._buffers, self.call)
+            self._skips.append(skip)
         self._voice.track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
             self._voice.say(told(skip))
