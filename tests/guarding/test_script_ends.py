@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import vdvae_patch
+from vdvae_patch import cli
 from vdvae_patch.cli import main
 from vdvae_patch.skips.records import JsonLines
 
@@ -81,3 +83,14 @@ def test_a_ctrl_c_while_a_skip_is_written_leaves_it_in_the_log_and_in_the_count(
     assert len(guard.skips) == 1
     guard.remove()
     assert len((tmp_path / "guard" / "skips.jsonl").read_text().splitlines()) == 1
+
+
+def test_an_interrupted_command_ends_by_the_signal_and_says_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(cli, "dispatch", lambda arguments: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        main(["doctor"])
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "vdvae-patch: interrupted\n"

@@ -25,7 +25,7 @@ from vdvae_patch.trace import Event
 
 WHAT = "recorded skip"
 
-_REMEDY = "the training goes on without it; free space, or keep=0"
+_REMEDY = "the training goes on without it; {mend}, or keep=0"
 
 
 @dataclass(frozen=True)
