@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import random
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -95,11 +98,10 @@ def test_what_no_file_can_hold_is_named() -> None:
     built = SinceBuilt(model)
     model.law = torch.distributions.Normal(0.0, 1.0)
     model.later = Annealer()
-    model.alias = model.layer.weight.data
     del model.phase
     moved = built.moved()
     assert moved.lost == {
-        "law": "a Normal", "later": "an Annealer", "alias": "a part of the model", "phase": "deleted"
+        "law": "a Normal", "later": "an Annealer", "phase": "deleted"
     }  # fmt: skip
     assert not moved.values
 
@@ -153,3 +155,68 @@ def test_what_is_too_large_for_a_snapshot_is_known_to_have_moved() -> None:
     assert taken.moved_unseen() == ()
     model.large += 1
     assert taken.moved_unseen() == ("large",)
+
+
+class Slotted:
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
+class Phase(Enum):
+    WARM_UP = 1
+    ON = 2
+
+
+def closure() -> Callable[[], None]:
+    calls = [0]
+
+    def count() -> None:
+        calls[0] += 1
+
+    return count
+
+
+def generator() -> Iterator[int]:
+    yield from (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("kept", "move"),
+    [
+        (Slotted(), lambda model: setattr(model.kept, "calls", 1)),
+        (closure(), lambda model: model.kept()),
+        (itertools.count(), lambda model: next(model.kept)),
+        (iter([1, 2]), lambda model: next(model.kept)),
+        (generator(), lambda model: next(model.kept)),
+        (defaultdict(int), lambda model: model.kept["a"]),
+        ([nn.Linear(1, 1)], lambda model: model.kept[0].weight.data.fill_(3)),
+        ([nn.Parameter(torch.zeros(1))], lambda model: model.kept[0].data.add_(1)),
+        (functools.partial(max, 1), lambda model: setattr(model, "kept", functools.partial(max, 2))),
+        (Phase.WARM_UP, lambda model: setattr(model, "kept", Phase.ON)),
+        ([1], lambda model: model.kept.append(model.kept)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_moves_inside_of_an_object_is_seen(kept: object, move: Callable[[Any], object]) -> None:
+    model = nn.Linear(2, 2)
+    model.kept = kept
+    built = SinceBuilt(model)
+    assert not built.moved().lost
+    move(model)
+    moved = built.moved()
+    assert list(moved.lost) == ["kept"]
+    assert not moved.values
+    assert Phase.WARM_UP.value == 1  # which an attribute of all models is, and not of one
+
+
+def test_what_follows_the_weights_has_not_moved() -> None:
+    model = Counting()
+    model.all = {"weight": model.layer.weight}
+    model.rows = model.layer.weight.data[:2]
+    built = SinceBuilt(model)
+    model.layer.weight.data.add_(1)
+    model.rows = model.layer.weight.data[:2]
+    assert not built.moved().lost
+    assert not built.moved().values

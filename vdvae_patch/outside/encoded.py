@@ -4,6 +4,7 @@
 |---|---|
 | None, true, false, integers, floats, text | as it is |
 | a tensor | `["tensor", values, whether it lies where the model does, whether it wants a gradient]` |
+| a complex number, bytes | `["complex", real, imaginary]`, `["bytes", values]` |
 | a list, tuple, `torch.Size`, set, deque | `["list", item, ...]`, ..., `["deque", most, item, ...]` |
 | a dictionary, `OrderedDict`, `Counter` | `["dict", [key, value], ...]`, ... |
 | an array or a number of NumPy | `["array", values]`, `["number", values]` |
@@ -57,8 +58,9 @@ class Encoder:
     """
 
     def __init__(self, device: torch.device, of_model: Registered, *, copies: bool = False) -> None:
-        self._device, self._of_model, self._copies = device, of_model, copies
+        self._device, self.of_model, self._copies = device, of_model, copies
         self._known: dict[int, tuple[Any, Any]] = {}  # with the value, whose id is then nobody else's
+        self._under_way: set[int] = set()
 
     def __call__(self, value: Any, depth: int = 0) -> Any:
         """The value, encoded.
@@ -70,13 +72,19 @@ class Encoder:
             return value
         if depth > _DEEPEST:
             raise NoPlainValueError("values nested too deeply")
+        if id(value) in self._under_way:
+            raise NoPlainValueError("a container of itself")
         if id(value) not in self._known:
-            self._known[id(value)] = value, self._encoded(value, depth + 1)
+            self._under_way.add(id(value))
+            try:
+                self._known[id(value)] = value, self._encoded(value, depth + 1)
+            finally:
+                self._under_way.discard(id(value))
         return self._known[id(value)][1]
 
     def _encoded(self, value: Any, depth: int) -> list[Any]:
         kind = type(value)
-        if kind in _TENSORS and not self._of_model.has(value):
+        if kind in _TENSORS and not self.of_model.has(value):
             return self._tensor(value)
         if kind in (dict, OrderedDict, Counter):
             return [_KINDS[kind], *([self(key, depth), self(item, depth)] for key, item in value.items())]
@@ -84,6 +92,10 @@ class Encoder:
             return [_KINDS[kind], *sorted((self(item, depth) for item in value), key=repr)]
         if kind in _KINDS:
             return [_KINDS[kind], *(self(item, depth) for item in value)]
+        if kind is complex:
+            return ["complex", value.real, value.imag]
+        if kind in (bytes, bytearray):
+            return [kind.__name__, torch.tensor(list(value), dtype=torch.uint8)]
         if kind is deque:
             return ["deque", value.maxlen, *(self(item, depth) for item in value)]
         if (kind is np.ndarray or isinstance(value, np.generic)) and value.dtype.kind in "biufc":
@@ -100,8 +112,8 @@ class Encoder:
         if isinstance(value, np.random.Generator | np.random.RandomState):
             of_old_kind = isinstance(value, np.random.RandomState)  # which keeps the second number of a pair of Normals
             state = value.get_state(legacy=False) if of_old_kind else value.bit_generator.state  # type: ignore[union-attr]
-            return ["generator", "numpy", Encoder(self._device, self._of_model)(state, depth)]
-        raise NoPlainValueError("a part of the model" if self._of_model.has(value) else named(value))
+            return ["generator", "numpy", Encoder(self._device, self.of_model)(state, depth)]
+        raise NoPlainValueError("a part of the model" if self.of_model.has(value) else named(value))
 
     def _tensor(self, value: Tensor) -> list[Any]:
         if value.is_meta or value.layout is not torch.strided or value.is_quantized or value.is_nested:
@@ -151,6 +163,10 @@ class Decoder:
                 return _SEQUENCES[kind]([self(item, depth=depth) for item in parts])
             if kind in _MAPPINGS:
                 return _MAPPINGS[kind]([(self(key, depth=depth), self(item, depth=depth)) for key, item in parts])
+            if kind == "complex":
+                return complex(*parts)
+            if kind in ("bytes", "bytearray"):
+                return (bytes if kind == "bytes" else bytearray)(parts[0].tolist())
             if kind == "deque":
                 return deque((self(item, depth=depth) for item in parts[1:]), parts[0])
             if kind == "tensor":

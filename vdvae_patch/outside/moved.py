@@ -11,8 +11,11 @@ from torch import nn
 
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.outside.encoded import Decoder, Encoder, NoPlainValueError, fingerprint, named
+from vdvae_patch.outside.opaque import opaque
 from vdvae_patch.outside.places import NOT_THE_HOSTS, Holder, Registered, holders
 from vdvae_patch.reading.fields import short
+
+_DEEPEST = 6
 
 
 @dataclass(frozen=True)
@@ -90,23 +93,17 @@ class SinceBuilt:
                 except NoPlainValueError as why:
                     if not self._is_built:
                         self._kept.append(_shallow(value))
-                    found[holder.path(key)] = self._identity(value), why
+                    found[holder.path(key)] = opaque(value, encode), why
         return found
 
-    def _identity(self, value: Any) -> str:
-        """Of what cannot be compared by its values; of a list of objects, of each of these."""
-        if type(value) in (list, tuple):
-            return f"[{','.join(map(self._identity, value))}]"
-        if type(value) is dict:
-            return f"{{{','.join(f'{key!r}:{self._identity(item)}' for key, item in value.items())}}}"
-        return f"{type(value).__name__} at {id(value)}"
 
-
-def _shallow(value: Any) -> Any:
+def _shallow(value: Any, depth: int = 0) -> Any:
     """What refers to all that a container refers to now."""
-    if type(value) in (list, tuple):
-        return [_shallow(item) for item in value]
-    return [_shallow(item) for item in value.values()] if type(value) is dict else value
+    if depth < _DEEPEST and isinstance(value, (list, tuple)):
+        return [value, *(_shallow(item, depth + 1) for item in value)]
+    if depth < _DEEPEST and isinstance(value, dict):
+        return [value, *(_shallow(item, depth + 1) for item in value.values())]
+    return value
 
 
 def put(model: nn.Module, values: Mapping[str, Any], where: str) -> None:

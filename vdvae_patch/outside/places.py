@@ -9,6 +9,8 @@ import types
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,8 @@ _MOST = 10_000  # objects
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)  # which may have attributes beside, as a Counter can
 _NO_OBJECT = (
     Tensor, nn.Module, type, types.ModuleType, types.FunctionType, types.MethodType, logging.Logger, threading.Thread,
-    random.Random, torch.Generator, np.random.Generator, np.random.RandomState, np.ndarray, BaseException,
+    random.Random, torch.Generator, np.random.Generator, np.random.RandomState, np.ndarray, BaseException, Enum,
+    partial,
 )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """All that may move in a step outside of a model's `state_dict`, as it was before one: so that it can be done again.
 
-It is taken before every pass that may have to be done again, and so must cost little: modules of torch's own are left
-out, whose attributes are settings; what a pass has computed, with its graph, is none of the next one's; and what is
-large is not copied, but known to have moved.
+It is taken before every pass that may have to be done again, and so must cost little: of modules of torch's own there
+are the floats alone (`p`, `eps`), since the rest are settings; what a pass has computed, with its graph, is none of the
+next one's; and what is large is not copied, but known to have moved.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from collections import Counter, OrderedDict, deque
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from vdvae_patch.outside.places import Holder, Registered, holders
 _AGAIN = 500  # snapshots between two looks at which modules and objects there are
 _LARGE = 2**20  # bytes of a tensor that is copied
 _LONG = 1000  # items of a container that is copied
-_NUMBERS = (int, float, bool)
+_PLAIN = frozenset({int, float, bool, str, type(None)})
 _TENSORS = (Tensor, getattr(nn, "Buffer", Tensor))
 _CONTAINERS = (list, dict, set, deque, OrderedDict, Counter, tuple)
 _GENERATORS = ("Generator", "RandomState", "Random")
@@ -45,7 +46,8 @@ class _Looked:
 
     Attributes:
         sizes: the dictionaries that were looked through, with how many values they had.
-        numbers, others: the numbers, which are most and cost least; tensors, containers and generators.
+        numbers, others: numbers, text and what else never changes itself, which are most and cost least; tensors,
+            containers and generators.
     """
 
     sizes: list[tuple[dict[str, Any], int]]
@@ -56,12 +58,14 @@ class _Looked:
     @classmethod
     def through(cls, model: nn.Module) -> _Looked:
         """All of a model."""
-        kept = [holder for holder in holders(model) if not _is_torchs(holder)]
+        kept = holders(model)
         found = cls([(h.values, len(h.values)) for h in kept], [], [], (device_of(model), Registered.of(model)))
         for holder in kept:
             for key, value in holder.items():
                 place, kind = _Place(holder.path(key), holder.values, key), type(value)
-                if kind in _NUMBERS:
+                if _is_torchs(holder) and kind is not float:
+                    continue
+                if _is_immutable(value):
                     found.numbers.append(place)
                 elif kind in _TENSORS or kind in _CONTAINERS or kind is np.ndarray or kind.__name__ in _GENERATORS:
                     found.others.append(place)
@@ -88,8 +92,14 @@ class Snapshot:
 
     def values(self) -> dict[str, Any]:
         """Encoded, by name, as `put` takes them."""
+        encode = Encoder(*self._looked.encoder)
         numbers = zip(self._looked.numbers, self._numbers, strict=True)
-        return {place.name: value for place, value in (*numbers, *self._others)}
+        found = {}
+        for place, value in numbers:
+            if not isinstance(value, str):  # names of devices and files
+                with suppress(NoPlainValueError):
+                    found[place.name] = encode(value)
+        return found | {place.name: value for place, value in self._others}
 
     def put_back(self, model: nn.Module) -> None:
         """Give the attributes what they had; with other objects in their places, so that what stands there now is
@@ -141,7 +151,7 @@ class Snapshots:
         if looked is None or again or not looked.holds:
             looked = self._looked = _Looked.through(self._model)
         numbers = [place.values.get(place.key) for place in looked.numbers]
-        if not all(type(value) in _NUMBERS for value in numbers):  # one has become something else
+        if not all(type(value) in _PLAIN or _is_immutable(value) for value in numbers):  # one has become something else
             looked = self._looked = _Looked.through(self._model)
             numbers = [place.values[place.key] for place in looked.numbers]
         others: list[tuple[_Place, Any]] = []
@@ -155,6 +165,13 @@ class Snapshots:
                 with suppress(NoPlainValueError):
                     others.append((place, encode(value)))
         return Snapshot(looked, numbers, others, large)
+
+
+def _is_immutable(value: Any) -> bool:
+    """Whether it can be kept as it is, since only another one can take its place."""
+    if type(value) in _PLAIN or isinstance(value, complex | bytes | Enum | np.generic):
+        return True
+    return isinstance(value, tuple) and len(value) < _LONG and all(map(_is_immutable, value))
 
 
 def is_finite(value: Any) -> bool:
