@@ -317,9 +317,14 @@ class Window:
         self.backwards = []
 
     def lasting(self) -> Window:
-        """The same without what the step computed, so that it may be kept: inputs and data, and no graph, no loader."""
+        """The same without what the step computed, so that it may be kept: inputs and data, and no graph, no loader.
+
+        Nor what the model kept in attributes then: heads are looked for in it, which shall be those of the model as it
+        is.
+        """
+        passes = [replace(one, outside=None) for one in self.passes]
         backwards = [replace(b, roots=[], ends=[], variables=_given(b.variables)) for b in self.backwards]
-        return Window(list(self.passes), backwards, self.uncounted)
+        return Window(passes, backwards, self.uncounted)
 
 
 class Buffers:
