@@ -48,7 +48,9 @@ def done(
     step = make_engine(config, World(CPU), work).step
     if graph is not None:
         step.as_graph(
-            lambda: [*work.model.buffers(), *(() if work.weighing is None else work.weighing.buffers())], graph
+            lambda: [*work.model.buffers(), *(() if work.weighing is None else work.weighing.buffers())],
+            graph,
+            work.moved_in_python,
         )
     images = DeviceImages(work.data.train, CPU)
     for number in range(STEPS):
@@ -164,3 +166,20 @@ def test_a_graph_without_a_gpu_is_refused(tmp_path: Path) -> None:
     config = tiny(tmp_path, cuda_graph=True)
     with pytest.raises(InvalidValueError, match="--cuda-graph is for one process on one GPU, not for device cpu"):
         make_engine(config, World(CPU), prepare(config, CPU))
+
+
+def test_a_model_that_counts_its_steps_in_an_attribute_is_not_captured(tmp_path: Path) -> None:
+    config = replace(tiny(tmp_path, lr=1e-3), record_every=STEPS)
+    work = prepare(config, CPU)
+    step = make_engine(config, World(CPU), work).step
+    graph = step.as_graph(list, RecordedGraph(), work.moved_in_python)
+    work.model.register_forward_pre_hook(lambda module, args: setattr(module, "steps_seen", _seen(module) + 1))
+    images = DeviceImages(work.data.train, CPU)
+    for number in range(4):
+        step(number, *work.data.normalization.apply(images.take(batch_indices(len(images), 2, number, 0))))
+    assert _seen(work.model) == 4
+    assert graph.problem == "the model moves steps_seen in Python in each step, and a replay runs none"
+
+
+def _seen(module: nn.Module) -> int:
+    return getattr(module, "steps_seen", 0)

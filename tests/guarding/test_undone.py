@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import pickle
 import sys
 import threading
@@ -643,3 +644,18 @@ def test_a_place_to_tell_that_is_closed_ends_nothing(tmp_path: Path) -> None:
     with vdvae_patch.guard(loop.model, file=file) as guard:
         loop.step("head")
     assert len(guard.skips) == 1
+
+
+@pytest.mark.parametrize(("value", "fused"), [(v, f) for v in (torch.nan, torch.inf) for f in (False, True)])
+def test_the_norm_of_a_step_that_the_scaler_skips_is_that_of_its_gradients(value: float, fused: bool) -> None:
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with vdvae_patch.guard(model, diagnose=False, file=io.StringIO()) as guard:
+        scaler.scale(model(torch.ones(2, 3)).sum()).backward()
+        assert model.weight.grad is not None
+        model.weight.grad[0, 1] = value
+        scaler.step(optimizer)
+        (skip,) = guard.skips
+    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
+    assert repr(skip.norm) == repr(expected)

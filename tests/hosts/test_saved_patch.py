@@ -199,6 +199,40 @@ def test_a_buffer_that_is_not_saved_and_is_another_one_is_told(tmp_path: Path) -
         vdvae_patch.load(WithBuffer, tmp_path / "other")
 
 
+class WithSettings(nn.Module):
+    """A VAE whose output depends on what its constructor is given, and on a count."""
+
+    def __init__(self, beta: float = 1.0, slope: float = 0.01) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(slope), nn.Linear(4, 4))
+        self.decoder, self.beta, self.calls, self.name = nn.Linear(2, 4), beta, 0, f"beta={beta}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        mean, logvar = self.encoder(x).chunk(2, 1)
+        self.mean = mean
+        z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum()
+        return ((self.decoder(z) - x) ** 2).sum() + self.beta * kl
+
+
+def test_an_attribute_that_is_not_what_it_was_is_told_with_both_values(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = WithSettings(beta=4.0, slope=0.2), torch.randn(3, 4)
+    vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, x))
+    vdvae_patch.save(model, tmp_path / "built")
+    model(x)
+    vdvae_patch.save(model, tmp_path / "called")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vdvae_patch.load(lambda: WithSettings(beta=4.0, slope=0.2), tmp_path / "built")
+    with pytest.warns(UserWarning, match=r"keeps calls \(1 then, 0 now\) in attributes"):
+        vdvae_patch.load(lambda: WithSettings(beta=4.0, slope=0.2), tmp_path / "called")
+    told = r"keeps beta \(4.0 then, 1.0 now\), encoder.1.negative_slope \(0.2 then, 0.01 now\) in attributes"
+    with pytest.warns(UserWarning, match=told):
+        vdvae_patch.load(WithSettings, tmp_path / "built")
+
+
 def test_a_wrapped_model_is_saved_as_what_it_wraps(tmp_path: Path) -> None:
     model = patched("AtOutput")
     expected = outputs(model)

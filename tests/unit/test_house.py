@@ -27,7 +27,7 @@ LAYERS = [
     ["saving"],
     ["hosts", "data"],
     ["scanning"],
-    ["baking"],
+    ["baking", "outside"],
     ["patching"],
     ["document"],
     ["attach"],

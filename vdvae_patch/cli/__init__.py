@@ -70,7 +70,12 @@ def _about(path: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command and exit with its status: 0, 2 for an error that has a message, 75 for "resume me"."""
+    """Run a command and exit with its status: 0, 2 for an error that has a message, 75 for "resume me".
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; Python then ends by SIGINT, which a shell shows as 130.
+        BaseException: a guarded script's own.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments  # behind it stands somebody's script
     debug = "--debug" in own
@@ -78,8 +83,12 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal or a pipe that has no σ gets \\u03c3
+    uncaught: BaseException | None = None
+    status = 0
     try:
         status = dispatch(arguments)
+    except ScriptError as ended:
+        uncaught = ended.error
     except VdvaePatchError as error:
         if debug:
             raise
@@ -98,7 +107,8 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         print("vdvae-patch: interrupted", file=sys.stderr)
-        status = 130
+        sys.excepthook = lambda *error: None  # that is all there is to say
+        uncaught = KeyboardInterrupt()  # a process that ends by the signal ends a shell's loop around it, too
     except (MemoryError, RuntimeError) as error:
         if debug or not _is_out_of_memory(error):
             raise
@@ -116,10 +126,21 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(141)
         if debug:
             raise
-        where = f" {error.filename}" if error.filename else ""
+        where = f" {error.filename}" if error.filename else " (--debug shows where)"
         print(visible(f"vdvae-patch: error: {error.strerror or error}{where}"), file=sys.stderr)
         status = 2
+    if uncaught is not None:
+        raise uncaught
     sys.exit(status)
+
+
+class ScriptError(BaseException):
+    """What a script of somebody else's raised, and Python shall show and end by as if it had run the script itself: an
+    interrupted process ends by the signal, so that a loop around it ends, too."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def _nobody_reads() -> bool:

@@ -8,9 +8,11 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
-from vdvae_patch.errors import InvalidValueError
+from vdvae_patch.cli import ScriptError
+from vdvae_patch.errors import InvalidValueError, VdvaePatchError
 
 if TYPE_CHECKING:
     from vdvae_patch.guarding.everything import Everything
@@ -19,7 +21,7 @@ ABOUT = "run a training script of yours with a guard: bad updates are kept out a
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the script in this process; its own exit status."""
+    """Run the script in this process; its own exit status, and what it raises is shown as Python shows it."""
     options, command = _split(argv)
     script, arguments = _script(command)
     from vdvae_patch.guarding.everything import Everything
@@ -27,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     everything = Everything(
         out=options.out, policy=options.policy, clip=options.clip, threshold=options.threshold, variant=options.variant
     )
-    status = 0
+    status, of_script = 0, None
     before = sys.argv, sys.path[:]
     try:
         sys.argv = [script, *arguments]
@@ -43,10 +45,24 @@ def run(argv: Sequence[str]) -> int:
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
+    except VdvaePatchError:
+        raise
+    except BaseException as error:
+        of_script = error.with_traceback(_of_script(error.__traceback__))
     finally:
         sys.argv, sys.path[:] = before
         _tell(everything)
+    if of_script is not None:
+        raise ScriptError(of_script)
     return status
+
+
+def _of_script(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback from the script's first line on; all of it if no line of the script ran."""
+    found = trace
+    while found is not None and found.tb_frame.f_globals.get("__name__") != "__main__":
+        found = found.tb_next
+    return found or trace
 
 
 def _tell(everything: Everything) -> None:

@@ -1,7 +1,7 @@
 """Do the step of a window again, as often as it is asked: for its loss, its gradients, and where they broke.
 
-Weights and batch are those of the step, and so are the buffers and the random states. Gradients, buffers and random
-states are afterwards what they were before.
+Weights and batch are those of the step, and so are the buffers, the random states, and what the model keeps in
+attributes. Gradients and all of these are afterwards what they were before.
 """
 
 from __future__ import annotations
@@ -286,9 +286,11 @@ class Again:
             buffers.take()
         undo = contents_kept(self.model, share.values)
         self._buffers.put_back()
-        first = self.passes[share.index].generators
-        if first is not None:
-            first.restore(device)
+        first = self.passes[share.index]
+        if first.outside is not None:
+            first.outside.put_back(self.model)
+        if first.generators is not None:
+            first.generators.restore(device)
         for p, _ in gradients:
             p.grad = None
         hooks = self._given_again(share.index, device)
@@ -449,6 +451,9 @@ def _watched(tracer: Tracer | None) -> Iterator[None]:
 
 
 def _inexact(window: Window) -> str:
+    moved = next((names for one in window.passes if one.outside and (names := one.outside.moved_unseen())), ())
+    if moved:
+        return f"{', '.join(moved)} of the model, too large to be copied in each step, has moved since"
     if any(one.overwritten for one in window.passes):
         return "an input was written to after the model had read it"
     return ""

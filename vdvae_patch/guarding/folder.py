@@ -36,7 +36,8 @@ class GuardFolder:
 
     def log(self) -> JsonLines:
         """`skips.jsonl`, to be written on."""
-        return JsonLines(self.path / LOG, run=self.id, after=self.counted.lines.get(_NAME, 0))
+        remedy = "the training goes on without it; {mend}"
+        return JsonLines(self.path / LOG, run=self.id, after=self.counted.lines.get(_NAME, 0), remedy=remedy)
 
     def count(self, log: JsonLines) -> None:
         """Write down beside a log how many lines it has had; raises `RunError`."""

@@ -118,6 +118,14 @@ def losses(window: Window, loss_scale: float, device: torch.device) -> tuple[flo
     return loss, any_rank(math.isnan(loss), device)
 
 
+def norm_of_all(gradients: Sequence[Tensor], device: torch.device) -> float:
+    """The largest norm of all ranks, NaN if one of them is; of the gradients as a loss scaler leaves them where it lets
+    no step be: divided by its scale, with what is not finite in them. Infinite also where none is left to be seen."""
+    norm = gradient_norm(gradients, device).reshape(1) if gradients else torch.full((1,), math.inf, device=device)
+    largest = float(ranks.everyone(norm.float()).amax())
+    return math.inf if math.isfinite(largest) else largest
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether it is so on some rank; all ranks ask."""
     return bool(ranks.everyone(torch.tensor([float(flag)], device=device)).any())

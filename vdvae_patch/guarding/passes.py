@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from vdvae_patch.guarding.deferred import selected
 from vdvae_patch.guarding.signals import Site, is_transformed, site_of, untransformed
+from vdvae_patch.outside import Snapshot, Snapshots
 from vdvae_patch.scanning.watching.inputs import tensors_in
 from vdvae_patch.skips.generators import RawStates
 from vdvae_patch.trace import shown
@@ -89,6 +90,7 @@ class Pass:
         frames: the callers, the innermost first; none of such a one.
         began: autograd's number of the next operation, when it began.
         training: whether the model was in training mode.
+        outside: what the model kept outside of its `state_dict` before it; None where the states are.
         of: path of the module that was called; of a method of the model that is not its forward, the first module that
             the method called. None of a batch that a framework's callback announced.
     """
@@ -102,6 +104,7 @@ class Pass:
     training: bool
     of: str | None = ""
     began: int = 0
+    outside: Snapshot | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -165,9 +168,19 @@ class Window:
         self.passes, self.backwards, self.uncounted, self.past = [], [], 0, []
 
     def forward(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device, of: str | None
+        self,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        device: torch.device,
+        of: str | None,
+        snapshots: Snapshots | None = None,
     ) -> None:
-        """Keep what a call of the model is given; called before it."""
+        """Keep what a call of the model is given; called before it.
+
+        Args:
+            snapshots: of what the model keeps outside of its `state_dict`.
+        """
         if len(self.passes) >= _MOST:
             self.uncounted += 1
             return
@@ -181,7 +194,8 @@ class Window:
         frames = tuple(callers(sys._getframe(1)))
         states = RawStates.now(device)
         autocast = Autocast.now(device)
-        self.passes.append(Pass(args, kwargs, versions, states, autocast, frames, module.training, of, began))
+        outside = None if snapshots is None else snapshots.take()
+        self.passes.append(Pass(args, kwargs, versions, states, autocast, frames, module.training, of, began, outside))
 
     def backward(self, roots: Sequence[Tensor], device: torch.device, *, by_grad: bool = False) -> None:
         """Keep what a call of `backward`, or of `grad`, is given; called before it."""
@@ -303,9 +317,14 @@ class Window:
         self.backwards = []
 
     def lasting(self) -> Window:
-        """The same without what the step computed, so that it may be kept: inputs and data, and no graph, no loader."""
+        """The same without what the step computed, so that it may be kept: inputs and data, and no graph, no loader.
+
+        Nor what the model kept in attributes then: heads are looked for in it, which shall be those of the model as it
+        is.
+        """
+        passes = [replace(one, outside=None) for one in self.passes]
         backwards = [replace(b, roots=[], ends=[], variables=_given(b.variables)) for b in self.backwards]
-        return Window(list(self.passes), backwards, self.uncounted)
+        return Window(passes, backwards, self.uncounted)
 
 
 class Buffers:

@@ -19,6 +19,7 @@ from vdvae_patch.guarding.passes import Buffers, Pass, Window
 from vdvae_patch.guarding.report import lines
 from vdvae_patch.guarding.skip import Recorded
 from vdvae_patch.outcome import Outcome
+from vdvae_patch.outside import put
 from vdvae_patch.patching import patch, unpatch
 from vdvae_patch.saving import apply
 from vdvae_patch.skips import telling
@@ -125,6 +126,7 @@ def replay(
     model.to(place).train(recorded.training)
     if recorded.patch:
         apply(model, recorded.patch)
+    put(model, recorded.outside, f"{recorded.path}: outside")
     args, kwargs = moved(recorded.args, place), moved(recorded.kwargs, place)
     precision = replace(recorded.autocast, device=place.type)
     one = Pass(args, kwargs, (), recorded.generators, precision, (), recorded.training)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ from vdvae_patch.trace import Event
 
 WHAT = "recorded skip"
 
-_REMEDY = "the training goes on without it; free space, or keep=0"
+_REMEDY = "the training goes on without it; {mend}, or keep=0"
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,7 @@ class Recorded:
         patch: the document of the patch that the model had; empty if it had none.
         rank, loss: whose share of the batch this is, and the loss that it had.
         there: the ranks whose shares were found.
+        outside: what the model kept outside of its `state_dict`, see `vdvae_patch.outside`; empty of older recordings.
     """
 
     path: Path
@@ -152,6 +153,7 @@ class Recorded:
     rank: int = 0
     loss: float = math.nan
     there: tuple[int, ...] = (0,)
+    outside: dict[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -201,6 +203,9 @@ class Share:
         args, kwargs = plain(given[0], "input", missing), plain(given[1], "input", missing)
         if len(window.passes) > 1:
             missing.append(f"the inputs of {len(window.passes) - 1} further calls of the model in this step")
+        outside = {} if one.outside is None else one.outside.values()
+        if one.outside is not None:
+            missing += [f"{name} of the model, which is large" for name in one.outside.moved_unseen()]
         state = {
             "args": list(args),
             "kwargs": dict(kwargs),
@@ -210,6 +215,7 @@ class Share:
             "training": one.training,
             "threads": torch.get_num_threads(),
             "missing": missing,
+            **({"outside": {name: moved(value) for name, value in outside.items()}} if outside else {}),
         }
         return cls(rank, world, loss, state)
 
@@ -301,7 +307,7 @@ def read(path: Path, rank: int | None = None) -> Recorded:
     return Recorded(
         path, info, weights, tuple(share["args"]), share["kwargs"], raw_states(share["generators"]),
         Autocast(device, enabled, getattr(torch, dtype)), share["training"], share["threads"], state["patch"],
-        tuple(share["missing"]), wanted, loss, there,
+        tuple(share["missing"]), wanted, loss, there, share.get("outside") or {},
     )  # fmt: skip
 
 
@@ -323,7 +329,7 @@ def _require_share(share: dict[str, Any], where: str) -> None:
     wanted = {
         "args": list[Any], "kwargs": dict[str, Any], "buffers": dict[str, Tensor] | None,
         "generators": dict[str, Any], "autocast": tuple[str, bool, str], "training": bool,
-        "threads": Annotated[int, Between(1, _THREADS)], "missing": list[str],
+        "threads": Annotated[int, Between(1, _THREADS)], "missing": list[str], "outside": dict[str, Any] | None,
     }  # fmt: skip
     found = require(share, wanted, where, CheckpointError)
     require_states(found["generators"], f"{where}.generators")
@@ -353,6 +359,13 @@ def plain(value: Any, name: str, missing: list[str]) -> Any:
         return {str(key): plain(item, f"{name}.{key}", missing) for key, item in value.items()}
     missing.append(f"{name}, a {type(value).__name__}")
     return None
+
+
+def moved(value: Any) -> Any:
+    """An encoded value with its tensors in main memory."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    return [moved(item) for item in value] if isinstance(value, list) else value
 
 
 def size_of(window: Window) -> int:

@@ -43,8 +43,10 @@ from vdvae_patch.guarding.passes import Buffers, Running, Window, callers, reach
 from vdvae_patch.guarding.recorder import Recorder
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
+from vdvae_patch.guarding.uninterrupted import uninterrupted
 from vdvae_patch.guarding.voice import Tracker, Voice
 from vdvae_patch.heads import Head
+from vdvae_patch.outside import Snapshots
 from vdvae_patch.scanning.watching.outcome import has_nan, refusal
 from vdvae_patch.skips import rule, telling
 from vdvae_patch.skips.rule import Cause
@@ -81,7 +83,8 @@ def guard(
 
     Before each step of an optimizer that holds parameters of the model, loss and gradient norm are looked at. If one is
     not finite, the gradients are taken away, so that the optimizer leaves weights, moments and step counts as they are,
-    and the buffers (running statistics) are put back: bit for bit, the step was never done. Then the step is done again
+    and the buffers (running statistics) are put back: bit for bit, the step was never done. What the model keeps in
+    plain attributes is put back where it is no longer finite; a count of its calls goes on. Then the step is done again
     with every operation watched, to say where the first bad value was made, and with other scales, to say which head is
     to blame and what would hold. Nothing of this costs anything as long as all is finite, but one norm a step.
 
@@ -165,7 +168,7 @@ class Guard:
         self._recorder = Recorder(self.model, folder, keep, max_batch_mib, self._voice)
         self._diagnostician = Diagnostician(self.model, heads)
         self._healer = Healer(self.model, self._diagnostician, self._voice)
-        self._window, self._buffers = Window(), Buffers(self.model)
+        self._window, self._buffers, self._snapshots = Window(), Buffers(self.model), Snapshots(self.model)
         self._buffers.take()
         self._stepped = True  # the next pass begins a new step
         self._counts = StepCounts()
@@ -377,7 +380,7 @@ class Guard:
             self._steps_in.clear()
             self._window.clear()
             self._buffers.take()
-        self._window.forward(module, args, kwargs, device_of(self.model), of)
+        self._window.forward(module, args, kwargs, device_of(self.model), of, self._snapshots)
 
     def on_backward(self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None) -> None:
         """See `signals.Listener`."""
@@ -426,9 +429,11 @@ class Guard:
         try:
             result = step()
             if self._counts.of(own) == count:  # the scaler found an infinity, and let the optimizer not step
-                loss, _ = judging.losses(self._window, self._scale, device_of(self.model))
+                device = device_of(self.model)
+                loss, _ = judging.losses(self._window, self._scale, device)
                 self._counts.add(own)
-                self._overflow(own, count, math.inf, loss)
+                gradients = [p.grad for group in own.param_groups for p in group["params"] if p.grad is not None]
+                self._overflow(own, count, judging.norm_of_all(gradients, device), loss)
             return result
         finally:
             self._scale = 1.0
@@ -661,6 +666,13 @@ class Guard:
         for p, _ in self._taken:
             p.grad = None
         self._buffers.put_back()
+        self._put_back_spoilt()
+
+    def _put_back_spoilt(self) -> None:
+        """Means that the model follows in plain attributes, which no buffer is."""
+        for one in self._window.passes[:1]:
+            if one.outside is not None and (names := one.outside.put_back_spoilt()):
+                self._voice.say_once(f"{', '.join(names)} of the model was no longer finite, and is what it was before")
 
     def _give_back(self) -> None:
         for p, gradient in self._taken:
@@ -713,14 +725,16 @@ class Guard:
     def _skipped(self, skip: Skip) -> None:
         """Record, tell, and what the policy says."""
         self._consecutive += 1
+        self._put_back_spoilt()
         loss = skip.loss  # of this rank
         if ranks.world() > 1:
             skip = ranks.of_all_ranks(skip)
         if self.policy == "heal":
             with self._quiet():
                 skip = self._healer.heal(skip, self._skips, self._again())
-        skip = self._recorder.record(skip, loss, self._window, self._buffers, self.call)
-        self._skips.append(skip)
+        with uninterrupted():  # else a Ctrl-C could leave it in the log and not in the count
+            skip = self._recorder.record(skip, loss, self._window, self._buffers, self.call)
+            self._skips.append(skip)
         self._voice.track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
             self._voice.say(told(skip))

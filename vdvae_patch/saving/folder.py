@@ -18,6 +18,7 @@ from vdvae_patch.document.fields import Fields, of_kind, parse
 from vdvae_patch.document.seal import with_checksum
 from vdvae_patch.errors import CheckpointError, PatchError
 from vdvae_patch.heads import Head
+from vdvae_patch.outside import differences, settings
 from vdvae_patch.patching.apply import unpatch
 from vdvae_patch.patching.record import is_patched
 from vdvae_patch.patching.restore import apply_document, patch_document
@@ -28,13 +29,18 @@ from vdvae_patch.saving.given import given_heads
 
 WEIGHTS, PATCH = "model.safetensors", "patch.json"
 
+_NAMED = 5
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def save(model: nn.Module, folder: Path | str, *, overwrite: bool = False) -> Path:
     """Write a patched model to a folder: its weights and its patch, whole or not at all.
 
-    The source of the model is not written: it is built by its own code, and the patch names places by their text.
+    The source of the model is not written: it is built by its own code, and the patch names places by their text. What
+    that code sets, and what a training has made of it, is not written either, as in torch: a folder is of weights that
+    a vanilla model loads as well, and attributes are settings of whoever builds the model. Their values are noted, so
+    that `load` tells which are others then. (A run of `train` keeps them, since it has to go on from them.)
 
     Args:
         overwrite: replace a folder that `save` wrote before.
@@ -51,7 +57,7 @@ def save(model: nn.Module, folder: Path | str, *, overwrite: bool = False) -> Pa
     document = patch_document(model)
     with new_folder(target, frozenset((WEIGHTS, PATCH)), overwrite) as made:
         document["weights"] = {"file": WEIGHTS, "sha256": weights.write(model, made / WEIGHTS)}
-        if outside := weights.outside(model):
+        if outside := settings(model) | weights.outside(model):
             document["weights"]["outside"] = outside
         if repeated := weights.repeated(model):
             document["weights"]["repeated"] = repeated
@@ -77,7 +83,9 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
         PatchError: the patch is damaged, or the model's source is no longer what it was made for.
 
     A model that was given is as it was if anything is raised. A `UserWarning` tells of a buffer that is in no
-    state_dict, and is not what it was when the model was saved; and of parameters that were one then, and are two now.
+    state_dict, and is not what it was when the model was saved; of numbers and tensors in attributes of the model that
+    are not (a count of steps, a weight of the KL, the slope of an activation); and of parameters that were one then,
+    and are two now.
     """
     _check_order(model, folder, "load")
     source = Path(folder).expanduser()
@@ -103,6 +111,16 @@ def load(model: Model | Callable[[], Model], folder: Path | str, *, heads: Itera
         warnings.warn(
             f"the buffer {name} is in no state_dict (persistent=False), so that it is not saved, and it is not what it "
             "was when the model was saved: set it as it was, or what the model computes is something else",
+            stacklevel=2,
+        )
+    of_buffers = weights.outside(bare).keys()
+    changed = differences({name: text for name, text in outside.items() if name not in of_buffers}, settings(bare))
+    if changed:
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        warnings.warn(
+            f"the model keeps {', '.join(changed[:_NAMED])}{more} in attributes, which no state_dict has and save does "
+            "not write, and they are not what they were when it was saved: build it with what it had, or set them, "
+            "unless it makes them anew in each call",
             stacklevel=2,
         )
     for name, other in weights.untied(bare, state).items():

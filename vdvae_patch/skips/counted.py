@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.reading.fields import require
+from vdvae_patch.skips.disks import discard
 from vdvae_patch.skips.records import short
 from vdvae_patch.skips.whole import json_record, json_text
 
@@ -45,7 +46,7 @@ def write_counts(folder: Path, run: str, lines: Mapping[str, int]) -> None:
         partial.write_text(json_text({"run": short(run), "lines": dict(lines)}, checksum=True), encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        discard(partial)
         raise RunError(f"{path} could not be written: {error.strerror}") from error
 
 

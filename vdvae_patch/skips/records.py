@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vdvae_patch.errors import RunError
+from vdvae_patch.skips.disks import discard, mend, reason
 
 CHECK = "_check"
 """The last field of a line: its number, its run and its checksum."""
@@ -37,10 +38,18 @@ class JsonLines:
     Args:
         run: the identity of the run whose log it is.
         after: how many lines there were once, if more than there are: the numbers go on behind them.
+        remedy: what is said where it cannot be written, with `{mend}` for what helps.
     """
 
-    def __init__(self, path: Path, *, run: str = "", after: int = 0) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        *,
+        run: str = "",
+        after: int = 0,
+        remedy: str = "the checkpoints are whole: {mend}, and --resume",
+    ) -> None:
+        self.path, self._remedy = path, remedy
         self.run = short(run)
         self.repaired = repair(path)
         self.count = max(after, last_number(path))
@@ -76,8 +85,7 @@ class JsonLines:
             yield
         except OSError as error:
             raise RunError(
-                f"log {self.path} could not be written ({error.strerror}); "
-                "the checkpoints are whole: free space and --resume"
+                f"log {self.path} could not be written ({reason(error)}); {self._remedy.format(mend=mend(error))}"
             ) from error
 
 
@@ -542,5 +550,5 @@ def _rewrite(path: Path, kept: Sequence[Line], log: Log) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        discard(part)
         raise RunError(f"{path} could not be written: {error.strerror}") from error

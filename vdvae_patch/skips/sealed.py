@@ -7,7 +7,6 @@ is interpreted, and then only `weights_only`: no code in a file is ever run.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -23,6 +22,7 @@ import torch
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.reading.fields import checked, one_line, parse_json, require, shown
 from vdvae_patch.reading.tensor_files import require_bounded
+from vdvae_patch.skips.disks import mend, reason
 from vdvae_patch.skips.records import decode, encode
 
 FORMAT = 1
@@ -44,7 +44,8 @@ def write(final: Path, info: Mapping[str, Any], state: Mapping[str, Any], *, wha
     Args:
         info: what the manifest says of it, as JSON has it.
         state: tensors and plain values.
-        what, remedy: for the message of an error: what it is called, and what can be done.
+        what, remedy: for the message of an error: what it is called, and what can be done, with `{mend}` for what
+            helps.
 
     Raises:
         RunError: no space left, or the folder cannot be written; what was there before is untouched.
@@ -62,8 +63,8 @@ def write(final: Path, info: Mapping[str, Any], state: Mapping[str, Any], *, wha
             shutil.rmtree(replaced)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = "no space left" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else error.strerror
-        raise RunError(f"{what} {final} could not be written ({reason}); {remedy}") from error
+        helps = remedy.format(mend=mend(error))
+        raise RunError(f"{what} {final} could not be written ({reason(error)}); {helps}") from error
     return final
 
 

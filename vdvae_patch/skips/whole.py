@@ -18,6 +18,7 @@ from typing import Any
 
 from vdvae_patch.errors import RunError
 from vdvae_patch.reading.fields import checked, parse_json
+from vdvae_patch.skips.disks import discard
 from vdvae_patch.skips.records import decode, encode
 
 CHECKSUM = "checksum"
@@ -90,4 +91,4 @@ def replaced(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise RunError(f"{path} could not be written: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        discard(partial)

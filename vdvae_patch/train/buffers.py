@@ -46,14 +46,14 @@ class BuffersBefore:
         self._is_taken = True
 
     @torch.no_grad()
-    def put_back(self, skip: Tensor) -> None:
+    def put_back(self, skip: Tensor, *, last: bool = True) -> None:
         """As they were where `skip`, a scalar, is not 0; a choice of whole values, so that no arithmetic sees a NaN.
 
-        Without a `take` since the last time nothing is done.
+        Without a `take` since the last time nothing is done, unless that was not the `last`.
         """
         if not self._is_taken:
             return
-        self._is_taken = False
+        self._is_taken = not last
         for (owner, name), copy in zip(self._places, self._copies, strict=True):
             now = owner.get(name)
             if now is not None and now.shape == copy.shape and now.dtype == copy.dtype and now.device == copy.device:

@@ -55,7 +55,7 @@ def save(folder: Path, info: CheckpointInfo, state: Mapping[str, Any], *, name: 
         RunError: no space left, or the folder cannot be written; earlier checkpoints are untouched.
     """
     final = folder / (name or f"step-{info.step:08d}")
-    remedy = "the earlier ones are whole: free space and --resume"
+    remedy = "the earlier ones are whole: {mend}, and --resume"
     return sealed.write(final, vars(info), state, what=_WHAT, remedy=remedy)
 
 

@@ -83,6 +83,7 @@ class SavedRecording:
     seams: dict[str, Any] | None = None
     device: dict[str, Any] | None = None
     heads: list[HeadState] | None = None
+    outside: dict[str, Any] | None = None
 
 
 def of_recording(state: Mapping[str, Any], path: Path) -> SavedRecording:

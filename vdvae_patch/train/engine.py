@@ -57,7 +57,10 @@ def make_engine(config: TrainConfig[Any], world: World, work: Workload) -> Engin
     if work.weighing is not None:
         step.after_update = partial(work.weighing.settle, work.model)
     if whole:
-        step.as_graph(lambda: [*work.model.buffers(), *(() if work.weighing is None else work.weighing.buffers())])
+        step.as_graph(
+            lambda: [*work.model.buffers(), *(() if work.weighing is None else work.weighing.buffers())],
+            moves=work.moved_in_python,
+        )
     return Engine(step, before)
 
 

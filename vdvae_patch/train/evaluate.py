@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vdvae_patch.data.batches import DeviceImages
 from vdvae_patch.data.normalization import ModelBatch, Normalization
 from vdvae_patch.hosts.trainable import TrainableEntry
+from vdvae_patch.train.aside import Aside
 from vdvae_patch.train.compiled import KeptFunctions
 from vdvae_patch.train.config import Precision
 from vdvae_patch.train.noise import seed_noise
@@ -78,8 +79,10 @@ def evaluate(
     """The mean NELBO of the first `limit` images (0: all), one posterior sample an image, noise fixed by `seed`.
 
     Ranks share the batches, and all measure the model with the buffers of rank 0; the result is the same on all of
-    them, and whatever their number. Nothing waits for the device before the last batch was sent there. The noise of a
-    batch is drawn at once, so that another batch size means other noise, and another estimate of the same mean.
+    them, and whatever their number. Nothing waits for the device before the last batch was sent there. What the model
+    keeps of a pass (a count, running statistics) is put back after each batch, so that one batch is measured as another
+    is, in whatever order. The noise of a batch is drawn at once, so that another batch size means other noise, and
+    another estimate of the same mean.
 
     Args:
         weighing: of a run with a decoder or an objective: what measures the bound, by density and by mass.
@@ -94,6 +97,7 @@ def evaluate(
     starts = range(0, count, batch_size)
     weights = np.array([min(batch_size, count - start) for start in starts], np.float64)
     by_losses, by_weighing = _by_losses(entry, model), None if weighing is None else _by_weighing(weighing, model)
+    kept = Aside(model)
     rows = torch.zeros(len(starts), 4, dtype=torch.float64, device=images.device)
     for number, start in enumerate(starts):
         if number % world.size != world.rank:
@@ -111,6 +115,7 @@ def evaluate(
                 rows[number, 3] = _run(by_weighing, "weighing", whole, batch)[3]
             elif by_weighing is not None:
                 rows[number] = _run(by_weighing, "weighing", whole, batch)
+        kept.put_back()
     table = world.total(rows).cpu().numpy()
     elbo, distortion, rate = (float(np.average(table[:, c], weights=weights)) for c in (0, 1, 2))
     finite = np.isfinite(table[:, 0])

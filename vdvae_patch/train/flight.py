@@ -7,7 +7,7 @@ two writes, a second copy on the device follows the weights, and stops at the fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -48,6 +48,7 @@ class Recording:
         seams: the states of its decoder and its objective, see `Workload.seams_state`.
         device: what the step was done on; None of older recordings, whose random states say the kind alone.
         heads: posteriors and priors, as they were in the step; none of older recordings.
+        outside: what the model kept outside of its `state_dict` before the step, of rank 0; empty of older recordings.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Recording:
     seams: dict[str, Any] = field(default_factory=dict)
     device: RecordedDevice | None = None
     heads: tuple[HeadState, ...] = ()
+    outside: dict[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -131,6 +133,7 @@ def record(
     loss_scale: float | None,
     seams: dict[str, Any] | None = None,
     heads: Sequence[HeadState] = (),
+    outside: Mapping[str, Any] | None = None,
 ) -> Recording:
     """Write a recording; `model` has the weights of before. Rank 0 knows every rank's noise: it is made of seeds."""
     generators = []
@@ -148,6 +151,7 @@ def record(
         "precision": config.precision,
         "device": asdict(_device(config, row.step, generators, device)),
         "heads": [asdict(head) for head in heads],
+        **({"outside": dict(outside)} if outside else {}),
         **(seams or {}),
     }
     path = checkpoint.save(folder, info, state, name=_name(row.step))
@@ -224,5 +228,5 @@ def _recording(path: Path, info: CheckpointInfo, state: dict[str, Any]) -> Recor
     return Recording(
         path, info, row, saved.model, saved.indices, saved.generators, saved.threads, saved.loss_scale,
         saved.optimization, saved.precision, saved.seams or {}, device_of(saved, f"recording {path}.device"),
-        tuple(saved.heads or ()),
+        tuple(saved.heads or ()), saved.outside or {},
     )  # fmt: skip

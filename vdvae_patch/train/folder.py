@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Mapping
@@ -135,7 +136,8 @@ class RunFolder:
     def close(self) -> None:
         """Let others have the folder."""
         if self.lock is not None:
-            self.lock.close()
+            with contextlib.suppress(OSError):  # of a disk that went away; what ended the run is to be heard
+                self.lock.close()
 
 
 def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:

@@ -5,7 +5,8 @@
     from then on     the batch and the numbers of the step are copied to where the graph reads them; one launch
 
 What a step says of itself stays in the rows on the device, which are written by the graph, too. Nothing of Python runs
-in a replay: hooks that must, such as a look at the heads' gradients, are for a step that is not replayed.
+in a replay: hooks that must, such as a look at the heads' gradients, are for a step that is not replayed, and a model
+that counts its steps in an attribute is never captured.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class StepGraph:
         state: gives the buffers that it moves; where one of them lies elsewhere after a capture, a replay would go on
             writing to the old place.
         capture: None is a CUDA graph.
+        moves: asked after the steps that were done as ever: what they have moved that no replay would, such as a count
+            in an attribute; empty if nothing.
     """
 
     def __init__(
@@ -99,8 +102,9 @@ class StepGraph:
         state: Callable[[], Iterable[Tensor]],
         device: torch.device,
         capture: Capture | None = None,
+        moves: Callable[[], str] | None = None,
     ) -> None:
-        self.body, self.state, self.device = body, state, device
+        self.body, self.state, self.device, self.moves = body, state, device, moves
         self._capture = CudaCapture(device) if capture is None else capture
         self._done = 0
         self._kept: tuple[Tensor, Tensor] | None = None
@@ -135,6 +139,9 @@ class StepGraph:
 
     def _captured(self, work: Callable[[], Metrics]) -> Metrics | None:
         """None, and a problem, if it cannot be."""
+        if self.moves is not None and (moved := self.moves()):
+            self.problem = f"the model moves {moved} in Python in each step, and a replay runs none"
+            return None
         places = _places(self.state())
         try:
             found = self._capture.capture(work)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vdvae_patch.patching.decoder import likelihood_in
 from vdvae_patch.seams import Terms
+from vdvae_patch.train.aside import aside
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.importance import active_by_level, log_likelihood, spread
 from vdvae_patch.train.noise import seed_noise
@@ -28,7 +29,9 @@ def of_latents(work: Workload, config: TrainConfig[Any], world: World, nelbo: fl
     """
     if not work.entry.rates_of_draws:
         return {}
-    found: dict[str, Any] = world.on_main(lambda: _measured(work, config, world.device, nelbo))
+    work.let_average_follow()
+    with aside(work.ema):
+        found: dict[str, Any] = world.on_main(lambda: _measured(work, config, world.device, nelbo))
     return found
 
 

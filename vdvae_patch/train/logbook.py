@@ -17,6 +17,7 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.skips import telling
 from vdvae_patch.skips.audit import Audit
 from vdvae_patch.train import flight
+from vdvae_patch.train.aside import aside
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.run import Run
@@ -46,12 +47,14 @@ def write_steps(run: Run, elapsed: Callable[[], float]) -> StepRecord:
         run.counters.add(record, run.global_batch, run.config.optimization.ema_rate)
         _write_step(run, record, seconds / len(records))
         if record.skipped:
+            _put_back_spoilt(run, record)
             _write_skip(run, record, exact=record.step in known and (len(records) == 1 or run.before is not None))
         if run.counters.consecutive_skips >= run.config.max_consecutive_skips:
             if all(later.skipped for later in records[records.index(record) :]):
                 save(run, record.step + 1)  # the weights are still those of that step
                 run.writer.wait()
             _give_up(run, record)
+    run.outside_before.clear()
     if run.before is not None:
         run.before.release()
     looks = run.watch.take()
@@ -75,6 +78,15 @@ def _write_step(run: Run, record: StepRecord, seconds: float) -> None:
         run.logs.board.step(record)
 
 
+def _put_back_spoilt(run: Run, record: StepRecord) -> None:
+    """Means that the model follows in plain attributes: no buffer is one, and a NaN would stay in them for ever."""
+    before = run.outside_before.get(record.step)
+    if before is not None and (names := before.put_back_spoilt()):
+        run.say_once(
+            f"step {record.step}: {', '.join(names)} of the model was no longer finite, and is what it was before"
+        )
+
+
 def _write_skip(run: Run, record: StepRecord, *, exact: bool) -> None:
     """`exact` says that the weights of before the step are at hand; else later updates have moved them."""
     old = run.before.restored() if exact and run.before is not None else nullcontext()
@@ -90,7 +102,9 @@ def _write_skip(run: Run, record: StepRecord, *, exact: bool) -> None:
 def _heads(run: Run, record: StepRecord) -> list[HeadState]:
     """Of a step that was skipped, posteriors and priors; all ranks have to ask."""
     seed_noise("train", run.config.seed, rank=run.world.rank, step=record.step)
-    with run.engine.autocast():
+    with aside(run.work.model), run.engine.autocast():
+        if (before := run.outside_before.get(record.step)) is not None:
+            before.put_back(run.work.model)
         x = run.work.entry.read(run.batch(record.step))
         rows = probe_rows(run.work.entry, run.work.model, run.work.latent_heads, x, run.engine.parts)
     return head_states(run.work.latent_heads, over_ranks(run.world.gather(rows)))
@@ -123,7 +137,7 @@ def _keep(run: Run, record: StepRecord, states: list[HeadState]) -> None:
         run.folder.recordings, replace(info, run=run.id), record, run.work.model,
         torch.from_numpy(run.global_indices(record.step).copy()), config=run.config, ranks=run.world.size,
         device=run.world.device, loss_scale=None if scaler is None else float(scaler.value),
-        seams=run.work.seams_state(), heads=states,
+        seams=run.work.seams_state(), heads=states, outside=run.outside_before[record.step].values(),
     )  # fmt: skip
     megabytes = flight.size_on_disk(recording.path) / 1e6
     assert record.cause is not None

@@ -18,6 +18,7 @@ from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.train.accumulate import shares_of_batch_norms
 from vdvae_patch.train.agreement import require_same
+from vdvae_patch.train.aside import aside
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.compiled import keep_compiled_code
 from vdvae_patch.train.config import RunFile, TrainConfig
@@ -252,6 +253,7 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
             run.watch.look(step, run.work.entry.read(ModelBatch(x, target)))
         seed_noise("train", config.seed, rank=run.world.rank, step=step)
         began = run.clock()
+        run.note_outside(step)
         run.engine(step, x, target, stop=bool(stop))
         if step == run.first_step and config.compile:
             _say_compiled(run, progress, run.clock() - began)
@@ -316,6 +318,7 @@ def _between(run: Run, done: int) -> None:
 
 def _evaluate(run: Run, images: DeviceImages, *, limit: int, final: bool = False) -> Evaluation:
     work, weighing = run.work, run.work.weighing
+    work.let_average_follow()
     # at the end a density of the host's own is measured by mass, too, so that one table can hold all
     own = own_mass(work.host, work.ema) if final and weighing is None else None
     return evaluate(
@@ -331,7 +334,9 @@ def _draw_samples(run: Run, path: Path) -> None:
         return
     columns = range(min(SAMPLE_COLUMNS, len(run.images)))
     pixels = run.images.take(torch.tensor(list(columns)).numpy())
-    grid = sample_grid(run.work.entry, run.work.ema, pixels, run.work.data.normalization, seed=run.config.seed)
+    run.work.let_average_follow()
+    with aside(run.work.ema):
+        grid = sample_grid(run.work.entry, run.work.ema, pixels, run.work.data.normalization, seed=run.config.seed)
     write_png(path, grid)
 
 

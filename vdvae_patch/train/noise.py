@@ -1,11 +1,13 @@
 """The noise of a step is a function of seed, rank and step alone.
 
-Every step seeds the generators that hosts draw from. So a resumed run draws what the undisturbed one would have drawn,
-a single step can be done again exactly, and all variants of one seed see the same noise.
+Every step seeds the generators that hosts draw from: torch's, and the global ones of NumPy and of Python. So a resumed
+run draws what the undisturbed one would have drawn, a single step can be done again exactly, and all variants of one
+seed see the same noise. A generator that a host has made for itself is its own, see `outside`.
 """
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from typing import Literal
 
@@ -25,8 +27,11 @@ _STREAMS: dict[Purpose, int] = {
 
 
 def seed_noise(purpose: Purpose, seed: int, *, rank: int = 0, step: int = 0) -> None:
-    """Seed torch's default generators, of all devices, for one use."""
-    _seed_all(noise_seed(purpose, seed, rank=rank, step=step))
+    """Seed torch's default generators, of all devices, and NumPy's and Python's global ones, for one use."""
+    key = noise_seed(purpose, seed, rank=rank, step=step)
+    _seed_all(key)
+    random.seed(key)
+    np.random.seed([key >> 32, key & 0xFFFFFFFF])
 
 
 @cache

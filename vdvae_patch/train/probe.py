@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts.trainable import TrainableEntry
 from vdvae_patch.patching.watch import log_sigmas
+from vdvae_patch.train.aside import aside
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,10 @@ def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Te
 
 @torch.no_grad()
 def _rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> Tensor:
-    """Of one pass.
-
-    A forward pass in training mode may move buffers (running statistics); they are put back.
-    """
+    """Of one pass, which leaves running statistics and counters as they were."""
     seen: dict[int, Tensor] = {}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with log_sigmas(model, heads, seen):
+    with aside(model), log_sigmas(model, heads, seen):
         latents = entry.latents(model, x)
-    for buffer, before in buffers:
-        buffer.copy_(before)
     kls = [latent.kl.float().sum() / len(x) for latent in latents]
     unknown = torch.full((), torch.nan, device=x.device)
     rows = []

@@ -24,6 +24,7 @@ from vdvae_patch.data.batches import rank_slice
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.hosts.preset import Losses
+from vdvae_patch.outside import put
 from vdvae_patch.skips.compared import Compared
 from vdvae_patch.skips.generators import restore_generators, threads
 from vdvae_patch.trace import Event, Tracer
@@ -175,10 +176,12 @@ def other_device(recording: Recording, device: torch.device) -> str:
 
 
 def shares(recording: Recording, work: Workload, seed: int, device: torch.device) -> Iterator[ModelBatch]:
-    """Each rank's batch, with the generators as that rank had them."""
+    """Each rank's batch, with the generators as that rank had them, and what the model keeps outside of its
+    `state_dict` as the first rank had it."""
     for rank in range(recording.ranks):
         indices = rank_slice(recording.indices.numpy(), rank, recording.ranks)
         pixels = torch.from_numpy(work.data.train[indices])
+        put(work.model, recording.outside, f"recording {recording.path}.outside")
         restore_generators(recording.generators[rank], device)
         draw = noise_seed("data", seed, rank=rank, step=recording.record.step)
         yield work.data.normalization.apply(pixels.to(device), draw)

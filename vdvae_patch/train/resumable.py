@@ -33,6 +33,19 @@ class SavedPosition:
 
 
 @dataclass(frozen=True)
+class SavedOutside:
+    """The field `outside` of a checkpoint, see `vdvae_patch.outside`.
+
+    Attributes:
+        ranks: of each rank what had moved, by name.
+        lost: what had moved and is not kept, with what it is.
+    """
+
+    ranks: list[dict[str, Any]]
+    lost: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Contents:
     """A checkpoint of a run.
 
@@ -45,6 +58,7 @@ class Contents:
     position: SavedPosition
     counters: Counters
     generators: list[dict[str, Any]]
+    outside: SavedOutside | None = None
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
@@ -66,7 +80,7 @@ def of_checkpoint(state: Mapping[str, Any], path: Path, step: int) -> Contents:
     wanted = {
         "optimizer": dict[str, Any], "counters": dict[str, Any], "generators": list[dict[str, Any]],
         "position": dict[str, Any], "seams": dict[str, Any] | None, "loss_scale": dict[str, Tensor] | None,
-        "usual_norm": dict[str, Tensor] | None,
+        "usual_norm": dict[str, Tensor] | None, "outside": dict[str, Any] | None,
     }  # fmt: skip
     found = require(state, wanted, where, CheckpointError)
     require_tensors(state, path, "model", "ema")
@@ -86,7 +100,14 @@ def of_checkpoint(state: Mapping[str, Any], path: Path, step: int) -> Contents:
         checked(getattr(counters, name), _COUNT, f"{where}.counters.{name}", CheckpointError)
     share = counters.initial_share
     checked(share, Annotated[float, Between(0, 1)] | None, f"{where}.counters.initial_share", CheckpointError)
-    return Contents(path, state, position, counters, states)
+    outside = found.get("outside")
+    if outside is not None:
+        outside = record(SavedOutside, outside, f"{where}.outside", CheckpointError)
+        if len(outside.ranks) != position.ranks:
+            raise CheckpointError(
+                f"{where}.outside: must be that of {position.ranks} ranks, not of {len(outside.ranks)}"
+            )
+    return Contents(path, state, position, counters, states, outside)
 
 
 def require_weights_of(model: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from vdvae_patch.data.batches import DeviceImages, batch_indices, rank_slice, steps_per_epoch
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.data.pixels import Indices
+from vdvae_patch.outside import Snapshot, Snapshots
 from vdvae_patch.skips.counted import write_counts
 from vdvae_patch.skips.records import JsonLines, last_number
 from vdvae_patch.train.board import Board
@@ -174,6 +175,24 @@ class Run:
     counters: Counters = field(default_factory=Counters)
     first_step: int = 0
     said_no_graph: bool = False
+    said: set[str] = field(default_factory=set)
+    outside_before: dict[int, Snapshot] = field(default_factory=dict)
+    """By the step, since the last time that steps were written down, what the model kept before it outside of its
+    `state_dict`."""
+
+    def say_once(self, text: str) -> None:
+        """Say it, unless it was said."""
+        if text not in self.said:
+            self.said.add(text)
+            self.say(text)
+
+    def note_outside(self, step: int) -> None:
+        """Keep what the model has before a step outside of its `state_dict`, for the case that it is skipped."""
+        self.outside_before[step] = self._snapshots.take()
+
+    @cached_property
+    def _snapshots(self) -> Snapshots:
+        return Snapshots(self.work.model)
 
     @cached_property
     def valid(self) -> DeviceImages:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vdvae_patch.errors import CheckpointError, RunError
+from vdvae_patch.outside import fingerprint
+from vdvae_patch.outside import put as put_outside
 from vdvae_patch.skips.audit import Audit
 from vdvae_patch.skips.counted import COUNTS, read_counts, write_counts
 from vdvae_patch.skips.generators import generator_states, restore_generators
@@ -17,11 +19,12 @@ from vdvae_patch.train import checkpoint, flight
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.folder import RunFolder, check_resumable, write_config
-from vdvae_patch.train.resumable import of_checkpoint, require_moments, require_seams, require_weights_of
+from vdvae_patch.train.resumable import Contents, of_checkpoint, require_moments, require_seams, require_weights_of
 from vdvae_patch.train.run import Counters, Run
 from vdvae_patch.train.setup import Workload, require_host, require_variant
 from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.world import World
+from vdvae_patch.train.writer import off_device
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,12 @@ def save(run: Run, done: int) -> None:
         RunError: it, or the one before it, could not be written.
     """
     states = run.world.gather_objects(generator_states(run.world.device))
+    outside = run.work.outside.moved()
+    of_ranks = run.world.gather_objects(off_device(outside.values))
     if run.logs is None:
         return
+    if outside.lost:
+        run.say_once(f"note: {not_kept(outside.lost)}")
     run.logs.sync()
     info = replace(
         run.work.checkpoint_info(done, finite=run.counters.last_finite, nelbo=run.counters.nelbo),
@@ -65,6 +72,8 @@ def save(run: Run, done: int) -> None:
         "schedule": {"lr": run.config.optimization.learning_rate(done)},
         **run.work.seams_state(),
     }
+    if any(of_ranks) or outside.lost:
+        state["outside"] = {"ranks": of_ranks, "lost": dict(outside.lost)}
     if run.engine.scaler is not None:
         state["loss_scale"] = run.engine.scaler.state_dict()
     if run.engine.usual_norm is not None:
@@ -117,6 +126,7 @@ def restore(
         with contents.of("usual_norm"):
             engine.usual_norm.load_state_dict(state["usual_norm"])
     position = contents.position
+    _restore_outside(contents, work, world, say)
     if position.ranks != world.size:
         share, left_over = divmod(position.global_batch, world.size)
         if left_over:
@@ -131,6 +141,39 @@ def restore(
     else:
         restore_generators(contents.generators[world.rank], world.device)
     return Position(info.step, contents.counters, position.global_batch, chosen.logs, chosen.problems)
+
+
+def not_kept(lost: Mapping[str, str]) -> str:
+    """A sentence on what has moved in a model outside of its `state_dict`, and is in no file."""
+    named = ", ".join(f"{name} ({what})" for name, what in [*lost.items()][:_NAMED])
+    more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+    return (
+        f"the model keeps {named}{more} outside of its state_dict, which no checkpoint can hold: a run that is resumed "
+        "goes on without, and is the same to the bit only if no later step reads it"
+    )
+
+
+def _restore_outside(contents: Contents, work: Workload, world: World, say: Callable[[str], None]) -> None:
+    """What the model kept outside of its `state_dict`, as this rank had it; of another number of ranks, as the first.
+
+    Raises:
+        CheckpointError: a value is none that was saved here, or of another model, or does not stay what it was.
+    """
+    saved = contents.outside
+    if saved is None:
+        return
+    where = f"checkpoint {contents.path}.outside"
+    values = saved.ranks[world.rank if len(saved.ranks) == world.size else 0]
+    put_outside(work.model, values, where)
+    now = work.outside.moved(also=values.keys()).values
+    for name, value in values.items():
+        if name not in now or fingerprint(now[name]) != fingerprint(value):
+            raise CheckpointError(f"{where}: {name} could not be put back as it was")
+    if saved.lost:
+        say(f"note: {not_kept(saved.lost)}")
+
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from vdvae_patch.heads import Head
 from vdvae_patch.hosts import HOSTS, Host, load_entry_file, load_host
 from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.hosts.trainable import TrainableEntry, trainable
+from vdvae_patch.outside import SinceBuilt
+from vdvae_patch.outside import put as put_outside
 from vdvae_patch.patching import VANILLA, Variant, check_intact, is_patched, patch, patch_record
 from vdvae_patch.patching.decoder import apart_state, likelihood_in, load_apart_state
 from vdvae_patch.patching.top_prior import prepared
@@ -30,6 +32,7 @@ from vdvae_patch.seams import Normalized, TopPriorSeam
 from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train import classifier as classifiers
+from vdvae_patch.train.aside import aside
 from vdvae_patch.train.buffers import can_be_copied
 from vdvae_patch.train.checkpoint import CheckpointInfo
 from vdvae_patch.train.config import TrainConfig
@@ -66,6 +69,31 @@ class Workload:
     variant: Variant = field(default_factory=Variant)
     weighing: Weighing | None = None
     remarks: tuple[str, ...] = ()
+
+    @cached_property
+    def outside(self) -> SinceBuilt:
+        """What the model keeps outside of its `state_dict`, as `prepare` has built it."""
+        return SinceBuilt(self.model)
+
+    @cached_property
+    def _followed(self) -> set[str]:
+        return set()
+
+    def moved_in_python(self) -> str:
+        """The names of what the model has moved outside of its `state_dict`; not what a pass has computed with its
+        graph, which is none of the next one's."""
+        moved = self.outside.moved()
+        return ", ".join([*(moved.values.keys() - moved.computed), *moved.lost])
+
+    def let_average_follow(self) -> None:
+        """Give the averaged weights what the model keeps outside of its `state_dict`, as it is now.
+
+        No average is taken of it: a step that is counted, or the weight that comes of it, is the model's at this
+        moment, as its buffers are. A pass of the averaged weights counts for nothing, see `Aside`.
+        """
+        moved = self.outside.moved(also=self._followed)
+        self._followed.update(moved.values)
+        put_outside(self.ema, moved.values, "the averaged weights")
 
     def losses(self, x: Tensor, target: Tensor) -> Losses | Weighed:
         """What a step minimizes of the model as it is, without a wrapper."""
@@ -195,11 +223,14 @@ def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: boo
     weighing = Weighing.of(variant, host, model, device, classifier)
     pixels = DeviceImages(data.train, device).take(np.arange(min(_LOOKED_AT, len(data.train))))
     looked_at = data.normalization.apply(pixels)
+    made = Workload(host, entry, data, model, ema, heads, notes, variant, weighing, tuple(remarks))
+    made.outside  # noqa: B018  as it is before its first pass
     if variant.decoder is None:
-        entry.check_data(model, looked_at.target)
+        with aside(model):
+            entry.check_data(model, looked_at.target)
     if weighing is not None:
         weighing.check_data(model, *looked_at)
-    return Workload(host, entry, data, model, ema, heads, notes, variant, weighing, tuple(remarks))
+    return made
 
 
 def _sizes(entry: TrainableEntry, data: ImageData) -> dict[str, Any]:

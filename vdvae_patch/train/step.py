@@ -172,15 +172,21 @@ class TrainingStep:
         self._update(losses, moment)
         return metrics
 
-    def as_graph(self, state: Callable[[], Iterable[Tensor]], capture: Capture | None = None) -> StepGraph:
+    def as_graph(
+        self,
+        state: Callable[[], Iterable[Tensor]],
+        capture: Capture | None = None,
+        moves: Callable[[], str] | None = None,
+    ) -> StepGraph:
         """Capture the step as one graph, which is replayed from its third time on; see `StepGraph`.
 
         Args:
             state: gives the buffers of the model and of its objective.
+            moves: what the steps have moved in Python, see `StepGraph`.
         """
         own = [] if self.scaler is None else [self.scaler.value, self.scaler.good_steps]
         self._captured = True
-        self.graph = StepGraph(self._body, lambda: [*state(), *own], self.world.device, capture)
+        self.graph = StepGraph(self._body, lambda: [*state(), *own], self.world.device, capture, moves)
         return self.graph
 
     def drain(self) -> list[StepRecord]:

@@ -25,6 +25,7 @@ from vdvae_patch.patching import Variant
 from vdvae_patch.patching.decoder import Likelihood, likelihood_in
 from vdvae_patch.registry import parse_spec
 from vdvae_patch.seams import DecoderSeam
+from vdvae_patch.train.aside import aside
 
 LOOK_EVERY = 100
 """Of how many batches a decoder looks at one on a GPU, where each look is a wait for the device."""
@@ -157,7 +158,8 @@ class Weighing:
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             try:
                 model.eval()
-                terms = self.seam.terms(model, x, target)
+                with aside(model):
+                    terms = self.seam.terms(model, x, target)
             finally:
                 for module in was_training:
                     module.training = True

@@ -34,7 +34,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from vdvae_patch.attach.graft import TABLE
 from vdvae_patch.errors import PatchError
-from vdvae_patch.scanning.watching.inputs import slots_of
+from vdvae_patch.outside.places import Registered, holders
+from vdvae_patch.scanning.watching.inputs import slots_of, tensors_in
 
 
 class Watching(Protocol):
@@ -236,8 +237,10 @@ def _attributes(model: nn.Module) -> Callable[[], None]:
 
 def contents_kept(model: nn.Module, values: Iterable[Any]) -> Callable[[], None]:
     """What puts back the attributes of a model's modules, and what lies in some other values: attributes, lists,
-    counters, the states of generators."""
+    counters, the states of generators. Of the model the tensors among these are copied, too: no recorder sees who
+    writes to them."""
     of_model = _attributes(model)
+    tensors = _tensors_outside(model)
     seen: set[int] = set()
     undo = [part for value in values for part in _of_value(value, seen, 0)]
 
@@ -245,8 +248,24 @@ def contents_kept(model: nn.Module, values: Iterable[Any]) -> Callable[[], None]
         for part in undo:
             part()
         of_model()
+        for tensor, copy in tensors:
+            tensor.data.copy_(copy)  # unseen by autograd, as a buffer is
 
     return put_back
+
+
+def _tensors_outside(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The tensors in a model's plain attributes, with copies; not what a pass has computed, which nobody writes to."""
+    known = Registered.of(model)
+    held = [value for holder in holders(model) if holder.only is None for _, value in holder.items()]
+    found = {id(t): t for t in tensors_in(held) if t.grad_fn is None and not known.has(t) and _can_be_written(t)}
+    return [(tensor, tensor.detach().clone()) for tensor in found.values()]
+
+
+def _can_be_written(tensor: Tensor) -> bool:
+    plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_meta
+    sizes = zip(tensor.stride(), tensor.shape, strict=True) if plain else ()
+    return plain and not tensor.is_inference() and not any(stride == 0 and size > 1 for stride, size in sizes)
 
 
 def _of_dict(values: dict[Any, Any], but: frozenset[str], seen: set[int], depth: int) -> Iterator[Callable[[], None]]:
@@ -281,6 +300,8 @@ def _of_value(value: Any, seen: set[int], depth: int) -> Iterator[Callable[[], N
         yield lambda: value.setstate(state)
     elif isinstance(value, torch.Generator):
         yield partial(_set_state, value, value.get_state())
+    elif type(value).__name__ == "RandomState" and hasattr(value, "set_state"):  # of NumPy
+        yield partial(value.set_state, value.get_state(legacy=False))
     elif hasattr(value, "bit_generator"):  # of NumPy
         bits, of_bits = value.bit_generator, value.bit_generator.state
         yield lambda: setattr(bits, "state", of_bits)

@@ -1,0 +1,56 @@
+"""A host that counts its steps, follows a mean and draws from generators of its own is resumed and replayed exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from runs import metrics
+
+from vdvae_patch.cli import replay, train
+from vdvae_patch.train import checkpoint
+
+pytestmark = pytest.mark.medium
+
+HOST = str(Path(__file__).parent / "counting_host.py")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run(out: Path, *flags: str) -> None:
+    assert train.run(["--patches", HOST, "--variant", "vanilla", "--device", "cpu", "--out", str(out), *flags]) == 0
+
+
+def test_a_resumed_run_is_the_undisturbed_one_however_often_it_is_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "whole", "--steps", "6", "--evaluate-every", "2", "--watch-every", "2", "--ema-rate", "0.5")
+    run(tmp_path / "half", "--steps", "3", "--ema-rate", "0.5")
+    capsys.readouterr()
+    run(tmp_path / "half", "--steps", "6", "--resume")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the model keeps law (a Normal) outside of its state_dict, which no checkpoint can hold" in said
+    numbers = ("step", "elbo", "distortion", "rate", "grad_norm")
+    whole, half = ([[row[name] for name in numbers] for row in metrics(tmp_path / name)] for name in ("whole", "half"))
+    assert whole == half
+    ended = [json.loads((tmp_path / name / "summary.json").read_text())["test"] for name in ("whole", "half")]
+    assert ended[0] == ended[1]
+    pictures = [(tmp_path / name / "samples" / "final.png").read_bytes() for name in ("whole", "half")]
+    assert pictures[0] == pictures[1]
+    kept = checkpoint.newest(tmp_path / "half" / "checkpoints").state["outside"]["ranks"][0]
+    assert kept["num_iter"] == kept["annealer.calls"] == 6
+    assert set(kept) == {"num_iter", "annealer.calls", "mean", "seen", "own", "scale"}
+
+
+def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "run", "--steps", "3", "--skip-threshold", "1e-6", "--record-skips", "3")
+    for number in ("1", "3"):
+        assert replay.run([str(tmp_path / "run"), "--skip", number, "--patches", HOST]) == 0
+    assert capsys.readouterr().out.count("are the same, bit for bit") == 2
