@@ -110,13 +110,8 @@ class Again:
                 "torch.compile gives"
             )
             return []
-        start = 0
         for backward in window.backwards:
-            index = min(start, len(window.passes) - 1)
-            if backward.passes == start and found:
-                index = found[-1].index  # a second loss of the same passes
-            start = backward.passes
-            found.append(self.share_of(backward, index))
+            found.append(self.share_of(backward, min(backward.first, len(window.passes) - 1)))
         if not window.backwards:
             found.append(self._of_pass(0, None))
         return found

@@ -130,6 +130,9 @@ class Backward:
         by_grad: whether it was `grad`, which adds nothing to gradients: what the loop does with them is not seen.
         partial: whether something was differentiated that is no number, as by `loss.backward(gradient)`.
         of_error: whether the step did not come that far: what can be computed of it stands for a loss.
+        weights: what each of the roots was multiplied by, as in `loss.backward(weight)`.
+        first: which of the passes it begins with.
+        cleared: the parameters, by their id, whose gradients were cleared since: nothing of it is in them.
     """
 
     roots: list[Tensor]
@@ -144,6 +147,20 @@ class Backward:
     by_grad: bool = False
     partial: bool = False
     of_error: bool = False
+    weights: list[Tensor] = field(default_factory=list)
+    first: int = 0
+    cleared: set[int] = field(default_factory=set)
+
+    def is_of(self, parameters: set[int]) -> bool:
+        """Whether some of these parameters, by their id, had a part in it."""
+        return any(reaches(end, parameters) for end in self.ends)
+
+    @property
+    def values(self) -> list[Tensor]:
+        """The numbers that were differentiated, each times its weight, in float32 or float64."""
+        if not self.weights:
+            return [_wide(root).sum() for root in self.roots]
+        return [_wide(root).sum() * _wide(w).sum() for root, w in zip(self.roots, self.weights, strict=True)]
 
 
 @dataclass
@@ -183,32 +200,46 @@ class Window:
         autocast = Autocast.now(device)
         self.passes.append(Pass(args, kwargs, versions, states, autocast, frames, module.training, of, began))
 
-    def backward(self, roots: Sequence[Tensor], device: torch.device, *, by_grad: bool = False) -> None:
-        """Keep what a call of `backward`, or of `grad`, is given; called before it."""
+    def backward(
+        self,
+        roots: Sequence[Tensor],
+        device: torch.device,
+        *,
+        weights: Sequence[Tensor | None] | None = None,
+        by_grad: bool = False,
+    ) -> None:
+        """Keep what a call of `backward`, or of `grad`, is given; called before it.
+
+        Args:
+            weights: what each root's gradient begins with, where it is not 1.
+        """
         frame = sys._getframe(1)
-        found = replace(next(self.ways_to_now(roots, frame, device)), site=site_of(frame), by_grad=by_grad)
+        pairs = list(zip(map(untransformed, roots), weights or [None] * len(roots), strict=True))
+        # of what is no number the gradients alone say whether it is finite where it counts
+        numbers = [(root.detach(), weight) for root, weight in pairs if root.numel() == 1]
+        known = [untransformed(w).detach() if isinstance(w, Tensor) else torch.ones_like(root) for root, w in numbers]
+        ends = [None if is_transformed(root) else root.grad_fn for root in roots]
+        common, now, called_at = next(
+            iter(_common(self.passes[self.start :] or self.passes, running_in(frame))), (None, None, None)
+        )
+        found = Backward(
+            [root for root, _ in numbers], ends, now, {} if common is None else dict(common.f_locals),
+            {} if common is None else common.f_globals, called_at, len(self.passes), Autocast.now(device),
+            site_of(frame), by_grad, len(numbers) < len(roots), weights=known, first=self._first,
+        )  # fmt: skip
         self.backwards = [*self.backwards[-_MOST:], found]
 
-    def ways_to_now(self, roots: Sequence[Tensor], frame: FrameType, device: torch.device) -> Iterator[Backward]:
-        """The same by each function that called both, the innermost first; or one without a function."""
-        autocast = Autocast.now(device)
-        # of what is no number the gradients alone say whether it is finite where it counts
-        values = [root.detach() for root in map(untransformed, roots) if root.numel() == 1]
-        ends, partial = [None if is_transformed(root) else root.grad_fn for root in roots], len(values) < len(roots)
-        found = False
-        for common, now, called_at in _common(self.passes[self.start :] or self.passes, running_in(frame)):
-            found = True
-            variables = dict(common.f_locals)
-            yield Backward(
-                values, ends, now, variables, common.f_globals, called_at, len(self.passes), autocast, partial=partial
-            )
-        if not found:
-            yield Backward(values, ends, None, {}, {}, None, len(self.passes), autocast, partial=partial)
+    @property
+    def _first(self) -> int:
+        """The pass with which what is differentiated now begins: a second loss of the same passes begins where the
+        first one did."""
+        if self.backwards and self.backwards[-1].passes == len(self.passes):
+            return self.backwards[-1].first
+        return self.start
 
     @property
     def start(self) -> int:
-        """How many passes there were before the last call of `backward`; a second loss of the same passes begins where
-        the first one did."""
+        """How many passes there were before the last call of `backward`."""
         return self.backwards[-1].passes if self.backwards else 0
 
     def ways_to_error(self, running: Sequence[Running], sound: Window | None) -> Iterator[Backward]:
@@ -252,18 +283,46 @@ class Window:
         return any(not backward.by_grad for backward in self.backwards)
 
     @property
-    def losses(self) -> list[Tensor]:
-        """All that was differentiated and may be in the gradients: what `backward` was given; or, where gradients come
-        from `grad` alone, the last loss of each place, since a loop may have given the one before up."""
+    def in_gradients(self) -> list[Backward]:
+        """What may be in the gradients: what `backward` was given; or, where gradients come from `grad` alone, the last
+        loss of each place, since a loop may have given the one before up."""
         if self.sums:
-            return [root for backward in self.backwards if not backward.by_grad for root in backward.roots]
-        last = {backward.site: backward for backward in self.backwards}
-        return [root for backward in last.values() for root in backward.roots]
+            return [backward for backward in self.backwards if not backward.by_grad]
+        return list({backward.site: backward for backward in self.backwards}.values())
 
-    def keep_those_of(self, parameters: set[int]) -> None:
-        """Forget calls of `backward` that none of these parameters, by their id, had a part in: those of other
-        models. What `grad` was given is known to be of parameters of this one."""
-        self.backwards = [b for b in self.backwards if b.by_grad or any(reaches(end, parameters) for end in b.ends)]
+    @property
+    def values(self) -> list[Tensor]:
+        """The losses among that, each times the weight that `backward` was given."""
+        return [value for backward in self.in_gradients for value in backward.values]
+
+    @property
+    def partial(self) -> bool:
+        """Whether something among that is no number, so that the sum of the losses is not all of it."""
+        return any(backward.partial for backward in self.in_gradients)
+
+    def cleared(self, parameters: set[int]) -> None:
+        """The gradients of these parameters, by their id, were cleared, or are not there."""
+        for backward in self.backwards:
+            backward.cleared |= parameters
+
+    def part_of(self, parameters: set[int], *, traceable: bool) -> Window:
+        """What is in the gradients of these parameters, by their id: a loss of another model, or of another optimizer's
+        parameters alone, is not, and neither is one whose gradients were cleared since. What `grad` was given is known
+        to be of parameters of the model.
+
+        Args:
+            traceable: whether a loss can be followed to parameters, as it cannot through some wrappers; where not, all
+                are taken for theirs.
+        """
+        kept, over = list[Backward](), list[Backward]()
+        for backward in self.backwards:
+            if not traceable or backward.by_grad:
+                kept.append(backward)
+            elif backward.is_of(parameters):
+                cleared = parameters & backward.cleared
+                (kept if not cleared or backward.is_of(parameters - cleared) else over).append(backward)
+        past = [*self.past, Window(list(self.passes), over)] if over else self.past
+        return Window(list(self.passes), kept, self.uncounted, past)
 
     def drop_given_up(self) -> None:
         """Forget passes that a loop has given up before `backward`, as one does that checks its loss: such a batch has
@@ -278,7 +337,14 @@ class Window:
             if end - start > 1:
                 given_up |= self._not_in(backward, start, end)
         if given_up:
-            self.backwards = [replace(b, passes=b.passes - sum(n < b.passes for n in given_up)) for b in self.backwards]
+            self.backwards = [
+                replace(
+                    b,
+                    passes=b.passes - sum(n < b.passes for n in given_up),
+                    first=b.first - sum(n < b.first for n in given_up),
+                )
+                for b in self.backwards
+            ]
             self.passes = [one for n, one in enumerate(self.passes) if n not in given_up]
 
     def _not_in(self, backward: Backward, start: int, end: int) -> set[int]:
@@ -508,10 +574,15 @@ def reaches(end: Any, parameters: set[int]) -> bool:
             continue
         seen.add(node)
         variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) in parameters:
-            return True
+        if (variable is not None and id(variable) in parameters) or "Checkpoint" in type(node).__name__:
+            return True  # a pass that is done again in the backward pass does not say here what is in it
         todo += [following for following, _ in node.next_functions]
     return False
+
+
+def _wide(value: Tensor) -> Tensor:
+    """In float32, or float64 where it is that."""
+    return value if value.dtype == torch.float64 else value.float()
 
 
 def _numbers(ends: Sequence[Any]) -> Iterator[int]:

@@ -39,7 +39,7 @@ from vdvae_patch.guarding.guardable import (
 from vdvae_patch.guarding.healing import Healer
 from vdvae_patch.guarding.hooks import Hooks
 from vdvae_patch.guarding.judging import CAUSES, Bounds, Look
-from vdvae_patch.guarding.passes import Buffers, Running, Window, callers, reaches
+from vdvae_patch.guarding.passes import Buffers, Running, Window, callers
 from vdvae_patch.guarding.recorder import Recorder
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
@@ -53,6 +53,15 @@ _guarded: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _all: weakref.WeakSet[Guard] = weakref.WeakSet()
 _held_back: weakref.WeakKeyDictionary[Optimizer, _Held] = weakref.WeakKeyDictionary()
 """Steps under way whose gradients a guard has taken away; the other guards of the same optimizer then skip, too."""
+
+
+class _Doing(threading.local):
+    """Whether a guard does a step again in this thread."""
+
+    again = False
+
+
+_doing = _Doing()
 
 
 def guard(
@@ -166,6 +175,7 @@ class Guard:
         self._diagnostician = Diagnostician(self.model, heads)
         self._healer = Healer(self.model, self._diagnostician, self._voice)
         self._window, self._buffers = Window(), Buffers(self.model)
+        self._judged = self._window  # what of it is in the gradients of the optimizer that steps
         self._buffers.take()
         self._stepped = True  # the next pass begins a new step
         self._counts = StepCounts()
@@ -184,7 +194,7 @@ class Guard:
         self._announced = False
         self._was_called = False
         self._sound: Window | None = None
-        self._busy = False
+        self._is_busy = False
         self._ended = False  # by an error
         self._lbfgs: Evaluations | None = None
         self._hooks = Hooks(self, self.model, model)
@@ -217,6 +227,7 @@ class Guard:
         _guarded.discard(self.model)
         _all.discard(self)
         self._window.clear()
+        self._judged = self._window
         self._recorder.close()
 
     def __enter__(self) -> Guard:
@@ -335,6 +346,8 @@ class Guard:
             return
         thread = threading.get_ident()
         self._inside[thread] = max(0, self._inside.get(thread, 0) - 1)
+        if _in_backward():  # a pass that is done again ends in an error of PyTorch's own, as soon as all is there
+            return
         error = sys.exc_info()[1] if output is None else None  # it may also be one that the loop handles right now
         if error is not None and not self._inside[thread] and not self._busy and _is_raised_in(error, module):
             hooks = module._forward_hooks
@@ -376,22 +389,29 @@ class Guard:
                 _held_back.pop(optimizer, None)
             self._steps_in.clear()
             self._window.clear()
+            self._judged = self._window  # the graphs of the step before are needed no longer
             self._buffers.take()
         self._window.forward(module, args, kwargs, device_of(self.model), of)
 
-    def on_backward(self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None) -> None:
+    def on_backward(
+        self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None, weights: Sequence[Tensor | None]
+    ) -> None:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes or _in_backward():  # as reentrant checkpoints call it
             return
         if inputs is not None and not self._has_some_of(inputs):  # a penalty on the gradient of what a model is given
             return
         self._settle()
+        device = torch.device(self._window.passes[-1].autocast.device)
+        if self._window.backwards:
+            self._window.cleared({id(p) for p in self.model.parameters() if p.grad is None})
         if not self._stepped:
             if inputs is None:
                 self._forget_what_was_cleared()
         elif inputs is not None or self._is_cleared():  # a second loss of passes whose first one had its step
             self._window.backwards = []
-        self._window.backward(roots, torch.device(self._window.passes[-1].autocast.device), by_grad=inputs is not None)
+        if self._window.passes:  # else it is another model's, behind a step that the loop has given up
+            self._window.backward(roots, device, weights=weights, by_grad=inputs is not None)
 
     def _has_some_of(self, tensors: Sequence[Any]) -> bool:
         own = list(self.model.parameters())
@@ -402,11 +422,16 @@ class Guard:
 
     def on_zero(self, cleared: Any) -> None:
         """See `signals.Listener`. A loop may give a loss up after `backward`, without a step."""
-        if self._busy or self._stepped or not self._window.backwards:
+        if self._busy or not self._window.backwards:
             return
-        if isinstance(cleared, Optimizer) and not self._watches(cleared):
-            return
-        self._forget_what_was_cleared()
+        if isinstance(cleared, Optimizer):
+            self._window.cleared({id(p) for group in cleared.param_groups for p in group["params"]})
+            if not self._watches(cleared):
+                return
+        elif isinstance(cleared, nn.Module):
+            self._window.cleared({id(p) for p in cleared.parameters()})
+        if not self._stepped:
+            self._forget_what_was_cleared()
 
     def _forget_what_was_cleared(self) -> None:
         """Gradients may be cleared by hand, too."""
@@ -426,7 +451,8 @@ class Guard:
         try:
             result = step()
             if self._counts.of(own) == count:  # the scaler found an infinity, and let the optimizer not step
-                loss, _ = judging.losses(self._window, self._scale, device_of(self.model))
+                self._judge_part([p for group in own.param_groups for p in group["params"]])
+                loss, _ = judging.losses(self._judged, self._scale, device_of(self.model))
                 self._counts.add(own)
                 self._overflow(own, count, math.inf, loss)
             return result
@@ -498,7 +524,7 @@ class Guard:
         """What is found of a step that ended in an error; None if all was finite in it."""
         if why := self._not_alone():
             return Diagnosis(notes=(f"{why}",)) if refused else None
-        again = self._again()
+        again = self._again(self._window)
         differentiated = bool(self._window.backwards) and self._window.start == len(self._window.passes)
         if not differentiated:
             again.follow(list(self._window.ways_to_error(running, self._sound)), error)
@@ -546,10 +572,11 @@ class Guard:
         """Gradients are there; apply the update, or keep it out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         step = self._counts.of(optimizer)
+        self._judge_part(parameters)
         if optimizer not in self._counts and (warning := divides_by_zero(optimizer)):
             self._voice.say(warning)
         if self._may_wait(optimizer, parameters):
-            row = judging.row(self._window, parameters, parameters[0].device)
+            row = judging.row(self._judged, parameters, parameters[0].device)
             self._counts.add(optimizer)
             self._stepped = True
             self._undecided = Undecided.of(optimizer, step, row, self.threshold, self._buffers.modules)
@@ -582,16 +609,13 @@ class Guard:
         """What is noted of an update that is applied."""
         self._consecutive_before, self._consecutive = self._consecutive, 0
         self._steps += 1
-        if self._traceable is None and self._window.backwards:
-            own = {id(p) for p in parameters}
-            self._traceable = any(reaches(end, own) for b in self._window.backwards for end in b.ends)
         self._shown = loss
         if not self._window.passes:  # no call was seen, before which they would be taken
             self._buffers.take()
             self._hooks.hear_compiled()
         self._hooks.hear_parts(not self._window.passes or any(one.of for one in self._window.passes))
-        if self._sound is None and self._recorder.fits(self._window):
-            self._sound = self._window.lasting()
+        if self._sound is None and self._recorder.fits(self._judged):
+            self._sound = self._judged.lasting()
             self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
         self._clipping.apply(optimizer, parameters, norm, limit)
         self._voice.track(step, loss, norm, limit, skipped=False)
@@ -619,7 +643,11 @@ class Guard:
         if not can_be_deferred(optimizer, parameters, self._deferring) or not self._buffers.in_place:
             return False
         own = {id(p) for p in parameters}
-        return all(any(reaches(end, own) for end in backward.ends) for backward in self._window.backwards)
+        return (
+            len(self._judged.backwards) == len(self._window.backwards)
+            and not self._judged.partial
+            and all(backward.is_of(own) for backward in self._judged.backwards)
+        )
 
     def _settle(self, *, may_look: bool = True) -> None:
         """Read what the device has decided of the last step, and do what is to be done after it.
@@ -653,7 +681,14 @@ class Guard:
     def _look(self, parameters: Sequence[Tensor], optimizer: Optimizer, limit: float = math.inf) -> Look:
         scaled = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
         bounds = Bounds(self.threshold, limit, self._scale, scaled)
-        return judging.look(self._window, parameters, device_of(self.model), bounds, traceable=self._traceable is True)
+        return judging.look(self._judged, parameters, device_of(self.model), bounds)
+
+    def _judge_part(self, parameters: Sequence[Tensor]) -> None:
+        """Of what was differentiated, take what is in the gradients of these parameters."""
+        own = {id(p) for p in parameters}
+        if self._traceable is None and self._window.sums and own:
+            self._traceable = any(backward.is_of(own) for backward in self._window.backwards)
+        self._judged = self._window.part_of(own, traceable=self._traceable is True)
 
     def _keep_out(self, parameters: Iterable[Tensor]) -> None:
         """Without gradients the optimizer changes nothing; the loop finds them again behind the step."""
@@ -671,10 +706,10 @@ class Guard:
     def _overflow(self, optimizer: Optimizer, step: int, norm: float, loss: float) -> None:
         """Scaled gradients are not finite: because of the scale, or by themselves?"""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._window.drop_given_up()
+        self._judged.drop_given_up()
         self._stepped = True
         device = device_of(self.model)
-        ordinary = not judging.losses(self._window, self._scale, device)[1]
+        ordinary = not judging.losses(self._judged, self._scale, device)[1]
         diagnosis = None
         if ordinary and self.diagnose:
             with self._quiet():
@@ -693,7 +728,7 @@ class Guard:
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
-        self._window.drop_given_up()
+        self._judged.drop_given_up()
         try:
             return self._looked_into(skip)
         except Exception as error:  # what watches must not end the run
@@ -701,7 +736,7 @@ class Guard:
             return replace(skip, diagnosis=Diagnosis(notes=(why,)))
 
     def _looked_into(self, skip: Skip) -> Skip:
-        outside = tuple(self._diagnostician.came_in(self._window.data))
+        outside = tuple(self._diagnostician.came_in(self._judged.data))
         if outside:
             return replace(skip, diagnosis=Diagnosis(outside=outside))
         by_threshold = skip.norm < rule.LARGEST and math.isfinite(skip.loss)
@@ -719,7 +754,7 @@ class Guard:
         if self.policy == "heal":
             with self._quiet():
                 skip = self._healer.heal(skip, self._skips, self._again())
-        skip = self._recorder.record(skip, loss, self._window, self._buffers, self.call)
+        skip = self._recorder.record(skip, loss, self._judged, self._buffers, self.call)
         self._skips.append(skip)
         self._voice.track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
@@ -745,7 +780,7 @@ class Guard:
         return examined < _EXAMINED or real % _SELDOM == 0
 
     def _again(self, window: Window | None = None) -> Again:
-        return Again(self.model, window or self._window, self._buffers, self.call, self._scale)
+        return Again(self.model, window or self._judged, self._buffers, self.call, self._scale)
 
     def _sound_again(self) -> Again | None:
         return None if self._sound is None else Again(self.model, self._sound, self._buffers, self.call)
@@ -764,7 +799,7 @@ class Guard:
             return Diagnosis(notes=(f"{why}{recorded}",))
         again, sound = self._again(), self._sound_again()
         found = self._diagnostician.examine(again, sound)
-        for past in reversed(self._window.past):
+        for past in reversed(self._judged.past):
             if found.reproduced or found.outside or not past.passes:
                 break
             before = self._again(past)
@@ -774,12 +809,17 @@ class Guard:
 
     @contextlib.contextmanager
     def _quiet(self) -> Any:
-        """What happens in the block is the guard's own doing."""
-        self._busy = True
+        """What happens in the block is the guard's own doing: no other guard takes it for a step of the loop's."""
+        own, self._is_busy, _doing.again = (self._is_busy, _doing.again), True, True
         try:
             yield
         finally:
-            self._busy = False
+            self._is_busy, _doing.again = own
+
+    @property
+    def _busy(self) -> bool:
+        """Whether this guard, or another one in this thread, does a step again."""
+        return self._is_busy or _doing.again
 
     # --- optimizers ---------------------------------------------------------------------------------------------------
 
@@ -802,7 +842,9 @@ class Guard:
 
         def heard() -> Any:
             result = closure()
-            seen = self._look([p for p, _ in kept.weights if p.grad is not None], optimizer)
+            parameters = [p for p, _ in kept.weights if p.grad is not None]
+            self._judge_part(parameters)
+            seen = self._look(parameters, optimizer)
             if seen.cause is not None and kept.bad is None:
                 step, name = self._counts.of(optimizer), type(optimizer).__name__
                 skip = Skip(step, seen.cause, seen.ranks, seen.norm, seen.loss, name)
@@ -853,9 +895,10 @@ class Guard:
             self._skipped(kept.bad)
         elif pending is not None:
             diagnosed = self._diagnosed(pending)
-            if self.shows_last_loss and len(self._window.losses) == 1:
+            roots = [root for backward in self._judged.in_gradients for root in backward.roots]
+            if self.shows_last_loss and len(roots) == 1:
                 with torch.no_grad():
-                    self._window.losses[0].fill_(self._shown or 0.0)
+                    roots[0].fill_(self._shown or 0.0)
             self._skipped(diagnosed)
 
 

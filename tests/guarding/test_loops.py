@@ -1,0 +1,215 @@
+"""What a guard counts and logs of loops with several losses, models and optimizers, beside the same by hand."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.checkpoint import checkpoint
+
+import vdvae_patch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_vae import SmallVAE, nelbo
+
+TURNS, BAD = 4, 2
+Hand = list[tuple[float, float]]
+"""Of each step, in their order, the loss and the norm."""
+
+
+def norm_of(optimizer: Optimizer) -> float:
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients))
+
+
+def noted(hand: Hand, optimizer: Optimizer, loss: Tensor | float) -> None:
+    hand.append((float(torch.as_tensor(loss).detach()), norm_of(optimizer)))
+
+
+def sgd(*modules: nn.Module) -> Optimizer:
+    return torch.optim.SGD([p for module in modules for p in module.parameters()], 1e-3)
+
+
+def loss_of(model: SmallVAE, x: Tensor) -> tuple[Tensor, Tensor]:
+    recon, mean, logvar = model(x)
+    return nelbo(recon, x, mean, logvar), recon
+
+
+def both_backwards_and_then_both_steps(model: SmallVAE, bad: bool, hand: Hand) -> None:
+    """Of a discriminator whose loss is a hundred times that of the model."""
+    other = nn.Linear(6, 1)
+    of_model, of_other = sgd(model), sgd(other)
+    for turn in range(TURNS):
+        model.far = 400.0 if bad and turn == BAD else 0.0
+        x = torch.randn(8, 6)
+        loss, recon = loss_of(model, x)
+        of_model.zero_grad()
+        loss.backward()
+        of_other.zero_grad()
+        (100 * F.softplus(-other(x)).sum() + other(recon.detach()).nan_to_num().sum()).backward()
+        noted(hand, of_model, loss)
+        of_model.step()
+        of_other.step()
+
+
+def a_model_in_another_thread(model: SmallVAE, bad: bool, hand: Hand) -> None:
+    other, optimizer = nn.Linear(6, 1), sgd(model)
+    for turn in range(TURNS):
+        model.far = 400.0 if bad and turn == BAD else 0.0
+        loss, _ = loss_of(model, torch.randn(8, 6))
+        optimizer.zero_grad()
+        loss.backward()
+        thread = threading.Thread(target=lambda: (100 * other(torch.ones(8, 6)) ** 2).sum().backward())
+        thread.start()
+        thread.join()
+        noted(hand, optimizer, loss)
+        optimizer.step()
+
+
+def a_part_with_an_optimizer_of_its_own(model: SmallVAE, bad: bool, hand: Hand) -> None:
+    """As in an adversarial autoencoder: what the first loss has left in the decoder's gradients stays there."""
+    critic, all_of_it, of_encoder = nn.Linear(3, 1), sgd(model), sgd(model.encoder, model.mean)
+    for turn in range(TURNS):
+        model.far = 400.0 if bad and turn == BAD else 0.0
+        x = torch.randn(8, 6)
+        loss, _ = loss_of(model, x)
+        all_of_it.zero_grad()
+        loss.backward()
+        noted(hand, all_of_it, loss)
+        all_of_it.step()
+        of_encoder.zero_grad()
+        deceived = F.softplus(-critic(model.mean(model.encoder(x)))).sum()
+        deceived.backward()
+        noted(hand, of_encoder, deceived)
+        of_encoder.step()
+
+
+def a_loss_for_each_of_two_optimizers(model: SmallVAE, bad: bool, hand: Hand) -> None:
+    first, second = sgd(model.encoder, model.mean, model.logvar), sgd(model.decoder)
+    for turn in range(TURNS):
+        x = torch.randn(8, 6)
+        _, mean, logvar = model(x)
+        of_first = (mean**2 + logvar**2).sum()
+        of_second = ((model.decoder(mean.detach()) - x) ** 2).sum() * (math.nan if bad and turn == BAD else 1.0)
+        first.zero_grad()
+        second.zero_grad()
+        of_first.backward()
+        of_second.backward()
+        noted(hand, first, of_first)
+        noted(hand, second, of_second)
+        first.step()
+        second.step()
+
+
+def a_weight_given_to_backward(model: SmallVAE, bad: bool, hand: Hand) -> None:
+    optimizer = sgd(model)
+    for turn in range(TURNS):
+        optimizer.zero_grad()
+        total = 0.0
+        for _ in range(4):
+            model.far = 400.0 if bad and turn == BAD else 0.0
+            loss, _ = loss_of(model, torch.randn(8, 6))
+            loss.backward(torch.tensor(0.25))
+            total += loss.item() / 4
+        noted(hand, optimizer, total)
+        optimizer.step()
+
+
+LOOPS = [
+    both_backwards_and_then_both_steps, a_model_in_another_thread, a_part_with_an_optimizer_of_its_own,
+    a_loss_for_each_of_two_optimizers, a_weight_given_to_backward,
+]  # fmt: skip
+
+
+def guarded(loop: Callable[[SmallVAE, bool, Hand], None], bad: bool) -> tuple[Hand, list[Mapping[str, float]], Any]:
+    torch.manual_seed(0)
+    model, rows, hand = SmallVAE(), list[Mapping[str, float]](), Hand()
+    with vdvae_patch.guard(model, tracker=rows.append, every=1, diagnose=False, file=io.StringIO()) as guard:
+        loop(model, bad, hand)
+    return hand, rows, guard
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
+def test_the_loss_of_a_step_is_what_is_in_its_gradients(loop: Callable[[SmallVAE, bool, Hand], None]) -> None:
+    for bad in (False, True):
+        hand, rows, guard = guarded(loop, bad)
+        assert [row["skipped"] for row in rows] == [float(not math.isfinite(loss)) for loss, _ in hand]
+        assert [row["loss"] for row in rows] == pytest.approx([loss for loss, _ in hand], nan_ok=True)
+        assert [row["grad_norm"] for row in rows] == pytest.approx([norm for _, norm in hand], nan_ok=True)
+        assert [skip.cause for skip in guard.skips] == ["nan_loss"] * bad
+
+
+def test_of_a_loss_that_is_in_part_no_number_none_is_said() -> None:
+    model, rows = SmallVAE(), list[Mapping[str, float]]()
+    optimizer = sgd(model)
+    with vdvae_patch.guard(model, tracker=rows.append, every=1):
+        x = torch.randn(8, 6)
+        recon, mean, logvar = model(x)
+        error = ((recon - x) ** 2).sum(1)
+        torch.autograd.backward([error, (mean**2 + logvar**2).sum()], [torch.ones_like(error), None])
+        norm = norm_of(optimizer)
+        optimizer.step()
+    assert math.isnan(rows[0]["loss"])
+    assert rows[0]["grad_norm"] == pytest.approx(norm)
+
+
+def test_another_models_backward_behind_a_step_that_was_given_up_is_let_be() -> None:
+    model, other = SmallVAE(), nn.Linear(6, 1)
+    optimizer = sgd(model)
+    with vdvae_patch.guard(model) as guard:
+        loss, _ = loss_of(model, torch.randn(8, 6))
+        loss.backward()
+        for p in model.parameters():
+            p.grad = None
+        other(torch.ones(1, 6)).sum().backward()
+        loss, _ = loss_of(model, torch.randn(8, 6))
+        loss.backward()
+        optimizer.step()
+        assert (guard.steps, guard.skips) == (1, [])
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_model_whose_whole_pass_is_done_again_in_the_backward_pass_trains_as_without_a_guard(
+    reentrant: bool,
+) -> None:
+    weights = []
+    for guard in (False, True):
+        torch.manual_seed(0)
+        model = SmallVAE()
+        optimizer = sgd(model)
+        watch = vdvae_patch.guard(model) if guard else None
+        for _ in range(TURNS):
+            x = torch.randn(8, 6, requires_grad=True)
+            recon, mean, logvar = checkpoint(model, x, use_reentrant=reentrant)
+            optimizer.zero_grad()
+            nelbo(recon, x, mean, logvar).backward()
+            optimizer.step()
+        if watch is not None:
+            assert (watch.steps, watch.skips) == (TURNS, [])
+            watch.remove()
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+@pytest.mark.medium
+def test_two_guards_of_a_model_and_its_part_do_not_hear_each_other_look_again() -> None:
+    torch.manual_seed(0)
+    model, out = SmallVAE(), io.StringIO()
+    optimizer = sgd(model)
+    with vdvae_patch.guard(model, file=out) as whole, vdvae_patch.guard(model.encoder, file=out) as part:
+        for turn in range(TURNS):
+            model.far = 400.0 if turn == BAD else 0.0
+            loss, _ = loss_of(model, torch.randn(8, 6)); optimizer.zero_grad(); loss.backward(); optimizer.step()  # noqa: E702  # fmt: skip
+        for guard in (whole, part):
+            assert guard.steps == TURNS - 1
+            assert [skip.step for skip in guard.skips] == [BAD]
