@@ -213,3 +213,134 @@ def test_two_guards_of_a_model_and_its_part_do_not_hear_each_other_look_again() 
         for guard in (whole, part):
             assert guard.steps == TURNS - 1
             assert [skip.step for skip in guard.skips] == [BAD]
+
+
+class Lookahead(Optimizer):
+    """Takes the steps of another optimizer, and every second one goes halfway back to where it came from."""
+
+    def __init__(self, base: Optimizer) -> None:
+        super().__init__(base.param_groups, {})
+        self.base, self.param_groups, self.count = base, base.param_groups, 0
+        self.slow = {p: p.detach().clone() for group in self.param_groups for p in group["params"]}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        self.base.step(closure)
+        self.count += 1
+        for p, slow in self.slow.items() if self.count % 2 else ():
+            p.copy_((p + slow) / 2)
+
+
+class SAM(Optimizer):
+    """Steps by the gradient at weights that lie a little uphill."""
+
+    def __init__(self, base: Optimizer) -> None:
+        super().__init__(base.param_groups, {})
+        self.base, self.param_groups = base, base.param_groups
+
+    @torch.no_grad()
+    def step(self, closure: Any) -> Any:  # type: ignore[override]
+        own = [p for group in self.param_groups for p in group["params"]]
+        before = [p.clone() for p in own]
+        for p in own:
+            if p.grad is not None:
+                p.add_(p.grad, alpha=1e-3)
+        with torch.enable_grad():
+            loss = closure()
+        for p, value in zip(own, before, strict=True):
+            if p.grad is not None:
+                p.copy_(value)
+        self.base.step()
+        self.zero_grad()
+        return loss
+
+
+def steps_by(
+    make: Callable[[Any], Optimizer], rows: list[Mapping[str, float]] | None, bad: bool = False, **options: Any
+) -> tuple[list[Tensor], Hand, Any]:
+    """Weights before each turn and behind the last, with a guard if there are rows for it; and by hand what the first
+    evaluation of each turn gave."""
+    torch.manual_seed(0)
+    model, hand = SmallVAE(), Hand()
+    optimizer, weights = make(model.parameters()), list[Tensor]()
+    guard = None if rows is None else vdvae_patch.guard(model, tracker=rows.append, every=1, diagnose=False, **options)
+    for turn in range(TURNS):
+        x, noise = torch.randn(8, 6), torch.randn(8, 3)
+        evaluations = Hand()
+
+        def closure(x: Tensor = x, noise: Tensor = noise, turn: int = turn, by_hand: Hand = evaluations) -> Tensor:
+            optimizer.zero_grad()
+            h = model.encoder(x)
+            mean, logvar = model.mean(h), model.logvar(h) + (400.0 if bad and turn == BAD else 0.0)
+            loss = nelbo(model.decoder(mean + torch.exp(logvar / 2) * noise), x, mean, logvar)
+            loss.backward()
+            noted(by_hand, optimizer, loss)
+            return loss
+
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        if isinstance(optimizer, SAM):
+            closure()
+            evaluations.clear()
+        optimizer.step(closure)  # type: ignore[arg-type]
+        hand.append(evaluations[0])
+    weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    if guard is not None:
+        guard.remove()
+    return weights, hand, guard
+
+
+MAKERS = {
+    "LBFGS": lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=3),
+    "Lookahead": lambda p: Lookahead(torch.optim.SGD(p, 1e-3, momentum=0.9)),
+    "SAM": lambda p: SAM(torch.optim.SGD(p, 1e-3, momentum=0.9)),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_optimizer_that_is_not_a_plain_one_is_counted_once_a_turn_and_undone(name: str) -> None:
+    rows = list[Mapping[str, float]]()
+    plain, _, _ = steps_by(MAKERS[name], None)
+    watched, hand, guard = steps_by(MAKERS[name], rows)
+    assert all(map(torch.equal, plain, watched))
+    assert (guard.steps, guard.skips) == (TURNS, [])
+    assert [(row["loss"], row["grad_norm"]) for row in rows] == [pytest.approx(one) for one in hand]
+    rows.clear()
+    with_skip, _, guard = steps_by(MAKERS[name], rows, bad=True, file=io.StringIO())
+    assert [row["skipped"] for row in rows] == [float(turn == BAD) for turn in range(TURNS)]
+    assert guard.report().startswith(f"{TURNS} steps, 1 of them skipped")
+    assert torch.equal(with_skip[BAD], with_skip[BAD + 1])
+    assert with_skip[-1].isfinite().all()
+    assert not torch.equal(with_skip[-1], with_skip[-2])
+
+
+def test_what_does_not_clip_says_so_and_what_is_wrapped_is_clipped_once() -> None:
+    said, rows = io.StringIO(), list[Mapping[str, float]]()
+    steps_by(MAKERS["LBFGS"], rows, clip=1.0, file=said)
+    assert said.getvalue().count("clip=1.0 does nothing in a step of LBFGS") == 1
+    assert all(math.isinf(row["clip"]) for row in rows)
+    rows.clear()
+    watched, _, _ = steps_by(lambda p: Lookahead(torch.optim.SGD(p, 1e-3)), rows, clip=1.0, file=said)
+    assert [row["clip"] for row in rows] == [1.0] * TURNS
+    assert float((watched[2] - watched[1]).norm()) == pytest.approx(1e-3, rel=1e-3)  # the first turn goes half back
+
+
+def test_a_step_that_raised_leaves_the_next_one_guarded() -> None:
+    model = SmallVAE()
+    optimizer = sgd(model)
+
+    def closure(turn: int) -> Tensor:
+        if turn == 1:
+            raise MemoryError("as data may raise it, before the model is called")
+        loss, _ = loss_of(model, torch.randn(8, 6))
+        optimizer.zero_grad()
+        (loss * (math.nan if turn == 2 else 1.0)).backward()
+        return loss
+
+    with vdvae_patch.guard(model, diagnose=False, file=io.StringIO()) as guard:
+        for turn in range(TURNS):
+            try:
+                optimizer.step(lambda turn=turn: closure(turn))  # type: ignore[misc]
+            except MemoryError:
+                continue
+        assert (guard.steps, [skip.step for skip in guard.skips]) == (2, [1])
+    assert all(p.isfinite().all() for p in model.parameters())

@@ -26,7 +26,7 @@ from vdvae_patch.guarding.clipping import ClippedBefore, Clipping
 from vdvae_patch.guarding.counting import SkipCounts, StepCounts
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
-from vdvae_patch.guarding.evaluations import Evaluations
+from vdvae_patch.guarding.evaluations import Evaluations, is_of_torch
 from vdvae_patch.guarding.folder import open_folder
 from vdvae_patch.guarding.guardable import (
     Policy,
@@ -37,7 +37,7 @@ from vdvae_patch.guarding.guardable import (
     refuse_flat_shards,
 )
 from vdvae_patch.guarding.healing import Healer
-from vdvae_patch.guarding.hooks import Hooks
+from vdvae_patch.guarding.hooks import Hooks, steps_around
 from vdvae_patch.guarding.judging import CAUSES, Bounds, Look
 from vdvae_patch.guarding.passes import Buffers, Running, Window, callers
 from vdvae_patch.guarding.recorder import Recorder
@@ -181,7 +181,7 @@ class Guard:
         self._counts = StepCounts()
         self._holds: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
         self._taken: list[tuple[Tensor, Tensor | None]] = []
-        self._steps_in: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
+        self._begun: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # whose steps began, and may have raised
         self._pending: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
         self._consecutive = self._consecutive_before = 0
         self._scale = 1.0
@@ -196,7 +196,8 @@ class Guard:
         self._sound: Window | None = None
         self._is_busy = False
         self._ended = False  # by an error
-        self._lbfgs: Evaluations | None = None
+        self._evaluations: Evaluations | None = None  # of the step under way, of an optimizer that is not a plain one
+        self._plain: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # whose closure was evaluated once, at the weights
         self._hooks = Hooks(self, self.model, model)
         signals.listen(self)
         _guarded.add(self.model)
@@ -385,9 +386,9 @@ class Guard:
             self._window.give_up()
         if self._stepped:
             self._stepped = False
-            for optimizer in list(self._steps_in):  # of a step that raised
+            for optimizer in list(self._begun):
                 _held_back.pop(optimizer, None)
-            self._steps_in.clear()
+            self._begun.clear()
             self._window.clear()
             self._judged = self._window  # the graphs of the step before are needed no longer
             self._buffers.take()
@@ -424,12 +425,13 @@ class Guard:
         """See `signals.Listener`. A loop may give a loss up after `backward`, without a step."""
         if self._busy or not self._window.backwards:
             return
-        if isinstance(cleared, Optimizer):
-            self._window.cleared({id(p) for group in cleared.param_groups for p in group["params"]})
-            if not self._watches(cleared):
-                return
-        elif isinstance(cleared, nn.Module):
-            self._window.cleared({id(p) for p in cleared.parameters()})
+        of_optimizer = isinstance(cleared, Optimizer)
+        groups = [group["params"] for group in cleared.param_groups] if of_optimizer else [cleared.parameters()]
+        own = {id(p) for group in groups for p in group}
+        self._window.cleared(own)
+        self._taken = [(p, gradient) for p, gradient in self._taken if id(p) not in own]  # an optimizer's step, its own
+        if of_optimizer and not self._watches(cleared):
+            return
         if not self._stepped:
             self._forget_what_was_cleared()
 
@@ -540,10 +542,10 @@ class Guard:
         if self._busy or not self._watches(optimizer):
             return None
         self._inside.clear()  # Ctrl-C in a forward pass is not told of by PyTorch's hooks
-        depth = self._steps_in.get(optimizer, 0)
-        self._steps_in[optimizer] = depth + 1
-        if depth:
+        if any(map(self._watches, steps_around(optimizer))):
             return None
+        self._begun.add(optimizer)
+        self._evaluations = None
         self._settle(may_look=False)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
@@ -556,12 +558,18 @@ class Guard:
 
     def _heard(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
         """The closure, after which the gradients that it made are looked at."""
-        if isinstance(optimizer, LBFGS):
-            return self._heard_by_lbfgs(optimizer, closure)
+        if isinstance(optimizer, LBFGS) or not (is_of_torch(optimizer) or optimizer in self._plain):
+            return self._heard_by_all(optimizer, closure)
+        evaluated = False
 
         def heard() -> Any:
+            nonlocal evaluated
             result = closure()
-            self._judge(optimizer)
+            if evaluated:
+                self._plain.discard(optimizer)
+            else:
+                evaluated = True
+                self._judge(optimizer)
             return result
 
         return heard
@@ -597,6 +605,8 @@ class Guard:
             self._overflow(optimizer, step, norm, loss)  # of a fused optimizer, which is called with scaled gradients
             return
         self._keep_out(parameters)
+        if not is_of_torch(optimizer):  # what it moves without a gradient
+            self._evaluations = Evaluations(self.model, optimizer)
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
         skip = self._pending[optimizer] = Skip(step, cause, seen.ranks, norm, loss, type(optimizer).__name__)
         untold = weakref.WeakSet(guard for guard in _all if guard is not self and guard._watches(optimizer))
@@ -606,7 +616,11 @@ class Guard:
     def _applied(
         self, optimizer: Optimizer, step: int, loss: float, norm: float, parameters: Sequence[Tensor], limit: float
     ) -> None:
-        """What is noted of an update that is applied."""
+        """Clip the gradient of an update that is applied, and note it."""
+        self._clipping.apply(optimizer, parameters, norm, limit)
+        self._note_applied(step, loss, norm, limit)
+
+    def _note_applied(self, step: int, loss: float, norm: float, limit: float) -> None:
         self._consecutive_before, self._consecutive = self._consecutive, 0
         self._steps += 1
         self._shown = loss
@@ -617,7 +631,6 @@ class Guard:
         if self._sound is None and self._recorder.fits(self._judged):
             self._sound = self._judged.lasting()
             self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
-        self._clipping.apply(optimizer, parameters, norm, limit)
         self._voice.track(step, loss, norm, limit, skipped=False)
         if not self._said_clipped and (text := self._clipped_before.said(norm)):
             self._said_clipped = True
@@ -835,20 +848,33 @@ class Guard:
             self._holds[optimizer] = held
         return held
 
-    def _heard_by_lbfgs(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """LBFGS evaluates its closure many times in one step; so all is copied, and put back after a step in which one
-        evaluation was not finite."""
-        self._lbfgs = kept = Evaluations(self.model, optimizer)
+    def _heard_by_all(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """LBFGS evaluates its closure many times in one step, and others do so at weights that they have moved; so all
+        is copied, and put back after a step in which one evaluation was not finite."""
+        self._evaluations = kept = Evaluations(self.model, optimizer)
+        by_lines = isinstance(optimizer, LBFGS)  # whose search along a line needs the gradient as it is
+        if by_lines and self._clipping.clip is not None:
+            clip = f"clip={self._clipping.clip!r}"
+            self._voice.say_once(f"note: {clip} does nothing in a step of LBFGS, which needs its gradients as they are")
 
         def heard() -> Any:
+            kept.begins()
             result = closure()
             parameters = [p for p, _ in kept.weights if p.grad is not None]
             self._judge_part(parameters)
-            seen = self._look(parameters, optimizer)
-            if seen.cause is not None and kept.bad is None:
+            limit = math.inf if by_lines else self._clipping.limit(optimizer)
+            seen = self._look(parameters, optimizer, limit)
+            if kept.first is None:
+                kept.first, kept.limit = seen, limit
+            if seen.cause is None:
+                if not by_lines:
+                    self._clipping.apply(optimizer, parameters, seen.norm, limit)
+            elif kept.bad is None:
                 step, name = self._counts.of(optimizer), type(optimizer).__name__
                 skip = Skip(step, seen.cause, seen.ranks, seen.norm, seen.loss, name)
                 kept.bad = self._diagnosed(skip)
+            if seen.cause is not None and not by_lines:
+                self._keep_out(parameters)
             self._stepped = True
             return result
 
@@ -873,26 +899,18 @@ class Guard:
         """See `hooks.Ear`."""
         if self._busy:
             return
-        depth = self._steps_in.pop(optimizer, 1) - 1
-        if depth > 0:  # a step within a step, of a subclass that calls its base's
-            self._steps_in[optimizer] = depth
+        if any(map(self._watches, steps_around(optimizer))):
             return
+        self._begun.discard(optimizer)
+        kept, self._evaluations = self._evaluations, None
+        if kept is not None and kept.optimizer is optimizer and (optimizer in self._pending or kept.bad is not None):
+            kept.put_back()
         self._give_back()
         self._hear_of_others(optimizer)
+        pending = self._pending.pop(optimizer, None)
         if (undecided := self._undecided) is not None and undecided.optimizer is optimizer:
             undecided.over()
             self._buffers.put_back_where(undecided.held_back)
-            return
-        kept, pending = self._lbfgs, self._pending.pop(optimizer, None)
-        if kept is not None and kept.optimizer is optimizer:
-            self._lbfgs = None
-            self._counts.add(optimizer)
-            if kept.bad is None:
-                self._consecutive = 0
-                self._steps += 1
-                return
-            kept.put_back()
-            self._skipped(kept.bad)
         elif pending is not None:
             diagnosed = self._diagnosed(pending)
             roots = [root for backward in self._judged.in_gradients for root in backward.roots]
@@ -900,6 +918,22 @@ class Guard:
                 with torch.no_grad():
                     roots[0].fill_(self._shown or 0.0)
             self._skipped(diagnosed)
+        elif kept is not None and kept.optimizer is optimizer:
+            self._evaluated(optimizer, kept)
+
+    def _evaluated(self, optimizer: Optimizer, kept: Evaluations) -> None:
+        """A step whose evaluations were all looked at has come to its end."""
+        step = self._counts.of(optimizer)
+        self._counts.add(optimizer)
+        if kept.plain and not isinstance(optimizer, LBFGS):
+            self._plain.add(optimizer)
+        if kept.bad is not None:
+            for p, _ in kept.weights if isinstance(optimizer, LBFGS) else ():
+                p.grad = None
+            self._skipped(kept.bad)
+        else:
+            first = kept.first or Look(math.nan, None, math.nan)
+            self._note_applied(step, first.loss, first.norm, kept.limit)
 
 
 @dataclass
