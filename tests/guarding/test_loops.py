@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 import vdvae_patch
+from vdvae_patch.guarding.skip import read
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_vae import SmallVAE, nelbo
@@ -344,3 +345,73 @@ def test_a_step_that_raised_leaves_the_next_one_guarded() -> None:
                 continue
         assert (guard.steps, [skip.step for skip in guard.skips]) == (2, [1])
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+class Loss(SmallVAE):
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        recon, mean, logvar = super().forward(x)
+        return nelbo(recon, x, mean, logvar)
+
+
+def evaluated(model: nn.Module, batches: int) -> float:
+    """As many do it, with gradients on."""
+    model.eval()
+    total = sum(model(torch.randn(8, 6)).item() for _ in range(batches))
+    model.train()
+    return total
+
+
+@pytest.mark.parametrize("batches", [1, 7])
+@pytest.mark.parametrize("when", ["before", "behind", "between"])
+def test_the_batch_that_is_recorded_is_that_of_the_loss_and_not_of_an_evaluation(
+    tmp_path: Path, when: str, batches: int
+) -> None:
+    torch.manual_seed(0)
+    model = Loss()
+    optimizer = sgd(model)
+    with vdvae_patch.guard(model, threshold=1000.0, out=tmp_path / "guard", file=io.StringIO()) as guard:
+        for turn in range(TURNS):
+            x = torch.randn(8, 6) * (100.0 if turn == BAD else 1.0)
+            if when == "before":
+                evaluated(model, batches)
+            optimizer.zero_grad()
+            loss = model(x)
+            loss.backward()
+            if when == "between":
+                evaluated(model, batches)
+            if turn == BAD:
+                batch, by_hand = x, loss.item()
+            optimizer.step()
+            if when == "behind":
+                evaluated(model, batches)
+    (skip,) = guard.skips
+    assert (skip.step, skip.loss) == (BAD, by_hand)
+    assert skip.folder is not None
+    recorded = read(skip.folder)
+    assert torch.equal(recorded.args[0], batch)
+    model.load_state_dict(recorded.weights)
+    recorded.generators.restore(torch.device("cpu"))
+    assert model.train(recorded.training)(*recorded.args).item() == recorded.loss == by_hand
+
+
+@pytest.mark.medium
+def test_a_step_behind_an_evaluation_is_done_again_by_its_own_lines() -> None:
+    torch.manual_seed(0)
+    model = SmallVAE()
+    optimizer = sgd(model)
+    with vdvae_patch.guard(model, file=io.StringIO()) as guard:
+        for turn in range(TURNS):
+            with torch.no_grad():
+                model.logvar.bias += 400.0 * (turn == BAD)  # type: ignore[operator]
+            x = torch.randn(8, 6)
+            loss, _ = loss_of(model, x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                model.logvar.bias -= 400.0 * (turn == BAD)  # type: ignore[operator]
+            for _ in range(7):
+                loss_of(model, torch.randn(5, 6))
+    (skip,) = guard.skips
+    assert skip.head == "logvar"
+    assert skip.rows == tuple(range(8))

@@ -132,6 +132,7 @@ class Backward:
         of_error: whether the step did not come that far: what can be computed of it stands for a loss.
         weights: what each of the roots was multiplied by, as in `loss.backward(weight)`.
         first: which of the passes it begins with.
+        used: the first of them that has a part in it, where the graphs are not kept.
         cleared: the parameters, by their id, whose gradients were cleared since: nothing of it is in them.
     """
 
@@ -149,6 +150,7 @@ class Backward:
     of_error: bool = False
     weights: list[Tensor] = field(default_factory=list)
     first: int = 0
+    used: int | None = None
     cleared: set[int] = field(default_factory=set)
 
     def is_of(self, parameters: set[int]) -> bool:
@@ -190,12 +192,14 @@ class Window:
             return
         args, kwargs = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
         versions = _versions(_tensors(args, kwargs))
-        began, since = _next_number(), len(self.passes) - (self.backwards[-1].passes if self.backwards else 0)
-        if since >= _KNOWN:
+        began, since = _next_number(), len(self.passes) - self.start
+        frames = tuple(callers(sys._getframe(1)))
+        calls = _calls(frames)
+        # of a call elsewhere, as behind the batches of an evaluation, all is known
+        if since >= _KNOWN and any(_calls(one.frames) == calls for one in self.passes[-since:]):
             autocast = self.passes[-1].autocast
             self.passes.append(Pass(args, kwargs, versions, None, autocast, (), module.training, of, began))
             return
-        frames = tuple(callers(sys._getframe(1)))
         states = RawStates.now(device)
         autocast = Autocast.now(device)
         self.passes.append(Pass(args, kwargs, versions, states, autocast, frames, module.training, of, began))
@@ -214,6 +218,7 @@ class Window:
             weights: what each root's gradient begins with, where it is not 1.
         """
         frame = sys._getframe(1)
+        self._drop_other_turns([None if is_transformed(root) else root.grad_fn for root in roots], frame)
         pairs = list(zip(map(untransformed, roots), weights or [None] * len(roots), strict=True))
         # of what is no number the gradients alone say whether it is finite where it counts
         numbers = [(root.detach(), weight) for root, weight in pairs if root.numel() == 1]
@@ -228,6 +233,39 @@ class Window:
             site_of(frame), by_grad, len(numbers) < len(roots), weights=known, first=self._first,
         )  # fmt: skip
         self.backwards = [*self.backwards[-_MOST:], found]
+
+    def _drop_other_turns(self, ends: Sequence[Any], frame: FrameType) -> None:
+        """Forget passes since the last call of `backward` that another turn of the loop has made, or a function that
+        has ended, and that have no part in what is differentiated, as those of an evaluation with gradients on."""
+        start = self.start
+        since = self.passes[start:]
+        if len(since) < 2 or not since[-1].frames:
+            return
+        running = {id(f): (f.f_code, instruction) for f, instruction in islice(running_in(frame), 2 * _DEPTH)}
+        here = next((f for f in since[-1].frames if running.get(f.identity, (None, 0))[0] is f.code), None)
+        if here is None:
+            return
+        now, count = running[here.identity][1], 0
+        for one in since[:-1]:
+            then = next((f for f in one.frames if f.identity == here.identity and f.code is here.code), None)
+            if one.frames and then is not None and then.instruction <= now:
+                break
+            count += 1
+        if count:
+            count = min(count, self._used(ends, start, len(self.passes)) - start)
+            self.passes = self.passes[:start] + self.passes[start + count :]
+
+    def _used(self, ends: Sequence[Any], start: int, end: int) -> int:
+        """The first of these passes whose operations are in a graph; the first of all where none is."""
+        begun = [one.began for one in self.passes[start:end]]
+        return min((start + bisect_right(begun, n) - 1 for n in _numbers(ends) if n >= begun[0]), default=start)
+
+    def used(self, backward: Backward) -> int:
+        """The first pass that has a part in what was differentiated: others may come before it in the same lines."""
+        if backward.used is not None:
+            return backward.used
+        first, end = min(backward.first, len(self.passes) - 1), min(backward.passes, len(self.passes))
+        return first if end - first < 2 else self._used(backward.ends, first, end)
 
     @property
     def _first(self) -> int:
@@ -350,7 +388,7 @@ class Window:
     def _not_in(self, backward: Backward, start: int, end: int) -> set[int]:
         begun = [one.began for one in self.passes[start:end]]
         used = {start + bisect_right(begun, number) - 1 for number in _numbers(backward.ends) if number >= begun[0]}
-        calls = {n: _calls(self.passes[n]) for n in range(start, end) if self.passes[n].frames}
+        calls = {n: _calls(self.passes[n].frames) for n in range(start, end) if self.passes[n].frames}
         return {n for n in calls if n not in used and any(later > n and calls.get(later) == calls[n] for later in used)}
 
     def discard(self, parameters: set[int] | None = None) -> None:
@@ -370,7 +408,9 @@ class Window:
 
     def lasting(self) -> Window:
         """The same without what the step computed, so that it may be kept: inputs and data, and no graph, no loader."""
-        backwards = [replace(b, roots=[], ends=[], variables=_given(b.variables)) for b in self.backwards]
+        backwards = [
+            replace(b, roots=[], ends=[], used=self.used(b), variables=_given(b.variables)) for b in self.backwards
+        ]
         return Window(list(self.passes), backwards, self.uncounted)
 
 
@@ -602,8 +642,8 @@ def _next_number() -> int:
     return number
 
 
-def _calls(one: Pass) -> list[tuple[CodeType, int]]:
-    return [(frame.code, frame.instruction) for frame in one.frames]
+def _calls(frames: Sequence[Frame]) -> list[tuple[CodeType, int]]:
+    return [(frame.code, frame.instruction) for frame in frames]
 
 
 def _kept(value: Any) -> Any:
