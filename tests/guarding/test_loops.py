@@ -415,3 +415,18 @@ def test_a_step_behind_an_evaluation_is_done_again_by_its_own_lines() -> None:
     (skip,) = guard.skips
     assert skip.head == "logvar"
     assert skip.rows == tuple(range(8))
+
+
+def test_an_optimizer_that_is_made_anew_is_one_more_also_when_the_one_before_is_gone() -> None:
+    model, said = SmallVAE(), io.StringIO()
+    with vdvae_patch.guard(model, diagnose=False, file=said) as guard:
+        for part in range(3):
+            optimizer = sgd(model)
+            for _ in range(2):
+                loss, _ = loss_of(model, torch.randn(8, 6))
+                optimizer.zero_grad()
+                (loss * (math.nan if part == 2 else 1.0)).backward()
+                optimizer.step()
+            del optimizer
+        assert guard.report().startswith("6 steps of 3 optimizers, 2 of them skipped")
+        assert said.getvalue().count("note: 3 optimizers have taken steps so far, and each counts its own from 0") == 1

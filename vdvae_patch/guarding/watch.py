@@ -649,7 +649,7 @@ class Guard:
             return False
         if self.policy != "skip" or self._clipping.clip is not None or self.shows_last_loss or self._scale != 1:
             return False
-        if ranks.world() > 1 or len(_guarded) > 1 or len(self._counts) != 1 or not self._traceable:
+        if ranks.world() > 1 or len(_guarded) > 1 or self._counts.alive != 1 or not self._traceable:
             return False
         if not self._window.passes or not self._window.backwards or self._sound is None:
             return False
@@ -774,6 +774,10 @@ class Guard:
             self._voice.say(told(skip))
         else:
             self._voice.say_once("from here on few skips are told; the guard's report() has all of them")
+        if len(self._counts) > 1:
+            self._voice.say_once(
+                f"note: {len(self._counts)} optimizers have taken steps so far, and each counts its own from 0"
+            )
         self._recorder.say_size(skip)
         if skip.diagnosis is not None and not skip.outside:
             for text in spoilt(self.model):
