@@ -134,8 +134,10 @@ def steps_around(optimizer: Optimizer) -> list[Optimizer]:
             given = frame.f_locals.get("args")
             if isinstance(given, tuple) and given and isinstance(given[0], Optimizer):
                 found.append(given[0])
-    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
     around = found[1:]  # the first is this step itself
+    if not around:
+        return []
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
     return [one for one in around if any(id(p) in own for group in one.param_groups for p in group["params"])]
 
 
