@@ -653,6 +653,8 @@ class Guard:
             return False
         if not self._window.passes or not self._window.backwards or self._sound is None:
             return False
+        if not is_of_torch(optimizer):  # after a skip, what it moves without a gradient has to be put back
+            return False
         if not can_be_deferred(optimizer, parameters, self._deferring) or not self._buffers.in_place:
             return False
         own = {id(p) for p in parameters}
