@@ -60,6 +60,7 @@ class Share:
         values: what it may change beside the model.
         backward: the call that it leads to.
         unsure: whether it may be no more than what follows the call of the model, see `Again.settled`.
+        used: the first of the passes that has a part in the loss, which is the one that is recorded.
     """
 
     index: int
@@ -71,6 +72,7 @@ class Share:
     values: tuple[Any, ...] = ()
     backward: Backward | None = None
     unsure: bool = False
+    used: int = 0
 
     @property
     def by_grad(self) -> bool:
@@ -110,13 +112,8 @@ class Again:
                 "torch.compile gives"
             )
             return []
-        start = 0
         for backward in window.backwards:
-            index = min(start, len(window.passes) - 1)
-            if backward.passes == start and found:
-                index = found[-1].index  # a second loss of the same passes
-            start = backward.passes
-            found.append(self.share_of(backward, index))
+            found.append(self.share_of(backward, min(backward.first, len(window.passes) - 1)))
         if not window.backwards:
             found.append(self._of_pass(0, None))
         return found
@@ -166,13 +163,15 @@ class Again:
                         if not backward.roots:
                             raise  # the step itself ended here, too
                         self.why_not = f"{where}, run again, raise {type(error).__name__}: {error}"
-                        return self._of_pass(index, value).compute()
+                        return self._of_pass(self._window.used(backward), value).compute()
                     return loss if self._scale == 1 else loss / self._scale
 
                 return Share(
                     index, compute, where, value, backward.autocast, tuple(lines.data), tuple(lines.values), backward,
-                    not lines.calls_model and self._window.passes[index].of is not None,
+                    not lines.calls_model and self._window.passes[index].of is not None, self._window.used(backward),
                 )  # fmt: skip
+        if not backward.of_error:
+            index = self._window.used(backward)
         return replace(self._of_pass(index, value, backward.of_error), backward=backward)
 
     def _of_pass(self, index: int, value: float | None, of_error: bool = False) -> Share:
@@ -189,7 +188,7 @@ class Again:
             return loss
 
         how = "call(model, ...)" if self._call is not None else "the model's own loss"
-        return Share(index, compute, how, value, one.autocast)
+        return Share(index, compute, how, value, one.autocast, used=index)
 
     def _run(self, one: Pass) -> Any:
         if self._call is not None:
@@ -212,7 +211,7 @@ class Again:
 
     def inputs(self, share: Share) -> tuple[Any, ...]:
         """What the model was given in a share, and what else its loss reads."""
-        one = self._window.passes[share.index]
+        one = self._window.passes[share.used]
         if one.of:
             return share.data  # a method of the model was called, and what it was given is what its caller had
         known = {id(t) for t in one.tensors}

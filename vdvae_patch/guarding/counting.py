@@ -21,9 +21,15 @@ class StepCounts:
     def __init__(self) -> None:
         self._counts: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
         self._before: list[int] = []
+        self._known = 0
 
     def __len__(self) -> int:
-        """How many optimizers have stepped in this process."""
+        """How many optimizers have stepped in this process, those that are there no longer among them."""
+        return self._known
+
+    @property
+    def alive(self) -> int:
+        """How many of these are still there."""
         return len(self._counts)
 
     def __contains__(self, optimizer: Optimizer) -> bool:
@@ -38,6 +44,7 @@ class StepCounts:
     def add(self, optimizer: Optimizer) -> None:
         """It has come to a step."""
         following = self.of(optimizer) + 1
+        self._known += optimizer not in self._counts
         if optimizer not in self._counts and self._before:
             self._before.pop(0)
         self._counts[optimizer] = following

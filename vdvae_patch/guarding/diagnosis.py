@@ -185,7 +185,7 @@ class Diagnostician:
         inputs = again.inputs(share)
         data = [t for t in tensors_in(inputs) if not t.requires_grad]
         outside = tuple(self.came_in(data))
-        first = next((t for t in again.passes[share.index].tensors if t.dim()), None)
+        first = next((t for t in again.passes[share.used].tensors if t.dim()), None)
         batch = None if first is None else len(first)
         tracer = Tracer(self.model, limit=LIMIT, batch=batch)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -117,6 +118,27 @@ def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
         return None if own is None else own(*args)
 
     return hook
+
+
+def steps_around(optimizer: Optimizer) -> list[Optimizer]:
+    """The optimizers that have called the step of this one, whose hook is running, as a part of theirs: itself, where a
+    step calls that of its base class, or one that wraps it, as Lookahead does.
+
+    They are read from the stack: a step that has raised has no hook behind it, and would stay in any list.
+    """
+    found: list[Optimizer] = []
+    frame = sys._getframe(1)
+    while (outer := frame.f_back) is not None:
+        frame = outer
+        if frame.f_code.co_name == "wrapper" and frame.f_globals.get("__name__") == Optimizer.__module__:
+            given = frame.f_locals.get("args")
+            if isinstance(given, tuple) and given and isinstance(given[0], Optimizer):
+                found.append(given[0])
+    around = found[1:]  # the first is this step itself
+    if not around:
+        return []
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return [one for one in around if any(id(p) in own for group in one.param_groups for p in group["params"])]
 
 
 class _Hook:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ class Look:
     """What was seen.
 
     Attributes:
-        loss: the sum of what was differentiated, without the loss scale; NaN if no loss was seen.
+        loss: the sum of what was differentiated, each times its weight, without the loss scale; NaN if no loss was
+            seen, or not all of it.
         cause: of a skip; None if the update may be applied.
         norm: of the gradient, the largest of all ranks.
         ranks: those whose loss is not finite, if there are several.
@@ -54,42 +55,29 @@ class Bounds:
 
 
 @torch.no_grad()
-def look(
-    window: Window, parameters: Sequence[Tensor], device: torch.device, bounds: Bounds, *, traceable: bool
-) -> Look:
+def look(window: Window, parameters: Sequence[Tensor], device: torch.device, bounds: Bounds) -> Look:
     """Look at a step whose gradients are there.
 
     Args:
-        window: the passes of the step; losses of other parameters are dropped from it, if one is not finite.
+        window: the passes of the step, and what of these parameters was differentiated.
         device: of the model.
-        traceable: whether a loss can be followed to its parameters.
     """
     device = parameters[0].device if parameters else device
-    own = {id(p) for p in parameters} if traceable else None
-    look_at = _alone if ranks.world() == 1 else _together
-    return look_at(window, parameters, device, bounds, own)
+    seen = (_alone if ranks.world() == 1 else _together)(window, parameters, device, bounds)
+    unseen = not window.in_gradients or (window.partial and math.isfinite(seen.loss))
+    return replace(seen, loss=math.nan) if unseen else seen
 
 
-def _alone(
-    window: Window, parameters: Sequence[Tensor], device: torch.device, bounds: Bounds, own: set[int] | None
-) -> Look:
+def _alone(window: Window, parameters: Sequence[Tensor], device: torch.device, bounds: Bounds) -> Look:
     *losses, size = _numbers(window, parameters, device)
-    if own is not None and not all(map(math.isfinite, losses)):  # whose loss is it?
-        window.keep_those_of(own)
-        losses = [float(_wide(root).sum()) for root in window.losses]
     loss, size = sum(losses) / bounds.loss_scale, size / bounds.gradient_scale
     code = rule.decided((not math.isfinite(loss),), False, size, bounds.threshold, bounds.limit)
-    return Look(loss if losses else math.nan, CAUSES[code - 1] if code else None, size)
+    return Look(loss, CAUSES[code - 1] if code else None, size)
 
 
-def _together(
-    window: Window, parameters: Sequence[Tensor], device: torch.device, bounds: Bounds, own: set[int] | None
-) -> Look:
+def _together(window: Window, parameters: Sequence[Tensor], device: torch.device, bounds: Bounds) -> Look:
     values = row(window, parameters, device)
     norm = values[-1]
-    if own is not None and len(values) > 1 and not bool(values[:-1].isfinite().all()):
-        window.keep_those_of(own)
-        values = _stacked([*(_wide(root).to(device).sum() for root in window.losses), norm], device)
     total = values[:-1].sum() if len(values) > 1 else torch.zeros((), device=device)
     mine = torch.stack([total / bounds.loss_scale, norm / bounds.gradient_scale])
     rows = ranks.everyone(mine)
@@ -98,7 +86,7 @@ def _together(
     code = rule.code((bad.any(),), (~rows[:, 1].isfinite()).any(), largest, bounds.threshold, bounds.limit)
     loss, size, found, *flags = torch.cat([mine[:1], largest[None], code[None], bad.float()]).tolist()
     return Look(
-        loss if window.losses else math.nan,
+        loss,
         CAUSES[int(found) - 1] if found else None,
         size,
         tuple(n for n, flag in enumerate(flags) if flag),
@@ -109,12 +97,12 @@ def _together(
 def row(window: Window, parameters: Sequence[Tensor], device: torch.device) -> Tensor:
     """All that was differentiated, and the gradient norm, on the device."""
     norm = gradient_norm([p.grad for p in parameters if p.grad is not None], device)
-    return _stacked([*(_wide(root).to(device).sum() for root in window.losses), norm], device)
+    return _stacked([*(value.to(device) for value in window.values), norm], device)
 
 
 def losses(window: Window, loss_scale: float, device: torch.device) -> tuple[float, bool]:
     """The sum of what was differentiated, without the loss scale; and whether it is NaN on some rank."""
-    loss = sum(float(_wide(root).sum()) for root in window.losses) / loss_scale
+    loss = sum(map(float, window.values)) / loss_scale
     return loss, any_rank(math.isnan(loss), device)
 
 
@@ -136,12 +124,7 @@ def _numbers(window: Window, parameters: Sequence[Tensor], device: torch.device)
     if device.type != "cpu":
         return list(map(float, row(window, parameters, device).tolist()))
     norm = gradient_norm([p.grad for p in parameters if p.grad is not None], device)
-    return [*(float(_wide(root).sum()) for root in window.losses), float(norm)]
-
-
-def _wide(value: Tensor) -> Tensor:
-    """In float32, or float64 where it is that."""
-    return value if value.dtype == torch.float64 else value.float()
+    return [*map(float, window.values), float(norm)]
 
 
 def _stacked(values: Sequence[Tensor], device: torch.device) -> Tensor:

@@ -133,6 +133,10 @@ class Backward:
         by_grad: whether it was `grad`, which adds nothing to gradients: what the loop does with them is not seen.
         partial: whether something was differentiated that is no number, as by `loss.backward(gradient)`.
         of_error: whether the step did not come that far: what can be computed of it stands for a loss.
+        weights: what each of the roots was multiplied by, as in `loss.backward(weight)`.
+        first: which of the passes it begins with.
+        used: the first of them that has a part in it, where the graphs are not kept.
+        cleared: the parameters, by their id, whose gradients were cleared since: nothing of it is in them.
     """
 
     roots: list[Tensor]
@@ -147,6 +151,21 @@ class Backward:
     by_grad: bool = False
     partial: bool = False
     of_error: bool = False
+    weights: list[Tensor] = field(default_factory=list)
+    first: int = 0
+    used: int | None = None
+    cleared: set[int] = field(default_factory=set)
+
+    def is_of(self, parameters: set[int]) -> bool:
+        """Whether some of these parameters, by their id, had a part in it."""
+        return any(reaches(end, parameters) for end in self.ends)
+
+    @property
+    def values(self) -> list[Tensor]:
+        """The numbers that were differentiated, each times its weight, in float32 or float64."""
+        if not self.weights:
+            return [_wide(root).sum() for root in self.roots]
+        return [_wide(root).sum() * _wide(w).sum() for root, w in zip(self.roots, self.weights, strict=True)]
 
 
 @dataclass
@@ -186,43 +205,93 @@ class Window:
             return
         args, kwargs = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
         versions = _versions(_tensors(args, kwargs))
-        began, since = _next_number(), len(self.passes) - (self.backwards[-1].passes if self.backwards else 0)
-        if since >= _KNOWN:
+        began, since = _next_number(), len(self.passes) - self.start
+        frames = tuple(callers(sys._getframe(1)))
+        calls = _calls(frames)
+        # of a call elsewhere, as behind the batches of an evaluation, all is known
+        if since >= _KNOWN and any(_calls(one.frames) == calls for one in self.passes[-since:]):
             autocast = self.passes[-1].autocast
             self.passes.append(Pass(args, kwargs, versions, None, autocast, (), module.training, of, began))
             return
-        frames = tuple(callers(sys._getframe(1)))
         states = RawStates.now(device)
         autocast = Autocast.now(device)
         outside = None if snapshots is None else snapshots.take()
         self.passes.append(Pass(args, kwargs, versions, states, autocast, frames, module.training, of, began, outside))
 
-    def backward(self, roots: Sequence[Tensor], device: torch.device, *, by_grad: bool = False) -> None:
-        """Keep what a call of `backward`, or of `grad`, is given; called before it."""
+    def backward(
+        self,
+        roots: Sequence[Tensor],
+        device: torch.device,
+        *,
+        weights: Sequence[Tensor | None] | None = None,
+        by_grad: bool = False,
+    ) -> None:
+        """Keep what a call of `backward`, or of `grad`, is given; called before it.
+
+        Args:
+            weights: what each root's gradient begins with, where it is not 1.
+        """
         frame = sys._getframe(1)
-        found = replace(next(self.ways_to_now(roots, frame, device)), site=site_of(frame), by_grad=by_grad)
+        self._drop_other_turns([None if is_transformed(root) else root.grad_fn for root in roots], frame)
+        pairs = list(zip(map(untransformed, roots), weights or [None] * len(roots), strict=True))
+        # of what is no number the gradients alone say whether it is finite where it counts
+        numbers = [(root.detach(), weight) for root, weight in pairs if root.numel() == 1]
+        known = [untransformed(w).detach() if isinstance(w, Tensor) else torch.ones_like(root) for root, w in numbers]
+        ends = [None if is_transformed(root) else root.grad_fn for root in roots]
+        common, now, called_at = next(
+            iter(_common(self.passes[self.start :] or self.passes, running_in(frame))), (None, None, None)
+        )
+        found = Backward(
+            [root for root, _ in numbers], ends, now, {} if common is None else dict(common.f_locals),
+            {} if common is None else common.f_globals, called_at, len(self.passes), Autocast.now(device),
+            site_of(frame), by_grad, len(numbers) < len(roots), weights=known, first=self._first,
+        )  # fmt: skip
         self.backwards = [*self.backwards[-_MOST:], found]
 
-    def ways_to_now(self, roots: Sequence[Tensor], frame: FrameType, device: torch.device) -> Iterator[Backward]:
-        """The same by each function that called both, the innermost first; or one without a function."""
-        autocast = Autocast.now(device)
-        # of what is no number the gradients alone say whether it is finite where it counts
-        values = [root.detach() for root in map(untransformed, roots) if root.numel() == 1]
-        ends, partial = [None if is_transformed(root) else root.grad_fn for root in roots], len(values) < len(roots)
-        found = False
-        for common, now, called_at in _common(self.passes[self.start :] or self.passes, running_in(frame)):
-            found = True
-            variables = dict(common.f_locals)
-            yield Backward(
-                values, ends, now, variables, common.f_globals, called_at, len(self.passes), autocast, partial=partial
-            )
-        if not found:
-            yield Backward(values, ends, None, {}, {}, None, len(self.passes), autocast, partial=partial)
+    def _drop_other_turns(self, ends: Sequence[Any], frame: FrameType) -> None:
+        """Forget passes since the last call of `backward` that another turn of the loop has made, or a function that
+        has ended, and that have no part in what is differentiated, as those of an evaluation with gradients on."""
+        start = self.start
+        since = self.passes[start:]
+        if len(since) < 2 or not since[-1].frames:
+            return
+        running = {id(f): (f.f_code, instruction) for f, instruction in islice(running_in(frame), 2 * _DEPTH)}
+        here = next((f for f in since[-1].frames if running.get(f.identity, (None, 0))[0] is f.code), None)
+        if here is None:
+            return
+        now, count = running[here.identity][1], 0
+        for one in since[:-1]:
+            then = next((f for f in one.frames if f.identity == here.identity and f.code is here.code), None)
+            if one.frames and then is not None and then.instruction <= now:
+                break
+            count += 1
+        if count:
+            count = min(count, self._used(ends, start, len(self.passes)) - start)
+            self.passes = self.passes[:start] + self.passes[start + count :]
+
+    def _used(self, ends: Sequence[Any], start: int, end: int) -> int:
+        """The first of these passes whose operations are in a graph; the first of all where none is."""
+        begun = [one.began for one in self.passes[start:end]]
+        return min((start + bisect_right(begun, n) - 1 for n in _numbers(ends) if n >= begun[0]), default=start)
+
+    def used(self, backward: Backward) -> int:
+        """The first pass that has a part in what was differentiated: others may come before it in the same lines."""
+        if backward.used is not None:
+            return backward.used
+        first, end = min(backward.first, len(self.passes) - 1), min(backward.passes, len(self.passes))
+        return first if end - first < 2 else self._used(backward.ends, first, end)
+
+    @property
+    def _first(self) -> int:
+        """The pass with which what is differentiated now begins: a second loss of the same passes begins where the
+        first one did."""
+        if self.backwards and self.backwards[-1].passes == len(self.passes):
+            return self.backwards[-1].first
+        return self.start
 
     @property
     def start(self) -> int:
-        """How many passes there were before the last call of `backward`; a second loss of the same passes begins where
-        the first one did."""
+        """How many passes there were before the last call of `backward`."""
         return self.backwards[-1].passes if self.backwards else 0
 
     def ways_to_error(self, running: Sequence[Running], sound: Window | None) -> Iterator[Backward]:
@@ -266,18 +335,46 @@ class Window:
         return any(not backward.by_grad for backward in self.backwards)
 
     @property
-    def losses(self) -> list[Tensor]:
-        """All that was differentiated and may be in the gradients: what `backward` was given; or, where gradients come
-        from `grad` alone, the last loss of each place, since a loop may have given the one before up."""
+    def in_gradients(self) -> list[Backward]:
+        """What may be in the gradients: what `backward` was given; or, where gradients come from `grad` alone, the last
+        loss of each place, since a loop may have given the one before up."""
         if self.sums:
-            return [root for backward in self.backwards if not backward.by_grad for root in backward.roots]
-        last = {backward.site: backward for backward in self.backwards}
-        return [root for backward in last.values() for root in backward.roots]
+            return [backward for backward in self.backwards if not backward.by_grad]
+        return list({backward.site: backward for backward in self.backwards}.values())
 
-    def keep_those_of(self, parameters: set[int]) -> None:
-        """Forget calls of `backward` that none of these parameters, by their id, had a part in: those of other
-        models. What `grad` was given is known to be of parameters of this one."""
-        self.backwards = [b for b in self.backwards if b.by_grad or any(reaches(end, parameters) for end in b.ends)]
+    @property
+    def values(self) -> list[Tensor]:
+        """The losses among that, each times the weight that `backward` was given."""
+        return [value for backward in self.in_gradients for value in backward.values]
+
+    @property
+    def partial(self) -> bool:
+        """Whether something among that is no number, so that the sum of the losses is not all of it."""
+        return any(backward.partial for backward in self.in_gradients)
+
+    def cleared(self, parameters: set[int]) -> None:
+        """The gradients of these parameters, by their id, were cleared, or are not there."""
+        for backward in self.backwards:
+            backward.cleared |= parameters
+
+    def part_of(self, parameters: set[int], *, traceable: bool) -> Window:
+        """What is in the gradients of these parameters, by their id: a loss of another model, or of another optimizer's
+        parameters alone, is not, and neither is one whose gradients were cleared since. What `grad` was given is known
+        to be of parameters of the model.
+
+        Args:
+            traceable: whether a loss can be followed to parameters, as it cannot through some wrappers; where not, all
+                are taken for theirs.
+        """
+        kept, over = list[Backward](), list[Backward]()
+        for backward in self.backwards:
+            if not traceable or backward.by_grad:
+                kept.append(backward)
+            elif backward.is_of(parameters):
+                cleared = parameters & backward.cleared
+                (kept if not cleared or backward.is_of(parameters - cleared) else over).append(backward)
+        past = [*self.past, Window(list(self.passes), over)] if over else self.past
+        return Window(list(self.passes), kept, self.uncounted, past)
 
     def drop_given_up(self) -> None:
         """Forget passes that a loop has given up before `backward`, as one does that checks its loss: such a batch has
@@ -292,13 +389,20 @@ class Window:
             if end - start > 1:
                 given_up |= self._not_in(backward, start, end)
         if given_up:
-            self.backwards = [replace(b, passes=b.passes - sum(n < b.passes for n in given_up)) for b in self.backwards]
+            self.backwards = [
+                replace(
+                    b,
+                    passes=b.passes - sum(n < b.passes for n in given_up),
+                    first=b.first - sum(n < b.first for n in given_up),
+                )
+                for b in self.backwards
+            ]
             self.passes = [one for n, one in enumerate(self.passes) if n not in given_up]
 
     def _not_in(self, backward: Backward, start: int, end: int) -> set[int]:
         begun = [one.began for one in self.passes[start:end]]
         used = {start + bisect_right(begun, number) - 1 for number in _numbers(backward.ends) if number >= begun[0]}
-        calls = {n: _calls(self.passes[n]) for n in range(start, end) if self.passes[n].frames}
+        calls = {n: _calls(self.passes[n].frames) for n in range(start, end) if self.passes[n].frames}
         return {n for n in calls if n not in used and any(later > n and calls.get(later) == calls[n] for later in used)}
 
     def discard(self, parameters: set[int] | None = None) -> None:
@@ -323,7 +427,9 @@ class Window:
         is.
         """
         passes = [replace(one, outside=None) for one in self.passes]
-        backwards = [replace(b, roots=[], ends=[], variables=_given(b.variables)) for b in self.backwards]
+        backwards = [
+            replace(b, roots=[], ends=[], used=self.used(b), variables=_given(b.variables)) for b in self.backwards
+        ]
         return Window(passes, backwards, self.uncounted)
 
 
@@ -527,10 +633,15 @@ def reaches(end: Any, parameters: set[int]) -> bool:
             continue
         seen.add(node)
         variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) in parameters:
-            return True
+        if (variable is not None and id(variable) in parameters) or "Checkpoint" in type(node).__name__:
+            return True  # a pass that is done again in the backward pass does not say here what is in it
         todo += [following for following, _ in node.next_functions]
     return False
+
+
+def _wide(value: Tensor) -> Tensor:
+    """In float32, or float64 where it is that."""
+    return value if value.dtype == torch.float64 else value.float()
 
 
 def _numbers(ends: Sequence[Any]) -> Iterator[int]:
@@ -550,8 +661,8 @@ def _next_number() -> int:
     return number
 
 
-def _calls(one: Pass) -> list[tuple[CodeType, int]]:
-    return [(frame.code, frame.instruction) for frame in one.frames]
+def _calls(frames: Sequence[Frame]) -> list[tuple[CodeType, int]]:
+    return [(frame.code, frame.instruction) for frame in frames]
 
 
 def _kept(value: Any) -> Any:

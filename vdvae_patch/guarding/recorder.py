@@ -117,7 +117,7 @@ class Recorder:
         inputs = () if kept is None else again.inputs(kept)
         if kept is not None and kept.seen is not None:
             loss = kept.seen  # of several micro-batches, that of the one that is kept
-        index = 0 if kept is None else kept.index
+        index = 0 if kept is None else kept.used
         share = skips.Share.of(window, buffers, inputs, loss, ranks.rank(), ranks.world(), index)
         weights = skips.weights_of(self.model)  # of a sharded model, what all ranks have to ask for together
         folder, failed = None if self.out is None else self.out / f"skip-{number:04d}", None

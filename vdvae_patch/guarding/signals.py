@@ -63,9 +63,12 @@ class Captured:
 class Listener(Protocol):
     """What a guard hears."""
 
-    def on_backward(self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None) -> None:
+    def on_backward(
+        self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None, weights: Sequence[Tensor | None]
+    ) -> None:
         """These are about to be differentiated: by `backward`, which adds to the gradients of what was trained, or by
-        `torch.autograd.grad` with respect to `inputs`, which returns them."""
+        `torch.autograd.grad` with respect to `inputs`, which returns them; each times its weight, 1 where it has none.
+        """
 
     def on_zero(self, cleared: Any) -> None:
         """Gradients were set to zero, by an optimizer or a module."""
@@ -144,7 +147,8 @@ def _install() -> None:
 
     @functools.wraps(engine)
     def heard_engine(outputs: Any, gradients: Any, *args: Any, **kwargs: Any) -> Any:
-        roots = [root for root in outputs if isinstance(root, Tensor)]
+        pairs = [(r, w) for r, w in zip(outputs, gradients, strict=True) if isinstance(r, Tensor)]
+        roots = [root for root, _ in pairs]
         inputs = None if kwargs.get("accumulate_grad") else args[2]
         if _captured and _captured[-1][0] == threading.get_ident():
             waiting = _captured[-1][1]
@@ -158,7 +162,7 @@ def _install() -> None:
                 return None
         else:
             for listener in _listening():
-                listener.on_backward(roots, inputs)
+                listener.on_backward(roots, inputs, [weight for _, weight in pairs])
         return engine(outputs, gradients, *args, **kwargs)
 
     @functools.wraps(step)

@@ -26,7 +26,7 @@ from vdvae_patch.guarding.clipping import ClippedBefore, Clipping
 from vdvae_patch.guarding.counting import SkipCounts, StepCounts
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
-from vdvae_patch.guarding.evaluations import Evaluations
+from vdvae_patch.guarding.evaluations import Evaluations, is_of_torch
 from vdvae_patch.guarding.folder import open_folder
 from vdvae_patch.guarding.guardable import (
     Policy,
@@ -37,9 +37,9 @@ from vdvae_patch.guarding.guardable import (
     refuse_flat_shards,
 )
 from vdvae_patch.guarding.healing import Healer
-from vdvae_patch.guarding.hooks import Hooks
+from vdvae_patch.guarding.hooks import Hooks, steps_around
 from vdvae_patch.guarding.judging import CAUSES, Bounds, Look
-from vdvae_patch.guarding.passes import Buffers, Running, Window, callers, reaches
+from vdvae_patch.guarding.passes import Buffers, Running, Window, callers
 from vdvae_patch.guarding.recorder import Recorder
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
@@ -55,6 +55,15 @@ _guarded: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _all: weakref.WeakSet[Guard] = weakref.WeakSet()
 _held_back: weakref.WeakKeyDictionary[Optimizer, _Held] = weakref.WeakKeyDictionary()
 """Steps under way whose gradients a guard has taken away; the other guards of the same optimizer then skip, too."""
+
+
+class _Doing(threading.local):
+    """Whether a guard does a step again in this thread."""
+
+    again = False
+
+
+_doing = _Doing()
 
 
 def guard(
@@ -169,12 +178,13 @@ class Guard:
         self._diagnostician = Diagnostician(self.model, heads)
         self._healer = Healer(self.model, self._diagnostician, self._voice)
         self._window, self._buffers, self._snapshots = Window(), Buffers(self.model), Snapshots(self.model)
+        self._judged = self._window  # what of it is in the gradients of the optimizer that steps
         self._buffers.take()
         self._stepped = True  # the next pass begins a new step
         self._counts = StepCounts()
         self._holds: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
         self._taken: list[tuple[Tensor, Tensor | None]] = []
-        self._steps_in: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
+        self._begun: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # whose steps began, and may have raised
         self._pending: weakref.WeakKeyDictionary[Optimizer, Skip] = weakref.WeakKeyDictionary()
         self._consecutive = self._consecutive_before = 0
         self._scale = 1.0
@@ -187,9 +197,10 @@ class Guard:
         self._announced = False
         self._was_called = False
         self._sound: Window | None = None
-        self._busy = False
+        self._is_busy = False
         self._ended = False  # by an error
-        self._lbfgs: Evaluations | None = None
+        self._evaluations: Evaluations | None = None  # of the step under way, of an optimizer that is not a plain one
+        self._plain: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # whose closure was evaluated once, at the weights
         self._hooks = Hooks(self, self.model, model)
         signals.listen(self)
         _guarded.add(self.model)
@@ -220,6 +231,7 @@ class Guard:
         _guarded.discard(self.model)
         _all.discard(self)
         self._window.clear()
+        self._judged = self._window
         self._recorder.close()
 
     def __enter__(self) -> Guard:
@@ -338,6 +350,8 @@ class Guard:
             return
         thread = threading.get_ident()
         self._inside[thread] = max(0, self._inside.get(thread, 0) - 1)
+        if _in_backward():  # a pass that is done again ends in an error of PyTorch's own, as soon as all is there
+            return
         error = sys.exc_info()[1] if output is None else None  # it may also be one that the loop handles right now
         if error is not None and not self._inside[thread] and not self._busy and _is_raised_in(error, module):
             hooks = module._forward_hooks
@@ -375,26 +389,33 @@ class Guard:
             self._window.give_up()
         if self._stepped:
             self._stepped = False
-            for optimizer in list(self._steps_in):  # of a step that raised
+            for optimizer in list(self._begun):
                 _held_back.pop(optimizer, None)
-            self._steps_in.clear()
+            self._begun.clear()
             self._window.clear()
+            self._judged = self._window  # the graphs of the step before are needed no longer
             self._buffers.take()
         self._window.forward(module, args, kwargs, device_of(self.model), of, self._snapshots)
 
-    def on_backward(self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None) -> None:
+    def on_backward(
+        self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None, weights: Sequence[Tensor | None]
+    ) -> None:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes or _in_backward():  # as reentrant checkpoints call it
             return
         if inputs is not None and not self._has_some_of(inputs):  # a penalty on the gradient of what a model is given
             return
         self._settle()
+        device = torch.device(self._window.passes[-1].autocast.device)
+        if self._window.backwards:
+            self._window.cleared({id(p) for p in self.model.parameters() if p.grad is None})
         if not self._stepped:
             if inputs is None:
                 self._forget_what_was_cleared()
         elif inputs is not None or self._is_cleared():  # a second loss of passes whose first one had its step
             self._window.backwards = []
-        self._window.backward(roots, torch.device(self._window.passes[-1].autocast.device), by_grad=inputs is not None)
+        if self._window.passes:  # else it is another model's, behind a step that the loop has given up
+            self._window.backward(roots, device, weights=weights, by_grad=inputs is not None)
 
     def _has_some_of(self, tensors: Sequence[Any]) -> bool:
         own = list(self.model.parameters())
@@ -405,11 +426,17 @@ class Guard:
 
     def on_zero(self, cleared: Any) -> None:
         """See `signals.Listener`. A loop may give a loss up after `backward`, without a step."""
-        if self._busy or self._stepped or not self._window.backwards:
+        if self._busy or not self._window.backwards:
             return
-        if isinstance(cleared, Optimizer) and not self._watches(cleared):
+        of_optimizer = isinstance(cleared, Optimizer)
+        groups = [group["params"] for group in cleared.param_groups] if of_optimizer else [cleared.parameters()]
+        own = {id(p) for group in groups for p in group}
+        self._window.cleared(own)
+        self._taken = [(p, gradient) for p, gradient in self._taken if id(p) not in own]  # an optimizer's step, its own
+        if of_optimizer and not self._watches(cleared):
             return
-        self._forget_what_was_cleared()
+        if not self._stepped:
+            self._forget_what_was_cleared()
 
     def _forget_what_was_cleared(self) -> None:
         """Gradients may be cleared by hand, too."""
@@ -429,8 +456,9 @@ class Guard:
         try:
             result = step()
             if self._counts.of(own) == count:  # the scaler found an infinity, and let the optimizer not step
+                self._judge_part([p for group in own.param_groups for p in group["params"]])
                 device = device_of(self.model)
-                loss, _ = judging.losses(self._window, self._scale, device)
+                loss, _ = judging.losses(self._judged, self._scale, device)
                 self._counts.add(own)
                 gradients = [p.grad for group in own.param_groups for p in group["params"] if p.grad is not None]
                 self._overflow(own, count, judging.norm_of_all(gradients, device), loss)
@@ -503,7 +531,7 @@ class Guard:
         """What is found of a step that ended in an error; None if all was finite in it."""
         if why := self._not_alone():
             return Diagnosis(notes=(f"{why}",)) if refused else None
-        again = self._again()
+        again = self._again(self._window)
         differentiated = bool(self._window.backwards) and self._window.start == len(self._window.passes)
         if not differentiated:
             again.follow(list(self._window.ways_to_error(running, self._sound)), error)
@@ -519,10 +547,10 @@ class Guard:
         if self._busy or not self._watches(optimizer):
             return None
         self._inside.clear()  # Ctrl-C in a forward pass is not told of by PyTorch's hooks
-        depth = self._steps_in.get(optimizer, 0)
-        self._steps_in[optimizer] = depth + 1
-        if depth:
+        if any(map(self._watches, steps_around(optimizer))):
             return None
+        self._begun.add(optimizer)
+        self._evaluations = None
         self._settle(may_look=False)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
@@ -535,12 +563,18 @@ class Guard:
 
     def _heard(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
         """The closure, after which the gradients that it made are looked at."""
-        if isinstance(optimizer, LBFGS):
-            return self._heard_by_lbfgs(optimizer, closure)
+        if isinstance(optimizer, LBFGS) or not (is_of_torch(optimizer) or optimizer in self._plain):
+            return self._heard_by_all(optimizer, closure)
+        evaluated = False
 
         def heard() -> Any:
+            nonlocal evaluated
             result = closure()
-            self._judge(optimizer)
+            if evaluated:
+                self._plain.discard(optimizer)
+            else:
+                evaluated = True
+                self._judge(optimizer)
             return result
 
         return heard
@@ -551,10 +585,11 @@ class Guard:
         """Gradients are there; apply the update, or keep it out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         step = self._counts.of(optimizer)
+        self._judge_part(parameters)
         if optimizer not in self._counts and (warning := divides_by_zero(optimizer)):
             self._voice.say(warning)
         if self._may_wait(optimizer, parameters):
-            row = judging.row(self._window, parameters, parameters[0].device)
+            row = judging.row(self._judged, parameters, parameters[0].device)
             self._counts.add(optimizer)
             self._stepped = True
             self._undecided = Undecided.of(optimizer, step, row, self.threshold, self._buffers.modules)
@@ -575,6 +610,8 @@ class Guard:
             self._overflow(optimizer, step, norm, loss)  # of a fused optimizer, which is called with scaled gradients
             return
         self._keep_out(parameters)
+        if not is_of_torch(optimizer):  # what it moves without a gradient
+            self._evaluations = Evaluations(self.model, optimizer)
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
         skip = self._pending[optimizer] = Skip(step, cause, seen.ranks, norm, loss, type(optimizer).__name__)
         untold = weakref.WeakSet(guard for guard in _all if guard is not self and guard._watches(optimizer))
@@ -584,21 +621,21 @@ class Guard:
     def _applied(
         self, optimizer: Optimizer, step: int, loss: float, norm: float, parameters: Sequence[Tensor], limit: float
     ) -> None:
-        """What is noted of an update that is applied."""
+        """Clip the gradient of an update that is applied, and note it."""
+        self._clipping.apply(optimizer, parameters, norm, limit)
+        self._note_applied(step, loss, norm, limit)
+
+    def _note_applied(self, step: int, loss: float, norm: float, limit: float) -> None:
         self._consecutive_before, self._consecutive = self._consecutive, 0
         self._steps += 1
-        if self._traceable is None and self._window.backwards:
-            own = {id(p) for p in parameters}
-            self._traceable = any(reaches(end, own) for b in self._window.backwards for end in b.ends)
         self._shown = loss
         if not self._window.passes:  # no call was seen, before which they would be taken
             self._buffers.take()
             self._hooks.hear_compiled()
         self._hooks.hear_parts(not self._window.passes or any(one.of for one in self._window.passes))
-        if self._sound is None and self._recorder.fits(self._window):
-            self._sound = self._window.lasting()
+        if self._sound is None and self._recorder.fits(self._judged):
+            self._sound = self._judged.lasting()
             self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
-        self._clipping.apply(optimizer, parameters, norm, limit)
         self._voice.track(step, loss, norm, limit, skipped=False)
         if not self._said_clipped and (text := self._clipped_before.said(norm)):
             self._said_clipped = True
@@ -617,14 +654,20 @@ class Guard:
             return False
         if self.policy != "skip" or self._clipping.clip is not None or self.shows_last_loss or self._scale != 1:
             return False
-        if ranks.world() > 1 or len(_guarded) > 1 or len(self._counts) != 1 or not self._traceable:
+        if ranks.world() > 1 or len(_guarded) > 1 or self._counts.alive != 1 or not self._traceable:
             return False
         if not self._window.passes or not self._window.backwards or self._sound is None:
+            return False
+        if not is_of_torch(optimizer):  # after a skip, what it moves without a gradient has to be put back
             return False
         if not can_be_deferred(optimizer, parameters, self._deferring) or not self._buffers.in_place:
             return False
         own = {id(p) for p in parameters}
-        return all(any(reaches(end, own) for end in backward.ends) for backward in self._window.backwards)
+        return (
+            len(self._judged.backwards) == len(self._window.backwards)
+            and not self._judged.partial
+            and all(backward.is_of(own) for backward in self._judged.backwards)
+        )
 
     def _settle(self, *, may_look: bool = True) -> None:
         """Read what the device has decided of the last step, and do what is to be done after it.
@@ -658,7 +701,14 @@ class Guard:
     def _look(self, parameters: Sequence[Tensor], optimizer: Optimizer, limit: float = math.inf) -> Look:
         scaled = self._scale if getattr(optimizer, "grad_scale", None) is not None else 1.0
         bounds = Bounds(self.threshold, limit, self._scale, scaled)
-        return judging.look(self._window, parameters, device_of(self.model), bounds, traceable=self._traceable is True)
+        return judging.look(self._judged, parameters, device_of(self.model), bounds)
+
+    def _judge_part(self, parameters: Sequence[Tensor]) -> None:
+        """Of what was differentiated, take what is in the gradients of these parameters."""
+        own = {id(p) for p in parameters}
+        if self._traceable is None and self._window.sums and own:
+            self._traceable = any(backward.is_of(own) for backward in self._window.backwards)
+        self._judged = self._window.part_of(own, traceable=self._traceable is True)
 
     def _keep_out(self, parameters: Iterable[Tensor]) -> None:
         """Without gradients the optimizer changes nothing; the loop finds them again behind the step."""
@@ -683,10 +733,10 @@ class Guard:
     def _overflow(self, optimizer: Optimizer, step: int, norm: float, loss: float) -> None:
         """Scaled gradients are not finite: because of the scale, or by themselves?"""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._window.drop_given_up()
+        self._judged.drop_given_up()
         self._stepped = True
         device = device_of(self.model)
-        ordinary = not judging.losses(self._window, self._scale, device)[1]
+        ordinary = not judging.losses(self._judged, self._scale, device)[1]
         diagnosis = None
         if ordinary and self.diagnose:
             with self._quiet():
@@ -705,7 +755,7 @@ class Guard:
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
-        self._window.drop_given_up()
+        self._judged.drop_given_up()
         try:
             return self._looked_into(skip)
         except Exception as error:  # what watches must not end the run
@@ -713,7 +763,7 @@ class Guard:
             return replace(skip, diagnosis=Diagnosis(notes=(why,)))
 
     def _looked_into(self, skip: Skip) -> Skip:
-        outside = tuple(self._diagnostician.came_in(self._window.data))
+        outside = tuple(self._diagnostician.came_in(self._judged.data))
         if outside:
             return replace(skip, diagnosis=Diagnosis(outside=outside))
         by_threshold = skip.norm < rule.LARGEST and math.isfinite(skip.loss)
@@ -733,13 +783,17 @@ class Guard:
             with self._quiet():
                 skip = self._healer.heal(skip, self._skips, self._again())
         with uninterrupted():  # else a Ctrl-C could leave it in the log and not in the count
-            skip = self._recorder.record(skip, loss, self._window, self._buffers, self.call)
+            skip = self._recorder.record(skip, loss, self._judged, self._buffers, self.call)
             self._skips.append(skip)
         self._voice.track(skip.step, skip.loss, skip.norm, math.inf, skipped=True)
         if skip.diagnosis is not None or len(self.skips) <= _TOLD:
             self._voice.say(told(skip))
         else:
             self._voice.say_once("from here on few skips are told; the guard's report() has all of them")
+        if len(self._counts) > 1:
+            self._voice.say_once(
+                f"note: {len(self._counts)} optimizers have taken steps so far, and each counts its own from 0"
+            )
         self._recorder.say_size(skip)
         if skip.diagnosis is not None and not skip.outside:
             for text in spoilt(self.model):
@@ -759,7 +813,7 @@ class Guard:
         return examined < _EXAMINED or real % _SELDOM == 0
 
     def _again(self, window: Window | None = None) -> Again:
-        return Again(self.model, window or self._window, self._buffers, self.call, self._scale)
+        return Again(self.model, window or self._judged, self._buffers, self.call, self._scale)
 
     def _sound_again(self) -> Again | None:
         return None if self._sound is None else Again(self.model, self._sound, self._buffers, self.call)
@@ -778,7 +832,7 @@ class Guard:
             return Diagnosis(notes=(f"{why}{recorded}",))
         again, sound = self._again(), self._sound_again()
         found = self._diagnostician.examine(again, sound)
-        for past in reversed(self._window.past):
+        for past in reversed(self._judged.past):
             if found.reproduced or found.outside or not past.passes:
                 break
             before = self._again(past)
@@ -788,12 +842,17 @@ class Guard:
 
     @contextlib.contextmanager
     def _quiet(self) -> Any:
-        """What happens in the block is the guard's own doing."""
-        self._busy = True
+        """What happens in the block is the guard's own doing: no other guard takes it for a step of the loop's."""
+        own, self._is_busy, _doing.again = (self._is_busy, _doing.again), True, True
         try:
             yield
         finally:
-            self._busy = False
+            self._is_busy, _doing.again = own
+
+    @property
+    def _busy(self) -> bool:
+        """Whether this guard, or another one in this thread, does a step again."""
+        return self._is_busy or _doing.again
 
     # --- optimizers ---------------------------------------------------------------------------------------------------
 
@@ -809,18 +868,33 @@ class Guard:
             self._holds[optimizer] = held
         return held
 
-    def _heard_by_lbfgs(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """LBFGS evaluates its closure many times in one step; so all is copied, and put back after a step in which one
-        evaluation was not finite."""
-        self._lbfgs = kept = Evaluations(self.model, optimizer)
+    def _heard_by_all(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """LBFGS evaluates its closure many times in one step, and others do so at weights that they have moved; so all
+        is copied, and put back after a step in which one evaluation was not finite."""
+        self._evaluations = kept = Evaluations(self.model, optimizer)
+        by_lines = isinstance(optimizer, LBFGS)  # whose search along a line needs the gradient as it is
+        if by_lines and self._clipping.clip is not None:
+            clip = f"clip={self._clipping.clip!r}"
+            self._voice.say_once(f"note: {clip} does nothing in a step of LBFGS, which needs its gradients as they are")
 
         def heard() -> Any:
+            kept.begins()
             result = closure()
-            seen = self._look([p for p, _ in kept.weights if p.grad is not None], optimizer)
-            if seen.cause is not None and kept.bad is None:
+            parameters = [p for p, _ in kept.weights if p.grad is not None]
+            self._judge_part(parameters)
+            limit = math.inf if by_lines else self._clipping.limit(optimizer)
+            seen = self._look(parameters, optimizer, limit)
+            if kept.first is None:
+                kept.first, kept.limit = seen, limit
+            if seen.cause is None:
+                if not by_lines:
+                    self._clipping.apply(optimizer, parameters, seen.norm, limit)
+            elif kept.bad is None:
                 step, name = self._counts.of(optimizer), type(optimizer).__name__
                 skip = Skip(step, seen.cause, seen.ranks, seen.norm, seen.loss, name)
                 kept.bad = self._diagnosed(skip)
+            if seen.cause is not None and not by_lines:
+                self._keep_out(parameters)
             self._stepped = True
             return result
 
@@ -845,32 +919,41 @@ class Guard:
         """See `hooks.Ear`."""
         if self._busy:
             return
-        depth = self._steps_in.pop(optimizer, 1) - 1
-        if depth > 0:  # a step within a step, of a subclass that calls its base's
-            self._steps_in[optimizer] = depth
+        if any(map(self._watches, steps_around(optimizer))):
             return
+        self._begun.discard(optimizer)
+        kept, self._evaluations = self._evaluations, None
+        if kept is not None and kept.optimizer is optimizer and (optimizer in self._pending or kept.bad is not None):
+            kept.put_back()
         self._give_back()
         self._hear_of_others(optimizer)
+        pending = self._pending.pop(optimizer, None)
         if (undecided := self._undecided) is not None and undecided.optimizer is optimizer:
             undecided.over()
             self._buffers.put_back_where(undecided.held_back)
-            return
-        kept, pending = self._lbfgs, self._pending.pop(optimizer, None)
-        if kept is not None and kept.optimizer is optimizer:
-            self._lbfgs = None
-            self._counts.add(optimizer)
-            if kept.bad is None:
-                self._consecutive = 0
-                self._steps += 1
-                return
-            kept.put_back()
-            self._skipped(kept.bad)
         elif pending is not None:
             diagnosed = self._diagnosed(pending)
-            if self.shows_last_loss and len(self._window.losses) == 1:
+            roots = [root for backward in self._judged.in_gradients for root in backward.roots]
+            if self.shows_last_loss and len(roots) == 1:
                 with torch.no_grad():
-                    self._window.losses[0].fill_(self._shown or 0.0)
+                    roots[0].fill_(self._shown or 0.0)
             self._skipped(diagnosed)
+        elif kept is not None and kept.optimizer is optimizer:
+            self._evaluated(optimizer, kept)
+
+    def _evaluated(self, optimizer: Optimizer, kept: Evaluations) -> None:
+        """A step whose evaluations were all looked at has come to its end."""
+        step = self._counts.of(optimizer)
+        self._counts.add(optimizer)
+        if kept.plain and not isinstance(optimizer, LBFGS):
+            self._plain.add(optimizer)
+        if kept.bad is not None:
+            for p, _ in kept.weights if isinstance(optimizer, LBFGS) else ():
+                p.grad = None
+            self._skipped(kept.bad)
+        else:
+            first = kept.first or Look(math.nan, None, math.nan)
+            self._note_applied(step, first.loss, first.norm, kept.limit)
 
 
 @dataclass
