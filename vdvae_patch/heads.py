@@ -190,6 +190,8 @@ class Head:
         paper: whether a scale always takes the raw value as it is, as the paper's formulas do, even with `keep`; for
             hosts of the paper, whose runs are named by these formulas.
         scan: the scan that found it, by which `patch` verifies; a copy or a pickle of the head is without it.
+        size: how many channels the module's output has along `dim`, where only some are meant and it is known; an
+            output of another size is refused, since means and scales would lie elsewhere in it.
         host: the name of the host whose entry gave it, by which a saved patch finds its functions again; or empty.
     """
 
@@ -209,6 +211,7 @@ class Head:
     paper: bool = field(default=False, repr=False, compare=False)
     scan: Any = field(default=None, repr=False, compare=False)
     host: str = field(default="", repr=False, compare=False)
+    size: int | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

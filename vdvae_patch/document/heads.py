@@ -23,7 +23,7 @@ from vdvae_patch.scales import Scale
 Given = Callable[[str], Sequence[Head]]
 """The heads of a host by its name, or those that the caller gives where the name is empty."""
 
-_KNOWN = ("path", "role", "channels", "convention", "scale", "parameter", "sites", "given")
+_KNOWN = ("path", "role", "channels", "convention", "scale", "parameter", "sites", "given", "size")
 
 
 def head_data(head: Head, scale: Scale | None, places: PlaceWriter) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def head_data(head: Head, scale: Scale | None, places: PlaceWriter) -> dict[str,
     }
     if head.parameter:
         data["parameter"] = True
+    if head.size is not None:
+        data["size"] = head.size
     if why:
         data["given"] = {"host": _host(head), "because": why}
     elif head.sites:
@@ -88,6 +90,7 @@ def head_of(data: object, where: str, model: nn.Module, places: PlaceReader, giv
             sites=tuple(places.site(item, at) for item, at in fields.items("sites", [])),
             parameter=parameter,
             step=channels.step,
+            size=None if fields.any("size") is None else fields.get("size", int),
         )
     except InvalidValueError as error:
         raise PatchError(f"{where}: {error}") from None

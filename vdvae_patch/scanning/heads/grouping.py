@@ -210,6 +210,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     return Head(
         emission.path, group.role, channels.start, channels.stop, channels.dim, convention,
         sites=sites, parameter=emission.parameter, found=found, step=channels.step,
+        size=emission.size,
     )  # fmt: skip
 
 
