@@ -148,6 +148,8 @@ class Found:
         two_laws: whether the host draws from one Normal and measures another, and a patch leaves it both.
         factor: what the host's density or KL has of the σ that is drawn with, which a patch keeps: √2 of a KL that
             counts σ² twice, 1 / T of a draw at temperature T.
+        uneven: a line about what takes part in σ beside the raw value and is not one number, such as a factor of each
+            example's own, of which tables show the largest; or empty.
     """
 
     confidence: Literal["sure", "likely"]
@@ -166,6 +168,7 @@ class Found:
     correlation: Correlation | None = None
     two_laws: bool = False
     factor: float = 1.0
+    uneven: str = ""
 
 
 @dataclass(frozen=True)

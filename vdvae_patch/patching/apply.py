@@ -334,6 +334,9 @@ def patch(
             warnings.warn(f"with the patch this batch is not finite: {last}", stacklevel=2)
         for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
             warnings.warn(line, stacklevel=2)
+        for head in (h.head for h in record.heads if h.scale is not None and h.head.found is not None):
+            if head.found is not None and head.found.uneven:
+                warnings.warn(head.found.uneven, stacklevel=2)
     except BaseException:  # a call that raises, or a warning that is made an error
         _remove(model, record.number)
         _take_away(model)

@@ -72,11 +72,12 @@ def told(treated: Treated) -> str:
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:
         for warning in head.found.warnings if head.found else ():
+            uneven = head.found is not None and warning == head.found.uneven
             unbounded = "lower bound" in warning and (head.path, head.channels) not in bounded
             if head.found is not None and head.found.two_laws:
                 warning = warning.removesuffix(f"; {MADE_ONE}")
             note = f"note: {warning}"  # two heads of one layer may have the same
-            lines += [note] if note not in lines and (unbounded or "disagree" in warning) else []
+            lines += [note] if note not in lines and (unbounded or "disagree" in warning or uneven) else []
     return "\n".join([*lines, ADVICE])
 
 
@@ -89,6 +90,8 @@ def _table(heads: ScanResult, handle: PatchHandle, verdicts: Sequence[Verdict]) 
         found = known.get((head.path, head.channels, head.role), head.found)
         at_call = found is not None and found.patch_at == "call"
         place = f"{short(found.file)}:{found.line}" if found is not None and at_call else "module's output"
+        if any(_key(h)[:2] == _key(patched)[:2] and h.scale != scale for h in handle.heads):
+            place = "where it is called"  # one layer, two scales
         holds = bool(verdicts) and _key(patched) not in broken
         own = "left as it is: it holds by itself" if holds else "left as it is: name a scale for it"
         why = own if scale is None else _WHY.get(scale.name, "as asked")
