@@ -150,6 +150,8 @@ class Found:
             counts σ² twice, 1 / T of a draw at temperature T.
         uneven: a line about what takes part in σ beside the raw value and is not one number, such as a factor of each
             example's own, of which tables show the largest; or empty.
+        elsewhere: of a head whose expressions are replaced, a line about another one like them that did not run; or
+            empty.
     """
 
     confidence: Literal["sure", "likely"]
@@ -169,6 +171,7 @@ class Found:
     two_laws: bool = False
     factor: float = 1.0
     uneven: str = ""
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle
 from vdvae_patch.patching.apply import beside
 from vdvae_patch.patching.floors import limits
-from vdvae_patch.patching.record import PatchedHead
+from vdvae_patch.patching.record import PatchedHead, beside_the_scale
 from vdvae_patch.scales import Constant
 from vdvae_patch.scanning.evidence.hazards import MADE_ONE
 from vdvae_patch.scanning.result import ScanResult
@@ -69,15 +69,15 @@ def told(treated: Treated) -> str:
     if heads.only_sampled:
         lines.append(f"note: {heads.unmeasured}")
     lines += (f"note: {line}" for line in (*heads.stays, *_moved(treated), *_bounds(handle)))
+    lines += (f"note: {line}" for line in beside_the_scale(handle.heads))
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:
         for warning in head.found.warnings if head.found else ():
-            uneven = head.found is not None and warning == head.found.uneven
             unbounded = "lower bound" in warning and (head.path, head.channels) not in bounded
             if head.found is not None and head.found.two_laws:
                 warning = warning.removesuffix(f"; {MADE_ONE}")
             note = f"note: {warning}"  # two heads of one layer may have the same
-            lines += [note] if note not in lines and (unbounded or "disagree" in warning or uneven) else []
+            lines += [note] if note not in lines and (unbounded or "disagree" in warning) else []
     return "\n".join([*lines, ADVICE])
 
 

@@ -1,0 +1,132 @@
+"""Expressions like those that a patch replaces, in lines of the model's code that the scanned call did not run.
+
+def forward(self, x):                              # scanned: this expression is replaced
+    ...
+    scale = F.softplus(raw) + 1e-3
+
+def sample(self, n):                               # this one computes σ as before
+    scale = F.softplus(self.prior(z)) + 1e-3
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import FunctionType
+
+from torch import nn
+
+from vdvae_patch.attach.callers import functions_of
+from vdvae_patch.attach.graft import host_class
+from vdvae_patch.attach.recompile import lies_in
+from vdvae_patch.attach.sites import Site
+from vdvae_patch.attach.source import Span, find, is_method, method_function, parse
+from vdvae_patch.attach.syntax import span_of
+from vdvae_patch.attach.written import entered
+from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import Head
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.trace import shown
+
+
+def with_what_did_not_run(model: nn.Module, graph: Graph, heads: Sequence[Head]) -> list[Head]:
+    """The heads; those whose expressions are replaced with a line about others like them that did not run."""
+    if not any(head.sites for head in heads):
+        return list(heads)
+    ran: dict[str, set[Span]] = {}
+    for frame in (frame for node in graph.nodes for frame in node.frames):
+        first, last, start, end = frame.span
+        if first is not None and last is not None and start is not None and end is not None:
+            ran.setdefault(frame.code.co_filename, set()).add((first, last, start, end))
+    return [_with_what_did_not_run(model, ran, head) for head in heads]
+
+
+def _with_what_did_not_run(model: nn.Module, ran: Mapping[str, set[Span]], head: Head) -> Head:
+    sites = [site for site in head.sites if isinstance(site, Site) and not site.in_call and site.channels is None]
+    for site in sites if head.found is not None else ():
+        try:
+            function = _function(model, site)
+            replaced = find(parse(function), site.last)
+        except PatchError:
+            continue
+        if not isinstance(replaced, ast.expr) or not (wanted := _operations(replaced, _self(function))):
+            continue
+        for other in {function: None, **dict.fromkeys(_functions(model))}:
+            for node in _outermost_like(other, wanted):
+                if any(lies_in(span, span_of(node)) for span in ran.get(other.__code__.co_filename, ())):
+                    continue
+                place = shown(f"{other.__code__.co_filename}:{node.lineno}")
+                text = (
+                    f"{head.named}: {place}, `{ast.unparse(node)}` in {other.__qualname__}, is written like what is "
+                    "replaced, and the scanned call did not run it: a σ that it computes stays the model's own. Let "
+                    "one method compute σ for both, or scan with a call that runs both"
+                )
+                assert head.found is not None
+                return replace(head, found=replace(head.found, elsewhere=text))
+    return head
+
+
+def _function(model: nn.Module, site: Site) -> FunctionType:
+    """The function in whose text a site stands."""
+    instance: nn.Module | None = model.get_submodule(site.owner)
+    function = method_function(host_class(instance), site.method)
+    for step in site.calls:
+        function, instance = entered(function, step, instance)
+    return function
+
+
+def _functions(model: nn.Module) -> Iterator[FunctionType]:
+    """Those of the model's own classes, and of no library's."""
+    for cls in dict.fromkeys(host_class(module) for module in model.modules()):
+        if not cls.__module__.startswith("torch."):
+            yield from functions_of(next(module for module in model.modules() if host_class(module) is cls))
+
+
+def _outermost_like(function: FunctionType, wanted: tuple[str, ...]) -> Iterator[ast.expr]:
+    """The expressions that do the same to some value: the same calls, and the same numbers."""
+    try:
+        tree = parse(function)
+    except PatchError:
+        return
+    own = _self(function)
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.expr) and _operations(node, own) == wanted:
+            yield node
+        else:
+            todo += ast.iter_child_nodes(node)
+
+
+_MOVING = frozenset(
+    {
+        *("chunk", "expand", "flatten", "float", "narrow", "permute", "reshape", "select", "split", "squeeze"),
+        *("tensor_split", "to", "transpose", "unbind", "unflatten", "unsqueeze", "view"),
+    }
+)
+
+
+def _operations(expression: ast.expr, own: str) -> tuple[str, ...]:
+    """The names of what an expression calls, and its numbers, in an order of their own; empty for one that calls
+    nothing. What a layer or a method of `self` gives, or a part of something, is a value as any other."""
+    calls, numbers = [], []
+    todo: list[ast.AST] = [expression]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            numbers.append(repr(float(node.value)))
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            layer = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == own
+            if not layer and name not in _MOVING:
+                calls.append(name)
+                todo += ast.iter_child_nodes(node)
+        elif not isinstance(node, ast.Subscript):
+            todo += ast.iter_child_nodes(node)
+    return (*sorted(calls), *sorted(numbers)) if calls else ()
+
+
+def _self(function: FunctionType) -> str:
+    """How a method names what it is called on; empty for a function that is none."""
+    return function.__code__.co_varnames[0] if is_method(function) else ""
