@@ -99,6 +99,43 @@ def test_a_layer_whose_hooks_do_not_run_is_pushed_all_the_same(capsys: pytest.Ca
     assert "forward" not in vars(model.encoder)
 
 
+class OfAParameter(SigmoidByHand):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(8, 4))
+        self.raw = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, sigma = self.encoder(x), self.sigma(self.raw)
+        z = mu + sigma * torch.randn_like(mu)
+        kl = 0.5 * (sigma**2 + mu**2 - 1) - torch.log(sigma)
+        return ((self.decoder(z) - x) ** 2).sum(1).mean() + kl.sum(1).mean()
+
+
+def test_a_parameter_is_pushed_in_the_hosts_own_lines_and_is_what_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    model = OfAParameter()
+    vdvae_patch.stabilize(model, X, posterior="vanilla")
+    assert "NOT cured: raw[:] (posterior, left as it is), pushed to" in capsys.readouterr().out
+    assert not model.raw.any()
+
+
+class OfAMean(SigmoidByHand):
+    """The raw value is a mean over the examples of a set, which no module puts out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, v = self.encoder(x.view(4, 4, 8)).mean(1).chunk(2, 1)
+        sigma = self.sigma(v)
+        z = mu + sigma * torch.randn_like(mu)
+        kl = 0.5 * (sigma**2 + mu**2 - 1) - torch.log(sigma)
+        return ((self.decoder(z) - x[:4]) ** 2).sum(1).mean() + kl.sum(1).mean()
+
+
+def test_of_lines_that_cannot_be_pushed_nothing_is_claimed(capsys: pytest.CaptureFixture[str]) -> None:
+    vdvae_patch.stabilize(OfAMean(), X, posterior="vanilla")
+    text = capsys.readouterr().out
+    assert "CURED" not in text
+    assert "not pushed: the model[4:8] (posterior, left as it is): " in text
+
+
 @pytest.mark.parametrize("raw", [-40.0, -3.3, 15.0, 300.0])
 def test_tables_show_the_sigma_of_every_raw_value(raw: float) -> None:
     class ExpLinByHand(VAE):

@@ -79,7 +79,7 @@ def _pushed(
     model: nn.Module, probe: Probe, heads: Sequence[PatchedHead], correlation: Correlation, cured: bool
 ) -> Pushed:
     outlet = correlation.raw
-    if outlet is None or not can_be_held(model, outlet):
+    if outlet is None or outlet.parameter or not can_be_held(model, outlet):
         return Pushed(Correlation(None, correlation.file, correlation.line, correlation.reaches_one))
     ends = (min(probe.levels), max(probe.levels)) if cured else ()
     tried = [(level, None) for level in LEVELS] + [(LEVELS[-1], end) for end in ends]

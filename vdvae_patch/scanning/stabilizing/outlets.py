@@ -15,26 +15,39 @@ from vdvae_patch.torch_versions import takes_hooks
 
 
 def can_be_held(model: nn.Module, outlet: Outlet | None) -> bool:
-    """Whether a value leaves the network in a module of Python: no parameter, and no TorchScript."""
-    if outlet is None or outlet.parameter:
+    """Whether a value is a parameter, or leaves the network in a module of Python, and none of TorchScript."""
+    if outlet is None:
         return False
+    if outlet.parameter:
+        return outlet.path in dict(model.named_parameters(remove_duplicate=False))
     module = dict(model.named_modules(remove_duplicate=False)).get(outlet.path)
     return module is not None and takes_hooks(module)
 
 
 @contextmanager
 def held_at(model: nn.Module, levels: Mapping[Outlet, float]) -> Iterator[None]:
-    """Put those channels at a number in what their module's `forward` returns, whoever calls it; the gradient flows as
-    if the network had put that out."""
+    """Put parameters, and channels of what a module's `forward` returns, whoever calls it, at a number; the gradient
+    flows as if the network had put that out."""
     modules = dict(model.named_modules(remove_duplicate=False))
     with ExitStack() as taken_back:
         for outlet, level in levels.items():
+            if outlet.parameter:
+                parameter = model.get_parameter(outlet.path)
+                taken_back.callback(setattr, parameter, "data", parameter.data)
+                parameter.data = _filled(parameter.data, outlet, level)
+                continue
             module = modules[outlet.path]
             own = module.__dict__.get("forward")
             # a hook would not be run where a host calls `forward` by its name
             module.__dict__["forward"] = partial(_held, module.forward, outlet, level)
             taken_back.callback(_give_back, module, own)
         yield
+
+
+def _filled(values: Tensor, outlet: Outlet, level: float) -> Tensor:
+    new = values.clone()
+    (outlet.channels.of(new) if new.dim() else new).fill_(level)
+    return new
 
 
 def _give_back(module: nn.Module, own: Any) -> None:
