@@ -198,6 +198,7 @@ class Head:
         scan: the scan that found it, by which `patch` verifies; a copy or a pickle of the head is without it.
         size: how many channels the module's output has along `dim`, where only some are meant and it is known; an
             output of another size is refused, since means and scales would lie elsewhere in it.
+        line: of a head that was read from a file, the host's line by which σ was computed; or empty.
         host: the name of the host whose entry gave it, by which a saved patch finds its functions again; or empty.
     """
 
@@ -218,6 +219,7 @@ class Head:
     scan: Any = field(default=None, repr=False, compare=False)
     host: str = field(default="", repr=False, compare=False)
     size: int | None = field(default=None, repr=False, compare=False)
+    line: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

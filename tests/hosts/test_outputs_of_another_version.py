@@ -1,7 +1,10 @@
-"""Channels are numbers of one layer's output: in one of another size means and scales lie elsewhere, and it is said."""
+"""A patch of a layer's output in another version of its model: of another size, or with another function for σ."""
 
 from __future__ import annotations
 
+import importlib
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -91,3 +94,35 @@ def test_a_sequence_may_have_another_length() -> None:
     model = Tokens()
     vdvae_patch.patch(model, "explin", heads=vdvae_patch.scan(model, torch.randn(4, 5, 8)))
     assert model(torch.randn(4, 9, 8)).isfinite()
+
+
+def _computes_otherwise(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> nn.Module:
+    """A model of another file, with another line for its σ."""
+    monkeypatch.syspath_prepend(folder)
+    (folder / "other_version.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass VAE(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.encoder, self.decoder = nn.Linear(8, 6), nn.Linear(3, 8)\n\n"
+        "    def forward(self, x):\n        mu, log_sigma = self.encoder(x).chunk(2, -1)\n"
+        f"        {line}\n        return ((self.decoder(z) - x) ** 2).sum()\n"
+    )
+    monkeypatch.delitem(sys.modules, "other_version", raising=False)
+    model: nn.Module = importlib.import_module("other_version").VAE()
+    return model
+
+
+def test_a_host_whose_line_for_sigma_is_another_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = vdvae_patch.patch_json(_patched())
+    other = _computes_otherwise(tmp_path, monkeypatch, "z = mu + (log_sigma / 2).exp() * torch.randn_like(mu)")
+    with pytest.warns(UserWarning, match="is nowhere in the model's files now"):
+        vdvae_patch.apply(other, text)
+
+
+def test_a_host_with_the_same_line_is_patched_without_a_word_and_written_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = vdvae_patch.patch_json(_patched())
+    same = _computes_otherwise(tmp_path, monkeypatch, "z = mu + log_sigma.exp() * torch.randn_like(mu)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vdvae_patch.apply(same, text)
+    assert '"line": "z = mu + log_sigma.exp() * torch.randn_like(mu)"' in vdvae_patch.patch_json(same)
