@@ -70,7 +70,7 @@ def test_a_method_that_the_call_did_not_run_keeps_its_own_sigma_and_it_is_said()
     assert model.sigma.max() > 0.4
     out = io.StringIO()
     vdvae_patch.stabilize(BesideTraining(), X, posterior="bounded(0.3, 0.4)", file=out)
-    assert "note: encoder[4:8]: " in out.getvalue()
+    assert "in BesideTraining.sample_code, is written like what is replaced" in out.getvalue()
 
 
 @pytest.mark.medium

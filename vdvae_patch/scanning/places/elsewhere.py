@@ -11,7 +11,7 @@ def sample(self, n):                               # this one computes σ as bef
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import FunctionType
 
@@ -34,37 +34,63 @@ def with_what_did_not_run(model: nn.Module, graph: Graph, heads: Sequence[Head])
     """The heads; those whose expressions are replaced with a line about others like them that did not run."""
     if not any(head.sites for head in heads):
         return list(heads)
-    ran: dict[str, set[Span]] = {}
-    for frame in (frame for node in graph.nodes for frame in node.frames):
-        first, last, start, end = frame.span
-        if first is not None and last is not None and start is not None and end is not None:
-            ran.setdefault(frame.code.co_filename, set()).add((first, last, start, end))
-    return [_with_what_did_not_run(model, ran, head) for head in heads]
+    others = _Others(model, graph)
+    return [
+        head if head.found is None else replace(head, found=replace(head.found, elsewhere=others.like_those_of(head)))
+        for head in heads
+    ]
 
 
-def _with_what_did_not_run(model: nn.Module, ran: Mapping[str, set[Span]], head: Head) -> Head:
-    sites = [site for site in head.sites if isinstance(site, Site) and not site.in_call and site.channels is None]
-    for site in sites if head.found is not None else ():
-        try:
-            function = _function(model, site)
-            replaced = find(parse(function), site.last)
-        except PatchError:
-            continue
-        if not isinstance(replaced, ast.expr) or not (wanted := _operations(replaced, _self(function))):
-            continue
-        for other in {function: None, **dict.fromkeys(_functions(model))}:
-            for node in _outermost_like(other, wanted):
-                if any(lies_in(span, span_of(node)) for span in ran.get(other.__code__.co_filename, ())):
+class _Others:
+    """Expressions of a model's functions that the scanned call did not run."""
+
+    def __init__(self, model: nn.Module, graph: Graph) -> None:
+        self._model = model
+        self._functions = dict.fromkeys(_functions(model))
+        self._ran: dict[str, set[Span]] = {}
+        for frame in (frame for node in graph.nodes for frame in node.frames):
+            first, last, start, end = frame.span
+            if first is not None and last is not None and start is not None and end is not None:
+                self._ran.setdefault(frame.code.co_filename, set()).add((first, last, start, end))
+        self._told: dict[tuple[FunctionType, tuple[str, ...]], str] = {}
+
+    def like_those_of(self, head: Head) -> str:
+        """A line about them; empty where there are none."""
+        for site in head.sites:
+            if isinstance(site, Site) and not site.in_call and site.channels is None:
+                try:
+                    function = _function(self._model, site)
+                    replaced = find(parse(function), site.last)
+                except PatchError:
                     continue
-                place = shown(f"{other.__code__.co_filename}:{node.lineno}")
-                text = (
-                    f"{head.named}: {place}, `{ast.unparse(node)}` in {other.__qualname__}, is written like what is "
-                    "replaced, and the scanned call did not run it: a σ that it computes stays the model's own. Let "
-                    "one method compute σ for both, or scan with a call that runs both"
-                )
-                assert head.found is not None
-                return replace(head, found=replace(head.found, elsewhere=text))
-    return head
+                wanted = _operations(replaced, _self(function)) if isinstance(replaced, ast.expr) else ()
+                if wanted and (told := self._tell(function, wanted)):
+                    return told
+        return ""
+
+    def _tell(self, function: FunctionType, wanted: tuple[str, ...]) -> str:
+        key = function, wanted
+        if key not in self._told:
+            among = {function: None, **self._functions}
+            found = [
+                (other, node) for other in among for node in _like(other, wanted) if not self._has_run(other, node)
+            ]
+            self._told[key] = _line(*found[0], len(found) - 1) if found else ""
+        return self._told[key]
+
+    def _has_run(self, function: FunctionType, node: ast.expr) -> bool:
+        ran = self._ran.get(function.__code__.co_filename, ())
+        return any(lies_in(span, span_of(node)) for span in ran)
+
+
+def _line(function: FunctionType, node: ast.expr, more: int) -> str:
+    place = shown(f"{function.__code__.co_filename}:{node.lineno}")
+    others = f" (so are {more} more)" if more else ""
+    return (
+        f"{place}, `{ast.unparse(node)}` in {function.__qualname__}, is written like what is replaced{others}, and the "
+        "scanned call did not run it: a σ that it computes stays the model's own. Let one method compute σ for both, "
+        "or scan with a call that runs both"
+    )
 
 
 def _function(model: nn.Module, site: Site) -> FunctionType:
@@ -83,7 +109,7 @@ def _functions(model: nn.Module) -> Iterator[FunctionType]:
             yield from functions_of(next(module for module in model.modules() if host_class(module) is cls))
 
 
-def _outermost_like(function: FunctionType, wanted: tuple[str, ...]) -> Iterator[ast.expr]:
+def _like(function: FunctionType, wanted: tuple[str, ...]) -> Iterator[ast.expr]:
     """The expressions that do the same to some value: the same calls, and the same numbers."""
     try:
         tree = parse(function)
