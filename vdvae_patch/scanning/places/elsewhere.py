@@ -85,7 +85,7 @@ class _Others:
 
 def _line(function: FunctionType, node: ast.expr, more: int) -> str:
     place = shown(f"{function.__code__.co_filename}:{node.lineno}")
-    others = f" (so are {more} more)" if more else ""
+    others = f" (and {more} more)" if more else ""
     return (
         f"{place}, `{ast.unparse(node)}` in {function.__qualname__}, is written like what is replaced{others}, and the "
         "scanned call did not run it: a σ that it computes stays the model's own. Let one method compute σ for both, "
