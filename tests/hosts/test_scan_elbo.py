@@ -487,7 +487,7 @@ def test_stabilize_says_what_to_write_for_a_decoder(capsys: pytest.CaptureFixtur
 
 NONE: dict[str, tuple[Loss, str]] = {
     "no KL": (lambda x, y, m, v, z: F.mse_loss(y, x), "no KL"),
-    "no reconstruction": (lambda x, y, m, v, z: kl(m, v).sum(), "no reconstruction term"),
+    "no reconstruction": (lambda x, y, m, v, z: kl(m, v).sum(), "no difference, cross-entropy or log density"),
     "two": (lambda x, y, m, v, z: F.mse_loss(y, x) + F.l1_loss(y, x) + kl(m, v).sum(), "two reconstruction terms"),
     "a norm": (lambda x, y, m, v, z: (x - y).norm(dim=1).mean() + kl(m, v).sum(), "no log likelihood"),
     "a wrong sign": (lambda x, y, m, v, z: F.mse_loss(y, x) - kl(m, v).sum(), "the factor on the KL is -1, so that"),
@@ -509,6 +509,13 @@ def test_what_is_no_bound_has_the_reason(name: str) -> None:
     assert not elbo
     assert reason in elbo.reason
     assert (elbo.sigma, elbo.beta) == (None, None)
+
+
+def test_the_table_has_the_reason_where_the_bound_is_not_known() -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        return kl(m, v).sum() + torch.cdist(y.flatten(1), x.flatten(1)).sum()
+
+    assert "the loss as a bound: not known, no difference, cross-entropy or log density of" in str(scanned(loss))
 
 
 def test_the_table_has_the_term_with_its_line_and_the_consequence() -> None:

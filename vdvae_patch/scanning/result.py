@@ -103,7 +103,9 @@ class ScanResult(Sequence[Head]):
         lines += (f"near miss: {miss}" for miss in self.near_misses if self and miss.likely)
         warnings = (f"warning: {text}" for text in _gathered(self, self._elsewhere))
         lines += (f"note: {note}" for note in self.notes)
-        bound = [str(self.elbo)] if self.elbo or self.elbo.reconstruction is not None else []
+        # Of a loss that is not finite the lines before say what there is to say.
+        asked_for = bool(self) and self.outcome.has_loss and self.outcome.finite
+        bound = [str(self.elbo)] if self.elbo or self.elbo.reconstruction is not None or asked_for else []
         return "\n".join([*lines, *warnings, f"this batch: {self.outcome.headline}", *self.outcome.causes, *bound])
 
     @property

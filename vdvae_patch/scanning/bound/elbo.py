@@ -257,7 +257,7 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
 def _main(terms: list[Term], factors: Sequence[LogSigmaFactor]) -> tuple[Term | None, list[str]]:
     """The reconstruction term, and notes; or why there is no one."""
     if not terms:
-        return None, ["no reconstruction term: nothing in the loss compares an output with the data"]
+        return None, ["no difference, cross-entropy or log density of an output and the data was found in it"]
     many = [term for term in terms if not _is_of_labels(term)]
     labels = [term for term in terms if _is_of_labels(term)]
     read = ancestors([factor.reading.raw.node for factor in factors])
