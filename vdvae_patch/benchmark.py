@@ -38,6 +38,9 @@ from vdvae_patch.train.setup import Workload, prepare
 from vdvae_patch.train.world import World
 
 PLAIN = "plain step"
+CONFIDENT = 6
+"""Rounds from which on there is an interval of 95 %."""
+
 _MEASURED = "the step whose memory counts"
 
 
@@ -49,7 +52,9 @@ class Measurement:
         seconds: median time of a step.
         images_per_second: of the median step.
         time_ratio: median over rounds of its time over the reference's in the same round.
-        low, high: of that median, the distribution-free interval of 95 % between two of the sorted ratios.
+        low, high: of that median, the distribution-free interval of 95 % between two of the sorted ratios; of fewer
+            than `CONFIDENT` rounds the least and the greatest ratio.
+        rounds: how many ratios there are.
         peak_bytes: most memory that one step allocates on top of what the contender holds between steps.
         memory_ratio: over the reference's.
     """
@@ -62,6 +67,7 @@ class Measurement:
     high: float
     peak_bytes: int
     memory_ratio: float
+    rounds: int
 
 
 @dataclass
@@ -236,14 +242,21 @@ def _measurement(contender: _Contender, reference: _Contender, batch_size: int) 
         high=high,
         peak_bytes=contender.peak,
         memory_ratio=contender.peak / reference.peak,
+        rounds=len(ratios),
     )
 
 
 def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
-    """Where the median lies with 95 % confidence, whatever the distribution: by the normal approximation of how many
-    of n values fall below it, n/2 ± 0.98 √n; of fewer than six values all of them."""
+    """Where the median lies with at least 95 % confidence, whatever the distribution: between two of the sorted values.
+
+    How many of n values fall below it is binomial with ½. Fewer than six values cannot say it: the least and the
+    greatest of them then, see `CONFIDENT`.
+    """
     ordered, n = sorted(values), len(values)
-    first = max(0, math.floor(n / 2 - 0.98 * math.sqrt(n))) if n > 5 else 0
+    first, outside = 0, 2
+    while 20 * (outside + 2 * math.comb(n, first + 1)) <= 2**n:
+        first += 1
+        outside += 2 * math.comb(n, first)
     return ordered[first], ordered[n - 1 - first]
 
 
@@ -400,4 +413,7 @@ def markdown(measurements: Sequence[Measurement], title: str) -> str:
         )
         for m in measurements
     ]  # fmt: skip
-    return f"{title}\n\n{tables.markdown(header, rows)}"
+    brackets = "where the median lies with 95 % confidence"
+    if (rounds := measurements[0].rounds) < CONFIDENT:
+        brackets = f"the least and the greatest of {rounds}, too few for an interval of 95 %"
+    return f"{title}\n\n{tables.markdown(header, rows)}\nIn brackets: {brackets}.\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,19 @@ import pytest
 import torch
 
 from vdvae_patch import benchmark as benchmark_module
-from vdvae_patch.benchmark import PLAIN, _Contender, _measurement, batches_of, benchmark, benchmark_guard, plain_step
+from vdvae_patch.benchmark import (
+    PLAIN,
+    _Contender,
+    _measurement,
+    batches_of,
+    benchmark,
+    benchmark_guard,
+    interval_of_median,
+    plain_step,
+)
 from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.cli.bench import BenchConfig, _variants
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.guarding import signals
 from vdvae_patch.train.setup import prepare
@@ -64,6 +75,45 @@ def test_the_header_names_what_the_ratios_are_over() -> None:
     text = benchmark_module.markdown([_measurement(one, first, batch_size=1) for one in others], "title")
     assert "| time over upbounded | peak MB a step | memory over upbounded |" in text
     assert "vanilla" not in text
+
+
+@pytest.mark.parametrize("rounds", [6, 7, 8, 11, 16, 17, 30, 36, 80, 1200])
+def test_an_interval_of_95_percent_holds_the_median_so_often_and_the_next_narrower_one_does_not(rounds: int) -> None:
+    low, high = interval_of_median([float(value) for value in range(rounds)])
+    assert low + high == rounds - 1
+
+    def confidence(first: int) -> float:
+        return sum(math.comb(rounds, below) for below in range(first + 1, rounds - first)) / 2**rounds
+
+    assert confidence(int(low)) >= 0.95 > confidence(int(low) + 1)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"), [(5, "the least and the greatest of 5, too few"), (6, "where the median lies with 95 %")]
+)
+def test_the_table_says_what_stands_in_brackets(rounds: int, said: str) -> None:
+    one = _Contender("vanilla", lambda number, batch: None, [2.0] * rounds, peak=100)
+    assert said in benchmark_module.markdown([_measurement(one, one, batch_size=1)], "title")
+
+
+def test_the_title_of_a_host_that_is_not_trained_says_whose_seconds_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = _Contender("vanilla", lambda number, batch: None, [2.0] * 6, peak=100)
+    monkeypatch.setattr(benchmark_module, "benchmark_example", lambda *_, **__: [_measurement(one, one, batch_size=1)])
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "--host", "pythae", "--processor", "--rounds", "6"])
+    assert stop.value.code == 0
+    assert "6 interleaved rounds, seconds of the processor" in capsys.readouterr().out
+
+
+def test_a_decoder_or_an_objective_that_is_named_for_all_is_in_every_variant_that_is_measured() -> None:
+    asked = BenchConfig(variants="vanilla,explin/constant")
+    assert _variants(asked, parse_train(SMALL)) == ["vanilla", "explin/constant"]
+    flags = ["--decoder=optimal", "--objective=beta(beta=2)"]
+    assert _variants(asked, parse_train([*SMALL, *flags])) == [
+        "vanilla+optimal+beta(beta=2)", "explin/constant+optimal+beta(beta=2)",
+    ]  # fmt: skip
 
 
 def test_the_bench_takes_the_data_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,12 @@ def test_flags_of_the_comparison_and_of_training_are_told_apart_in_both_spelling
     assert others == ["--lr", "0.1", "--compile"]
 
 
+def test_a_switch_takes_no_value_from_the_flag_behind_it() -> None:
+    argv = ["--processor", "--rounds", "6", "--device", "cpu"]
+    mine, others = separate(argv, ["--processor", "--rounds"], ["--processor"])
+    assert (mine, others) == (["--processor", "--rounds", "6"], ["--device", "cpu"])
+
+
 def test_every_variant_meets_every_seed_in_a_folder_of_its_own(tmp_path: Path) -> None:
     comparison = make_plan(tmp_path, "vanilla,explin/cst1,upbounded(omega=2)/bounded(0.1,omega=1)", "3,5")
     assert [run.label for run in comparison.runs] == [
@@ -58,6 +64,13 @@ def test_every_variant_meets_every_seed_in_a_folder_of_its_own(tmp_path: Path) -
     folders = [run.folder for run in comparison.runs]
     assert len(set(folders)) == 6
     assert all(folder.parent == tmp_path for folder in folders)
+
+
+def test_two_variants_that_would_share_a_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len({run.folder for run in make_plan(tmp_path, "softplus(1e6),softplus(1e-6)", "0").runs}) == 2
+    monkeypatch.setattr("vdvae_patch.compare.plan.slug", lambda variant: "the-same")
+    with pytest.raises(InvalidValueError, match=r"vanilla and explin would both be written to .*the-same-seed0"):
+        make_plan(tmp_path, "vanilla,explin", "0")
 
 
 def test_runs_differ_in_variant_seed_and_folder_alone(tmp_path: Path) -> None:

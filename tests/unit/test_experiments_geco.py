@@ -206,10 +206,31 @@ def test_the_report_has_the_papers_numbers_beside_ours_and_says_what_was_met() -
     assert "color-mnist 97.0 with the ELBO, 17.0 with GECO 0.2" in " ".join(report.notes)
     assert "None of the runs at the ELBO's error reached it" in " ".join(report.notes)
     assert report.notes[-1].startswith("One seed")
+    idle = geco.build_report([rows[0], rows[2], found(EQUAL, 0.1, 0.3, 0.1)], TINY, Geco(quick=True), ORIGIN, "geco")
+    assert "1 of 1 runs at the ELBO's error reached it up to a fiftieth, each with a KL below 2" in " ".join(idle.notes)
     alone = geco.build_report(
         [replace(row, host="ConvDRAW", marginal=None) for row in rows[:3]], TINY, Geco(), ORIGIN, "geco"
     )
     assert [table.name for table in alone.tables] == ["runs", "trajectory"]
+
+
+def test_the_report_says_how_many_images_there_were_and_not_how_many_were_asked_for() -> None:
+    size = replace(TINY, train=5000, test=500)
+    rows = [found(ELBO, None, 100.0, 0.1), found("GECO 0.2", 0.2, 20.0, 0.2)]
+    for counts, said in (
+        ([(300, 500)], "300 training images"),
+        ([(300, 500), (5000, 500)], "300 to 5,000 training images"),
+        ([], "5,000 training images"),
+    ):
+        words = geco.build_report(rows, size, Geco(quick=True), ORIGIN, "geco-quick", counts).introduction
+        assert f", {said}, scales" in words
+        assert "measured on 500 held-out images" in words
+
+
+def test_errors_that_six_digits_do_not_tell_apart_are_two_objectives() -> None:
+    size = replace(TINY, kappas=((0.1, 0.10000001),) * 3, colour=())
+    methods = [cell.method for cell in cells(size, {"VAE+NVP": ("mnist",)}) if cell.kappa is not None]
+    assert methods == ["GECO 0.1", "GECO 0.10000001"]
 
 
 def test_what_the_report_says_of_table_2_is_of_all_seeds() -> None:

@@ -58,6 +58,12 @@ def test_all_four_are_trained_and_told_in_one_table(options: LargeVae, tmp_path:
         run(replace(options, lr=2e-3))
 
 
+def test_no_more_images_are_said_to_be_trained_on_than_there_are(options: LargeVae, tmp_path: Path) -> None:
+    assert run(replace(options, train=10_000, models=("standard",))) == 0
+    report = json.loads((tmp_path / "out" / "large-vae-arrays-quick.json").read_text())
+    assert "1 epochs of 130 training images" in report["introduction"]
+
+
 @pytest.mark.parametrize("value", [{"epochs": 0}, {"components": 0}, {"samples": -1}, {"images": -1}, {"warmup": -2}])
 def test_counts_that_make_no_sense_are_refused(value: dict[str, int]) -> None:
     (name,) = value
@@ -109,11 +115,13 @@ def test_a_run_that_was_stopped_within_goes_on_with_the_same_numbers(
     assert whole.train(Session(tmp_path / "whole", {}), tmp_path / "whole.pt")
     state = tmp_path / "pieces.pt"
     pieces = []
-    for _ in range(3):  # each piece's time is over after its first epoch
-        piece = started(options, kind)
-        ended = piece.train(Session(tmp_path / "pieces", {}, minutes=0.0, clock=Clock()), state)
+    for commit in ("aaaa", "bbbb", "cccc"):  # each piece's time is over after its first epoch
+        piece, session = started(options, kind), Session(tmp_path / "pieces", {}, minutes=0.0, clock=Clock())
+        session._commit = commit
+        ended = piece.train(session, state)
         pieces.append((ended, piece.progress.epoch))
     assert pieces == [(False, 1), (False, 2), (True, 3)]
+    assert session.keep("k", 1.0, {}, by=piece.by)["commit"] == "aaaa, bbbb, cccc"
     assert piece.progress.bounds == whole.progress.bounds
     assert all(torch.equal(piece.values[name], value) for name, value in whole.values.items())
 

@@ -21,6 +21,10 @@ from vdvae_patch.experiments import options
         (["vamp-stress", "--lrs", "1e308"], "--lrs must be a positive number of at most 1e+30, not 1e+308"),
         (["vamp-stress", "--train", str(2**31)], "--train must be from 0 to 2,147,483,647"),
         (["geco-theory", "--seed", "-1"], "--seed must be from 0 to"),
+        (["stress", "--lr", "0.01", "1e-2"], "--lr names 0.01 twice"),
+        (["stress", "--remedies", "vanilla", "vanilla"], "--remedies names 'vanilla' twice"),
+        (["table2", "--seams", "optimal", "optimal"], "--seams names 'optimal' twice"),
+        (["vamp-stress", "--variants", "explin", "explin"], "--variants names 'explin' twice"),
     ],
 )
 def test_odd_numbers_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

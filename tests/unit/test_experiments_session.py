@@ -196,6 +196,22 @@ def test_a_result_names_every_commit_that_it_was_computed_by(tmp_path: Path, mon
     assert origin.commit == "aaaa, bbbb"
 
 
+def test_a_result_names_every_machine_and_torch_that_it_was_computed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, places = None, (["fast, threads: 4", "2.13"], ["slow, threads: 1", "2.14"])
+    for where, minutes in zip(places, (0.05, None), strict=True):
+        monkeypatch.setattr("vdvae_patch.experiments.session.computed_on", lambda device, where=where: where)
+        result = session(tmp_path, minutes).train("k", ensemble, 10, summarize)
+    assert result is not None
+    other = session(tmp_path).keep("other", 1.0, {})
+    monkeypatch.setattr("vdvae_patch.experiments.session.computed_on", lambda device: ["the reader's", "3"])
+    origin = Origin.of(torch.device("cpu"), [0], [result, other])
+    assert (origin.machine, origin.torch) == ("fast, threads: 4 and slow, threads: 1", "2.13, 2.14")
+    del other["places"]  # of a version that did not write it
+    assert Origin.of(torch.device("cpu"), [0], [other]).machine == "the reader's"
+
+
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     session(tmp_path, steps=5)
     session(tmp_path, steps=5)

@@ -325,6 +325,25 @@ def test_a_run_that_died_of_an_applied_nan_counts_every_step_since() -> None:
         assert (row["nelbo"] is None) == (skip is None)
 
 
+def test_a_gradient_that_is_nan_beside_a_finite_loss_is_a_skipped_update_where_high_ones_are_not_skipped() -> None:
+    class Even(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            rate = (self.w.square().sum()).sqrt() + 0 * x.sum()  # at 0 its slope is 0 / 0
+            return {"elbo": rate, "rate": rate, "distortion": torch.zeros(())}
+
+    batches = lambda seeds, step: (torch.zeros(len(seeds), 1),)  # noqa: E731
+    ensemble = Ensemble([Run(0, 0.02)], lambda run: Even(), batches, Rule(skip=math.inf), how="loop")
+    ensemble.train(30)
+    (row,) = stress.summarize(ensemble, 30)["runs"]
+    assert (row["nan"], row["high"], row["skipped"]) == (0, 30, 30)
+    remedy = remedies.find("explin/constant, only NaN skipped")
+    assert stress_report._score(remedy, {"runs": [row]}, 0.02).skipped == 30
+
+
 def result(nan: int = 0, high: int = 0, nelbo: float = 4.0) -> dict[str, Any]:
     return {"runs": [{"seed": s, "lr": 0.02, "nan": nan, "high": high, "nelbo": nelbo} for s in (0, 1)]}
 
@@ -343,6 +362,14 @@ def test_the_report_says_who_lost_no_update_and_leaves_the_control_out_of_the_ra
     assert "No NaN and no update skipped in any seed: explin/constant, clipped at 5." in text
     assert "control: distortion alone had 8 bad steps" in text
     assert "from -0.500 (explin/constant, clipped at 5) to +0.000 (explin/constant)" in text
+
+
+def test_the_cost_of_a_remedy_says_of_how_few_seeds_it_is() -> None:
+    half = result(nelbo=3.0)
+    half["runs"][1]["nelbo"] = None
+    done = [(remedies.find("vanilla"), result()), (remedies.find("explin"), half)]
+    (line,) = stress_report._cost(done, 0.02)
+    assert "from -1.000 (explin, 1 of 2 seeds)" in line
 
 
 def test_a_learning_rate_at_which_nothing_happens_is_said_to_be_one() -> None:

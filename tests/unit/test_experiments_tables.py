@@ -250,6 +250,41 @@ def few_digits(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def test_a_data_set_that_has_fewer_images_than_asked_for_gives_the_numbers_that_it_has(few_digits: Path) -> None:
+    size = cells3.QUICK
+    some = digits.Digits.load("mnist", few_digits, CPU, size.train, size.valid, size.test).sized(size)
+    assert (some.train, some.valid, some.test) == (120, 2000, 40)
+    nan = [
+        cells3.Row(likelihood, mean, 0, None, 0, 30, "nan_rate", 1e-3, None)
+        for likelihood in digits.LIKELIHOODS
+        for mean in digits.MEANS
+    ]
+    report = table3_report.build_report(nan, some, Table3(quick=True), ORIGIN)
+    assert "the first 120 images" in report.introduction
+    assert "tested on 2,000 and 40 images" in report.introduction
+    assert {line[3] for line in report.tables[1].rows} == {"15.0"}  # step 30, of two batches an epoch
+
+
+def test_what_is_not_mnist_is_not_put_beside_the_papers_numbers_on_mnist() -> None:
+    rows = [
+        cells3.Row(likelihood, mean, 0, 100.0, 0, None, None, 1e-3, None)
+        for likelihood in digits.LIKELIHOODS
+        for mean in digits.MEANS
+    ]
+    report = table3_report.build_report(rows, cells3.FULL, Table3(dataset="fashion-mnist"), ORIGIN)
+    assert report.name == "table3-fashion-mnist"
+    assert {line[4:6] for line in report.tables[0].rows} == {(None, None)}
+    assert "The paper has no table of fashion-mnist" in report.notes[0]
+    assert len(table3_report.draw(rows, "fashion-mnist").axes[0].patches) == 6  # ours alone
+
+
+def test_images_of_another_size_than_table_3_takes_are_refused_in_one_line(tmp_path: Path) -> None:
+    for name in ("train", "valid", "test"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((3, 8, 8, 1), np.uint8))
+    with pytest.raises(InvalidValueError, match="'arrays' is of 8x8, and this experiment takes 28x28"):
+        digits.Digits.load("arrays", tmp_path, CPU, 3, 3, 3)
+
+
 def test_the_unit_of_table_3_is_bits_per_dimension_on_0_to_255() -> None:
     # a uniform density on [0, 1] is one of 1/256 on 0..256: 8 bits
     assert digits.bits_per_dimension(0.0) == pytest.approx(8)
@@ -359,6 +394,7 @@ def test_the_arrival_is_where_the_line_through_log_gamma_meets_underflow() -> No
     falling = torch.exp(-0.01 * torch.arange(300.0))
     assert table3.arrival_step(falling) == pytest.approx(-table3.LOG_UNDERFLOW / 0.01, rel=1e-4)
     assert table3.arrival_step(torch.full((300,), 0.1)) is None
+    assert {name for name in digits.LIKELIHOODS if not table3.may_underflow(name)} == {"DownBounded", "Bounded"}
     # the definition of the limit: half of the smallest float32, rooted
     just_above, just_below = (torch.tensor(math.exp(table3.LOG_UNDERFLOW + d)) for d in (0.01, -0.01))
     assert (just_above**2).item() > 0
@@ -397,6 +433,23 @@ def test_figure_1_goes_on_from_one_model_at_two_learning_rates(few_digits: Path,
     assert state["step"] == 8
     text = (tmp_path / "f" / "figure1-quick.md").read_text()
     assert "after, lr 5e-05" in text
+    assert "Here 4 epochs of 120 images, 8 iterations, at 0.0005" in text
+    half = figure1.build_report(
+        {"last_median": [1e-3]}, {"last_median": [1e-3, 2e-3]}, replace(cells3.FULL, seeds=1, epochs=1), 30,
+        (1e-4, 1e-5), Figure1(epochs=1), ORIGIN,
+    )  # fmt: skip
+    assert "Here 1 epoch of 50,000 images, 30 iterations" in half.introduction
+
+
+def test_the_median_of_figure_1_is_the_mean_of_the_middle_two_of_an_even_count() -> None:
+    class Ended:
+        def __init__(self) -> None:
+            self.failures: dict[int, Any] = {}
+
+        def trace(self, name: str) -> torch.Tensor:
+            return torch.cat([torch.ones(18, 2), torch.tensor([[1.0, 1.0], [4.0, math.nan]])])
+
+    assert figure1._curves(Ended())["last_median"] == [2.5, None]  # type: ignore[arg-type]
 
 
 def test_a_fork_starts_where_its_origin_stopped() -> None:

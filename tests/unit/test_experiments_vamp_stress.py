@@ -11,7 +11,7 @@ import pytest
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.experiments.options import VampStress
-from vdvae_patch.experiments.vamp_stress import Outcome, run
+from vdvae_patch.experiments.vamp_stress import Cell, Outcome, run
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 
@@ -51,6 +51,23 @@ def test_what_is_not_finite_is_counted_by_scale_and_rate(options: VampStress, tm
 )
 def test_a_finite_bound_of_a_run_that_is_lost_is_no_success(bound: float | None, diverged: bool) -> None:
     assert Outcome(100, 0, bound).has_diverged(guess=100.0) is diverged
+
+
+def test_rates_that_six_digits_do_not_tell_apart_are_two_runs_and_the_report_says_how_many_images_there_were(
+    options: VampStress, tmp_path: Path
+) -> None:
+    few = replace(options, seeds=1, train=3000, epochs=1, variants=("upbounded",), lrs=(1e-3, 1.0000001e-3))
+    assert run(few) == 0
+    assert len(list((tmp_path / "out").glob("*-seed0.json"))) == 2
+    report = json.loads((tmp_path / "out" / "vamp-stress.json").read_text())
+    assert [row[1] for row in report["tables"][0]["rows"]] == ["0.001", "0.0010000001"]
+    assert "1 epoch of 130 images in batches of 100" in report["introduction"]
+    assert "Of the first 5 validation images" in report["introduction"]
+
+
+def test_variants_that_differ_in_a_sign_have_two_names() -> None:
+    names = [Cell(variant, 1e-3, 1.0).name for variant in ("clamp(-5,-1)", "clamp(-5,1)")]
+    assert len(set(names)) == 2
 
 
 @pytest.mark.parametrize("name", ["variants", "lrs", "pseudo_lrs"])

@@ -277,6 +277,23 @@ def test_a_bound_between_two_numbers_of_a_type_has_a_finite_inverse_beside_it(
     assert torch.equal(scale.sigma(back), ends)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "spec",
+    ["softclamp({}, 0.01)", "softclamp({}, 0.2, gain=0.7)", "softclamp({}, 0.2, gain=-3)", "clamp(-{}, {})",
+     "clamp(-{}, {}, gain=0.7)", "upbounded({})", "bounded(0.01, {}, shift=2)"],
+)  # fmt: skip
+def test_the_inverse_of_a_bound_that_the_scale_gives_is_no_nan_and_leads_back(spec: str, dtype: torch.dtype) -> None:
+    for value in (0.27, 0.752, 1.9, 3.816, 4.723, 7.07, 8.02, 12.7):
+        scale = scales.get(spec.format(value, value))
+        ends = scale.sigma(torch.tensor([-1e4, 1e4]).to(dtype))
+        held = ends[(ends > 0) & ends.isfinite()]  # an upbounded one goes to 0, and e^12.7 is no number of float16
+        back = scale.inverse(held)
+        assert not back.isnan().any()
+        torch.testing.assert_close(scale.sigma(back), held, rtol=8 * torch.finfo(dtype).eps, atol=0)
+        assert scale.inverse(held.max() * 1.1).isnan() or len(held) == 1
+
+
 @pytest.mark.medium
 def test_it_compiles_without_a_graph_break(scale: scales.Scale) -> None:
     torch.compiler.reset()

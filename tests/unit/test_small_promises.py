@@ -180,3 +180,10 @@ def test_an_argument_that_is_missing_is_named_with_what_it_is(
     assert said.startswith(f"vdvae-patch: error: {name} is missing: {what}")
     assert said.endswith(f"`vdvae-patch {' '.join(argv)} --help` lists all options")
     assert "\n" not in said
+
+
+def test_two_inputs_of_one_shape_are_two_draws_of_the_seed() -> None:
+    first, second = scan._tensors(["4x6", "4x6"], 3)
+    assert torch.equal(first, torch.randn(4, 6, generator=torch.Generator().manual_seed(3)))
+    assert not torch.isclose(first, second).any()
+    assert torch.equal(scan._tensors(["4x6", "4x6"], 3)[1], second)

@@ -82,6 +82,15 @@ def test_flags_and_the_text_of_a_variant_are_two_spellings() -> None:
         TrainConfig[None](variant="vanilla+optimal", decoder="fixed")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("softplus(1e6)", "softplus(1e-6)"), ("constant(1e20)", "constant(1e-20)"), ("clamp(-5,-1)", "clamp(-5,1)")],
+)
+def test_variants_that_differ_have_folders_of_their_own(one: str, other: str) -> None:
+    folders = {TrainConfig[None](variant=str(Variant.parse(text))).folder for text in (one, other)}
+    assert len(folders) == 2
+
+
 def test_a_flag_takes_names_of_its_own_kind() -> None:
     with pytest.raises(UnknownNameError, match="unknown decoder 'geco'"):
         with_seams("vanilla", "geco(kappa=0.06)", None)

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from vdvae_patch.benchmark import Measurement
     from vdvae_patch.train.config import TrainConfig
 
-_NOT_MEASURED = frozenset({"--variant", "--steps", "--epochs", "--resume", "--no-resume", "--weights", "--seed"})
+_NOT_MEASURED = frozenset(
+    {
+        "--variant", "--steps", "--epochs", "--resume", "--no-resume", "--weights", "--seed", "--nproc", "--dry-run",
+        "--no-dry-run",
+    }
+)  # fmt: skip
 
 _INSTEAD = ("guard", "scaling", "counts", "gpu")
 """What is measured in place of the variants' steps; one of them."""
@@ -110,6 +115,11 @@ def run(argv: list[str]) -> int:
         parse_train(passed, prog="vdvae-patch bench")
         return scaling(passed, bench.out)
     config = parse_train(passed, prog="vdvae-patch bench")
+    if bench.guard and "+" in config.variant:
+        raise InvalidValueError(
+            f"{config.variant[config.variant.index('+') :]} means nothing with --guard, whose plain loop minimizes the "
+            "host's own loss; leave the flags of decoder, objective and top prior out"
+        )
     if bench.counts:
         return _run_counts(bench, config)
     if bench.gpu:
@@ -126,13 +136,12 @@ def run(argv: list[str]) -> int:
 
 def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device) -> int:
     from vdvae_patch import benchmark
-    from vdvae_patch.registry import split_top_level
     from vdvae_patch.train.provenance import provenance
 
     if bench.out is not None:
         bench.out.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of measuring
     about = provenance(device)
-    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    names = _variants(bench, config)
     settings = benchmark.default_config(config)
     clock = _clock(bench, device)
     with benchmark.kept_pages() as kept:
@@ -144,13 +153,32 @@ def _measure(bench: BenchConfig, config: TrainConfig[Any], device: torch.device)
             )
     title = (
         f"{config.host} {config.preset}, batch {config.optimization.batch_size}, {config.precision}"
-        f"{', compiled' if config.compile else ''}; {bench.rounds} interleaved rounds"
-        f"{', seconds of the processor' if bench.processor else ''}"
-        f"{', malloc keeps its pages' if kept and device.type == 'cpu' else ''}; {about['machine']}, "
-        f"{about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
+        f"{', compiled' if config.compile else ''}"
+        f"{f', in {config.accumulate} parts' if config.accumulate > 1 else ''}; {_how(bench, device, about, kept=kept)}"
     )
     _show(rows, title, bench.out, about)
     return 0
+
+
+def _variants(bench: BenchConfig, config: TrainConfig[Any]) -> list[str]:
+    """What is compared, each with the decoder, objective and top prior that flags of `train` name for all."""
+    from vdvae_patch.patching import Variant
+    from vdvae_patch.patching.variant import with_seams
+    from vdvae_patch.registry import split_top_level
+
+    of_all = Variant.parse(config.variant)
+    seams = of_all.decoder, of_all.objective, of_all.top_prior
+    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    return names if seams == (None, None, None) else [str(with_seams(name, *seams)) for name in names]
+
+
+def _how(bench: BenchConfig, device: torch.device, about: Mapping[str, Any], *, kept: bool) -> str:
+    """How it was measured, and on what, for a table's title; `kept`: whether malloc kept its pages."""
+    return (
+        f"{bench.rounds} interleaved rounds{', seconds of the processor' if bench.processor else ''}"
+        f"{', malloc keeps its pages' if kept and device.type == 'cpu' else ''}; {about['machine']}, "
+        f"{about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
+    )
 
 
 def _clock(bench: BenchConfig, device: torch.device) -> Callable[[], float]:
@@ -165,9 +193,7 @@ def _clock(bench: BenchConfig, device: torch.device) -> Callable[[], float]:
 
 
 def _run_gpu(bench: BenchConfig, config: TrainConfig[Any], argv: list[str], part: str) -> int:
-    from vdvae_patch.registry import split_top_level
-
-    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    names = _variants(bench, config)
     return run_gpu_bench(
         config, names, argv=argv, batches=bench.batches, seconds=bench.seconds, out=bench.out, part=part
     )
@@ -177,12 +203,11 @@ def _run_counts(bench: BenchConfig, config: TrainConfig[Any]) -> int:
     import torch
 
     from vdvae_patch import counts
-    from vdvae_patch.registry import split_top_level
     from vdvae_patch.train.folder import write_json, write_whole
     from vdvae_patch.train.provenance import provenance
 
     about = provenance(torch.device("cpu"))
-    names = [name.strip() for name in split_top_level(bench.variants, ",")]
+    names = _variants(bench, config)
     rows = counts.count(config, names)
     times = counts.host_times(config, rounds=bench.rounds)
     title = (
@@ -206,7 +231,10 @@ def _run_example(name: str, argv: list[str]) -> int:
     check_flags(argv, [*flags_of(BenchConfig), "--host", "--patches", "--device"])
     if asked := next((flag for flag in (*map("--{}".format, _INSTEAD), "--plain") if flag in argv), None):
         raise InvalidValueError(f"{asked} is of the step of `train`, and host {name!r} is not trained here")
-    own, others = separate(argv, [f"--{item.name}" for item in fields(BenchConfig)])
+    switches = [
+        flag for item in fields(BenchConfig) if item.type == "bool" for flag in (f"--{item.name}", f"--no-{item.name}")
+    ]
+    own, others = separate(argv, flags_of(BenchConfig), switches)
     bench = parse(BenchConfig, own, prog="vdvae-patch bench", description=DESCRIPTION)
     variants = ONE_NAME_VARIANTS if bench.variants == PAPER_VARIANTS else bench.variants
 
@@ -220,15 +248,12 @@ def _run_example(name: str, argv: list[str]) -> int:
     about = provenance(device)
     host = load_host(name)
     names = [variant.strip() for variant in split_top_level(variants, ",")]
-    with benchmark.kept_pages():
+    with benchmark.kept_pages() as kept:
         rows = benchmark.benchmark_example(
             host, names, device, rounds=bench.rounds, warmup=bench.warmup, clock=_clock(bench, device)
         )
     version = host.origin.commit or host.origin.kind
-    title = (
-        f"{name} {version}, the example of its entry; {bench.rounds} interleaved rounds; "
-        f"{about['machine']}, {about['threads']} thread(s), torch {about['torch']}, commit {about['commit']}"
-    )
+    title = f"{name} {version}, the example of its entry; {_how(bench, device, about, kept=kept)}"
     _show(rows, title, bench.out, about | {"host": host.origin.record()})
     return 0
 
@@ -248,8 +273,11 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     """Our own flags, and those that are passed on to `train`'s parser."""
     own = flags_of(BenchConfig)
     for argument in argv:
-        if (flag := argument.split("=", 1)[0]) in _NOT_MEASURED:
-            raise InvalidValueError(f"{flag} means nothing here; bench has --variants, --rounds and --warmup")
+        if (flag := argument.split("=", 1)[0].replace("_", "-")) in _NOT_MEASURED:
+            instead = "--scaling measures one process and two" if flag == "--nproc" else (
+                "bench has --variants, --rounds and --warmup"
+            )  # fmt: skip
+            raise InvalidValueError(f"{flag} means nothing here; {instead}")
     entry = trainable(chosen_entry(argv))
     check_flags(argv, [*own, *(flag for flag in train_flags(entry.architecture) if flag not in _NOT_MEASURED)])
     mine: list[str] = []

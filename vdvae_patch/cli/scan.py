@@ -18,6 +18,7 @@ from vdvae_patch.reading.fields import shown
 ABOUT = "find the Normal heads of any model, and what is unsafe in it"
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from vdvae_patch.scanning import ScanResult
@@ -36,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     factory = resolve(options.factory, options.path)
     call = resolve(options.call, options.path) if options.call else None
     model = build(factory, options.factory, options.seed)
-    inputs = [_tensor(text, options.seed) for text in options.input]
+    inputs = _tensors(options.input, options.seed)
     heads = _scan(model, inputs, call, options.input)
     if options.json:
         print(json.dumps(_record(heads), indent=2))
@@ -164,7 +165,15 @@ def _takes_no_arguments(factory: Any) -> bool:
     return True
 
 
-def _tensor(text: str, seed: int) -> Tensor:
+def _tensors(texts: Sequence[str], seed: int) -> list[Tensor]:
+    """The inputs, drawn one after the other: two of one shape are not the same numbers."""
+    import torch
+
+    draw = torch.Generator().manual_seed(seed)
+    return [_tensor(text, draw) for text in texts]
+
+
+def _tensor(text: str, draw: torch.Generator) -> Tensor:
     import torch
 
     shape_text, _, dtype_name = text.partition(":")
@@ -186,7 +195,7 @@ def _tensor(text: str, seed: int) -> Tensor:
                 f"--input {text!r}: torch fills no tensor of {dtype}; try float32 or int64"
             ) from None
         return torch.zeros(shape, dtype=dtype)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn(shape, generator=draw).to(dtype)
 
 
 def _scan(model: nn.Module, inputs: list[Tensor], call: Callable[..., Any] | None, shapes: list[str]) -> ScanResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +57,8 @@ class CompareOptions:
         return seeds
 
 
-def separate(argv: Sequence[str], own: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments of `own` flags, each of which takes one value, and all the others, in their order."""
+def separate(argv: Sequence[str], own: Sequence[str], switches: Collection[str] = ()) -> tuple[list[str], list[str]]:
+    """The arguments of `own` flags, one value each but for the `switches`, and all others, in their order."""
     mine: list[str] = []
     others: list[str] = []
     rest = iter(argv)
@@ -67,6 +67,6 @@ def separate(argv: Sequence[str], own: Sequence[str]) -> tuple[list[str], list[s
             others.append(argument)
             continue
         mine.append(argument)
-        if "=" not in argument:
+        if "=" not in argument and argument not in switches:
             mine.extend([value] if (value := next(rest, None)) is not None else [])
     return mine, others

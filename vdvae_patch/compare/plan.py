@@ -89,9 +89,22 @@ def plan(options: CompareOptions, flags: Sequence[str], base: TrainConfig[Any]) 
         for seed in seeds
         for variant in variants
     ]
+    _check_apart(runs)
     _check_folder(out, base)
     threads = options.threads or max(1, usable_cores() // options.jobs)
     return Comparison(out, base, tuple(variants), tuple(seeds), tuple(runs), options.jobs, threads)
+
+
+def _check_apart(runs: Sequence[PlannedRun]) -> None:
+    """Refuse two runs in one folder: the second would go on with the first one's weights."""
+    of: dict[Path, PlannedRun] = {}
+    for run in runs:
+        other = of.setdefault(run.folder, run)
+        if other is not run:
+            raise InvalidValueError(
+                f"{other.config.variant} and {run.config.variant} would both be written to {run.folder}; compare them "
+                "by two commands, each with an --out of its own"
+            )
 
 
 def _check_folder(out: Path, base: TrainConfig[Any]) -> None:

@@ -59,7 +59,7 @@ def run(options: CalibratedDecoders) -> int:
             started = time.monotonic()
             found, images = train(cell, photos, size)
             session.write_state(session.folder / f"{cell.key}.pt", {"images": images})
-            result = session.keep(cell.key, time.monotonic() - started, {"found": row_of(found)})
+            result = session.keep(cell.key, time.monotonic() - started, {"found": row_of(found)}, device)
             session.console.print(f"{cell.key} {place}/{len(todo)}: {result['seconds']:.0f} s", highlight=False)
         results.append(result)
     rows = [Found(**result["found"]) for result in results]

@@ -17,6 +17,7 @@ from vdvae_patch.experiments.data import CPU, read_splits
 from vdvae_patch.experiments.ensemble import Batch, Ensemble, Run
 from vdvae_patch.experiments.noise import generator, normals
 from vdvae_patch.experiments.select import Select, carry
+from vdvae_patch.experiments.table3_cells import Size
 from vdvae_patch.heads import CallSite
 from vdvae_patch.hosts import load_host
 
@@ -76,14 +77,20 @@ class Digits:
         """The first `train` training images, and as many for validation and test as asked for, or as there are.
 
         Raises:
-            InvalidValueError: a data set with colours.
+            InvalidValueError: a data set with colours, or of another size than 28x28.
         """
         splits = read_splits(name, root)
         parts = (splits.train[:train], splits.valid[:valid], splits.test[:test])
-        channels = parts[0].shape[3]
+        _, rows, columns, channels = parts[0].shape
         if channels != 1:
             raise InvalidValueError(f"data set {name!r} has {channels} channels, and this experiment takes grey images")
+        if rows * columns != PIXELS:
+            raise InvalidValueError(f"data set {name!r} is of {rows}x{columns}, and this experiment takes 28x28")
         return cls(*(torch.from_numpy(part).flatten(1).to(device) for part in parts))
+
+    def sized(self, size: Size) -> Size:
+        """A size with as many images as there are, where it asked for more."""
+        return replace(size, train=len(self.train), valid=len(self.valid), test=len(self.test))
 
 
 class Epochs:

@@ -111,6 +111,7 @@ class Ensemble:
         self._traces: dict[str, list[Tensor]] = {}
         self.nan_steps = torch.zeros(len(runs), dtype=torch.int64, device=self.device)
         self.high_steps = self.nan_steps.clone()
+        self.skipped_steps = self.nan_steps.clone()
         self._first_bad = torch.full((len(runs),), -1, dtype=torch.int64, device=self.device)
         self._cause = self._first_bad.clone()
         self.usual_norm = UsualNorm(runs=len(runs), device=self.device) if self.rule.clip == "auto" else None
@@ -168,13 +169,20 @@ class Ensemble:
         self.nan_steps[self._rows] += ~finite
         self.high_steps[self._rows] += finite & ~(norm < self.high_norm)
         if self.rule.skip is not None:
-            return finite & (norm < self.rule.skip) & norm.isfinite() & (torch.minimum(norm, limit) < LARGEST)
+            applied = self._applied(norm, limit, finite)
+            self.skipped_steps[self._rows] += ~applied
+            return applied
         first = ~finite & (self._first_bad[self._rows] < 0)
         bad_rate, bad_distortion = (~torch.isfinite(losses[name]) for name in ("rate", "distortion"))
         cause = torch.where(bad_rate & bad_distortion, 2, torch.where(bad_rate, 0, 1))
         self._first_bad[self._rows] = torch.where(first, self.step_count, self._first_bad[self._rows])
         self._cause[self._rows] = torch.where(first, cause, self._cause[self._rows])
         return None
+
+    def _applied(self, norm: Tensor, limit: Tensor, finite: Tensor) -> Tensor:
+        """Which rows are updated, where the rule skips any."""
+        assert self.rule.skip is not None
+        return finite & (norm < self.rule.skip) & norm.isfinite() & (torch.minimum(norm, limit) < LARGEST)
 
     def _limit(self, norm: Tensor) -> Tensor:
         """What each run's gradient is clipped to, `[R]`."""
@@ -258,6 +266,7 @@ class Ensemble:
             "buffers": {name: buffer.cpu() for name, buffer in self.stack.buffers.items()},
             "adam": [t.cpu() for t in (self.adam.mean, self.adam.square, self.adam.updates)],
             "counts": [t.cpu() for t in (self.nan_steps, self.high_steps, self._first_bad, self._cause)],
+            "skipped": self.skipped_steps.cpu(),
             "traces": {name: self.trace(name) for name in self._traces},
             "usual_norm": {name: t.cpu() for name, t in (usual.state_dict() if usual else {}).items()},
         }
@@ -274,6 +283,7 @@ class Ensemble:
         self.adam = StackedAdam(self.rule.adam, mean, square, updates)
         counts = (t.to(self.device) for t in state["counts"])
         self.nan_steps, self.high_steps, self._first_bad, self._cause = counts
+        self.skipped_steps = state.get("skipped", self.nan_steps).to(self.device).clone()  # older states have no count
         self._traces = {name: list(rows.to(self.device)) for name, rows in state["traces"].items()}
         if self.usual_norm is not None:
             self.usual_norm = UsualNorm(runs=len(self.alive), device=self.device)

@@ -7,7 +7,8 @@ rate and one at a tenth of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +21,7 @@ from vdvae_patch.experiments.ensemble import Batch, Ensemble, Run
 from vdvae_patch.experiments.options import Figure1
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, publish
 from vdvae_patch.experiments.session import Result, Session
-from vdvae_patch.experiments.table3_cells import Size, size_of
+from vdvae_patch.experiments.table3_cells import FULL, Size, size_of
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def run(options: Figure1) -> int:
         print("not finished; the same command goes on from here")
         return EXIT_RESUME
     origin = Origin.of(device, (SEED,), [first, second])
-    report = build_report(first, second, size, steps, rates, options, origin)
+    report = build_report(first, second, digits.sized(size), steps, rates, options, origin)
     publish(report, folder, draw(second, steps, rates), to_docs=options.publish)
     return 0
 
@@ -94,11 +95,11 @@ def _curves(ensemble: Ensemble) -> Result:
     trace = ensemble.trace("gamma_min")
     width = max(1, len(trace) // POINTS)
     blocks = trace[: len(trace) // width * width].view(-1, width, trace.shape[1])
-    tail = trace[-max(1, len(trace) // 10) :].median(0).values
+    tail = trace[-max(1, len(trace) // 10) :]
     return {
         "block": width,
         "curves": [_finite(column) for column in blocks.amin(1).T],
-        "last_median": _finite(tail),
+        "last_median": [None if column.isnan().any() else median(column.tolist()) for column in tail.T],
         "failed": {str(index): failure.step for index, failure in ensemble.failures.items()},
     }
 
@@ -121,9 +122,9 @@ def build_report(
     )
     if kept and tenth:
         note += f" Here the scale at a tenth of the learning rate is {tenth / kept:.2f} times the other."
-    part = "" if not options.quick else (
-        f" The paper: 1,000 epochs, 30,000 iterations, before and after, at 1e-4. Here {size.epochs} epochs of "
-        f"{size.train:,} images, {steps:,} iterations, at {size.lr:g}."
+    part = "" if replace(size, seeds=FULL.seeds) == FULL else (
+        f" The paper: 1,000 epochs, 30,000 iterations, before and after, at 1e-4. Here {size.epochs} "
+        f"epoch{'s' if size.epochs > 1 else ''} of {size.train:,} images, {steps:,} iterations, at {size.lr:g}."
     )  # fmt: skip
     name = "figure1-quick" if options.quick else "figure1"
     return Report(

@@ -62,12 +62,14 @@ def run(options: Geco) -> int:
     settings = {**asdict(size), "variant": options.variant}
     session = Session(options.folder(whole), _plain(settings), options.minutes)
     read_sets: dict[str, Pictures] = {}
+    counts: dict[str, tuple[int, int]] = {}
 
     def pictures(wanted: str) -> Pictures:
         if wanted not in read_sets:
             read_sets.clear()  # one at a time: all of them together are large
             found = read_sets[wanted] = read(wanted, options.data_root, size.train, size.test, SEED)
             splits = (found.train, found.test)
+            counts[wanted] = (len(found.train), len(found.test))
             session.same_data(wanted, *(part for split in splits for part in (split.images, split.context)))
         return read_sets[wanted]
 
@@ -85,14 +87,14 @@ def run(options: Geco) -> int:
                 kappa = results[Cell(cell.host, cell.data, ELBO, cell.seed).key]["found"]["sigma"]
             found, images = train(cell, kappa, pictures(cell.data), size, options.variant, device)
             session.write_state(session.folder / f"{cell.key}.pt", {"images": images})
-            result = session.keep(cell.key, time.monotonic() - began, {"found": asdict(found)})
+            result = session.keep(cell.key, time.monotonic() - began, {"found": asdict(found)}, device)
             session.console.print(f"{cell.key} {place}/{len(todo)}: {result['seconds']:.0f} s", highlight=False)
         results[cell.key] = result
     rows = [Found(**result["found"]) for result in results.values()]
     origin = Origin.of(device, range(size.seeds), list(results.values()))
-    report = build_report(rows, size, options, origin, name)
     strips = {(cell.host, cell.data, cell.method): session.kept(cell.key)["images"] for cell in todo if cell.seed == 0}
     figures = {"runs": draw_pictures(strips, {key[:2]: _originals(pictures(key[1])) for key in strips})}
+    report = build_report(rows, size, options, origin, name, list(counts.values()))
     if any(row.method == EQUAL for row in rows):
         figures["equal"] = draw_equal(rows)
     figures["trajectory"] = draw_trajectory(typical(rows))
@@ -151,8 +153,19 @@ def _originals(pictures: Pictures) -> Tensor:
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
-def build_report(rows: Sequence[Found], size: Size, options: Geco, origin: Origin, name: str) -> Report:
-    """All runs, those of equal error, the marginal KLs, and one run's way; what was not trained is left out."""
+def build_report(
+    rows: Sequence[Found],
+    size: Size,
+    options: Geco,
+    origin: Origin,
+    name: str,
+    counts: Collection[tuple[int, int]] = (),
+) -> Report:
+    """All runs, those of equal error, the marginal KLs, and one run's way; what was not trained is left out.
+
+    Args:
+        counts: how many images each data set has to train on and to hold out; what the size asks for unless given.
+    """
     groups = list(dict.fromkeys((row.host, row.data, row.method) for row in rows))
     runs = tuple(_run_row([r for r in rows if (r.host, r.data, r.method) == group]) for group in groups)
     equal = tuple(
@@ -182,22 +195,23 @@ def build_report(rows: Sequence[Found], size: Size, options: Geco, origin: Origi
     return Report(
         name,
         "Taming VAEs: GECO" + (", the quick version" if options.quick else ""),
-        _introduction(size, options, {HOSTS[row.host] for row in rows}),
+        _introduction(size, options, {HOSTS[row.host] for row in rows}, counts),
         tuple(table for table in tables if table.rows),
         origin,
         _notes(rows, size),
     )
 
 
-def _introduction(size: Size, options: Geco, hosts: Collection[str]) -> str:
+def _introduction(size: Size, options: Geco, hosts: Collection[str], counts: Collection[tuple[int, int]]) -> str:
     all_of_them = {
         "convdraw": f"ConvDRAW ({_words(size.convdraw)}; {size.updates[0]:,} updates at {size.lr[0]:g})",
         "nvp_vae": f"VAE+NVP ({_words(size.nvp_vae)}; {size.updates[1]:,} updates at {size.lr[1]:g})",
     }
     models = " and ".join(words for host, words in all_of_them.items() if host in hosts)
     shares = " and ".join(f"{size.pace_of(host):g}" for host in all_of_them if host in hosts)
-    images = f"{size.train:,} training images" if size.train else "all training images"
-    held = f"{size.test:,} held-out images" if size.test else "all held-out images"
+    train, test = list(zip(*counts, strict=True)) if counts else ((size.train,), (size.test,))
+    images = f"{_range(train) if size.train else 'all'} training images"
+    held = f"{_range(test) if size.test else 'all'} held-out images"
     return (
         f"{models}, Adam{', falling as half a cosine' if size.decay else ''}, batches of {size.batch}, {images}, "
         f"scales `{options.variant}`. *ELBO* has the optimal σ. *{ANNEALED.capitalize()}* is a Gaussian whose σ falls "
@@ -209,6 +223,12 @@ def _introduction(size: Size, options: Geco, hosts: Collection[str]) -> str:
         f"NLL by the mass of each pixel's bin (appendix D). {WORDS}. The text of the paper at hand has lost its κ and "
         "the makings of its conditional sets: these are ours. Its Figures 4 and 6 print no numbers."
     )
+
+
+def _range(counts: Collection[int]) -> str:
+    """`5,000`, or `300 to 5,000` if data sets have not as many as were asked for."""
+    least, most = min(counts), max(counts)
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _words(chosen: tuple[tuple[str, int], ...]) -> str:
@@ -295,8 +315,14 @@ def _compared(rows: Sequence[Found]) -> str:
 
 def _equal_words(rows: Sequence[Found], equal: Sequence[Found]) -> str:
     """The KL at the ELBO's error, of the runs that reached it, and what their larger error costs in the likelihood."""
-    reached = [r for r in equal if r.met and r.rate >= IDLE]
+    met = [r for r in equal if r.met]
+    reached = [r for r in met if r.rate >= IDLE]
     said = "None of the runs at the ELBO's error reached it."
+    if met and not reached:
+        said = (
+            f"{len(met)} of {len(equal)} runs at the ELBO's error reached it up to a fiftieth, each with a KL below "
+            f"{IDLE:g} nats: a model that does not use z compares nothing."
+        )
     if reached:
         pairs = []
         for row in reached:

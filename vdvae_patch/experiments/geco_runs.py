@@ -23,6 +23,7 @@ from vdvae_patch.hosts import load_host
 from vdvae_patch.objectives import Objective, marginal_kl
 from vdvae_patch.objectives.geco import Geco
 from vdvae_patch.patching import patch
+from vdvae_patch.registry import format_number
 
 PIXELS = PixelGrid(0, 1)
 CONDITIONAL = "ConvDRAW, conditional"
@@ -177,7 +178,10 @@ def cells(size: Size, data: dict[str, tuple[str, ...]]) -> Iterator[Cell]:
             for name in names:
                 yield Cell(host, name, ELBO, seed)
                 yield Cell(host, name, ANNEALED, seed)
-                yield from (Cell(host, name, f"GECO {kappa:g}", seed, kappa) for kappa in size.kappas_of(host, name))
+                yield from (
+                    Cell(host, name, f"GECO {format_number(kappa)}", seed, kappa)
+                    for kappa in size.kappas_of(host, name)
+                )
                 if host != CONDITIONAL:
                     yield Cell(host, name, EQUAL, seed)
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -71,6 +71,7 @@ def run(options: LargeVae) -> int:
     results = {key: result for kind in MODELS for key, result in _of(session, kind).items()}
     rows = [Found(**result["found"]) for result in results.values()]
     seeds = sorted({row.seed for row in rows})
+    size = replace(size, train=min(size.train, len(data.train)))  # of a set that has fewer
     report = build_report(rows, size, options, Origin.of(device, seeds, list(results.values())), name)
     pictures = {
         kind: read_pictures(_pictures_of(session, f"{kind.name}-seed0")) for kind in MODELS if _of(session, kind)
@@ -119,7 +120,8 @@ def _trained(
     started = time.monotonic()
     found, pictures = measure(going)
     write_pictures(_pictures_of(session, key), pictures)
-    result = session.keep(key, going.progress.seconds + time.monotonic() - started, {"found": asdict(found)})
+    seconds = going.progress.seconds + time.monotonic() - started
+    result = session.keep(key, seconds, {"found": asdict(found)}, device, going.by)
     state.unlink(missing_ok=True)
     session.console.print(
         f"{key} {place}: log likelihood {found.log_likelihood_nats:.2f}, {result['seconds']:.0f} s",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vdvae_patch.data.images import ImageData
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.experiments.options import LargeVae
-from vdvae_patch.experiments.session import Session, damaged
+from vdvae_patch.experiments.session import By, Session, damaged
 from vdvae_patch.hosts import load_host
 from vdvae_patch.hosts.trainable import trainable
 from vdvae_patch.patching import patch
@@ -161,11 +161,13 @@ class Run:
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=lr)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
+        self.by = By()
         self.pixels = torch.tensor(data.train[: size.train or None])  # a copy: what is read may not be writable
 
     def train(self, session: Session, path: Path, say: Callable[[Progress], None] = lambda at: None) -> bool:
         """Go on to the end, or to the end of the session's time; whether it is the end. The state is kept at `path`."""
         self._load(session, path)
+        session.add_here(self.by, self.device)
         saved = session.clock()
         while not self.progress.is_over(self.size):
             self._epoch()
@@ -241,6 +243,7 @@ class Run:
             "values": {name: value.detach() for name, value in self.values.items()},
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
+            **self.by.state(),
         }
         session.write_state(path, state)
 
@@ -253,6 +256,7 @@ class Run:
             self._set(state["values"])
             self.best = {name: value.to(self.device) for name, value in state["best"].items()}
             self.optimizer.load_state_dict(state["optimizer"])
+            self.by = By.of(state)
         except Exception as error:  # of a state of something else, half a dozen types are raised
             raise damaged(path, error) from None
 

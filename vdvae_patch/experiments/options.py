@@ -35,13 +35,15 @@ class Common:
         """Refuse numbers that no experiment can mean, before anything is imported or begun; each has bounds of its own.
 
         Raises:
-            InvalidValueError: the flag, and its bounds.
+            InvalidValueError: the flag, and its bounds; or what it names twice.
         """
         for field in fields(self):
             value = getattr(self, field.name)
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, int | float) and not isinstance(number, bool):
                     _check(field.name, number)
+            if isinstance(value, tuple):
+                _check_once(field.name, value)
 
 
 _MOST_SEED = 2**63 - 1  # as `train` has it
@@ -62,6 +64,13 @@ def _check(name: str, number: float) -> None:
         good, says = least <= number <= most, f"from {least} to {most:,}"
     if not good:
         raise InvalidValueError(f"--{name.replace('_', '-')} must be {says}, not {shown(number)}")
+
+
+def _check_once(name: str, values: tuple[float | str, ...]) -> None:
+    """Refuse what is named twice: its runs would be counted as twice as many as there are."""
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise InvalidValueError(f"--{name.replace('_', '-')} names {shown(twice)} twice")
 
 
 @dataclass(frozen=True)

@@ -55,22 +55,42 @@ class Origin:
     seconds: float
 
     @classmethod
-    def here(cls, device: Device, seeds: Sequence[int], seconds: float, commits: Iterable[str] = ()) -> Origin:
-        """Of the running command, its paths left out; `commits` are those that the numbers were computed at."""
-        import torch
+    def here(
+        cls,
+        device: Device,
+        seeds: Sequence[int],
+        seconds: float,
+        commits: Iterable[str] = (),
+        places: Iterable[Sequence[str]] = (),
+    ) -> Origin:
+        """Of the running command, its paths left out.
 
-        from vdvae_patch.train.provenance import code_commit, command, machine
+        Args:
+            commits: those that the numbers were computed at; this one unless there are some.
+            places: where they were computed, each a machine with its threads, and torch's version, see `computed_on`;
+                here unless there are some.
+        """
+        from vdvae_patch.experiments.session import computed_on
+        from vdvae_patch.train.provenance import code_commit, command
 
         # a part that was trained in pieces may have several
         commit = ", ".join(sorted({one for text in commits for one in text.split(", ")})) or code_commit()
-        threads = f"{machine(device)}, threads: {torch.get_num_threads()}"
-        return cls(without_paths(command()), commit, threads, torch.__version__, tuple(seeds), round(seconds, 1))
+        where = list(places) or [computed_on(device)]
+        machines, torches = (sorted({one[index] for one in where}) for index in (0, 1))
+        return cls(
+            without_paths(command()), commit, " and ".join(machines), ", ".join(torches), tuple(seeds),
+            round(seconds, 1),
+        )  # fmt: skip
 
     @classmethod
     def of(cls, device: Device, seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> Origin:
-        """Of finished ensembles: the sum of their seconds, and every commit that computed one of them."""
+        """Of finished ensembles: the sum of their seconds, and every commit and place that computed one of them."""
+        from vdvae_patch.experiments.session import computed_on
+
         seconds = sum(result["seconds"] for result in results)
-        return cls.here(device, seeds, seconds, (result["commit"] for result in results))
+        # those of earlier versions do not say where; that it was here is all that can be said of them
+        places = [one for result in results for one in result.get("places", [computed_on(device)])]
+        return cls.here(device, seeds, seconds, (result["commit"] for result in results), places)
 
     def lines(self) -> list[str]:
         """As a Markdown list."""

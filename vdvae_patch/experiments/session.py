@@ -31,7 +31,7 @@ from vdvae_patch.experiments.ensemble import Ensemble
 from vdvae_patch.reading.fields import checked, one_line, require, shown
 from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.skips.whole import digest, json_record, json_text, replaced, write_whole
-from vdvae_patch.train.provenance import code_commit
+from vdvae_patch.train.provenance import code_commit, machine
 
 
 class Observer(Protocol):
@@ -46,6 +46,36 @@ class Observer(Protocol):
 
 Result = dict[str, Any]
 """What is kept of a finished ensemble: plain values, as they go into a JSON file."""
+
+
+_CPU = torch.device("cpu")
+
+
+def computed_on(device: torch.device) -> list[str]:
+    """Where something is computed: the machine with its threads, and the version of torch."""
+    return [f"{machine(device)}, threads: {torch.get_num_threads()}", str(torch.__version__)]
+
+
+@dataclass
+class By:
+    """The commits and the places that a part was trained by, each once; a state keeps them for the piece behind it."""
+
+    commits: list[str] = field(default_factory=list)
+    places: list[list[str]] = field(default_factory=list)
+
+    def add(self, commit: str, where: list[str]) -> None:
+        self.commits = sorted({*self.commits, commit})
+        if where not in self.places:
+            self.places = [*self.places, where]
+
+    def state(self) -> dict[str, Any]:
+        """As part of a state."""
+        return {"commits": self.commits, "places": self.places}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> By:
+        """What a state says; those of earlier versions say less."""
+        return cls([str(commit) for commit in state.get("commits", ["unknown"])], list(state.get("places", [])))
 
 
 @dataclass
@@ -162,12 +192,26 @@ class Session:
             )
         return result
 
-    def keep(self, key: str, seconds: float, result: Result) -> Result:
-        """Write a result that was found without an ensemble, with its seconds and commit; returns it with these."""
-        result = {"seconds": seconds, "commit": self._commit, "of": self._of(key), **result}
+    def keep(
+        self, key: str, seconds: float, result: Result, device: torch.device = _CPU, by: By | None = None
+    ) -> Result:
+        """Write a result that was found without an ensemble, with its seconds, commit and place; returns it with these.
+
+        Args:
+            device: where it was computed.
+            by: what earlier pieces of it were computed by.
+        """
+        by = By() if by is None else by
+        self.add_here(by, device)
+        how = {"seconds": seconds, "commit": ", ".join(by.commits), "places": by.places}
+        result = {**how, "of": self._of(key), **result}
         self._has_trained = True
         write_whole(self.folder / f"{key}.json", json_text(result, checksum=True))
         return result
+
+    def add_here(self, by: By, device: torch.device) -> None:
+        """Add the code that is running, and where."""
+        by.add(self._commit, computed_on(device))
 
     def kept(self, key: str) -> dict[str, Any]:
         """The tensors that lie beside a finished result, see `write_state`.
@@ -215,30 +259,30 @@ class Session:
         self._has_trained = True
         ensemble = make()
         state_path = self.folder / f"{key}.pt"
-        before, commits = self._load(ensemble, observer, state_path)
-        commits = sorted({*commits, self._commit})
-        watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, observer, commits)
+        before, by = self._load(ensemble, observer, state_path)
+        self.add_here(by, ensemble.device)
+        watch = _Watch(self, f"{key} {place}".strip(), ensemble, steps, state_path, before, observer, by)
         ensemble.train(steps, go_on=watch.go_on)
         ensemble.drop_failed()
         if ensemble.step_count < steps and ensemble.alive:
             watch.save()
             return None
-        commit = ", ".join(commits)
-        how = {"seconds": watch.seconds, "commit": commit, "how": ensemble.how, "of": self._of(key)}
+        how = {"seconds": watch.seconds, "commit": ", ".join(by.commits), "places": by.places, "how": ensemble.how}
+        how["of"] = self._of(key)
         result = {**how, **summarize(ensemble)}
         write_whole(self.folder / f"{key}.json", json_text(result, checksum=True))
         state_path.unlink(missing_ok=True)
         watch.say()
         return result
 
-    def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> tuple[float, list[str]]:
-        """Load a saved state if there is one; the seconds that went into it, and the commits that it was made by."""
+    def _load(self, ensemble: Ensemble, observer: Observer | None, path: Path) -> tuple[float, By]:
+        """Load a saved state if there is one; the seconds that went into it, and what it was made by."""
         state = self.read_state(path)
         if state is None:
-            return 0.0, []
+            return 0.0, By()
         try:
             seconds = float(state["seconds"])
-            commits = [str(commit) for commit in state.get("commits", ["unknown"])]
+            by = By.of(state)
             ensemble.load_state_dict(state["ensemble"])
             if observer is not None:
                 observer.load_state_dict(state["observer"])
@@ -246,7 +290,7 @@ class Session:
             raise
         except Exception as error:  # of a file that is damaged, or of another ensemble, half a dozen types are raised
             raise damaged(path, error) from None
-        return seconds, commits
+        return seconds, by
 
     def write_state(self, path: Path, state: dict[str, Any]) -> None:
         """Keep tensors and plain values of the part that the file is named after, and what they are of.
@@ -311,9 +355,9 @@ class _Watch:
         path: Path,
         before: float,
         observer: Observer | None,
-        commits: list[str],
+        by: By,
     ) -> None:
-        self.commits = commits
+        self.by = by
         self.session, self.label, self.ensemble, self.steps, self.path = session, label, ensemble, steps, path
         self.before, self.observer = before, observer
         self.first = ensemble.step_count
@@ -348,8 +392,8 @@ class _Watch:
 
     def save(self) -> None:
         observed = self.observer.state_dict() if self.observer is not None else {}
-        state = {"seconds": self.seconds, "commits": self.commits, "ensemble": self.ensemble.state_dict()}
-        self.session.write_state(self.path, state | {"observer": observed})
+        state = {"seconds": self.seconds, **self.by.state()}
+        self.session.write_state(self.path, state | {"ensemble": self.ensemble.state_dict(), "observer": observed})
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

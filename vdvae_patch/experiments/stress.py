@@ -167,12 +167,15 @@ def _pool(pixels: Tensor, size: int) -> Tensor:
 def summarize(ensemble: Ensemble, steps: int) -> Result:
     """Counts and the final NELBO of every run."""
     final = ensemble.trace()[-LAST:].double().mean(0).tolist()
-    nan, high = ensemble.nan_steps.tolist(), ensemble.high_steps.tolist()
+    nan, high, skipped = (
+        counts.tolist() for counts in (ensemble.nan_steps, ensemble.high_steps, ensemble.skipped_steps)
+    )
     rows = []
     for index, run_ in enumerate(ensemble.runs):
         failure = ensemble.failures.get(index)
         # a run that applies its NaN updates never comes back
         count = nan[index] if failure is None else steps - failure.step
         value = final[index] if failure is None and math.isfinite(final[index]) else None
-        rows.append({"seed": run_.seed, "lr": run_.lr, "nan": count, "high": high[index], "nelbo": value})
+        counts = {"nan": count, "high": high[index], "skipped": skipped[index]}
+        rows.append({"seed": run_.seed, "lr": run_.lr, **counts, "nelbo": value})
     return {"runs": rows}

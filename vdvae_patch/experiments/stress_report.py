@@ -14,11 +14,13 @@ from vdvae_patch.experiments.remedies import Remedy
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number
 from vdvae_patch.experiments.session import Result
 from vdvae_patch.experiments.stress_protocol import FULL, HIGH_NORM, LAST, QUICK, Protocol
+from vdvae_patch.registry import format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_COUNTED = ("clean runs", "NaN steps", "high gradients", "median NELBO")
 _NAMES = {FULL.image_size: "stress", QUICK.image_size: "stress-quick"}
 
 
@@ -31,7 +33,7 @@ def build_report(done: Sequence[tuple[Remedy, Result]], protocol: Protocol, opti
     """One table: a row a remedy, the counts at every learning rate."""
     header = ["remedy", "from"]
     for lr in protocol.lr:
-        header += [f"{lr:g}: clean runs", f"{lr:g}: NaN steps", f"{lr:g}: high gradients", f"{lr:g}: median NELBO"]
+        header += [f"{format_number(lr)}: {what}" for what in _COUNTED]
     rows: list[tuple[Cell, ...]] = []
     for remedy, result in done:
         cells: list[Cell] = [remedy.name, remedy.source]
@@ -82,28 +84,32 @@ def _score(remedy: Remedy, result: Result, lr: float) -> _Score:
     rows = [row for row in result["runs"] if row["lr"] == lr]
     nan, high = (sum(row[kind] for row in rows) for kind in ("nan", "high"))
     skips_high = remedy.skip is not None and math.isfinite(remedy.skip)
-    return _Score(nan + high, nan, nan + high if skips_high else nan, remedy.name)
+    skipped = nan + high if skips_high else nan
+    if all("skipped" in row for row in rows):  # a gradient may be skipped for its NaN where no high one is
+        skipped = sum(row["nan"] if remedy.skip is None else row["skipped"] for row in rows)
+    return _Score(nan + high, nan, skipped, remedy.name)
 
 
 def _ranking(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> str:
     """Per learning rate the remedies with the fewest bad steps, and what they cost where nothing breaks."""
     lines = []
     for lr in protocol.lr:
+        rate = format_number(lr)
         scores = [_score(remedy, result, lr) for remedy, result in done if remedy.rate]
         controls = [_score(remedy, result, lr) for remedy, result in done if not remedy.rate]
         if not any(score.bad for score in [*scores, *controls]):
-            lines.append(f"- learning rate {lr:g}: nothing broke, with any of the {len(scores)} remedies.")
+            lines.append(f"- learning rate {rate}: nothing broke, with any of the {len(scores)} remedies.")
             continue
         untouched = sum(score.bad == 0 for score in scores)
         whole = [score.name for score in scores if score.skipped == 0]
         best = "; ".join(f"{score.name} ({score.bad})" for score in sorted(scores, key=lambda s: (s.bad, s.nan))[:5])
         lines.append(
-            f"- learning rate {lr:g}: {untouched} of {len(scores)} remedies had neither NaN nor a high gradient in any "
+            f"- learning rate {rate}: {untouched} of {len(scores)} remedies had neither NaN nor a high gradient in any "
             f"seed. Fewest of both together: {best}. No NaN and no update skipped in any seed: "
             f"{'; '.join(whole) or 'none'}."
         )
         lines += [
-            f"- learning rate {lr:g}, control: {score.name} had {score.bad} bad steps, by the gradient of the "
+            f"- learning rate {rate}, control: {score.name} had {score.bad} bad steps, by the gradient of the "
             "distortion."
             for score in controls
             if score.bad
@@ -135,13 +141,14 @@ def _cost(done: Sequence[tuple[Remedy, Result]], lr: float) -> list[str]:
     for name, values in final.items():
         pairs = [(values[s], vanilla[s]) for s in values if values[s] is not None and vanilla.get(s) is not None]
         if pairs:
-            costs.append((median(ours - theirs for ours, theirs in pairs), name))
+            some = "" if len(pairs) == len(values) else f", {len(pairs)} of {len(values)} seeds"  # others not finite
+            costs.append((median(ours - theirs for ours, theirs in pairs), name + some))
     if not costs:
         return []
     (low, first), (high, last) = min(costs), max(costs)
     return [
-        f"- cost in NELBO at learning rate {lr:g}, median over seeds of the difference to vanilla in nats per "
-        f"dimension: from {low:+.3f} ({first}) to {high:+.3f} ({last})."
+        f"- cost in NELBO at learning rate {format_number(lr)}, median over seeds of the difference to vanilla in nats "
+        f"per dimension: from {low:+.3f} ({first}) to {high:+.3f} ({last})."
     ]
 
 
@@ -160,7 +167,7 @@ def draw(done: Sequence[tuple[Remedy, Result]], protocol: Protocol) -> Figure:
             share = [100 * sum(r[part] for r in result["runs"] if r["lr"] == lr) / total for _, result in done]
             axis.barh(names, share, left=left, color=color, label=label)
             left = [a + b for a, b in zip(left, share, strict=True)]
-        axis.set(title=f"learning rate {lr:g}", xlabel="% of all steps", xlim=(0, max(5.0, *left) * 1.05))
+        axis.set(title=f"learning rate {format_number(lr)}", xlabel="% of all steps", xlim=(0, max(5.0, *left) * 1.05))
         axis.grid(axis="x", alpha=0.3)
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=2, frameon=False)

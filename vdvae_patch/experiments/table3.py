@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vdvae_patch import scales
 from vdvae_patch.experiments.data import pick_device
 from vdvae_patch.experiments.digits import (
     LIKELIHOODS,
@@ -25,7 +26,7 @@ from vdvae_patch.experiments.options import Table3
 from vdvae_patch.experiments.report import Origin, publish
 from vdvae_patch.experiments.session import Result, Session
 from vdvae_patch.experiments.table3_cells import Row, Size, size_of
-from vdvae_patch.experiments.table3_report import build_report, draw
+from vdvae_patch.experiments.table3_report import build_report, draw, report_name
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
 # γ² is 0 in float32 where γ is below the root of half the smallest number: then eq. 13 is 0 / 0.
@@ -65,7 +66,7 @@ def run(options: Table3) -> int:
     """Train what is left to train, and report if all of it is done; `EXIT_RESUME` if it is not."""
     size = size_of(options.quick, options.seeds, options.epochs)
     device = pick_device(options.device)
-    folder = options.folder("table3-quick" if options.quick else "table3")
+    folder = options.folder(report_name(options))
     groups = list(_groups(together=device.type == "cuda"))
     settings = {**asdict(size), "dataset": options.dataset, "groups": len(groups)}
     session = Session(folder, settings, options.minutes)
@@ -81,7 +82,8 @@ def run(options: Table3) -> int:
         rows += [Row(**row) for row in result["rows"]]
         results.append(result)
     origin = Origin.of(device, range(size.seeds), results)
-    publish(build_report(rows, size, options, origin), folder, draw(rows), to_docs=options.publish)
+    report = build_report(rows, digits.sized(size), options, origin)
+    publish(report, folder, draw(rows, options.dataset), to_docs=options.publish)
     return 0
 
 
@@ -126,12 +128,18 @@ def judge(ensemble: Ensemble, builder: Builder, best: BestOnValidation, test: Te
         step, cause = (None, None) if failure is None else (failure.step, failure.cause)
         last = trace[torch.isfinite(trace)]
         smallest = last[-1].item() if len(last) else 0.0
-        arrival = arrival_step(trace) if failure is None else None
         likelihood = builder.likelihoods[run_.scale]
+        arrival = arrival_step(trace) if failure is None and may_underflow(likelihood) else None
         nll_ = values.get(index)
         nll_ = nll_ if nll_ is not None and math.isfinite(nll_) else None
         rows.append(Row(likelihood, builder.mean, run_.seed, nll_, best.step[index], step, cause, smallest, arrival))
     return rows
+
+
+def may_underflow(likelihood: str) -> bool:
+    """Whether a scale of table 3 can be too small for its square; one with a lower bound such as α cannot."""
+    bound = float(getattr(scales.get(LIKELIHOODS[likelihood]).codomain, "lower_bound", 0.0))
+    return bound <= 0 or math.log(bound) <= LOG_UNDERFLOW
 
 
 def arrival_step(gamma_min: Tensor) -> float | None:

@@ -57,7 +57,7 @@ class Row:
         step, cause: of the failure.
         gamma_min: the smallest scale that the last finite batch had.
         arrival: for a run that did not fail, the step at which its smallest scale, going on as in its last third, would
-            be too small for its square; None if it does not fall.
+            be too small for its square; None if it does not fall, or has a lower bound that is not.
     """
 
     likelihood: str

@@ -19,18 +19,32 @@ from vdvae_patch.experiments.digits import LIKELIHOODS, MEANS, bits_per_dimensio
 from vdvae_patch.experiments.options import Table3
 from vdvae_patch.experiments.report import Cell, Origin, Report, Table, number
 from vdvae_patch.experiments.table3_cells import FULL, PAPER, Row, Size
+from vdvae_patch.train.config import slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_OF_THE_PAPER = "mnist"
+"""The data set of the paper's table: nothing of another one is put beside it."""
+
+
+def report_name(options: Table3) -> str:
+    """`table3`, with the data set if it is not the paper's, and whether it is the quick version."""
+    of = "" if options.dataset == _OF_THE_PAPER else f"-{slug(options.dataset)}"
+    return f"table3{of}{'-quick' if options.quick else ''}"
+
+
 def build_report(rows: Sequence[Row], size: Size, options: Table3, origin: Origin) -> Report:
     """The table in the paper's unit and in nats per image, and where the scales were going."""
-    name = "table3-quick" if options.quick else "table3"
+    name = report_name(options)
     version = ", the quick version" if options.quick else ""
     title = f"Table 3: negative log likelihood on {options.dataset.upper()}{version}"
-    tables = (_likelihoods(rows), _falling(rows, size))
-    return Report(name, title, _introduction(size), tables, origin, (_UNIT, _verdict(rows)))
+    tables = (_likelihoods(rows, options.dataset), _falling(rows, size))
+    other = () if options.dataset == _OF_THE_PAPER else (
+        f"The paper has no table of {options.dataset}, and its values on MNIST are left out.",
+    )  # fmt: skip
+    return Report(name, title, _introduction(size), tables, origin, (*other, _UNIT, _verdict(rows)))
 
 
 def _introduction(size: Size) -> str:
@@ -76,7 +90,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{mean(values):.{digits}f}{deviation}"
 
 
-def _likelihoods(rows: Sequence[Row]) -> Table:
+def _likelihoods(rows: Sequence[Row], dataset: str = _OF_THE_PAPER) -> Table:
     lines: list[tuple[Cell, ...]] = []
     for mean_ in MEANS:
         for likelihood in LIKELIHOODS:
@@ -86,8 +100,10 @@ def _likelihoods(rows: Sequence[Row]) -> Table:
             bits = [bits_per_dimension(value) for value in nats]
             paper = PAPER[likelihood, mean_]
             ours = _spread(bits, 2) if bits else ""
-            difference = f"{mean(bits) - paper[0]:+.2f}" if bits and paper else ""
-            published = f"{paper[0]} ± {paper[1]}" if paper else "100% NaN"
+            difference: Cell = f"{mean(bits) - paper[0]:+.2f}" if bits and paper else ""
+            published: Cell = f"{paper[0]} ± {paper[1]}" if paper else "100% NaN"
+            if dataset != _OF_THE_PAPER:
+                published = difference = None
             share = f"{100 * failed / len(cell):.0f}% NaN"
             lines.append((mean_, likelihood, ours, share, published, difference, _spread(nats, 1) if nats else None))
     header = ("mean", "scale", "bits/dim on 0..255", "failed", "paper", "difference", "nats per image on [0, 1]")
@@ -118,8 +134,8 @@ def _verdict(rows: Sequence[Row]) -> str:
     )
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """Bits per dimension, ours beside the paper's; a cross where all runs gave NaN."""
+def draw(rows: Sequence[Row], dataset: str = _OF_THE_PAPER) -> Figure:
+    """Bits per dimension, ours beside the paper's if it has them; NaN where all runs gave that."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.8))
@@ -135,6 +151,8 @@ def draw(rows: Sequence[Row]) -> Figure:
             else:
                 panel.text(place - 0.2, 0.25, "NaN", color="#2166ac", ha="center", rotation=90, weight="bold")
             paper = PAPER[likelihood, mean_]
+            if dataset != _OF_THE_PAPER:
+                continue
             if paper:
                 panel.bar(place + 0.2, paper[0], 0.38, yerr=paper[1], color="#bdbdbd", label="paper" if label else None)
             else:

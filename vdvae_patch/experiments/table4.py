@@ -100,19 +100,26 @@ def build_report(options: Table4, comparison: Comparison, compared: Compared, bu
     device = resolve_device(comparison.base.device)
     trained = sum(float(run.summary.get("train_seconds", 0)) for row in compared.rows for run in row.runs)
     commits = {str(run.seen.get("commit", "unknown")) for row in compared.rows for run in row.runs}
+    places = [
+        [f"{run.seen['machine']}, threads: {run.seen.get('threads', 'unknown')}", str(run.seen.get("torch", "unknown"))]
+        for row in compared.rows
+        for run in row.runs
+        if "machine" in run.seen
+    ]
     header = (
         "posterior / prior", "high gradients", "paper", "NaN", "paper", "test NELBO, nats/dim", "bits/dim", "paper",
         "difference", "within the paper's interval", "seeds",
     )  # fmt: skip
+    of = "CIFAR-10" if options.data == "cifar10" else options.data
     figures = [f"![Figure 2: training NELBO and skipped updates]({options.report}-curves.png)"]
     if compared.gallery is not None:
         figures.append(f"![Figure 3: originals, reconstructions, samples]({options.report}-images.png)")
     return Report(
         options.report,
-        f"{options.report[:-1].capitalize()} {options.report[-1]}: VDVAE on CIFAR-10",
+        f"{options.report[:-1].capitalize()} {options.report[-1]}: VDVAE on {of}",
         _introduction(options, comparison, budget),
         (Table("variants", "Skipped updates and test NELBO", header, tuple(map(_row, compared.rows))),),
-        Origin.here(device, comparison.seeds, trained, commits),
+        Origin.here(device, comparison.seeds, trained, commits, places),
         (*compared.sentences, *compared.notes, *figures),
     )
 
@@ -192,6 +199,8 @@ def _introduction(options: Table4, comparison: Comparison, budget: _Budget | Non
             cut.append(f"tested on the first {budget.test_images:,} test images")
     elif options.epochs != EPOCHS:
         cut.append(f"{options.epochs} epochs instead of {EPOCHS}")
+    if options.data != "cifar10":
+        cut.append(f"data {options.data} instead of cifar10")
     if options.preset != "cifar10":
         cut.append(f"preset {options.preset} instead of cifar10")
     if options.lr is not None:

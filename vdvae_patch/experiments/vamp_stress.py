@@ -23,7 +23,9 @@ from vdvae_patch.experiments.data import pick_device
 from vdvae_patch.experiments.large_vae_runs import VAMP, Kind, Run, Size
 from vdvae_patch.experiments.options import LargeVae, VampStress
 from vdvae_patch.experiments.report import PUBLISHED, Origin, Report, Table, number, publish
-from vdvae_patch.experiments.session import Result, Session
+from vdvae_patch.experiments.session import By, Result, Session
+from vdvae_patch.patching import Variant
+from vdvae_patch.registry import format_number
 from vdvae_patch.train.config import slug
 from vdvae_patch.train.interrupts import EXIT_RESUME
 
@@ -45,7 +47,8 @@ class Cell:
     @property
     def name(self) -> str:
         """As in file names."""
-        return f"{slug(self.variant)}-lr{self.lr:g}-pseudo{self.pseudo_lr:g}"
+        variant = slug(str(Variant.parse(self.variant)))  # as it is written with names, so that no sign gets lost
+        return f"{variant}-lr{format_number(self.lr)}-pseudo{format_number(self.pseudo_lr)}"
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ def run(options: VampStress) -> int:
         result = session.finished(key)
         if result is None and session.may_start:
             started = time.monotonic()
-            outcome = _outcome(cell, seed, epochs, data, options, device, session)
-            result = session.keep(key, time.monotonic() - started, {"outcome": asdict(outcome)})
+            outcome, by = _outcome(cell, seed, epochs, data, options, device, session)
+            result = session.keep(key, time.monotonic() - started, {"outcome": asdict(outcome)}, device, by)
             session.console.print(f"{key}: {outcome}", highlight=False, soft_wrap=True)
         if result is None:
             print(f"{len(results)} of {len(cells) * seeds} runs are finished; the same command goes on from here")
@@ -93,14 +96,15 @@ def run(options: VampStress) -> int:
         found[cell].append(Outcome(**result["outcome"]))
     values = 2 if bool(np.isin(data.valid[:], (0, 255)).all()) else 256
     guess = math.prod(data.sides) * data.channels * math.log(values)
-    report = _report(found, epochs, guess, options, Origin.of(device, range(seeds), results), name)
+    options = replace(options, train=min(options.train or len(data.train), len(data.train)))  # as many as there are
+    report = _report(found, epochs, guess, len(data.valid), options, Origin.of(device, range(seeds), results), name)
     publish(report, session.folder, None, to_docs=options.publish, docs=PUBLISHED / "large-vae")
     return 0
 
 
 def _outcome(
     cell: Cell, seed: int, epochs: int, data: ImageData, options: VampStress, device: torch.device, session: Session
-) -> Outcome:
+) -> tuple[Outcome, By]:
     asked = LargeVae(
         epochs=epochs, warmup=1, patience=0, train=options.train, components=options.components, lr=cell.lr,
         pseudo_lr=cell.pseudo_lr, decay="none", variant=cell.variant, dataset=options.dataset,
@@ -110,17 +114,23 @@ def _outcome(
     one.train(replace(session, minutes=None), state)
     state.unlink(missing_ok=True)
     bound = one.progress.bounds[-1]
-    return Outcome(one.progress.step, one.progress.skipped, bound if math.isfinite(bound) else None)
+    return Outcome(one.progress.step, one.progress.skipped, bound if math.isfinite(bound) else None), one.by
 
 
 def _report(
-    found: dict[Cell, list[Outcome]], epochs: int, guess: float, options: VampStress, origin: Origin, name: str
+    found: dict[Cell, list[Outcome]],
+    epochs: int,
+    guess: float,
+    valid: int,
+    options: VampStress,
+    origin: Origin,
+    name: str,
 ) -> Report:
     rows = tuple(
         (
             cell.variant,
-            f"{cell.lr:g}",
-            f"{cell.pseudo_lr:g}",
+            format_number(cell.lr),
+            format_number(cell.pseudo_lr),
             f"{sum(o.skipped > 0 for o in outcomes)} of {len(outcomes)}",
             f"{sum(o.skipped for o in outcomes)} of {sum(o.updates for o in outcomes)}",
             f"{sum(o.bound_nats is None for o in outcomes)} of {len(outcomes)}",
@@ -143,11 +153,12 @@ def _report(
         name,
         "The VampPrior at rising learning rates" + (", the quick version" if options.quick else ""),
         f"`large_vae` with {options.levels} level{'s' if options.levels > 1 else ''} of latents and "
-        f"vamp({options.components}), from training images, on {options.dataset}: {epochs} epochs of "
-        f"{options.train:,} images in batches of 100, Adam, constant learning rate, the weight of the rate 1. The "
-        "pseudo-inputs' rate is a multiple of the model's. `vanilla` leaves the host's scales and densities, "
+        f"vamp({options.components}), from training images, on {options.dataset}: {epochs} "
+        f"epoch{'s' if epochs > 1 else ''} of {options.train:,} images in batches of 100, Adam, "
+        "constant learning rate, the weight of the rate 1. The pseudo-inputs' rate is a multiple of the model's. "
+        "`vanilla` leaves the host's scales and densities, "
         "but for the mixture, which is this package's. An update whose gradient is not finite is left out. Of "
-        f"the first {_VALID:,} validation images, one draw each, a run has a bound that is not finite at the end, "
+        f"the first {valid:,} validation images, one draw each, a run has a bound that is not finite at the end, "
         f"or has diverged, with one below −{_DIVERGED} times the {guess:.0f} nats of guessing pixels; shown is the "
         "mean of the other runs, ± their standard deviation, nats an image.",
         (Table("runs", "Runs by scale and learning rate", header, rows),),

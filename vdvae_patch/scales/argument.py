@@ -15,7 +15,6 @@ from torch import Tensor
 
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.number_ranges import GAIN, SHIFT, as_float
-from vdvae_patch.scales.arithmetic import in_range
 from vdvae_patch.scales.scale import Scale, Written
 
 
@@ -97,6 +96,10 @@ class Shifted(Scale):
     def written(self) -> Written | None:
         return self.base.written()  # of the argument
 
+    @property
+    def _reaches_ends(self) -> bool:  # type: ignore[override]
+        return self.base._reaches_ends
+
     def inverse(self, sigma: Tensor) -> Tensor:
-        exact = in_range(sigma, self.codomain)
+        exact = self._exact(sigma)
         return ((self.base.inverse(exact) - self.shift) / self.gain).to(sigma.dtype)

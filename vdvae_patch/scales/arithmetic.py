@@ -45,18 +45,25 @@ ZERO, ONE, TWO = (
 """By the type that is computed in."""
 
 
-def in_range(sigma: Tensor, codomain: constraints.Constraint) -> Tensor:
+def in_range(sigma: Tensor, codomain: constraints.Constraint, ends: Tensor | None = None) -> Tensor:
     """σ in float64, for an inverse; a bound that rounding has put outside of the range is put back on the bound.
 
     Next to a bound α an inverse is made of σ − α, which a short type rounds away. float32 where a device has no more.
+
+    Args:
+        ends: the smallest and the largest σ that the scale itself gives in this type, `[2]`, where its own rounding may
+            lead further than that of the bound.
     """
     wide = sigma.to(torch.float32 if sigma.device.type == "mps" else torch.float64)
-    for bound, is_beyond in (("lower_bound", torch.lt), ("upper_bound", torch.gt)):
+    for index, (bound, is_beyond) in enumerate((("lower_bound", torch.lt), ("upper_bound", torch.gt))):
         value = float(getattr(codomain, bound, math.inf))
         if 0 < value < math.inf:
             exact = wide.new_full((), value)
             rounded = exact.to(sigma.dtype).to(wide.dtype)
-            wide = torch.where(is_beyond(wide, exact) & ~is_beyond(wide, rounded), exact, wide)
+            is_bound = ~is_beyond(wide, rounded)
+            if ends is not None:
+                is_bound = is_bound | ~is_beyond(wide, ends[index].to(wide.dtype))
+            wide = torch.where(is_beyond(wide, exact) & is_bound, exact, wide)
     return wide
 
 

@@ -128,6 +128,8 @@ def _ends(limit: float, floor: float) -> tuple[tuple[float, float], ...]:
 class SoftClamp(Scale):
     """σ = exp(L tanh(p / L)) + floor, L the limit. NVAE takes L = 5 and floor = 0.01."""
 
+    _reaches_ends = True
+
     def __init__(self, limit: float = 5.0, floor: float = 0.01) -> None:
         super().__init__()
         self.limit = positive_number(self.name, "limit", limit, LIMIT)
@@ -185,18 +187,20 @@ class SoftClamp(Scale):
         return sigma, above.div_(sigma).div_(cosh).div_(cosh)
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        exact, limit = in_range(sigma, self.codomain), self.limit
+        exact, limit = self._exact(sigma), self.limit
+        is_inside = self.codomain.check(exact)  # type: ignore[no-untyped-call]
         s = torch.log(exact - self.floor)
         if limit > _LAST_EXPONENT:
-            return (limit * torch.atanh(s / limit)).to(sigma.dtype)
+            return torch.where(is_inside, limit * torch.atanh((s / limit).clamp(-1, 1)), math.nan).to(sigma.dtype)
         # atanh(s / L) is made of L − s and L + s, which a logarithm that was rounded loses next to the bounds
         (high, high_rest), (low, low_rest) = self._ends
         near = -torch.log1p(((exact - high) - high_rest) / math.exp(limit))
-        below_high = torch.where(s > limit - 1, near, limit - s)
-        above_low = torch.log1p(((exact - low) - low_rest) / math.exp(-limit))
+        # at a bound what float64 leaves of it may be of either sign
+        below_high = torch.where(s > limit - 1, near, limit - s).clamp(min=0)
+        above_low = torch.log1p(((exact - low) - low_rest) / math.exp(-limit)).clamp(min=0)
         up = 0.5 * limit * torch.log1p(2 * s / below_high)
         down = -0.5 * limit * torch.log1p(-2 * s / above_low)
-        return torch.where(s > 0, up, down).to(sigma.dtype)
+        return torch.where(is_inside, torch.where(s > 0, up, down), math.nan).to(sigma.dtype)
 
     def written(self) -> Written | None:
         # tanh as a difference of two sigmoids, whose gradient does not come from 1 − tanh²
@@ -214,6 +218,7 @@ class Clamp(Scale):
     """σ = exp(½ clip(p, low, high)), p a log variance. diffusers takes −30 and 20. No gradient outside the bounds."""
 
     bijective = False
+    _reaches_ends = True
 
     def __init__(self, low: float = -30.0, high: float = 20.0) -> None:
         super().__init__()
@@ -245,7 +250,7 @@ class Clamp(Scale):
         return Written(log_sigma, f"torch.exp({log_sigma})")
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        exact = in_range(sigma, self.codomain)
+        exact = self._exact(sigma)
         inside = self.codomain.check(exact)  # type: ignore[no-untyped-call]
         # the logarithm of a bound may be rounded to more than the bound
         return torch.where(inside, (2 * exact.log()).clamp(self.low, self.high), math.nan).to(sigma.dtype)

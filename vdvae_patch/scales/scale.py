@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache
@@ -16,7 +17,7 @@ from torch.distributions.transforms import Transform
 from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.number_ranges import SIGMA, Range
 from vdvae_patch.registry import Registry, format_number, parse_spec
-from vdvae_patch.scales.arithmetic import wide
+from vdvae_patch.scales.arithmetic import in_range, wide
 from vdvae_patch.scales.operation import Operation
 
 SCALES: Registry[Scale] = Registry("scale", "vdvae_patch.scales", lambda: Scale)
@@ -65,6 +66,9 @@ class Scale(Transform):
     as_written = False
     """Whether log σ is evaluated as a host writes it, to show what is wrong with that: the host's own sample and
     divergence then stay, where those of ours could stand in for them."""
+
+    _reaches_ends = False
+    """Whether σ(±∞) is rounded otherwise than the bounds are: an inverse then takes these for the bounds, too."""
 
     has_sigma_first = False
     """Whether `sigma_and_slope` gives σ at a lower price than its logarithm."""
@@ -118,6 +122,11 @@ class Scale(Transform):
 
     @abstractmethod
     def _log_sigma_slope(self, p: Tensor) -> Tensor: ...
+
+    def _exact(self, sigma: Tensor) -> Tensor:
+        """σ as an inverse takes it, see `in_range`."""
+        ends = self.sigma(sigma.new_tensor([-math.inf, math.inf])).sort().values if self._reaches_ends else None
+        return in_range(sigma, self.codomain, ends)
 
     def _widened(self, p: Tensor) -> Tensor:
         """p in the type that is computed in."""

@@ -5,6 +5,7 @@ Nothing here imports torch, since the command line is built from these classes.
 
 from __future__ import annotations
 
+import re
 import tomllib
 import types
 import typing
@@ -199,8 +200,12 @@ class TrainConfig(Generic[A]):
 
 
 def slug(variant: str) -> str:
-    """A variant as part of a file name: `upbounded(omega=2)/constant` to `upbounded-omega=2-constant`."""
-    kept = (c if c.isalnum() or c in "=._" else "-" for c in variant)
+    """A variant as part of a file name: `upbounded(omega=2)/constant` to `upbounded-omega=2-constant`.
+
+    As `str(Variant)` writes them, two that differ have two names. So 1e+06 becomes 1e06, and not 1e-06, another number.
+    """
+    numbers = re.sub(r"(?<=\de)\+(?=\d)", "", variant)
+    kept = (c if c.isalnum() or c in "=._" else "-" for c in numbers)
     return "-".join(filter(None, "".join(kept).split("-")))
 
 
