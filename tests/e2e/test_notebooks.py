@@ -62,11 +62,10 @@ def test_a_comparison_is_read(tmp_path: Path) -> None:
         assert len(re.findall(r"test NELBO \d\.\d+ nats/dim, \d+ high gradients, \d+ NaN", printed)) == 2
         assert "| vanilla |" in printed
         counts = dict(re.findall(r"(\S+)-seed0: (\d+) skipped updates", printed))
-        # how many depends on the processor: that they are those of the run's own summary does not
-        for name, count in counts.items():
-            lost = re.findall(rf"{name}-seed0 .* (\d+) high gradients, (\d+) NaN", printed)[0]
-            assert int(count) == sum(map(int, lost))
-        assert counts["explin-constant"] == "0"
+        # how many depends on the processor: that they are those of the run's own summary does not, nor whose are NaN
+        lost = {name: re.findall(rf"{name}-seed0 .* (\d+) high gradients, (\d+) NaN", printed)[0] for name in counts}
+        assert counts == {name: str(sum(map(int, numbers))) for name, numbers in lost.items()}
+        assert int(lost["vanilla"][1]) > 0 == int(lost["explin-constant"][1])
     assert (tmp_path / "runs" / "report.md").exists()
 
 

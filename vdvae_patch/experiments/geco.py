@@ -353,9 +353,11 @@ def _marginal_words(rows: Sequence[Found], size: Size) -> str:
             "(saturated): the posteriors of these images do not overlap, and the number says how tight they are, and "
             "nothing of holes."
         )
+    several = len({r.seed for r in found}) > 1
+    spread = "± is the standard deviation of the seeds" if several else "± is the standard error of the draws of z"
     return (
-        f"*Table 2.* Of {count:,} training images, by `vdvae_patch.objectives.marginal_kl`.{said} The paper says "
-        "neither of how many images its values are nor at which κ, and its models are larger and were trained for "
+        f"*Table 2.* Of {count:,} training images, by `vdvae_patch.objectives.marginal_kl`; {spread}.{said} The paper "
+        "says neither of how many images its values are nor at which κ, and its models are larger and were trained for "
         "long, so that its values stand beside ours for the direction alone: "
         f"{_directions(found)}."
     )
