@@ -11,6 +11,8 @@ import pytest
 import torch
 from runs import metrics, tiny
 
+from vdvae_patch.compare import tested
+from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import CheckpointError, RunError
 from vdvae_patch.report.runs import read_run
 from vdvae_patch.skips.records import read_log
@@ -244,9 +246,25 @@ def test_a_run_that_has_ended_takes_no_other_training(out: Path) -> None:
 def test_a_run_that_has_ended_is_measured_again_where_that_is_told_anew(
     out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    resume(out, steps=STEPS, test_images=1)
-    assert "all 20 steps are done: measured again with test_images 1 (was 0)" in capfd.readouterr().err
+    resume(out, steps=STEPS, test_images=1, importance_samples=7)
+    said = capfd.readouterr().err
+    for part in (
+        "all 20 steps are done: measured again with ",
+        "test_images 1 (was 0)",
+        "importance_samples 7 (was 500)",
+    ):
+        assert part in said
     assert read_checked(out / "summary.json")[0]["test"]["images"] == 1
+
+
+def test_the_share_of_the_initial_weights_is_of_every_rate_that_they_were_averaged_at(out: Path) -> None:
+    resume(out, steps=STEPS + 2, ema_rate=0.9999)
+    summary, _ = read_checked(out / "summary.json")
+    share = 0.9**STEPS * 0.9999**2  # at the last rate alone it would be 99.8%
+    assert summary["initial_share"] == pytest.approx(share)
+    (said,) = tested.remarks([Evaluated.by("it", summary, {}, 0.9999)])
+    assert said.startswith("After 22 updates at more than one rate, the last --ema-rate 0.9999, the averaged weights")
+    assert f"the initial ones to {share:.0%}:" in said
 
 
 def test_a_checkpoint_has_the_nelbo_of_its_own_weights_on_the_images_to_validate(tmp_path: Path) -> None:

@@ -187,3 +187,8 @@ def test_ranks_with_other_images_of_the_same_number_are_refused(tmp_path: Path) 
     assert set(run.wait()) == {2}
     assert "rank 1 differs from rank 0 in fingerprint of the" in run.said()
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.medium
+def test_ranks_measure_the_model_of_rank_0_whose_running_statistics_a_checkpoint_keeps() -> None:
+    assert on_ranks(ranks_child.measured, 3) == [2.5 - 10] * 3

@@ -170,6 +170,21 @@ def test_a_skips_tooltip_shows_its_cause_and_choosing_it_its_replay(opened: Any,
     assert page.locator("details.skip:target").get_attribute("open") is not None
 
 
+@pytest.mark.parametrize(("name", "key", "digits"), [("nelbo", "elbo", 5), ("norm", "grad_norm", 4)])
+def test_a_tooltip_has_the_number_of_the_log_whatever_the_line_is_smoothed_to(
+    opened: Any, comparison: Path, name: str, key: str, digits: int
+) -> None:
+    chart = opened(comparison).chart(name)
+    traces = chart.evaluate("e => e.data.map((t) => ({run: t.name, text: t.text}))")
+    told = next(trace["text"] for trace in traces if trace["run"] == "vanilla seed 0")
+    shown = dict(text.split("<br>")[0].split(": ") for text in told if text)
+    (run,) = (path for path in comparison.parent.glob("vanilla*0") if path.is_dir())
+    applied = {f"step {row['step']}": row[key] for row in records.read(run / "metrics.jsonl") if not row["skipped"]}
+    assert shown.keys() == applied.keys()
+    for step, value in applied.items():
+        assert float(shown[step]) == pytest.approx(value, rel=10.0 ** (1 - digits))
+
+
 def test_the_slider_goes_through_the_steps(opened: Any, comparison: Path) -> None:
     page = opened(comparison).page
     slider, output = page.locator("[data-slider]"), page.locator("[data-step]")

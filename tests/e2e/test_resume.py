@@ -9,12 +9,15 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from runs import SERVER, Launched, assert_same_run, count_lines, finish, metrics, tiny
 
+from vdvae_patch.report.runs import read_run
 from vdvae_patch.train import checkpoint, loop
 from vdvae_patch.train.loop import train
 
@@ -215,3 +218,37 @@ def test_a_checkpoint_is_read_once_to_go_on_from_it(tmp_path: Path, monkeypatch:
     finally:
         watching = False
     assert len([name for name in opened if "step-00000004" in name]) == 1, opened
+
+
+class CutOffError(Exception):
+    """The end of a process, without a signal that it could save at."""
+
+
+def cut_off_after(calls: int) -> Callable[[], float]:
+    """A clock that ends the training that asks it so often."""
+    left = iter(range(calls))
+
+    def clock() -> float:
+        if next(left, None) is None:
+            raise CutOffError
+        return 0.0
+
+    return clock
+
+
+def test_pictures_of_an_end_or_of_steps_that_are_done_again_are_not_shown_as_those_of_other_steps(
+    tmp_path: Path,
+) -> None:
+    config = tiny(tmp_path / "run", steps=4, samples_every=3, checkpoint_every=0)
+    train(config)
+    (config.folder / "trajectory.png").write_bytes(b"as a decoder or an objective draws it")
+    (ended,) = (path.read_bytes() for path in config.folder.glob("samples/final.png"))
+    (config.folder / "samples/step-00000005.png").write_bytes(b"of a step behind the last checkpoint")
+    with pytest.raises(CutOffError):
+        train(replace(config, steps=9, samples_every=0, resume=True), clock=cut_off_after(9))
+    shown = read_run(config.folder)
+    assert shown.state == "cut off"
+    assert shown.steps > 4
+    assert [step for step, _ in shown.samples] == [3, 4]
+    assert shown.samples[-1][1].read_bytes() == ended
+    assert not (config.folder / "trajectory.png").exists()

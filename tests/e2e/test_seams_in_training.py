@@ -282,6 +282,20 @@ def test_a_run_goes_on_with_its_own_decoder_alone(tmp_path: Path) -> None:
         )
 
 
+def test_decoder_and_weights_are_of_the_same_state_of_a_checkpoint(tmp_path: Path) -> None:
+    train(tiny(tmp_path / "run", steps=3, decoder="per_pixel", warmup_iters=0, lr=1e-2))
+    begun_with = next((tmp_path / "run/checkpoints").glob("step-*"))
+    saved = final_state(tmp_path / "run")
+    assert not torch.equal(*(next(iter(saved["seams"][part].values())) for part in ("model", "ema")))
+    for choice, part in (("", "ema"), (":ema", "ema"), (":model", "model")):
+        config = tiny(tmp_path / "next", decoder="per_pixel", weights=Path(f"{begun_with}{choice}"))
+        begun = prepare(config, torch.device("cpu"))
+        assert_same(begun.model.state_dict(), saved[part])
+        assert_same(begun.seams_state()["seams"]["model"], saved["seams"][part])
+    config = tiny(tmp_path / "next", decoder="optimal", weights=begun_with, allow_other_variant=True)
+    assert "decoder and top prior begin anew" in prepare(config, torch.device("cpu")).notes[-1]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

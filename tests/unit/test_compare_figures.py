@@ -25,6 +25,12 @@ def test_a_point_of_the_curve_is_the_mean_of_its_steps() -> None:
     assert line.x == pytest.approx([0.5, 2.5])
 
 
+def test_a_point_stands_at_its_own_steps_also_at_the_end_and_behind_a_gap_of_the_log() -> None:
+    assert smooth(curves([6.0, 4.0, 5.0]), bins=2).x == pytest.approx([0.5, 2.0])
+    steps = np.array([0, 1, 10, 12])
+    assert smooth(Curves(steps, steps, np.ones(4), np.zeros(4, bool)), bins=2).x == pytest.approx([0.5, 11.0])
+
+
 def test_skipped_updates_and_infinities_do_not_enter_it_and_leave_a_gap_where_there_is_nothing_else() -> None:
     line = smooth(curves([6.0, 1e18, np.nan, np.inf, 5.0], [False, True, True, False, False]), bins=3)
     assert line.y == pytest.approx([6.0, np.nan, 5.0], nan_ok=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vdvae_patch.data.order import told_steps_per_epoch
 from vdvae_patch.errors import RunError
 from vdvae_patch.experiments.report import Origin, Report, Table
-from vdvae_patch.report import drawn, thinning
+from vdvae_patch.report import drawn, page, thinning
 from vdvae_patch.report.columns import Log, read_log
 from vdvae_patch.report.find import find
 from vdvae_patch.report.looks import Collector, stands_out, thinned
@@ -166,6 +167,7 @@ def test_looks_are_thinned_to_extremes_and_what_is_not_finite_stays() -> None:
     assert len(looks.step) <= 102
     few = thinned(looks, 10)
     assert len(few.step) == 10
+    assert few.of == looks.of == 1001  # so that a tooltip does not name one step for what is of many
     assert few.values["log_sigma_min"].min() == -7e4
     bad = np.isnan(few.values["log_sigma_max"]) & few.seen["log_sigma_max"]
     assert bad.sum() == 1
@@ -293,6 +295,18 @@ def test_of_looks_that_are_thinned_while_they_are_read_none_is_passed_over(limit
         ][:, 0].tolist()
 
 
+def test_two_looks_at_one_step_are_not_in_two_columns_of_neighbours() -> None:
+    collector = Collector()
+    for step in range(20):
+        for skipped in (False, True):
+            collector.add(step, [{"path": "a", "role": "posterior", "kl": float(step)}], skipped=skipped)
+    looks = collector.looks()
+    assert looks is not None
+    few = thinned(looks, 7)
+    ends = np.append(few.step[1:], 20)
+    assert few.values["kl"][:, 0].tolist() == (ends - 1).tolist()
+
+
 def test_a_value_that_is_no_number_stays_one_among_its_neighbours() -> None:
     collector = Collector(limit=2)
     for step in range(8):
@@ -301,3 +315,16 @@ def test_a_value_that_is_no_number_stays_one_among_its_neighbours() -> None:
     looks = collector.looks()
     assert looks is not None
     assert np.isnan(looks.values["kl"]).sum() == 1
+
+
+@pytest.mark.parametrize("lost", [(), (1, 2), (4, 5), (0, 1, 2, 3, 4, 5), (5, 6, 7, 8, 9)])
+def test_steps_an_epoch_are_told_although_records_are_lost(lost: tuple[int, ...]) -> None:
+    kept = np.array([step for step in range(23) if step not in lost])
+    assert told_steps_per_epoch(kept, kept // 5) == 5
+    assert told_steps_per_epoch(kept[kept < 5], kept[kept < 5] // 5) is None
+
+
+def test_a_log_that_was_written_after_the_page_was_made_says_that_a_clock_is_wrong() -> None:
+    assert page._ago(0.5) == "just before this page was made"
+    assert page._ago(90) == "1 min 30 s before this page was made"
+    assert page._ago(-7200) == "2 h 0 min after this page was made, so that one of two clocks is wrong"

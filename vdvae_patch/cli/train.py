@@ -41,9 +41,13 @@ def run(argv: list[str]) -> int:
         return _dry_run(config)
     if config.nproc > 1 and _STARTED not in os.environ:
         os.environ[_STARTED] = str(config.nproc)
-        return start_ranks(["train", *argv], config.nproc, config.folder)
+        try:
+            return start_ranks(["train", *argv], config.nproc, config.folder)
+        finally:  # a second run of this process, as in a notebook, would be one rank of none
+            del os.environ[_STARTED]
 
     from vdvae_patch.compare.tested import Evaluated
+    from vdvae_patch.hosts.preset import averages_lag
     from vdvae_patch.train.interrupts import EXIT_RESUME
     from vdvae_patch.train.loop import train
 
@@ -66,7 +70,8 @@ def run(argv: list[str]) -> int:
     )
     print(visible(said))
     skipped = sum(summary[key] for key in ("high_gradient_count", "nan_count", "loss_scale_count"))
-    if lag := config.optimization.averages_lag(summary["steps"] - skipped):
+    rate, share = config.optimization.ema_rate, summary.get("initial_share")
+    if lag := averages_lag(rate, summary["steps"] - skipped, share if isinstance(share, float) else None):
         print(f"note: {lag}")
     print(visible(f"run folder: {config.folder}"))
     return 0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vdvae_patch.compare.palette import Look, looks
 from vdvae_patch.compare.results import Curves, Floats, RunResult
+from vdvae_patch.data.order import told_steps_per_epoch
 from vdvae_patch.skips.whole import replaced
 
 BINS = 60
@@ -87,7 +88,8 @@ def horizontal(results: Sequence[RunResult]) -> Axis:
 
 
 def smooth(curves: Curves, bins: int = BINS) -> _Smooth:
-    """Means of the NELBO over equal shares of the steps, of the applied updates alone; NaN where there was none."""
+    """Means of the NELBO over equal shares of the records, of the applied updates alone; NaN where there was none. Each
+    stands at the mean of its steps, of which the last share has fewer, and a log with a gap others than its records."""
     width = max(1, math.ceil(len(curves.step) / bins))
     count = math.ceil(len(curves.step) / width)
     usable = np.where(curves.skipped | ~np.isfinite(curves.nelbo), np.nan, curves.nelbo)
@@ -97,8 +99,9 @@ def smooth(curves: Curves, bins: int = BINS) -> _Smooth:
     filled = np.isfinite(shares).any(1)
     means = np.full(count, np.nan)
     means[filled] = np.nanmean(shares[filled], axis=1)
-    starts = curves.step[::width].astype(np.float64)
-    return _Smooth(starts + (width - 1) / 2, means)
+    starts = np.arange(0, len(usable), width)
+    sizes = np.diff(starts, append=len(usable))
+    return _Smooth(np.add.reduceat(curves.step, starts) / sizes if count else means, means)
 
 
 def cumulated(curves: Curves, limit: int = 4000) -> tuple[Floats, NDArray[np.int64]]:
@@ -187,6 +190,5 @@ def _draw_skips(ax: Any, results: Sequence[RunResult], look: dict[str, Look], ax
 
 
 def _steps_per_epoch(curves: Curves) -> int:
-    """Told by the first step of the second epoch; all steps, if there is none."""
-    later = np.flatnonzero(curves.epoch > curves.epoch[0]) if len(curves.epoch) else np.array([])
-    return int(later[0]) if len(later) else max(1, len(curves.step))
+    """All steps, if there is no second epoch."""
+    return told_steps_per_epoch(curves.step, curves.epoch) or max(1, len(curves.step))

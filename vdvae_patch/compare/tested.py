@@ -17,6 +17,7 @@ class Evaluated:
         name: `upbounded seed 0`.
         updates: how many were applied, which alone move the averaged weights.
         ema_rate: their decay; None where it is not known.
+        initial: how much of them is what they began with; None where nobody counted it.
         images: of how many test images the NELBO is, the first ones; None where it is not known.
         of: how many there are.
     """
@@ -26,6 +27,7 @@ class Evaluated:
     ema_rate: float | None
     images: int | None
     of: int | None
+    initial: float | None = None
 
     @classmethod
     def by(cls, name: str, summary: Mapping[str, Any], seen: Mapping[str, Any], ema_rate: Any) -> Evaluated:
@@ -40,6 +42,7 @@ class Evaluated:
             ema_rate if isinstance(ema_rate, int | float) and 0 <= ema_rate <= 1 and isinstance(steps, int) else None,
             images if isinstance(images, int) else None,
             of if isinstance(of, int) else None,
+            initial if isinstance(initial := summary.get("initial_share"), float) and 0 <= initial <= 1 else None,
         )
 
     @property
@@ -65,14 +68,14 @@ def remarks(runs: Sequence[Evaluated]) -> list[str]:
             which = "The test NELBO" if len(by_share) == 1 else f"The test NELBO of {', '.join(names)}"
             lines.append(f"{which} is of {some}.")
     late = [
-        (-initial_share(run.ema_rate, run.updates), run.name, lag)
+        (-(initial_share(run.ema_rate, run.updates) if run.initial is None else run.initial), run.name, lag)
         for run in runs
-        if run.ema_rate is not None and (lag := averages_lag(run.ema_rate, run.updates))
+        if run.ema_rate is not None and (lag := averages_lag(run.ema_rate, run.updates, run.initial))
     ]
     if late:
         _, name, lag = min(late)
-        least = {run.updates for run in runs} == {min(run.updates for run in runs)}
-        who = "" if least else f"{name}: "
-        others = "" if least or len(late) == 1 else f"; of {len(late) - 1} more runs they lag, too"
+        alike = len(late) == len(runs) and len({lag for _, _, lag in late}) == 1
+        who = "" if alike else f"{name}: "
+        others = "" if alike or len(late) == 1 else f"; of {len(late) - 1} more runs they lag, too"
         lines.append(f"{who}{lag if who else lag[0].upper() + lag[1:]}{others}.")
     return lines

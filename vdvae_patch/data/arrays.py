@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vdvae_patch.data import normalization
 from vdvae_patch.data.conversion import advice, in_numpy, objects
 from vdvae_patch.data.images import Splits
+from vdvae_patch.data.looks import looks
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.data.pixels import Labels, UInt8, check_pixels, select, spaced
 from vdvae_patch.data.split import hold_out
@@ -55,7 +56,8 @@ def read_arrays(root: Path | None) -> Splits:
     train, valid, test = (open_array(folder / name) for name in files)
     if (top := int(train[spaced(train)].max())) == 1:
         raise DataError(f"{folder / files[0]}: every pixel is 0 or {top}; {in_numpy(folder / files[0], 'x * 255')}")
-    return Splits(train, valid, test, Normalization.measured(train), str(folder), "one file each")
+    notes = looks(train, valid, test)
+    return Splits(train, valid, test, Normalization.measured(train), str(folder), "one file each", notes)
 
 
 def read_labels(root: Path | None) -> Labels:

@@ -27,6 +27,12 @@ SUFFIXES = frozenset(
 # Pillow knows many more, and starts ghostscript for one of them; a file's name says nothing of what is in it.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 
+# What Pillow raises over files that are damaged.
+_BROKEN = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error, OverflowError,
+    AttributeError, MemoryError, RuntimeError, AssertionError, ZeroDivisionError, zlib.error,
+)  # fmt: skip
+
 _ORIENTATION = 0x0112
 
 MOST_PIXELS = 2**25
@@ -36,13 +42,25 @@ MOST_PIXELS = 2**25
 def read_image(path: Path) -> UInt8:
     """An image file as RGB, `[H, W, 3]`, turned as its EXIF orientation says.
 
-    Grey is repeated; 16-bit grey is scaled from 0..65535 to 0..255; an alpha channel is left out; palettes, CMYK and
+    Grey is repeated; 16-bit grey is scaled from 0..65535 to 0..255; of 16 bits a colour the upper eight are taken, 1
+    less or more than that in a quarter of the values; an alpha channel is left out; palettes, CMYK and
     LAB are converted. Of an animation or several pages it is the first.
 
     Raises:
         DataError: damaged, of another format than `FORMATS`, or of 32-bit values.
     """
     return _decode(path, str(path), lambda: kind_of(path))
+
+
+def pictures_in(path: Path) -> int:
+    """How many pictures or pages an image file has; 1 also for one that `read_image` refuses."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return int(getattr(image, "n_frames", 1))
+    except (*_BROKEN, Image.DecompressionBombError):
+        return 1
 
 
 def decode_image(content: bytes, name: str) -> UInt8:
@@ -69,9 +87,7 @@ def _decode(source: Any, name: str, kind: Any) -> UInt8:
         is_it = kind()
         found = f"it is {is_it}" if is_it else f"none of {', '.join(FORMATS)}"
         raise DataError(f"{name}: not a whole image ({found}); replace or remove it") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error,
-            OverflowError, AttributeError, MemoryError, RuntimeError, AssertionError, ZeroDivisionError, zlib.error,
-            Image.DecompressionBombError) as error:  # fmt: skip
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: not a whole image ({one_line(error)}); replace or remove it") from None
 
 

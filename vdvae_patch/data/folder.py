@@ -14,6 +14,7 @@ from vdvae_patch.data.arrays import folder_with
 from vdvae_patch.data.decode import SUFFIXES, read_image
 from vdvae_patch.data.images import Splits
 from vdvae_patch.data.listing import Listing, Split, list_images
+from vdvae_patch.data.looks import looks
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.data.pixels import IN_MEMORY_BYTES, Indices, LazyPixels, Pixels, UInt8, select
 from vdvae_patch.errors import DataError
@@ -52,7 +53,8 @@ def read_images(root: Path | None) -> Splits:
     measured = Normalization.measured(pixels)
     text = f"valid, then test: first {tenth:,} each of RandomState(11172018).permutation({n}) of the sorted paths"
     valid_pixels, test_pixels = select(images, valid), select(images, test)
-    return Splits(pixels, valid_pixels, test_pixels, measured, str(folder), text, listing.notes())
+    notes = (*listing.notes(), *looks(pixels, valid_pixels, test_pixels))
+    return Splits(pixels, valid_pixels, test_pixels, measured, str(folder), text, notes)
 
 
 def _by_folders(listing: Listing, named: dict[Split, tuple[Path, ...]]) -> Splits:
@@ -76,7 +78,7 @@ def _by_folders(listing: Listing, named: dict[Split, tuple[Path, ...]]) -> Split
             "sorted paths of train"
         )
     measured = Normalization.measured(train)
-    return Splits(train, valid, test, measured, source, text, listing.notes())
+    return Splits(train, valid, test, measured, source, text, (*listing.notes(), *looks(train, valid, test)))
 
 
 def read_ffhq1024(root: Path | None) -> Splits:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vdvae_patch.data.decode import SUFFIXES
+from vdvae_patch.data.decode import SUFFIXES, pictures_in
 from vdvae_patch.errors import DataError
 
 Split = Literal["train", "valid", "test"]
@@ -20,6 +20,8 @@ _NAMES: tuple[tuple[Split, re.Pattern[str]], ...] = (
     ("valid", re.compile(rf"(?:val|valid|validation){_KIND}", re.IGNORECASE)),
     ("test", re.compile(rf"test(?:ing)?{_KIND}", re.IGNORECASE)),
 )
+_LOOKED_AT = 1000
+"""Files, at even spacing, whose pictures are counted."""
 # What systems leave beside files: nobody's data.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -40,6 +42,13 @@ class Listing:
             notes.append(f"{self.folder}: {self.others.total():,} files left out ({kinds})")
         if count := sum(path.suffix.lower() == ".gif" for path in self.paths):
             notes.append(f"{self.folder}: of {count:,} .gif files the first picture each")
+        others = [path for path in self.paths if path.suffix.lower() != ".gif"]
+        looked_at = others[:: -(-len(others) // _LOOKED_AT) or 1]
+        if several := [path for path in looked_at if pictures_in(path) > 1]:
+            notes.append(
+                f"{self.folder}: of {len(several):,} in {len(looked_at):,} files the first picture or page alone, such "
+                f"as of {several[0].name}"
+            )
         return tuple(notes)
 
     def by_split(self) -> dict[Split, tuple[Path, ...]] | None:

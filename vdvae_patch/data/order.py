@@ -34,6 +34,16 @@ def steps_per_epoch(n: int, global_batch: int) -> int:
     return max(1, n // global_batch)
 
 
+def told_steps_per_epoch(step: Indices, epoch: Indices) -> int | None:
+    """The same, told by a log: from the steps that it has, and the epoch of each; None if none is behind the first.
+
+    Step s of epoch e is at least e times as many, and as many where it begins one. That some records are missing
+    changes nothing as long as one that begins an epoch is there.
+    """
+    later = epoch >= 1
+    return max(1, int((step[later] // epoch[later]).min())) if later.any() else None
+
+
 @lru_cache(maxsize=4)
 def epoch_indices(n: int, seed: int, epoch: int) -> Indices:
     """A permutation of 0..n-1 that depends on `(n, seed, epoch)` alone; read-only, since it is shared between calls."""

@@ -107,14 +107,22 @@ def initial_share(ema_rate: float, updates: int) -> float:
     return float(ema_rate**updates)
 
 
-def averages_lag(ema_rate: float, updates: int) -> str:
-    """That averaged weights are still the initial ones to more than 5% after so many updates; empty if not."""
-    share = initial_share(ema_rate, updates)
+def averages_lag(ema_rate: float, updates: int, known_share: float | None = None) -> str:
+    """That averaged weights are still the initial ones to more than 5% after so many updates; empty if not.
+
+    Args:
+        known_share: how much they are, of a run that was not averaged at one rate all the time.
+    """
+    of_one_rate = initial_share(ema_rate, updates)
+    share = of_one_rate if known_share is None else known_share
     if share <= _FEW_UPDATES:
         return ""
     count = "one update" if updates == 1 else f"{updates:,} updates"
+    rate = f"at --ema-rate {ema_rate:g}"
+    if abs(share - of_one_rate) > 1e-6:
+        rate = f"at more than one rate, the last {rate[3:]},"
     return (
-        f"after {count} at --ema-rate {ema_rate:g} the averaged weights (EMA), which are what is tested and shown, are "
+        f"after {count} {rate} the averaged weights (EMA), which are what is tested and shown, are "
         f"still the initial ones to {share:.0%}: test NELBO and images say little of what was trained. Lower it for a "
         "short run"
     )

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vdvae_patch.data.order import told_steps_per_epoch
 from vdvae_patch.errors import VdvaePatchError
 from vdvae_patch.skips.audit import Audit
 
@@ -56,11 +57,9 @@ class Log:
 
     @property
     def per_epoch(self) -> int | None:
-        """Steps an epoch, told by the first step of a later one; None where there was none."""
-        if not len(self):
-            return None
-        later = np.flatnonzero(self.epoch > self.epoch[0])
-        return int(later[0]) if len(later) else None
+        """Steps an epoch, see `told_steps_per_epoch`; None where there was no later one, or no record says."""
+        known = np.isfinite(self.epoch)
+        return told_steps_per_epoch(self.step[known], self.epoch[known].astype(np.int64))
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,10 @@ def colors(labels: Sequence[str]) -> dict[str, Color]:
 
 
 def of_runs(runs: RunSet, budget: Budget, all_runs: int, all_skips: int) -> dict[str, Any]:
-    """The charts of runs side by side; `all_runs` and `all_skips` are of the whole page, which shares the budget."""
+    """The charts of runs side by side, seeds as text: a browser's numbers end at 2^53.
+
+    `all_runs` and `all_skips` are of the whole page, which shares the budget.
+    """
     names = list(dict.fromkeys(runs.labels))
     looks_of = colors(runs.labels)
     return {
@@ -82,7 +85,10 @@ def of_runs(runs: RunSet, budget: Budget, all_runs: int, all_skips: int) -> dict
         "quantities": QUANTITIES,
         "causes": CAUSES,
         "runs": [
-            {"name": runs.name(i), "label": names.index(runs.labels[i]), "seed": run.seed, "index": i}
+            {
+                "name": runs.name(i), "label": names.index(runs.labels[i]), "index": i,
+                "seed": None if run.seed is None else str(run.seed),
+            }
             | _of_run(run, budget, all_runs, all_skips)
             for i, run in enumerate(runs.runs)
         ],
@@ -137,7 +143,7 @@ def _of_run(run: RunData, budget: Budget, all_runs: int, all_skips: int) -> dict
         "nelbo": packed(thinning.rounded(curve.nelbo, 16)),
         "distortion": packed(thinning.rounded(curve.distortion, 14)),
         "rate": packed(thinning.rounded(curve.rate, 14)),
-        "norm": packed(thinning.rounded(curve.grad_norm, 12)),
+        "norm": packed(thinning.rounded(curve.grad_norm, 14)),
         "lr": packed(thinning.rounded(curve.lr, 14)),
         "last": [run.steps, run.seconds / 3600],
         "state": run.state,
@@ -178,8 +184,9 @@ def _looks(looks: Looks | None, budget: Budget, all_runs: int) -> dict[str, Any]
         "heads": [head.text for head in small.heads],
         "roles": [head.role for head in small.heads],
         "step": packed(small.step),
+        "shared": small.of > len(small.step),
         "skipped": packed(small.skipped.astype(np.int64)),
-        "values": {name: packed(thinning.rounded(_within(table.ravel()), 10)) for name, table in small.values.items()},
+        "values": {name: packed(thinning.rounded(_within(table.ravel()), 14)) for name, table in small.values.items()},
         "seen": {name: packed(table.ravel().astype(np.int64)) for name, table in small.seen.items()},
     }
 

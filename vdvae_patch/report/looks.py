@@ -54,6 +54,7 @@ class Looks:
         values: by the names of `QUANTITIES`, those that are known of any head: `[looks, heads]`. NaN may mean that the
             value is NaN, see `seen`.
         seen: by the same names, whether a value was written at all.
+        of: how many looks the columns stand for; more than there are columns where neighbours share one.
     """
 
     heads: tuple[HeadName, ...]
@@ -61,6 +62,7 @@ class Looks:
     skipped: NDArray[np.bool_]
     values: dict[str, Floats]
     seen: dict[str, NDArray[np.bool_]]
+    of: int
 
 
 class Collector:
@@ -116,6 +118,7 @@ class Collector:
             np.array([look[1] for look in every], np.bool_),
             {q: values[q] for q in known_at_all},
             {q: seen[q] for q in known_at_all},
+            sum(self._count.values()),
         )
 
 
@@ -135,6 +138,8 @@ def thinned(looks: Looks, limit: int) -> Looks:
     if n <= limit:
         return looks
     starts = np.unique(np.linspace(0, n, limit, endpoint=False).astype(np.int64))
+    # the two looks of a step that was skipped and watched share a column, which is named by its steps
+    starts = starts[(starts == 0) | (looks.step[starts] != looks.step[starts - 1])]
     values, seen = {}, {}
     for name, table in looks.values.items():
         there = looks.seen[name]
@@ -146,7 +151,7 @@ def thinned(looks: Looks, limit: int) -> Looks:
         seen[name] = np.logical_or.reduceat(there, starts, axis=0)
         values[name] = np.where(bad | ~seen[name], np.nan, found)
     return Looks(
-        looks.heads, looks.step[starts], np.logical_or.reduceat(looks.skipped, starts), values, seen,
+        looks.heads, looks.step[starts], np.logical_or.reduceat(looks.skipped, starts), values, seen, looks.of,
     )  # fmt: skip
 
 

@@ -210,7 +210,7 @@ def _run(anchor: str, name: str, run: RunData, links: _Links, now: float) -> dic
     facts = [
         ("steps", f"{run.steps:,}" + (f" of {run.planned:,}" if run.planned and run.planned != run.steps else "")),
         ("skipped", ", ".join(f"{count:,} {text}" for text, count in causes if count) or "none"),
-        ("duration", duration(run.seconds)),
+        ("time in steps", duration(run.seconds)),
         ("machine", seen.get("machine")),
         ("processes", seen.get("ranks")),
         ("threads", seen.get("threads")),
@@ -391,6 +391,8 @@ def duration(seconds: float) -> str:
 
 
 def _ago(seconds: float) -> str:
+    if seconds <= -2:  # of a file that another machine wrote, or this one before its clock was set
+        return f"{duration(-seconds)} after this page was made, so that one of two clocks is wrong"
     return "just before this page was made" if seconds < 2 else f"{duration(seconds)} before this page was made"
 
 

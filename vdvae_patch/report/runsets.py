@@ -275,7 +275,7 @@ def _columns(runs: Sequence[RunData]) -> tuple[Column, ...]:
     if any("test_mass_nelbo_bits_per_dim" in run.summary for run in runs):
         columns.append(Column("by mass", "bits/dim", _summary("test_mass_nelbo_bits_per_dim"), 3))
     columns.append(Column("images/s", "", _summary("images_per_second"), 1))
-    columns.append(Column("duration", "minutes", lambda run: run.seconds / 60, 1))
+    columns.append(Column("time in steps", "minutes", lambda run: run.seconds / 60, 1))
     return tuple(columns)
 
 

@@ -77,9 +77,9 @@ def evaluate(
 ) -> Evaluation:
     """The mean NELBO of the first `limit` images (0: all), one posterior sample an image, noise fixed by `seed`.
 
-    Ranks share the batches; the result is the same on all of them, and whatever their number. Nothing waits for the
-    device before the last batch was sent there. The noise of a batch is drawn at once, so that another batch size means
-    other noise, and another estimate of the same mean.
+    Ranks share the batches, and all measure the model with the buffers of rank 0; the result is the same on all of
+    them, and whatever their number. Nothing waits for the device before the last batch was sent there. The noise of a
+    batch is drawn at once, so that another batch size means other noise, and another estimate of the same mean.
 
     Args:
         weighing: of a run with a decoder or an objective: what measures the bound, by density and by mass.
@@ -90,6 +90,7 @@ def evaluate(
     """
     count = min(limit, len(images)) if limit else len(images)
     world = world or World(images.device)
+    world.share_buffers(model)
     starts = range(0, count, batch_size)
     weights = np.array([min(batch_size, count - start) for start in starts], np.float64)
     by_losses, by_weighing = _by_losses(entry, model), None if weighing is None else _by_weighing(weighing, model)

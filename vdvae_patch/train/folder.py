@@ -31,7 +31,8 @@ _PLACES = frozenset(
 # the model, nor which images a step has.
 _MAY_CHANGE = _PLACES | {
     "adam_beta1", "adam_beta2", "checkpoint_every", "compile", "cuda_graph", "deterministic", "device", "ema_rate",
-    "epochs", "eval_batch", "eval_compile", "eval_precision", "evaluate_every", "grad_clip", "lr", "matmul",
+    "epochs", "eval_batch", "eval_compile", "eval_precision", "evaluate_every", "grad_clip", "importance_images",
+    "importance_samples", "lr", "matmul",
     "max_consecutive_skips", "precision", "record_every", "record_skips", "samples_every", "skip_threshold", "steps",
     "tensorboard", "test_images", "warmup_iters", "watch_every", "wd",
 }  # fmt: skip
@@ -44,7 +45,9 @@ _TRAINED = frozenset(
         "skip_threshold", "warmup_iters", "wd",
     }
 )  # fmt: skip
-_MEASURED = frozenset({"eval_batch", "eval_compile", "eval_precision", "test_images"})
+_MEASURED = frozenset(
+    {"eval_batch", "eval_compile", "eval_precision", "importance_images", "importance_samples", "test_images"}
+)
 
 
 _WITH = "resumed with "
@@ -108,6 +111,11 @@ class RunFolder:
         return self.path / "samples"
 
     @property
+    def final(self) -> Path:
+        """The sample grid after the last step."""
+        return self.samples / "final.png"
+
+    @property
     def trajectory(self) -> Path:
         """The way through the information plane, of a run with a decoder or an objective."""
         return self.path / "trajectory.png"
@@ -161,6 +169,34 @@ def open_folder(config: TrainConfig[Any], *, resume: bool) -> RunFolder:
         folder.close()
         raise
     return folder
+
+
+def take_up(folder: RunFolder, step: int) -> None:
+    """Let a folder say no more of an end that its run has had, nor of steps that are done again.
+
+    The last picture of the end before gets the name of its step; pictures of later steps than `step` are deleted, with
+    the summary and the trajectory, which are made anew.
+    """
+    try:
+        ended = read_json(folder.summary).get("steps")
+    except RunError:
+        ended = None
+    if folder.final.exists():
+        if isinstance(ended, int) and ended <= step:
+            folder.final.replace(folder.samples / samples_name(ended))
+        else:
+            folder.final.unlink()
+    for path in folder.samples.glob("step-*.png"):
+        digits = path.stem.removeprefix("step-")
+        if digits.isdecimal() and int(digits) > step:
+            path.unlink()
+    folder.trajectory.unlink(missing_ok=True)
+    folder.summary.unlink(missing_ok=True)
+
+
+def samples_name(done: int) -> str:
+    """The file of the sample grid after so many steps."""
+    return f"step-{done:08d}.png"
 
 
 def holder(path: Path) -> str | None:

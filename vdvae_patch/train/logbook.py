@@ -43,7 +43,7 @@ def write_steps(run: Run, elapsed: Callable[[], float]) -> StepRecord:
     run.counters.seconds += seconds
     known = {row.step for row in flight.recordable(records)}
     for record in records:
-        run.counters.add(record, run.global_batch)
+        run.counters.add(record, run.global_batch, run.config.optimization.ema_rate)
         _write_step(run, record, seconds / len(records))
         if record.skipped:
             _write_skip(run, record, exact=record.step in known and (len(records) == 1 or run.before is not None))

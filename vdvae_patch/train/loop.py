@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +31,8 @@ from vdvae_patch.train.folder import (
     open_folder,
     read_json,
     require_same_data,
+    samples_name,
+    take_up,
     write_config,
     write_json,
 )
@@ -133,7 +136,7 @@ def _assemble(
     if config.resume:
         world.on_main(lambda: _require_as_before(config, folder, work))
     position = restore(folder, config, work, engine, world, say) if config.resume else None
-    position = position or Position(0, Counters(), _first_batch(config, world, folder))
+    position = position or Position(0, Counters(initial_share=1.0), _first_batch(config, world, folder))
     if work.weighing is not None:  # the batch stays what it was at the first launch, on however many ranks it goes on
         work.weighing.set_epoch(steps_per_epoch(len(work.data.train), position.global_batch))
     if position.counters.consecutive_skips >= config.max_consecutive_skips:
@@ -146,8 +149,8 @@ def _assemble(
         if anew:
             say(f"all {total} steps are done: measured again with {anew}")
     if position.step < total:
-        # a summary belongs to the end; one of a shorter run must not pass for it if this one is killed
-        world.on_main(lambda: folder.summary.unlink(missing_ok=True))
+        # summary and last picture belong to the end; those of a shorter run must not pass for it if this one is killed
+        world.on_main(lambda: take_up(folder, position.step))
     seen = provenance(world.device) | {
         "host": work.host.origin.record() | {"sources": work.host.sources},
         "data": _plain(asdict(work.data.provenance)),
@@ -306,7 +309,7 @@ def _between(run: Run, done: int) -> None:
             if run.logs.board is not None:
                 run.logs.board.evaluation(done - 1, result.elbo, result.elbo_bits)
     if _due(done, config.samples_every):
-        _draw_samples(run, f"step-{done:08d}.png")
+        _draw_samples(run, run.folder.samples / samples_name(done))
     if _due(done, config.checkpoint_every) and done < run.total:
         save(run, done)
 
@@ -323,13 +326,13 @@ def _evaluate(run: Run, images: DeviceImages, *, limit: int, final: bool = False
     )  # fmt: skip
 
 
-def _draw_samples(run: Run, name: str) -> None:
+def _draw_samples(run: Run, path: Path) -> None:
     if not run.world.is_main:
         return
     columns = range(min(SAMPLE_COLUMNS, len(run.images)))
     pixels = run.images.take(torch.tensor(list(columns)).numpy())
     grid = sample_grid(run.work.entry, run.work.ema, pixels, run.work.data.normalization, seed=run.config.seed)
-    write_png(run.folder.samples / name, grid)
+    write_png(path, grid)
 
 
 def _finish(run: Run, progress: TrainingProgress, stop: StopRequest) -> Outcome | None:
@@ -350,7 +353,7 @@ def _finish(run: Run, progress: TrainingProgress, stop: StopRequest) -> Outcome 
 
 def _measured(run: Run) -> Outcome:
     """Samples, the test images and the summary, of a training that is done and saved."""
-    _draw_samples(run, "final.png")
+    _draw_samples(run, run.folder.final)
     images = DeviceImages(run.work.data.test, run.world.device)
     test = _evaluate(run, images, limit=run.config.test_images, final=True)
     counters = run.counters
@@ -365,6 +368,7 @@ def _measured(run: Run) -> Outcome:
         "grad_clip": run.config.optimization.grad_clip,
         "last_clip": counters.last_clip,
         "clipped_count": counters.clipped,
+        "initial_share": counters.initial_share,
         "test_nelbo_nats_per_dim": test.elbo,
         "test_nelbo_bits_per_dim": test.elbo_bits,
         "test": test.record(),

@@ -84,6 +84,8 @@ def of_checkpoint(state: Mapping[str, Any], path: Path, step: int) -> Contents:
     counters = record(Counters, found["counters"], f"{where}.counters", CheckpointError)
     for name in ("high_gradient", "nan", "loss_scale", "consecutive_skips", "images", "clipped"):
         checked(getattr(counters, name), _COUNT, f"{where}.counters.{name}", CheckpointError)
+    share = counters.initial_share
+    checked(share, Annotated[float, Between(0, 1)] | None, f"{where}.counters.initial_share", CheckpointError)
     return Contents(path, state, position, counters, states)
 
 

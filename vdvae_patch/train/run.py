@@ -29,7 +29,12 @@ from vdvae_patch.train.writer import BackgroundWriter
 
 @dataclass
 class Counters:
-    """What a run has seen so far; part of every checkpoint."""
+    """What a run has seen so far; part of every checkpoint.
+
+    Attributes:
+        initial_share: how much of the averaged weights is still what they began with, whatever rates they were averaged
+            at; None of a run that was begun by a version that did not count it.
+    """
 
     high_gradient: int = 0
     nan: int = 0
@@ -41,9 +46,12 @@ class Counters:
     last_clip: float = math.inf
     last_finite: bool = True
     nelbo: float | None = None
+    initial_share: float | None = None
 
-    def add(self, record: StepRecord, images: int) -> None:
+    def add(self, record: StepRecord, images: int, ema_rate: float | None = None) -> None:
         """Count one step."""
+        if self.initial_share is not None and ema_rate is not None and not record.skipped:
+            self.initial_share *= ema_rate
         self.high_gradient += record.cause == "high_gradient"
         self.nan += record.cause in ("nan_rate", "nan_distortion")
         self.loss_scale += record.cause == "loss_scale"

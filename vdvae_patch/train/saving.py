@@ -174,13 +174,15 @@ def _count_down(folder: Path, known: Mapping[str, int]) -> None:
 
 
 def set_logs_aside(folder: RunFolder) -> Path | None:
-    """Move the logs of a run that begins again into a folder of their own; None if there is nothing in them."""
+    """Move logs and pictures of a run that begins again into a folder of their own; None if there are none."""
     logs = [log for log in (folder.metrics, folder.skips, folder.heads, folder.evaluations) if log.exists()]
     made = [log for log in logs if log.stat().st_size]
     if flight.recordings(folder.recordings):
         made.append(folder.recordings)
     if not made:
         return None
+    if folder.samples.exists():
+        made.append(folder.samples)
     number = 1
     while (target := folder.path / f"before-{number}").exists():
         number += 1

@@ -178,7 +178,7 @@ def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: boo
     if not variant.is_vanilla or config.arithmetic == "stable":
         _patch(host, model, ema, heads, variant, config, data)
     if variant.adds_modules and config.weights is not None and not goes_on(config):
-        load_apart(model, config.weights)
+        notes = (*notes, *filter(None, [load_apart(model, config.weights)]))
     if variant.adds_modules:
         load_apart_state(ema, apart_state(model))
     remarks: list[str] = []
@@ -258,19 +258,30 @@ def _top_prior(seam: TopPriorSeam, variant: Variant, config: TrainConfig[Any], d
     return prepared(variant.top_prior, seam, images.clamp(0, 1), torch.Generator().manual_seed(seed))
 
 
-def load_apart(model: nn.Module, path: Path) -> None:
-    """Take up decoder and top prior of a checkpoint of ours whose weights a run begins with, if it has the same."""
-    folder, _ = split_choice(path)
+def load_apart(model: nn.Module, path: Path) -> str:
+    """Take up decoder and top prior of a checkpoint of ours whose weights a run begins with, if it has the same.
+
+    They are of the state that the weights are of: of the moving average, unless `FOLDER:model` was asked for. What is
+    to be said where the checkpoint has others, or none; empty where they were taken, and for a file of weights.
+    """
+    folder, chosen = split_choice(path)
     folder = folder.parent if folder.name == checkpoint.STATE else folder
     if not (folder / checkpoint.MANIFEST).exists():
-        return
+        return ""
     _, state = checkpoint.load(folder)
+    part = chosen or "ema"
     seams = require(state, {"seams": dict[str, Any] | None}, f"checkpoint {folder}", CheckpointError).get("seams") or {}
-    found = checked(seams.get("ema", {}), dict[str, Tensor], f"checkpoint {folder}.seams.ema", CheckpointError)
+    found = checked(seams.get(part, {}), dict[str, Tensor], f"checkpoint {folder}.seams.{part}", CheckpointError)
     known = apart_state(model)
     if known.keys() == found.keys() and all(known[name].shape == found[name].shape for name in known):
-        with taking_up(f"checkpoint {folder}.seams.ema"):
+        with taking_up(f"checkpoint {folder}.seams.{part}"):
             load_apart_state(model, found)
+        return ""
+    return (
+        f"decoder and top prior begin anew: those of checkpoint {folder} are others"
+        if found
+        else (f"decoder and top prior begin anew: checkpoint {folder} has none")
+    )
 
 
 def _build(host: Host, hparams: Mapping[str, Any], data: ImageData) -> nn.Module:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional  # before a group is made: its defaults keep the one that is there, see `connect`
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from vdvae_patch.errors import RunError, VdvaePatchError
+from vdvae_patch.train.buffers import can_be_copied
 from vdvae_patch.train.heartbeat import Heartbeat
 
 if TYPE_CHECKING:  # where the folder lies in the repository; installed it is a subpackage
@@ -73,6 +74,21 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    @torch.no_grad()
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank the buffers that a model has on rank 0, which are those that a checkpoint keeps.
+
+        Each rank moves the running statistics of a batch norm by its own images, and DDP makes them alike before the
+        next step of a training alone: until then they are those of as many models as there are ranks.
+        """
+        if self.size == 1:
+            return
+        for buffer in model.buffers():
+            if can_be_copied(buffer):
+                of_main = buffer.detach().clone(memory_format=torch.contiguous_format)
+                dist.broadcast(of_main, 0)
+                buffer.copy_(of_main)
 
     def gather_objects(self, value: T) -> list[T]:
         """Every rank's value, in the order of ranks."""

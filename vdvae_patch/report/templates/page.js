@@ -162,12 +162,14 @@
       epoch: ["epoch", (run, step) => step / (run.perEpoch || perEpoch || 1)],
       hours: ["hours", (run, step, hours) => hours],
     };
+    // in full: by itself a tooltip has a step of seven digits in millions
+    const where = (run, step, hours) => state.axis === "step" ? `step ${step.toLocaleString("en")}` : `${axes[state.axis][0]} ${show(axes[state.axis][1](run, step, hours), 5)}`;
     const at = (run, steps, hours) => Array.from(steps, (step, i) => axes[state.axis][1](run, step, hours ? hours[i] : 0));
     const causeName = (run, i) => data.causes[run.marks.causes[run.marks.cause[i]]] ?? run.marks.causes[run.marks.cause[i]];
 
     function told(run, i) {
       const m = run.marks, many = m.count[i] > 1;
-      const lines = [`<b>${esc(run.name)}</b>`, many ? `${m.count[i]} skipped updates, steps ${m.first[i]} to ${m.last[i]}` : `skipped update, step ${m.first[i]}`, `cause: ${esc(causeName(run, i))}`];
+      const lines = [`<b>${esc(run.name)}</b>`, many ? `${m.count[i].toLocaleString("en")} skipped updates, steps ${m.first[i].toLocaleString("en")} to ${m.last[i].toLocaleString("en")}` : `skipped update, step ${m.first[i].toLocaleString("en")}`, `cause: ${esc(causeName(run, i))}`];
       if (m.ranks[m.rank[i]]) lines.push(`not finite: ${esc(m.ranks[m.rank[i]])}`);
       if (m.heads[m.head[i]]) lines.push(`stands out: ${esc(m.heads[m.head[i]])}`);
       lines.push(`gradient norm ${show(m.norm[i])}`);
@@ -183,24 +185,33 @@
       }));
     }
     // a line ends where nothing was applied for long: a stroke over many skipped updates would look like a training
-    function broken(run, x, y) {
+    function broken(run, x, y, text) {
       const known = Array.from(y, (_, i) => i).filter((i) => y[i] !== null);
       const gaps = known.slice(1).map((i, k) => run.step[i] - run.step[known[k]]);
       const long = Math.max(4 * median(gaps), 0.02 * (run.step.at(-1) || 0));
-      const bx = [], by = [], sizes = [];
+      const bx = [], by = [], told = [], sizes = [];
       known.forEach((i, k) => {
         const before = k > 0 && gaps[k - 1] <= long, after = k < gaps.length && gaps[k] <= long;
-        if (k && !before) { bx.push(x[i]); by.push(null); sizes.push(0); }
-        bx.push(x[i]); by.push(y[i]); sizes.push(before || after ? 0 : 4);  // alone: a dot
+        if (k && !before) { bx.push(x[i]); by.push(null); told.push(""); sizes.push(0); }
+        bx.push(x[i]); by.push(y[i]); told.push(text(i)); sizes.push(before || after ? 0 : 4);  // alone: a dot
       });
-      return { x: bx, y: by, ...(sizes.some(Boolean) ? { mode: "lines+markers", marker: { size: sizes, color: color(run), line: { width: 0 } } } : { mode: "lines" }) };
+      return { x: bx, y: by, text: told, ...(sizes.some(Boolean) ? { mode: "lines+markers", marker: { size: sizes, color: color(run), line: { width: 0 } } } : { mode: "lines" }) };
     }
     const curve = (run, name, logarithmic = false) => smoothed(run[name], name === "lr" ? 0 : state.smooth, logarithmic);
+    // a tooltip has the number of the point itself, with no more digits than are kept, whatever the line is smoothed to
+    const DIGITS = { nelbo: 5 }, OF_MANY = { norm: "the largest", lr: "the last" };
+    function own(run, name, line) {
+      const digits = DIGITS[name] ?? 4, many = run.width > 1 ? `, ${OF_MANY[name] ?? "the mean"} of about ${show(run.width, 3)} steps` : "";
+      return (i) => {
+        const value = show(run[name][i], digits), drawn = show(line[i], digits);
+        return `${where(run, run.step[i], run.hours[i])}: ${value}${many}${value === drawn ? "" : `<br>the line, smoothed: ${drawn}`}`;
+      };
+    }
     function lines(name, more = {}, logarithmic = false) {
-      return visible().map((run) => ({
-        type: "scatter", ...broken(run, at(run, run.step, run.hours), curve(run, name, logarithmic)),
+      return visible().map((run) => ({ run, line: curve(run, name, logarithmic) })).map(({ run, line }) => ({
+        type: "scatter", ...broken(run, at(run, run.step, run.hours), line, own(run, name, line)),
         name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, connectgaps: false,
-        hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{y:.5g}<extra></extra>`, ...more,
+        hovertemplate: `<b>${esc(run.name)}</b><br>%{text}<extra></extra>`, ...more,
       }));
     }
     const xaxis = () => {
@@ -232,7 +243,8 @@
         for (const run of visible()) {
           const x = [0, ...at(run, run.cumulated.step, run.cumulated.hours), axes[state.axis][1](run, run.last[0], run.last[1])];
           const counts = [0, ...run.cumulated.count]; counts.push(counts.at(-1));
-          traces.push({ type: "scatter", mode: "lines", x, y: counts.map(f), text: counts.map(String), yaxis: "y2", name: esc(run.name), line: { color: color(run), width: 1.8, shape: "hv", dash: dash(run) }, hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{text} skipped so far<extra></extra>` });
+          const steps = [0, ...run.cumulated.step, run.last[0]], hours = [0, ...run.cumulated.hours, run.last[1]];
+          traces.push({ type: "scatter", mode: "lines", x, y: counts.map(f), text: counts.map((count, i) => `${where(run, steps[i], hours[i])}: ${count.toLocaleString("en")}`), yaxis: "y2", name: esc(run.name), line: { color: color(run), width: 1.8, shape: "hv", dash: dash(run) }, hovertemplate: `<b>${esc(run.name)}</b><br>%{text} skipped so far<extra></extra>` });
         }
         const ticks = [0, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5, 1e6, 1e7].filter((t) => t <= 1.3 * highest).filter((t, i, all) => all.length < 8 || String(t).startsWith("1") || !t);
         draw(element, traces, layout((narrow() ? "NELBO and skips" : "Training NELBO and skipped updates") + (cut && cut.highest > high ? ` <span style="font-size:12px">(cut off; highest ${show(cut.highest, 2)})</span>` : ""), {
@@ -256,7 +268,7 @@
       evaluations(element) {
         const found = visible().flatMap((run) => [...run.evaluations.nelbo]).filter(Number.isFinite);
         const far = found.length && Math.min(...found) > 0 && Math.max(...found) > 30 * Math.min(...found);
-        draw(element, visible().filter((run) => run.evaluations.step.length).map((run) => ({ type: "scatter", mode: "lines+markers", x: at(run, run.evaluations.step, Array.from(run.evaluations.step, (s) => hoursAt(run, s))), y: Array.from(run.evaluations.nelbo), name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, marker: { size: 6 }, hovertemplate: `<b>${esc(run.name)}</b><br>%{x}: %{y:.5g}<extra></extra>` })), layout("Validation NELBO", { xaxis: xaxis(), yaxis: { ...(far ? { type: "log", exponentformat: "power", dtick: 1 } : {}), title: { text: "nats per dimension", standoff: 8 } } }));
+        draw(element, visible().filter((run) => run.evaluations.step.length).map((run) => ({ type: "scatter", mode: "lines+markers", x: at(run, run.evaluations.step, Array.from(run.evaluations.step, (s) => hoursAt(run, s))), y: Array.from(run.evaluations.nelbo), text: Array.from(run.evaluations.step, (s, i) => `${where(run, s, hoursAt(run, s))}: ${show(run.evaluations.nelbo[i], 5)}`), name: esc(run.name), line: { color: color(run), width: 1.6, dash: dash(run) }, marker: { size: 6 }, hovertemplate: `<b>${esc(run.name)}</b><br>%{text}<extra></extra>` })), layout("Validation NELBO", { xaxis: xaxis(), yaxis: { ...(far ? { type: "log", exponentformat: "power", dtick: 1 } : {}), title: { text: "nats per dimension", standoff: 8 } } }));
       },
     };
     // the middle 98% where a few values would flatten all others
@@ -374,7 +386,13 @@
       const rows = looks.heads.map((_, i) => i).filter((i) => state.role === "all" || looks.roles[i] === state.role);
       const all = packed ? numbers(packed) : null, seen = packed ? numbers(looks.seen[state.quantity]) : null, width = looks.heads.length;
       const steps = numbers(looks.step), columns = Array.from(steps, (_, j) => j);
-      return { rows, steps, flags: numbers(looks.skipped), value: (i, j) => all[j * width + i], seen: (i, j) => seen && seen[j * width + i], columns };
+      // a column that stands for several looks reaches to the next one
+      const when = (j) => {
+        const from = steps[j].toLocaleString("en"), to = j + 1 < steps.length ? steps[j + 1] - 1 : Infinity;
+        if (!looks.shared || to <= steps[j]) return `step ${from}`;
+        return Number.isFinite(to) ? `looks of about steps ${from} to ${to.toLocaleString("en")}` : `looks from step ${from} on`;
+      };
+      return { when, rows, steps, flags: numbers(looks.skipped), value: (i, j) => all[j * width + i], seen: (i, j) => seen && seen[j * width + i], columns };
     }
     function build() {
       place.replaceChildren();
@@ -406,7 +424,7 @@
           const shown = (v) => logarithmic ? (v > 0 ? Math.log10(v) : low) : v;
           const z = t.rows.map((i) => t.columns.map((j) => t.seen(i, j) && Number.isFinite(t.value(i, j)) ? Math.min(Math.max(shown(t.value(i, j)), low), high) : null));
           const bad = t.rows.map((i) => t.columns.map((j) => t.seen(i, j) && !Number.isFinite(t.value(i, j)) ? 1 : null));
-          const text = t.rows.map((i) => t.columns.map((j) => `<b>${esc(run.looks.heads[i])}</b> (${esc(run.looks.roles[i])})<br>step ${t.steps[j]}${t.flags[j] ? ", skipped" : ""}<br>${esc(quantities[state.quantity])}: ${t.seen(i, j) ? show(t.value(i, j)) : "not known"}`));
+          const text = t.rows.map((i) => t.columns.map((j) => `<b>${esc(run.looks.heads[i])}</b> (${esc(run.looks.roles[i])})<br>${t.when(j)}${t.flags[j] ? run.looks.shared ? ", with skipped updates" : ", skipped" : ""}<br>${esc(quantities[state.quantity])}: ${t.seen(i, j) ? show(t.value(i, j)) : "not known"}`));
           const dark = isDark();
           const scale = two
             ? [[0, dark ? "#8b6cf0" : "#4a2f8f"], [0.25, dark ? "#5d5590" : "#a79bd1"], [0.5, dark ? "#2b313b" : "#f4f4f5"], [0.75, dark ? "#b0683a" : "#f2b37c"], [1, dark ? "#ff7a52" : "#b63a13"]]
@@ -419,7 +437,7 @@
             { type: "heatmap", x: xs, y: shift, z: bad, text, hoverinfo: "text", zmin: 0, zmax: 1, colorscale: [[0, dark ? "#fff" : "#000"], [1, dark ? "#fff" : "#000"]], showscale: false, ygap: 1, hoverongaps: false },
           ];
           const marked = t.columns.filter((j) => t.flags[j] && !categories);
-          if (marked.length) traces.push({ type: "scatter", mode: "markers", x: marked.map((j) => xs[j]), y: marked.map(() => -0.95), marker: { symbol: "line-ns", size: 7, line: { width: 1.5, color: dark ? "#ff7a72" : "#d62728" } }, text: marked.map((j) => `skipped at step ${t.steps[j]}`), hoverinfo: "text", cliponaxis: false });
+          if (marked.length) traces.push({ type: "scatter", mode: "markers", x: marked.map((j) => xs[j]), y: marked.map(() => -0.95), marker: { symbol: "line-ns", size: 7, line: { width: 1.5, color: dark ? "#ff7a72" : "#d62728" } }, text: marked.map((j) => run.looks.shared ? `skipped: ${t.when(j)}` : `skipped at ${t.when(j)}`), hoverinfo: "text", cliponaxis: false });
           draw(element, traces, layout(`${esc(run.name)} <span style="font-size:12px">${esc(quantities[state.quantity])}${prefix && !narrow() ? ` · ${esc(prefix)}` : ""}</span>${ends}`, {
             margin: { l: 20, r: 10, t: 44, b: 42 },
             xaxis: { title: { text: categories ? "step of the skipped update" : "training step", standoff: 6 }, showgrid: false, ...(categories ? { tickvals: t.columns, ticktext: x } : furthest > 0 ? { range: [-0.01 * furthest, 1.02 * furthest] } : {}) },
