@@ -255,7 +255,11 @@ class Composition(Convention):
 
 
 class Measured(Convention):
-    """σ = g(v) for a g that is known at some points only; in between, straight lines."""
+    """σ = g(v) for a g that is known at some points only.
+
+    Between two points log σ is a straight line where both are positive, and σ where they are not; beyond the ends σ
+    goes on as a line.
+    """
 
     name = "measured"
 
@@ -263,10 +267,15 @@ class Measured(Convention):
         self.points = tuple(points)
 
     def sigma(self, v: Tensor) -> Tensor:
-        at, value = (torch.tensor(column, dtype=v.dtype, device=v.device) for column in zip(*self.points, strict=True))
-        index = torch.searchsorted(at, v.contiguous()).clamp(1, len(at) - 1)
-        share = (v - at[index - 1]) / (at[index] - at[index - 1])
-        return torch.lerp(value[index - 1], value[index], share.clamp(0, 1))
+        columns = zip(*self.points, strict=True)
+        at, value = (torch.tensor(column, dtype=torch.float64, device=v.device) for column in columns)
+        wide = v.double().contiguous()
+        index = torch.searchsorted(at, wide.detach()).clamp(1, len(at) - 1)
+        share = (wide - at[index - 1]) / (at[index] - at[index - 1])
+        low, high = value[index - 1], value[index]
+        curved = (low > 0) & (high > 0) & (share >= 0) & (share <= 1)
+        logs = torch.lerp(torch.where(curved, low, 1.0).log(), torch.where(curved, high, 1.0).log(), share.clamp(0, 1))
+        return torch.where(curved, logs.exp(), torch.lerp(low, high, share)).to(v.dtype)
 
     def preimage(self, scale: Scale, p: Tensor) -> Tensor:
         raise PatchError("a convention that was only measured cannot be undone; patch the expression that computes σ")

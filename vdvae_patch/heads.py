@@ -148,6 +148,10 @@ class Found:
         two_laws: whether the host draws from one Normal and measures another, and a patch leaves it both.
         factor: what the host's density or KL has of the σ that is drawn with, which a patch keeps: √2 of a KL that
             counts σ² twice, 1 / T of a draw at temperature T.
+        uneven: a line about what takes part in σ beside the raw value and is not one number, such as a factor of each
+            example's own, of which tables show the largest; or empty.
+        elsewhere: of a head whose expressions are replaced, a line about another one like them that did not run; or
+            empty.
     """
 
     confidence: Literal["sure", "likely"]
@@ -166,6 +170,8 @@ class Found:
     correlation: Correlation | None = None
     two_laws: bool = False
     factor: float = 1.0
+    uneven: str = ""
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,9 @@ class Head:
         paper: whether a scale always takes the raw value as it is, as the paper's formulas do, even with `keep`; for
             hosts of the paper, whose runs are named by these formulas.
         scan: the scan that found it, by which `patch` verifies; a copy or a pickle of the head is without it.
+        size: how many channels the module's output has along `dim`, where only some are meant and it is known; an
+            output of another size is refused, since means and scales would lie elsewhere in it.
+        line: of a head that was read from a file, the host's line by which σ was computed; or empty.
         host: the name of the host whose entry gave it, by which a saved patch finds its functions again; or empty.
     """
 
@@ -209,6 +218,8 @@ class Head:
     paper: bool = field(default=False, repr=False, compare=False)
     scan: Any = field(default=None, repr=False, compare=False)
     host: str = field(default="", repr=False, compare=False)
+    size: int | None = field(default=None, repr=False, compare=False)
+    line: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

@@ -175,6 +175,11 @@ def replace_raw(output: Tensor, head: Head, scale: Scale, emitter: type | None =
     if head.start == 0 and head.stop is None and head.step == 1:
         return preimage(head.convention, scale, output)
     size = output.shape[head.dim]
+    if head.size is not None and size != head.size:
+        raise PatchError(
+            f"head {head}: the module's output has {size} channels along dimension {head.dim}, and had {head.size} "
+            "where the head was found, so that these may be others; scan the model as it is now, and patch it"
+        )
     if (head.start if head.stop is None else head.stop - 1) >= size:
         raise PatchError(f"head {head}: the module's output has {size} channels along dimension {head.dim}")
     if head.start == 0 and head.stop == size and head.step == 1:

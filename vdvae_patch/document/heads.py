@@ -14,6 +14,7 @@ from torch import nn
 
 from vdvae_patch.attach.sites import ActivationSite, Site
 from vdvae_patch.document.fields import Fields
+from vdvae_patch.document.lines import line_of, told_apart
 from vdvae_patch.document.places import PlaceReader, PlaceWriter, channels_data, channels_of
 from vdvae_patch.document.values import convention_data, convention_of, is_registered, scale_data, scale_of
 from vdvae_patch.errors import InvalidValueError, PatchError
@@ -23,7 +24,7 @@ from vdvae_patch.scales import Scale
 Given = Callable[[str], Sequence[Head]]
 """The heads of a host by its name, or those that the caller gives where the name is empty."""
 
-_KNOWN = ("path", "role", "channels", "convention", "scale", "parameter", "sites", "given")
+_KNOWN = ("path", "role", "channels", "convention", "scale", "parameter", "sites", "given", "size", "line")
 
 
 def head_data(head: Head, scale: Scale | None, places: PlaceWriter) -> dict[str, Any]:
@@ -42,6 +43,10 @@ def head_data(head: Head, scale: Scale | None, places: PlaceWriter) -> dict[str,
     }
     if head.parameter:
         data["parameter"] = True
+    if head.size is not None:
+        data["size"] = head.size
+    if told_apart(head) and (line := line_of(head)) in places.lines:
+        data["line"] = line
     if why:
         data["given"] = {"host": _host(head), "because": why}
     elif head.sites:
@@ -88,6 +93,8 @@ def head_of(data: object, where: str, model: nn.Module, places: PlaceReader, giv
             sites=tuple(places.site(item, at) for item, at in fields.items("sites", [])),
             parameter=parameter,
             step=channels.step,
+            size=None if fields.any("size") is None else fields.get("size", int),
+            line=fields.get("line", str, ""),
         )
     except InvalidValueError as error:
         raise PatchError(f"{where}: {error}") from None

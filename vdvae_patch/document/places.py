@@ -20,6 +20,7 @@ from vdvae_patch.attach.source import method_function
 from vdvae_patch.attach.written import Call, Places, Text, entered, text_at
 from vdvae_patch.conventions import Convention
 from vdvae_patch.document.fields import Fields, of_kind
+from vdvae_patch.document.lines import lines_of
 from vdvae_patch.document.values import convention_data, convention_of
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import ChannelRange
@@ -32,6 +33,8 @@ class PlaceWriter:
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = dict(model.named_modules(remove_duplicate=False))
+        self.lines = lines_of(model)
+        """Of the files of the model's own classes."""
 
     def site(self, site: Site | ActivationSite) -> dict[str, Any]:
         """An expression, or an activation; raises `PatchError` if its text cannot be read."""

@@ -37,6 +37,7 @@ from vdvae_patch.patching.record import (
     PatchedHead,
     PatchedHeads,
     PatchRecord,
+    beside_the_scale,
     is_patched,
     not_patched,
     owners,
@@ -333,6 +334,8 @@ def patch(
         if last is not None and not last.finite:
             warnings.warn(f"with the patch this batch is not finite: {last}", stacklevel=2)
         for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
+            warnings.warn(line, stacklevel=2)
+        for line in beside_the_scale(record.heads):
             warnings.warn(line, stacklevel=2)
     except BaseException:  # a call that raises, or a warning that is made an error
         _remove(model, record.number)

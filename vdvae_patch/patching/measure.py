@@ -25,6 +25,9 @@ class Meter(Scale):
 
     name = "meter"
 
+    # two heads of one layer are two places, if their scales are, whatever their convention
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
     def __init__(self, convention: Convention) -> None:
         super().__init__()
         self.convention = convention

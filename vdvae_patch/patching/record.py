@@ -6,7 +6,7 @@ wrapper has moved them to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -42,6 +42,16 @@ class PatchedHead:
         """Path, channels, role, convention and scale, as text."""
         scale = VANILLA if self.scale is None else str(self.scale)
         return self.head.path, self.head.channels, self.head.role, str(self.head.convention), scale
+
+
+def beside_the_scale(heads: Iterable[PatchedHead]) -> list[str]:
+    """What a scan saw that makes σ another one than the scale's, for some elements or in some lines of the model."""
+    lines: list[str] = []
+    for patched in heads:
+        found = patched.head.found
+        if found is not None:
+            lines += [found.uneven, found.elsewhere if patched.head.sites and patched.scale is not None else ""]
+    return [line for line in dict.fromkeys(lines) if line]
 
 
 class PatchedHeads(tuple[PatchedHead, ...]):

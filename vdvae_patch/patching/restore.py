@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from vdvae_patch.attach.graft import host_class
 from vdvae_patch.attach.sites import LogSite, NormalSite, TermSite
 from vdvae_patch.document.fields import Fields, of_kind, parse
 from vdvae_patch.document.heads import Given, head_data, head_of
+from vdvae_patch.document.lines import gone, lines_of
 from vdvae_patch.document.places import PlaceReader, PlaceWriter
 from vdvae_patch.document.seal import CHECKSUM, require_unchanged, with_checksum
 from vdvae_patch.errors import InvalidValueError, PatchError, UnknownNameError
@@ -266,6 +268,9 @@ def _apply(model: nn.Module, fields: Fields, given: Given) -> PatchHandle:
         )
     if term is not None:
         put_term(part.get_submodule(term[0]), term[1])
+    lines = lines_of(part)
+    for line in filter(None, (gone(h.head, lines) for h in handle.record.heads)):
+        warnings.warn(line, stacklevel=2)
     return handle
 
 

@@ -35,6 +35,7 @@ from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.scanning.heads import two_roles
 from vdvae_patch.scanning.heads.grouping import FACTOR, SUM, heads_of
 from vdvae_patch.scanning.places.calls import normal_sites, outside_sites
+from vdvae_patch.scanning.places.elsewhere import with_what_did_not_run
 from vdvae_patch.scanning.places.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.result import ScanResult
@@ -102,7 +103,7 @@ def _watched(
     if outcome.raised is not None:
         outcome = _as_symptom(model, inputs, call, outcome, outcome.raised)
     readings = read(graph)
-    found = list(replaceable(model, heads_of(graph, readings)))
+    found = with_what_did_not_run(model, graph, list(replaceable(model, heads_of(graph, readings))))
     residual = {
         head_key(h.path, h.channel_range)
         for h in found

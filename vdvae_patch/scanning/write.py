@@ -121,6 +121,8 @@ def _head(head: Head, places: _Places) -> str:
         arguments.append(f"step={head.step}")
     if head.dim != 1:
         arguments.append(f"dim={head.dim}")
+    if head.size is not None:
+        arguments.append(f"size={head.size}")
     arguments.append(f"convention={_convention(head.convention)}")
     if head.parameter:
         arguments.append("parameter=True")

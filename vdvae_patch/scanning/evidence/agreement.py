@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from vdvae_patch import conventions
-from vdvae_patch.composition import Composition, Measured, Step, Target, named
+from vdvae_patch.composition import Composition, Step, Target, named
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Role
 from vdvae_patch.scanning.arithmetic.chain import bounded_steps
 from vdvae_patch.scanning.arithmetic.expression import Expression
+from vdvae_patch.scanning.evidence.measuring import measured
 from vdvae_patch.scanning.evidence.reading import Reading
 
 AGREE = 1e-5
@@ -163,8 +165,7 @@ def _measured(reading: Reading) -> Convention:
     steps = bounded_steps(reading.spot, reading.raw)
     if steps is not None:
         return named((*steps, *reading.suffix))
-    grid = torch.linspace(-8, 8, 65, dtype=torch.float64)
-    return Measured(tuple(zip(grid.tolist(), _curve(reading, grid).tolist(), strict=True)))
+    return measured(partial(_curve, reading))
 
 
 def _curve(reading: Reading, grid: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,8 @@ class Emission:
         reason: why not, otherwise.
         layer: whether the module is a subclass of a layer of PyTorch's whose own `forward` calls the layer's, and
             returns something else: parts of what that call gives.
+        size: how many channels the output has along theirs, where that is the layer's own number; None where it is one
+            of examples or of steps of time, which are others in the next batch, or where all channels are meant.
     """
 
     path: str
@@ -35,6 +37,7 @@ class Emission:
     at_output: bool
     reason: str = ""
     layer: bool = False
+    size: int | None = None
 
 
 def emission_of(graph: Graph, raw: Spot) -> Emission:
@@ -76,7 +79,7 @@ def emission_of(graph: Graph, raw: Spot) -> Emission:
     if builtin or owner.path in returned:
         if not exact:
             return Emission(owner.path, False, ChannelRange(channels.dim), False, "its channels are no regular range")
-        return Emission(owner.path, False, channels, True)
+        return Emission(owner.path, False, channels, True, size=emitted.own_size(channels))
     if returned:
         return Emission(returned[0], False, channels, exact)
     if owner.path in graph.returned_beside.get(emitted.node.id, []):
@@ -163,6 +166,14 @@ class _Emitted:
         last = dim == len(self.node.shape) - 1
         varying = len(self.node.shape) > 2 or len(self.ranks) > 1
         return -1 if last and varying and self.op not in ops.CONVOLUTIONS else dim
+
+    def own_size(self, channels: ChannelRange) -> int | None:
+        """How many channels the layer puts out along a range of them; None where other batches have others."""
+        rank = len(self.node.shape)
+        convolved = self.op in ops.CONVOLUTIONS | ops.NORMALIZATIONS and rank > 2
+        if channels.stop is None or rank < 2 or channels.dim % rank != (1 if convolved else rank - 1):
+            return None
+        return self.node.shape[channels.dim]
 
     @property
     def usual(self) -> int:

@@ -11,9 +11,11 @@ from vdvae_patch.composition import Step
 from vdvae_patch.conventions import Convention
 from vdvae_patch.heads import Role
 from vdvae_patch.patching.floors import least, zero_between
+from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.chain import descend
 from vdvae_patch.scanning.arithmetic.expression import Spot
 from vdvae_patch.scanning.arithmetic.graph import Graph, Node
+from vdvae_patch.scanning.evidence.reading import Reading, where
 from vdvae_patch.trace import shown
 
 _SOURCE = '"Re-parameterizing VAEs for stability"'
@@ -65,6 +67,22 @@ def of_head(
             f"{path}: σ is zero where the raw value is {at + 0.0:g}, and its log, or a division by it, is not finite "
             "there; remedy: any scale of this package"
         )
+
+
+def of_uneven(path: str, readings: Sequence[Reading]) -> str:
+    """What takes part in σ beside the raw value, and is another number for each example or each channel: of a factor of
+    the data, or of a buffer of deviations, the convention has the largest; empty if there is none."""
+    for node in (node for reading in readings for node in reading.chain.nodes if node.op in _WITH_ANOTHER):
+        for other in (n for n in node.inputs if not n.params and not n.even and not n.mask and math.prod(n.shape) > 1):
+            if other.value != 1.0:  # a mask of zeros and ones, as of padding
+                return (
+                    f"{path}: at {where(node)} σ has another number in it for each element, {other.value:.4g} for one; "
+                    "a patch keeps them, and σ in tables, and what a scale gives, is that one's"
+                )
+    return ""
+
+
+_WITH_ANOTHER = ops.ADDING | ops.MULTIPLYING | {"pow"}
 
 
 def of_correlation(path: str, place: str) -> str:

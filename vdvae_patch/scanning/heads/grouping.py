@@ -190,6 +190,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     factor = factor_of(group.readings, group.role) if agree and group.steps is None else 1.0
     name = emission.path or THE_MODEL
     tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
+    uneven = hazards.of_uneven(name, group.readings)
     found = Found(
         confidence="sure" if group.sure else "likely",
         shape=first.node.shape if first.used < 0 else shape_of(first.raw),
@@ -202,14 +203,17 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
             *hazards.of_head(group.role, convention, agree, name, _ways(group.readings), factor),
             *(hazards.of_floored_log(emission.path, where(r.node), made_one is not None) for r in floored[:1]),
             *(hazards.of_tiny_floor(name, where(r.term.total), floor) for r, floor in tiny[:1] if r.term),
+            *([uneven] if uneven else []),
         ),
         alone=_alone(graph, group),
         at_output=beside and place == "call" and _is_bounded_output(group, convention, agree, shared),
         factor=factor,
+        uneven=uneven,
     )
     return Head(
         emission.path, group.role, channels.start, channels.stop, channels.dim, convention,
         sites=sites, parameter=emission.parameter, found=found, step=channels.step,
+        size=emission.size,
     )  # fmt: skip
 
 

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from vdvae_patch.composition import Measured
 from vdvae_patch.heads import Head, Role
 from vdvae_patch.patching import PatchHandle
 from vdvae_patch.patching.apply import beside
 from vdvae_patch.patching.floors import limits
-from vdvae_patch.patching.record import PatchedHead
+from vdvae_patch.patching.record import PatchedHead, beside_the_scale
 from vdvae_patch.scales import Constant
 from vdvae_patch.scanning.evidence.hazards import MADE_ONE
 from vdvae_patch.scanning.result import ScanResult
@@ -69,6 +70,7 @@ def told(treated: Treated) -> str:
     if heads.only_sampled:
         lines.append(f"note: {heads.unmeasured}")
     lines += (f"note: {line}" for line in (*heads.stays, *_moved(treated), *_bounds(handle)))
+    lines += (f"note: {line}" for line in beside_the_scale(handle.heads))
     bounded = {(h.head.path, h.head.channels) for h in handle.heads if h.scale is not None}
     for head in heads:
         for warning in head.found.warnings if head.found else ():
@@ -89,7 +91,9 @@ def _table(heads: ScanResult, handle: PatchHandle, verdicts: Sequence[Verdict]) 
         found = known.get((head.path, head.channels, head.role), head.found)
         at_call = found is not None and found.patch_at == "call"
         place = f"{short(found.file)}:{found.line}" if found is not None and at_call else "module's output"
-        holds = bool(verdicts) and _key(patched) not in broken
+        if any(_key(h)[:2] == _key(patched)[:2] and h.scale != scale for h in handle.heads):
+            place = "where it is called"  # one layer, two scales
+        holds = bool(verdicts) and _key(patched) not in broken and not _is_untried(patched)
         own = "left as it is: it holds by itself" if holds else "left as it is: name a scale for it"
         why = own if scale is None else _WHY.get(scale.name, "as asked")
         measured = ("" if s is None else str(s) for s in (patched.before, patched.after))
@@ -146,9 +150,15 @@ def _verdicts(treated: Treated) -> Iterator[str]:
         return
     broken = [verdict for verdict in treated.verdicts if not verdict.cured]
     bad = {_key(h) for verdict in broken for h in verdict.heads}
-    good = [h for h in treated.handle.heads if _key(h) not in bad]
+    held = [h for h in treated.handle.heads if _key(h) not in bad]
+    good = [h for h in held if not _is_untried(h)]
     if good:
         yield f"CURED: {_named(good)}: loss and gradients stay finite wherever the raw values are pushed"
+    if len(good) < len(held):
+        yield (
+            f"not pushed: {_named([h for h in held if _is_untried(h)])}: the raw value is no module's output and no "
+            "parameter, so that what the model's own lines make of a large one is not known; name a scale for it"
+        )
     for verdict in broken:
         assert verdict.outcome is not None
         pushed = "on this batch" if verdict.level is None else f"pushed to log σ = {verdict.level:g}"
@@ -160,6 +170,13 @@ def _verdicts(treated: Treated) -> Iterator[str]:
             said.append(verdict.outcome.origin.remedy)
         # an error's own words may end in a full stop
         yield ". ".join(sentence.removesuffix(".") for sentence in said if sentence)
+
+
+def _is_untried(patched: PatchedHead) -> bool:
+    """Whether σ was pushed as a curve that is known by points, in the place of the lines that compute it."""
+    found = patched.head.found
+    by_points = patched.scale is None and isinstance(patched.head.convention, Measured)
+    return by_points and (found is None or found.raw is None)
 
 
 def _moved(treated: Treated) -> Iterator[str]:

@@ -10,20 +10,17 @@ the user's own call runs, backward pass included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from vdvae_patch.heads import Correlation, Outlet
+from vdvae_patch.heads import Correlation
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching.record import PatchedHead
+from vdvae_patch.scanning.stabilizing.outlets import can_be_held
 from vdvae_patch.scanning.stabilizing.probing import Probe
 from vdvae_patch.scanning.watching.outcome import with_origin
-from vdvae_patch.torch_versions import takes_hooks
 from vdvae_patch.trace import Tracer, shown
 
 LEVELS = (3.0, 10.0, 30.0, 1000.0)
@@ -82,34 +79,14 @@ def _pushed(
     model: nn.Module, probe: Probe, heads: Sequence[PatchedHead], correlation: Correlation, cured: bool
 ) -> Pushed:
     outlet = correlation.raw
-    modules = dict(model.named_modules(remove_duplicate=False))
-    if outlet is None or outlet.parameter or outlet.path not in modules or not takes_hooks(modules[outlet.path]):
+    if outlet is None or outlet.parameter or not can_be_held(model, outlet):
         return Pushed(Correlation(None, correlation.file, correlation.line, correlation.reaches_one))
     ends = (min(probe.levels), max(probe.levels)) if cured else ()
     tried = [(level, None) for level in LEVELS] + [(LEVELS[-1], end) for end in ends]
     for level, end in ((sign * level, end) for level, end in tried for sign in (1, -1)):
-        with _set(modules[outlet.path], outlet, level):
-            if probe.outcome_at(heads, end).finite:
-                continue
-            tracer = Tracer(model)
-            outcome = with_origin(probe.outcome_at(heads, end, tracer), tracer)
-            return Pushed(correlation, level, end, outcome)
+        if probe.outcome_at(heads, end, held={outlet: level}).finite:
+            continue
+        tracer = Tracer(model)
+        outcome = with_origin(probe.outcome_at(heads, end, tracer, {outlet: level}), tracer)
+        return Pushed(correlation, level, end, outcome)
     return Pushed(correlation)
-
-
-@contextmanager
-def _set(module: nn.Module, outlet: Outlet, level: float) -> Iterator[None]:
-    hook = module.register_forward_hook(partial(_moved, outlet, level))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _moved(outlet: Outlet, level: float, module: nn.Module, arguments: Any, output: Any) -> Any:
-    """The output with those channels at a level; the gradient flows as if the network had put that out."""
-    if not isinstance(output, Tensor) or not output.is_floating_point():
-        return None
-    move = output.detach().new_zeros(output.shape)
-    outlet.channels.of(move).copy_(level - outlet.channels.of(output.detach()))
-    return output + move

@@ -9,16 +9,17 @@ if the network had put it out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vdvae_patch.heads import Head
+from vdvae_patch.heads import Head, Outlet
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.patching import plan
 from vdvae_patch.patching.apply import exchanged_for, put_in
@@ -29,6 +30,7 @@ from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scales import Constant, Scale, Shifted
 from vdvae_patch.scanning.evidence.emission import IN_PASSING
 from vdvae_patch.scanning.finder import ScanRun
+from vdvae_patch.scanning.stabilizing.outlets import can_be_held, held_at
 from vdvae_patch.scanning.watching.draws import drawn_anew
 from vdvae_patch.scanning.watching.outcome import with_origin
 from vdvae_patch.torch_versions import takes_hooks
@@ -169,10 +171,20 @@ class Probe:
                 found = found or self._breaking(heads, following, max(self.levels))
         return found or [Verdict(tuple(heads))]
 
-    def outcome_at(self, heads: Sequence[PatchedHead], level: float | None, tracer: Tracer | None = None) -> Outcome:
-        """Of one call with all heads whose σ follows their raw values at a level; None for the batch as it is."""
+    def outcome_at(
+        self,
+        heads: Sequence[PatchedHead],
+        level: float | None,
+        tracer: Tracer | None = None,
+        held: Mapping[Outlet, float] = MappingProxyType({}),
+    ) -> Outcome:
+        """Of one call with all heads whose σ follows their raw values at a level; None for the batch as it is.
+
+        Args:
+            held: other values that leave the network, and the numbers that they are put at.
+        """
         following = [unit for unit in units(heads) if not all(isinstance(h.scale, Constant) for h in unit)]
-        return self._outcome(heads, [] if level is None else following, level or 0.0, tracer)
+        return self._outcome(heads, [] if level is None else following, level or 0.0, tracer, held)
 
     def _breaking(self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float) -> list[Verdict]:
         if self._outcome(heads, pushed, level, None).finite:
@@ -187,19 +199,34 @@ class Probe:
         return [Verdict(tuple(h for unit in pushed for h in unit), outcome, level)]
 
     def _outcome(
-        self, heads: Sequence[PatchedHead], pushed: Sequence[Unit], level: float, tracer: Tracer | None
+        self,
+        heads: Sequence[PatchedHead],
+        pushed: Sequence[Unit],
+        level: float,
+        tracer: Tracer | None,
+        held: Mapping[Outlet, float] = MappingProxyType({}),
     ) -> Outcome:
+        # the host's own lines break where the σ that they compute does not: exp(v) / (1 + exp(v)), the slope of a where
+        by_network = [unit for unit in pushed if self._leave_the_network(unit)]
+        raw = {h.head.found.raw: _raw(h, level) for u in by_network for h in u if h.head.found and h.head.found.raw}
         # one scale for all heads of a unit: what computes them can have no two
-        scales = {id(h): scale for unit in pushed for scale in [_pushed(_following(unit), level)] for h in unit}
+        units_apart = [unit for unit in pushed if unit not in by_network]
+        scales = {id(h): scale for unit in units_apart for scale in [_pushed(_following(unit), level)] for h in unit}
         given = [replace(h, scale=scales.get(id(h), h.scale)) for h in heads]
         planned = plan.attachments(self._model, given, True, self._run.normals, self._others)
         loss = None if self._own_loss else exchanged_for(self._model, given, True, self._run, self._others)
         take_out = put_in(self._model, planned)
         try:
-            with _means_apart(self._model, [h.head for h in heads]) if pushed else nullcontext():
+            apart = _means_apart(self._model, [h.head for h in heads]) if pushed else nullcontext()
+            with apart, held_at(self._model, {**raw, **held}):
                 return self._run.run_again(self._model, tracer, loss, to_the_error=True)
         finally:
             take_out()
+
+    def _leave_the_network(self, unit: Unit) -> bool:
+        """Whether heads are all left as they are, and their raw values are outputs of modules, which can be set."""
+        outlets = [None if h.scale is not None or h.head.found is None else h.head.found.raw for h in unit]
+        return all(can_be_held(self._model, outlet) for outlet in outlets)
 
 
 _FEW = 8
@@ -222,15 +249,20 @@ def _following(unit: Unit) -> PatchedHead:
 
 def _pushed(patched: PatchedHead, level: float) -> Scale:
     """The head's scale, or the host's own, at the raw value of which the level is log σ or what stands for it."""
-    if patched.scale is None and level == -math.inf:
-        return Pushed(Meter(patched.head.convention), _zero_of((patched,)) or 0.0)
     if patched.scale is None:
-        gain, shift = line(patched.head.convention, 0.0, straight=True) or (1.0, 0.0)
-        return Pushed(Meter(patched.head.convention), (level - shift) / gain)
+        return Pushed(Meter(patched.head.convention), _raw(patched, level))
     shifted = patched.scale if isinstance(patched.scale, Shifted) else Shifted(patched.scale)
     gain, shift = shifted.gain, shifted.shift
     slope, offset = shifted.base.of_log_sigma()  # of upbounded(ω) a p of 0 is a σ of ω / 2
     return Pushed(patched.scale, (slope * level + offset - shift) / gain)
+
+
+def _raw(patched: PatchedHead, level: float) -> float:
+    """The raw value of which the level is the host's own log σ, or what stands for it."""
+    if level == -math.inf:
+        return _zero_of((patched,)) or 0.0
+    gain, shift = line(patched.head.convention, 0.0, straight=True) or (1.0, 0.0)
+    return (level - shift) / gain
 
 
 def _zero_of(unit: Unit) -> float | None:

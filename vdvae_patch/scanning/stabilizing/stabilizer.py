@@ -239,7 +239,7 @@ def _chosen(heads: ScanResult, asked: Asked) -> tuple[Scales, list[str], bool]:
         elif alone is not None and alone.found is not None:
             why = f"of {alone.path}, {alone.found.alone}"
         elif both is not None:
-            why = f"{both.path} gives the posterior's, too, so that it gets the posterior's scale"
+            why = f"{both.path} gives the posterior's, too, whose scale it gets where both hold with it"
         if why:
             notes.append(f"the prior's σ is not fixed: {why}")
     wanted: dict[Role, str | Scale | None] = {"posterior": posterior, "prior": prior, "likelihood": asked["likelihood"]}

@@ -1,0 +1,99 @@
+"""A patch replaces the expressions that the scanned call ran; others of the model's code that compute σ are told."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import vdvae_patch
+
+X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+
+
+class VAE(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.decoder = nn.Linear(8, 8), nn.Linear(4, 8)
+        self.sigma = torch.empty(0)
+
+    def loss(self, x: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
+        self.sigma = sigma.detach()
+        z = mu + sigma * torch.randn_like(mu)
+        return ((self.decoder(z) - x) ** 2).mean() + (0.5 * (sigma**2 + mu**2) - sigma.log()).mean()
+
+
+class BesideTraining(VAE):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.encoder(x).chunk(2, 1)
+        return self.loss(x, mu, F.softplus(raw) + 1e-3)
+
+    def sample_code(self, x: Tensor) -> Tensor:
+        self.sigma = F.softplus(self.encoder(x).chunk(2, 1)[1]) + 1e-3
+        return self.sigma * torch.randn_like(self.sigma)
+
+    def entropy(self, x: Tensor) -> Tensor:
+        return F.softplus(x).sum()
+
+
+class OtherBranch(VAE):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.encoder(x).chunk(2, 1)
+        sigma = F.softplus(raw) + 1e-3 if self.training else 1e-3 + F.softplus(raw)
+        return self.loss(x, mu, sigma)
+
+
+class OneMethod(VAE):
+    def scale(self, raw: Tensor) -> Tensor:
+        return F.softplus(raw) + 1e-3
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.encoder(x).chunk(2, 1)
+        return self.loss(x, mu, self.scale(raw))
+
+    def sample_code(self, x: Tensor) -> Tensor:
+        return self.scale(self.encoder(x).chunk(2, 1)[1])
+
+
+def test_a_method_that_the_call_did_not_run_keeps_its_own_sigma_and_it_is_said() -> None:
+    model = BesideTraining()
+    with pytest.warns(UserWarning, match=r"in BesideTraining\.sample_code, is written like what is replaced"):
+        vdvae_patch.patch(model, "bounded(0.3, 0.4)", heads=vdvae_patch.scan(model, X))
+    model(X)
+    assert model.sigma.max() < 0.4
+    model.sample_code(X)
+    assert model.sigma.max() > 0.4
+    out = io.StringIO()
+    vdvae_patch.stabilize(BesideTraining(), X, posterior="bounded(0.3, 0.4)", file=out)
+    assert "in BesideTraining.sample_code, is written like what is replaced" in out.getvalue()
+
+
+@pytest.mark.medium
+def test_a_call_that_runs_both_patches_both() -> None:
+    model = BesideTraining()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        heads = vdvae_patch.scan(model, X, call=lambda model, x: model(x) + model.sample_code(x).sum())
+        vdvae_patch.patch(model, "bounded(0.3, 0.4)", heads=heads)
+    for call in (model, model.sample_code):
+        call(X)
+        assert model.sigma.max() < 0.4
+
+
+def test_a_branch_that_evaluation_takes_is_said() -> None:
+    model = OtherBranch()
+    with pytest.warns(UserWarning, match=r"`0.001 \+ F.softplus\(raw\)` in OtherBranch.forward"):
+        vdvae_patch.patch(model, "bounded(0.3, 0.4)", heads=vdvae_patch.scan(model, X))
+
+
+def test_a_method_that_both_call_is_patched_for_both() -> None:
+    model = OneMethod()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vdvae_patch.patch(model, "bounded(0.3, 0.4)", heads=vdvae_patch.scan(model, X))
+    assert model.sample_code(X).max() < 0.4

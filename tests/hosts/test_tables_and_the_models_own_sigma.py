@@ -1,0 +1,93 @@
+"""What the tables of a patch show of σ, beside the σ that the model itself computes."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+import vdvae_patch
+
+X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+
+
+class OneLayerForBoth(nn.Module):
+    """One layer gives the posterior's σ and the prior's, of other inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.of_data, self.of_condition, self.last = nn.Linear(8, 8), nn.Linear(2, 8), nn.Linear(8, 6)
+        self.decoder = nn.Linear(3, 8)
+
+    def sigmas(self, x: Tensor) -> tuple[Normal, Normal]:
+        mu, log_sigma = self.last(self.of_data(x)).chunk(2, 1)
+        prior_mu, prior_log_sigma = self.last(self.of_condition(x[:, :2])).chunk(2, 1)
+        return Normal(mu, log_sigma.exp()), Normal(prior_mu, prior_log_sigma.exp())
+
+    def forward(self, x: Tensor) -> Tensor:
+        posterior, prior = self.sigmas(x)
+        return ((self.decoder(posterior.rsample()) - x) ** 2).sum(1).mean() + kl_divergence(posterior, prior).mean()
+
+
+def _extremes(sigma: Tensor) -> tuple[float, float]:
+    return float(sigma.detach().min()), float(sigma.detach().max())
+
+
+def test_two_heads_of_one_layer_are_shown_apart() -> None:
+    model = OneLayerForBoth()
+    right = [_extremes(q.scale) for q in model.sigmas(X)]
+    handle = vdvae_patch.patch(model, "explin/bounded(0.001, 1000)", heads=vdvae_patch.scan(model, X))
+    now = [_extremes(q.scale) for q in model.sigmas(X)]
+    for shown, before, after in zip(handle.heads, right, now, strict=True):
+        assert shown.before is not None
+        assert shown.after is not None
+        assert (shown.before.low, shown.before.high) == pytest.approx(before, rel=1e-4)
+        assert (shown.after.low, shown.after.high) == pytest.approx(after, rel=1e-4)
+
+
+def test_of_two_scales_of_one_layer_the_account_says_neither_that_they_are_one_nor_that_its_output_is_patched() -> None:
+    out = io.StringIO()
+    vdvae_patch.stabilize(OneLayerForBoth(), X, posterior="explin", prior="bounded(0.001, 1000)", file=out)
+    assert "where it is called" in out.getvalue()
+    assert "module's output" not in out.getvalue()
+
+
+class TimesTheData(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.decoder = nn.Linear(8, 8), nn.Linear(4, 8)
+
+    def factor(self, x: Tensor) -> Tensor:
+        return 1 + x[:, :1].abs()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_sigma = self.encoder(x).chunk(2, 1)
+        sigma = log_sigma.exp() * self.factor(x)
+        z = mu + sigma * torch.randn_like(mu)
+        return ((self.decoder(z) - x) ** 2).mean() + (0.5 * (sigma**2 + mu**2) - sigma.log()).mean()
+
+
+class TimesANumber(TimesTheData):
+    def factor(self, x: Tensor) -> Tensor:
+        return torch.full((len(x), 1), 0.7)
+
+
+def test_a_factor_of_each_example_is_said_wherever_sigma_is_shown() -> None:
+    with pytest.warns(UserWarning, match="σ has another number in it for each element"):
+        vdvae_patch.patch(model := TimesTheData(), "explin", heads=vdvae_patch.scan(model, X))
+    assert "σ has another number in it for each element" in str(vdvae_patch.scan(TimesTheData(), X))
+    out = io.StringIO()
+    vdvae_patch.stabilize(TimesTheData(), X, file=out)
+    assert "note: encoder: at " in out.getvalue()
+
+
+def test_one_factor_for_all_is_part_of_sigma() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vdvae_patch.patch(model := TimesANumber(), "explin", heads=vdvae_patch.scan(model, X))

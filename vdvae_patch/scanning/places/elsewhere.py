@@ -1,0 +1,158 @@
+"""Expressions like those that a patch replaces, in lines of the model's code that the scanned call did not run.
+
+def forward(self, x):                              # scanned: this expression is replaced
+    ...
+    scale = F.softplus(raw) + 1e-3
+
+def sample(self, n):                               # this one computes σ as before
+    scale = F.softplus(self.prior(z)) + 1e-3
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import FunctionType
+
+from torch import nn
+
+from vdvae_patch.attach.callers import functions_of
+from vdvae_patch.attach.graft import host_class
+from vdvae_patch.attach.recompile import lies_in
+from vdvae_patch.attach.sites import Site
+from vdvae_patch.attach.source import Span, find, is_method, method_function, parse
+from vdvae_patch.attach.syntax import span_of
+from vdvae_patch.attach.written import entered
+from vdvae_patch.errors import PatchError
+from vdvae_patch.heads import Head
+from vdvae_patch.scanning.arithmetic.graph import Graph
+from vdvae_patch.trace import shown
+
+
+def with_what_did_not_run(model: nn.Module, graph: Graph, heads: Sequence[Head]) -> list[Head]:
+    """The heads; those whose expressions are replaced with a line about others like them that did not run."""
+    if not any(head.sites for head in heads):
+        return list(heads)
+    others = _Others(model, graph)
+    return [
+        head if head.found is None else replace(head, found=replace(head.found, elsewhere=others.like_those_of(head)))
+        for head in heads
+    ]
+
+
+class _Others:
+    """Expressions of a model's functions that the scanned call did not run."""
+
+    def __init__(self, model: nn.Module, graph: Graph) -> None:
+        self._model = model
+        self._functions = dict.fromkeys(_functions(model))
+        self._ran: dict[str, set[Span]] = {}
+        for frame in (frame for node in graph.nodes for frame in node.frames):
+            first, last, start, end = frame.span
+            if first is not None and last is not None and start is not None and end is not None:
+                self._ran.setdefault(frame.code.co_filename, set()).add((first, last, start, end))
+        self._told: dict[tuple[FunctionType, tuple[str, ...]], str] = {}
+
+    def like_those_of(self, head: Head) -> str:
+        """A line about them; empty where there are none."""
+        for site in head.sites:
+            if isinstance(site, Site) and not site.in_call and site.channels is None:
+                try:
+                    function = _function(self._model, site)
+                    replaced = find(parse(function), site.last)
+                except PatchError:
+                    continue
+                wanted = _operations(replaced, _self(function)) if isinstance(replaced, ast.expr) else ()
+                if wanted and (told := self._tell(function, wanted)):
+                    return told
+        return ""
+
+    def _tell(self, function: FunctionType, wanted: tuple[str, ...]) -> str:
+        key = function, wanted
+        if key not in self._told:
+            among = {function: None, **self._functions}
+            found = [
+                (other, node) for other in among for node in _like(other, wanted) if not self._has_run(other, node)
+            ]
+            self._told[key] = _line(*found[0], len(found) - 1) if found else ""
+        return self._told[key]
+
+    def _has_run(self, function: FunctionType, node: ast.expr) -> bool:
+        ran = self._ran.get(function.__code__.co_filename, ())
+        return any(lies_in(span, span_of(node)) for span in ran)
+
+
+def _line(function: FunctionType, node: ast.expr, more: int) -> str:
+    place = shown(f"{function.__code__.co_filename}:{node.lineno}")
+    others = f" (and {more} more)" if more else ""
+    return (
+        f"{place}, `{ast.unparse(node)}` in {function.__qualname__}, is written like what is replaced{others}, and the "
+        "scanned call did not run it: a σ that it computes stays the model's own. Let one method compute σ for both, "
+        "or scan with a call that runs both"
+    )
+
+
+def _function(model: nn.Module, site: Site) -> FunctionType:
+    """The function in whose text a site stands."""
+    instance: nn.Module | None = model.get_submodule(site.owner)
+    function = method_function(host_class(instance), site.method)
+    for step in site.calls:
+        function, instance = entered(function, step, instance)
+    return function
+
+
+def _functions(model: nn.Module) -> Iterator[FunctionType]:
+    """Those of the model's own classes, and of no library's."""
+    for cls in dict.fromkeys(host_class(module) for module in model.modules()):
+        if not cls.__module__.startswith("torch."):
+            yield from functions_of(next(module for module in model.modules() if host_class(module) is cls))
+
+
+def _like(function: FunctionType, wanted: tuple[str, ...]) -> Iterator[ast.expr]:
+    """The expressions that do the same to some value: the same calls, and the same numbers."""
+    try:
+        tree = parse(function)
+    except PatchError:
+        return
+    own = _self(function)
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.expr) and _operations(node, own) == wanted:
+            yield node
+        else:
+            todo += ast.iter_child_nodes(node)
+
+
+_MOVING = frozenset(
+    {
+        *("chunk", "expand", "flatten", "float", "narrow", "permute", "reshape", "select", "split", "squeeze"),
+        *("tensor_split", "to", "transpose", "unbind", "unflatten", "unsqueeze", "view"),
+    }
+)
+
+
+def _operations(expression: ast.expr, own: str) -> tuple[str, ...]:
+    """The names of what an expression calls, and its numbers, in an order of their own; empty for one that calls
+    nothing. What a layer or a method of `self` gives, or a part of something, is a value as any other."""
+    calls, numbers = [], []
+    todo: list[ast.AST] = [expression]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            numbers.append(repr(float(node.value)))
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            layer = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == own
+            if not layer and name not in _MOVING:
+                calls.append(name)
+                todo += ast.iter_child_nodes(node)
+        elif not isinstance(node, ast.Subscript):
+            todo += ast.iter_child_nodes(node)
+    return (*sorted(calls), *sorted(numbers)) if calls else ()
+
+
+def _self(function: FunctionType) -> str:
+    """How a method names what it is called on; empty for a function that is none."""
+    return function.__code__.co_varnames[0] if is_method(function) else ""
