@@ -144,9 +144,7 @@ def memory_of(tensor: Tensor) -> int:
     """A number for its memory, the same of all views of it; 0 of one that has none."""
     if tensor.is_meta or tensor.layout is not torch.strided:
         return 0
-    try:
-        return int(
-            tensor.untyped_storage()._cdata
-        )  # and not `data_ptr()`, which copies what is shared until somebody writes
+    try:  # not by `data_ptr()`, which copies what is shared until somebody writes
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # wrappers of torch.func, and subclasses, may have no storage
         return 0
