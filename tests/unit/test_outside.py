@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+import math
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -116,6 +117,24 @@ def test_two_names_of_one_list_are_one_again() -> None:
     assert other.other == [1, 2]
 
 
+def test_a_tensor_that_wants_a_gradient_wants_one_again() -> None:
+    model = Counting()
+    built = SinceBuilt(model)
+    model.slope, model.offset = torch.ones(2, requires_grad=True), torch.ones(2)
+    other = Counting()
+    put(other, from_file(built.moved().values), "the checkpoint")
+    assert (other.slope.requires_grad, other.offset.requires_grad) == (True, False)
+
+
+def test_what_is_again_what_it_was_is_told_to_whoever_has_followed_it() -> None:
+    model = Counting()
+    built = SinceBuilt(model)
+    model.steps = 1
+    followed = built.moved().values
+    model.steps = 0
+    assert built.moved(also=followed).values == {"steps": 0}
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -155,6 +174,28 @@ def test_what_is_too_large_for_a_snapshot_is_known_to_have_moved() -> None:
     assert taken.moved_unseen() == ()
     model.large += 1
     assert taken.moved_unseen() == ("large",)
+
+
+def test_what_a_pass_has_made_is_in_the_next_snapshot() -> None:
+    model = Counting()
+    snapshots = Snapshots(model)
+    snapshots.take()
+    model.made_later = 1.0
+    taken = snapshots.take()
+    model.made_later = 2.0
+    taken.put_back(model)
+    assert model.made_later == 1
+
+
+def test_numbers_and_tensors_that_broke_are_what_they_were_and_all_others_go_on() -> None:
+    model = Counting()
+    model.running = 1.0
+    taken = Snapshots(model).take()
+    model.steps, model.weight_of_kl, model.running = 5, 0.3, math.nan
+    model.mean[0] = math.inf
+    assert set(taken.put_back_spoilt()) == {"running", "mean"}
+    assert (model.steps, model.weight_of_kl, model.running) == (5, 0.3, 1)
+    assert torch.equal(model.mean, torch.zeros(3))
 
 
 class Slotted:
