@@ -150,6 +150,12 @@ class TestTheSkipRule:
         assert (counters.nan, counters.high_gradient, counters.loss_scale) == (2, 1, 1)
         assert (counters.consecutive_skips, counters.images) == (0, 10)
 
+    def test_a_skipped_step_leaves_the_share_of_the_initial_weights_as_it_is(self) -> None:
+        counters = Counters(initial_share=1.0)
+        for cause in (None, "high_gradient", None):
+            counters.add(StepRecord(0, 1.0, 1.0, 1.0, 1.0, 0.1, cause, BadRanks()), 2, 0.9)
+        assert counters.initial_share == pytest.approx(0.9**2)
+
 
 class _Brightness:
     """A host whose NELBO of a batch is the mean of its targets; of a batch with a 255 it is infinite."""

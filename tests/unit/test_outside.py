@@ -235,6 +235,7 @@ def generator() -> Iterator[int]:
         ([nn.Linear(1, 1)], lambda model: model.kept[0].weight.data.fill_(3)),
         ([nn.Parameter(torch.zeros(1))], lambda model: model.kept[0].data.add_(1)),
         (functools.partial(max, 1), lambda model: setattr(model, "kept", functools.partial(max, 2))),
+        (functools.partial(max, [1]), lambda model: model.kept.args[0].append(2)),
         (Phase.WARM_UP, lambda model: setattr(model, "kept", Phase.ON)),
         ([1], lambda model: model.kept.append(model.kept)),
     ],
