@@ -425,6 +425,25 @@ def test_the_batch_that_is_recorded_is_that_of_the_loss_and_not_of_an_evaluation
     assert model.train(recorded.training)(*recorded.args).item() == recorded.loss == by_hand
 
 
+def test_of_a_loss_of_two_passes_that_the_next_turn_differentiates_the_first_is_recorded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Loss()
+    optimizer, loss = sgd(model), None
+    with vdvae_patch.guard(model, threshold=1000.0, out=tmp_path / "guard", file=io.StringIO()) as guard:
+        for turn in range(TURNS):
+            if loss is not None:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            x = torch.randn(8, 6) * (100.0 if turn == BAD else 1.0)
+            loss = model(x) + model(torch.randn(5, 6))
+            if turn == BAD:
+                batch = x
+    (skip,) = guard.skips
+    assert skip.folder is not None
+    assert torch.equal(read(skip.folder).args[0], batch)
+
+
 @pytest.mark.medium
 def test_a_step_behind_an_evaluation_is_done_again_by_its_own_lines() -> None:
     torch.manual_seed(0)
