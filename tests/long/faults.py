@@ -608,7 +608,12 @@ FAULTS: list[Fault] = [
     *_group(
         "scanning/verify.py",
         "tests/hosts/test_scan_patch.py tests/hosts/test_scan_rescaled.py",
-        ("return True\n    ratio", "return False\n    ratio"),
+        ("return True\n    if _is_merged(", "return False\n    if _is_merged("),
+        (
+            "return True\n    ratio",
+            "return False\n    ratio",
+            "tests/hosts/test_scan_experts.py::test_a_posterior_that_is_merged_with_a_prior_takes_one_that_is_constant",
+        ),
         ("and strays(before.get(own, []), place)", "and not strays(before.get(own, []), place)"),
         ("if wrong and ((alone and not own_laws) or len(wrong) == len(places)):", "if False:"),
     ),
