@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError
-from vdvae_patch.outside import SinceBuilt, Snapshots, put
+from vdvae_patch.outside import SinceBuilt, Snapshots, differences, put
 
 
 class Annealer:
@@ -196,6 +196,12 @@ def test_numbers_and_tensors_that_broke_are_what_they_were_and_all_others_go_on(
     assert set(taken.put_back_spoilt()) == {"running", "mean"}
     assert (model.steps, model.weight_of_kl, model.running) == (5, 0.3, 1)
     assert torch.equal(model.mean, torch.zeros(3))
+
+
+def test_of_numbers_that_differ_both_are_told_and_not_of_what_a_model_may_make_later() -> None:
+    then = {"steps": "3", "gone": "1", "_mark": "1", "annealer.calls": "2", "mean": "6f1d" * 16, "same": "0.5"}
+    now = {"steps": "4", "mean": "91ab" * 16, "same": "0.5", "new": "7"}
+    assert differences(then, now) == ["steps (3 then, 4 now)", "gone (1 then, none now)", "mean"]
 
 
 class Slotted:
