@@ -69,3 +69,11 @@ def test_each_rank_goes_on_with_its_own_and_ranks_of_another_number_with_that_of
     for rank, ranks, seen in ((0, 2, 3), (1, 2, 5), (0, 1, 3), (3, 4, 3)):
         _restore_outside(contents, work, World(device, rank, ranks), print)
         assert vars(work.model)["seen"] == seen
+
+
+def test_averaged_weights_are_measured_with_what_the_model_keeps_now(tmp_path: Path) -> None:
+    work = prepare(tiny(tmp_path), torch.device("cpu"))
+    for seen in (3, 4):
+        work.model.seen = seen
+        work.let_average_follow()
+        assert vars(work.ema)["seen"] == seen

@@ -166,6 +166,19 @@ class _Brightness:
         return Losses(loss, mean, 0 * mean + torch.rand(()))
 
 
+class _Seen(nn.Module):
+    batches = 0
+
+
+class _Counting:
+    """A host whose NELBO is how many batches its model has seen."""
+
+    def losses(self, model: _Seen, x: Tensor, target: Tensor) -> Losses:
+        model.batches += 1
+        count = torch.tensor(float(model.batches))
+        return Losses(count, count, 0 * count)
+
+
 SAME = Normalization(0.0, 1.0, 0.0, 1.0)
 
 
@@ -195,6 +208,12 @@ class TestEvaluation:
         second = float(torch.rand(()))
         assert first != second
         assert evaluated([1] * 8, seed=3).rate == pytest.approx((first + second) / 2)
+
+    def test_each_batch_is_measured_with_what_the_model_has_kept_before_the_first(self) -> None:
+        model, images = _Seen(), DeviceImages(np.zeros((8, 1, 1, 1), np.uint8), CPU)
+        model.batches = 3
+        assert evaluate(_Counting(), model, images, SAME, batch_size=4, seed=0).elbo == 4  # type: ignore[arg-type]
+        assert model.batches == 3
 
 
 @pytest.fixture(scope="module")

@@ -1029,7 +1029,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "train/evaluate.py",
-        "tests/e2e/test_counting_host.py tests/e2e/test_ranks.py",
+        "tests/e2e/test_training_settings.py::TestEvaluation",
         ("\n        kept.put_back()\n", "\n        pass\n"),
         ("world.share_buffers(model)", "pass", "tests/e2e/test_ranks.py"),
     ),
