@@ -998,7 +998,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "outside/snapshot.py",
-        "tests/unit/test_outside.py tests/guarding/test_counts.py",
+        "tests/unit/test_outside.py tests/guarding/test_what_a_model_counts.py",
         (
             "math.isfinite(value) and not is_finite(place.values.get(place.key)):",
             "math.isfinite(value) and is_finite(place.values.get(place.key)):",
@@ -1139,7 +1139,7 @@ FAULTS: list[Fault] = [
     ),
     *_group(
         "guarding/again.py",
-        "tests/guarding/test_counts.py",
+        "tests/guarding/test_what_a_model_counts.py",
         ("first.outside.put_back(self.model)", "pass"),
     ),
     *_group(
