@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import metrics
+from runs import metrics, tiny
 
 from vdvae_patch.cli import replay, train
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train.resumable import Contents, SavedOutside, SavedPosition
+from vdvae_patch.train.run import Counters
+from vdvae_patch.train.saving import _restore_outside
+from vdvae_patch.train.setup import prepare
+from vdvae_patch.train.world import World
 
 pytestmark = pytest.mark.medium
 
@@ -54,3 +59,21 @@ def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(
     for number in ("1", "3"):
         assert replay.run([str(tmp_path / "run"), "--skip", number, "--patches", HOST]) == 0
     assert capsys.readouterr().out.count("are the same, bit for bit") == 2
+
+
+def test_each_rank_goes_on_with_its_own_and_ranks_of_another_number_with_that_of_the_first(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    work = prepare(tiny(tmp_path), device)
+    saved = SavedOutside([{"seen": 3}, {"seen": 5}], {})
+    contents = Contents(tmp_path, {}, SavedPosition(1, 4, 2), Counters(), [], saved)
+    for rank, ranks, seen in ((0, 2, 3), (1, 2, 5), (0, 1, 3), (3, 4, 3)):
+        _restore_outside(contents, work, World(device, rank, ranks), print)
+        assert vars(work.model)["seen"] == seen
+
+
+def test_averaged_weights_are_measured_with_what_the_model_keeps_now(tmp_path: Path) -> None:
+    work = prepare(tiny(tmp_path), torch.device("cpu"))
+    for seen in (3, 4):
+        work.model.seen = seen
+        work.let_average_follow()
+        assert vars(work.ema)["seen"] == seen
