@@ -36,6 +36,7 @@ class Replayed:
         compared: what was recorded of the step, and what it is now.
         other: loss and gradients under another variant; None if none was asked for.
         heads: as text, what the variant was given to.
+        norm: of the gradients of the step as it was, done again; None if there are none.
         note: why the loss need not be that of the step, where it was done on another device; else empty.
     """
 
@@ -45,6 +46,7 @@ class Replayed:
     variant: str | None = None
     other: Outcome | None = None
     heads: str = ""
+    norm: float | None = None
     note: str = ""
 
     def __str__(self) -> str:
@@ -54,18 +56,28 @@ class Replayed:
             *self._ranks(),
             self._compared(),
             *self._versions(),
-            *lines(self.diagnosis),
+            *([] if self._was_finite else lines(self.diagnosis)),
         ]
+        if self._was_finite and self.norm is not None:
+            text.append(f"the step is finite, as it was; the gradient norm of this batch's loss is {self.norm:.4g}")
         if self.recorded.missing:
             text.append(f"note: not recorded: {', '.join(self.recorded.missing)}")
         if self.other is not None:
-            text += ["", telling.under(str(self.variant), self.other.headline), *self.other.causes, self.heads]
+            norm = "" if self.other.norm is None or not self.other.finite else f", gradient norm {self.other.norm:.4g}"
+            under = telling.under(str(self.variant), self.other.headline + norm)
+            text += ["", under, *self.other.causes, self.heads]
         return "\n".join(text).rstrip()
 
     @property
     def exact(self) -> bool:
         """Whether all of it is the same, bit for bit; where it was NaN, it is NaN again."""
         return all(one.same for one in self.compared)
+
+    @property
+    def _was_finite(self) -> bool:
+        """Whether the step was skipped for the size of its gradients alone, and is finite now, too."""
+        sizes = (float(self.recorded.info["elbo"]), float(self.recorded.info["grad_norm"]))
+        return all(map(math.isfinite, sizes)) and not (self.diagnosis.outside or self.diagnosis.reproduced)
 
     def _compared(self) -> str:
         unseen = "the loss of the step was not seen, so that it cannot be compared"
@@ -142,7 +154,7 @@ def replay(
         if variant is not None:
             if recorded.patch:
                 unpatch(model)
-            heads = diagnostician.heads or ()
+            heads = diagnostician.find(step, step.shares[0])  # of a step that is finite nobody has looked for them
             if not heads:
                 raise PatchError(
                     f"no head was found, so that {variant} has nothing to change: {diagnostician.why_none}"
@@ -154,7 +166,7 @@ def replay(
     compared = _compared(recorded, math.nan if first.loss is None else first.loss, diagnosis)
     exact = all(one.same for one in compared)
     note = "" if exact and recorded.kind == place.type else _other_device(recorded, place)
-    return Replayed(recorded, diagnosis, compared, variant, other, table, note)
+    return Replayed(recorded, diagnosis, compared, variant, other, table, first.norm, note)
 
 
 def _saw_loss(recorded: Recorded) -> bool:
