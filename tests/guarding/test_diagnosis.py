@@ -601,6 +601,19 @@ def test_a_step_that_is_skipped_for_its_size_is_done_again_under_another_scale(t
     assert "logvar" in again.heads
 
 
+def test_one_call_of_a_step_of_several_is_not_said_to_differ_for_the_machine(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = their_vae.VAE()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, out=tmp_path, threshold=1.0, file=io.StringIO()):
+        for _ in range(2):
+            (their_vae.loss(model, torch.randn(32, 16)) / 2).backward()
+        optimizer.step()
+    again = str(replay(read(tmp_path / "skip-0001"), their_vae.VAE(), their_vae.loss))
+    assert "the loss is NOT that of the step (that is of further calls of the model, too, which are" in again
+    assert "not recorded: the inputs of 1 further call of the model in this step" in again
+
+
 @pytest.mark.medium
 def test_a_script_that_nobody_edits(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vdvae_patch", "guard", "--out", str(tmp_path / "guard")]

@@ -84,7 +84,7 @@ def test_a_buffer_that_is_copied_into_an_average_is_not_said_to_stay_in_it() -> 
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     average.module.encoder[1].running_mean.fill_(torch.nan)
     with vdvae_patch.guard(model, file=io.StringIO()) as guard:
-        step(model, optimizer)
+        step(model, optimizer, far=400.0)
         assert "(encoder.1.running_mean), and has them until its next update_parameters" in guard.report()
         average.update_parameters(model)
         assert "holds values" not in guard.report()

@@ -17,7 +17,7 @@ from vdvae_patch.guarding.again import Again, Loss
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, for_heads
 from vdvae_patch.guarding.passes import Buffers, Pass, Window
 from vdvae_patch.guarding.report import lines
-from vdvae_patch.guarding.skip import Recorded
+from vdvae_patch.guarding.skip import FURTHER_CALL, Recorded
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.outside import put
 from vdvae_patch.patching import patch, unpatch
@@ -37,7 +37,8 @@ class Replayed:
         other: loss and gradients under another variant; None if none was asked for.
         heads: as text, what the variant was given to.
         norm: of the gradients of the step as it was, done again; None if there are none.
-        note: why the loss need not be that of the step, where it was done on another device; else empty.
+        note: why the loss need not be that of the step, where it was done on another device, or is of one call of the
+            model of several; else empty.
     """
 
     recorded: Recorded
@@ -165,8 +166,17 @@ def replay(
                     other, table = step.outcome(step.shares[0]), str(handle.heads)
     compared = _compared(recorded, math.nan if first.loss is None else first.loss, diagnosis)
     exact = all(one.same for one in compared)
-    note = "" if exact and recorded.kind == place.type else _other_device(recorded, place)
+    note = (
+        "" if exact and recorded.kind == place.type else _other_device(recorded, place) or _of_further_calls(recorded)
+    )
     return Replayed(recorded, diagnosis, compared, variant, other, table, first.norm, note)
+
+
+def _of_further_calls(recorded: Recorded) -> str:
+    """Why the loss of the call that was recorded is not that of a step of several, as of accumulated gradients."""
+    if not any(FURTHER_CALL in text for text in recorded.missing):
+        return ""
+    return "that is of further calls of the model, too, which are not recorded"
 
 
 def _saw_loss(recorded: Recorded) -> bool:
