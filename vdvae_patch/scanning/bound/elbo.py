@@ -390,8 +390,8 @@ def _kl(
             ]
         if any(f.reading.term is not None and len(f.factors) and not bool(f.factors.any()) for f in factors):
             return None, [
-                "a KL is there and does not move with any log σ on this batch: it is below its free bits, or has no "
-                "weight yet"
+                "a KL is there and does not move with any log σ on this batch: it is below its free bits, above a "
+                "limit, or has no weight yet"
             ]
         if unknown:
             return None, [why_no_kl(readings, unknown=True)]
