@@ -112,6 +112,23 @@ def a_loss_for_each_of_two_optimizers(model: SmallVAE, bad: bool, hand: Hand) ->
         second.step()
 
 
+def a_loss_for_some_of_the_weights_alone(model: SmallVAE, bad: bool, hand: Hand) -> None:
+    first, second = sgd(model.encoder, model.mean, model.logvar), sgd(model.decoder)
+    of_encoder, of_decoder = (list(one.param_groups[0]["params"]) for one in (first, second))
+    for turn in range(TURNS):
+        recon, mean, logvar = model(x := torch.randn(8, 6))
+        of_first = ((recon - x) ** 2).sum() + (mean**2 + logvar**2).sum()
+        of_second = ((recon - x) ** 2).sum() * (math.nan if bad and turn == BAD else 1.0)
+        first.zero_grad()
+        second.zero_grad()
+        of_first.backward(inputs=of_encoder, retain_graph=True)
+        of_second.backward(inputs=of_decoder)
+        noted(hand, first, of_first)
+        noted(hand, second, of_second)
+        first.step()
+        second.step()
+
+
 def a_weight_given_to_backward(model: SmallVAE, bad: bool, hand: Hand) -> None:
     optimizer = sgd(model)
     for turn in range(TURNS):
@@ -128,7 +145,7 @@ def a_weight_given_to_backward(model: SmallVAE, bad: bool, hand: Hand) -> None:
 
 LOOPS = [
     both_backwards_and_then_both_steps, a_model_in_another_thread, a_part_with_an_optimizer_of_its_own,
-    a_loss_for_each_of_two_optimizers, a_weight_given_to_backward,
+    a_loss_for_each_of_two_optimizers, a_loss_for_some_of_the_weights_alone, a_weight_given_to_backward,
 ]  # fmt: skip
 
 
