@@ -1,4 +1,4 @@
-"""What keeps a test NELBO from being that of the trained model on all test images."""
+"""What keeps a test NELBO, or the heads in the logs, from being those of the trained model on all test images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdvae_patch.hosts.preset import averages_lag, initial_share
+from vdvae_patch.train.entry_agrees import apart
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Evaluated:
         initial: how much of them is what they began with; None where nobody counted it.
         images: of how many test images the NELBO is, the first ones; None where it is not known.
         of: how many there are.
+        of_host: where what its host says does not agree with itself: of the bound, and of the heads; else empty.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Evaluated:
     images: int | None
     of: int | None
     initial: float | None = None
+    of_host: tuple[str, str] = ("", "")
 
     @classmethod
     def by(cls, name: str, summary: Mapping[str, Any], seen: Mapping[str, Any], ema_rate: Any) -> Evaluated:
@@ -43,6 +46,7 @@ class Evaluated:
             images if isinstance(images, int) else None,
             of if isinstance(of, int) else None,
             initial if isinstance(initial := summary.get("initial_share"), float) and 0 <= initial <= 1 else None,
+            (_no_bound(_mapping(summary.get("test"))), _text(summary.get("heads_disagree"))),
         )
 
     @property
@@ -51,6 +55,25 @@ class Evaluated:
         if self.images is None or self.of is None or self.images >= self.of:
             return ""
         return f"the first {self.images:,} of {self.of:,} test images"
+
+
+def _no_bound(test: Mapping[str, Any]) -> str:
+    """That the tested loss is not distortion + rate, which is what a NELBO is; empty where it is."""
+    parts = [test.get(name) for name in ("elbo", "distortion", "rate")]
+    if not all(isinstance(part, int | float) for part in parts):
+        return ""
+    loss, distortion, rate = map(float, parts)  # type: ignore[arg-type]
+    if not apart(loss, distortion + rate):
+        return ""
+    return (
+        f"the host's loss of the test images is {loss:.4g} nats per dimension, and its distortion + rate "
+        f"{distortion + rate:.4g}: what is called NELBO here is that loss, and not the bound, which is the sum. "
+        "`losses` gives it as `elbo`"
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -67,6 +90,10 @@ def remarks(runs: Sequence[Evaluated]) -> list[str]:
         if some:
             which = "The test NELBO" if len(by_share) == 1 else f"The test NELBO of {', '.join(names)}"
             lines.append(f"{which} is of {some}.")
+    for kind in (0, 1):
+        if told := [(run.name, run.of_host[kind]) for run in runs if run.of_host[kind]]:
+            others = "" if len(told) == 1 else f"; and the like of {len(told) - 1} more runs"
+            lines.append(f"{told[0][0]}: {told[0][1]}{others}.")
     late = [
         (-(initial_share(run.ema_rate, run.updates) if run.initial is None else run.initial), run.name, lag)
         for run in runs

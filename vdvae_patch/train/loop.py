@@ -381,6 +381,7 @@ def _measured(run: Run) -> Outcome:
         **_by_mass(test),
         **of_latents(run.work, run.config, run.world, test.elbo),
         "images_per_second": counters.images_per_second,
+        **({"heads_disagree": run.entry_disagrees} if run.entry_disagrees else {}),
         "peak_memory_bytes": peak_memory(run.world.device),
         "train_seconds": counters.seconds,
         "logs": {} if run.logs is None else run.logs.counts(),
