@@ -55,3 +55,9 @@ def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(
     for number in ("1", "3"):
         assert replay.run([str(tmp_path / "run"), "--skip", number, "--patches", HOST]) == 0
     assert capsys.readouterr().out.count("are the same, bit for bit") == 2
+
+
+def test_a_count_that_rises_in_each_part_of_a_batch_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "run", "--steps", "1", "--accumulate", "2", "--watch-every", "0")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "note: --accumulate 2: the model moves annealer.calls, law, mean, num_iter, own and 2 more in each" in said

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdvae_patch.hosts.preset import averages_lag, initial_share
-from vdvae_patch.train.entry_agrees import apart
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Evaluated:
         steps, skipped = summary.get("steps"), sum(count for count in counts if isinstance(count, int))
         images = _mapping(summary.get("test")).get("images")
         of = _mapping(seen.get("data")).get("test_count")
+        disagrees = _mapping(summary.get("entry_disagrees"))
         return cls(
             name,
             max(0, steps - skipped) if isinstance(steps, int) else 0,
@@ -46,7 +46,7 @@ class Evaluated:
             images if isinstance(images, int) else None,
             of if isinstance(of, int) else None,
             initial if isinstance(initial := summary.get("initial_share"), float) and 0 <= initial <= 1 else None,
-            (_no_bound(_mapping(summary.get("test"))), _text(summary.get("heads_disagree"))),
+            (_text(disagrees.get("bound")), _text(disagrees.get("heads"))),
         )
 
     @property
@@ -55,21 +55,6 @@ class Evaluated:
         if self.images is None or self.of is None or self.images >= self.of:
             return ""
         return f"the first {self.images:,} of {self.of:,} test images"
-
-
-def _no_bound(test: Mapping[str, Any]) -> str:
-    """That the tested loss is not distortion + rate, which is what a NELBO is; empty where it is."""
-    parts = [test.get(name) for name in ("elbo", "distortion", "rate")]
-    if not all(isinstance(part, int | float) for part in parts):
-        return ""
-    loss, distortion, rate = map(float, parts)  # type: ignore[arg-type]
-    if not apart(loss, distortion + rate):
-        return ""
-    return (
-        f"the host's loss of the test images is {loss:.4g} nats per dimension, and its distortion + rate "
-        f"{distortion + rate:.4g}: what is called NELBO here is that loss, and not the bound, which is the sum. "
-        "`losses` gives it as `elbo`"
-    )
 
 
 def _text(value: Any) -> str:
