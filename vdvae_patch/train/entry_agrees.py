@@ -40,7 +40,7 @@ def no_bound(loss: float, distortion: float, rate: float) -> str:
     if not apart(loss, distortion + rate, _OF_SUMS):
         return ""
     return (
-        f"the host's loss of the test images is {loss:.4g} nats per dimension, and its distortion + rate "
-        f"{distortion + rate:.4g}: what is called NELBO here is that loss, and not the bound, which is the sum. "
+        f"the host's loss of the test images is {loss:.6g} nats per dimension, and its distortion + rate "
+        f"{distortion + rate:.6g}: what is called NELBO here is that loss, and not the bound, which is the sum. "
         "`losses` gives it as `elbo`"
     )
