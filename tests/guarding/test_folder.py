@@ -222,3 +222,12 @@ def test_a_log_that_cannot_be_written_is_an_error_of_the_guard(tmp_path: Path) -
     (tmp_path / "counts.json").mkdir()
     with pytest.raises(vdvae_patch.GuardError, match=r"cannot be used: .*counts.json could not be written: Is a dir"):
         vdvae_patch.guard(VAE(), out=tmp_path)
+
+
+def test_two_trainings_in_one_folder_are_told_apart_by_a_word(tmp_path: Path) -> None:
+    train(tmp_path / "guard", 1, 1)
+    assert not [text for text in read_guard(tmp_path / "guard").problems if "go back" in text]
+    train(tmp_path / "guard", 0, 1)
+    found = read_guard(tmp_path / "guard")
+    assert [skip.step for skip in found.skips] == [3, 2]
+    assert any("the steps in skips.jsonl go back once, first from 3 to 2" in text for text in found.problems)

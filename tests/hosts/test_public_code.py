@@ -53,6 +53,7 @@ KNOWN = {
     "tenth_sequences-VAE of Burgers' waves (christian-jacobsen)": "a GELU that serves all Sequentials is in σ: refused",
     "tenth_sequences-Frames to come (marisancans)": "a scale that is v², a slip upstream, without a KL: missed",
     "tenth_sequences-Deconfounder (EthanYDONG)": "one layer is the prior's, and by another function the posterior's",
+    "tenth_images-MixtureVAE of cells (raphaelrubrice)": "one ReLU serves all layers: found, and refused",
     "eleventh_sequences-Deep Kalman filter (kokikwbt)": "squares of a draw whose σ is a parameter: a near miss",
     "eleventh_sequences-Latent SDE of hoppers (brijeshbv)": "a diffusion of any sign: a near miss",
     "eleventh_images-SSVAE of a soft sensor (tonyzyl)": "a label's σ, drawn and a density's: a likelihood's",

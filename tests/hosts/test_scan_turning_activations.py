@@ -85,6 +85,56 @@ def test_one_activation_in_several_sequentials_is_not_replaced_for_all_of_them()
         patch(model, "explin", heads=heads)
 
 
+class OwnReLU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class InALoop(Shared):
+    """One line, and one activation, for the hidden layers and for the last one, whose output becomes σ."""
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__(activation)
+        self.layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8), self.raw])
+
+    def law(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.mean(h)
+        for layer in self.layers:
+            h = self.act(layer(h))
+        return mean, self.read(h)
+
+    def read(self, h: Tensor) -> Tensor:
+        return 2 * (F.softplus(h) + 1e-3).log()
+
+
+class SigmaInALoop(InALoop):
+    def read(self, h: Tensor) -> Tensor:
+        return 2 * (h + 1e-3).log()
+
+
+@pytest.mark.parametrize(
+    ("build", "activation"),
+    [
+        (InALoop, F.relu),
+        (InALoop, nn.ReLU()),
+        (InALoop, OwnReLU()),
+        (SigmaInALoop, F.softplus),
+        (SigmaInALoop, nn.Softplus()),
+    ],
+)
+def test_the_activations_of_the_layers_before_are_not_replaced(build: type[InALoop], activation: Activation) -> None:
+    torch.manual_seed(0)
+    model, x = build(activation), torch.randn(5, 6)
+    heads = scan(model, x)
+    assert [head.path for head in heads] == ["raw"]
+    torch.manual_seed(1)
+    before = model(x)
+    with pytest.raises(PatchError, match=r"also serve other values, for which .* \(\d of \d\).*or a line, of its own"):
+        patch(model, "explin", heads=heads)
+    torch.manual_seed(1)
+    assert model(x) == before
+
+
 @pytest.mark.parametrize("name", ["gelu", "silu", "mish"])
 def test_an_activation_that_turns_is_undone_where_it_rises(name: str) -> None:
     v = torch.linspace(-0.7, 6, 20, dtype=torch.float64)

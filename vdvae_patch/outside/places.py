@@ -141,10 +141,10 @@ class Registered:
 
 
 def memory_of(tensor: Tensor) -> int:
-    """The address of its memory; 0 of one that has none."""
+    """A number for its memory, the same of all views of it; 0 of one that has none."""
     if tensor.is_meta or tensor.layout is not torch.strided:
         return 0
-    try:
-        return tensor.untyped_storage().data_ptr()
+    try:  # not by `data_ptr()`, which copies what is shared until somebody writes
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # wrappers of torch.func, and subclasses, may have no storage
         return 0

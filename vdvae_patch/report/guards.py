@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,13 @@ def read_guard(folder: Path) -> GuardData:
         if (skip := skipped.of_guard(line, folder, numbers)) is not None:
             skips.append(skip)
             collector.add(skip.step, line.get("heads"), skipped=True)
+    back = [(one.step, other.step) for one, other in itertools.pairwise(skips) if other.step < one.step]
+    if back:
+        times = "once" if len(back) == 1 else f"{len(back)} times"
+        problems.append(
+            f"the steps in {LOG} go back {times}, first from {back[0][0]} to {back[0][1]}: a training that was begun "
+            "again, or went on from an earlier state, or a second optimizer; all are counted, on one axis of steps"
+        )
     lost = [skip for skip in skips if not skip.recorded]
     if lost and paths:
         problems.append(f"{len(lost)} of {len(skips)} skips were not recorded: a guard keeps the first few (keep=5)")

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -30,6 +31,7 @@ from vdvae_patch.scanning.arithmetic.graph import Graph
 from vdvae_patch.scanning.bound.elbo import elbo_of
 from vdvae_patch.scanning.bound.replay import Keeper
 from vdvae_patch.scanning.evidence import hazards
+from vdvae_patch.scanning.evidence.bystanders import Steps
 from vdvae_patch.scanning.evidence.positions import Placed
 from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.scanning.heads import two_roles
@@ -39,7 +41,7 @@ from vdvae_patch.scanning.places.elsewhere import with_what_did_not_run
 from vdvae_patch.scanning.places.placing import log_sites, logs_of, replaceable
 from vdvae_patch.scanning.readings import read
 from vdvae_patch.scanning.result import ScanResult
-from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, places_of, residual_curves
+from vdvae_patch.scanning.verify import HeadKey, Patched, check_sigma, head_key, places_of, residual_curves, rest_of
 from vdvae_patch.scanning.watching.inputs import brought_along
 from vdvae_patch.scanning.watching.outcome import explained, from_outside, loss_of
 from vdvae_patch.scanning.watching.quiet import without_collection
@@ -112,6 +114,7 @@ def _watched(
     curves = residual_curves(graph, readings.found, frozenset(residual))
     normals: list[NormalSite | LogSite | TermSite] = [*normal_sites(graph), *log_sites(readings.found)]
     run = ScanRun(model, inputs, call, curves, normals, places_of(graph, readings.found))
+    run.rest = rest_of(graph, readings.found)
     run.heads = tuple(found)
     run.outside, run.places_outside = outside_sites(graph, logs_of(readings.found))
     run.outcome = outcome if outcome.finite or outcome.raised else run.explained(model, outcome)
@@ -243,6 +246,7 @@ class ScanRun:
         self.outside: tuple[NormalSite | LogSite | TermSite, ...] = ()
         self.places_outside: tuple[str, ...] = ()
         self.places = dict(places)
+        self.rest: Steps = Counter()
         self.can_verify = True
         self._place = _place(model)
 
@@ -326,7 +330,9 @@ class ScanRun:
             raise PatchError("these heads come from a pickle, without the scanned batch; scan the model again")
         inputs = moved(self.inputs, self._place, _place(model))
         try:
-            return check_sigma(model, inputs, self.call if call is None else call, patched, self.residual, self.places)
+            return check_sigma(
+                model, inputs, self.call if call is None else call, patched, self.residual, self.places, self.rest
+            )
         except PatchError:
             raise
         except Exception as error:

@@ -15,7 +15,13 @@ from vdvae_patch.scales import Scale
 from vdvae_patch.scanning.arithmetic.expression import Expression, Spot, SpotKey
 from vdvae_patch.scanning.arithmetic.graph import Graph
 from vdvae_patch.scanning.evidence.agreement import FAR_AGREE, LEAST_SIGMA
-from vdvae_patch.scanning.evidence.bystanders import is_scale, require_only_sigma
+from vdvae_patch.scanning.evidence.bystanders import (
+    Steps,
+    is_scale,
+    require_only_sigma,
+    require_steps_apart,
+    steps_apart,
+)
 from vdvae_patch.scanning.evidence.emission import emission_of
 from vdvae_patch.scanning.evidence.interpolated import given_to_scale
 from vdvae_patch.scanning.evidence.positions import Placed, placed, strays
@@ -69,6 +75,11 @@ def places_of(graph: Graph, found: Iterable[Reading]) -> dict[HeadKey, list[Plac
     return places
 
 
+def rest_of(graph: Graph, found: Iterable[Reading]) -> Steps:
+    """What is computed apart from every raw value; see `bystanders.steps_apart`."""
+    return steps_apart(graph, [leaf for reading in found for _, leaf, _ in _sources(graph, reading)])
+
+
 def _learned(expression: Expression) -> int:
     return sum(spot.node.params for spot in expression.leaves.values())
 
@@ -80,6 +91,7 @@ def check_sigma(
     patched: Iterable[Patched],
     residual: Mapping[HeadKey, list[Tensor]],
     before: Mapping[HeadKey, list[Placed]],
+    rest: Steps,
 ) -> Outcome:
     """Run the patched model and compare every σ that it uses, as a function of the raw parameter, with scale(p); gives
     the outcome of the run.
@@ -87,11 +99,13 @@ def check_sigma(
     Args:
         residual: see `residual_curves`.
         before: see `places_of`; of the host as it was scanned.
+        rest: see `rest_of`; likewise.
 
     Raises:
         PatchError: one differs by more than rounding, or leaves the codomain; names head, expected and seen. Or a
             residual head that is left as it is computes another σ than before. Or a mean, or whatever is no σ, goes
-            through a scale, too. Or an element of σ is computed of another element of the raw value than before.
+            through a scale, too. Or an element of σ is computed of another element of the raw value than before. Or a
+            step that has nothing to do with a raw value is gone.
     """
     graph = recorded(model, inputs, call)
     seen: dict[HeadKey, list[tuple[Spot, Expression, Reading]]] = {}
@@ -101,6 +115,8 @@ def check_sigma(
             seen.setdefault(key, []).append((leaf, expression, reading))
     require_only_sigma(graph, [leaf for places in seen.values() for leaf, _, _ in places])
     patched = list(patched)
+    if any(entry.head.sites for entry in patched):
+        require_steps_apart(rest, rest_of(graph, found))
     constants = [float(e.scale.sigma(torch.zeros(()))) for e in patched if e.scale and e.scale.name == "constant"]
     for entry in patched:
         head = entry.head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from vdvae_patch import composition, conventions, scales
@@ -48,6 +49,42 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
                     f"and no σ is computed of ({', '.join(sorted({_text(s) for s in known}))} is); the head's channels "
                     "are too many. The patch was taken back; write a patch file whose Head names the channels"
                 )
+
+
+Steps = Counter[tuple[str | None, str]]
+"""How often an operation ran, by the module in whose code it stands and by its name."""
+
+
+def steps_apart(graph: Graph, raw: Iterable[Spot]) -> Steps:
+    """The steps on data or parameters, element by element, that no raw value reaches: what a patch must leave there."""
+    begun = {spot.node.id for spot in raw}
+    reached = set[int]()
+    for node in graph.nodes:
+        if node.id in begun or any(operand.id in reached for operand in node.inputs):
+            reached.add(node.id)
+    apart = (n for n in graph.nodes if n.kind == "elementwise" and (n.data or n.params) and n.id not in reached)
+    return Counter((_origin(Spot(node)), node.op) for node in apart)
+
+
+def require_steps_apart(before: Steps, after: Steps) -> None:
+    """Refuse a patch that took a step from what has nothing to do with a raw value.
+
+    An activation that a loop calls behind every layer stands in one line, `x = relu(layer(x))`. Where the last layer's
+    output becomes σ, that line is replaced, and with it the activations of all layers before.
+
+    Args:
+        before: of the host.
+        after: of the patched model.
+
+    Raises:
+        PatchError: a step is gone; names the operation and the module.
+    """
+    for (owner, op), count in (before - after).items():
+        raise PatchError(
+            f"the lines that were replaced also serve other values, for which the {op} of {owner or 'the call'} would "
+            f"not be computed any more ({count} of {before[owner, op]}), as of an activation that several layers "
+            "share; give the layer of this head an activation, or a line, of its own. The patch was taken back"
+        )
 
 
 def _readers(graph: Graph) -> Iterator[tuple[Node, Node]]:
