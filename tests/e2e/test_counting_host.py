@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from runs import metrics
 
 from vdvae_patch.cli import replay, train
+from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train.setup import prepare
 
 pytestmark = pytest.mark.medium
 
@@ -46,6 +49,14 @@ def test_a_resumed_run_is_the_undisturbed_one_however_often_it_is_looked_at(
     kept = checkpoint.newest(tmp_path / "half" / "checkpoints").state["outside"]["ranks"][0]
     assert kept["num_iter"] == kept["annealer.calls"] == 6
     assert set(kept) == {"num_iter", "annealer.calls", "mean", "seen", "own", "scale"}
+
+
+def test_the_averaged_weights_have_the_order_that_the_model_has_drawn() -> None:
+    """A permutation in a plain attribute is in no state_dict, and a model that is built twice draws twice."""
+    flags = ["--patches", HOST, "--variant", "vanilla", "--device", "cpu", "--latents", "64"]
+    work = prepare(parse_train(flags), torch.device("cpu"))
+    assert torch.equal(cast(Any, work.ema).order, cast(Any, work.model).order)
+    assert not work.outside.drawn_anew
 
 
 def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(

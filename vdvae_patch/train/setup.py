@@ -73,11 +73,11 @@ class Workload:
     @cached_property
     def outside(self) -> SinceBuilt:
         """What the model keeps outside of its `state_dict`, as `prepare` has built it."""
-        return SinceBuilt(self.model)
+        return SinceBuilt(self.model, self.ema)
 
     @cached_property
     def _followed(self) -> set[str]:
-        return set()
+        return set(self.outside.drawn_anew)
 
     def moved_in_python(self) -> str:
         """The names of what the model has moved outside of its `state_dict`; not what a pass has computed with its
@@ -194,7 +194,9 @@ def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: boo
     hparams = entry.hyperparameters(config.architecture, **_sizes(entry, data))
     seed_noise("init", config.seed)
     model = _build(host, hparams, data)
-    # built, not deep-copied: a host may hold references to its own modules that a copy would share
+    # built, not deep-copied: a host may hold references to its own modules that a copy would share; of the same draws,
+    # since a permutation or a projection in a plain attribute is in no state_dict
+    seed_noise("init", config.seed)
     ema = host.build(hparams)
     notes: tuple[str, ...] = ()
     if config.weights is not None and not goes_on(config):
