@@ -223,7 +223,7 @@ def test_what_follows_the_weights_has_not_moved() -> None:
 
 
 class Drawing(nn.Module):
-    """Constants that it draws when it is built, in no state_dict: one by a seed, two by a generator that nobody seeds."""
+    """Constants that it draws when it is built, in no state_dict: one by a seed, two by a generator without one."""
 
     def __init__(self) -> None:
         super().__init__()
