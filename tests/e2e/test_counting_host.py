@@ -57,6 +57,18 @@ def test_the_averaged_weights_have_the_order_that_the_model_has_drawn() -> None:
     work = prepare(parse_train(flags), torch.device("cpu"))
     assert torch.equal(cast(Any, work.ema).order, cast(Any, work.model).order)
     assert not work.outside.drawn_anew
+    assert not work.remarks
+
+
+def test_weights_whose_model_drew_something_beside_them_are_said_to_need_their_seed(tmp_path: Path) -> None:
+    flags = ["--patches", HOST, "--variant", "vanilla", "--device", "cpu", "--latents", "64"]
+    work = prepare(parse_train(flags), torch.device("cpu"))
+    torch.save(work.model.state_dict(), tmp_path / "weights.pt")
+    other = prepare(
+        parse_train([*flags, "--weights", str(tmp_path / "weights.pt"), "--seed", "3"]), torch.device("cpu")
+    )
+    (said,) = other.remarks
+    assert said.startswith("note: the model draws order by --seed when it is built, and no state_dict has it")
 
 
 def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(
