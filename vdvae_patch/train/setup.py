@@ -300,8 +300,8 @@ def drawn_constants(model: nn.Module, of_another_seed: nn.Module) -> str:
     if not names:
         return ""
     return (
-        f"note: the model draws {short(', '.join(names))} by --seed when it is built, and no state_dict has it: weights "
-        "that were trained under another seed are those of another model; give --seed as they had it"
+        f"note: the model draws {short(', '.join(names))} by --seed when it is built, and no state_dict has it: "
+        "weights that were trained under another seed are those of another model; give --seed as they had it"
     )
 
 
