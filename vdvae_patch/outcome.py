@@ -24,6 +24,7 @@ class Outcome:
         raised: the error with which the call ended, as one that checks its loss does.
         several: the shape of what the call gave in the place of a loss, if it is one tensor of several numbers.
         outside: what was not finite before the call, in words: rows of the batch, parameters, buffers.
+        norm: of all gradients together; None if there are none, or it was not looked at.
         origin: the operation that made the first value that is not finite on the way to loss and gradients; None if
             all are finite, or it was not looked for.
     """
@@ -37,6 +38,7 @@ class Outcome:
     raised: Exception | None = None
     several: str = ""
     outside: tuple[str, ...] = ()
+    norm: float | None = None
     origin: Event | None = None
 
     @property

@@ -8,12 +8,16 @@ from typing import Any, cast
 
 import pytest
 import torch
-from runs import metrics
+from runs import metrics, tiny
 
 from vdvae_patch.cli import replay, train
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train.resumable import Contents, SavedOutside, SavedPosition
+from vdvae_patch.train.run import Counters
+from vdvae_patch.train.saving import _restore_outside
 from vdvae_patch.train.setup import prepare
+from vdvae_patch.train.world import World
 
 pytestmark = pytest.mark.medium
 
@@ -84,3 +88,21 @@ def test_a_count_that_rises_in_each_part_of_a_batch_is_said(tmp_path: Path, caps
     run(tmp_path / "run", "--steps", "1", "--accumulate", "2", "--watch-every", "0")
     said = " ".join(capsys.readouterr().err.split())
     assert "note: --accumulate 2: the model moves annealer.calls, law, mean, num_iter, own and 2 more in each" in said
+
+
+def test_each_rank_goes_on_with_its_own_and_ranks_of_another_number_with_that_of_the_first(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    work = prepare(tiny(tmp_path), device)
+    saved = SavedOutside([{"seen": 3}, {"seen": 5}], {})
+    contents = Contents(tmp_path, {}, SavedPosition(1, 4, 2), Counters(), [], saved)
+    for rank, ranks, seen in ((0, 2, 3), (1, 2, 5), (0, 1, 3), (3, 4, 3)):
+        _restore_outside(contents, work, World(device, rank, ranks), print)
+        assert vars(work.model)["seen"] == seen
+
+
+def test_averaged_weights_are_measured_with_what_the_model_keeps_now(tmp_path: Path) -> None:
+    work = prepare(tiny(tmp_path), torch.device("cpu"))
+    for seen in (3, 4):
+        work.model.seen = seen
+        work.let_average_follow()
+        assert vars(work.ema)["seen"] == seen

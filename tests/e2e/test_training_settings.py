@@ -150,6 +150,12 @@ class TestTheSkipRule:
         assert (counters.nan, counters.high_gradient, counters.loss_scale) == (2, 1, 1)
         assert (counters.consecutive_skips, counters.images) == (0, 10)
 
+    def test_a_skipped_step_leaves_the_share_of_the_initial_weights_as_it_is(self) -> None:
+        counters = Counters(initial_share=1.0)
+        for cause in (None, "high_gradient", None):
+            counters.add(StepRecord(0, 1.0, 1.0, 1.0, 1.0, 0.1, cause, BadRanks()), 2, 0.9)
+        assert counters.initial_share == pytest.approx(0.9**2)
+
 
 class _Brightness:
     """A host whose NELBO of a batch is the mean of its targets; of a batch with a 255 it is infinite."""
@@ -158,6 +164,19 @@ class _Brightness:
         mean = target.mean()
         loss = torch.where((target == 255).any(), math.inf, mean)
         return Losses(loss, mean, 0 * mean + torch.rand(()))
+
+
+class _Seen(nn.Module):
+    batches = 0
+
+
+class _Counting:
+    """A host whose NELBO is how many batches its model has seen."""
+
+    def losses(self, model: _Seen, x: Tensor, target: Tensor) -> Losses:
+        model.batches += 1
+        count = torch.tensor(float(model.batches))
+        return Losses(count, count, 0 * count)
 
 
 SAME = Normalization(0.0, 1.0, 0.0, 1.0)
@@ -189,6 +208,12 @@ class TestEvaluation:
         second = float(torch.rand(()))
         assert first != second
         assert evaluated([1] * 8, seed=3).rate == pytest.approx((first + second) / 2)
+
+    def test_each_batch_is_measured_with_what_the_model_has_kept_before_the_first(self) -> None:
+        model, images = _Seen(), DeviceImages(np.zeros((8, 1, 1, 1), np.uint8), CPU)
+        model.batches = 3
+        assert evaluate(_Counting(), model, images, SAME, batch_size=4, seed=0).elbo == 4  # type: ignore[arg-type]
+        assert model.batches == 3
 
 
 @pytest.fixture(scope="module")

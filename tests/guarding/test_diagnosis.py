@@ -23,6 +23,8 @@ from torch.distributions import Normal, kl_divergence
 import vdvae_patch
 from vdvae_patch.cli import dispatch
 from vdvae_patch.errors import CheckpointError, GuardError, InvalidValueError
+from vdvae_patch.guarding.replaying import replay
+from vdvae_patch.guarding.skip import read
 
 sys.path.insert(0, str(Path(__file__).parent))
 import their_vae
@@ -579,6 +581,37 @@ def test_a_recorded_skip_is_done_again(tmp_path: Path, capsys: pytest.CaptureFix
     state.write_bytes(damaged)
     with pytest.raises(CheckpointError, match="damaged"):
         dispatch(["replay", str(tmp_path / "guard"), *arguments])
+
+
+def test_a_step_that_is_skipped_for_its_size_is_done_again_under_another_scale(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = their_vae.VAE()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, out=tmp_path, threshold=1.0, file=io.StringIO()) as guard:
+        their_vae.loss(model, torch.randn(32, 16) * 3).backward()
+        optimizer.step()
+    assert guard.skips[0].cause == "high_gradient"
+    again = replay(read(tmp_path / "skip-0001"), their_vae.VAE(), their_vae.loss, "explin")
+    norm = guard.skips[0].norm
+    assert f"the step is finite, as it was; the gradient norm of this batch's loss is {norm:.4g}\n" in str(again)
+    assert "what is random in it may differ" not in str(again)
+    assert again.other is not None
+    assert again.other.norm != norm
+    assert f"the same step under explin: {again.other.headline}, gradient norm {again.other.norm:.4g}" in str(again)
+    assert "logvar" in again.heads
+
+
+def test_one_call_of_a_step_of_several_is_not_said_to_differ_for_the_machine(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = their_vae.VAE()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with vdvae_patch.guard(model, out=tmp_path, threshold=1.0, file=io.StringIO()):
+        for _ in range(2):
+            (their_vae.loss(model, torch.randn(32, 16)) / 2).backward()
+        optimizer.step()
+    again = str(replay(read(tmp_path / "skip-0001"), their_vae.VAE(), their_vae.loss))
+    assert "the loss is NOT that of the step (that is of further calls of the model, too, which are" in again
+    assert "not recorded: the inputs of 1 further call of the model in this step" in again
 
 
 @pytest.mark.medium

@@ -112,6 +112,23 @@ def a_loss_for_each_of_two_optimizers(model: SmallVAE, bad: bool, hand: Hand) ->
         second.step()
 
 
+def a_loss_for_some_of_the_weights_alone(model: SmallVAE, bad: bool, hand: Hand) -> None:
+    first, second = sgd(model.encoder, model.mean, model.logvar), sgd(model.decoder)
+    of_encoder, of_decoder = (list(one.param_groups[0]["params"]) for one in (first, second))
+    for turn in range(TURNS):
+        recon, mean, logvar = model(x := torch.randn(8, 6))
+        of_first = ((recon - x) ** 2).sum() + (mean**2 + logvar**2).sum()
+        of_second = ((recon - x) ** 2).sum() * (math.nan if bad and turn == BAD else 1.0)
+        first.zero_grad()
+        second.zero_grad()
+        of_first.backward(inputs=of_encoder, retain_graph=True)
+        of_second.backward(inputs=of_decoder)
+        noted(hand, first, of_first)
+        noted(hand, second, of_second)
+        first.step()
+        second.step()
+
+
 def a_weight_given_to_backward(model: SmallVAE, bad: bool, hand: Hand) -> None:
     optimizer = sgd(model)
     for turn in range(TURNS):
@@ -128,7 +145,7 @@ def a_weight_given_to_backward(model: SmallVAE, bad: bool, hand: Hand) -> None:
 
 LOOPS = [
     both_backwards_and_then_both_steps, a_model_in_another_thread, a_part_with_an_optimizer_of_its_own,
-    a_loss_for_each_of_two_optimizers, a_weight_given_to_backward,
+    a_loss_for_each_of_two_optimizers, a_loss_for_some_of_the_weights_alone, a_weight_given_to_backward,
 ]  # fmt: skip
 
 
@@ -314,6 +331,37 @@ def test_an_optimizer_that_is_not_a_plain_one_is_counted_once_a_turn_and_undone(
     assert not torch.equal(with_skip[-1], with_skip[-2])
 
 
+class Falling(torch.optim.SGD):
+    """Halves its learning rate in every step, as schedule-free optimizers count theirs in their groups."""
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        found = super().step(closure)
+        for group in self.param_groups:
+            group["lr"] *= 0.5
+        return found
+
+
+def test_what_an_optimizer_keeps_for_itself_and_in_its_groups_is_undone_with_the_step() -> None:
+    ended = []
+    for guarded in (False, True):
+        torch.manual_seed(0)
+        model = SmallVAE()
+        optimizer = Falling(model.parameters(), 1e-3, momentum=0.9)
+        guard = vdvae_patch.guard(model, diagnose=False, file=io.StringIO()) if guarded else None
+        for turn in range(TURNS):
+            loss, _ = loss_of(model, torch.randn(8, 6))
+            optimizer.zero_grad()
+            (loss * (math.nan if turn == BAD else 1.0)).backward()
+            if guarded or turn != BAD:
+                optimizer.step()
+        if guard is not None:
+            guard.remove()
+        ended.append((optimizer.param_groups[0]["lr"], torch.cat([p.detach().flatten() for p in model.parameters()])))
+    (alone, weights), (watched, others) = ended
+    assert alone == watched == 1e-3 * 0.5 ** (TURNS - 1)
+    assert torch.equal(weights, others)
+
+
 def test_what_does_not_clip_says_so_and_what_is_wrapped_is_clipped_once() -> None:
     said, rows = io.StringIO(), list[Mapping[str, float]]()
     steps_by(MAKERS["LBFGS"], rows, clip=1.0, file=said)
@@ -392,6 +440,25 @@ def test_the_batch_that_is_recorded_is_that_of_the_loss_and_not_of_an_evaluation
     model.load_state_dict(recorded.weights)
     recorded.generators.restore(torch.device("cpu"))
     assert model.train(recorded.training)(*recorded.args).item() == recorded.loss == by_hand
+
+
+def test_of_a_loss_of_two_passes_that_the_next_turn_differentiates_the_first_is_recorded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Loss()
+    optimizer, loss = sgd(model), None
+    with vdvae_patch.guard(model, threshold=1000.0, out=tmp_path / "guard", file=io.StringIO()) as guard:
+        for turn in range(TURNS):
+            if loss is not None:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            x = torch.randn(8, 6) * (100.0 if turn == BAD else 1.0)
+            loss = model(x) + model(torch.randn(5, 6))
+            if turn == BAD:
+                batch = x
+    (skip,) = guard.skips
+    assert skip.folder is not None
+    assert torch.equal(read(skip.folder).args[0], batch)
 
 
 @pytest.mark.medium

@@ -62,7 +62,7 @@ def test_an_average_that_holds_a_nan_is_named(kind: str) -> None:
         held = [AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))]
     other = SmallVAE()  # trained elsewhere, which is no average
     optimizer = torch.optim.Adam(model.parameters())
-    text = f"{kind} of this SmallVAE holds values that are not finite (mean.weight)"
+    text = f"{kind} of a SmallVAE holds values that are not finite (mean.weight)"
     with vdvae_patch.guard(model, file=said) as guard:
         with torch.no_grad():
             other.mean.weight.fill_(torch.nan)  # type: ignore[union-attr, operator]
@@ -76,6 +76,17 @@ def test_an_average_that_holds_a_nan_is_named(kind: str) -> None:
         assert said.getvalue().count(text) == 1
         assert text in guard.report()
         held.clear()
+        assert "holds values" not in guard.report()
+
+
+def test_a_buffer_that_is_copied_into_an_average_is_not_said_to_stay_in_it() -> None:
+    model, optimizer = (model := SmallVAE()), torch.optim.Adam(model.parameters())
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    average.module.encoder[1].running_mean.fill_(torch.nan)
+    with vdvae_patch.guard(model, file=io.StringIO()) as guard:
+        step(model, optimizer, far=400.0)
+        assert "(encoder.1.running_mean), and has them until its next update_parameters" in guard.report()
+        average.update_parameters(model)
         assert "holds values" not in guard.report()
 
 

@@ -659,3 +659,18 @@ def test_the_norm_of_a_step_that_the_scaler_skips_is_that_of_its_gradients(value
         (skip,) = guard.skips
     expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
     assert repr(skip.norm) == repr(expected)
+
+
+def test_the_norm_is_infinite_where_the_loop_has_mended_what_the_scaler_skips_for() -> None:
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with vdvae_patch.guard(model, diagnose=False, file=io.StringIO()) as guard:
+        scaler.scale(model(torch.ones(2, 3)).sum()).backward()
+        assert model.weight.grad is not None
+        model.weight.grad[0, 1] = torch.nan
+        scaler.unscale_(optimizer)
+        model.weight.grad.nan_to_num_()
+        scaler.step(optimizer)
+        (skip,) = guard.skips
+    assert skip.norm == torch.inf

@@ -38,7 +38,7 @@ def test_it_prints_each_head_with_its_place_and_what_a_patch_does(capsys: pytest
 def test_it_warns_of_a_likelihood_without_a_lower_bound_and_of_a_log_of_an_exponential(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run("zoo.likelihoods:GaussianLoss", "--input", "5x6") == 0
+    assert run("zoo.likelihoods:Squashed", "--input", "5x6") == 0
     assert run("zoo.deep:ResidualProduct", "--input", "5x6") == 0
     out = capsys.readouterr().out
     assert "the likelihood's σ has no lower bound" in out

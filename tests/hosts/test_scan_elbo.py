@@ -639,8 +639,27 @@ def test_masked_data_are_no_masked_latents() -> None:
     assert not [note for note in notes if "no KL" in note]
 
 
+def test_a_kl_most_of_whose_latents_are_below_their_free_bits_counts_as_above_them() -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        each = kl(torch.tensor([0.0, 0.0, 0.0, 3.0]) + m, v).mean(0)
+        return ((x - y) ** 2).sum() / (2 * 0.1**2 * B) + each.clamp(min=1.5).sum()
+
+    elbo = scanned(loss).elbo
+    assert elbo.sigma == pytest.approx(0.1)
+    assert "75% of the latents' elements have no KL here" in elbo.notes[0]
+
+
+def test_a_median_of_an_even_count_lies_between_the_middle_two() -> None:
+    def loss(x: Tensor, y: Tensor, m: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        return ((x - y) ** 2).sum() + (kl(m, v) * torch.tensor([1.0, 1.0, 4.0, 4.0])).sum()
+
+    elbo = scanned(loss).elbo
+    assert elbo.kl_factor == pytest.approx(2.5)
+    assert "the factors on the KL differ between elements: 0.4 to 1.6 times their median" in elbo.notes[0]
+
+
 def test_a_kl_that_no_sigma_lifts_above_its_free_bits_is_not_said_to_be_absent() -> None:
     torch.manual_seed(0)
     elbo = scan(Conditional(free=1e3), X).elbo
-    assert "it is below its free bits, or has no weight yet" in elbo.reason
+    assert "it is below its free bits, above a limit, or has no weight yet" in elbo.reason
     assert "no KL" not in elbo.reason

@@ -153,6 +153,8 @@ def of_sigma(sigma: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Te
         (of_sigma(lambda raw: F.softplus(raw) + 1e-8), "a lower bound of 1e-08 alone, so"),
         (of_sigma(lambda raw: (0.5 * raw.clamp(-30, 20)).exp()), "a lower bound of 3.1e-07 alone, so"),
         (of_sigma(lambda raw: F.softplus(raw) + 1e-2), ""),
+        (lambda error, raw: F.gaussian_nll_loss(error, 0 * error, raw.exp(), eps=1e-3), ""),  # counted as 0.032
+        (lambda error, raw: F.gaussian_nll_loss(error, 0 * error, raw.exp(), eps=1e-14), "no lower bound, so"),
     ],
 )
 def test_the_bound_below_a_likelihoods_sigma_is_said_as_it_is(

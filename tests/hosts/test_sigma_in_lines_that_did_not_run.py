@@ -41,6 +41,15 @@ class BesideTraining(VAE):
         return F.softplus(x).sum()
 
 
+class OtherNumber(VAE):
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.encoder(x).chunk(2, 1)
+        return self.loss(x, mu, F.softplus(raw) + 1e-3)
+
+    def sample_code(self, x: Tensor) -> Tensor:
+        return F.softplus(x) + 1e-2
+
+
 class OtherBranch(VAE):
     def forward(self, x: Tensor) -> Tensor:
         mu, raw = self.encoder(x).chunk(2, 1)
@@ -83,6 +92,12 @@ def test_a_call_that_runs_both_patches_both() -> None:
     for call in (model, model.sample_code):
         call(X)
         assert model.sigma.max() < 0.4
+
+
+def test_an_expression_with_another_number_is_another_one() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vdvae_patch.patch(model := OtherNumber(), "bounded(0.3, 0.4)", heads=vdvae_patch.scan(model, X))
 
 
 def test_a_branch_that_evaluation_takes_is_said() -> None:

@@ -166,3 +166,9 @@ def test_a_curve_known_by_points_has_three_digits(curve: Callable[[Tensor], Tens
     found = measured(curve)
     assert len(found.points) < 600
     torch.testing.assert_close(found.sigma(v), curve(v), rtol=3e-4, atol=1e-12)
+
+
+def test_beyond_its_points_a_curve_goes_on_as_the_line_that_it_was() -> None:
+    found = measured(F.softplus)
+    assert max(at for at, _ in found.points) < 5000
+    assert float(found.sigma(torch.tensor(5000.0))) == pytest.approx(5000, rel=1e-3)

@@ -26,6 +26,8 @@ HELD = drawn(2, seed=1), drawn(3, seed=2)
         (drawn(5), []),
         (drawn(5, high=17), ["no pixel of the training images is above 16 of 255"]),
         (drawn(5, high=2), ["no pixel of the training images is above 1 of 255"]),
+        (np.minimum(drawn(5), 63), ["no pixel of the training images is above 63 of 255"]),
+        (np.minimum(drawn(5), 64), []),
         (drawn(5, high=2) * 255, ["have two values, 0 and 255"]),
         (np.repeat(drawn(5)[..., :1], 3, axis=-1), ["the training images are grey in three channels"]),
         (np.concatenate([drawn(1001, high=17, size=1), drawn(1000, high=17, size=1)]), ["no pixel of 1,000 training"]),

@@ -375,6 +375,12 @@ def test_the_report_says_who_lost_no_update_and_leaves_the_control_out_of_the_ra
     assert "from -0.500 (explin/constant, clipped at 5) to +0.000 (explin/constant)" in text
 
 
+def test_a_remedy_that_skips_nothing_has_lost_its_nan_steps_and_any_other_what_it_skipped() -> None:
+    counted = {"runs": [row | {"skipped": 1} for row in result(nan=3, high=2)["runs"]]}
+    for name, lost in (("clipping alone", 6), ("explin/constant", 2)):
+        assert stress_report._score(remedies.find(name), counted, 0.02).skipped == lost
+
+
 def test_the_cost_of_a_remedy_says_of_how_few_seeds_it_is() -> None:
     half = result(nelbo=3.0)
     half["runs"][1]["nelbo"] = None

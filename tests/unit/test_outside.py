@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+import math
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError
-from vdvae_patch.outside import SinceBuilt, Snapshots, put
+from vdvae_patch.outside import SinceBuilt, Snapshots, differences, put
 
 
 class Annealer:
@@ -116,6 +117,24 @@ def test_two_names_of_one_list_are_one_again() -> None:
     assert other.other == [1, 2]
 
 
+def test_a_tensor_that_wants_a_gradient_wants_one_again() -> None:
+    model = Counting()
+    built = SinceBuilt(model)
+    model.slope, model.offset = torch.ones(2, requires_grad=True), torch.ones(2)
+    other = Counting()
+    put(other, from_file(built.moved().values), "the checkpoint")
+    assert (other.slope.requires_grad, other.offset.requires_grad) == (True, False)
+
+
+def test_what_is_again_what_it_was_is_told_to_whoever_has_followed_it() -> None:
+    model = Counting()
+    built = SinceBuilt(model)
+    model.steps = 1
+    followed = built.moved().values
+    model.steps = 0
+    assert built.moved(also=followed).values == {"steps": 0}
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -157,6 +176,34 @@ def test_what_is_too_large_for_a_snapshot_is_known_to_have_moved() -> None:
     assert taken.moved_unseen() == ("large",)
 
 
+def test_what_a_pass_has_made_is_in_the_next_snapshot() -> None:
+    model = Counting()
+    snapshots = Snapshots(model)
+    snapshots.take()
+    model.made_later = 1.0
+    taken = snapshots.take()
+    model.made_later = 2.0
+    taken.put_back(model)
+    assert model.made_later == 1
+
+
+def test_numbers_and_tensors_that_broke_are_what_they_were_and_all_others_go_on() -> None:
+    model = Counting()
+    model.running = 1.0
+    taken = Snapshots(model).take()
+    model.steps, model.weight_of_kl, model.running = 5, 0.3, math.nan
+    model.mean[0] = math.inf
+    assert set(taken.put_back_spoilt()) == {"running", "mean"}
+    assert (model.steps, model.weight_of_kl, model.running) == (5, 0.3, 1)
+    assert torch.equal(model.mean, torch.zeros(3))
+
+
+def test_of_numbers_that_differ_both_are_told_and_not_of_what_a_model_may_make_later() -> None:
+    then = {"steps": "3", "gone": "1", "_mark": "1", "annealer.calls": "2", "mean": "6f1d" * 16, "same": "0.5"}
+    now = {"steps": "4", "mean": "91ab" * 16, "same": "0.5", "new": "7"}
+    assert differences(then, now) == ["steps (3 then, 4 now)", "gone (1 then, none now)", "mean"]
+
+
 class Slotted:
     __slots__ = ("calls",)
 
@@ -194,6 +241,7 @@ def generator() -> Iterator[int]:
         ([nn.Linear(1, 1)], lambda model: model.kept[0].weight.data.fill_(3)),
         ([nn.Parameter(torch.zeros(1))], lambda model: model.kept[0].data.add_(1)),
         (functools.partial(max, 1), lambda model: setattr(model, "kept", functools.partial(max, 2))),
+        (functools.partial(max, [1]), lambda model: model.kept.args[0].append(2)),
         (Phase.WARM_UP, lambda model: setattr(model, "kept", Phase.ON)),
         ([1], lambda model: model.kept.append(model.kept)),
     ],

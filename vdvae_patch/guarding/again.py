@@ -235,6 +235,8 @@ class Again:
                 return failed if tracer is None else with_origin(failed, tracer)
             named = [(name, g) for (name, _), g in zip(parameters, gradients, strict=True) if g is not None]
             outcome, bad = outcome_of([loss], True, named)
+            if named:
+                outcome = replace(outcome, norm=float(gradient_norm([g.detach() for _, g in named])))
             if outcome.finite and (largest := _overflowing(named)):
                 outcome, bad = replace(outcome, bad_gradients=tuple(largest)), list(largest.values())
             if tracer is None:

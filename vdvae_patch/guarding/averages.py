@@ -42,13 +42,22 @@ def _spoilt(model: nn.Module) -> list[str]:
         averaged.add(id(copy))
         bad = tuple(name for name, t in tensors.items() if not _finite(t) and _finite(own[name]))
         if bad:
-            kind = "an AveragedModel" if isinstance(module, AveragedModel) else "a copy"
-            found.append(
-                f"{kind} of this {type(model).__name__} holds values that are not finite ({some(bad)}), and no later "
-                "average takes them out: make it anew of the weights of now, such as "
-                "average.module.load_state_dict(model.state_dict())"
-            )
+            found.append(_said(model, module, bad))
     return found
+
+
+def _said(model: nn.Module, module: nn.Module, bad: tuple[str, ...]) -> str:
+    """Of an average, or a copy, with values that are not finite; of another model of its class it may be one, too."""
+    average = isinstance(module, AveragedModel)
+    kind, name = "an AveragedModel" if average else "a copy", type(model).__name__
+    held = f"{kind} of a {name} holds values that are not finite ({some(bad)})"
+    if average and not module.use_buffers and not set(bad) & set(dict(model.named_parameters())):
+        # PyTorch copies buffers that are not averaged, in each update
+        return f"{held}, and has them until its next update_parameters, which copies the model's buffers"
+    return (
+        f"{held}, and no later average takes them out: if it is of this model, make it anew of the weights of now, "
+        "such as average.module.load_state_dict(model.state_dict())"
+    )
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

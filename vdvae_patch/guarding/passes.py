@@ -137,6 +137,7 @@ class Backward:
         first: which of the passes it begins with.
         used: the first of them that has a part in it, where the graphs are not kept.
         cleared: the parameters, by their id, whose gradients were cleared since: nothing of it is in them.
+        into: those to whose gradients alone it was added, by `loss.backward(inputs=...)`; None for all.
     """
 
     roots: list[Tensor]
@@ -155,9 +156,12 @@ class Backward:
     first: int = 0
     used: int | None = None
     cleared: set[int] = field(default_factory=set)
+    into: frozenset[int] | None = None
 
     def is_of(self, parameters: set[int]) -> bool:
-        """Whether some of these parameters, by their id, had a part in it."""
+        """Whether it was added to the gradients of some of these parameters, by their id, which had a part in it."""
+        if self.into is not None:
+            parameters = parameters & self.into
         return any(reaches(end, parameters) for end in self.ends)
 
     @property
@@ -225,11 +229,13 @@ class Window:
         *,
         weights: Sequence[Tensor | None] | None = None,
         by_grad: bool = False,
+        into: Sequence[Any] = (),
     ) -> None:
         """Keep what a call of `backward`, or of `grad`, is given; called before it.
 
         Args:
             weights: what each root's gradient begins with, where it is not 1.
+            into: tensors, or edges of the graph, to whose gradients alone it adds; empty for all.
         """
         frame = sys._getframe(1)
         self._drop_other_turns([None if is_transformed(root) else root.grad_fn for root in roots], frame)
@@ -245,6 +251,7 @@ class Window:
             [root for root, _ in numbers], ends, now, {} if common is None else dict(common.f_locals),
             {} if common is None else common.f_globals, called_at, len(self.passes), Autocast.now(device),
             site_of(frame), by_grad, len(numbers) < len(roots), weights=known, first=self._first,
+            into=frozenset(id(getattr(getattr(one, "node", None), "variable", one)) for one in into) if into else None,
         )  # fmt: skip
         self.backwards = [*self.backwards[-_MOST:], found]
 
@@ -368,6 +375,8 @@ class Window:
         """
         kept, over = list[Backward](), list[Backward]()
         for backward in self.backwards:
+            if backward.into is not None and not parameters & backward.into:
+                continue
             if not traceable or backward.by_grad:
                 kept.append(backward)
             elif backward.is_of(parameters):

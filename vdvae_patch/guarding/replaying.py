@@ -17,7 +17,7 @@ from vdvae_patch.guarding.again import Again, Loss
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, for_heads
 from vdvae_patch.guarding.passes import Buffers, Pass, Window
 from vdvae_patch.guarding.report import lines
-from vdvae_patch.guarding.skip import Recorded
+from vdvae_patch.guarding.skip import FURTHER_CALL, Recorded
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.outside import put
 from vdvae_patch.patching import patch, unpatch
@@ -36,7 +36,9 @@ class Replayed:
         compared: what was recorded of the step, and what it is now.
         other: loss and gradients under another variant; None if none was asked for.
         heads: as text, what the variant was given to.
-        note: why the loss need not be that of the step, where it was done on another device; else empty.
+        norm: of the gradients of the step as it was, done again; None if there are none.
+        note: why the loss need not be that of the step, where it was done on another device, or is of one call of the
+            model of several; else empty.
     """
 
     recorded: Recorded
@@ -45,6 +47,7 @@ class Replayed:
     variant: str | None = None
     other: Outcome | None = None
     heads: str = ""
+    norm: float | None = None
     note: str = ""
 
     def __str__(self) -> str:
@@ -54,18 +57,28 @@ class Replayed:
             *self._ranks(),
             self._compared(),
             *self._versions(),
-            *lines(self.diagnosis),
+            *([] if self._was_finite else lines(self.diagnosis)),
         ]
+        if self._was_finite and self.norm is not None:
+            text.append(f"the step is finite, as it was; the gradient norm of this batch's loss is {self.norm:.4g}")
         if self.recorded.missing:
             text.append(f"note: not recorded: {', '.join(self.recorded.missing)}")
         if self.other is not None:
-            text += ["", telling.under(str(self.variant), self.other.headline), *self.other.causes, self.heads]
+            norm = "" if self.other.norm is None or not self.other.finite else f", gradient norm {self.other.norm:.4g}"
+            under = telling.under(str(self.variant), self.other.headline + norm)
+            text += ["", under, *self.other.causes, self.heads]
         return "\n".join(text).rstrip()
 
     @property
     def exact(self) -> bool:
         """Whether all of it is the same, bit for bit; where it was NaN, it is NaN again."""
         return all(one.same for one in self.compared)
+
+    @property
+    def _was_finite(self) -> bool:
+        """Whether the step was skipped for the size of its gradients alone, and is finite now, too."""
+        sizes = (float(self.recorded.info["elbo"]), float(self.recorded.info["grad_norm"]))
+        return all(map(math.isfinite, sizes)) and not (self.diagnosis.outside or self.diagnosis.reproduced)
 
     def _compared(self) -> str:
         unseen = "the loss of the step was not seen, so that it cannot be compared"
@@ -142,7 +155,7 @@ def replay(
         if variant is not None:
             if recorded.patch:
                 unpatch(model)
-            heads = diagnostician.heads or ()
+            heads = diagnostician.find(step, step.shares[0])  # of a step that is finite nobody has looked for them
             if not heads:
                 raise PatchError(
                     f"no head was found, so that {variant} has nothing to change: {diagnostician.why_none}"
@@ -153,8 +166,17 @@ def replay(
                     other, table = step.outcome(step.shares[0]), str(handle.heads)
     compared = _compared(recorded, math.nan if first.loss is None else first.loss, diagnosis)
     exact = all(one.same for one in compared)
-    note = "" if exact and recorded.kind == place.type else _other_device(recorded, place)
-    return Replayed(recorded, diagnosis, compared, variant, other, table, note)
+    note = (
+        "" if exact and recorded.kind == place.type else _other_device(recorded, place) or _of_further_calls(recorded)
+    )
+    return Replayed(recorded, diagnosis, compared, variant, other, table, first.norm, note)
+
+
+def _of_further_calls(recorded: Recorded) -> str:
+    """Why the loss of the call that was recorded is not that of a step of several, as of accumulated gradients."""
+    if not any(FURTHER_CALL in text for text in recorded.missing):
+        return ""
+    return "that is of further calls of the model, too, which are not recorded"
 
 
 def _saw_loss(recorded: Recorded) -> bool:

@@ -64,10 +64,17 @@ class Listener(Protocol):
     """What a guard hears."""
 
     def on_backward(
-        self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None, weights: Sequence[Tensor | None]
+        self,
+        roots: Sequence[Tensor],
+        inputs: Sequence[Tensor] | None,
+        weights: Sequence[Tensor | None],
+        into: Sequence[Any] = (),
     ) -> None:
         """These are about to be differentiated: by `backward`, which adds to the gradients of what was trained, or by
         `torch.autograd.grad` with respect to `inputs`, which returns them; each times its weight, 1 where it has none.
+
+        Args:
+            into: to whose gradients alone `backward` adds, as of `loss.backward(inputs=...)`; empty for all.
         """
 
     def on_zero(self, cleared: Any) -> None:
@@ -149,7 +156,7 @@ def _install() -> None:
     def heard_engine(outputs: Any, gradients: Any, *args: Any, **kwargs: Any) -> Any:
         pairs = [(r, w) for r, w in zip(outputs, gradients, strict=True) if isinstance(r, Tensor)]
         roots = [root for root, _ in pairs]
-        inputs = None if kwargs.get("accumulate_grad") else args[2]
+        inputs, into = (None, args[2]) if kwargs.get("accumulate_grad") else (args[2], ())
         if _captured and _captured[-1][0] == threading.get_ident():
             waiting = _captured[-1][1]
             if _is_waited_for(waiting, outputs, gradients, inputs):
@@ -162,7 +169,7 @@ def _install() -> None:
                 return None
         else:
             for listener in _listening():
-                listener.on_backward(roots, inputs, [weight for _, weight in pairs])
+                listener.on_backward(roots, inputs, [weight for _, weight in pairs], into)
         return engine(outputs, gradients, *args, **kwargs)
 
     @functools.wraps(step)

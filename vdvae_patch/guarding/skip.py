@@ -24,6 +24,8 @@ from vdvae_patch.skips.rule import Cause
 from vdvae_patch.trace import Event
 
 WHAT = "recorded skip"
+FURTHER_CALL = "further call"
+"""What of a step is not recorded, in the words of `missing`."""
 
 _REMEDY = "the training goes on without it; {mend}, or keep=0"
 
@@ -202,7 +204,8 @@ class Share:
         given = (inputs, {}) if one.of else (one.args, one.kwargs)
         args, kwargs = plain(given[0], "input", missing), plain(given[1], "input", missing)
         if len(window.passes) > 1:
-            missing.append(f"the inputs of {len(window.passes) - 1} further calls of the model in this step")
+            more = len(window.passes) - 1
+            missing.append(f"the inputs of {more} {FURTHER_CALL}{'s' if more > 1 else ''} of the model in this step")
         outside = {} if one.outside is None else one.outside.values()
         if one.outside is not None:
             missing += [f"{name} of the model, which is large" for name in one.outside.moved_unseen()]

@@ -398,7 +398,11 @@ class Guard:
         self._window.forward(module, args, kwargs, device_of(self.model), of, self._snapshots)
 
     def on_backward(
-        self, roots: Sequence[Tensor], inputs: Sequence[Tensor] | None, weights: Sequence[Tensor | None]
+        self,
+        roots: Sequence[Tensor],
+        inputs: Sequence[Tensor] | None,
+        weights: Sequence[Tensor | None],
+        into: Sequence[Any] = (),
     ) -> None:
         """See `signals.Listener`."""
         if self._busy or not self._window.passes or _in_backward():  # as reentrant checkpoints call it
@@ -415,7 +419,7 @@ class Guard:
         elif inputs is not None or self._is_cleared():  # a second loss of passes whose first one had its step
             self._window.backwards = []
         if self._window.passes:  # else it is another model's, behind a step that the loop has given up
-            self._window.backward(roots, device, weights=weights, by_grad=inputs is not None)
+            self._window.backward(roots, device, weights=weights, by_grad=inputs is not None, into=into)
 
     def _has_some_of(self, tensors: Sequence[Any]) -> bool:
         own = list(self.model.parameters())

@@ -42,7 +42,7 @@ from vdvae_patch.scanning.bound.reconstruction import (
 from vdvae_patch.scanning.bound.repetitions import draws_of
 from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail
 from vdvae_patch.scanning.bound.targets import data_of, is_of_features, rows_of
-from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, place_of, written
+from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, median_of, place_of, written
 from vdvae_patch.scanning.evidence.reading import Readings
 from vdvae_patch.trace import short
 
@@ -184,10 +184,10 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
             f"the {_named(chosen)} is multiplied by something that is learned, and how that stands in the loss besides "
             "is not that of a Gaussian's σ"
         )
-    b = _middle(chosen.factors)
+    b = median_of(chosen.factors)
     sign = -1.0 if b < 0 and chosen.kind != "log likelihood" else 1.0  # a bound that is maximized
     a, why = _kl(graph, factors, sign, readings, rows_of(chosen.target))
-    draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _middle(f.factors) > 0])
+    draws = draws_of(graph, chosen, [f.reading.raw.node for f in factors if sign * _of_those_with_any(f.factors) > 0])
     if chosen.kind != "log likelihood":
         # a learned σ has the factors of all comparisons that it is the σ of, of which a posterior may have but some
         chosen.factors = chosen.factors * draws.in_all / of_one_sigma
@@ -197,10 +197,10 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     shared = SHARED in why
     notes += [note for note in why if note != SHARED]
     if shared and (chosen.errors is not None or draws.in_all != 1):
-        return LossElbo(f"{SHARED}, and how many there are is not seen", term, _middle(a))
+        return LossElbo(f"{SHARED}, and how many there are is not seen", term, median_of(a))
     if not math.isfinite(b) or not term.factor > 0:
         return LossElbo("the factor on the reconstruction term could not be read", term)
-    median = _middle(a)
+    median = median_of(a)
     extremes = (float(a.min()), float(a.max()))
     if of_one_sigma > 1 and extremes[1] - extremes[0] > DIFFER * median:
         return LossElbo(
@@ -303,7 +303,7 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
         return term, 1
     before = tail.adjoints([term.node])[term.node.id]
     held = {term.node.id: lambda value: tail.base[term.node.id]}  # only its weight may change
-    raws = [f.reading.raw.node for f in factors if len(f.factors) and _middle(f.factors) != 0]
+    raws = [f.reading.raw.node for f in factors if bool(f.factors.any())]
     # most have no part in it: all are moved at once, each by a distance of its own, so that a ratio of two changes, too
     together = {
         raw.id: partial(torch.add, other=0.25 + 0.25 * (place * math.sqrt(2) % 1)) for place, raw in enumerate(raws)
@@ -320,7 +320,7 @@ def _with_learned_sigma(tail: Tail, term: Term, factors: Sequence[LogSigmaFactor
             return value + 0.25
 
         changes: Changes = {raw.id: change}
-        if raw.id == term.node.id or not len(factor.factors) or _middle(factor.factors) == 0:
+        if raw.id == term.node.id or not bool(factor.factors.any()):
             continue
         if factor.reading.evidence == "q":  # of a density whose variance is a sum, the posterior's has a KL's factor
             continue
@@ -352,7 +352,7 @@ def _kl(
             where = "" if frame is None else f" at {_place(frame)}"
             return None, [f"σ has a part in the loss{where} ({unread.op}), and what it is was not found out"]
         return None, [why_no_kl(readings)]
-    counted = [f for f in factors if len(f.factors) and sign * _middle(f.factors) > 0]
+    counted = [f for f in factors if sign * _of_those_with_any(f.factors) > 0]
     shared: list[str] = []
     told = [role_of_factor(graph, readings, factor, rows) for factor in counted]
     for factor, role in zip(counted, told, strict=True):
@@ -370,12 +370,12 @@ def _kl(
     unknown = [factor for factor in factors if not len(factor.factors)]
     largest = max((float(f.factors.abs().max()) for f in factors if len(f.factors)), default=0.0)
     # rounding leaves some elements of what has none: of a prior's σ that the KL has as a ratio alone
-    some = [f.factors for f in factors if not largest or _middle(f.factors.abs()) > _NO_FACTOR * largest]
+    some = [f.factors for f in factors if not largest or _of_those_with_any(f.factors.abs()) > _NO_FACTOR * largest]
     found = sign * torch.cat(some) if some else torch.zeros(0)
     found = found[found > _NO_FACTOR * max(1e-6, float(found.abs().max()) if len(found) else 0.0)]
     if not len(found):
         drawn = {reading.raw.key for reading in readings.found if reading.evidence in ("noise", "q")}
-        rewarded = [f for f in factors if f.reading.raw.key in drawn and sign * _middle(f.factors) < 0]
+        rewarded = [f for f in factors if f.reading.raw.key in drawn and sign * _of_those_with_any(f.factors) < 0]
         second = next((r for f in rewarded if (r := second_in_a_kl(graph, readings, f)) is not None), None)
         if second is not None:
             return None, [
@@ -383,14 +383,15 @@ def _kl(
                 "counts is not told"
             ]
         if rewarded:
+            weight = sign * _of_those_with_any(rewarded[0].factors)
             return None, [
-                f"the factor on the KL is {sign * _middle(rewarded[0].factors):.4g}, so that the loss rewards "
-                "it: it has the wrong sign, or is drawn to a capacity, |KL − C|, and is below that on this batch"
+                f"the factor on the KL is {weight:.4g}, so that the loss rewards it: it has the wrong sign, or is "
+                "drawn to a capacity, |KL − C|, and is below that on this batch"
             ]
         if any(f.reading.term is not None and len(f.factors) and not bool(f.factors.any()) for f in factors):
             return None, [
-                "a KL is there and does not move with any log σ on this batch: it is below its free bits, or has no "
-                "weight yet"
+                "a KL is there and does not move with any log σ on this batch: it is below its free bits, above a "
+                "limit, or has no weight yet"
             ]
         if unknown:
             return None, [why_no_kl(readings, unknown=True)]
@@ -430,5 +431,6 @@ def _others(tail: Tail, terms: Sequence[Term], factors: Sequence[LogSigmaFactor]
     return [f"{OTHERS}: {', '.join(found)}"] if found else []
 
 
-def _middle(values: Tensor) -> float:
-    return float(values.median()) if len(values) else math.nan
+def _of_those_with_any(factors: Tensor) -> float:
+    """The median of the factors that are not 0: most elements may be below their free bits, or masked; 0 if all are."""
+    return median_of(factors[factors != 0]) if bool(factors.any()) else 0.0

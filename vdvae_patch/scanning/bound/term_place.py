@@ -124,7 +124,7 @@ def written(term: Term, sign: float) -> ReconstructionTerm:
     return ReconstructionTerm(
         term.kind,
         _reduction(term),
-        _middle(factors),
+        median_of(factors),
         (float(factors.min()), float(factors.max())) if len(factors) else (math.nan, math.nan),
         "" if frame is None else frame.code.co_filename,
         0 if frame is None else frame.line,
@@ -340,5 +340,6 @@ def _contains(outer: Span, inner: Span) -> bool:
     return begins and (outer[1], outer[3]) >= (inner[1], inner[3])
 
 
-def _middle(values: Tensor) -> float:
-    return float(values.median()) if len(values) else math.nan
+def median_of(values: Tensor) -> float:
+    """The median; of an even count the mean of the middle two, where PyTorch's is the lower of them."""
+    return 0.5 * (float(values.median()) - float((-values).median())) if len(values) else math.nan

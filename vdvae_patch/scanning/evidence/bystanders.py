@@ -51,19 +51,30 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
                 )
 
 
-Steps = Counter[tuple[str | None, str]]
+_ARITHMETIC = ops.FACTORS | ops.DIFFERENCES | ops.POWERS | ops.LINEAR_STEPS
+Steps = Counter[tuple[str, str]]
 """How often an operation ran, by the module in whose code it stands and by its name."""
 
 
 def steps_apart(graph: Graph, raw: Iterable[Spot]) -> Steps:
-    """The steps on data or parameters, element by element, that no raw value reaches: what a patch must leave there."""
+    """The functions of data or parameters, element by element, in the model's own code, that no output of a layer with
+    a raw value reaches, in whatever call: what a patch must leave there. Sums, products and powers are not counted:
+    a KL or a density has them, which is another one with a stable Normal.
+    """
     begun = {spot.node.id for spot in raw}
+    layers = {path for node in begun for path in graph.returned.get(node, ())}
+    begun |= {node for node, paths in graph.returned.items() if not layers.isdisjoint(paths)}
     reached = set[int]()
     for node in graph.nodes:
         if node.id in begun or any(operand.id in reached for operand in node.inputs):
             reached.add(node.id)
-    apart = (n for n in graph.nodes if n.kind == "elementwise" and (n.data or n.params) and n.id not in reached)
-    return Counter((_origin(Spot(node)), node.op) for node in apart)
+    return Counter(
+        (owner, node.op)
+        for node in graph.nodes
+        if node.kind == "elementwise" and (node.data or node.params) and node.id not in reached
+        if node.op not in _ARITHMETIC
+        if (owner := _origin(Spot(node))) is not None
+    )
 
 
 def require_steps_apart(before: Steps, after: Steps) -> None:
@@ -81,7 +92,7 @@ def require_steps_apart(before: Steps, after: Steps) -> None:
     """
     for (owner, op), count in (before - after).items():
         raise PatchError(
-            f"the lines that were replaced also serve other values, for which the {op} of {owner or 'the call'} would "
+            f"the lines that were replaced also serve other values, for which the {op} of {owner or 'the model'} would "
             f"not be computed any more ({count} of {before[owner, op]}), as of an activation that several layers "
             "share; give the layer of this head an activation, or a line, of its own. The patch was taken back"
         )

@@ -25,13 +25,20 @@ MADE_ONE = "a patch makes them one"
 
 
 def of_head(
-    role: Role, convention: Convention, agree: bool, path: str, ways: Sequence[str] = (), factor: float = 1.0
+    role: Role,
+    convention: Convention,
+    agree: bool,
+    path: str,
+    ways: Sequence[str] = (),
+    factor: float = 1.0,
+    counted: float = 0.0,
 ) -> Iterator[str]:
     """Faults of one head's scale.
 
     Args:
         ways: how the host reads the raw value, where it does so in ways that disagree.
         factor: what the density or the KL has of the σ that is drawn with.
+        counted: the σ as which the density counts any lower one, see `counted_from`.
     """
     far = torch.tensor([-40.0, 40.0], dtype=torch.float64)
     low, high = sorted(float(s) for s in convention.sigma(far))  # of a log precision σ falls
@@ -51,7 +58,7 @@ def of_head(
             f"{path}: σ grows exponentially with the raw parameter, so one large value makes a gradient that ends the "
             f"run ({_SOURCE}, section 3); remedy: explin or upbounded"
         )
-    if low < 1e-6 and role == "likelihood":
+    if max(low, counted) < 1e-6 and role == "likelihood":
         floor = least(convention)
         bound, grows = (
             (f"a lower bound of {floor:.2g} alone", "almost without") if floor else ("no lower bound", "without")
@@ -147,6 +154,21 @@ def of_graph(graph: Graph) -> Iterator[str]:
                 f"so a σ below {math.sqrt(node.args[1]):.3g} of any scale as that; remedy: a smaller eps, or a scale "
                 "with a lower bound above it"
             )
+
+
+def counted_from(graph: Graph, readings: Sequence[Reading]) -> float:
+    """The σ as which `gaussian_nll_loss` counts any lower one in a head's densities; 0 where one is not by it."""
+    totals = [reading.term.total for reading in readings if reading.term is not None]
+    if not any("gaussian_nll_loss" in frame.code.co_names for total in totals for frame in total.frames):
+        return 0.0  # of most hosts: nothing to look for
+    clamps = {_call_of(node): float(node.args[1]) for node in graph.nodes if _is_clamp_of_nll(node)}
+    return math.sqrt(max(0.0, min(clamps.get(_call_of(total), 0.0) for total in totals)))
+
+
+def _call_of(node: Node) -> tuple[str, int] | None:
+    """File and line of the host's that a node is of."""
+    frame = node.host_frame()
+    return None if frame is None else (frame.code.co_filename, frame.line)
 
 
 def _is_clamp_of_nll(node: Node) -> bool:

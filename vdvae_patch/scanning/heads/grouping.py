@@ -189,6 +189,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     file, _, line = where(place_of).rpartition(":")
     factor = factor_of(group.readings, group.role) if agree and group.steps is None else 1.0
     name = emission.path or THE_MODEL
+    counted = hazards.counted_from(graph, group.readings) if group.role == "likelihood" else 0.0
     tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
     uneven = hazards.of_uneven(name, group.readings)
     found = Found(
@@ -200,7 +201,7 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         reason=reason,
         evidence=tuple(sorted({_EVIDENCE[r.evidence] for r in group.readings})),
         warnings=(
-            *hazards.of_head(group.role, convention, agree, name, _ways(group.readings), factor),
+            *hazards.of_head(group.role, convention, agree, name, _ways(group.readings), factor, counted),
             *(hazards.of_floored_log(emission.path, where(r.node), made_one is not None) for r in floored[:1]),
             *(hazards.of_tiny_floor(name, where(r.term.total), floor) for r, floor in tiny[:1] if r.term),
             *([uneven] if uneven else []),
