@@ -26,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from vdvae_patch import tables
 from vdvae_patch.data.batches import DeviceImages, batch_indices
 from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.guarding import guard
 from vdvae_patch.heads import Arithmetic, Head
 from vdvae_patch.hosts import Host
@@ -35,6 +36,7 @@ from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.run import drain_interval
 from vdvae_patch.train.setup import Workload, prepare
+from vdvae_patch.train.step import autocast
 from vdvae_patch.train.world import World
 
 PLAIN = "plain step"
@@ -283,7 +285,21 @@ def our_step(work: Workload, config: TrainConfig[Any], device: torch.device) -> 
 
 
 def plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, ModelBatch], None]:
-    """A step as VDVAE's own script does it: eager, one tensor after the other, waiting for every scalar."""
+    """A step as VDVAE's own script does it: eager, one tensor after the other, waiting for every scalar; the forward
+    pass in the precision that is asked for.
+
+    Raises:
+        InvalidValueError: what such a step does not do, so that its time would stand under another name.
+    """
+    for asked, is_so in {
+        "--precision fp16": config.precision == "fp16",
+        f"--accumulate {config.accumulate}": config.accumulate > 1,
+    }.items():
+        if is_so:
+            raise InvalidValueError(
+                f"{asked} means nothing with a plain step, which does the whole batch at once and scales no loss; "
+                "leave one of them out"
+            )
     o = config.optimization
     clip = math.inf if isinstance(o.grad_clip, str) else o.grad_clip  # who writes a plain loop takes a number, or none
     threshold = o.skip_threshold if o.skip_threshold > 0 else math.inf  # -1 turns it off
@@ -294,7 +310,8 @@ def plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, Model
     def step(number: int, batch: ModelBatch) -> None:
         seed_noise("train", config.seed, step=number)
         work.model.zero_grad()
-        losses = work.entry.losses(work.model, *batch)
+        with autocast(config.precision, batch.input.device):
+            losses = work.entry.losses(work.model, *batch)
         losses.elbo.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(work.model.parameters(), clip, foreach=False).item()
         numbers = [loss.item() for loss in losses]

@@ -177,7 +177,7 @@ def count(config: TrainConfig[Any], variants: Sequence[str]) -> list[Counts]:
     """Count a step of each variant, at the batch of the configuration; nothing is downloaded.
 
     Raises:
-        InvalidValueError: the configuration asks for a compiled step or another precision than fp32.
+        InvalidValueError: the configuration asks for a compiled step, one in parts or another precision than fp32.
         HostError, DataError, UnknownNameError, PatchError: as `prepare` raises them.
     """
     _require_plain(config)
@@ -189,11 +189,17 @@ def count(config: TrainConfig[Any], variants: Sequence[str]) -> list[Counts]:
 
 
 def _require_plain(config: TrainConfig[Any]) -> None:
-    if config.compile or config.precision != "fp32":
-        asked = "--compile" if config.compile else f"--precision {config.precision}"
-        raise InvalidValueError(
-            f"{asked} means nothing with --counts, which counts the eager step in fp32; leave it out"
-        )
+    for asked, is_so in {
+        "--compile": config.compile,
+        "--cuda-graph": config.cuda_graph,
+        f"--precision {config.precision}": config.precision != "fp32",
+        f"--accumulate {config.accumulate}": config.accumulate > 1,
+    }.items():
+        if is_so:
+            raise InvalidValueError(
+                f"{asked} means nothing with --counts, which counts the eager step in fp32, of the whole batch; "
+                "leave it out"
+            )
 
 
 def on_meta(config: TrainConfig[Any]) -> Workload:

@@ -30,6 +30,7 @@ class CountingHost(TrainableEntry):
     name = "counting_host"
     modules = ("counting_vae",)
     architecture = Architecture
+    reads_target = True
 
     def presets(self) -> Mapping[str, Preset]:
         return {

@@ -33,6 +33,7 @@ class VAE(nn.Module):
         self.own = torch.Generator().manual_seed(3)
         self.register_buffer("scale", torch.ones(()), persistent=False)
         self.law: torch.distributions.Normal | None = None
+        self.order = torch.randperm(latents)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = self.encoder(x).chunk(2, dim=1)
@@ -49,5 +50,5 @@ class VAE(nn.Module):
         self.num_iter += 1
         z, kl = self.posterior(x)
         weight = self.annealer() + 0.01 * self.num_iter + sum(self.seen)
-        logits = self.decoder(z) + self.mean.sum() * self.scale
+        logits = self.decoder(z[:, self.order]) + self.mean.sum() * self.scale
         return F.binary_cross_entropy_with_logits(logits, x), weight * kl.sum() / x.numel()

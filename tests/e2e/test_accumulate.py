@@ -19,7 +19,7 @@ from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts.preset import Losses, Optimization
 from vdvae_patch.skips.records import read_log
 from vdvae_patch.train import flight
-from vdvae_patch.train.accumulate import backward, shares_of_batch_norms
+from vdvae_patch.train.accumulate import backward, buffers_but_means, moved_in_each_part, shares_of_batch_norms
 from vdvae_patch.train.engine import make_engine
 from vdvae_patch.train.loop import train
 from vdvae_patch.train.replay import replay
@@ -149,6 +149,35 @@ def test_batch_norms_that_see_a_share_of_the_batch_are_said(tmp_path: Path, caps
     out = ["--host=conv_vae", "--device=cpu", "--accumulate=2", "--out", str(tmp_path / "run")]
     assert dispatch(["train", *images, *out]) == 0
     assert "note: --accumulate 2: the model's batch norms" in capsys.readouterr().err
+
+
+class Counted(nn.Module):
+    """A layer, a batch norm, and a codebook that follows what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm, self.still = nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3)
+        self.register_buffer("codes", torch.zeros(3))
+        self.register_buffer("constant", torch.tensor([1.0, torch.nan]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.layer(x))
+        self.codes = self.codes + y.detach().mean(0)
+        return y
+
+
+def test_what_a_model_moves_in_each_part_of_a_batch_is_said() -> None:
+    model = Counted()
+    before = buffers_but_means(model)
+    assert moved_in_each_part(before, model, [], parts=4) == ""
+    model(torch.arange(12.0).view(4, 3) ** 2)
+    model.norm.bias.data.fill_(1.0)
+    model(torch.ones(4, 3))
+    assert moved_in_each_part(before, model, ["num_iter"], parts=4).startswith(
+        "--accumulate 4: the model moves num_iter, codes in each pass, 4 times an update; "
+    )
+    assert moved_in_each_part(before, model, [], parts=1) == ""
+    assert "a, b, c, d, e and 1 more in each pass" in moved_in_each_part({}, model, list("abcdef"), parts=2)
 
 
 def test_two_ranks_train_in_parts(tmp_path: Path) -> None:

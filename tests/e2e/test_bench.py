@@ -26,6 +26,7 @@ from vdvae_patch.cli import main
 from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.cli.bench import BenchConfig, _variants
 from vdvae_patch.data.normalization import ModelBatch
+from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.guarding import signals
 from vdvae_patch.train.setup import prepare
 
@@ -191,3 +192,22 @@ def test_a_plain_step_steps_where_no_norm_is_too_large() -> None:
     before = [p.detach().clone() for p in work.model.parameters()]
     plain_step(work, config)(0, batches_of(work, config, torch.device("cpu"), 1)[0])
     assert not all(torch.equal(a, b) for a, b in zip(before, work.model.parameters(), strict=True))
+
+
+def test_a_plain_step_is_of_the_precision_in_the_title_and_refuses_what_it_does_not_do() -> None:
+    """Else its time stands under another name: `bench --guard --precision bf16` measured float32."""
+    config = parse_train([*SMALL, *TINY, "--precision=bf16"])
+    work = prepare(config, torch.device("cpu"))
+    seen: list[bool] = []
+    work.model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    plain_step(work, config)(0, batches_of(work, config, torch.device("cpu"), 1)[0])
+    assert seen == [True]
+    for flag, said in (("--precision=fp16", "--precision fp16 means"), ("--accumulate=2", "--accumulate 2 means")):
+        with pytest.raises(InvalidValueError, match=said):
+            plain_step(work, parse_train([*SMALL, flag]))
+
+
+def test_a_guards_cost_is_not_told_of_a_compiled_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--guard", *SMALL, "--compile"])
+    assert "--compile means nothing with --guard, whose plain loop is eager" in capsys.readouterr().err

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from runs import metrics, tiny
 
 from vdvae_patch.cli import replay, train
+from vdvae_patch.cli.arguments import parse_train
 from vdvae_patch.train import checkpoint
 from vdvae_patch.train.resumable import Contents, SavedOutside, SavedPosition
 from vdvae_patch.train.run import Counters
@@ -36,7 +38,8 @@ def test_a_resumed_run_is_the_undisturbed_one_however_often_it_is_looked_at(
 ) -> None:
     run(tmp_path / "whole", "--steps", "6", "--evaluate-every", "2", "--watch-every", "2", "--ema-rate", "0.5")
     run(tmp_path / "half", "--steps", "3", "--ema-rate", "0.5")
-    capsys.readouterr()
+    # its rate has a weight
+    assert "`latents` of host 'counting_host' has a KL of" in " ".join(capsys.readouterr().err.split())
     run(tmp_path / "half", "--steps", "6", "--resume")
     said = " ".join(capsys.readouterr().err.split())
     assert "the model keeps law (a Normal) outside of its state_dict, which no checkpoint can hold" in said
@@ -52,6 +55,26 @@ def test_a_resumed_run_is_the_undisturbed_one_however_often_it_is_looked_at(
     assert set(kept) == {"num_iter", "annealer.calls", "mean", "seen", "own", "scale"}
 
 
+def test_the_averaged_weights_have_the_order_that_the_model_has_drawn() -> None:
+    """A permutation in a plain attribute is in no state_dict, and a model that is built twice draws twice."""
+    flags = ["--patches", HOST, "--variant", "vanilla", "--device", "cpu", "--latents", "64"]
+    work = prepare(parse_train(flags), torch.device("cpu"))
+    assert torch.equal(cast(Any, work.ema).order, cast(Any, work.model).order)
+    assert not work.outside.drawn_anew
+    assert not work.remarks
+
+
+def test_weights_whose_model_drew_something_beside_them_are_said_to_need_their_seed(tmp_path: Path) -> None:
+    flags = ["--patches", HOST, "--variant", "vanilla", "--device", "cpu", "--latents", "64"]
+    work = prepare(parse_train(flags), torch.device("cpu"))
+    torch.save(work.model.state_dict(), tmp_path / "weights.pt")
+    other = prepare(
+        parse_train([*flags, "--weights", str(tmp_path / "weights.pt"), "--seed", "3"]), torch.device("cpu")
+    )
+    (said,) = other.remarks
+    assert said.startswith("note: the model draws order by --seed when it is built, and no state_dict has it")
+
+
 def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +82,12 @@ def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(
     for number in ("1", "3"):
         assert replay.run([str(tmp_path / "run"), "--skip", number, "--patches", HOST]) == 0
     assert capsys.readouterr().out.count("are the same, bit for bit") == 2
+
+
+def test_a_count_that_rises_in_each_part_of_a_batch_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "run", "--steps", "1", "--accumulate", "2", "--watch-every", "0")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "note: --accumulate 2: the model moves annealer.calls, law, mean, num_iter, own and 2 more in each" in said
 
 
 def test_each_rank_goes_on_with_its_own_and_ranks_of_another_number_with_that_of_the_first(tmp_path: Path) -> None:

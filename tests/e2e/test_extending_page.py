@@ -103,6 +103,7 @@ def test_the_commands_train_and_compare_the_host_of_the_file(folder: Path) -> No
     )
     assert (one["run"]["host"]["kind"], one["run"]["host"]["path"]) == ("checkout", str(folder.resolve()))
     assert summary(folder / "runs" / "one")["steps"] == 20
+    assert "entry_disagrees" not in summary(folder / "runs" / "one")
     assert dots["data"] == "dots(train=64, seed=1)"
     assert dots["run"]["data"]["train_count"] == 64
     report = (folder / "runs" / "both" / "report.md").read_text()

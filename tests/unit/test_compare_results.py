@@ -24,6 +24,7 @@ from vdvae_patch.compare.table import as_csv, cells, notes
 from vdvae_patch.compare.tested import Evaluated
 from vdvae_patch.errors import RunError
 from vdvae_patch.skips.records import read
+from vdvae_patch.train.entry_agrees import disagreement, no_bound
 from vdvae_patch.train.folder import read_json
 
 
@@ -402,3 +403,27 @@ def test_a_lower_mean_of_fewer_runs_is_not_passed_over_in_silence(tmp_path: Path
     ]
     assert sentence.startswith("of those whose test NELBO is finite in every run, upbounded has the lowest mean")
     assert "vanilla 3.000 in the 1 of 2 runs where it is finite" in sentence
+
+
+def test_a_loss_that_is_not_distortion_and_rate_is_no_bound_and_said() -> None:
+    """With a weight on the rate, as β or a warm-up of the host's own, it is another number."""
+    weighted = no_bound(1.25, 1.0, 0.5)
+    assert weighted.startswith(
+        "the host's loss of the test images is 1.25 nats per dimension, and its distortion + rate 1.5: "
+    )
+    assert no_bound(1.5, 1.0, 0.5) == no_bound(1.5 + 1e-6, 1.0, 0.5) == ""
+    assert no_bound(math.nan, 1.0, 0.5) == no_bound(math.inf, 1.0, math.inf) == ""
+    run = Evaluated.by("vanilla seed 0", {"steps": 1, "entry_disagrees": {"bound": weighted}}, {}, 0.0)
+    assert tested.remarks([run]) == [f"vanilla seed 0: {weighted}."]
+    assert tested.remarks([run] * 3) == [f"vanilla seed 0: {weighted}; and the like of 2 more runs."]
+
+
+def test_heads_of_another_pass_than_the_steps_are_said_of_a_run() -> None:
+    apart = disagreement("mine", kl=8.0, rate=0.5, dims=10)
+    assert apart.startswith(
+        "`latents` of host 'mine' has a KL of 8 nats an image and `losses` a rate of 5, of the same images and noise"
+    )
+    assert disagreement("mine", 5.0, 0.5, 10) == disagreement("mine", 5.001, 0.5, 10) == ""
+    assert disagreement("mine", math.nan, 0.5, 10) == disagreement("mine", 5.0, math.inf, 10) == ""
+    run = Evaluated.by("a", {"steps": 1, "entry_disagrees": {"heads": f"step 0: {apart}"}}, {}, 0.0)
+    assert tested.remarks([run]) == [f"a: step 0: {apart}."]

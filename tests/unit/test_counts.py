@@ -136,6 +136,7 @@ def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.Capture
     [
         (["--compile"], "--compile means nothing with --counts"),
         (["--precision=bf16"], "--precision bf16 means nothing with --counts"),
+        (["--accumulate=2"], "--accumulate 2 means nothing with --counts"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

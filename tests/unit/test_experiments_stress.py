@@ -250,6 +250,17 @@ def test_the_names_of_the_remedies_are_unique_and_a_wrong_one_is_told_its_neares
         remedies.find("explin/constnat")
 
 
+def test_where_a_remedy_is_from_says_what_it_clips_and_skips_and_leans_on_no_row_above_it() -> None:
+    """A table has the rows that were asked for: "the same, clipped harder" stood below another one than it meant."""
+    of = {remedy.name: remedy.origin for remedy in remedies.REMEDIES}
+    assert of["explin/constant"] == "the paper"
+    assert of["explin/constant, clipped at 5"] == "clipped harder; clips at 5, skips NaN alone"
+    assert of["vanilla, clipped at the usual norm"].endswith("; clips at the usual norm, skips NaN alone")
+    assert of["clipping alone"] == "VDVAE without skipping; clips at 200, skips nothing"
+    assert of["skipping alone"] == "VDVAE without clipping; clips nothing, skips at 400"
+    assert not [origin for origin in of.values() if origin.startswith(("the same", "and "))]
+
+
 @pytest.fixture
 def few_images(tmp_path: Path) -> Path:
     """A CIFAR-10 of noise, as small as its split allows."""

@@ -268,3 +268,27 @@ def test_what_follows_the_weights_has_not_moved() -> None:
     model.rows = model.layer.weight.data[:2]
     assert not built.moved().lost
     assert not built.moved().values
+
+
+class Drawing(nn.Module):
+    """Constants that it draws when it is built, in no state_dict: one by a seed, two by a generator without one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = torch.randperm(64)
+        self.projection = np.random.default_rng().normal(size=3)
+        self.register_buffer("mask", torch.from_numpy(np.random.default_rng().normal(size=3)), persistent=False)
+
+
+def test_what_is_drawn_anew_by_each_build_is_known_and_given_to_the_other() -> None:
+    torch.manual_seed(0)
+    model = Drawing()
+    torch.manual_seed(0)
+    average = Drawing()
+    built = SinceBuilt(model, average)
+    assert built.drawn_anew == {"projection", "mask"}
+    assert not built.moved().values
+    put(average, built.moved(also=built.drawn_anew).values, "the averaged weights")
+    assert np.array_equal(average.projection, model.projection)
+    assert torch.equal(average.mask, model.mask)
+    assert SinceBuilt(model).drawn_anew == frozenset()

@@ -120,6 +120,8 @@ def run(argv: list[str]) -> int:
             f"{config.variant[config.variant.index('+') :]} means nothing with --guard, whose plain loop minimizes the "
             "host's own loss; leave the flags of decoder, objective and top prior out"
         )
+    if bench.guard and (flag := "--compile" if config.compile else "--cuda-graph" if config.cuda_graph else ""):
+        raise InvalidValueError(f"{flag} means nothing with --guard, whose plain loop is eager; leave it out")
     if bench.counts:
         return _run_counts(bench, config)
     if bench.gpu:

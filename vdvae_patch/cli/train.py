@@ -59,7 +59,8 @@ def run(argv: list[str]) -> int:
     summary = outcome.summary
     mass = summary.get("test_mass_nelbo_bits_per_dim")
     by_mass = "" if mass is None else f" ({mass:.4f} by the mass of each pixel's bin)"
-    some = Evaluated.by("", summary, summary["run"], None).some
+    tested = Evaluated.by("", summary, summary["run"], None)
+    some = tested.some
     of_some = some and f", of {some}"
     said = (
         f"{summary['variant']} seed {summary['seed']}: test NELBO {summary['test_nelbo_nats_per_dim']:.4f} nats per "
@@ -73,6 +74,8 @@ def run(argv: list[str]) -> int:
     rate, share = config.optimization.ema_rate, summary.get("initial_share")
     if lag := averages_lag(rate, summary["steps"] - skipped, share if isinstance(share, float) else None):
         print(f"note: {lag}")
+    for line in filter(None, tested.of_host):
+        print(visible(f"note: {line}"))
     print(visible(f"run folder: {config.folder}"))
     return 0
 

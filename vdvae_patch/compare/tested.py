@@ -1,4 +1,4 @@
-"""What keeps a test NELBO from being that of the trained model on all test images."""
+"""What keeps a test NELBO, or the heads in the logs, from being those of the trained model on all test images."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Evaluated:
         initial: how much of them is what they began with; None where nobody counted it.
         images: of how many test images the NELBO is, the first ones; None where it is not known.
         of: how many there are.
+        of_host: where what its host says does not agree with itself: of the bound, and of the heads; else empty.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Evaluated:
     images: int | None
     of: int | None
     initial: float | None = None
+    of_host: tuple[str, str] = ("", "")
 
     @classmethod
     def by(cls, name: str, summary: Mapping[str, Any], seen: Mapping[str, Any], ema_rate: Any) -> Evaluated:
@@ -36,6 +38,7 @@ class Evaluated:
         steps, skipped = summary.get("steps"), sum(count for count in counts if isinstance(count, int))
         images = _mapping(summary.get("test")).get("images")
         of = _mapping(seen.get("data")).get("test_count")
+        disagrees = _mapping(summary.get("entry_disagrees"))
         return cls(
             name,
             max(0, steps - skipped) if isinstance(steps, int) else 0,
@@ -43,6 +46,7 @@ class Evaluated:
             images if isinstance(images, int) else None,
             of if isinstance(of, int) else None,
             initial if isinstance(initial := summary.get("initial_share"), float) and 0 <= initial <= 1 else None,
+            (_text(disagrees.get("bound")), _text(disagrees.get("heads"))),
         )
 
     @property
@@ -51,6 +55,10 @@ class Evaluated:
         if self.images is None or self.of is None or self.images >= self.of:
             return ""
         return f"the first {self.images:,} of {self.of:,} test images"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -67,6 +75,10 @@ def remarks(runs: Sequence[Evaluated]) -> list[str]:
         if some:
             which = "The test NELBO" if len(by_share) == 1 else f"The test NELBO of {', '.join(names)}"
             lines.append(f"{which} is of {some}.")
+    for kind in (0, 1):
+        if told := [(run.name, run.of_host[kind]) for run in runs if run.of_host[kind]]:
+            others = "" if len(told) == 1 else f"; and the like of {len(told) - 1} more runs"
+            lines.append(f"{told[0][0]}: {told[0][1]}{others}.")
     late = [
         (-(initial_share(run.ema_rate, run.updates) if run.initial is None else run.initial), run.name, lag)
         for run in runs

@@ -11,6 +11,9 @@ from vdvae_patch.heads import Arithmetic
 from vdvae_patch.hosts.means import MeanReading, Means
 from vdvae_patch.patching import Variant
 
+_CLIP, _SKIP = 200.0, 400.0
+"""VDVAE's own."""
+
 
 @dataclass(frozen=True)
 class Remedy:
@@ -18,7 +21,7 @@ class Remedy:
 
     Attributes:
         name: in tables and on the command line.
-        source: who uses it, or why it is tried.
+        source: who uses it, or why it is tried; a table has some of the rows, so that none leans on the one above it.
         variant: scales as `posterior/prior`, and after a plus each a decoder and an objective.
         arithmetic: whose KL and sampling.
         reading: how the means are read.
@@ -36,8 +39,17 @@ class Remedy:
     reading: MeanReading = field(default_factory=MeanReading)
     spectral: float = 0.0
     rate: bool = True
-    clip: float | Literal["auto"] | None = 200.0
-    skip: float | None = 400.0
+    clip: float | Literal["auto"] | None = _CLIP
+    skip: float | None = _SKIP
+
+    @property
+    def origin(self) -> str:
+        """`source`, and what is clipped and skipped where that is not VDVAE's rule."""
+        if (self.clip, self.skip) == (_CLIP, _SKIP):
+            return self.source
+        words: dict[float | str | None, str] = {None: "nothing", "auto": "at the usual norm", inf: "NaN alone"}
+        clips, skips = (words.get(norm, f"at {norm}".removesuffix(".0")) for norm in (self.clip, self.skip))
+        return f"{self.source}; clips {clips}, skips {skips}"
 
     @property
     def keeps_likelihood(self) -> bool:
@@ -75,26 +87,32 @@ REMEDIES: tuple[Remedy, ...] = (
     Remedy("residual softclamp, spectral", "NVAE", "softclamp", reading=_means("residual"), spectral=0.1),
     Remedy("relative explin", "rate free of the prior's scale", "explin", reading=_means("relative")),
     Remedy("relative upbounded", "rate free of the prior's scale", "upbounded", reading=_means("relative")),
-    Remedy("relative explin/constant", "the same, prior scale 1", "explin/constant", reading=_means("relative")),
-    Remedy("relative explin/constant, means in 5", "and bounded", "explin/constant", reading=_means("relative", 5.0)),
+    Remedy("relative explin/constant", "rate free of a prior's scale of 1", "explin/constant",
+           reading=_means("relative")),
+    Remedy("relative explin/constant, means in 5", "rate free of a prior's scale of 1, bounded means",
+           "explin/constant", reading=_means("relative", 5.0)),
     Remedy("vanilla, only NaN skipped", "an update of high gradient is clipped, not lost", arithmetic="host", skip=inf),
-    Remedy("explin/constant, only NaN skipped", "the same", "explin/constant", skip=inf),
-    Remedy("explin/constant, clipped at 5", "the same, clipped harder", "explin/constant", clip=5.0, skip=inf),
-    Remedy("explin/constant, clipped at the usual norm", "the same, near its own norms", "explin/constant", clip="auto",
+    Remedy("explin/constant, only NaN skipped", "an update of high gradient is clipped, not lost",
+           "explin/constant", skip=inf),
+    Remedy("explin/constant, clipped at 5", "clipped harder", "explin/constant", clip=5.0, skip=inf),
+    Remedy("explin/constant, clipped at the usual norm", "clipped near its own norms", "explin/constant", clip="auto",
            skip=inf),
     Remedy("vanilla, clipped at 5", "what clipping does by itself", arithmetic="host", clip=5.0, skip=inf),
-    Remedy("vanilla, clipped at the usual norm", "the same", arithmetic="host", clip="auto", skip=inf),
+    Remedy("vanilla, clipped at the usual norm", "what clipping does by itself", arithmetic="host", clip="auto",
+           skip=inf),
     Remedy("explin/constant, clipped at 1", "below every usual norm", "explin/constant", clip=1.0, skip=inf),
     Remedy("vanilla, clipped at 1", "what clipping does by itself", arithmetic="host", clip=1.0, skip=inf),
     Remedy("bounded/constant, means in 5", "every term of the rate bounded", _BOTH, reading=_IN_5, skip=inf),
-    Remedy("bounded/constant, means in 5, clipped at 1", "and clipped", _BOTH, reading=_IN_5, clip=1.0, skip=inf),
+    Remedy("bounded/constant, means in 5, clipped at 1", "every term of the rate bounded, and clipped", _BOTH,
+           reading=_IN_5, clip=1.0, skip=inf),
     Remedy("vanilla, optimal σ", "σ-VAE", "vanilla+optimal", arithmetic="host"),
     Remedy("explin/constant, optimal σ", "σ-VAE", "explin/constant+optimal"),
     Remedy("vanilla, a σ a pixel", "σ-VAE's heads, bounded", "vanilla+per_pixel", arithmetic="host"),
     Remedy("explin/constant, a σ a pixel", "σ-VAE's heads, bounded", "explin/constant+per_pixel"),
     Remedy("vanilla, GECO", "Taming VAEs, κ = 0.06", f"vanilla{_GECO}", arithmetic="host"),
     Remedy("explin/constant, GECO", "Taming VAEs, κ = 0.06", f"explin/constant{_GECO}"),
-    Remedy("explin/constant, GECO, clipped at 5", "and clipped", f"explin/constant{_GECO}", clip=5.0, skip=inf),
+    Remedy("explin/constant, GECO, clipped at 5", "Taming VAEs, κ = 0.06, and clipped", f"explin/constant{_GECO}",
+           clip=5.0, skip=inf),
     Remedy("distortion alone", "control: only the rate's gradient is gone", _BOTH, reading=_IN_5, rate=False,
            clip=1.0, skip=inf),
 )  # fmt: skip

@@ -36,7 +36,7 @@ def build_report(done: Sequence[tuple[Remedy, Result]], protocol: Protocol, opti
         header += [f"{format_number(lr)}: {what}" for what in _COUNTED]
     rows: list[tuple[Cell, ...]] = []
     for remedy, result in done:
-        cells: list[Cell] = [remedy.name, remedy.source]
+        cells: list[Cell] = [remedy.name, remedy.origin]
         for lr in protocol.lr:
             cells += _cells([row for row in result["runs"] if row["lr"] == lr])
         rows.append(tuple(cells))

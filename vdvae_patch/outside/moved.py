@@ -38,14 +38,22 @@ class SinceBuilt:
 
     Args:
         model: as it is built: numbers, text and tensors that are the same when it is built again need no file.
+        again: the same, built again; None to take that on trust.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, again: nn.Module | None = None) -> None:
         self._model = model
         self._kept: list[Any] = []  # what is compared by its identity, which must not become another's
         self._is_built = False
         self._objects = {holder.name: type(holder.of) for holder in holders(model)}
         self._then = {name: print_ for name, (print_, _) in self._prints(model).items()}
+        anew = {} if again is None else self._prints(again)
+        self.drawn_anew = frozenset(
+            name
+            for name, (print_, value) in anew.items()
+            if not isinstance(value, NoPlainValueError) and self._then.get(name, print_) != print_
+        )
+        """What is another value whenever the model is built: drawn from a generator that nobody seeds."""
         self._is_built = True
 
     def moved(self, *, copies: bool = False, also: Collection[str] = ()) -> Moved:

@@ -3,13 +3,14 @@
     ∇ mean over B images = 1/N · Σ over the parts of ∇ mean over B/N images
 
 The parts are of equal size, so that this is the gradient of the whole batch up to rounding, but for a batch norm, which
-normalizes each part by itself (`shares_of_batch_norms`). They draw one behind the
-other from the noise of the step. Clipping, skip rule, update and average see the sum alone: one decision an update.
+normalizes each part by itself (`shares_of_batch_norms`), and for what a model counts or follows in each pass
+(`moved_in_each_part`). The parts draw one behind the other from the noise of the step. Clipping, skip rule, update and
+average see the sum alone: one decision an update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -52,6 +53,38 @@ def shares_of_batch_norms(model: nn.Module, batch: int, parts: int, ranks: int) 
         f"{why}: the model's batch norms ({len(apart)}) take the statistics of {batch // (parts * ranks)} images, "
         f"a share of the batch of {batch}{twice}; the update is not that of the whole batch at once"
     )
+
+
+def buffers_but_means(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the buffers that are no batch norm's, of which `shares_of_batch_norms` tells."""
+    norms = {id(b) for module in model.modules() if isinstance(module, _BatchNorm) for b in module.buffers()}
+    return {name: buffer.clone() for name, buffer in model.named_buffers() if id(buffer) not in norms}
+
+
+def moved_in_each_part(before: Mapping[str, Tensor], model: nn.Module, outside: Iterable[str], parts: int) -> str:
+    """That a model moves something in each pass, and so `parts` times an update; empty if it moves nothing.
+
+    Args:
+        before: its buffers before the update, see `buffers_but_means`.
+        outside: the names of what it has moved outside of its `state_dict`.
+    """
+    now = buffers_but_means(model)
+    moved = (name for name in now if name in before and not _same(before[name], now[name]))
+    names = list(dict.fromkeys([*outside, *moved]))
+    if parts == 1 or not names:
+        return ""
+    some = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return (
+        f"--accumulate {parts}: the model moves {some} in each pass, {parts} times an update; what it counts, follows "
+        "or schedules by that is not what it is with the whole batch at once"
+    )
+
+
+_NAMED = 5
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and bool(((one == other) | (one != one)).all())
 
 
 def backward(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts.trainable import TrainableEntry
 from vdvae_patch.skips.gradient_norm import gradient_norm
-from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
+from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows, whole_kl
 from vdvae_patch.train.step import TrainingStep
 from vdvae_patch.train.world import World
 
@@ -18,7 +18,8 @@ from vdvae_patch.train.world import World
 class HeadWatch:
     """One more forward pass before a step, and the norms of the gradients that the step then has.
 
-    Everything stays on the device until `take`.
+    Everything stays on the device until `take`. `kls` has the KL of all latents together of the looks that were taken
+    last, nats an image, by their steps.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class HeadWatch:
         modules = dict(model.named_modules())
         self._layers = [last_layer(modules.get(head.path)) for head in heads]
         self._looks: list[tuple[int, Tensor, Tensor]] = []
+        self.kls: dict[int, float] = {}
 
     def look(self, step: int, x: Tensor) -> None:
         """Look at the heads on the batch of the next step; the caller seeds the noise, now and then again."""
@@ -43,6 +45,7 @@ class HeadWatch:
     def take(self) -> list[dict[str, Any]]:
         """The records since the last call."""
         looks, self._looks = self._looks, []
+        self.kls = {step: float(whole_kl(rows)) for step, rows, _ in looks}
         return [
             {"step": step, "heads": [_record(s, g) for s, g in zip(states, norms.tolist(), strict=True)]}
             for step, states, norms in ((step, head_states(self.heads, rows), norms) for step, rows, norms in looks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from shlex import quote
@@ -18,6 +18,7 @@ from vdvae_patch.skips import telling
 from vdvae_patch.skips.audit import Audit
 from vdvae_patch.train import flight
 from vdvae_patch.train.aside import aside
+from vdvae_patch.train.entry_agrees import disagreement
 from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.probe import HeadState, head_states, over_ranks, probe_rows
 from vdvae_patch.train.run import Run
@@ -58,6 +59,7 @@ def write_steps(run: Run, elapsed: Callable[[], float]) -> StepRecord:
     if run.before is not None:
         run.before.release()
     looks = run.watch.take()
+    _compare_entry(run, records)
     if run.logs is not None:
         for look in looks:
             run.logs.heads.write(look)
@@ -65,6 +67,19 @@ def write_steps(run: Run, elapsed: Callable[[], float]) -> StepRecord:
                 run.logs.board.heads(look)
         run.logs.flush()
     return records[-1]
+
+
+def _compare_entry(run: Run, records: Sequence[StepRecord]) -> None:
+    """Say, once, that a host's `latents` are not those of its `losses`, where a step was looked at."""
+    if run.config.precision != "fp32" or run.entry_disagrees:  # three digits of a rate tell nothing
+        return
+    dimensions = math.prod(run.images.shape[1:])
+    for record in records:
+        kl = run.watch.kls.get(record.step, math.nan)
+        if said := disagreement(run.work.host.name, kl, record.rate, dimensions):
+            run.entry_disagrees = f"step {record.step}: {said}"
+            run.say(run.entry_disagrees)
+            return
 
 
 def _write_step(run: Run, record: StepRecord, seconds: float) -> None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from vdvae_patch.data.batches import DeviceImages, steps_per_epoch
 from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
-from vdvae_patch.train.accumulate import shares_of_batch_norms
+from vdvae_patch.train.accumulate import buffers_but_means, moved_in_each_part, shares_of_batch_norms
 from vdvae_patch.train.agreement import require_same
 from vdvae_patch.train.aside import aside
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.compiled import keep_compiled_code
 from vdvae_patch.train.config import RunFile, TrainConfig
 from vdvae_patch.train.engine import make_engine
+from vdvae_patch.train.entry_agrees import no_bound
 from vdvae_patch.train.evaluate import NATS_PER_BIT, Evaluation, evaluate
 from vdvae_patch.train.folder import (
     RunFolder,
@@ -254,7 +256,10 @@ def _steps(run: Run, progress: TrainingProgress, stop: StopRequest) -> bool:
         seed_noise("train", config.seed, rank=run.world.rank, step=step)
         began = run.clock()
         run.note_outside(step)
+        buffers = buffers_but_means(run.work.model) if step == run.first_step and config.accumulate > 1 else None
         run.engine(step, x, target, stop=bool(stop))
+        if buffers is not None:
+            _say_moved_in_parts(run, progress, buffers)
         if step == run.first_step and config.compile:
             _say_compiled(run, progress, run.clock() - began)
         buffers_follow()
@@ -284,6 +289,13 @@ def _say_compiled(run: Run, progress: TrainingProgress, seconds: float) -> None:
     kept = "" if folder is None else f"; the code is kept in {folder}"
     progress.say(f"compiled in the first step, which took {seconds:.1f} s and is not part of images a second{kept}")
     run.counters.leave_out(seconds, run.global_batch)
+
+
+def _say_moved_in_parts(run: Run, progress: TrainingProgress, buffers: Mapping[str, Tensor]) -> None:
+    moved = run.work.outside.moved()
+    names = sorted([*(moved.values.keys() - moved.computed), *moved.lost])
+    if said := moved_in_each_part(buffers, run.work.model, names, run.config.accumulate):
+        progress.say(f"note: {said}")
 
 
 def _say_problem(run: Run, progress: TrainingProgress) -> None:
@@ -381,6 +393,7 @@ def _measured(run: Run) -> Outcome:
         **_by_mass(test),
         **of_latents(run.work, run.config, run.world, test.elbo),
         "images_per_second": counters.images_per_second,
+        **_disagreements(run, test),
         "peak_memory_bytes": peak_memory(run.world.device),
         "train_seconds": counters.seconds,
         "logs": {} if run.logs is None else run.logs.counts(),
@@ -391,6 +404,14 @@ def _measured(run: Run) -> Outcome:
         run.logs.flush()
         draw_trajectory(run.folder.metrics, run.folder.trajectory, f"{run.config.variant} seed {run.config.seed}")
     return Outcome(summary, is_main=run.world.is_main)
+
+
+def _disagreements(run: Run, test: Evaluation) -> dict[str, dict[str, str]]:
+    """What the host's entry says that does not agree with itself, where float32 can tell."""
+    own = run.work.weighing is None and run.config.eval_precision == "fp32"
+    bound = no_bound(test.elbo, test.distortion, test.rate) if own else ""
+    found = {name: said for name, said in (("bound", bound), ("heads", run.entry_disagrees)) if said}
+    return {"entry_disagrees": found} if found else {}
 
 
 def _summary(run: Run) -> dict[str, Any] | None:

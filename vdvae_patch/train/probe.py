@@ -38,9 +38,10 @@ def probe_heads(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: T
 
 
 def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor, parts: int = 1) -> Tensor:
-    """`[heads, 3]` on the device: minimum and maximum of log σ, and KL; NaN where a head was not seen.
+    """`[heads + 1, 3]` on the device: minimum and maximum of log σ, and KL; NaN where a head was not seen.
 
-    In as many parts, one after the other, as the step computes its batch in: so they have its noise, and its memory.
+    The last row has the KL of all latents together, see `whole_kl`. In as many parts, one after the other, as the step
+    computes its batch in: so they have its noise, and its memory.
     """
     rows = [_rows(entry, model, heads, part) for part in x.chunk(parts)]
     return rows[0] if parts == 1 else over_ranks(torch.stack(rows))
@@ -58,16 +59,22 @@ def _rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor)
     for index, latent in enumerate(entry.latent_of(getattr(model, "module", model), heads, len(kls))):
         low, high = seen[index].float().aminmax() if index in seen else (unknown, unknown)
         rows.append(torch.stack([low, high, unknown if latent is None else kls[latent]]))
+    rows.append(torch.stack([unknown, unknown, torch.stack(kls).sum() if kls else unknown]))
     return torch.stack(rows)
 
 
 def head_states(heads: list[Head], rows: Tensor) -> list[HeadState]:
     """What `probe_rows` measured, on the host."""
-    values = rows.tolist()
+    values = rows[:-1].tolist()
     return [HeadState(head.path, head.role, *row) for head, row in zip(heads, values, strict=True)]
 
 
+def whole_kl(rows: Tensor) -> Tensor:
+    """The KL of all latents in what `probe_rows` measured, nats an image, averaged over the batch; NaN of none."""
+    return rows[-1, 2]
+
+
 def over_ranks(rows: Tensor) -> Tensor:
-    """`[ranks, heads, 3]`, or of parts of equal size, to `[heads, 3]`: least minimum, greatest maximum, mean KL; NaN if
+    """`[ranks, rows, 3]`, or of parts of equal size, to `[rows, 3]`: least minimum, greatest maximum, mean KL; NaN if
     one of them has it."""
     return torch.stack([rows[:, :, 0].amin(0), rows[:, :, 1].amax(0), rows[:, :, 2].mean(0)], dim=1)

@@ -155,6 +155,7 @@ class Run:
         global_batch: images a step over all ranks; fixed when the run is begun, whatever the number of ranks later.
         logs: None on all ranks but the first.
         seen: identity, code, machine, data, host and history, for the record.
+        entry_disagrees: what the host's entry says that does not agree with itself, see `entry_agrees`.
         before: a copy of the weights that stops at a skipped update; None where none is needed.
     """
 
@@ -175,6 +176,7 @@ class Run:
     counters: Counters = field(default_factory=Counters)
     first_step: int = 0
     said_no_graph: bool = False
+    entry_disagrees: str = ""
     said: set[str] = field(default_factory=set)
     outside_before: dict[int, Snapshot] = field(default_factory=dict)
     """By the step, since the last time that steps were written down, what the model kept before it outside of its

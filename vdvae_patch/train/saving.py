@@ -50,7 +50,7 @@ def save(run: Run, done: int) -> None:
         RunError: it, or the one before it, could not be written.
     """
     states = run.world.gather_objects(generator_states(run.world.device))
-    outside = run.work.outside.moved()
+    outside = run.work.outside.moved(also=run.work.outside.drawn_anew)
     of_ranks = run.world.gather_objects(off_device(outside.values))
     if run.logs is None:
         return

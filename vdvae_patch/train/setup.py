@@ -27,7 +27,7 @@ from vdvae_patch.outside import put as put_outside
 from vdvae_patch.patching import VANILLA, Variant, check_intact, is_patched, patch, patch_record
 from vdvae_patch.patching.decoder import apart_state, likelihood_in, load_apart_state
 from vdvae_patch.patching.top_prior import prepared
-from vdvae_patch.reading.fields import checked, require
+from vdvae_patch.reading.fields import checked, require, short
 from vdvae_patch.seams import Normalized, TopPriorSeam
 from vdvae_patch.top_priors import TopPrior
 from vdvae_patch.train import checkpoint
@@ -73,11 +73,11 @@ class Workload:
     @cached_property
     def outside(self) -> SinceBuilt:
         """What the model keeps outside of its `state_dict`, as `prepare` has built it."""
-        return SinceBuilt(self.model)
+        return SinceBuilt(self.model, self.ema)
 
     @cached_property
     def _followed(self) -> set[str]:
-        return set()
+        return set(self.outside.drawn_anew)
 
     def moved_in_python(self) -> str:
         """The names of what the model has moved outside of its `state_dict`; not what a pass has computed with its
@@ -194,11 +194,16 @@ def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: boo
     hparams = entry.hyperparameters(config.architecture, **_sizes(entry, data))
     seed_noise("init", config.seed)
     model = _build(host, hparams, data)
-    # built, not deep-copied: a host may hold references to its own modules that a copy would share
+    # built, not deep-copied: a host may hold references to its own modules that a copy would share; of the same draws,
+    # since a permutation or a projection in a plain attribute is in no state_dict
+    seed_noise("init", config.seed)
     ema = host.build(hparams)
     notes: tuple[str, ...] = ()
+    drawn = ""
     if config.weights is not None and not goes_on(config):
         notes = load_weights(model, read_weights(config, str(variant)), config.weights)
+        seed_noise("init", config.seed + 1)
+        drawn = drawn_constants(model, host.build(hparams))
     ema.load_state_dict(model.state_dict())
     model.to(device)
     ema.to(device).eval().requires_grad_(False)
@@ -209,7 +214,7 @@ def prepare(config: TrainConfig[Any], device: torch.device, *, for_estimate: boo
         notes = (*notes, *filter(None, [load_apart(model, config.weights)]))
     if variant.adds_modules:
         load_apart_state(ema, apart_state(model))
-    remarks: list[str] = []
+    remarks = [drawn] if drawn else []
 
     def classifier(grid: PixelGrid) -> nn.Module:
         if for_estimate or goes_on(config):  # of a checkpoint that will be loaded
@@ -287,6 +292,17 @@ def _top_prior(seam: TopPriorSeam, variant: Variant, config: TrainConfig[Any], d
     pixels = torch.from_numpy(np.asarray(data.train[np.sort(chosen)]))
     images = seam.read(data.normalization.apply(pixels, seed).target)
     return prepared(variant.top_prior, seam, images.clamp(0, 1), torch.Generator().manual_seed(seed))
+
+
+def drawn_constants(model: nn.Module, of_another_seed: nn.Module) -> str:
+    """That weights alone are not the model that they were trained in, where a seed decides more; empty where not."""
+    names = sorted(SinceBuilt(model, of_another_seed).drawn_anew)
+    if not names:
+        return ""
+    return (
+        f"note: the model draws {short(', '.join(names))} by --seed when it is built, and no state_dict has it: "
+        "weights that were trained under another seed are those of another model; give --seed as they had it"
+    )
 
 
 def load_apart(model: nn.Module, path: Path) -> str:
