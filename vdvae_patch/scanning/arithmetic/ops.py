@@ -30,6 +30,7 @@ Property = Literal[
     "exponential",  # eᵛ, of which a density that is no log density is made
     "cdf",  # the distribution function Φ of a Normal, up to constants
     "rounds",  # steps: what is computed of its result has no curvature along its operand
+    "activates",  # what networks have behind a layer
     "limits",  # leaves values inside of its bounds as they are
     "keeps_noise",  # noise that is multiplied by a constant, truncated or masked is still fresh noise
     "chooses",  # by a mask, between two values
@@ -93,9 +94,10 @@ TABLE: tuple[Row, ...] = (
     _row("elementwise", "exp", "exponential"),
     _row("elementwise", "exp2 expm1 log log1p log2 log10 logaddexp logaddexp2 xlogy"),
     # activations
-    _row("elementwise", "softplus sigmoid log_sigmoid log_sigmoid_forward logit tanh relu relu6 elu selu celu"),
-    _row("elementwise", "leaky_relu prelu _prelu_kernel silu gelu mish threshold hardsigmoid hardswish"),
-    _row("elementwise", "hardshrink softshrink"),
+    _row("elementwise", "softplus sigmoid log_sigmoid log_sigmoid_forward tanh relu relu6 elu selu celu", "activates"),
+    _row("elementwise", "leaky_relu prelu _prelu_kernel silu gelu mish threshold hardsigmoid hardswish", "activates"),
+    _row("elementwise", "hardshrink softshrink", "activates"),
+    _row("elementwise", "logit"),
     # limits, masks and choices
     _row("elementwise", "clamp", "limits", "keeps_noise"),
     _row("elementwise", "clamp_min clamp_max hardtanh maximum minimum", "limits"),
@@ -187,6 +189,7 @@ MONOMIAL = _HAVING["monomial"]
 EXPONENTIAL = _HAVING["exponential"]
 CDF = _HAVING["cdf"]
 ROUNDING = _HAVING["rounds"]
+ACTIVATIONS = _HAVING["activates"]
 LIMITING = _HAVING["limits"]
 KEEPING_NOISE = _HAVING["keeps_noise"]
 COMPARING = _HAVING["compares"]

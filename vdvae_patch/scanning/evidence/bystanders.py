@@ -51,15 +51,15 @@ def require_only_sigma(graph: Graph, sigma: Iterable[Spot]) -> None:
                 )
 
 
-_ARITHMETIC = ops.FACTORS | ops.DIFFERENCES | ops.POWERS | ops.LINEAR_STEPS
+_FUNCTIONS = ops.ACTIVATIONS | ops.EXPONENTIAL | ops.LIMITING
 Steps = Counter[tuple[str, str]]
 """How often an operation ran, by the module in whose code it stands and by its name."""
 
 
 def steps_apart(graph: Graph, raw: Iterable[Spot]) -> Steps:
-    """The functions of data or parameters, element by element, in the model's own code, that no output of a layer with
-    a raw value reaches, in whatever call: what a patch must leave there. Sums, products and powers are not counted:
-    a KL or a density has them, which is another one with a stable Normal.
+    """The activations, exponentials and limits of data or parameters, in the model's own code, that no output of a
+    layer with a raw value reaches, in whatever call: what a patch must leave there. Other arithmetic is not counted:
+    a KL or a density has it, which is another one with a stable Normal.
     """
     begun = {spot.node.id for spot in raw}
     layers = {path for node in begun for path in graph.returned.get(node, ())}
@@ -71,8 +71,7 @@ def steps_apart(graph: Graph, raw: Iterable[Spot]) -> Steps:
     return Counter(
         (owner, node.op)
         for node in graph.nodes
-        if node.kind == "elementwise" and (node.data or node.params) and node.id not in reached
-        if node.op not in _ARITHMETIC
+        if node.op in _FUNCTIONS and (node.data or node.params) and node.id not in reached
         if (owner := _origin(Spot(node))) is not None
     )
 
