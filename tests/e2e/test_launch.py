@@ -97,6 +97,7 @@ def test_torchrun_does_the_run_of_nproc(by_nproc: Path, tmp_path: Path) -> None:
     assert_same_run(by_nproc, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_mpiexec_does_the_run_of_nproc(by_nproc: Path, tmp_path: Path) -> None:
     if not (BIN / "mpiexec").exists():
         pytest.skip("no mpiexec: install the extra 'mpi'")

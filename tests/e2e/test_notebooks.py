@@ -30,6 +30,7 @@ def _run(name: str, folder: Path) -> tuple[str, str]:
     return _printed(notebook), before
 
 
+@pytest.mark.slow
 def test_a_diffusers_autoencoder_is_patched(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     now, before = _run("patch-a-diffusers-autoencoder", tmp_path)

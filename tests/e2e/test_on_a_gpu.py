@@ -65,7 +65,7 @@ SEAMS = ["explin/constant", "vanilla+optimal+geco(kappa=0.2)+mixture(3)"]
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("variant", SEAMS)
+@pytest.mark.parametrize("variant", [SEAMS[0], pytest.param(SEAMS[1], marks=pytest.mark.slow)])
 def test_a_run_on_a_gpu_gives_the_processors_numbers(tmp_path: Path, variant: str, no_step_waits: None) -> None:
     """With the processor's noise: every step, the evaluation, the samples, the likelihood and the checkpoint."""
     settings: dict[str, Any] = {
@@ -196,7 +196,7 @@ def test_without_a_gpu_it_is_done_on_the_cpu_and_says_what_that_is_worth(on_gpu:
         replay(wild(on_gpu, "cuda:1"), recording, device="cuda")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_recording_of_a_cpu_stays_there(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no longer learns"):
         train(wild(tmp_path, "cpu"))
