@@ -284,6 +284,20 @@ def our_step(work: Workload, config: TrainConfig[Any], device: torch.device) -> 
     return step
 
 
+def require_none_of(asked: Mapping[str, bool], measured: str) -> None:
+    """Refuse flags that what is measured does not follow, so that its numbers would stand under another name.
+
+    Args:
+        asked: flags as they are typed, and whether they were given.
+        measured: what is measured, and what it does in their place.
+
+    Raises:
+        InvalidValueError: one was given.
+    """
+    for flag in (flag for flag, is_given in asked.items() if is_given):
+        raise InvalidValueError(f"{flag} means nothing with {measured}; leave one of them out")
+
+
 def plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, ModelBatch], None]:
     """A step as VDVAE's own script does it: eager, one tensor after the other, waiting for every scalar; the forward
     pass in the precision that is asked for.
@@ -291,15 +305,13 @@ def plain_step(work: Workload, config: TrainConfig[Any]) -> Callable[[int, Model
     Raises:
         InvalidValueError: what such a step does not do, so that its time would stand under another name.
     """
-    for asked, is_so in {
-        "--precision fp16": config.precision == "fp16",
-        f"--accumulate {config.accumulate}": config.accumulate > 1,
-    }.items():
-        if is_so:
-            raise InvalidValueError(
-                f"{asked} means nothing with a plain step, which does the whole batch at once and scales no loss; "
-                "leave one of them out"
-            )
+    require_none_of(
+        {
+            "--precision fp16": config.precision == "fp16",
+            f"--accumulate {config.accumulate}": config.accumulate > 1,
+        },
+        "a plain step, which does the whole batch at once and scales no loss",
+    )
     o = config.optimization
     clip = math.inf if isinstance(o.grad_clip, str) else o.grad_clip  # who writes a plain loop takes a number, or none
     threshold = o.skip_threshold if o.skip_threshold > 0 else math.inf  # -1 turns it off

@@ -32,8 +32,8 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vdvae_patch import tables
+from vdvae_patch.benchmark import require_none_of
 from vdvae_patch.data.batches import DeviceImages, batch_indices
-from vdvae_patch.errors import InvalidValueError
 from vdvae_patch.hosts.preset import Losses
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.engine import make_engine
@@ -189,17 +189,15 @@ def count(config: TrainConfig[Any], variants: Sequence[str]) -> list[Counts]:
 
 
 def _require_plain(config: TrainConfig[Any]) -> None:
-    for asked, is_so in {
-        "--compile": config.compile,
-        "--cuda-graph": config.cuda_graph,
-        f"--precision {config.precision}": config.precision != "fp32",
-        f"--accumulate {config.accumulate}": config.accumulate > 1,
-    }.items():
-        if is_so:
-            raise InvalidValueError(
-                f"{asked} means nothing with --counts, which counts the eager step in fp32, of the whole batch; "
-                "leave it out"
-            )
+    require_none_of(
+        {
+            "--compile": config.compile,
+            "--cuda-graph": config.cuda_graph,
+            f"--precision {config.precision}": config.precision != "fp32",
+            f"--accumulate {config.accumulate}": config.accumulate > 1,
+        },
+        "--counts, which counts the eager step in fp32, of the whole batch",
+    )
 
 
 def on_meta(config: TrainConfig[Any]) -> Workload:

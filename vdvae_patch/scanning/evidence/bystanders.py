@@ -89,7 +89,9 @@ def require_steps_apart(before: Steps, after: Steps) -> None:
     Raises:
         PatchError: a step is gone; names the operation and the module.
     """
-    for (owner, op), count in (before - after).items():
+    gone = before - after
+    if gone:
+        (owner, op), count = next(iter(gone.items()))
         raise PatchError(
             f"the lines that were replaced also serve other values, for which the {op} of {owner or 'the model'} would "
             f"not be computed any more ({count} of {before[owner, op]}), as of an activation that several layers "
