@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -136,7 +136,8 @@ class Backward:
         weights: what each of the roots was multiplied by, as in `loss.backward(weight)`.
         first: which of the passes it begins with.
         used: the first of them that has a part in it, where the graphs are not kept.
-        cleared: the parameters, by their id, whose gradients were cleared since: nothing of it is in them.
+        cleared: gives the parameters, by their id, whose gradients were cleared since: nothing of it is in them. They
+            are asked for where a step has something that was cleared before it, and looking through a model takes time.
         into: those to whose gradients alone it was added, by `loss.backward(inputs=...)`; None for all.
     """
 
@@ -155,7 +156,7 @@ class Backward:
     weights: list[Tensor] = field(default_factory=list)
     first: int = 0
     used: int | None = None
-    cleared: set[int] = field(default_factory=set)
+    cleared: list[Callable[[], set[int]]] = field(default_factory=list)
     into: frozenset[int] | None = None
 
     def is_of(self, parameters: set[int]) -> bool:
@@ -359,10 +360,10 @@ class Window:
         """Whether something among that is no number, so that the sum of the losses is not all of it."""
         return any(backward.partial for backward in self.in_gradients)
 
-    def cleared(self, parameters: set[int]) -> None:
+    def cleared(self, parameters: Callable[[], set[int]]) -> None:
         """The gradients of these parameters, by their id, were cleared, or are not there."""
         for backward in self.backwards:
-            backward.cleared |= parameters
+            backward.cleared.append(parameters)
 
     def part_of(self, parameters: set[int], *, traceable: bool) -> Window:
         """What is in the gradients of these parameters, by their id: a loss of another model, or of another optimizer's
@@ -380,7 +381,7 @@ class Window:
             if not traceable or backward.by_grad:
                 kept.append(backward)
             elif backward.is_of(parameters):
-                cleared = parameters & backward.cleared
+                cleared = parameters.intersection(set[int]().union(*(those() for those in backward.cleared)))
                 (kept if not cleared or backward.is_of(parameters - cleared) else over).append(backward)
         past = [*self.past, Window(list(self.passes), over)] if over else self.past
         return Window(list(self.passes), kept, self.uncounted, past)
@@ -437,7 +438,8 @@ class Window:
         """
         passes = [replace(one, outside=None) for one in self.passes]
         backwards = [
-            replace(b, roots=[], ends=[], used=self.used(b), variables=_given(b.variables)) for b in self.backwards
+            replace(b, roots=[], ends=[], cleared=[], used=self.used(b), variables=_given(b.variables))
+            for b in self.backwards
         ]
         return Window(passes, backwards, self.uncounted)
 

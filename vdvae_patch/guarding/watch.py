@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sys
 import threading
@@ -412,7 +413,8 @@ class Guard:
         self._settle()
         device = torch.device(self._window.passes[-1].autocast.device)
         if self._window.backwards:
-            self._window.cleared({id(p) for p in self.model.parameters() if p.grad is None})
+            gone = {id(p) for p in self.model.parameters() if p.grad is None}
+            self._window.cleared(lambda: gone)
         if not self._stepped:
             if inputs is None:
                 self._forget_what_was_cleared()
@@ -433,10 +435,15 @@ class Guard:
         if self._busy or not self._window.backwards:
             return
         of_optimizer = isinstance(cleared, Optimizer)
-        groups = [group["params"] for group in cleared.param_groups] if of_optimizer else [cleared.parameters()]
-        own = {id(p) for group in groups for p in group}
+
+        @functools.cache
+        def own() -> set[int]:
+            groups = [group["params"] for group in cleared.param_groups] if of_optimizer else [cleared.parameters()]
+            return {id(p) for group in groups for p in group}
+
         self._window.cleared(own)
-        self._taken = [(p, gradient) for p, gradient in self._taken if id(p) not in own]  # an optimizer's step, its own
+        if self._taken:  # an optimizer's step, its own
+            self._taken = [(p, gradient) for p, gradient in self._taken if id(p) not in own()]
         if of_optimizer and not self._watches(cleared):
             return
         if not self._stepped:
