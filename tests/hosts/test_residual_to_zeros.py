@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import vdvae_patch
+from vdvae_patch.errors import PatchError
 from vdvae_patch.patching.record import PatchedHead
 from vdvae_patch.scanning.stabilizing.probing import units
 
@@ -90,3 +91,25 @@ def test_one_with_a_line_of_its_own_is_left_and_nothing_is_told(recwarn: pytest.
     heads = vdvae_patch.scan(model := Levels(), torch.randn(6, 8))
     vdvae_patch.patch(model, "bounded(0.5, 1)", heads=heads)
     assert not any("constant" in str(warning.message) for warning in recwarn)
+
+
+class InPlace(Levels):
+    """The prior's part is added in place, by a statement in which no scale can stand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z, kl = torch.zeros(len(x), 3), torch.zeros(len(x))
+        for level, layer in enumerate(self.posteriors):
+            mean, q = layer(x).chunk(2, 1)
+            p_mean, p = (torch.zeros_like(q), torch.zeros_like(q)) if level == 0 else self.prior(z).chunk(2, 1)
+            value = q.clone()
+            value += p
+            sigma, p_sigma = torch.exp(0.5 * value), torch.exp(0.5 * p)
+            z = mean + sigma * torch.randn_like(sigma)
+            kl = kl + divergence(mean, sigma, p_mean, p_sigma)
+        return (0.5 * (self.decoder(z) - x).square().sum(1) + kl).mean()
+
+
+def test_a_sum_in_place_is_refused_in_one_line() -> None:
+    heads = vdvae_patch.scan(model := InPlace(), torch.randn(6, 8))
+    with pytest.raises(PatchError, match=r"changed in place .* v = v \+ p, or write a patch file"):
+        vdvae_patch.patch(model, "explin", heads=heads)
