@@ -144,6 +144,10 @@ WEIGHED: dict[str, tuple[Likelihood, Tensor]] = {
     "their mean": (of_classes(weight=OF_CLASSES), 16 * OF_CLASSES[PICKED] / OF_CLASSES[PICKED].sum()),
     "a mean without one class": (of_classes(ignore_index=1), (16 / (PICKED != 1).sum()).expand(1)),
     "label smoothing": (of_classes(label_smoothing=0.2, reduction="sum"), torch.tensor([16.0])),
+    "both": (
+        of_classes(weight=OF_CLASSES, label_smoothing=0.2, reduction="sum"),
+        16 * (0.8 * OF_CLASSES[PICKED] + 0.2 * OF_CLASSES.mean()),
+    ),
     "one weight": (of_bits(weight=torch.tensor(4.0)), torch.tensor([4.0])),
     "a weight for each": (of_bits(weight=1 + BITS), 1 + BITS),
     "the positive ones": (of_bits(pos_weight=torch.tensor(3.0)), 1 + 2 * BITS),

@@ -124,6 +124,8 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
             found[term.key] = term
             term.followed = _to_the_loss(graph, tail, term.node)
             continue
+        if known.kind == "categorical cross-entropy" and term.node.op != known.node.op:
+            continue  # what label smoothing adds in the same call, which is in the factors
         known.factors = torch.cat([known.factors, term.factors])
         known.count += term.count
         known.steps += term.steps
