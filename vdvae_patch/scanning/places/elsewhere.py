@@ -27,6 +27,7 @@ from vdvae_patch.attach.syntax import span_of
 from vdvae_patch.attach.written import entered
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
+from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.graph import Graph
 from vdvae_patch.trace import shown
 
@@ -55,8 +56,8 @@ class _Others:
         self._ran: dict[str, set[Span]] = {}
         self._constant: dict[tuple[object, ...], float] = {}
         for node in graph.nodes:
-            innermost = node.host_frame()
-            if innermost is not None and node.kind == "constant" and node.even:
+            computed = node.kind == "constant" and node.even and ops.kind_of(node.op) == "elementwise"
+            if computed and (innermost := node.host_frame()) is not None:
                 self._constant[innermost.code.co_filename, innermost.span] = node.value
         for frame in (frame for node in graph.nodes for frame in node.frames):
             first, last, start, end = frame.span
@@ -82,7 +83,10 @@ class _Others:
         """Where an expression that is replaced also ran for a constant, as for a fixed prior, and the host's own σ."""
         for site in head.sites:
             if isinstance(site, Site) and not site.in_call and site.rest is not None:
-                file = _function(self._model, site).__code__.co_filename
+                try:
+                    file = _function(self._model, site).__code__.co_filename
+                except PatchError:
+                    continue
                 value = self._constant.get((file, site.last))
                 if value is not None:
                     sigma = float(site.rest.sigma(torch.tensor(value, dtype=torch.float64)))
