@@ -112,6 +112,8 @@ def read_run(folder: Path) -> RunData:
     files = RunFolder(folder)
     problems: list[str] = []
     told, seen, expected = _configuration(files.config, problems)
+    if not told and not files.config.exists() and is_held(folder / LOCK):
+        problems[:] = [f"its {files.config.name} is not written yet"]
     untrusted = "" if told else "its configuration cannot be read"
     summary, counts = _summary(files.summary, expected, problems)
     if not counts:
@@ -135,10 +137,17 @@ def read_run(folder: Path) -> RunData:
             skips.append(skip)
             collector.add(skip.step, row.get("heads"), skipped=True)
     written = int(log.skipped.sum())
-    if len(skips) != written:
+    if len(skips) < written:
         problems.append(
             f"{files.metrics.name} has {written} skipped updates and {files.skips.name} {len(skips)}: of the others "
             "neither ranks nor heads are known"
+        )
+    elif len(skips) > written and state != "running":  # skips are written at once, and steps every few seconds
+        logged = {*log.step.tolist()}
+        unlogged = sum(skip.step not in logged for skip in skips)
+        problems.append(
+            f"{files.skips.name} has {len(skips)} skipped updates and {files.metrics.name} {written}: of "
+            + (f"{unlogged} of them it lacks the step" if unlogged else "the others it says that they were applied")
         )
     contradictions = _contradictions(summary, log, bool(gaps))
     problems += contradictions
