@@ -345,7 +345,7 @@ def test_what_no_checksum_vouches_for_is_shown_and_said(tmp_path: Path) -> None:
     (found,) = collect(made.runs)
     assert found.steps == 6
     assert notes(summarise(made.variants, 1, [found]), [found]) == [
-        "vanilla seed 0: no checksum vouches for metrics.jsonl: of a version that wrote none"
+        "vanilla seed 0: no checksum vouches for metrics.jsonl: of a version that wrote none, or changed"
     ]
 
 

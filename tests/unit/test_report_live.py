@@ -1,4 +1,4 @@
-"""What a page says of a run that goes on, and of one that was killed."""
+"""What a page says of a run that goes on, of one that was killed, and of one whose settings somebody has changed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from compare_samples import make_plan, write_run
+from compare_samples import SEEN, make_plan, write_run
 
 from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.report import write
 from vdvae_patch.report.runs import read_run
-from vdvae_patch.skips.records import JsonLines
-from vdvae_patch.train.folder import RunFolder, open_folder
+from vdvae_patch.skips.counted import write_counts
+from vdvae_patch.skips.records import JsonLines, short
+from vdvae_patch.train.folder import RunFolder, open_folder, write_config
 
 LOGGED = [None, "high_gradient", None]
 
@@ -72,6 +73,25 @@ def test_a_run_that_begins_has_no_configuration_yet(run: PlannedRun) -> None:
     assert "its config.toml is not written yet" in read_run(run.folder).problems
     let_go()
     assert "config.toml does not exist" in read_run(run.folder).problems[0]
+
+
+def test_settings_that_were_changed_by_hand_are_said_although_checksum_and_identity_were_taken_out(
+    run: PlannedRun,
+) -> None:
+    seen = SEEN | {"id": f"{7:032x}"}
+    folder = RunFolder(run.folder)
+    write_config(folder, run.config, seen)
+    write_counts(run.folder, f"{7:032x}", {"metrics": 3})
+    assert not [text for text in read_run(run.folder).problems if "by hand" in text]
+    text = folder.config.read_text().replace("lr = 0.0002", "lr = 0.1")
+    folder.config.write_text(text)
+    (refused,) = [text for text in read_run(run.folder).problems if "by hand" in text]
+    assert "settings are changed by flags" in refused
+    lines = text.splitlines()[1:]
+    folder.config.write_text("\n".join(line for line in lines if not line.startswith("id =")))
+    shown = read_run(run.folder)
+    assert shown.settings["lr"] == 0.1
+    assert f"its other files are of run {short(f'{7:032x}')}): it was changed by hand" in " ".join(shown.problems)
 
 
 def test_a_page_that_is_watched_is_written_again_when_a_run_is_killed_which_changes_no_file(

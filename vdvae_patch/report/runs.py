@@ -16,6 +16,8 @@ from vdvae_patch.report import skipped
 from vdvae_patch.report.columns import Expected, Log, number, read_log, rows
 from vdvae_patch.report.looks import Collector, Looks
 from vdvae_patch.report.skipped import Skip
+from vdvae_patch.skips.counted import read_counts
+from vdvae_patch.skips.records import short
 from vdvae_patch.train import flight
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import LOCK, RunFolder, read_checked
@@ -116,6 +118,12 @@ def read_run(folder: Path) -> RunData:
         problems[:] = [f"its {files.config.name} is not written yet"]
     untrusted = "" if told else "its configuration cannot be read"
     summary, counts = _summary(files.summary, expected, problems)
+    of = str((summary.get("run") or {}).get("id", "")) or read_counts(folder).run
+    if told and of and not expected.run:
+        problems.append(
+            f"{files.config.name} has lost its checksum and its identity (its other files are of run {short(of)}): it "
+            "was changed by hand, and its settings need not be those that the run had"
+        )
     if not counts:
         counts, problem = files.lines_logged(expected.run)
         problems += [problem] if problem else []
