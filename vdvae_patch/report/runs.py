@@ -122,7 +122,7 @@ def read_run(folder: Path) -> RunData:
     if told and of and not expected.run:
         problems.append(
             f"{files.config.name} has lost its checksum and its identity (its other files are of run {short(of)}): it "
-            "was changed by hand, and its settings need not be those that the run had"
+            "was changed by hand, or they were put there, and its settings need not be those that the run had"
         )
     if not counts:
         counts, problem = files.lines_logged(expected.run)
