@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import vdvae_patch
-from vdvae_patch.guarding.passes import _AGAIN, Buffers
+from vdvae_patch.guarding.buffers import _AGAIN, Buffers
 
 SIZE = (600, 600)  # 1.4 MB
 

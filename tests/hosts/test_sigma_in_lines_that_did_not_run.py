@@ -106,6 +106,30 @@ def test_a_branch_that_evaluation_takes_is_said() -> None:
         vdvae_patch.patch(model, "bounded(0.3, 0.4)", heads=vdvae_patch.scan(model, X))
 
 
+class Overridden(BesideTraining):
+    """Its own forward and sample_code: nobody calls those of its base."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, raw = self.encoder(x).chunk(2, 1)
+        return self.loss(x, mu, F.softplus(raw) + 1e-3)
+
+    def sample_code(self, x: Tensor) -> Tensor:
+        return x
+
+
+class CallsItsBase(Overridden):
+    def sample_code(self, x: Tensor) -> Tensor:
+        return super(Overridden, self).sample_code(x)
+
+
+def test_what_a_subclass_overrides_is_not_said_unless_it_calls_it() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vdvae_patch.patch(model := Overridden(), "bounded(0.3, 0.4)", heads=vdvae_patch.scan(model, X))
+    with pytest.warns(UserWarning, match=r"in BesideTraining\.sample_code, is written like what is replaced"):
+        vdvae_patch.patch(model := CallsItsBase(), "bounded(0.3, 0.4)", heads=vdvae_patch.scan(model, X))
+
+
 def test_a_method_that_both_call_is_patched_for_both() -> None:
     model = OneMethod()
     with warnings.catch_warnings():

@@ -1115,7 +1115,7 @@ FAULTS: list[Fault] = [
         "tests/guarding/test_loops.py",
         ("_wide(root).sum() * _wide(w).sum() for", "_wide(root).sum() for"),
         ("then.instruction <= now:", "then.instruction >= now:"),
-        ("cleared = parameters & backward.cleared", "cleared = set[int]()"),
+        ("those() for those in backward.cleared", "those() for those in ()"),
         (
             "count = min(count, self._used(ends, start, len(self.passes)) - start)",
             "count = min(count, len(self.passes))",

@@ -435,6 +435,9 @@ def test_heads_of_another_pass_than_the_steps_are_said_of_a_run() -> None:
         "`latents` of host 'mine' has a KL of 8 nats an image and `losses` a rate of 5, of the same images and noise"
     )
     assert disagreement("mine", 5.0, 0.5, 10) == disagreement("mine", 5.001, 0.5, 10) == ""
+    assert disagreement("mine", kl=5.6, rate=0.5, dims=10, half=True)
+    assert not disagreement("mine", kl=5.4, rate=0.5, dims=10, half=True)
+    assert not disagreement("mine", kl=0.000086, rate=-0.00016, dims=10, half=True)
     assert disagreement("mine", math.nan, 0.5, 10) == disagreement("mine", 5.0, math.inf, 10) == ""
     run = Evaluated.by("a", {"steps": 1, "entry_disagrees": {"heads": f"step 0: {apart}"}}, {}, 0.0)
     assert tested.remarks([run]) == [f"a: step 0: {apart}."]

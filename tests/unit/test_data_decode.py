@@ -64,6 +64,16 @@ def test_grey_of_16_bits_is_scaled_to_8(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(read_image(path), np.stack([expected] * 3, axis=-1))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_scan_whose_zero_is_white_is_no_negative(tmp_path: Path, dtype: type) -> None:
+    steps = (np.arange(16).reshape(4, 4) * 17).astype(dtype) * (np.iinfo(dtype).max // 255)
+    Image.fromarray(steps).save(tmp_path / "scan.tif", tiffinfo={262: 0})
+    shown = 255 - np.arange(16).reshape(4, 4) * 17
+    if dtype is np.uint8:  # Pillow turns these over when it writes, too
+        shown = 255 - shown
+    np.testing.assert_array_equal(read_image(tmp_path / "scan.tif")[:, :, 0], shown)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_values_of_32_bits_are_refused_by_their_mode(tmp_path: Path, dtype: type) -> None:
     Image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / "wide.tif")

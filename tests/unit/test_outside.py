@@ -10,15 +10,21 @@ import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from ranks_of_seams import on_two_ranks
 from torch import Tensor, nn
 
 from vdvae_patch.errors import CheckpointError
 from vdvae_patch.outside import SinceBuilt, Snapshots, differences, put
+from vdvae_patch.train.agreement import share_constants
+from vdvae_patch.train.setup import Workload
+from vdvae_patch.train.world import World
 
 
 class Annealer:
@@ -292,3 +298,27 @@ def test_what_is_drawn_anew_by_each_build_is_known_and_given_to_the_other() -> N
     assert np.array_equal(average.projection, model.projection)
     assert torch.equal(average.mask, model.mask)
     assert SinceBuilt(model).drawn_anew == frozenset()
+
+
+def ranks_that_draw(rank: int) -> dict[str, object]:
+    """One model that nobody seeds, and another number, on each of two ranks."""
+    torch.manual_seed(0)
+    model = Drawing()
+    model.rank, model.own = rank, np.random.default_rng()  # type: ignore[assignment]
+    said: list[str] = []
+    work = SimpleNamespace(model=model, outside=SinceBuilt(model, Drawing()))
+    share_constants(cast(Workload, work), World(torch.device("cpu"), rank, 2), said.append)
+    return {"projection": torch.from_numpy(model.projection), "mask": model.mask, "said": said,
+            "noise": torch.from_numpy(model.own.normal(size=2))}  # fmt: skip
+
+
+@pytest.mark.medium
+def test_ranks_train_one_model_where_it_draws_what_nobody_seeds_and_each_with_its_noise(tmp_path: Path) -> None:
+    first, second = on_two_ranks(ranks_that_draw, tmp_path)
+    assert torch.equal(first["projection"], second["projection"])
+    assert torch.equal(first["mask"], second["mask"])
+    assert not torch.equal(first["noise"], second["noise"])
+    (said,) = first["said"]
+    assert (
+        "on rank 1 the model keeps, outside of its state_dict, another rank (0 on rank 0, 1 there): the ranks" in said
+    )

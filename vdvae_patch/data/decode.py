@@ -34,6 +34,7 @@ _BROKEN = (
 )  # fmt: skip
 
 _ORIENTATION = 0x0112
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 0x0102, 0x0106, 0
 
 MOST_PIXELS = 2**25
 """Of one image, 5,792 x 5,792: a small file can unpack to gigabytes."""
@@ -106,6 +107,8 @@ def _rgb(image: Image, format: str | None, name: str) -> UInt8:
     mode = image.mode
     if mode in ("I;16", "I;16L", "I;16B", "I;16N") or (mode == "I" and format in ("PNG", "PPM")):
         wide = np.asarray(image).astype(np.uint32)  # 65535 · 255 + 32767 fits
+        if format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
+            wide = 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1 - wide  # type: ignore[attr-defined]  # Pillow: 8 bits alone
         return _repeated(((wide * 255 + 32767) // 65535).astype(np.uint8))
     if mode in ("RGB", "RGBX"):
         return np.ascontiguousarray(np.asarray(image)[:, :, :3])

@@ -212,6 +212,7 @@ def _introduction(size: Size, options: Geco, hosts: Collection[str], counts: Col
     train, test = list(zip(*counts, strict=True)) if counts else ((size.train,), (size.test,))
     images = f"{_range(train) if size.train else 'all'} training images"
     held = f"{_range(test) if size.test else 'all'} held-out images"
+    known = f"the first {_range([min(size.test, n) if n else size.test for n in train])}" if size.test else "all"
     return (
         f"{models}, Adam{', falling as half a cosine' if size.decay else ''}, batches of {size.batch}, {images}, "
         f"scales `{options.variant}`. *ELBO* has the optimal σ. *{ANNEALED.capitalize()}* is a Gaussian whose σ falls "
@@ -219,8 +220,8 @@ def _introduction(size: Size, options: Geco, hosts: Collection[str], counts: Col
         "have it, whom the paper follows. *GECO* minimizes the KL under RE ≤ κ², κ in shares of the range: α = "
         f"{size.alpha:g}, ν κ² = {shares}, which is also the largest share that one "
         "update changes λ by (with 0.05 it ran away before the models could follow). Then one σ a model is taken, "
-        f"the error on {'as many' if size.test else 'all'} training images, and KL and NLL are measured on {held}, the "
-        f"NLL by the mass of each pixel's bin (appendix D). {WORDS}. The text of the paper at hand has lost its κ and "
+        f"the error on {known} training images, and KL and NLL are measured on {held}, the NLL by "
+        f"the mass of each pixel's bin (appendix D). {WORDS}. The text of the paper at hand has lost its κ and "
         "the makings of its conditional sets: these are ours. Its Figures 4 and 6 print no numbers."
     )
 

@@ -26,8 +26,9 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torch.utils.hooks import RemovableHandle
 
 from vdvae_patch.errors import PatchError
+from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.lines import Lines, Which, sum_of
-from vdvae_patch.guarding.passes import Autocast, Backward, Buffers, Pass, Window
+from vdvae_patch.guarding.passes import Autocast, Backward, Pass, Window
 from vdvae_patch.outcome import Outcome
 from vdvae_patch.scanning.watching.inputs import tensors_in
 from vdvae_patch.scanning.watching.outcome import loss_of, outcome_of, with_origin

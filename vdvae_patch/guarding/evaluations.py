@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.judging import Look
-from vdvae_patch.guarding.passes import Buffers
 from vdvae_patch.guarding.skip import Skip
 
 

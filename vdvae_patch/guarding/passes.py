@@ -9,55 +9,26 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
-from vdvae_patch.guarding.deferred import selected
+from vdvae_patch.guarding.frames import DEPTH, Frame, Running, callers, calls_in, common_to, running_in
+from vdvae_patch.guarding.graphs import next_number, numbers_in, reaches
 from vdvae_patch.guarding.signals import Site, is_transformed, site_of, untransformed
 from vdvae_patch.outside import Snapshot, Snapshots
 from vdvae_patch.scanning.watching.inputs import tensors_in
 from vdvae_patch.skips.generators import RawStates
-from vdvae_patch.trace import shown
 
-_DEPTH = 24  # frames above the model's call that are looked at; a framework has a dozen
-_AGAIN = 50  # steps between two looks at which modules there are
 _KNOWN = 4  # passes in front of a call of `backward` of which random states and callers are kept
-_LARGE = 2**20  # bytes from which a buffer is not copied before somebody writes to it
 _PAST = 4  # windows of a step that were given up by setting gradients to zero, which are still known
 _MOST = 256  # passes of a step whose inputs are kept; more are counted
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A function that was running: which, and at which instruction."""
-
-    identity: int
-    code: CodeType
-    instruction: int
-
-    @classmethod
-    def of(cls, frame: FrameType) -> Frame:
-        """Where a function is now."""
-        return cls(id(frame), frame.f_code, frame.f_lasti)
-
-    def __str__(self) -> str:
-        return f"{shown(self.code.co_filename)}:{self.position[0]}"
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """Line, and the column in it in bytes, where what it was doing begins; several statements may share a line."""
-        found = next(islice(self.code.co_positions(), self.instruction // 2, None), None)
-        line, _, column, _ = found or (None, None, None, None)
-        return line or self.code.co_firstlineno, column or 0
 
 
 @dataclass(frozen=True)
@@ -136,7 +107,8 @@ class Backward:
         weights: what each of the roots was multiplied by, as in `loss.backward(weight)`.
         first: which of the passes it begins with.
         used: the first of them that has a part in it, where the graphs are not kept.
-        cleared: the parameters, by their id, whose gradients were cleared since: nothing of it is in them.
+        cleared: gives the parameters, by their id, whose gradients were cleared since: nothing of it is in them. They
+            are asked for where a step has something that was cleared before it, and looking through a model takes time.
         into: those to whose gradients alone it was added, by `loss.backward(inputs=...)`; None for all.
     """
 
@@ -155,7 +127,7 @@ class Backward:
     weights: list[Tensor] = field(default_factory=list)
     first: int = 0
     used: int | None = None
-    cleared: set[int] = field(default_factory=set)
+    cleared: list[Callable[[], set[int]]] = field(default_factory=list)
     into: frozenset[int] | None = None
 
     def is_of(self, parameters: set[int]) -> bool:
@@ -209,11 +181,11 @@ class Window:
             return
         args, kwargs = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
         versions = _versions(_tensors(args, kwargs))
-        began, since = _next_number(), len(self.passes) - self.start
+        began, since = next_number(), len(self.passes) - self.start
         frames = tuple(callers(sys._getframe(1)))
-        calls = _calls(frames)
+        calls = calls_in(frames)
         # of a call elsewhere, as behind the batches of an evaluation, all is known
-        if since >= _KNOWN and any(_calls(one.frames) == calls for one in self.passes[-since:]):
+        if since >= _KNOWN and any(calls_in(one.frames) == calls for one in self.passes[-since:]):
             autocast = self.passes[-1].autocast
             self.passes.append(Pass(args, kwargs, versions, None, autocast, (), module.training, of, began))
             return
@@ -244,9 +216,7 @@ class Window:
         numbers = [(root.detach(), weight) for root, weight in pairs if root.numel() == 1]
         known = [untransformed(w).detach() if isinstance(w, Tensor) else torch.ones_like(root) for root, w in numbers]
         ends = [None if is_transformed(root) else root.grad_fn for root in roots]
-        common, now, called_at = next(
-            iter(_common(self.passes[self.start :] or self.passes, running_in(frame))), (None, None, None)
-        )
+        common, now, called_at = next(iter(common_to(self._began, running_in(frame))), (None, None, None))
         found = Backward(
             [root for root, _ in numbers], ends, now, {} if common is None else dict(common.f_locals),
             {} if common is None else common.f_globals, called_at, len(self.passes), Autocast.now(device),
@@ -262,7 +232,7 @@ class Window:
         since = self.passes[start:]
         if len(since) < 2 or not since[-1].frames:
             return
-        running = {id(f): (f.f_code, instruction) for f, instruction in islice(running_in(frame), 2 * _DEPTH)}
+        running = {id(f): (f.f_code, instruction) for f, instruction in islice(running_in(frame), 2 * DEPTH)}
         here = next((f for f in since[-1].frames if running.get(f.identity, (None, 0))[0] is f.code), None)
         if here is None:
             return
@@ -279,7 +249,7 @@ class Window:
     def _used(self, ends: Sequence[Any], start: int, end: int) -> int:
         """The first of these passes whose operations are in a graph; the first of all where none is."""
         begun = [one.began for one in self.passes[start:end]]
-        return min((start + bisect_right(begun, n) - 1 for n in _numbers(ends) if n >= begun[0]), default=start)
+        return min((start + bisect_right(begun, n) - 1 for n in numbers_in(ends) if n >= begun[0]), default=start)
 
     def used(self, backward: Backward) -> int:
         """The first pass that has a part in what was differentiated: others may come before it in the same lines."""
@@ -297,6 +267,12 @@ class Window:
         return self.start
 
     @property
+    def _began(self) -> tuple[Frame, ...]:
+        """The callers of the pass with which what comes now begins."""
+        passes = self.passes[self.start :] or self.passes
+        return passes[0].frames if passes else ()
+
+    @property
     def start(self) -> int:
         """How many passes there were before the last call of `backward`."""
         return self.backwards[-1].passes if self.backwards else 0
@@ -312,7 +288,7 @@ class Window:
         passes = self.passes[self.start :] or self.passes
         autocast = passes[0].autocast if passes else Autocast("cpu", False, torch.bfloat16)
         ended = {b.frame.code: b for b in (sound.backwards if sound else ()) if b.frame is not None}
-        ways = list(_common(passes, running))
+        ways = list(common_to(self._began, running))
         for common, now, called_at in ways:
             variables = dict(common.f_locals)
             if (known := ended.get(common.f_code)) is not None and known.frame is not None:
@@ -359,10 +335,10 @@ class Window:
         """Whether something among that is no number, so that the sum of the losses is not all of it."""
         return any(backward.partial for backward in self.in_gradients)
 
-    def cleared(self, parameters: set[int]) -> None:
+    def cleared(self, parameters: Callable[[], set[int]]) -> None:
         """The gradients of these parameters, by their id, were cleared, or are not there."""
         for backward in self.backwards:
-            backward.cleared |= parameters
+            backward.cleared.append(parameters)
 
     def part_of(self, parameters: set[int], *, traceable: bool) -> Window:
         """What is in the gradients of these parameters, by their id: a loss of another model, or of another optimizer's
@@ -380,7 +356,7 @@ class Window:
             if not traceable or backward.by_grad:
                 kept.append(backward)
             elif backward.is_of(parameters):
-                cleared = parameters & backward.cleared
+                cleared = parameters.intersection(set[int]().union(*(those() for those in backward.cleared)))
                 (kept if not cleared or backward.is_of(parameters - cleared) else over).append(backward)
         past = [*self.past, Window(list(self.passes), over)] if over else self.past
         return Window(list(self.passes), kept, self.uncounted, past)
@@ -410,8 +386,8 @@ class Window:
 
     def _not_in(self, backward: Backward, start: int, end: int) -> set[int]:
         begun = [one.began for one in self.passes[start:end]]
-        used = {start + bisect_right(begun, number) - 1 for number in _numbers(backward.ends) if number >= begun[0]}
-        calls = {n: _calls(self.passes[n].frames) for n in range(start, end) if self.passes[n].frames}
+        used = {start + bisect_right(begun, number) - 1 for number in numbers_in(backward.ends) if number >= begun[0]}
+        calls = {n: calls_in(self.passes[n].frames) for n in range(start, end) if self.passes[n].frames}
         return {n for n in calls if n not in used and any(later > n and calls.get(later) == calls[n] for later in used)}
 
     def discard(self, parameters: set[int] | None = None) -> None:
@@ -437,129 +413,10 @@ class Window:
         """
         passes = [replace(one, outside=None) for one in self.passes]
         backwards = [
-            replace(b, roots=[], ends=[], used=self.used(b), variables=_given(b.variables)) for b in self.backwards
+            replace(b, roots=[], ends=[], cleared=[], used=self.used(b), variables=_given(b.variables))
+            for b in self.backwards
         ]
         return Window(passes, backwards, self.uncounted)
-
-
-class Buffers:
-    """A copy of a model's buffers, to be taken before a step and put back after one that was skipped.
-
-    Running statistics are written by kernels that say nothing of it to autograd's version counter, and neither does a
-    write through `.data`: no counter says whether a buffer changed. A large one on a CPU is therefore copied when it is
-    written to, by PyTorch's copy-on-write storage, which sees every write of an operation. What others may write to
-    behind PyTorch's back (a NumPy array of it, a view that somebody holds) is copied in every step, as small buffers
-    are, and so is for a while what was written to since the step before.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._owners: list[tuple[dict[str, Tensor | None], str]] = []
-        self._kept: list[Tensor] = []
-        self._own: list[Tensor] = []
-        self._seen: list[int] = []
-        self._dicts: list[dict[str, Tensor | None]] = []
-        self._large: list[int] = []
-        self._small: tuple[list[Tensor], list[Tensor]] = [], []
-        self._copied: dict[int, int] = {}  # of large ones: in how many more steps they are copied at once
-        self._rests: dict[int, int] = {}  # and in how many they were, when one was last found to be written to
-        self.modules: list[nn.Module] = []
-        self._takes = 0
-
-    @torch.no_grad()
-    def take(self) -> None:
-        """Copy them as they are; but for those that cannot be, such as a view that repeats one number."""
-        # what a loop does in every step must cost little: nothing is looked at twice that is the same tensor
-        seen = [id(b) for owner in self._holders() for b in owner.values() if b is not None]
-        if seen != self._seen:
-            self._seen = seen
-            self._choose()
-        elif self._small[0]:
-            torch._foreach_copy_(*self._small)
-        for n in self._large:
-            self._take_large(n)
-
-    def _choose(self) -> None:
-        slots = [(owner, name, b) for owner in self._holders() for name, b in owner.items() if b is not None]
-        chosen = [(owner, name, b) for owner, name, b in slots if _can_be_copied(b)]
-        self._owners, self._own = [(owner, name) for owner, name, _ in chosen], [b for _, _, b in chosen]
-        self._large = [n for n, b in enumerate(self._own) if _is_large(b)]
-        self._kept = [b.detach() if n in self._large else b.detach().clone() for n, b in enumerate(self._own)]
-        small = [n for n in range(len(self._own)) if n not in self._large]
-        self._small = [self._kept[n] for n in small], [self._own[n] for n in small]
-        self._copied, self._rests = {}, {}
-        for n in self._large:
-            self._kept[n] = self._own[n].new_empty(0)
-
-    def _take_large(self, n: int) -> None:
-        held_here_alone = self._is_held_here_alone(n)  # before there is a further name for it
-        own, kept = self._own[n], self._kept[n]
-        known = kept.numel() > 0  # there is a copy of the step before
-        if known and _is_shared(own) and _same_memory(own, kept):
-            self._rests[n] = 0
-            return  # nobody has written to it
-        if known and _is_shared(kept):
-            self._rests[n] = self._copied[n] = min(_AGAIN, max(1, 2 * self._rests.get(n, 0)))
-        wait = self._copied.get(n, 0)
-        if not wait and held_here_alone:
-            with suppress(RuntimeError):  # memory that is shared, mapped, or not PyTorch's own
-                self._kept[n] = torch._lazy_clone(own.detach())
-                return
-        self._copied[n] = max(0, wait - 1)
-        if known and not _is_shared(kept):
-            kept.copy_(own)
-        else:
-            self._kept[n] = own.detach().clone()
-
-    def _is_held_here_alone(self, n: int) -> bool:
-        """Whether nothing but the module and this refers to a buffer or its memory, and could write to it unseen. An
-        array that shares a tensor's memory refers to the tensor."""
-        owner, name = self._owners[n]
-        return sys.getrefcount(self._own[n]) <= _alone() and _uses(owner[name]) <= 1
-
-    def _holders(self) -> list[dict[str, Tensor | None]]:
-        """The dictionaries of buffers of the modules, which are looked for anew now and then: modules may be added."""
-        if self._takes % _AGAIN == 0:
-            self.modules = list(self._model.modules())
-            self._dicts = [m._buffers for m in self.modules]
-        self._takes += 1
-        return self._dicts
-
-    @torch.no_grad()
-    def put_back(self) -> None:
-        """Make them what they were, in place where the tensor is still the same one.
-
-        Not by an operation that autograd counts: a graph that is still needed may have read them.
-        """
-        for (owner, name), value, kept in zip(self._owners, self._own, self._kept, strict=True):
-            if not _same_memory(value, kept):  # else it is as it was, and a write would make a copy of it
-                value.data.copy_(kept)
-            owner[name] = value
-
-    def put_back_where(self, flag: Tensor) -> None:
-        """The same where a flag on the device is set, without a wait for it; of buffers that are `in_place`."""
-        for value, kept in zip(self._own, self._kept, strict=True):
-            selected(flag, value, kept)
-
-    @property
-    def in_place(self) -> bool:
-        """Whether each is still the tensor that was copied, and none was exchanged for another one."""
-        return all(owner.get(name) is own for (owner, name), own in zip(self._owners, self._own, strict=True))
-
-    def state(self) -> dict[str, Tensor]:
-        """The copies, by the names that a `state_dict` has."""
-        names = {id(b): name for name, b in self._model.named_buffers(remove_duplicate=False)}
-        return {names[id(v)]: kept for v, kept in zip(self._own, self._kept, strict=True) if id(v) in names}
-
-
-def callers(frame: FrameType | None) -> list[Frame]:
-    """The functions around a call, the innermost first; PyTorch's own are left out."""
-    found: list[Frame] = []
-    while frame is not None and len(found) < _DEPTH:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in ("torch", "vdvae_patch"):
-            found.append(Frame.of(frame))
-        frame = frame.f_back
-    return found
 
 
 def _given(variables: dict[str, Any]) -> dict[str, Any]:
@@ -578,100 +435,9 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     return tensors_in((args, kwargs))
 
 
-# Private, and so looked up: where a torch lacks one of them, large buffers are copied in every step as small ones are.
-_COPIES_ON_WRITE = hasattr(torch, "_lazy_clone") and all(
-    hasattr(torch._C, name) for name in ("_is_cow_tensor", "_data_address", "_storage_Use_Count")
-)
-
-
-def _is_large(buffer: Tensor) -> bool:
-    if not _COPIES_ON_WRITE or buffer.device.type != "cpu" or hasattr(buffer, "full_tensor"):
-        return False
-    return type(buffer) in (Tensor, getattr(nn, "Buffer", Tensor)) and buffer.numel() * buffer.element_size() >= _LARGE
-
-
-def _same_memory(one: Tensor, other: Tensor) -> bool:
-    if not _COPIES_ON_WRITE or one.device.type != "cpu" or other.device.type != "cpu" or not other.numel():
-        return False
-    return _is_plain(one) and _is_plain(other) and _address(one) == _address(other)
-
-
-def _address(tensor: Tensor) -> int:
-    """Where its memory is; asked in another way, it would be taken for one that is about to be written to."""
-    found: int = torch._C._data_address(tensor)  # type: ignore[attr-defined]
-    return found
-
-
-def _is_shared(tensor: Tensor) -> bool:
-    """Whether a write to it makes a copy first."""
-    found: bool = torch._C._is_cow_tensor(tensor)  # type: ignore[attr-defined]
-    return found
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return not hasattr(tensor, "full_tensor")
-
-
-def _uses(tensor: Tensor | None) -> int:
-    """How many tensors share its memory."""
-    if tensor is None:
-        return 2
-    count: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
-    return count - 1  # that of the storage that was just asked for
-
-
-def _alone() -> int:
-    """What a tensor that a dictionary and a list refer to is said to be referred to by."""
-    owner = {"": torch.empty(0)}
-    own = [owner[""]]
-    return sys.getrefcount(own[0])
-
-
-def _can_be_copied(buffer: Tensor) -> bool:
-    if is_lazy(buffer) or buffer.is_inference() or buffer.layout is not torch.strided:
-        return False
-    return not any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
-
-
-def reaches(end: Any, parameters: set[int]) -> bool:
-    """Whether a graph that ends here begins at one of these parameters, by their id."""
-    todo, seen = [end], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if (variable is not None and id(variable) in parameters) or "Checkpoint" in type(node).__name__:
-            return True  # a pass that is done again in the backward pass does not say here what is in it
-        todo += [following for following, _ in node.next_functions]
-    return False
-
-
 def _wide(value: Tensor) -> Tensor:
     """In float32, or float64 where it is that."""
     return value if value.dtype == torch.float64 else value.float()
-
-
-def _numbers(ends: Sequence[Any]) -> Iterator[int]:
-    """Autograd's numbers of all operations of some graphs; those of their leaves are beyond any."""
-    todo, seen = list(ends), set()
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            if getattr(node, "variable", None) is None:
-                yield node._sequence_nr()
-            todo += [following for following, _ in node.next_functions]
-
-
-def _next_number() -> int:
-    number: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
-    return number
-
-
-def _calls(frames: Sequence[Frame]) -> list[tuple[CodeType, int]]:
-    return [(frame.code, frame.instruction) for frame in frames]
 
 
 def _kept(value: Any) -> Any:
@@ -681,25 +447,3 @@ def _kept(value: Any) -> Any:
 
 def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(t._version for t in tensors if not t.is_inference())  # which have none
-
-
-Running = tuple[FrameType, int]
-"""A function that runs, or ran when an error was raised, and the instruction that it was at."""
-
-
-def running_in(frame: FrameType | None) -> Iterator[Running]:
-    """The functions that run now, from this one outwards."""
-    while frame is not None:
-        yield frame, frame.f_lasti
-        frame = frame.f_back
-
-
-def _common(passes: Sequence[Pass], running: Iterable[Running]) -> Iterator[tuple[FrameType, Frame, Frame]]:
-    """Of these functions those that ran when the first of these passes began, with where they are, and were then."""
-    if not passes:
-        return
-    then = {f.identity: f for f in passes[0].frames}
-    for frame, instruction in islice(running, 2 * _DEPTH):
-        before = then.get(id(frame))
-        if before is not None and before.code is frame.f_code:
-            yield frame, Frame(id(frame), frame.f_code, instruction), before

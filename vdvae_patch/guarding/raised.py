@@ -7,12 +7,14 @@ factorization, an assertion of the user's. What was running is known by its trac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdvae_patch.errors import VdvaePatchError
-from vdvae_patch.guarding.passes import Running, running_in
+from vdvae_patch.guarding.frames import Running, running_in
+from vdvae_patch.scanning.watching.outcome import refusal
 
 _DEPTH = 8  # functions that are looked at, from where the error was raised outwards
 
@@ -66,3 +68,23 @@ def said(error: BaseException) -> str:
     """Its kind, and its first line."""
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__} was raised: {first}" if first else f"{type(error).__name__} was raised"
+
+
+def refused(distribution: Any, where: str) -> str:
+    """What a distribution has against its parameters, in words."""
+    name = type(distribution).__name__
+    for parameter in ("scale", "loc"):
+        value = getattr(distribution, parameter, None)
+        if isinstance(value, Tensor) and (text := refusal(parameter, value, where)):
+            return text
+    return f"{where}: PyTorch refuses the parameters of a {name}"
+
+
+def is_raised_in(error: BaseException, module: nn.Module) -> bool:
+    """Whether an error comes from a call of a module that is just ending, and is not one that was there before."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_locals.get("self") is module:
+            return True
+        trace = trace.tb_next
+    return False

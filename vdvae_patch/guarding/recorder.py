@@ -13,8 +13,9 @@ from vdvae_patch.errors import GuardError, RunError
 from vdvae_patch.guarding import ranks
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, Share, device_of
+from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.folder import GuardFolder, near
-from vdvae_patch.guarding.passes import Buffers, Window
+from vdvae_patch.guarding.passes import Window
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.guarding.voice import Voice
 from vdvae_patch.skips.records import JsonLines

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import vdvae_patch
 from vdvae_patch.errors import CheckpointError, InvalidValueError, PatchError
 from vdvae_patch.guarding.again import Again, Loss
+from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician, for_heads
-from vdvae_patch.guarding.passes import Buffers, Pass, Window
+from vdvae_patch.guarding.passes import Pass, Window
 from vdvae_patch.guarding.report import lines
 from vdvae_patch.guarding.skip import FURTHER_CALL, Recorded
 from vdvae_patch.outcome import Outcome

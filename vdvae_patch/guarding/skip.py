@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 import vdvae_patch
 from vdvae_patch.errors import CheckpointError
+from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.diagnosis import Diagnosis
-from vdvae_patch.guarding.passes import Autocast, Buffers, Window
+from vdvae_patch.guarding.passes import Autocast, Window
 from vdvae_patch.patching import is_patched, patch_json
 from vdvae_patch.reading.fields import Between, require, shown
 from vdvae_patch.skips import sealed

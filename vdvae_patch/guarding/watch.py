@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO
@@ -17,17 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from vdvae_patch.errors import GuardError, PatchError
+from vdvae_patch.errors import GuardError
 from vdvae_patch.given import require_module
-from vdvae_patch.guarding import judging, raised, ranks, signals
-from vdvae_patch.guarding.again import Again, Loss, device_of
+from vdvae_patch.guarding import held_back, judging, raised, ranks, signals
+from vdvae_patch.guarding.again import Loss, device_of
 from vdvae_patch.guarding.averages import spoilt
+from vdvae_patch.guarding.buffers import Buffers
 from vdvae_patch.guarding.clipping import ClippedBefore, Clipping
 from vdvae_patch.guarding.counting import SkipCounts, StepCounts
 from vdvae_patch.guarding.deferred import Undecided, can_be_deferred
 from vdvae_patch.guarding.diagnosis import Diagnosis, Diagnostician
 from vdvae_patch.guarding.evaluations import Evaluations, is_of_torch
+from vdvae_patch.guarding.examining import MOST, SELDOM, Examiner
 from vdvae_patch.guarding.folder import open_folder
+from vdvae_patch.guarding.frames import callers
 from vdvae_patch.guarding.guardable import (
     Policy,
     check,
@@ -39,7 +43,7 @@ from vdvae_patch.guarding.guardable import (
 from vdvae_patch.guarding.healing import Healer
 from vdvae_patch.guarding.hooks import Hooks, steps_around
 from vdvae_patch.guarding.judging import CAUSES, Bounds, Look
-from vdvae_patch.guarding.passes import Buffers, Running, Window, callers
+from vdvae_patch.guarding.passes import Window
 from vdvae_patch.guarding.recorder import Recorder
 from vdvae_patch.guarding.report import lines, report, told
 from vdvae_patch.guarding.skip import Skip
@@ -47,14 +51,11 @@ from vdvae_patch.guarding.uninterrupted import uninterrupted
 from vdvae_patch.guarding.voice import Tracker, Voice
 from vdvae_patch.heads import Head
 from vdvae_patch.outside import Snapshots
-from vdvae_patch.scanning.watching.outcome import has_nan, refusal
 from vdvae_patch.skips import rule, telling
 from vdvae_patch.skips.rule import Cause
 
 _guarded: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _all: weakref.WeakSet[Guard] = weakref.WeakSet()
-_held_back: weakref.WeakKeyDictionary[Optimizer, _Held] = weakref.WeakKeyDictionary()
-"""Steps under way whose gradients a guard has taken away; the other guards of the same optimizer then skip, too."""
 
 
 class _Doing(threading.local):
@@ -163,7 +164,7 @@ class Guard:
             raise GuardError("the model has a guard already; remove that first (guard.remove())")
         refuse_flat_shards(self.model)
         self.call, self.policy, self.threshold = call, policy, math.inf if threshold is None else threshold
-        self.max_consecutive, self.diagnose = max_consecutive, diagnose
+        self.max_consecutive = max_consecutive
         self._skips: list[Skip] = []
         self._refusals: list[tuple[str, Diagnosis]] = []
         self._steps = 0
@@ -178,6 +179,7 @@ class Guard:
         self._diagnostician = Diagnostician(self.model, heads)
         self._healer = Healer(self.model, self._diagnostician, self._voice)
         self._window, self._buffers, self._snapshots = Window(), Buffers(self.model), Snapshots(self.model)
+        self._examiner = Examiner(self.model, self._diagnostician, self._buffers, call, examines=diagnose)
         self._judged = self._window  # what of it is in the gradients of the optimizer that steps
         self._buffers.take()
         self._stepped = True  # the next pass begins a new step
@@ -196,7 +198,6 @@ class Guard:
         """Whether a loss that is not finite is overwritten by the last one that was: some trainers end at a NaN."""
         self._announced = False
         self._was_called = False
-        self._sound: Window | None = None
         self._is_busy = False
         self._ended = False  # by an error
         self._evaluations: Evaluations | None = None  # of the step under way, of an optimizer that is not a plain one
@@ -298,11 +299,8 @@ class Guard:
         Raises:
             PatchError: there was no such step yet.
         """
-        again = self._sound_again()
-        if again is None or not again.settled().shares:
-            raise PatchError("no step was seen yet in which the heads can be looked for")
         with self._quiet():
-            return self._diagnostician.find(again, again.shares[0])
+            return self._examiner.find_heads()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint of the loop may keep: counters, and of each optimizer, in the order of their first steps,
@@ -353,7 +351,7 @@ class Guard:
         if _in_backward():  # a pass that is done again ends in an error of PyTorch's own, as soon as all is there
             return
         error = sys.exc_info()[1] if output is None else None  # it may also be one that the loop handles right now
-        if error is not None and not self._inside[thread] and not self._busy and _is_raised_in(error, module):
+        if error is not None and not self._inside[thread] and not self._busy and raised.is_raised_in(error, module):
             hooks = module._forward_hooks
             module._forward_hooks = hooks.copy()  # PyTorch is going through them, and a trace adds some
             try:
@@ -390,7 +388,7 @@ class Guard:
         if self._stepped:
             self._stepped = False
             for optimizer in list(self._begun):
-                _held_back.pop(optimizer, None)
+                held_back.forget(optimizer)
             self._begun.clear()
             self._window.clear()
             self._judged = self._window  # the graphs of the step before are needed no longer
@@ -412,7 +410,8 @@ class Guard:
         self._settle()
         device = torch.device(self._window.passes[-1].autocast.device)
         if self._window.backwards:
-            self._window.cleared({id(p) for p in self.model.parameters() if p.grad is None})
+            gone = {id(p) for p in self.model.parameters() if p.grad is None}
+            self._window.cleared(lambda: gone)
         if not self._stepped:
             if inputs is None:
                 self._forget_what_was_cleared()
@@ -433,10 +432,15 @@ class Guard:
         if self._busy or not self._window.backwards:
             return
         of_optimizer = isinstance(cleared, Optimizer)
-        groups = [group["params"] for group in cleared.param_groups] if of_optimizer else [cleared.parameters()]
-        own = {id(p) for group in groups for p in group}
+
+        @functools.cache
+        def own() -> set[int]:
+            groups = [group["params"] for group in cleared.param_groups] if of_optimizer else [cleared.parameters()]
+            return {id(p) for group in groups for p in group}
+
         self._window.cleared(own)
-        self._taken = [(p, gradient) for p, gradient in self._taken if id(p) not in own]  # an optimizer's step, its own
+        if self._taken:  # an optimizer's step, its own
+            self._taken = [(p, gradient) for p, gradient in self._taken if id(p) not in own()]
         if of_optimizer and not self._watches(cleared):
             return
         if not self._stepped:
@@ -475,7 +479,7 @@ class Guard:
         if self._busy or not self._window.passes:
             return
         where = str(callers(sys._getframe(1))[0])
-        self._note(error, lambda: _refused(distribution, where), "torch.distributions raised", refused=True)
+        self._note(error, lambda: raised.refused(distribution, where), "torch.distributions raised", refused=True)
 
     def on_error(self, error: BaseException) -> None:
         """See `signals.Listener`."""
@@ -514,37 +518,18 @@ class Guard:
             refused: whether a value that is not finite is known to be behind it.
         """
         self._ended = True
-        if raised.is_told(error) or len(self._refusals) >= _EXAMINED:  # a loop may catch it and go on
+        if raised.is_told(error) or len(self._refusals) >= MOST:  # a loop may catch it and go on
             return raised.is_told(error)
-        running = raised.running(error)
-        try:
-            with self._quiet():
-                diagnosis = self._of_error(error, running, refused)
-        except Exception as failed:  # what explains an error must not take its place
-            diagnosis = None
-            if refused:
-                diagnosis = Diagnosis(notes=(f"the step could not be done again: {type(failed).__name__}: {failed}",))
+        with self._quiet():
+            diagnosis = self._examiner.explained(
+                error, raised.running(error), self._window, self._scale, refused=refused
+            )
         if diagnosis is None:
             return False
         step = self._counts.latest
         raised.tell(error, "\n".join([f"step {step}, seen by vdvae_patch.guard: {text()}", *lines(diagnosis)]))
         self._refusals.append((f"step {step}: {said}: {text()}", diagnosis))
         return True
-
-    def _of_error(self, error: BaseException, running: Sequence[Running], refused: bool) -> Diagnosis | None:
-        """What is found of a step that ended in an error; None if all was finite in it."""
-        if why := self._not_alone():
-            return Diagnosis(notes=(f"{why}",)) if refused else None
-        again = self._again(self._window)
-        differentiated = bool(self._window.backwards) and self._window.start == len(self._window.passes)
-        if not differentiated:
-            again.follow(list(self._window.ways_to_error(running, self._sound)), error)
-        elif not again.settled().shares:
-            return None
-        if not (refused or raised.names_a_number(running) or self._diagnostician.has_part_in(again)):
-            return None
-        found = self._diagnostician.examine(again, self._sound_again())
-        return found if refused or found.event is not None or found.outside else None
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """See `hooks.Ear`."""
@@ -603,9 +588,9 @@ class Guard:
         loss, cause, norm = seen.loss, seen.cause, seen.norm
         self._counts.add(optimizer)
         self._stepped = True
-        if (held := _held_back.get(optimizer)) is not None:
+        if (held := held_back.held(optimizer)) is not None:
             self._buffers.put_back()
-            self._pending[optimizer] = replace(held.skip, step=step)
+            self._pending[optimizer] = replace(held, step=step)
             return
         if cause is None:
             self._applied(optimizer, step, loss, norm, parameters, limit)
@@ -618,9 +603,7 @@ class Guard:
             self._evaluations = Evaluations(self.model, optimizer)
         # PyTorch is iterating over its hooks now, and a scan adds one: what takes long waits until the step is over
         skip = self._pending[optimizer] = Skip(step, cause, seen.ranks, norm, loss, type(optimizer).__name__)
-        untold = weakref.WeakSet(guard for guard in _all if guard is not self and guard._watches(optimizer))
-        if untold:
-            _held_back[optimizer] = _Held(skip, untold)
+        held_back.hold(optimizer, skip, (other for other in _all if other is not self and other._watches(optimizer)))
 
     def _applied(
         self, optimizer: Optimizer, step: int, loss: float, norm: float, parameters: Sequence[Tensor], limit: float
@@ -637,9 +620,8 @@ class Guard:
             self._buffers.take()
             self._hooks.hear_compiled()
         self._hooks.hear_parts(not self._window.passes or any(one.of for one in self._window.passes))
-        if self._sound is None and self._recorder.fits(self._judged):
-            self._sound = self._judged.lasting()
-            self._diagnostician.nan_is_ordinary = any(has_nan(t) for one in self._sound.data for t in one)
+        if self._examiner.sound is None and self._recorder.fits(self._judged):
+            self._examiner.keep(self._judged)
         self._voice.track(step, loss, norm, limit, skipped=False)
         if not self._said_clipped and (text := self._clipped_before.said(norm)):
             self._said_clipped = True
@@ -660,7 +642,7 @@ class Guard:
             return False
         if ranks.world() > 1 or len(_guarded) > 1 or self._counts.alive != 1 or not self._traceable:
             return False
-        if not self._window.passes or not self._window.backwards or self._sound is None:
+        if not self._window.passes or not self._window.backwards or self._examiner.sound is None:
             return False
         if not is_of_torch(optimizer):  # after a skip, what it moves without a gradient has to be put back
             return False
@@ -741,14 +723,11 @@ class Guard:
         self._stepped = True
         device = device_of(self.model)
         ordinary = not judging.losses(self._judged, self._scale, device)[1]
-        diagnosis = None
-        if ordinary and self.diagnose:
+        if ordinary:
             with self._quiet():
-                again = self._again()
-                outcomes = [again.outcome(share) for share in again.shares] if not again.why_not else []
-            ordinary = all(outcome.finite for outcome in outcomes)
+                ordinary = self._examiner.is_finite(self._judged, self._scale)
         if not judging.any_rank(not ordinary, device):
-            self._skips.append(Skip(step, "loss_scale", (), norm, loss, type(optimizer).__name__, diagnosis))
+            self._skips.append(Skip(step, "loss_scale", (), norm, loss, type(optimizer).__name__))
             self._voice.track(step, loss, norm, math.inf, skipped=True)
             return
         self._keep_out(parameters)
@@ -759,22 +738,8 @@ class Guard:
 
     def _diagnosed(self, skip: Skip) -> Skip:
         """With what came in from outside, or where it was made."""
-        self._judged.drop_given_up()
-        try:
-            return self._looked_into(skip)
-        except Exception as error:  # what watches must not end the run
-            why = f"the step could not be done again: {type(error).__name__}: {error}"
-            return replace(skip, diagnosis=Diagnosis(notes=(why,)))
-
-    def _looked_into(self, skip: Skip) -> Skip:
-        outside = tuple(self._diagnostician.came_in(self._judged.data))
-        if outside:
-            return replace(skip, diagnosis=Diagnosis(outside=outside))
-        by_threshold = skip.norm < rule.LARGEST and math.isfinite(skip.loss)
-        if by_threshold or not self.diagnose or not self._is_new(skip):
-            return skip
         with self._quiet():
-            return replace(skip, diagnosis=self._examined())
+            return self._examiner.diagnosed(skip, self._judged, self._scale, self._skips)
 
     def _skipped(self, skip: Skip) -> None:
         """Record, tell, and what the policy says."""
@@ -785,7 +750,7 @@ class Guard:
             skip = ranks.of_all_ranks(skip)
         if self.policy == "heal":
             with self._quiet():
-                skip = self._healer.heal(skip, self._skips, self._again())
+                skip = self._healer.heal(skip, self._skips, self._examiner.again(self._judged, self._scale))
         with uninterrupted():  # else a Ctrl-C could leave it in the log and not in the count
             skip = self._recorder.record(skip, loss, self._judged, self._buffers, self.call)
             self._skips.append(skip)
@@ -810,40 +775,6 @@ class Guard:
                 f"breaks.\n{self.report()}"
             )
 
-    def _is_new(self, skip: Skip) -> bool:
-        """Whether a skip is worth the time: the first ones, and then now and then."""
-        examined = sum(s.diagnosis is not None and not s.outside for s in self.skips)
-        real = sum(s.cause != "loss_scale" for s in self.skips)
-        return examined < _EXAMINED or real % _SELDOM == 0
-
-    def _again(self, window: Window | None = None) -> Again:
-        return Again(self.model, window or self._judged, self._buffers, self.call, self._scale)
-
-    def _sound_again(self) -> Again | None:
-        return None if self._sound is None else Again(self.model, self._sound, self._buffers, self.call)
-
-    def _not_alone(self) -> str:
-        """Why one rank cannot do a step again by itself, if it cannot."""
-        if any(hasattr(p, "full_tensor") for p in self.model.parameters()):
-            return "the model is sharded, so that one rank cannot do the step again by itself"
-        if ranks.world() > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
-            return "its batch norm is over all ranks, so that none can do the step again by itself"
-        return ""
-
-    def _examined(self) -> Diagnosis:
-        if why := self._not_alone():
-            recorded = "; with out= it is recorded whole, for vdvae-patch replay" if "sharded" in why else ""
-            return Diagnosis(notes=(f"{why}{recorded}",))
-        again, sound = self._again(), self._sound_again()
-        found = self._diagnostician.examine(again, sound)
-        for past in reversed(self._judged.past):
-            if found.reproduced or found.outside or not past.passes:
-                break
-            before = self._again(past)
-            if (of_past := self._diagnostician.examine(before, sound)).reproduced:
-                found = of_past
-        return found
-
     @contextlib.contextmanager
     def _quiet(self) -> Any:
         """What happens in the block is the guard's own doing: no other guard takes it for a step of the loop's."""
@@ -866,7 +797,7 @@ class Guard:
         held = self._holds.get(optimizer)
         if not held:
             self._asked += 1
-        if held is None or (not held and self._asked % _SELDOM == 0):  # layers may be made, or added to it, later
+        if held is None or (not held and self._asked % SELDOM == 0):  # layers may be made, or added to it, later
             own = {id(p) for p in self.model.parameters()}
             held = any(id(p) in own for group in optimizer.param_groups for p in group["params"])
             self._holds[optimizer] = held
@@ -906,18 +837,13 @@ class Guard:
 
     def _hear_of_others(self, optimizer: Optimizer) -> None:
         """Another guard may have held a step back that this one had let through before: it was never done."""
-        held = _held_back.get(optimizer)
-        if held is None or self not in held.untold:
-            return
-        held.untold.discard(self)
-        if not held.untold:
-            del _held_back[optimizer]
-        if optimizer in self._pending or not self._watches(optimizer):
+        skip = held_back.heard(optimizer, self)
+        if skip is None or optimizer in self._pending or not self._watches(optimizer):
             return
         self._buffers.put_back()
         self._steps, self._consecutive = self._steps - 1, self._consecutive_before
         self._clipping.forget_last(optimizer)
-        self._pending[optimizer] = replace(held.skip, step=self._counts.of(optimizer) - 1)
+        self._pending[optimizer] = replace(skip, step=self._counts.of(optimizer) - 1)
 
     def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """See `hooks.Ear`."""
@@ -960,35 +886,7 @@ class Guard:
             self._note_applied(step, first.loss, first.norm, kept.limit)
 
 
-@dataclass
-class _Held:
-    """A step that a guard has held back, and the other guards of that optimizer that have not come by since."""
-
-    skip: Skip
-    untold: weakref.WeakSet[Guard]
-
-
-def _is_raised_in(error: BaseException, module: nn.Module) -> bool:
-    """Whether an error comes from a call of a module that is just ending, and is not one that was there before."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_locals.get("self") is module:
-            return True
-        trace = trace.tb_next
-    return False
-
-
-_EXAMINED, _SELDOM, _TOLD = 3, 50, 5
-
-
-def _refused(distribution: Any, where: str) -> str:
-    """What a distribution has against its parameters, in words."""
-    name = type(distribution).__name__
-    for parameter in ("scale", "loc"):
-        value = getattr(distribution, parameter, None)
-        if isinstance(value, Tensor) and (text := refusal(parameter, value, where)):
-            return text
-    return f"{where}: PyTorch refuses the parameters of a {name}"
+_TOLD = 5
 
 
 def _is_clear(gradient: Tensor | None) -> bool:

@@ -10,9 +10,19 @@ settings.py   what the output may depend on, as text to be compared: what a fold
 snapshot.py   all that may move within a step, as it was before one
 """
 
-from vdvae_patch.outside.encoded import fingerprint
+from vdvae_patch.outside.encoded import fingerprint, holds_generator
 from vdvae_patch.outside.moved import Moved, SinceBuilt, put
 from vdvae_patch.outside.settings import differences, settings
 from vdvae_patch.outside.snapshot import Snapshot, Snapshots
 
-__all__ = ["Moved", "SinceBuilt", "Snapshot", "Snapshots", "differences", "fingerprint", "put", "settings"]
+__all__ = [
+    "Moved",
+    "SinceBuilt",
+    "Snapshot",
+    "Snapshots",
+    "differences",
+    "fingerprint",
+    "holds_generator",
+    "put",
+    "settings",
+]

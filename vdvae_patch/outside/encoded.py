@@ -202,6 +202,11 @@ class Decoder:
         return now
 
 
+def holds_generator(encoded: Any) -> bool:
+    """Whether the value is a source of noise, or has one in it."""
+    return type(encoded) is list and (encoded[:1] == ["generator"] or any(map(holds_generator, encoded)))
+
+
 def fingerprint(encoded: Any) -> str:
     """Equal for values that are equal bit for bit, and for no others: the text of a number or of a short text, else a
     SHA-256."""

@@ -2,7 +2,7 @@
 
 Of the host's own modules and the objects in them: numbers, and tensors and containers of these. Of torch's modules the
 floats alone (`eps`, `p`, `negative_slope`): what else they have is their shape, or in it. Text is left out, which is
-names of devices and files, and so is what a pass has computed.
+names of devices and files, and so are what a pass has computed and generators, whose state is noise to come.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 from torch import nn
 
-from vdvae_patch.outside.encoded import Encoder, NoPlainValueError, fingerprint
+from vdvae_patch.outside.encoded import Encoder, NoPlainValueError, fingerprint, holds_generator
 from vdvae_patch.outside.moved import device_of
 from vdvae_patch.outside.places import Registered, holders
 
@@ -33,13 +33,15 @@ def settings(model: nn.Module) -> dict[str, str]:
             if (of_torch and type(value) is not float) or len(found) >= _MOST:
                 continue
             try:
-                found[holder.path(key)] = fingerprint(encode(value))
+                encoded = encode(value)
             except NoPlainValueError:
                 continue
+            if not holds_generator(encoded):
+                found[holder.path(key)] = fingerprint(encoded)
     return found
 
 
-def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
+def differences(then: dict[str, str], now: dict[str, str], words: tuple[str, str] = ("then", "now")) -> list[str]:
     """What is not what it was, with both where they are numbers; what is not there at all if it was a number of the
     model itself and no mark of a framework's, since a model may make it in its first call."""
     said = []
@@ -49,7 +51,7 @@ def differences(then: dict[str, str], now: dict[str, str]) -> list[str]:
         if other == text or made_later:
             continue
         if _is_number(text) and (other is None or _is_number(other)):
-            said.append(f"{name} ({text} then, {'none' if other is None else other} now)")
+            said.append(f"{name} ({text} {words[0]}, {'none' if other is None else other} {words[1]})")
         else:
             said.append(name)
     return said

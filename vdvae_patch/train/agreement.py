@@ -1,17 +1,20 @@
-"""Ranks that would not do the same computation are refused before the first step."""
+"""Ranks that would not do the same computation are refused before the first step, or made to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 import vdvae_patch
 from vdvae_patch.errors import RunError
+from vdvae_patch.outside import differences, holds_generator, put, settings
 from vdvae_patch.train.config import TrainConfig
 from vdvae_patch.train.provenance import code_commit, code_sources
 from vdvae_patch.train.setup import Workload
 from vdvae_patch.train.world import World
+from vdvae_patch.train.writer import off_device
 
 # Where things lie, and who restarted what, may differ from machine to machine.
 _MAY_DIFFER = frozenset({"data_root", "out", "patches", "resume", "upstream"})
@@ -60,3 +63,28 @@ def fingerprint(config: TrainConfig[Any], work: Workload) -> dict[str, str]:
         "fingerprint of all training images": work.data.provenance.whole_fingerprint,
         "fingerprint of all other images": work.data.provenance.held_out_whole_fingerprint,
     }
+
+
+def share_constants(work: Workload, world: World, say: Callable[[str], None]) -> None:
+    """Give every rank the constants that rank 0 has drawn from a generator that nobody seeds; say what still differs.
+
+    Such a constant lies in a plain attribute, where DDP, which sends parameters and buffers, does not look: each rank
+    would train a model of its own, and only the first one's would be evaluated. Generators stay what they are: ranks
+    whose noise is the same train on less of it.
+    """
+    if world.size == 1:
+        return
+    drawn = work.outside.drawn_anew
+    own = work.outside.moved(also=drawn).values
+    constants = {name: own[name] for name in drawn if name in own and not holds_generator(own[name])}
+    of_main = world.gather_objects(off_device(constants))[0]
+    if not world.is_main:
+        put(work.model, of_main, "the constants of rank 0")
+    of_ranks = world.gather_objects(settings(work.model))
+    for rank, other in enumerate(of_ranks):
+        if differ := differences(of_ranks[0], other, ("on rank 0", "there")):
+            named = "; another ".join(differ)
+            say(
+                f"note: on rank {rank} the model keeps, outside of its state_dict, another {named}: the ranks train "
+                "different models, unless none of it matters to the loss"
+            )

@@ -15,17 +15,24 @@ _OF_SUMS, _OF_PASSES = 1e-5, 5e-3
 """What rounding makes relatively, in float32, of one sum written in two ways, and (in tf32, too) of two passes."""
 _PER_DIMENSION = 1e-6
 """And of terms that cancel, in nats per dimension."""
+_OF_HALF_PASSES, _PER_DIMENSION_HALF = 0.1, 1e-3
+"""The same of passes in bfloat16 or float16, of whose KL three digits are left, and of a small one none."""
 
 
-def apart(one: float, other: float, relative: float) -> bool:
+def apart(one: float, other: float, relative: float, per_dimension: float = _PER_DIMENSION) -> bool:
     """Whether two finite numbers, nats per dimension, differ by more than rounding."""
     both = math.isfinite(one) and math.isfinite(other)
-    return both and abs(one - other) > relative * max(abs(one), abs(other)) + _PER_DIMENSION
+    return both and abs(one - other) > relative * max(abs(one), abs(other)) + per_dimension
 
 
-def disagreement(host: str, kl: float, rate: float, dims: int) -> str:
-    """That the latents' KL, nats an image, is not the rate of the same step; empty where it is, or is not finite."""
-    if not apart(kl / dims, rate, _OF_PASSES):
+def disagreement(host: str, kl: float, rate: float, dims: int, *, half: bool = False) -> str:
+    """That the latents' KL, nats an image, is not the rate of the same step; empty where it is, or is not finite.
+
+    Args:
+        half: whether they were computed in bfloat16 or float16.
+    """
+    bounds = (_OF_HALF_PASSES, _PER_DIMENSION_HALF) if half else (_OF_PASSES, _PER_DIMENSION)
+    if not apart(kl / dims, rate, *bounds):
         return ""
     return (
         f"`latents` of host {host!r} has a KL of {kl:.4g} nats an image and `losses` a rate of {rate * dims:.4g}, "

@@ -71,12 +71,13 @@ def write_steps(run: Run, elapsed: Callable[[], float]) -> StepRecord:
 
 def _compare_entry(run: Run, records: Sequence[StepRecord]) -> None:
     """Say, once, that a host's `latents` are not those of its `losses`, where a step was looked at."""
-    if run.config.precision != "fp32" or run.entry_disagrees:  # three digits of a rate tell nothing
+    if run.entry_disagrees:
         return
     dimensions = math.prod(run.images.shape[1:])
     for record in records:
         kl = run.watch.kls.get(record.step, math.nan)
-        if said := disagreement(run.work.host.name, kl, record.rate, dimensions):
+        half = run.config.precision != "fp32"
+        if said := disagreement(run.work.host.name, kl, record.rate, dimensions, half=half):
             run.entry_disagrees = f"step {record.step}: {said}"
             run.say(run.entry_disagrees)
             return

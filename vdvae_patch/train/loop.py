@@ -18,7 +18,7 @@ from vdvae_patch.data.normalization import ModelBatch
 from vdvae_patch.errors import RunError
 from vdvae_patch.machine import peak_resident_bytes
 from vdvae_patch.train.accumulate import buffers_but_means, moved_in_each_part, shares_of_batch_norms
-from vdvae_patch.train.agreement import require_same
+from vdvae_patch.train.agreement import require_same, share_constants
 from vdvae_patch.train.aside import aside
 from vdvae_patch.train.board import Board
 from vdvae_patch.train.compiled import keep_compiled_code
@@ -105,6 +105,7 @@ def _train(
     config: TrainConfig[Any], world: World, folder: RunFolder, work: Workload, clock: Callable[[], float]
 ) -> Outcome:
     progress = TrainingProgress(f"{config.variant} seed {config.seed}", quiet=not world.is_main)
+    share_constants(work, world, progress.say)
     run = _assemble(config, world, folder, work, clock, progress.say)
     try:
         with stop_requests() as stop:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from types import FunctionType
+from types import CodeType, FunctionType
 
 from torch import nn
 
@@ -103,10 +103,24 @@ def _function(model: nn.Module, site: Site) -> FunctionType:
 
 
 def _functions(model: nn.Module) -> Iterator[FunctionType]:
-    """Those of the model's own classes, and of no library's."""
+    """Those of the model's own classes, and of no library's; not what a subclass overrides, and nobody calls."""
     for cls in dict.fromkeys(host_class(module) for module in model.modules()):
-        if not cls.__module__.startswith("torch."):
-            yield from functions_of(next(module for module in model.modules() if host_class(module) is cls))
+        if cls.__module__.startswith("torch."):
+            continue
+        found = list(functions_of(next(module for module in model.modules() if host_class(module) is cls)))
+        bases = {"super", *(base.__name__ for base in cls.__mro__[1:])}
+        of_bases = {name for function in found if bases & (names := _names(function.__code__)) for name in names}
+        seen: set[str] = set()
+        for function in found:
+            if function.__name__ not in seen or function.__name__ in of_bases:
+                yield function
+            seen.add(function.__name__)
+
+
+def _names(code: CodeType) -> set[str]:
+    """What is named in a function, and in those that stand in it."""
+    inner = [_names(const) for const in code.co_consts if isinstance(const, CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def _like(function: FunctionType, wanted: tuple[str, ...]) -> Iterator[ast.expr]:
