@@ -152,6 +152,8 @@ class Found:
             example's own, of which tables show the largest; or empty.
         elsewhere: of a head whose expressions are replaced, a line about another one like them that did not run; or
             empty.
+        constant: of such a head, where one of the expressions also ran for a constant, as for a fixed prior, and the
+            host's own σ of that; or None.
     """
 
     confidence: Literal["sure", "likely"]
@@ -172,6 +174,7 @@ class Found:
     factor: float = 1.0
     uneven: str = ""
     elsewhere: str = ""
+    constant: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -165,6 +166,25 @@ def test_a_signal_saves_and_the_exit_status_says_resume_me(number: signal.Signal
     assert run.wait() == [75]
     finish(tiny(out, checkpoint_every=0, steps=LONG, resume=True))
     assert metrics(tmp_path / "undisturbed") == metrics(out)
+
+
+@pytest.mark.medium
+def test_a_folder_that_is_renamed_under_its_run_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    saved = checkpoint.save
+
+    def moved(*args: Any) -> Any:
+        path = saved(*args)
+        if not (tmp_path / "elsewhere").exists():
+            (tmp_path / "run").rename(tmp_path / "elsewhere")
+            (tmp_path / "run" / "recordings").mkdir(parents=True)  # as the next recording or checkpoint makes it
+        return path
+
+    monkeypatch.setattr(checkpoint, "save", moved)
+    train(tiny(tmp_path / "run", steps=3, checkpoint_every=1, watch_every=0))
+    assert f"note: {tmp_path / 'run'} was renamed or deleted: checkpoints" in capfd.readouterr().err
+    assert count_lines(tmp_path / "elsewhere" / "metrics.jsonl") == 3
 
 
 def test_a_signal_in_the_last_evaluation_does_not_wait_for_its_end(tmp_path: Path) -> None:

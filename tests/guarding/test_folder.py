@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 import vdvae_patch
 from vdvae_patch.cli import dispatch
+from vdvae_patch.guarding.everything import Everything
 from vdvae_patch.guarding.folder import identity
 from vdvae_patch.report.guards import GuardData, read_guard
 
@@ -90,7 +93,7 @@ def shown(two: tuple[Path, Path], tmp_path: Path, harm: Callable[[Path, Path], N
 def test_a_folder_as_it_was_written_has_nothing_to_say(two: tuple[Path, Path], tmp_path: Path) -> None:
     found = shown(two, tmp_path, lambda own, other: None)
     assert [(skip.step, skip.recorded) for skip in found.skips] == [(2, 1), (3, 2), (4, 0)]
-    assert found.problems == ("1 of 3 skips were not recorded: a guard keeps the first few (keep=5)",)
+    assert found.problems == ("1 of 3 skips were not recorded: a guard keeps the first few (keep=, else 5)",)
 
 
 @pytest.mark.parametrize(
@@ -231,3 +234,30 @@ def test_two_trainings_in_one_folder_are_told_apart_by_a_word(tmp_path: Path) ->
     found = read_guard(tmp_path / "guard")
     assert [skip.step for skip in found.skips] == [3, 2]
     assert any("the steps in skips.jsonl go back once, first from 3 to 2" in text for text in found.problems)
+
+
+@pytest.mark.parametrize("for_everything", [False, True])
+def test_a_training_that_goes_to_another_folder_on_its_way_leaves_the_guards_where_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_everything: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scripts").mkdir()
+    model, said = VAE(), io.StringIO()
+    with contextlib.ExitStack() as stack:
+        if for_everything:  # `vdvae-patch guard --out guard -- python scripts/train.py`, which goes to its own folder
+            stack.enter_context(Everything(out="guard"))
+            monkeypatch.chdir("scripts")
+            optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+        else:
+            optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+            stack.enter_context(vdvae_patch.guard(model, out="guard", keep=2, diagnose=False, file=said))
+        for index, scale in enumerate([1.0, 1e4, 1e4]):
+            optimizer.zero_grad()
+            model(scale * torch.randn(4, 4)).backward()
+            optimizer.step()
+            if index == 1:
+                assert for_everything or "guard/skip-0001 takes" in said.getvalue()
+                os.chdir(tmp_path / "scripts")
+    assert list((tmp_path / "scripts").iterdir()) == []
+    assert not read_guard(tmp_path / "guard").problems
+    assert [skip.recorded for skip in read_guard(tmp_path / "guard").skips] == [1, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +122,50 @@ def test_of_a_power_of_a_likelihood_no_factor_is_read() -> None:
     elbo = scan(Code(lambda h, x: -StudentT(3.0, h, 1.0).log_prob(x)), TIMES).elbo
     assert not elbo
     assert "could not be read" in elbo.reason
+
+
+PICKED = torch.randint(0, 3, (16, 2), generator=torch.Generator().manual_seed(3))
+OF_CLASSES = torch.tensor([0.2, 0.05, 0.2])
+
+
+def of_classes(**given: Any) -> Likelihood:
+    def loss(h: Tensor, x: Tensor) -> Tensor:
+        return F.cross_entropy(h.view(-1, 3, 2), PICKED, **given).view(1, -1)
+
+    return loss
+
+
+def of_bits(**given: Any) -> Likelihood:
+    return lambda h, x: F.binary_cross_entropy_with_logits(h, x, reduction="none", **given)
+
+
+WEIGHED: dict[str, tuple[Likelihood, Tensor]] = {
+    "weights of classes": (of_classes(weight=OF_CLASSES, reduction="none"), OF_CLASSES[PICKED] * 16),
+    "their mean": (of_classes(weight=OF_CLASSES), 16 * OF_CLASSES[PICKED] / OF_CLASSES[PICKED].sum()),
+    "a mean without one class": (of_classes(ignore_index=1), (16 / (PICKED != 1).sum()).expand(1)),
+    "label smoothing": (of_classes(label_smoothing=0.2, reduction="sum"), torch.tensor([16.0])),
+    "both": (
+        of_classes(weight=OF_CLASSES, label_smoothing=0.2, reduction="sum"),
+        16 * (0.8 * OF_CLASSES[PICKED] + 0.2 * OF_CLASSES.mean()),
+    ),
+    "one weight": (of_bits(weight=torch.tensor(4.0)), torch.tensor([4.0])),
+    "a weight for each": (of_bits(weight=1 + BITS), 1 + BITS),
+    "the positive ones": (of_bits(pos_weight=torch.tensor(3.0)), 1 + 2 * BITS),
+    "of probabilities": (
+        lambda h, x: F.binary_cross_entropy(h.sigmoid(), x, weight=torch.full((6,), 0.5), reduction="none"),
+        torch.tensor([0.5]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_weights_that_a_cross_entropy_of_pytorch_is_given_count(name: str) -> None:
+    loss, weights = WEIGHED[name]
+    elbo = scan(Code(loss), BITS).elbo
+    assert elbo.reconstruction is not None, elbo.reason
+    assert elbo.beta == pytest.approx(1 / float(weights.flatten().quantile(0.5)), rel=1e-5)
+    differ = bool(weights.max() > weights.min())
+    assert any("differ between elements" in note for note in elbo.notes) is differ
 
 
 class Weights(nn.Module):

@@ -175,3 +175,27 @@ def test_the_scale_of_another_distribution_is_said_beside_the_heads_that_are_cur
     (line,) = (line for line in out.getvalue().splitlines() if line.startswith("note: no head was made of"))
     assert "(Laplace): its scale is that of no Normal, and no head: a patch leaves it as it is" in line
     assert "near miss: " in str(vdvae_patch.scan(LaplaceDecoder(), X))
+
+
+class Actor(nn.Module):
+    """A squashed policy: its actions are judged by a critic and by their own density, or are those of a record."""
+
+    def __init__(self, imitates: bool) -> None:
+        super().__init__()
+        self.net, self.critic, self.imitates = nn.Linear(6, 4), nn.Linear(8, 1), imitates
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        mean, log_sigma = self.net(state).chunk(2, 1)
+        law = Normal(mean, log_sigma.clamp(-20, 2).exp())
+        if self.imitates:
+            return -law.log_prob(action).sum(1).mean()
+        drawn = law.rsample()
+        density = law.log_prob(drawn) - torch.log(1 - torch.tanh(drawn) ** 2 + 1e-6)
+        return (0.2 * density.sum(1) - self.critic(torch.cat([state, torch.tanh(drawn)], 1))[:, 0]).mean()
+
+
+@pytest.mark.parametrize("imitates", [True, False])
+def test_a_density_that_grows_with_what_is_reconstructed_is_told_of_given_actions_alone(imitates: bool) -> None:
+    heads = vdvae_patch.scan(Actor(imitates), X, torch.randn(8, 2))
+    assert [head.role for head in heads] == ["likelihood"]
+    assert any("well reconstructed" in warning for warning in heads.warnings) is imitates

@@ -186,3 +186,53 @@ def test_a_density_with_a_learned_sigma_counts_each_draw_of_a_loop(inside: bool)
     assert elbo.reconstruction is not None
     assert elbo.reconstruction.kind == "Gaussian density"
     assert elbo.beta == pytest.approx(1, rel=1e-3)
+
+
+class Best(InFront):
+    """The best of several draws alone has a part in the loss."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.posterior(x)
+        errors = ((self.drawn(mean, log_var, self.draws) - x) ** 2).sum(-1)
+        return errors.amin(0).mean() + self.rate(mean, log_var).mean()
+
+
+class BestOfALoop(InFront):
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.posterior(x)
+        errors = torch.stack([((self.drawn(mean, log_var) - x) ** 2).sum(-1) for _ in range(self.draws)])
+        return errors.min(0)[0].mean() + self.rate(mean, log_var).mean()
+
+
+class Neighbours(Several):
+    """Clouds of four points, each of which is compared with its nearest one: the Chamfer distance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.posterior(x)
+        points = self.drawn(mean, log_var).view(-1, 4, 3)
+        squared = ((points[:, :, None] - x.view(-1, 4, 3)[:, None]) ** 2).sum(-1)
+        chamfer = squared.amin(1).mean(1) + squared.amin(2).mean(1)
+        return (chamfer + self.rate(mean, log_var)).mean()
+
+
+class InFrontOfAMask(InFront):
+    """What is masked has no part in it in any draw, and the other half has it in all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_var = self.posterior(x)
+        errors = ((self.drawn(mean, log_var, self.draws) - x) ** 2) * (torch.arange(D) % 2)
+        return errors.sum(-1).mean() + self.rate(mean, log_var).mean()
+
+
+@pytest.mark.parametrize("kind", [Best, BestOfALoop, Neighbours])
+def test_of_outputs_of_which_the_loss_takes_the_nearest_no_bound_is_told(kind: type[Several]) -> None:
+    torch.manual_seed(0)
+    elbo = vdvae_patch.scan(kind(), X).elbo
+    assert not elbo
+    assert "of the outputs with which the squared error" in elbo.reason
+
+
+def test_draws_behind_one_mask_count_as_those_without() -> None:
+    torch.manual_seed(0)
+    elbo = vdvae_patch.scan(InFrontOfAMask(), X).elbo
+    assert elbo.sigma == pytest.approx(math.sqrt(0.5), rel=1e-5)

@@ -345,7 +345,7 @@ def test_what_no_checksum_vouches_for_is_shown_and_said(tmp_path: Path) -> None:
     (found,) = collect(made.runs)
     assert found.steps == 6
     assert notes(summarise(made.variants, 1, [found]), [found]) == [
-        "vanilla seed 0: no checksum vouches for metrics.jsonl: of a version that wrote none"
+        "vanilla seed 0: no checksum vouches for metrics.jsonl: of a version that wrote none, or changed"
     ]
 
 
@@ -403,6 +403,17 @@ def test_a_lower_mean_of_fewer_runs_is_not_passed_over_in_silence(tmp_path: Path
     ]
     assert sentence.startswith("of those whose test NELBO is finite in every run, upbounded has the lowest mean")
     assert "vanilla 3.000 in the 1 of 2 runs where it is finite" in sentence
+
+
+def test_a_run_that_has_not_ended_is_not_called_one_whose_test_is_not_finite(tmp_path: Path) -> None:
+    comparison = make_plan(tmp_path, "vanilla,upbounded", "0,1")
+    for run, nelbo in zip(comparison.runs, (3.0, 4.0, None, 4.2), strict=True):  # seed by seed
+        write_run(run, nelbo=nelbo)
+    (sentence,) = [
+        line for line in reading(summarise(comparison.variants, 2, collect(comparison.runs))) if "lowest" in line
+    ]
+    assert sentence.startswith("of those whose runs have all ended with a finite test NELBO, upbounded has the lowest")
+    assert "vanilla 3.000 in the 1 of 2 runs that have ended" in sentence
 
 
 def test_a_loss_that_is_not_distortion_and_rate_is_no_bound_and_said() -> None:

@@ -32,6 +32,7 @@ def in_rows(n: int, size: int) -> np.ndarray[Any, Any]:
 def test_imagenet_holds_out_the_end_of_a_permutation(tmp_path: Path, size: int, normalization: Any) -> None:
     save(tmp_path, **{f"imagenet{size}_train": in_rows(200, size), f"imagenet{size}_valid": random_images(7, size)})
     data = load(f"imagenet{size}", tmp_path)
+    assert ["black in every pixel: 1 of the 180 to train on" in note for note in data.provenance.notes] == [True]
     permutation = np.random.RandomState(42).permutation(200)
     np.testing.assert_array_equal(data.train[:][:, 0, 0, 0], permutation[:-20])
     np.testing.assert_array_equal(data.valid[:][:, 0, 0, 0], permutation[-20:])
@@ -50,6 +51,7 @@ def test_full_imagenet_holds_out_5000() -> None:
 def test_ffhq256_tests_on_its_validation_images(tmp_path: Path) -> None:
     save(tmp_path, ffhq_256=in_rows(30, 256))
     data = load("ffhq256", tmp_path)
+    assert ["black in every pixel: 1 of the" in note for note in data.provenance.notes] == [True]
     permutation = np.random.RandomState(5).permutation(30)
     np.testing.assert_array_equal(data.train[:][:, 0, 0, 0], permutation[:-3])
     np.testing.assert_array_equal(data.valid[:][:, 0, 0, 0], permutation[-3:])

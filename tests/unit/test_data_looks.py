@@ -49,3 +49,15 @@ def test_a_folder_says_them_and_of_which_files_it_takes_the_first_page_alone(tmp
     notes = load("images", tmp_path).provenance.notes
     assert notes[0] == f"{tmp_path}: of 3 in 6 files the first picture or page alone, such as of 1.tif"
     assert "is above 14 of 255" in notes[1]
+
+
+def test_images_that_are_black_are_counted_since_a_file_that_is_not_written_to_its_end_has_them() -> None:
+    train, test = drawn(8), drawn(4, seed=2)
+    train[5:], test[3:] = 0, 0
+    black, common = looks(train, drawn(3, seed=1), test)
+    assert black.startswith("images are black in every pixel: 3 of the 8 to train on, 1 of the 4 to test: were")
+    assert "1 of the 4 to test" in common
+    many = drawn(2000, size=2)
+    many[1000:] = 0
+    (black,) = looks(many, drawn(3, seed=1, size=2), drawn(3, seed=2, size=2))
+    assert "500 of 1,000 (evenly spaced) to train on" in black

@@ -50,18 +50,34 @@ def test_runs_of_a_comparison_and_parts_of_the_bench_are_such_processes(elsewher
     assert command_line([], elsewhere, "vanilla", 1.0)[:4] == beginning
 
 
-def test_files_of_ours_that_no_commit_has_are_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "vdvae_patch"
+def committed(folder: Path, monkeypatch: pytest.MonkeyPatch, project: str) -> Path:
+    """A checkout of a project of that name, which the running package seems to lie in; the package."""
+    package = folder / "vdvae_patch"
     package.mkdir()
     (package / "__init__.py").touch()
-    with git.Repo.init(tmp_path) as repository:
+    (folder / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
+    with git.Repo.init(folder) as repository:
         repository.index.add([str(package / "__init__.py")])
         repository.index.commit("first")
     monkeypatch.setattr(provenance, "vdvae_patch", SimpleNamespace(__file__=str(package / "__init__.py")))
+    return package
+
+
+def test_the_commit_of_a_project_that_the_package_was_copied_into_is_not_the_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed(tmp_path, monkeypatch, "my-vae")
+    assert provenance.code_commit() == "installed"
+    (tmp_path / "pyproject.toml").unlink()
+    assert provenance.code_commit() == "installed"
+
+
+def test_files_of_ours_that_no_commit_has_are_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = committed(tmp_path, monkeypatch, "vdvae-patch")
     provenance.code_sources.cache_clear()
     first = provenance.code_sources()
     (tmp_path / "notes.py").touch()
-    assert not provenance.code_commit().endswith("+")
+    assert len(provenance.code_commit()) == 12
     (package / "scale.py").write_text("SIGMA = 1\n")
     assert provenance.code_commit().endswith("+")
     provenance.code_sources.cache_clear()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from compare_samples import SEEN, make_plan, write_run
 
 from vdvae_patch.compare.plan import Comparison
@@ -66,6 +67,36 @@ def test_a_copy_of_a_run_or_a_link_to_one_is_counted_once_and_said(comparison: C
     (note,) = noted(found)
     assert "is a copy of the run in" in note
     assert not any("3 runs" in sentence or "of 2 runs" in sentence for sentence in found.sentences)
+
+
+def test_a_copy_of_a_run_that_was_trained_otherwise_is_a_row_of_its_own_and_not_called_a_copy(
+    comparison: Comparison,
+) -> None:
+    run = comparison.runs[0]
+    shutil.copytree(run.folder, comparison.out / "rescue")
+    told = SEEN | {"id": f"{0:032x}", "resumed": ["step 3: resumed with lr 0.5 (was 0.001), steps 6 (was 3)"]}
+    write_config(RunFolder(comparison.out / "rescue"), run.config, told)
+    found = shown(comparison)
+    assert sorted(counted for _, _, counted in nelbos(found).values()) == [1, 2, 2]
+    names = f"rescue and {run.folder.name}"
+    assert f"{names} are one run at the beginning, and were trained otherwise from some step on" in noted(found)
+    assert not any("is a copy of" in note for note in noted(found))
+
+
+def test_what_an_older_version_did_not_write_down_keeps_its_runs_in_the_mean(comparison: Comparison) -> None:
+    data = {"data": SEEN["data"] | {"held_out_fingerprint": "beef"}}
+    for index in (2, 3):
+        saw(comparison, index, **data)
+    for index in (0, 1):
+        run = comparison.runs[index]
+        told = run.config.to_toml()
+        del told["matmul"], told["accumulate"], told["optimization"]["skip_threshold"]
+        (run.folder / "config.toml").write_text(tomli_w.dumps(told | {"run": SEEN}))
+    assert [result.outcome for result in collect(comparison.runs)] == ["finished"] * 4
+    assert nelbos(shown(comparison)) == ALL
+    assert noted(shown(comparison)) == ()
+    saw(comparison, 1, data=SEEN["data"] | {"held_out_fingerprint": "dead"})
+    assert sum(label.startswith("upbounded") for label in nelbos(shown(comparison))) == 2
 
 
 def test_a_run_whose_files_contradict_each_other_is_in_no_mean(comparison: Comparison) -> None:

@@ -384,6 +384,15 @@ class TestSeveralFiles:
         for named in (tmp_path, index):
             assert is_of(select_weights(read_file(named), BUILT), PLAIN)
 
+    def test_beside_one_file_of_the_same_weights_are_chosen_by_name_alone(self, tmp_path: Path) -> None:
+        index = self.laid(tmp_path)
+        whole = tmp_path / "model.safetensors"
+        save_file({name: value + 1 for name, value in PLAIN.items()}, whole)
+        with pytest.raises(CheckpointError, match=f"name the one that is meant: {whole} or {index}"):
+            read_file(tmp_path)
+        assert is_of(select_weights(read_file(index), BUILT), PLAIN)
+        assert not is_of(select_weights(read_file(whole), BUILT), PLAIN)
+
     def test_another_file_of_them_is_another_print(self, tmp_path: Path) -> None:
         index = self.laid(tmp_path)
         before = weights_print(tmp_path)

@@ -48,7 +48,13 @@ def compiled(function: types.FunctionType, tree: ast.FunctionDef, names: dict[st
         body = ast.ClassDef(name=name, bases=[], keywords=[], body=[body], decorator_list=[])
     outer.body = [body]
     module = ast.fix_missing_locations(ast.Module([outer], []))
-    code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True, flags=_future_flags(function))
+    try:
+        code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True, flags=_future_flags(function))
+    except TypeError as error:  # `v += p` is no expression, and cannot be given to a scale
+        raise PatchError(
+            f"{function.__qualname__}: a raw value is changed in place where its scale would be computed; write it as "
+            "an assignment, v = v + p, or write a patch file whose Head has a CallSite"
+        ) from error
     inner = _code_of(code, [outer.name, "_", *([cls] if cls else []), tree.name])
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     cells |= {name: types.CellType(value) for name, value in names.items()}

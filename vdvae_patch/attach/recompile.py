@@ -161,6 +161,8 @@ def _plan(
                     f"{function.__qualname__} line {site.last[0]} computes two heads' scales, which were given "
                     f"different ones ({known.reader.scale} and {scale}); {GIVE_ONE}"
                 )
+            elif _is_further(change, known):
+                changes[changes.index(known)] = change
     for log in logs:
         # what computes σ is called here, and gets its scale further in: the host's own log σ would be another one's
         deeper = (step for step, below in inner.items() if any(scale is not None for _, scale in below))
@@ -232,6 +234,21 @@ def _is_same_place(one: Change, other: Change) -> bool:
     if one.operand <= -4 or other.operand <= -4:
         return one.last == other.last and one.operand == other.operand
     return one.last == other.last and (one.operand != -3 or one.parameter == other.parameter)
+
+
+def _is_further(one: Change, other: Change) -> bool:
+    """Whether one of two readings of a place begins further on, behind what the other one adds up.
+
+    Of exp(q + p) the value p may be a fixed prior's zeros at one level and learned at the next: the first level reads
+    q there, and the second q + p, which is right for both.
+    """
+
+    def end(span: Span) -> tuple[int, int, int, int]:
+        line, last_line, column, last_column = span
+        return last_line, last_column, -line, -column
+
+    plain = all(c.operand > -3 and not c.also and not c.inplace for c in (one, other))
+    return plain and end(one.first) > end(other.first)
 
 
 class _Caller(NamedTuple):

@@ -55,14 +55,23 @@ class Seen:
     @property
     def images(self) -> str | None:
         """What tells its images from others, `95fe03ba33fc/043de93edb9d`; of a drawn share what is not drawn."""
-        prints = [self.saw.get("fingerprint") if self.draw is None else None, self.saw.get("held_out_fingerprint")]
-        return "/".join(filter(None, prints)) or None
+        return "/".join(filter(None, self.prints)) or None
 
     @property
     def whole_images(self) -> str | None:
         """The same by what is of all images, where `images` is of some; apart, since older runs did not write it."""
-        prints = [self.saw.get("whole_fingerprint") if self.draw is None else None]
-        return "/".join(filter(None, [*prints, self.saw.get("held_out_whole_fingerprint")])) or None
+        return "/".join(filter(None, self.whole_prints)) or None
+
+    @property
+    def prints(self) -> tuple[str | None, str | None]:
+        """What `images` is made of; None for what its version did not write."""
+        return self.saw.get("fingerprint") if self.draw is None else None, self.saw.get("held_out_fingerprint")
+
+    @property
+    def whole_prints(self) -> tuple[str | None, str | None]:
+        """And `whole_images`."""
+        train = self.saw.get("whole_fingerprint") if self.draw is None else None
+        return train, self.saw.get("held_out_whole_fingerprint")
 
 
 def others(runs: Sequence[Seen]) -> list[str]:

@@ -90,7 +90,11 @@ def _nelbos(rows: Sequence[Row]) -> list[str]:
         best = min(whole or measured, key=lambda row: nats[row.variant].mean or 0.0)
         least = nats[best.variant].mean or 0.0
         lower = any((nats[row.variant].mean or 0.0) < least - 5e-4 for row in measured)  # as it is shown
-        of_whom = "of those whose test NELBO is finite in every run, " if lower else ""
+        have_ended = all(len(row.counted) == row.seeds for row in measured)
+        whole_ones = (
+            "test NELBO is finite in every run" if have_ended else "runs have all ended with a finite test NELBO"
+        )
+        of_whom = f"of those whose {whole_ones}, " if lower else ""
         by = " by the mass of each pixel's bin" if mass else ""
         equal = [row.variant for row in whole or measured if number(nats[row.variant].mean) == number(least)]
         if len(equal) > 1:
@@ -117,7 +121,8 @@ def _others(measured: Sequence[Row], best: Sequence[str], nats: Mapping[str, Spr
 
 
 def _beside(row: Row, nats: Spread) -> str:
-    finite = "" if nats.count == row.seeds else f" in the {nats.count} of {row.seeds} runs where it is finite"
+    which = "where it is finite" if nats.count < len(row.counted) else "that have ended"
+    finite = "" if nats.count == row.seeds else f" in the {nats.count} of {row.seeds} runs {which}"
     return f"{row.variant} {number(nats.mean)}{finite}"
 
 

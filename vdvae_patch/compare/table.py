@@ -102,7 +102,7 @@ def remarks(result: RunResult) -> list[str]:
         result.problems if result.outcome == "refused" else map("its files disagree: {}".format, result.problems)
     )
     if result.unchecked:
-        lines.append(f"no checksum vouches for {', '.join(result.unchecked)}: of a version that wrote none")
+        lines.append(f"no checksum vouches for {', '.join(result.unchecked)}: of a version that wrote none, or changed")
     return lines
 
 

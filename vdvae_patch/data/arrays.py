@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vdvae_patch.data import normalization
 from vdvae_patch.data.conversion import advice, in_numpy, objects
 from vdvae_patch.data.images import Splits
-from vdvae_patch.data.looks import looks
+from vdvae_patch.data.looks import black, looks
 from vdvae_patch.data.normalization import Normalization
 from vdvae_patch.data.pixels import Labels, UInt8, check_pixels, select, spaced
 from vdvae_patch.data.split import hold_out
@@ -35,7 +35,8 @@ def read_imagenet(root: Path | None, *, size: int) -> Splits:
     rows, test = (open_array(folder / name, size=size, channels=3) for name in files)
     split = hold_out(len(rows), seed=42, count=5000, end="last", source=str(folder / files[0]))
     published = normalization.IMAGENET32 if size == 32 else normalization.IMAGENET64
-    return Splits(select(rows, split.train), select(rows, split.held), test, published, str(folder), split.text)
+    train, valid = select(rows, split.train), select(rows, split.held)
+    return Splits(train, valid, test, published, str(folder), split.text, tuple(black(train, valid, test)))
 
 
 def read_ffhq256(root: Path | None) -> Splits:
@@ -44,9 +45,9 @@ def read_ffhq256(root: Path | None) -> Splits:
     path = folder_with(root, ["ffhq-256.npy"], "ffhq256", hint) / "ffhq-256.npy"
     rows = open_array(path, size=256, channels=3)
     split = hold_out(len(rows), seed=5, count=7000, end="last", source=str(path))
-    held = select(rows, split.held)
+    train, held = select(rows, split.train), select(rows, split.held)
     text = f"{split.text}; test: the same images"
-    return Splits(select(rows, split.train), held, held, normalization.FFHQ256, str(path), text)
+    return Splits(train, held, held, normalization.FFHQ256, str(path), text, tuple(black(train, held, held)))
 
 
 def read_arrays(root: Path | None) -> Splits:

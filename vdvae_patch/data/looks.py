@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vdvae_patch.data.pixels import HASHED_BYTES, Pixels, spaced
 
@@ -14,10 +15,9 @@ _DARK = 64
 
 
 def looks(train: Pixels, valid: Pixels, test: Pixels) -> tuple[str, ...]:
-    """A sentence each: training images that are dark, of two values, or grey in three channels; and held-out images
-    that are among them, looked for in data up to 256 MiB."""
-    of_all = spaced(train)
-    some = np.asarray(train[of_all[np.linspace(0, len(of_all) - 1, min(_MOST, len(of_all))).astype(np.int64)]])
+    """A sentence each: training images that are dark, of two values, or grey in three channels; images that are black;
+    and held-out images that are among the training images, looked for in data up to 256 MiB."""
+    some = _some(train)
     values = np.flatnonzero(np.bincount(some.ravel(), minlength=256))
     who = "the training images" if len(some) == len(train) else f"{len(some):,} training images, evenly spaced,"
     notes = []
@@ -33,7 +33,29 @@ def looks(train: Pixels, valid: Pixels, test: Pixels) -> tuple[str, ...]:
         )
     if some.shape[-1] == 3 and bool((some == some[..., :1]).all()):
         notes.append(f"{who} are grey in three channels: a bound per dimension counts each pixel thrice")
-    return (*notes, *_in_common(train, valid, test))
+    return (*notes, *black(train, valid, test), *_in_common(train, valid, test))
+
+
+def _some(pixels: Pixels) -> NDArray[np.uint8]:
+    of_all = spaced(pixels)
+    return np.asarray(pixels[of_all[np.linspace(0, len(of_all) - 1, min(_MOST, len(of_all))).astype(np.int64)]])
+
+
+def black(train: Pixels, valid: Pixels, test: Pixels) -> list[str]:
+    """How many images of each split are black, a sentence: what a file has where nobody has written yet, if it was made
+    in full size, and filled or copied in part. Of more than 1,000 images evenly spaced ones are looked at."""
+    found = {}
+    for name, split in (("to train on", train), ("to validate", valid), ("to test", test)):
+        some = _some(split)
+        if count := int((~some.any(axis=(1, 2, 3))).sum()):
+            whole = len(some) == len(split)
+            found[name] = (
+                f"{count:,} of {'the ' if whole else ''}{len(some):,}{'' if whole else ' (evenly spaced)'} {name}"
+            )
+    told = ", ".join(found.values())
+    return (
+        [f"images are black in every pixel: {told}: were the files written, and copied, to their end?"] if told else []
+    )
 
 
 def _in_common(train: Pixels, valid: Pixels, test: Pixels) -> list[str]:

@@ -45,7 +45,7 @@ class Everything:
         threshold: float | None = None,
         variant: str | None = None,
     ) -> None:
-        self.out = None if out is None else Path(out).expanduser()
+        self.out = None if out is None else Path(out).expanduser().absolute()  # scripts go elsewhere
         self.arguments: dict[str, Any] = {"policy": policy, "clip": clip, "threshold": threshold}
         self.variant = None if variant is None else Variant.parse(variant)
         self.guards: list[Guard] = []

@@ -25,6 +25,7 @@ class GuardFolder:
     """Where a guard writes.
 
     Attributes:
+        path: absolute, since a training may go to another folder on its way.
         id: of the folder, so that files of two guards that are put together are told apart; a guard that goes on in a
             folder takes that of the one before. Empty for one that a version without identities began.
         counted: how many lines its log has had, as the file beside it says.
@@ -76,6 +77,14 @@ def open_folder(out: Path, model: nn.Module) -> GuardFolder:
     if found is None:  # with recordings and no log, whose they are is not known
         found = GuardFolder(out, "" if recorded else short(uuid.uuid4().hex))
     return found
+
+
+def near(path: Path) -> Path:
+    """A path as it is typed in the current folder: whole, where it does not lie in it."""
+    try:
+        return path.relative_to(Path.cwd())
+    except (ValueError, OSError):  # the current folder may be gone
+        return path
 
 
 def as_it_lies(out: Path) -> GuardFolder | None:

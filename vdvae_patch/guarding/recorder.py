@@ -14,7 +14,7 @@ from vdvae_patch.guarding import ranks
 from vdvae_patch.guarding import skip as skips
 from vdvae_patch.guarding.again import Again, Loss, Share, device_of
 from vdvae_patch.guarding.buffers import Buffers
-from vdvae_patch.guarding.folder import GuardFolder
+from vdvae_patch.guarding.folder import GuardFolder, near
 from vdvae_patch.guarding.passes import Window
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.guarding.voice import Voice
@@ -70,7 +70,7 @@ class Recorder:
         """What a recorded skip takes on the disk."""
         if skip.folder is not None:
             size = sum(path.stat().st_size for path in skip.folder.rglob("*") if path.is_file()) / 2**20
-            self.voice.say(f"{skip.folder} takes {size:.3g} MiB; at most {self.keep} are kept")
+            self.voice.say(f"{near(skip.folder)} takes {size:.3g} MiB; at most {self.keep} are kept")
 
     def close(self) -> None:
         """Nothing is written from now on."""
@@ -104,7 +104,7 @@ class Recorder:
         number = int(rows[0][0])
         if not number and self.out is not None and self.keep:
             self.voice.say_once(
-                f"{self.out} holds {kept} recorded skips, of this training or one before; no more are kept"
+                f"{near(self.out)} holds {kept} recorded skips, of this training or one before; no more are kept"
             )
         if not number or min(size for _, size in rows) < 0:
             return 0

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from vdvae_patch.guarding.diagnosis import Diagnosis, outside_of_model
 from vdvae_patch.guarding.extremes import table
+from vdvae_patch.guarding.folder import near
 from vdvae_patch.guarding.skip import Skip
 from vdvae_patch.skips import telling
 from vdvae_patch.tables import columns
@@ -23,7 +24,7 @@ def told(skip: Skip) -> str:
     if skip.healed:
         text.append(f"  healed: {skip.healed}")
     if skip.folder is not None:
-        text.append(f"  recorded: {skip.folder}")
+        text.append(f"  recorded: {near(skip.folder)}")
     return "\n".join(text)
 
 

@@ -170,7 +170,7 @@ class Guard:
         self._steps = 0
         self._skip_counts = SkipCounts()
         self._undecided: Undecided | None = None
-        folder = None if out is None else open_folder(Path(out).expanduser(), self.model)
+        folder = None if out is None else open_folder(Path(out).expanduser().absolute(), self.model)
         self.out = None if folder is None else folder.path
         self._only = None if optimizer is None else optimizers(optimizer)
         self._clipping, self._voice = Clipping(clip), Voice(file, tracker, every)

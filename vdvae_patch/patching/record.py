@@ -6,10 +6,12 @@ wrapper has moved them to.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from vdvae_patch.attach.attachment import Attachment
@@ -51,7 +53,34 @@ def beside_the_scale(heads: Iterable[PatchedHead]) -> list[str]:
         found = patched.head.found
         if found is not None:
             lines += [found.uneven, found.elsewhere if patched.head.sites and patched.scale is not None else ""]
+            lines += [_of_a_constant(patched)]
     return [line for line in dict.fromkeys(lines) if line]
+
+
+_REACH = 64.0  # raw values between which a constant's is looked for
+
+
+def _of_a_constant(patched: PatchedHead) -> str:
+    """A line about a fixed σ that the replaced expression computes, too, where the scale makes it another one."""
+    found, scale = patched.head.found, patched.scale
+    if found is None or found.constant is None or scale is None:
+        return ""
+    place, sigma = found.constant
+
+    def own(raw: float) -> float:
+        return float(patched.head.convention.sigma(torch.tensor(raw, dtype=torch.float64)))
+
+    low, high = (-_REACH, _REACH) if own(-_REACH) < own(_REACH) else (_REACH, -_REACH)
+    for _ in range(100):  # the raw value of which it is the host's σ
+        middle = (low + high) / 2
+        low, high = (middle, high) if own(middle) < sigma else (low, middle)
+    new = float(scale.sigma(torch.tensor(high, dtype=torch.float64)))
+    if not math.isclose(own(high), sigma, rel_tol=1e-3) or math.isclose(new, sigma, rel_tol=1e-3):
+        return ""
+    return (
+        f"{place} computes σ of a constant, too, as of a fixed prior: {sigma:.3g} in the host, and with {scale}, which "
+        f"stands there, {new:.3g}; give the fixed one a line of its own, or name a scale that leaves it"
+    )
 
 
 class PatchedHeads(tuple[PatchedHead, ...]):

@@ -81,7 +81,9 @@ def read_guard(folder: Path) -> GuardData:
         )
     lost = [skip for skip in skips if not skip.recorded]
     if lost and paths:
-        problems.append(f"{len(lost)} of {len(skips)} skips were not recorded: a guard keeps the first few (keep=5)")
+        problems.append(
+            f"{len(lost)} of {len(skips)} skips were not recorded: a guard keeps the first few (keep=, else 5)"
+        )
     first = next(iter(infos.values()), {})
     seen: dict[str, Any] = {
         name: first[key]

@@ -6,9 +6,12 @@ A label decides which runs are one mean, so that two runs with any other setting
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
+from vdvae_patch.hosts.preset import Optimization
 from vdvae_patch.report.runs import RunData
+from vdvae_patch.train.config import TrainConfig
 
 # Who a run is, where it lies, and how often it is looked at: nothing of this makes another training.
 _NO_DIFFERENCE = frozenset(
@@ -18,6 +21,13 @@ _NO_DIFFERENCE = frozenset(
         "watch_every",
     }
 )  # fmt: skip
+_DEFAULTS = {
+    field.name: field.default
+    for of in (TrainConfig, Optimization)
+    for field in fields(of)
+    if field.default is not MISSING and field.default is not None
+}
+"""What a run was told that a version without the setting began: `compare` takes it so, too."""
 _NAMED = 3
 """The most settings that a label names, unless more are needed to tell it from another."""
 
@@ -30,7 +40,7 @@ def all_keys(runs: Sequence[RunData]) -> list[str]:
 def differing(runs: Sequence[RunData]) -> list[str]:
     """The settings that are not the same in all runs, of those whose configuration can be read."""
     known = [run for run in runs if run.settings]
-    return [key for key in all_keys(known) if len({text(run.settings.get(key)) for run in known}) > 1]
+    return [key for key in all_keys(known) if len({text(_told(run, key)) for run in known}) > 1]
 
 
 def labels(runs: Sequence[RunData], differ: Sequence[str]) -> tuple[str, ...]:
@@ -43,6 +53,10 @@ def labels(runs: Sequence[RunData], differ: Sequence[str]) -> tuple[str, ...]:
         needed = [key for key in keys if key in keys[:_NAMED] or key in differing(alike)]
         found.append(_label(run, keys, needed))
     return tuple(found)
+
+
+def _told(run: RunData, key: str) -> Any:
+    return run.settings.get(key, _DEFAULTS.get(key))
 
 
 def text(value: Any) -> str:
@@ -60,5 +74,5 @@ def text(value: Any) -> str:
 def _label(run: RunData, keys: Sequence[str], named: Sequence[str]) -> str:
     if not keys or not run.settings:
         return run.variant
-    told = ", ".join(f"{key}={text(run.settings.get(key))}" for key in named)
+    told = ", ".join(f"{key}={text(_told(run, key))}" for key in named)
     return f"{run.variant} · {told}{', …' if len(keys) > len(named) else ''}"

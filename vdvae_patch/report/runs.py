@@ -16,6 +16,8 @@ from vdvae_patch.report import skipped
 from vdvae_patch.report.columns import Expected, Log, number, read_log, rows
 from vdvae_patch.report.looks import Collector, Looks
 from vdvae_patch.report.skipped import Skip
+from vdvae_patch.skips.counted import read_counts
+from vdvae_patch.skips.records import short
 from vdvae_patch.train import flight
 from vdvae_patch.train.config import RunFile
 from vdvae_patch.train.folder import LOCK, RunFolder, read_checked
@@ -112,8 +114,16 @@ def read_run(folder: Path) -> RunData:
     files = RunFolder(folder)
     problems: list[str] = []
     told, seen, expected = _configuration(files.config, problems)
+    if not told and not files.config.exists() and is_held(folder / LOCK):
+        problems[:] = [f"its {files.config.name} is not written yet"]
     untrusted = "" if told else "its configuration cannot be read"
     summary, counts = _summary(files.summary, expected, problems)
+    of = str((summary.get("run") or {}).get("id", "")) or read_counts(folder).run
+    if told and of and not expected.run:
+        problems.append(
+            f"{files.config.name} has lost its checksum and its identity (its other files are of run {short(of)}): it "
+            "was changed by hand, or they were put there, and its settings need not be those that the run had"
+        )
     if not counts:
         counts, problem = files.lines_logged(expected.run)
         problems += [problem] if problem else []
@@ -135,10 +145,17 @@ def read_run(folder: Path) -> RunData:
             skips.append(skip)
             collector.add(skip.step, row.get("heads"), skipped=True)
     written = int(log.skipped.sum())
-    if len(skips) != written:
+    if len(skips) < written:
         problems.append(
             f"{files.metrics.name} has {written} skipped updates and {files.skips.name} {len(skips)}: of the others "
             "neither ranks nor heads are known"
+        )
+    elif len(skips) > written and state != "running":  # skips are written at once, and steps every few seconds
+        logged = {*log.step.tolist()}
+        unlogged = sum(skip.step not in logged for skip in skips)
+        problems.append(
+            f"{files.skips.name} has {len(skips)} skipped updates and {files.metrics.name} {written}: of "
+            + (f"{unlogged} of them it lacks the step" if unlogged else "the others it says that they were applied")
         )
     contradictions = _contradictions(summary, log, bool(gaps))
     problems += contradictions

@@ -155,14 +155,24 @@ _MIXED = (
 def _each_once(runs: Sequence[RunData]) -> tuple[list[RunData], list[str]]:
     """Without the copies of a run, and what is said of these: counted twice, it would make a spread too small.
 
-    Of a run and its copies the one that has ended is taken, else that with the most steps.
+    Of a run and its copies the one that has ended is taken, else that with the most steps. A copy that was trained
+    otherwise from some step on is none: both are kept, and are no two draws.
     """
-    together: dict[str, list[RunData]] = {}
+    together: dict[tuple[str, ...], list[RunData]] = {}
     for run in runs:
         identity = run.seen.get("id")
         known = isinstance(identity, str) and identity and run.settings
-        together.setdefault(str(identity) if known else str(run.folder.resolve()), []).append(run)
+        own = str(identity) if known else str(run.folder.resolve())
+        together.setdefault((own, *trained_otherwise(run.seen)), []).append(run)
     kept, said = [], []
+    branches: dict[str, list[str]] = {}
+    for (own, *_), same in together.items():
+        branches.setdefault(own, []).append(same[0].folder.name)
+    said += [
+        f"{' and '.join(sorted(names))} are one run at the beginning, and were trained otherwise from some step on"
+        for names in branches.values()
+        if len(names) > 1
+    ]
     for same in together.values():
         first, *rest = sorted(same, key=lambda run: (not _counts(run), -run.steps, run.folder.is_symlink(), run.folder))
         kept.append(first)
@@ -245,7 +255,13 @@ def _with_images(runs: Sequence[RunData]) -> list[RunData]:
     }
     if len({run.settings.get("batch_size") for run in runs}) > 1:
         del of["global_batch"]
-    told = {name: values for name, values in of.items() if len({*values} - {None}) > 1}
+    # part by part: what a run's version did not write is no difference
+    parts = {"images": [one.prints for one in saw], "all images": [one.whole_prints for one in saw]}
+    told = {
+        name: values
+        for name, values in of.items()
+        if any(len({*part} - {None}) > 1 for part in zip(*parts.get(name, [(value,) for value in values]), strict=True))
+    }
     more = [
         {**_resumed(run), **{name: values[index] for name, values in told.items()}} for index, run in enumerate(runs)
     ]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vdvae_patch.report.find import find
 from vdvae_patch.report.page import gather, render
-from vdvae_patch.train.folder import write_whole
+from vdvae_patch.report.runs import is_held
+from vdvae_patch.train.folder import LOCK, write_whole
 
 NAME = "report.html"
 EVERY_SECONDS = 5
@@ -43,7 +44,7 @@ def watch(
         told: called with the page after each writing.
         rounds: how often to look; None for ever.
     """
-    before: dict[Path, tuple[int, int]] | None = None
+    before: dict[Path, tuple[int, ...]] | None = None
     done = 0
     while rounds is None or done < rounds:
         now = _state(find(path).root, out)
@@ -55,16 +56,17 @@ def watch(
             sleep(EVERY_SECONDS)
 
 
-def _state(root: Path, out: Path | None) -> dict[Path, tuple[int, int]]:
-    """Sizes and times of what the page is made of, itself left out."""
+def _state(root: Path, out: Path | None) -> dict[Path, tuple[int, ...]]:
+    """Sizes and times of what the page is made of, itself left out; and which runs are at work, since one that is
+    killed changes no file."""
     own = {(root / NAME).absolute(), None if out is None else out.absolute()}
-    found = {}
-    for pattern in ("*.jsonl", "*.json", "*.toml", "*.png", "run.lock"):
+    found: dict[Path, tuple[int, ...]] = {}
+    for pattern in ("*.jsonl", "*.json", "*.toml", "*.png", LOCK):
         for file in root.rglob(pattern):
             try:
                 if file.absolute() not in own:
                     there = file.stat()
-                    found[file] = there.st_mtime_ns, there.st_size
+                    found[file] = there.st_mtime_ns, there.st_size, file.name == LOCK and is_held(file)
             except OSError:  # gone since it was listed
                 continue
     return found

@@ -261,9 +261,9 @@ class RunFile:
         seen = require(table.pop("run", {}), _SEEN, f"{path}: run", RunError)
         if agrees is False or (agrees is None and "id" in seen):
             raise RunError(
-                f"{path} is damaged, or was changed by hand: its checksum does not match. Whoever changed it on "
-                "purpose removes its first line and the line `id` of [run]; else put it back, or begin again in "
-                "another --out"
+                f"{path} is damaged, or was changed by hand: its checksum does not match. Put it back, or begin again "
+                "in another --out; settings are changed by flags (train --resume --lr ...). Without its first line and "
+                "the line `id` of [run] it is shown by `report`, which says so, and not resumed"
             )
         if not table:
             raise RunError(f"{path} is damaged: it has no setting")

@@ -133,6 +133,12 @@ class RunFolder:
         problem = counted.problem if counted.exists else ""
         return at_least(checkpoint.lines_logged(self.checkpoints), counted.lines), problem
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether what this process took is no longer under its path, since it was renamed or deleted: what is opened
+        by the path from now on is made in a new folder, and what is open already stays in the old one."""
+        return self.lock is not None and not os.path.exists(self.path / LOCK)
+
     def close(self) -> None:
         """Let others have the folder."""
         if self.lock is not None:

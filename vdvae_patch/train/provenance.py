@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,11 @@ def code_commit() -> str:
     """The commit of the checkout that this package runs from, `+` appended if it has changes, or files of ours that no
     commit has: a rule of the scan or a scale is found where it stands.
 
-    `"installed"` where there is no checkout, `"unknown"` where git does not say.
+    `"installed"` where there is no checkout, or that of a project which the package was copied into; `"unknown"` where
+    git does not say.
     """
     root = Path(vdvae_patch.__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+    if not (root / ".git").exists() or not _is_ours(root):
         return "installed"
     try:
         import git
@@ -67,6 +69,14 @@ def code_commit() -> str:
     except (git.GitError, ValueError, OSError):
         # no commit yet, or a checkout of another user, which git does not read: it ends while it is written to
         return "unknown"
+
+
+def _is_ours(checkout: Path) -> bool:
+    try:
+        project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8")).get("project")
+    except (OSError, ValueError):
+        return False
+    return isinstance(project, dict) and project.get("name") == "vdvae-patch"
 
 
 @functools.cache

@@ -54,6 +54,11 @@ def save(run: Run, done: int) -> None:
     of_ranks = run.world.gather_objects(off_device(outside.values))
     if run.logs is None:
         return
+    if run.folder.is_gone:
+        run.say_once(
+            f"note: {run.folder.path} was renamed or deleted: checkpoints, recordings and the summary are from now on "
+            "in a new folder of that name, and the logs where it went; put them together before it is read or resumed"
+        )
     if outside.lost:
         run.say_once(f"note: {not_kept(outside.lost)}")
     run.logs.sync()

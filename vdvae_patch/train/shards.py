@@ -23,6 +23,12 @@ def index_of(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def whole_beside(index: Path) -> Path | None:
+    """One file of the same weights beside an index, `model.safetensors`; None where there is none."""
+    whole = index.with_name(index.name.removesuffix(_INDEX))
+    return whole if whole.is_file() else None
+
+
 def files_of(index: Path) -> dict[Path, list[str]]:
     """The files that an index names, all beside it, and the names of the tensors that each of them is to hold.
 

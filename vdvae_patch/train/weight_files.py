@@ -24,7 +24,7 @@ from vdvae_patch.reading.tensor_files import require_bounded
 from vdvae_patch.saving import weights as safetensors_files
 from vdvae_patch.saving.folder import PATCH, WEIGHTS
 from vdvae_patch.train import checkpoint
-from vdvae_patch.train.shards import files_of, index_of
+from vdvae_patch.train.shards import files_of, index_of, whole_beside
 
 DEPTH = 3
 """So many keys deep weights are looked for: `{"checkpoint": {"state_dict": {"model": ...}}}`."""
@@ -125,6 +125,11 @@ def read_file(path: Path) -> WeightsFile:
         CheckpointError: there is no such file, or it is something else; the message says what, if that can be told.
     """
     if (index := index_of(path)) is not None:
+        if path.is_dir() and (whole := whole_beside(index)) is not None:
+            raise CheckpointError(
+                f"weights {path} is a folder with {whole.name} and with the files that {index.name} names, and they "
+                f"may be of two times; name the one that is meant: {whole} or {index}"
+            )
         return WeightsFile(index, _joined(index))
     if path.is_dir():
         raise CheckpointError(f"weights {path} is a folder{_in_folder(path)}")

@@ -39,7 +39,7 @@ from vdvae_patch.scanning.bound.reconstruction import (
     terms_of,
     unknown_comparison,
 )
-from vdvae_patch.scanning.bound.repetitions import draws_of
+from vdvae_patch.scanning.bound.repetitions import draws_of, takes_some
 from vdvae_patch.scanning.bound.replay import Changes, NoReplayError, Tail
 from vdvae_patch.scanning.bound.targets import data_of, is_of_features, rows_of
 from vdvae_patch.scanning.bound.term_place import ReconstructionTerm, TermPlace, median_of, place_of, written
@@ -198,6 +198,12 @@ def _of(graph: Graph, tail: Tail, readings: Readings) -> LossElbo:
     notes += [note for note in why if note != SHARED]
     if shared and (chosen.errors is not None or draws.in_all != 1):
         return LossElbo(f"{SHARED}, and how many there are is not seen", term, median_of(a))
+    if takes_some(tail, chosen):
+        return LossElbo(
+            f"of the outputs with which the {_named(chosen)} compares one value of the data the loss takes "
+            "some alone, as the nearest: that is no likelihood, and how often the KL counts is not told",
+            term, median_of(a), (float(a.min()), float(a.max())),
+        )  # fmt: skip
     if not math.isfinite(b) or not term.factor > 0:
         return LossElbo("the factor on the reconstruction term could not be read", term)
     median = median_of(a)

@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from types import CodeType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class Term:
         followed: the operations from the comparison to the loss, innermost first.
         output: what is compared with the target; None where that is not told apart.
         reads: what the output is, of a mean.
-        weighted: whether the comparison has weights of its own, which its factors do not show.
+        weighted: whether the comparison was given weights of its own, which its factors have.
         at_node: how many of the values are compared at `node`, the first step of a loop.
         steps: the comparisons of all steps, and what each is with.
         masked: the share of values whose errors have no part in the loss.
@@ -123,6 +124,8 @@ def terms_of(graph: Graph, tail: Tail) -> list[Term]:
             found[term.key] = term
             term.followed = _to_the_loss(graph, tail, term.node)
             continue
+        if known.kind == "categorical cross-entropy" and term.node.op != known.node.op:
+            continue  # what label smoothing adds in the same call, which is in the factors
         known.factors = torch.cat([known.factors, term.factors])
         known.count += term.count
         known.steps += term.steps
@@ -157,14 +160,13 @@ def _losses(tail: Tail, gradients: dict[int, Tensor]) -> Iterator[Term]:
         gradient = gradients.get(node.id)
         if not output.params or not is_target(tail, target) or gradient is None:
             continue
-        count = tail.base[target.id].numel()
-        counted = count
+        count = counted = tail.base[target.id].numel()
         if kind == "categorical cross-entropy":
-            weights = next((n for n in tail.order if n.op == node.op and n.index == 1 and n.args == node.args), None)
-            counted = int(tail.base[weights.id].sum()) if weights is not None else _not_ignored(tail, node, target)
-        whole = gradient.numel() == 1 and count > 1
-        divided = max(1, counted) if whole and reduction_of(node) == 1 else 1
-        factors = (gradient / divided).flatten()
+            counted = _not_ignored(tail, node, target)
+            factors = _on_rows(tail, node, output)
+        else:
+            divided = count if gradient.numel() == 1 and count > 1 and reduction_of(node) == 1 else 1
+            factors = (gradient / divided * _weights(tail, node, target)).flatten()
         if not _moves(factors):
             continue
         quadratic = _quadratic(tail, node, output, target)
@@ -203,13 +205,43 @@ def reduction_of(node: Node) -> int:
     return int(given)
 
 
-def _is_weighted(node: Node) -> bool:
-    """Whether a cross-entropy was given weights of elements or of its positive part."""
+def _given_weights(node: Node) -> dict[str, Any]:
+    """The weights of elements, and of their positive part, that a Bernoulli's cross-entropy was given."""
     places = {"weight": 2, "pos_weight": 3} if node.op == "binary_cross_entropy_with_logits" else {"weight": 2}
     if not node.op.startswith("binary_cross_entropy"):
-        return False
-    given = (node.kwargs.get(name, node.args[at] if len(node.args) > at else None) for name, at in places.items())
-    return any(value is not None for value in given)
+        return {}
+    given = {name: node.kwargs.get(name, node.args[at] if len(node.args) > at else None) for name, at in places.items()}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _is_weighted(node: Node) -> bool:
+    """Whether a cross-entropy was given weights of elements or of its positive part."""
+    return bool(_given_weights(node))
+
+
+def _weights(tail: Tail, node: Node, target: Node) -> Tensor:
+    """What a Bernoulli's cross-entropy multiplies each value's with: w (1 + (w₊ − 1) x)."""
+    given = {name: tail.base[value.id] for name, value in _given_weights(node).items()}
+    x, one = tail.base[target.id].double(), torch.ones((), dtype=torch.float64)
+    return (given.get("weight", one) * (1 + (given.get("pos_weight", one) - 1) * x)).expand(x.shape)
+
+
+def _on_rows(tail: Tail, node: Node, output: Node) -> Tensor:
+    """The factors on the rows of a categorical's cross-entropy, whose gradient for its log probabilities is −b in all.
+
+    So weights of classes are in them, what is ignored is not, and label smoothing, which gives each class a share, adds
+    up to a whole. What else the loss computes of these log probabilities, as their entropy, is left out.
+    """
+
+    def place(of: Node) -> list[tuple[CodeType, int]]:
+        return [(frame.code, frame.lasti) for frame in of.frames]
+
+    while output.kind == "shape" and place(output) == place(node):  # rows of more dimensions, as PyTorch lays them out
+        output = output.inputs[0]
+    readers = (n for n in tail.order if any(read is output for read in n.inputs))
+    others = frozenset(n.id for n in readers if place(n) != place(node))
+    gradient = tail.adjoints([output], held=others)[output.id]
+    return -gradient.sum(min(1, gradient.dim() - 1)).flatten()
 
 
 def _not_ignored(tail: Tail, node: Node, target: Node) -> int:

@@ -12,11 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from vdvae_patch.scanning.arithmetic import ops
-from vdvae_patch.scanning.arithmetic.graph import Graph, Node, ancestors
+from vdvae_patch.scanning.arithmetic.graph import Graph, Node, ancestors, broadcast_shape
 from vdvae_patch.scanning.bound.reconstruction import Term, input_of
+from vdvae_patch.scanning.bound.replay import Tail
 
 _MOVED = ops.NARROWING | ops.SELECTING | ops.SHUFFLING
 """What picks some of the data: a step of a sequence is compared once, and not the sequence often."""
@@ -54,6 +59,32 @@ def _along(term: Term) -> int:
     if term.errors is not None:
         whole = max(whole, math.prod(term.node.shape))
     return whole // distinct if distinct and whole % distinct == 0 else 1
+
+
+def takes_some(tail: Tail, term: Term) -> bool:
+    """Whether of several outputs with which one value of the data is compared the loss takes some alone: the best of
+    several draws, or of two sets of points each one's neighbour. A mask takes all of a value's, or none."""
+    if _along(term) == 1 and len({_identity(target) for _, target in term.steps}) == len(term.steps):
+        return False
+    taken: dict[int, Tensor] = {}
+    all_of: dict[int, Tensor] = {}
+    for node, target in term.steps:
+        source = _source(target)
+        count = math.prod(source.shape)
+        numbers = partial(_numbered, count)
+        placed = tail.run({source.id: numbers}, frozenset({node.id}))[target.id]
+        used = (tail.adjoints([node])[node.id] != 0) | (tail.base[node.id] == 0)
+        if broadcast_shape(tuple(placed.shape), tuple(used.shape)) != tuple(used.shape):
+            return False  # added up within the comparison
+        where = placed.expand(used.shape).flatten().long()
+        for counts, weights in ((taken, used), (all_of, torch.ones_like(used))):
+            found = torch.bincount(where, weights.flatten().double(), count)
+            counts[source.id] = counts[source.id] + found if source.id in counts else found
+    return any(bool(((taken[key] > 0) & (taken[key] < all_of[key])).any()) for key in taken)
+
+
+def _numbered(count: int, value: Tensor) -> Tensor:
+    return torch.arange(count, dtype=torch.float64).view(value.shape)
 
 
 def _source(target: Node) -> Node:

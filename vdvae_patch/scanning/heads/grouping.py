@@ -8,6 +8,7 @@ that compute σ are, at their calls.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -31,7 +32,7 @@ from vdvae_patch.scanning.evidence.interpolated import is_interpolated
 from vdvae_patch.scanning.evidence.reading import Reading, Readings, where
 from vdvae_patch.scanning.heads.floored_logs import floored_logs, require_one_function, tiny_floor
 from vdvae_patch.scanning.heads.pairing import with_normals
-from vdvae_patch.scanning.heads.roles import role_of, shape_of
+from vdvae_patch.scanning.heads.roles import is_of_draws, role_of, shape_of
 from vdvae_patch.scanning.heads.twins import join_roles_of_twins
 from vdvae_patch.scanning.places.calls import CannotPlaceError, calls_of_layer, calls_of_module
 from vdvae_patch.scanning.places.placing import disagreeing, is_product_of_others, sites_of, sites_of_factor
@@ -190,6 +191,8 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
     factor = factor_of(group.readings, group.role) if agree and group.steps is None else 1.0
     name = emission.path or THE_MODEL
     counted = hazards.counted_from(graph, group.readings) if group.role == "likelihood" else 0.0
+    if _is_drawn_alone(group):
+        counted = math.inf
     tiny = [] if floored else [(r, floor) for r in group.readings if (floor := tiny_floor(r))]
     uneven = hazards.of_uneven(name, group.readings)
     found = Found(
@@ -216,6 +219,13 @@ def _head(graph: Graph, group: Group, shared: bool) -> Head:
         sites=sites, parameter=emission.parameter, found=found, step=channels.step,
         size=emission.size,
     )  # fmt: skip
+
+
+def _is_drawn_alone(group: Group) -> bool:
+    """Whether no density of the head is of anything but its own draws, as a policy's entropy: none grows without limit
+    with what is reconstructed well."""
+    own = {r.node.id if r.used < 0 else r.used for r in group.readings if r.evidence == "noise"}
+    return bool(own) and all(is_of_draws(r, own) for r in group.readings if r.evidence == "p" and r.term is not None)
 
 
 def _convention(group: Group, nearly: bool = False) -> tuple[Convention, bool]:

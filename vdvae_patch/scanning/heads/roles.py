@@ -136,7 +136,7 @@ def _is_policy(graph: Graph, readings: Readings, found: list[Reading], own: set[
         return False
     raw = found[0].raw
     sources = inputs_of(readings, raw) or _inputs_of_means(graph, readings, own)
-    priors = [r for r in readings.found if r.evidence == "p" and r.raw.key != raw.key and _is_of_draws(r, own)]
+    priors = [r for r in readings.found if r.evidence == "p" and r.raw.key != raw.key and is_of_draws(r, own)]
     if not sources or priors or is_decoded(graph, readings, own, sources):
         return False
     return not has_prior(graph, readings, own)
@@ -153,10 +153,10 @@ def _inputs_of_means(graph: Graph, readings: Readings, own: set[int]) -> frozens
 
 def _has_own_density(readings: Readings, found: list[Reading], own: set[int]) -> bool:
     densities = [r for r in found if r.evidence == "p" and r.term is not None]
-    return bool(densities) and all(_is_of_draws(r, own) for r in densities)
+    return bool(densities) and all(is_of_draws(r, own) for r in densities)
 
 
-def _is_of_draws(reading: Reading, own: set[int]) -> bool:
+def is_of_draws(reading: Reading, own: set[int]) -> bool:
     """Whether a density is of what was drawn with one of some scales."""
     means = reading.term.means if reading.term is not None else ()
     return any(n.id in own for mean in means for n in mean.node.inputs)
@@ -265,7 +265,7 @@ def _role_on_a_ladder(readings: Readings, raw: Spot) -> Role | None:
         return None
     own = {r.raw.key for r in merged}
     judges = (r for r in readings.found if r.evidence == "p" and r.term is not None and r.raw.key not in own)
-    return "posterior" if any(_is_of_draws(r, products) for r in judges) else "prior"
+    return "posterior" if any(is_of_draws(r, products) for r in judges) else "prior"
 
 
 def _drawn_alone(readings: Readings, raw: Spot) -> set[int]:

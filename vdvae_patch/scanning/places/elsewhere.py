@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import CodeType, FunctionType
 
+import torch
 from torch import nn
 
 from vdvae_patch.attach.callers import functions_of
@@ -26,6 +27,7 @@ from vdvae_patch.attach.syntax import span_of
 from vdvae_patch.attach.written import entered
 from vdvae_patch.errors import PatchError
 from vdvae_patch.heads import Head
+from vdvae_patch.scanning.arithmetic import ops
 from vdvae_patch.scanning.arithmetic.graph import Graph
 from vdvae_patch.trace import shown
 
@@ -36,7 +38,11 @@ def with_what_did_not_run(model: nn.Module, graph: Graph, heads: Sequence[Head])
         return list(heads)
     others = _Others(model, graph)
     return [
-        head if head.found is None else replace(head, found=replace(head.found, elsewhere=others.like_those_of(head)))
+        head
+        if head.found is None
+        else replace(
+            head, found=replace(head.found, elsewhere=others.like_those_of(head), constant=others.of_a_constant(head))
+        )
         for head in heads
     ]
 
@@ -48,6 +54,11 @@ class _Others:
         self._model = model
         self._functions = dict.fromkeys(_functions(model))
         self._ran: dict[str, set[Span]] = {}
+        self._constant: dict[tuple[object, ...], float] = {}
+        for node in graph.nodes:
+            computed = node.kind == "constant" and node.even and ops.kind_of(node.op) == "elementwise"
+            if computed and (innermost := node.host_frame()) is not None:
+                self._constant[innermost.code.co_filename, innermost.span] = node.value
         for frame in (frame for node in graph.nodes for frame in node.frames):
             first, last, start, end = frame.span
             if first is not None and last is not None and start is not None and end is not None:
@@ -67,6 +78,20 @@ class _Others:
                 if wanted and (told := self._tell(function, wanted)):
                     return told
         return ""
+
+    def of_a_constant(self, head: Head) -> tuple[str, float] | None:
+        """Where an expression that is replaced also ran for a constant, as for a fixed prior, and the host's own σ."""
+        for site in head.sites:
+            if isinstance(site, Site) and not site.in_call and site.rest is not None:
+                try:
+                    file = _function(self._model, site).__code__.co_filename
+                except PatchError:
+                    continue
+                value = self._constant.get((file, site.last))
+                if value is not None:
+                    sigma = float(site.rest.sigma(torch.tensor(value, dtype=torch.float64)))
+                    return shown(f"{file}:{site.last[0]}"), sigma
+        return None
 
     def _tell(self, function: FunctionType, wanted: tuple[str, ...]) -> str:
         key = function, wanted
