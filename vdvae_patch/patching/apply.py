@@ -96,8 +96,11 @@ class Scan(Protocol):
     def run_again(self, model: nn.Module, tracer: None = None, call: Callable[..., Any] | None = None) -> Outcome:
         """Run it, or another call on the same batch, and leave the model and the random numbers as they were."""
 
-    def rerun(self, model: nn.Module, call: Callable[..., Any] | None = None) -> None:
-        """Run it in the same way, and look at nothing of it."""
+    def loss(self, model: nn.Module, call: Callable[..., Any] | None = None) -> float | None:
+        """The loss that it, or another call, gives on the same batch, with the same noise."""
+
+    def has_other_loss(self, model: nn.Module, loss: float | None) -> bool:
+        """Whether that is another one than it gave when it was scanned, which this model gives again."""
 
     def explained(self, model: nn.Module, outcome: Outcome, call: Callable[..., Any] | None = None) -> Outcome:
         """An outcome that is not finite, with its causes."""
@@ -313,7 +316,8 @@ def patch(
     scans = _scans(found)
     verifying = [scan for scan in scans if verify and scan.can_verify]
     asked = [(head, chosen.for_role(head.role)) for head in found]
-    raw = _raw_values(model, asked, verifying)
+    raw, losses = _raw_values(model, asked, verifying)
+    _require_places(model, asked, verifying, losses)
     following = _following(chosen)
     if verifying and following != chosen:
         with warnings.catch_warnings():
@@ -518,10 +522,10 @@ def _following(chosen: Variant) -> Variant:
 
 def _raw_values(
     model: nn.Module, asked: Sequence[tuple[Head, Scale | None]], scans: Sequence[Scan]
-) -> dict[int, Tensor]:
-    """The heads' raw values on the scanned batches."""
-
+) -> tuple[dict[int, Tensor], list[float | None]]:
+    """The heads' raw values on the scanned batches, and the losses with the host's own σ where the scales will be."""
     calls: list[Callable[..., Any] | None] = []
+    losses: list[float | None] = []
 
     def install(given: Sequence[tuple[Head, Scale | None]]) -> Callable[[], None]:
         heads = [plan.settled(PatchedHead(*pair)) for pair in given]
@@ -529,9 +533,39 @@ def _raw_values(
         return put_in(model, plan.attachments(model, heads, False, []))
 
     def run(number: int, scan: Scan) -> None:
-        scan.rerun(model, calls[number])
+        losses.append(scan.loss(model, calls[number]))
 
-    return raw_values(model, asked, install, [partial(run, *pair) for pair in enumerate(scans)]) if scans else {}
+    found = raw_values(model, asked, install, [partial(run, *pair) for pair in enumerate(scans)]) if scans else {}
+    return found, losses
+
+
+def _require_places(
+    model: nn.Module,
+    asked: Sequence[tuple[Head, Scale | None]],
+    scans: Sequence[Scan],
+    losses: Sequence[float | None],
+) -> None:
+    """Refuse a place in which the host's own σ gives another loss than the host: what stands there is also computed for
+    something else, or of other values than the head's.
+
+    Args:
+        losses: of the scans, with the host's own σ in the place of every head.
+    """
+    wanted = [pair for pair in asked if pair[1] is not None]
+    for number, scan in enumerate(scans):
+        if number >= len(losses) or not scan.has_other_loss(model, losses[number]):
+            continue
+        groups = [[pair] for pair in wanted] + ([wanted] if len(wanted) > 1 else [])
+        for group in groups:  # each alone, so that the one is named that is misplaced
+            _, found = _raw_values(model, group, [scan])
+            if found and scan.has_other_loss(model, found[0]):
+                named = ", ".join(str(head) for head, _ in group[:_SHOWN])
+                raise PatchError(
+                    f"{named}: with the host's own σ in the place where the scale would be, the loss of the scanned "
+                    f"batch is {found[0]:.6g} and not {scan.outcome.loss:.6g}: what stands there is also computed for "
+                    "something else, or of other values than the head's. Let one line, or one method, compute σ of "
+                    "this head alone"
+                )
 
 
 def put_in(model: nn.Module, planned: Sequence[Attachment]) -> Callable[[], None]:
