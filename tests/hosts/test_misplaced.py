@@ -1,4 +1,4 @@
-"""With the host's own σ where the scales are to be, the scanned batch has the host's own loss, or there is no patch."""
+"""With the host's own σ where the scales are to be, the scanned batch has the host's own loss, or it is said."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from torch import Tensor, nn
 
 import vdvae_patch
 from vdvae_patch.attach import recompile
-from vdvae_patch.errors import PatchError
 
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_scale_that_would_get_another_value_than_the_hosts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scale_that_gets_another_value_than_the_hosts_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line computes σ of q at the first level, and of q + p at the next; the first reading is taken for both."""
     monkeypatch.setattr(recompile, "_is_further", lambda one, other: False)
     heads = vdvae_patch.scan(model := Levels(), X)
-    before = dict(vars(model.posteriors[0]))
-    with pytest.raises(
-        PatchError, match=r"posteriors\.0\[3:6\] .*the loss of the scanned batch is .*σ of this head alone"
-    ):
-        vdvae_patch.patch(model, "bounded(0.1, 2)", heads=heads)
-    assert dict(vars(model.posteriors[0])) == before
-    assert not vdvae_patch.is_patched(model)
+    with pytest.warns(UserWarning, match=r"posteriors\.0\[3:6\] .*in the place of the scale, the loss .*of this head"):
+        handle = vdvae_patch.patch(model, "bounded(0.1, 2)", heads=heads)
+    assert handle.before is not None
+    assert f"by the host as it is {handle.before.loss:.6g}" in handle.misplaced[0]
+
+
+def test_where_it_is_the_hosts_value_nothing_is_said(recwarn: pytest.WarningsRecorder) -> None:
+    heads = vdvae_patch.scan(model := Levels(), X)
+    assert vdvae_patch.patch(model, "bounded(0.1, 2)", heads=heads).misplaced == ()
+    assert not recwarn.list
 
 
 class DrawsByNumPy(nn.Module):
@@ -51,3 +53,4 @@ def test_a_loss_that_no_second_pass_gives_or_that_is_not_finite_tells_nothing(fa
     model = DrawsByNumPy(far)
     handle = vdvae_patch.patch(model, "upbounded", heads=vdvae_patch.scan(model, X))
     assert not handle.unverified
+    assert handle.misplaced == ()

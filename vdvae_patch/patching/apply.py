@@ -15,6 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from vdvae_patch.attach.attachment import Attachment, ReboundAttachment
@@ -122,6 +123,7 @@ class PatchHandle:
             or makes a `torch.distributions.Normal` there, as a loss beside the model does, that call with these
             exchanged: to be called in its place. None without one.
         after_own: loss and gradients with the patch by the call as it is, where there is such a loss.
+        misplaced: lines about heads in whose place the host's own σ gives another loss than the host.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class PatchHandle:
         after: Outcome | None = None,
         loss: Callable[..., Any] | None = None,
         after_own: Outcome | None = None,
+        misplaced: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.record = record
@@ -143,6 +146,7 @@ class PatchHandle:
         self.after = after
         self.loss = loss
         self.after_own = after_own
+        self.misplaced = tuple(misplaced)
         self._given = loss.call if isinstance(loss, ExchangedCall) else loss
 
     @classmethod
@@ -288,7 +292,8 @@ def patch(
 
     Warns:
         UserWarning: the patch changes nothing; or takes away a lower bound of σ that the host's arithmetic may need; or
-            loss or gradients of the scanned batch are not finite with it, and why.
+            loss or gradients of the scanned batch are not finite with it, and why; or the host's own σ in the place of
+            the scale gives another loss than the host.
 
     The handle's table, and `patched_heads`, show σ on the scanned batch before and after; the handle, its
     loss and gradients.
@@ -317,7 +322,7 @@ def patch(
     verifying = [scan for scan in scans if verify and scan.can_verify]
     asked = [(head, chosen.for_role(head.role)) for head in found]
     raw, losses = _raw_values(model, asked, verifying)
-    _require_places(model, asked, verifying, losses)
+    misplaced = _other_losses(model, asked, verifying, losses)
     following = _following(chosen)
     if verifying and following != chosen:
         with warnings.catch_warnings():
@@ -339,7 +344,7 @@ def patch(
             warnings.warn(f"with the patch this batch is not finite: {last}", stacklevel=2)
         for line in floors.lost(((h.head, h.scale) for h in record.heads), record.arithmetic == "stable"):
             warnings.warn(line, stacklevel=2)
-        for line in beside_the_scale(record.heads):
+        for line in (*beside_the_scale(record.heads), *misplaced):
             warnings.warn(line, stacklevel=2)
     except BaseException:  # a call that raises, or a warning that is made an error
         _remove(model, record.number)
@@ -349,8 +354,8 @@ def patch(
     unverified = [head for head in found if id(head.scan) not in seen]
     if loss is None or not verifying:
         given = loss or next((scan.call for scan in scans if scan.call is not None), None)
-        return PatchHandle(model, record, unverified, before, after, given)
-    return PatchHandle(model, record, unverified, before, by_loss, loss, after)
+        return PatchHandle(model, record, unverified, before, after, given, misplaced=misplaced)
+    return PatchHandle(model, record, unverified, before, by_loss, loss, after, misplaced)
 
 
 def _placement(
@@ -539,33 +544,48 @@ def _raw_values(
     return found, losses
 
 
-def _require_places(
+def _other_losses(
     model: nn.Module,
     asked: Sequence[tuple[Head, Scale | None]],
     scans: Sequence[Scan],
     losses: Sequence[float | None],
-) -> None:
-    """Refuse a place in which the host's own σ gives another loss than the host: what stands there is also computed for
-    something else, or of other values than the head's.
+) -> list[str]:
+    """Lines about heads in whose place the host's own σ gives another loss than the host.
+
+    What stands there is then computed of other values than the head's, as where one line makes σ of q at one level and
+    of q + p at the next; or the host has two σ, one that it draws with and another in its KL. Of a σ that is the same
+    for −v and v it tells nothing: a host that draws v · ε has other draws with |v|.
 
     Args:
         losses: of the scans, with the host's own σ in the place of every head.
     """
-    wanted = [pair for pair in asked if pair[1] is not None]
-    for number, scan in enumerate(scans):
-        if number >= len(losses) or not scan.has_other_loss(model, losses[number]):
+    wanted = [(head, scale) for head, scale in asked if scale is not None]
+    found = []
+    for scan, loss in zip(scans, losses, strict=False):
+        if any(_tells_nothing(head) for head, _ in wanted) or not scan.has_other_loss(model, loss):
             continue
         groups = [[pair] for pair in wanted] + ([wanted] if len(wanted) > 1 else [])
         for group in groups:  # each alone, so that the one is named that is misplaced
-            _, found = _raw_values(model, group, [scan])
-            if found and scan.has_other_loss(model, found[0]):
+            _, by_group = _raw_values(model, group, [scan])
+            if by_group and scan.has_other_loss(model, by_group[0]):
                 named = ", ".join(str(head) for head, _ in group[:_SHOWN])
-                raise PatchError(
-                    f"{named}: with the host's own σ in the place where the scale would be, the loss of the scanned "
-                    f"batch is {found[0]:.6g} and not {scan.outcome.loss:.6g}: what stands there is also computed for "
-                    "something else, or of other values than the head's. Let one line, or one method, compute σ of "
-                    "this head alone"
+                found.append(
+                    f"{named}: with the host's own σ in the place of the scale, the loss of the scanned batch is "
+                    f"{by_group[0]:.6g}, and by the host as it is {scan.outcome.loss:.6g}: either its lines compute "
+                    "more than one σ of the same values, as one that it draws with and another in the KL, or the scale gets "
+                    "other values than σ was of. Let one line, or one method, compute σ of this head alone"
                 )
+                break
+    return found
+
+
+def _tells_nothing(head: Head) -> bool:
+    """Whether a host's own loss may be another one with its σ: it has two, which is told by itself, or an even one."""
+    two = head.found is not None and head.found.two_laws
+    if two or any(isinstance(site, Site) and site.reads is not None for site in head.sites):
+        return True
+    v = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    return torch.allclose(head.convention.sigma(v), head.convention.sigma(-v))
 
 
 def put_in(model: nn.Module, planned: Sequence[Attachment]) -> Callable[[], None]:
