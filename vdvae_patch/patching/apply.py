@@ -572,8 +572,8 @@ def _other_losses(
                 found.append(
                     f"{named}: with the host's own σ in the place of the scale, the loss of the scanned batch is "
                     f"{by_group[0]:.6g}, and by the host as it is {scan.outcome.loss:.6g}: either its lines compute "
-                    "more than one σ of the same values, as one that it draws with and another in the KL, or the scale gets "
-                    "other values than σ was of. Let one line, or one method, compute σ of this head alone"
+                    "more than one σ of the same values, as one that it draws with and another in the KL, or the scale "
+                    "gets other values than σ was of. Let one line, or one method, compute σ of this head alone"
                 )
                 break
     return found
