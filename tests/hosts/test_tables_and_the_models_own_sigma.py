@@ -79,8 +79,25 @@ class OneLineForBoth(nn.Module):
         return ((self.decoder(posterior.rsample()) - x) ** 2).sum(1).mean() + kl_divergence(posterior, prior).mean()
 
 
-def test_two_heads_that_one_line_computes_are_shown_apart() -> None:
-    model = OneLineForBoth()
+class OneLineForASeries(OneLineForBoth):
+    """The laws of a series are made at once, of what the networks put out step by step."""
+
+    def laws(self, x: Tensor) -> tuple[Normal, Normal]:
+        steps = range(3)
+        return (
+            self.law(torch.cat([self.encoder(x + t) for t in steps])),
+            self.law(torch.cat([self.of_condition(x[:, :2] + t) for t in steps])),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        posterior, prior = self.laws(x)
+        mse = (self.decoder(posterior.rsample()) - x.repeat(3, 1)) ** 2
+        return mse.sum(1).mean() + kl_divergence(posterior, prior).mean()
+
+
+@pytest.mark.parametrize("build", [OneLineForBoth, OneLineForASeries])
+def test_two_heads_that_one_line_computes_are_shown_apart(build: type[OneLineForBoth]) -> None:
+    model = build()
     right = {h: _extremes(q.scale) for h, q in zip(("posterior", "prior"), model.laws(X), strict=True)}
     shown = vdvae_patch.patch(model, "explin/explin", heads=vdvae_patch.scan(model, X), paper=False).heads
     now = {h: _extremes(q.scale) for h, q in zip(("posterior", "prior"), model.laws(X), strict=True)}

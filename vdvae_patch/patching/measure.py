@@ -146,7 +146,7 @@ def raw_values(
         return {}
     for used in meters:
         used.forget()  # what was asked to find a place for it is of no batch
-    emitted: dict[int, set[bytes]] = {}
+    emitted: dict[int, list[Tensor]] = {}
     try:
         for run in runs:
             with contextlib.suppress(Exception), _emitted(model, heads, places, emitted):
@@ -158,7 +158,7 @@ def raw_values(
         raw = meter.raw() if isinstance(meter, Meter) else None
         if raw is not None and isinstance(meter, Meter):
             users = [i for i, (_, other) in enumerate(given) if other is meter]
-            own = _of(index, meter.seen, {i: emitted.get(i, set()) for i in users})
+            own = _of(index, meter.seen, {i: emitted.get(i, []) for i in users})
             found[index] = Raw(raw, raw, len(users)) if own is None else Raw(own, raw, 1)
     if given is apart:  # a scale for both is fitted to both
         for first in {*places}:
@@ -170,15 +170,15 @@ def raw_values(
 
 @contextlib.contextmanager
 def _emitted(
-    model: nn.Module, heads: Sequence[tuple[Head, Scale | None]], places: Sequence[int], to: dict[int, set[bytes]]
+    model: nn.Module, heads: Sequence[tuple[Head, Scale | None]], places: Sequence[int], to: dict[int, list[Tensor]]
 ) -> Iterator[None]:
-    """Keeps which values the layers of those heads put out that share a place."""
+    """Keeps what the layers of those heads put out that share a place."""
     modules = dict(model.named_modules())
 
     def keeping(index: int, head: Head) -> Callable[[nn.Module, Any, Any], None]:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.dim():
-                to.setdefault(index, set()).add(_fingerprint(head.channel_range.of(output)))
+                to.setdefault(index, []).append(head.channel_range.of(output).detach().flatten().to("cpu", copy=True))
 
         return keep
 
@@ -199,10 +199,14 @@ def _fingerprint(values: Tensor) -> bytes:
     return values.detach().to("cpu", torch.float64).flatten().sort().values.numpy().tobytes()
 
 
-def _of(index: int, seen: Sequence[Tensor], emitted: dict[int, set[bytes]]) -> Tensor | None:
-    """Those of the values seen in a place that one of its heads emitted; None unless each is of exactly one head."""
+def _of(index: int, seen: Sequence[Tensor], emitted: dict[int, list[Tensor]]) -> Tensor | None:
+    """Those of the values seen in a place that one of its heads emitted, in one call or in all of them, stacked; None
+    unless each is of exactly one head."""
     if len(emitted) == 1:
         return torch.cat([*seen])
-    owners = [[i for i, known in emitted.items() if mark in known] for mark in map(_fingerprint, seen)]
+    known = {
+        i: {_fingerprint(values) for values in (*calls, torch.cat(calls))} for i, calls in emitted.items() if calls
+    }
+    owners = [[i for i, marks in known.items() if mark in marks] for mark in map(_fingerprint, seen)]
     own = [values for values, whose in zip(seen, owners, strict=True) if whose == [index]]
     return torch.cat(own) if own and all(len(whose) == 1 for whose in owners) else None
