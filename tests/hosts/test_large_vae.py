@@ -252,3 +252,24 @@ def test_a_look_at_the_heads_has_the_kl_of_the_latent_that_each_is_of(levels: in
     assert {s.path: s.kl for s in probe_heads(trainable(HOST.entry), model, HOST.heads(model)[::-1], x)} == {
         s.path: s.kl for s in states
     }
+
+
+@pytest.mark.parametrize(("levels", "prior"), KINDS)
+def test_pseudo_inputs_are_no_images_of_the_posterior_means(levels: int, prior: str) -> None:
+    """They pass through the same layers, behind the images."""
+    model, x = build(levels=levels, prior=prior), images("bernoulli")
+    means = trainable(HOST.entry).posterior_means(model, 2 * x.view(-1, 4, 3, 1) - 1)
+    assert means is not None
+    assert [mean.shape for mean in means] == [(6, 3)] * levels
+    torch.testing.assert_close(means[0], model.encode(x)[0])
+
+
+@pytest.mark.parametrize("prior", ["standard", "vamp"])
+def test_a_look_has_the_extremes_of_every_call_of_a_heads_layer(prior: str) -> None:
+    model, x = build(levels=1, prior=prior), images("bernoulli")
+    passed = [x] if prior == "standard" else [x, model.pseudo_inputs()]
+    own = 0.5 * model.encode(torch.cat(passed))[1]
+    (state,) = probe_heads(trainable(HOST.entry), model, HOST.heads(model), 2 * x.view(-1, 4, 3, 1) - 1)
+    assert (state.log_sigma_min, state.log_sigma_max) == pytest.approx(
+        (float(own.detach().min()), float(own.detach().max())), rel=1e-5
+    )
