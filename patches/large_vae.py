@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -143,10 +144,11 @@ class LargeVAE(TrainableEntry):
         bare: Any = getattr(model, "module", model)
         layers = [bare.q_z] if hasattr(bare, "q_z") else [bare.q_z2, bare.q_z1]
         found: dict[int, Tensor] = {}
-        hooks = [
-            layer.mean.register_forward_hook(lambda module, given, mean, place=place: found.__setitem__(place, mean))
-            for place, layer in enumerate(layers)
-        ]
+
+        def keep(place: int, module: object, given: object, mean: Tensor) -> None:
+            found.setdefault(place, mean)  # behind it a VampPrior calls the upper latent's layers on its pseudo-inputs
+
+        hooks = [layer.mean.register_forward_hook(partial(keep, place)) for place, layer in enumerate(layers)]
         try:
             bare.infer(flat(x))
         finally:

@@ -252,3 +252,28 @@ def test_a_look_at_the_heads_has_the_kl_of_the_latent_that_each_is_of(levels: in
     assert {s.path: s.kl for s in probe_heads(trainable(HOST.entry), model, HOST.heads(model)[::-1], x)} == {
         s.path: s.kl for s in states
     }
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("prior", ["its own VampPrior", "a VampPrior in its place"])
+def test_pseudo_inputs_are_not_taken_for_the_images(levels: int, prior: str) -> None:
+    """They go through the upper latent's layers behind the images: units in use, and σ, were told of them alone."""
+    model = build(levels=levels, prior="vamp" if prior == "its own VampPrior" else "standard")
+    if prior != "its own VampPrior":
+        vdvae_patch.patch(
+            model,
+            heads=[],
+            top_prior="vamp(components=5)",
+            top_prior_seam=HOST.top_prior_seam(model),
+            arithmetic="host",
+        )
+    images_seen = 2 * images("bernoulli").view(-1, 4, 3, 1) - 1
+    entry = trainable(HOST.entry)
+    with torch.no_grad():
+        mean, log_var = model.encode(images("bernoulli"))
+        means = entry.posterior_means(model, images_seen)
+    assert means is not None
+    assert torch.equal(means[0], mean)
+    state = probe_heads(entry, model, HOST.heads(model), images_seen)[0]
+    assert state.log_sigma_min <= 0.5 * float(log_var.min())
+    assert state.log_sigma_max >= 0.5 * float(log_var.max())

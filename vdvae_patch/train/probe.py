@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vdvae_patch.heads import Head
 from vdvae_patch.hosts.trainable import TrainableEntry
-from vdvae_patch.patching.watch import log_sigmas
+from vdvae_patch.patching.watch import each_log_sigma
 from vdvae_patch.train.aside import aside
 
 
@@ -21,8 +21,10 @@ from vdvae_patch.train.aside import aside
 class HeadState:
     """One head on one batch.
 
-    `kl` is of the latent whose posterior or prior the head is, in nats, averaged over the batch; NaN where there is
-    none, or where its host does not say which (`TrainableEntry.latent_of`).
+    The extremes are of all calls of the head's module in a pass: of every step of a recurrent host, and with a
+    VampPrior of the batch and of the pseudo-inputs. `kl` is of the latent whose posterior or prior the head is, in
+    nats, averaged over the batch; NaN where there is none, or where its host does not say which
+    (`TrainableEntry.latent_of`).
     """
 
     path: str
@@ -50,14 +52,19 @@ def probe_rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Te
 @torch.no_grad()
 def _rows(entry: TrainableEntry, model: nn.Module, heads: list[Head], x: Tensor) -> Tensor:
     """Of one pass, which leaves running statistics and counters as they were."""
-    seen: dict[int, Tensor] = {}
-    with aside(model), log_sigmas(model, heads, seen):
+    seen: dict[int, list[Tensor]] = {}
+
+    def see(index: int, log_sigma: Tensor) -> None:
+        seen.setdefault(index, []).append(torch.stack(log_sigma.float().aminmax()))
+
+    with aside(model), each_log_sigma(model, heads, see):
         latents = entry.latents(model, x)
     kls = [latent.kl.float().sum() / len(x) for latent in latents]
     unknown = torch.full((), torch.nan, device=x.device)
     rows = []
     for index, latent in enumerate(entry.latent_of(getattr(model, "module", model), heads, len(kls))):
-        low, high = seen[index].float().aminmax() if index in seen else (unknown, unknown)
+        calls = torch.stack(seen[index]) if index in seen else None
+        low, high = (unknown, unknown) if calls is None else (calls[:, 0].amin(), calls[:, 1].amax())
         rows.append(torch.stack([low, high, unknown if latent is None else kls[latent]]))
     rows.append(torch.stack([unknown, unknown, torch.stack(kls).sum() if kls else unknown]))
     return torch.stack(rows)
