@@ -85,10 +85,12 @@ def _clipping(summary: Mapping[str, Any]) -> str:
     """What the limit came to, which the command line did not say."""
     if summary["grad_clip"] != "auto":
         return ""
+    from vdvae_patch.skips.usual_norm import WARM_UP
+
     limit = float(summary["last_clip"])
     if not math.isfinite(limit):
-        return "none clipped, of fewer than 20 updates; "
-    return f"{summary['clipped_count']} clipped at a limit, twice the usual norm, that ended at {limit:.3g}; "
+        return f"{summary['clipped_count']} clipped, and auto clips once it has seen {WARM_UP} updates; "
+    return f"{summary['clipped_count']} clipped, at a limit, twice the usual norm, that ended at {limit:.3g}; "
 
 
 def _dry_run(config: TrainConfig[Any]) -> int:
