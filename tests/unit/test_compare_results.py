@@ -280,8 +280,10 @@ def test_an_optimal_sigma_that_has_not_come_far_is_said() -> None:
     summary = {"steps": 30, "sigma_lags": said}
     runs = [Evaluated.by("optimal seed 0", summary, {}, 0.0), Evaluated.by("vanilla seed 0", {"steps": 30}, {}, 0.0)]
     assert tested.remarks(runs) == [f"optimal seed 0: {said}."]
-    decoder.updates.fill_(460)
+    decoder.updates.fill_(300)  # 0.99^299 = 0.0495
     assert decoder.lag() == ""
+    decoder.updates.fill_(299)
+    assert "300 updates or more" in decoder.lag()
 
 
 def test_a_test_nelbo_of_a_few_of_the_test_images_is_said() -> None:

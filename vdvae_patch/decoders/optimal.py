@@ -20,7 +20,7 @@ from vdvae_patch.scales.arithmetic import wide
 
 MOMENTUM = 0.99
 """How much of the running mean squared error stays at each step."""
-_FEW = 0.01
+_FEW = 0.05
 """Share of the first batch's error in the running mean from which it is said: it may be ten times the last one's."""
 
 
@@ -84,7 +84,7 @@ class Optimal(Gaussian):
         self._before = None
 
     def lag(self) -> str:
-        """That the running σ is still the first batch's to more than 1%; empty if not."""
+        """That the running σ is still the first batch's to more than 5%; empty if not."""
         count = int(self.updates)
         share = MOMENTUM ** (count - 1)
         if not count or share <= _FEW:
@@ -93,7 +93,7 @@ class Optimal(Gaussian):
         return (
             f"after {count:,} update{'s' if count > 1 else ''} the σ of decoder {self.name} that a test takes, a "
             f"running mean of the training error, is still the first batch's to {share:.0%}: a test NELBO, also by "
-            f"mass, is higher than these weights' own. Train for {enough} updates or more before it is compared"
+            f"mass, may be far above these weights' own. Train for {enough} updates or more before it is compared"
         )
 
     @torch.no_grad()
