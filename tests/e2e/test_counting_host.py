@@ -87,7 +87,7 @@ def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(
 def test_a_count_that_rises_in_each_part_of_a_batch_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "run", "--steps", "1", "--accumulate", "2", "--watch-every", "0")
     said = " ".join(capsys.readouterr().err.split())
-    assert "note: --accumulate 2: the model moves annealer.calls, law, mean, num_iter, own and 2 more in each" in said
+    assert "note: --accumulate 2: the model moves annealer.calls, law, mean, num_iter, own and 3 more in each" in said
 
 
 def test_each_rank_goes_on_with_its_own_and_ranks_of_another_number_with_that_of_the_first(tmp_path: Path) -> None:
