@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from runs import metrics, tiny
 
 from vdvae_patch.cli import replay, train
 from vdvae_patch.cli.arguments import parse_train
+from vdvae_patch.compare.gallery import _picture
+from vdvae_patch.compare.plan import PlannedRun
 from vdvae_patch.train import checkpoint
+from vdvae_patch.train.noise import seed_noise
 from vdvae_patch.train.resumable import Contents, SavedOutside, SavedPosition
 from vdvae_patch.train.run import Counters
 from vdvae_patch.train.saving import _restore_outside
@@ -82,6 +86,19 @@ def test_a_recorded_skip_is_done_again_with_the_counts_of_its_step(
     for number in ("1", "3"):
         assert replay.run([str(tmp_path / "run"), "--skip", number, "--patches", HOST]) == 0
     assert capsys.readouterr().out.count("are the same, bit for bit") == 2
+
+
+def test_the_pictures_of_a_comparison_are_of_the_model_as_it_has_counted(tmp_path: Path) -> None:
+    """What it decodes is moved by the number of its steps, which no `state_dict` has."""
+    run(tmp_path / "run", "--steps", "3")
+    config = parse_train(["--patches", HOST, "--variant", "vanilla", "--device", "cpu", "--out", str(tmp_path / "run")])
+    found = _picture(PlannedRun(config, ()))
+    work = prepare(config, torch.device("cpu"))
+    work.load(checkpoint.newest(tmp_path / "run" / "checkpoints").state)
+    for steps, same in ((3, True), (0, False)):
+        cast(Any, work.ema).num_iter = steps
+        seed_noise("samples", config.seed, step=1)
+        assert np.array_equal(found.samples, work.entry.sample(work.ema, len(found.samples), 1.0)) is same
 
 
 def test_a_count_that_rises_in_each_part_of_a_batch_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
